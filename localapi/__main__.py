@@ -1,0 +1,5 @@
+"""`python -m localapi` is `localapi`."""
+
+from localapi.cli import main
+
+main()

@@ -1,0 +1,96 @@
+"""Reading a JSON body into a pydantic model, with OpenAI's kind of errors.
+
+Known fields are checked strictly. Unknown ones are accepted, as clients add fields that nobody documents; they are
+named in the reply header `x-ignored-params`, so nothing is ignored silently.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+from quart import Response, request
+
+from localapi.api import scope
+from localapi.errors import InvalidRequest
+
+log = logging.getLogger(__name__)
+
+IGNORED_HEADER: Final = "x-ignored-params"
+_decode = msgspec.json.Decoder().decode
+_SHOWN = 80
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def read_object() -> dict[str, Any]:
+    """The request's JSON object, with null taken as unset. Raises InvalidRequest."""
+    raw = await request.get_data(as_text=False)
+    if not raw.strip():
+        raise InvalidRequest("The request has no body. Send a JSON object.")
+    try:
+        content = _decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from error
+    except RecursionError as error:
+        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from error
+    if not isinstance(content, dict):
+        raise InvalidRequest(f"The body must be a JSON object; found {_described(content)}.")
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def parse(model: type[Body], content: dict[str, Any]) -> Body:
+    """Check known fields. Raises InvalidRequest that names the first bad one."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise _first_problem(error) from None
+
+
+def name_ignored(names: list[str], reply: Response) -> Response:
+    """Say in the reply, and in the log, which fields had no effect."""
+    if names:
+        listed = ", ".join(name.encode("ascii", "replace").decode()[:_SHOWN] for name in names[:20])
+        reply.headers[IGNORED_HEADER] = " ".join(listed.split())
+        log.info("%s: ignored unknown parameters: %s", scope.current().id, listed)
+    return reply
+
+
+def _first_problem(error: ValidationError) -> InvalidRequest:
+    problem = error.errors(include_url=False)[0]
+    param = _param(problem["loc"])
+    if problem["type"] == "missing":
+        return InvalidRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return InvalidRequest(
+        f"Invalid '{param}': {message}; found {_described(problem['input'])}.", param=param, code="invalid_value"
+    )
+
+
+def _param(place: tuple[int | str, ...]) -> str:
+    """`messages[0].content`, as OpenAI writes it; without the types that pydantic tried, which it puts there too."""
+    name = ""
+    for part in place:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif part.isidentifier() and not part[0].isupper() and part not in ("str", "list", "constrained"):
+            name += f".{part}" if name else part
+    return name
+
+
+def _described(value: object) -> str:
+    """What a value is, and the value itself where it is short: `the string "hot"`."""
+    text = msgspec.json.encode(value, enc_hook=repr).decode()
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    match value:
+        case None | bool():
+            return shown
+        case int() | float():
+            return f"the number {shown}"
+        case str():
+            return f"the string {shown}"
+        case list():
+            return f"the array {shown}"
+        case _:
+            return f"the object {shown}"

@@ -1,0 +1,34 @@
+"""`GET /health`: the server is alive. `GET /health/ready`: it can answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from quart import Blueprint, Response
+
+from localapi.api.replies import json_reply
+from localapi.registry import Registry
+
+
+def routes(registry: Registry, draining: Callable[[], bool]) -> Blueprint:
+    """Both endpoints; 503 with the reason where the server is not ready."""
+    blueprint = Blueprint("health", __name__)
+
+    @blueprint.get("/health")
+    async def live() -> Response:
+        return json_reply({"status": "ok"})
+
+    @blueprint.get("/health/ready")
+    async def ready() -> Response:
+        waiting = [
+            entry.id
+            for entry in registry.entries.values()
+            if entry.serving.preload and registry.instance(entry.id).state == "loading"
+        ]
+        if draining():
+            return json_reply({"status": "shutting down"}, status=503)
+        if waiting:
+            return json_reply({"status": "loading", "models": waiting}, status=503)
+        return json_reply({"status": "ready"})
+
+    return blueprint

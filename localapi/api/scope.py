@@ -1,0 +1,56 @@
+"""What belongs to one HTTP request: its id, and what must be given back when it ends.
+
+Quart runs a handler and then its reply's body, and a client that leaves between the two would leave a lease behind. So
+the things a request holds hang on the ASGI call itself, which ends exactly once however it ends.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import AsyncExitStack
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+    from quart import Quart
+
+
+@dataclass
+class RequestScope:
+    """The request that is being answered."""
+
+    id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
+    held: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """Closed when the request has ended: answered, failed, or left by its client."""
+
+
+_current: ContextVar[RequestScope] = ContextVar("request_scope")
+
+
+def current() -> RequestScope:
+    """The scope of the request that this code answers."""
+    return _current.get()
+
+
+class ScopeMiddleware:
+    """ASGI: opens a scope for each HTTP request and sends its id as `x-request-id`."""
+
+    def __init__(self, app: Quart) -> None:
+        self._app = app.asgi_app
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = RequestScope()
+        _current.set(request)
+
+        async def send_with_id(message: ASGISendEvent) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request.id.encode())]
+            await send(message)
+
+        async with request.held:
+            await self._app(scope, receive, send_with_id)

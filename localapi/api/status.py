@@ -1,0 +1,94 @@
+"""`GET /status`: the whole truth, for people and for `localapi check`. `POST /admin/reload`: follow the manifest."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from quart import Blueprint, Response
+
+import localapi
+from localapi.api.replies import json_reply
+from localapi.manifest import Entry, fingerprint
+from localapi.registry import Instance, Registry
+from localapi.reload import Attempt, Reloader
+
+
+def routes(registry: Registry, reloader: Reloader) -> Blueprint:
+    """Both endpoints."""
+    blueprint = Blueprint("status", __name__)
+
+    @blueprint.get("/status")
+    async def status() -> Response:
+        return json_reply(describe(registry, reloader))
+
+    @blueprint.post("/admin/reload")
+    async def reload() -> Response:
+        attempt = await reloader.reload()
+        return json_reply(_attempt(attempt), status=200 if attempt.ok else 422)
+
+    return blueprint
+
+
+def describe(registry: Registry, reloader: Reloader) -> dict[str, Any]:
+    """Times are Unix seconds."""
+    snapshot = registry.snapshot
+    files = snapshot.manifest.files if snapshot else ()
+    entries = [(e, registry.instance(e.id)) for e in registry.entries.values()]
+    return {
+        "version": localapi.__version__,
+        "started_at": registry.started_at,
+        "now": time.time(),
+        "revision": snapshot.revision if snapshot else 0,
+        "manifest": {"files": [{"path": str(file.path), "sha256": file.sha256} for file in files]},
+        "last_attempt": _attempt(reloader.last_attempt) if reloader.last_attempt else None,
+        "preparing": reloader.preparing,
+        "models": [{**_entry(entry), **_instance(instance)} for entry, instance in entries],
+        "retiring": [{"id": instance.name, **_instance(instance)} for instance in registry.retiring],
+    }
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "kind": entry.kind,
+        "backend": entry.options.backend_name,
+        "aliases": list(entry.serving.aliases),
+        "identity": fingerprint(entry.identity),
+        "serving": fingerprint(entry.serving),
+    }
+
+
+def _instance(instance: Instance) -> dict[str, Any]:
+    progress = instance.progress
+    return {
+        "state": instance.state,
+        "leases": instance.leases,
+        "since_revision": instance.since_revision,
+        "pid": instance.engine.pid if instance.engine else None,
+        "ready_since": instance.ready_since,
+        "loads": instance.loads,
+        "worker_deaths": instance.worker_deaths,
+        "last_error": instance.last_error,
+        "progress": {"phase": progress.phase, "done": progress.done, "total": progress.total} if progress else None,
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    changes = attempt.diff
+    return {
+        "at": attempt.at,
+        "ok": attempt.ok,
+        "revision": attempt.revision,
+        "changes": {
+            "added": changes.added,
+            "changed": changes.changed,
+            "updated": changes.updated,
+            "removed": changes.removed,
+            "server": changes.server,
+        },
+        "problems": [
+            {"source": p.source, "line": p.line, "column": p.column, "key": p.key, "message": p.message}
+            for p in attempt.problems
+        ],
+    }

@@ -1,0 +1,199 @@
+"""Wiring: the one place that knows all parts, and how they start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from hypercorn.asyncio import serve as serve_asgi
+from hypercorn.config import Config
+from quart import Quart, Response
+from quart import request as http_request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
+from werkzeug.exceptions import NotFound as NoSuchPath
+
+from localapi import log as logs
+from localapi.api import chat, health, models, scope, status
+from localapi.api.guard import guard
+from localapi.api.replies import error_reply
+from localapi.errors import (
+    ApiError,
+    GenerationFailed,
+    InvalidRequest,
+    MethodNotAllowed,
+    ModelUnavailable,
+    NotFound,
+    RequestTooLarge,
+    StartError,
+)
+from localapi.manifest import Manifest, ManifestSource
+from localapi.registry import Registry
+from localapi.reload import Reloader
+from localapi.settings import Settings
+from localapi.watch import watch
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES: Final = 16 * 1024 * 1024
+BODY_SECONDS: Final = 60
+"""How long a client may take to send its body."""
+
+
+class Service:
+    """A server that follows a manifest. `settings` needs a restart to change; everything else follows the files."""
+
+    def __init__(self, settings: Settings, source: ManifestSource) -> None:
+        self.settings = settings
+        self.source = source
+        self.registry = Registry()
+        self.reloader = Reloader(self.registry, source, apply=self._apply)
+        self.draining = False
+        self.app = create_app(self)
+
+    def _apply(self, manifest: Manifest) -> None:
+        logs.set_level(self.settings.log_level or manifest.server.log_level)
+
+    async def run(self, listening: socket.socket, started: Callable[[], None]) -> None:
+        """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raises ManifestError.
+
+        `started` is called when the first revision serves.
+        """
+        await self.reloader.start()
+        stop = self._follow_signals()
+        config = Config()
+        config.bind = [f"fd://{listening.fileno()}"]
+        config.accesslog = None
+        config.errorlog = logging.getLogger("hypercorn.error")
+        config.keep_alive_timeout = 75
+        config.keep_alive_max_requests = 1_000_000
+        config.graceful_timeout = 1
+        try:
+            async with self._following():
+                self._preload()
+                started()
+                await serve_asgi(self.app, config, shutdown_trigger=lambda: self._drained(stop))  # type: ignore[arg-type]
+        finally:
+            await self.registry.close()
+
+    @asynccontextmanager
+    async def _following(self) -> AsyncIterator[None]:
+        """The tasks that follow the manifest, while the server serves."""
+        tasks = [
+            asyncio.create_task(self.reloader.run(), name="reload"),
+            asyncio.create_task(watch(self.source, self.reloader.trigger), name="watch"),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _preload(self) -> None:
+        for entry in self.registry.entries.values():
+            if entry.serving.preload:
+                self.registry.instance(entry.id).begin_loading()
+
+    def _follow_signals(self) -> asyncio.Event:
+        stop = asyncio.Event()
+
+        def on_stop(number: signal.Signals) -> None:
+            if stop.is_set():
+                os._exit(128 + number)
+            log.info("%s: shutting down", number.name)
+            stop.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, on_stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self.reloader.trigger)
+        return stop
+
+    async def _drained(self, stop: asyncio.Event) -> None:
+        """Return when the server should close: after a signal, when running requests have ended or had their time."""
+        await stop.wait()
+        self.draining = True
+        snapshot = self.registry.snapshot
+        seconds = snapshot.manifest.server.drain_seconds if snapshot else 0
+        drained = await self.registry.drain(
+            seconds, lambda running: log.info("waiting for %d requests; press Ctrl-C again to end at once", running)
+        )
+        if not drained:
+            log.warning("%d requests did not end within %g s", self.registry.leases(), seconds)
+        await self.registry.close()
+
+
+def create_app(service: Service) -> Quart:
+    """The HTTP side of a service."""
+    app = Quart("localapi", static_folder=None)
+    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS, RESPONSE_TIMEOUT=None)
+    app.register_blueprint(chat.routes(service.registry))
+    app.register_blueprint(models.routes(service.registry))
+    app.register_blueprint(health.routes(service.registry, lambda: service.draining))
+    app.register_blueprint(status.routes(service.registry, service.reloader))
+    check = guard(service.settings.host)
+
+    @app.before_request
+    async def admit() -> None:
+        check()
+        if service.draining and http_request.method == "POST":
+            raise ModelUnavailable("The server is shutting down.", retry_after_seconds=1)
+
+    @app.errorhandler(Exception)
+    async def refuse(error: Exception) -> Response:
+        return error_reply(_as_api_error(error, app))
+
+    app.asgi_app = scope.ScopeMiddleware(app)  # type: ignore[method-assign]
+    return app
+
+
+def _as_api_error(error: Exception, app: Quart) -> ApiError:
+    """What a client is told of any exception; our own bugs are logged whole and told by their request id."""
+    asked = f"{http_request.method} {http_request.path}"
+    match error:
+        case ApiError():
+            log.info("%s: %s: %d: %s", scope.current().id, asked, error.status, error.message)
+            return error
+        case NoSuchPath():
+            known = sorted({rule.rule for rule in app.url_map.iter_rules()})
+            return NotFound(f"There is nothing at {asked}. This server has: {', '.join(known)}.")
+        case NoSuchMethod():
+            methods = ", ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))
+            return MethodNotAllowed(f"{http_request.path} does not take {http_request.method}; use {methods}.")
+        case RequestEntityTooLarge():
+            return RequestTooLarge(f"The body is larger than {MAX_BODY_BYTES // 2**20} MiB.")
+        case HTTPException():
+            return InvalidRequest(error.description or error.name)
+        case _:
+            log.error("%s: %s", scope.current().id, asked, exc_info=error)
+            return GenerationFailed(f"The server failed; its log says how, under {scope.current().id}.")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket to serve on. Raises StartError where it cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(1024)
+    except socket.gaierror as error:
+        raise StartError(f"The host {host!r} is not an address of this machine: {error.strerror}") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(
+                f"Port {port} on {host} is in use. Stop what uses it, or choose another: localapi --port {port + 1}"
+            ) from error
+        raise StartError(f"Cannot listen on {host} port {port}: {error.strerror}") from error
+    listening.setblocking(False)
+    return listening

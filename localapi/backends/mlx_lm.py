@@ -1,0 +1,41 @@
+"""Chat on MLX through mlx-lm, in a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
+
+from localapi.backends import model_path
+from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.options import ChatOptions, PathProblem
+from localapi.backends.worker_engine import start_worker
+
+
+class MlxLm(ChatOptions):
+    """Any model that mlx-lm can load."""
+
+    backend: Literal["mlx-lm"]
+    path: Annotated[
+        str,
+        Field(
+            min_length=1, description="A folder, a Hugging Face repository (owner/name), or demo, which comes along."
+        ),
+    ]
+    revision: Annotated[str | None, Field(description="Branch, tag or commit of the repository.")] = None
+    context_length: Annotated[
+        int | None, Field(ge=16, description="Most tokens of prompt and answer together; the model's own by default.")
+    ] = None
+    max_batch: Annotated[int, Field(ge=1, le=512, description="Most requests that are answered at the same time.")] = 32
+
+    def located(self, folder_of: Callable[[str], Path]) -> Self:
+        try:
+            path = model_path.resolve(self.path, folder_of("path"), must_hold="config.json")
+        except ValueError as error:
+            raise PathProblem("path", str(error)) from error
+        return self.model_copy(update={"path": path})
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        return await start_worker(name, "mlx-lm", self.identity().options, needs="mlx_lm", report=report)

@@ -1,0 +1,36 @@
+"""Where a model is: the embedded demo, a folder, or a repository of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+DEMO = "demo"
+DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def resolve(path: str, folder: Path, *, must_hold: str) -> str:
+    """An absolute folder, or the repository's name as it stands.
+
+    `demo` is the model that comes with this package. A path that starts with /, ./, ../ or ~, or that exists below
+    `folder`, is a folder and must hold the file `must_hold`; anything of the form owner/name is a repository. Raises
+    ValueError with what was found instead.
+    """
+    if path == DEMO:
+        return str(DEMO_FOLDER)
+    place = (folder / Path(path).expanduser()).absolute()
+    if not path.startswith(("/", "./", "../", "~")) and not place.exists():
+        if _REPOSITORY.fullmatch(path):
+            return path
+        raise ValueError(
+            f"{path!r} is neither a folder ({place} does not exist) nor a Hugging Face repository (owner/name)"
+        )
+    if not place.is_dir():
+        what = "is a file, not a folder" if place.exists() else "does not exist"
+        raise ValueError(f"{place} {what}; give the model's folder or a Hugging Face repository (owner/name)")
+    if not (place / must_hold).is_file():
+        found = sorted(p.name for p in place.iterdir())[:8]
+        raise ValueError(f"{place} holds no {must_hold}; found: {', '.join(found) or 'an empty folder'}")
+    return str(place)

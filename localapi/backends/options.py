@@ -1,0 +1,127 @@
+"""What every entry of the manifest can say, whatever its backend.
+
+A backend's options are one frozen pydantic class. The fields declared here are *serving* settings, applied to a loaded
+model in place; every field that a backend adds is part of the entry's *identity*: changing it changes what is loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.parameters import ChatParameters, SpeechParameters
+
+Kind = Literal["chat", "speech"]
+FOREVER = float("inf")
+_UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from 90, "90s", "15m", "1.5h", "2d" or "forever" (infinity). Raises ValueError on anything else."""
+    if value == "forever":
+        return FOREVER
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value)):
+        return float(match[1]) * _UNIT_SECONDS[match[2]]
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return float(value)
+    raise ValueError('should be a duration such as 30s, 15m, 2h, 0 (at once) or "forever"')
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0},
+                {"type": "string", "pattern": r"^(\d+(\.\d+)?\s*[smhd]?|forever)$"},
+            ]
+        }
+    ),
+]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f](.*[^\s\x00-\x1f])?$")]
+
+
+class PathProblem(ValueError):
+    """A path in the manifest does not lead to what it should; `field` is the option that holds it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What is loaded: two entries with equal identities are the same model."""
+
+    backend: str
+    options: Mapping[str, Any]
+    """The backend's own fields, as plain values with paths resolved."""
+
+
+class EntryOptions(BaseModel):
+    """One entry as the manifest writes it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    kind: ClassVar[Kind]
+
+    aliases: Annotated[list[Name], Field(description="Other names that requests may use for this model.")] = []
+    description: Annotated[str | None, Field(description="Shown in the model list.")] = None
+    preload: Annotated[bool, Field(description="Load when the server starts, not at the first request.")] = False
+    keep_alive: Annotated[
+        Duration | None,
+        Field(description='Unload after this long without a request: 30s, 15m, 0 (at once), "forever".'),
+    ] = None
+    swap: Annotated[
+        Literal["warm", "cold"],
+        Field(description="When what is loaded changes: load the new beside the old, or end the old first."),
+    ] = "warm"
+
+    def identity(self) -> Identity:
+        """The part of the entry that decides what is loaded."""
+        backend: str = self.backend  # type: ignore[attr-defined]  # every member of the union declares it
+        serving = {*EntryOptions.model_fields, *ChatOptions.model_fields, *SpeechOptions.model_fields}
+        return Identity(backend, self.model_dump(exclude={"backend", *serving}))
+
+    @property
+    def backend_name(self) -> str:
+        """The backend that answers; differs from `backend` where the manifest leaves the choice."""
+        return self.identity().backend
+
+    def located(self, folder_of: Callable[[str], Path]) -> Self:
+        """The same entry with its paths made absolute and checked.
+
+        `folder_of` gives, for an option's name, the folder that relative paths in it start from. Raises PathProblem.
+        """
+        return self
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        """Load the model, which logs call `name`. Raises `errors.LoadFailed`; `report` is called as loading goes on."""
+        raise NotImplementedError
+
+
+class ChatOptions(EntryOptions):
+    """An entry of the section `chat`."""
+
+    kind = "chat"
+    defaults: Annotated[
+        ChatParameters, Field(description="Request parameters that apply where a request does not say.")
+    ] = ChatParameters()
+
+
+class SpeechOptions(EntryOptions):
+    """An entry of the section `speech`."""
+
+    kind = "speech"
+    defaults: Annotated[
+        SpeechParameters, Field(description="Request parameters that apply where a request does not say.")
+    ] = SpeechParameters()
+    voices: Annotated[
+        dict[str, str], Field(description="Names that requests may use, and the engine's voice for each.")
+    ] = {}

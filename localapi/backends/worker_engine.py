@@ -1,0 +1,279 @@
+"""The server's end of a worker: starting it, talking to it, and noticing its end.
+
+The worker gets one end of a socket pair as an inherited descriptor: there is no path that could be left behind, guessed
+or be too long, and both sides see the other's death as end of file. Knows nothing of what the worker loads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, assert_never
+
+import msgspec
+
+from localapi.backends.engine import ReportLoading
+from localapi.errors import (
+    ApiError,
+    ContextLengthExceeded,
+    GenerationFailed,
+    InvalidRequest,
+    LoadFailed,
+    ModelUnavailable,
+)
+from localapi.worker import protocol
+from localapi.worker.protocol import Chat, Delta, Event, Failed, Finished, Loaded, Loading, LoadRefused, Step
+
+log = logging.getLogger(__name__)
+
+MAX_LINE_BYTES = 4096
+END_SECONDS = 5
+"""How long a worker may take to end itself after its socket has closed."""
+
+_FAILURES: dict[str, type[ApiError]] = {
+    "invalid_request": InvalidRequest,
+    "context_length_exceeded": ContextLengthExceeded,
+    "generation_failed": GenerationFailed,
+}
+
+
+async def start_worker(
+    name: str, engine: str, options: Mapping[str, Any], *, needs: str, report: ReportLoading
+) -> WorkerEngine:
+    """Start a worker and load a model in it.
+
+    `needs` is the Python package that the engine imports. Raises LoadFailed; whatever goes wrong, also a cancellation,
+    the process has ended when this returns.
+    """
+    if importlib.util.find_spec(needs) is None:
+        package = needs.replace("_", "-")
+        raise LoadFailed(f"The package {package} is not installed here. Install it: uv pip install {package}")
+    worker = await _spawn(name)
+    try:
+        worker.send(protocol.Load(engine, dict(options)))
+        await worker.wait_until_loaded(report)
+    except BaseException:
+        await worker.close()
+        raise
+    return worker
+
+
+async def _spawn(name: str) -> WorkerEngine:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            # Its own session: Ctrl-C in the terminal reaches the server alone. -P: no module of the current folder.
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "localapi.worker", "--fd", str(theirs.fileno())),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"},
+            )
+        except OSError as error:
+            ours.close()
+            raise LoadFailed(f"No worker process could be started: {error.strerror}") from error
+    reader, writer = await asyncio.open_connection(sock=ours)
+    return WorkerEngine(name, process, reader, writer)
+
+
+class Mailbox:
+    """Events on their way to one request. Text that nobody has fetched yet is joined: a slow reader costs no more."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event | ApiError] = deque()
+        self._arrived = asyncio.Event()
+
+    def put(self, event: Event | ApiError) -> None:
+        last = self._events[-1] if self._events else None
+        if isinstance(event, Delta) and isinstance(last, Delta):
+            last.text += event.text
+        else:
+            self._events.append(event)
+        self._arrived.set()
+
+    async def get(self) -> Event:
+        """The next event. Raises the ApiError that was put in its place."""
+        while not self._events:
+            self._arrived.clear()
+            await self._arrived.wait()
+        event = self._events.popleft()
+        if isinstance(event, ApiError):
+            raise event
+        return event
+
+
+class WorkerEngine:
+    """An engine in a process of its own; see `backends.engine.Engine`."""
+
+    def __init__(
+        self,
+        name: str,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self.name = name
+        self.loaded = Loaded()
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._mailboxes: dict[int, Mailbox] = {}
+        self._last_lines: deque[str] = deque(maxlen=5)
+        self._output = asyncio.create_task(self._log_output(), name=f"output of {name}")
+        self._frames: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def send(self, message: protocol.ToWorker) -> None:
+        """Put a message on the way. Nothing happens when the worker has gone: `ended` tells that."""
+        if not self._writer.is_closing():
+            self._writer.write(protocol.frame(message))
+
+    async def wait_until_loaded(self, report: ReportLoading) -> None:
+        """Follow the worker until it serves. Raises LoadFailed."""
+        while True:
+            try:
+                message = await self._receive()
+            except msgspec.MsgspecError as error:
+                raise LoadFailed(f"The worker sent something that is no message: {error}") from error
+            match message:
+                case None:
+                    raise LoadFailed(f"The worker {await self._how_it_ended()} while it loaded the model.")
+                case Loading():
+                    report(message)
+                case LoadRefused():
+                    raise LoadFailed(message.message)
+                case Loaded():
+                    self.loaded = message
+                    self._frames = asyncio.create_task(self._distribute(), name=f"frames of {self.name}")
+                    return
+                case Step():
+                    raise LoadFailed("The worker answered before it had loaded.")
+                case _:
+                    assert_never(message)
+
+    async def chat(self, request: Chat) -> AsyncGenerator[Event, None]:
+        if self.ended.done() or self._closing:
+            raise self._gone("has ended")
+        mailbox = self._mailboxes[request.id] = Mailbox()
+        self.send(request)
+        try:
+            while True:
+                event = await mailbox.get()
+                if isinstance(event, Failed):
+                    raise _FAILURES[event.kind](event.message, param=event.param)
+                yield event
+                if isinstance(event, Finished):
+                    return
+        finally:
+            if self._mailboxes.pop(request.id, None) is not None:
+                self.send(protocol.Cancel(request.id))
+
+    async def close(self) -> None:
+        """Close the socket, on which the worker ends itself; kill it if it does not."""
+        self._closing = True
+        self._fail_all("was unloaded")
+        self._writer.close()
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            log.warning("%s: worker %d did not end by itself; killed", self.name, self._process.pid)
+            self._process.kill()
+            await self._process.wait()
+        finally:
+            if self._process.returncode is None:
+                self._process.kill()
+            for task in filter(None, (self._frames, self._output)):
+                task.cancel()
+            await asyncio.gather(*filter(None, (self._frames, self._output)), return_exceptions=True)
+
+    async def _receive(self) -> protocol.ToServer | None:
+        """The next message, or None at the end. Raises msgspec.MsgspecError on a frame that is none."""
+        try:
+            (length,) = protocol.LENGTH.unpack(await self._reader.readexactly(protocol.LENGTH.size))
+            if length > protocol.MAX_FRAME_BYTES:
+                raise msgspec.DecodeError(f"a frame of {length} bytes")
+            return protocol.decode_to_server(await self._reader.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+
+    async def _distribute(self) -> None:
+        """Bring each event to the request that waits for it, until the worker ends."""
+        try:
+            while (message := await self._receive()) is not None:
+                if not isinstance(message, Step):
+                    raise msgspec.ValidationError(f"{type(message).__name__} after loading")
+                for event in message.events:
+                    self._deliver(event)
+        except msgspec.MsgspecError as error:
+            self._process.kill()
+            how = f"sent something that is no message ({error}) and was ended"
+        else:
+            how = await self._how_it_ended()
+        self._writer.close()
+        if not self._closing:
+            self._fail_all(how)
+            self.ended.set_result(f"its worker {how}")
+
+    def _deliver(self, event: Event) -> None:
+        # The last event takes the mailbox out of the table, so that nothing is cancelled that has already ended.
+        finished = isinstance(event, Finished | Failed)
+        mailbox = self._mailboxes.pop(event.id, None) if finished else self._mailboxes.get(event.id)
+        if mailbox is not None:
+            mailbox.put(event)
+
+    def _fail_all(self, how: str) -> None:
+        for mailbox in self._mailboxes.values():
+            mailbox.put(self._gone(how))
+        self._mailboxes.clear()
+
+    def _gone(self, how: str) -> ModelUnavailable:
+        return ModelUnavailable(f"The model's worker {how} before the answer was complete. Send the request again.")
+
+    async def _how_it_ended(self) -> str:
+        """For people: "was killed by SIGKILL", "ended with exit status 1 (its last words)"."""
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                status = await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            return "closed its socket and did not end"
+        if status < 0:
+            return f"was killed by {signal.Signals(-status).name}"
+        await asyncio.wait([self._output], timeout=1)
+        words = f" ({self._last_lines[-1]})" if self._last_lines else ""
+        return f"ended with exit status {status}{words}"
+
+    async def _log_output(self) -> None:
+        """The worker's stdout and stderr, line by line. A progress bar's carriage returns end lines too."""
+        assert self._process.stdout is not None  # noqa: S101  # it was started with a pipe
+        rest = b""
+        while chunk := await self._process.stdout.read(MAX_LINE_BYTES):
+            *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
+            for line in lines:
+                self._log_line(line)
+            if len(rest) > MAX_LINE_BYTES:
+                self._log_line(rest)
+                rest = b""
+        self._log_line(rest)
+
+    def _log_line(self, line: bytes) -> None:
+        if text := line.decode(errors="replace").strip():
+            self._last_lines.append(text)
+            log.info("%s: %s", self.name, text)

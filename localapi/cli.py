@@ -1,0 +1,169 @@
+"""The command line: `localapi` serves, `localapi check` reads a manifest, `localapi schema` prints its schema.
+
+Exit status: 0 done, 1 something to mend (said in one line each), 2 a wrong command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+import localapi
+from localapi import log as logs
+from localapi.errors import ManifestError, OperatorError
+from localapi.manifest import ManifestSource, Overrides, describe, json_schema, read
+from localapi.settings import Settings
+
+STATE_COLOURS: Final = {"ready": "green", "loading": "yellow", "failed": "red"}
+
+
+class ServeByDefault(click.Group):
+    """`localapi --port 9000` is `localapi serve --port 9000`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = args[:1] and (args[0] in self.commands or args[0] in ("--help", "--version"))
+        return super().parse_args(ctx, args if named else ["serve", *args])
+
+
+def manifest_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags that say which manifest and which server."""
+    for option in (
+        click.option("--port", type=int, help="Port to listen on.  [environment PORT; default: 8000]"),
+        click.option("--host", help="Address to listen on.  [environment HOST; default: 127.0.0.1]"),
+        click.option(
+            "--profile", help="Profile to merge over the manifest: configs/NAME.yaml.  [environment LOCALAPI_PROFILE]"
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=ServeByDefault, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(localapi.__version__, prog_name="localapi")
+def cli() -> None:
+    """A local model server that follows one file, models.yaml.
+
+    Without a command it serves.
+    """
+
+
+@cli.command()
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    help="The manifest.  [environment LOCALAPI_MANIFEST; default: models.yaml]",
+)
+@manifest_options
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Over the manifest's server.log_level.  [environment LOG_LEVEL]",
+)
+def serve(**flags: Any) -> None:
+    """Serve the manifest's models, and follow the manifest."""
+    # The server's packages are imported here, so that the other commands answer at once.
+    from localapi.app import Service, listen  # noqa: PLC0415
+
+    logs.set_up()
+    settings = Settings.read(**flags)
+    source = ManifestSource(settings.manifest, settings.profile, Overrides.read())
+    with listen(settings.host, settings.port) as listening:
+        service = Service(settings, source)
+        port = listening.getsockname()[1]
+        asyncio.run(service.run(listening, lambda: _greet(service.registry.entries.values(), source, settings, port)))
+
+
+def _greet(entries: Any, source: ManifestSource, settings: Settings, port: int) -> None:
+    """What a person wants to know first."""
+    colour = logs.wants_colour(sys.stderr)
+
+    def say(text: str = "") -> None:
+        click.echo(text, err=True, color=colour)
+
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = click.style(f"http://{host}:{port}/v1", bold=True)
+    say(f"{click.style('localapi', bold=True)} {localapi.__version__} on {address}")
+    say()
+    for line in table(
+        ["model", "kind", "backend", "state", "also called"],
+        [
+            [
+                e.id,
+                e.kind,
+                e.options.backend_name,
+                "preload" if e.serving.preload else "unloaded",
+                ", ".join(e.serving.aliases),
+            ]
+            for e in entries
+        ],
+    ):
+        say(f"  {line}")
+    say()
+    watched = ", ".join(str(path) for path in source.files())
+    say(f"following {watched}" if watched else "following no file: the environment is the manifest")
+    if not entries:
+        click.secho(
+            "the manifest has no models: add one to its section chat or speech", fg="yellow", err=True, color=colour
+        )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with aligned columns, the head first."""
+    widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    ]
+
+
+@cli.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@manifest_options
+def check(file: Path | None, **flags: Any) -> None:
+    """Check a manifest, and show what it would change.
+
+    Prints every value with the place that said it and, where a server runs, what it would do on a save of this file.
+    Exit status 1 with every error and its place.
+    """
+    from localapi.comparison import compare  # noqa: PLC0415
+
+    settings = Settings.read(manifest=file, **flags)
+    manifest = read(ManifestSource(settings.manifest, settings.profile, Overrides.read()))
+    rows = describe(manifest)
+    for line in table(["value", "is", "said by"], [[row.key, row.value, row.origin] for row in rows]):
+        click.echo(line)
+    click.echo()
+    click.echo(compare(manifest, settings.host, settings.port))
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of models.yaml and of profiles."""
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def main() -> None:
+    """The program `localapi`."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ManifestError as error:
+        count = len(error.problems)
+        for problem in error.problems:
+            click.echo(problem, err=True)
+        click.echo(f"localapi: {count} problem{'s' * (count != 1)} in the manifest", err=True)
+        sys.exit(1)
+    except OperatorError as error:
+        click.echo(f"localapi: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,43 @@
+"""What a running server would do if it read a manifest: asked over HTTP, told in one line."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+from localapi.manifest import Manifest, fingerprint
+from localapi.reload import Diff
+
+TIMEOUT_SECONDS = 2
+
+
+def compare(manifest: Manifest, host: str, port: int) -> str:
+    """Added, changed, updated and removed entries against the server on that address; or that none runs there."""
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{address}/status", timeout=TIMEOUT_SECONDS) as reply:
+            models = {model["id"]: model for model in json.load(reply)["models"]}
+    except (OSError, urllib.error.URLError):
+        return f"valid; no server runs on {address} to compare with"
+    except (ValueError, KeyError, TypeError):
+        return f"valid; what runs on {address} is not localapi"
+    changes = _diff(manifest, models)
+    return (
+        f"valid; the server on {address} would change: {changes}"
+        if changes
+        else f"valid; the server on {address} serves this"
+    )
+
+
+def _diff(manifest: Manifest, models: dict[str, Any]) -> Diff:
+    both = [entry for entry in manifest.entries.values() if entry.id in models]
+    changed = tuple(e.id for e in both if models[e.id]["identity"] != fingerprint(e.identity))
+    return Diff(
+        added=tuple(name for name in manifest.entries if name not in models),
+        changed=changed,
+        updated=tuple(e.id for e in both if e.id not in changed and models[e.id]["serving"] != fingerprint(e.serving)),
+        removed=tuple(name for name in models if name not in manifest.entries),
+    )

@@ -1,0 +1,182 @@
+"""Every error that a client or an operator can see, as a tree.
+
+    LocalapiError
+    ├── OperatorError            one clear line on the terminal, exit status 1
+    │   ├── StartError           a busy port, a missing package, a missing manifest
+    │   └── ManifestError        what is wrong in the manifest, with file, line, column and key
+    └── ApiError                 an OpenAI-shaped reply with an HTTP status
+        ├── InvalidRequest       400
+        │   ├── WrongEndpoint
+        │   └── ContextLengthExceeded
+        ├── Forbidden            403
+        ├── NotFound             404
+        │   └── ModelNotFound
+        ├── MethodNotAllowed     405
+        ├── RequestTooLarge      413
+        ├── ModelBusy            429
+        ├── GenerationFailed     500
+        └── ModelUnavailable     503
+            └── LoadFailed
+
+The class of an `ApiError` is its status; `type`, `code` and `param` are what OpenAI's clients read
+(https://platform.openai.com/docs/guides/error-codes). How an error becomes a reply is `api.replies`' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class LocalapiError(Exception):
+    """The root: everything below it is meant to be read by a person."""
+
+
+class OperatorError(LocalapiError):
+    """Something that whoever runs the server can mend."""
+
+
+class StartError(OperatorError):
+    """The server cannot start as it was asked to."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in the manifest.
+
+    `source` is the file (or "environment NAME") that said it; `line` and `column` count from 1 and are None where the
+    source has no lines; `key` is the dotted path of the value ("chat.demo.path").
+    """
+
+    source: str
+    message: str
+    key: str = ""
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        place = self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
+        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+
+
+class ManifestError(OperatorError):
+    """The manifest cannot be applied; `problems` holds at least one entry and names every place."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class ApiError(LocalapiError):
+    """An error that a client of the API gets as its reply.
+
+    `retryable` False tells OpenAI's SDKs not to send the same request again (`x-should-retry: false`); None leaves
+    them to their rule for the status. `retry_after_seconds` becomes the Retry-After header.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retryable: bool | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.reply_code = code if code is not None else self.code
+        self.retryable = retryable
+        self.retry_after_seconds = retry_after_seconds
+
+
+class InvalidRequest(ApiError):
+    """The request cannot be served as it was written."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class WrongEndpoint(InvalidRequest):
+    """A speech model at a chat endpoint, or the reverse."""
+
+    code = "wrong_endpoint"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt does not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class Forbidden(ApiError):
+    """The Host or Origin of the request is not one that this server answers."""
+
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
+class NotFound(ApiError):
+    """There is no such path."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """The manifest has no such model."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowed(ApiError):
+    """The path exists, with other methods."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class RequestTooLarge(ApiError):
+    """The body is over the limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class ModelBusy(ApiError):
+    """Too many requests for one model."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "model_busy"
+
+
+class GenerationFailed(ApiError):
+    """The engine failed while it worked on this request."""
+
+    status = 500
+    code = "generation_failed"
+
+
+class ModelUnavailable(ApiError):
+    """The model exists in the manifest and cannot answer now."""
+
+    status = 503
+    code = "model_unavailable"
+
+
+class LoadFailed(ModelUnavailable):
+    """The model did not load; the message says why and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=False)

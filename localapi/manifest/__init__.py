@@ -1,0 +1,24 @@
+"""The manifest: YAML, profile and environment in, one frozen value out, or errors that name the line."""
+
+from localapi.manifest.description import Row, describe
+from localapi.manifest.entries import Entry, LogLevel, Manifest, ManifestFile, ServerOptions, Serving, fingerprint
+from localapi.manifest.environment import NO_OVERRIDES, Overrides
+from localapi.manifest.reading import ManifestSource, read
+from localapi.manifest.schema import json_schema
+
+__all__ = [
+    "NO_OVERRIDES",
+    "Entry",
+    "LogLevel",
+    "Manifest",
+    "ManifestFile",
+    "ManifestSource",
+    "Overrides",
+    "Row",
+    "ServerOptions",
+    "Serving",
+    "describe",
+    "fingerprint",
+    "json_schema",
+    "read",
+]

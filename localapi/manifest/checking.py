@@ -1,0 +1,144 @@
+"""From the merged layers to a manifest: every value checked, every path found, every name used once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from localapi.backends.options import EntryOptions, Kind, Name, PathProblem
+from localapi.errors import Problem
+from localapi.manifest.complaints import Place, check, expectation, suggestion
+from localapi.manifest.document import SECTIONS, Document
+from localapi.manifest.entries import Entry, Manifest, ManifestFile, Options, Said, ServerOptions
+from localapi.manifest.origin import Items, KeyPath, Origin, Scalar, Table, leaves, noun, written
+
+EntryPath = tuple[Kind, str]
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def manifest_of(root: Table, files: tuple[ManifestFile, ...], problems: list[Problem]) -> Manifest | None:
+    """The manifest that the merged layers describe; None where there are problems, which are added to the list.
+
+    Problems at a key that already has one are left out: they would say the same of what the first left behind.
+    """
+    found: list[Problem] = []
+    document = check(Document, Place(root, root.origin, ()), found)
+    options = _options(root, found)
+    _check_names(root, options, found)
+    echo = document is not None and document.echo
+    if not echo:
+        options = {path: _located(root, path, entry, found) for path, entry in options.items()}
+    known = {problem.key for problem in problems if problem.key}
+    problems.extend(problem for problem in found if problem.key not in known)
+    if problems or document is None:
+        return None
+    return Manifest(
+        entries={path[1]: _entry(path[1], entry, document.server, echo=echo) for path, entry in options.items()},
+        server=document.server,
+        echo=echo,
+        files=files,
+        said={path: Said(written(node), node.origin) for path, node in leaves(root) if path},
+    )
+
+
+def _options(root: Table, problems: list[Problem]) -> dict[EntryPath, Options]:
+    """The entries of both sections as far as they are right, chat first."""
+    checked: dict[EntryPath, Options] = {}
+    for section in SECTIONS:
+        for entry_id, member in (root.table(section) or Table({}, root.origin)).members.items():
+            try:
+                _NAME.validate_python(entry_id)
+            except ValidationError as error:
+                message = f"a model's id should be {expectation(error.errors()[0])}; found {entry_id!r}"
+                problems.append(member.origin.problem(message, (section, entry_id)))
+            if isinstance(member.node, Table):
+                place = Place(member.node, member.origin, (section, entry_id))
+                options = _checked_entry(section, place, problems)
+                if options is not None:
+                    checked[section, entry_id] = options
+    return checked
+
+
+def _checked_entry(section: Kind, place: Place, problems: list[Problem]) -> Options | None:
+    backends, path = SECTIONS[section], (*place.path, "backend")
+    backend = place.node.get("backend")
+    if backend is None:
+        message = f"is missing: say which backend answers (one of {', '.join(backends)})"
+        problems.append(place.origin.problem(message, path))
+    elif not isinstance(backend, Scalar) or not isinstance(backend.value, str):
+        message = f"should be one of {', '.join(backends)}; found {noun(backend)}"
+        problems.append(backend.origin.problem(message, path))
+    elif backend.value not in backends:
+        message = f"unknown backend {backend.value!r}{suggestion(backend.value, list(backends))}"
+        problems.append(backend.origin.problem(message, path))
+    else:
+        return check(backends[backend.value], place, problems)
+    return None
+
+
+def _check_names(root: Table, options: dict[EntryPath, Options], problems: list[Problem]) -> None:
+    """Ids and aliases are one namespace; whoever comes second has the problem."""
+    taken: dict[str, tuple[KeyPath, Origin]] = {}
+    for path, origin, name in [*_ids(root), *_aliases(root, options)]:
+        if name in taken:
+            other, at = taken[name]
+            message = f"the name {name!r} is already taken by {'.'.join(map(str, other))} at {at}; choose another"
+            problems.append(origin.problem(message, path))
+        else:
+            taken[name] = (path, origin)
+
+
+def _ids(root: Table) -> list[tuple[KeyPath, Origin, str]]:
+    sections = ((section, root.table(section)) for section in SECTIONS)
+    return [((section, key), table.members[key].origin, key) for section, table in sections if table for key in table.members]
+
+
+def _aliases(root: Table, options: dict[EntryPath, Options]) -> list[tuple[KeyPath, Origin, str]]:
+    found: list[tuple[KeyPath, Origin, str]] = []
+    for section, entry_id in options:
+        node = _entry_table(root, (section, entry_id)).get("aliases")
+        for index, item in enumerate(node.nodes if isinstance(node, Items) else ()):
+            assert isinstance(item, Scalar)  # noqa: S101  # checked by then
+            found.append(((section, entry_id, "aliases", index), item.origin, item.text))
+    return found
+
+
+def _located(root: Table, path: EntryPath, options: Options, problems: list[Problem]) -> Options:
+    """The options with their paths found, each from the folder of whoever said it."""
+    table = _entry_table(root, path)
+
+    def folder_of(field: str) -> Path:
+        node = table.get(field)
+        return (node.origin if node else table.origin).folder
+
+    try:
+        return options.located(folder_of)
+    except PathProblem as error:
+        field, message = error.field, str(error)
+    except (OSError, RuntimeError, ValueError) as error:
+        # A folder that may not be read, a name too long for the file system, ~somebody without a home.
+        field, message = "path", f"cannot be looked up: {error}"
+    node = table.get(field)
+    problems.append((node.origin if node else table.origin).problem(message, (*path, field)))
+    return options
+
+
+def _entry_table(root: Table, path: EntryPath) -> Table:
+    section = root.table(path[0])
+    entry = section.table(path[1]) if section else None
+    assert entry is not None  # noqa: S101  # the path was made from this tree
+    return entry
+
+
+def _entry(entry_id: str, options: Options, server: ServerOptions, *, echo: bool) -> Entry:
+    return Entry.of(entry_id, _as_echo(options) if echo else options, server=server)
+
+
+def _as_echo(options: Options) -> Options:
+    """The same offer, answered by echo."""
+    serving = {*EntryOptions.model_fields, "defaults", "voices"} & set(type(options).model_fields)
+    echo: Callable[..., Options] = SECTIONS[options.kind]["echo"]
+    return echo(backend="echo", **{name: getattr(options, name) for name in serving})

@@ -1,0 +1,146 @@
+"""What a manifest is once it is read: frozen values that the server compares, and nothing of YAML.
+
+Two revisions are compared with ==: an entry whose `identity` is equal keeps what is loaded; one whose `serving` differs
+is changed in place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from localapi.backends.options import ChatOptions, Duration, Identity, Kind, SpeechOptions
+from localapi.backends.parameters import ChatParameters, SpeechParameters
+from localapi.errors import Problem
+from localapi.manifest.origin import KeyPath, Origin
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+Options = ChatOptions | SpeechOptions
+
+_MINUTES = 60.0
+
+
+class ServerOptions(BaseModel):
+    """What the server does for every model; applied while it runs."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    drain_seconds: Annotated[
+        float,
+        Field(ge=0, allow_inf_nan=False, description="How long a shutdown waits for running requests, in seconds."),
+    ] = 30.0
+    keep_alive: Annotated[
+        Duration, Field(description="keep_alive of every entry that does not say: 30s, 15m, 0 (at once), forever.")
+    ] = 15 * _MINUTES
+    log_level: Annotated[LogLevel, Field(description="How much the server writes on the terminal.")] = "info"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """How an entry is offered: everything that can change while its model stays loaded."""
+
+    aliases: tuple[str, ...]
+    description: str | None
+    defaults: ChatParameters | SpeechParameters
+    preload: bool
+    keep_alive: float
+    """Seconds without a request until the model is unloaded; infinity for never. The server's default is applied."""
+    swap: Literal["warm", "cold"]
+    voices: Mapping[str, str]
+    """The engine's voice for each name that requests may use; empty for chat."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of the manifest."""
+
+    id: str
+    kind: Kind
+    options: Options
+    """Starts the model; paths are absolute and checked. In echo mode these are echo's."""
+    identity: Identity
+    serving: Serving
+
+    @classmethod
+    def of(cls, entry_id: str, options: Options, *, server: ServerOptions) -> Entry:
+        """The entry that these options describe."""
+        serving = Serving(
+            aliases=tuple(options.aliases),
+            description=options.description,
+            defaults=options.defaults,
+            preload=options.preload,
+            keep_alive=server.keep_alive if options.keep_alive is None else options.keep_alive,
+            swap=options.swap,
+            voices=options.voices if isinstance(options, SpeechOptions) else {},
+        )
+        return cls(entry_id, options.kind, options, options.identity(), serving)
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """A file that a manifest was read from, and what it held then."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """A value as it was written, and where."""
+
+    text: str
+    origin: Origin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What models.yaml, a profile and the environment say together."""
+
+    entries: Mapping[str, Entry]
+    """By id, in the order of the files: chat, then speech."""
+    server: ServerOptions = ServerOptions()
+    echo: bool = False
+    """Every entry answers with echo."""
+    files: tuple[ManifestFile, ...] = field(default=(), compare=False)
+    said: Mapping[KeyPath, Said] = field(default_factory=dict, compare=False)
+    """Each value that somebody said, by its path of keys; a list is one value."""
+
+    def resolve(self, name: str) -> Entry | None:
+        """The entry with this id or alias."""
+        if name in self.entries:
+            return self.entries[name]
+        return next((entry for entry in self.entries.values() if name in entry.serving.aliases), None)
+
+    def problem(self, entry_id: str, message: str) -> Problem:
+        """Something wrong with an entry, at the place that says what to load."""
+        kind = self.entries[entry_id].kind
+        said = [key for key in self.origins if key[:2] == (kind, entry_id)]
+        key = next((key for key in said if key[2:] == ("path",)), said[0])
+        return self.origins[key].problem(message, key)
+
+
+def fingerprint(value: Identity | Serving) -> str:
+    """A short digest that is equal for equal values, in every process and on every machine."""
+    text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if dataclasses.is_dataclass(value):
+        return {part.name: _plain(getattr(value, part.name)) for part in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, str | int | float | None):
+        return value
+    return str(value)

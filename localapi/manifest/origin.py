@@ -1,0 +1,125 @@
+"""Where a value came from, and the tree of values that remembers it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from localapi.errors import Problem
+
+KeyPath = tuple[str | int, ...]
+Plain = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The file, line and column, or the variable, that said a value."""
+
+    source: str
+    """The file as it was named, or "environment NAME"."""
+    folder: Path
+    """Where relative paths start."""
+    line: int | None = None
+    column: int | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        place = self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
+        return f"{place} ({self.note})" if self.note else place
+
+    def problem(self, message: str, key: KeyPath = ()) -> Problem:
+        """Something wrong at this place."""
+        return Problem(self.source, message, ".".join(map(str, key)), self.line, self.column)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One value."""
+
+    value: Plain
+    text: str
+    """As it was written, without quotes."""
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list."""
+
+    nodes: tuple[Node, ...]
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Member:
+    """A key of a table and what it holds."""
+
+    origin: Origin
+    """Of the key."""
+    node: Node
+
+
+@dataclass(frozen=True)
+class Table:
+    """A mapping."""
+
+    members: dict[str, Member]
+    origin: Origin
+
+    def get(self, key: str) -> Node | None:
+        """What the key holds."""
+        member = self.members.get(key)
+        return member.node if member else None
+
+    def table(self, key: str) -> Table | None:
+        """What the key holds, if that is a table."""
+        node = self.get(key)
+        return node if isinstance(node, Table) else None
+
+
+Node = Scalar | Items | Table
+
+
+def plain(node: Node) -> object:
+    """The same as dict, list and scalars."""
+    if isinstance(node, Table):
+        return {key: plain(member.node) for key, member in node.members.items()}
+    if isinstance(node, Items):
+        return [plain(item) for item in node.nodes]
+    return node.value
+
+
+def leaves(node: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
+    """Every scalar and list with its path of keys; a list is one leaf, because layers replace it whole."""
+    if isinstance(node, Table) and node.members:
+        for key, member in node.members.items():
+            yield from leaves(member.node, (*path, key))
+    else:
+        yield path, node
+
+
+def noun(node: Node) -> str:
+    """What was found, for a message: the text 'abc', the number 1.10, a list."""
+    if isinstance(node, Table):
+        return "a mapping"
+    if isinstance(node, Items):
+        return "a list"
+    if node.value is None:
+        return "nothing"
+    if isinstance(node.value, bool):
+        return node.text
+    return f"the number {node.text}" if isinstance(node.value, int | float) else f"the text {_short(node.text)}"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def written(node: Node) -> str:
+    """The value in YAML, on one line."""
+    if isinstance(node, Table):
+        return "{" + ", ".join(f"{key}: {written(member.node)}" for key, member in node.members.items()) + "}"
+    if isinstance(node, Items):
+        return "[" + ", ".join(written(item) for item in node.nodes) + "]"
+    return node.text

@@ -1,0 +1,43 @@
+"""Where a profile is: by name in one of the folders `configs`, or by path."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import localapi
+from localapi.errors import ManifestError, Problem
+
+_FOLDER = "configs"
+_NAME = re.compile(r"[A-Za-z0-9_][\w-]*(\.[\w-]+)*")
+
+
+def profile_path(profile: str, manifest: Path) -> Path:
+    """The profile's file, or where it would be looked for first.
+
+    A profile with a slash or the suffix .yaml is a path. Raises ManifestError for a name that cannot be a file's.
+    """
+    if "/" in profile or profile.endswith((".yaml", ".yml")):
+        return Path(profile)
+    if not _NAME.fullmatch(profile):
+        message = f"{profile!r} cannot be the name of a profile; give letters, digits, - and _, or a path with a slash"
+        raise ManifestError([Problem("profile", message)])
+    candidates = [folder / f"{profile}.yaml" for folder in _folders(manifest)]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def unknown_profile(profile: str, path: Path, manifest: Path) -> Problem:
+    """What to say where the profile's file does not exist."""
+    if path == Path(profile):
+        return Problem(str(path), "this profile does not exist; give a profile's name or the path of its file")
+    found = sorted({path.stem for folder in _folders(manifest) for path in folder.glob("*.yaml")})
+    folders = ", ".join(dict.fromkeys(map(str, _folders(manifest))))
+    names = f"found: {', '.join(found)}" if found else "found none"
+    return Problem("profile", f"there is no profile {profile!r} ({names}; looked in {folders})")
+
+
+def _folders(manifest: Path) -> list[Path]:
+    """Beside the manifest, in the current folder, and what is shipped: in the package, or in a checkout beside it."""
+    package = Path(localapi.__file__).parent
+    shipped = package / _FOLDER if (package / _FOLDER).is_dir() else package.parent / _FOLDER
+    return [manifest.parent / _FOLDER, Path(_FOLDER), shipped]

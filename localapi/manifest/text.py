@@ -1,0 +1,64 @@
+"""From a file to its text, or to the one reason why not."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from localapi.errors import ManifestError, Problem
+
+MAX_BYTES = 1024 * 1024
+
+UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What YAML does not allow in a file (https://yaml.org/spec/1.2.2/#51-character-set), and no setting needs."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a file held when it was read."""
+
+    path: Path
+    text: str
+    sha256: str
+
+
+def read_text(path: Path) -> Text:
+    """The file's text. Raises ManifestError where it is no text file of ordinary size."""
+    data = _read_bytes(path)
+    if len(data) > MAX_BYTES:
+        raise _problem(path, f"is larger than {MAX_BYTES // 1024} KiB, which no manifest needs; is this the right file?")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8-sig", errors="replace")
+        message = f"is not UTF-8 text: found the byte 0x{data[error.start]:02x}; save the file as UTF-8"
+        raise _problem(path, message, before=before) from None
+    if found := UNPRINTABLE.search(text):
+        message = f"holds a control character (U+{ord(found[0]):04X}) that YAML does not allow; remove it"
+        raise _problem(path, message, before=text[: found.start()])
+    return Text(path, text, hashlib.sha256(data).hexdigest())
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise _problem(path, "is a folder; give a YAML file")
+        if path.exists() and not path.is_file():
+            raise _problem(path, "is not a regular file, so it cannot be followed; give a YAML file")
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise _problem(path, "does not exist") from None
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise _problem(path, f"cannot be read: {reason}") from None
+
+
+def _problem(path: Path, message: str, *, before: str | None = None) -> ManifestError:
+    """`before` is the text up to the place of the problem."""
+    if before is None:
+        return ManifestError([Problem(str(path), message)])
+    lines = re.split(r"\r\n|\r|\n", before)
+    return ManifestError([Problem(str(path), message, line=len(lines), column=len(lines[-1]) + 1)])

@@ -1,0 +1,246 @@
+"""The server follows its manifest: read → diff → prepare → commit → retire.
+
+Level-triggered: whatever notices a change only sets an event, and one task runs passes, so any number of changes during
+a pass cause exactly one more. A pass that fails changes nothing; what it found is kept for `GET /status`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from localapi.backends.options import FOREVER
+from localapi.errors import LoadFailed, ManifestError, Problem
+from localapi.manifest import Entry, Manifest, ManifestSource, read
+from localapi.registry import Instance, Registry
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What an edit means, as entry ids in the manifest's order."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    """What is loaded differs."""
+    updated: tuple[str, ...] = ()
+    """Only how it is offered differs: applied in place."""
+    removed: tuple[str, ...] = ()
+    server: bool = False
+    """Whether the part `server` differs."""
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.updated or self.removed or self.server)
+
+    def __str__(self) -> str:
+        signs = (("+", self.added), ("~", self.changed), ("=", self.updated), ("-", self.removed))
+        words = [f"{sign}{name}" for sign, names in signs for name in names]
+        return " ".join(words + ["server"] * self.server) or "nothing changed"
+
+
+def diff(old: Manifest | None, new: Manifest) -> Diff:
+    """Compare two manifests by the identities and serving settings of their entries."""
+    before: Mapping[str, Entry] = old.entries if old else {}
+    both = [entry for entry in new.entries.values() if entry.id in before]
+    changed = tuple(e.id for e in both if e.identity != before[e.id].identity or e.kind != before[e.id].kind)
+    return Diff(
+        added=tuple(name for name in new.entries if name not in before),
+        changed=changed,
+        updated=tuple(e.id for e in both if e.id not in changed and e.serving != before[e.id].serving),
+        removed=tuple(name for name in before if name not in new.entries),
+        server=old is not None and old.server != new.server,
+    )
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One pass, for people: what it did or why it did nothing."""
+
+    at: float
+    """Unix time."""
+    revision: int
+    """The revision that serves after it."""
+    diff: Diff = Diff()
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+class Superseded(Exception):  # noqa: N818  # nothing went wrong: the manifest changed again while a pass prepared
+    """The pass begins anew; what it has prepared is kept for the next one."""
+
+
+class Reloader:
+    """Runs the passes. `apply` is called with each manifest that was committed, for what is not per model."""
+
+    def __init__(
+        self, registry: Registry, source: ManifestSource, *, apply: Callable[[Manifest], None] = lambda _: None
+    ) -> None:
+        self.registry = registry
+        self.source = source
+        self.last_attempt: Attempt | None = None
+        self._apply = apply
+        self._wanted = asyncio.Event()
+        self._waiters: list[asyncio.Future[Attempt]] = []
+        self._prepared: dict[str, Instance] = {}
+        """Instances that load for a manifest that is not committed yet, by entry id."""
+        self.preparing = False
+
+    def trigger(self) -> None:
+        """Ask for a pass."""
+        self._wanted.set()
+
+    async def reload(self) -> Attempt:
+        """Ask for a pass and wait for its outcome."""
+        waiter: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self.trigger()
+        return await waiter
+
+    async def start(self) -> Attempt:
+        """The first pass. Raises ManifestError."""
+        attempt = await self._pass()
+        if attempt.problems:
+            raise ManifestError(attempt.problems)
+        return attempt
+
+    async def run(self) -> None:
+        """Run a pass for each trigger, for ever."""
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                try:
+                    attempt = await self._pass()
+                except Superseded:
+                    log.info("the manifest changed again while models were loading: reading it anew")
+                    continue
+                waiters, self._waiters = self._waiters, []
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_result(attempt)
+        finally:
+            await self._discard(list(self._prepared))
+
+    async def _pass(self) -> Attempt:
+        changes = Diff()
+        try:
+            manifest = await asyncio.to_thread(read, self.source)
+            changes = diff(self._current(), manifest)
+            await self._prepare(changes, manifest)
+        except ManifestError as error:
+            attempt = self._refused(error)
+        except (OSError, MemoryError) as error:
+            attempt = self._refused(ManifestError([Problem("manifest", f"could not be read: {error}")]))
+        else:
+            attempt = self._commit(manifest, changes)
+        self.last_attempt = attempt
+        return attempt
+
+    def _current(self) -> Manifest | None:
+        return self.registry.snapshot.manifest if self.registry.snapshot else None
+
+    def _revision(self) -> int:
+        return self.registry.snapshot.revision if self.registry.snapshot else 0
+
+    def _refused(self, error: ManifestError) -> Attempt:
+        revision = self._revision()
+        if revision:
+            for problem in error.problems:
+                log.error("manifest refused: %s", problem)
+            log.error("revision %d serves on", revision)
+        return Attempt(time.time(), revision, problems=error.problems)
+
+    def _commit(self, manifest: Manifest, changes: Diff) -> Attempt:
+        """Make it current; a manifest that says what the current one says makes no new revision."""
+        first = self.registry.snapshot is None
+        was_refused = self.last_attempt is not None and not self.last_attempt.ok
+        if changes or first:
+            prepared, self._prepared = self._prepared, {}
+            revision = self.registry.commit(manifest, prepared).revision
+            self._apply(manifest)
+            if not first:
+                log.info("reloaded revision %d: %s", revision, changes)
+        else:
+            self.registry.refresh(manifest)
+            level = logging.INFO if was_refused else logging.DEBUG
+            log.log(level, "the manifest was read and says what revision %d serves", self._revision())
+        for entry_id in changes.added + changes.changed + changes.updated:
+            if manifest.entries[entry_id].serving.preload:
+                instance = self.registry.instance(entry_id)
+                if instance.state in ("unloaded", "failed"):
+                    instance.begin_loading()
+        return Attempt(time.time(), self._revision(), changes)
+
+    async def _prepare(self, changes: Diff, manifest: Manifest) -> None:
+        """Load what is to replace loaded models. Raises ManifestError, with everything as it was; Superseded."""
+        wanted = {n: manifest.entries[n] for n in changes.changed if self._is_in_use(n) or n in self._prepared}
+        kept = {n for n, i in self._prepared.items() if n in wanted and i.identity == wanted[n].identity}
+        await self._discard(self._prepared.keys() - kept)
+        if not wanted:
+            return
+        self.preparing = True
+        try:
+            results = await self._unless_superseded([self._prepare_one(entry) for entry in wanted.values()])
+        finally:
+            self.preparing = False
+        problems = [
+            manifest.problem(entry.id, f"the model does not load: {failure.message}")
+            for entry, failure in zip(wanted.values(), results, strict=True)
+            if isinstance(failure, LoadFailed)
+        ]
+        if problems:
+            await self._discard(self._prepared.keys())
+            raise ManifestError(problems)
+
+    def _is_in_use(self, entry_id: str) -> bool:
+        return self.registry.instance(entry_id).state in ("ready", "loading")
+
+    async def _unless_superseded(self, loads: Sequence[Coroutine[None, None, None]]) -> list[BaseException | None]:
+        """The outcome of each. Raises Superseded when a trigger comes first; what loads goes on loading then."""
+        work = asyncio.gather(*loads, return_exceptions=True)
+        again = asyncio.create_task(self._wanted.wait(), name="another trigger")
+        either: list[asyncio.Future[Any]] = [work, again]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise Superseded
+            return work.result()
+        finally:
+            work.cancel()
+            again.cancel()
+            await asyncio.gather(work, again, return_exceptions=True)
+
+    async def _prepare_one(self, entry: Entry) -> None:
+        """Load an entry's new instance: beside the old one (warm), or after the old one has ended (cold)."""
+        if entry.serving.swap == "warm":
+            await self._new_instance(entry).load()
+            return
+        old = self.registry.instance(entry.id)
+        reopened = old.reopened = asyncio.Event()
+        try:
+            log.info("%s: cold swap: waiting for %d running requests", entry.id, old.leases)
+            await old.drained()
+            await old.unload()
+            await self._new_instance(entry).load()
+        except BaseException:
+            # The old one takes requests again, and loads again at the first. After a commit, retiring opens it.
+            old.reopened = None
+            reopened.set()
+            raise
+
+    def _new_instance(self, entry: Entry) -> Instance:
+        return self._prepared.setdefault(
+            entry.id, Instance(entry.id, entry.options, keep_alive=FOREVER, since_revision=0)
+        )
+
+    async def _discard(self, entry_ids: Iterable[str]) -> None:
+        """Give up instances that no manifest wants any more."""
+        await asyncio.gather(*(self._prepared.pop(name).unload() for name in list(entry_ids)))

@@ -1,0 +1,57 @@
+"""What needs a restart to change: address, manifest, log level. From flags, the environment and `.env`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_ALIASES = {"manifest": "LOCALAPI_MANIFEST", "profile": "LOCALAPI_PROFILE"}
+_EXPECTED = {"port": "a whole number from 0 to 65535", "log_level": "debug, info, warning or error"}
+
+
+def _stripped(value: object) -> object:
+    return (value.strip() or None) if isinstance(value, str) else value
+
+
+def _lowered(value: object) -> object:
+    stripped = _stripped(value)
+    return stripped.lower() if isinstance(stripped, str) else stripped
+
+
+class Settings(BaseSettings):
+    """How this server was started. Build it with `read()`."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    host: Annotated[str, BeforeValidator(_stripped)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """0 lets the system choose."""
+    manifest: Annotated[Path | None, BeforeValidator(_stripped), Field(validation_alias="LOCALAPI_MANIFEST")] = None
+    profile: Annotated[str | None, BeforeValidator(_stripped), Field(validation_alias="LOCALAPI_PROFILE")] = None
+    log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, BeforeValidator(_lowered)] = None
+    """Over the manifest's server.log_level where given."""
+
+    @classmethod
+    def read(cls, **flags: object) -> Self:
+        """Flags (by the names of the fields; None is not given) over the environment over `.env`. Raises StartError."""
+        given = {_ALIASES.get(name, name): value for name, value in flags.items() if value is not None}
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise StartError("\n".join(_sentence(part, given) for part in error.errors())) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise StartError(f".env cannot be read: {error}") from None
+
+
+def _sentence(error: ErrorDetails, flags: Mapping[str, object]) -> str:
+    name = str(error["loc"][0])
+    flag = next((field for field, alias in _ALIASES.items() if alias == name), name).replace("_", "-")
+    said_by = f"--{flag}" if name in flags else f"the environment variable {name.upper()}"
+    return f"{said_by} should be {_EXPECTED.get(name, 'text')}; found {error['input']!r}"

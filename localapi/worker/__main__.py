@@ -1,0 +1,126 @@
+"""One loaded model in a process of its own: `python -P -m localapi.worker --fd N`.
+
+N is an inherited end of a socket pair; the server holds the other end. (A pair, and not a socket with a path: there is
+nothing on disk to leak, to guess or to clean up.) When the server's end closes, however that comes about, this process
+ends at once, even in the middle of a load or of a decode step. So there are never orphans.
+
+The main thread loads and computes; a second thread reads the socket. Knows frames and the loop, and no engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import BinaryIO
+
+import msgspec
+
+from localapi.worker.engine import CannotLoad, Engine
+from localapi.worker.protocol import (
+    LENGTH,
+    MAX_FRAME_BYTES,
+    Cancel,
+    Chat,
+    Load,
+    Loading,
+    LoadRefused,
+    Step,
+    ToServer,
+    ToWorker,
+    decode_to_worker,
+    frame,
+)
+
+Inbox = SimpleQueue[ToWorker]
+Send = Callable[[ToServer], None]
+
+
+def main() -> None:
+    """Load what the first message names, then serve until the server's end of the socket closes."""
+    parser = argparse.ArgumentParser(prog="localapi.worker", description="For the server's use only.")
+    parser.add_argument("--fd", type=int, required=True, help="inherited end of a socket pair")
+    server = socket.socket(fileno=parser.parse_args().fd)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is the server's business
+    for name, value in {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}.items():
+        os.environ.setdefault(name, value)  # stderr becomes log lines
+    inbox: Inbox = SimpleQueue()
+    threading.Thread(target=read, args=(server.makefile("rb"), inbox), daemon=True).start()
+
+    def send(message: ToServer) -> None:
+        try:
+            server.sendall(frame(message))
+        except OSError:
+            os._exit(0)  # the server is gone, and there is nobody to tell
+
+    engine = load(inbox.get(), send)
+    if engine is None:
+        server.shutdown(socket.SHUT_WR)  # what was sent arrives before the end of file
+        os._exit(1)
+    send(engine.loaded)
+    gc.collect()
+    gc.freeze()  # the libraries' many long-lived objects need no look at every collection
+    serve(engine, inbox, send)
+
+
+def read(stream: BinaryIO, inbox: Inbox) -> None:
+    """Put each message into the inbox; end the process where the stream ends or makes no sense."""
+    try:
+        while len(head := stream.read(LENGTH.size)) == LENGTH.size:
+            (length,) = LENGTH.unpack(head)
+            if length > MAX_FRAME_BYTES or len(body := stream.read(length)) < length:
+                break
+            inbox.put(decode_to_worker(body))
+    except (OSError, msgspec.MsgspecError) as error:
+        print(f"the server's message cannot be read: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    os._exit(0)
+
+
+def load(first: ToWorker, send: Send) -> Engine | None:
+    """The engine, loaded with progress reports; None when it was refused, after saying so."""
+    assert isinstance(first, Load), first  # noqa: S101  # the protocol's first message
+    try:
+        send(Loading(phase=f"importing {first.engine}"))
+        module = importlib.import_module(f"localapi.worker.{first.engine.replace('-', '_')}")
+        engine: Engine = module.load(first.options, send)
+    except CannotLoad as error:
+        send(LoadRefused(message=str(error)))
+        if os.environ.get("LOCALAPI_LOG_LEVEL", "").lower() == "debug":
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # an error is being handled
+        return None
+    except Exception as error:  # not foreseen by the engine: the traceback goes to the log
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        send(LoadRefused(message=f"{first.engine} failed while it loaded: {type(error).__name__}: {error}"))
+        return None
+    return engine
+
+
+def serve(engine: Engine, inbox: Inbox, send: Send) -> None:
+    """Take messages and step, for ever. Blocks where there is nothing to do."""
+    while True:
+        while not (engine.busy and inbox.empty()):
+            handle(inbox.get(), engine)
+        if events := engine.step():
+            send(Step(events=events))
+
+
+def handle(message: ToWorker, engine: Engine) -> None:
+    """Pass one message on."""
+    match message:
+        case Chat():
+            engine.chat(message)
+        case Cancel():
+            engine.cancel(message.id)
+        case Load():
+            print("a second Load was ignored", file=sys.stderr, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

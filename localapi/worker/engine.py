@@ -1,0 +1,38 @@
+"""The seam inside a worker: what its loop asks of the one engine that it runs.
+
+An engine's module, `localapi.worker.<name>`, has a function `load(options, report) -> Engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from localapi.worker.protocol import Chat, Event, Loaded, Loading
+
+Report = Callable[[Loading], None]
+
+
+class CannotLoad(Exception):
+    """The model does not load; the message is for people and says what was wrong, what was found and what to do."""
+
+
+class Engine(Protocol):
+    """One loaded model. Everything is called on the main thread, and nothing that a client sends makes it raise."""
+
+    @property
+    def loaded(self) -> Loaded:
+        """What a user should know about the loaded model."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has something to do."""
+
+    def chat(self, request: Chat) -> None:
+        """Take a request; its events come from later steps."""
+
+    def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
+        """Forget a request, wherever it is; unknown ids are ignored."""
+
+    def step(self) -> list[Event]:
+        """Do a bounded piece of work (one decode step at most) and give what came of it."""
