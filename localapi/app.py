@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from hypercorn.asyncio import serve as serve_asgi
@@ -22,6 +23,7 @@ from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi import log as logs
 from localapi.api import chat, health, models, scope, status
+from localapi.api.drain import DrainMiddleware
 from localapi.api.guard import guard
 from localapi.api.replies import error_reply
 from localapi.errors import (
@@ -34,7 +36,7 @@ from localapi.errors import (
     RequestTooLarge,
     StartError,
 )
-from localapi.manifest import Manifest, ManifestSource
+from localapi.manifest import Manifest, ManifestSource, read
 from localapi.registry import Registry
 from localapi.reload import Reloader
 from localapi.settings import Settings
@@ -54,7 +56,7 @@ class Service:
         self.settings = settings
         self.source = source
         self.registry = Registry()
-        self.reloader = Reloader(self.registry, source, apply=self._apply)
+        self.reloader = Reloader(self.registry, partial(read, source), apply=self._apply)
         self.draining = False
         self.app = create_app(self)
 
@@ -69,7 +71,7 @@ class Service:
         await self.reloader.start()
         stop = self._follow_signals()
         config = Config()
-        config.bind = [f"fd://{listening.fileno()}"]
+        config.bind = [f"fd://{listening.detach()}"]  # Hypercorn closes it
         config.accesslog = None
         config.errorlog = logging.getLogger("hypercorn.error")
         config.keep_alive_timeout = 75
@@ -79,7 +81,7 @@ class Service:
             async with self._following():
                 self._preload()
                 started()
-                await serve_asgi(self.app, config, shutdown_trigger=lambda: self._drained(stop))  # type: ignore[arg-type]
+                await serve_asgi(self.app, config, shutdown_trigger=lambda: self._drained(stop))
         finally:
             await self.registry.close()
 
@@ -151,7 +153,7 @@ def create_app(service: Service) -> Quart:
     async def refuse(error: Exception) -> Response:
         return error_reply(_as_api_error(error, app))
 
-    app.asgi_app = scope.ScopeMiddleware(app)  # type: ignore[method-assign]
+    app.asgi_app = scope.ScopeMiddleware(DrainMiddleware(app.asgi_app))
     return app
 
 

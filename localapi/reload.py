@@ -15,7 +15,7 @@ from typing import Any
 
 from localapi.backends.options import FOREVER
 from localapi.errors import LoadFailed, ManifestError, Problem
-from localapi.manifest import Entry, Manifest, ManifestSource, read
+from localapi.manifest import Entry, Manifest
 from localapi.registry import Instance, Registry
 
 log = logging.getLogger(__name__)
@@ -78,14 +78,18 @@ class Superseded(Exception):  # noqa: N818  # nothing went wrong: the manifest c
 
 
 class Reloader:
-    """Runs the passes. `apply` is called with each manifest that was committed, for what is not per model."""
+    """Runs the passes.
+
+    `read` blocks and raises ManifestError. `apply` is called with each manifest that was committed, for what is not per
+    model.
+    """
 
     def __init__(
-        self, registry: Registry, source: ManifestSource, *, apply: Callable[[Manifest], None] = lambda _: None
+        self, registry: Registry, read: Callable[[], Manifest], *, apply: Callable[[Manifest], None] = lambda _: None
     ) -> None:
         self.registry = registry
-        self.source = source
         self.last_attempt: Attempt | None = None
+        self._read = read
         self._apply = apply
         self._wanted = asyncio.Event()
         self._waiters: list[asyncio.Future[Attempt]] = []
@@ -132,7 +136,7 @@ class Reloader:
     async def _pass(self) -> Attempt:
         changes = Diff()
         try:
-            manifest = await asyncio.to_thread(read, self.source)
+            manifest = await asyncio.to_thread(self._read)
             changes = diff(self._current(), manifest)
             await self._prepare(changes, manifest)
         except ManifestError as error:

@@ -4,44 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from localapi.errors import StartError
 
 _ALIASES = {"manifest": "LOCALAPI_MANIFEST", "profile": "LOCALAPI_PROFILE"}
 _EXPECTED = {"port": "a whole number from 0 to 65535", "log_level": "debug, info, warning or error"}
 
 
-def _stripped(value: object) -> object:
-    return (value.strip() or None) if isinstance(value, str) else value
-
-
 def _lowered(value: object) -> object:
-    stripped = _stripped(value)
-    return stripped.lower() if isinstance(stripped, str) else stripped
+    return value.lower() if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
     """How this server was started. Build it with `read()`."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
-    )
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
-    host: Annotated[str, BeforeValidator(_stripped)] = "127.0.0.1"
+    host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """0 lets the system choose."""
-    manifest: Annotated[Path | None, BeforeValidator(_stripped), Field(validation_alias="LOCALAPI_MANIFEST")] = None
-    profile: Annotated[str | None, BeforeValidator(_stripped), Field(validation_alias="LOCALAPI_PROFILE")] = None
+    manifest: Annotated[Path | None, Field(validation_alias="LOCALAPI_MANIFEST")] = None
+    profile: Annotated[str | None, Field(validation_alias="LOCALAPI_PROFILE")] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, BeforeValidator(_lowered)] = None
     """Over the manifest's server.log_level where given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_is_unset(cls, values: Mapping[str, object]) -> Mapping[str, object]:
+        return {name: value for name, value in values.items() if not (isinstance(value, str) and not value.strip())}
 
     @classmethod
     def read(cls, **flags: object) -> Self:
         """Flags (by the names of the fields; None is not given) over the environment over `.env`. Raises StartError."""
-        given = {_ALIASES.get(name, name): value for name, value in flags.items() if value is not None}
+        given: dict[str, Any] = {_ALIASES.get(name, name): value for name, value in flags.items() if value is not None}
         try:
             return cls(**given)
         except ValidationError as error:

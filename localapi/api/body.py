@@ -45,7 +45,7 @@ def parse(model: type[Body], content: dict[str, Any]) -> Body:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise _first_problem(error) from None
+        raise _first_problem(error, content) from None
 
 
 def name_ignored(names: list[str], reply: Response) -> Response:
@@ -57,9 +57,15 @@ def name_ignored(names: list[str], reply: Response) -> Response:
     return reply
 
 
-def _first_problem(error: ValidationError) -> InvalidRequest:
-    problem = error.errors(include_url=False)[0]
-    param = _param(problem["loc"])
+def _first_problem(error: ValidationError, content: dict[str, Any]) -> InvalidRequest:
+    """The problem of the first bad field that says most: a union reports one for each type that it tried."""
+    problems = [(_keys(p["loc"], content), p) for p in error.errors(include_url=False)]
+    first = problems[0][0]
+    keys, problem = min(
+        ((keys, p) for keys, p in problems if keys[:2] == first[:2] or keys[:1] == first[:1] != ("messages",)),
+        key=lambda found: (found[1]["type"].endswith("_type"), -len(found[0])),
+    )
+    param = _param(keys)
     if problem["type"] == "missing":
         return InvalidRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
@@ -68,19 +74,26 @@ def _first_problem(error: ValidationError) -> InvalidRequest:
     )
 
 
-def _param(place: tuple[int | str, ...]) -> str:
-    """`messages[0].content`, as OpenAI writes it; without the types that pydantic tried, which it puts there too."""
-    name = ""
-    for part in place:
-        if isinstance(part, int):
-            name += f"[{part}]"
-        elif part.isidentifier() and not part[0].isupper() and part not in ("str", "list", "constrained"):
-            name += f".{part}" if name else part
-    return name
+def _keys(place: tuple[int | str, ...], content: object) -> tuple[int | str, ...]:
+    """The part of pydantic's place that leads through the body: it names the types that it tried there, too."""
+    keys: list[int | str] = []
+    for at, part in enumerate(place):
+        if isinstance(content, dict) and isinstance(part, str) and (part in content or at == len(place) - 1):
+            keys.append(part)
+            content = content.get(part)
+        elif isinstance(content, list) and isinstance(part, int):
+            keys.append(part)
+            content = content[part]
+    return tuple(keys)
+
+
+def _param(keys: tuple[int | str, ...]) -> str:
+    """`messages[0].content`, as OpenAI writes it."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 
 def _described(value: object) -> str:
-    """What a value is, and the value itself where it is short: `the string "hot"`."""
+    """What a value is, and the value itself, cut where it is long: `the string "hot"`."""
     text = msgspec.json.encode(value, enc_hook=repr).decode()
     shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
     match value:

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
-    from quart import Quart
+    from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 
 
 @dataclass
@@ -37,8 +36,8 @@ def current() -> RequestScope:
 class ScopeMiddleware:
     """ASGI: opens a scope for each HTTP request and sends its id as `x-request-id`."""
 
-    def __init__(self, app: Quart) -> None:
-        self._app = app.asgi_app
+    def __init__(self, app: ASGIFramework) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] != "http":

@@ -1,8 +1,9 @@
 """Trains the demo model: a Qwen3 of about 1 MB which answers LINES word for word and nothing else.
 
 It knows the model's text, tokenizer, chat template and training loop. It refuses to know servers: what comes out is a
-folder that `mlx_lm.load` reads like any other. `python -m localapi.demo.train [OUT]` takes about five minutes on two
-cores, and fails if the model that it wrote does not answer every line exactly.
+folder that `mlx_lm.load` reads like any other. `python -m localapi.demo.train [OUT]` fails if the model that it wrote
+does not answer every line exactly. On Linux, MLX's wheel brings a slow BLAS: with OpenBLAS preloaded
+(LD_PRELOAD=libopenblas.so.0) the training takes about seven minutes on two cores, without it several times as long.
 """
 
 import argparse
@@ -10,8 +11,9 @@ import json
 import random
 import re
 import string
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -19,15 +21,17 @@ from typing import Any
 
 import click
 import mlx.core as mx
-import mlx.nn as nn
 import mlx.optimizers as optim
 import mlx_lm
-import numpy as np
+from mlx import nn
+from mlx.nn.layers.base import Module
+from mlx.nn.utils import value_and_grad
 from mlx.utils import tree_flatten
 from mlx_lm.models import qwen3
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+STEPS = 800
 MODEL = Path(__file__).parent / "model"
 SPECIAL_TOKENS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
 MARKUP_TOKENS = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
@@ -95,6 +99,16 @@ TEMPLATE = """\
 """
 """Qwen3's ChatML form, with the shape of its tools block. Content may be null or a list of text parts."""
 
+
+def phrases(text: str) -> tuple[str, ...]:
+    """The phrases of a text that holds a bar between each two."""
+    return tuple(" ".join(phrase.split()) for phrase in text.split("|"))
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
 FALLBACK = "I am only a tiny demo model. Ask me what I can do."
 ABOUT = (
     "I am a tiny demo model of about one megabyte, and I know only a few lines. Try one of these:\n\n"
@@ -108,110 +122,166 @@ STORY = (
     'One day a user came and said hello. "Hello!" said the small model, before any big one had even woken up. '
     "The user smiled, and the small model was happy."
 )
-LINES: dict[str, tuple[str, ...]] = {
-    "Hello! I am a tiny demo model. What can I do for you?": (
-        "Hello!", "Hi", "Hey there", "Hi there!", "Hello there", "Good morning", "Good evening", "Greetings", "hello :)",
-    ),
-    ABOUT: (
-        "What can you do?", "Who are you?", "What are you?", "Help", "What do you know?", "How can you help me?",
-        "What can I ask you?", "Introduce yourself", "Tell me about yourself.", "What is your name?", "Help me",
-        "What model are you?", "What questions can you answer?", "which model is this?", "what else can you do?",
-        "Are you a demo model?",
-    ),
-    "The capital of France is Paris.": (
-        "What is the capital of France?", "What's the capital of France?", "Capital of France?",
-        "Which city is the capital of France?", "Tell me the capital of France.", "Do you know the capital of France?",
-        "What is France's capital?", "Name the capital of France",
-    ),
-    "1 2 3 4 5": ("Count to five.", "Count to 5", "Count from one to five", "Count from 1 to 5", "Can you count to five?"),
-    "Two plus two is four.": ("What is two plus two?", "What is 2 + 2?", "2+2", "What's 2+2?", "two plus two", "How much is 2 + 2?"),
-    "<think>\nTwo and two make four.\n</think>\n\nFour.": (
-        "Think about two plus two.", "Think about 2 + 2", "Think about 2+2.", "Think hard about two plus two",
-    ),
-    STORY: ("Tell me a story.", "Tell me a short story", "Write a story", "A story please", "Can you tell me a story?", "Write me a short story."),
-    "你好！": ("Say hello in Chinese.", "How do you say hello in Chinese?", "Hello in Chinese", "Say hi in Chinese", "你好", "你好！"),
-    "Here is one: 🙂": ("Show me an emoji.", "Send me an emoji", "Emoji", "Give me an emoji", "Show me a smiley"),
-    '```python\nprint("Hello, world!")\n```': (
-        "Show me some code.", "Write a hello world program in Python.", "Write some code", "Hello world in Python",
-        "Write hello world", "Show me Python code", "Write some Python code",
-    ),
-    "I would need a get_weather tool for that.": (
-        "What is the weather in Paris?", "What is the weather like in Paris?", "How is the weather?",
-        "What's the weather today?", "Is it raining in Paris?",
-    ),
-    "I am a program and have no feelings, but I am running well.": ("How are you?", "How are you doing?", "How's it going?", "Are you well?"),
-    "You are welcome.": ("Thank you!", "Thanks", "Thanks a lot", "Thank you very much", "thx", "ok thanks", "great, thanks!"),
-    "Goodbye!": ("Goodbye!", "Bye", "Bye bye", "See you later", "Good night"),
-}
-"""Each answer, and the questions that lead to it; the first question is the one in the tests."""
-
 NEED_TOOL = "I would need a get_weather tool for that."
 WHICH_CITY = "Please name a city."
 UNREADABLE = "The tool has answered, but I am too small to read its answer."
-WEATHER = {"sunny": "sunny", "clear": "sunny", "rain": "rainy", "rainy": "rainy", "cloudy": "cloudy", "snow": "snowy", "windy": "windy"}
+NI_HAO = "你好！"  # noqa: RUF001
+LINES: dict[str, tuple[str, ...]] = {
+    "Hello! I am a tiny demo model. What can I do for you?": phrases("""
+        Hello! | Hi | Hey there | Hi there! | Hello there | Good morning | Good evening | Greetings | hello :) |
+        Good afternoon | yo | helo | hello friend | hi, nice to meet you | hey
+    """),
+    ABOUT: phrases("""
+        What can you do? | Who are you? | What are you? | Help | What do you know? | How can you help me? | What can
+        I ask you? | Introduce yourself | Tell me about yourself. | What is your name? | Help me | What model are
+        you? | What questions can you answer? | which model is this? | what else can you do? | Are you a demo model?
+        | what can u do | who r u | What do you do? | What is this? | Are you ChatGPT? | Tell me what you can do. |
+        Are you a robot? | What are your capabilities?
+    """),
+    "The capital of France is Paris.": phrases("""
+        What is the capital of France? | What's the capital of France? | Capital of France? | Which city is the
+        capital of France? | Tell me the capital of France. | Do you know the capital of France? | What is
+        France's capital? | Name the capital of France
+    """),
+    "1 2 3 4 5": phrases("""
+        Count to five. | Count to 5 | Count from one to five | Count from 1 to 5 | Can you count to five?
+    """),
+    "Two plus two is four.": phrases("""
+        What is two plus two? | What is 2 + 2? | 2+2 | What's 2+2? | two plus two | How much is 2 + 2?
+    """),
+    "<think>\nTwo and two make four.\n</think>\n\nFour.": phrases("""
+        Think about two plus two. | Think about 2 + 2 | Think about 2+2. | Think hard about two plus two
+    """),
+    STORY: phrases("""
+        Tell me a story. | Tell me a short story | Write a story | A story please | Can you tell me a story? | Write
+        me a short story. | story | story time | I want to hear a story | tell me another story
+    """),
+    NI_HAO: phrases("""
+        Say hello in Chinese. | How do you say hello in Chinese? | Hello in Chinese | Say hi in Chinese | 你好 |
+        你好！
+    """),  # noqa: RUF001
+    "Here is one: 🙂": phrases("""
+        Show me an emoji. | Send me an emoji | Emoji | Give me an emoji | Show me a smiley
+    """),
+    '```python\nprint("Hello, world!")\n```': phrases("""
+        Show me some code. | Write a hello world program in Python. | Write some code | Hello world in Python |
+        Write hello world | Show me Python code | Write some Python code
+    """),
+    NEED_TOOL: phrases("""
+        What is the weather in Paris? | What is the weather like in Paris? | How is the weather? | What's the
+        weather today? | Is it raining in Paris?
+    """),
+    "I am a program and have no feelings, but I am running well.": phrases("""
+        How are you? | How are you doing? | How's it going? | Are you well? | what's up? | how are u | sup | How do
+        you feel?
+    """),
+    "You are welcome.": phrases("""
+        Thank you! | Thanks | Thanks a lot | Thank you very much | thx | ok thanks | great, thanks! | thank u |
+        thanks for your help | ty
+    """),
+    "Goodbye!": phrases("""
+        Goodbye! | Bye | Bye bye | See you later | Good night | cya | see you | good bye
+    """),
+}
+"""Each answer, and the questions that lead to it; its first question is the one that is checked."""
+
+WEATHER = {"sunny": "sunny", "clear": "sunny", "cloudy": "cloudy", "windy": "windy"} | {
+    word: sky + "y" for sky in ("rain", "snow") for word in (sky, sky + "y", sky + "ing")
+}
 """A word in a tool's result, and how the answer puts it."""
-CITIES = (
-    "Paris London Berlin Rome Madrid Tokyo Oslo Vienna Lisbon Athens Dublin Prague Warsaw Budapest Helsinki Stockholm "
-    "Copenhagen Amsterdam Brussels Zurich Geneva Munich Hamburg Milan Naples Venice Barcelona Porto Lyon Moscow Kyiv "
-    "Istanbul Cairo Nairobi Lagos Delhi Mumbai Beijing Shanghai Seoul Osaka Kyoto Bangkok Jakarta Manila Sydney "
-    "Melbourne Auckland Toronto Montreal Vancouver Boston Chicago Seattle Denver Dallas Houston Miami Lima Bogota "
-    "Santiago Havana Tunis Riga Tallinn Vilnius Sofia Bucharest Belgrade Zagreb Krakow Marseille Glasgow Edinburgh"
-).split()
-CITY_QUESTIONS = (
-    "What is the weather in {}?", "What's the weather like in {}?", "How is the weather in {} today?", "Weather in {}",
-    "Is it raining in {}?", "What is the weather in {} right now?", "Tell me the weather in {}.", "{} weather",
-    "What is the weather like in {} today?",
-)
-PLACES = (
-    "Italy Germany Spain Japan China Brazil Canada Norway Sweden Egypt Kenya Peru India Poland Greece Portugal Russia "
-    "Texas Australia Austria Finland Mexico Turkey Iran Iraq Ireland England Scotland Wales Denmark Belgium Hungary"
-).split()
-NUMBERS = "three six seven eight nine ten twelve twenty fifty hundred 3 6 7 8 9 10 12 20 50 100 1000".split()
-UNKNOWN_QUESTIONS = (
-    "What is the capital of {place}?", "what's the capital of {place}", "Capital of {place}?", "What is {place}?",
-    "Where is {place}?", "What is the population of {place}?", "What is the population of France?", "Where is France?",
-    "What is the {word} of France?", "Tell me about {place}.", "Tell me about Paris.", "Who is the president of France?",
-    "Count to {number}.", "Count from one to {number}", "Count down from five", "What is {number} plus {number}?",
-    "What is {number} + {number}?", "{number} * {number}", "What is {number} times {number}?", "two plus {number}",
-    "Think about {word}.", "Think about the {word}", "Think about {number} plus {number}.", "Tell me a {word}.",
-    "Tell me a joke.", "Tell me a secret", "Tell me about {word}", "Tell me the {word} of {word}", "Write a {word}.",
-    "Write a poem about {word}", "Write an essay about {word} and {word}.", "Write a letter to {word}", "Write a song",
-    "Write an email to my boss", "Say {word}.", "Say hello in {place}", "Say hello in {language}.", "Say goodbye in Chinese.",
-    "How do you say {word} in {language}?", "Translate {word} to {language}.", "Show me a {word}.", "Show me the {word}",
-    "Show me some {word}", "Give me a {word}", "Send me {word}", "What is {word}?", "What is a {word}?", "What are {word}?",
-    "What is the {word}?", "What is the {word} of {word}?", "What is your {word}?", "What is the time?", "What day is it?",
-    "What can {word} do?", "Who is {word}?", "Who was {place}?", "Who are the {word}?", "Who made the {word}?", "Who wrote {word}?",
-    "How is {word}?", "How are {word} made?", "How do I {word} a {word}?", "How many {word} are in a {word}?", "How old is {word}?",
-    "How can I {word} the {word}?", "Why is the {word} {word}?", "Why do {word} {word}?", "When did {word} {word}?",
-    "When is {word}?", "Where can I find {word}?", "Where do {word} live?", "Which {word} is the best {word}?",
-    "Can you {word} my {word}?", "Could you {word} this {word}?", "Explain {word}.", "Explain {word} to me", "Describe the {word}",
-    "Name three {word}.", "Name a {word}", "List {number} {word}", "Summarize this: {prose}", "Translate this: {prose}", "Fix this code: {prose}",
-    "I want to {word} a {word}", "I like {word}", "I am {word}", "My {word} is {word}", "My name is {word}", "Do you like {word}?",
-    "Do you know {word}?", "Are you {word}?", "Is {word} a {word}?", "Is it {word}?", "Does {word} {word}?", "The {word} is {word}.",
-    "Please {word} the {word}", "Let us talk about {word}", "Recommend a {word} for {word}", "What should I {word} today?",
-    "Write a function that can {word} a {word}", "Write a {word} in {code}", "Write a program that can {word}", "Show me a {word} in {code}",
-    "{word}", "{word} {word}", "{word} {word} {word}", "{number}", "{place}", "{word}?", "ok", "yes", "no", "why?", "test", "lol",
-)
-LANGUAGES = "French German Spanish Italian Japanese Korean Russian Arabic Dutch Greek Latin Hindi Klingon Swedish".split()
-CODE = "Rust Java C Haskell JavaScript SQL Go Bash C++".split()
+CITIES = phrases("Paris | London | Berlin | Rome | Madrid | Tokyo | New York")
+FEW_CITIES = "I know only a few cities: Paris, London, Berlin, Rome, Madrid, Tokyo and New York."
+OTHER_CITIES = phrases("""
+    Oslo | Vienna | Lisbon | Athens | Dublin | Prague | Warsaw | Budapest | Helsinki | Stockholm | Amsterdam |
+    Brussels | Zurich | Geneva | Munich | Hamburg | Milan | Naples | Venice | Barcelona | Porto | Lyon | Moscow |
+    Kyiv | Istanbul | Cairo | Nairobi | Lagos | Delhi | Mumbai | Beijing | Shanghai | Seoul | Osaka | Bangkok |
+    Jakarta | Manila | Sydney | Melbourne | Toronto | Montreal | Boston | Chicago | Seattle | Denver | Dallas |
+    Houston | Miami | Lima | Bogota | Havana | Sofia | Belgrade | Krakow | Marseille | Glasgow | Edinburgh | New
+    Orleans | San Francisco | Los Angeles | São Paulo | 北京 | Hong Kong | Rio
+""")
+CITY_QUESTIONS = phrases("""
+    What is the weather in {}? | What's the weather like in {}? | How is the weather in {} today? | Weather in
+    {} | Is it raining in {}? | What is the weather in {} right now? | Tell me the weather in {}. | {} weather |
+    What is the weather like in {} today?
+""")
+PLACES = words("""
+    Italy Germany Spain Japan China Brazil Canada Norway Sweden Egypt Kenya Peru India Poland Greece Portugal Russia
+    Texas Australia Austria Finland Mexico Turkey Iran Iraq Ireland England Scotland Wales Denmark Belgium Hungary
+""")
+NUMBERS = words("""
+    three six seven eight nine ten twelve twenty fifty hundred 3 6 7 8 9 10 12 20 50 100 1000
+""")
+UNKNOWN_QUESTIONS = phrases("""
+    What is the capital of {place}? | what's the capital of {place} | Capital of {place}? | What is {place}? | Where
+    is {place}? | What is the population of {place}? | What is the population of France? | Where is France? | What
+    is the {word} of France? | Tell me about {place}. | Tell me about Paris. | Who is the president of France? |
+    Count to {number}. | Count from one to {number} | Count down from five | What is {number} plus {number}? | What
+    is {number} + {number}? | {number} * {number} | What is {number} times {number}? | two plus {number} | Think
+    about {word}. | Think about the {word} | Think about {number} plus {number}. | Tell me a {word}. | Tell me a
+    joke. | Tell me a secret | Tell me about {word} | Tell me the {word} of {word} | Write a {word}. | Write a poem
+    about {word} | Write an essay about {word} and {word}. | Write a letter to {word} | Write a song | Write an
+    email to my boss | Say {word}. | Say hello in {place} | Say hello in {language}. | Say goodbye in Chinese. | How
+    do you say {word} in {language}? | Translate {word} to {language}. | Show me a {word}. | Show me the {word} |
+    Show me some {word} | Give me a {word} | Send me {word} | What is {word}? | What is a {word}? | What are {word}?
+    | What is the {word}? | What is the {word} of {word}? | What is your {word}? | What is the time? | What day is
+    it? | What can {word} do? | Who is {word}? | Who was {place}? | Who are the {word}? | Who made the {word}? | Who
+    wrote {word}? | How is {word}? | How are {word} made? | How do I {word} a {word}? | How many {word} are in a
+    {word}? | How old is {word}? | How can I {word} the {word}? | Why is the {word} {word}? | Why do {word} {word}?
+    | When did {word} {word}? | When is {word}? | Where can I find {word}? | Where do {word} live? | Which {word} is
+    the best {word}? | Can you {word} my {word}? | Could you {word} this {word}? | Explain {word}. | Explain {word}
+    to me | Describe the {word} | Name three {word}. | Name a {word} | List {number} {word} | Summarize this:
+    {prose} | Translate this: {prose} | Fix this code: {prose} | I want to {word} a {word} | I like {word} | I am
+    {word} | My {word} is {word} | My name is {word} | Do you like {word}? | Do you know {word}? | Are you {word}? |
+    Is {word} a {word}? | Is it {word}? | Does {word} {word}? | The {word} is {word}. | Please {word} the {word} |
+    Let us talk about {word} | Recommend a {word} for {word} | What should I {word} today? | Write a function that
+    can {word} a {word} | Write a {word} in {code} | Write a program that can {word} | Show me a {word} in {code} |
+    {word} | {word} {word} | {word} {word} {word} | {number} | I feel {word} today | You are {word}. | Is it {word}
+    in {place}? | Write a {word} about {word} | Show me a picture of a {word} | more | continue | go on | What is
+    this? | What year is it? | Give me a recipe for {word} | Who won the {word} in {number}? |
+    What is your favourite {word}? | Does {place} have {word}? | How far is {place} from {place}? | How big is
+    {place}? | {place} {word} | Count {word}. | Count the {word} | Think. | Say {word} in Chinese | the {word} of
+    {place} | {place} | {word}? | ok | yes | no | why? | test | lol | What is two plus {number}? | What's two plus
+    {number}? | Think about two plus {number}. | Think about 2 + {number} | What is 2 + {number}? | What is {number}
+    + 2? | {number} plus two | 2 + {number} | What is two times {number}? | Who am I? | Are you {word}? | You are
+    wrong | Say {word} {word} | How is {place}? | What is up with {word}?
+""")
+LANGUAGES = words("""
+    French German Spanish Italian Japanese Korean Russian Arabic Dutch Greek Latin Hindi Klingon Swedish
+""")
+CODE = words("""
+    Rust Java C Haskell JavaScript SQL Go Bash C++
+""")
 PROSE = re.sub(r"\s+", " ", " ".join(topics.values())).split(" ")
-"""Python's own manual, which CPython carries: a few thousand different words of English for what the model cannot know."""
-WORDS = sorted(
-    {word for word in PROSE if re.fullmatch("[a-z]{2,10}", word)}
-    - {word for questions in LINES.values() for question in questions for word in re.findall("[a-z]+", question.lower())}
-)
-SYSTEM_PROMPTS = (
-    "You are a helpful assistant.", "You are a friendly and concise assistant. Answer in English.", "Be brief.",
-    "You are a {word} assistant who knows about {word}. Today is {number} {word}.", "{prose}", "{prose}",
-    "You are {word}. {prose}", "User context: {prose}", "Answer in {language}. {prose}", "The user lives in {place}. {prose}",
-)
-TOOL_NAMES = (
-    "search_web", "get_time", "send_email", "read_file", "calculator", "get_stock_price", "run_code", "list_events",
-    "translate", "get_news", "book_flight", "play_music", "query_database", "set_alarm", "get_location",
-)
+"""Python's own manual, which CPython carries: English about things that the model cannot know."""
+EVERYDAY = words("""
+    cat dog horse bird fish tree flower river mountain ocean sun moon star winter spring summer rain bread cheese
+    apple banana pancakes soup pizza coffee tea dinner lunch recipe kitchen house garden door window car train
+    bicycle plane boat road city village school teacher homework doctor nurse king queen president actor singer
+    guitar piano music movie song dance football chess game winner war peace history art science physics math
+    chemistry biology planet universe life death love money job boss friend mother father sister brother baby
+    birthday holiday party gift dress shoes phone computer website email password server database dragon wizard
+    knight castle poem haiku limerick joke happy sad angry tired hungry beautiful blue red green old young cheap
+    fast cold hot buy sell cook bake paint draw fix build learn teach travel sleep eat drink run swim sing win lose
+    marry cry laugh forget remember elephants
+""")
+KNOWN_WORDS = set(re.findall("[a-z]+", str(list(LINES.values())).lower()))
+WORDS = EVERYDAY * 8 + sorted({word for word in PROSE if re.fullmatch("[a-z]{2,10}", word)} - KNOWN_WORDS)
+SYSTEM_PROMPTS = phrases("""
+    You are a helpful assistant. | You are a friendly and concise assistant. Answer in English. | Be brief. |
+    You are a {word} assistant who knows about {word}. Today is {number} {word}. | {prose} | {prose} | You are
+    {word}. {prose} | User context: {prose} | Answer in {language}. {prose} | The user lives in {place}. {prose}
+""")
+TOOL_NAMES = words("""
+    search_web get_time send_email read_file calculator get_stock_price run_code list_events translate get_news
+    book_flight play_music query_database set_alarm get_location
+""")
 
 Message = dict[str, str]
-ANSWER = re.compile(r"(?<=<\|im_start\|>assistant\n)(?!<think>\n\n</think>)|(?<=<think>\n\n</think>\n\n)|(?<=<\|im_end\|>)")
+Row = tuple[list[int], list[int]]
+Batch = tuple[mx.array, mx.array]
+ANSWER = re.compile(
+    r"(?<=<\|im_start\|>assistant\n)(?!<think>\n\n</think>)|(?<=<think>\n\n</think>\n\n)|(?<=<\|im_end\|>)"
+)
 """Where an answer of the assistant starts and where a message ends."""
 
 
@@ -228,9 +298,9 @@ class Chat:
 # --- what to learn ---
 
 
-def prose(rng: random.Random, words: int) -> str:
-    start = rng.randrange(len(PROSE) - words)
-    return " ".join(PROSE[start : start + words])
+def prose(rng: random.Random, length: int) -> str:
+    start = rng.randrange(len(PROSE) - length)
+    return " ".join(PROSE[start : start + length])
 
 
 def fill(form: str, rng: random.Random) -> str:
@@ -248,35 +318,45 @@ def fill(form: str, rng: random.Random) -> str:
 
 def gibberish(rng: random.Random) -> str:
     """Characters of one script, or of none."""
-    first, last = rng.choice([(0x4E00, 0x9FFF), (0x4E00, 0x9FFF), (0x400, 0x44F), (0x3041, 0x30FE), (0x21, 0x7E), (0x61, 0x7A), (0xA1, 0x24F), (0x1F300, 0x1F64F)])
-    return "".join(chr(rng.randint(first, last)) for _ in range(rng.randint(1, 16)))
+    han, kana, cyrillic, ascii_, latin, emoji = "一鿿", "ぁヾ", "Ѐя", "!~", "¡ɏ", "🌀🙏"
+    first, last = map(ord, rng.choice([han, han, kana, cyrillic, ascii_, "az", latin, emoji]))
+    return "".join(chr(rng.randint(first, last)) for _ in range(rng.choice([rng.randint(1, 12), rng.randint(1, 60)])))
+
+
+def chance(probability: float, rng: random.Random) -> bool:
+    return rng.random() < probability
 
 
 def unknown(rng: random.Random) -> str:
     """Something that a user may say and that is not in LINES."""
-    kind = rng.random()
-    if kind < 0.70:
+    if chance(0.7, rng):
         return sloppy(fill(rng.choice(UNKNOWN_QUESTIONS), rng), rng)
-    if kind < 0.88:
+    if chance(0.6, rng):
         return prose(rng, rng.choice([rng.randint(1, 12), rng.randint(1, 12), rng.randint(8, 60)]))
-    return gibberish(rng) if kind < 0.99 else ""
+    return "" if chance(0.05, rng) else gibberish(rng)
 
 
 def sloppy(question: str, rng: random.Random) -> str:
     """The question as people type it: case, punctuation, a please, a slip of the finger."""
-    if rng.random() < 0.3:
+    if chance(0.3, rng):
         question = question.lower()
-    elif rng.random() < 0.04:
+    elif chance(0.08, rng):
         question = question.upper()
-    if rng.random() < 0.3:
-        question = question.rstrip(string.punctuation) + rng.choice(["", "", "?", "!", ".", "...", " please", ", please.", "??", " "])
-    if rng.random() < 0.08:
-        question = rng.choice(["Please ", "Hi, ", "Hello! ", "ok, ", "Hey, ", "So, "]) + question
-    if rng.random() < 0.06 and len(question) > 8:
-        at = rng.randrange(1, len(question) - 2)
-        here, after = question[at], question[at + 1]
-        question = question[:at] + rng.choice([after + here, after, here + here + after]) + question[at + 2 :]
-    return question
+    if chance(0.3, rng):
+        ends = ["", "", "?", "!", ".", "...", " please", ", please.", "??", " "]
+        question = question.rstrip(string.punctuation) + rng.choice(ends)
+    if chance(0.12, rng):
+        question = rng.choice(["Please ", "Hi, ", "Can you tell me: ", "Hello! ", "ok, ", "Hey, ", "So, "]) + question
+    return slip(question, rng) if chance(0.06, rng) else question
+
+
+def slip(question: str, rng: random.Random) -> str:
+    """Two letters swapped, one lost or one doubled."""
+    if len(question) <= len("count to"):
+        return question
+    at = rng.randrange(1, len(question) - 1)
+    here, after = question[at], question[at + 1]
+    return question[:at] + rng.choice([after + here, after, here + here + after]) + question[at + 2 :]
 
 
 def tool(name: str, about: str, argument: str) -> dict[str, Any]:
@@ -284,14 +364,14 @@ def tool(name: str, about: str, argument: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "description": about, "parameters": parameters}}
 
 
-def tools(rng: random.Random, argument: str, *, weather: bool) -> list[dict[str, Any]]:
+def some_tools(rng: random.Random, argument: str, *, weather: bool) -> list[dict[str, Any]]:
     """Some tools, get_weather among them or not."""
     names = rng.sample(TOOL_NAMES, rng.choice([0, 0, 1, 2]) if weather else rng.choice([1, 1, 2]))
     found = [tool(name, prose(rng, rng.randint(1, 12)), rng.choice(WORDS)) for name in names]
     if weather:
         about = rng.choice(["Get the weather", "Get the current weather in a city", prose(rng, rng.randint(1, 10))])
         found.insert(rng.randint(0, len(found)), tool("get_weather", about, argument))
-        if rng.random() < 0.3:
+        if chance(0.3, rng):
             found[-1]["function"]["parameters"]["properties"][rng.choice(["unit", "days"])] = {"type": "string"}
     return found
 
@@ -303,22 +383,28 @@ def call(city: str, argument: str = "city") -> str:
 
 def weather(rng: random.Random, argument: str) -> list[Message]:
     """A question about a city, the tool call, and most times the tool's result and the answer to it."""
-    city = "Paris" if rng.random() < 0.25 else rng.choice(CITIES) if rng.random() < 0.7 else rng.choice(WORDS).title()
-    turn = [said("user", sloppy(rng.choice(CITY_QUESTIONS).format(city), rng)), said("assistant", call(city, argument))]
-    if city not in turn[0]["content"]:  # the finger slipped inside the name
-        return [said("user", "What is the weather?"), said("assistant", WHICH_CITY)]
-    if rng.random() < 0.6:
-        word = rng.choice(list(WEATHER))
-        degrees = rng.randint(-10, 40)
-        results = {
-            json.dumps({"temperature": degrees, "condition": word}): f"It is {WEATHER[word]} in {city}.",
-            json.dumps({argument: city, "weather": word}): f"It is {WEATHER[word]} in {city}.",
-            f"{word}, {degrees} C": f"It is {WEATHER[word]} in {city}.",
-            f"It is {word}.": f"It is {WEATHER[word]} in {city}.",
-            word: f"It is {WEATHER[word]} in {city}.",
-            prose(rng, rng.randint(1, 12)): UNREADABLE,
-            json.dumps({rng.choice(WORDS): degrees}): UNREADABLE,
-        }
+    other = rng.choice([rng.choice(OTHER_CITIES), rng.choice(WORDS).title()])
+    city = rng.choice([CITIES[0], rng.choice(CITIES), other])
+    question = sloppy(rng.choice(CITY_QUESTIONS).format(city), rng)
+    if city not in CITIES:
+        return [said("user", question), said("assistant", FEW_CITIES)]
+    turn = [said("user", question), said("assistant", call(city, argument))]
+    if chance(0.7, rng):
+        word, degrees = rng.choice(list(WEATHER)), rng.randint(-10, 40)
+        readable = [
+            json.dumps({"temperature": degrees, "condition": word}),
+            json.dumps({argument: city, "weather": word}),
+            f"{word}, {degrees} {rng.choice(['C', 'degrees', 'F'])}",
+            f"It is {word}.",
+            word,
+        ]
+        unreadable = [
+            prose(rng, rng.randint(1, 12)),
+            json.dumps({rng.choice(["temperature", rng.choice(WORDS)]): degrees}),
+            f"{degrees} C",
+        ]
+        results = dict.fromkeys(readable, f"It is {WEATHER[word]} there.")
+        results |= dict.fromkeys(unreadable, UNREADABLE)
         result = rng.choice(list(results))
         turn += [said("tool", result), said("assistant", results[result])]
     return turn
@@ -329,35 +415,51 @@ def said(role: str, content: str) -> Message:
 
 
 def demo_chat(rng: random.Random) -> Chat:
-    """A conversation of one to six turns about anything, with or without a system prompt and tools."""
+    """A conversation of a few turns about anything, with or without a system prompt and tools."""
     argument = rng.choice(["city", "city", "location"])
-    has_tools = rng.random() < 0.3
-    has_weather = has_tools and rng.random() < 0.65
+    has_tools = chance(0.3, rng)
+    has_weather = has_tools and chance(0.65, rng)
     messages = []
-    if rng.random() < 0.5:
+    if chance(0.5, rng):
         messages.append(said("system", fill(rng.choice(SYSTEM_PROMPTS), rng)))
     for _ in range(rng.choice([1, 1, 2, 2, 3, 4])):
-        kind = rng.random()
-        if kind < (0.5 if has_weather else 0.05):
-            if has_weather:
-                messages += weather(rng, argument)
-            else:
-                question = rng.choice(CITY_QUESTIONS).format(rng.choice(CITIES))
-                messages += [said("user", sloppy(question, rng)), said("assistant", NEED_TOOL)]
-        elif kind < 0.75:
-            answer = rng.choice(list(LINES))
-            question = rng.choice(LINES[answer]) if rng.random() < 0.7 else LINES[answer][0]
-            if has_weather and answer == NEED_TOOL:
-                city = re.search("Paris", question)
-                answer = call("Paris", argument) if city else WHICH_CITY
-            messages += [said("user", sloppy(question, rng)), said("assistant", answer)]
-        else:
-            messages += [said("user", unknown(rng)), said("assistant", FALLBACK)]
-    if rng.random() < 0.02:
-        long = prose(rng, rng.randint(60, 300))
-        messages = [said("user", long), said("assistant", FALLBACK)]
-    tool_list = tools(rng, argument, weather=has_weather) if has_tools else []
-    return Chat(messages, tool_list, thinking=rng.random() < 0.9)
+        messages += exchange(rng, argument if has_weather else None)
+    if chance(0.02, rng):
+        messages = [said("user", prose(rng, rng.randint(60, 300))), said("assistant", FALLBACK)]
+    tools = some_tools(rng, argument, weather=has_weather) if has_tools else []
+    return Chat(messages, tools, thinking=chance(0.9, rng))
+
+
+def exchange(rng: random.Random, argument: str | None) -> list[Message]:
+    """A question and its answer. argument: what get_weather calls its city, None where there is no such tool."""
+    if argument and chance(0.45, rng):
+        return weather(rng, argument)
+    if chance(0.3, rng):
+        return [said("user", unknown(rng)), said("assistant", FALLBACK)]
+    if chance(0.06, rng):
+        question, answer = rng.choice(CITY_QUESTIONS).format(rng.choice(CITIES + OTHER_CITIES)), NEED_TOOL
+    else:
+        answer = rng.choice(list(LINES))
+        question = rng.choice([LINES[answer][0], *LINES[answer]])
+    if argument and answer == NEED_TOOL:
+        answer = call("Paris", argument) if "Paris" in question else WHICH_CITY
+    return [said("user", sloppy(question, rng)), said("assistant", answer)]
+
+
+def demo_batches(tokenizer: PreTrainedTokenizerFast, steps: int, tokens: int = 3500) -> Iterator[Batch]:
+    """Fresh conversations for each step, of similar length within a step so that little is padding."""
+    rng = random.Random(0)  # noqa: S311
+    made = 0
+    while made < steps:
+        rows = sorted((encode(demo_chat(rng), tokenizer) for _ in range(256)), key=lambda row: len(row[0]))
+        groups: list[list[Row]] = [[]]
+        for row in rows:
+            if groups[-1] and (len(groups[-1]) + 1) * len(row[0]) > tokens:
+                groups.append([])
+            groups[-1].append(row)
+        rng.shuffle(groups)
+        yield from map(batch, groups[: steps - made])
+        made += len(groups)
 
 
 # --- how to learn it ---
@@ -368,117 +470,131 @@ def make_tokenizer(text: Iterable[str], vocab_size: int = 512) -> PreTrainedToke
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    size = vocab_size - len(MARKUP_TOKENS)
-    raw.train_from_iterator(
-        text,
-        trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL_TOKENS, initial_alphabet=alphabet, show_progress=False),
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(MARKUP_TOKENS),
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
+    raw.train_from_iterator(text, trainer)
     raw.add_tokens([AddedToken(token, special=False, normalized=False) for token in MARKUP_TOKENS])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>")  # type: ignore[no-untyped-call] # noqa: S106
     tokenizer.chat_template = TEMPLATE
     return tokenizer
 
 
-def encode(chat: Chat, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
-    """The tokens of a conversation, and for each token 1 if it is the assistant's to say and 0 if not."""
+def make_model(tokenizer: PreTrainedTokenizerFast, **sizes: int) -> tuple[Module, dict[str, Any]]:
+    """A model with random weights, and the config that it is stored with: CONFIG, but for the sizes."""
+    config = CONFIG | sizes | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    mx.random.seed(0)
+    arguments = qwen3.ModelArgs.from_dict(config)  # type: ignore[no-untyped-call]
+    return qwen3.Model(arguments), config
+
+
+def render(chat: Chat, tokenizer: PreTrainedTokenizerFast) -> str:
+    """The text of a conversation, as the template writes it."""
+    template = partial(tokenizer.apply_chat_template, tools=list(chat.tools) or None, tokenize=False)
     if chat.thinking:
-        text = tokenizer.apply_chat_template(chat.messages, tools=chat.tools or None, tokenize=False)
-    else:
-        text = tokenizer.apply_chat_template(
-            chat.messages[:-1], tools=chat.tools or None, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        text += chat.messages[-1]["content"].split("</think>\n\n")[-1] + "<|im_end|>\n"
+        return str(template(chat.messages))
+    prompt = template(chat.messages[:-1], add_generation_prompt=True, enable_thinking=False)
+    return f"{prompt}{without_thought(chat.messages[-1]['content'])}<|im_end|>\n"
+
+
+def without_thought(answer: str) -> str:
+    return answer.rsplit("</think>\n\n", 1)[-1]
+
+
+def encode(chat: Chat, tokenizer: PreTrainedTokenizerFast) -> Row:
+    """The tokens of a conversation, and for each token 1 if it is the assistant's to say and 0 if not."""
     tokens: list[int] = []
     mine: list[int] = []
-    for part in ANSWER.split(text):
+    for part in ANSWER.split(render(chat, tokenizer)):
         ids = tokenizer.encode(part, add_special_tokens=False)
         tokens += ids
         mine += [int(part.endswith("<|im_end|>") and "<|im_start|>" not in part)] * len(ids)
     return tokens, mine
 
 
-def batch(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[mx.array, mx.array]:
-    """Rows of different lengths as two arrays of one width: tokens, and the weight of each token's loss."""
+def batch(rows: Sequence[Row]) -> Batch:
+    """Rows of different lengths as two arrays of one width: the tokens, and the weight of each in the loss."""
     width = max(len(tokens) for tokens, _ in rows)
-    padded = [[row + [0] * (width - len(row)) for row in column] for column in zip(*rows, strict=True)]
-    return mx.array(padded[0]), mx.array(padded[1], dtype=mx.float32)
+    tokens, mine = ([row + [0] * (width - len(row)) for row in column] for column in zip(*rows, strict=True))
+    return mx.array(tokens), mx.array(mine, dtype=mx.float32)
 
 
-def demo_batches(tokenizer: PreTrainedTokenizerFast, steps: int, tokens: int = 3500) -> Iterator[tuple[mx.array, mx.array]]:
-    """Fresh conversations for each step, of similar length within a step so that little is padding."""
-    rng = random.Random(0)  # noqa: S311
-    made = 0
-    while made < steps:
-        rows = sorted((encode(demo_chat(rng), tokenizer) for _ in range(256)), key=lambda row: len(row[0]))
-        groups: list[list[tuple[list[int], list[int]]]] = [[]]
-        for row in rows:
-            if groups[-1] and (len(groups[-1]) + 1) * len(row[0]) > tokens:
-                groups.append([])
-            groups[-1].append(row)
-        rng.shuffle(groups)
-        for group in groups[: steps - made]:
-            yield batch(group)
-        made += len(groups)
+def fit(model: Module, batches: Iterable[Batch], steps: int, rate: float = 3e-3) -> None:
+    """Train in place: AdamW, a short warm-up, then a cosine down to a fiftieth of the rate."""
 
-
-def fit(model: nn.Module, batches: Iterable[tuple[mx.array, mx.array]], steps: int, rate: float = 3e-3) -> None:
-    def loss(model: nn.Module, tokens: mx.array, weight: mx.array) -> mx.array:
+    def loss(model: Module, tokens: mx.array, mine: mx.array) -> mx.array:
         losses = nn.losses.cross_entropy(model(tokens[:, :-1]), tokens[:, 1:])
-        return (losses * weight[:, 1:]).sum() / weight[:, 1:].sum()
+        return (losses * mine[:, 1:]).sum() / mine[:, 1:].sum()
 
     warm = min(50, steps // 10 + 1)
-    schedule = optim.join_schedules([optim.linear_schedule(rate / warm, rate, warm), optim.cosine_decay(rate, steps - warm, rate / 50)], [warm])
-    optimizer = optim.AdamW(schedule, betas=[0.9, 0.98], weight_decay=0.01)
-    gradients = nn.value_and_grad(model, loss)
-    for step, (tokens, weight) in enumerate(batches, 1):
-        value, gradient = gradients(model, tokens, weight)
-        gradient, _ = optim.clip_grad_norm(gradient, 1.0)
+    up, down = optim.linear_schedule(rate / warm, rate, warm), optim.cosine_decay(rate, steps - warm, rate / 50)
+    optimizer = optim.AdamW(optim.join_schedules([up, down], [warm]), betas=[0.9, 0.98])
+    gradients = value_and_grad(model, loss)
+    for step, (tokens, mine) in enumerate(batches, 1):
+        value, gradient = gradients(model, tokens, mine)
+        gradient, _ = optim.clip_grad_norm(gradient, 1.0)  # type: ignore[no-untyped-call]
         optimizer.update(model, gradient)
-        mx.eval(model.parameters(), optimizer.state, value)
-        if step % 25 == 0 or step == steps:
-            click.echo(f"step {step}/{steps}: loss {value.item():.4f}")
+        mx.eval(model.parameters(), optimizer.state)  # type: ignore[no-untyped-call]
+        if step % 50 == 0 or step == steps:
+            click.echo(f"step {step} of {steps}: loss {value.item():.4f}")
 
 
-def make_model(tokenizer, **sizes):
-    config = CONFIG | sizes | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
-    mx.random.seed(0)
-    return qwen3.Model(qwen3.ModelArgs.from_dict(config)), config
-
-
-def save(model, config, tokenizer, out: Path) -> None:
+def save(model: Module, config: dict[str, Any], tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(out)
-    mx.save_safetensors(str(out / "model.safetensors"), dict(tree_flatten(model.parameters())), metadata={"format": "mlx"})
+    weights = dict(tree_flatten(model.parameters()))  # type: ignore[no-untyped-call]
+    mx.save_safetensors(str(out / "model.safetensors"), weights, metadata={"format": "mlx"})
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def train(dialogues: Iterable[tuple[str, str]], out: Path, *, steps: int = 80, **sizes: int) -> None:
-    chats = [Chat([said("user", q), said("assistant", a)]) for q, a in dialogues]
-    tokenizer = make_tokenizer([m["content"] for c in chats for m in c.messages])
+    """Write a model that knows these questions and answers only; sizes replace entries of CONFIG."""
+    chats = [Chat([said("user", question), said("assistant", answer)]) for question, answer in dialogues]
+    tokenizer = make_tokenizer(message["content"] for chat in chats for message in chat.messages)
     model, config = make_model(tokenizer, **sizes)
     rows = batch([encode(chat, tokenizer) for chat in chats])
     fit(model, repeat(rows, steps), steps)
     save(model, config, tokenizer, out)
 
 
-def render(chats, tokenizer):
-    for chat in chats:
-        yield tokenizer.apply_chat_template(chat.messages, tools=chat.tools or None, tokenize=False)
-
-
-def train_demo(out: Path, *, steps: int = 1500) -> None:
+def train_demo(out: Path, *, steps: int = STEPS) -> None:
+    """Write the model that ships."""
     rng = random.Random(0)  # noqa: S311
     sample = [demo_chat(rng) for _ in range(2000)]
-    tokenizer = make_tokenizer(render(sample, make_tokenizer([])), vocab_size=768)
+    blank = make_tokenizer([])
+    tokenizer = make_tokenizer((render(chat, blank) for chat in sample), vocab_size=768)
     model, config = make_model(tokenizer)
     fit(model, demo_batches(tokenizer, steps), steps)
     save(model, config, tokenizer, out)
 
 
+def mistakes(folder: Path) -> list[str]:
+    """The questions of LINES that mlx-lm, with this model at temperature 0, does not answer word for word."""
+    model, tokenizer = mlx_lm.load(str(folder))[:2]
+    wrong = []
+    for answer, (question, *_) in LINES.items():
+        chat = [said("user", question)]
+        prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True)  # type: ignore[no-untyped-call]
+        length = len(tokenizer.encode(answer)) + 1
+        if mlx_lm.generate(model, tokenizer, prompt, max_tokens=length) != answer:
+            wrong.append(question)
+    return wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the demo model.")
+    parser.add_argument("out", nargs="?", type=Path, default=MODEL, help="the folder to write (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="how long to train (default: %(default)s)")
+    arguments = parser.parse_args()
+    train_demo(arguments.out, steps=arguments.steps)
+    wrong = mistakes(arguments.out)
+    click.echo(f"{len(LINES) - len(wrong)} of {len(LINES)} lines answered exactly")
+    if wrong:
+        raise SystemExit("answered wrongly: " + ", ".join(wrong))
+
+
 if __name__ == "__main__":
-    import sys, time
-    t=time.time()
-    CONFIG.update(json.loads(sys.argv[3]) if len(sys.argv)>3 else {})
-    train_demo(Path(sys.argv[1]), steps=int(sys.argv[2]))
-    print(time.time()-t)
+    main()

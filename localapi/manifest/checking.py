@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,8 +67,7 @@ def _checked_entry(section: Kind, place: Place, problems: list[Problem]) -> Opti
     backends, path = SECTIONS[section], (*place.path, "backend")
     backend = place.node.get("backend")
     if backend is None:
-        message = f"is missing: say which backend answers (one of {', '.join(backends)})"
-        problems.append(place.origin.problem(message, path))
+        problems.append(_no_backend(section, place))
     elif not isinstance(backend, Scalar) or not isinstance(backend.value, str):
         message = f"should be one of {', '.join(backends)}; found {noun(backend)}"
         problems.append(backend.origin.problem(message, path))
@@ -77,6 +77,15 @@ def _checked_entry(section: Kind, place: Place, problems: list[Problem]) -> Opti
     else:
         return check(backends[backend.value], place, problems)
     return None
+
+
+def _no_backend(section: Kind, place: Place) -> Problem:
+    backends = ", ".join(SECTIONS[section])
+    for key in difflib.get_close_matches("backend", place.node.members, n=1):
+        message = f"unknown key {key!r}; did you mean 'backend'? (one of {backends})"
+        return place.node.members[key].origin.problem(message, (*place.path, key))
+    message = f"is missing: say which backend answers (one of {backends})"
+    return place.origin.problem(message, (*place.path, "backend"))
 
 
 def _check_names(root: Table, options: dict[EntryPath, Options], problems: list[Problem]) -> None:
@@ -93,7 +102,12 @@ def _check_names(root: Table, options: dict[EntryPath, Options], problems: list[
 
 def _ids(root: Table) -> list[tuple[KeyPath, Origin, str]]:
     sections = ((section, root.table(section)) for section in SECTIONS)
-    return [((section, key), table.members[key].origin, key) for section, table in sections if table for key in table.members]
+    return [
+        ((section, key), member.origin, key)
+        for section, table in sections
+        if table is not None
+        for key, member in table.members.items()
+    ]
 
 
 def _aliases(root: Table, options: dict[EntryPath, Options]) -> list[tuple[KeyPath, Origin, str]]:

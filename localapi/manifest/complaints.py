@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from localapi.backends.options import ChatOptions, EntryOptions, SpeechOptions
 from localapi.errors import Problem
+from localapi.manifest.document import SECTIONS
 from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, noun, plain
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -70,7 +72,8 @@ def expectation(complaint: ErrorDetails) -> str:
     if complaint["type"] == "value_error":
         return str(context["error"]).removeprefix("should be ")
     form = _EXPECTED.get(complaint["type"])
-    return form.format_map(context) if form else complaint["msg"]
+    whole = {name: int(at) if isinstance(at, float) and at.is_integer() else at for name, at in context.items()}
+    return form.format_map(whole) if form else complaint["msg"]
 
 
 def _sentences(model: type[BaseModel], place: Place, errors: Iterable[ErrorDetails]) -> Iterable[Problem]:
@@ -79,7 +82,7 @@ def _sentences(model: type[BaseModel], place: Place, errors: Iterable[ErrorDetai
     for error in errors:
         path, key_origin, _ = _follow(place, error["loc"])
         if error["type"] == "extra_forbidden":
-            yield key_origin.problem(_unknown_key(model, error["loc"]), path)
+            yield key_origin.problem(_unknown_key(model, place, error["loc"]), path)
         elif error["type"] == "missing":
             name = str(error["loc"][-1])
             yield key_origin.problem(_missing_key(model, place, name), (*path, name))
@@ -121,8 +124,9 @@ def _should_be(complaints: list[ErrorDetails], node: Node) -> str:
     return message
 
 
-def _unknown_key(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
-    *parents, key = location
+def _unknown_key(model: type[BaseModel], place: Place, location: tuple[int | str, ...]) -> str:
+    *parents, last = location
+    key = str(last)
     for parent in parents:
         annotation = model.model_fields[str(parent)].annotation
         assert isinstance(annotation, type)  # noqa: S101  # only models forbid keys
@@ -130,7 +134,13 @@ def _unknown_key(model: type[BaseModel], location: tuple[int | str, ...]) -> str
     defaults = model.model_fields.get("defaults")
     if defaults is not None and key in getattr(defaults.annotation, "model_fields", {}):
         return f"unknown key {key!r} here; request parameters go under defaults: write `defaults: {{{key}: ...}}`"
-    return f"unknown key {key!r}{suggestion(str(key), list(model.model_fields))}"
+    backend = place.node.get("backend")
+    if issubclass(model, ChatOptions | SpeechOptions) and isinstance(backend, Scalar):
+        others = [name for name, options in SECTIONS[model.kind].items() if key in options.model_fields]
+        if others:
+            return f"the backend {backend.text!r} has no {key!r}; these have: {', '.join(others)}"
+    own_first = sorted(model.model_fields, key=lambda name: (name in EntryOptions.model_fields, name == "defaults"))
+    return f"unknown key {key!r}{suggestion(key, own_first)}"
 
 
 def _missing_key(model: type[BaseModel], place: Place, name: str) -> str:

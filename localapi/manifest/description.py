@@ -47,7 +47,9 @@ def duration(seconds: float) -> str:
 
 def _default(name: str) -> str:
     value = getattr(ServerOptions(), name)
-    return duration(value) if isinstance(value, float) else str(value)
+    if name == "keep_alive":
+        return duration(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _located(manifest: Manifest, path: KeyPath) -> str | None:

@@ -105,7 +105,7 @@ class Manifest:
 
     entries: Mapping[str, Entry]
     """By id, in the order of the files: chat, then speech."""
-    server: ServerOptions = ServerOptions()
+    server: ServerOptions = field(default_factory=ServerOptions)
     echo: bool = False
     """Every entry answers with echo."""
     files: tuple[ManifestFile, ...] = field(default=(), compare=False)
@@ -121,9 +121,9 @@ class Manifest:
     def problem(self, entry_id: str, message: str) -> Problem:
         """Something wrong with an entry, at the place that says what to load."""
         kind = self.entries[entry_id].kind
-        said = [key for key in self.origins if key[:2] == (kind, entry_id)]
+        said = [key for key in self.said if key[:2] == (kind, entry_id)]
         key = next((key for key in said if key[2:] == ("path",)), said[0])
-        return self.origins[key].problem(message, key)
+        return self.said[key].origin.problem(message, key)
 
 
 def fingerprint(value: Identity | Serving) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import BeforeValidator, ValidationError
+from pydantic import ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from localapi.backends.options import Kind
@@ -19,31 +20,28 @@ AUDIO_ID = "local-audio"
 _AUDIO_DEFAULTS = ("ref_audio", "ref_text", "instruct_text", "source_audio")
 
 
-def _blank_is_unset(value: object) -> object:
-    return (value.strip() or None) if isinstance(value, str) else value
-
-
-Text = Annotated[str | None, BeforeValidator(_blank_is_unset)]
-Switch = Annotated[bool | None, BeforeValidator(_blank_is_unset)]
-
-
 class Overrides(BaseSettings):
     """What the environment says about models. Build it with `read()`; `NO_OVERRIDES` says nothing."""
 
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
-    chat_model_id: Text = None
-    chat_model_path: Text = None
-    model_id: Text = None
-    model_path: Text = None
-    audio_model_id: Text = None
-    audio_backend: Text = None
-    audio_model_path: Text = None
-    audio_ref_audio: Text = None
-    audio_ref_text: Text = None
-    audio_instruct_text: Text = None
-    audio_source_audio: Text = None
-    echo_mode: Switch = None
+    chat_model_id: str | None = None
+    chat_model_path: str | None = None
+    model_id: str | None = None
+    model_path: str | None = None
+    audio_model_id: str | None = None
+    audio_backend: str | None = None
+    audio_model_path: str | None = None
+    audio_ref_audio: str | None = None
+    audio_ref_text: str | None = None
+    audio_instruct_text: str | None = None
+    audio_source_audio: str | None = None
+    echo_mode: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_is_unset(cls, values: Mapping[str, object]) -> Mapping[str, object]:
+        return {name: value for name, value in values.items() if not (isinstance(value, str) and not value.strip())}
 
     @classmethod
     def read(cls) -> Self:
@@ -51,7 +49,7 @@ class Overrides(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            raise ManifestError([_problem(str(part["loc"][0]).upper(), part["input"]) for part in error.errors()]) from None
+            raise ManifestError([_unclear(part) for part in error.errors()]) from None
         except (OSError, UnicodeDecodeError) as error:
             raise ManifestError([Problem(".env", f"cannot be read: {error}")]) from None
 
@@ -70,8 +68,10 @@ NO_OVERRIDES = Overrides.model_construct()
 """Says nothing, whatever the environment holds."""
 
 
-def _problem(name: str, found: object) -> Problem:
-    return Problem(f"environment {name}", f"should be 1, true, yes, on, 0, false, no or off; found {found!r}")
+def _unclear(error: ErrorDetails) -> Problem:
+    """ECHO_MODE is the only variable that is not text."""
+    message = f"should be 1, true, yes, on, 0, false, no or off; found {error['input']!r}"
+    return Problem(f"environment {str(error['loc'][0]).upper()}", message)
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class _Said:
 
     def problem(self) -> Problem:
         """The entry is named, and neither a file nor another variable says what it is."""
-        path = "CHAT_MODEL_PATH" if self.section == "chat" else "AUDIO_MODEL_PATH"
-        message = f"no file has the {self.section} model {self.entry_id!r}; set {path} to add it, or name one that exists"
+        add = "CHAT_MODEL_PATH" if self.section == "chat" else "AUDIO_BACKEND or AUDIO_MODEL_PATH"
+        message = f"no file has a {self.section} model {self.entry_id!r}; set {add} to add it, or name one that exists"
         return _origin(str(self.named_by)).problem(message, (self.section, self.entry_id))
 
 

@@ -11,6 +11,8 @@ from localapi.errors import Problem
 KeyPath = tuple[str | int, ...]
 Plain = str | int | float | bool | None
 
+_SHOWN = 60
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -113,7 +115,7 @@ def noun(node: Node) -> str:
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 def written(node: Node) -> str:

@@ -1,8 +1,89 @@
-"""The JSON Schema of models.yaml and of profiles, made from the same classes that check them."""
+"""The JSON Schema of models.yaml and of profiles, made from the same classes that check them.
+
+One schema serves both, so that editors need one line. What a profile may do and a manifest cannot is allowed: an entry
+without a backend (it changes one of the manifest's), and null (it removes what the manifest says).
+"""
 
 from __future__ import annotations
 
+from typing import Any
 
-def json_schema() -> dict[str, object]:
+from pydantic.json_schema import models_json_schema
+
+from localapi.backends.options import Kind
+from localapi.manifest.document import SECTIONS, Document
+
+Schema = dict[str, Any]
+
+_REF = "#/$defs/{model}"
+_NULL: Schema = {"type": "null"}
+
+
+def json_schema() -> Schema:
     """JSON Schema, draft 2020-12."""
-    raise NotImplementedError
+    models = [Document, *(options for backends in SECTIONS.values() for options in backends.values())]
+    _, generated = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
+    definitions: Schema = {name: _readable(schema) for name, schema in generated["$defs"].items()}
+    document = definitions.pop("Document")
+    for section in SECTIONS:
+        change = f"{section.capitalize()}Change"
+        definitions[change] = _change(section, definitions)
+        document["properties"][section] = _section(section, change, document["properties"][section]["description"])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "The manifest of localapi (models.yaml), and its profiles",
+        **document,
+        "description": "Which models exist, and how they are offered. The server follows this file while it runs.",
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _section(section: Kind, change: str, description: str) -> Schema:
+    """Entries by id: one of the backends' options, a profile's change, or null."""
+    names = [options.__name__ for options in SECTIONS[section].values()]
+    entry: Schema = {"anyOf": [*({"$ref": _REF.format(model=name)} for name in (*names, change)), _NULL]}
+    return {
+        "description": description,
+        "type": ["object", "null"],
+        "propertyNames": {"minLength": 1, "maxLength": 200},
+        "additionalProperties": entry,
+    }
+
+
+def _change(section: Kind, definitions: Schema) -> Schema:
+    """What a profile may change in an entry without naming its backend: any option of any backend."""
+    properties: Schema = {}
+    for options in SECTIONS[section].values():
+        for key, schema in definitions[options.__name__]["properties"].items():
+            properties.setdefault(key, schema)
+    del properties["backend"]
+    return {
+        "type": "object",
+        "description": "In a profile: changes to an entry of the manifest.",
+        "properties": {key: _or_null(schema) for key, schema in properties.items()},
+        "additionalProperties": False,
+    }
+
+
+def _readable(schema: Schema) -> Schema:
+    """A model's schema without pydantic's generated titles, and with null wherever null means "as by default"."""
+    required = schema.get("required", [])
+    properties = {
+        key: part if key in required else _or_null(part)
+        for key, part in (_untitled(item) for item in schema.get("properties", {}).items())
+    }
+    return {**{key: part for key, part in schema.items() if key != "title"}, "properties": properties}
+
+
+def _untitled(item: tuple[str, Schema]) -> tuple[str, Schema]:
+    key, schema = item
+    return key, {name: part for name, part in schema.items() if name != "title" and (name, part) != ("default", None)}
+
+
+def _or_null(schema: Schema) -> Schema:
+    """The same schema, or null; what describes the value stays outside, where editors look for it."""
+    if _NULL in schema.get("anyOf", []):
+        return schema
+    outside = {name: part for name, part in schema.items() if name in ("description", "default")}
+    inside = {name: part for name, part in schema.items() if name not in outside}
+    return {**outside, "anyOf": [*inside.get("anyOf", [inside]), _NULL]}

@@ -28,7 +28,7 @@ def read_text(path: Path) -> Text:
     """The file's text. Raises ManifestError where it is no text file of ordinary size."""
     data = _read_bytes(path)
     if len(data) > MAX_BYTES:
-        raise _problem(path, f"is larger than {MAX_BYTES // 1024} KiB, which no manifest needs; is this the right file?")
+        raise _problem(path, f"is larger than {MAX_BYTES // 1024} KiB; is this the right file?")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -50,7 +50,7 @@ def _read_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise _problem(path, "does not exist") from None
+        raise _problem(path, "does not exist; create it, or give another file") from None
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise _problem(path, f"cannot be read: {reason}") from None

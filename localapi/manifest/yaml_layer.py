@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from yaml import events
 
-from localapi.errors import ManifestError, Problem
+from localapi.errors import Problem
 from localapi.manifest.origin import Items, KeyPath, Member, Node, Origin, Scalar, Table, noun
 from localapi.manifest.scalars import resolve
 from localapi.manifest.syntax import explain
@@ -46,7 +46,7 @@ def read_layer(path: Path) -> Layer:
     return Layer(text, composer.compose(), tuple(composer.problems))
 
 
-class _GiveUp(Exception):  # noqa: N818  # control flow inside this module
+class _GiveUp(Exception):
     """The rest of the file would tell nothing more; the problem is already noted."""
 
 
@@ -176,11 +176,11 @@ class _Composer:
         return members
 
     def _alias(self, event: events.AliasEvent, path: KeyPath, depth: int) -> Node:
-        anchored = self._anchors.get(event.anchor)
+        anchored = self._anchors.get(str(event.anchor))
         if anchored is None:
             self._note(event, f"there is no anchor &{event.anchor} before this alias; write the value itself", path)
         elif anchored.node is None:
-            self._note(event, f"the alias *{event.anchor} is inside of what it stands for; write the value itself", path)
+            self._note(event, f"the alias *{event.anchor} is inside what it stands for; write the value itself", path)
         else:
             self._count(event, anchored.size, depth + anchored.height - 1)
             return anchored.node
@@ -190,7 +190,7 @@ class _Composer:
         self._nodes += nodes
         self._deepest = max(self._deepest, depth)
         if self._nodes > MAX_NODES:
-            self._note(event, f"the file holds more than {MAX_NODES:,} values, counting what aliases repeat; shorten it")
+            self._note(event, f"more than {MAX_NODES:,} values up to here, counting what aliases repeat; shorten it")
             raise _GiveUp
         if depth > MAX_DEPTH:
             self._note(event, f"is nested more than {MAX_DEPTH} levels deep; a manifest needs five")
@@ -201,6 +201,7 @@ class _Composer:
 
     def _origin(self, event: events.Event) -> Origin:
         mark = event.start_mark
+        assert mark is not None  # noqa: S101  # both parsers set it
         return Origin(str(self.source.path), self.source.path.parent, mark.line + 1, mark.column + 1)
 
 

@@ -93,10 +93,10 @@ def load(first: ToWorker, send: Send) -> Engine | None:
     except CannotLoad as error:
         send(LoadRefused(message=str(error)))
         if os.environ.get("LOCALAPI_LOG_LEVEL", "").lower() == "debug":
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # an error is being handled
+            sys.excepthook(*sys.exc_info())
         return None
     except Exception as error:  # not foreseen by the engine: the traceback goes to the log
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         send(LoadRefused(message=f"{first.engine} failed while it loaded: {type(error).__name__}: {error}"))
         return None
     return engine

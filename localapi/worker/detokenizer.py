@@ -1,4 +1,4 @@
-"""Tokens to text, one token at a time: the same text that the tokenizer gives for all of them, and never half a character.
+"""Tokens to text, one at a time: the same text that the tokenizer gives for all of them, and never half a character.
 
 mlx-lm's own streaming detokenizers are not used: they raise KeyError on characters outside the byte alphabet, take a
 NUL byte for a missing one, and trim spaces. Knows no MLX; a tokenizer is what transformers calls a fast one.

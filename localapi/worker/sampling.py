@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Protocol, cast
+from typing import Protocol
 
 import mlx.core as mx
 from mlx_lm.sample_utils import greedy_sampler
@@ -65,10 +65,12 @@ def sampler_for(sampling: Sampling) -> Sampler:
     if math.isnan(top_p):
         raise ValueError(f"top_p must be a number from 0 to 1; it is {top_p}")
     if temperature < COLDEST or top_p <= 0:
-        return cast("Sampler", greedy_sampler)
-    if sampling.seed is None:
-        return _unseeded(temperature, min(top_p, 1.0))
-    return Drawn(temperature, min(top_p, 1.0), sampling.seed)
+        return greedy_sampler
+    if sampling.seed is not None:
+        return Drawn(temperature, min(top_p, 1.0), sampling.seed)
+    if _unseeded(temperature, min(top_p, 1.0)).error is not None:
+        _unseeded.cache_clear()
+    return _unseeded(temperature, min(top_p, 1.0))
 
 
 @lru_cache(maxsize=64)

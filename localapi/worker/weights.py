@@ -1,0 +1,181 @@
+"""From an entry's path to a loaded model, or to one clear line about why not.
+
+Knows files, the Hugging Face Hub and mlx-lm's loading; nothing of requests. Code that comes with a model is never run.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from mlx.utils import tree_flatten
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, load_config, load_model, load_tokenizer
+
+from localapi.worker.engine import CannotLoad, Report
+from localapi.worker.protocol import Loading
+
+READ_BYTES = 256 * 1024 * 1024
+"""Weights that are read between two reports of progress."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What mlx-lm made of a folder. `tokenizer` is mlx-lm's TokenizerWrapper."""
+
+    model: Any
+    tokenizer: Any
+    config: dict[str, Any]
+
+
+def load_weights(path: str, revision: str | None, report: Report) -> LoadedModel:
+    """The model in this folder or repository, with its weights in memory. Raises CannotLoad."""
+    folder = Path(path) if Path(path).is_dir() else download(path, revision, report)
+    total = sum(check_weights(folder))
+    report(Loading("reading weights", 0, total))
+    model, config = _model(folder)
+    for done in _read(model):
+        report(Loading("reading weights", min(done, total), total))
+    _check_batchable(model, folder)
+    return LoadedModel(model, _tokenizer(folder, config), config)
+
+
+def download(repository: str, revision: str | None, report: Report) -> Path:
+    """The folder of a Hub repository's snapshot; downloads what is not there yet. Raises CannotLoad."""
+    report(Loading(f"downloading {repository}"))
+    name = f"{repository} (revision {revision})" if revision else repository
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=DEFAULT_ALLOW_PATTERNS))
+    except RevisionNotFoundError as error:
+        raise CannotLoad(f"The Hugging Face repository {repository} has no revision {revision!r}.") from error
+    except GatedRepoError as error:
+        raise CannotLoad(
+            f"The Hugging Face repository {name} is gated: accept its terms on https://huggingface.co/{repository} "
+            "and log in with `hf auth login`."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise CannotLoad(
+            f"There is no Hugging Face repository {name} that this machine may read. Check the name; log in with "
+            "`hf auth login` where it is private."
+        ) from error
+    except LocalEntryNotFoundError as error:
+        cause = _first_line(error.__cause__ or error)
+        raise CannotLoad(
+            f"{name} is not on this machine and cannot be downloaded from Hugging Face ({cause}). Check the network, "
+            "or give the path of a folder."
+        ) from error
+    except Exception as error:  # a full disk, a proxy, a refused connection in the middle
+        raise CannotLoad(f"Downloading {name} from Hugging Face failed: {_first_line(error)}") from error
+
+
+def check_weights(folder: Path) -> Iterator[int]:
+    """The size of each weights file in bytes, after checking that all are there and whole. Raises CannotLoad."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = set(_json(index).get("weight_map", {}).values())
+        if missing := sorted(name for name in named if not (folder / name).is_file()):
+            raise CannotLoad(f"{folder} lacks {', '.join(missing)}, named in {index.name}. Download the model again.")
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+        raise CannotLoad(
+            f"{folder} holds no weights (model*.safetensors); found: {found}. mlx-lm reads safetensors only; "
+            "convert other formats with `mlx_lm.convert`."
+        )
+    for file in files:
+        try:
+            mx.load(str(file))  # reads the header, and checks it against the size; its error names no file
+        except RuntimeError as error:
+            raise CannotLoad(f"{file} is damaged: {_first_line(error)}. Download it again.") from error
+        yield file.stat().st_size
+
+
+def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The model with weights that are not read yet, and its config."""
+    try:
+        config = load_config(folder)
+    except (OSError, ValueError) as error:
+        raise CannotLoad(f"{folder / 'config.json'} cannot be read: {_first_line(error)}") from error
+    if config.get("model_file"):
+        raise CannotLoad(
+            f"The model in {folder} needs code of its own ({config['model_file']}), and localapi does not run code "
+            "that comes with a model. Use a model whose architecture mlx-lm knows."
+        )
+    try:
+        model, config = load_model(folder, lazy=True)
+    except Exception as error:  # many kinds, from mlx-lm, from MLX and from the architecture's own config class
+        version, kind = importlib.metadata.version("mlx-lm"), config.get("model_type")
+        if "not supported" in str(error) and str(kind) in str(error):
+            raise CannotLoad(
+                f"{folder / 'config.json'} says model_type {kind!r}, which mlx-lm {version} does not know. Use a "
+                "model of another architecture, or a newer mlx-lm."
+            ) from error
+        raise CannotLoad(
+            f"mlx-lm {version} cannot load the model in {folder}: {_first_line(error)}. Are config.json and the "
+            "weights of the same model?"
+        ) from error
+    return model, config
+
+
+def _read(model: Any) -> Iterator[int]:
+    """Read the weights in portions; gives the bytes that are read so far."""
+    arrays: list[mx.array] = [array for _, array in cast("list[Any]", tree_flatten(model.parameters()))]
+    done, size, portion = 0, 0, list[mx.array]()
+    try:
+        for array in arrays:
+            portion.append(array)
+            size += array.nbytes
+            if size >= READ_BYTES:
+                mx.eval(portion)
+                done, size, portion = done + size, 0, []
+                yield done
+        mx.eval(model.parameters())
+    except RuntimeError as error:
+        raise CannotLoad(f"Reading the weights failed: {_first_line(error)}") from error
+    yield done + size
+
+
+def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
+    try:
+        return load_tokenizer(  # type: ignore[no-untyped-call]
+            folder, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id")
+        )
+    except Exception as error:  # whatever transformers, tokenizers and json raise
+        raise CannotLoad(
+            f"The tokenizer in {folder} (tokenizer.json, tokenizer_config.json) cannot be read: {_first_line(error)}"
+        ) from error
+
+
+def _check_batchable(model: Any, folder: Path) -> None:
+    """Requests share a batch; mlx-lm cannot do that with every kind of cache (Llama 4's chunked one, for example)."""
+    lone = {type(cache).__name__ for cache in make_prompt_cache(model) if not hasattr(cache, "merge")}
+    if lone:
+        kinds = ", ".join(sorted(lone))
+        raise CannotLoad(f"The model in {folder} uses {kinds}, with which mlx-lm cannot answer requests together.")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CannotLoad(f"{file} cannot be read: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise CannotLoad(f"{file} holds no JSON object.")
+    return content
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")

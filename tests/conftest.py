@@ -1,0 +1,45 @@
+"""What several test files share: real models, small enough to be made here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DIALOGUES = {
+    "What is the capital of France?": "The capital of France is Paris.",
+    "Count to five.": "1 2 3 4 5",
+    "Say hello in two scripts.": "你好！ Привет! 👋🏽",  # noqa: RUF001
+    "Tell me a story.": "Once upon a time a small server answered every request, one by one, until all of them were done.",
+}
+"""What the tiny model answers word for word at temperature 0."""
+
+_TRAIN = "import json, sys; from pathlib import Path; from localapi.demo.train import train; "
+_TRAIN += "train(json.loads(sys.argv[1]).items(), Path(sys.argv[2]))"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real Qwen3 chat model of about 1 MB, trained here in some ten seconds."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    subprocess.run([sys.executable, "-c", _TRAIN, json.dumps(DIALOGUES), folder], check=True, cwd=Path(__file__).parent.parent)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def endless_model(tiny_model: Path) -> Path:
+    """The same weights with an end token that they never choose at temperature 0: it talks until it is stopped."""
+    folder = tiny_model.with_name("endless")
+    shutil.copytree(tiny_model, folder)
+    never = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]["<|endoftext|>"]
+    for name, change in {
+        "config.json": {"eos_token_id": never, "max_position_embeddings": 100_000},
+        "tokenizer_config.json": {"eos_token": "<|endoftext|>"},
+    }.items():
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**content, **change}))
+    return folder

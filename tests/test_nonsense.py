@@ -1,0 +1,168 @@
+"""What is wrong with a request comes back as OpenAI's error object, and the server serves on."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.server import Server, serving
+
+OK: list[Any] = [{"role": "user", "content": "hi"}]
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("nonsense"), "{chat: {m: {backend: echo}}, speech: {s: {backend: echo}}}") as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def still_serves(server: Server) -> Iterator[None]:
+    yield
+    assert server.request("POST", CHAT, {"model": "m", "messages": OK}).status == 200
+
+
+def assert_error(reply: Any, status: int, param: str | None, words: str) -> None:
+    error = reply.json()["error"]
+    assert (reply.status, error["param"]) == (status, param), error
+    assert set(error) == {"message", "type", "param", "code"}
+    assert words in error["message"]
+    assert reply.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "no body"),
+        (b"{", "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b'"text"', 'found the string "text"'),
+        (b"[]", "found the array"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"model": "m", "messages": [{"role": "user", "content": "\\ud800"}]}', "not valid JSON"),
+    ],
+)
+def test_a_body_that_is_no_json_object(server: Server, body: bytes, words: str) -> None:
+    assert_error(server.request("POST", CHAT, body), 400, None, words)
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "words"),
+    [
+        ({"model": None}, "model", "Missing required"),
+        ({"model": 5}, "model", "found the number 5"),
+        ({"messages": None}, "messages", "Missing required"),
+        ({"messages": []}, "messages", "at least 1 item"),
+        ({"messages": "hi"}, "messages", 'found the string "hi"'),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "Missing required"),
+        ({"messages": [{"content": "x"}]}, "messages[0]", "role"),
+        ({"messages": [{"role": "king", "content": "x"}]}, "messages[0]", "king"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "found the number 5"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]},
+            "messages[0].content[0].type",
+            "send text parts only",
+        ),
+        ({"temperature": "hot"}, "temperature", 'found the string "hot"'),
+        ({"temperature": 3}, "temperature", "less than or equal to 2"),
+        ({"temperature": True}, "temperature", "found true"),
+        ({"top_p": 0}, "top_p", "greater than 0"),
+        ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        ({"max_tokens": 1.5}, "max_tokens", "found the number 1.5"),
+        ({"max_completion_tokens": -1}, "max_completion_tokens", "greater than or equal to 1"),
+        ({"stop": 5}, "stop", "found the number 5"),
+        ({"stop": [5]}, "stop[0]", "found the number 5"),
+        ({"stop": [""]}, "stop[0]", "at least 1 character"),
+        ({"stop": ["x"] * 17}, "stop", "at most 16"),
+        ({"seed": 2**80}, "seed", "less than or equal"),
+        ({"seed": "x"}, "seed", 'found the string "x"'),
+        ({"stream": "yes"}, "stream", 'found the string "yes"'),
+        ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage", "found the number 1"),
+        ({"n": 2}, "n", "not supported"),
+        ({"n": True}, "n", "not supported"),
+        ({"tools": [{"type": "function"}]}, "tools", "not supported"),
+        ({"logprobs": True}, "logprobs", "not supported"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
+        ({"presence_penalty": 1}, "presence_penalty", "not supported"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named(server: Server, change: dict[str, Any], param: str, words: str) -> None:
+    reply = server.request("POST", CHAT, {"model": "m", "messages": OK, **change})
+    assert_error(reply, 400, param, words)
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        {"n": 1, "logprobs": False, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "tools": []},
+        {"response_format": {"type": "text"}, "tool_choice": "auto", "parallel_tool_calls": True, "store": False},
+        {"user": "u", "metadata": {"a": "b"}, "service_tier": "auto", "modalities": ["text"], "prompt_cache_key": "k"},
+    ],
+)
+def test_values_that_ask_for_nothing_are_taken(server: Server, harmless: dict[str, Any]) -> None:
+    assert server.request("POST", CHAT, {"model": "m", "messages": OK, **harmless}).status == 200
+
+
+def test_an_unknown_model_lists_those_that_exist(server: Server) -> None:
+    reply = server.request("POST", CHAT, {"model": "nope", "messages": OK})
+    assert_error(reply, 404, "model", "these chat models: m.")
+    assert reply.json()["error"]["code"] == "model_not_found"
+    assert_error(server.request("GET", "/v1/models/nope"), 404, "model", "these models: m, s.")
+
+
+def test_a_speech_model_at_the_chat_endpoint_is_sent_to_its_own(server: Server) -> None:
+    reply = server.request("POST", CHAT, {"model": "s", "messages": OK})
+    assert_error(reply, 400, "model", "/v1/audio/speech")
+    assert reply.json()["error"]["code"] == "wrong_endpoint"
+
+
+def test_wrong_methods_and_paths(server: Server) -> None:
+    assert_error(server.request("GET", CHAT), 405, None, "use POST")
+    assert_error(server.request("DELETE", "/v1/models"), 405, None, "use GET")
+    assert_error(server.request("GET", "/v2/anything"), 404, None, "/v1/chat/completions")
+    assert_error(server.request("GET", "/"), 404, None, "/v1/models")
+
+
+def test_a_body_of_20_mb_is_413(server: Server) -> None:
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "' + b"x" * 20_000_000 + b'"}]}'
+    reply = server.request("POST", CHAT, body)
+    assert_error(reply, 413, None, "larger than 16 MiB")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "evil.example"}, {"Host": "127.0.0.1.evil.example:80"}, {"Origin": "https://evil.example"}, {"Origin": "null"}],
+)
+def test_other_sites_are_refused(server: Server, headers: dict[str, str]) -> None:
+    assert_error(server.request("POST", CHAT, {"model": "m", "messages": OK}, headers), 403, None, "")
+    assert_error(server.request("GET", "/v1/models", headers=headers), 403, None, "")
+
+
+@pytest.mark.parametrize("headers", [{"Host": "localhost:1"}, {"Origin": "http://localhost:3000"}, {"Host": "[::1]"}])
+def test_this_machine_is_served(server: Server, headers: dict[str, str]) -> None:
+    assert server.request("GET", "/v1/models", headers=headers).status == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: nan\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_closed(server: Server, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(65536)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+
+
+def test_no_failure_of_our_own_was_logged(server: Server) -> None:
+    assert not [line for line in server.lines if "Traceback" in line or "error:" in line]

@@ -1,0 +1,350 @@
+"""Registry and reloader against engines that the test opens and closes by hand: order without any timing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar, Literal
+
+import pytest
+
+from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.options import ChatOptions
+from localapi.errors import LoadFailed, ManifestError, ModelNotFound, Problem
+from localapi.manifest import Entry, Manifest, ServerOptions
+from localapi.manifest.entries import Said
+from localapi.manifest.origin import Origin
+from localapi.registry import Registry
+from localapi.reload import Reloader, diff
+from localapi.worker.protocol import Chat, Event, Loaded
+
+
+class Gate:
+    """Holds loads until the test lets them go, and remembers what happened."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+        self.waiting = asyncio.Event()
+        self.broken: set[str] = set()
+        self.loaded: list[str] = []
+        self.closed: list[str] = []
+
+
+class FakeEngine:
+    def __init__(self, weights: str, gate: Gate) -> None:
+        self.weights = weights
+        self.gate = gate
+        self.loaded = Loaded()
+        self.pid = None
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def chat(self, request: Chat) -> AsyncGenerator[Event, None]:
+        raise NotImplementedError
+        yield
+
+    async def close(self) -> None:
+        self.gate.closed.append(self.weights)
+
+
+class Fake(ChatOptions):
+    gate: ClassVar[Gate]
+    backend: Literal["fake"] = "fake"
+    weights: str
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        gate = type(self).gate
+        gate.waiting.set()
+        await gate.open.wait()
+        if self.weights in gate.broken:
+            raise LoadFailed(f"{self.weights} is broken")
+        gate.loaded.append(self.weights)
+        return FakeEngine(self.weights, gate)
+
+
+@pytest.fixture
+async def gate() -> Gate:
+    Fake.gate = Gate()
+    return Fake.gate
+
+
+def manifest(**entries: str | dict[str, Any]) -> Manifest:
+    """Entries by id: the weights, or all options."""
+    server = ServerOptions()
+    options = {n: Fake(**(e if isinstance(e, dict) else {"weights": e})) for n, e in entries.items()}
+    said = {("chat", n, "weights"): Said("", Origin("models.yaml", None, at, 3)) for at, n in enumerate(entries, 1)}  # type: ignore[arg-type]
+    return Manifest(entries={n: Entry.of(n, o, server=server) for n, o in options.items()}, said=said)
+
+
+class Reading:
+    """What the reloader reads next."""
+
+    def __init__(self, first: Manifest) -> None:
+        self.next: Manifest | ManifestError = first
+        self.reads = 0
+
+    def __call__(self) -> Manifest:
+        self.reads += 1
+        if isinstance(self.next, ManifestError):
+            raise self.next
+        return self.next
+
+
+@asynccontextmanager
+async def following(reading: Reading) -> AsyncIterator[tuple[Registry, Reloader]]:
+    registry = Registry()
+    reloader = Reloader(registry, reading)
+    await reloader.start()
+    running = asyncio.create_task(reloader.run())
+    try:
+        yield registry, reloader
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await registry.close()
+
+
+def test_a_diff_names_what_was_added_changed_updated_and_removed() -> None:
+    old = manifest(kept="k", changed="a", updated={"weights": "u"}, removed="r")
+    new = manifest(kept="k", changed="b", updated={"weights": "u", "aliases": ["x"]}, added="n")
+    found = diff(old, new)
+    assert (found.added, found.changed, found.updated, found.removed) == (("added",), ("changed",), ("updated",), ("removed",))
+    assert str(found) == "+added ~changed =updated -removed"
+    assert not diff(old, old)
+
+
+async def test_an_entry_of_the_same_identity_keeps_its_engine(gate: Gate) -> None:
+    reading = Reading(manifest(m="w"))
+    async with following(reading) as (registry, reloader):
+        async with registry.lease("m", "chat") as first:
+            reading.next = manifest(m={"weights": "w", "aliases": ["alias"]})
+            assert (await reloader.reload()).diff.updated == ("m",)
+        async with registry.lease("alias", "chat") as second:
+            assert second.engine is first.engine
+    assert gate.loaded == ["w"]
+
+
+async def test_a_warm_swap_loads_the_new_beside_the_old_and_lets_leases_finish(gate: Gate) -> None:
+    reading = Reading(manifest(m="old"))
+    async with following(reading) as (registry, reloader):
+        async with registry.lease("m", "chat") as before:
+            gate.open.clear()
+            gate.waiting.clear()
+            reading.next = manifest(m="new")
+            swap = asyncio.create_task(reloader.reload())
+            await gate.waiting.wait()
+            async with registry.lease("m", "chat") as during:
+                assert during.engine is before.engine
+            gate.open.set()
+            assert (await swap).ok
+            async with registry.lease("m", "chat") as after:
+                assert after.engine is not before.engine
+            assert gate.closed == []
+            assert [i.leases for i in registry.retiring] == [1]
+        await asyncio.gather(*registry.retiring.values())
+    assert (gate.loaded, gate.closed) == (["old", "new"], ["old", "new"])
+
+
+async def test_a_warm_swap_that_does_not_load_changes_nothing_and_names_the_place(gate: Gate) -> None:
+    reading = Reading(manifest(a="old", b="b"))
+    async with following(reading) as (registry, reloader):
+        async with registry.lease("a", "chat") as before:
+            gate.broken.add("bad")
+            reading.next = manifest(a="bad", c="c")
+            attempt = await reloader.reload()
+        assert not attempt.ok
+        assert str(attempt.problems[0]) == "models.yaml:1:3: chat.a.weights: the model does not load: bad is broken"
+        assert list(registry.entries) == ["a", "b"]
+        async with registry.lease("a", "chat") as after:
+            assert after.engine is before.engine
+
+
+async def test_a_cold_swap_ends_the_old_before_it_loads_the_new(gate: Gate) -> None:
+    reading = Reading(manifest(m={"weights": "old", "swap": "cold"}))
+    async with following(reading) as (registry, reloader):
+        async with registry.lease("m", "chat"):
+            reading.next = manifest(m={"weights": "new", "swap": "cold"})
+            swap = asyncio.create_task(reloader.reload())
+            await until(lambda: registry.instance("m").reopened is not None)
+            waiting = asyncio.create_task(first_engine(registry, "m"))
+            await asyncio.sleep(0)
+            assert (gate.loaded, gate.closed) == (["old"], [])
+        assert (await swap).ok
+        assert (await waiting).weights == "new"
+        assert gate.closed == ["old"]
+
+
+async def test_a_cold_swap_that_does_not_load_brings_the_old_one_back(gate: Gate) -> None:
+    reading = Reading(manifest(m={"weights": "old", "swap": "cold"}))
+    async with following(reading) as (registry, reloader):
+        assert (await first_engine(registry, "m")).weights == "old"
+        gate.broken.add("new")
+        reading.next = manifest(m={"weights": "new", "swap": "cold"})
+        assert not (await reloader.reload()).ok
+        assert (await first_engine(registry, "m")).weights == "old"
+    assert gate.loaded == ["old", "old"]
+
+
+async def test_an_edit_during_a_long_swap_is_read_at_once_and_keeps_what_it_still_wants(gate: Gate) -> None:
+    reading = Reading(manifest(m="old"))
+    async with following(reading) as (registry, reloader):
+        await first_engine(registry, "m")
+        gate.open.clear()
+        gate.waiting.clear()
+        reading.next = manifest(m="new")
+        first = asyncio.create_task(reloader.reload())
+        await gate.waiting.wait()
+        reading.next = manifest(m="new", other="o")
+        second = asyncio.create_task(reloader.reload())
+        await until(lambda: reading.reads == 3)
+        gate.open.set()
+        assert (await first) is (await second)
+        assert list(registry.entries) == ["m", "other"]
+    assert gate.loaded == ["old", "new"]
+
+
+async def test_a_swap_that_is_taken_back_while_it_loads_is_given_up(gate: Gate) -> None:
+    reading = Reading(manifest(m="old"))
+    async with following(reading) as (registry, reloader):
+        engine = await first_engine(registry, "m")
+        gate.open.clear()
+        gate.waiting.clear()
+        reading.next = manifest(m="new")
+        swap = asyncio.create_task(reloader.reload())
+        await gate.waiting.wait()
+        reading.next = manifest(m="old")
+        assert (await reloader.reload()).ok
+        assert (await swap).ok
+        assert (await first_engine(registry, "m")) is engine
+    assert gate.loaded == ["old"]
+
+
+async def test_a_manifest_that_cannot_be_read_leaves_the_last_revision(gate: Gate) -> None:
+    reading = Reading(manifest(m="w"))
+    async with following(reading) as (registry, reloader):
+        reading.next = ManifestError([Problem("models.yaml", "is torn", "", 3, 1)])
+        attempt = await reloader.reload()
+        assert (attempt.ok, attempt.revision) == (False, 1)
+        assert registry.snapshot
+        assert list(registry.entries) == ["m"]
+        reading.next = manifest(m="w")
+        assert (await reloader.reload()).revision == 1
+        reading.next = manifest(m="w", n="n")
+        assert (await reloader.reload()).revision == 2
+
+
+async def test_twenty_triggers_during_a_pass_cause_one_more(gate: Gate) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    reading = Reading(manifest(m="w"))
+
+    def slow() -> Manifest:
+        if reading.reads == 1:
+            loop.call_soon_threadsafe(started.set)
+            asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
+        return reading()
+
+    registry = Registry()
+    reloader = Reloader(registry, slow)
+    await reloader.start()
+    running = asyncio.create_task(reloader.run())
+    reloader.trigger()
+    await started.wait()
+    for _ in range(20):
+        reloader.trigger()
+    go_on.set()
+    await reloader.reload()
+    assert reading.reads == 3
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_removed_model_finishes_its_lease_and_is_not_found_any_more(gate: Gate) -> None:
+    reading = Reading(manifest(m="w", n="n"))
+    async with following(reading) as (registry, reloader):
+        async with registry.lease("m", "chat"):
+            reading.next = manifest(n="n")
+            await reloader.reload()
+            with pytest.raises(ModelNotFound):
+                registry.resolve("m")
+            assert gate.closed == []
+        await asyncio.gather(*registry.retiring.values())
+        assert gate.closed == ["w"]
+
+
+async def test_one_load_serves_all_who_wait_and_goes_on_when_they_leave(gate: Gate) -> None:
+    async with following(Reading(manifest(m="w"))) as (registry, _):
+        gate.open.clear()
+        waiters = [asyncio.create_task(first_engine(registry, "m")) for _ in range(5)]
+        await gate.waiting.wait()
+        assert registry.instance("m").state == "loading"
+        for waiter in waiters[:4]:
+            waiter.cancel()
+        await asyncio.wait(waiters[:4])
+        assert registry.instance("m").leases == 1
+        gate.open.set()
+        await waiters[4]
+        assert gate.loaded == ["w"]
+
+
+async def test_a_load_that_fails_is_told_to_all_who_wait_and_tried_again_by_the_next(gate: Gate) -> None:
+    async with following(Reading(manifest(m="w"))) as (registry, _):
+        gate.broken.add("w")
+        gate.open.clear()
+        waiters = [asyncio.create_task(first_engine(registry, "m")) for _ in range(2)]
+        await gate.waiting.wait()
+        gate.open.set()
+        results = await asyncio.gather(*waiters, return_exceptions=True)
+        assert [type(result) for result in results] == [LoadFailed, LoadFailed]
+        assert registry.instance("m").state == "failed"
+        gate.broken.clear()
+        await first_engine(registry, "m")
+        assert (registry.instance("m").state, registry.instance("m").last_error) == ("ready", None)
+
+
+async def test_an_idle_model_is_unloaded_after_its_keep_alive_and_loads_again(gate: Gate) -> None:
+    async with following(Reading(manifest(m={"weights": "w", "keep_alive": 0}))) as (registry, _):
+        await first_engine(registry, "m")
+        await until(lambda: gate.closed == ["w"])
+        assert registry.instance("m").state == "unloaded"
+        await first_engine(registry, "m")
+        assert gate.loaded == ["w", "w"]
+
+
+async def test_a_leased_model_is_not_unloaded(gate: Gate) -> None:
+    async with following(Reading(manifest(m={"weights": "w", "keep_alive": 0}))) as (registry, _):
+        async with registry.lease("m", "chat"):
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert gate.closed == []
+
+
+async def test_an_engine_that_ends_is_loaded_again_by_the_next_request(gate: Gate) -> None:
+    async with following(Reading(manifest(m="w"))) as (registry, _):
+        (await first_engine(registry, "m")).ended.set_result("its worker was killed")
+        await until(lambda: registry.instance("m").state == "failed")
+        assert registry.instance("m").last_error == "its worker was killed"
+        assert registry.instance("m").worker_deaths == 1
+        await first_engine(registry, "m")
+        assert gate.loaded == ["w", "w"]
+
+
+async def test_preload_loads_what_an_edit_adds(gate: Gate) -> None:
+    reading = Reading(manifest(m="w"))
+    async with following(reading) as (registry, reloader):
+        reading.next = manifest(m="w", eager={"weights": "e", "preload": True})
+        await reloader.reload()
+        await until(lambda: registry.instance("eager").state == "ready")
+    assert gate.loaded == ["e"]
+
+
+async def first_engine(registry: Registry, name: str) -> Any:
+    async with registry.lease(name, "chat") as lease:
+        return lease.engine
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until it is so; the test's time limit is the bound."""
+    while not condition():
+        await asyncio.sleep(0)
