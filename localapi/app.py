@@ -10,7 +10,6 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final
 
 from hypercorn.asyncio import serve as serve_asgi
@@ -56,9 +55,15 @@ class Service:
         self.settings = settings
         self.source = source
         self.registry = Registry()
-        self.reloader = Reloader(self.registry, partial(read, source), apply=self._apply)
+        self.reloader = Reloader(self.registry, self._read, apply=self._apply)
         self.draining = False
         self.app = create_app(self)
+
+    def _read(self) -> Manifest:
+        """The manifest as its source says it now. A file that was once there has to stay: its loss is an error."""
+        manifest = read(self.source)
+        self.source = self.source.pinned()
+        return manifest
 
     def _apply(self, manifest: Manifest) -> None:
         logs.set_level(self.settings.log_level or manifest.server.log_level)
@@ -126,11 +131,15 @@ class Service:
         snapshot = self.registry.snapshot
         seconds = snapshot.manifest.server.drain_seconds if snapshot else 0
         drained = await self.registry.drain(
-            seconds, lambda running: log.info("waiting for %d requests; press Ctrl-C again to end at once", running)
+            seconds, lambda running: log.info("waiting for %s; press Ctrl-C again to end at once", _requests(running))
         )
         if not drained:
-            log.warning("%d requests did not end within %g s", self.registry.leases(), seconds)
+            log.warning("%s did not end within %g s", _requests(self.registry.leases()), seconds)
         await self.registry.close()
+
+
+def _requests(count: int) -> str:
+    return f"{count} running request{'s' * (count != 1)}"
 
 
 def create_app(service: Service) -> Quart:
@@ -153,7 +162,7 @@ def create_app(service: Service) -> Quart:
     async def refuse(error: Exception) -> Response:
         return error_reply(_as_api_error(error, app))
 
-    app.asgi_app = scope.ScopeMiddleware(DrainMiddleware(app.asgi_app))
+    app.asgi_app = scope.ScopeMiddleware(DrainMiddleware(app.asgi_app))  # type: ignore[method-assign]  # Quart's way
     return app
 
 

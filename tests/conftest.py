@@ -22,6 +22,10 @@ _TRAIN = "import json, sys; from pathlib import Path; from localapi.demo.train i
 _TRAIN += "train(json.loads(sys.argv[1]).items(), Path(sys.argv[2]))"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run tests under load for minutes instead of seconds")
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real Qwen3 chat model of about 1 MB, trained here in some ten seconds."""

@@ -49,6 +49,7 @@ class Server:
             text=True,
         )
         self.lines: list[str] = []
+        self.signalled = False
         self._news = threading.Condition()
         self._ended = False
         self._reader = threading.Thread(target=self._read)
@@ -114,11 +115,16 @@ class Server:
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal that should end the server."""
+        self.signalled = True
+        self.process.send_signal(number)
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End it and give its exit status. No worker may be left."""
         workers = self.workers() if self.process.poll() is None else []
-        if self.process.poll() is None:
-            self.process.send_signal(number)
+        if not self.signalled:
+            self.send_signal(number)
         status = self.process.wait(timeout=START_SECONDS)
         _, alive = psutil.wait_procs(workers, timeout=START_SECONDS)
         self._reader.join()

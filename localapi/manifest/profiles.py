@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def profile_path(profile: str, manifest: Path) -> Path:
         message = f"{profile!r} cannot be the name of a profile; give letters, digits, - and _, or a path with a slash"
         raise ManifestError([Problem("profile", message)])
     candidates = [folder / f"{profile}.yaml" for folder in _folders(manifest)]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+    return next((path for path in candidates if os.path.isfile(path)), candidates[0])
 
 
 def unknown_profile(profile: str, path: Path, manifest: Path) -> Problem:

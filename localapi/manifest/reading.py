@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from localapi.manifest.profiles import profile_path, unknown_profile
 from localapi.manifest.yaml_layer import Layer, read_layer
 
 DEFAULT_MANIFEST = Path("models.yaml")
+
+# os.path.exists answers where Path.exists raises: for a name that is too long, or in a folder that may not be searched.
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,12 @@ class ManifestSource:
 
         A server that once read the file must not take the moment in which an editor replaces it for its absence.
         """
-        return replace(self, path=self.manifest) if self.manifest.exists() else self
+        return replace(self, path=self.manifest) if os.path.exists(self.manifest) else self
 
 
 def read(source: ManifestSource) -> Manifest:
     """Read everything that the source names. Blocks on files. Raises ManifestError with every problem found."""
-    alone = source.path is None and not source.manifest.exists()
+    alone = source.path is None and not os.path.exists(source.manifest)
     problems: list[Problem] = []
     layers = _layers(source, problems, alone=alone)
     if problems and any(layer is None or layer.root is None for layer in layers):
@@ -86,7 +89,7 @@ def _layers(source: ManifestSource, problems: list[Problem], *, alone: bool) -> 
         except ManifestError as error:
             problems.extend(error.problems)
             return [*layers, None]
-        if path.exists():
+        if os.path.exists(path):
             layers.append(_read(path, problems))
         else:
             problems.append(unknown_profile(source.profile, path, source.manifest))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from localapi.errors import ManifestError
 from localapi.manifest import Manifest, ManifestSource, Overrides, read
 from localapi.settings import Settings

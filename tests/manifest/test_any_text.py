@@ -9,12 +9,16 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+
 from localapi.errors import ManifestError
 from localapi.manifest import Manifest, ManifestSource, describe, fingerprint, read, yaml_layer
 
-VALID = (Path(__file__).parents[2] / "models.yaml").read_text() + """
+VALID = (
+    (Path(__file__).parents[2] / "models.yaml").read_text()
+    + """
 server: {drain_seconds: 1.5, keep_alive: forever, log_level: "debug"}
 """
+)
 PROFILE = """
 chat:
   local-chat: &a {path: org/name, defaults: {stop: [x, 'y'], seed: -3}}
@@ -22,10 +26,11 @@ chat:
   more: {<<: *a, backend: mlx-lm}
 """
 PIECES = [
-    *":-?[]{},#&*!|>'\"%@`~\t\n\r \\", "\n  ", "\n    ", "<<: *a", "&a ", "*a", "!!int ", "---\n", "...\n", "%YAML 1.3\n",
-    "null", "true", "1.10", "1e999", ".nan", "-.inf", "\\U0010FFFF", "\\xff", '"\\ud800"', '"\\UFFFFFFFF"', "\ufeff",
-    "\x00", "\x85", "\u2028", "\ud7ff", "\U0001f600", "chat:", "speech:", "backend: echo", "path: ~x/y", "path: " + "x" * 300,
-    "path: ./" + "x" * 300, "? ", "9" * 5000, "[" * 60, "echo: true", "backend: mlx-lm", "aliases: [[a]]", "voices: {1: 2}",
+    *":-?[]{},#&*!|>'\"%@`~\t\n\r \\", "\n  ", "\n    ", "<<: *a", "&a ", "*a", "!!int ", "---\n", "...\n", "? ",
+    "%YAML 1.3\n", "null", "true", "1.10", "1e999", ".nan", "-.inf", "9" * 5000, "[" * 60, "\\U0010FFFF", "\\xff",
+    '"\\ud800"', '"\\UFFFFFFFF"', "\ufeff", "\x00", "\x85", "\u2028", "\ud7ff", "\U0001f600", "chat:", "speech:",
+    "echo: true", "backend: echo", "backend: mlx-lm", "aliases: [[a]]", "voices: {1: 2}", "path: ~x/y",
+    "path: " + "x" * 300, "path: ./" + "x" * 300,
 ]  # fmt: skip
 PARSERS = [loader for name in ("CSafeLoader", "SafeLoader") if (loader := getattr(yaml, name, None))]
 
@@ -88,10 +93,11 @@ def test_any_mutation_of_a_manifest_is_a_manifest_or_a_manifest_error(folder, te
     attempt(folder, text.encode("utf-8", "surrogatepass"), profile.encode("utf-8", "surrogatepass"))
 
 
-keys = st.sampled_from(
-    "chat speech server echo backend path aliases description defaults preload keep_alive swap voices temperature stop "
-    "seed revision context_length max_batch mlx-lm auto piper drain_seconds log_level".split()
-)
+OPTIONS = """
+    chat speech server echo backend path aliases description defaults preload keep_alive swap voices temperature stop
+    seed revision context_length max_batch mlx-lm auto piper drain_seconds log_level
+"""
+keys = st.sampled_from(OPTIONS.split())
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys | st.text(max_size=4), inner, max_size=4),

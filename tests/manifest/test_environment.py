@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from localapi.errors import ManifestError
 from localapi.manifest import Overrides, describe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from localapi.errors import ManifestError
 from localapi.manifest import ManifestSource, describe, read
 
@@ -15,7 +16,9 @@ chat:
 
 
 def test_maps_merge_and_lists_and_scalars_replace(manifest_of):
-    profile = "chat: {a: {aliases: [z], defaults: {stop: end, top_p: 0.5}}, c: {backend: echo}}\nserver: {drain_seconds: 1}"
+    profile = (
+        "chat: {a: {aliases: [z], defaults: {stop: end, top_p: 0.5}}, c: {backend: echo}}\nserver: {drain_seconds: 1}"
+    )
 
     manifest = manifest_of(MANIFEST, profile)
 
@@ -117,8 +120,18 @@ def test_an_unknown_profile_lists_those_that_exist(write):
     write("{}")
     write("{}", "configs/mine.yaml")
 
-    with pytest.raises(ManifestError, match=r"^profile: there is no profile 'nope' \(found: .*dev, echo, mine; looked in"):
+    with pytest.raises(
+        ManifestError, match=r"^profile: there is no profile 'nope' \(found: .*dev, echo, mine; looked in"
+    ):
         read(ManifestSource(None, "nope"))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "./" + "x" * 300, "./a\0b"])
+def test_a_profile_that_no_file_system_could_hold_is_a_problem(name, write):
+    write("{}")
+
+    with pytest.raises(ManifestError, match="profile"):
+        read(ManifestSource(None, name))
 
 
 @pytest.mark.parametrize("name", ["..", "", "a b", "-x"])

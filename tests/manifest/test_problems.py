@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
 from localapi.errors import ManifestError
 from localapi.manifest import ManifestSource, read
 
@@ -19,8 +20,8 @@ CASES = {
             max_bach: 3
         """,
         [
-            "models.yaml:5:5: chat.a.max_bach: unknown key 'max_bach'; did you mean 'max_batch'? (known: backend, path, "
-            "revision, context_length, max_batch, defaults, aliases, description, preload, keep_alive, swap)"
+            "models.yaml:5:5: chat.a.max_bach: unknown key 'max_bach'; did you mean 'max_batch'? (known: backend, "
+            "path, revision, context_length, max_batch, defaults, aliases, description, preload, keep_alive, swap)"
         ],
     ),
     "a misspelt backend key is recognised": (
@@ -77,7 +78,7 @@ CASES = {
     "a number where text is wanted is shown as it was written": (
         "chat: {a: {backend: echo, description: 1.10}}",
         [
-            "models.yaml:1:40: chat.a.description: should be text; found the number 1.10: put it in quotes, \"1.10\"",
+            'models.yaml:1:40: chat.a.description: should be text; found the number 1.10: put it in quotes, "1.10"',
         ],
     ),
     "text where a number is wanted": (
@@ -105,10 +106,7 @@ CASES = {
     ),
     "a union names everything it takes": (
         "chat: {a: {backend: echo, defaults: {stop: 5}}}",
-        [
-            "models.yaml:1:44: chat.a.defaults.stop: should be text or a list; found the number 5: put it in quotes, "
-            '"5"'
-        ],
+        ['models.yaml:1:44: chat.a.defaults.stop: should be text or a list; found the number 5: put it in quotes, "5"'],
     ),
     "an item of a list has its own place": (
         """
@@ -153,8 +151,8 @@ CASES = {
     "an id with a blank at its end": (
         'chat: {"a ": {backend: echo}}',
         [
-            "models.yaml:1:8: chat.a : a model's id should be text on one line that neither begins nor ends with a blank; "
-            "found 'a '"
+            "models.yaml:1:8: chat.a : a model's id should be text on one line that neither begins nor ends with a "
+            "blank; found 'a '"
         ],
     ),
     "an id in both sections": (
@@ -175,8 +173,8 @@ CASES = {
         [
             "models.yaml:2:32: chat.a.aliases.0: the name 'b' is already taken by chat.b at models.yaml:3:3; "
             "choose another",
-            "models.yaml:3:32: chat.b.aliases.0: the name 'c' is already taken by chat.a.aliases.1 at models.yaml:2:35; "
-            "choose another",
+            "models.yaml:3:32: chat.b.aliases.0: the name 'c' is already taken by chat.a.aliases.1 at "
+            "models.yaml:2:35; choose another",
         ],
     ),
     "a duplicate key names both places": (
@@ -277,7 +275,9 @@ BYTES = {
 def test_a_wrong_manifest_is_explained(name, problems_of, folder):
     text, expected = CASES[name]
 
-    assert problems_of(textwrap.dedent(text).lstrip("\n")) == [line.replace("{folder}", str(folder)) for line in expected]
+    assert problems_of(textwrap.dedent(text).lstrip("\n")) == [
+        line.replace("{folder}", str(folder)) for line in expected
+    ]
 
 
 @pytest.mark.parametrize("name", SYNTAX)

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+
 from localapi.manifest import ManifestSource, json_schema, read
 
 CHECKOUT = Path(__file__).parents[2]

@@ -1,0 +1,141 @@
+"""Tokens per second through HTTP, beside mlx-lm without a server and beside mlx-lm's own server.
+
+    python -m tests.bench.chat [--model PATH] [--streams 1,4,8,16] [--rounds N] [--checkout NAME=FOLDER]
+
+In each round every contender answers prompts of the same length, one after the other and in changing order; what
+counts is the ratio within a round, because the machine may be busy with other things. All have the same model in
+memory, and idle while another one is measured. `--checkout` adds another source tree of this project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from localapi.cli import table
+from tests.bench import client, direct, models
+from tests.bench.processes import Aside, answers, free_port, mlx_lm_server, until
+from tests.server import serving
+
+WORDS_PER_TOKEN = {"tiny": 0.38, "middle": 0.43}
+"""Of the prompts in `models.prompts`; roughly."""
+MANIFEST = "chat: {{bench: {{backend: mlx-lm, path: '{}', preload: true}}}}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One contender's round."""
+
+    speed: float
+    """Tokens per second, all streams together, prompts included in the time."""
+    first_seconds: float | None = None
+    tokens_per_chunk: float | None = None
+
+
+Contender = Callable[[Sequence[str], int], Measured]
+
+
+def main() -> None:
+    """Build the models, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.chat", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--model", action="append", help="a folder, tiny or middle (default: both of these)")
+    parser.add_argument("--streams", default="1,4,8,16", help="numbers of streams (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=64, help="of each answer (default: %(default)s)")
+    parser.add_argument("--prompt-tokens", type=int, default=200, help="roughly (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    parser.add_argument("--checkout", action="append", default=[], metavar="NAME=FOLDER", help="another source tree")
+    parser.add_argument("--skip-peer", action="store_true", help="leave mlx_lm.server out")
+    arguments = parser.parse_args()
+    checkouts = dict(pair.split("=", 1) for pair in arguments.checkout)
+    with tempfile.TemporaryDirectory() as folder:
+        for model in arguments.model or list(models.SIZES):
+            path = _model(model, Path(folder))
+            words = int(arguments.prompt_tokens * WORDS_PER_TOKEN.get(model, 0.45))
+            with contenders(path, checkouts, peer=not arguments.skip_peer) as them:
+                for streams in map(int, arguments.streams.split(",")):
+                    rounds = list(_rounds(them, streams, words, arguments.tokens, arguments.rounds))
+                    report(f"{model}, {streams} streams of {arguments.tokens} tokens", rounds)
+
+
+def _model(name: str, folder: Path) -> Path:
+    if name not in models.SIZES:
+        return Path(name).absolute()
+    with Aside() as aside:
+        return aside(models.build, name, folder)
+
+
+@contextlib.contextmanager
+def contenders(model: Path, checkouts: dict[str, str], *, peer: bool) -> Iterator[dict[str, Contender]]:
+    """Everything that answers, loaded; by name, ours first."""
+    with contextlib.ExitStack() as stack:
+        reader, python = stack.enter_context(Aside()), stack.enter_context(Aside())
+
+        def over_http(port: int, name: str) -> Contender:
+            def ask(prompts: Sequence[str], tokens: int) -> Measured:
+                got = reader(client.fetch, port, name, prompts, tokens)
+                chunk = got.tokens / max(got.chunks, 1)
+                return Measured(got.tokens / got.seconds, got.first_seconds, chunk)
+
+            return ask
+
+        def in_python(prompts: Sequence[str], tokens: int) -> Measured:
+            seconds, generated = python(direct.generate, str(model), prompts, tokens, batch=len(prompts) > 1)
+            return Measured(generated / seconds)
+
+        them: dict[str, Contender] = {}
+        for name, checkout in {"localapi": str(Path(__file__).parents[2]), **checkouts}.items():
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            env = {"PYTHONPATH": checkout}
+            server = stack.enter_context(serving(folder, MANIFEST.format(model), env=env))
+            server.wait_for("bench: loaded")
+            them[name] = over_http(server.port, "bench")
+        them["mlx-lm in Python"] = in_python
+        if peer:
+            port = free_port()
+            stack.enter_context(mlx_lm_server(model, port))
+            until(lambda: answers(port, "GET", "/health") == 200, every=0.2)
+            them["mlx_lm.server"] = over_http(port, "default_model")
+        yield them
+
+
+def _rounds(
+    them: dict[str, Contender], streams: int, words: int, tokens: int, rounds: int
+) -> Iterator[dict[str, Measured]]:
+    """What each measured, round by round; the first, in which things warm up, is left out."""
+    names = list(them)
+    for number in range(rounds + 1):
+        order = names[number % len(names) :] + names[: number % len(names)]
+        # Everybody gets new texts: nobody gains from a prefix that it knows.
+        got = {name: them[name](models.prompts(streams, words, seed=f"{number}"), tokens) for name in order}
+        if number:
+            yield {name: got[name] for name in names}
+
+
+def report(title: str, rounds: Sequence[dict[str, Measured]]) -> None:
+    """Medians, and the median of each round's ratio."""
+    ours = next(iter(rounds[0]))
+    rows = []
+    for name in rounds[0]:
+        speeds = [got[name].speed for got in rounds]
+        ratios = sorted(got[ours].speed / got[name].speed for got in rounds)
+        firsts = [s for got in rounds if (s := got[name].first_seconds) is not None]
+        chunks = [c for got in rounds if (c := got[name].tokens_per_chunk) is not None]
+        rows.append([
+            name,
+            f"{statistics.median(speeds):.0f}",
+            f"{1000 * statistics.median(firsts):.0f} ms" if firsts else "",
+            f"{statistics.median(chunks):.1f}" if chunks else "",
+            "" if name == ours else f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})",
+        ])  # fmt: skip
+    print(f"\n{title}, {len(rounds)} rounds")
+    for line in table(["", "tokens/s", "first byte", "tokens/chunk", f"{ours} is, times this"], rows):
+        print(f"  {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Models to measure with: random weights, so that nothing is downloaded, and an end token that is never chosen.
+
+So every answer has exactly as many tokens as were asked for, whoever answers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+VOCABULARY: Final = {"tiny": 768, "middle": 8192}
+SIZES: Final[dict[str, dict[str, int]]] = {
+    "tiny": {},
+    "middle": {
+        "hidden_size": 512,
+        "num_hidden_layers": 8,
+        "intermediate_size": 1536,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 64,
+    },
+}
+"""`tiny` is as large as the demo model, where the server's own work weighs most; `middle` has 30 million parameters."""
+
+
+def build(name: str, out: Path) -> Path:
+    """Write a model of that size into a new folder below `out`."""
+    import mlx.core as mx  # noqa: PLC0415  # the parent process of a benchmark needs no MLX
+
+    from localapi.demo import train  # noqa: PLC0415
+
+    tokenizer = train.make_tokenizer(train.PROSE, VOCABULARY[name])
+    model: Any
+    model, config = train.make_model(tokenizer, **SIZES[name])
+    weight = model.model.embed_tokens.weight
+    weight[tokenizer.eos_token_id] = 0  # its logit is 0 then, and some other one is always larger
+    mx.eval(model.parameters())
+    train.save(model, config, tokenizer, out / name)
+    return out / name
+
+
+def prompts(count: int, words: int, *, seed: str) -> list[str]:
+    """Texts that share no beginning, so that nobody answers from a prefix cache."""
+    rng = random.Random(seed)
+    return [" ".join(_words(rng, words)) for _ in range(count)]
+
+
+def _words(rng: random.Random, count: int) -> Iterable[str]:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    return ("".join(rng.choices(letters, k=rng.randint(1, 3))) for _ in range(count))

@@ -1,0 +1,80 @@
+"""The processes of a benchmark: functions that run in one of their own, and servers that are measured."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import multiprocessing
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+START_SECONDS = 120
+
+
+class Aside:
+    """Calls functions in one process beside this one, which keeps what it has loaded."""
+
+    def __init__(self) -> None:
+        self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+    def __call__(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+        return self._pool.submit(function, *args, **kwargs).result()
+
+    def __enter__(self) -> Aside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+@contextlib.contextmanager
+def mlx_lm_server(model: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The stock server, in a child process."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlx_lm", "server", "--model", str(model), "--port", str(port), "--log-level", "ERROR"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def answers(port: int, method: str, path: str, body: bytes | None = None) -> int | None:
+    """The status of one request; None where nobody listens or answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    with contextlib.closing(connection):
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            reply = connection.getresponse()
+            reply.read()
+        except (OSError, http.client.HTTPException):
+            return None
+        return reply.status
+
+
+def until(done: Callable[[], Any], *, every: float = 0.005) -> float:
+    """Seconds until `done` is true."""
+    started = time.perf_counter()
+    while not done():
+        if time.perf_counter() - started > START_SECONDS:
+            raise TimeoutError
+        time.sleep(every)
+    return time.perf_counter() - started
