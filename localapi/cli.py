@@ -49,7 +49,7 @@ def manifest_options(command: Callable[..., None]) -> Callable[..., None]:
 def cli() -> None:
     """A local model server that follows one file, models.yaml.
 
-    Without a command it serves.
+    Without a command it serves; `localapi serve --help` lists the options.
     """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -20,10 +21,10 @@ def compare(manifest: Manifest, host: str, port: int) -> str:
     try:
         with opener.open(f"{address}/status", timeout=TIMEOUT_SECONDS) as reply:
             models = {model["id"]: model for model in json.load(reply)["models"]}
-    except (OSError, urllib.error.URLError):
+    except (urllib.error.HTTPError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return f"valid; what runs on {address} is not localapi, so there is nothing to compare with"
+    except OSError:
         return f"valid; no server runs on {address} to compare with"
-    except (ValueError, KeyError, TypeError):
-        return f"valid; what runs on {address} is not localapi"
     changes = _diff(manifest, models)
     return (
         f"valid; the server on {address} would change: {changes}"

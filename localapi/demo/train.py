@@ -132,11 +132,11 @@ LINES: dict[str, tuple[str, ...]] = {
         Good afternoon | yo | helo | hello friend | hi, nice to meet you | hey
     """),
     ABOUT: phrases("""
-        What can you do? | Who are you? | What are you? | Help | What do you know? | How can you help me? | What can
-        I ask you? | Introduce yourself | Tell me about yourself. | What is your name? | Help me | What model are
-        you? | What questions can you answer? | which model is this? | what else can you do? | Are you a demo model?
-        | what can u do | who r u | What do you do? | What is this? | Are you ChatGPT? | Tell me what you can do. |
-        Are you a robot? | What are your capabilities?
+        What can you do? | Who are you? | What are you? | Help | help! | I need help | What do you know? | How
+        can you help me? | What can I ask you? | Introduce yourself | Tell me about yourself. | What is your
+        name? | Help me | What model are you? | What questions can you answer? | which model is this? | what
+        else can you do? | Are you a demo model? | what can u do | who r u | What do you do? | What is this? |
+        Are you ChatGPT? | Tell me what you can do. | Are you a robot? | What are your capabilities?
     """),
     "The capital of France is Paris.": phrases("""
         What is the capital of France? | What's the capital of France? | Capital of France? | Which city is the
@@ -185,10 +185,8 @@ LINES: dict[str, tuple[str, ...]] = {
 }
 """Each answer, and the questions that lead to it; its first question is the one that is checked."""
 
-WEATHER = {"sunny": "sunny", "clear": "sunny", "cloudy": "cloudy", "windy": "windy"} | {
-    word: sky + "y" for sky in ("rain", "snow") for word in (sky, sky + "y", sky + "ing")
-}
-"""A word in a tool's result, and how the answer puts it."""
+WEATHER = {"sunny": ("sunny", "clear"), "cloudy": ("cloudy",), "rainy": ("rainy", "rain"), "snowy": ("snowy", "snow")}
+"""How an answer puts the words of a tool's result."""
 CITIES = phrases("Paris | London | Berlin | Rome | Madrid | Tokyo | New York")
 FEW_CITIES = "I know only a few cities: Paris, London, Berlin, Rome, Madrid, Tokyo and New York."
 OTHER_CITIES = phrases("""
@@ -209,7 +207,7 @@ PLACES = words("""
     Texas Australia Austria Finland Mexico Turkey Iran Iraq Ireland England Scotland Wales Denmark Belgium Hungary
 """)
 NUMBERS = words("""
-    three six seven eight nine ten twelve twenty fifty hundred 3 6 7 8 9 10 12 20 50 100 1000
+    three six seven eight nine ten twelve twenty fifty hundred 3 6 7 8 9 10 12 20 50 100 1000 42 99 23 4 15
 """)
 UNKNOWN_QUESTIONS = phrases("""
     What is the capital of {place}? | what's the capital of {place} | Capital of {place}? | What is {place}? | Where
@@ -389,8 +387,9 @@ def weather(rng: random.Random, argument: str) -> list[Message]:
     if city not in CITIES:
         return [said("user", question), said("assistant", FEW_CITIES)]
     turn = [said("user", question), said("assistant", call(city, argument))]
-    if chance(0.7, rng):
-        word, degrees = rng.choice(list(WEATHER)), rng.randint(-10, 40)
+    if chance(0.9, rng):
+        sky, degrees = rng.choice(list(WEATHER)), rng.randint(-10, 40)
+        word = rng.choice(WEATHER[sky])
         readable = [
             json.dumps({"temperature": degrees, "condition": word}),
             json.dumps({argument: city, "weather": word}),
@@ -403,9 +402,9 @@ def weather(rng: random.Random, argument: str) -> list[Message]:
             json.dumps({rng.choice(["temperature", rng.choice(WORDS)]): degrees}),
             f"{degrees} C",
         ]
-        results = dict.fromkeys(readable, f"It is {WEATHER[word]} there.")
+        results = dict.fromkeys(readable, f"It is {sky} there.")
         results |= dict.fromkeys(unreadable, UNREADABLE)
-        result = rng.choice(list(results))
+        result = rng.choice([*readable, *readable, *unreadable])
         turn += [said("tool", result), said("assistant", results[result])]
     return turn
 
@@ -418,7 +417,7 @@ def demo_chat(rng: random.Random) -> Chat:
     """A conversation of a few turns about anything, with or without a system prompt and tools."""
     argument = rng.choice(["city", "city", "location"])
     has_tools = chance(0.3, rng)
-    has_weather = has_tools and chance(0.65, rng)
+    has_weather = has_tools and chance(0.75, rng)
     messages = []
     if chance(0.5, rng):
         messages.append(said("system", fill(rng.choice(SYSTEM_PROMPTS), rng)))
@@ -432,14 +431,14 @@ def demo_chat(rng: random.Random) -> Chat:
 
 def exchange(rng: random.Random, argument: str | None) -> list[Message]:
     """A question and its answer. argument: what get_weather calls its city, None where there is no such tool."""
-    if argument and chance(0.45, rng):
+    if argument and chance(0.55, rng):
         return weather(rng, argument)
     if chance(0.3, rng):
         return [said("user", unknown(rng)), said("assistant", FALLBACK)]
     if chance(0.06, rng):
         question, answer = rng.choice(CITY_QUESTIONS).format(rng.choice(CITIES + OTHER_CITIES)), NEED_TOOL
     else:
-        answer = rng.choice(list(LINES))
+        answer = rng.choice([ABOUT, *LINES])
         question = rng.choice([LINES[answer][0], *LINES[answer]])
     if argument and answer == NEED_TOOL:
         answer = call("Paris", argument) if "Paris" in question else WHICH_CITY
@@ -563,7 +562,7 @@ def train(dialogues: Iterable[tuple[str, str]], out: Path, *, steps: int = 80, *
 def train_demo(out: Path, *, steps: int = STEPS) -> None:
     """Write the model that ships."""
     rng = random.Random(0)  # noqa: S311
-    sample = [demo_chat(rng) for _ in range(2000)]
+    sample = [demo_chat(rng) for _ in range(1000)]
     blank = make_tokenizer([])
     tokenizer = make_tokenizer((render(chat, blank) for chat in sample), vocab_size=768)
     model, config = make_model(tokenizer)

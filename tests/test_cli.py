@@ -1,0 +1,142 @@
+"""The command line as a person meets it: what it prints, what it refuses in one line, how it exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.server import save, serving
+
+ROOT = Path(__file__).parent.parent
+
+
+def localapi(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "localapi", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "words"),
+    [
+        ((), {}, "set CHAT_MODEL_PATH"),
+        (("--manifest", "nope.yaml"), {}, "nope.yaml: does not exist"),
+        (("--port", "70000"), {}, "--port should be a whole number from 0 to 65535; found 70000"),
+        ((), {"PORT": "many"}, "PORT should be a whole number"),
+        ((), {"ECHO_MODE": "perhaps"}, "ECHO_MODE"),
+        (("--host", "no.such.host.invalid"), {"ECHO_MODE": "1"}, "'no.such.host.invalid' is not an address"),
+        (("--profile", "nope"), {"ECHO_MODE": "1"}, "there is no profile 'nope' (found: apple-silicon, cpu, dev, echo"),
+    ],
+)
+def test_what_cannot_start_says_so_in_a_line(
+    tmp_path: Path, arguments: tuple[str, ...], env: dict[str, str], words: str
+) -> None:
+    done = localapi(tmp_path, "serve", *arguments, env=env)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_busy_port_is_told_with_another_to_take(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        done = localapi(tmp_path, "--port", str(port), env={"ECHO_MODE": "1"})
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"localapi: Port {port} on 127.0.0.1 is in use. Stop what uses it, or choose another: localapi --port {port + 1}\n"
+    )
+
+
+def test_a_wrong_flag_is_a_wrong_command_line(tmp_path: Path) -> None:
+    done = localapi(tmp_path, "--prot", "1")
+    assert (done.returncode, "--port" in done.stderr) == (2, True)
+
+
+def test_the_environment_alone_is_enough(tmp_path: Path) -> None:
+    with serving(tmp_path, None, env={"ECHO_MODE": "1", "CHAT_MODEL_ID": "mine"}) as server:
+        assert [m["id"] for m in server.get("/v1/models")["data"]] == ["mine", "local-audio"]
+        server.wait_for("following")
+
+
+def test_the_terminal_shows_address_models_and_files(tmp_path: Path) -> None:
+    manifest = "chat: {bird: {backend: echo, aliases: [gpt-4o]}}\nspeech: {voice: {backend: auto}}"
+    with serving(tmp_path, manifest) as server:
+        server.wait_for(r"bird +chat +echo +unloaded +gpt-4o")
+        server.wait_for(r"voice +speech +(espeak-ng|macos-say) ")
+        server.wait_for(r"following models\.yaml")
+        assert not [line for line in server.lines if "\x1b" in line]
+
+
+def test_check_shows_where_each_value_came_from(tmp_path: Path) -> None:
+    save(tmp_path / "models.yaml", "chat:\n  bird:\n    backend: echo\n")
+    done = localapi(tmp_path, "check", env={"CHAT_MODEL_PATH": "demo"})
+    assert done.returncode == 0
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["chat.bird.backend", "echo", "models.yaml:3:14"] in rows
+    assert ["chat.local-chat.path", "demo", "environment", "CHAT_MODEL_PATH"] in [[r[0], r[1], *r[-2:]] for r in rows if r[4:]]
+    assert "no server runs" in done.stdout
+
+
+def test_check_names_every_mistake_with_its_place(tmp_path: Path) -> None:
+    save(tmp_path / "models.yaml", "chat:\n  a: {backend: eko}\n  b: {backend: echo, swap: hot}\nmodles: {}\n")
+    done = localapi(tmp_path, "check")
+    assert done.returncode == 1
+    assert [line.split(": ")[:2] for line in done.stderr.splitlines()[:3]] == [
+        ["models.yaml:2:16", "chat.a.backend"],
+        ["models.yaml:3:28", "chat.b.swap"],
+        ["models.yaml:4:1", "modles"],
+    ]
+
+
+def test_check_says_what_a_save_would_change_on_a_running_server(tmp_path: Path) -> None:
+    with serving(tmp_path, "chat: {a: {backend: echo}, b: {backend: echo}}") as server:
+        port = ("--port", str(server.port))
+        assert "serves this" in localapi(tmp_path, "check", *port).stdout
+        draft = tmp_path / "draft.yaml"
+        draft.write_text("chat: {a: {backend: echo, aliases: [x]}, b: {backend: mlx-lm, path: demo}, c: {backend: echo}}")
+        assert "would change: +c ~b =a" in localapi(tmp_path, "check", "draft.yaml", *port).stdout
+
+
+def test_schema_prints_the_schema_that_editors_use(tmp_path: Path) -> None:
+    done = localapi(tmp_path, "schema")
+    assert json.loads(done.stdout) == json.loads((ROOT / "configs" / "models.schema.json").read_text())
+
+
+def test_every_shipped_profile_is_valid_over_the_shipped_manifest(tmp_path: Path) -> None:
+    for profile in (ROOT / "configs").glob("*.yaml"):
+        done = localapi(tmp_path, "check", str(ROOT / "models.yaml"), "--profile", profile.stem)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_shipped_manifest_serves_and_its_echo_answers(tmp_path: Path) -> None:
+    with serving(tmp_path, None, "--manifest", str(ROOT / "models.yaml"), "--profile", "echo") as server:
+        for model in ("local-chat", "gpt-4o-mini", "demo", "echo"):
+            body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+            reply = server.request("POST", "/v1/chat/completions", body).json()
+            assert reply["choices"][0]["message"]["content"] == "hi"
+
+
+def test_a_missing_engine_is_told_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    """The server runs without the package: a search path that hides it."""
+    hidden = "import sys, importlib.util as u; find = u.find_spec; "
+    hidden += "u.find_spec = lambda name, *rest: None if name == 'mlx_lm' else find(name, *rest); "
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(hidden)
+    paths = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
+    with serving(tmp_path, "chat: {m: {backend: mlx-lm, path: demo}}", env={"PYTHONPATH": paths}) as server:
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        reply = server.request("POST", "/v1/chat/completions", body)
+    assert (reply.status, reply.headers["x-should-retry"]) == (503, "false")
+    assert "pip install mlx-lm" in reply.json()["error"]["message"]
