@@ -24,7 +24,6 @@ from localapi.worker.protocol import Loading
 log = logging.getLogger(__name__)
 
 State = Literal["unloaded", "loading", "ready", "failed", "closed"]
-ENDPOINTS: Mapping[Kind, str] = {"chat": "/v1/chat/completions", "speech": "/v1/audio/speech"}
 
 
 class Instance:
@@ -235,15 +234,17 @@ class Registry:
     def resolve(self, name: str, kind: Kind | None = None) -> Entry:
         """The entry of that id or alias. Raises ModelNotFound, and WrongEndpoint where it is of another kind."""
         entry = self.snapshot.manifest.resolve(name) if self.snapshot else None
-        if entry is None:
-            known = ", ".join(e.id for e in self.entries.values() if kind in (None, e.kind)) or "none"
-            what = f"{kind} models" if kind else "models"
-            raise ModelNotFound(
-                f"The model {name!r} does not exist. The manifest has these {what}: {known}.", param="model"
+        if entry is not None and kind in (None, entry.kind):
+            return entry
+        known = ", ".join(e.id for e in self.entries.values() if kind in (None, e.kind)) or "none"
+        if entry is not None:
+            raise WrongEndpoint(
+                f"{name!r} is a {entry.kind} model; this endpoint serves {kind} models: {known}.", param="model"
             )
-        if kind not in (None, entry.kind):
-            raise WrongEndpoint(f"{name!r} is a {entry.kind} model: send it to {ENDPOINTS[entry.kind]}.", param="model")
-        return entry
+        what = f"{kind} models" if kind else "models"
+        raise ModelNotFound(
+            f"The model {name!r} does not exist. The manifest has these {what}: {known}.", param="model"
+        )
 
     @asynccontextmanager
     async def lease(self, name: str, kind: Kind) -> AsyncIterator[Lease]:

@@ -114,9 +114,9 @@ def test_an_unknown_model_lists_those_that_exist(server: Server) -> None:
     assert_error(server.request("GET", "/v1/models/nope"), 404, "model", "these models: m, s.")
 
 
-def test_a_speech_model_at_the_chat_endpoint_is_sent_to_its_own(server: Server) -> None:
+def test_a_speech_model_at_the_chat_endpoint_is_refused_with_the_models_that_fit(server: Server) -> None:
     reply = server.request("POST", CHAT, {"model": "s", "messages": OK})
-    assert_error(reply, 400, "model", "/v1/audio/speech")
+    assert_error(reply, 400, "model", "'s' is a speech model; this endpoint serves chat models: m.")
     assert reply.json()["error"]["code"] == "wrong_endpoint"
 
 

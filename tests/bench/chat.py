@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import psutil
 
 from localapi.cli import table
 from tests.bench import client, direct, models
@@ -33,11 +36,24 @@ class Measured:
 
     speed: float
     """Tokens per second, all streams together, prompts included in the time."""
+    cpu_ms: Sequence[float] = ()
+    """CPU time per token of each of its processes: steadier than the clock on a busy machine."""
     first_seconds: float | None = None
     tokens_per_chunk: float | None = None
 
 
-Contender = Callable[[Sequence[str], int], Measured]
+@dataclass(frozen=True)
+class Contender:
+    """Something that answers."""
+
+    ask: Callable[[Sequence[str], int], Measured]
+    processes: Sequence[psutil.Process]
+
+    def measure(self, prompts: Sequence[str], tokens: int) -> Measured:
+        before = [sum(process.cpu_times()[:2]) for process in self.processes]
+        measured = self.ask(prompts, tokens)
+        used = [sum(process.cpu_times()[:2]) - b for process, b in zip(self.processes, before, strict=True)]
+        return replace(measured, cpu_ms=[1000 * seconds / (len(prompts) * tokens) for seconds in used])
 
 
 def main() -> None:
@@ -75,13 +91,13 @@ def contenders(model: Path, checkouts: dict[str, str], *, peer: bool) -> Iterato
     with contextlib.ExitStack() as stack:
         reader, python = stack.enter_context(Aside()), stack.enter_context(Aside())
 
-        def over_http(port: int, name: str) -> Contender:
+        def over_http(port: int, name: str, processes: Sequence[psutil.Process]) -> Contender:
             def ask(prompts: Sequence[str], tokens: int) -> Measured:
                 got = reader(client.fetch, port, name, prompts, tokens)
                 chunk = got.tokens / max(got.chunks, 1)
-                return Measured(got.tokens / got.seconds, got.first_seconds, chunk)
+                return Measured(got.tokens / got.seconds, (), got.first_seconds, chunk)
 
-            return ask
+            return Contender(ask, processes)
 
         def in_python(prompts: Sequence[str], tokens: int) -> Measured:
             seconds, generated = python(direct.generate, str(model), prompts, tokens, batch=len(prompts) > 1)
@@ -93,13 +109,13 @@ def contenders(model: Path, checkouts: dict[str, str], *, peer: bool) -> Iterato
             env = {"PYTHONPATH": checkout}
             server = stack.enter_context(serving(folder, MANIFEST.format(model), env=env))
             server.wait_for("bench: loaded")
-            them[name] = over_http(server.port, "bench")
-        them["mlx-lm in Python"] = in_python
+            them[name] = over_http(server.port, "bench", [psutil.Process(server.process.pid), *server.workers()])
+        them["mlx-lm in Python"] = Contender(in_python, [psutil.Process(python(os.getpid))])
         if peer:
             port = free_port()
-            stack.enter_context(mlx_lm_server(model, port))
+            process = stack.enter_context(mlx_lm_server(model, port))
             until(lambda: answers(port, "GET", "/health") == 200, every=0.2)
-            them["mlx_lm.server"] = over_http(port, "default_model")
+            them["mlx_lm.server"] = over_http(port, "default_model", [psutil.Process(process.pid)])
         yield them
 
 
@@ -111,7 +127,7 @@ def _rounds(
     for number in range(rounds + 1):
         order = names[number % len(names) :] + names[: number % len(names)]
         # Everybody gets new texts: nobody gains from a prefix that it knows.
-        got = {name: them[name](models.prompts(streams, words, seed=f"{number}"), tokens) for name in order}
+        got = {name: them[name].measure(models.prompts(streams, words, seed=f"{number}"), tokens) for name in order}
         if number:
             yield {name: got[name] for name in names}
 
@@ -130,10 +146,11 @@ def report(title: str, rounds: Sequence[dict[str, Measured]]) -> None:
             f"{statistics.median(speeds):.0f}",
             f"{1000 * statistics.median(firsts):.0f} ms" if firsts else "",
             f"{statistics.median(chunks):.1f}" if chunks else "",
+            " + ".join(f"{statistics.median(used):.2f}" for used in zip(*(got[name].cpu_ms for got in rounds))),
             "" if name == ours else f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})",
         ])  # fmt: skip
     print(f"\n{title}, {len(rounds)} rounds")
-    for line in table(["", "tokens/s", "first byte", "tokens/chunk", f"{ours} is, times this"], rows):
+    for line in table(["", "tokens/s", "first byte", "tokens/chunk", "CPU ms/token", f"{ours} is, times this"], rows):
         print(f"  {line}", flush=True)
 
 
