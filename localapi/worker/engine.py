@@ -17,6 +17,12 @@ class CannotLoad(Exception):
     """The model does not load; the message is for people and says what was wrong, what was found and what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, short enough for the message of a `CannotLoad`."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
+
+
 class Engine(Protocol):
     """One loaded model. Everything is called on the main thread, and nothing that a client sends makes it raise."""
 
