@@ -133,7 +133,7 @@ def _rounds(
 
 
 def report(title: str, rounds: Sequence[dict[str, Measured]]) -> None:
-    """Medians, and the median of each round's ratio."""
+    """Medians and the median of each round's ratio; and the best rounds, which other programs disturbed least."""
     ours = next(iter(rounds[0]))
     rows = []
     for name in rounds[0]:
@@ -144,13 +144,15 @@ def report(title: str, rounds: Sequence[dict[str, Measured]]) -> None:
         rows.append([
             name,
             f"{statistics.median(speeds):.0f}",
+            f"{max(speeds):.0f}",
             f"{1000 * statistics.median(firsts):.0f} ms" if firsts else "",
             f"{statistics.median(chunks):.1f}" if chunks else "",
-            " + ".join(f"{statistics.median(used):.2f}" for used in zip(*(got[name].cpu_ms for got in rounds))),
+            " + ".join(f"{statistics.fmean(used):.2f}" for used in zip(*(got[name].cpu_ms for got in rounds))),
             "" if name == ours else f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})",
+            "" if name == ours else f"{max(got[ours].speed for got in rounds) / max(speeds):.2f}",
         ])  # fmt: skip
     print(f"\n{title}, {len(rounds)} rounds")
-    for line in table(["", "tokens/s", "first byte", "tokens/chunk", "CPU ms/token", f"{ours} is, times this"], rows):
+    for line in table(["", "tokens/s", "best", "first byte", "tokens/chunk", "CPU ms/token", f"{ours} is, times this", "best"], rows):
         print(f"  {line}", flush=True)
 
 

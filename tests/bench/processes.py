@@ -41,11 +41,20 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-@contextlib.contextmanager
-def mlx_lm_server(model: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def localapi_server(folder: Path, port: int) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    """This server, in a child process, before it has said anything."""
+    return _running("-m", "localapi", "serve", "--manifest", str(folder / "models.yaml"), "--port", str(port))
+
+
+def mlx_lm_server(model: Path, port: int) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """The stock server, in a child process."""
+    return _running("-m", "mlx_lm", "server", "--model", str(model), "--port", str(port), "--log-level", "ERROR")
+
+
+@contextlib.contextmanager
+def _running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlx_lm", "server", "--model", str(model), "--port", str(port), "--log-level", "ERROR"],
+        [sys.executable, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

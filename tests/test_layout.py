@@ -1,0 +1,172 @@
+"""Imports point one way: every import of localapi is followed in its source, and an edge against the order fails.
+
+Imports inside functions and below `TYPE_CHECKING` count like all others.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "localapi"
+
+MAY_IMPORT = {
+    "errors": set(),
+    "log": set(),
+    "worker.protocol": set(),
+    "settings": {"errors"},
+    "backends": {"errors", "worker.protocol"},
+    "manifest": {"errors", "backends"},
+    "registry": {"errors", "worker.protocol", "backends", "manifest"},
+    "reload": {"errors", "backends", "manifest", "registry"},
+    "watch": {"manifest"},
+    "comparison": {"errors", "manifest", "reload"},
+    "api": {"errors", "worker.protocol", "backends", "manifest", "registry", "reload"},
+    "app": {"errors", "log", "settings", "backends", "manifest", "registry", "reload", "watch", "api"},
+    "cli": {"errors", "log", "settings", "manifest", "comparison", "app"},
+    "__main__": {"cli"},
+    "demo": set(),
+    "worker": {"worker.protocol"},
+}
+"""The order: what each part may import of the others; whatever is not here imports nothing and is imported by nobody.
+
+`worker` is everything that runs inside a worker; its files import each other freely. `audio` has its place after
+`worker.protocol`, with nothing to import, as soon as there is one.
+"""
+
+ENGINES = {"mlx", "mlx_lm", "transformers", "tokenizers", "huggingface_hub", "llguidance"}
+HTTP = {"quart", "hypercorn", "werkzeug"}
+DATA = {"pydantic", "pydantic_core"}
+SETTINGS = {*DATA, "pydantic_settings"}
+
+MAY_USE = {
+    "settings": SETTINGS,
+    "worker.protocol": {"msgspec"},
+    "backends": {*DATA, "msgspec"},
+    "manifest": {*SETTINGS, "yaml"},
+    "watch": {"watchfiles"},
+    "api": {*HTTP, *DATA, "msgspec"},
+    "app": HTTP,
+    "cli": {"click", "quart", "hypercorn"},
+    "demo": {*ENGINES, "click", "numpy"},
+    "worker": {*ENGINES, "msgspec", "numpy"},
+}
+"""The packages that each part may import beside the standard library: YAML, HTTP and engines have one home each."""
+
+
+class Import(NamedTuple):
+    """One import, where it stands."""
+
+    part: str
+    """Of the module that imports."""
+    name: str
+    """What is imported, dotted."""
+    place: str
+
+
+def module(path: Path) -> str:
+    dotted = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    return dotted.removesuffix(".__init__")
+
+
+MODULES = {module(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def part_of(name: str) -> str:
+    """The part of localapi that a module belongs to; the package itself is the part ''."""
+    _, _, inner = name.partition(".")
+    return inner if inner == "worker.protocol" else inner.partition(".")[0]
+
+
+def names(node: ast.AST, importer: str, path: Path) -> Iterator[str]:
+    """What a node imports; for `from package import name`, the module of that name where there is one."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        package = importer if path.name == "__init__.py" else importer.rpartition(".")[0]
+        above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+        source = ".".join([*above, *([node.module] if node.module else [])])
+        for alias in node.names:
+            inner = f"{source}.{alias.name}"
+            yield inner if inner in MODULES else source
+
+
+def imports() -> list[Import]:
+    return [
+        Import(part_of(name), found, f"{path.relative_to(PACKAGE.parent)}:{getattr(node, 'lineno', 0)}")
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        for found in names(node, name, path)
+    ]
+
+
+IMPORTS = imports()
+
+
+def is_ours(name: str) -> bool:
+    return name.partition(".")[0] == PACKAGE.name
+
+
+def test_every_part_has_its_place_in_the_order() -> None:
+    assert {part_of(name) for name in MODULES} - {""} <= set(MAY_IMPORT)
+
+
+def test_the_order_has_no_circle() -> None:
+    done: set[str] = set()
+    while ready := {part for part, below in MAY_IMPORT.items() if part not in done and below <= done}:
+        done |= ready
+    assert done == set(MAY_IMPORT)
+
+
+def test_imports_inside_the_package_follow_the_order() -> None:
+    wrong = [
+        f"{found.place}: {found.part or 'localapi'} imports {found.name}"
+        for found in IMPORTS
+        if is_ours(found.name) and part_of(found.name) not in {"", found.part, *MAY_IMPORT.get(found.part, set())}
+    ]
+    assert wrong == []
+
+
+def test_the_package_itself_imports_nothing_of_its_own() -> None:
+    assert [found.place for found in IMPORTS if found.part == "" and is_ours(found.name)] == []
+
+
+def test_other_packages_are_imported_only_where_they_belong() -> None:
+    wrong = [
+        f"{found.place}: {found.part or 'localapi'} imports {found.name}"
+        for found in IMPORTS
+        if not is_ours(found.name)
+        and (package := found.name.partition(".")[0]) not in sys.stdlib_module_names
+        and package not in MAY_USE.get(found.part, set())
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("package", "homes"),
+    [
+        ("yaml", {"manifest"}),
+        ("quart", {"api", "app", "cli"}),
+        ("hypercorn", {"api", "app", "cli"}),
+        *((engine, {"worker", "demo"}) for engine in sorted(ENGINES)),
+    ],
+)
+def test_a_package_has_these_homes_only(package: str, homes: set[str]) -> None:
+    assert {part for part, packages in MAY_USE.items() if package in packages} == homes
+
+
+def test_nobody_imports_the_demo_but_itself() -> None:
+    users = {found.part for found in IMPORTS if is_ours(found.name) and part_of(found.name) == "demo"}
+    assert users <= {"demo"}
+
+
+def test_every_import_of_the_server_is_seen() -> None:
+    """Also those that stand inside functions and below TYPE_CHECKING."""
+    seen = {(found.part, found.name.partition(".")[0]) for found in IMPORTS}
+    assert {("api", "hypercorn"), ("app", "quart"), ("worker", "mlx_lm"), ("manifest", "yaml")} <= seen
+    assert ("cli", "localapi.app") in {(found.part, found.name) for found in IMPORTS}
