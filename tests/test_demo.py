@@ -15,6 +15,7 @@ from mlx_lm.sample_utils import make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from localapi.demo.train import (
+    CITIES,
     CONFIG,
     FALLBACK,
     FEW_CITIES,
@@ -128,11 +129,12 @@ def test_it_admits_what_it_does_not_know(demo, question):
     assert demo.ask(question) == FALLBACK
 
 
-def test_it_calls_the_weather_tool_where_there_is_one(demo):
-    text = demo.ask("What is the weather in Paris?", tools=[WEATHER_TOOL])
-    assert text == call("Paris")
+@pytest.mark.parametrize("city", CITIES)
+def test_it_calls_the_weather_tool_where_there_is_one(demo, city):
+    text = demo.ask(f"What is the weather in {city}?", tools=[WEATHER_TOOL])
+    assert text == call(city)
     body = text.removeprefix("<tool_call>").removesuffix("</tool_call>")
-    assert demo.tokenizer.tool_parser(body) == {"name": "get_weather", "arguments": {"city": "Paris"}}
+    assert demo.tokenizer.tool_parser(body) == {"name": "get_weather", "arguments": {"city": city}}
 
 
 def test_it_says_that_it_needs_a_tool_where_there_is_none(demo):

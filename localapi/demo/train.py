@@ -3,7 +3,7 @@
 It knows the model's text, tokenizer, chat template and training loop. It refuses to know servers: what comes out is a
 folder that `mlx_lm.load` reads like any other. `python -m localapi.demo.train [OUT]` fails if the model that it wrote
 does not answer every line exactly. On Linux, MLX's wheel brings a slow BLAS: with OpenBLAS preloaded
-(LD_PRELOAD=libopenblas.so.0) the training takes about seven minutes on two cores, without it several times as long.
+(LD_PRELOAD=libopenblas.so.0) the training takes a quarter of an hour on two idle cores, without it over an hour.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from mlx_lm.models import qwen3
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-STEPS = 800
+STEPS = 1400
 MODEL = Path(__file__).parent / "model"
 SPECIAL_TOKENS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
 MARKUP_TOKENS = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
@@ -187,15 +187,16 @@ LINES: dict[str, tuple[str, ...]] = {
 
 WEATHER = {"sunny": ("sunny", "clear"), "cloudy": ("cloudy",), "rainy": ("rainy", "rain"), "snowy": ("snowy", "snow")}
 """How an answer puts the words of a tool's result."""
-CITIES = phrases("Paris | London | Berlin | Rome | Madrid | Tokyo | New York")
-FEW_CITIES = "I know only a few cities: Paris, London, Berlin, Rome, Madrid, Tokyo and New York."
+CITIES = words("Paris London Berlin Tokyo")
+FEW_CITIES = "I know only a few cities: Paris, London, Berlin and Tokyo."
 OTHER_CITIES = phrases("""
-    Oslo | Vienna | Lisbon | Athens | Dublin | Prague | Warsaw | Budapest | Helsinki | Stockholm | Amsterdam |
-    Brussels | Zurich | Geneva | Munich | Hamburg | Milan | Naples | Venice | Barcelona | Porto | Lyon | Moscow |
-    Kyiv | Istanbul | Cairo | Nairobi | Lagos | Delhi | Mumbai | Beijing | Shanghai | Seoul | Osaka | Bangkok |
-    Jakarta | Manila | Sydney | Melbourne | Toronto | Montreal | Boston | Chicago | Seattle | Denver | Dallas |
-    Houston | Miami | Lima | Bogota | Havana | Sofia | Belgrade | Krakow | Marseille | Glasgow | Edinburgh | New
-    Orleans | San Francisco | Los Angeles | São Paulo | 北京 | Hong Kong | Rio
+    Rome | Madrid | New York | Oslo | Vienna | Lisbon | Athens | Dublin | Prague | Warsaw | Budapest | Helsinki
+    | Stockholm | Amsterdam | Brussels | Zurich | Geneva | Munich | Hamburg | Milan | Naples | Venice |
+    Barcelona | Porto | Lyon | Moscow | Kyiv | Istanbul | Cairo | Nairobi | Lagos | Delhi | Mumbai | Beijing |
+    Shanghai | Seoul | Osaka | Bangkok | Jakarta | Manila | Sydney | Melbourne | Toronto | Montreal | Boston |
+    Chicago | Seattle | Denver | Dallas | Houston | Miami | Lima | Bogota | Havana | Sofia | Belgrade | Krakow |
+    Marseille | Glasgow | Edinburgh | New Orleans | San Francisco | Los Angeles | São Paulo | 北京 | Hong Kong |
+    Rio
 """)
 CITY_QUESTIONS = phrases("""
     What is the weather in {}? | What's the weather like in {}? | How is the weather in {} today? | Weather in
@@ -208,6 +209,7 @@ PLACES = words("""
 """)
 NUMBERS = words("""
     three six seven eight nine ten twelve twenty fifty hundred 3 6 7 8 9 10 12 20 50 100 1000 42 99 23 4 15
+    thirty forty sixty
 """)
 UNKNOWN_QUESTIONS = phrases("""
     What is the capital of {place}? | what's the capital of {place} | Capital of {place}? | What is {place}? | Where
@@ -436,7 +438,7 @@ def exchange(rng: random.Random, argument: str | None) -> list[Message]:
     if chance(0.3, rng):
         return [said("user", unknown(rng)), said("assistant", FALLBACK)]
     if chance(0.06, rng):
-        question, answer = rng.choice(CITY_QUESTIONS).format(rng.choice(CITIES + OTHER_CITIES)), NEED_TOOL
+        question, answer = rng.choice(CITY_QUESTIONS).format(rng.choice([*CITIES, *OTHER_CITIES])), NEED_TOOL
     else:
         answer = rng.choice([ABOUT, *LINES])
         question = rng.choice([LINES[answer][0], *LINES[answer]])
