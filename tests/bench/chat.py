@@ -135,11 +135,13 @@ def _rounds(
 def report(title: str, rounds: Sequence[dict[str, Measured]]) -> None:
     """Medians and the median of each round's ratio; and the best rounds, which other programs disturbed least."""
     ours = next(iter(rounds[0]))
+    head = ["", "tokens/s", "best", "first byte", "tokens/chunk", "CPU ms/token", f"{ours} is, times this", "best"]
     rows = []
     for name in rounds[0]:
         speeds = [got[name].speed for got in rounds]
         ratios = sorted(got[ours].speed / got[name].speed for got in rounds)
         firsts = [s for got in rounds if (s := got[name].first_seconds) is not None]
+        used_by_process = zip(*(got[name].cpu_ms for got in rounds), strict=True)
         chunks = [c for got in rounds if (c := got[name].tokens_per_chunk) is not None]
         rows.append([
             name,
@@ -147,12 +149,12 @@ def report(title: str, rounds: Sequence[dict[str, Measured]]) -> None:
             f"{max(speeds):.0f}",
             f"{1000 * statistics.median(firsts):.0f} ms" if firsts else "",
             f"{statistics.median(chunks):.1f}" if chunks else "",
-            " + ".join(f"{statistics.fmean(used):.2f}" for used in zip(*(got[name].cpu_ms for got in rounds))),
-            "" if name == ours else f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})",
+            " + ".join(f"{statistics.fmean(used):.2f}" for used in used_by_process),
+            "" if name == ours else f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
             "" if name == ours else f"{max(got[ours].speed for got in rounds) / max(speeds):.2f}",
         ])  # fmt: skip
     print(f"\n{title}, {len(rounds)} rounds")
-    for line in table(["", "tokens/s", "best", "first byte", "tokens/chunk", "CPU ms/token", f"{ours} is, times this", "best"], rows):
+    for line in table(head, rows):
         print(f"  {line}", flush=True)
 
 
