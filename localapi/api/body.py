@@ -19,6 +19,7 @@ from localapi.errors import InvalidRequest
 log = logging.getLogger(__name__)
 
 IGNORED_HEADER: Final = "x-ignored-params"
+LOCKED_HEADER: Final = "x-locked-params"
 _decode = msgspec.json.Decoder().decode
 _SHOWN = 80
 Body = TypeVar("Body", bound=BaseModel)
@@ -54,6 +55,13 @@ def name_ignored(names: list[str], reply: Response) -> Response:
         listed = ", ".join(name.encode("ascii", "replace").decode()[:_SHOWN] for name in names[:20])
         reply.headers[IGNORED_HEADER] = " ".join(listed.split())
         log.info("%s: ignored unknown parameters: %s", scope.current().id, listed)
+    return reply
+
+
+def name_locked(names: list[str], reply: Response) -> Response:
+    """Say in the reply which parameters the manifest's `locked` has set otherwise."""
+    if names:
+        reply.headers[LOCKED_HEADER] = ", ".join(names)
     return reply
 
 
