@@ -8,13 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from localapi.worker.protocol import Chat, Event, Loaded, Loading
+from localapi.worker.protocol import Event, Loaded, Loading, Request
 
 Report = Callable[[Loading], None]
 
 
 class CannotLoad(Exception):
     """The model does not load; the message is for people and says what was wrong, what was found and what to do."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, short enough for the message of a `CannotLoad`."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
 
 
 class Engine(Protocol):
@@ -28,7 +34,7 @@ class Engine(Protocol):
     def busy(self) -> bool:
         """Whether `step` has something to do."""
 
-    def chat(self, request: Chat) -> None:
+    def take(self, request: Request) -> None:
         """Take a request; its events come from later steps."""
 
     def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
@@ -36,3 +42,6 @@ class Engine(Protocol):
 
     def step(self) -> list[Event]:
         """Do a bounded piece of work (one decode step at most) and give what came of it."""
+
+    def save_some(self) -> bool:
+        """In an idle moment: write a little of what should outlive the worker; whether there is more."""

@@ -1,6 +1,6 @@
 """From an entry's path to a loaded model, or to one clear line about why not.
 
-Knows files, the Hugging Face Hub and mlx-lm's loading; nothing of requests. Code that comes with a model is never run.
+Knows files and mlx-lm's loading; nothing of requests. Code that comes with a model is never run.
 """
 
 from __future__ import annotations
@@ -13,18 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
-from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, load_config, load_model, load_tokenizer
+from mlx_lm.utils import load_model, load_tokenizer
 
-from localapi.worker.engine import CannotLoad, Report
+from localapi.worker.engine import CannotLoad, Report, first_line
+from localapi.worker.hub import download
 from localapi.worker.protocol import Loading
 
 READ_BYTES = 256 * 1024 * 1024
@@ -52,34 +46,6 @@ def load_weights(path: str, revision: str | None, report: Report) -> LoadedModel
     return LoadedModel(model, _tokenizer(folder, config), config)
 
 
-def download(repository: str, revision: str | None, report: Report) -> Path:
-    """The folder of a Hub repository's snapshot; downloads what is not there yet. Raises CannotLoad."""
-    report(Loading(f"downloading {repository}"))
-    name = f"{repository} (revision {revision})" if revision else repository
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=DEFAULT_ALLOW_PATTERNS))
-    except RevisionNotFoundError as error:
-        raise CannotLoad(f"The Hugging Face repository {repository} has no revision {revision!r}.") from error
-    except GatedRepoError as error:
-        raise CannotLoad(
-            f"The Hugging Face repository {name} is gated: accept its terms on https://huggingface.co/{repository} "
-            "and log in with `hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise CannotLoad(
-            f"There is no Hugging Face repository {name} that this machine may read. Check the name; log in with "
-            "`hf auth login` where it is private."
-        ) from error
-    except LocalEntryNotFoundError as error:
-        cause = _first_line(error.__cause__ or error)
-        raise CannotLoad(
-            f"{name} is not on this machine and cannot be downloaded from Hugging Face ({cause}). Check the network, "
-            "or give the path of a folder."
-        ) from error
-    except Exception as error:  # a full disk, a proxy, a refused connection in the middle
-        raise CannotLoad(f"Downloading {name} from Hugging Face failed: {_first_line(error)}") from error
-
-
 def check_weights(folder: Path) -> Iterator[int]:
     """The size of each weights file in bytes, after checking that all are there and whole. Raises CannotLoad."""
     index = folder / "model.safetensors.index.json"
@@ -98,16 +64,13 @@ def check_weights(folder: Path) -> Iterator[int]:
         try:
             mx.load(str(file))  # reads the header, and checks it against the size; its error names no file
         except RuntimeError as error:
-            raise CannotLoad(f"{file} is damaged: {_first_line(error)}. Download it again.") from error
+            raise CannotLoad(f"{file} is damaged: {first_line(error)}. Download it again.") from error
         yield file.stat().st_size
 
 
 def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
     """The model with weights that are not read yet, and its config."""
-    try:
-        config = load_config(folder)
-    except (OSError, ValueError) as error:
-        raise CannotLoad(f"{folder / 'config.json'} cannot be read: {_first_line(error)}") from error
+    config = _json(folder / "config.json")
     if config.get("model_file"):
         raise CannotLoad(
             f"The model in {folder} needs code of its own ({config['model_file']}), and localapi does not run code "
@@ -123,7 +86,7 @@ def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
                 "model of another architecture, or a newer mlx-lm."
             ) from error
         raise CannotLoad(
-            f"mlx-lm {version} cannot load the model in {folder}: {_first_line(error)}. Are config.json and the "
+            f"mlx-lm {version} cannot load the model in {folder}: {first_line(error)}. Are config.json and the "
             "weights of the same model?"
         ) from error
     return model, config
@@ -143,19 +106,22 @@ def _read(model: Any) -> Iterator[int]:
                 yield done
         mx.eval(model.parameters())
     except RuntimeError as error:
-        raise CannotLoad(f"Reading the weights failed: {_first_line(error)}") from error
+        raise CannotLoad(f"Reading the weights failed: {first_line(error)}") from error
     yield done + size
 
 
 def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
+    files = f"The tokenizer in {folder} (tokenizer.json, tokenizer_config.json)"
     try:
-        return load_tokenizer(  # type: ignore[no-untyped-call]
+        tokenizer = load_tokenizer(  # type: ignore[no-untyped-call]
             folder, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id")
         )
+        words = tokenizer.encode("Hello", add_special_tokens=False)
     except Exception as error:  # whatever transformers, tokenizers and json raise
-        raise CannotLoad(
-            f"The tokenizer in {folder} (tokenizer.json, tokenizer_config.json) cannot be read: {_first_line(error)}"
-        ) from error
+        raise CannotLoad(f"{files} cannot be read: {first_line(error)}") from error
+    if not words:  # transformers makes an empty tokenizer where there is no file
+        raise CannotLoad(f"{files} is missing or has no vocabulary. Download the model again.")
+    return tokenizer
 
 
 def _check_batchable(model: Any, folder: Path) -> None:
@@ -170,12 +136,7 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise CannotLoad(f"{file} cannot be read: {_first_line(error)}") from error
+        raise CannotLoad(f"{file} cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise CannotLoad(f"{file} holds no JSON object.")
     return content
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")

@@ -1,0 +1,82 @@
+"""Models of the Hugging Face Hub: from a repository's name to a folder, or to one clear line about why not."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from localapi.worker.engine import CannotLoad, Report, first_line
+from localapi.worker.protocol import Loading
+
+_REPORTS = 200
+"""About how many reports there are of one download."""
+
+
+def download(repository: str, revision: str | None, report: Report) -> Path:
+    """The folder of a Hub repository's snapshot; downloads what is not there yet. Raises CannotLoad."""
+    phase = f"downloading {repository}"
+    report(Loading(phase))
+    name = f"{repository} (revision {revision})" if revision else repository
+    try:
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=DEFAULT_ALLOW_PATTERNS,
+                tqdm_class=_progress(phase, report),
+            )
+        )
+    except RevisionNotFoundError as error:
+        raise CannotLoad(f"The Hugging Face repository {repository} has no revision {revision!r}.") from error
+    except GatedRepoError as error:
+        raise CannotLoad(
+            f"The Hugging Face repository {name} is gated: accept its terms on https://huggingface.co/{repository} "
+            "and log in with `hf auth login`."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise CannotLoad(
+            f"There is no Hugging Face repository {name} that this machine may read. Check the name; log in with "
+            "`hf auth login` where it is private."
+        ) from error
+    except LocalEntryNotFoundError as error:
+        cause = first_line(error.__cause__ or error)
+        raise CannotLoad(
+            f"{name} is not on this machine and cannot be downloaded from Hugging Face ({cause}). Check the network, "
+            "or give the path of a folder."
+        ) from error
+    except Exception as error:  # a full disk, a proxy, a refused connection in the middle
+        raise CannotLoad(f"Downloading {name} from Hugging Face failed: {first_line(error)}") from error
+
+
+def _progress(phase: str, report: Report) -> type[Any]:
+    """A progress bar's class that reports the bytes which are on the disk, and draws nothing."""
+    lock = threading.Lock()  # files come in several threads
+
+    class Bar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            # huggingface_hub counts bytes twice, from the network and to the disk, and files in a third bar.
+            self._counts = str(options.get("desc", "")).startswith("Reconstructing")
+            self._reported = 0
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            with lock:
+                self.n += n or 0
+                done, total = int(self.n), int(self.total or 0)
+                if self._counts and (done - self._reported) * _REPORTS >= total:
+                    self._reported = done
+                    report(Loading(phase, done, max(done, total)))
+            return None
+
+    return Bar
