@@ -108,10 +108,10 @@ class Batch:
         [uid] = self._generator.insert_segments(
             [parts],
             [row.max_tokens],
-            caches=[caches],
+            caches=[caches],  # type: ignore[list-item]  # None: an empty one is made
             all_tokens=[row.prompt[:start]],
             samplers=[row.sampler],
-            logits_processors=[row.processors],
+            logits_processors=[list(row.processors)],
         )
         self._rows[uid] = row
         self._computed[uid] = start
@@ -129,7 +129,7 @@ class Batch:
 
     def _advance(self, events: list[Event]) -> None:
         self._generator.prefill_step_size = chunk = self._chunk()
-        with self._generator.stats() as stats:  # type: ignore[no-untyped-call]
+        with self._generator.stats() as stats:
             prompts, responses = self._generator.next()  # type: ignore[no-untyped-call]
         if self._decoding and stats.prompt_tokens:
             measured = stats.prompt_time / stats.prompt_tokens

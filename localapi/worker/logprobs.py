@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import mlx.core as mx
 
@@ -26,10 +27,10 @@ def _likeliest(logprobs: mx.array, top: int, token_bytes: TokenBytes) -> list[To
     tokens = mx.argpartition(-logprobs, kth=top - 1)[:top]
     values = logprobs[tokens]
     mx.eval(tokens, values)
-    pairs = zip(tokens.tolist(), values.tolist(), strict=True)  # type: ignore[arg-type]
+    pairs = zip(cast("list[int]", tokens.tolist()), cast("list[float]", values.tolist()), strict=True)
     ordered = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
     return [TopLogprob(token_bytes(token), _finite(value)) for token, value in ordered]
 
 
 def _finite(value: object) -> float:
-    return max(float(value), LEAST)  # type: ignore[arg-type]
+    return max(cast("float", value), LEAST)

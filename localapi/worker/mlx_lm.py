@@ -19,7 +19,7 @@ from localapi.worker.answer import Answer
 from localapi.worker.batch import Batch
 from localapi.worker.detokenizer import Detokenizer
 from localapi.worker.engine import Report
-from localapi.worker.grammar import Constraint, GrammarRefused, Grammars, Spec, Tool, ToolCalls
+from localapi.worker.grammar import Constraint, GrammarRefused, Grammars, Spec, Tool, ToolCalls, think_block
 from localapi.worker.parts import PartsFormat, prompt_opens_thinking
 from localapi.worker.penalties import penalties_for
 from localapi.worker.prefix_cache import PrefixCache, boundaries
@@ -167,9 +167,10 @@ class MlxLm:
         room = self._room(prompt)
         tools = request.tools if request.tool_choice != "none" else []
         form: Spec | None = _tool_calls(request) if request.tool_choice == "required" else request.form
-        constraint = self._grammars.constraint(form, think=self._grammars.think_block(prompt)) if form else None
+        constraint = self._grammars.constraint(form, think=think_block(self._tokenizer, prompt)) if form else None
         row = self._row(request, prompt, room, constraint)
-        thinking = prompt_opens_thinking(self._tokenizer, prompt)
+        prefill = str(request.messages[-1].get("content") or "") if request.continues else ""
+        thinking = prompt_opens_thinking(self._tokenizer, prompt, prefill=prefill)
         for each in (row, *row.copies):
             each.parts = self._parts.stream(tools, starts_thinking=thinking)
             each.one_call = bool(tools) and not request.parallel_tool_calls
@@ -232,7 +233,10 @@ class MlxLm:
 
 def _tool_calls(request: Chat) -> ToolCalls:
     functions = [tool["function"] for tool in request.tools]
-    tools = tuple(Tool(f["name"], json.dumps(f.get("parameters") or {}, ensure_ascii=False)) for f in functions)
+    tools = tuple(
+        Tool(f["name"], json.dumps(f.get("parameters") or {}, ensure_ascii=False), bool(f.get("strict")))
+        for f in functions
+    )
     return ToolCalls(tools, request.tool_name, request.parallel_tool_calls)
 
 

@@ -97,12 +97,19 @@ def _unseeded(limits: Limits) -> Drawn:
 
 
 def nucleus(logprobs: mx.array, top_p: float) -> mx.array:
-    """Minus infinity for all tokens but the most likely ones whose probabilities add up to `top_p`."""
-    descending = -mx.sort(-logprobs.astype(mx.float32), axis=-1)
-    before = mx.cumsum(mx.exp(descending), axis=-1, inclusive=False)
-    kept = mx.maximum((before < top_p).sum(axis=-1, keepdims=True), 1)
-    least = mx.take_along_axis(descending, kept - 1, axis=-1)
-    return mx.where(logprobs.astype(mx.float32) < least, -mx.inf, logprobs)
+    """Minus infinity for all tokens but the most likely ones whose probabilities add up to `top_p`.
+
+    The same arithmetic as `mlx_lm.sample_utils.apply_top_p`, not compiled. Half precision's probabilities do not add
+    up to 1, hence `total`.
+    """
+    ascending = mx.sort(logprobs, axis=-1)
+    probabilities = mx.exp(ascending.astype(mx.float32))
+    above = mx.cumsum(probabilities, axis=-1, reverse=True, inclusive=False)
+    total = above[..., :1] + probabilities[..., :1]
+    dropped = (above >= top_p * total).sum(axis=-1, keepdims=True)
+    # Rounding may drop the most likely token too.
+    least = mx.take_along_axis(ascending, mx.minimum(dropped, logprobs.shape[-1] - 1), axis=-1)
+    return mx.where(logprobs < least, -mx.inf, logprobs)
 
 
 def likely_enough(logprobs: mx.array, min_p: float) -> mx.array:

@@ -27,6 +27,9 @@ _NEXT_CALL = {
     "minimax_m2": re.compile(r"(?<=</invoke>)\s*(?=<invoke )"),
 }
 """Borders of calls, where the family's parser mixes up or drops calls if one section holds several."""
+_BACKTRACKING = {"gemma4", "function_gemma"}
+MOST_CALLS = 32
+"""Calls in one section of a family whose parser takes minutes over a long text full of starts."""
 INNER_MARKS = {
     "function_gemma": ("<escape>",),
     "gemma4": ('<|"|>',),
@@ -148,6 +151,8 @@ class ToolFormat:
 
     def parse(self, text: str, tools: Sequence[dict[str, Any]]) -> list[tuple[str, str, object]]:
         """Name, arguments and the model's id of each call. Raises anything where the text is not calls."""
+        if self.family in _BACKTRACKING and text.count("call:") > MOST_CALLS:
+            raise ValueError("too many calls")
         parsed = self._parser(text, list(tools))
         found = [_checked(call) for call in (parsed if isinstance(parsed, list) else [parsed])]
         if not found:

@@ -1,4 +1,4 @@
-"""The text of an answer: exact whatever the tokens are, with nothing after a stop string and nothing lost before one."""
+"""The text of an answer: exact whatever the tokens are, nothing from a stop string on, nothing lost before it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SPECIAL = ["<|start|>", "<|end|>", "<|mark|>"]
-TEXTS = ["Hello, world! 你好 Привет 🙂", "print( 'a' )\n\n\tx = [1 , 2]", "naïve café — 100 € 漢字 👩‍🚀"]  # noqa: RUF001
+TEXTS = ["Hello, world! 你好 Привет 🙂", "print( 'a' )\n\n\tx = [1 , 2]", "naïve café — 100 € 漢字 👩‍🚀"]
 
 
 def _byte_level() -> Tokenizer:

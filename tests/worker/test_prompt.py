@@ -14,7 +14,8 @@ from localapi.worker.protocol import Chat
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROLES = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+ROLES = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+ROLES += "{% if add_generation_prompt %}[assistant]{% endif %}"
 KNOWS_DEVELOPER = "{# developer #}" + ROLES
 CALLS = "{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.arguments.city }}{% endfor %}{% endfor %}."
 STRICT = "{{ raise_exception('Conversation roles must alternate') }}"
