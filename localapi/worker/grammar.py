@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, regex_to_lark
 from llguidance.hf import from_tokenizer
 
 from localapi.worker.protocol import JsonObject, JsonSchema, Lark, Regex
@@ -24,6 +24,7 @@ from localapi.worker.tool_grammar import (
     Tool,
     ToolCalls,
     after_thinking,
+    arguments_part,
     call_parts,
     json_part,
     think_block,
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 CACHED_GRAMMARS = 64
-LONGEST_GRAMMAR = 250_000
+LONGEST_GRAMMAR = 131_072
 """Characters. With LIMITS it bounds what compiling can cost, which is time that no other row gets a token in."""
 LONGEST_REASON = 300
 LIMITS = LLParserLimits(
@@ -54,6 +55,15 @@ LIMITS = LLParserLimits(
 
 
 Spec = JsonSchema | JsonObject | Regex | Lark | ToolCalls
+
+
+_SUBJECTS: dict[type[Spec], str] = {
+    JsonSchema: "The JSON schema",
+    JsonObject: "JSON",
+    Regex: "The regular expression",
+    Lark: "The grammar",
+    ToolCalls: "The tools' parameters",
+}
 
 
 class _Stuck(Exception):
@@ -105,10 +115,11 @@ class Constraint:
             return logits
 
     def _take(self, tokens: mx.array, logits: mx.array) -> None:
-        last = tokens[-1:]
+        last = tokens[-1]
         mx.async_eval(last)  # type: ignore[no-untyped-call]
         mx.async_eval(logits)  # type: ignore[no-untyped-call]  # after `last`: runs while the mask is made
-        if not self._matcher.is_stopped() and not self._matcher.consume_tokens(last.tolist()):
+        token: Any = last.item()
+        if not self._matcher.is_stopped() and not self._matcher.consume_token(token):
             raise _Stuck(self._matcher.get_error())
 
     def _allowed(self) -> mx.array:
@@ -179,10 +190,10 @@ class Grammars:
         matcher = LLMatcher(self._vocabulary.tokens, grammar, log_level=0, limits=LIMITS)
         if not matcher.is_error():
             matcher.compute_bitmask()  # some errors show only here; and every copy starts with this work done
-        if matcher.is_error():
-            raise _refusal(spec, matcher.get_error())
-        if matcher.is_stopped() and not matcher.is_accepting():
-            raise _refusal(spec, "no text satisfies it.")
+        if matcher.is_error() or (matcher.is_stopped() and not matcher.is_accepting()):
+            problem = matcher.get_error()
+            impossible = not problem or problem.startswith("NoExtension")
+            raise self._refusal(spec, "no text satisfies it" if impossible else problem)
         return matcher
 
     def _parts(self, spec: Spec, think: ThinkBlock | None) -> list[Part]:
@@ -193,18 +204,22 @@ class Grammars:
             case JsonObject():
                 parts = [json_part('{"type": "object"}')]
             case Regex(pattern=pattern):
-                parts = json.loads(LLMatcher.grammar_from_regex(pattern))["grammars"]
+                parts = [{"lark_grammar": f"start: /{regex_to_lark(pattern, 'd')}/"}]
             case Lark(text=text):
                 parts = [{"lark_grammar": text}]
             case ToolCalls():
                 parts = call_parts(self._tokenizer, spec, self._marks)
         return parts if think is None else after_thinking(think, parts, self._marks)
 
-
-def _refusal(spec: Spec, reason: str) -> GrammarRefused:
-    """What llguidance has to say, as people should read it."""
-    names = {JsonSchema: "JSON schema", Regex: "regular expression", Lark: "grammar", ToolCalls: "tools' parameters"}
-    reason = reason.replace("<non-verbose/>", "").strip()
-    if len(reason) > LONGEST_REASON:
-        reason = reason[:LONGEST_REASON] + "…"
-    return GrammarRefused(f"The {names.get(type(spec), 'form')} cannot be followed: {reason}")
+    def _refusal(self, spec: Spec, reason: str) -> GrammarRefused:
+        """What llguidance has to say, as people should read it."""
+        subject = _SUBJECTS[type(spec)]
+        for tool in spec.tools if isinstance(spec, ToolCalls) else ():
+            arguments = json.dumps({"grammars": [arguments_part(tool)]})
+            if problem := LLMatcher.validate_grammar(arguments, limits=LIMITS):
+                subject, reason = f"The parameters of {tool.name}", problem
+                break
+        reason = reason.replace("<non-verbose/>", "").strip()
+        if len(reason) > LONGEST_REASON:
+            reason = reason[:LONGEST_REASON] + "…"
+        return GrammarRefused(f"{subject} cannot be followed: {reason}")

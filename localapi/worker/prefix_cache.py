@@ -74,6 +74,10 @@ class PrefixCache:
         """Stretches of tokens in memory."""
         return len({slot.node for slot in self._recent})
 
+    def __bool__(self) -> bool:
+        """An empty one is one, too: `if cache` asks whether there is any."""
+        return True
+
     def clear(self) -> None:
         """Forget what is in memory. What is on disk stays of use."""
         while self._recent:

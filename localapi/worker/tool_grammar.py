@@ -106,7 +106,7 @@ def after_thinking(think: ThinkBlock, parts: Sequence[Part], marks: Marks) -> li
     return [{"lark_grammar": whole}, {**parts[0], "name": "answer"}, *parts[1:]]
 
 
-def json_part(schema: str, *, name: str = "json", lenient: bool = False) -> Part:
+def json_part(schema: str, *, lenient: bool = False) -> Part:
     """JSON of this schema. Raises GrammarRefused where it is no schema at all."""
     try:
         grammar = LLMatcher.grammar_from_json_schema(
@@ -115,7 +115,7 @@ def json_part(schema: str, *, name: str = "json", lenient: bool = False) -> Part
     except ValueError as error:
         raise GrammarRefused(f"The JSON schema is not a JSON object: {error}") from error
     part: Part = json.loads(grammar)["grammars"][0]
-    return {**part, "name": name}
+    return part
 
 
 def call_parts(tokenizer: Any, calls: ToolCalls, marks: Marks) -> list[Part]:
@@ -139,14 +139,12 @@ def _json_tools(tokenizer: Any, tools: Sequence[Tool], marks: Marks, *, parallel
     functions = " | ".join(f"{head} @arguments{i}" for i, head in enumerate(heads))
     more = '("\\n" call)*' if parallel else ""
     whole = f"start: call {more}\ncall: {start} function {end}\nfunction: {functions}\n"
-    schemas = [
-        json_part(arguments_schema(tool), name=f"arguments{i}", lenient=not tool.strict) for i, tool in enumerate(tools)
-    ]
+    schemas = [{**arguments_part(tool), "name": f"arguments{i}"} for i, tool in enumerate(tools)]
     return [{"lark_grammar": whole}, *schemas]
 
 
-def arguments_schema(tool: Tool) -> str:
-    """The schema of its arguments: an object, without properties that the tool does not name unless it says so."""
+def arguments_part(tool: Tool) -> Part:
+    """A tool's arguments: an object, without properties that its schema does not name unless that asks for them."""
     try:
         schema = json.loads(tool.parameters or "{}")
     except ValueError as error:
@@ -158,4 +156,4 @@ def arguments_schema(tool: Tool) -> str:
     schema["type"] = "object"
     if not _MORE_PROPERTIES.intersection(schema) and ("properties" in schema or len(schema) == 1):
         schema["additionalProperties"] = False
-    return json.dumps(schema, ensure_ascii=False)
+    return json_part(json.dumps(schema, ensure_ascii=False), lenient=not tool.strict)
