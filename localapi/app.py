@@ -21,7 +21,7 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi import log as logs
-from localapi.api import chat, health, models, scope, status
+from localapi.api import chat, completions, health, models, scope, status, tokens
 from localapi.api.drain import DrainMiddleware
 from localapi.api.guard import guard
 from localapi.api.replies import error_reply
@@ -147,6 +147,8 @@ def create_app(service: Service) -> Quart:
     app = Quart("localapi", static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS, RESPONSE_TIMEOUT=None)
     app.register_blueprint(chat.routes(service.registry))
+    app.register_blueprint(completions.routes(service.registry))
+    app.register_blueprint(tokens.routes(service.registry))
     app.register_blueprint(models.routes(service.registry))
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
     app.register_blueprint(status.routes(service.registry, service.reloader))

@@ -47,3 +47,12 @@ def endless_model(tiny_model: Path) -> Path:
         content = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps({**content, **change}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real model that has learnt next to nothing: what it writes is noise, so a form that holds is not its own."""
+    folder = tmp_path_factory.mktemp("models") / "untrained"
+    code = _TRAIN.replace("Path(sys.argv[2]))", "Path(sys.argv[2]), steps=2)")
+    subprocess.run([sys.executable, "-c", code, json.dumps(DIALOGUES), folder], check=True, cwd=Path(__file__).parent.parent)
+    return folder

@@ -17,7 +17,7 @@ from localapi.manifest.entries import Said
 from localapi.manifest.origin import Origin
 from localapi.registry import Registry
 from localapi.reload import Reloader, diff
-from localapi.worker.protocol import Chat, Event, Loaded
+from localapi.worker.protocol import Event, Loaded, Request
 
 
 class Gate:
@@ -40,7 +40,7 @@ class FakeEngine:
         self.pid = None
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def chat(self, request: Chat) -> AsyncGenerator[Event, None]:
+    async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
         raise NotImplementedError
         yield
 

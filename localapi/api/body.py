@@ -19,6 +19,7 @@ from localapi.errors import InvalidRequest
 log = logging.getLogger(__name__)
 
 IGNORED_HEADER: Final = "x-ignored-params"
+LOCKED_HEADER: Final = "x-locked-params"
 _decode = msgspec.json.Decoder().decode
 _SHOWN = 80
 Body = TypeVar("Body", bound=BaseModel)
@@ -57,9 +58,18 @@ def name_ignored(names: list[str], reply: Response) -> Response:
     return reply
 
 
+def name_locked(names: list[str], reply: Response) -> Response:
+    """Say in the reply which parameters the manifest's `locked` has set otherwise."""
+    if names:
+        reply.headers[LOCKED_HEADER] = ", ".join(names)
+    return reply
+
+
 def _first_problem(error: ValidationError, content: dict[str, Any]) -> InvalidRequest:
     """The problem of the first bad field that says most: a union reports one for each type that it tried."""
-    problems = [(_keys(p["loc"], content), p) for p in error.errors(include_url=False)]
+    problems = [
+        (_keys(p["loc"], content, missing=p["type"] == "missing"), p) for p in error.errors(include_url=False)
+    ]
     first = problems[0][0]
     keys, problem = min(
         ((keys, p) for keys, p in problems if keys[:2] == first[:2] or keys[:1] == first[:1] != ("messages",)),
@@ -74,11 +84,14 @@ def _first_problem(error: ValidationError, content: dict[str, Any]) -> InvalidRe
     )
 
 
-def _keys(place: tuple[int | str, ...], content: object) -> tuple[int | str, ...]:
-    """The part of pydantic's place that leads through the body: it names the types that it tried there, too."""
+def _keys(place: tuple[int | str, ...], content: object, *, missing: bool) -> tuple[int | str, ...]:
+    """The part of pydantic's place that leads through the body: it names the types that it tried there, too.
+
+    `missing`: the last part is a field that is not there.
+    """
     keys: list[int | str] = []
     for at, part in enumerate(place):
-        if isinstance(content, dict) and isinstance(part, str) and (part in content or at == len(place) - 1):
+        if isinstance(content, dict) and isinstance(part, str) and (part in content or (missing and at == len(place) - 1)):
             keys.append(part)
             content = content.get(part)
         elif isinstance(content, list) and isinstance(part, int):

@@ -1,29 +1,27 @@
-"""What a client may say to `POST /v1/chat/completions`: fields, bounds, and which of OpenAI's are not honoured yet."""
+"""What a client may say to `POST /v1/chat/completions`: fields, bounds, and which of OpenAI's are not honoured."""
 
 from __future__ import annotations
 
-import itertools
+import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from localapi.api.body import parse
+from localapi.api.generation_request import GenerationRequest, Part, refuse, request_ids, settled
 from localapi.backends.parameters import ChatParameters
 from localapi.errors import InvalidRequest
-from localapi.worker.protocol import Chat, Sampling
+from localapi.manifest import Serving
+from localapi.worker.protocol import Chat, Form, JsonObject, JsonSchema, Lark, Regex
 
-_ids = itertools.count(1)
 MAX_MESSAGES: Final = 100_000
+MAX_TOOLS: Final = 1000
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
-class _Part(BaseModel):
-    """Anything in an object that is not named here is left to the clients that put it there."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-
-
-class TextPart(_Part):
+class TextPart(Part):
     type: Literal["text"]
     text: str
 
@@ -31,37 +29,38 @@ class TextPart(_Part):
 Content = str | list[TextPart]
 
 
-class InstructionMessage(_Part):
+class InstructionMessage(Part):
     role: Literal["system", "developer"]
     content: Content
     name: str | None = None
 
 
-class UserMessage(_Part):
+class UserMessage(Part):
     role: Literal["user"]
     content: Content
     name: str | None = None
 
 
-class CalledFunction(_Part):
+class CalledFunction(Part):
     name: str
     arguments: str
 
 
-class ToolCall(_Part):
+class ToolCall(Part):
     id: str
     type: Literal["function"] = "function"
     function: CalledFunction
 
 
-class AssistantMessage(_Part):
+class AssistantMessage(Part):
     role: Literal["assistant"]
     content: Content | None = None
+    reasoning_content: str | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
 
 
-class ToolMessage(_Part):
+class ToolMessage(Part):
     role: Literal["tool"]
     content: Content
     tool_call_id: str
@@ -70,101 +69,197 @@ class ToolMessage(_Part):
 Message = Annotated[InstructionMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
 
 
-class StreamOptions(_Part):
-    include_usage: bool = False
-    include_obfuscation: bool = False
-    """Padding against observers of the network; on one machine there is nothing to pad."""
+class Function(Part):
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
-class ChatRequest(ChatParameters):
-    """The body. Unknown fields are kept in `model_extra`, to be named in the reply."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
-
-    model: Annotated[str, Field(min_length=1)]
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
-    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-
-    @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with a chunk of usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
-
-    def to_chat(self, defaults: BaseModel) -> Chat:
-        """The request as engines take it, with an entry's defaults where this says nothing."""
-        said = ChatParameters.model_validate(
-            {**defaults.model_dump(exclude_none=True), **self.model_dump(include=_PARAMETERS, exclude_none=True)}
-        )
-        sampling = Sampling(
-            temperature=1.0 if said.temperature is None else said.temperature,
-            top_p=1.0 if said.top_p is None else said.top_p,
-            seed=said.seed,
-        )
-        return Chat(
-            id=next(_ids),
-            messages=[_plain(message) for message in self.messages],
-            sampling=sampling,
-            max_tokens=self.max_completion_tokens or said.max_tokens,
-            stop=said.stop_strings,
-        )
+class Tool(Part):
+    type: Literal["function"]
+    function: Function
 
 
-_PARAMETERS = set(ChatParameters.model_fields)
+class NamedFunction(Part):
+    name: str
 
-_NO_EFFECT: Final = frozenset(
-    {"user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"}
+
+class NamedTool(Part):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class AllowedTools(Part):
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool]
+
+
+class AllowedToolsChoice(Part):
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+class TextFormat(Part):
+    type: Literal["text"]
+
+
+class JsonObjectFormat(Part):
+    type: Literal["json_object"]
+
+
+class NamedSchema(Part):
+    name: str | None = None
+    json_schema: Annotated[dict[str, Any] | bool | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(Part):
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+ToolChoice = (
+    Literal["none", "auto", "required"] | Annotated[NamedTool | AllowedToolsChoice, Field(discriminator="type")]
 )
-"""OpenAI's fields that say something about the caller or the bill, not about the answer."""
 
 _NOT_HONOURED: Final[Mapping[str, tuple[Any, ...]]] = {
     "audio": (),
-    "frequency_penalty": (0,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "min_p": (0,),
     "modalities": (["text"],),
-    "moderation": (),
-    "n": (1,),
-    "parallel_tool_calls": (True, False),
-    "prediction": (),
-    "presence_penalty": (0,),
-    "reasoning_effort": (),
-    "repetition_penalty": (1,),
-    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_k": (0, -1),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
-"""Parameters that this server knows and does not honour yet, with the values that ask for nothing."""
+"""Parameters that this server knows and does not honour, with the values that ask for nothing."""
+
+
+class ChatRequest(GenerationRequest, ChatParameters):
+    """The body."""
+
+    model_config = ConfigDict(extra="allow")
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] = []
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool = True
+    response_format: ResponseFormat | None = None
+    regex: Annotated[str | None, Field(min_length=1, max_length=10_000)] = None
+    grammar: Annotated[str | None, Field(min_length=1, max_length=100_000)] = None
+    continue_final_message: bool = False
+
+    def to_chat(self, serving: Serving) -> tuple[Chat, list[str]]:
+        """The request as engines take it, and the names of the parameters that the entry's locks overrule."""
+        said, overruled = settled(ChatParameters, self, serving)
+        tools, choice, name = self._tools()
+        chat = Chat(
+            id=next(request_ids),
+            messages=[plain_message(message) for message in self.messages],
+            sampling=said.sampling,
+            max_tokens=self._max_tokens(said, serving),
+            stop=said.stop_strings,
+            n=self.n,
+            top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            form=self._form(),
+            tools=[tool.model_dump(exclude_none=True) for tool in tools],
+            tool_choice=choice,
+            tool_name=name,
+            parallel_tool_calls=self.parallel_tool_calls,
+            template_options=_template_options(said),
+            continues=self.continue_final_message,
+        )
+        return chat, overruled
+
+    def _max_tokens(self, said: ChatParameters, serving: Serving) -> int | None:
+        locked = serving.locked is not None and getattr(serving.locked, "max_tokens", None) is not None
+        return said.max_tokens if locked else self.max_completion_tokens or said.max_tokens
+
+    def _tools(self) -> tuple[list[Tool], Literal["none", "auto", "required"], str | None]:
+        """The tools that the model may use, how, and the one that it must use."""
+        match self.tool_choice:
+            case NamedTool(function=function):
+                return self.tools, "required", function.name
+            case AllowedToolsChoice(allowed_tools=allowed):
+                names = {tool.function.name for tool in allowed.tools}
+                return [tool for tool in self.tools if tool.function.name in names], allowed.mode, None
+            case None:
+                return self.tools, "auto", None
+            case mode:
+                return self.tools, mode, None
+
+    def _form(self) -> Form | None:
+        if self.regex is not None:
+            return Regex(self.regex)
+        if self.grammar is not None:
+            return Lark(self.grammar)
+        match self.response_format:
+            case JsonObjectFormat():
+                return JsonObject()
+            case JsonSchemaFormat(json_schema=NamedSchema(json_schema=schema)):
+                return JsonObject() if schema is None else JsonSchema(json.dumps(schema, ensure_ascii=False))
+            case _:
+                return None
+
+    def check(self) -> None:
+        """What no single field can tell. Raises InvalidRequest."""
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequest("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
+        forms = [
+            name for name in ("regex", "grammar", "response_format") if getattr(self, name) not in (None, TextFormat(type="text"))
+        ]
+        if len(forms) > 1:
+            raise InvalidRequest(f"Give one of {' and '.join(forms)}, not several.", param=forms[1])
+        if self.continue_final_message and self.messages[-1].role != "assistant":
+            raise InvalidRequest(
+                f"'continue_final_message' needs a last message of role assistant; found {self.messages[-1].role}.",
+                param="continue_final_message",
+            )
+        self._check_tools()
+        self._check_calls()
+
+    def _check_tools(self) -> None:
+        names = [tool.function.name for tool in self.tools]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InvalidRequest(f"The tool {twice!r} is there twice; names must differ.", param="tools")
+        chosen = self.tool_choice
+        wanted = [chosen.function.name] if isinstance(chosen, NamedTool) else []
+        if isinstance(chosen, AllowedToolsChoice):
+            wanted = [tool.function.name for tool in chosen.allowed_tools.tools]
+        if missing := [name for name in wanted if name not in names]:
+            raise InvalidRequest(
+                f"tool_choice names {missing[0]!r}; the tools are: {', '.join(names) or 'none'}.", param="tool_choice"
+            )
+        if chosen == "required" and not names:
+            raise InvalidRequest("tool_choice is 'required' and there are no tools.", param="tool_choice")
+        if self._form() is not None and (wanted or chosen == "required"):
+            raise InvalidRequest("An answer cannot be a tool call and have another form, too.", param="tool_choice")
+
+    def _check_calls(self) -> None:
+        """A tool message must answer a call that is there, as OpenAI's API wants it."""
+        calls: set[str] = set()
+        for at, message in enumerate(self.messages):
+            if isinstance(message, AssistantMessage):
+                calls |= {call.id for call in message.tool_calls or ()}
+            elif isinstance(message, ToolMessage) and message.tool_call_id not in calls:
+                raise InvalidRequest(
+                    f"No earlier assistant message calls a tool with the id {message.tool_call_id!r}.",
+                    param=f"messages[{at}].tool_call_id",
+                )
 
 
 def parse_chat(content: dict[str, Any]) -> tuple[ChatRequest, list[str]]:
     """The request, and the names of the fields that nobody knows. Raises InvalidRequest."""
-    for name, harmless in _NOT_HONOURED.items():
-        if name in content and not any(_same(content[name], value) for value in harmless):
-            raise InvalidRequest(
-                f"The parameter '{name}' is not supported by this server yet. Leave it out.",
-                param=name,
-                code="unsupported_parameter",
-            )
+    known = refuse(content, _NOT_HONOURED)
     _refuse_other_parts(content.get("messages"))
-    known = {key: value for key, value in content.items() if key not in _NOT_HONOURED and key not in _NO_EFFECT}
     request = parse(ChatRequest, known)
+    request.check()
     return request, sorted(request.model_extra or ())
-
-
-def _same(given: object, harmless: object) -> bool:
-    """Equal, and a boolean only equals a boolean: `n: true` is not `n: 1`."""
-    return given == harmless and isinstance(given, bool) == isinstance(harmless, bool)
 
 
 def _refuse_other_parts(messages: object) -> None:
@@ -175,15 +270,25 @@ def _refuse_other_parts(messages: object) -> None:
             kind = part.get("type") if isinstance(part, dict) else None
             if isinstance(kind, str) and kind != "text":
                 raise InvalidRequest(
-                    f"Message parts of type {kind!r} are not supported; send text parts only.",
+                    f"Message parts of type {kind!r} are not supported: chat models run on mlx-lm, which reads text.",
                     param=f"messages[{at}].content[{place}].type",
                     code="unsupported_content",
                 )
 
 
-def _plain(message: Message) -> dict[str, Any]:
+def plain_message(message: Message) -> dict[str, Any]:
     """The message with its content as one string, as chat templates expect it."""
     plain = message.model_dump(exclude_none=True)
     if isinstance(message.content, list):
         plain["content"] = "".join(part.text for part in message.content)
     return plain
+
+
+def _template_options(said: ChatParameters) -> dict[str, Any]:
+    """Variables for the template; `reasoning_effort: none` is what most templates call enable_thinking."""
+    options = dict(said.chat_template_kwargs or {})
+    if wrong := [name for name in options if not re.fullmatch(r"[A-Za-z]\w*", name)]:
+        raise InvalidRequest(f"{wrong[0]!r} is no name of a variable.", param="chat_template_kwargs")
+    if said.reasoning_effort is not None:
+        options["reasoning_effort"] = said.reasoning_effort
+    return options

@@ -1,18 +1,33 @@
 """Echo: answers without a model, inside the server. For trying the API, for tests, and for clients' own tests.
 
-Chat repeats the last user message word by word.
+Chat repeats the last user message word by word; a completion repeats its prompt.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Literal
 
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions, SpeechOptions
-from localapi.worker.protocol import Chat, Delta, Event, Finished, Loaded
+from localapi.errors import InvalidRequest
+from localapi.worker.protocol import (
+    Chat,
+    Complete,
+    Delta,
+    Detokenize,
+    Ended,
+    Event,
+    Finished,
+    Loaded,
+    Request,
+    Text,
+    TokenLogprob,
+    Tokenize,
+    Tokens,
+)
 
 
 class Echo(ChatOptions):
@@ -34,40 +49,71 @@ class EchoSpeech(SpeechOptions):
 
 
 class EchoEngine:
-    """The engine behind both."""
+    """The engine behind both. One word is one token, except where tokens are asked for: there one character is."""
 
     def __init__(self) -> None:
         self.loaded = Loaded()
         self.pid = None
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def chat(self, request: Chat) -> AsyncGenerator[Event, None]:
-        """One word is one token; `stop` and `max_tokens` hold, sampling has nothing to choose."""
-        words = _words(_last_user_text(request))
-        prompt_tokens = sum(len(_words(message.get("content") or "")) for message in request.messages)
-        answer, stopped = _cut("".join(words), request.stop)
-        sent = 0
-        for count, word in enumerate(_words(answer)):
-            if count == request.max_tokens:
-                yield Finished(request.id, "length", prompt_tokens, count)
-                return
-            yield Delta(request.id, word)
-            sent = count + 1
-            await asyncio.sleep(0)
-        yield Finished(request.id, "stop", prompt_tokens, sent + stopped)
+    async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
+        """`stop`, `max_tokens`, `n` and logprobs hold; sampling has nothing to choose, and a form cannot be had."""
+        match request:
+            case Tokenize():
+                yield Tokens(request.id, [ord(c) for c in _tokenized(request)])
+            case Detokenize():
+                yield Text(request.id, _characters(request.tokens))
+            case _:
+                for event in _echo(request):
+                    yield event
+                    await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Nothing to give back."""
 
 
+def _echo(request: Chat | Complete) -> Iterator[Event]:
+    if request.form is not None or (isinstance(request, Chat) and request.tool_choice == "required"):
+        raise InvalidRequest("The echo backend answers in the user's words: it has no forms and calls no tools.")
+    prompt, text, prompt_tokens = _read(request)
+    answer, stopped = _cut(text, request.stop)
+    words = _words(answer)
+    most = len(words) if request.max_tokens is None else request.max_tokens
+    for choice in range(request.n):
+        if isinstance(request, Complete) and request.echo:
+            yield Delta(request.id, prompt, choice)
+        for word in words[:most]:
+            named = [] if request.top_logprobs is None else [TokenLogprob(word.encode(), 0.0)]
+            yield Delta(request.id, word, choice, logprobs=named)
+        yield Ended(request.id, choice, "length" if most < len(words) else "stop")
+    said = min(most, len(words)) + (stopped and most >= len(words))
+    yield Finished(request.id, prompt_tokens, said * request.n)
+
+
+def _read(request: Chat | Complete) -> tuple[str, str, int]:
+    """The prompt, what to say, and the prompt's tokens."""
+    if isinstance(request, Complete):
+        prompt = request.prompt if isinstance(request.prompt, str) else _characters(request.prompt)
+        return prompt, prompt, len(_words(prompt))
+    users = (m.get("content") or "" for m in reversed(request.messages) if m["role"] == "user")
+    tokens = sum(len(_words(message.get("content") or "")) for message in request.messages)
+    return "", str(next(users, "")), tokens
+
+
+def _tokenized(request: Tokenize) -> str:
+    return request.text or "\n".join(str(m.get("content") or "") for m in request.messages or ())
+
+
+def _characters(tokens: list[int]) -> str:
+    try:
+        return "".join(map(chr, tokens))
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest("Echo's tokens are characters by their number in Unicode.", param="tokens") from error
+
+
 def _words(text: str) -> list[str]:
     """The text cut before each word, so that joining gives it back."""
     return re.findall(r"\s*\S+|\s+$", text)
-
-
-def _last_user_text(request: Chat) -> str:
-    texts = (m.get("content") or "" for m in reversed(request.messages) if m["role"] == "user")
-    return str(next(texts, ""))
 
 
 def _cut(text: str, stops: list[str]) -> tuple[str, bool]:

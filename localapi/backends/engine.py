@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
-from localapi.worker.protocol import Chat, Event, Loaded, Loading
+from localapi.worker.protocol import Event, Loaded, Loading, Request
 
 ReportLoading = Callable[[Loading], None]
 
@@ -30,10 +30,10 @@ class Engine(Protocol):
     def ended(self) -> asyncio.Future[str]:
         """Done when the engine has ended without being asked to; its result says why, for people."""
 
-    def chat(self, request: Chat) -> AsyncGenerator[Event, None]:
-        """Answer one conversation.
+    def answer(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Answer one request.
 
-        Yields events for `request.id` up to and including Finished. Closing the generator cancels the request. Raises
+        Yields events for `request.id` up to and including the one that is a `protocol.Last`. Closing the generator cancels the request. Raises
         `errors.ApiError`: InvalidRequest, ContextLengthExceeded, GenerationFailed; ModelUnavailable when the engine
         ends before the answer does.
         """

@@ -28,7 +28,16 @@ class MlxLm(ChatOptions):
     context_length: Annotated[
         int | None, Field(ge=16, description="Most tokens of prompt and answer together; the model's own by default.")
     ] = None
-    max_batch: Annotated[int, Field(ge=1, le=512, description="Most requests that are answered at the same time.")] = 32
+    max_batch: Annotated[int, Field(ge=1, le=512, description="Most answers that are written at the same time.")] = 32
+    max_stall_ms: Annotated[
+        int, Field(ge=10, le=60_000, description="How long a new prompt may hold up answers that are being written.")
+    ] = 100
+    prefix_cache_mb: Annotated[
+        int, Field(ge=0, description="Memory for beginnings of prompts, so that the next turn need not compute them.")
+    ] = 1024
+    prefix_cache_disk_mb: Annotated[
+        int, Field(ge=0, description="The same on disk, where it outlives unloading and restarts; 0: not kept.")
+    ] = 0
 
     def located(self, folder_of: Callable[[str], Path]) -> Self:
         try:

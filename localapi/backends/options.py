@@ -113,6 +113,9 @@ class ChatOptions(EntryOptions):
     defaults: Annotated[
         ChatParameters, Field(description="Request parameters that apply where a request does not say.")
     ] = ChatParameters()
+    locked: Annotated[ChatParameters, Field(description="Request parameters that no request can change.")] = (
+        ChatParameters()
+    )
 
 
 class SpeechOptions(EntryOptions):

@@ -1,27 +1,48 @@
 """Request parameters that the manifest may give defaults for, as OpenAI names and bounds them.
 
-One definition serves both borders: an entry's `defaults` in YAML and a request's body in JSON.
+One definition serves both borders: an entry's `defaults` and `locked` in YAML, and a request's body in JSON.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from localapi.worker.protocol import Sampling
 
 MAX_SEED = 2**63 - 1
 
 StopString = Annotated[str, Field(min_length=1, max_length=1000)]
+TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
-class ChatParameters(BaseModel):
-    """How an answer is generated; None means that nobody said."""
+class GenerationParameters(BaseModel):
+    """How text is generated; None means that nobody said."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     temperature: Annotated[float | None, Field(ge=0, le=2, description="0 always takes the likeliest token.")] = None
     top_p: Annotated[
         float | None, Field(gt=0, le=1, description="Sample from the likeliest tokens that reach this probability.")
+    ] = None
+    top_k: Annotated[int | None, Field(ge=-1, description="Sample from so many likeliest tokens; 0: from all.")] = None
+    min_p: Annotated[
+        float | None, Field(ge=0, le=1, description="Sample from tokens at least so likely, as a share of the likeliest.")
+    ] = None
+    presence_penalty: Annotated[
+        float | None, Field(ge=-2, le=2, description="Against any token that was generated already.")
+    ] = None
+    frequency_penalty: Annotated[
+        float | None, Field(ge=-2, le=2, description="Against tokens by how often they were generated.")
+    ] = None
+    repetition_penalty: Annotated[
+        float | None, Field(gt=0, le=10, description="Divides the odds of tokens in the prompt or answer; 1: as they are.")
+    ] = None
+    logit_bias: Annotated[
+        dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None,
+        Field(description="Added to the odds of single tokens, by their number; -100 forbids, 100 forces."),
     ] = None
     max_tokens: Annotated[int | None, Field(ge=1, description="Most tokens to generate.")] = None
     stop: Annotated[
@@ -39,6 +60,32 @@ class ChatParameters(BaseModel):
         if self.stop is None:
             return []
         return [self.stop] if isinstance(self.stop, str) else list(self.stop)
+
+    @property
+    def sampling(self) -> Sampling:
+        """What engines draw tokens by; OpenAI's values where nobody said."""
+        return Sampling(
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            top_k=max(self.top_k or 0, 0),
+            min_p=self.min_p or 0.0,
+            seed=self.seed,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
+            logit_bias={int(token): bias for token, bias in (self.logit_bias or {}).items()},
+        )
+
+
+class ChatParameters(GenerationParameters):
+    """How a conversation is answered; None means that nobody said."""
+
+    reasoning_effort: Annotated[
+        Effort | None, Field(description="How long to think, for models whose template knows it; none: not at all.")
+    ] = None
+    chat_template_kwargs: Annotated[
+        dict[str, Any] | None, Field(description="Variables for the model's chat template.")
+    ] = None
 
 
 class SpeechParameters(BaseModel):

@@ -30,7 +30,7 @@ from localapi.errors import (
     ModelUnavailable,
 )
 from localapi.worker import protocol
-from localapi.worker.protocol import Chat, Delta, Event, Failed, Finished, Loaded, Loading, LoadRefused, Step
+from localapi.worker.protocol import Delta, Event, Failed, Last, Loaded, Loading, LoadRefused, Request, Step, ToolArguments
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +98,7 @@ class Mailbox:
 
     def put(self, event: Event | ApiError) -> None:
         last = self._events[-1] if self._events else None
-        if isinstance(event, Delta) and isinstance(last, Delta):
-            last.text += event.text
-        else:
+        if not _joined(last, event):
             self._events.append(event)
         self._arrived.set()
 
@@ -113,6 +111,20 @@ class Mailbox:
         if isinstance(event, ApiError):
             raise event
         return event
+
+
+def _joined(last: Event | ApiError | None, event: Event | ApiError) -> bool:
+    """Add the text of one event to the one before it, if it goes on where that ended."""
+    match last, event:
+        case Delta(), Delta() if (last.choice, last.reasoning) == (event.choice, event.reasoning):
+            last.text += event.text
+            last.logprobs += event.logprobs
+            return True
+        case ToolArguments(), ToolArguments() if (last.choice, last.index) == (event.choice, event.index):
+            last.text += event.text
+            return True
+        case _:
+            return False
 
 
 class WorkerEngine:
@@ -169,7 +181,7 @@ class WorkerEngine:
                 case _:
                     assert_never(message)
 
-    async def chat(self, request: Chat) -> AsyncGenerator[Event, None]:
+    async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
         if self.ended.done() or self._closing:
             raise self._gone("has ended")
         mailbox = self._mailboxes[request.id] = Mailbox()
@@ -180,7 +192,7 @@ class WorkerEngine:
                 if isinstance(event, Failed):
                     raise _FAILURES[event.kind](event.message, param=event.param)
                 yield event
-                if isinstance(event, Finished):
+                if isinstance(event, Last):
                     return
         finally:
             if self._mailboxes.pop(request.id, None) is not None:
@@ -235,7 +247,7 @@ class WorkerEngine:
 
     def _deliver(self, event: Event) -> None:
         # The last event takes the mailbox out of the table, so that nothing is cancelled that has already ended.
-        finished = isinstance(event, Finished | Failed)
+        finished = isinstance(event, Last)
         mailbox = self._mailboxes.pop(event.id, None) if finished else self._mailboxes.get(event.id)
         if mailbox is not None:
             mailbox.put(event)

@@ -49,6 +49,8 @@ class Serving:
     aliases: tuple[str, ...]
     description: str | None
     defaults: ChatParameters | SpeechParameters
+    locked: ChatParameters | None
+    """What no request can change; None for speech."""
     preload: bool
     keep_alive: float
     """Seconds without a request until the model is unloaded; infinity for never. The server's default is applied."""
@@ -75,6 +77,7 @@ class Entry:
             aliases=tuple(options.aliases),
             description=options.description,
             defaults=options.defaults,
+            locked=options.locked if isinstance(options, ChatOptions) else None,
             preload=options.preload,
             keep_alive=server.keep_alive if options.keep_alive is None else options.keep_alive,
             swap=options.swap,

@@ -29,10 +29,13 @@ from localapi.worker.protocol import (
     MAX_FRAME_BYTES,
     Cancel,
     Chat,
+    Complete,
+    Detokenize,
     Load,
     Loading,
     LoadRefused,
     Step,
+    Tokenize,
     ToServer,
     ToWorker,
     decode_to_worker,
@@ -106,6 +109,9 @@ def serve(engine: Engine, inbox: Inbox, send: Send) -> None:
     """Take messages and step, for ever. Blocks where there is nothing to do."""
     while True:
         while not (engine.busy and inbox.empty()):
+            if not engine.busy:
+                while inbox.empty() and engine.save_some():
+                    pass
             handle(inbox.get(), engine)
         if events := engine.step():
             send(Step(events=events))
@@ -114,8 +120,8 @@ def serve(engine: Engine, inbox: Inbox, send: Send) -> None:
 def handle(message: ToWorker, engine: Engine) -> None:
     """Pass one message on."""
     match message:
-        case Chat():
-            engine.chat(message)
+        case Chat() | Complete() | Tokenize() | Detokenize():
+            engine.take(message)
         case Cancel():
             engine.cancel(message.id)
         case Load():

@@ -56,10 +56,11 @@ class StopStrings:
 class Answer:
     """One answer's text. `stopped` turns True when a stop string was found; nothing follows then."""
 
-    def __init__(self, text: TextStream, stop: Sequence[str] = ()) -> None:
+    def __init__(self, text: TextStream, stop: Sequence[str] = (), *, verbatim: bool = False) -> None:
+        """`verbatim`: leading whitespace is part of the answer, as where a text is written on."""
         self._text = text
         self._stop = StopStrings(stop)
-        self._begun = False
+        self._begun = verbatim
         self.stopped = False
 
     def push(self, token: int) -> str:

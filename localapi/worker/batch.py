@@ -7,51 +7,50 @@ done on the caller's thread, which must be the one that loaded the model (MLX bi
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mlx_lm.generate import BatchGenerator
 
-from localapi.worker.answer import Answer
-from localapi.worker.protocol import Delta, Event, Failed, Finished, Prefill
-from localapi.worker.sampling import Drawn, Sampler
-
-FinishReason = Literal["stop", "length"]
+from localapi.worker.logprobs import token_logprob
+from localapi.worker.prefix_cache import PrefixCache, segments
+from localapi.worker.protocol import Event, Failed, Prefill
+from localapi.worker.row import Row
 
 PREFILL_TOKENS = 2048
 """Prompt tokens of one request that are processed at once while nobody decodes."""
-PREFILL_TOKENS_BESIDE_DECODING = 256
-"""The same for all requests together while somebody decodes: every chunk delays the next token of every stream."""
-LEAST_PREFILL_TOKENS = 32
+LEAST_PREFILL_TOKENS = 16
 PREFILL_REQUESTS = 8
-
-
-@dataclass(slots=True)
-class Row:
-    """One request, ready for the batch."""
-
-    id: int
-    prompt: list[int]
-    """Its tokens; empty once they are the batch's."""
-    prompt_tokens: int
-    max_tokens: int
-    sampler: Sampler
-    answer: Answer
-    completion_tokens: int = 0
-    """All generated tokens, the one that ended the answer included, as vLLM and mlx_lm.server count."""
+SMOOTHING = 0.3
+"""How much the newest measurement of prefill speed counts."""
 
 
 class Batch:
     """Rows by the batch's own name for them, their uid."""
 
-    def __init__(self, model: Any, *, stop_tokens: Sequence[int], max_rows: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        stop_tokens: Sequence[int],
+        max_rows: int,
+        max_stall_seconds: float,
+        prefixes: PrefixCache,
+        token_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.prefixes = prefixes
         self._model = model
         self._stop_tokens = [[token] for token in stop_tokens]
         self._max_rows = max_rows
+        self._max_stall_seconds = max_stall_seconds
+        self._token_bytes = token_bytes
         self._rows: dict[int, Row] = {}
+        self._computed: dict[int, int] = {}
+        """How many of a row's tokens were there before it joined."""
         self._decoding: set[int] = set()
         self._leaving: list[int] = []
+        self._seconds_per_token = 0.0
+        """Of prefilling, as measured while others decode."""
         self._generator = self._new_generator()
 
     @property
@@ -61,27 +60,22 @@ class Batch:
     @property
     def room(self) -> int:
         """How many rows may join."""
-        return self._max_rows - len(self._rows)
+        return self._max_rows - len(self._rows) - sum(len(row.copies) for row in self._rows.values())
 
     def has(self, id: int) -> bool:  # noqa: A002  # the protocol's word
         return any(row.id == id for row in self._rows.values())
 
-    def join(self, rows: Sequence[Row], events: list[Event]) -> None:
-        """Take rows in; at most `room`."""
+    def join(self, row: Row, events: list[Event]) -> None:
+        """Take a row in, and its copies as soon as its prompt is computed."""
         try:
-            uids = self._generator.insert(
-                [row.prompt for row in rows], [row.max_tokens for row in rows], samplers=[row.sampler for row in rows]
-            )
+            self._insert(row)
         except Exception as error:
             traceback.print_exception(error)
-            events += [_failure(row, error) for row in rows]
-            return
-        for uid, row in zip(uids, rows, strict=True):
-            row.prompt = []
-            self._rows[uid] = row
+            events.append(_failure(row, error))
+            self.leave(row.id)
 
     def leave(self, id: int) -> None:  # noqa: A002
-        """Forget a row, before the next step. Unknown ids are ignored."""
+        """Forget a request's rows, before the next step. Unknown ids are ignored."""
         for uid in [uid for uid, row in self._rows.items() if row.id == id]:
             self._drop(uid)
             self._leaving.append(uid)
@@ -90,60 +84,127 @@ class Batch:
         """One decode step, and a chunk of each prompt. MLX computes the next one while the events are on their way."""
         try:
             if self._leaving:
-                self._generator.remove(self._leaving)  # type: ignore[no-untyped-call]
-                self._leaving.clear()
+                self._remove()
             if self._rows:
                 self._advance(events)
         except Exception as error:  # from MLX or mlx-lm: which row is to blame is not known
             self._fail_all(error, events)
 
+    def _insert(self, row: Row) -> None:
+        """Start from the longest beginning of the prompt that is still there; stop where its cache is worth keeping."""
+        hit = self.prefixes.fetch(row.prompt)
+        start = hit.length if hit else 0
+        row.tally.cached_tokens = max(row.tally.cached_tokens, start)
+        last = len(row.prompt) - 1
+        ends = [*row.boundaries, last] if row.copies else row.boundaries
+        copies = []
+        if start == last:
+            copies, row.copies = row.copies, []
+        self._insert_from(row, start, hit.caches if hit else None, segments(row.prompt, start, ends))
+        for copy in copies:
+            self._insert(copy)
+
+    def _insert_from(self, row: Row, start: int, caches: list[Any] | None, parts: list[list[int]]) -> None:
+        [uid] = self._generator.insert_segments(
+            [parts],
+            [row.max_tokens],
+            caches=[caches],  # type: ignore[list-item]  # None: an empty one is made
+            all_tokens=[row.prompt[:start]],
+            samplers=[row.sampler],
+            logits_processors=[list(row.processors)],
+        )
+        self._rows[uid] = row
+        self._computed[uid] = start
+
+    def _remove(self) -> None:
+        """Take rows out that have left. What they computed may serve the next turn."""
+        caches = self._generator.remove(self._leaving, return_prompt_caches=True)  # type: ignore[no-untyped-call]
+        self._leaving.clear()
+        for kept in caches.values():
+            self._keep(*kept)
+
+    def _keep(self, caches: list[Any], tokens: list[int]) -> None:
+        if tokens and not self.prefixes.covers(tokens):
+            self.prefixes.put(tokens, caches)
+
     def _advance(self, events: list[Event]) -> None:
         self._generator.prefill_step_size = chunk = self._chunk()
-        prompts, responses = self._generator.next()  # type: ignore[no-untyped-call]
+        with self._generator.stats() as stats:
+            prompts, responses = self._generator.next()  # type: ignore[no-untyped-call]
+        if self._decoding and stats.prompt_tokens:
+            measured = stats.prompt_time / stats.prompt_tokens
+            known = self._seconds_per_token or measured
+            self._seconds_per_token = (1 - SMOOTHING) * known + SMOOTHING * measured
         for prompt in prompts:
-            done, total = prompt.progress
-            if total > chunk:
-                events.append(Prefill(self._rows[prompt.uid].id, done, total))
-            if prompt.end_of_prompt:
-                self._decoding.add(prompt.uid)
+            self._on_prompt(prompt, chunk, events)
         for response in responses:
             self._take(response, events)
 
     def _chunk(self) -> int:
-        """How many tokens of each prompt the next step processes."""
+        """How many tokens of each prompt the next step processes: as many as those who decode can wait for."""
         if not self._decoding:
             return PREFILL_TOKENS
-        prompts = len(self._rows) - len(self._decoding)
-        return max(LEAST_PREFILL_TOKENS, PREFILL_TOKENS_BESIDE_DECODING // max(prompts, 1))
+        prompts = max(1, min(len(self._rows) - len(self._decoding), PREFILL_REQUESTS))
+        speed = self._seconds_per_token
+        tokens = int(self._max_stall_seconds / speed) if speed else LEAST_PREFILL_TOKENS * 4
+        return min(PREFILL_TOKENS, max(LEAST_PREFILL_TOKENS, tokens // prompts))
+
+    def _on_prompt(self, prompt: Any, chunk: int, events: list[Event]) -> None:
+        """A part of a prompt is computed: tell, keep, and start the copies when all of it but the last token is."""
+        uid, row = prompt.uid, self._rows[prompt.uid]
+        done, total = prompt.progress
+        if total > chunk:
+            events.append(Prefill(row.id, done + self._computed[uid], total + self._computed[uid]))
+        if prompt.end_of_prompt:
+            self._decoding.add(uid)
+        elif prompt.end_of_segment:
+            at = done + self._computed[uid]
+            if at in row.boundaries and not self.prefixes.covers(row.prompt[:at]):
+                caches, _ = self._generator.extract_cache([uid])[uid]  # type: ignore[no-untyped-call]
+                self.prefixes.put(row.prompt[:at], caches)
+            if at == len(row.prompt) - 1 and row.copies:
+                self._start_copies(uid, row)
+
+    def _start_copies(self, uid: int, row: Row) -> None:
+        copies, row.copies = row.copies, []
+        for copy in copies:
+            caches, tokens = self._generator.extract_cache([uid])[uid]  # type: ignore[no-untyped-call]
+            self._insert_from(copy, len(tokens), caches, [row.prompt[-1:]])
 
     def _take(self, response: Any, events: list[Event]) -> None:
         """Add one token to its row, and end the row where it is the last."""
         uid, reason = response.uid, response.finish_reason
-        row = self._rows[uid]
+        row = self._rows.get(uid)
+        if row is None:  # another answer to the same request failed in this step
+            return
         try:
-            text, ended = _grow(row, response.token, reason)
-        except Exception as error:  # this row's alone
+            if row.top_logprobs is not None and reason != "stop":
+                row.logprobs.append(
+                    token_logprob(response.token, response.logprobs, row.top_logprobs, self._token_bytes)
+                )
+            ended = row.grow(response.token, reason, events)
+        except Exception as error:  # this request's alone
             events.append(_failure(row, error))
-            ended = "stop"
-        else:
-            if text:
-                events.append(Delta(row.id, text))
-            if ended is not None:
-                events.append(Finished(row.id, ended, row.prompt_tokens, row.completion_tokens))
-        if ended is not None:
+            self.leave(row.id)
+            return
+        if ended:
             self._drop(uid)
             if reason is None:  # the generator does not know that it has ended
                 self._leaving.append(uid)
+            else:
+                self._keep(response.prompt_cache, response.all_tokens)
 
     def _drop(self, uid: int) -> None:
-        del self._rows[uid]
+        del self._rows[uid], self._computed[uid]
         self._decoding.discard(uid)
 
     def _fail_all(self, error: Exception, events: list[Event]) -> None:
         """What is in the batch cannot be trusted any more; start a new one."""
         traceback.print_exception(error)
-        events += [_failure(row, error) for row in self._rows.values()]
+        first_rows = {row.id: row for row in self._rows.values()}
+        events += [_failure(row, error) for row in first_rows.values()]
         self._rows.clear()
+        self._computed.clear()
         self._decoding.clear()
         self._leaving.clear()
         # Before the new one: each sets MLX's wired limit, and puts it back.
@@ -158,17 +219,6 @@ class Batch:
             prefill_batch_size=min(PREFILL_REQUESTS, self._max_rows),  # mlx-lm takes the larger of the two for both
             prefill_step_size=PREFILL_TOKENS,
         )
-
-
-def _grow(row: Row, token: int, reason: FinishReason | None) -> tuple[str, FinishReason | None]:
-    """The text that the answer grows by, and why it ends if it does. A stop token is not text."""
-    row.completion_tokens += 1
-    if isinstance(row.sampler, Drawn) and row.sampler.error is not None:
-        raise row.sampler.error
-    text = "" if reason == "stop" else row.answer.push(token)
-    if reason is not None:
-        text += row.answer.finish()
-    return text, "stop" if row.answer.stopped else reason
 
 
 def _failure(row: Row, error: Exception) -> Failed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from localapi.worker.protocol import Chat, Event, Loaded, Loading
+from localapi.worker.protocol import Event, Loaded, Loading, Request
 
 Report = Callable[[Loading], None]
 
@@ -34,7 +34,7 @@ class Engine(Protocol):
     def busy(self) -> bool:
         """Whether `step` has something to do."""
 
-    def chat(self, request: Chat) -> None:
+    def take(self, request: Request) -> None:
         """Take a request; its events come from later steps."""
 
     def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
@@ -42,3 +42,6 @@ class Engine(Protocol):
 
     def step(self) -> list[Event]:
         """Do a bounded piece of work (one decode step at most) and give what came of it."""
+
+    def save_some(self) -> bool:
+        """In an idle moment: write a little of what should outlive the worker; whether there is more."""

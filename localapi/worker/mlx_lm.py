@@ -1,4 +1,4 @@
-"""Chat with mlx-lm: from a request to a row of the running batch.
+"""Chat with mlx-lm: from a request to rows of the running batch.
 
 A request is first in `_arrived` (nothing done yet), then in `_waiting` (its prompt is tokens, and the batch has no
 room), then in the batch. It is dropped wherever it ends.
@@ -6,19 +6,39 @@ room), then in the batch. It is dropped wherever it ends.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from mlx_lm.models.cache import make_prompt_cache
 
 from localapi.worker.answer import Answer
-from localapi.worker.batch import Batch, Row
+from localapi.worker.batch import Batch
 from localapi.worker.detokenizer import Detokenizer
 from localapi.worker.engine import Report
+from localapi.worker.grammar import Constraint, GrammarRefused, Grammars, Spec, Tool, ToolCalls, think_block
+from localapi.worker.parts import PartsFormat, prompt_opens_thinking
+from localapi.worker.penalties import penalties_for
+from localapi.worker.prefix_cache import PrefixCache, boundaries
+from localapi.worker.prefix_store import PrefixStore, fingerprint
 from localapi.worker.prompt import NO_TEMPLATE_NOTE, PromptRefused, PromptWriter
-from localapi.worker.protocol import Chat, Event, Failed, Loaded
+from localapi.worker.protocol import (
+    Chat,
+    Complete,
+    Delta,
+    Detokenize,
+    Event,
+    Failed,
+    Loaded,
+    Request,
+    Text,
+    Tokenize,
+    Tokens,
+)
+from localapi.worker.row import Processor, Row, Tally
 from localapi.worker.sampling import sampler_for
 from localapi.worker.weights import LoadedModel, load_weights
 
@@ -26,38 +46,49 @@ TOKENIZED_CHARACTERS = 65_536
 """Characters of new prompts after which a decode step comes first. Tokenizing takes about a second per million."""
 UNKNOWN_CONTEXT_ANSWER_TOKENS = 32_768
 """The longest answer where neither the request nor the model sets an end: it must not fill the memory."""
+MEGABYTE = 1024 * 1024
+
+
+class ContextExceeded(Exception):
+    """The prompt does not fit."""
 
 
 def load(options: dict[str, Any], report: Report) -> MlxLm:
     """The model that the entry's options name. Raises CannotLoad."""
-    return MlxLm(
-        load_weights(options["path"], options.get("revision"), report),
-        name=Path(options["path"]).name,
-        context_length=options.get("context_length"),
-        max_batch=options.get("max_batch", 32),
-    )
+    return MlxLm(load_weights(options["path"], options.get("revision"), report), options)
 
 
 class MlxLm:
     """The engine: see `engine.Engine`."""
 
-    def __init__(self, loaded: LoadedModel, *, name: str, context_length: int | None, max_batch: int) -> None:
-        """`name`: what messages call the model. `context_length` None: what the model's config says."""
+    def __init__(self, loaded: LoadedModel, options: dict[str, Any]) -> None:
+        """`options`: the entry's identity, as `backends.mlx_lm` has it."""
         tokenizer = loaded.tokenizer
-        self._name = name
+        self._name = Path(options["path"]).name
+        self._tokenizer = tokenizer
         self._prompts = PromptWriter(tokenizer)
-        self._detokenizer = Detokenizer(tokenizer, markers=_markers(tokenizer))
-        self._batch = Batch(loaded.model, stop_tokens=sorted(tokenizer.eos_token_ids), max_rows=max_batch)
-        self._arrived: deque[Chat] = deque()
+        self._parts = PartsFormat(tokenizer)
+        self._grammars = Grammars(tokenizer, _vocabulary(loaded))
+        self._detokenizer = Detokenizer(tokenizer, markers=_markers(tokenizer, self._parts.marks))
+        self._max_rows: int = options.get("max_batch", 32)
+        self._batch = Batch(
+            loaded.model,
+            stop_tokens=sorted(tokenizer.eos_token_ids),
+            max_rows=self._max_rows,
+            max_stall_seconds=options.get("max_stall_ms", 100) / 1000,
+            prefixes=_prefixes(loaded, options),
+            token_bytes=self._detokenizer.token_bytes,
+        )
+        self._arrived: deque[Request] = deque()
         self._waiting: deque[Row] = deque()
-        self.loaded = _loaded(loaded.config, context_length, self._prompts)
+        self.loaded = _loaded(loaded.config, options.get("context_length"), self._prompts)
 
     @property
     def busy(self) -> bool:
         return bool(self._batch.busy or self._waiting or self._arrived)
 
-    def chat(self, request: Chat) -> None:
-        known = (queued.id for queue in (self._arrived, self._waiting) for queued in queue)
+    def take(self, request: Request) -> None:
+        known = {queued.id for queued in self._arrived} | {row.id for row in self._waiting}
         if request.id in known or self._batch.has(request.id):
             print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
         else:
@@ -72,46 +103,153 @@ class MlxLm:
         events: list[Event] = []
         if self._arrived:
             self._prepare(events)
-        if rows := [self._waiting.popleft() for _ in range(min(self._batch.room, len(self._waiting)))]:
-            self._batch.join(rows, events)
+        while self._waiting and self._batch.room > len(self._waiting[0].copies):
+            self._batch.join(self._waiting.popleft(), events)
         self._batch.step(events)
         if not self.busy:
             mx.clear_cache()
         return events
+
+    def save_some(self) -> bool:
+        """In an idle moment: write a little of what is worth keeping to disk; whether there is more."""
+        return self._batch.prefixes.save_some()
 
     def _prepare(self, events: list[Event]) -> None:
         """Make rows of arrived requests, as many as decoding can wait for."""
         characters = 0
         while self._arrived and characters < TOKENIZED_CHARACTERS:
             request = self._arrived.popleft()
-            characters += sum(len(str(message.get("content"))) for message in request.messages)
-            row = self._row(request)
-            if isinstance(row, Failed):
-                events.append(row)
-            else:
+            characters += _characters(request)
+            try:
+                self._start(request, events)
+            except ContextExceeded as error:
+                events.append(Failed(request.id, "context_length_exceeded", str(error), "messages"))
+            except PromptRefused as error:
+                events.append(Failed(request.id, "invalid_request", str(error), error.param))
+            except GrammarRefused as error:
+                param = "tool_choice" if isinstance(request, Chat) and request.form is None else "response_format"
+                events.append(Failed(request.id, "invalid_request", str(error), param))
+            except Exception as error:  # of one request: the others go on
+                events.append(Failed(request.id, "invalid_request", f"{error}"))
+
+    def _start(self, request: Request, events: list[Event]) -> None:
+        """Answer at once, or make rows. Raises PromptRefused, GrammarRefused, ContextExceeded, ValueError."""
+        match request:
+            case Tokenize():
+                events.append(Tokens(request.id, self._tokens(request)))
+            case Detokenize():
+                events.append(Text(request.id, self._text(request.tokens)))
+            case Chat():
+                self._waiting.append(self._chat(request))
+            case Complete():
+                row = self._completion(request)
+                if request.echo:
+                    text = self._text(row.prompt)
+                    events += [Delta(request.id, text, choice) for choice in range(request.n)]
                 self._waiting.append(row)
 
-    def _row(self, request: Chat) -> Row | Failed:
-        """The request, ready for the batch; or why it never will be."""
-        try:
-            prompt = self._prompts.tokens(request)
-            sampler = sampler_for(request.sampling)
-        except PromptRefused as error:
-            return Failed(request.id, "invalid_request", str(error), error.param)
-        except ValueError as error:
-            return Failed(request.id, "invalid_request", str(error))
+    def _tokens(self, request: Tokenize) -> list[int]:
+        if request.messages is not None:
+            return self._prompts.conversation(request.messages)
+        return list(self._tokenizer.encode(request.text or "", add_special_tokens=request.special))
+
+    def _text(self, tokens: list[int]) -> str:
+        self._check_tokens(tokens)
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=False))
+
+    def _check_tokens(self, tokens: list[int]) -> None:
+        vocabulary = len(self._tokenizer)
+        if wrong := next((token for token in tokens if token >= vocabulary), None):
+            raise PromptRefused(f"There is no token {wrong}: this model's are 0 to {vocabulary - 1}.", "tokens")
+
+    def _chat(self, request: Chat) -> Row:
+        prompt = self._prompts.tokens(request)
+        room = self._room(prompt)
+        tools = request.tools if request.tool_choice != "none" else []
+        form: Spec | None = _tool_calls(request) if request.tool_choice == "required" else request.form
+        constraint = self._grammars.constraint(form, think=think_block(self._tokenizer, prompt)) if form else None
+        row = self._row(request, prompt, room, constraint)
+        prefill = str(request.messages[-1].get("content") or "") if request.continues else ""
+        thinking = prompt_opens_thinking(self._tokenizer, prompt, prefill=prefill)
+        for each in (row, *row.copies):
+            each.parts = self._parts.stream(tools, starts_thinking=thinking)
+            each.one_call = bool(tools) and not request.parallel_tool_calls
+        rendering = self._prompts.rendering(request) if self._batch.prefixes.needs_boundaries else None
+        row.boundaries = boundaries(rendering, rendering.messages, prompt) if rendering else []
+        return row
+
+    def _completion(self, request: Complete) -> Row:
+        prompt = request.prompt if isinstance(request.prompt, list) else list(self._tokenizer.encode(request.prompt))
+        self._check_tokens(prompt)
+        if not prompt:
+            raise PromptRefused("The prompt is empty.", "prompt")
+        constraint = self._grammars.constraint(request.form) if request.form else None
+        return self._row(request, prompt, self._room(prompt), constraint)
+
+    def _row(self, request: Chat | Complete, prompt: list[int], room: int | None, form: Constraint | None) -> Row:
+        """The request's first answer, with the others as its copies."""
+        if request.n > self._max_rows:
+            raise PromptRefused(f"n is {request.n}; this model answers {self._max_rows} at a time.", "n")
+        tally = Tally(request.id, len(prompt), rows_left=request.n)
+        rows = [
+            Row(
+                tally=tally,
+                choice=choice,
+                prompt=prompt,
+                max_tokens=_answer_tokens(request.max_tokens, room),
+                sampler=sampler_for(request.sampling, choice),
+                processors=self._processors(request, form),
+                answer=Answer(
+                    self._detokenizer.stream(),
+                    [*request.stop, *(self._prompts.stop if isinstance(request, Chat) else ())],
+                    verbatim=isinstance(request, Complete) or request.continues,
+                ),
+                parts=None,
+                top_logprobs=request.top_logprobs,
+            )
+            for choice in range(request.n)
+        ]
+        rows[0].copies = rows[1:]
+        return rows[0]
+
+    def _processors(self, request: Chat | Complete, form: Constraint | None) -> list[Processor]:
+        penalties = penalties_for(request.sampling)
+        found: list[Processor] = []
+        if penalties is not None:
+            found.append(penalties)
+        if form is not None:
+            found.append(form.fresh())
+        return found
+
+    def _room(self, prompt: list[int]) -> int | None:
+        """How many tokens the answer may have; None: nobody knows. Raises ContextExceeded."""
         context = self.loaded.context_length
         if context is not None and len(prompt) >= context:
-            message = f"The prompt has {len(prompt)} tokens; {self._name}'s context is {context} tokens."
-            return Failed(request.id, "context_length_exceeded", message, "messages")
-        return Row(
-            id=request.id,
-            prompt=prompt,
-            prompt_tokens=len(prompt),
-            max_tokens=_answer_tokens(request.max_tokens, None if context is None else context - len(prompt)),
-            sampler=sampler,
-            answer=Answer(self._detokenizer.stream(), [*request.stop, *self._prompts.stop]),
-        )
+            raise ContextExceeded(
+                f"The prompt has {len(prompt)} tokens; {self._name}'s context is {context} tokens."
+            )
+        return None if context is None else context - len(prompt)
+
+
+def _tool_calls(request: Chat) -> ToolCalls:
+    functions = [tool["function"] for tool in request.tools]
+    tools = tuple(
+        Tool(f["name"], json.dumps(f.get("parameters") or {}, ensure_ascii=False), bool(f.get("strict")))
+        for f in functions
+    )
+    return ToolCalls(tools, request.tool_name, request.parallel_tool_calls)
+
+
+def _characters(request: Request) -> int:
+    match request:
+        case Chat():
+            return sum(len(str(message.get("content"))) for message in request.messages)
+        case Complete():
+            return len(request.prompt)
+        case Tokenize():
+            return len(request.text or str(request.messages))
+        case Detokenize():
+            return len(request.tokens)
 
 
 def _answer_tokens(asked: int | None, room: int | None) -> int:
@@ -130,12 +268,23 @@ def _loaded(config: dict[str, Any], asked: int | None, prompts: PromptWriter) ->
     return Loaded(context_length=asked or own, notes=notes)
 
 
-def _markers(tokenizer: Any) -> set[int]:
+def _vocabulary(loaded: LoadedModel) -> int:
+    """The width of the model's logits, which may be padded beyond the tokenizer's vocabulary."""
+    config = loaded.config
+    return int(config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or len(loaded.tokenizer))
+
+
+def _prefixes(loaded: LoadedModel, options: dict[str, Any]) -> PrefixCache:
+    store = None
+    if options.get("prefix_cache_disk_mb"):
+        folder = Path(options["prefix_cache_folder"])
+        store = PrefixStore(
+            folder, fingerprint(loaded.folder), max_bytes=options["prefix_cache_disk_mb"] * MEGABYTE
+        )
+    max_bytes = options.get("prefix_cache_mb", 1024) * MEGABYTE
+    return PrefixCache(make_prompt_cache(loaded.model), max_bytes=max_bytes, store=store)
+
+
+def _markers(tokenizer: Any, marks: set[str]) -> set[int]:
     """Tokens of the marks around thinking and tool calls: text, even where the tokenizer calls them special."""
-    marks = (
-        tokenizer.think_start_tokens,
-        tokenizer.think_end_tokens,
-        tokenizer.tool_call_start_tokens,
-        tokenizer.tool_call_end_tokens,
-    )
-    return {token for mark in marks if mark for token in mark}
+    return {token for mark in marks for token in tokenizer.encode(mark, add_special_tokens=False)}

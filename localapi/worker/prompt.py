@@ -1,4 +1,4 @@
-"""A conversation to tokens: OpenAI's messages, through the model's chat template.
+"""A conversation to tokens: OpenAI's messages and tools, through the model's chat template.
 
 Knows templates and what they expect. Knows no MLX and no sampling.
 """
@@ -18,6 +18,26 @@ NO_TEMPLATE_NOTE = (
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_OF_ROLE = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
+_THINKING_SWITCHES = ("enable_thinking", "thinking")
+
+
+class Rendering:
+    """One request's messages, tools and template variables, as text; see `prefix_cache.Writer`."""
+
+    def __init__(self, writer: PromptWriter, request: Chat) -> None:
+        self.messages = writer.messages(request)
+        self._writer = writer
+        self._request = request
+        self._options = writer.options(request)
+
+    def text(self, messages: list[dict[str, Any]], *, answer: bool) -> str:
+        """What the template makes of these messages; `answer`: up to where the answer begins."""
+        text = self._writer.templated(messages, self._request, self._options, prompt=answer, tokenize=False)
+        return str(text)
+
+    def encode(self, text: str) -> list[int]:
+        """Its tokens."""
+        return self._writer.encode(text)
 
 
 class PromptRefused(Exception):
@@ -38,15 +58,30 @@ class PromptWriter:
         self.stop: Sequence[str] = () if self.has_template else ("\nUser:",)
         """Stop strings that the format itself needs."""
         template = tokenizer.chat_template
-        self._knows_developer = template is None or "developer" in str(template)
+        self._template = None if template is None else str(template)
 
     def tokens(self, request: Chat) -> list[int]:
         """The prompt, ready for the answer. Raises PromptRefused."""
         if not request.messages:
             raise PromptRefused("messages is empty; send at least one message.")
-        messages = [self._message(message, f"messages[{i}]") for i, message in enumerate(request.messages)]
+        return self._tokens(self.messages(request), request, self.options(request), prompt=True)
+
+    def conversation(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        """The tokens of messages alone, as a request without tools would send them. Raises PromptRefused."""
+        return self.tokens(Chat(id=0, messages=list(messages)))
+
+    def rendering(self, request: Chat) -> Rendering | None:
+        """The request's prompt as text, for finding where it can be cut; None where there is no template."""
+        return Rendering(self, request) if self.has_template else None
+
+    def _tokens(
+        self, messages: list[dict[str, Any]], request: Chat, options: dict[str, Any], *, prompt: bool
+    ) -> list[int]:
         try:
-            tokens = self._templated(messages) if self.has_template else self._plain(messages)
+            if self.has_template:
+                tokens = list(self.templated(messages, request, options, prompt=prompt, tokenize=True))
+            else:
+                tokens = self._plain(messages, request, prompt=prompt)
         except Exception as error:  # jinja2's errors, and what Python raises inside a template
             if _SURROGATE.search(json.dumps(messages, ensure_ascii=False, default=str)):
                 raise PromptRefused("A message holds half of a surrogate pair, which is not a character.") from error
@@ -55,21 +90,65 @@ class PromptWriter:
             raise PromptRefused("The messages make an empty prompt; send some text.")
         return tokens
 
+    def messages(self, request: Chat) -> list[dict[str, Any]]:
+        """The messages as templates expect them. Raises PromptRefused."""
+        return [self._message(message, f"messages[{i}]") for i, message in enumerate(request.messages)]
+
     def _message(self, message: dict[str, Any], place: str) -> dict[str, Any]:
         """The message as templates expect it. The roles that a template does not name it would often drop silently."""
         written = {**message, "content": message.get("content") or ""}
-        if written.get("role") == "developer" and not self._knows_developer:
+        if written.get("role") == "developer" and self._template is not None and "developer" not in self._template:
             written["role"] = "system"
         if calls := message.get("tool_calls"):
             written["tool_calls"] = [_tool_call(call, f"{place}.tool_calls[{i}]") for i, call in enumerate(calls)]
         return written
 
-    def _templated(self, messages: list[dict[str, Any]]) -> list[int]:
-        return list(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+    def options(self, request: Chat) -> dict[str, Any]:
+        """The template's variables. Raises PromptRefused for an effort that the template does not know."""
+        options = dict(request.template_options)
+        effort = options.get("reasoning_effort")
+        if effort is not None and not self._knows("reasoning_effort"):
+            del options["reasoning_effort"]
+            if not any(map(self._knows, _THINKING_SWITCHES)):
+                if effort == "none" and not self._tokenizer.has_thinking:
+                    return options
+                raise PromptRefused(
+                    "This model's chat template knows no reasoning_effort. Leave it out.", "reasoning_effort"
+                )
+            options.setdefault("enable_thinking", effort != "none")
+        return options
 
-    def _plain(self, messages: list[dict[str, Any]]) -> list[int]:
+    def _knows(self, variable: str) -> bool:
+        return self._template is not None and re.search(rf"\b{variable}\b", self._template) is not None
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text that the template wrote."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def templated(
+        self, messages: list[dict[str, Any]], request: Chat, options: dict[str, Any], *, prompt: bool, tokenize: bool
+    ) -> Any:
+        """What the template makes of the messages: tokens, or text. `prompt`: up to where the answer begins."""
+        tools = request.tools if request.tool_choice != "none" else []
+        if tools and not self._tokenizer.has_tool_calling:
+            raise PromptRefused("This model's chat template knows no tools. Leave them out.", "tools")
+        continues = prompt and request.continues
+        return self._tokenizer.apply_chat_template(
+            messages,
+            tools=tools or None,
+            add_generation_prompt=prompt and not continues,
+            continue_final_message=continues,
+            tokenize=tokenize,
+            **options,
+        )
+
+    def _plain(self, messages: list[dict[str, Any]], request: Chat, *, prompt: bool) -> list[int]:
+        if request.tools and request.tool_choice != "none":
+            raise PromptRefused("This model has no chat template, and so no tools. Leave them out.", "tools")
         lines = [_line(message) for message in messages]
-        return list(self._tokenizer.encode("\n".join([*lines, "Assistant:"])))
+        if prompt and not request.continues:
+            lines.append("Assistant:")
+        return list(self._tokenizer.encode("\n".join(lines)))
 
 
 def _line(message: dict[str, Any]) -> str:

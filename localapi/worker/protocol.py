@@ -30,19 +30,98 @@ class Sampling(msgspec.Struct, frozen=True):
 
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
+    """0: all tokens."""
+    min_p: float = 0.0
     seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
 
 
-class Chat(msgspec.Struct, tag=True):
-    """Server to worker: continue this conversation."""
+class JsonSchema(msgspec.Struct, frozen=True, tag=True):
+    """JSON that this schema allows."""
+
+    schema: str
+    """The schema as JSON, with its keys in the user's order: answers name properties in that order."""
+
+
+class JsonObject(msgspec.Struct, frozen=True, tag=True):
+    """Any JSON object."""
+
+
+class Regex(msgspec.Struct, frozen=True, tag=True):
+    """Text that this regular expression matches as a whole."""
+
+    pattern: str
+
+
+class Lark(msgspec.Struct, frozen=True, tag=True):
+    """Text of this grammar, in llguidance's dialect of Lark."""
+
+    text: str
+
+
+Form = JsonSchema | JsonObject | Regex | Lark
+"""What an answer must look like."""
+
+
+class Answering(msgspec.Struct, kw_only=True):
+    """What chat and completion requests have in common."""
 
     id: int
-    messages: list[dict[str, Any]]
-    """OpenAI's messages with content as one string; checked by the server."""
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
     """None: until the model stops or its context is full."""
     stop: list[str] = []
+    n: int = 1
+    """Answers to the one prompt."""
+    top_logprobs: int | None = None
+    """How many of the likeliest tokens to name beside each token's own log probability; None: none of it."""
+    form: Form | None = None
+
+
+class Chat(Answering, tag=True, kw_only=True):
+    """Server to worker: continue this conversation."""
+
+    messages: list[dict[str, Any]]
+    """OpenAI's messages with content as one string; checked by the server."""
+    tools: list[dict[str, Any]] = []
+    """OpenAI's function tools."""
+    tool_choice: Literal["none", "auto", "required"] = "auto"
+    tool_name: str | None = None
+    """The one function that must be called; tool_choice is "required" then."""
+    parallel_tool_calls: bool = True
+    template_options: dict[str, Any] = {}
+    """Variables for the chat template."""
+    continues: bool = False
+    """Whether the last message is the beginning of the answer, to be written on."""
+
+
+class Complete(Answering, tag=True, kw_only=True):
+    """Server to worker: continue this text."""
+
+    prompt: str | list[int]
+    echo: bool = False
+    """Whether the answer begins with the prompt."""
+
+
+class Tokenize(msgspec.Struct, tag=True):
+    """Server to worker: the tokens of a text, or of a conversation as it would be sent to the model."""
+
+    id: int
+    text: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    special: bool = True
+    """Whether the tokens that a text begins or ends with are added, and special tokens in it read as such."""
+
+
+class Detokenize(msgspec.Struct, tag=True):
+    """Server to worker: the text of tokens."""
+
+    id: int
+    tokens: list[int]
 
 
 class Cancel(msgspec.Struct, tag=True):
@@ -68,6 +147,8 @@ class Loaded(msgspec.Struct, tag=True):
     """Tokens of prompt and answer together; None where the model does not say."""
     notes: list[str] = []
     """What a user should know about how this model runs ("no chat template: ...")."""
+    batched: bool = True
+    """Whether requests are answered together; otherwise one after the other."""
 
 
 class LoadRefused(msgspec.Struct, tag=True):
@@ -85,20 +166,86 @@ class Prefill(msgspec.Struct, tag=True):
     """Tokens."""
 
 
+class TopLogprob(msgspec.Struct):
+    """A token that could have come."""
+
+    token: bytes
+    """What it adds to the answer; part of a character where the model cuts characters."""
+    logprob: float
+
+
+class TokenLogprob(TopLogprob):
+    """The token that came."""
+
+    top: list[TopLogprob] = []
+    """The likeliest ones, likeliest first."""
+
+
 class Delta(msgspec.Struct, tag=True):
-    """Text that a request's answer grew by."""
+    """Text that an answer grew by. `choice` counts the answers to one request from 0."""
 
     id: int
     text: str
+    choice: int = 0
+    reasoning: bool = False
+    """Whether this is thinking, and not the answer itself."""
+    logprobs: list[TokenLogprob] = []
+    """One for each token since the last Delta, where they were asked for."""
+
+
+class ToolStart(msgspec.Struct, tag=True):
+    """The model begins to call a function."""
+
+    id: int
+    choice: int
+    index: int
+    """Counts the calls of one answer from 0."""
+    call_id: str
+    name: str
+
+
+class ToolArguments(msgspec.Struct, tag=True):
+    """JSON text that a call's arguments grew by."""
+
+    id: int
+    choice: int
+    index: int
+    text: str
+
+
+class Ended(msgspec.Struct, tag=True):
+    """One of the answers is complete."""
+
+    id: int
+    choice: int
+    reason: Literal["stop", "length", "tool_calls"]
 
 
 class Finished(msgspec.Struct, tag=True):
-    """The answer is complete; nothing follows for this id."""
+    """All answers are complete; nothing follows for this id."""
 
     id: int
-    reason: Literal["stop", "length"]
     prompt_tokens: int
     completion_tokens: int
+    """Of all answers."""
+    cached_tokens: int = 0
+    """Of the prompt: those that an earlier request had left ready."""
+    reasoning_tokens: int = 0
+    """Of the completion."""
+
+
+class Tokens(msgspec.Struct, tag=True):
+    """The reply to Tokenize; nothing follows for this id."""
+
+    id: int
+    tokens: list[int]
+
+
+class Text(msgspec.Struct, tag=True):
+    """The reply to Detokenize; nothing follows for this id."""
+
+    id: int
+    text: str
 
 
 class Failed(msgspec.Struct, tag=True):
@@ -110,7 +257,9 @@ class Failed(msgspec.Struct, tag=True):
     param: str | None = None
 
 
-Event = Prefill | Delta | Finished | Failed
+Event = Prefill | Delta | ToolStart | ToolArguments | Ended | Finished | Tokens | Text | Failed
+Last = Finished | Tokens | Text | Failed
+"""After one of these nothing follows for the id."""
 
 
 class Step(msgspec.Struct, tag=True):
@@ -119,7 +268,8 @@ class Step(msgspec.Struct, tag=True):
     events: list[Event]
 
 
-ToWorker = Load | Chat | Cancel
+Request = Chat | Complete | Tokenize | Detokenize
+ToWorker = Load | Request | Cancel
 ToServer = Loading | Loaded | LoadRefused | Step
 
 _encoder = msgspec.msgpack.Encoder()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 from mlx_lm.sample_utils import greedy_sampler
@@ -26,19 +26,27 @@ class Sampler(Protocol):
     def __call__(self, logprobs: mx.array) -> mx.array: ...
 
 
-class Drawn:
-    """Draws a token at a temperature, from the most likely ones that make up `top_p` of the probability.
+class Limits(NamedTuple):
+    """Which tokens may be drawn at all, and how evenly."""
 
-    With a seed the draws are a sequence of their own, the same in any company. `error` is what went wrong: the tokens
+    temperature: float
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+
+
+class Drawn:
+    """Draws a token within limits. The temperature applies last, as in mlx-lm.
+
+    With a key the draws are a sequence of their own, the same in any company. `error` is what went wrong: the tokens
     since then are the most likely ones, and no answer.
 
     Nothing is compiled: `mx.compile` keeps a program for each temperature that any request ever named.
     """
 
-    def __init__(self, temperature: float, top_p: float, seed: int | None = None) -> None:
-        self._sharpness = 1.0 / temperature
-        self._top_p = top_p
-        self._key = None if seed is None else mx.random.key(seed & _SEED_MASK)
+    def __init__(self, limits: Limits, key: mx.array | None = None) -> None:
+        self._limits = limits
+        self._key = key
         self.error: Exception | None = None
 
     def __call__(self, logprobs: mx.array) -> mx.array:
@@ -49,16 +57,24 @@ class Drawn:
             return mx.argmax(logprobs, axis=-1)
 
     def _draw(self, logprobs: mx.array) -> mx.array:
-        if self._top_p < 1.0:
-            logprobs = nucleus(logprobs, self._top_p)
+        limits = self._limits
+        if limits.top_p < 1.0:
+            logprobs = nucleus(logprobs, limits.top_p)
+        if limits.min_p > 0:
+            logprobs = likely_enough(logprobs, limits.min_p)
+        if 0 < limits.top_k < logprobs.shape[-1]:
+            logprobs = likeliest(logprobs, limits.top_k)
         key = None
         if self._key is not None:
             self._key, key = mx.random.split(self._key)
-        return mx.random.categorical(logprobs * self._sharpness, key=key)
+        return mx.random.categorical(logprobs * (1.0 / limits.temperature), key=key)
 
 
-def sampler_for(sampling: Sampling) -> Sampler:
-    """The sampler for these parameters. Raises ValueError where no token can be drawn with them."""
+def sampler_for(sampling: Sampling, choice: int = 0) -> Sampler:
+    """The sampler for these parameters; with a seed, each choice draws its own sequence.
+
+    Raises ValueError where no token can be drawn with them.
+    """
     temperature, top_p = sampling.temperature, sampling.top_p
     if not (math.isfinite(temperature) and temperature >= 0):
         raise ValueError(f"temperature must be a number from 0 on; it is {temperature}")
@@ -66,16 +82,18 @@ def sampler_for(sampling: Sampling) -> Sampler:
         raise ValueError(f"top_p must be a number from 0 to 1; it is {top_p}")
     if temperature < COLDEST or top_p <= 0:
         return greedy_sampler
+    limits = Limits(temperature, min(top_p, 1.0), max(sampling.top_k, 0), sampling.min_p)
     if sampling.seed is not None:
-        return Drawn(temperature, min(top_p, 1.0), sampling.seed)
-    if _unseeded(temperature, min(top_p, 1.0)).error is not None:
+        key = mx.random.key(sampling.seed & _SEED_MASK)
+        return Drawn(limits, mx.random.split(key, choice + 1)[choice] if choice else key)
+    if _unseeded(limits).error is not None:
         _unseeded.cache_clear()
-    return _unseeded(temperature, min(top_p, 1.0))
+    return _unseeded(limits)
 
 
 @lru_cache(maxsize=64)
-def _unseeded(temperature: float, top_p: float) -> Drawn:
-    return Drawn(temperature, top_p)
+def _unseeded(limits: Limits) -> Drawn:
+    return Drawn(limits)
 
 
 def nucleus(logprobs: mx.array, top_p: float) -> mx.array:
@@ -91,4 +109,16 @@ def nucleus(logprobs: mx.array, top_p: float) -> mx.array:
     dropped = (above >= top_p * total).sum(axis=-1, keepdims=True)
     # Rounding may drop the most likely token too.
     least = mx.take_along_axis(ascending, mx.minimum(dropped, logprobs.shape[-1] - 1), axis=-1)
+    return mx.where(logprobs < least, -mx.inf, logprobs)
+
+
+def likely_enough(logprobs: mx.array, min_p: float) -> mx.array:
+    """Minus infinity for tokens whose probability is below `min_p` times that of the most likely one."""
+    least = logprobs.max(axis=-1, keepdims=True) + math.log(min_p)
+    return mx.where(logprobs < least, -mx.inf, logprobs)
+
+
+def likeliest(logprobs: mx.array, top_k: int) -> mx.array:
+    """Minus infinity for all but the `top_k` most likely tokens; equal ones at the border all stay."""
+    least = mx.topk(logprobs, top_k, axis=-1).min(axis=-1, keepdims=True)
     return mx.where(logprobs < least, -mx.inf, logprobs)

@@ -29,6 +29,7 @@ READ_BYTES = 256 * 1024 * 1024
 class LoadedModel:
     """What mlx-lm made of a folder. `tokenizer` is mlx-lm's TokenizerWrapper."""
 
+    folder: Path
     model: Any
     tokenizer: Any
     config: dict[str, Any]
@@ -43,7 +44,7 @@ def load_weights(path: str, revision: str | None, report: Report) -> LoadedModel
     for done in _read(model):
         report(Loading("reading weights", min(done, total), total))
     _check_batchable(model, folder)
-    return LoadedModel(model, _tokenizer(folder, config), config)
+    return LoadedModel(folder, model, _tokenizer(folder, config), config)
 
 
 def check_weights(folder: Path) -> Iterator[int]:

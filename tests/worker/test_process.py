@@ -17,6 +17,7 @@ from localapi.worker.protocol import (
     Cancel,
     Chat,
     Delta,
+    Ended,
     Failed,
     Finished,
     Load,
@@ -83,7 +84,7 @@ def worker(path: Path | None = None) -> Iterator[Worker]:
 
 
 def ask(id: int, text: str, **options: Any) -> Chat:  # noqa: A002
-    return Chat(id, [{"role": "user", "content": text}], Sampling(temperature=0), **options)
+    return Chat(id=id, messages=[{"role": "user", "content": text}], sampling=Sampling(temperature=0), **options)
 
 
 def test_a_worker_reports_loads_answers_and_ends_with_the_socket(tiny_model: Path) -> None:
@@ -98,8 +99,8 @@ def test_a_worker_reports_loads_answers_and_ends_with_the_socket(tiny_model: Pat
             events.append(event)
             if isinstance(event, Finished | Failed):
                 break
-        assert "".join(event.text for event in events[:-1]) == "The capital of France is Paris."
-        assert events[-1].reason == "stop"
+        assert "".join(event.text for event in events if isinstance(event, Delta)) == "The capital of France is Paris."
+        assert events[-2] == Ended(1, 0, "stop")
     assert running.process.returncode == 0
 
 

@@ -29,7 +29,7 @@ def written(tiny_model: Path) -> Any:
     def write(template: str | None, *messages: dict[str, Any]) -> str:
         tokenizer._tokenizer.chat_template = template
         tokenizer.has_chat_template = template is not None
-        return str(tokenizer.decode(PromptWriter(tokenizer).tokens(Chat(1, list(messages)))))
+        return str(tokenizer.decode(PromptWriter(tokenizer).tokens(Chat(id=1, messages=list(messages)))))
 
     return write
 

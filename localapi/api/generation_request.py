@@ -1,0 +1,91 @@
+"""What chat and completion requests have in common: fields, how defaults and locks apply, what is refused."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from localapi.backends.parameters import GenerationParameters
+from localapi.errors import InvalidRequest
+from localapi.manifest import Serving
+
+MAX_CHOICES: Final = 64
+Parameters = TypeVar("Parameters", bound=GenerationParameters)
+request_ids = itertools.count(1)
+"""Numbers for requests to engines, unique in this process."""
+
+NO_EFFECT: Final = frozenset(
+    {
+        "user",
+        "metadata",
+        "moderation",
+        "prediction",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "prompt_cache_options",
+    }
+)
+"""OpenAI's fields that say something about the caller or the bill, or are a hint, and change no answer."""
+
+
+class Part(BaseModel):
+    """An object in a request. What is not named in it is left to the clients that put it there."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class StreamOptions(Part):
+    include_usage: bool = False
+    include_obfuscation: bool = False
+    """Padding against observers of the network; on one machine there is nothing to pad."""
+
+
+class GenerationRequest(GenerationParameters):
+    """The part of a body that both endpoints share. Unknown fields are kept in `model_extra`, to be named in the reply."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    model: Annotated[str, Field(min_length=1)]
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a chunk of usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+def refuse(content: Mapping[str, Any], not_honoured: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+    """The body without the fields that ask for nothing. Raises InvalidRequest for one that cannot be honoured."""
+    for name, harmless in not_honoured.items():
+        if name in content and not any(_same(content[name], value) for value in harmless):
+            raise InvalidRequest(
+                f"The parameter '{name}' is not supported by this server. Leave it out.",
+                param=name,
+                code="unsupported_parameter",
+            )
+    return {key: value for key, value in content.items() if key not in not_honoured and key not in NO_EFFECT}
+
+
+def _same(given: object, harmless: object) -> bool:
+    """Equal, and a boolean only equals a boolean: `n: true` is not `n: 1`."""
+    return given == harmless and isinstance(given, bool) == isinstance(harmless, bool)
+
+
+def settled(
+    kind: type[Parameters], request: GenerationRequest, serving: Serving
+) -> tuple[Parameters, list[str]]:
+    """What applies: the request's parameters over the entry's defaults, and the entry's locks over both.
+
+    Also gives the names of the request's parameters that a lock overrules.
+    """
+    said = request.model_dump(include=set(kind.model_fields), exclude_none=True)
+    locked = serving.locked.model_dump(exclude_none=True) if serving.locked else {}
+    values = {**serving.defaults.model_dump(exclude_none=True), **said, **locked}
+    known = {name: value for name, value in values.items() if name in kind.model_fields}
+    return kind.model_validate(known), sorted(name for name in said if name in locked and said[name] != locked[name])

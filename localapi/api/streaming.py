@@ -1,0 +1,122 @@
+"""Engine events to a reply: whole when all is known, or as server-sent events from the first one on.
+
+Knows leases, status codes and the wire. What a chunk looks like is the endpoint's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from quart import Response
+
+from localapi.api import scope
+from localapi.api.replies import DONE, comment, error_body, event
+from localapi.errors import ApiError, GenerationFailed
+from localapi.registry import Lease, Registry
+from localapi.worker.protocol import Delta, Event, Finished, Prefill, Request, ToolStart
+
+log = logging.getLogger(__name__)
+
+PRIME_SECONDS: Final = 2.0
+"""How long a stream's status waits for the first event, so that early failures are real status codes."""
+COMMENT_SECONDS: Final = 2.0
+"""How often a stream that has nothing to send yet says what it waits for."""
+
+
+@dataclass
+class Generation:
+    """One request on its way through a model. `requests_for` makes the engine's requests when the lease is there."""
+
+    registry: Registry
+    model: str
+    requests_for: Callable[[Lease], Sequence[Request]]
+
+    def __post_init__(self) -> None:
+        self.entry = self.registry.resolve(self.model, "chat")
+        self._started = time.monotonic()
+        self._first_text: float | None = None
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Lease the model and let it answer; several requests one after the other. Raises ApiError."""
+        lease = await scope.current().held.enter_async_context(self.registry.lease(self.model, "chat"))
+        self.entry = lease.entry
+        for request in self.requests_for(lease):
+            async with aclosing(lease.engine.answer(request)) as events:
+                async for item in events:
+                    if self._first_text is None and isinstance(item, Delta | ToolStart):
+                        self._first_text = time.monotonic()
+                    if isinstance(item, Finished):
+                        self._log_done(item)
+                    yield item
+
+    async def stream(self, chunks_of: Callable[[Event], Iterator[dict[str, Any]]]) -> Response:
+        """The reply as soon as there is something to say, or after a moment."""
+        events = self.events()
+        first = asyncio.ensure_future(anext(events))
+
+        async def give_back() -> None:
+            first.cancel()
+            await asyncio.wait([first])
+            await events.aclose()
+
+        scope.current().held.push_async_callback(give_back)
+        await asyncio.wait([first], timeout=PRIME_SECONDS)
+        if first.done():
+            first.result()
+        reply = Response(self._body(first, events, chunks_of), content_type="text/event-stream; charset=utf-8")
+        reply.headers["Cache-Control"] = "no-cache"
+        reply.timeout = None
+        return reply
+
+    async def _body(
+        self,
+        first: asyncio.Future[Event],
+        events: AsyncIterator[Event],
+        chunks_of: Callable[[Event], Iterator[dict[str, Any]]],
+    ) -> AsyncGenerator[bytes, None]:
+        """The stream's body. An error after the status has gone out is an event, and nothing follows it."""
+        try:
+            while not first.done():
+                yield comment(self._waiting_for())
+                await asyncio.wait([first], timeout=COMMENT_SECONDS)
+            item: Event | None = first.result()
+            while item is not None:
+                if isinstance(item, Prefill):
+                    yield comment(f"prompt {item.done} of {item.total} tokens")
+                else:
+                    for chunk in chunks_of(item):
+                        yield event(chunk)
+                item = await anext(events, None)
+        except ApiError as error:
+            log.warning("%s: %s: %s", scope.current().id, self.entry.id, error.message)
+            yield event(error_body(error))
+            return
+        except Exception:
+            log.exception("%s: %s", scope.current().id, self.entry.id)
+            yield event(error_body(GenerationFailed("The server failed while it answered; its log says how.")))
+            return
+        yield DONE
+
+    def _waiting_for(self) -> str:
+        progress = self.registry.instance(self.entry.id).progress if self.entry.id in self.registry.entries else None
+        if progress is None:
+            return f"waiting for {self.entry.id}"
+        share = f" {100 * progress.done // progress.total} %" if progress.total else ""
+        return f"loading {self.entry.id}: {progress.phase}{share}"
+
+    def _log_done(self, finished: Finished) -> None:
+        now = time.monotonic()
+        first = self._first_text or now
+        speed = finished.completion_tokens / max(now - first, 1e-3)
+        cached = f", {finished.cached_tokens} of them cached" if finished.cached_tokens else ""
+        log.info(
+            "%s: %d tokens, %.0f tokens/s, first after %.2f s, prompt of %d%s (%s)",
+            self.entry.id, finished.completion_tokens, speed, first - self._started, finished.prompt_tokens, cached,
+            scope.current().id,
+        )  # fmt: skip

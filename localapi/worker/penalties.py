@@ -1,0 +1,88 @@
+"""What a request changes about the odds before a token is drawn: penalties for repeating, and a bias for single tokens.
+
+One processor for each request; a request that asks for nothing has none, because a single one takes the whole batch off
+mlx-lm's fast path. Processors never raise: an exception in the middle of a step would take the other rows' tokens with
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mlx.core as mx
+
+from localapi.worker.protocol import Sampling
+
+
+def penalties_for(sampling: Sampling) -> Penalties | None:
+    """The processor for these parameters; None where they change nothing."""
+    changes = (
+        sampling.presence_penalty != 0,
+        sampling.frequency_penalty != 0,
+        sampling.repetition_penalty != 1,
+        bool(sampling.logit_bias),
+    )
+    return Penalties(sampling) if any(changes) else None
+
+
+class Penalties:
+    """A logits processor in mlx-lm's sense: tokens so far (length,) and logits (1, vocabulary) to logits.
+
+    `presence_penalty` and `frequency_penalty` look at what was generated, as OpenAI's do; `repetition_penalty` looks at
+    the prompt too, as in Hugging Face's and vLLM's. `error` is what went wrong: the odds since then are the model's own.
+    """
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        self._prompt_tokens: int | None = None
+        self._counts = mx.zeros((0,))
+        """How often each token was generated (vocabulary,)."""
+        self._seen = mx.zeros((0,), mx.bool_)
+        """Whether a token is in the prompt or was generated (vocabulary,)."""
+        self._bias: mx.array | None = None
+        self.error: Exception | None = None
+
+    def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        if self.error is not None:
+            return logits
+        try:
+            self._count(tokens, logits.shape[-1])
+            return self._changed(logits)
+        except Exception as error:  # must not reach the other rows; the engine fails this request alone
+            self.error = error
+            return logits
+
+    def _count(self, tokens: mx.array, vocabulary: int) -> None:
+        """Take notice of the tokens since the last call; mlx-lm calls once for each."""
+        if self._prompt_tokens is None:
+            self._prompt_tokens = len(tokens)
+            self._counts = mx.zeros((vocabulary,))
+            self._seen = mx.zeros((vocabulary,), mx.bool_)
+            self._seen[tokens] = True
+            self._bias = _bias(self._sampling.logit_bias, vocabulary)
+        elif len(tokens) > self._prompt_tokens:
+            newest = tokens[-1:]
+            self._counts = self._counts.at[newest].add(1)
+            self._seen[newest] = True
+
+    def _changed(self, logits: mx.array) -> mx.array:
+        sampling = self._sampling
+        if sampling.repetition_penalty != 1:
+            penalty = sampling.repetition_penalty
+            logits = mx.where(self._seen, mx.where(logits > 0, logits / penalty, logits * penalty), logits)
+        if sampling.frequency_penalty != 0:
+            logits = logits - sampling.frequency_penalty * self._counts
+        if sampling.presence_penalty != 0:
+            logits = logits - sampling.presence_penalty * (self._counts > 0)
+        return logits if self._bias is None else logits + self._bias
+
+
+def _bias(bias: Mapping[int, float], vocabulary: int) -> mx.array | None:
+    """The bias of every token (vocabulary,). Raises ValueError for a token that does not exist."""
+    if not bias:
+        return None
+    if wrong := [token for token in bias if not 0 <= token < vocabulary]:
+        raise ValueError(f"logit_bias names the token {wrong[0]}; this model's tokens are 0 to {vocabulary - 1}")
+    dense = mx.zeros((vocabulary,))
+    dense[mx.array(list(bias))] = mx.array(list(bias.values()))
+    return dense
