@@ -73,7 +73,7 @@ class Attempt:
         return not self.problems
 
 
-class Superseded(Exception):  # noqa: N818  # nothing went wrong: the manifest changed again while a pass prepared
+class Superseded(Exception):  # nothing went wrong: the manifest changed again while a pass prepared
     """The pass begins anew; what it has prepared is kept for the next one."""
 
 

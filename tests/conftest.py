@@ -14,7 +14,7 @@ DIALOGUES = {
     "What is the capital of France?": "The capital of France is Paris.",
     "Count to five.": "1 2 3 4 5",
     "Say hello in two scripts.": "你好！ Привет! 👋🏽",  # noqa: RUF001
-    "Tell me a story.": "Once upon a time a small server answered every request, one by one, until all of them were done.",
+    "Tell me a story.": "Once upon a time a small server answered every request, one by one, until all were done.",
 }
 """What the tiny model answers word for word at temperature 0."""
 
@@ -30,7 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real Qwen3 chat model of about 1 MB, trained here in some ten seconds."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    subprocess.run([sys.executable, "-c", _TRAIN, json.dumps(DIALOGUES), folder], check=True, cwd=Path(__file__).parent.parent)
+    subprocess.run(
+        [sys.executable, "-c", _TRAIN, json.dumps(DIALOGUES), folder], check=True, cwd=Path(__file__).parent.parent
+    )
     return folder
 
 
@@ -54,5 +56,7 @@ def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real model that has learnt next to nothing: what it writes is noise, so a form that holds is not its own."""
     folder = tmp_path_factory.mktemp("models") / "untrained"
     code = _TRAIN.replace("Path(sys.argv[2]))", "Path(sys.argv[2]), steps=2)")
-    subprocess.run([sys.executable, "-c", code, json.dumps(DIALOGUES), folder], check=True, cwd=Path(__file__).parent.parent)
+    subprocess.run(
+        [sys.executable, "-c", code, json.dumps(DIALOGUES), folder], check=True, cwd=Path(__file__).parent.parent
+    )
     return folder

@@ -39,7 +39,9 @@ class Server:
     """`localapi serve` on a port that the system chose. Its log is read as it comes."""
 
     def __init__(self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("LOCALAPI_", "CHAT_", "AUDIO_"))}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("LOCALAPI_", "CHAT_", "AUDIO_"))
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "localapi", "serve", "--port", "0", *arguments],
             cwd=folder,
@@ -85,10 +87,14 @@ class Server:
 
     def client(self, **options: Any) -> openai.OpenAI:
         """The official client; it does not repeat requests unless a test wants that."""
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="unused", **{"max_retries": 0, "timeout": 60, **options})
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key="unused", **{"max_retries": 0, "timeout": 60, **options}
+        )
 
     def async_client(self, **options: Any) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="unused", **{"max_retries": 0, "timeout": 120, **options})
+        return openai.AsyncOpenAI(
+            base_url=f"{self.url}/v1", api_key="unused", **{"max_retries": 0, "timeout": 120, **options}
+        )
 
     def request(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
         """One request as it stands; a body that is not bytes goes as JSON."""
@@ -133,7 +139,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, manifest: str | None = None, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+def serving(
+    folder: Path, manifest: str | None = None, *arguments: str, env: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """A server for a manifest, which must end well."""
     if manifest is not None:
         save(folder / "models.yaml", manifest)

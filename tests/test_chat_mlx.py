@@ -171,13 +171,17 @@ def test_the_server_itself_imports_no_model_library(server: Server) -> None:
 
 
 def test_a_stream_that_waits_for_a_load_says_so_in_comments(tiny_model: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, f"chat: {{tiny: {{backend: mlx-lm, path: {tiny_model}, defaults: {{temperature: 0}}}}}}") as server:
+    with serving(
+        tmp_path, f"chat: {{tiny: {{backend: mlx-lm, path: {tiny_model}, defaults: {{temperature: 0}}}}}}"
+    ) as server:
         # The worker is held while it loads, for longer than a stream waits for its status.
         body = {"model": "tiny", "messages": ask(FRANCE), "stream": True}
         import threading  # noqa: PLC0415
 
         replies: list[bytes] = []
-        request = threading.Thread(target=lambda: replies.append(server.request("POST", "/v1/chat/completions", body).body))
+        request = threading.Thread(
+            target=lambda: replies.append(server.request("POST", "/v1/chat/completions", body).body)
+        )
         request.start()
         while not (workers := server.workers()):
             pass

@@ -38,7 +38,12 @@ SCHEMA: Any = {
         "kind": {"enum": ["cat", "dog"]},
         "age": {"type": "integer", "minimum": 0, "maximum": 30},
         "tags": {"type": "array", "items": {"type": "boolean"}, "minItems": 1, "maxItems": 3},
-        "owner": {"type": "object", "properties": {"id": {"type": "number"}}, "required": ["id"], "additionalProperties": False},
+        "owner": {
+            "type": "object",
+            "properties": {"id": {"type": "number"}},
+            "required": ["id"],
+            "additionalProperties": False,
+        },
     },
     "required": ["name", "kind", "age", "tags", "owner"],
     "additionalProperties": False,
@@ -80,7 +85,9 @@ def test_limits_to_the_likeliest_token_are_greedy_at_any_temperature(client: ope
 
 def test_logit_bias_forces_and_forbids(server: Server, client: openai.OpenAI) -> None:
     answer = DIALOGUES[FRANCE]
-    tokens = server.request("POST", "/v1/tokenize", {"model": "tiny", "text": answer, "add_special_tokens": False}).json()
+    tokens = server.request(
+        "POST", "/v1/tokenize", {"model": "tiny", "text": answer, "add_special_tokens": False}
+    ).json()
     first, other = tokens["tokens"][0], tokens["tokens"][2]
     forced = client.chat.completions.create(
         model="tiny", messages=ask(FRANCE), logit_bias={str(other): 100}, max_tokens=5, logprobs=True
@@ -177,7 +184,8 @@ def test_a_schema_holds_whatever_the_model_would_say(server: Server) -> None:
             replies = await asyncio.gather(
                 *(
                     many.chat.completions.create(
-                        model="noise", messages=ask(f"go {i}"), temperature=0.3 + i / 12, max_tokens=1500, reasoning_effort="none",
+                        model="noise", messages=ask(f"go {i}"), temperature=0.3 + i / 12, max_tokens=1500,
+                        reasoning_effort="none",
                         response_format={"type": "json_schema", "json_schema": {"name": "pet", "schema": SCHEMA}},
                     )
                     for i in range(20)
@@ -203,7 +211,9 @@ def test_json_object_regex_and_grammar_hold_too(client: openai.OpenAI) -> None:
             ended.append(json.loads(text))
     assert ended
     assert say(client, "noise", extra_body={"regex": "(yes|no)!"}, reasoning_effort="none") in ("yes!", "no!")
-    assert say(client, "noise", extra_body={"grammar": 'start: "a" "b"*\n'}, max_tokens=30, reasoning_effort="none").startswith("a")
+    assert say(
+        client, "noise", extra_body={"grammar": 'start: "a" "b"*\n'}, max_tokens=30, reasoning_effort="none"
+    ).startswith("a")
 
 
 @pytest.mark.parametrize(
@@ -272,9 +282,7 @@ def test_thinking_goes_apart_from_the_answer(client: openai.OpenAI) -> None:
 
 def test_an_answer_that_has_begun_is_written_on(client: openai.OpenAI) -> None:
     messages = [*ask(FRANCE), {"role": "assistant", "content": "The capital of"}]
-    reply = client.chat.completions.create(
-        model="tiny", messages=messages, extra_body={"continue_final_message": True}
-    )
+    reply = client.chat.completions.create(model="tiny", messages=messages, extra_body={"continue_final_message": True})
     assert reply.choices[0].message.content == " France is Paris."
 
 
@@ -345,7 +353,9 @@ def test_completions_stream_with_log_probabilities_and_usage(client: openai.Open
     assert last.usage.completion_tokens == len(tokens) + 1
 
 
-@pytest.mark.parametrize("change", [{"suffix": "x"}, {"best_of": 3}, {"prompt": []}, {"prompt": {}}, {"echo": True, "logprobs": 1}])
+@pytest.mark.parametrize(
+    "change", [{"suffix": "x"}, {"best_of": 3}, {"prompt": []}, {"prompt": {}}, {"echo": True, "logprobs": 1}]
+)
 def test_completions_refuse_what_they_cannot_do(server: Server, change: Any) -> None:
     reply = server.request("POST", "/v1/completions", {"model": "tiny", "prompt": "x", **change})
     assert reply.status == 400

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -63,7 +62,10 @@ def test_a_stream_with_usage_ends_with_a_chunk_without_choices(server: Server) -
 
 def test_the_raw_stream_ends_with_done_and_nothing_after_it(server: Server) -> None:
     reply = server.request(
-        "POST", "/v1/chat/completions", {"model": "parrot", "messages": HELLO, "stream": True}, {"Accept": "application/json"}
+        "POST",
+        "/v1/chat/completions",
+        {"model": "parrot", "messages": HELLO, "stream": True},
+        {"Accept": "application/json"},
     )
     assert reply.headers["content-type"].startswith("text/event-stream")
     assert reply.body.endswith(b"data: [DONE]\n\n")
@@ -117,7 +119,9 @@ def test_a_model_is_found_by_id_and_alias_with_slashes_raw_or_encoded(server: Se
 
 def test_the_model_list_is_flat_over_chat_and_speech(server: Server) -> None:
     models = list(server.client().models.list())
-    assert [(m.id, m.object, m.owned_by) for m in models] == [(i, "model", "localapi") for i in ("parrot", "brief", "tone")]
+    assert [(m.id, m.object, m.owned_by) for m in models] == [
+        (i, "model", "localapi") for i in ("parrot", "brief", "tone")
+    ]
     assert [m.model_extra["kind"] for m in models if m.model_extra] == ["chat", "chat", "speech"]
 
 

@@ -39,7 +39,7 @@ MAY_IMPORT = {
 `worker.protocol`, with nothing to import, as soon as there is one.
 """
 
-ENGINES = {"mlx", "mlx_lm", "transformers", "tokenizers", "huggingface_hub", "llguidance"}
+ENGINES = {"mlx", "mlx_lm", "transformers", "tokenizers", "huggingface_hub", "llguidance", "tqdm"}
 HTTP = {"quart", "hypercorn", "werkzeug"}
 DATA = {"pydantic", "pydantic_core"}
 SETTINGS = {*DATA, "pydantic_settings"}

@@ -16,7 +16,9 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("nonsense"), "{chat: {m: {backend: echo}}, speech: {s: {backend: echo}}}") as server:
+    with serving(
+        tmp_path_factory.mktemp("nonsense"), "{chat: {m: {backend: echo}}, speech: {s: {backend: echo}}}"
+    ) as server:
         yield server
 
 
@@ -155,7 +157,12 @@ def test_a_body_of_20_mb_is_413(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Host": "evil.example"}, {"Host": "127.0.0.1.evil.example:80"}, {"Origin": "https://evil.example"}, {"Origin": "null"}],
+    [
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example:80"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+    ],
 )
 def test_other_sites_are_refused(server: Server, headers: dict[str, str]) -> None:
     assert_error(server.request("POST", CHAT, {"model": "m", "messages": OK}, headers), 403, None, "")

@@ -109,7 +109,12 @@ def test_a_diff_names_what_was_added_changed_updated_and_removed() -> None:
     old = manifest(kept="k", changed="a", updated={"weights": "u"}, removed="r")
     new = manifest(kept="k", changed="b", updated={"weights": "u", "aliases": ["x"]}, added="n")
     found = diff(old, new)
-    assert (found.added, found.changed, found.updated, found.removed) == (("added",), ("changed",), ("updated",), ("removed",))
+    assert (found.added, found.changed, found.updated, found.removed) == (
+        ("added",),
+        ("changed",),
+        ("updated",),
+        ("removed",),
+    )
     assert str(found) == "+added ~changed =updated -removed"
     assert not diff(old, old)
 
@@ -313,11 +318,11 @@ async def test_an_idle_model_is_unloaded_after_its_keep_alive_and_loads_again(ga
 
 
 async def test_a_leased_model_is_not_unloaded(gate: Gate) -> None:
-    async with following(Reading(manifest(m={"weights": "w", "keep_alive": 0}))) as (registry, _):
-        async with registry.lease("m", "chat"):
-            for _ in range(20):
-                await asyncio.sleep(0)
-            assert gate.closed == []
+    reading = Reading(manifest(m={"weights": "w", "keep_alive": 0}))
+    async with following(reading) as (registry, _), registry.lease("m", "chat"):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert gate.closed == []
 
 
 async def test_an_engine_that_ends_is_loaded_again_by_the_next_request(gate: Gate) -> None:
@@ -346,5 +351,5 @@ async def first_engine(registry: Registry, name: str) -> Any:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until it is so; the test's time limit is the bound."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110  # many kinds of condition; nothing tells of all
         await asyncio.sleep(0)

@@ -61,7 +61,9 @@ class Edits:
 
     async def add(self) -> None:
         name = f"extra-{self.random.randrange(4)}"
-        backend = self.random.choice(["{backend: echo}", f"{{backend: mlx-lm, path: {self.model}, defaults: {{temperature: 0}}}}"])
+        backend = self.random.choice(
+            ["{backend: echo}", f"{{backend: mlx-lm, path: {self.model}, defaults: {{temperature: 0}}}}"]
+        )
         self.extra[name] = backend
         await self.apply()
 
@@ -74,7 +76,9 @@ class Edits:
         """Another identity for an entry that streams may be using."""
         name = self.random.choice(list(self.extra) or ["extra-0"])
         length = self.random.randrange(1000, 2000)
-        self.extra[name] = f"{{backend: mlx-lm, path: {self.model}, context_length: {length}, defaults: {{temperature: 0}}}}"
+        self.extra[name] = (
+            f"{{backend: mlx-lm, path: {self.model}, context_length: {length}, defaults: {{temperature: 0}}}}"
+        )
         await self.apply()
 
     async def rename(self) -> None:
@@ -149,7 +153,7 @@ def wait_until_ready(server: Server) -> None:
 async def stream_for_ever(
     client: openai.AsyncOpenAI, edits: Edits, at: int, done: asyncio.Event, answers: list[str]
 ) -> None:
-    """Ask permanent and passing models in turn. A passing one may be unknown, when the edit that removed it was applied."""
+    """Ask permanent and passing models in turn. A passing one may be unknown: when an edit has removed it."""
     choose = random.Random(at)
     while not done.is_set():
         name = choose.choice([*PERMANENT, *edits.extra])

@@ -67,9 +67,7 @@ def name_locked(names: list[str], reply: Response) -> Response:
 
 def _first_problem(error: ValidationError, content: dict[str, Any]) -> InvalidRequest:
     """The problem of the first bad field that says most: a union reports one for each type that it tried."""
-    problems = [
-        (_keys(p["loc"], content, missing=p["type"] == "missing"), p) for p in error.errors(include_url=False)
-    ]
+    problems = [(_keys(p["loc"], content, missing=p["type"] == "missing"), p) for p in error.errors(include_url=False)]
     first = problems[0][0]
     keys, problem = min(
         ((keys, p) for keys, p in problems if keys[:2] == first[:2] or keys[:1] == first[:1] != ("messages",)),
@@ -91,7 +89,11 @@ def _keys(place: tuple[int | str, ...], content: object, *, missing: bool) -> tu
     """
     keys: list[int | str] = []
     for at, part in enumerate(place):
-        if isinstance(content, dict) and isinstance(part, str) and (part in content or (missing and at == len(place) - 1)):
+        if (
+            isinstance(content, dict)
+            and isinstance(part, str)
+            and (part in content or (missing and at == len(place) - 1))
+        ):
             keys.append(part)
             content = content.get(part)
         elif isinstance(content, list) and isinstance(part, int):

@@ -146,7 +146,7 @@ class ChatRequest(GenerationRequest, ChatParameters):
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
     logprobs: bool = False
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] = []
+    tools: Annotated[list[Tool], Field(default_factory=list, max_length=MAX_TOOLS)]
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool = True
     response_format: ResponseFormat | None = None
@@ -211,7 +211,9 @@ class ChatRequest(GenerationRequest, ChatParameters):
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
         forms = [
-            name for name in ("regex", "grammar", "response_format") if getattr(self, name) not in (None, TextFormat(type="text"))
+            name
+            for name in ("regex", "grammar", "response_format")
+            if getattr(self, name) not in (None, TextFormat(type="text"))
         ]
         if len(forms) > 1:
             raise InvalidRequest(f"Give one of {' and '.join(forms)}, not several.", param=forms[1])

@@ -60,7 +60,11 @@ class ChatChoice:
     def whole(self) -> dict[str, Any]:
         """OpenAI's choice object."""
         text = "".join(self.text)
-        message: dict[str, Any] = {"role": "assistant", "content": text or (None if self.calls else ""), "refusal": None}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": text or (None if self.calls else ""),
+            "refusal": None,
+        }
         if self.reasoning:
             message["reasoning_content"] = "".join(self.reasoning)
         if self.calls:

@@ -45,7 +45,7 @@ class StreamOptions(Part):
 
 
 class GenerationRequest(GenerationParameters):
-    """The part of a body that both endpoints share. Unknown fields are kept in `model_extra`, to be named in the reply."""
+    """The part of a body that both endpoints share. Unknown fields are kept in `model_extra`, for the reply to name."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -77,9 +77,7 @@ def _same(given: object, harmless: object) -> bool:
     return given == harmless and isinstance(given, bool) == isinstance(harmless, bool)
 
 
-def settled(
-    kind: type[Parameters], request: GenerationRequest, serving: Serving
-) -> tuple[Parameters, list[str]]:
+def settled(kind: type[Parameters], request: GenerationRequest, serving: Serving) -> tuple[Parameters, list[str]]:
     """What applies: the request's parameters over the entry's defaults, and the entry's locks over both.
 
     Also gives the names of the request's parameters that a lock overrules.

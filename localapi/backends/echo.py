@@ -24,8 +24,8 @@ from localapi.worker.protocol import (
     Loaded,
     Request,
     Text,
-    TokenLogprob,
     Tokenize,
+    TokenLogprob,
     Tokens,
 )
 

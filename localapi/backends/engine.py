@@ -33,9 +33,9 @@ class Engine(Protocol):
     def answer(self, request: Request) -> AsyncGenerator[Event, None]:
         """Answer one request.
 
-        Yields events for `request.id` up to and including the one that is a `protocol.Last`. Closing the generator cancels the request. Raises
-        `errors.ApiError`: InvalidRequest, ContextLengthExceeded, GenerationFailed; ModelUnavailable when the engine
-        ends before the answer does.
+        Yields events for `request.id` up to and including the one that is a `protocol.Last`. Closing the generator
+        cancels the request. Raises `errors.ApiError`: InvalidRequest, ContextLengthExceeded, GenerationFailed;
+        ModelUnavailable when the engine ends before the answer does.
         """
 
     async def close(self) -> None:

@@ -29,7 +29,8 @@ class GenerationParameters(BaseModel):
     ] = None
     top_k: Annotated[int | None, Field(ge=-1, description="Sample from so many likeliest tokens; 0: from all.")] = None
     min_p: Annotated[
-        float | None, Field(ge=0, le=1, description="Sample from tokens at least so likely, as a share of the likeliest.")
+        float | None,
+        Field(ge=0, le=1, description="Sample from tokens at least so likely, as a share of the likeliest."),
     ] = None
     presence_penalty: Annotated[
         float | None, Field(ge=-2, le=2, description="Against any token that was generated already.")
@@ -38,7 +39,8 @@ class GenerationParameters(BaseModel):
         float | None, Field(ge=-2, le=2, description="Against tokens by how often they were generated.")
     ] = None
     repetition_penalty: Annotated[
-        float | None, Field(gt=0, le=10, description="Divides the odds of tokens in the prompt or answer; 1: as they are.")
+        float | None,
+        Field(gt=0, le=10, description="Divides the odds of tokens in the prompt or answer; 1: as they are."),
     ] = None
     logit_bias: Annotated[
         dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None,

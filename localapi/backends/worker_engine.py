@@ -30,7 +30,18 @@ from localapi.errors import (
     ModelUnavailable,
 )
 from localapi.worker import protocol
-from localapi.worker.protocol import Delta, Event, Failed, Last, Loaded, Loading, LoadRefused, Request, Step, ToolArguments
+from localapi.worker.protocol import (
+    Delta,
+    Event,
+    Failed,
+    Last,
+    Loaded,
+    Loading,
+    LoadRefused,
+    Request,
+    Step,
+    ToolArguments,
+)
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +82,7 @@ async def _spawn(name: str) -> WorkerEngine:
     with theirs:
         try:
             # Its own process group: Ctrl-C in the terminal reaches the server alone. Not its own session: Linux shares
-            # the processor out by session (sched_autogroup), and on a busy machine the worker had half the speed so.
+            # the processor out by session (sched_autogroup), and on a busy machine the worker was a third slower so.
             # -P: no module of the current folder.
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "localapi.worker", "--fd", str(theirs.fileno())),

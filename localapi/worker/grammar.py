@@ -107,18 +107,15 @@ class Constraint:
             return logits
         try:
             if self._started:
-                self._take(tokens, logits)
+                self._take(tokens)
             self._started = True
             return mx.where(self._allowed(), logits, -mx.inf)
         except Exception as error:  # must not reach the other rows; the engine fails this request alone
             self.error = error
             return logits
 
-    def _take(self, tokens: mx.array, logits: mx.array) -> None:
-        last = tokens[-1]
-        mx.async_eval(last)  # type: ignore[no-untyped-call]
-        mx.async_eval(logits)  # type: ignore[no-untyped-call]  # after `last`: runs while the mask is made
-        token: Any = last.item()
+    def _take(self, tokens: mx.array) -> None:
+        token: Any = tokens[-1].item()  # waits for the model
         if not self._matcher.is_stopped() and not self._matcher.consume_token(token):
             raise _Stuck(self._matcher.get_error())
 

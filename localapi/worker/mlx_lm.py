@@ -225,9 +225,7 @@ class MlxLm:
         """How many tokens the answer may have; None: nobody knows. Raises ContextExceeded."""
         context = self.loaded.context_length
         if context is not None and len(prompt) >= context:
-            raise ContextExceeded(
-                f"The prompt has {len(prompt)} tokens; {self._name}'s context is {context} tokens."
-            )
+            raise ContextExceeded(f"The prompt has {len(prompt)} tokens; {self._name}'s context is {context} tokens.")
         return None if context is None else context - len(prompt)
 
 
@@ -278,9 +276,7 @@ def _prefixes(loaded: LoadedModel, options: dict[str, Any]) -> PrefixCache:
     store = None
     if options.get("prefix_cache_disk_mb"):
         folder = Path(options["prefix_cache_folder"])
-        store = PrefixStore(
-            folder, fingerprint(loaded.folder), max_bytes=options["prefix_cache_disk_mb"] * MEGABYTE
-        )
+        store = PrefixStore(folder, fingerprint(loaded.folder), max_bytes=options["prefix_cache_disk_mb"] * MEGABYTE)
     max_bytes = options.get("prefix_cache_mb", 1024) * MEGABYTE
     return PrefixCache(make_prompt_cache(loaded.model), max_bytes=max_bytes, store=store)
 

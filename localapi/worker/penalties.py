@@ -29,7 +29,7 @@ class Penalties:
     """A logits processor in mlx-lm's sense: tokens so far (length,) and logits (1, vocabulary) to logits.
 
     `presence_penalty` and `frequency_penalty` look at what was generated, as OpenAI's do; `repetition_penalty` looks at
-    the prompt too, as in Hugging Face's and vLLM's. `error` is what went wrong: the odds since then are the model's own.
+    the prompt too, as in Hugging Face's and vLLM's. `error` is what went wrong: since then the odds are the model's.
     """
 
     def __init__(self, sampling: Sampling) -> None:

@@ -38,9 +38,7 @@ class Tally:
     reasoning_tokens: int = 0
 
     def finished(self) -> Finished:
-        return Finished(
-            self.id, self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.reasoning_tokens
-        )
+        return Finished(self.id, self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.reasoning_tokens)
 
 
 @dataclass(slots=True, kw_only=True)

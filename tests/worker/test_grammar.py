@@ -135,7 +135,10 @@ def write(model: Model) -> Write:
         uids = batch.insert(
             prompts,
             [max_tokens] * len(prompts),
-            samplers=[greedy_sampler if t is None else Drawn(Limits(t), mx.random.key(seed)) for seed, t in enumerate(temperatures)],
+            samplers=[
+                greedy_sampler if t is None else Drawn(Limits(t), mx.random.key(seed))
+                for seed, t in enumerate(temperatures)
+            ],
             logits_processors=[[] if constraint is None else [constraint] for constraint in constraints],
         )
         written = {uid: Written([], "", "") for uid in uids}

@@ -238,9 +238,7 @@ def test_what_fails_for_one_request_fails_that_request_alone(
             bad = ask(2, "Count to five.", Sampling(temperature=0.321))
         else:
             push, owner = mlx_lm.Answer.push, iter([True])
-            patch.setattr(
-                mlx_lm.Answer, "push", lambda self, token: 1 / 0 if next(owner, None) else push(self, token)
-            )
+            patch.setattr(mlx_lm.Answer, "push", lambda self, token: 1 / 0 if next(owner, None) else push(self, token))
             bad = ask(2, "Count to five.")
         events = run(tiny, *((bad, ask(1, FRANCE[0])) if broken == "text" else (ask(1, FRANCE[0]), bad)))
     assert failure(events[2]).kind == "generation_failed"
@@ -251,7 +249,9 @@ def test_what_fails_for_one_request_fails_that_request_alone(
 def test_nothing_of_a_request_stays_when_it_has_ended(tiny: mlx_lm.MlxLm, monkeypatch: pytest.MonkeyPatch) -> None:
     answers: weakref.WeakSet[Any] = weakref.WeakSet()
     begin = mlx_lm.Answer.__init__
-    monkeypatch.setattr(mlx_lm.Answer, "__init__", lambda self, *args, **more: (answers.add(self), begin(self, *args, **more))[1])
+    monkeypatch.setattr(
+        mlx_lm.Answer, "__init__", lambda self, *args, **more: (answers.add(self), begin(self, *args, **more))[1]
+    )
     run(tiny, *(ask(i, FRANCE[0], stop=["Par"] if i % 2 else []) for i in range(8)))
     gc.collect()
     assert not answers
@@ -283,7 +283,11 @@ def test_nothing_that_a_client_sends_stops_the_engine(tiny: mlx_lm.MlxLm, capfd:
             for _ in range(chance.randrange(4))
         ]
         sampling, stop = chance.choice(ODD_SAMPLING), chance.choice(ODD_STOPS)
-        tiny.take(Chat(id=request_id, messages=messages, sampling=sampling, max_tokens=chance.choice([-1, 0, 1, 9]), stop=stop))
+        tiny.take(
+            Chat(
+                id=request_id, messages=messages, sampling=sampling, max_tokens=chance.choice([-1, 0, 1, 9]), stop=stop
+            )
+        )
         if chance.random() < 0.2:
             tiny.take(ask(request_id, "The same id again."))
         for _ in range(chance.randrange(3)):
