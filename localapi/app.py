@@ -176,7 +176,7 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
             log.info("%s: %s: %d: %s", scope.current().id, asked, error.status, error.message)
             return error
         case NoSuchPath():
-            known = sorted({rule.rule for rule in app.url_map.iter_rules()})
+            known = sorted({rule.rule.replace("<path:name>", "{id}") for rule in app.url_map.iter_rules()})
             return NotFound(f"There is nothing at {asked}. This server has: {', '.join(known)}.")
         case NoSuchMethod():
             methods = ", ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))

@@ -20,7 +20,7 @@ from localapi.errors import ManifestError, OperatorError
 from localapi.manifest import ManifestSource, Overrides, describe, json_schema, read
 from localapi.settings import Settings
 
-STATE_COLOURS: Final = {"ready": "green", "loading": "yellow", "failed": "red"}
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class ServeByDefault(click.Group):
@@ -107,6 +107,9 @@ def _greet(entries: Any, source: ManifestSource, settings: Settings, port: int) 
     say()
     watched = ", ".join(str(path) for path in source.files())
     say(f"following {watched}" if watched else "following no file: the environment is the manifest")
+    if settings.host not in LOOPBACK:
+        warning = "other machines can reach this address: whoever can, uses the models and may reload the manifest"
+        click.secho(warning, fg="yellow", err=True, color=colour)
     if not entries:
         click.secho(
             "the manifest has no models: add one to its section chat or speech", fg="yellow", err=True, color=colour

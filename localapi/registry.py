@@ -7,6 +7,7 @@ says (api).
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -242,8 +243,11 @@ class Registry:
                 f"{name!r} is a {entry.kind} model; this endpoint serves {kind} models: {known}.", param="model"
             )
         what = f"{kind} models" if kind else "models"
+        names = [n for e in self.entries.values() if kind in (None, e.kind) for n in (e.id, *e.serving.aliases)]
+        near = difflib.get_close_matches(name.lower(), names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ModelNotFound(
-            f"The model {name!r} does not exist. The manifest has these {what}: {known}.", param="model"
+            f"The model {name!r} does not exist.{hint} The manifest has these {what}: {known}.", param="model"
         )
 
     @asynccontextmanager

@@ -121,12 +121,14 @@ class Reloader:
             while True:
                 await self._wanted.wait()
                 self._wanted.clear()
+                # Whoever asks while this pass runs is answered by the next one: this one has read already.
+                waiters, self._waiters = self._waiters, []
                 try:
                     attempt = await self._pass()
                 except Superseded:
-                    log.info("the manifest changed again while models were loading: reading it anew")
+                    log.info("another change came while models were loading: reading the manifest again")
+                    self._waiters = waiters + self._waiters
                     continue
-                waiters, self._waiters = self._waiters, []
                 for waiter in waiters:
                     if not waiter.done():
                         waiter.set_result(attempt)

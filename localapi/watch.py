@@ -71,7 +71,7 @@ async def _until_places_move(source: ManifestSource, watched: set[Place], change
         recursive=False,
         stop_event=stop,
         debounce=200,
-        step=20,
+        step=50,
     )
     # What happened before this watch hears is found by reading once more when it does.
     settled = asyncio.get_running_loop().call_later(SETTLE_SECONDS, changed)

@@ -17,11 +17,14 @@ from typing import Any
 import pytest
 
 from localapi import errors
+from localapi.api import completions
 from localapi.api.chat_request import _NOT_HONOURED, ChatRequest
+from localapi.api.completions import CompletionRequest
+from localapi.api.generation_request import NO_EFFECT
 from localapi.app import MAX_BODY_BYTES, Service, create_app
 from localapi.backends.echo import EchoSpeech
 from localapi.backends.mlx_lm import MlxLm
-from localapi.backends.options import EntryOptions, SpeechOptions
+from localapi.backends.options import ChatOptions, EntryOptions, SpeechOptions
 from localapi.backends.parameters import ChatParameters, SpeechParameters
 from localapi.cli import cli
 from localapi.manifest import ManifestSource, Overrides, ServerOptions, read
@@ -234,13 +237,14 @@ def test_the_manifest_by_example_shows_every_option_and_value() -> None:
 def test_the_values_called_defaults_are_defaults(manifest: Path) -> None:
     shown, usual = read(ManifestSource(manifest)).server, ServerOptions()
     assert shown == usual
-    assert (MlxLm(backend="mlx-lm", path="demo").max_batch, MlxLm(backend="mlx-lm", path="demo").swap) == (32, "warm")
-    assert "max_batch: 32 " in blocks("yaml")[0]
+    options = MlxLm(backend="mlx-lm", path="demo")
+    for name in ("max_batch", "max_stall_ms", "prefix_cache_mb", "prefix_cache_disk_mb", "swap"):
+        assert f" {name}: {getattr(options, name)} " in blocks("yaml")[0]
 
 
 def test_what_changes_in_place_is_listed() -> None:
     listed = section("What happens on save").partition("change in place")[0].rpartition("- ")[2]
-    in_place = {*EntryOptions.model_fields, *SpeechOptions.model_fields}
+    in_place = {*EntryOptions.model_fields, *ChatOptions.model_fields, *SpeechOptions.model_fields}
     assert {*quoted(listed), "preload"} == in_place  # preload only matters when something loads
 
 
@@ -312,12 +316,38 @@ def test_the_limit_of_a_body_is_told_as_it_is() -> None:
     assert f"less than {MAX_BODY_BYTES // 2**20} MiB" in section("Errors")
 
 
-def test_the_parameters_of_chat_are_told_completely() -> None:
-    taken, _, refused = section("Endpoints").partition("Chat takes")[2].partition("Refused with a 400")
-    fields = {*ChatRequest.model_fields}
-    assert {name.partition(".")[0] for name in quoted(taken)} == fields
-    listed = refused.partition("): ")[2].partition(". A field")[0]
-    assert quoted(listed) == sorted(_NOT_HONOURED)
+def parameters() -> list[tuple[str, list[str]]]:
+    """Each parameter of the table, and the other cells of its row."""
+    return [(name, row[1:]) for row in table("Parameters") for name in quoted(row[0])]
+
+
+def test_the_parameters_are_told_completely() -> None:
+    told = {name: cells[0] for name, cells in parameters()}
+    assert set(told.values()) == {"both", "chat", "completions"}
+    assert {name for name, of in told.items() if of != "completions"} == {*ChatRequest.model_fields}
+    assert {name for name, of in told.items() if of != "chat"} == {*CompletionRequest.model_fields}
+
+
+BOUNDS = re.compile(r"(above )?(-?\d+) (?:to (-?\d+)|or more)")
+
+
+@pytest.mark.parametrize(("name", "told"), [(name, cells[1]) for name, cells in parameters() if BOUNDS.match(cells[1])])
+def test_the_bounds_of_a_parameter_are_those_of_the_code(name: str, told: str) -> None:
+    (above, low, high) = BOUNDS.findall(told)[0]
+    bounds = vars_of(ChatRequest.model_fields[name].metadata)
+    assert bounds == {"gt" if above else "ge": int(low), **({"le": int(high)} if high else {})}
+
+
+def vars_of(metadata: list[Any]) -> dict[str, float]:
+    return {key: getattr(item, key) for item in metadata for key in ("ge", "gt", "le") if hasattr(item, key)}
+
+
+def test_what_has_no_effect_or_is_refused_is_told_completely() -> None:
+    accepted, _, rest = section("Parameters").partition("Accepted without effect: ")[2].partition("Refused with a 400")
+    of_chat, _, of_completions = rest.partition("of chat")[2].partition(". Any other")[0].partition("of completions")
+    assert quoted(accepted) == sorted(NO_EFFECT)
+    assert quoted(of_chat) == sorted(_NOT_HONOURED)
+    assert quoted(of_completions) == sorted(completions._NOT_HONOURED)
 
 
 # Names
@@ -341,7 +371,7 @@ def test_each_link_leads_to_a_heading() -> None:
 
 
 def test_it_is_short_enough_to_be_read() -> None:
-    assert len(README.splitlines()) <= 260
+    assert len(README.splitlines()) <= 300
 
 
 # requests.http

@@ -104,9 +104,10 @@ class Generation:
         yield DONE
 
     def _waiting_for(self) -> str:
-        progress = self.registry.instance(self.entry.id).progress if self.entry.id in self.registry.entries else None
+        instance = self.registry.instance(self.entry.id) if self.entry.id in self.registry.entries else None
+        progress = instance.progress if instance else None
         if progress is None:
-            return f"waiting for {self.entry.id}"
+            return f"{'loading' if instance and instance.state == 'loading' else 'waiting for'} {self.entry.id}"
         share = f" {100 * progress.done // progress.total} %" if progress.total else ""
         return f"loading {self.entry.id}: {progress.phase}{share}"
 

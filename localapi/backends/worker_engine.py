@@ -31,7 +31,6 @@ from localapi.errors import (
 )
 from localapi.worker import protocol
 from localapi.worker.protocol import (
-    Delta,
     Event,
     Failed,
     Last,
@@ -40,7 +39,6 @@ from localapi.worker.protocol import (
     LoadRefused,
     Request,
     Step,
-    ToolArguments,
 )
 
 log = logging.getLogger(__name__)
@@ -109,7 +107,7 @@ class Mailbox:
 
     def put(self, event: Event | ApiError) -> None:
         last = self._events[-1] if self._events else None
-        if not _joined(last, event):
+        if isinstance(last, ApiError) or isinstance(event, ApiError) or not protocol.join(last, event):
             self._events.append(event)
         self._arrived.set()
 
@@ -122,20 +120,6 @@ class Mailbox:
         if isinstance(event, ApiError):
             raise event
         return event
-
-
-def _joined(last: Event | ApiError | None, event: Event | ApiError) -> bool:
-    """Add the text of one event to the one before it, if it goes on where that ended."""
-    match last, event:
-        case Delta(), Delta() if (last.choice, last.reasoning) == (event.choice, event.reasoning):
-            last.text += event.text
-            last.logprobs += event.logprobs
-            return True
-        case ToolArguments(), ToolArguments() if (last.choice, last.index) == (event.choice, event.index):
-            last.text += event.text
-            return True
-        case _:
-            return False
 
 
 class WorkerEngine:

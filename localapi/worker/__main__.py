@@ -24,6 +24,7 @@ from typing import BinaryIO
 import msgspec
 
 from localapi.worker.engine import CannotLoad, Engine
+from localapi.worker.outbox import Outbox
 from localapi.worker.protocol import (
     LENGTH,
     MAX_FRAME_BYTES,
@@ -34,7 +35,6 @@ from localapi.worker.protocol import (
     Load,
     Loading,
     LoadRefused,
-    Step,
     Tokenize,
     ToServer,
     ToWorker,
@@ -107,23 +107,25 @@ def load(first: ToWorker, send: Send) -> Engine | None:
 
 def serve(engine: Engine, inbox: Inbox, send: Send) -> None:
     """Take messages and step, for ever. Blocks where there is nothing to do."""
+    outbox = Outbox(send)
     while True:
         while not (engine.busy and inbox.empty()):
             if not engine.busy:
+                outbox.flush()
                 while inbox.empty() and engine.save_some():
                     pass
-            handle(inbox.get(), engine)
-        if events := engine.step():
-            send(Step(events=events))
+            handle(inbox.get(), engine, outbox)
+        outbox.add(engine.step())
 
 
-def handle(message: ToWorker, engine: Engine) -> None:
+def handle(message: ToWorker, engine: Engine, outbox: Outbox) -> None:
     """Pass one message on."""
     match message:
         case Chat() | Complete() | Tokenize() | Detokenize():
             engine.take(message)
         case Cancel():
             engine.cancel(message.id)
+            outbox.forget(message.id)
         case Load():
             print("a second Load was ignored", file=sys.stderr, flush=True)  # noqa: T201
 

@@ -7,6 +7,7 @@ room), then in the batch. It is dropped wherever it ends.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import deque
 from pathlib import Path
@@ -275,10 +276,16 @@ def _vocabulary(loaded: LoadedModel) -> int:
 def _prefixes(loaded: LoadedModel, options: dict[str, Any]) -> PrefixCache:
     store = None
     if options.get("prefix_cache_disk_mb"):
-        folder = Path(options["prefix_cache_folder"])
-        store = PrefixStore(folder, fingerprint(loaded.folder), max_bytes=options["prefix_cache_disk_mb"] * MEGABYTE)
+        disk_bytes = options["prefix_cache_disk_mb"] * MEGABYTE
+        store = PrefixStore(_cache_folder(), fingerprint(loaded.folder), max_bytes=disk_bytes)
     max_bytes = options.get("prefix_cache_mb", 1024) * MEGABYTE
     return PrefixCache(make_prompt_cache(loaded.model), max_bytes=max_bytes, store=store)
+
+
+def _cache_folder() -> Path:
+    """Where systems keep what can be made again (https://specifications.freedesktop.org/basedir-spec)."""
+    home = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "localapi" / "prefixes"
 
 
 def _markers(tokenizer: Any, marks: set[str]) -> set[int]:

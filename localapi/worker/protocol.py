@@ -262,6 +262,24 @@ Last = Finished | Tokens | Text | Failed
 """After one of these nothing follows for the id."""
 
 
+def join(last: Event | None, event: Event) -> bool:
+    """Add the text of one event to the one before it, if it goes on where that ended."""
+    match last, event:
+        case Delta(), Delta() if (last.id, last.choice, last.reasoning) == (event.id, event.choice, event.reasoning):
+            last.text += event.text
+            last.logprobs += event.logprobs
+            return True
+        case ToolArguments(), ToolArguments() if (last.id, last.choice, last.index) == (
+            event.id,
+            event.choice,
+            event.index,
+        ):
+            last.text += event.text
+            return True
+        case _:
+            return False
+
+
 class Step(msgspec.Struct, tag=True):
     """Worker to server: what one decode step brought, for every request in it."""
 

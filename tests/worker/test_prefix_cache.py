@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import random
 from collections.abc import Sequence
@@ -67,7 +68,9 @@ def model(kind: str) -> Any:
     module = importlib.import_module(f"mlx_lm.models.{kind}")
     made = module.Model(module.ModelArgs.from_dict({"model_type": kind, **MODELS[kind]}))
     mx.random.seed(0)
-    made.update(tree_map(lambda p: p if p.ndim < 2 else 1.5 * mx.random.normal(p.shape) / p.shape[-1] ** 0.5, made.parameters()))
+    made.update(
+        tree_map(lambda p: p if p.ndim < 2 else 1.5 * mx.random.normal(p.shape) / p.shape[-1] ** 0.5, made.parameters())
+    )
     made.eval()
     mx.eval(made.parameters())
     return made
@@ -85,7 +88,7 @@ def words(count: int, seed: object) -> Prompt:
 def answers(
     kind: str, prompts: Sequence[Prompt], cache: PrefixCache | None = None, ends: Sequence[int] = ()
 ) -> tuple[list[Prompt], list[int]]:
-    """What the model answers to all of them in one batch, and how many tokens of each were reused; as batch.py does it."""
+    """What the model answers to them in one batch, as batch.py asks it, and how many tokens of each were reused."""
     generator = BatchGenerator(model(kind), prefill_step_size=16)
     starts, written = dict[int, int](), dict[int, Prompt]()
     for prompt in prompts:
@@ -133,7 +136,7 @@ def test_a_conversation_goes_on_where_it_ended_and_says_the_same_as_without_the_
         assert answer == cold(kind, prompt)
         assert reused == (len(history) if turn else 0)
         history = prompt + answer
-    assert cold(kind, history) != cold(kind, [(history[0] + 1) % WORDS, *history[1:]]), "the whole prompt matters"
+    assert cold(kind, history) != cold(kind, words(len(history) - 5, "other") + history[-5:]), "its beginning matters"
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -153,7 +156,7 @@ def test_hits_of_all_lengths_and_misses_share_a_batch_and_say_what_they_say_alon
     prompts = [*(base + words(n, n) for base, n in ((system, 9), (history, 5), ([], 37), (history, 21))), history]
     for _ in range(2):
         assert answers(kind, prompts, cache)[0] == [cold(kind, prompt) for prompt in prompts]
-    assert cache.hits == 9, "the first time all but the third, then all"
+    assert cache.hits == (9 if kind == "qwen3" else 8), "all but the third, which had no boundary to come back to"
 
 
 def test_a_model_that_keeps_every_token_reuses_any_number_of_them() -> None:
@@ -184,7 +187,9 @@ def test_a_sliding_window_serves_wherever_a_whole_window_lies_before() -> None:
     long = words(3 * WINDOW, "long")
     answers("gemma3_text", [long], cache, ends=[WINDOW])
     other = [*long[: 2 * WINDOW], *words(5, "other")]
-    assert answers("gemma3_text", [other], cache) == ([cold("gemma3_text", other)], [WINDOW]), "half of it was overwritten"
+    assert answers("gemma3_text", [other], cache) == ([cold("gemma3_text", other)], [WINDOW]), (
+        "half of it was overwritten"
+    )
 
 
 def test_only_models_that_forget_tokens_ask_for_boundaries() -> None:
@@ -192,17 +197,26 @@ def test_only_models_that_forget_tokens_ask_for_boundaries() -> None:
 
 
 def test_a_quantised_cache_is_reused_too() -> None:
-    prompt, layers = words(40, "quantised"), len(model("qwen3").layers)
+    module = importlib.import_module("mlx_lm.models.qwen3")
+    made = module.Model(module.ModelArgs.from_dict({"model_type": "qwen3", **MODELS["qwen3"], "head_dim": 32}))
+
+    def empty() -> list[Any]:
+        return [QuantizedKVCache(group_size=32, bits=8) for _ in made.layers]
 
     def answer(caches: list[Any], rest: Prompt) -> Prompt:
         said: Prompt = []
         for _ in range(ANSWER):
-            said.append(int(model("qwen3")(mx.array([said[-1:] or rest]), cache=caches)[0, -1].argmax()))
+            said.append(int(made(mx.array([said[-1:] or rest]), cache=caches)[0, -1].argmax()))
         return said
 
-    caches = [QuantizedKVCache(group_size=32, bits=8) for _ in range(layers)]
-    with pytest.raises(ValueError, match="quantiz"):  # a head of 8 is too small: MLX's own limit, not ours
-        answer(caches, prompt)
+    cache, prompt, caches = PrefixCache(empty(), max_bytes=PLENTY), words(300, "quantised"), empty()
+    said = answer(caches, prompt)
+    cache.put(prompt + said[:-1], caches)
+    for _ in range(2):
+        hit = cache.fetch(prompt)
+        assert hit is not None
+        assert hit.length == 299
+        assert answer(hit.caches, prompt[299:]) == said
 
 
 def test_conversations_with_the_same_beginning_share_its_memory() -> None:
@@ -218,9 +232,10 @@ def test_it_counts_the_memory_that_it_really_holds(kind: str) -> None:
     cache = cache_of(kind)
     prompts = [words(20 + 17 * i, i) for i in range(8)]
     answers(kind, prompts, None)
-    mx.clear_cache()
+    gc.collect()
     before = mx.get_active_memory()
     answers(kind, prompts, cache, ends=[20])
+    gc.collect()
     held = mx.get_active_memory() - before
     arrays = 40 * len(cache)
     assert 0 <= held - cache.nbytes < 16384 + 512 * arrays, "no padding, and no batch behind a slice"
@@ -236,7 +251,7 @@ def test_what_was_not_used_for_longest_goes_first_and_a_hit_counts_as_use(kind: 
     cache = cache_of(kind, int(2.5 * measure.nbytes))
     for prompt in (one, two):
         answers(kind, [prompt], cache)
-    answers(kind, [one + cold(kind, one) + words(1, "more")], cache)
+    assert cache.fetch([*one, *cold(kind, one), 1])
     answers(kind, [three], cache)
     assert cache.nbytes <= 2.5 * measure.nbytes
     assert [cache.fetch([*p, *cold(kind, p), 1]) is not None for p in (one, two, three)] == [True, False, True]
@@ -256,10 +271,12 @@ def test_a_thousand_random_conversations_leave_a_sound_tree_below_its_cap(kind: 
     rng, line = random.Random(kind), words(120, "line")
     stored = dict[int, Any]()
     for length in range(8, 120, 7):
-        answers(kind, [line[:length]], source, ends=[])
+        answers(kind, [[*line[:length], 0, 0]], source, ends=[length])
         hit = source.fetch([*line[:length], 0])
-        stored[length] = hit and hit.length == length and hit.caches
-    lengths = [length for length, caches in stored.items() if caches]
+        assert hit is not None
+        assert hit.length == length
+        stored[length] = hit.caches
+    lengths = list(stored)
     cache = cache_of(kind, source.nbytes // 3)
     for _ in range(1000):
         length = rng.choice(lengths)
@@ -345,10 +362,15 @@ def test_boundaries_that_were_reused_already_are_not_computed_again(writer: Writ
 def test_a_template_that_rewrites_history_gets_no_boundary_where_it_does(writer: Writer) -> None:
     class Rewriting(Writer):
         def text(self, messages: list[dict[str, Any]], *, answer: bool) -> str:
-            return super().text([*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + "!"}], answer=answer)
+            return super().text(
+                [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + "!"}], answer=answer
+            )
 
     writer.__class__ = Rewriting
-    assert [text[-11:] for text in texts_before(writer, CONVERSATION)] == ["start|>user\n"[-11:], "?!<|im_end|>\n"[-11:]]
+    assert [text[-11:] for text in texts_before(writer, CONVERSATION)] == [
+        "start|>user\n"[-11:],
+        "?!<|im_end|>\n"[-11:],
+    ]
 
 
 def test_a_template_that_refuses_a_part_of_the_messages_gets_the_other_boundaries(writer: Writer) -> None:
