@@ -234,6 +234,7 @@ def test_a_form_that_cannot_be_had_is_refused(server: Server, form: Any, words: 
     reply = server.request("POST", "/v1/chat/completions", {"model": "noise", "messages": ask("go"), **form})
     assert reply.status == 400
     assert words in reply.json()["error"]["message"]
+    assert reply.json()["error"]["param"] == next(iter(form))
 
 
 def test_a_tool_call_comes_whole_and_in_pieces(client: openai.OpenAI) -> None:

@@ -158,3 +158,11 @@ def test_the_client_raises_not_found_with_the_models_that_exist(server: Server) 
         server.client().chat.completions.create(model="gpt-5", messages=HELLO)
     assert caught.value.code == "model_not_found"
     assert caught.value.param == "model"
+
+
+def test_echo_mode_keeps_how_every_entry_is_offered(tmp_path: Path) -> None:
+    entry = "{backend: mlx-lm, path: ./not-there, aliases: [x], defaults: {stop: you}, locked: {max_tokens: 1}}"
+    with serving(tmp_path, f"chat: {{m: {entry}}}", env={"ECHO_MODE": "1"}) as server:
+        reply = server.request("POST", "/v1/chat/completions", {"model": "x", "messages": HELLO, "max_tokens": 9})
+    assert reply.json()["choices"][0]["message"]["content"] == "Hello"
+    assert reply.headers["x-locked-params"] == "max_tokens"

@@ -10,11 +10,20 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field
 
 from localapi.api.body import parse
-from localapi.api.generation_request import GenerationRequest, Part, refuse, request_ids, settled
+from localapi.api.generation_request import (
+    GenerationRequest,
+    Grammar,
+    Part,
+    Pattern,
+    form_of,
+    refuse,
+    request_ids,
+    settled,
+)
 from localapi.backends.parameters import ChatParameters
 from localapi.errors import InvalidRequest
 from localapi.manifest import Serving
-from localapi.worker.protocol import Chat, Form, JsonObject, JsonSchema, Lark, Regex
+from localapi.worker.protocol import Chat, Form, JsonObject, JsonSchema
 
 MAX_MESSAGES: Final = 100_000
 MAX_TOOLS: Final = 1000
@@ -150,8 +159,8 @@ class ChatRequest(GenerationRequest, ChatParameters):
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool = True
     response_format: ResponseFormat | None = None
-    regex: Annotated[str | None, Field(min_length=1, max_length=10_000)] = None
-    grammar: Annotated[str | None, Field(min_length=1, max_length=100_000)] = None
+    regex: Pattern | None = None
+    grammar: Grammar | None = None
     continue_final_message: bool = False
 
     def to_chat(self, serving: Serving) -> tuple[Chat, list[str]]:
@@ -194,10 +203,8 @@ class ChatRequest(GenerationRequest, ChatParameters):
                 return self.tools, mode, None
 
     def _form(self) -> Form | None:
-        if self.regex is not None:
-            return Regex(self.regex)
-        if self.grammar is not None:
-            return Lark(self.grammar)
+        if (form := form_of(self.regex, self.grammar)) is not None:
+            return form
         match self.response_format:
             case JsonObjectFormat():
                 return JsonObject()

@@ -14,7 +14,15 @@ from quart import Blueprint, Response
 
 from localapi.api import body
 from localapi.api.choices import usage
-from localapi.api.generation_request import GenerationRequest, refuse, request_ids, settled
+from localapi.api.generation_request import (
+    GenerationRequest,
+    Grammar,
+    Pattern,
+    form_of,
+    refuse,
+    request_ids,
+    settled,
+)
 from localapi.api.replies import json_reply
 from localapi.api.streaming import Generation
 from localapi.backends.parameters import GenerationParameters
@@ -26,7 +34,7 @@ MAX_PROMPTS: Final = 64
 DEFAULT_MAX_TOKENS: Final = 16
 """As OpenAI's."""
 TokenList = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-_NOT_HONOURED: Final = {"best_of": (1,), "suffix": ("",)}
+_NOT_HONOURED: Final = {"best_of": (1,), "response_format": ({"type": "text"},), "suffix": ("",)}
 
 
 class CompletionRequest(GenerationRequest):
@@ -37,6 +45,8 @@ class CompletionRequest(GenerationRequest):
     ]
     echo: bool = False
     logprobs: Annotated[int | None, Field(ge=0, le=5)] = None
+    regex: Pattern | None = None
+    grammar: Grammar | None = None
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -93,6 +103,7 @@ class TextCompletion:
                 n=self.request.n,
                 top_logprobs=self.request.logprobs,
                 echo=self.request.echo,
+                form=form_of(self.request.regex, self.request.grammar),
             )
             for prompt in self.request.prompts
         ]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from localapi.backends.parameters import GenerationParameters
 from localapi.errors import InvalidRequest
 from localapi.manifest import Serving
+from localapi.worker.protocol import Lark, Regex
 
 MAX_CHOICES: Final = 64
 Parameters = TypeVar("Parameters", bound=GenerationParameters)
@@ -30,6 +31,12 @@ NO_EFFECT: Final = frozenset(
     }
 )
 """OpenAI's fields that say something about the caller or the bill, or are a hint, and change no answer."""
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=10_000)]
+"""A regular expression that the whole answer matches."""
+Grammar = Annotated[str, Field(min_length=1, max_length=100_000)]
+"""A grammar of the whole answer, in llguidance's dialect of Lark."""
 
 
 class Part(BaseModel):
@@ -58,6 +65,13 @@ class GenerationRequest(GenerationParameters):
     def include_usage(self) -> bool:
         """Whether a stream ends with a chunk of usage."""
         return self.stream_options is not None and self.stream_options.include_usage
+
+
+def form_of(regex: str | None, grammar: str | None) -> Regex | Lark | None:
+    """The form that these two fields ask for."""
+    if regex is not None:
+        return Regex(regex)
+    return Lark(grammar) if grammar is not None else None
 
 
 def refuse(content: Mapping[str, Any], not_honoured: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:

@@ -153,6 +153,6 @@ def _entry(entry_id: str, options: Options, server: ServerOptions, *, echo: bool
 
 def _as_echo(options: Options) -> Options:
     """The same offer, answered by echo."""
-    serving = {*EntryOptions.model_fields, "defaults", "voices"} & set(type(options).model_fields)
+    serving = {*EntryOptions.model_fields, "defaults", "locked", "voices"} & set(type(options).model_fields)
     echo: Callable[..., Options] = SECTIONS[options.kind]["echo"]
     return echo(backend="echo", **{name: getattr(options, name) for name in serving})

@@ -129,16 +129,22 @@ class Batch:
 
     def _advance(self, events: list[Event]) -> None:
         self._generator.prefill_step_size = chunk = self._chunk()
-        with self._generator.stats() as stats:
+        if self._decoding and len(self._rows) > len(self._decoding):
+            with self._generator.stats() as stats:
+                prompts, responses = self._generator.next()  # type: ignore[no-untyped-call]
+            self._learn_speed(stats)
+        else:
             prompts, responses = self._generator.next()  # type: ignore[no-untyped-call]
-        if self._decoding and stats.prompt_tokens:
-            measured = stats.prompt_time / stats.prompt_tokens
-            known = self._seconds_per_token or measured
-            self._seconds_per_token = (1 - SMOOTHING) * known + SMOOTHING * measured
         for prompt in prompts:
             self._on_prompt(prompt, chunk, events)
         for response in responses:
             self._take(response, events)
+
+    def _learn_speed(self, stats: Any) -> None:
+        if stats.prompt_tokens:
+            measured = stats.prompt_time / stats.prompt_tokens
+            known = self._seconds_per_token or measured
+            self._seconds_per_token = (1 - SMOOTHING) * known + SMOOTHING * measured
 
     def _chunk(self) -> int:
         """How many tokens of each prompt the next step processes: as many as those who decode can wait for."""

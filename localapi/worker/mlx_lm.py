@@ -33,7 +33,9 @@ from localapi.worker.protocol import (
     Detokenize,
     Event,
     Failed,
+    Lark,
     Loaded,
+    Regex,
     Request,
     Text,
     Tokenize,
@@ -128,8 +130,7 @@ class MlxLm:
             except PromptRefused as error:
                 events.append(Failed(request.id, "invalid_request", str(error), error.param))
             except GrammarRefused as error:
-                param = "tool_choice" if isinstance(request, Chat) and request.form is None else "response_format"
-                events.append(Failed(request.id, "invalid_request", str(error), param))
+                events.append(Failed(request.id, "invalid_request", str(error), _form_param(request)))
             except Exception as error:  # of one request: the others go on
                 events.append(Failed(request.id, "invalid_request", f"{error}"))
 
@@ -237,6 +238,19 @@ def _tool_calls(request: Chat) -> ToolCalls:
         for f in functions
     )
     return ToolCalls(tools, request.tool_name, request.parallel_tool_calls)
+
+
+def _form_param(request: Request) -> str:
+    """The field that asked for the form."""
+    match request:
+        case Chat(form=Regex()) | Complete(form=Regex()):
+            return "regex"
+        case Chat(form=Lark()) | Complete(form=Lark()):
+            return "grammar"
+        case Chat(form=None):
+            return "tool_choice"
+        case _:
+            return "response_format"
 
 
 def _characters(request: Request) -> int:
