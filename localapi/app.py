@@ -8,11 +8,9 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Final
 
-from hypercorn.asyncio import serve as serve_asgi
 from hypercorn.config import Config
 from quart import Quart, Response
 from quart import request as http_request
@@ -38,14 +36,13 @@ from localapi.errors import (
 from localapi.manifest import Manifest, ManifestSource, read
 from localapi.registry import Registry
 from localapi.reload import Reloader
+from localapi.serving import serve
 from localapi.settings import Settings
 from localapi.watch import watch
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
-BODY_SECONDS: Final = 60
-"""How long a client may take to send its body."""
 
 
 class Service:
@@ -76,33 +73,21 @@ class Service:
         await self.reloader.start()
         stop = self._follow_signals()
         config = Config()
-        config.bind = [f"fd://{listening.detach()}"]  # Hypercorn closes it
         config.accesslog = None
         config.errorlog = logging.getLogger("hypercorn.error")
         config.keep_alive_timeout = 75
         config.keep_alive_max_requests = 1_000_000
-        config.graceful_timeout = 1
-        try:
-            async with self._following():
-                self._preload()
-                started()
-                await serve_asgi(self.app, config, shutdown_trigger=lambda: self._drained(stop))
-        finally:
-            await self.registry.close()
-
-    @asynccontextmanager
-    async def _following(self) -> AsyncIterator[None]:
-        """The tasks that follow the manifest, while the server serves."""
-        tasks = [
+        following = [
             asyncio.create_task(self.reloader.run(), name="reload"),
             asyncio.create_task(watch(self.source, self.reloader.trigger), name="watch"),
         ]
         try:
-            yield
+            self._preload()
+            started()
+            await serve(self.app, config, listening, self._drained(stop, following))
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _cancel(following)
+            await self.registry.close()
 
     def _preload(self) -> None:
         for entry in self.registry.entries.values():
@@ -124,10 +109,11 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self.reloader.trigger)
         return stop
 
-    async def _drained(self, stop: asyncio.Event) -> None:
+    async def _drained(self, stop: asyncio.Event, following: list[asyncio.Task[None]]) -> None:
         """Return when the server should close: after a signal, when running requests have ended or had their time."""
         await stop.wait()
         self.draining = True
+        await _cancel(following)
         snapshot = self.registry.snapshot
         seconds = snapshot.manifest.server.drain_seconds if snapshot else 0
         drained = await self.registry.drain(
@@ -138,6 +124,12 @@ class Service:
         await self.registry.close()
 
 
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def _requests(count: int) -> str:
     return f"{count} running request{'s' * (count != 1)}"
 
@@ -145,7 +137,7 @@ def _requests(count: int) -> str:
 def create_app(service: Service) -> Quart:
     """The HTTP side of a service."""
     app = Quart("localapi", static_folder=None)
-    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS, RESPONSE_TIMEOUT=None)
+    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     app.register_blueprint(chat.routes(service.registry))
     app.register_blueprint(completions.routes(service.registry))
     app.register_blueprint(tokens.routes(service.registry))

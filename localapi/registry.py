@@ -24,6 +24,8 @@ from localapi.worker.protocol import Loading
 
 log = logging.getLogger(__name__)
 
+LONGEST_SHOWN = 200
+"""Characters of a name that does not exist, in messages."""
 State = Literal["unloaded", "loading", "ready", "failed", "closed"]
 
 
@@ -111,8 +113,10 @@ class Instance:
 
     async def _load(self) -> Engine:
         started = time.monotonic()
-        log.info("%s: loading", self.name)
         try:
+            while self._closing is not None:
+                await asyncio.shield(self._closing)
+            log.info("%s: loading", self.name)
             engine = await self.options.start(self.name, self._report)
         except LoadFailed as error:
             self.last_error = error.message
@@ -149,9 +153,10 @@ class Instance:
     async def unload(self) -> None:
         """End the engine, whoever uses it, and give its memory back. The next lease loads again."""
         self._stop_idle_timer()
-        if self._loading is not None:
-            self._loading.cancel()
-            await asyncio.wait([self._loading])
+        if (loading := self._loading) is not None:
+            loading.cancel()
+            await asyncio.wait([loading])
+            self._loading = None  # also where it was cancelled before it began
         self._close_engine()
         if self._closing is not None:
             await asyncio.shield(self._closing)
@@ -166,7 +171,8 @@ class Instance:
         try:
             await engine.close()
         finally:
-            self._closing = None
+            if self._closing is asyncio.current_task():
+                self._closing = None
 
     async def drained(self) -> None:
         """Wait until no lease is held."""
@@ -226,6 +232,8 @@ class Registry:
     started_at: float = field(default_factory=time.time)
     """Unix time."""
     retiring: dict[Instance, asyncio.Task[None]] = field(default_factory=dict)
+    closed: bool = False
+    """Whether nothing is leased any more, because the server ends."""
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -237,6 +245,7 @@ class Registry:
         entry = self.snapshot.manifest.resolve(name) if self.snapshot else None
         if entry is not None and kind in (None, entry.kind):
             return entry
+        name = name[:LONGEST_SHOWN]
         known = ", ".join(e.id for e in self.entries.values() if kind in (None, e.kind)) or "none"
         if entry is not None:
             raise WrongEndpoint(
@@ -252,8 +261,10 @@ class Registry:
 
     @asynccontextmanager
     async def lease(self, name: str, kind: Kind) -> AsyncIterator[Lease]:
-        """Lease the instance behind a name. Raises ModelNotFound, WrongEndpoint, LoadFailed."""
+        """Lease the instance behind a name. Raises ModelNotFound, WrongEndpoint, LoadFailed, ModelUnavailable."""
         while True:
+            if self.closed:
+                raise ModelUnavailable("The server is shutting down.")
             entry = self.resolve(name, kind)
             instance = self.instance(entry.id)
             if instance.reopened is None:
@@ -342,6 +353,7 @@ class Registry:
 
     async def close(self) -> None:
         """End every worker, whoever uses it."""
+        self.closed = True
         instances = self.all_instances()
         tasks = list(self.retiring.values())
         for task in tasks:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from localapi.backends.options import FOREVER
-from localapi.errors import LoadFailed, ManifestError, Problem
+from localapi.errors import LoadFailed, ManifestError, ModelUnavailable, Problem
 from localapi.manifest import Entry, Manifest
 from localapi.registry import Instance, Registry
 
@@ -73,7 +73,7 @@ class Attempt:
         return not self.problems
 
 
-class Superseded(Exception):  # nothing went wrong: the manifest changed again while a pass prepared
+class Superseded(BaseException):  # nothing went wrong: the manifest changed again while a pass prepared
     """The pass begins anew; what it has prepared is kept for the next one."""
 
 
@@ -142,9 +142,13 @@ class Reloader:
             changes = diff(self._current(), manifest)
             await self._prepare(changes, manifest)
         except ManifestError as error:
+            await self._discard(self._prepared.keys())
             attempt = self._refused(error)
-        except (OSError, MemoryError) as error:
-            attempt = self._refused(ManifestError([Problem("manifest", f"could not be read: {error}")]))
+        except Exception as error:  # ours to mend; following the manifest must go on
+            log.exception("the manifest could not be applied")
+            await self._discard(self._prepared.keys())
+            problem = Problem("manifest", f"could not be applied: {type(error).__name__}: {error}")
+            attempt = self._refused(ManifestError([problem]))
         else:
             attempt = self._commit(manifest, changes)
         self.last_attempt = attempt
@@ -197,13 +201,13 @@ class Reloader:
             results = await self._unless_superseded([self._prepare_one(entry) for entry in wanted.values()])
         finally:
             self.preparing = False
-        problems = [
-            manifest.problem(entry.id, f"the model does not load: {failure.message}")
-            for entry, failure in zip(wanted.values(), results, strict=True)
-            if isinstance(failure, LoadFailed)
-        ]
+        problems = []
+        for entry, failure in zip(wanted.values(), results, strict=True):
+            if isinstance(failure, ModelUnavailable):
+                problems.append(manifest.problem(entry.id, f"the model does not load: {failure.message}"))
+            elif failure is not None:
+                raise failure
         if problems:
-            await self._discard(self._prepared.keys())
             raise ManifestError(problems)
 
     def _is_in_use(self, entry_id: str) -> bool:
@@ -230,17 +234,39 @@ class Reloader:
             await self._new_instance(entry).load()
             return
         old = self.registry.instance(entry.id)
-        reopened = old.reopened = asyncio.Event()
+        new = self._new_instance(entry)
+        if old.reopened is None:
+            old.reopened = asyncio.Event()
         try:
-            log.info("%s: cold swap: waiting for %d running requests", entry.id, old.leases)
-            await old.drained()
+            await self._drain(old)
             await old.unload()
-            await self._new_instance(entry).load()
+            await new.load()
+        except asyncio.CancelledError:
+            raise  # superseded: it stays held for the next pass, which goes on with it or gives it up
         except BaseException:
-            # The old one takes requests again, and loads again at the first. After a commit, retiring opens it.
-            old.reopened = None
-            reopened.set()
+            self._reopen(entry.id)
             raise
+
+    async def _drain(self, old: Instance) -> None:
+        """Wait for running requests, at most as long as a shutdown would. Raises LoadFailed."""
+        current = self._current()
+        seconds = current.server.drain_seconds if current else 0
+        log.info("%s: cold swap: waiting for %d running requests", old.name, old.leases)
+        try:
+            async with asyncio.timeout(seconds):
+                await old.drained()
+        except TimeoutError:
+            raise LoadFailed(
+                f"{old.leases} running requests did not end within {seconds:g} s (drain_seconds); it was not replaced"
+            ) from None
+
+    def _reopen(self, entry_id: str) -> None:
+        """Let the current instance take requests again; it loads again at the first. A commit does it by retiring."""
+        snapshot = self.registry.snapshot
+        old = snapshot.instances.get(entry_id) if snapshot else None
+        if old is not None and old.reopened is not None:
+            reopened, old.reopened = old.reopened, None
+            reopened.set()
 
     def _new_instance(self, entry: Entry) -> Instance:
         return self._prepared.setdefault(
@@ -249,4 +275,7 @@ class Reloader:
 
     async def _discard(self, entry_ids: Iterable[str]) -> None:
         """Give up instances that no manifest wants any more."""
-        await asyncio.gather(*(self._prepared.pop(name).unload() for name in list(entry_ids)))
+        names = list(entry_ids)
+        for name in names:
+            self._reopen(name)
+        await asyncio.gather(*(self._prepared.pop(name).unload() for name in names))

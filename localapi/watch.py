@@ -7,6 +7,7 @@ one would go deaf.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from contextlib import aclosing
@@ -41,7 +42,7 @@ def places(path: Path) -> set[Place]:
         if (place.parent, place.name) in found:
             continue
         found.add((place.parent, place.name))
-        if place.is_symlink():
+        with contextlib.suppress(OSError):  # no link, or an editor is just replacing it
             target = place.parent / place.readlink()
             todo.append(target)
             # A link may lead through another one beside it (..data/models.yaml, as Kubernetes mounts them).
@@ -63,7 +64,7 @@ async def watch(source: ManifestSource, changed: Callable[[], None]) -> None:
             return
 
 
-async def _until_places_move(source: ManifestSource, watched: set[Place], changed: Callable[[], None]) -> None:
+async def _until_places_move(source: ManifestSource, watched: dict[Place, int], changed: Callable[[], None]) -> None:
     stop = asyncio.Event()
     changes = awatch(
         *{folder for folder, _ in watched},
@@ -86,5 +87,19 @@ async def _until_places_move(source: ManifestSource, watched: set[Place], change
         settled.cancel()
 
 
-def _places_of(source: ManifestSource) -> set[Place]:
-    return set().union(*(places(path) for path in source.files()))
+def _places_of(source: ManifestSource) -> dict[Place, int]:
+    """What to watch, with the number of each folder's file system entry: another folder may take its name.
+
+    The manifest's own folder is watched by its name in the folder above, as a new one begins with that.
+    """
+    found = set[Place]().union(*(places(path) for path in source.files()))
+    folder = source.manifest.absolute().parent
+    found.add((folder.parent, folder.name))
+    return {(place, name): _number(place) for place, name in found}
+
+
+def _number(folder: Path) -> int:
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return 0

@@ -170,3 +170,16 @@ def test_requests_that_outlast_the_drain_end_with_an_error_event(tmp_path: Path,
         with pytest.raises(Exception, match="was unloaded"):
             for _ in chunks:
                 pass
+
+
+def test_a_folder_that_takes_the_manifests_place_is_followed(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "models.yaml").write_text(ONE)
+    with serving(tmp_path, None, "--manifest", str(folder / "models.yaml")) as server:
+        folder.rename(tmp_path / "old")
+        folder.mkdir()
+        save(folder / "models.yaml", TWO)
+        server.wait_for(r"reloaded revision 2: \+two")
+        save(folder / "models.yaml", ONE)
+        server.wait_for("reloaded revision 3: -two")

@@ -191,6 +191,37 @@ async def test_a_cold_swap_that_does_not_load_brings_the_old_one_back(gate: Gate
     assert gate.loaded == ["old", "old"]
 
 
+async def test_a_cold_swap_that_is_read_again_keeps_the_old_one_closed(gate: Gate) -> None:
+    reading = Reading(manifest(m={"weights": "old", "swap": "cold"}))
+    async with following(reading) as (registry, reloader):
+        await first_engine(registry, "m")
+        gate.open.clear()
+        gate.waiting.clear()
+        reading.next = manifest(m={"weights": "new", "swap": "cold"})
+        swap = asyncio.create_task(reloader.reload())
+        await gate.waiting.wait()
+        waiting = asyncio.create_task(first_engine(registry, "m"))
+        reloader.trigger()
+        await until(lambda: reading.reads == 3)
+        assert gate.closed == ["old"]
+        gate.open.set()
+        assert (await swap).ok
+        assert (await waiting).weights == "new"
+    assert gate.loaded == ["old", "new"]
+
+
+async def test_a_cold_swap_that_waits_too_long_for_a_request_is_refused(gate: Gate) -> None:
+    server = ServerOptions(drain_seconds=0)
+    first = manifest(m={"weights": "old", "swap": "cold"})
+    reading = Reading(Manifest(entries=first.entries, said=first.said, server=server))
+    async with following(reading) as (registry, reloader):
+        async with registry.lease("m", "chat") as lease:
+            reading.next = manifest(m={"weights": "new", "swap": "cold"})
+            attempt = await reloader.reload()
+            assert "1 running requests did not end" in attempt.problems[0].message
+        assert await first_engine(registry, "m") is lease.engine
+
+
 async def test_an_edit_during_a_long_swap_is_read_at_once_and_keeps_what_it_still_wants(gate: Gate) -> None:
     reading = Reading(manifest(m="old"))
     async with following(reading) as (registry, reloader):

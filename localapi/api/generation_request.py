@@ -14,6 +14,7 @@ from localapi.manifest import Serving
 from localapi.worker.protocol import Lark, Regex
 
 MAX_CHOICES: Final = 64
+MAX_NAME: Final = 200
 Parameters = TypeVar("Parameters", bound=GenerationParameters)
 request_ids = itertools.count(1)
 """Numbers for requests to engines, unique in this process."""
@@ -56,7 +57,7 @@ class GenerationRequest(GenerationParameters):
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
-    model: Annotated[str, Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     stream: bool = False
     stream_options: StreamOptions | None = None

@@ -62,7 +62,7 @@ class Generation:
 
         async def give_back() -> None:
             first.cancel()
-            await asyncio.wait([first])
+            await asyncio.gather(first, return_exceptions=True)
             await events.aclose()
 
         scope.current().held.push_async_callback(give_back)

@@ -76,7 +76,10 @@ async def start_worker(
 
 
 async def _spawn(name: str) -> WorkerEngine:
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise LoadFailed(f"No socket for a worker could be made: {error.strerror}") from error
     with theirs:
         try:
             # Its own process group: Ctrl-C in the terminal reaches the server alone. Not its own session: Linux shares
@@ -180,8 +183,8 @@ class WorkerEngine:
         if self.ended.done() or self._closing:
             raise self._gone("has ended")
         mailbox = self._mailboxes[request.id] = Mailbox()
-        self.send(request)
         try:
+            self._ask(request)
             while True:
                 event = await mailbox.get()
                 if isinstance(event, Failed):
@@ -192,6 +195,12 @@ class WorkerEngine:
         finally:
             if self._mailboxes.pop(request.id, None) is not None:
                 self.send(protocol.Cancel(request.id))
+
+    def _ask(self, request: Request) -> None:
+        try:
+            self.send(request)
+        except (OverflowError, RecursionError, TypeError, msgspec.MsgspecError) as error:
+            raise InvalidRequest(f"The request holds a value that no model can be sent: {error}") from error
 
     async def close(self) -> None:
         """Close the socket, on which the worker ends itself; kill it if it does not."""
@@ -264,7 +273,8 @@ class WorkerEngine:
             self._process.kill()
             return "closed its socket and did not end"
         if status < 0:
-            return f"was killed by {signal.Signals(-status).name}"
+            known = {number.value: number.name for number in signal.Signals}
+            return f"was killed by {known.get(-status, f'signal {-status}')}"
         await asyncio.wait([self._output], timeout=1)
         words = f" ({self._last_lines[-1]})" if self._last_lines else ""
         return f"ended with exit status {status}{words}"

@@ -81,9 +81,12 @@ def read(stream: BinaryIO, inbox: Inbox) -> None:
             if length > MAX_FRAME_BYTES or len(body := stream.read(length)) < length:
                 break
             inbox.put(decode_to_worker(body))
+    except ConnectionError:
+        pass  # the server has gone while it sent
     except (OSError, msgspec.MsgspecError) as error:
         print(f"the server's message cannot be read: {error}", file=sys.stderr, flush=True)  # noqa: T201
-    os._exit(0)
+    finally:
+        os._exit(0)
 
 
 def load(first: ToWorker, send: Send) -> Engine | None:

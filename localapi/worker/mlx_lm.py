@@ -256,7 +256,7 @@ def _form_param(request: Request) -> str:
 def _characters(request: Request) -> int:
     match request:
         case Chat():
-            return sum(len(str(message.get("content"))) for message in request.messages)
+            return sum(len(str(message.get("content"))) for message in request.messages) + len(str(request.tools))
         case Complete():
             return len(request.prompt)
         case Tokenize():
