@@ -56,7 +56,8 @@ class ContextExceeded(Exception):
 
 def load(options: dict[str, Any], report: Report) -> MlxLm:
     """The model that the entry's options name. Raises CannotLoad."""
-    return MlxLm(load_weights(options["path"], options.get("revision"), report), options)
+    loaded = load_weights(options["path"], options.get("revision"), report, adapter=options.get("adapter"))
+    return MlxLm(loaded, options)
 
 
 class MlxLm:
@@ -277,7 +278,8 @@ def _prefixes(loaded: LoadedModel, options: dict[str, Any]) -> PrefixCache:
     store = None
     if options.get("prefix_cache_disk_mb"):
         disk_bytes = options["prefix_cache_disk_mb"] * MEGABYTE
-        store = PrefixStore(_cache_folder(), fingerprint(loaded.folder), max_bytes=disk_bytes)
+        settings = [fingerprint(loaded.adapter)] if loaded.adapter else []
+        store = PrefixStore(_cache_folder(), fingerprint(loaded.folder, *settings), max_bytes=disk_bytes)
     max_bytes = options.get("prefix_cache_mb", 1024) * MEGABYTE
     return PrefixCache(make_prompt_cache(loaded.model), max_bytes=max_bytes, store=store)
 
