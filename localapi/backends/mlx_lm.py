@@ -13,7 +13,7 @@ from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions, PathProblem
 from localapi.backends.worker_engine import start_worker
 
-_HOLDS = {"path": "config.json", "adapter": "adapter_config.json"}
+_HOLDS = {"path": "config.json", "adapter": "adapter_config.json", "draft": "config.json"}
 """Options that name a folder or a repository, and the file that a folder must hold."""
 
 
@@ -30,6 +30,21 @@ class MlxLm(ChatOptions):
     revision: Annotated[str | None, Field(description="Branch, tag or commit of the repository.")] = None
     adapter: Annotated[
         str | None, Field(min_length=1, description="A LoRA for the model: a folder or a Hugging Face repository.")
+    ] = None
+    draft: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="A small model of the same family that writes ahead, where one person wants quicker answers: a "
+            "folder or a Hugging Face repository. Requests are then answered one after the other.",
+        ),
+    ] = None
+    kv_bits: Annotated[
+        Literal[4, 8] | None,
+        Field(
+            description="Keep what is computed of a conversation in so few bits, where memory is short. Requests are then "
+            "answered one after the other."
+        ),
     ] = None
     context_length: Annotated[
         int | None, Field(ge=16, description="Most tokens of prompt and answer together; the model's own by default.")

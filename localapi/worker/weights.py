@@ -36,6 +36,12 @@ class LoadedModel:
     adapter: Path | None = None
     """The folder of the LoRA that is part of the model."""
 
+    @property
+    def lone_caches(self) -> str:
+        """The kinds of its caches that mlx-lm cannot batch (Llama 4's chunked one, for example); empty: it can."""
+        caches = make_prompt_cache(self.model)
+        return ", ".join(sorted({type(cache).__name__ for cache in caches if not hasattr(cache, "merge")}))
+
 
 def load_weights(path: str, revision: str | None, report: Report, *, adapter: str | None = None) -> LoadedModel:
     """The model in this folder or repository, with its weights in memory. Raises CannotLoad."""
@@ -48,7 +54,6 @@ def load_weights(path: str, revision: str | None, report: Report, *, adapter: st
         _adapt(model, folder, adapted)
     for done in _read(model):
         report(Loading("reading weights", min(done, total), total))
-    _check_batchable(model, folder)
     return LoadedModel(folder, model, _tokenizer(folder, config), config, adapted)
 
 
@@ -104,8 +109,8 @@ def _adapter_folder(adapter: str, report: Report) -> Path:
         folder = download(adapter, None, report, patterns=ADAPTER_PATTERNS)
     if missing := [name for name in ADAPTER_PATTERNS if not (folder / name).is_file()]:
         raise CannotLoad(
-            f"The adapter {adapter} holds no {' and no '.join(missing)}. mlx-lm's adapters have both; adapters of other "
-            "tools must be converted first."
+            f"The adapter {adapter} holds no {' and no '.join(missing)}. mlx-lm's adapters have both; adapters of "
+            "other tools must be converted first."
         )
     return folder
 
@@ -114,16 +119,16 @@ def _adapt(model: Any, folder: Path, adapter: Path) -> None:
     """Put the adapter's layers into the model. Raises CannotLoad where they do not fit."""
     if "fine_tune_type" not in (config := _json(adapter / "adapter_config.json")) and "num_layers" not in config:
         raise CannotLoad(
-            f"{adapter / 'adapter_config.json'} names no num_layers: this adapter is not mlx-lm's. Convert it, or train "
-            "one with `mlx_lm.lora`."
+            f"{adapter / 'adapter_config.json'} names no num_layers: this adapter is not mlx-lm's. Convert it, or "
+            "train one with `mlx_lm.lora`."
         )
     try:
         load_adapters(model, str(adapter))
     except Exception as error:  # of another shape, of other layers, a damaged file
         said = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
         raise CannotLoad(
-            f"The adapter in {adapter} does not fit the model in {folder}: {said.rstrip('.')}. Use the model that it was "
-            "trained on."
+            f"The adapter in {adapter} does not fit the model in {folder}: {said.rstrip('.')}. Use the model that it "
+            "was trained on."
         ) from error
     model.eval()  # the new layers would drop some of what they see, as in training
 
@@ -158,14 +163,6 @@ def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
     if not words:  # transformers makes an empty tokenizer where there is no file
         raise CannotLoad(f"{files} is missing or has no vocabulary. Download the model again.")
     return tokenizer
-
-
-def _check_batchable(model: Any, folder: Path) -> None:
-    """Requests share a batch; mlx-lm cannot do that with every kind of cache (Llama 4's chunked one, for example)."""
-    lone = {type(cache).__name__ for cache in make_prompt_cache(model) if not hasattr(cache, "merge")}
-    if lone:
-        kinds = ", ".join(sorted(lone))
-        raise CannotLoad(f"The model in {folder} uses {kinds}, with which mlx-lm cannot answer requests together.")
 
 
 def _json(file: Path) -> dict[str, Any]:
