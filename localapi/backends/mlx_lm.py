@@ -42,8 +42,8 @@ class MlxLm(ChatOptions):
     kv_bits: Annotated[
         Literal[4, 8] | None,
         Field(
-            description="Keep what is computed of a conversation in so few bits, where memory is short. Requests are then "
-            "answered one after the other."
+            description="Keep what is computed of a conversation in so few bits, where memory is short. Requests are "
+            "then answered one after the other."
         ),
     ] = None
     context_length: Annotated[

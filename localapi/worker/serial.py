@@ -1,7 +1,7 @@
 """One answer after the other, for what mlx-lm cannot batch: draft models, quantised KV caches, some kinds of caches.
 
-It has the interface of `batch.Batch`, and like it does all MLX work on the caller's thread. A request is let in when the
-one before has ended; one step computes a piece of its prompt or one token.
+It has the interface of `batch.Batch`, and like it does all MLX work on the caller's thread. A request is let in when
+the one before has ended; one step computes a piece of its prompt or one token.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Serial:
             self._keep(copy.deepcopy(self._caches))
 
     def _generator(self, row: Row) -> Generator[tuple[Any, ...]]:
-        """mlx-lm's tokens after the prompt. What counts tokens cannot be asked about a draft's, which may be withdrawn."""
+        """The tokens after the prompt. No draft where processors count tokens: those of a draft may be taken back."""
         head, last = mx.array(row.prompt[:-1], mx.uint32), mx.array(row.prompt[-1:], mx.uint32)
         if self._draft is not None and not row.processors:
             return speculative_generate_step(

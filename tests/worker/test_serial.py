@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
+import mlx.core as mx
 import pytest
+from mlx.utils import tree_flatten
+from mlx_lm import load as load_mlx_lm
+from mlx_lm.generate import generate_step
+from mlx_lm.models import llama4
 from mlx_lm.models.cache import KVCache
 
 from localapi.demo.train import train
@@ -18,6 +25,27 @@ if TYPE_CHECKING:
 GREEDY = Sampling(temperature=0)
 FRANCE = ("What is the capital of France?", "The capital of France is Paris.")
 QUESTIONS = [FRANCE[0], "Count to five.", "Say hello in two scripts.", "Tell me a story."]
+
+LLAMA = {
+    "model_type": "llama4_text",
+    "attention_bias": False,
+    "attention_chunk_size": 512,
+    "head_dim": 16,
+    "hidden_size": 32,
+    "interleave_moe_layer_step": 1,
+    "intermediate_size": 32,
+    "intermediate_size_mlp": 32,
+    "max_position_embeddings": 4096,
+    "num_attention_heads": 2,
+    "num_experts_per_tok": 1,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 1,
+    "num_local_experts": 2,
+    "rms_norm_eps": 1e-5,
+    "rope_scaling": None,
+    "rope_theta": 10_000.0,
+    "use_qk_norm": False,
+}
 
 
 def load(path: Path, **options: Any) -> mlx_lm.MlxLm:
@@ -78,6 +106,20 @@ def alone(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> mlx_lm.MlxLm:
     """The tiny model, as if its caches could not be batched."""
     monkeypatch.setattr(mlx_lm.LoadedModel, "lone_caches", "ChunkedKVCache")
     return load(tiny_model, max_batch=4)
+
+
+@pytest.fixture(scope="module")
+def chunked_model(tiny_model: Path) -> Path:
+    """A Llama 4 of random numbers, with the tiny model's tokenizer: a kind whose caches mlx-lm cannot batch."""
+    folder = tiny_model.with_name("chunked")
+    shutil.copytree(tiny_model, folder)
+    vocab_size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    config = {"model_type": "llama4", "text_config": LLAMA | {"vocab_size": vocab_size}}
+    mx.random.seed(3)
+    model = llama4.Model(llama4.ModelArgs.from_dict(config))
+    mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())))
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 @pytest.fixture(params=["drafted", "badly_drafted", "alone"])
@@ -177,12 +219,13 @@ def test_the_next_turn_computes_only_what_is_new(engine: mlx_lm.MlxLm, batch: ml
     assert text(events) == text(run(batch, next_turn)[2])
 
 
-def test_a_cancelled_request_is_silent_wherever_it_is(endless: mlx_lm.MlxLm) -> None:
+def test_a_cancelled_request_is_silent_wherever_it_is(endless: mlx_lm.MlxLm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serial, "PREFILL_TOKENS", 64)
     endless.take(ask(1, "Tell me a story."))
     events: list[Event] = []
     while not any(isinstance(event, Delta) for event in events):
         events += endless.step()
-    endless.take(ask(2, "Tell me a story. " * 900, max_tokens=3))
+    endless.take(ask(2, "Tell me a story. " * 60, max_tokens=3))
     endless.take(ask(3, "Count to five.", max_tokens=3))
     endless.step()
     endless.cancel(1)
@@ -197,9 +240,10 @@ def test_a_cancelled_request_is_silent_wherever_it_is(endless: mlx_lm.MlxLm) -> 
     assert isinstance(events[-1], Finished)
 
 
-def test_a_long_prompt_reports_progress(endless: mlx_lm.MlxLm) -> None:
+def test_a_long_prompt_reports_progress(endless: mlx_lm.MlxLm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serial, "PREFILL_TOKENS", 64)
     endless._batch.prefixes.clear()
-    events = run(endless, ask(1, "Tell me a story. " * 900, max_tokens=1))[1]
+    events = run(endless, ask(1, "Tell me a story. " * 60, max_tokens=1))[1]
     progress = [event for event in events if isinstance(event, Prefill)]
     assert len(progress) > 1
     assert progress[-1].done == progress[-1].total == finished(events).prompt_tokens
@@ -225,6 +269,20 @@ def test_a_quantised_cache_answers_and_is_reused(wide_model: Path, draft: bool) 
     again = run(engine, ask(2, FRANCE[0]))[2]
     assert text(again) == FRANCE[1]
     assert finished(again).cached_tokens == finished(again).prompt_tokens - 1
+
+
+def test_a_model_whose_caches_cannot_be_batched_is_answered_one_by_one(chunked_model: Path) -> None:
+    engine = load(chunked_model)
+    assert not engine.loaded.batched
+    assert "ChunkedKVCache" in engine.loaded.notes[0]
+    model, tokenizer, *_ = load_mlx_lm(str(chunked_model))
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": FRANCE[0]}], add_generation_prompt=True)
+    tokens = [token for token, _ in generate_step(mx.array(prompt), model, max_tokens=20)]
+    first = run(engine, ask(1, FRANCE[0], max_tokens=20))[1]
+    assert text(first) == tokenizer.decode(tokens)
+    again = run(engine, ask(2, FRANCE[0], max_tokens=20, n=2))[2]
+    assert [text(again, choice) for choice in range(2)] == [text(first)] * 2
+    assert finished(again).cached_tokens > 0
 
 
 def test_options_that_do_not_fit_the_model_are_refused_in_one_line(
