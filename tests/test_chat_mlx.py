@@ -30,6 +30,7 @@ def server(tiny_model: Path, endless_model: Path, tmp_path_factory: pytest.TempP
 chat:
   tiny: {{backend: mlx-lm, path: {tiny_model}, defaults: {{temperature: 0}}}}
   other: {{backend: mlx-lm, path: {tiny_model}, defaults: {{temperature: 0}}}}
+  drafted: {{backend: mlx-lm, path: {tiny_model}, draft: {tiny_model}, defaults: {{temperature: 0}}}}
   endless: {{backend: mlx-lm, path: {endless_model}, defaults: {{temperature: 0}}}}
 """
     with serving(tmp_path_factory.mktemp("mlx"), manifest) as server:
@@ -43,6 +44,17 @@ def test_the_openai_client_gets_the_exact_answer_whole_and_streamed(server: Serv
     stream = client.chat.completions.create(model="tiny", messages=ask(question), stream=True)
     assert (whole.choices[0].message.content, stream_text(stream)) == (answer, answer)
     assert whole.choices[0].finish_reason == "stop"
+
+
+async def test_with_a_draft_model_answers_are_as_exact_and_the_model_list_says_that_they_come_one_by_one(
+    server: Server,
+) -> None:
+    async with server.async_client() as client:
+        chat = client.chat.completions
+        replies = await asyncio.gather(*(chat.create(model="drafted", messages=ask(each)) for each in DIALOGUES))
+        assert [reply.choices[0].message.content for reply in replies] == [*DIALOGUES.values()]
+        batched = {model.id: model.model_dump()["batched"] async for model in await client.models.list()}
+    assert batched == {"tiny": True, "other": True, "drafted": False, "endless": True}
 
 
 async def test_sixteen_concurrent_streams_get_their_own_exact_answers(server: Server) -> None:

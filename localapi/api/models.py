@@ -46,4 +46,5 @@ def describe(registry: Registry, entry: Entry) -> dict[str, Any]:
     else:
         options = entry.identity.options
         content["context_length"] = engine.loaded.context_length if engine else options.get("context_length")
+        content["batched"] = engine.loaded.batched if engine else not (options.get("draft") or options.get("kv_bits"))
     return content

@@ -13,6 +13,9 @@ from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions, PathProblem
 from localapi.backends.worker_engine import start_worker
 
+_HOLDS = {"path": "config.json", "adapter": "adapter_config.json", "draft": "config.json"}
+"""Options that name a folder or a repository, and the file that a folder must hold."""
+
 
 class MlxLm(ChatOptions):
     """Any model that mlx-lm can load."""
@@ -25,6 +28,24 @@ class MlxLm(ChatOptions):
         ),
     ]
     revision: Annotated[str | None, Field(description="Branch, tag or commit of the repository.")] = None
+    adapter: Annotated[
+        str | None, Field(min_length=1, description="A LoRA for the model: a folder or a Hugging Face repository.")
+    ] = None
+    draft: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="A small model of the same family that writes ahead, where one person wants quicker answers: a "
+            "folder or a Hugging Face repository. Requests are then answered one after the other.",
+        ),
+    ] = None
+    kv_bits: Annotated[
+        Literal[4, 8] | None,
+        Field(
+            description="Keep what is computed of a conversation in so few bits, where memory is short. Requests are "
+            "then answered one after the other."
+        ),
+    ] = None
     context_length: Annotated[
         int | None, Field(ge=16, description="Most tokens of prompt and answer together; the model's own by default.")
     ] = None
@@ -40,11 +61,14 @@ class MlxLm(ChatOptions):
     ] = 0
 
     def located(self, folder_of: Callable[[str], Path]) -> Self:
-        try:
-            path = model_path.resolve(self.path, folder_of("path"), must_hold="config.json")
-        except ValueError as error:
-            raise PathProblem("path", str(error)) from error
-        return self.model_copy(update={"path": path})
+        found = {}
+        for field, must_hold in _HOLDS.items():
+            path = getattr(self, field)
+            try:
+                found[field] = path and model_path.resolve(path, folder_of(field), must_hold=must_hold)
+            except ValueError as error:
+                raise PathProblem(field, str(error)) from error
+        return self.model_copy(update=found)
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         return await start_worker(name, "mlx-lm", self.identity().options, needs="mlx_lm", report=report)

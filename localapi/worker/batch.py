@@ -71,7 +71,7 @@ class Batch:
             self._insert(row)
         except Exception as error:
             traceback.print_exception(error)
-            events.append(_failure(row, error))
+            events.append(failure(row, error))
             self.leave(row.id)
 
     def leave(self, id: int) -> None:  # noqa: A002
@@ -190,7 +190,7 @@ class Batch:
                 )
             ended = row.grow(response.token, reason, events)
         except Exception as error:  # this request's alone
-            events.append(_failure(row, error))
+            events.append(failure(row, error))
             self.leave(row.id)
             return
         if ended:
@@ -208,7 +208,7 @@ class Batch:
         """What is in the batch cannot be trusted any more; start a new one."""
         traceback.print_exception(error)
         first_rows = {row.id: row for row in self._rows.values()}
-        events += [_failure(row, error) for row in first_rows.values()]
+        events += [failure(row, error) for row in first_rows.values()]
         self._rows.clear()
         self._computed.clear()
         self._decoding.clear()
@@ -227,5 +227,6 @@ class Batch:
         )
 
 
-def _failure(row: Row, error: Exception) -> Failed:
+def failure(row: Row, error: Exception) -> Failed:
+    """The end of a request that the model failed on."""
     return Failed(row.id, "generation_failed", f"The model failed on this request: {type(error).__name__}: {error}")

@@ -21,9 +21,12 @@ from localapi.worker.protocol import Loading
 
 _REPORTS = 200
 """About how many reports there are of one download."""
+ADAPTER_PATTERNS = ["adapter_config.json", "adapters.safetensors"]
 
 
-def download(repository: str, revision: str | None, report: Report) -> Path:
+def download(
+    repository: str, revision: str | None, report: Report, *, patterns: list[str] = DEFAULT_ALLOW_PATTERNS
+) -> Path:
     """The folder of a Hub repository's snapshot; downloads what is not there yet. Raises CannotLoad."""
     phase = f"downloading {repository}"
     report(Loading(phase))
@@ -33,7 +36,7 @@ def download(repository: str, revision: str | None, report: Report) -> Path:
             snapshot_download(
                 repository,
                 revision=revision,
-                allow_patterns=DEFAULT_ALLOW_PATTERNS,
+                allow_patterns=patterns,
                 tqdm_class=_progress(phase, report),
             )
         )

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import make_prompt_cache
 
 from localapi.worker.answer import Answer
 from localapi.worker.batch import Batch
@@ -43,6 +42,7 @@ from localapi.worker.protocol import (
 )
 from localapi.worker.row import Processor, Row, Tally
 from localapi.worker.sampling import sampler_for
+from localapi.worker.serial import Serial, check_draft, empty_caches
 from localapi.worker.weights import LoadedModel, load_weights
 
 TOKENIZED_CHARACTERS = 65_536
@@ -58,14 +58,16 @@ class ContextExceeded(Exception):
 
 def load(options: dict[str, Any], report: Report) -> MlxLm:
     """The model that the entry's options name. Raises CannotLoad."""
-    return MlxLm(load_weights(options["path"], options.get("revision"), report), options)
+    loaded = load_weights(options["path"], options.get("revision"), report, adapter=options.get("adapter"))
+    draft = load_weights(options["draft"], None, report) if options.get("draft") else None
+    return MlxLm(loaded, options, draft)
 
 
 class MlxLm:
     """The engine: see `engine.Engine`."""
 
-    def __init__(self, loaded: LoadedModel, options: dict[str, Any]) -> None:
-        """`options`: the entry's identity, as `backends.mlx_lm` has it."""
+    def __init__(self, loaded: LoadedModel, options: dict[str, Any], draft: LoadedModel | None = None) -> None:
+        """`options`: the entry's identity, as `backends.mlx_lm` has it. Raises CannotLoad."""
         tokenizer = loaded.tokenizer
         self._name = Path(options["path"]).name
         self._tokenizer = tokenizer
@@ -74,17 +76,36 @@ class MlxLm:
         self._grammars = Grammars(tokenizer, _vocabulary(loaded))
         self._detokenizer = Detokenizer(tokenizer, markers=_markers(tokenizer, self._parts.marks))
         self._max_rows: int = options.get("max_batch", 32)
-        self._batch = Batch(
-            loaded.model,
-            stop_tokens=sorted(tokenizer.eos_token_ids),
-            max_rows=self._max_rows,
-            max_stall_seconds=options.get("max_stall_ms", 100) / 1000,
-            prefixes=_prefixes(loaded, options),
-            token_bytes=self._detokenizer.token_bytes,
-        )
+        lone = _why_alone(loaded, options)
+        caches = _caches(loaded, draft, options.get("kv_bits"))
+        prefixes = _prefixes(loaded, draft, caches, options)
+        stop_tokens, token_bytes = sorted(tokenizer.eos_token_ids), self._detokenizer.token_bytes
+        self._batch: Batch | Serial
+        if lone:
+            self._batch = Serial(
+                loaded.model,
+                draft=draft.model if draft else None,
+                caches=caches,
+                stop_tokens=stop_tokens,
+                max_rows=self._max_rows,
+                prefixes=prefixes,
+                token_bytes=token_bytes,
+            )
+        else:
+            self._batch = Batch(
+                loaded.model,
+                stop_tokens=stop_tokens,
+                max_rows=self._max_rows,
+                max_stall_seconds=options.get("max_stall_ms", 100) / 1000,
+                prefixes=prefixes,
+                token_bytes=token_bytes,
+            )
         self._arrived: deque[Request] = deque()
         self._waiting: deque[Row] = deque()
         self.loaded = _loaded(loaded.config, options.get("context_length"), self._prompts)
+        if lone:
+            self.loaded.batched = False
+            self.loaded.notes.append(f"Requests are answered one after the other, because of {lone}.")
 
     @property
     def busy(self) -> bool:
@@ -287,13 +308,32 @@ def _vocabulary(loaded: LoadedModel) -> int:
     return int(config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or len(loaded.tokenizer))
 
 
-def _prefixes(loaded: LoadedModel, options: dict[str, Any]) -> PrefixCache:
+def _why_alone(loaded: LoadedModel, options: dict[str, Any]) -> str:
+    """What mlx-lm cannot batch in this entry; empty: nothing."""
+    options_alone = [f"the option {name}" for name in ("draft", "kv_bits") if options.get(name)]
+    caches = loaded.lone_caches
+    return " and ".join([*options_alone, *([f"the model's {caches}"] if caches else [])])
+
+
+def _caches(loaded: LoadedModel, draft: LoadedModel | None, kv_bits: int | None) -> list[Any]:
+    """The model's empty caches, followed by those of the draft model. Raises CannotLoad."""
+    if draft is None:
+        return empty_caches(loaded.model, kv_bits=kv_bits)
+    check_draft(loaded.model, loaded.tokenizer, draft.model, draft.tokenizer)
+    return empty_caches(loaded.model, kv_bits=kv_bits) + empty_caches(draft.model)
+
+
+def _prefixes(
+    loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], options: dict[str, Any]
+) -> PrefixCache:
     store = None
     if options.get("prefix_cache_disk_mb"):
         disk_bytes = options["prefix_cache_disk_mb"] * MEGABYTE
-        store = PrefixStore(_cache_folder(), fingerprint(loaded.folder), max_bytes=disk_bytes)
+        others = [fingerprint(folder) for folder in (loaded.adapter, draft and draft.folder) if folder]
+        kv_bits = [f"kv_bits {options['kv_bits']}"] if options.get("kv_bits") else []
+        store = PrefixStore(_cache_folder(), fingerprint(loaded.folder, *others, *kv_bits), max_bytes=disk_bytes)
     max_bytes = options.get("prefix_cache_mb", 1024) * MEGABYTE
-    return PrefixCache(make_prompt_cache(loaded.model), max_bytes=max_bytes, store=store)
+    return PrefixCache(caches, max_bytes=max_bytes, store=store)
 
 
 def _cache_folder() -> Path:

@@ -15,10 +15,10 @@ from typing import Any, cast
 import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
-from mlx_lm.utils import load_model, load_tokenizer
+from mlx_lm.utils import load_adapters, load_model, load_tokenizer
 
 from localapi.worker.engine import CannotLoad, Report, first_line
-from localapi.worker.hub import download
+from localapi.worker.hub import ADAPTER_PATTERNS, download
 from localapi.worker.protocol import Loading
 
 READ_BYTES = 256 * 1024 * 1024
@@ -33,18 +33,28 @@ class LoadedModel:
     model: Any
     tokenizer: Any
     config: dict[str, Any]
+    adapter: Path | None = None
+    """The folder of the LoRA that is part of the model."""
+
+    @property
+    def lone_caches(self) -> str:
+        """The kinds of its caches that mlx-lm cannot batch (Llama 4's chunked one, for example); empty: it can."""
+        caches = make_prompt_cache(self.model)
+        return ", ".join(sorted({type(cache).__name__ for cache in caches if not hasattr(cache, "merge")}))
 
 
-def load_weights(path: str, revision: str | None, report: Report) -> LoadedModel:
+def load_weights(path: str, revision: str | None, report: Report, *, adapter: str | None = None) -> LoadedModel:
     """The model in this folder or repository, with its weights in memory. Raises CannotLoad."""
     folder = Path(path) if Path(path).is_dir() else download(path, revision, report)
+    adapted = _adapter_folder(adapter, report) if adapter else None
     total = sum(check_weights(folder))
     report(Loading("reading weights", 0, total))
     model, config = _model(folder)
+    if adapted:
+        _adapt(model, folder, adapted)
     for done in _read(model):
         report(Loading("reading weights", min(done, total), total))
-    _check_batchable(model, folder)
-    return LoadedModel(folder, model, _tokenizer(folder, config), config)
+    return LoadedModel(folder, model, _tokenizer(folder, config), config, adapted)
 
 
 def check_weights(folder: Path) -> Iterator[int]:
@@ -93,6 +103,36 @@ def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
     return model, config
 
 
+def _adapter_folder(adapter: str, report: Report) -> Path:
+    folder = Path(adapter)
+    if not folder.is_dir():
+        folder = download(adapter, None, report, patterns=ADAPTER_PATTERNS)
+    if missing := [name for name in ADAPTER_PATTERNS if not (folder / name).is_file()]:
+        raise CannotLoad(
+            f"The adapter {adapter} holds no {' and no '.join(missing)}. mlx-lm's adapters have both; adapters of "
+            "other tools must be converted first."
+        )
+    return folder
+
+
+def _adapt(model: Any, folder: Path, adapter: Path) -> None:
+    """Put the adapter's layers into the model. Raises CannotLoad where they do not fit."""
+    if "fine_tune_type" not in (config := _json(adapter / "adapter_config.json")) and "num_layers" not in config:
+        raise CannotLoad(
+            f"{adapter / 'adapter_config.json'} names no num_layers: this adapter is not mlx-lm's. Convert it, or "
+            "train one with `mlx_lm.lora`."
+        )
+    try:
+        load_adapters(model, str(adapter))
+    except Exception as error:  # of another shape, of other layers, a damaged file
+        said = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
+        raise CannotLoad(
+            f"The adapter in {adapter} does not fit the model in {folder}: {said.rstrip('.')}. Use the model that it "
+            "was trained on."
+        ) from error
+    model.eval()  # the new layers would drop some of what they see, as in training
+
+
 def _read(model: Any) -> Iterator[int]:
     """Read the weights in portions; gives the bytes that are read so far."""
     arrays: list[mx.array] = [array for _, array in cast("list[Any]", tree_flatten(model.parameters()))]
@@ -123,14 +163,6 @@ def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
     if not words:  # transformers makes an empty tokenizer where there is no file
         raise CannotLoad(f"{files} is missing or has no vocabulary. Download the model again.")
     return tokenizer
-
-
-def _check_batchable(model: Any, folder: Path) -> None:
-    """Requests share a batch; mlx-lm cannot do that with every kind of cache (Llama 4's chunked one, for example)."""
-    lone = {type(cache).__name__ for cache in make_prompt_cache(model) if not hasattr(cache, "merge")}
-    if lone:
-        kinds = ", ".join(sorted(lone))
-        raise CannotLoad(f"The model in {folder} uses {kinds}, with which mlx-lm cannot answer requests together.")
 
 
 def _json(file: Path) -> dict[str, Any]:
