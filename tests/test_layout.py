@@ -153,8 +153,8 @@ def test_other_packages_are_imported_only_where_they_belong() -> None:
     ("package", "homes"),
     [
         ("yaml", {"manifest"}),
-        ("quart", {"api", "app", "cli"}),
-        ("hypercorn", {"api", "app", "cli"}),
+        ("quart", {"api", "app", "cli", "serving"}),
+        ("hypercorn", {"api", "app", "cli", "serving"}),
         *((engine, {"worker", "demo"}) for engine in sorted(ENGINES)),
     ],
 )
