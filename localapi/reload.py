@@ -73,7 +73,7 @@ class Attempt:
         return not self.problems
 
 
-class Superseded(BaseException):  # nothing went wrong: the manifest changed again while a pass prepared
+class Superseded(Exception):  # nothing went wrong: the manifest changed again while a pass prepared
     """The pass begins anew; what it has prepared is kept for the next one."""
 
 
@@ -144,6 +144,8 @@ class Reloader:
         except ManifestError as error:
             await self._discard(self._prepared.keys())
             attempt = self._refused(error)
+        except Superseded:
+            raise
         except Exception as error:  # ours to mend; following the manifest must go on
             log.exception("the manifest could not be applied")
             await self._discard(self._prepared.keys())

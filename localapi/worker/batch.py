@@ -120,12 +120,8 @@ class Batch:
         """Take rows out that have left. What they computed may serve the next turn."""
         caches = self._generator.remove(self._leaving, return_prompt_caches=True)  # type: ignore[no-untyped-call]
         self._leaving.clear()
-        for kept in caches.values():
-            self._keep(*kept)
-
-    def _keep(self, caches: list[Any], tokens: list[int]) -> None:
-        if tokens and not self.prefixes.covers(tokens):
-            self.prefixes.put(tokens, caches)
+        for kept, tokens in caches.values():
+            self.prefixes.keep(tokens, kept)
 
     def _advance(self, events: list[Event]) -> None:
         self._generator.prefill_step_size = chunk = self._chunk()
@@ -198,7 +194,7 @@ class Batch:
             if reason is None:  # the generator does not know that it has ended
                 self._leaving.append(uid)
             else:
-                self._keep(response.prompt_cache, response.all_tokens)
+                self.prefixes.keep(response.all_tokens, response.prompt_cache)
 
     def _drop(self, uid: int) -> None:
         del self._rows[uid], self._computed[uid]

@@ -116,6 +116,11 @@ class PrefixCache:
         finally:
             self._shrink()
 
+    def keep(self, tokens: Sequence[int], caches: Sequence[Any]) -> None:
+        """`put` what is of use and not there yet."""
+        if tokens and not self.covers(tokens):
+            self.put(tokens, caches)
+
     def put(self, tokens: Sequence[int], caches: Sequence[Any]) -> None:
         """Keep what these caches hold after exactly these tokens; they stay the caller's.
 

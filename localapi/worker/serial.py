@@ -140,7 +140,7 @@ class Serial:
         if last - row.tally.cached_tokens > PREFILL_TOKENS:
             events.append(Prefill(row.id, end + 1 if end == last else end, len(row.prompt)))
         if end in row.boundaries:
-            self._keep(copy.deepcopy(self._caches))
+            self.prefixes.keep(self._tokens, copy.deepcopy(self._caches))
 
     def _generator(self, row: Row) -> Generator[tuple[Any, ...]]:
         """The tokens after the prompt. No draft where processors count tokens: those of a draft may be taken back."""
@@ -183,7 +183,7 @@ class Serial:
         if keep and self._tokens:
             if self._draft is not None:
                 self._level()
-            self._keep(self._caches)
+            self.prefixes.keep(self._tokens, self._caches)
         self._answer, self._caches, self._tokens = None, [], []
 
     def _level(self) -> None:
@@ -192,10 +192,6 @@ class Serial:
         for cache in self._caches:
             cache.trim(cache.offset - length)
         self._tokens = self._tokens[:length]
-
-    def _keep(self, caches: list[Any]) -> None:
-        if self._tokens and not self.prefixes.covers(self._tokens):
-            self.prefixes.put(self._tokens, caches)
 
 
 def _after(head: mx.array, processor: Processor) -> Callable[[mx.array, mx.array], Any]:
