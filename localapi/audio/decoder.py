@@ -1,0 +1,158 @@
+"""Any audio file that a client gives, to PCM: voices to imitate, speech to convert.
+
+What comes here is not trusted. FFmpeg is never left to guess: many of its demuxers (HLS, concat, SDP) open the files
+and addresses that a file names. The container is told by its first bytes and is one of a few that hold their sound
+themselves; codecs are named; time, bytes and channels have limits.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import av
+
+_INTEGERS = [f"pcm_{kind}{bits}{order}" for kind in "su" for bits in (16, 24, 32) for order in ("le", "be")]
+_FLOATS = [f"pcm_f{bits}{order}" for bits in (32, 64) for order in ("le", "be")]
+CODECS = {"aac", "alac", "flac", "mp3", "mp3float", "opus", "vorbis"}
+CODECS |= {*_INTEGERS, *_FLOATS, "pcm_s8", "pcm_u8", "pcm_alaw", "pcm_mulaw"}
+"""The decoders that may run, in FFmpeg's words."""
+
+OPTIONS = {"codec_whitelist": ",".join(sorted(CODECS)), "protocol_whitelist": "none"}
+"""FFmpeg tries decoders while it opens a file, so it has to know, too."""
+
+MOST_CHANNELS = 8
+
+
+class NotAudio(ValueError):
+    """The bytes hold no sound that can be used; the message says why, in words for a client."""
+
+
+def decode(data: bytes, *, sample_rate_hz: int, max_seconds: float, max_bytes: int) -> bytes:
+    """The sound of a WAV, MP3, FLAC, Ogg, M4A, AAC, WebM, AIFF or CAF file as 16-bit mono PCM at that rate.
+
+    Several channels are mixed to one. What is damaged within a file is left out. Raises `NotAudio` where nothing can be
+    read, for video, and for what is over `max_bytes` (of the file) or `max_seconds` (of its sound).
+    """
+    if len(data) > max_bytes:
+        raise NotAudio(f"The audio file has {len(data)} bytes; the limit is {max_bytes}.")
+    container = _container(data)
+    if container is None:
+        raise NotAudio("This is no audio file of a known kind: WAV, MP3, FLAC, Ogg, M4A, AAC, WebM, AIFF or CAF.")
+    if container == "mov":
+        _refuse_false_counts(data)
+
+    import av  # noqa: PLC0415  # costly, and seldom needed
+
+    try:
+        with av.open(io.BytesIO(data), "r", format=container, options=OPTIONS) as file:
+            pcm = b"".join(_sound(file, sample_rate_hz, max_seconds))
+    except NotAudio:
+        raise
+    except (av.error.FFmpegError, ValueError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, av.error.FFmpegError) else error
+        raise NotAudio(f"The audio file cannot be read: {reason}.") from error
+    if not pcm:
+        raise NotAudio("There is no sound in the audio file.")
+    return pcm
+
+
+def _container(data: bytes) -> str | None:
+    """FFmpeg's name for the kind of file that begins like this."""
+    head = data[:12]
+    tagged = head[:3] == b"ID3"
+    if tagged:
+        length = sum((byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=False))
+        head = data[_TAG_HEADER_BYTES + length :][:12]
+    for magic, offset, name in _MAGIC:
+        if head[offset : offset + len(magic)] == magic:
+            return name
+    sync = int.from_bytes(head[:2], "big")
+    if sync & _ADTS_MASK == _ADTS:
+        return "aac"
+    is_mpeg = sync & _MPEG_SYNC == _MPEG_SYNC and sync & _MPEG_LAYER != 0
+    return "mp3" if is_mpeg or tagged else None
+
+
+_MAGIC = (
+    (b"WAVE", 8, "wav"),
+    (b"fLaC", 0, "flac"),
+    (b"OggS", 0, "ogg"),
+    (b"ftyp", 4, "mov"),
+    (b"\x1a\x45\xdf\xa3", 0, "matroska"),
+    (b"FORM", 0, "aiff"),
+    (b"caff", 0, "caf"),
+)
+
+_TAG_HEADER_BYTES = 10
+"""Of ID3v2; the length in it is four times seven bits."""
+
+_ADTS_MASK, _ADTS = 0xFFF6, 0xFFF0
+_MPEG_SYNC, _MPEG_LAYER = 0xFFE0, 0x0006
+
+
+def _refuse_false_counts(data: bytes) -> None:
+    """Raises `NotAudio` for an MP4 that claims more samples than it has bytes.
+
+    FFmpeg makes room for each before it looks: 9 KB took 2.3 GB. The counts stand at these places in these boxes.
+    """
+    for head in _heads(data):
+        for box, offset in ((b"stsz", 12), (b"stz2", 12), (b"trun", 8)):
+            at = head.find(box)
+            while at >= 0:
+                if int.from_bytes(head[at + offset : at + offset + 4], "big") > len(data):
+                    raise NotAudio("The audio file claims more sound than it can hold.")
+                at = head.find(box, at + 1)
+
+
+def _heads(data: bytes) -> Iterator[bytes]:
+    """An MP4's boxes on the first level, without the sound itself, in which any word may stand by chance."""
+    at = 0
+    while at + 8 <= len(data):
+        size, name = struct.unpack_from(">I4s", data, at)
+        if size == 1:  # what follows has the size in 64 bits
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        end = at + size if size > 0 else len(data)
+        if name != b"mdat":
+            yield data[at:end]
+        at = end
+
+
+def _sound(file: av.container.InputContainer, sample_rate_hz: int, max_seconds: float) -> Iterator[bytes]:
+    import av  # noqa: PLC0415
+
+    if any(not stream.disposition & av.stream.Disposition.attached_pic for stream in file.streams.video):
+        raise NotAudio("This is a video; give its sound alone.")
+    if not file.streams.audio:
+        raise NotAudio("There is no sound in the audio file.")
+    stream = file.streams.audio[0]
+    codec = stream.codec_context.name
+    if codec not in CODECS:
+        raise NotAudio(f"Audio in the form {codec!r} is not read.")
+    if not 1 <= stream.codec_context.channels <= MOST_CHANNELS:
+        raise NotAudio(f"The audio has {stream.codec_context.channels} channels; the limit is {MOST_CHANNELS}.")
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate_hz)
+    seconds = 0.0
+    for frame in _frames(file, stream):
+        seconds += frame.samples / frame.sample_rate
+        if seconds > max_seconds + 1e-6:  # a sum of many rounded numbers
+            raise NotAudio(f"The audio is longer than {max_seconds:g} seconds.")
+        for out in resampler.resample(frame):
+            yield bytes(out.planes[0])[: 2 * out.samples]
+    for out in resampler.resample(None):
+        yield bytes(out.planes[0])[: 2 * out.samples]
+
+
+def _frames(file: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+    """The frames that can be decoded; damaged ones are left out."""
+    import av  # noqa: PLC0415
+
+    for packet in file.demux(stream):
+        try:
+            frames = stream.codec_context.decode(packet if packet.size else None)
+        except av.error.InvalidDataError:
+            continue
+        yield from (frame for frame in frames if frame.samples and frame.sample_rate)

@@ -1,0 +1,110 @@
+"""PCM to a file in one of OpenAI's formats, while it is made or as a whole.
+
+WAV at any rate and PCM at 24 kHz need no codec; PyAV is imported for the others alone.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from localapi.audio import wav
+from localapi.audio.formats import WAV, Format
+
+
+class _Writer(Protocol):
+    """Takes PCM, cut anywhere, and gives bytes."""
+
+    def feed(self, pcm: bytes, /) -> bytes: ...
+
+    def finish(self) -> bytes: ...
+
+
+class Encoder:
+    """A file that is sent while its sound is made.
+
+    The bytes are the same wherever the PCM was cut, and the first come as early as the format lets them: after 80 ms
+    (mp3, opus) or 110 ms (aac, flac) of sound at 24 kHz, wav and pcm at once.
+    """
+
+    def __init__(self, format: Format, sample_rate_hz: int) -> None:  # noqa: A002  # OpenAI's word
+        """Raises ValueError for a rate below 1 Hz."""
+        self.sample_rate_hz = sample_rate_hz
+        self._writer: _Writer | None = _writer(format, sample_rate_hz, streamed=True)
+
+    def encode(self, pcm: bytes, *, sample_rate_hz: int | None = None) -> bytes:
+        """The bytes that are ready, maybe none. `pcm` may end within a sample: the next call has the rest.
+
+        Raises ValueError after the end, and where `sample_rate_hz` is given and is not this file's.
+        """
+        if sample_rate_hz not in {None, self.sample_rate_hz}:
+            raise ValueError(f"the sound changed from {self.sample_rate_hz} to {sample_rate_hz} Hz within a file")
+        return self._open().feed(pcm)
+
+    def finish(self) -> bytes:
+        """The last bytes. A file with a codec that got no sound has 20 ms of silence: players refuse an empty one.
+
+        Raises ValueError after the end.
+        """
+        writer, self._writer = self._open(), None
+        return writer.finish()
+
+    def close(self) -> None:
+        """Give everything back, finished or not. An `encode` that runs in another thread ends unharmed."""
+        self._writer = None
+
+    def _open(self) -> _Writer:
+        if self._writer is None:
+            raise ValueError("the file has ended")
+        return self._writer
+
+
+def encoded(pcm: bytes, format: Format, sample_rate_hz: int) -> bytes:  # noqa: A002  # OpenAI's word
+    """The whole file, with a header that knows its length: what plays is as long as the sound was, except in AAC.
+
+    ADTS, OpenAI's AAC, has no place for a length; 40 to 80 ms of silence surround the sound.
+    """
+    writer = _writer(format, sample_rate_hz, streamed=False)
+    return writer.feed(pcm) + writer.finish()
+
+
+def _writer(format: Format, sample_rate_hz: int, *, streamed: bool) -> _Writer:  # noqa: A002  # OpenAI's word
+    if sample_rate_hz < 1:
+        raise ValueError(f"a rate is at least 1 Hz, not {sample_rate_hz}")
+    if format.codec is not None:
+        from localapi.audio.ffmpeg import Muxer  # noqa: PLC0415  # costly, and not always needed
+
+        return Muxer(format, sample_rate_hz, streamed=streamed)
+    if (rate := format.rate_for(sample_rate_hz)) != sample_rate_hz:
+        from localapi.audio.ffmpeg import Filters  # noqa: PLC0415
+
+        return Filters(sample_rate_hz, ("aresample", str(rate)))
+    return _Samples(sample_rate_hz, has_header=format is WAV, streamed=streamed)
+
+
+class _Samples:
+    """The samples as they are, behind WAV's header or none."""
+
+    def __init__(self, sample_rate_hz: int, *, has_header: bool, streamed: bool) -> None:
+        self._sample_rate_hz = sample_rate_hz
+        self._header_due = has_header
+        self._streamed = streamed
+        self._kept: list[bytes] = []
+        """Of a file that is not streamed, all of it; otherwise the first half of a sample, if any."""
+
+    def feed(self, pcm: bytes) -> bytes:
+        if not self._streamed:
+            self._kept.append(pcm)
+            return b""
+        data = b"".join([*self._kept, pcm])
+        whole = len(data) & ~1
+        self._kept = [data[whole:]]
+        return self._header(None) + data[:whole] if whole else b""
+
+    def finish(self) -> bytes:
+        data = b"" if self._streamed else b"".join(self._kept)
+        whole = len(data) & ~1
+        return self._header(whole if not self._streamed else None) + data[:whole]
+
+    def _header(self, data_bytes: int | None) -> bytes:
+        due, self._header_due = self._header_due, False
+        return wav.header(self._sample_rate_hz, data_bytes) if due else b""

@@ -1,0 +1,68 @@
+"""The segments of one utterance after another, without clicks between them."""
+
+from __future__ import annotations
+
+import math
+from array import array
+
+FADE_SECONDS = 0.004
+CLICK = 64
+"""A jump from or to more than this (-54 dB) is heard where silence is expected."""
+
+
+class Join:
+    """Segments of 16-bit mono PCM to one sound, with some silence between them.
+
+    Edges that would click are faded, the first and the last of all among them; nothing else changes. A segment ends
+    with `end_segment`, and its last `fade_seconds` are held back until then. One without a sample leaves no trace.
+    """
+
+    def __init__(
+        self, sample_rate_hz: int, *, silence_seconds: float = 0.0, fade_seconds: float = FADE_SECONDS
+    ) -> None:
+        length = max(1, round(fade_seconds * sample_rate_hz))
+        self._ramp = [0.5 - 0.5 * math.cos(math.pi * i / length) for i in range(length)]
+        """The gain of each sample, counted from an edge that fades."""
+        self._silence = bytes(2 * round(silence_seconds * sample_rate_hz))
+        self._silence_due = False
+        self._half = b""
+        """The first byte of a sample that is not complete."""
+        self._held = array("h")
+        self._begun = 0
+        """How many samples of this segment have gone."""
+        self._fades_in = False
+
+    def feed(self, pcm: bytes) -> bytes:
+        """What is ready of this segment, maybe nothing. `pcm` may end within a sample."""
+        data = self._half + pcm
+        whole = len(data) & ~1
+        self._half = data[whole:]
+        samples = self._held + array("h", data[:whole])
+        ready = max(0, len(samples) - len(self._ramp))
+        self._held = samples[ready:]
+        return self._gone(samples[:ready])
+
+    def end_segment(self) -> bytes:
+        """The rest of this segment. What is fed next begins another."""
+        samples, self._held = self._held, array("h")
+        if samples and abs(samples[-1]) > CLICK:
+            for i, gain in zip(range(len(samples) - 1, -1, -1), self._ramp, strict=False):
+                samples[i] = round(samples[i] * gain)
+        last = self._gone(samples)
+        self._silence_due |= self._begun > 0
+        self._half, self._begun, self._fades_in = b"", 0, False
+        return last
+
+    def _gone(self, samples: array[int]) -> bytes:
+        """The samples, with the silence before them and the fade that are due."""
+        if not samples:
+            return b""
+        silence = b""
+        if self._begun == 0:
+            self._fades_in = abs(samples[0]) > CLICK
+            silence = self._silence if self._silence_due else b""
+        if self._fades_in:
+            for i, gain in enumerate(self._ramp[self._begun : self._begun + len(samples)]):
+                samples[i] = round(samples[i] * gain)
+        self._begun += len(samples)
+        return silence + samples.tobytes()
