@@ -141,7 +141,11 @@ class PrefixStore:
     def records(self) -> Iterator[Record]:
         """What is there, each part after those that it continues."""
         found = [record for path in self._folder.glob("*.safetensors") if (record := self._record(path))]
-        yield from sorted(found, key=lambda record: (len(record.tokens), record.kind == "near"))
+        # A stretch may be in the file of a longer one that shares it, so what a file continues is known by its start.
+        whole = (record for record in found if record.kind == "whole")
+        near = (record for record in found if record.kind == "near")
+        yield from sorted(whole, key=lambda record: (record.start, len(record.tokens)))
+        yield from sorted(near, key=lambda record: len(record.tokens))
 
     def read(self, record: Record) -> Part | None:
         """The arrays of that file; None where they are gone or damaged."""

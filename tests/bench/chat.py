@@ -22,12 +22,7 @@ import psutil
 
 from localapi.cli import table
 from tests.bench import client, direct, models
-from tests.bench.processes import Aside, answers, free_port, mlx_lm_server, until
-from tests.server import serving
-
-WORDS_PER_TOKEN = {"tiny": 0.38, "middle": 0.43}
-"""Of the prompts in `models.prompts`; roughly."""
-MANIFEST = "chat: {{bench: {{backend: mlx-lm, path: '{}', preload: true}}}}"
+from tests.bench.processes import OURS, PEER, Aside, ours, peer
 
 
 @dataclass(frozen=True)
@@ -70,23 +65,16 @@ def main() -> None:
     checkouts = dict(pair.split("=", 1) for pair in arguments.checkout)
     with tempfile.TemporaryDirectory() as folder:
         for model in arguments.model or list(models.SIZES):
-            path = _model(model, Path(folder))
-            words = int(arguments.prompt_tokens * WORDS_PER_TOKEN.get(model, 0.45))
-            with contenders(path, checkouts, peer=not arguments.skip_peer) as them:
+            path = models.made(model, Path(folder))
+            words = models.words(model, arguments.prompt_tokens)
+            with contenders(path, checkouts, with_peer=not arguments.skip_peer) as them:
                 for streams in map(int, arguments.streams.split(",")):
                     rounds = list(_rounds(them, streams, words, arguments.tokens, arguments.rounds))
                     report(f"{model}, {streams} streams of {arguments.tokens} tokens", rounds)
 
 
-def _model(name: str, folder: Path) -> Path:
-    if name not in models.SIZES:
-        return Path(name).absolute()
-    with Aside() as aside:
-        return aside(models.build, name, folder)
-
-
 @contextlib.contextmanager
-def contenders(model: Path, checkouts: dict[str, str], *, peer: bool) -> Iterator[dict[str, Contender]]:
+def contenders(model: Path, checkouts: dict[str, str], *, with_peer: bool) -> Iterator[dict[str, Contender]]:
     """Everything that answers, loaded; by name, ours first."""
     with contextlib.ExitStack() as stack:
         reader, python = stack.enter_context(Aside()), stack.enter_context(Aside())
@@ -105,17 +93,12 @@ def contenders(model: Path, checkouts: dict[str, str], *, peer: bool) -> Iterato
 
         them: dict[str, Contender] = {}
         for name, checkout in {"localapi": str(Path(__file__).parents[2]), **checkouts}.items():
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            env = {"PYTHONPATH": checkout}
-            server = stack.enter_context(serving(folder, MANIFEST.format(model), env=env))
-            server.wait_for("bench: loaded")
-            them[name] = over_http(server.port, "bench", [psutil.Process(server.process.pid), *server.workers()])
+            server = stack.enter_context(ours(model, env={"PYTHONPATH": checkout}))
+            them[name] = over_http(server.port, OURS, [psutil.Process(server.process.pid), *server.workers()])
         them["mlx-lm in Python"] = Contender(in_python, [psutil.Process(python(os.getpid))])
-        if peer:
-            port = free_port()
-            process = stack.enter_context(mlx_lm_server(model, port))
-            until(lambda: answers(port, "GET", "/health") == 200, every=0.2)
-            them["mlx_lm.server"] = over_http(port, "default_model", [psutil.Process(process.pid)])
+        if with_peer:
+            port, pid = stack.enter_context(peer(model))
+            them["mlx_lm.server"] = over_http(port, PEER, [psutil.Process(pid)])
         yield them
 
 
@@ -127,7 +110,10 @@ def _rounds(
     for number in range(rounds + 1):
         order = names[number % len(names) :] + names[: number % len(names)]
         # Everybody gets new texts: nobody gains from a prefix that it knows.
-        got = {name: them[name].measure(models.prompts(streams, words, seed=f"{number}"), tokens) for name in order}
+        got = {
+            name: them[name].measure(models.prompts(streams, words, seed=f"{streams} {number}"), tokens)
+            for name in order
+        }
         if number:
             yield {name: got[name] for name in names}
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from tests.bench.processes import Aside
+
 VOCABULARY: Final = {"tiny": 768, "middle": 4096}
 SIZES: Final[dict[str, dict[str, int]]] = {
     "tiny": {},
@@ -23,6 +25,22 @@ SIZES: Final[dict[str, dict[str, int]]] = {
     },
 }
 """`tiny` is as large as the demo model, where the server's own work weighs most; `middle` has 7 million parameters."""
+CONTEXT_TOKENS: Final = 65_536
+WORDS_PER_TOKEN: Final = {"tiny": 0.38, "middle": 0.43}
+"""Of the texts that `prompts` makes; roughly."""
+
+
+def made(name: str, folder: Path) -> Path:
+    """The model's folder: built below `folder` where it is one of SIZES, else it is there already."""
+    if name not in SIZES:
+        return Path(name).absolute()
+    with Aside() as aside:
+        return aside(build, name, folder)
+
+
+def words(model: str, tokens: int) -> int:
+    """How many words of `prompts` take so many tokens of this model; roughly."""
+    return int(tokens * WORDS_PER_TOKEN.get(model, 0.45))
 
 
 def build(name: str, out: Path) -> Path:
@@ -33,7 +51,7 @@ def build(name: str, out: Path) -> Path:
 
     tokenizer = train.make_tokenizer(train.PROSE, VOCABULARY[name])
     model: Any
-    model, config = train.make_model(tokenizer, **SIZES[name])
+    model, config = train.make_model(tokenizer, **SIZES[name], max_position_embeddings=CONTEXT_TOKENS)
     weight = model.model.embed_tokens.weight
     texts = [tokenizer.decode([token]) for token in range(len(tokenizer))]
     silent = [token for token, text in enumerate(texts) if not text.strip().isalpha() or not text.isascii()]

@@ -8,15 +8,21 @@ import multiprocessing
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from tests.server import Server, serving
+
 P = ParamSpec("P")
 Result = TypeVar("Result")
 START_SECONDS = 120
+OURS, PEER = "bench", "default_model"
+"""What requests call the model that `ours` and `peer` have loaded."""
+MANIFEST = "chat: {{{}: {{backend: mlx-lm, path: '{}', preload: true, prefix_cache_disk_mb: {}}}}}"
 
 
 class Aside:
@@ -49,6 +55,26 @@ def localapi_server(folder: Path, port: int) -> contextlib.AbstractContextManage
 def mlx_lm_server(model: Path, port: int) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """The stock server, in a child process."""
     return _running("-m", "mlx_lm", "server", "--model", str(model), "--port", str(port), "--log-level", "ERROR")
+
+
+@contextlib.contextmanager
+def ours(model: Path, *, env: Mapping[str, str] | None = None, disk_mb: int = 0) -> Iterator[Server]:
+    """This server with the model loaded."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder), MANIFEST.format(OURS, model, disk_mb), env=env) as server,
+    ):
+        server.wait_for(f"{OURS}: loaded")
+        yield server
+
+
+@contextlib.contextmanager
+def peer(model: Path) -> Iterator[tuple[int, int]]:
+    """The port and the process id of the stock server with this model."""
+    port = free_port()
+    with mlx_lm_server(model, port) as process:
+        until(lambda: answers(port, "GET", "/health") == 200, every=0.2)
+        yield port, process.pid
 
 
 @contextlib.contextmanager

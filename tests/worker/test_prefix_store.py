@@ -76,6 +76,17 @@ def test_a_conversation_that_forks_after_a_restart_can_be_kept_and_read_again(
     assert answers(kind, [after(p, kind) for p in (prompt, fork)], worker)[1] == [48, 47]
 
 
+def test_a_beginning_that_is_in_a_longer_conversations_file_serves_the_shorter_ones_too(
+    opened: Callable[..., PrefixCache],
+) -> None:
+    old, system = opened("qwen3"), words(20, "system")
+    prompts = [system + words(count, f"user {count}") for count in (60, 20, 30)]
+    for prompt in prompts:
+        answers("qwen3", [prompt], old)
+        save(old)
+    assert answers("qwen3", [after(prompt, "qwen3") for prompt in prompts], opened("qwen3"))[1] == [88, 48, 58]
+
+
 def test_a_longer_conversation_adds_only_its_tail_to_the_disk(
     opened: Callable[..., PrefixCache], files: Callable[[], list[Path]]
 ) -> None:
