@@ -19,7 +19,7 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi import log as logs
-from localapi.api import chat, completions, health, models, scope, status, tokens
+from localapi.api import chat, completions, health, models, scope, speech, status, tokens, voices
 from localapi.api.drain import DrainMiddleware
 from localapi.api.guard import guard
 from localapi.api.replies import error_reply
@@ -38,7 +38,7 @@ from localapi.registry import Registry
 from localapi.reload import Reloader
 from localapi.serving import serve
 from localapi.settings import Settings
-from localapi.watch import watch
+from localapi.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class Service:
         self.source = source
         self.registry = Registry()
         self.reloader = Reloader(self.registry, self._read, apply=self._apply)
+        self.watch = Watch(source, self.reloader.trigger)
         self.draining = False
         self.app = create_app(self)
 
@@ -64,6 +65,7 @@ class Service:
 
     def _apply(self, manifest: Manifest) -> None:
         logs.set_level(self.settings.log_level or manifest.server.log_level)
+        self.watch.follow(path for entry in manifest.entries.values() for path in entry.options.files())
 
     async def run(self, listening: socket.socket, started: Callable[[], None]) -> None:
         """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raises ManifestError.
@@ -79,7 +81,7 @@ class Service:
         config.keep_alive_max_requests = 1_000_000
         following = [
             asyncio.create_task(self.reloader.run(), name="reload"),
-            asyncio.create_task(watch(self.source, self.reloader.trigger), name="watch"),
+            asyncio.create_task(self.watch.run(), name="watch"),
         ]
         try:
             self._preload()
@@ -141,6 +143,8 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(chat.routes(service.registry))
     app.register_blueprint(completions.routes(service.registry))
     app.register_blueprint(tokens.routes(service.registry))
+    app.register_blueprint(speech.routes(service.registry))
+    app.register_blueprint(voices.routes(service.registry))
     app.register_blueprint(models.routes(service.registry))
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
     app.register_blueprint(status.routes(service.registry, service.reloader))

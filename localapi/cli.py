@@ -1,4 +1,4 @@
-"""The command line: `localapi` serves, `localapi check` reads a manifest, `localapi schema` prints its schema.
+"""The command line: `localapi` serves, `check` reads a manifest, `say` speaks, `install` makes an environment, …
 
 Exit status: 0 done, 1 something to mend (said in one line each), 2 a wrong command line.
 """
@@ -15,9 +15,10 @@ from typing import Any, Final
 import click
 
 import localapi
+from localapi import environments
 from localapi import log as logs
 from localapi.errors import ManifestError, OperatorError
-from localapi.manifest import ManifestSource, Overrides, describe, json_schema, read
+from localapi.manifest import Entry, Manifest, ManifestSource, Overrides, describe, json_schema, read
 from localapi.settings import Settings
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -142,6 +143,122 @@ def check(file: Path | None, **flags: Any) -> None:
         click.echo(line)
     click.echo()
     click.echo(compare(manifest, settings.host, settings.port))
+
+
+@cli.command()
+@click.argument("text", required=False)
+@click.option("--model", help="A speech model of the manifest.  [default: the first]")
+@click.option("--voice", help="One of the model's voices.")
+@click.option("--speed", type=click.FloatRange(0.25, 4), help="2 takes half the time.")
+@click.option("--instructions", help="How to speak, for models that know it.")
+@click.option(
+    "--format", type=click.Choice(["mp3", "opus", "aac", "flac", "wav", "pcm"]), help="By FILE's name if not."
+)
+@click.option("-o", "--output", metavar="FILE", help="Write a file (- for standard output); otherwise it is played.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only show what would be said, a segment on each line; no server is asked."
+)
+@manifest_options
+def say(
+    text: str | None,
+    model: str | None,
+    format: str | None,  # noqa: A002  # OpenAI's word
+    output: str | None,
+    *,
+    dry_run: bool,
+    voice: str | None,
+    speed: float | None,
+    instructions: str | None,
+    **flags: Any,
+) -> None:
+    """Have the running server say TEXT, or standard input where TEXT is - or left out."""
+    from localapi import saying  # noqa: PLC0415
+
+    settings = Settings.read(**flags)
+    manifest = read(ManifestSource(settings.manifest, settings.profile, Overrides.read()))
+    entry = _speech_entry(manifest, model)
+    said = sys.stdin.read() if text in {None, "-"} else text
+    if dry_run:
+        _show_script(said or "", entry)
+        return
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    kind = format or ("wav" if output in {None, "-"} else saying.format_of(Path(str(output))))
+    pieces = saying.speech(
+        f"http://{host}:{settings.port}",
+        {
+            "model": entry.id,
+            "input": said,
+            "voice": voice,
+            "speed": speed,
+            "instructions": instructions,
+            "response_format": "wav" if output is None else kind,
+        },
+    )
+    if output is None:
+        saying.play(pieces)
+    elif output == "-":
+        saying.pipe(pieces, sys.stdout.buffer)
+    else:
+        saying.write(pieces, Path(output), _progress(output))
+
+
+def _speech_entry(manifest: Manifest, name: str | None) -> Entry:
+    """The entry that speaks. Raises click.UsageError where there is none."""
+    speakers = [entry for entry in manifest.entries.values() if entry.serving.speech is not None]
+    entry = manifest.resolve(name) if name is not None else next(iter(speakers), None)
+    if entry is None or entry not in speakers:
+        known = ", ".join(each.id for each in speakers) or "none"
+        raise click.UsageError(
+            f"{name!r} is no speech model of the manifest; it has: {known}"
+            if name
+            else "the manifest has no speech model"
+        )
+    return entry
+
+
+def _show_script(text: str, entry: Entry) -> None:
+    """What the text becomes, before a voice says it."""
+    from localapi.spoken.script import script_of  # noqa: PLC0415
+
+    settings = entry.serving.speech
+    assert settings is not None  # noqa: S101  # a speech entry
+    script = script_of(text, markdown=settings.speakable, lexicon=settings.lexicon, language=settings.language)
+    for word in script.replaced:
+        click.echo(f"{word.written} is said {word.said!r}", err=True)
+    for segment in script.segments:
+        click.echo(segment)
+    if not script.segments:
+        click.echo("nothing would be said: the text holds nothing that can be spoken", err=True)
+
+
+def _progress(name: str) -> Callable[[int], None]:
+    """A line on the terminal that counts; nothing where there is no terminal."""
+
+    def show(written: int) -> None:
+        click.echo(f"\r{name}: {written / 1000:.0f} kB", nl=False, err=True)
+
+    return show if sys.stderr.isatty() else lambda _: None
+
+
+@cli.command()
+@click.argument("name", required=False, metavar="[NAME]", type=click.Choice(environments.NAMES))
+@click.option("--force", is_flag=True, help="Make it again, although it is there.")
+def install(name: str | None, *, force: bool) -> None:
+    """Install the environment of a speech backend: mlx-audio-plus or mlx-audio. Without NAME: list them."""
+    if name is None:
+        _list_environments()
+        return
+    environment = environments.Environment.named(name)
+    environments.install(environment, lambda line: click.echo(line, err=True), force=force)
+    for other in environment.others():
+        click.echo(f"not used by this version of localapi, and may be deleted: {other}", err=True)
+
+
+def _list_environments() -> None:
+    known = [environments.Environment.named(name) for name in environments.NAMES]
+    rows = [[each.name, "installed" if each.ready else "missing", str(each.folder)] for each in known]
+    for line in table(["environment", "state", "folder"], rows):
+        click.echo(line)
 
 
 @cli.command()

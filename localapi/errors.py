@@ -3,6 +3,7 @@
     LocalapiError
     ├── OperatorError            one clear line on the terminal, exit status 1
     │   ├── StartError           a busy port, a missing package, a missing manifest
+    │   ├── EnvironmentFailed    the environment of a backend that cannot be installed
     │   └── ManifestError        what is wrong in the manifest, with file, line, column and key
     └── ApiError                 an OpenAI-shaped reply with an HTTP status
         ├── InvalidRequest       400
@@ -39,6 +40,10 @@ class OperatorError(LocalapiError):
 
 class StartError(OperatorError):
     """The server cannot start as it was asked to."""
+
+
+class EnvironmentFailed(OperatorError):
+    """The environment of a backend cannot be installed."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""Notices when a file of the manifest changes: saved in place, replaced by an editor, re-linked, deleted, made again.
+"""Notices when a file of the manifest, or one that an entry is made of, changes.
+
+Saved in place, replaced by an editor, re-linked, deleted, made again: all of it counts.
 
 The folders are watched, not the files: an editor's atomic save puts another file under the name, and a watch on the old
 one would go deaf.
@@ -9,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -50,52 +52,69 @@ def places(path: Path) -> set[Place]:
     return found
 
 
-async def watch(source: ManifestSource, changed: Callable[[], None]) -> None:
-    """Call `changed` for every change, for ever. It may be called when nothing changed, too."""
-    while True:
-        watched = await asyncio.to_thread(_places_of, source)
-        try:
-            await _until_places_move(source, watched, changed)
-        except (OSError, RuntimeError) as error:
-            log.error(  # the cause is in the line
-                "cannot watch %s (%s): apply edits with POST /admin/reload, or set WATCHFILES_FORCE_POLLING=1",
-                ", ".join(sorted({str(folder) for folder, _ in watched})), error,
-            )  # fmt: skip
-            return
+class Watch:
+    """Calls `changed` for every change of the manifest's files, and of the files that its entries are made of.
 
-
-async def _until_places_move(source: ManifestSource, watched: dict[Place, int], changed: Callable[[], None]) -> None:
-    stop = asyncio.Event()
-    changes = awatch(
-        *{folder for folder, _ in watched},
-        watch_filter=lambda _, path: (Path(path).parent, Path(path).name) in watched,
-        recursive=False,
-        stop_event=stop,
-        debounce=200,
-        step=50,
-    )
-    # What happened before this watch hears is found by reading once more when it does.
-    settled = asyncio.get_running_loop().call_later(SETTLE_SECONDS, changed)
-    try:
-        async with aclosing(changes):
-            async for _ in changes:
-                changed()
-                if await asyncio.to_thread(_places_of, source) != watched:
-                    return
-    finally:
-        stop.set()
-        settled.cancel()
-
-
-def _places_of(source: ManifestSource) -> dict[Place, int]:
-    """What to watch, with the number of each folder's file system entry: another folder may take its name.
-
-    The manifest's own folder is watched by its name in the folder above, as a new one begins with that.
+    `changed` may be called when nothing changed, too.
     """
-    found = set[Place]().union(*(places(path) for path in source.files()))
-    folder = source.manifest.absolute().parent
-    found.add((folder.parent, folder.name))
-    return {(place, name): _number(place) for place, name in found}
+
+    def __init__(self, source: ManifestSource, changed: Callable[[], None]) -> None:
+        self._source = source
+        self._changed = changed
+        self._more: frozenset[Path] = frozenset()
+        self._stop = asyncio.Event()
+
+    def follow(self, files: Iterable[Path]) -> None:
+        """The entries' files from now on."""
+        if (more := frozenset(files)) != self._more:
+            self._more = more
+            self._stop.set()
+
+    async def run(self) -> None:
+        """Watch, for ever."""
+        while True:
+            self._stop = asyncio.Event()
+            watched = await asyncio.to_thread(self._places)
+            try:
+                await self._until_places_move(watched)
+            except (OSError, RuntimeError) as error:
+                log.error(  # the cause is in the line
+                    "cannot watch %s (%s): apply edits with POST /admin/reload, or set WATCHFILES_FORCE_POLLING=1",
+                    ", ".join(sorted({str(folder) for folder, _ in watched})), error,
+                )  # fmt: skip
+                return
+
+    async def _until_places_move(self, watched: dict[Place, int]) -> None:
+        stop = self._stop
+        changes = awatch(
+            *{folder for folder, _ in watched},
+            watch_filter=lambda _, path: (Path(path).parent, Path(path).name) in watched,
+            recursive=False,
+            stop_event=stop,
+            debounce=200,
+            step=50,
+        )
+        # What happened before this watch hears is found by reading once more when it does.
+        settled = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._changed)
+        try:
+            async with aclosing(changes):
+                async for _ in changes:
+                    self._changed()
+                    if await asyncio.to_thread(self._places) != watched:
+                        return
+        finally:
+            stop.set()
+            settled.cancel()
+
+    def _places(self) -> dict[Place, int]:
+        """What to watch, with the number of each folder's file system entry: another folder may take its name.
+
+        The manifest's own folder is watched by its name in the folder above, as a new one begins with that.
+        """
+        found = set[Place]().union(*(places(path) for path in (*self._source.files(), *self._more)))
+        folder = self._source.manifest.absolute().parent
+        found.add((folder.parent, folder.name))
+        return {(place, name): _number(place) for place, name in found}
 
 
 def _number(folder: Path) -> int:

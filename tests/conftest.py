@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from localapi.environments import Environment
+from tests import mlx_audio_models
 
 DIALOGUES = {
     "What is the capital of France?": "The capital of France is Paris.",
@@ -60,3 +65,23 @@ def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-c", code, json.dumps(DIALOGUES), folder], check=True, cwd=Path(__file__).parent.parent
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def installed(pytestconfig: pytest.Config) -> Callable[[str], Environment]:
+    """Gives the environment of a backend, installed where the next run finds it again."""
+    given = os.environ.get("LOCALAPI_ENVIRONMENTS")
+    cache = pytestconfig.cache
+    assert cache is not None
+    folder = Path(given) if given else cache.mkdir("environments")
+    return lambda name: mlx_audio_models.installed(name, folder)
+
+
+@pytest.fixture(scope="session", params=mlx_audio_models.PACKAGES)
+def mlx_audio(
+    request: pytest.FixtureRequest,
+    installed: Callable[[str], Environment],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Environment:
+    """The environment of mlx-audio-plus, then that of mlx-audio, each with the architectures of the tests."""
+    return mlx_audio_models.with_architectures(installed(request.param), tmp_path_factory.mktemp("environments"))

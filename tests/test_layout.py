@@ -19,28 +19,32 @@ MAY_IMPORT = {
     "errors": set(),
     "log": set(),
     "worker.protocol": set(),
+    "audio": set(),
+    "spoken": set(),
     "settings": {"errors"},
-    "backends": {"errors", "worker.protocol"},
+    "environments": {"errors"},
+    "backends": {"errors", "worker.protocol", "audio", "spoken", "environments"},
     "manifest": {"errors", "backends"},
     "registry": {"errors", "worker.protocol", "backends", "manifest"},
     "reload": {"errors", "backends", "manifest", "registry"},
     "watch": {"manifest"},
     "comparison": {"errors", "manifest", "reload"},
-    "api": {"errors", "worker.protocol", "backends", "manifest", "registry", "reload"},
+    "api": {"errors", "worker.protocol", "audio", "spoken", "backends", "manifest", "registry", "reload"},
     "serving": set(),
     "app": {"errors", "log", "settings", "backends", "manifest", "registry", "reload", "watch", "api", "serving"},
-    "cli": {"errors", "log", "settings", "manifest", "comparison", "app"},
+    "saying": {"errors"},
+    "cli": {"errors", "log", "settings", "spoken", "manifest", "comparison", "saying", "app", "environments"},
     "__main__": {"cli"},
     "demo": set(),
-    "worker": {"worker.protocol"},
+    "worker": {"worker.protocol", "audio"},
 }
 """The order: what each part may import of the others; whatever is not here imports nothing and is imported by nobody.
 
-`worker` is everything that runs inside a worker; its files import each other freely. `audio` has its place after
-`worker.protocol`, with nothing to import, as soon as there is one.
+`worker` is everything that runs inside a worker; its files import each other freely.
 """
 
-ENGINES = {"mlx", "mlx_lm", "transformers", "tokenizers", "huggingface_hub", "llguidance", "tqdm"}
+ENGINES = {"mlx", "mlx_lm", "mlx_audio", "transformers", "tokenizers", "huggingface_hub", "llguidance", "tqdm"}
+ENGINES |= {"piper", "onnxruntime", "espeakng_loader"}
 HTTP = {"quart", "hypercorn", "werkzeug"}
 DATA = {"pydantic", "pydantic_core"}
 SETTINGS = {*DATA, "pydantic_settings"}
@@ -48,6 +52,8 @@ SETTINGS = {*DATA, "pydantic_settings"}
 MAY_USE = {
     "settings": SETTINGS,
     "worker.protocol": {"msgspec"},
+    "audio": {"av", "numpy"},
+    "spoken": {"sentencex", "markdown_it"},
     "backends": {*DATA, "msgspec"},
     "manifest": {*SETTINGS, "yaml"},
     "watch": {"watchfiles"},

@@ -22,10 +22,11 @@ from localapi.api.chat_request import _NOT_HONOURED, ChatRequest
 from localapi.api.completions import CompletionRequest
 from localapi.api.generation_request import NO_EFFECT
 from localapi.app import MAX_BODY_BYTES, Service, create_app
-from localapi.backends.echo import EchoSpeech
+from localapi.backends.echo_speech import EchoSpeech
 from localapi.backends.mlx_lm import MlxLm
-from localapi.backends.options import ChatOptions, EntryOptions, SpeechOptions
+from localapi.backends.options import ChatOptions, EntryOptions
 from localapi.backends.parameters import ChatParameters, SpeechParameters
+from localapi.backends.speech import SpeechOptions
 from localapi.cli import cli
 from localapi.manifest import ManifestSource, Overrides, ServerOptions, read
 from localapi.manifest.document import SECTIONS, Document

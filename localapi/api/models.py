@@ -41,8 +41,8 @@ def describe(registry: Registry, entry: Entry) -> dict[str, Any]:
         "aliases": list(entry.serving.aliases),
         "description": entry.serving.description,
     }
-    if entry.kind == "speech":
-        content["voices"] = sorted(entry.serving.voices)
+    if entry.serving.speech is not None:
+        content["voices"] = sorted(entry.serving.speech.voices)
     else:
         options = entry.identity.options
         content["context_length"] = engine.loaded.context_length if engine else options.get("context_length")

@@ -11,17 +11,19 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from quart import Response
 
 from localapi.api import scope
 from localapi.api.replies import DONE, comment, error_body, event
+from localapi.backends.options import Kind
 from localapi.errors import ApiError, GenerationFailed
 from localapi.registry import Lease, Registry
 from localapi.worker.protocol import Delta, Event, Finished, Prefill, Request, ToolStart
 
 log = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
 PRIME_SECONDS: Final = 2.0
 """How long a stream's status waits for the first event, so that early failures are real status codes."""
@@ -36,15 +38,16 @@ class Generation:
     registry: Registry
     model: str
     requests_for: Callable[[Lease], Sequence[Request]]
+    kind: Kind = "chat"
 
     def __post_init__(self) -> None:
-        self.entry = self.registry.resolve(self.model, "chat")
+        self.entry = self.registry.resolve(self.model, self.kind)
         self._started = time.monotonic()
         self._first_text: float | None = None
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Lease the model and let it answer; several requests one after the other. Raises ApiError."""
-        lease = await scope.current().held.enter_async_context(self.registry.lease(self.model, "chat"))
+        lease = await scope.current().held.enter_async_context(self.registry.lease(self.model, self.kind))
         self.entry = lease.entry
         for request in self.requests_for(lease):
             async with aclosing(lease.engine.answer(request)) as events:
@@ -56,8 +59,13 @@ class Generation:
                     yield item
 
     async def stream(self, chunks_of: Callable[[Event], Iterator[dict[str, Any]]]) -> Response:
-        """The reply as soon as there is something to say, or after a moment."""
-        events = self.events()
+        """The events as a reply."""
+        return await self.reply(self.events(), chunks_of, end=DONE)
+
+    async def reply(
+        self, events: AsyncGenerator[Item, None], chunks_of: Callable[[Item], Iterator[dict[str, Any]]], *, end: bytes
+    ) -> Response:
+        """The reply as soon as there is something to say, or after a moment. `events` leases this model."""
         first = asyncio.ensure_future(anext(events))
 
         async def give_back() -> None:
@@ -69,23 +77,24 @@ class Generation:
         await asyncio.wait([first], timeout=PRIME_SECONDS)
         if first.done():
             first.result()
-        reply = Response(self._body(first, events, chunks_of), content_type="text/event-stream; charset=utf-8")
+        reply = Response(self._body(first, events, chunks_of, end), content_type="text/event-stream; charset=utf-8")
         reply.headers["Cache-Control"] = "no-cache"
         reply.timeout = None
         return reply
 
     async def _body(
         self,
-        first: asyncio.Future[Event],
-        events: AsyncIterator[Event],
-        chunks_of: Callable[[Event], Iterator[dict[str, Any]]],
+        first: asyncio.Future[Item],
+        events: AsyncIterator[Item],
+        chunks_of: Callable[[Item], Iterator[dict[str, Any]]],
+        end: bytes,
     ) -> AsyncGenerator[bytes, None]:
         """The stream's body. An error after the status has gone out is an event, and nothing follows it."""
         try:
             while not first.done():
                 yield comment(self._waiting_for())
                 await asyncio.wait([first], timeout=COMMENT_SECONDS)
-            item: Event | None = first.result()
+            item: Item | None = first.result()
             while item is not None:
                 if isinstance(item, Prefill):
                     yield comment(f"prompt {item.done} of {item.total} tokens")
@@ -101,7 +110,8 @@ class Generation:
             log.exception("%s: %s", scope.current().id, self.entry.id)
             yield event(error_body(GenerationFailed("The server failed while it answered; its log says how.")))
             return
-        yield DONE
+        if end:
+            yield end
 
     def _waiting_for(self) -> str:
         instance = self.registry.instance(self.entry.id) if self.entry.id in self.registry.entries else None

@@ -6,9 +6,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from localapi.backends.echo import Echo, EchoSpeech
+from localapi.backends.auto import Auto
+from localapi.backends.echo import Echo
+from localapi.backends.echo_speech import EchoSpeech
+from localapi.backends.espeak_ng import EspeakNg
+from localapi.backends.macos_say import MacosSay
+from localapi.backends.mlx_audio import MlxAudio, MlxAudioPlus
 from localapi.backends.mlx_lm import MlxLm
-from localapi.backends.speech import Auto, EspeakNg, MacosSay, MlxAudio, MlxAudioPlus, Piper
+from localapi.backends.piper import Piper
 
 ChatEntry = Annotated[Echo | MlxLm, Field(discriminator="backend")]
 SpeechEntry = Annotated[

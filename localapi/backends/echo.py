@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Literal
 
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.options import ChatOptions, SpeechOptions
+from localapi.backends.options import ChatOptions
 from localapi.errors import InvalidRequest
 from localapi.worker.protocol import (
     Chat,
@@ -23,6 +23,7 @@ from localapi.worker.protocol import (
     Finished,
     Loaded,
     Request,
+    Speak,
     Text,
     Tokenize,
     TokenLogprob,
@@ -39,17 +40,8 @@ class Echo(ChatOptions):
         return EchoEngine()
 
 
-class EchoSpeech(SpeechOptions):
-    """A voice that sounds a tone as long as the text would take."""
-
-    backend: Literal["echo"]
-
-    async def start(self, name: str, report: ReportLoading) -> Engine:
-        return EchoEngine()
-
-
 class EchoEngine:
-    """The engine behind both. One word is one token, except where tokens are asked for: there one character is."""
+    """The engine. One word is one token, except where tokens are asked for: there one character is."""
 
     def __init__(self) -> None:
         self.loaded = Loaded()
@@ -63,6 +55,8 @@ class EchoEngine:
                 yield Tokens(request.id, [ord(c) for c in _tokenized(request)])
             case Detokenize():
                 yield Text(request.id, _characters(request.tokens))
+            case Speak():
+                raise InvalidRequest("This model answers in text.")
             case _:
                 for event in _echo(request):
                     yield event

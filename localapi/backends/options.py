@@ -1,7 +1,8 @@
 """What every entry of the manifest can say, whatever its backend.
 
-A backend's options are one frozen pydantic class. The fields declared here are *serving* settings, applied to a loaded
-model in place; every field that a backend adds is part of the entry's *identity*: changing it changes what is loaded.
+A backend's options are one frozen pydantic class. The fields declared here and in the class of a section (the one that
+sets `kind`) are *serving* settings, applied to a loaded model in place; every field that a backend adds is part of the
+entry's *identity*: changing it changes what is loaded.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.parameters import ChatParameters, SpeechParameters
+from localapi.backends.parameters import ChatParameters
 
 Kind = Literal["chat", "speech"]
 FOREVER = float("inf")
@@ -46,6 +47,9 @@ Duration = Annotated[
     ),
 ]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f](.*[^\s\x00-\x1f])?$")]
+
+
+FolderOf = Callable[[str], Path]
 
 
 class PathProblem(ValueError):
@@ -86,7 +90,8 @@ class EntryOptions(BaseModel):
     def identity(self) -> Identity:
         """The part of the entry that decides what is loaded."""
         backend: str = self.backend  # type: ignore[attr-defined]  # every member of the union declares it
-        serving = {*EntryOptions.model_fields, *ChatOptions.model_fields, *SpeechOptions.model_fields}
+        section = next(kind for kind in type(self).__mro__ if "kind" in vars(kind))
+        serving = {*EntryOptions.model_fields, *section.model_fields}  # type: ignore[attr-defined]
         return Identity(backend, self.model_dump(exclude={"backend", *serving}))
 
     @property
@@ -94,12 +99,16 @@ class EntryOptions(BaseModel):
         """The backend that answers; differs from `backend` where the manifest leaves the choice."""
         return self.identity().backend
 
-    def located(self, folder_of: Callable[[str], Path]) -> Self:
-        """The same entry with its paths made absolute and checked.
+    def located(self, folder_of: FolderOf) -> EntryOptions:
+        """The same entry with its paths made absolute and checked, and with what the manifest left open decided.
 
         `folder_of` gives, for an option's name, the folder that relative paths in it start from. Raises PathProblem.
         """
         return self
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that a located entry was made of: when one changes, the manifest is read again."""
+        return ()
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         """Load the model, which logs call `name`. Raises `errors.LoadFailed`; `report` is called as loading goes on."""
@@ -117,14 +126,5 @@ class ChatOptions(EntryOptions):
         ChatParameters()
     )
 
-
-class SpeechOptions(EntryOptions):
-    """An entry of the section `speech`."""
-
-    kind = "speech"
-    defaults: Annotated[
-        SpeechParameters, Field(description="Request parameters that apply where a request does not say.")
-    ] = SpeechParameters()
-    voices: Annotated[
-        dict[str, str], Field(description="Names that requests may use, and the engine's voice for each.")
-    ] = {}
+    def located(self, folder_of: FolderOf) -> ChatOptions:
+        return self

@@ -12,9 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from localapi.worker.protocol import Sampling
 
 MAX_SEED = 2**63 - 1
+MIN_SPEED, MAX_SPEED = 0.25, 4.0
+MAX_VOICE = 200
 
 StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]
+ResponseFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
@@ -95,9 +98,13 @@ class SpeechParameters(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    voice: Annotated[str | None, Field(min_length=1)] = None
-    speed: Annotated[float | None, Field(ge=0.25, le=4)] = None
-    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] | None = None
+    voice: Annotated[
+        str | None, Field(min_length=1, max_length=MAX_VOICE, description="Who speaks: one of the entry's voices.")
+    ] = None
+    speed: Annotated[
+        float | None, Field(ge=MIN_SPEED, le=MAX_SPEED, description="How fast: 2 takes half the time.")
+    ] = None
+    response_format: Annotated[ResponseFormat | None, Field(description="The reply's format; mp3.")] = None
     ref_audio: Annotated[str | None, Field(description="A recording of the voice to clone.")] = None
     ref_text: Annotated[str | None, Field(description="What is said in ref_audio.")] = None
     instruct_text: Annotated[str | None, Field(description="How to speak, in words.")] = None

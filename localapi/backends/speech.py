@@ -1,69 +1,168 @@
-"""Entries of the section `speech` whose engines this version knows by name and does not run yet.
-
-They are read, checked and listed; a request to one of them gets a 503 that says so.
-"""
+"""What an entry of the section `speech` can say, whatever its backend."""
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.options import SpeechOptions
-from localapi.errors import LoadFailed
+from localapi.backends.options import EntryOptions, FolderOf, Name, PathProblem
+from localapi.backends.parameters import MAX_SPEED, MIN_SPEED, SpeechParameters
+from localapi.spoken.lexicon import BadLexicon, read_lexicon
+from localapi.worker.protocol import Voice
+
+ENGINE_OPTIONS: Final = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})
+"""What requests can say beside voice and speed; a backend names those that it takes."""
 
 
-class _NotServedYet(SpeechOptions):
-    async def start(self, name: str, report: ReportLoading) -> Engine:
-        raise LoadFailed(
-            f"The speech backend {self.identity().backend!r} is not served by this version of localapi yet. "
-            "Use `backend: echo` to try the API."
+class MappedVoice(BaseModel):
+    """What a name in `voices` stands for."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    voice: Annotated[str | None, Field(min_length=1, description="The engine's name of the voice.")] = None
+    speed: Annotated[
+        float | None, Field(ge=MIN_SPEED, le=MAX_SPEED, description="How fast it speaks where a request does not say.")
+    ] = None
+    ref_audio: Annotated[str | None, Field(min_length=1, description="An audio file with the voice to clone.")] = None
+    ref_text: Annotated[str | None, Field(description="What is said in ref_audio.")] = None
+    instruct_text: Annotated[str | None, Field(description="How to speak, in words.")] = None
+
+
+def _as_mapped(value: object) -> object:
+    """A name alone is the engine's voice."""
+    return {"voice": value} if isinstance(value, str) else value
+
+
+VoiceMap = dict[
+    Name,
+    Annotated[
+        MappedVoice,
+        BeforeValidator(_as_mapped),
+        WithJsonSchema(
+            {"anyOf": [{"type": "string", "minLength": 1}, MappedVoice.model_json_schema()]},
+        ),
+    ],
+]
+
+
+class SpeechSettings(BaseModel):
+    """How a speech model is offered, beside what every model has."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    defaults: Annotated[
+        SpeechParameters, Field(description="Request parameters that apply where a request does not say.")
+    ] = SpeechParameters()
+    voices: Annotated[
+        VoiceMap,
+        Field(description="Names that requests may use: the engine's voice, or voice, speed, ref_audio, ref_text."),
+    ] = {}
+    max_input_characters: Annotated[int, Field(ge=1, description="Longest text of one request.")] = 4096
+    language: Annotated[
+        str | None,
+        Field(min_length=2, description="Language of the texts (en, zh, ...) where the letters do not tell."),
+    ] = None
+    speakable: Annotated[
+        bool, Field(description="Say the text of markdown, not its marks; leave out code blocks and emoji.")
+    ] = False
+    lexicon: Annotated[dict[Name, str], Field(description="Words, and how to say each: {GIF: jif}.")] = {}
+    lexicon_file: Annotated[
+        str | None, Field(min_length=1, description="A file with more of the lexicon, a line `word: as said` each.")
+    ] = None
+    sentence_silence_ms: Annotated[int, Field(ge=0, le=10_000, description="Silence between sentences.")] = 0
+    unsupported: Annotated[
+        Literal["error", "warn"],
+        Field(description="A parameter that the engine cannot honour: refuse the request, or say so in a header."),
+    ] = "error"
+    audio_folders: Annotated[
+        list[str],
+        Field(description="Folders from which requests may name files in ref_audio and source_audio; none otherwise."),
+    ] = []
+
+
+class SpeechOptions(EntryOptions, SpeechSettings):
+    """An entry of the section `speech`."""
+
+    kind = "speech"
+    has_speed: ClassVar[bool] = False
+    """Whether the engine speaks faster and slower by itself; otherwise the server stretches what it says."""
+    takes: ClassVar[frozenset[str]] = frozenset()
+    """The ENGINE_OPTIONS that it honours."""
+    gives_times: ClassVar[bool] = False
+    """Whether the engine can tell when each word is said."""
+
+    def located(self, folder_of: FolderOf) -> SpeechOptions:
+        return self.model_copy(update=self.located_settings(folder_of))
+
+    def located_settings(self, folder_of: FolderOf) -> dict[str, Any]:
+        """The settings that name files or folders, absolute; what the lexicon's file says is in `lexicon`."""
+        self._refuse_what_nobody_takes()
+        located: dict[str, Any] = {
+            "voices": {name: _located_voice(name, voice, folder_of("voices")) for name, voice in self.voices.items()},
+            "audio_folders": [str(_folder("audio_folders", each, folder_of)) for each in self.audio_folders],
+            "defaults": self._located_defaults(folder_of),
+        }
+        if self.lexicon_file is not None:
+            path = file_at("lexicon_file", self.lexicon_file, folder_of("lexicon_file"))
+            try:
+                said = read_lexicon(path)
+            except BadLexicon as error:
+                raise PathProblem("lexicon_file", str(error)) from error
+            located |= {"lexicon_file": str(path), "lexicon": {**said.entries, **self.lexicon}}
+        return located
+
+    def _refuse_what_nobody_takes(self) -> None:
+        said: list[tuple[str, str, BaseModel]] = [("defaults", "", self.defaults)]
+        said += [("voices", f"{name}.", voice) for name, voice in self.voices.items()]
+        for field, place, values in said:
+            for name in sorted(ENGINE_OPTIONS - self.takes):
+                if getattr(values, name, None) is not None:
+                    raise PathProblem(field, f"{place}{name}: the backend {self.backend_name} cannot honour it")
+
+    def _located_defaults(self, folder_of: FolderOf) -> SpeechParameters:
+        named = {name: getattr(self.defaults, name) for name in ("ref_audio", "source_audio")}
+        folder = folder_of("defaults")
+        return self.defaults.model_copy(
+            update={name: audio_at("defaults", path, folder) for name, path in named.items() if path is not None}
         )
 
+    def files(self) -> tuple[Path, ...]:
+        return () if self.lexicon_file is None else (Path(self.lexicon_file),)
 
-class MacosSay(_NotServedYet):
-    """The voices of macOS."""
+    async def known_voices(self) -> list[Voice] | None:
+        """The engine's voices without loading it; None where only the loaded model knows, or nothing is to choose.
 
-    backend: Literal["macos-say"]
-
-
-class EspeakNg(_NotServedYet):
-    """The voices of eSpeak NG."""
-
-    backend: Literal["espeak-ng"]
+        A voice that the manifest maps to must be one of these.
+        """
+        return None
 
 
-class Piper(_NotServedYet):
-    """A Piper voice."""
-
-    backend: Literal["piper"]
-    path: Annotated[str, Field(min_length=1, description="A voice (.onnx), or a folder with one.")]
-
-
-class MlxAudio(_NotServedYet):
-    """A speech model of mlx-audio."""
-
-    backend: Literal["mlx-audio"]
-    path: Annotated[str, Field(min_length=1, description="A folder or a Hugging Face repository (owner/name).")]
+def file_at(field: str, path: str, folder: Path) -> Path:
+    """The absolute path of a file that the option `field` names. Raises PathProblem."""
+    place = (folder / Path(path).expanduser()).absolute()
+    if not place.is_file():
+        raise PathProblem(field, f"{place} {'is no file' if place.exists() else 'does not exist'}")
+    return place
 
 
-class MlxAudioPlus(_NotServedYet):
-    """A speech model of mlx-audio-plus."""
-
-    backend: Literal["mlx-audio-plus"]
-    path: Annotated[str, Field(min_length=1, description="A folder or a Hugging Face repository (owner/name).")]
+def audio_at(field: str, audio: str, folder: Path) -> str:
+    """A data: URL as it stands, or the absolute path of a file. Raises PathProblem."""
+    return audio if audio.startswith("data:") else str(file_at(field, audio, folder))
 
 
-class Auto(_NotServedYet):
-    """The system's voice where there is no path; otherwise what the path holds."""
+def _folder(field: str, path: str, folder_of: FolderOf) -> Path:
+    place = (folder_of(field) / Path(path).expanduser()).absolute()
+    if not place.is_dir():
+        raise PathProblem(field, f"{place} {'is no folder' if place.exists() else 'does not exist'}")
+    return place.resolve()
 
-    backend: Literal["auto"]
-    path: Annotated[str | None, Field(description="A Piper voice, a folder or a Hugging Face repository.")] = None
 
-    @property
-    def backend_name(self) -> str:
-        if self.path is not None:
-            return "piper" if self.path.endswith(".onnx") else "mlx-audio-plus"
-        return "macos-say" if sys.platform == "darwin" else "espeak-ng"
+def _located_voice(name: str, voice: MappedVoice, folder: Path) -> MappedVoice:
+    if voice.ref_audio is None:
+        return voice
+    try:
+        return voice.model_copy(update={"ref_audio": audio_at("voices", voice.ref_audio, folder)})
+    except PathProblem as error:
+        raise PathProblem("voices", f"ref_audio of {name!r}: {error}") from error

@@ -16,6 +16,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
 from typing import Any, assert_never
 
 import msgspec
@@ -47,6 +48,9 @@ MAX_LINE_BYTES = 4096
 END_SECONDS = 5
 """How long a worker may take to end itself after its socket has closed."""
 
+BOOTSTRAP = Path(protocol.__file__).with_name("bootstrap.py")
+_OF_THIS_PYTHON = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
+
 _FAILURES: dict[str, type[ApiError]] = {
     "invalid_request": InvalidRequest,
     "context_length_exceeded": ContextLengthExceeded,
@@ -55,17 +59,23 @@ _FAILURES: dict[str, type[ApiError]] = {
 
 
 async def start_worker(
-    name: str, engine: str, options: Mapping[str, Any], *, needs: str, report: ReportLoading
+    name: str,
+    engine: str,
+    options: Mapping[str, Any],
+    *,
+    report: ReportLoading,
+    needs: str | None = None,
+    interpreter: Path | None = None,
 ) -> WorkerEngine:
     """Start a worker and load a model in it.
 
-    `needs` is the Python package that the engine imports. Raises LoadFailed; whatever goes wrong, also a cancellation,
-    the process has ended when this returns.
+    `needs` is the Python package that the engine imports; `interpreter` the Python of another environment, which has
+    it. Raises LoadFailed; whatever goes wrong, also a cancellation, the process has ended when this returns.
     """
-    if importlib.util.find_spec(needs) is None:
-        package = needs.replace("_", "-")
+    if needs is not None and importlib.util.find_spec(needs) is None:
+        package = {"piper": "piper-tts"}.get(needs, needs.replace("_", "-"))
         raise LoadFailed(f"The package {package} is not installed here. Install it: uv pip install {package}")
-    worker = await _spawn(name)
+    worker = await _spawn(name, interpreter)
     try:
         worker.send(protocol.Load(engine, dict(options)))
         await worker.wait_until_loaded(report)
@@ -75,7 +85,20 @@ async def start_worker(
     return worker
 
 
-async def _spawn(name: str) -> WorkerEngine:
+def _command(interpreter: Path | None) -> tuple[str, ...]:
+    """What runs a worker, but for its socket."""
+    if interpreter is None:
+        return sys.executable, "-P", "-m", "localapi.worker"  # -P: no module of the current folder
+    return str(interpreter), "-I", "-u", str(BOOTSTRAP)
+
+
+def _variables(interpreter: Path | None) -> dict[str, str]:
+    """A worker's environment. What says where this server's packages are, another Python is not told."""
+    kept = {k: v for k, v in os.environ.items() if interpreter is None or k not in _OF_THIS_PYTHON}
+    return {**kept, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
     try:
         ours, theirs = socket.socketpair()
     except OSError as error:
@@ -84,15 +107,14 @@ async def _spawn(name: str) -> WorkerEngine:
         try:
             # Its own process group: Ctrl-C in the terminal reaches the server alone. Not its own session: Linux shares
             # the processor out by session (sched_autogroup), and on a busy machine the worker was a third slower so.
-            # -P: no module of the current folder.
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "localapi.worker", "--fd", str(theirs.fileno())),
+                *(*_command(interpreter), "--fd", str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 process_group=0,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"},
+                env=_variables(interpreter),
             )
         except OSError as error:
             ours.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from localapi.backends.options import EntryOptions, Kind, Name, PathProblem
+from localapi.backends.speech import SpeechSettings
 from localapi.errors import Problem
 from localapi.manifest.complaints import Place, check, expectation, suggestion
 from localapi.manifest.document import SECTIONS, Document
@@ -153,6 +154,6 @@ def _entry(entry_id: str, options: Options, server: ServerOptions, *, echo: bool
 
 def _as_echo(options: Options) -> Options:
     """The same offer, answered by echo."""
-    serving = {*EntryOptions.model_fields, "defaults", "locked", "voices"} & set(type(options).model_fields)
+    serving = {*EntryOptions.model_fields, "locked", *SpeechSettings.model_fields} & set(type(options).model_fields)
     echo: Callable[..., Options] = SECTIONS[options.kind]["echo"]
     return echo(backend="echo", **{name: getattr(options, name) for name in serving})

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from localapi.backends.options import ChatOptions, EntryOptions, SpeechOptions
+from localapi.backends.options import ChatOptions, EntryOptions
+from localapi.backends.speech import SpeechOptions
 from localapi.errors import Problem
 from localapi.manifest.document import SECTIONS
 from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, noun, plain

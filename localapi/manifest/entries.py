@@ -16,8 +16,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from localapi.backends.options import ChatOptions, Duration, Identity, Kind, SpeechOptions
+from localapi.backends.options import ChatOptions, Duration, Identity, Kind
 from localapi.backends.parameters import ChatParameters, SpeechParameters
+from localapi.backends.speech import SpeechOptions, SpeechSettings
 from localapi.errors import Problem
 from localapi.manifest.origin import KeyPath, Origin
 
@@ -51,12 +52,12 @@ class Serving:
     defaults: ChatParameters | SpeechParameters
     locked: ChatParameters | None
     """What no request can change; None for speech."""
+    speech: SpeechSettings | None
+    """What only speech has; None for chat."""
     preload: bool
     keep_alive: float
     """Seconds without a request until the model is unloaded; infinity for never. The server's default is applied."""
     swap: Literal["warm", "cold"]
-    voices: Mapping[str, str]
-    """The engine's voice for each name that requests may use; empty for chat."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,16 @@ class Entry:
             description=options.description,
             defaults=options.defaults,
             locked=options.locked if isinstance(options, ChatOptions) else None,
+            speech=_settings(options) if isinstance(options, SpeechOptions) else None,
             preload=options.preload,
             keep_alive=server.keep_alive if options.keep_alive is None else options.keep_alive,
             swap=options.swap,
-            voices=options.voices if isinstance(options, SpeechOptions) else {},
         )
         return cls(entry_id, options.kind, options, options.identity(), serving)
+
+
+def _settings(options: SpeechOptions) -> SpeechSettings:
+    return SpeechSettings.model_construct(**{name: getattr(options, name) for name in SpeechSettings.model_fields})
 
 
 @dataclass(frozen=True)

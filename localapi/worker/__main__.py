@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from localapi.worker.engine import CannotLoad, Engine
+from localapi.worker.engine import CannotLoad, Engine, Host
 from localapi.worker.outbox import Outbox
 from localapi.worker.protocol import (
     LENGTH,
@@ -35,6 +35,7 @@ from localapi.worker.protocol import (
     Load,
     Loading,
     LoadRefused,
+    Speak,
     Tokenize,
     ToServer,
     ToWorker,
@@ -42,7 +43,8 @@ from localapi.worker.protocol import (
     frame,
 )
 
-Inbox = SimpleQueue[ToWorker]
+Inbox = SimpleQueue[ToWorker | None]
+"""None: nothing new, look at the engine again."""
 Send = Callable[[ToServer], None]
 
 
@@ -63,7 +65,7 @@ def main() -> None:
         except OSError:
             os._exit(0)  # the server is gone, and there is nobody to tell
 
-    engine = load(inbox.get(), send)
+    engine = load(inbox.get(), Host(send, lambda: inbox.put(None)), send)
     if engine is None:
         server.shutdown(socket.SHUT_WR)  # what was sent arrives before the end of file
         os._exit(1)
@@ -89,13 +91,13 @@ def read(stream: BinaryIO, inbox: Inbox) -> None:
         os._exit(0)
 
 
-def load(first: ToWorker, send: Send) -> Engine | None:
+def load(first: ToWorker | None, host: Host, send: Send) -> Engine | None:
     """The engine, loaded with progress reports; None when it was refused, after saying so."""
     assert isinstance(first, Load), first  # noqa: S101  # the protocol's first message
     try:
-        send(Loading(phase=f"importing {first.engine}"))
+        host.report(Loading(phase=f"importing {first.engine}"))
         module = importlib.import_module(f"localapi.worker.{first.engine.replace('-', '_')}")
-        engine: Engine = module.load(first.options, send)
+        engine: Engine = module.load(first.options, host)
     except CannotLoad as error:
         send(LoadRefused(message=str(error)))
         if os.environ.get("LOCALAPI_LOG_LEVEL", "").lower() == "debug":
@@ -121,14 +123,16 @@ def serve(engine: Engine, inbox: Inbox, send: Send) -> None:
         outbox.add(engine.step())
 
 
-def handle(message: ToWorker, engine: Engine, outbox: Outbox) -> None:
+def handle(message: ToWorker | None, engine: Engine, outbox: Outbox) -> None:
     """Pass one message on."""
     match message:
-        case Chat() | Complete() | Tokenize() | Detokenize():
+        case Chat() | Complete() | Tokenize() | Detokenize() | Speak():
             engine.take(message)
         case Cancel():
             engine.cancel(message.id)
             outbox.forget(message.id)
+        case None:
+            pass
         case Load():
             print("a second Load was ignored", file=sys.stderr, flush=True)  # noqa: T201
 

@@ -1,16 +1,27 @@
 """The seam inside a worker: what its loop asks of the one engine that it runs.
 
-An engine's module, `localapi.worker.<name>`, has a function `load(options, report) -> Engine`.
+An engine's module, `localapi.worker.<name>`, has a function `load(options, host) -> Engine`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from localapi.worker.protocol import Event, Loaded, Loading, Request
 
 Report = Callable[[Loading], None]
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the loop offers its engine."""
+
+    report: Report
+    """Tell how far loading is. On the main thread."""
+    wake: Callable[[], None]
+    """Have the loop look at `busy` again. From any thread: for engines that compute on threads of their own."""
 
 
 class CannotLoad(Exception):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from localapi.worker.engine import CannotLoad, Report, first_line
@@ -21,13 +22,15 @@ from localapi.worker.protocol import Loading
 
 _REPORTS = 200
 """About how many reports there are of one download."""
-ADAPTER_PATTERNS = ["adapter_config.json", "adapters.safetensors"]
+_TELLS_BYTES = "tqdm_class" in inspect.signature(hf_hub_download).parameters
+"""Whether this huggingface_hub counts bytes where we see it: since 1.0. Older ones count files."""
 
 
-def download(
-    repository: str, revision: str | None, report: Report, *, patterns: list[str] = DEFAULT_ALLOW_PATTERNS
-) -> Path:
-    """The folder of a Hub repository's snapshot; downloads what is not there yet. Raises CannotLoad."""
+def download(repository: str, revision: str | None, report: Report, *, patterns: Sequence[str]) -> Path:
+    """The folder of a Hub repository's snapshot; downloads the files of these patterns that are not there yet.
+
+    Raises CannotLoad.
+    """
     phase = f"downloading {repository}"
     report(Loading(phase))
     name = f"{repository} (revision {revision})" if revision else repository
@@ -36,7 +39,7 @@ def download(
             snapshot_download(
                 repository,
                 revision=revision,
-                allow_patterns=patterns,
+                allow_patterns=list(patterns),
                 tqdm_class=_progress(phase, report),
             )
         )
@@ -63,7 +66,7 @@ def download(
 
 
 def _progress(phase: str, report: Report) -> type[Any]:
-    """A progress bar's class that reports the bytes which are on the disk, and draws nothing."""
+    """A progress bar's class that reports the bytes which are on the disk, or else the files, and draws nothing."""
     lock = threading.Lock()  # files come in several threads
 
     class Bar(tqdm):  # type: ignore[misc]
@@ -81,5 +84,12 @@ def _progress(phase: str, report: Report) -> type[Any]:
                     self._reported = done
                     report(Loading(phase, done, max(done, total)))
             return None
+
+        def __iter__(self) -> Iterator[Any]:
+            for at, file in enumerate(self.iterable, 1):
+                yield file
+                if not _TELLS_BYTES:
+                    with lock:
+                        report(Loading(f"{phase}: {at} of {int(self.total or at)} files"))
 
     return Bar

@@ -18,7 +18,7 @@ import mlx.core as mx
 from localapi.worker.answer import Answer
 from localapi.worker.batch import Batch
 from localapi.worker.detokenizer import Detokenizer
-from localapi.worker.engine import Report
+from localapi.worker.engine import Host
 from localapi.worker.grammar import Constraint, GrammarRefused, Grammars, Spec, Tool, ToolCalls, think_block
 from localapi.worker.parts import PartsFormat, prompt_opens_thinking
 from localapi.worker.penalties import penalties_for
@@ -36,7 +36,9 @@ from localapi.worker.protocol import (
     Loaded,
     Regex,
     Request,
+    Speak,
     Text,
+    TextRequest,
     Tokenize,
     Tokens,
 )
@@ -56,10 +58,10 @@ class ContextExceeded(Exception):
     """The prompt does not fit."""
 
 
-def load(options: dict[str, Any], report: Report) -> MlxLm:
+def load(options: dict[str, Any], host: Host) -> MlxLm:
     """The model that the entry's options name. Raises CannotLoad."""
-    loaded = load_weights(options["path"], options.get("revision"), report, adapter=options.get("adapter"))
-    draft = load_weights(options["draft"], None, report) if options.get("draft") else None
+    loaded = load_weights(options["path"], options.get("revision"), host.report, adapter=options.get("adapter"))
+    draft = load_weights(options["draft"], None, host.report) if options.get("draft") else None
     return MlxLm(loaded, options, draft)
 
 
@@ -100,7 +102,7 @@ class MlxLm:
                 prefixes=prefixes,
                 token_bytes=token_bytes,
             )
-        self._arrived: deque[Request] = deque()
+        self._arrived: deque[TextRequest] = deque()
         self._waiting: deque[Row] = deque()
         self.loaded = _loaded(loaded.config, options.get("context_length"), self._prompts)
         if lone:
@@ -112,6 +114,7 @@ class MlxLm:
         return bool(self._batch.busy or self._waiting or self._arrived)
 
     def take(self, request: Request) -> None:
+        assert not isinstance(request, Speak), request  # noqa: S101  # the server asks speech models for speech
         known = {queued.id for queued in self._arrived} | {row.id for row in self._waiting}
         if request.id in known or self._batch.has(request.id):
             print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
@@ -155,7 +158,7 @@ class MlxLm:
             except Exception as error:  # of one request: the others go on
                 events.append(Failed(request.id, "invalid_request", f"{error}"))
 
-    def _start(self, request: Request, events: list[Event]) -> None:
+    def _start(self, request: TextRequest, events: list[Event]) -> None:
         """Answer at once, or make rows. Raises PromptRefused, GrammarRefused, ContextExceeded, ValueError."""
         match request:
             case Tokenize():
@@ -261,7 +264,7 @@ def _tool_calls(request: Chat) -> ToolCalls:
     return ToolCalls(tools, request.tool_name, request.parallel_tool_calls)
 
 
-def _form_param(request: Request) -> str:
+def _form_param(request: TextRequest) -> str:
     """The field that asked for the form."""
     match request:
         case Chat(form=Regex()) | Complete(form=Regex()):
@@ -274,7 +277,7 @@ def _form_param(request: Request) -> str:
             return "response_format"
 
 
-def _characters(request: Request) -> int:
+def _characters(request: TextRequest) -> int:
     match request:
         case Chat():
             return sum(len(str(message.get("content"))) for message in request.messages) + len(str(request.tools))

@@ -124,10 +124,37 @@ class Detokenize(msgspec.Struct, tag=True):
     tokens: list[int]
 
 
+class Speak(msgspec.Struct, tag=True, kw_only=True):
+    """Server to worker: say this text."""
+
+    id: int
+    segments: list[str]
+    """The text, cut where a speaker would draw breath: what is ready of one is heard while the next is made."""
+    voice: str | None = None
+    """The engine's own name of it; None: the engine's default."""
+    speed: float = 1.0
+    """1 for engines that have no speed of their own: the server stretches what they say."""
+    options: dict[str, Any] = {}
+    """What else the request says, as the backend's request fields name it (`ref_audio` as bytes of an audio file)."""
+    times: bool = False
+    """Whether to tell when each word is said."""
+
+
 class Cancel(msgspec.Struct, tag=True):
     """Server to worker: nobody waits for this request any more. No answer is sent for it."""
 
     id: int
+
+
+class Voice(msgspec.Struct, frozen=True):
+    """A voice of a speech engine."""
+
+    id: str
+    """What a request names."""
+    name: str = ""
+    """For people, where it is more than the id."""
+    language: str = ""
+    """As a BCP 47 tag: "en-GB"; empty where the engine does not say."""
 
 
 class Loading(msgspec.Struct, tag=True):
@@ -149,6 +176,8 @@ class Loaded(msgspec.Struct, tag=True):
     """What a user should know about how this model runs ("no chat template: ...")."""
     batched: bool = True
     """Whether requests are answered together; otherwise one after the other."""
+    voices: list[Voice] | None = None
+    """The voices of a speech model; None where only the model knows what it takes, or there is nothing to choose."""
 
 
 class LoadRefused(msgspec.Struct, tag=True):
@@ -248,6 +277,41 @@ class Text(msgspec.Struct, tag=True):
     text: str
 
 
+class Sound(msgspec.Struct, tag=True):
+    """What was said next of a segment; a segment may come in several."""
+
+    id: int
+    segment: int
+    """Counts the request's segments from 0. One that gives no sound is left out."""
+    pcm: bytes
+    """16-bit little-endian mono samples."""
+    sample_rate_hz: int
+
+
+class SaidWord(msgspec.Struct):
+    """When a word was said."""
+
+    text: str
+    start_seconds: float
+    end_seconds: float
+
+
+class Times(msgspec.Struct, tag=True):
+    """When the words of a segment are said, in seconds from the segment's first sample."""
+
+    id: int
+    segment: int
+    words: list[SaidWord]
+
+
+class Spoken(msgspec.Struct, tag=True):
+    """All is said; nothing follows for this id."""
+
+    id: int
+    notes: list[str] = []
+    """What of the request had no effect on this model, for people."""
+
+
 class Failed(msgspec.Struct, tag=True):
     """The request ended without an answer; nothing follows for this id."""
 
@@ -257,8 +321,8 @@ class Failed(msgspec.Struct, tag=True):
     param: str | None = None
 
 
-Event = Prefill | Delta | ToolStart | ToolArguments | Ended | Finished | Tokens | Text | Failed
-Last = Finished | Tokens | Text | Failed
+Event = Prefill | Delta | ToolStart | ToolArguments | Ended | Finished | Tokens | Text | Sound | Times | Spoken | Failed
+Last = Finished | Tokens | Text | Spoken | Failed
 """After one of these nothing follows for the id."""
 
 
@@ -286,7 +350,8 @@ class Step(msgspec.Struct, tag=True):
     events: list[Event]
 
 
-Request = Chat | Complete | Tokenize | Detokenize
+TextRequest = Chat | Complete | Tokenize | Detokenize
+Request = TextRequest | Speak
 ToWorker = Load | Request | Cancel
 ToServer = Loading | Loaded | LoadRefused | Step
 

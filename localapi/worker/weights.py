@@ -15,12 +15,13 @@ from typing import Any, cast
 import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
-from mlx_lm.utils import load_adapters, load_model, load_tokenizer
+from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, load_adapters, load_model, load_tokenizer
 
 from localapi.worker.engine import CannotLoad, Report, first_line
-from localapi.worker.hub import ADAPTER_PATTERNS, download
+from localapi.worker.hub import download
 from localapi.worker.protocol import Loading
 
+ADAPTER_PATTERNS = ["adapter_config.json", "adapters.safetensors"]
 READ_BYTES = 256 * 1024 * 1024
 """Weights that are read between two reports of progress."""
 
@@ -45,7 +46,8 @@ class LoadedModel:
 
 def load_weights(path: str, revision: str | None, report: Report, *, adapter: str | None = None) -> LoadedModel:
     """The model in this folder or repository, with its weights in memory. Raises CannotLoad."""
-    folder = Path(path) if Path(path).is_dir() else download(path, revision, report)
+    named = Path(path)
+    folder = named if named.is_dir() else download(path, revision, report, patterns=DEFAULT_ALLOW_PATTERNS)
     adapted = _adapter_folder(adapter, report) if adapter else None
     total = sum(check_weights(folder))
     report(Loading("reading weights", 0, total))

@@ -60,7 +60,9 @@ def test_a_blank_value_is_not_set(env, manifest_of):
     assert manifest_of(MANIFEST).entries["local-chat"].options.path.endswith("model")
 
 
-def test_audio_variables_change_the_backend_and_the_defaults(env, manifest_of):
+def test_audio_variables_change_the_backend_and_the_defaults(env, manifest_of, tmp_path):
+    for name in ("me.wav", "you.wav"):
+        (tmp_path / name).touch()
     env(
         AUDIO_BACKEND="mlx-audio-plus",
         AUDIO_MODEL_PATH="org/voice",
@@ -76,17 +78,17 @@ def test_audio_variables_change_the_backend_and_the_defaults(env, manifest_of):
     assert entry.options.path == "org/voice"
     assert entry.serving.aliases == ("tts-1",)
     assert entry.serving.defaults.model_dump(exclude_none=True) == {
-        "ref_audio": "me.wav",
+        "ref_audio": str(tmp_path / "me.wav"),
         "ref_text": "hello",
         "instruct_text": "calm",
-        "source_audio": "you.wav",
+        "source_audio": str(tmp_path / "you.wav"),
     }
 
 
-def test_an_audio_entry_that_is_added_is_auto_unless_said(env, manifest_of):
+def test_an_audio_entry_that_is_added_is_what_auto_chooses_unless_said(env, manifest_of):
     env(AUDIO_MODEL_ID="voice", AUDIO_MODEL_PATH="org/voice")
 
-    assert manifest_of(MANIFEST).entries["voice"].identity.backend == "auto"
+    assert manifest_of(MANIFEST).entries["voice"].identity.backend == "mlx-audio-plus"
 
 
 def test_the_environment_alone_is_a_manifest(env, manifest_of):

@@ -85,7 +85,7 @@ speech:
     assert manifest.echo
     assert (a.identity.backend, a.kind, b.identity.backend, b.kind) == ("echo", "chat", "echo", "speech")
     assert (a.serving.aliases, a.serving.defaults.temperature, a.serving.keep_alive) == (("x",), 0, 3600)
-    assert b.serving.voices == {"alloy": "one"}
+    assert b.serving.speech.voices["alloy"].voice == "one"
 
 
 def test_echo_still_checks_the_entries(problems_of):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -44,7 +45,7 @@ def test_the_shipped_manifest_offers_what_the_readme_says():
         ("local-chat", "mlx-lm", ("gpt-4o-mini",)),
         ("demo", "mlx-lm", ()),
         ("echo", "echo", ()),
-        ("local-audio", "auto", ("tts-1",)),
+        ("local-audio", "macos-say" if sys.platform == "darwin" else "espeak-ng", ("tts-1",)),
     ]
     assert manifest.entries["demo"].serving.defaults.temperature == 0
 

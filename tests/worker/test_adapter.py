@@ -12,7 +12,7 @@ from mlx_lm import load as load_mlx_lm
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from localapi.worker import mlx_lm
-from localapi.worker.engine import CannotLoad
+from localapi.worker.engine import CannotLoad, Host
 from localapi.worker.prefix_store import fingerprint
 from localapi.worker.protocol import Chat, Delta, Event, Finished, Sampling
 
@@ -41,7 +41,7 @@ def adapter(tiny_model: Path, tmp_path: Path) -> Path:
 
 
 def load(path: Path, **options: Any) -> mlx_lm.MlxLm:
-    return mlx_lm.load({"path": str(path), **options}, lambda _: None)
+    return mlx_lm.load({"path": str(path), **options}, Host(lambda _: None, lambda: None))
 
 
 def answers(engine: mlx_lm.MlxLm, requests: int) -> list[str]:

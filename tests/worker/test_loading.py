@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from localapi.worker import hub, mlx_lm
-from localapi.worker.engine import CannotLoad
+from localapi.worker.engine import CannotLoad, Host
 from localapi.worker.prompt import NO_TEMPLATE_NOTE
 from localapi.worker.protocol import Loaded, Loading
 
@@ -28,7 +28,7 @@ def folder(tiny_model: Path, tmp_path: Path) -> Path:
 
 
 def load(path: object, **options: Any) -> mlx_lm.MlxLm:
-    return mlx_lm.load({"path": str(path), **options}, lambda _: None)
+    return mlx_lm.load({"path": str(path), **options}, Host(lambda _: None, lambda: None))
 
 
 def edit_config(folder: Path, **changes: Any) -> None:
@@ -47,7 +47,7 @@ def name_a_missing_shard(folder: Path) -> None:
 
 def test_progress_ends_with_all_the_bytes_of_the_weights(tiny_model: Path) -> None:
     reports: list[Loading] = []
-    mlx_lm.load({"path": str(tiny_model)}, reports.append)
+    mlx_lm.load({"path": str(tiny_model)}, Host(reports.append, lambda: None))
     size = (tiny_model / "model.safetensors").stat().st_size
     assert {report.phase for report in reports} == {"reading weights"}
     assert {report.total for report in reports} == {size}
@@ -154,7 +154,7 @@ def endpoint(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_repository_is_downloaded_with_progress_and_then_read_from_disk(endpoint: ThreadingHTTPServer) -> None:
     reports: list[Loading] = []
-    assert mlx_lm.load({"path": "me/tiny"}, reports.append).loaded.context_length == 2048
+    assert mlx_lm.load({"path": "me/tiny"}, Host(reports.append, lambda: None)).loaded.context_length == 2048
     downloading = [report for report in reports if report.phase == "downloading me/tiny"]
     assert downloading[-1].done > 900_000
     assert [report.done for report in downloading] == sorted(report.done for report in downloading)

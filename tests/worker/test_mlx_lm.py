@@ -14,6 +14,7 @@ from mlx_lm import stream_generate
 from mlx_lm.generate import GenerationBatch
 
 from localapi.worker import mlx_lm
+from localapi.worker.engine import Host
 from localapi.worker.protocol import Chat, Delta, Ended, Event, Failed, Finished, Prefill, Sampling
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ SCRIPTS = ("Say hello in two scripts.", "你好！ Привет! 👋🏽")  # n
 
 
 def load(path: Path, **options: Any) -> mlx_lm.MlxLm:
-    return mlx_lm.load({"path": str(path), **options}, lambda _: None)
+    return mlx_lm.load({"path": str(path), **options}, Host(lambda _: None, lambda: None))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from mlx_lm.models.cache import KVCache
 
 from localapi.demo.train import train
 from localapi.worker import mlx_lm, serial
-from localapi.worker.engine import CannotLoad
+from localapi.worker.engine import CannotLoad, Host
 from localapi.worker.protocol import Chat, Delta, Ended, Event, Failed, Finished, Prefill, Regex, Sampling
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ LLAMA = {
 
 
 def load(path: Path, **options: Any) -> mlx_lm.MlxLm:
-    return mlx_lm.load({"path": str(path), **options}, lambda _: None)
+    return mlx_lm.load({"path": str(path), **options}, Host(lambda _: None, lambda: None))
 
 
 def ask(id: int, text: str, sampling: Sampling = GREEDY, **options: Any) -> Chat:  # noqa: A002

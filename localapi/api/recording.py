@@ -1,0 +1,121 @@
+"""What an engine says, as the bytes of one file: segments joined, at the speed that was asked for, encoded.
+
+Knows sound and the protocol's events, and nothing of HTTP. Its work takes milliseconds for a second of sound, so it is
+done in threads and never on the event loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from localapi.audio.encoder import Encoder, encoded
+from localapi.audio.formats import Format
+from localapi.audio.joins import Join
+from localapi.audio.tempo import Tempo
+from localapi.errors import GenerationFailed
+from localapi.worker.protocol import SaidWord, Sound, Times
+
+BYTES_PER_SAMPLE: Final = 2
+
+
+@dataclass
+class SaidSegment:
+    """When a segment was said, in seconds of the file."""
+
+    index: int
+    start_seconds: float
+    end_seconds: float
+    words: list[SaidWord]
+
+
+class Recording:
+    """One file. `whole` keeps everything back until the end, and gives the file a header that knows its length."""
+
+    def __init__(self, format: Format, *, speed: float, silence_seconds: float, whole: bool) -> None:  # noqa: A002
+        self._format = format
+        self._speed = speed
+        self._silence_seconds = silence_seconds
+        self._whole = bytearray() if whole else None
+        self._join: Join | None = None
+        self._tempo: Tempo | None = None
+        self._encoder: Encoder | None = None
+        self._rate_hz = 0
+        self._segment_bytes = 0
+        self._times: dict[int, list[SaidWord]] = {}
+        self.segments: list[SaidSegment] = []
+        """Those that are complete."""
+        self._index = -1
+        self._start_seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long what has been said so far lasts."""
+        return (self._start_seconds + self._said_seconds()) / self._speed
+
+    def add(self, sound: Sound) -> bytes:
+        """The file's next bytes, maybe none. Raises GenerationFailed where the engine contradicts itself."""
+        data = b""
+        if self._join is None:
+            self._open(sound.sample_rate_hz)
+        elif sound.sample_rate_hz != self._rate_hz:
+            raise GenerationFailed(f"The engine changed from {self._rate_hz} to {sound.sample_rate_hz} Hz in one text.")
+        if sound.segment != self._index:
+            data = self._end_segment()
+            self._index = sound.segment
+        self._segment_bytes += len(sound.pcm)
+        assert self._join is not None  # noqa: S101  # it was opened
+        return data + self._encode(self._join.feed(sound.pcm))
+
+    def note(self, times: Times) -> None:
+        """When a segment's words are said."""
+        self._times.setdefault(times.segment, []).extend(times.words)
+
+    def finish(self) -> bytes:
+        """The last bytes; of a whole file, all. Raises GenerationFailed where nothing was said."""
+        if self._encoder is None:
+            raise GenerationFailed("The engine said nothing.")
+        data = self._end_segment()
+        if self._tempo is not None:
+            data += self._write(self._tempo.finish())
+        if self._whole is not None:
+            return encoded(bytes(self._whole), self._format, self._rate_hz)
+        return data + self._encoder.finish()
+
+    def close(self) -> None:
+        """Give everything back, finished or not."""
+        for part in (self._tempo, self._encoder):
+            if part is not None:
+                part.close()
+
+    def _open(self, rate_hz: int) -> None:
+        self._rate_hz = rate_hz
+        self._join = Join(rate_hz, silence_seconds=self._silence_seconds)
+        self._tempo = Tempo(rate_hz, self._speed) if self._speed != 1 else None
+        self._encoder = Encoder(self._format, rate_hz)
+
+    def _said_seconds(self) -> float:
+        """Of the segment that is being said, before the change of speed."""
+        return self._segment_bytes / BYTES_PER_SAMPLE / self._rate_hz if self._rate_hz else 0.0
+
+    def _end_segment(self) -> bytes:
+        if self._index < 0 or self._join is None:
+            return b""
+        start, end = self._start_seconds, self._start_seconds + self._said_seconds()
+        words = [
+            SaidWord(word.text, (start + word.start_seconds) / self._speed, (start + word.end_seconds) / self._speed)
+            for word in self._times.pop(self._index, ())
+        ]
+        self.segments.append(SaidSegment(self._index, start / self._speed, end / self._speed, words))
+        self._start_seconds, self._segment_bytes = end + self._silence_seconds, 0
+        return self._encode(self._join.end_segment())
+
+    def _encode(self, pcm: bytes) -> bytes:
+        return self._write(self._tempo.feed(pcm) if self._tempo is not None else pcm)
+
+    def _write(self, pcm: bytes) -> bytes:
+        if self._whole is not None:
+            self._whole += pcm
+            return b""
+        assert self._encoder is not None  # noqa: S101  # it was opened
+        return self._encoder.encode(pcm)

@@ -1,0 +1,286 @@
+"""`POST /v1/audio/speech`: a text, spoken. The sound leaves as it is made: as a file, or as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Set
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from quart import Blueprint, Response
+
+from localapi.api import body, scope
+from localapi.api.generation_request import request_ids
+from localapi.api.recording import Recording, SaidSegment
+from localapi.api.reference_audio import manifest_audio, requested_audio
+from localapi.api.replies import json_reply
+from localapi.api.speech_request import SpeechRequest, parse_speech, settled
+from localapi.api.streaming import Generation
+from localapi.api.voices import found_voice
+from localapi.audio.formats import FORMATS, Format
+from localapi.backends.parameters import SpeechParameters
+from localapi.backends.speech import ENGINE_OPTIONS, SpeechOptions, SpeechSettings
+from localapi.errors import InvalidRequest
+from localapi.manifest import Entry
+from localapi.registry import Registry
+from localapi.spoken.script import Script, script_of
+from localapi.worker.protocol import Event, Sound, Speak, Spoken, Times
+
+log = logging.getLogger(__name__)
+
+HAVE_LENGTH: Final = frozenset({"wav", "flac"})
+"""Formats whose header tells the file's length: one sentence of them is worth the wait."""
+UNSUPPORTED_HEADER: Final = "x-unsupported-params"
+FRAMES_PER_SECOND: Final = 50
+"""What usage counts as a token of sound: OpenAI has no public rule, and codecs' frames of 20 ms are one."""
+
+
+def routes(registry: Registry) -> Blueprint:
+    """The endpoint."""
+    blueprint = Blueprint("speech", __name__)
+
+    @blueprint.post("/v1/audio/speech")
+    async def create_speech() -> Response:
+        request, ignored = parse_speech(await body.read_object())
+        return body.name_ignored(ignored, await Speech(registry, request).reply())
+
+    return blueprint
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request against one state of its entry: all that is known before an engine is asked."""
+
+    entry: Entry
+    settings: SpeechSettings
+    said: SpeechParameters
+    script: Script
+    voice: str | None
+    """As the engine names it; None: the engine's default."""
+    options: dict[str, Any]
+    """What the engine is told beside the text, the voice and the speed."""
+    unsupported: list[str]
+    """Parameters that the engine cannot honour, where the manifest says to warn."""
+
+    @property
+    def format(self) -> Format:
+        return FORMATS[self.said.response_format or "mp3"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What has become ready of a reply."""
+
+    data: bytes
+    segments: list[SaidSegment]
+    last: bool = False
+
+
+class Speech:
+    """One reply."""
+
+    def __init__(self, registry: Registry, request: SpeechRequest) -> None:
+        self._registry = registry
+        self._request = request
+        self._generation = Generation(registry, request.model, lambda _: (), kind="speech")
+        self._notes: list[str] = []
+        self._seconds = 0.0
+        self._prepared: Prepared | None = None
+
+    async def reply(self) -> Response:
+        """The reply in the shape that the request asks for. Raises ApiError before anything is sent."""
+        prepared = self._prepared = await self._prepare(self._generation.entry)
+        if self._request.stream_format == "sse":
+            reply = await self._generation.reply(self._pieces(whole=False), self._events, end=b"")
+        elif self._request.timestamps is not None:
+            reply = await self._timed()
+        else:
+            reply = await self._file(prepared)
+        if prepared.unsupported:
+            reply.headers[UNSUPPORTED_HEADER] = ", ".join(prepared.unsupported)
+        return reply
+
+    # Shapes
+
+    async def _file(self, prepared: Prepared) -> Response:
+        """The file alone. It begins to leave with the first sound, except where it is to have a length."""
+        short = prepared.format.name in HAVE_LENGTH and len(prepared.script.segments) == 1
+        whole = self._request.stream is False or (short and self._request.stream is None)
+        pieces = self._pieces(whole=whole)
+        scope.current().held.push_async_callback(pieces.aclose)
+        first = await anext(pieces)
+        kind = prepared.format.content_type
+        if whole:
+            return Response(first.data + b"".join([piece.data async for piece in pieces]), content_type=kind)
+        reply = Response(_data(first, pieces), content_type=kind)
+        reply.timeout = None
+        return reply
+
+    async def _timed(self) -> Response:
+        """JSON with the file and with the times."""
+        async with aclosing(self._pieces(whole=True)) as ready:
+            pieces = [piece async for piece in ready]
+        assert self._prepared is not None  # noqa: S101  # reply() begins with it
+        return json_reply(
+            {
+                "audio": base64.b64encode(b"".join(piece.data for piece in pieces)).decode(),
+                "format": self._prepared.format.name,
+                "content_type": self._prepared.format.content_type,
+                "duration_seconds": round(self._seconds, 3),
+                "timestamps": [self._timestamp(segment) for piece in pieces for segment in piece.segments],
+                "usage": self._usage(),
+                "notes": self._notes,
+            }
+        )
+
+    def _events(self, piece: Piece) -> Iterator[dict[str, Any]]:
+        """Server-sent events, as OpenAI names them, and `speech.audio.timestamps` where times were asked for."""
+        if piece.data:
+            yield {"type": "speech.audio.delta", "audio": base64.b64encode(piece.data).decode()}
+        if self._request.timestamps is not None and piece.segments:
+            timestamps = [self._timestamp(segment) for segment in piece.segments]
+            yield {"type": "speech.audio.timestamps", "timestamps": timestamps}
+        if piece.last:
+            notes = {"notes": self._notes} if self._notes else {}
+            yield {"type": "speech.audio.done", "usage": self._usage(), **notes}
+
+    def _timestamp(self, segment: SaidSegment) -> dict[str, Any]:
+        assert self._prepared is not None  # noqa: S101  # reply() begins with it
+        said: dict[str, Any] = {
+            "text": self._prepared.script.segments[segment.index],
+            "start": round(segment.start_seconds, 3),
+            "end": round(segment.end_seconds, 3),
+        }
+        if self._request.timestamps == "word":
+            said["words"] = [
+                {"word": word.text, "start": round(word.start_seconds, 3), "end": round(word.end_seconds, 3)}
+                for word in segment.words
+            ]
+        return said
+
+    def _usage(self) -> dict[str, int]:
+        read, made = len(self._request.input), round(self._seconds * FRAMES_PER_SECOND)
+        return {"input_tokens": read, "output_tokens": made, "total_tokens": read + made}
+
+    # The sound
+
+    async def _pieces(self, *, whole: bool) -> AsyncGenerator[Piece, None]:
+        """Lease the model and let it speak. Raises ApiError; InvalidRequest where the text makes no sound."""
+        lease = await scope.current().held.enter_async_context(self._registry.lease(self._request.model, "speech"))
+        prepared = self._prepared
+        if prepared is None or prepared.entry is not lease.entry:
+            prepared = self._prepared = await self._prepare(lease.entry)
+        self._generation.entry = lease.entry
+        # A voice that nobody knew before is known now that the model is loaded.
+        voice = await found_voice(self._registry, lease.entry, self._request.voice, prepared.voice)
+        async with aclosing(lease.engine.answer(self._speak(prepared, voice))) as events:
+            async for piece in self._recorded(events, prepared, whole=whole):
+                yield piece
+
+    async def _recorded(
+        self, events: AsyncIterator[Event], prepared: Prepared, *, whole: bool
+    ) -> AsyncGenerator[Piece, None]:
+        started, first_sound = time.monotonic(), None
+        speed = 1.0 if _options(prepared.entry).has_speed else prepared.said.speed or 1.0
+        silence_seconds = prepared.settings.sentence_silence_ms / 1000
+        recording = Recording(prepared.format, speed=speed, silence_seconds=silence_seconds, whole=whole)
+        told = 0
+        try:
+            async for item in events:
+                if isinstance(item, Sound):
+                    first_sound = first_sound or time.monotonic()
+                    data = await asyncio.to_thread(recording.add, item)
+                    if data or len(recording.segments) > told:
+                        yield Piece(data, recording.segments[told:])
+                        told = len(recording.segments)
+                elif isinstance(item, Times):
+                    recording.note(item)
+                elif isinstance(item, Spoken):
+                    self._notes += item.notes
+            if first_sound is None:
+                raise InvalidRequest("Nothing in the text makes a sound with this voice.", param="input")
+            data = await asyncio.to_thread(recording.finish)
+            self._seconds = recording.segments[-1].end_seconds
+            yield Piece(data, recording.segments[told:], last=True)
+        finally:
+            recording.close()
+        self._log_done(first_sound - started)
+
+    def _log_done(self, first_after_seconds: float) -> None:
+        log.info(
+            "%s: %.1f s of speech from %d characters, first after %.2f s (%s)",
+            self._generation.entry.id, self._seconds, len(self._request.input), first_after_seconds, scope.current().id,
+        )  # fmt: skip
+        for note in self._notes:
+            log.warning("%s: %s (%s)", self._generation.entry.id, note, scope.current().id)
+
+    def _speak(self, prepared: Prepared, voice: str | None) -> Speak:
+        return Speak(
+            id=next(request_ids),
+            segments=prepared.script.segments,
+            voice=voice,
+            speed=(prepared.said.speed or 1.0) if _options(prepared.entry).has_speed else 1.0,
+            options=prepared.options,
+            times=self._request.timestamps == "word",
+        )
+
+    async def _prepare(self, entry: Entry) -> Prepared:
+        """Everything that needs no engine. Raises InvalidRequest."""
+        settings, text = entry.serving.speech, self._request.input
+        assert settings is not None  # noqa: S101  # a speech entry
+        if len(text) > settings.max_input_characters:
+            raise InvalidRequest(
+                f"The text has {len(text)} characters; this model takes {settings.max_input_characters} at once "
+                "(max_input_characters in the manifest). Send it in parts.",
+                param="input", code="string_above_max_length",
+            )  # fmt: skip
+        script = await asyncio.to_thread(
+            script_of, text, markdown=settings.speakable, lexicon=settings.lexicon, language=settings.language
+        )
+        if not script.segments:
+            raise InvalidRequest("The text holds nothing that can be spoken.", param="input")
+        said, by_request = settled(self._request, settings)
+        options = _options(entry)
+        unsupported = self._unsupported(options, by_request, settings)
+        voice = await found_voice(self._registry, entry, self._request.voice, said.voice)
+        told = {name: value for name in options.takes if (value := getattr(said, name)) is not None}
+        for name in {"ref_audio", "source_audio"} & set(told):
+            if name in by_request:
+                told[name] = await requested_audio(told[name], name, settings.audio_folders)
+            else:
+                told[name] = await manifest_audio(told[name], name)
+        if settings.unsupported == "warn":
+            told["unsupported"] = "warn"
+        return Prepared(entry, settings, said, script, voice, told, unsupported)
+
+    def _unsupported(self, options: SpeechOptions, said: Set[str], settings: SpeechSettings) -> list[str]:
+        """What the request says and the engine cannot honour. Raises InvalidRequest, but where the manifest warns."""
+        found = sorted((ENGINE_OPTIONS & said) - options.takes)
+        if self._request.timestamps == "word" and not options.gives_times:
+            found.append("timestamps")
+        if found and settings.unsupported == "error":
+            name = "instructions" if found[0] == "instruct_text" and self._request.instructions else found[0]
+            also = ' for words (it can for sentences: "timestamps": "sentence")' if name == "timestamps" else ""
+            raise InvalidRequest(
+                f"The backend {options.backend_name} cannot honour '{name}'{also}. Leave it out, or set "
+                "`unsupported: warn` for this model in the manifest.",
+                param=name, code="unsupported_parameter",
+            )  # fmt: skip
+        return found
+
+
+def _options(entry: Entry) -> SpeechOptions:
+    assert isinstance(entry.options, SpeechOptions)  # noqa: S101  # a speech entry
+    return entry.options
+
+
+async def _data(first: Piece, rest: AsyncIterator[Piece]) -> AsyncGenerator[bytes, None]:
+    """The file's bytes. What fails now ends the connection: the file must not look complete."""
+    yield first.data
+    async for piece in rest:
+        if piece.data:
+            yield piece.data

@@ -1,0 +1,106 @@
+"""`GET /v1/audio/voices` and `GET /v1/audio/models`: who can speak, in the shapes that Open WebUI and others read."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from typing import Any, Final
+
+from quart import Blueprint, Response, request
+
+from localapi.api.models import describe
+from localapi.api.replies import json_reply
+from localapi.backends.speech import SpeechOptions
+from localapi.errors import InvalidRequest
+from localapi.manifest import Entry
+from localapi.registry import Registry
+from localapi.worker.protocol import Voice
+
+MOST_SHOWN: Final = 24
+"""Voices that an error names; an engine may have hundreds."""
+
+
+def routes(registry: Registry) -> Blueprint:
+    """Both endpoints."""
+    blueprint = Blueprint("voices", __name__)
+
+    @blueprint.get("/v1/audio/voices")
+    async def list_voices() -> Response:
+        """Of all speech models, or of the one that `?model=` names."""
+        name = request.args.get("model")
+        entries = _speech_entries(registry) if name is None else [registry.resolve(name, "speech")]
+        return json_reply({"voices": [voice for entry in entries for voice in await _voices(registry, entry)]})
+
+    @blueprint.get("/v1/audio/models")
+    async def list_speech_models() -> Response:
+        models = [{**describe(registry, entry), "name": entry.id} for entry in _speech_entries(registry)]
+        return json_reply({"object": "list", "models": models, "data": models})
+
+    return blueprint
+
+
+def _speech_entries(registry: Registry) -> list[Entry]:
+    return [entry for entry in registry.entries.values() if entry.kind == "speech"]
+
+
+async def _voices(registry: Registry, entry: Entry) -> list[dict[str, Any]]:
+    """The names of the manifest first, then the engine's."""
+    settings = entry.serving.speech
+    assert settings is not None  # noqa: S101  # a speech entry
+    known = await engine_voices(registry, entry) or []
+    mapped = [
+        {"id": name, "name": name, "language": "", "model": entry.id, "voice": voice.voice, "source": "manifest"}
+        for name, voice in settings.voices.items()
+    ]
+    own = [
+        {
+            "id": voice.id,
+            "name": voice.name or voice.id,
+            "language": voice.language,
+            "model": entry.id,
+            "voice": voice.id,
+            "source": "engine",
+        }
+        for voice in known
+        if voice.id not in settings.voices
+    ]
+    return mapped + own
+
+
+async def engine_voices(registry: Registry, entry: Entry) -> list[Voice] | None:
+    """What the loaded engine says, or what can be known without loading it; None where nothing can."""
+    engine = registry.instance(entry.id).engine
+    if engine is not None and engine.loaded.voices is not None:
+        return engine.loaded.voices
+    assert isinstance(entry.options, SpeechOptions)  # noqa: S101  # a speech entry
+    return await entry.options.known_voices()
+
+
+async def found_voice(registry: Registry, entry: Entry, asked: str | None, voice: str | None) -> str | None:
+    """The engine's own spelling of a voice; `asked` is the request's word for it. Raises InvalidRequest for no voice.
+
+    What the manifest maps stands for itself, as do all names where nobody knows the engine's voices.
+    """
+    known = await engine_voices(registry, entry)
+    if voice is None or known is None:
+        return voice
+    exact = next((each.id for each in known if each.id == voice), None)
+    alike = (each.id for each in known if _folded(each.id) == _folded(voice))
+    if (found := exact or next(alike, None)) is not None:
+        return found
+    raise _unknown(asked, voice, entry, known)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _unknown(asked: str | None, voice: str, entry: Entry, known: list[Voice]) -> InvalidRequest:
+    mapped = entry.serving.speech.voices if entry.serving.speech else {}
+    ids = [each.id for each in known]
+    near = difflib.get_close_matches(voice, ids, n=MOST_SHOWN // 2)
+    shown = [*mapped, *near, *(name for name in ids if name not in near)][:MOST_SHOWN]
+    more = len(ids) + len(mapped) - len(shown)
+    rest = f" and {more} more: GET /v1/audio/voices lists them" if more > 0 else ""
+    why = f" (the manifest maps {asked!r} to it)" if asked != voice and asked in mapped else ""
+    return InvalidRequest(f"There is no voice {voice!r}{why}. This model has: {', '.join(shown)}{rest}.", param="voice")

@@ -1,0 +1,113 @@
+"""auto: whichever backend the path asks for, and the system's voice where there is no path.
+
+Only files are read: the model's own config.json, in its folder or where Hugging Face's cache has it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.espeak_ng import EspeakNg
+from localapi.backends.macos_say import MacosSay
+from localapi.backends.mlx_audio import MlxAudio, MlxAudioPlus
+from localapi.backends.options import FolderOf, PathProblem
+from localapi.backends.piper import Piper
+from localapi.backends.speech import SpeechOptions
+
+Choice = tuple[str, Callable[..., SpeechOptions]]
+
+UPSTREAM_ONLY: Final = frozenset({
+    "arktts", "audiodit", "bailingmm", "breeze", "breeze_tts", "chatterbox", "confucius4", "dense", "dramabox",
+    "echo_tts", "fish_drama3", "fish_qwen3_omni", "gradium_phonon_tts", "higgs_audio", "higgs_audio_v3",
+    "higgs_multimodal_qwen3", "irodori_tts", "kitten", "kitten_tts", "kokoro", "kugelaudio", "lingv3_tts",
+    "longcat", "longcat_audiodit", "melotts", "moss_tts", "moss_tts_delay", "moss_tts_local", "moss_tts_nano",
+    "omnivoice", "pocket_tts", "qwen3_tts", "rumik_oss", "spark", "tada", "voxcpm2", "voxtral_tts", "zonos2",
+})  # fmt: skip
+"""Architectures of mlx-audio 0.6.2 that mlx-audio-plus 0.1.8 has not, or cannot import in its environment."""
+
+
+class Auto(SpeechOptions):
+    """A choice that is made when the manifest is read: located, an entry is one of another backend."""
+
+    backend: Literal["auto"]
+    path: Annotated[
+        str | None, Field(min_length=1, description="A Piper voice, a folder or a Hugging Face repository.")
+    ] = None
+
+    def located(self, folder_of: FolderOf) -> SpeechOptions:
+        serving = {name: getattr(self, name) for name in SpeechOptions.model_fields}
+        backend, options = _choose(self.path, folder_of("path"))
+        path = {} if self.path is None else {"path": self.path}
+        return options(backend=backend, **path, **serving).located(folder_of)
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        raise NotImplementedError("a located entry is one of the chosen backend")
+
+
+def _choose(path: str | None, folder: Path) -> Choice:
+    """The backend for a path, by what is there. Raises PathProblem where nothing can be made of it."""
+    if path is None:
+        return ("macos-say", MacosSay) if sys.platform == "darwin" else ("espeak-ng", EspeakNg)
+    place = (folder / Path(path).expanduser()).absolute()
+    if path.endswith(".onnx"):
+        return "piper", Piper
+    if not place.is_dir():
+        if place.exists():
+            raise PathProblem("path", f"{place} is neither a Piper voice (.onnx) nor a folder")
+        return _by_kind(_kind(_cached_config(path) or {}, path))
+    if (place / "config.json").is_file():
+        return _by_kind(_kind(_config(place / "config.json"), place.name))
+    if any(place.glob("*.onnx")):
+        return "piper", Piper
+    found = ", ".join(sorted(each.name for each in place.iterdir())[:8]) or "an empty folder"
+    raise PathProblem(
+        "path", f"{place} holds neither an MLX model (config.json) nor a Piper voice (.onnx); found: {found}"
+    )
+
+
+def _by_kind(kind: str) -> Choice:
+    return ("mlx-audio", MlxAudio) if kind in UPSTREAM_ONLY else ("mlx-audio-plus", MlxAudioPlus)
+
+
+def _kind(config: dict[str, Any], name: str) -> str:
+    """The architecture: as config.json says, or as a part of the name, which is how both packages do it."""
+    said = config.get("model_type") or config.get("architecture")
+    if said == "llama" and "acoustic_dim" in config:
+        return "tada"
+    if isinstance(said, str):
+        return said.lower()
+    parts = name.lower().rpartition("/")[2].split("-")
+    return next((part for part in parts if part in UPSTREAM_ONLY), "")
+
+
+def _config(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise PathProblem("path", f"{file} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise PathProblem("path", f"{file} holds no JSON object")
+    return content
+
+
+def _cached_config(repository: str) -> dict[str, Any] | None:
+    """What the cache has of a repository's config.json; None where it has none, or no such repository can be."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        return None
+    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    try:
+        commit = (folder / "refs" / "main").read_text().strip()
+        return _config(folder / "snapshots" / commit / "config.json")
+    except (OSError, PathProblem):
+        return None

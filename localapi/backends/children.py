@@ -1,0 +1,96 @@
+"""Commands that run to their end as child processes: so many at once, each for so long, none of them left behind.
+
+Knows nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from dataclasses import dataclass
+
+
+class TookTooLong(Exception):
+    """A command ran past its limit and was killed."""
+
+
+class Stopped(Exception):
+    """The commands were stopped before this one had ended."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that ended by itself, or was killed by another."""
+
+    status: int
+    output: bytes
+    errors: bytes
+
+    @property
+    def how(self) -> str:
+        """For people: "ended with exit status 1: disk full"."""
+        known = {number.value: number.name for number in signal.Signals}
+        last_line = (self.errors or self.output).decode(errors="replace").strip().rpartition("\n")[2]
+        words = f": {last_line[:300]}" if last_line else ""
+        if self.status < 0:
+            return f"was killed by {known.get(-self.status, f'signal {-self.status}')}{words}"
+        return f"ended with exit status {self.status}{words}"
+
+
+class Children:
+    """The commands that one engine runs. First come, first served."""
+
+    def __init__(self, at_once: int) -> None:
+        self._places = asyncio.Semaphore(at_once)
+        self._running: set[Process] = set()
+        self._stopped = False
+
+    async def run(self, *command: str, text: bytes | None = None, seconds: float) -> Ended:
+        """Run a command, with `text` on its stdin, once there is a place for it.
+
+        Raises TookTooLong, Stopped, and OSError where it cannot be started. However this is left, by a cancellation
+        too, the process has ended and is reaped.
+        """
+        async with self._places:
+            if self._stopped:
+                raise Stopped
+            # Its own process group: Ctrl-C in the terminal reaches the server alone.
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=DEVNULL if text is None else PIPE, stdout=PIPE, stderr=PIPE, process_group=0
+            )
+            self._running.add(process)
+            try:
+                return await self._end_of(process, text, seconds)
+            finally:
+                if process.returncode is None:
+                    _kill(process)
+                    await process.communicate()
+                self._running.discard(process)
+
+    async def _end_of(self, process: Process, text: bytes | None, seconds: float) -> Ended:
+        if not self._stopped:
+            try:
+                async with asyncio.timeout(seconds):
+                    output, errors = await process.communicate(text)
+            except TimeoutError:
+                raise TookTooLong from None
+        if self._stopped:
+            raise Stopped
+        assert process.returncode is not None  # noqa: S101  # it has been waited for
+        return Ended(process.returncode, output, errors)
+
+    def stop(self) -> None:
+        """Kill those that run and start no other."""
+        self._stopped = True
+        for process in self._running:
+            _kill(process)
+
+
+def _kill(process: Process) -> None:
+    """Kill a process and what it has started. macOS answers EPERM where only a zombie is left of the group."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,51 @@
+"""Echo for speech: a tone as long as the text would take. For trying the API and for clients' own tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Literal
+
+from localapi.audio.tone import tone
+from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.speech import SpeechOptions
+from localapi.errors import InvalidRequest
+from localapi.worker.protocol import Event, Loaded, Request, Sound, Speak, Spoken
+
+CHARACTERS_PER_SECOND = 15
+"""Of an English speaker who does not hurry."""
+SAMPLE_RATE_HZ = 24_000
+SHORTEST_SECONDS = 0.1
+
+
+class EchoSpeech(SpeechOptions):
+    """A voice that sounds a tone. It takes every parameter, and only the speed changes what is heard."""
+
+    backend: Literal["echo"]
+    has_speed = True
+    takes = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        return EchoSpeechEngine()
+
+
+class EchoSpeechEngine:
+    """The engine; a segment is one tone."""
+
+    def __init__(self) -> None:
+        self.loaded = Loaded()
+        self.pid = None
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
+        if not isinstance(request, Speak):
+            raise InvalidRequest("This model speaks: use POST /v1/audio/speech.")
+        for index, segment in enumerate(request.segments):
+            seconds = max(SHORTEST_SECONDS, len(segment) / CHARACTERS_PER_SECOND) / request.speed
+            for pcm in tone(seconds, SAMPLE_RATE_HZ):
+                yield Sound(request.id, index, pcm, SAMPLE_RATE_HZ)
+                await asyncio.sleep(0)
+        yield Spoken(request.id)
+
+    async def close(self) -> None:
+        """Nothing to give back."""

@@ -1,0 +1,76 @@
+"""espeak-ng: real speech with no model, in a hundred languages."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field
+
+from localapi.backends import espeak_voices
+from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.espeak_voices import EspeakVoices
+from localapi.backends.options import FolderOf, PathProblem
+from localapi.backends.speech import SpeechOptions
+from localapi.backends.worker_engine import start_worker
+from localapi.worker.protocol import Voice
+
+DEFAULT_VOICE = "en-us"
+
+
+class EspeakNg(SpeechOptions):
+    """The voices of eSpeak NG.
+
+    The server stretches for a request's speed: what the engine makes of twice the words a minute takes less than half
+    the time, and the shorter the text, the less.
+    """
+
+    backend: Literal["espeak-ng"]
+    voice: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Who speaks where a request does not say: en-us, de, or with a variant en-us+f3; by default "
+            "the first voice for `language`, or en-us.",
+        ),
+    ] = None
+    rate_wpm: Annotated[int, Field(ge=80, le=450, description="Words a minute at speed 1.")] = 175
+    pitch: Annotated[int, Field(ge=0, le=100, description="How high it speaks.")] = 50
+    gives_times = True
+
+    def located(self, folder_of: FolderOf) -> Self:
+        voices = espeak_voices.found()
+        voice = self.voice or _for_language(self.language, voices)
+        if voices and not voices.has(voice):
+            base = voice.partition("+")[0]
+            near = difflib.get_close_matches(base, voices.by_id, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near and near[0] != base else ""
+            raise PathProblem("voice", f"espeak-ng has no voice {voice!r}{hint} (as in en-us, de or en-us+f3)")
+        return self.model_copy(update={**self.located_settings(folder_of), "voice": voice})
+
+    async def known_voices(self) -> list[Voice] | None:
+        voices = await asyncio.to_thread(espeak_voices.found)
+        return None if voices is None else self._offered(voices)
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        voices = await asyncio.to_thread(espeak_voices.found)
+        options: dict[str, Any] = dict(self.identity().options)
+        if voices is not None:
+            options["files"] = {each.id: each.file for each in voices.by_id.values()}
+            options["variants"] = voices.variants
+        return await start_worker(name, "espeak-ng", options, needs="espeakng_loader", report=report)
+
+    def _offered(self, voices: EspeakVoices) -> list[Voice]:
+        """Every voice; with variants the default one, as all would be thousands, and those that the entry maps to."""
+        default = (self.voice or DEFAULT_VOICE).partition("+")[0]
+        varied = [f"{default}+{variant}" for variant in voices.variants]
+        mapped = [voice.voice for voice in self.voices.values() if voice.voice and voices.has(voice.voice)]
+        return [voices.voice(each) for each in dict.fromkeys([*voices.by_id, *varied, *mapped])]
+
+
+def _for_language(language: str | None, voices: EspeakVoices | None) -> str:
+    """The voice for a language; the default one where that speaks it, or where nothing speaks it."""
+    if language is None or voices is None or DEFAULT_VOICE.startswith(language.lower()):
+        return DEFAULT_VOICE
+    return voices.for_language(language) or DEFAULT_VOICE

@@ -1,0 +1,277 @@
+"""macos-say: the voices of macOS, a child process of `say` for each utterance.
+
+What the text can do is the concern here. It goes to `say` on its stdin, never as an argument, where "-f/etc/passwd"
+would read that file aloud; and what engines below `say` take for commands is made harmless in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from localapi.backends import say_voices
+from localapi.backends.children import Children, Stopped, TookTooLong
+from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.speech import SpeechOptions
+from localapi.errors import GenerationFailed, InvalidRequest, LoadFailed, ModelUnavailable
+from localapi.worker.protocol import Event, Loaded, Loading, Request, Sound, Speak, Spoken, Voice
+
+AT_ONCE = 4
+SAMPLE_RATE_HZ = 22_050
+CHUNKS_PER_SECOND = 2
+
+LISTING_SECONDS = 30
+FRESH_SECONDS = 10
+"""How old a list of voices may be, which takes a second to make, before it is made again."""
+GRACE_SECONDS = 20
+"""How long `say` may take beside what it needs for the text: for a voice that is read from the disk first."""
+CHARACTERS_PER_SECOND = 20
+"""It makes hundreds; below this it hangs, which it does on some long punctuation."""
+
+USUAL_WPM = 175
+"""What most voices speak at by themselves."""
+SLOWEST_WPM, FASTEST_WPM = 90, 400
+"""What voices do well. Some speak at their own pace when asked for less, as if they had not been asked
+(https://github.com/Marak/say.js/issues/81); beyond these a filter does the rest."""
+
+
+class Listed(NamedTuple):
+    """The voices, and when there were these."""
+
+    voices: list[Voice]
+    at: float
+    """On the monotonic clock."""
+
+
+_listed: dict[str, Listed] = {}
+"""By the path of `say`. Whoever lists the voices anew does it for all: some may have been installed."""
+
+
+class MacosSay(SpeechOptions):
+    """The voices of macOS."""
+
+    backend: Literal["macos-say"]
+    rate_wpm: Annotated[
+        int | None,
+        Field(
+            ge=SLOWEST_WPM,
+            le=FASTEST_WPM,
+            description="Words a minute at speed 1, by the voice's own measure; its own pace where this is not given.",
+        ),
+    ] = None
+    has_speed = True
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        report(Loading("listing the voices"))
+        path, children = _say(), Children(AT_ONCE)
+        await fresh_voices(path, children)
+        return MacosSayEngine(path, children, self.rate_wpm)
+
+    async def known_voices(self) -> list[Voice] | None:
+        try:
+            return await fresh_voices(_say(), Children(1))
+        except LoadFailed:
+            return None
+
+
+def _say() -> str:
+    path = shutil.which("say")
+    if path is None:
+        raise LoadFailed(
+            "macos-say speaks with the command `say` of macOS, which is not on this machine. "
+            "Say backend: espeak-ng, or auto for the voice that the system has."
+        )
+    return path
+
+
+async def fresh_voices(path: str, children: Children) -> list[Voice]:
+    """The voices that this `say` has, or had a moment ago. Raises LoadFailed, and Stopped as `children` does."""
+    last = _listed.get(path)
+    if last is None or time.monotonic() - last.at > FRESH_SECONDS:
+        last = _listed[path] = Listed(await _list(path, children), time.monotonic())
+    return last.voices
+
+
+async def _list(path: str, children: Children) -> list[Voice]:
+    try:
+        ended = await children.run(path, "-v", "?", seconds=LISTING_SECONDS)
+    except TookTooLong:
+        raise LoadFailed(f"{path} did not list its voices within {LISTING_SECONDS} seconds.") from None
+    except OSError as error:
+        raise LoadFailed(f"{path} could not be started: {error.strerror}.") from error
+    voices = say_voices.parse(ended.output.decode(errors="replace"))
+    if ended.status != 0:
+        raise LoadFailed(f"{path} -v '?' {ended.how}")
+    if not voices:
+        raise LoadFailed(f"{path} -v '?' lists no voice: it is not the command `say` of macOS.")
+    return voices
+
+
+class Pace(NamedTuple):
+    """How a speed is reached."""
+
+    rate_wpm: int | None
+    """What `say` is asked for. None: nothing, as naming a rate makes it leave a Siri voice that is the system's."""
+    tempo: float
+    """By how much what it says is to be quicker still."""
+
+
+class MacosSayEngine:
+    """The engine. Each segment is an utterance of its own, and one is made while the one before it is heard."""
+
+    def __init__(self, path: str, children: Children, rate_wpm: int | None) -> None:
+        """The voices of that `say` have been listed."""
+        self.pid = None
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._path = path
+        self._children = children
+        self._rate_wpm = rate_wpm
+        self._making: set[asyncio.Task[tuple[bytes, int]]] = set()
+
+    @property
+    def loaded(self) -> Loaded:
+        return Loaded(voices=_listed[self._path].voices)
+
+    async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
+        if not isinstance(request, Speak):
+            raise InvalidRequest("This model speaks: use POST /v1/audio/speech.")
+        voice = None if request.voice is None else self._voice(request.voice)
+        pace = pace_of(request.speed, self._rate_wpm)
+        texts = iter(request.segments)
+        ahead = self._make(next(texts, None), voice, pace)
+        try:
+            for index in range(len(request.segments)):
+                assert ahead is not None  # noqa: S101  # there is one for each segment
+                pcm, sample_rate_hz = await ahead
+                ahead = self._make(next(texts, None), voice, pace)
+                step = 2 * (sample_rate_hz // CHUNKS_PER_SECOND)
+                for start in range(0, len(pcm), step):
+                    yield Sound(request.id, index, pcm[start : start + step], sample_rate_hz)
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+        yield Spoken(request.id)
+
+    async def close(self) -> None:
+        self._children.stop()
+        if self._making:
+            await asyncio.wait(self._making)
+
+    def _voice(self, name: str) -> str:
+        """The voice's name as `say` lists it: any other it may speak in the system's voice without a word of it.
+
+        Raises InvalidRequest.
+        """
+        voices = _listed[self._path].voices
+        if (voice := say_voices.find(voices, name)) is not None:
+            return voice.id
+        near = ", ".join(say_voices.near(voices, name))
+        raise InvalidRequest(
+            f"There is no voice {name!r} on this Mac. {f'Near it: {near}. ' if near else ''}"
+            f"It has {len(voices)}: see GET /v1/audio/voices.",
+            param="voice",
+        )
+
+    def _make(self, text: str | None, voice: str | None, pace: Pace) -> asyncio.Task[tuple[bytes, int]] | None:
+        """Begin with an utterance, if there is one more."""
+        if text is None:
+            return None
+        task = asyncio.create_task(self._utter(harmless(text), voice, pace), name="say")
+        self._making.add(task)
+        task.add_done_callback(self._making.discard)
+        return task
+
+    async def _utter(self, text: str, voice: str | None, pace: Pace) -> tuple[bytes, int]:
+        """PCM and its rate in Hz; no PCM for a text that says nothing. Raises GenerationFailed, ModelUnavailable."""
+        if not text.strip():
+            return b"", SAMPLE_RATE_HZ
+        try:
+            with tempfile.TemporaryDirectory(prefix="localapi-say-", ignore_cleanup_errors=True) as folder:
+                return await self._say(text, voice, pace, Path(folder, "speech.wav"))
+        except OSError as error:
+            raise GenerationFailed(f"say cannot be run: {error.strerror or error}.") from error
+        except Stopped:
+            raise _unloaded() from None
+
+    async def _say(self, text: str, voice: str | None, pace: Pace, file: Path) -> tuple[bytes, int]:
+        seconds = GRACE_SECONDS + len(text) / CHARACTERS_PER_SECOND
+        command = [self._path, *_arguments(voice, pace.rate_wpm, file)]
+        try:
+            ended = await self._children.run(*command, text=text.encode(errors="replace"), seconds=seconds)
+        except TookTooLong:
+            raise GenerationFailed(
+                f"say had not said a text of {len(text)} characters after {seconds:.0f} seconds and was ended. "
+                "Long runs of punctuation can make it hang."
+            ) from None
+        if ended.status != 0:
+            raise GenerationFailed(f"say {ended.how}")
+        return await asyncio.to_thread(_sound, file, pace.tempo)
+
+
+def _unloaded() -> ModelUnavailable:
+    return ModelUnavailable("The model was unloaded before the answer was complete. Send the request again.")
+
+
+def _arguments(voice: str | None, rate_wpm: int | None, file: Path) -> list[str]:
+    """Without --data-format `say` cannot write WAVE."""
+    return [
+        *(() if voice is None else ("-v", voice)),
+        *(() if rate_wpm is None else ("-r", str(rate_wpm))),
+        *("-o", str(file), "--file-format=WAVE", f"--data-format=LEI16@{SAMPLE_RATE_HZ}", "-f", "-"),
+    ]
+
+
+def _sound(file: Path, tempo: float) -> tuple[bytes, int]:
+    """The PCM of what `say` wrote, and its rate in Hz. Raises GenerationFailed."""
+    from localapi.audio import wav  # noqa: PLC0415  # the manifest reads this module's options
+
+    try:
+        pcm, sample_rate_hz = wav.read(file.read_bytes())
+    except FileNotFoundError:
+        raise GenerationFailed("say ended well and has written nothing.") from None
+    except wav.NotWav as error:
+        raise GenerationFailed(f"What say has written cannot be read: {error}.") from error
+    return _stretched(pcm, sample_rate_hz, tempo), sample_rate_hz
+
+
+def _stretched(pcm: bytes, sample_rate_hz: int, tempo: float) -> bytes:
+    if tempo == 1 or not pcm:
+        return pcm
+    from localapi.audio.tempo import Tempo  # noqa: PLC0415  # costly, and seldom needed
+
+    filters = Tempo(sample_rate_hz, tempo)
+    return filters.feed(pcm) + filters.finish()
+
+
+def pace_of(speed: float, rate_wpm: int | None) -> Pace:
+    """How to speak at a speed, where `rate_wpm` is 1; None for the voice's own pace.
+
+    See https://github.com/dharmab/skyeye/issues/611 for what naming a rate does to the system's voice.
+    """
+    if rate_wpm is None and speed == 1:
+        return Pace(None, 1)
+    wanted = speed * (rate_wpm or USUAL_WPM)
+    nearest = min(max(wanted, SLOWEST_WPM), FASTEST_WPM)
+    return Pace(round(nearest), wanted / nearest)
+
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_BRACKETS = re.compile(r"(?<=\[)(?=\[)|(?<=\])(?=\])")
+
+
+def harmless(text: str) -> str:
+    """The text without anything that a voice could take for a command, and with all its words.
+
+    `[[volm 0]]` is one of `say`'s: the brackets are parted. Below `say`, ESC begins one for the voices of Nuance, and a
+    backquote for those of Eloquence. Control characters go first, so that none of them hides between two brackets.
+    """
+    return _BRACKETS.sub(" ", _CONTROLS.sub(" ", text).replace("`", "'"))

@@ -1,0 +1,86 @@
+"""mlx-audio and mlx-audio-plus: speech models on MLX, each package in an environment of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from localapi.backends import model_path
+from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.installing import install
+from localapi.backends.options import FolderOf, Identity, PathProblem
+from localapi.backends.speech import SpeechOptions
+from localapi.backends.worker_engine import start_worker
+from localapi.environments import Environment
+from localapi.errors import LoadFailed
+
+
+class _MlxAudio(SpeechOptions):
+    """What both have in common.
+
+    `has_speed` stays False although some architectures take a speed: most ignore it, and the server's stretching is
+    right to the sample. They are never told one.
+    """
+
+    path: Annotated[str, Field(min_length=1, description="A folder or a Hugging Face repository (owner/name).")]
+    revision: Annotated[str | None, Field(description="Branch, tag or commit of the repository.")] = None
+    trim_repeated_prefix: Annotated[
+        bool,
+        Field(
+            description="Cut the first phrase where the model says it twice. The first sentence is then heard when it "
+            "is done, also of models that can be heard earlier."
+        ),
+    ] = True
+    lang_code: Annotated[
+        str | None, Field(min_length=1, description="The model's own name of a language, where it takes one.")
+    ] = None
+    temperature: Annotated[
+        float | None, Field(ge=0, le=2, description="How freely the model speaks, where it can be told; 0: the same.")
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        Field(ge=1, description="Most tokens of one sentence, where the model takes a limit and would not stop."),
+    ] = None
+    install: Annotated[
+        Literal["manual", "auto"],
+        Field(description="Where the backend's environment is missing: say so, or install it at the first load."),
+    ] = "manual"
+    takes = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})
+
+    def identity(self) -> Identity:
+        """All but how the environment is made: the same model runs in it."""
+        identity = super().identity()
+        return replace(identity, options={k: v for k, v in identity.options.items() if k != "install"})
+
+    def located_settings(self, folder_of: FolderOf) -> dict[str, Any]:
+        try:
+            path = model_path.resolve(self.path, folder_of("path"), must_hold="config.json")
+        except ValueError as error:
+            raise PathProblem("path", str(error)) from error
+        return {**super().located_settings(folder_of), "path": path}
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        environment = Environment.named(self.backend_name)
+        if not environment.ready:
+            if self.install == "manual":
+                raise LoadFailed(
+                    f"The environment of {environment.name} is not installed. Install it: {environment.command} (or "
+                    "set `install: auto` for this model)."
+                )
+            await install(environment, report)
+        options = {**self.identity().options, "package": self.backend_name}
+        return await start_worker(name, "mlx-audio", options, interpreter=environment.interpreter, report=report)
+
+
+class MlxAudio(_MlxAudio):
+    """A speech model of mlx-audio."""
+
+    backend: Literal["mlx-audio"]
+
+
+class MlxAudioPlus(_MlxAudio):
+    """A speech model of mlx-audio-plus."""
+
+    backend: Literal["mlx-audio-plus"]

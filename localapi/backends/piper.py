@@ -1,0 +1,168 @@
+"""piper: small and quick voices, one .onnx file each, with a description beside it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+
+from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.options import FolderOf, Identity, PathProblem
+from localapi.backends.speech import SpeechOptions
+from localapi.backends.worker_engine import start_worker
+from localapi.worker.protocol import Voice
+
+MOST_SHOWN = 24
+"""Speakers that an error names; a voice may have hundreds."""
+
+
+class _Audio(BaseModel):
+    sample_rate: Annotated[int, Field(ge=1_000, le=384_000)]
+
+
+class _Espeak(BaseModel):
+    voice: str
+
+
+class _Language(BaseModel):
+    code: str = ""
+
+
+class _Description(BaseModel):
+    """What a voice's .onnx.json must say, of what it says."""
+
+    audio: _Audio
+    espeak: _Espeak
+    num_symbols: int
+    num_speakers: int
+    phoneme_id_map: dict[str, list[int]]
+    phoneme_type: Literal["espeak", "text", "pinyin", "hebrew", "japanese", "thai"] = "espeak"
+    speaker_id_map: dict[str, int] = {}
+    language: _Language = _Language()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A voice's files as they were when the manifest was read."""
+
+    speakers: dict[str, int]
+    """By name, or by number where they have none; one for a voice with one speaker."""
+    count: int
+    language: str
+    stamp: tuple[int, ...]
+    """Sizes and times of both files: another stamp is another voice."""
+
+    def has(self, speaker: str | int) -> bool:
+        """Whether a name or a number is one of them."""
+        return speaker in self.speakers or str(speaker) in map(str, range(max(self.count, 1)))
+
+
+class Piper(SpeechOptions):
+    """A Piper voice."""
+
+    backend: Literal["piper"]
+    path: Annotated[str, Field(min_length=1, description="A voice (.onnx), or a folder with one.")]
+    speaker: Annotated[
+        str | int | None,
+        Field(description="Who of a voice with several speakers speaks where a request does not say: name or number."),
+    ] = None
+    noise_scale: Annotated[
+        float | None, Field(ge=0, le=2, description="How much the sound varies; the voice's own by default.")
+    ] = None
+    noise_w_scale: Annotated[
+        float | None, Field(ge=0, le=2, description="How much the rhythm varies; the voice's own by default.")
+    ] = None
+    volume: Annotated[
+        float,
+        Field(gt=0, le=10, description="Factor on the voice's own loudness; a sentence is never louder than can be."),
+    ] = 1.0
+    has_speed = True
+    gives_times = True
+    _found: _Found | None = PrivateAttr(default=None)
+
+    def located(self, folder_of: FolderOf) -> Self:
+        path = _model(self.path, folder_of("path"))
+        found = _read(path)
+        if self.speaker is not None and not found.has(self.speaker):
+            near = difflib.get_close_matches(str(self.speaker), found.speakers, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise PathProblem("speaker", f"{path.name} has no speaker {self.speaker!r}{hint} ({_listed(found)})")
+        located = self.model_copy(update={**self.located_settings(folder_of), "path": str(path)})
+        located._found = found
+        return located
+
+    def identity(self) -> Identity:
+        identity = super().identity()
+        stamp = {} if self._found is None else {"stamp": self._found.stamp}
+        return Identity(identity.backend, {**identity.options, **stamp})
+
+    def files(self) -> tuple[Path, ...]:
+        return (*super().files(), Path(self.path), _description(Path(self.path)))
+
+    async def known_voices(self) -> list[Voice] | None:
+        """The speakers by name, and by number those that the entry maps to."""
+        if self._found is None:
+            return None
+        mapped = [voice.voice for voice in self.voices.values() if voice.voice and self._found.has(voice.voice)]
+        return [Voice(name, language=self._found.language) for name in dict.fromkeys([*self._found.speakers, *mapped])]
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        return await start_worker(name, "piper", self.identity().options, needs="piper", report=report)
+
+
+def _model(path: str, folder: Path) -> Path:
+    """The .onnx file that an entry means. Raises PathProblem."""
+    place = (folder / Path(path).expanduser()).absolute()
+    if place.is_dir():
+        models = sorted(place.glob("*.onnx"))
+        if len(models) != 1:
+            found = ", ".join(each.name for each in models or sorted(place.iterdir())[:8]) or "an empty folder"
+            count = f"{len(models)} voices" if models else "no voice"
+            raise PathProblem("path", f"{place} holds {count} (.onnx), and should hold one; found: {found}")
+        return models[0]
+    if not place.is_file():
+        beside = sorted(each.name for each in place.parent.glob("*.onnx")) if place.parent.is_dir() else []
+        there = f"; there are: {', '.join(beside[:8])}" if beside else ""
+        raise PathProblem("path", f"{place} does not exist{there}")
+    if place.suffix != ".onnx":
+        raise PathProblem("path", f"{place} is no Piper voice, whose name ends with .onnx")
+    return place
+
+
+def _description(model: Path) -> Path:
+    return model.with_name(f"{model.name}.json")
+
+
+def _read(model: Path) -> _Found:
+    """What the description beside a model says. Raises PathProblem."""
+    description = _description(model)
+    try:
+        said = _Description.model_validate(json.loads(description.read_bytes()))
+        stats = model.stat(), description.stat()
+    except FileNotFoundError as error:
+        raise PathProblem("path", f"{description} is missing: every Piper voice comes with that file") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise PathProblem("path", f"{description} does not describe a Piper voice: {where}: {first['msg']}") from error
+    except ValueError as error:
+        raise PathProblem("path", f"{description} is no JSON: {error}") from error
+    stamp = tuple(number for stat in stats for number in (stat.st_size, stat.st_mtime_ns))
+    return _Found(_speakers(model, said), said.num_speakers, said.language.code.replace("_", "-"), stamp)
+
+
+def _speakers(model: Path, said: _Description) -> dict[str, int]:
+    if said.num_speakers <= 1:
+        return {model.stem: 0}
+    names = {number: name for name, number in said.speaker_id_map.items()}
+    return {names.get(number, str(number)): number for number in range(said.num_speakers)}
+
+
+def _listed(found: _Found) -> str:
+    shown = list(found.speakers)[:MOST_SHOWN]
+    more = f" and {found.count - len(shown)} more" if found.count > len(shown) else ""
+    return f"its speakers: {', '.join(shown)}{more}; or a number below {found.count}"

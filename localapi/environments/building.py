@@ -1,0 +1,152 @@
+"""Making an environment with uv: whole or not at all, and once, however many want it at the same time."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from localapi.environments.pinned import Environment, python_version
+from localapi.errors import EnvironmentFailed
+
+Tell = Callable[[str], None]
+"""Takes a line for people, as the work goes on."""
+
+_NOT_OURS: Final = frozenset(
+    {"VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "UV_SYSTEM_PYTHON", "UV_CONSTRAINT", "UV_OVERRIDE"}
+)
+"""Variables that would have uv look at another environment, or choose other versions."""
+
+_USUAL_PLACES: Final = ("~/.local/bin/uv", "~/.cargo/bin/uv", "/opt/homebrew/bin/uv", "/usr/local/bin/uv")
+"""Where uv's installers put it. Services have a short PATH."""
+
+
+def install(environment: Environment, tell: Tell, *, force: bool = False) -> None:
+    """Make the environment unless it is there; `force` makes it again. Raises EnvironmentFailed.
+
+    It is built under another name and renamed at the end, so what is there under its own name is whole. A process that
+    is killed leaves only a draft, which the next one deletes.
+    """
+    if environment.ready and not force:
+        tell(f"{environment.name} is installed: {environment.folder}")
+        return
+    uv = find_uv(environment)
+    try:
+        environment.folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(environment, tell):
+            if environment.ready and not force:
+                tell(f"{environment.name} was installed meanwhile: {environment.folder}")
+            else:
+                _make(environment, uv, tell)
+    except OSError as error:
+        raise EnvironmentFailed(
+            f"{environment.name} cannot be installed in {environment.folder.parent}: {error.strerror or error}. Mend "
+            "that, or name another folder in LOCALAPI_ENVIRONMENTS."
+        ) from error
+
+
+def find_uv(environment: Environment) -> list[str]:
+    """The command that runs uv. Raises EnvironmentFailed where there is none."""
+    known = (os.environ.get("UV"), shutil.which("uv"), *(str(Path(place).expanduser()) for place in _USUAL_PLACES))
+    for place in known:
+        if place and os.access(place, os.X_OK) and Path(place).is_file():
+            return [place]
+    if importlib.util.find_spec("uv") is not None:
+        return [sys.executable, "-m", "uv"]
+    raise EnvironmentFailed(
+        f"{environment.name} is installed by uv, and there is no uv here. Install it (pip install uv), then: "
+        f"{environment.command}"
+    )
+
+
+@contextmanager
+def _alone(environment: Environment, tell: Tell) -> Iterator[None]:
+    """One process at a time; the system gives the lock back however a process ends."""
+    with (environment.folder.parent / f".{environment.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell(f"another process installs {environment.name}: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make(environment: Environment, uv: Sequence[str], tell: Tell) -> None:
+    began = time.monotonic()
+    draft, old = (environment.folder.with_name(f".{environment.folder.name}.{what}") for what in ("draft", "old"))
+    python = str(draft / "bin" / "python")
+    tell(f"installing {environment.name} in {environment.folder}")
+    _delete(draft, old)
+    try:
+        # --no-deps: the list is complete; mlx-audio-plus asks for more than it needs.
+        for command in (
+            [*uv, "venv", "--quiet", "--no-project", "--relocatable", "--python", _python(), str(draft)],
+            [*uv, "pip", "install", "--python", python, "--no-deps", "-r", str(environment.requirements)],
+            [python, "-I", "-c", f"import {', '.join(environment.imports)}"],
+        ):
+            _run(command, environment, tell)
+        if environment.folder.exists():
+            environment.folder.rename(old)
+        draft.rename(environment.folder)
+    finally:
+        _delete(draft, old)
+    seconds, megabytes = time.monotonic() - began, size_bytes(environment.folder) / 1e6
+    tell(f"installed {environment.name} in {seconds:.0f} s: {megabytes:.0f} MB")
+
+
+def _python() -> str:
+    """For uv's `--python`: this very one if it will do, so that nothing is fetched."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return sys.executable if python_version() == own else python_version()
+
+
+def _run(command: Sequence[str], environment: Environment, tell: Tell) -> None:
+    """Raises EnvironmentFailed with the command's last words."""
+    said: deque[str] = deque(maxlen=40)
+    with subprocess.Popen(  # noqa: S603  # uv, or a Python of its making
+        command,
+        # Not the current folder: a project there would bring constraints of its own.
+        cwd="/",
+        env={**{k: v for k, v in os.environ.items() if k not in _NOT_OURS}, "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None  # noqa: S101  # it was started with a pipe
+        for line in filter(None, map(str.strip, process.stdout)):
+            said.append(line)
+            if not line.startswith(("+ ", "warning:", "Using ")):
+                tell(line)
+    if process.returncode != 0:
+        raise EnvironmentFailed(
+            f"{environment.name} could not be installed: {_last_words(said)}. Is there a network, and room on the "
+            f"disk? Then again: {environment.command}"
+        )
+
+
+def _last_words(said: Sequence[str]) -> str:
+    """From uv's "error:" on; of other programs the last line."""
+    errors = [at for at, line in enumerate(said) if line.startswith("error:")]
+    words = list(said)[errors[-1] :] if errors else list(said)[-1:]
+    return " ".join(words[:4]).removeprefix("error:").strip(" .") or "no reason was given"
+
+
+def size_bytes(folder: Path) -> int:
+    """Of all files below it; a link counts as itself."""
+    return sum(place.lstat().st_size for place in folder.rglob("*") if place.is_symlink() or place.is_file())
+
+
+def _delete(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,83 @@
+"""One more output for an ONNX model: the result of a node inside it, with no other package than what runs it.
+
+An ONNX file is one protobuf message (https://onnx.ai/onnx/repo-docs/IR.html). Messages that are written one after the
+other are read as one, with their lists joined: so an output is added by appending it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_GRAPH = 7
+"""Of a ModelProto."""
+_NODE, _OUTPUT = 1, 12
+"""Of a GraphProto."""
+_NODE_OUTPUT, _OPERATOR = 2, 4
+"""Of a NodeProto."""
+_NAME = 1
+"""Of a ValueInfoProto."""
+_MORE = 0x80
+"""In a byte of a number: another one follows, with the next seven bits."""
+
+
+def with_output_of(operator: str, model: bytes) -> bytes:
+    """The model with the output of its one node of this operator as its last output; as it is where it has that one.
+
+    Raises ValueError where there is no such node, or several, or no model.
+    """
+    graph = b"".join(_fields(memoryview(model), _GRAPH))
+    nodes = [node for node in _fields(memoryview(graph), _NODE) if [*_fields(node, _OPERATOR)] == [operator.encode()]]
+    if len(nodes) != 1:
+        raise ValueError(f"{len(nodes)} nodes do {operator}, not one")
+    name = bytes(next(_fields(nodes[0], _NODE_OUTPUT)))
+    if any(name in map(bytes, _fields(output, _NAME)) for output in _fields(memoryview(graph), _OUTPUT)):
+        return model
+    return model + _field(_GRAPH, _field(_OUTPUT, _field(_NAME, name)))
+
+
+def _fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
+    """The contents of every field of this number that is bytes, text or a message."""
+    at = 0
+    try:
+        while at < len(message):
+            key, at = _varint(message, at)
+            match key & 7:
+                case 0:
+                    _, at = _varint(message, at)
+                case 1:
+                    at += 8
+                case 5:
+                    at += 4
+                case 2:
+                    length, at = _varint(message, at)
+                    if key >> 3 == wanted:
+                        yield message[at : at + length]
+                    at += length
+                case other:
+                    raise ValueError(f"no protobuf: a field of type {other}")
+    except IndexError:
+        raise ValueError("no protobuf: it ends too early") from None
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """The number that is written here, and where it ends."""
+    number = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        number |= (byte & ~_MORE) << shift
+        if byte < _MORE:
+            return number, at
+        shift += 7
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _written(number << 3 | 2) + _written(len(content)) + content
+
+
+def _written(number: int) -> bytes:
+    out = bytearray()
+    while number >= _MORE:
+        out.append(number & ~_MORE & 0xFF | _MORE)
+        number >>= 7
+    return bytes([*out, number])

@@ -1,0 +1,144 @@
+"""What a request says, as arguments for a model's `generate`; and what of it the model does not use.
+
+Every architecture of mlx-audio has another signature, and all swallow what they do not know. Some name arguments that
+they never read. So the source is asked.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from localapi.audio.decoder import NotAudio, decode
+from localapi.worker.protocol import Speak
+
+MEANS: Mapping[str, tuple[str, ...]] = {
+    "ref_audio": ("ref_audio",),
+    "ref_text": ("ref_text",),
+    "instruct_text": ("instruct_text", "instruct"),
+    "source_audio": ("source_audio",),
+}
+"""What each field of a request is called by mlx-audio-plus or mlx-audio."""
+
+NEED_REFERENCE = frozenset({"cosyvoice2", "cosyvoice3"})
+"""Architectures that cannot do without ref_audio, though their signature says otherwise."""
+REFERENCE_SECONDS = {"cosyvoice2": 30, "cosyvoice3": 30}
+"""Where an architecture silently leaves out what is longer."""
+MOST_SECONDS = 120
+MOST_BYTES = 32 * 1024 * 1024
+
+QUIET: Mapping[str, object] = {"verbose": False, "stt_model": None}
+"""No words on stdout, and no other model that is downloaded to hear what ref_audio says."""
+
+
+class Refused(Exception):
+    """The request cannot be served; `param` is its field at fault."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+@dataclass
+class Asked:
+    """What `generate` is called with, beside the text."""
+
+    arguments: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    """What of the request has no effect."""
+    whole: bool = False
+    """Whether the text's segments do not matter: a recording is converted."""
+
+
+class Arguments:
+    """What one model's `generate` can be told."""
+
+    def __init__(self, generate: Callable[..., Any], architecture: str, sample_rate_hz: int) -> None:
+        self._architecture = architecture
+        self._sample_rate_hz = sample_rate_hz
+        self._parameters = inspect.signature(generate).parameters
+        self._read = parameters_read(generate)
+        reference = self._parameters.get("ref_audio")
+        self.needs_reference = architecture in NEED_REFERENCE or (
+            reference is not None and reference.default is inspect.Parameter.empty
+        )
+
+    def takes(self, name: str) -> bool:
+        """Whether the argument makes a difference."""
+        return name in self._read
+
+    def of(self, request: Speak) -> Asked:
+        """Raises Refused for what the model cannot use, unless the request says to warn, and for what it lacks."""
+        asked = Asked({name: value for name, value in QUIET.items() if name in self._parameters})
+        options = dict(request.options)
+        warn = options.pop("unsupported", "error") == "warn"
+        for param, value in options.items():
+            name = next((name for name in MEANS.get(param, ()) if self.takes(name)), None)
+            if name is not None:
+                asked.arguments[name] = self._sound(param, value) if isinstance(value, bytes) else value
+            elif warn:
+                asked.notes.append(f"{param} has no effect on this model ({self._architecture})")
+            else:
+                raise Refused(param, f"This model ({self._architecture}) cannot honour '{param}'. Leave it out.")
+        self._tell_voice(request.voice, asked)
+        if self.needs_reference and "ref_audio" not in asked.arguments:
+            raise Refused(
+                "ref_audio",
+                f"This model ({self._architecture}) speaks with the voice of a recording. Send one as 'ref_audio', or "
+                "name one in the manifest: `voices: {alloy: {ref_audio: FILE, ref_text: what it says}}`.",
+            )
+        self._settle(asked)
+        return asked
+
+    def _tell_voice(self, voice: str | None, asked: Asked) -> None:
+        """A voice is no reason to refuse: OpenAI's clients must send one."""
+        if voice is None:
+            return
+        if not self.takes("voice"):
+            asked.notes.append(f"voice has no effect on this model ({self._architecture})")
+            return
+        asked.arguments["voice"] = voice
+        if self._architecture == "kokoro":  # a voice speaks one language, and its name begins with the language's
+            asked.arguments["lang_code"] = voice[0]
+
+    def _settle(self, asked: Asked) -> None:
+        """CosyVoice does one of three things with a recording; the others are left out in silence."""
+        if "source_audio" in asked.arguments:
+            asked.whole = True
+            asked.notes.append("source_audio is converted, and the text is not said")
+            without = ["ref_text", "instruct_text"]
+        elif "instruct_text" in asked.arguments:
+            without = ["ref_text"]  # it would come before instruct_text
+        else:
+            return
+        for name in without:
+            if asked.arguments.pop(name, None) is not None:
+                asked.notes.append(f"{name} has no effect beside {'source_audio' if asked.whole else 'instruct_text'}")
+
+    def _sound(self, param: str, file: bytes) -> mx.array:
+        """A recording at the model's rate."""
+        seconds = REFERENCE_SECONDS.get(self._architecture, MOST_SECONDS)
+        try:
+            pcm = decode(file, sample_rate_hz=self._sample_rate_hz, max_seconds=seconds, max_bytes=MOST_BYTES)
+        except NotAudio as error:
+            raise Refused(param, f"'{param}' cannot be used: {error}") from error
+        return mx.array(np.frombuffer(pcm, "<i2").astype(np.float32) / 2**15)
+
+
+def parameters_read(function: Callable[..., Any]) -> frozenset[str]:
+    """The parameters that the function's own source reads; all, where there is no source."""
+    function = inspect.unwrap(function)
+    names = frozenset(inspect.signature(function).parameters)
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return names
+    loaded = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return names & loaded

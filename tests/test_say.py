@@ -1,0 +1,105 @@
+"""`localapi say` as a program beside a running server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server import Server, serving
+from tests.sound import seconds
+
+ROOT = Path(__file__).parent.parent
+MANIFEST = """
+chat:
+  parrot: {backend: echo}
+speech:
+  tone:
+    backend: echo
+    speakable: true
+    lexicon: {GIF: jif}
+    max_input_characters: 500
+"""
+TEXT = "It takes two seconds to say so"  # 30 characters, 15 a second
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("say")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    with serving(folder, MANIFEST) as server:
+        yield server
+
+
+def say(folder: Path, *arguments: str, text: str = "", path: str | None = None) -> subprocess.CompletedProcess[bytes]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **({"PATH": path} if path is not None else {})}
+    command = [sys.executable, "-m", "localapi", "say", *arguments]
+    return subprocess.run(command, cwd=folder, env=env, input=text.encode(), capture_output=True, check=False)
+
+
+def last_line(done: subprocess.CompletedProcess[bytes]) -> str:
+    assert b"Traceback" not in done.stderr
+    return done.stderr.decode().splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.opus", "a.flac", "a.wav"])
+def test_a_file_is_written_in_the_format_that_its_name_says(server: Server, folder: Path, name: str) -> None:
+    done = say(folder, TEXT, "-o", name, "--port", str(server.port))
+    assert done.returncode == 0, done.stderr
+    data = (folder / name).read_bytes()
+    assert seconds(data, name[2:]) == pytest.approx(2, abs=0.1)
+
+
+def test_a_pipe_gets_wav_and_standard_input_is_the_text(server: Server, folder: Path) -> None:
+    done = say(folder, "-", "-o", "-", "--speed", "2", "--port", str(server.port), text=TEXT)
+    assert seconds(done.stdout, "wav") == pytest.approx(1, abs=0.05)
+
+
+def test_it_is_played_where_there_is_a_player(server: Server, folder: Path, tmp_path: Path) -> None:
+    player = tmp_path / "afplay"
+    player.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "import sys; print(open(sys.argv[1], \'rb\').read(4))" "$1"\n'
+    )
+    player.chmod(0o755)
+    done = say(folder, TEXT, "--port", str(server.port), path=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert b"RIFF" in done.stderr
+    assert "no program to play" in last_line(say(folder, TEXT, "--port", str(server.port), path="/nonexistent"))
+
+
+def test_a_dry_run_shows_the_script_and_needs_no_server(folder: Path, server: Server) -> None:
+    done = say(folder, "--dry-run", "A **GIF** moves. \U0001f600 And so on.")
+    assert done.stdout.decode() == "A jif moves. And so on.\n"
+    assert done.stderr.decode() == "GIF is said 'jif'\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["..."], "nothing that can be spoken"),
+        (["x" * 501], "takes 500 at once"),
+        (["hi", "-o", "a.doc"], "does not say which format"),
+        (["hi", "-o", "missing/a.mp3"], "cannot be written"),
+        (["hi", "--model", "parrot"], "is no speech model of the manifest; it has: tone"),
+        (["hi", "-o", "-", "--instructions", "be calm", "--voice", "x" * 300], "voice"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(server: Server, folder: Path, arguments: list[str], reason: str) -> None:
+    output = [] if "-o" in arguments else ["-o", "-"]
+    done = say(folder, *arguments, *output, "--port", str(server.port))
+    assert done.returncode in {1, 2}
+    assert reason in last_line(done)
+    assert not list(folder.glob(".a.*"))
+
+
+def test_without_a_server_it_says_how_to_start_one(folder: Path, server: Server) -> None:
+    done = say(folder, "hi", "-o", "a.mp3", "--port", "9")
+    assert done.returncode == 1
+    assert "start one with `localapi`" in last_line(done)
