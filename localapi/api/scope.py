@@ -6,6 +6,7 @@ the things a request holds hang on the ASGI call itself, which ends exactly once
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
@@ -14,6 +15,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+
+
+class BrokenOff(Exception):
+    """Raised in a body that cannot be completed, after the reason was logged: the connection ends in its middle.
+
+    A file whose end is missing must not look complete to whoever reads it.
+    """
 
 
 @dataclass
@@ -55,4 +63,5 @@ class ScopeMiddleware:
             await send(message)
 
         async with request.held:
-            await self._app(scope, receive, send_with_id)
+            with contextlib.suppress(BrokenOff):
+                await self._app(scope, receive, send_with_id)

@@ -24,7 +24,7 @@ from localapi.api.voices import found_voice
 from localapi.audio.formats import FORMATS, Format
 from localapi.backends.parameters import SpeechParameters
 from localapi.backends.speech import ENGINE_OPTIONS, SpeechOptions, SpeechSettings
-from localapi.errors import InvalidRequest
+from localapi.errors import ApiError, InvalidRequest
 from localapi.manifest import Entry
 from localapi.registry import Registry
 from localapi.spoken.script import Script, script_of
@@ -116,9 +116,23 @@ class Speech:
         kind = prepared.format.content_type
         if whole:
             return Response(first.data + b"".join([piece.data async for piece in pieces]), content_type=kind)
-        reply = Response(_data(first, pieces), content_type=kind)
+        reply = Response(self._data(first, pieces), content_type=kind)
         reply.timeout = None
         return reply
+
+    async def _data(self, first: Piece, rest: AsyncIterator[Piece]) -> AsyncGenerator[bytes, None]:
+        """The file's bytes. Raises BrokenOff where something fails now."""
+        try:
+            yield first.data
+            async for piece in rest:
+                if piece.data:
+                    yield piece.data
+        except ApiError as error:
+            log.warning("%s: %s: broken off: %s", scope.current().id, self._generation.entry.id, error.message)
+            raise scope.BrokenOff from error
+        except Exception as error:
+            log.exception("%s: %s: broken off", scope.current().id, self._generation.entry.id)
+            raise scope.BrokenOff from error
 
     async def _timed(self) -> Response:
         """JSON with the file and with the times."""
@@ -208,12 +222,10 @@ class Speech:
             yield Piece(data, recording.segments[told:], last=True)
         finally:
             recording.close()
-        self._log_done(first_sound - started)
-
-    def _log_done(self, first_after_seconds: float) -> None:
         log.info(
-            "%s: %.1f s of speech from %d characters, first after %.2f s (%s)",
-            self._generation.entry.id, self._seconds, len(self._request.input), first_after_seconds, scope.current().id,
+            "%s: %.1f s of speech in %.1f s, first after %.2f s, text of %d (%s)",
+            self._generation.entry.id, self._seconds, time.monotonic() - started, first_sound - started,
+            len(self._request.input), scope.current().id,
         )  # fmt: skip
         for note in self._notes:
             log.warning("%s: %s (%s)", self._generation.entry.id, note, scope.current().id)
@@ -239,7 +251,12 @@ class Speech:
                 param="input", code="string_above_max_length",
             )  # fmt: skip
         script = await asyncio.to_thread(
-            script_of, text, markdown=settings.speakable, lexicon=settings.lexicon, language=settings.language
+            script_of,
+            text,
+            markdown=settings.speakable,
+            lexicon=settings.lexicon,
+            language=settings.language,
+            apart=self._request.timestamps == "sentence",
         )
         if not script.segments:
             raise InvalidRequest("The text holds nothing that can be spoken.", param="input")
@@ -276,11 +293,3 @@ class Speech:
 def _options(entry: Entry) -> SpeechOptions:
     assert isinstance(entry.options, SpeechOptions)  # noqa: S101  # a speech entry
     return entry.options
-
-
-async def _data(first: Piece, rest: AsyncIterator[Piece]) -> AsyncGenerator[bytes, None]:
-    """The file's bytes. What fails now ends the connection: the file must not look complete."""
-    yield first.data
-    async for piece in rest:
-        if piece.data:
-            yield piece.data

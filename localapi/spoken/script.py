@@ -27,8 +27,17 @@ class Script:
     """In the order of the text."""
 
 
-def script_of(text: str, *, markdown: bool = False, lexicon: Mapping[str, str], language: str | None = None) -> Script:
+def script_of(
+    text: str,
+    *,
+    markdown: bool = False,
+    lexicon: Mapping[str, str],
+    language: str | None = None,
+    apart: bool = False,
+) -> Script:
     """The script of a text. `markdown` makes marks, links and emoji speakable; `language` None is seen by the letters.
+
+    `apart` makes each sentence a segment by itself; otherwise short ones are put together.
 
     Takes milliseconds, and the first time some tenths of a second.
     """
@@ -38,7 +47,7 @@ def script_of(text: str, *, markdown: bool = False, lexicon: Mapping[str, str], 
     said = clean(speakable(text) if markdown else text)
     words = Lexicon(lexicon)
     found = words.applied(said)
-    segments = sentences(words.apply(said), language=language)
+    segments = sentences(words.apply(said), language=language, apart=apart)
     return Script(
         [segment.text for segment in segments if is_speakable(segment.text)],
         [Replaced(said[each.start : each.end], each.said) for each in found],

@@ -81,21 +81,22 @@ class _Piece:
     """Whether there is anything to say in it."""
 
 
-def sentences(text: str, *, language: str | None = None, longest: int = 400) -> list[Segment]:
+def sentences(text: str, *, language: str | None = None, longest: int = 400, apart: bool = False) -> list[Segment]:
     """The text as segments of at most `longest` characters; between them stands nothing but white space.
 
     `language` is a BCP 47 tag; None guesses one from the script of each paragraph. A newline ends a sentence, except
     in prose that was wrapped to lines. Sentences are put together because each call has its price and its own melody;
     the first segments stay small, each up to twice the one before: the first is heard soon, and an engine of twice
     the speed of speech need not fall silent after it. Paragraphs stay apart, for the pause between them.
+    `apart` leaves each sentence by itself, for those who want to know when it is said.
     A segment without anything to say exists only where the whole text has nothing, or where `longest` leaves no room.
     """
     if longest < 1:
         raise ValueError(f"longest should be at least 1, not {longest}")
     found: list[_Piece] = []
     for start, end in _paragraphs(text):
-        found += _pieces(text, start, end, language=language, longest=longest, first=not found)
-    segments = (_segment(text, piece) for piece in _joined(text, found, longest))
+        found += _pieces(text, start, end, language=language, longest=longest, first=not (found or apart))
+    segments = (_segment(text, piece) for piece in _joined(text, found, longest, apart=apart))
     return [segment for segment in segments if segment.text]
 
 
@@ -199,11 +200,11 @@ def _weight(text: str) -> int:
     return len(text) if text.isascii() else len(text) + 2 * sum(1 for _ in _WIDE.finditer(text))
 
 
-def _joined(text: str, pieces: Sequence[_Piece], longest: int) -> list[_Piece]:
+def _joined(text: str, pieces: Sequence[_Piece], longest: int, *, apart: bool) -> list[_Piece]:
     """Short pieces of one paragraph put together, and pieces without anything to say put to their neighbours."""
     joined: list[_Piece] = []
     for piece in pieces:
-        room = _ROOM[min(len(joined), len(_ROOM)) - 1]
+        room = None if apart else _ROOM[min(len(joined), len(_ROOM)) - 1]
         if joined and _belong(text, joined[-1], piece, longest=longest, room=room):
             last = joined.pop()
             joined.append(_Piece(last.start, piece.end, last.opens, piece.closes, last.says or piece.says))
@@ -212,13 +213,13 @@ def _joined(text: str, pieces: Sequence[_Piece], longest: int) -> list[_Piece]:
     return joined
 
 
-def _belong(text: str, last: _Piece, piece: _Piece, *, longest: int, room: int) -> bool:
+def _belong(text: str, last: _Piece, piece: _Piece, *, longest: int, room: int | None) -> bool:
     whole = text[last.start : piece.end].strip()
     if len(whole) > longest:
         return False
     if not (last.says and piece.says):
         return True
-    if piece.opens:
+    if piece.opens or room is None:
         return False
     before, after = text[last.start : last.end].strip(), text[piece.start : piece.end].strip()
     if _weight(before) < _FRAGMENT or (piece.closes and _weight(after) < _FRAGMENT):

@@ -202,3 +202,16 @@ def test_the_library_sees_a_bounded_piece_at_once(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("piece", HOSTILE, ids=ascii)
 def test_hostile_text_takes_linear_time(piece: str) -> None:
     assert calls(sentences, piece * 1600) < 10 * calls(sentences, piece * 400) + 2000
+
+
+def test_apart_leaves_every_sentence_by_itself() -> None:
+    text = "Hi. I am here, and I am quite a long first sentence, which would otherwise be cut. You? 1. No... Yes!"
+    assert [each.text for each in sentences(text, apart=True)] == [
+        "Hi.",
+        "I am here, and I am quite a long first sentence, which would otherwise be cut.",
+        "You?",
+        "1.",
+        "No...",
+        "Yes!",
+    ]
+    assert len(sentences(text)) < 4
