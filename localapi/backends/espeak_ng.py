@@ -62,11 +62,13 @@ class EspeakNg(SpeechOptions):
         return await start_worker(name, "espeak-ng", options, needs="espeakng_loader", report=report)
 
     def _offered(self, voices: EspeakVoices) -> list[Voice]:
-        """Every voice; with variants the default one, as all would be thousands, and those that the entry maps to."""
+        """The default voice first, then all; with variants only that one, as all would be thousands, and those that the
+        entry maps to.
+        """
         default = (self.voice or DEFAULT_VOICE).partition("+")[0]
         varied = [f"{default}+{variant}" for variant in voices.variants]
         mapped = [voice.voice for voice in self.voices.values() if voice.voice and voices.has(voice.voice)]
-        return [voices.voice(each) for each in dict.fromkeys([*voices.by_id, *varied, *mapped])]
+        return [voices.voice(each) for each in dict.fromkeys([default, *voices.by_id, *varied, *mapped])]
 
 
 def _for_language(language: str | None, voices: EspeakVoices | None) -> str:

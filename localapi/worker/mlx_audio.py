@@ -110,7 +110,7 @@ class MlxAudio:
     def _say(self, request: Speak, notes: list[str]) -> Pieces:
         asked = self._arguments.of(request)
         notes += asked.notes
-        arguments = {**self._always, **asked.arguments}
+        arguments = {**asked.arguments, **self._always}
         for segment, text in enumerate([" ".join(request.segments)] if asked.whole else request.segments):
             trims = self._trims and segment == 0
             try:

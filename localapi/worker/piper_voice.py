@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ class Voice:
                 f"{config_path} does not describe a Piper voice: {type(error).__name__}: {error}"
             ) from error
         self._volume = volume
+        self._reading = threading.Lock()
+        """Of the ways to phonemes only the one through espeak-ng has a lock of its own."""
         self._one_core = PiperVoice(_session(path, threads=1), self.config, download_dir=path.parent)
         self._all_cores = self._one_core
         if cores() > 1:
@@ -83,7 +86,7 @@ class Voice:
     def warm_up(self) -> None:
         """Say something once: a voice that cannot speak says so now. Raises CannotLoad."""
         try:
-            for phonemes in self._one_core.phonemize(WARM_UP) or [[]]:
+            for phonemes in self._read(WARM_UP) or [[]]:
                 self.say(phonemes, SynthesisConfig(), alone=True)
                 self.say(phonemes, SynthesisConfig(), alone=False)
         except Exception as error:
@@ -95,7 +98,7 @@ class Voice:
 
     def sentences(self, text: str) -> Iterator[Phonemes]:
         """What is to be said of a text; nothing where there is nothing to say."""
-        for sentence in self._one_core.phonemize(plain(text)):
+        for sentence in self._read(plain(text)):
             if any(map(str.isalnum, sentence)):
                 yield from _cut(sentence)
 
@@ -120,7 +123,7 @@ class Voice:
         read = [
             (word.start(), phoneme)
             for word in WORD.finditer(text)
-            for sentence in self._one_core.phonemize(word[0])
+            for sentence in self._read(word[0])
             for phoneme in sentence
             if phoneme.isalnum()
         ]
@@ -128,6 +131,10 @@ class Voice:
         rate = self.config.sample_rate
         for at, among in paired([phoneme for _, phoneme in read], [each.phoneme for each in sounds]):
             yield Piece(read[at][0], sounds[among].start / rate, sounds[among].end / rate)
+
+    def _read(self, text: str) -> list[Phonemes]:
+        with self._reading:
+            return self._one_core.phonemize(text)
 
     def _said(self, phonemes: Phonemes, ids: list[int], lengths: npt.NDArray[Any]) -> list[SaidPhoneme] | None:
         """The phonemes with their samples; None where the numbers do not belong to them."""

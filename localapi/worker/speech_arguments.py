@@ -27,11 +27,9 @@ MEANS: Mapping[str, tuple[str, ...]] = {
 }
 """What each field of a request is called by mlx-audio-plus or mlx-audio."""
 
-NEED_REFERENCE = frozenset({"cosyvoice2", "cosyvoice3"})
-"""Architectures that cannot do without ref_audio, though their signature says otherwise."""
-REFERENCE_SECONDS = {"cosyvoice2": 30, "cosyvoice3": 30}
-"""Where an architecture silently leaves out what is longer."""
-MOST_SECONDS = 120
+COSYVOICE = frozenset({"cosyvoice2", "cosyvoice3"})
+"""They cannot do without ref_audio, though their signature says otherwise, and leave out what is after 30 seconds."""
+COSYVOICE_SECONDS, MOST_SECONDS = 30, 120
 MOST_BYTES = 32 * 1024 * 1024
 
 QUIET: Mapping[str, object] = {"verbose": False, "stt_model": None}
@@ -66,7 +64,7 @@ class Arguments:
         self._parameters = inspect.signature(generate).parameters
         self._read = parameters_read(generate)
         reference = self._parameters.get("ref_audio")
-        self.needs_reference = architecture in NEED_REFERENCE or (
+        self.needs_reference = architecture in COSYVOICE or (
             reference is not None and reference.default is inspect.Parameter.empty
         )
 
@@ -109,22 +107,21 @@ class Arguments:
             asked.arguments["lang_code"] = voice[0]
 
     def _settle(self, asked: Asked) -> None:
-        """CosyVoice does one of three things with a recording; the others are left out in silence."""
+        """Say what is left out in silence: by a conversion, and by CosyVoice, which does one thing with a recording."""
+        without: list[str] = []
         if "source_audio" in asked.arguments:
             asked.whole = True
             asked.notes.append("source_audio is converted, and the text is not said")
             without = ["ref_text", "instruct_text"]
-        elif "instruct_text" in asked.arguments:
-            without = ["ref_text"]  # it would come before instruct_text
-        else:
-            return
+        elif self._architecture in COSYVOICE and "instruct_text" in asked.arguments:
+            without = ["ref_text"]  # CosyVoice would go by it, and not by instruct_text
         for name in without:
             if asked.arguments.pop(name, None) is not None:
                 asked.notes.append(f"{name} has no effect beside {'source_audio' if asked.whole else 'instruct_text'}")
 
     def _sound(self, param: str, file: bytes) -> mx.array:
         """A recording at the model's rate."""
-        seconds = REFERENCE_SECONDS.get(self._architecture, MOST_SECONDS)
+        seconds = COSYVOICE_SECONDS if self._architecture in COSYVOICE else MOST_SECONDS
         try:
             pcm = decode(file, sample_rate_hz=self._sample_rate_hz, max_seconds=seconds, max_bytes=MOST_BYTES)
         except NotAudio as error:

@@ -38,6 +38,10 @@ async def test_voices_have_an_id_a_name_and_a_language_tag() -> None:
     assert known["en-us+f3"] == Voice("en-us+f3", "English (America) + f3", "en-US")
 
 
+async def test_the_default_voice_comes_first() -> None:
+    assert [voice.id for voice in await located(voice="fr-fr+f3").known_voices() or ()][:2] == ["fr-fr", "af"]
+
+
 async def test_two_voices_of_one_language_have_their_own_ids() -> None:
     known = [voice.id for voice in await located().known_voices() or ()]
     assert len(known) == len(set(known))

@@ -13,6 +13,7 @@ import pytest
 from localapi.backends.options import PathProblem
 from localapi.backends.piper import Piper
 from localapi.backends.speech import MappedVoice
+from localapi.errors import LoadFailed
 from localapi.manifest.schema import json_schema
 from localapi.worker.protocol import Voice
 from tests.piper_voice import make_voice
@@ -143,6 +144,12 @@ def test_nobody_is_offered_the_stamp() -> None:
     assert not {"stamp", "_found", "found"} & set(json_schema()["$defs"]["Piper"]["properties"])
     with pytest.raises(ValueError, match="stamp"):
         Piper.model_validate({"backend": "piper", "path": "x", "stamp": [1]})
+
+
+async def test_without_the_package_loading_says_which_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(LoadFailed, match="uv pip install piper-tts"):
+        await located(folder).start("voice", lambda _: None)
 
 
 async def test_an_entry_that_was_not_located_knows_no_voices() -> None:
