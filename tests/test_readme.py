@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shlex
 import shutil
@@ -31,10 +32,15 @@ from localapi.cli import cli
 from localapi.manifest import ManifestSource, Overrides, ServerOptions, read
 from localapi.manifest.document import SECTIONS, Document
 from localapi.settings import Settings
+from tests.piper_voice import make_voice
 from tests.server import Reply, Server, serving
+from tests.sound import seconds
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+SPEECH = (ROOT / "docs" / "speech.md").read_text()
+CHAT = (ROOT / "docs" / "chat.md").read_text()
+PAGES = README + CHAT + SPEECH
 HERE = "http://127.0.0.1:8000"
 
 
@@ -46,8 +52,8 @@ class Block:
     text: str
 
 
-BLOCKS = [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)]
-PROSE = re.sub(r"^```.*?^```$", "", README, flags=re.DOTALL | re.MULTILINE)
+BLOCKS = [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", PAGES, re.DOTALL | re.MULTILINE)]
+PROSE = re.sub(r"^```.*?^```$", "", PAGES, flags=re.DOTALL | re.MULTILINE)
 
 
 def blocks(language: str) -> list[str]:
@@ -56,7 +62,7 @@ def blocks(language: str) -> list[str]:
 
 def section(title: str) -> str:
     """The text from a heading to the next one, of whatever level."""
-    return re.split(r"^#+ ", README.partition(f"# {title}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    return re.split(r"^#+ ", PAGES.partition(f"# {title}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def table(title: str) -> list[list[str]]:
@@ -92,6 +98,9 @@ def manifest(tmp_path: Path) -> Path:
         path = tmp_path / named[1]
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
+    (tmp_path / "voices").mkdir()
+    make_voice(tmp_path / "voices" / "amy.onnx")
+    (tmp_path / "voices" / "me.wav").touch()
     return tmp_path / "models.yaml"
 
 
@@ -105,8 +114,16 @@ def test_the_two_commands_are_there_and_ci_runs_the_second() -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_request_for_speech_writes_the_file_that_it_names(server: Server, tmp_path: Path) -> None:
+    scripts = {text for text in blocks("sh") if text.startswith("curl ") and "/v1/audio/speech" in text}
+    (script,) = scripts  # the same on both pages
+    subprocess.run(["sh", "-c", at(server, script)], cwd=tmp_path, timeout=120, check=True)
+    assert 1 < seconds((tmp_path / "morning.mp3").read_bytes(), "mp3") < 5
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_first_request_with_curl_gets_an_answer(server: Server) -> None:
-    (script,) = [text for text in blocks("sh") if text.startswith("curl ")]
+    script = next(text for text in blocks("sh") if text.startswith("curl "))
     done = subprocess.run(["sh", "-c", at(server, script)], capture_output=True, text=True, timeout=120, check=True)
     assert "What is the capital of France?" in json.loads(done.stdout)["choices"][0]["message"]["content"]
 
@@ -138,26 +155,39 @@ def at(server: Server, text: str) -> str:
     return text.replace(HERE, server.url)
 
 
+@pytest.fixture
+def home(server: Server, tmp_path: Path) -> Path:
+    """A folder with the shipped manifest, and a program that plays sound."""
+    shutil.copy(ROOT / "models.yaml", tmp_path)
+    player = tmp_path / "bin" / "afplay"
+    player.parent.mkdir()
+    player.write_text("#!/bin/sh\necho played\n")
+    player.chmod(0o755)
+    return tmp_path
+
+
 @pytest.mark.parametrize("line", COMMANDS)
-def test_each_command_line_is_one_that_the_program_takes(
-    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_command_line_is_one_that_the_program_takes(line: str, home: Path, server: Server) -> None:
     variables, _, arguments = line.partition("uv run localapi")
     assert {word.partition("=")[0] for word in variables.split()} <= variables_of_the_code()
     words = shlex.split(arguments.partition(">")[0])
     name, rest = (words[0], words[1:]) if words and words[0] in cli.commands else ("serve", words)
     cli.commands[name].make_context(name, list(rest))  # raises on a wrong option
-    if name != "serve":
-        done = subprocess.run(
-            [sys.executable, "-m", "localapi", name, *rest],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout
+    if name in {"serve", "install"}:
+        return  # served and installed in tests of their own
+    env = {
+        **os.environ,
+        "PORT": str(server.port),
+        "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "localapi", name, *rest],
+        cwd=home, env=env, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    written = home / rest[rest.index("-o") + 1] if "-o" in rest else None
+    assert written.stat().st_size > 0 if written else done.stdout or "played" in done.stderr
 
 
 def test_it_shows_every_command() -> None:
@@ -221,10 +251,14 @@ def test_the_examples_in_yaml_are_manifests(manifest: Path) -> None:
     assert list(alone.entries) == ["local-chat", "local-audio"]
     changed = read(ManifestSource(manifest, "mine"))
     assert list(changed.entries) == ["local-chat", "scratch"]
+    speaking = read(ManifestSource(manifest, "voices"))
+    assert [entry.id for entry in speaking.entries.values() if entry.kind == "speech"] == [
+        "local-audio", "amy", "robot", "cloned",
+    ]  # fmt: skip
 
 
 def test_the_manifest_by_example_shows_every_option_and_value() -> None:
-    example = blocks("yaml")[0]
+    example = "".join(blocks("yaml"))
     fields = {*Document.model_fields, *ServerOptions.model_fields, *MlxLm.model_fields, *EchoSpeech.model_fields}
     fields |= {*ChatParameters.model_fields, *SpeechParameters.model_fields}
     fields |= {name for options in SECTIONS.values() for backend in options.values() for name in backend.model_fields}
@@ -361,7 +395,8 @@ def test_each_file_that_is_named_exists() -> None:
         for word in words
         if re.search(r"\.(py|yaml|json|toml|http|md)$", word) or word.startswith((".ci/", "localapi/", "tests/"))
     }
-    missing = {word for word in files if "NAME" not in word and not (ROOT / word).exists()}
+    of_models = {"config.json", ".onnx.json"}
+    missing = {word for word in files - of_models if "NAME" not in word and not (ROOT / word).exists()}
     assert files > {"models.yaml", "requests.http", ".ci/run", ".ci/pin", "pyproject.toml"}
     assert missing == set()
 
@@ -369,6 +404,8 @@ def test_each_file_that_is_named_exists() -> None:
 def test_each_link_leads_to_a_heading() -> None:
     anchors = {re.sub(r"[^\w]+", "-", title.lower()) for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+    for page, folder in ((README, ROOT), (SPEECH, ROOT / "docs"), (CHAT, ROOT / "docs")):
+        assert [link for link in re.findall(r"\]\(([\w./-]+)\)", page) if not (folder / link).is_file()] == []
 
 
 def test_it_is_short_enough_to_be_read() -> None:
