@@ -8,10 +8,13 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Callable
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
+
+from localapi.environments import Environment
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ("configs", "localapi", "LICENSE", "README.md", "pyproject.toml", "models.yaml", ".gitignore")
@@ -81,6 +84,29 @@ def test_everything_that_the_checkout_ships_is_in_the_wheel(source: Path, unpack
     assert files(unpacked / "localapi", "*.py") == files(source / "localapi", "*.py")
     model = Path("localapi", "demo", "model")
     assert files(unpacked / model, "*") == files(source / model, "*") > {"model.safetensors"}
+
+
+def test_the_lists_of_the_environments_are_in_the_wheel(source: Path, unpacked: Path, tmp_path: Path) -> None:
+    lists = files(unpacked / "localapi" / "environments", "*.txt")
+    assert lists == files(source / "localapi" / "environments", "*.txt") == {"mlx-audio-plus.txt", "mlx-audio.txt"}
+    done = run(unpacked, tmp_path, "-m", "localapi", "install", LOCALAPI_ENVIRONMENTS=str(tmp_path))
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [
+        ["mlx-audio-plus", "missing"],
+        ["mlx-audio", "missing"],
+    ]
+
+
+def test_a_worker_of_another_environment_begins_in_the_wheel(
+    unpacked: Path, tmp_path: Path, installed: Callable[[str], Environment]
+) -> None:
+    bootstrap = unpacked / "localapi" / "worker" / "bootstrap.py"
+    code = "import runpy; from pathlib import Path\n"
+    code += f"runpy.run_path({str(bootstrap)!r})['show_package'](Path({str(unpacked / 'localapi')!r}))\n"
+    code += "import localapi.worker.protocol as p; print(p.__file__)"
+    done = subprocess.run(
+        [installed("mlx-audio").interpreter, "-I", "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert Path(done.stdout.strip()).is_relative_to(unpacked)
 
 
 def test_the_wheel_is_small_and_holds_nothing_else(wheel: Path, unpacked: Path) -> None:

@@ -20,7 +20,7 @@ from localapi.api.generation_request import (
     request_ids,
     settled,
 )
-from localapi.backends.parameters import ChatParameters
+from localapi.backends.parameters import MAX_COUNT, ChatParameters, FreeObject
 from localapi.errors import InvalidRequest
 from localapi.manifest import Serving
 from localapi.worker.protocol import Chat, Form, JsonObject, JsonSchema
@@ -81,7 +81,7 @@ Message = Annotated[InstructionMessage | UserMessage | AssistantMessage | ToolMe
 class Function(Part):
     name: FunctionName
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: FreeObject | None = None
     strict: bool | None = None
 
 
@@ -187,7 +187,9 @@ class ChatRequest(GenerationRequest, ChatParameters):
 
     def _max_tokens(self, said: ChatParameters, serving: Serving) -> int | None:
         locked = serving.locked is not None and getattr(serving.locked, "max_tokens", None) is not None
-        return said.max_tokens if locked else self.max_completion_tokens or said.max_tokens
+        if locked or self.max_completion_tokens is None:
+            return said.longest_answer
+        return min(self.max_completion_tokens, MAX_COUNT)
 
     def _tools(self) -> tuple[list[Tool], Literal["none", "auto", "required"], str | None]:
         """The tools that the model may use, how, and the one that it must use."""

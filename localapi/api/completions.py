@@ -18,6 +18,7 @@ from localapi.api.generation_request import (
     GenerationRequest,
     Grammar,
     Pattern,
+    TokenNumber,
     form_of,
     refuse,
     request_ids,
@@ -33,7 +34,7 @@ from localapi.worker.protocol import Complete, Delta, Ended, Event, Finished, To
 MAX_PROMPTS: Final = 64
 DEFAULT_MAX_TOKENS: Final = 16
 """As OpenAI's."""
-TokenList = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+TokenList = Annotated[list[TokenNumber], Field(min_length=1)]
 _NOT_HONOURED: Final = {"best_of": (1,), "response_format": ({"type": "text"},), "suffix": ("",)}
 
 
@@ -98,7 +99,7 @@ class TextCompletion:
                 id=next(request_ids),
                 prompt=prompt,
                 sampling=said.sampling,
-                max_tokens=said.max_tokens or DEFAULT_MAX_TOKENS,
+                max_tokens=said.longest_answer or DEFAULT_MAX_TOKENS,
                 stop=said.stop_strings,
                 n=self.request.n,
                 top_logprobs=self.request.logprobs,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from localapi.backends.parameters import GenerationParameters
+from localapi.backends.parameters import MAX_COUNT, GenerationParameters
 from localapi.errors import InvalidRequest
 from localapi.manifest import Serving
 from localapi.worker.protocol import Lark, Regex
@@ -34,6 +34,7 @@ NO_EFFECT: Final = frozenset(
 """OpenAI's fields that say something about the caller or the bill, or are a hint, and change no answer."""
 
 
+TokenNumber = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Pattern = Annotated[str, Field(min_length=1, max_length=10_000)]
 """A regular expression that the whole answer matches."""
 Grammar = Annotated[str, Field(min_length=1, max_length=100_000)]

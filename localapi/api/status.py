@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 from quart import Blueprint, Response
 
 import localapi
 from localapi.api.replies import json_reply
+from localapi.backends.engine import Engine
+from localapi.backends.worker_engine import WorkerEngine
 from localapi.manifest import Entry, fingerprint
 from localapi.registry import Instance, Registry
 from localapi.reload import Attempt, Reloader
@@ -66,12 +69,18 @@ def _instance(instance: Instance) -> dict[str, Any]:
         "leases": instance.leases,
         "since_revision": instance.since_revision,
         "pid": instance.engine.pid if instance.engine else None,
+        "requests": _work(instance.engine),
         "ready_since": instance.ready_since,
         "loads": instance.loads,
         "worker_deaths": instance.worker_deaths,
         "last_error": instance.last_error,
         "progress": {"phase": progress.phase, "done": progress.done, "total": progress.total} if progress else None,
     }
+
+
+def _work(engine: Engine | None) -> dict[str, int] | None:
+    """Of engines in processes; the others keep nobody waiting."""
+    return asdict(engine.work) if isinstance(engine, WorkerEngine) else None
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from quart import Response
 
 from localapi.api import scope
+from localapi.api.merging import merged
 from localapi.api.replies import DONE, comment, error_body, event
 from localapi.backends.options import Kind
 from localapi.errors import ApiError, GenerationFailed
@@ -46,17 +47,17 @@ class Generation:
         self._first_text: float | None = None
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        """Lease the model and let it answer; several requests one after the other. Raises ApiError."""
+        """Lease the model and let it answer; several requests at once. Raises ApiError."""
         lease = await scope.current().held.enter_async_context(self.registry.lease(self.model, self.kind))
         self.entry = lease.entry
-        for request in self.requests_for(lease):
-            async with aclosing(lease.engine.answer(request)) as events:
-                async for item in events:
-                    if self._first_text is None and isinstance(item, Delta | ToolStart):
-                        self._first_text = time.monotonic()
-                    if isinstance(item, Finished):
-                        self._log_done(item)
-                    yield item
+        answers = [lease.engine.answer(request) for request in self.requests_for(lease)]
+        async with aclosing(merged(answers) if len(answers) > 1 else answers[0]) as events:
+            async for item in events:
+                if self._first_text is None and isinstance(item, Delta | ToolStart):
+                    self._first_text = time.monotonic()
+                if isinstance(item, Finished):
+                    self._log_done(item)
+                yield item
 
     async def stream(self, chunks_of: Callable[[Event], Iterator[dict[str, Any]]]) -> Response:
         """The events as a reply."""

@@ -10,7 +10,7 @@ from quart import Blueprint, Response
 
 from localapi.api import body
 from localapi.api.chat_request import Message, plain_message
-from localapi.api.generation_request import MAX_NAME, request_ids
+from localapi.api.generation_request import MAX_NAME, TokenNumber, request_ids
 from localapi.api.replies import json_reply
 from localapi.api.streaming import Generation
 from localapi.errors import InvalidRequest
@@ -35,7 +35,7 @@ class DetokenizeRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
-    tokens: list[Annotated[int, Field(ge=0)]]
+    tokens: list[TokenNumber]
 
 
 def routes(registry: Registry) -> Blueprint:

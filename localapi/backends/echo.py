@@ -28,6 +28,7 @@ from localapi.worker.protocol import (
     Tokenize,
     TokenLogprob,
     Tokens,
+    form_param,
 )
 
 
@@ -68,7 +69,10 @@ class EchoEngine:
 
 def _echo(request: Chat | Complete) -> Iterator[Event]:
     if request.form is not None or (isinstance(request, Chat) and request.tool_choice == "required"):
-        raise InvalidRequest("The echo backend answers in the user's words: it has no forms and calls no tools.")
+        raise InvalidRequest(
+            "The echo backend answers in the user's words: it has no forms and calls no tools.",
+            param=form_param(request),
+        )
     prompt, text, prompt_tokens = _read(request)
     answer, stopped = _cut(text, request.stop)
     words = _words(answer)
@@ -100,9 +104,11 @@ def _tokenized(request: Tokenize) -> str:
 
 def _characters(tokens: list[int]) -> str:
     try:
-        return "".join(map(chr, tokens))
+        text = "".join(map(chr, tokens))
+        text.encode()  # halves of surrogate pairs are no characters
     except (ValueError, OverflowError) as error:
         raise InvalidRequest("Echo's tokens are characters by their number in Unicode.", param="tokens") from error
+    return text
 
 
 def _words(text: str) -> list[str]:

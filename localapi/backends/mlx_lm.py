@@ -50,6 +50,14 @@ class MlxLm(ChatOptions):
         int | None, Field(ge=16, description="Most tokens of prompt and answer together; the model's own by default.")
     ] = None
     max_batch: Annotated[int, Field(ge=1, le=512, description="Most answers that are written at the same time.")] = 32
+    kv_cache_mb: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Memory for conversations that are being answered; more requests wait. Without it, half of "
+            "what the model leaves.",
+        ),
+    ] = None
     max_stall_ms: Annotated[
         int, Field(ge=10, le=60_000, description="How long a new prompt may hold up answers that are being written.")
     ] = 100

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import msgspec
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from localapi.worker.protocol import Sampling
 
-MAX_SEED = 2**63 - 1
+MAX_SEED = MAX_COUNT = 2**63 - 1
+"""What fits where numbers are sent to workers."""
 MIN_SPEED, MAX_SPEED = 0.25, 4.0
 MAX_VOICE = 200
 
@@ -19,6 +21,18 @@ StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]
 ResponseFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+def _sendable(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        msgspec.msgpack.encode(value)
+    except (OverflowError, RecursionError, TypeError, msgspec.MsgspecError) as error:
+        raise ValueError(f"Value holds something that no model can be sent: {error}") from error
+    return value
+
+
+FreeObject = Annotated[dict[str, Any], AfterValidator(_sendable)]
+"""A JSON object whose content is between a client and a model."""
 
 
 class GenerationParameters(BaseModel):
@@ -67,12 +81,17 @@ class GenerationParameters(BaseModel):
         return [self.stop] if isinstance(self.stop, str) else list(self.stop)
 
     @property
+    def longest_answer(self) -> int | None:
+        """`max_tokens`, as a number that can be sent."""
+        return None if self.max_tokens is None else min(self.max_tokens, MAX_COUNT)
+
+    @property
     def sampling(self) -> Sampling:
         """What engines draw tokens by; OpenAI's values where nobody said."""
         return Sampling(
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
-            top_k=max(self.top_k or 0, 0),
+            top_k=min(max(self.top_k or 0, 0), MAX_COUNT),
             min_p=self.min_p or 0.0,
             seed=self.seed,
             presence_penalty=self.presence_penalty or 0.0,
@@ -89,7 +108,7 @@ class ChatParameters(GenerationParameters):
         Effort | None, Field(description="How long to think, for models whose template knows it; none: not at all.")
     ] = None
     chat_template_kwargs: Annotated[
-        dict[str, Any] | None, Field(description="Variables for the model's chat template.")
+        FreeObject | None, Field(description="Variables for the model's chat template.")
     ] = None
 
 

@@ -16,6 +16,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -38,6 +39,7 @@ from localapi.worker.protocol import (
     Loaded,
     Loading,
     LoadRefused,
+    Prefill,
     Request,
     Step,
 )
@@ -127,10 +129,17 @@ class Mailbox:
     """Events on their way to one request. Text that nobody has fetched yet is joined: a slow reader costs no more."""
 
     def __init__(self) -> None:
+        self.begun = False
+        """Whether anything has come."""
+        self.prefill: Prefill | None = None
+        """How far the prompt is, where that was told."""
         self._events: deque[Event | ApiError] = deque()
         self._arrived = asyncio.Event()
 
     def put(self, event: Event | ApiError) -> None:
+        self.begun = True
+        if isinstance(event, Prefill):
+            self.prefill = event
         last = self._events[-1] if self._events else None
         if isinstance(last, ApiError) or isinstance(event, ApiError) or not protocol.join(last, event):
             self._events.append(event)
@@ -145,6 +154,18 @@ class Mailbox:
         if isinstance(event, ApiError):
             raise event
         return event
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an engine is asked at the moment."""
+
+    running: int
+    waiting: int
+    """Requests of which nothing has come yet."""
+    prompt_tokens_done: int
+    prompt_tokens_total: int
+    """Of the long prompts that are being read."""
 
 
 class WorkerEngine:
@@ -172,6 +193,14 @@ class WorkerEngine:
     @property
     def pid(self) -> int | None:
         return self._process.pid
+
+    @property
+    def work(self) -> Work:
+        boxes = self._mailboxes.values()
+        running = sum(box.begun for box in boxes)
+        prompts = [box.prefill for box in boxes if box.prefill is not None and box.prefill.done < box.prefill.total]
+        done, total = sum(prompt.done for prompt in prompts), sum(prompt.total for prompt in prompts)
+        return Work(running, len(boxes) - running, done, total)
 
     def send(self, message: protocol.ToWorker) -> None:
         """Put a message on the way. Nothing happens when the worker has gone: `ended` tells that."""

@@ -13,6 +13,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
 
+from localapi.worker.grammar import GrammarStuck
 from localapi.worker.logprobs import token_logprob
 from localapi.worker.prefix_cache import PrefixCache, segments
 from localapi.worker.protocol import Event, Failed, Prefill
@@ -66,6 +67,10 @@ class Batch:
     def room(self) -> int:
         """How many rows may join."""
         return self._max_rows - len(self._rows) - sum(len(row.copies) for row in self._rows.values())
+
+    def reaches(self) -> list[int]:
+        """Of all rows, with those that join later: the tokens that memory is kept for."""
+        return [row.reach for first in self._rows.values() for row in (first, *first.copies)]
 
     def has(self, id: int) -> bool:  # noqa: A002  # the protocol's word
         return any(row.id == id for row in self._rows.values())
@@ -230,5 +235,7 @@ class Batch:
 
 
 def failure(row: Row, error: Exception) -> Failed:
-    """The end of a request that the model failed on."""
+    """The end of a request that the model failed on, or whose form cannot be kept to after all."""
+    if isinstance(error, GrammarStuck):
+        return Failed(row.id, "invalid_request", f"The answer cannot go on in its form: {error}", row.form_param)
     return Failed(row.id, "generation_failed", f"The model failed on this request: {type(error).__name__}: {error}")

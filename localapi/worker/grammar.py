@@ -33,6 +33,7 @@ from localapi.worker.tool_grammar import (
 __all__ = [
     "Constraint",
     "GrammarRefused",
+    "GrammarStuck",
     "Grammars",
     "JsonObject",
     "JsonSchema",
@@ -66,8 +67,8 @@ _SUBJECTS: dict[type[Spec], str] = {
 }
 
 
-class _Stuck(Exception):
-    """A grammar gave up in the middle of an answer."""
+class GrammarStuck(Exception):
+    """A grammar gave up in the middle of an answer; the message is for people and says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,20 +118,20 @@ class Constraint:
     def _take(self, tokens: mx.array) -> None:
         token: Any = tokens[-1].item()  # waits for the model
         if not self._matcher.is_stopped() and not self._matcher.consume_token(token):
-            raise _Stuck(self._matcher.get_error())
+            raise GrammarStuck(self._matcher.get_error())
 
     def _allowed(self) -> mx.array:
         """Which tokens may come next."""
         if not self._matcher.is_stopped():
             self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         if self._matcher.is_error():
-            raise _Stuck(self._matcher.get_error())
+            raise GrammarStuck(self._matcher.get_error())
         if self._matcher.is_stopped():
             return self._vocabulary.ends
         allowed = np.unpackbits(self._bits.view(np.uint8), bitorder="little")[: self._vocabulary.width]
         count = np.count_nonzero(allowed)
         if count == 0:
-            raise _Stuck("no token of the model continues the grammar")
+            raise GrammarStuck("no token of the model continues the grammar")
         if count == 1:
             self._respell(allowed)
         return mx.array(allowed.view(np.bool_))
@@ -145,7 +146,7 @@ class Constraint:
         forced = self._matcher.compute_ff_bytes().decode("utf-8", "ignore")
         spelled = self._vocabulary.tokens.greedy_tokenize(forced)[:1]
         if not self._matcher.validate_tokens(spelled):
-            raise _Stuck("the grammar demands a special token inside text")
+            raise GrammarStuck("the grammar demands a special token inside text")
         allowed[:] = 0
         allowed[spelled] = 1
 

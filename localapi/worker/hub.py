@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +83,8 @@ def _progress(phase: str, report: Report) -> type[Any]:
                 if self._counts and (done - self._reported) * _REPORTS >= total:
                     self._reported = done
                     report(Loading(phase, done, max(done, total)))
+                elif not _TELLS_BYTES:
+                    report(Loading(f"{phase}: {done} of {total} files"))
             return None
-
-        def __iter__(self) -> Iterator[Any]:
-            for at, file in enumerate(self.iterable, 1):
-                yield file
-                if not _TELLS_BYTES:
-                    with lock:
-                        report(Loading(f"{phase}: {at} of {int(self.total or at)} files"))
 
     return Bar

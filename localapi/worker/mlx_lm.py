@@ -1,7 +1,7 @@
 """Chat with mlx-lm: from a request to rows of the running batch.
 
-A request is first in `_arrived` (nothing done yet), then in `_waiting` (its prompt is tokens, and the batch has no
-room), then in the batch. It is dropped wherever it ends.
+A request is first in `_arrived` (its text is being read, or not even that), then in `_waiting` (its prompt is tokens,
+and there is no room in the batch or in memory), then in the batch. It is dropped wherever it ends.
 """
 
 from __future__ import annotations
@@ -9,73 +9,81 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from localapi.worker.answer import Answer
+from localapi.worker.arrivals import Arrivals
 from localapi.worker.batch import Batch
 from localapi.worker.detokenizer import Detokenizer
-from localapi.worker.engine import Host
+from localapi.worker.engine import CannotLoad, Host, first_line
+from localapi.worker.footprint import UNSAID_TOKENS, Memory, measured, spare_bytes
 from localapi.worker.grammar import Constraint, GrammarRefused, Grammars, Spec, Tool, ToolCalls, think_block
 from localapi.worker.parts import PartsFormat, prompt_opens_thinking
 from localapi.worker.penalties import penalties_for
-from localapi.worker.prefix_cache import PrefixCache, boundaries
+from localapi.worker.prefix_cache import PrefixCache
 from localapi.worker.prefix_store import PrefixStore, fingerprint
 from localapi.worker.prompt import NO_TEMPLATE_NOTE, PromptRefused, PromptWriter
 from localapi.worker.protocol import (
+    Answering,
     Chat,
     Complete,
     Delta,
     Detokenize,
     Event,
     Failed,
-    Lark,
     Loaded,
-    Regex,
     Request,
     Speak,
     Text,
     TextRequest,
     Tokenize,
     Tokens,
+    form_param,
 )
+from localapi.worker.reading import ContextExceeded, Prompt, Reader
 from localapi.worker.row import Processor, Row, Tally
 from localapi.worker.sampling import sampler_for
 from localapi.worker.serial import Serial, check_draft, empty_caches
 from localapi.worker.weights import LoadedModel, load_weights
 
-TOKENIZED_CHARACTERS = 65_536
+READ_CHARACTERS = 32_768
 """Characters of new prompts after which a decode step comes first. Tokenizing takes about a second per million."""
 UNKNOWN_CONTEXT_ANSWER_TOKENS = 32_768
-"""The longest answer where neither the request nor the model sets an end: it must not fill the memory."""
+"""The longest answer where neither the request nor the model sets an end."""
 MEGABYTE = 1024 * 1024
-
-
-class ContextExceeded(Exception):
-    """The prompt does not fit."""
 
 
 def load(options: dict[str, Any], host: Host) -> MlxLm:
     """The model that the entry's options name. Raises CannotLoad."""
     loaded = load_weights(options["path"], options.get("revision"), host.report, adapter=options.get("adapter"))
     draft = load_weights(options["draft"], None, host.report) if options.get("draft") else None
-    return MlxLm(loaded, options, draft)
+    return MlxLm(loaded, options, draft, wake=host.wake)
 
 
 class MlxLm:
     """The engine: see `engine.Engine`."""
 
-    def __init__(self, loaded: LoadedModel, options: dict[str, Any], draft: LoadedModel | None = None) -> None:
-        """`options`: the entry's identity, as `backends.mlx_lm` has it. Raises CannotLoad."""
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        options: dict[str, Any],
+        draft: LoadedModel | None = None,
+        *,
+        wake: Callable[[], None],
+    ) -> None:
+        """`options`: the entry's identity, as `backends.mlx_lm` has it; `wake` as in `Host`. Raises CannotLoad."""
         tokenizer = loaded.tokenizer
-        self._name = Path(options["path"]).name
         self._tokenizer = tokenizer
         self._prompts = PromptWriter(tokenizer)
         self._parts = PartsFormat(tokenizer)
-        self._grammars = Grammars(tokenizer, _vocabulary(loaded))
+        self._width = _vocabulary(loaded)
+        self._grammars = Grammars(tokenizer, self._width)
         self._detokenizer = Detokenizer(tokenizer, markers=_markers(tokenizer, self._parts.marks))
         self._max_rows: int = options.get("max_batch", 32)
         lone = _why_alone(loaded, options)
@@ -102,35 +110,42 @@ class MlxLm:
                 prefixes=prefixes,
                 token_bytes=token_bytes,
             )
-        self._arrived: deque[TextRequest] = deque()
-        self._waiting: deque[Row] = deque()
         self.loaded = _loaded(loaded.config, options.get("context_length"), self._prompts)
+        self._memory = _memory(loaded, draft, caches, options)
+        reader = Reader(
+            tokenizer,
+            self._prompts,
+            name=Path(options["path"]).name,
+            context_length=self.loaded.context_length,
+            needs_boundaries=prefixes.needs_boundaries,
+        )
+        self._arrived = Arrivals(reader.read, wake)
+        self._waiting: deque[Row] = deque()
         if lone:
             self.loaded.batched = False
             self.loaded.notes.append(f"Requests are answered one after the other, because of {lone}.")
 
     @property
     def busy(self) -> bool:
-        return bool(self._batch.busy or self._waiting or self._arrived)
+        return bool(self._batch.busy or self._waiting or self._arrived.ready)
 
     def take(self, request: Request) -> None:
         assert not isinstance(request, Speak), request  # noqa: S101  # the server asks speech models for speech
-        known = {queued.id for queued in self._arrived} | {row.id for row in self._waiting}
-        if request.id in known or self._batch.has(request.id):
+        waiting = any(row.id == request.id for row in self._waiting)
+        if waiting or self._arrived.has(request.id) or self._batch.has(request.id):
             print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
         else:
-            self._arrived.append(request)
+            self._arrived.add(request)
 
     def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
-        self._arrived = deque(request for request in self._arrived if request.id != id)
+        self._arrived.cancel(id)
         self._waiting = deque(row for row in self._waiting if row.id != id)
         self._batch.leave(id)
 
     def step(self) -> list[Event]:
         events: list[Event] = []
-        if self._arrived:
-            self._prepare(events)
-        while self._waiting and self._batch.room > len(self._waiting[0].copies):
+        self._prepare(events)
+        while self._waiting and self._may_join(self._waiting[0]):
             self._batch.join(self._waiting.popleft(), events)
         self._batch.step(events)
         if not self.busy:
@@ -141,88 +156,73 @@ class MlxLm:
         """In an idle moment: write a little of what is worth keeping to disk; whether there is more."""
         return self._batch.prefixes.save_some()
 
+    def _may_join(self, row: Row) -> bool:
+        rows = 1 + len(row.copies)
+        return self._batch.room >= rows and self._memory.fits(row.reach, rows, self._batch.reaches())
+
     def _prepare(self, events: list[Event]) -> None:
         """Make rows of arrived requests, as many as decoding can wait for."""
         characters = 0
-        while self._arrived and characters < TOKENIZED_CHARACTERS:
-            request = self._arrived.popleft()
-            characters += _characters(request)
+        while self._arrived.ready and characters < READ_CHARACTERS:
+            arrival = self._arrived.take()
+            request = arrival.request
+            characters += arrival.characters
             try:
-                self._start(request, events)
+                self._start(request, self._arrived.prompt(arrival), events)
             except ContextExceeded as error:
-                events.append(Failed(request.id, "context_length_exceeded", str(error), "messages"))
+                param = "prompt" if isinstance(request, Complete) else "messages"
+                events.append(Failed(request.id, "context_length_exceeded", str(error), param))
             except PromptRefused as error:
                 events.append(Failed(request.id, "invalid_request", str(error), error.param))
             except GrammarRefused as error:
-                events.append(Failed(request.id, "invalid_request", str(error), _form_param(request)))
-            except Exception as error:  # of one request: the others go on
-                events.append(Failed(request.id, "invalid_request", f"{error}"))
+                assert isinstance(request, Answering)  # noqa: S101  # the others have no form
+                events.append(Failed(request.id, "invalid_request", str(error), form_param(request)))
+            except ValueError as error:  # a value that makes no sense; the server has checked those that it knows
+                events.append(Failed(request.id, "invalid_request", str(error)))
+            except Exception as error:  # our own mistake, with one request: the others go on
+                traceback.print_exception(error)
+                events.append(Failed(request.id, "generation_failed", f"The request could not be begun: {error}"))
 
-    def _start(self, request: TextRequest, events: list[Event]) -> None:
-        """Answer at once, or make rows. Raises PromptRefused, GrammarRefused, ContextExceeded, ValueError."""
+    def _start(self, request: TextRequest, prompt: Prompt, events: list[Event]) -> None:
+        """Answer at once, or make rows. Raises PromptRefused, GrammarRefused."""
         match request:
             case Tokenize():
-                events.append(Tokens(request.id, self._tokens(request)))
+                events.append(Tokens(request.id, prompt.tokens))
             case Detokenize():
-                events.append(Text(request.id, self._text(request.tokens)))
+                events.append(Text(request.id, prompt.text))
             case Chat():
-                self._waiting.append(self._chat(request))
+                self._waiting.append(self._chat(request, prompt))
             case Complete():
-                row = self._completion(request)
+                row = self._row(request, prompt, self._grammars.constraint(request.form) if request.form else None)
                 if request.echo:
-                    text = self._text(row.prompt)
-                    events += [Delta(request.id, text, choice) for choice in range(request.n)]
+                    events += [Delta(request.id, prompt.text, choice) for choice in range(request.n)]
                 self._waiting.append(row)
 
-    def _tokens(self, request: Tokenize) -> list[int]:
-        if request.messages is not None:
-            return self._prompts.conversation(request.messages)
-        return list(self._tokenizer.encode(request.text or "", add_special_tokens=request.special))
-
-    def _text(self, tokens: list[int]) -> str:
-        self._check_tokens(tokens)
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=False))
-
-    def _check_tokens(self, tokens: list[int]) -> None:
-        vocabulary = len(self._tokenizer)
-        if wrong := next((token for token in tokens if token >= vocabulary), None):
-            raise PromptRefused(f"There is no token {wrong}: this model's are 0 to {vocabulary - 1}.", "tokens")
-
-    def _chat(self, request: Chat) -> Row:
-        prompt = self._prompts.tokens(request)
-        room = self._room(prompt)
+    def _chat(self, request: Chat, prompt: Prompt) -> Row:
         tools = request.tools if request.tool_choice != "none" else []
         form: Spec | None = _tool_calls(request) if request.tool_choice == "required" else request.form
-        constraint = self._grammars.constraint(form, think=think_block(self._tokenizer, prompt)) if form else None
-        row = self._row(request, prompt, room, constraint)
+        think = think_block(self._tokenizer, prompt.tokens) if form else None
+        row = self._row(request, prompt, self._grammars.constraint(form, think=think) if form else None)
         prefill = str(request.messages[-1].get("content") or "") if request.continues else ""
-        thinking = prompt_opens_thinking(self._tokenizer, prompt, prefill=prefill)
+        thinking = prompt_opens_thinking(self._tokenizer, prompt.tokens, prefill=prefill)
         for each in (row, *row.copies):
             each.parts = self._parts.stream(tools, starts_thinking=thinking)
             each.one_call = bool(tools) and not request.parallel_tool_calls
-        rendering = self._prompts.rendering(request) if self._batch.prefixes.needs_boundaries else None
-        row.boundaries = boundaries(rendering, rendering.messages, prompt) if rendering else []
         return row
 
-    def _completion(self, request: Complete) -> Row:
-        prompt = request.prompt if isinstance(request.prompt, list) else list(self._tokenizer.encode(request.prompt))
-        self._check_tokens(prompt)
-        if not prompt:
-            raise PromptRefused("The prompt is empty.", "prompt")
-        constraint = self._grammars.constraint(request.form) if request.form else None
-        return self._row(request, prompt, self._room(prompt), constraint)
-
-    def _row(self, request: Chat | Complete, prompt: list[int], room: int | None, form: Constraint | None) -> Row:
+    def _row(self, request: Chat | Complete, prompt: Prompt, form: Constraint | None) -> Row:
         """The request's first answer, with the others as its copies."""
         if request.n > self._max_rows:
             raise PromptRefused(f"n is {request.n}; this model answers {self._max_rows} at a time.", "n")
-        tally = Tally(request.id, len(prompt), rows_left=request.n)
+        tally = Tally(request.id, len(prompt.tokens), rows_left=request.n)
+        max_tokens, reach = self._extent(request, tally.prompt_tokens)
         rows = [
             Row(
                 tally=tally,
                 choice=choice,
-                prompt=prompt,
-                max_tokens=_answer_tokens(request.max_tokens, room),
+                prompt=prompt.tokens,
+                max_tokens=max_tokens,
+                reach=reach,
                 sampler=sampler_for(request.sampling, choice),
                 processors=self._processors(request, form),
                 answer=Answer(
@@ -232,13 +232,38 @@ class MlxLm:
                 ),
                 parts=None,
                 top_logprobs=request.top_logprobs,
+                form_param=form_param(request) if form else None,
             )
             for choice in range(request.n)
         ]
         rows[0].copies = rows[1:]
+        rows[0].boundaries = prompt.boundaries
         return rows[0]
 
+    def _extent(self, request: Chat | Complete, prompt: int) -> tuple[int, int]:
+        """The most tokens of an answer, and the length of the row that memory is kept for.
+
+        Raises ContextExceeded and PromptRefused where that is more than all there is.
+        """
+        context, longest = self.loaded.context_length, self._memory.longest(request.n)
+        room = context - prompt if context is not None else request.max_tokens or UNKNOWN_CONTEXT_ANSWER_TOKENS
+        if request.max_tokens is None:
+            answer = max(1, min(room, longest - prompt))
+            reach = prompt + min(answer, UNSAID_TOKENS)
+        else:
+            answer = max(1, min(request.max_tokens, room))
+            reach = prompt + answer
+        if reach > longest:
+            problem = self._memory.refusal(prompt, reach, request.n)
+            raise PromptRefused(problem, "max_tokens") if prompt < longest else ContextExceeded(problem)
+        return answer, reach
+
     def _processors(self, request: Chat | Complete, form: Constraint | None) -> list[Processor]:
+        bias = request.sampling.logit_bias
+        if wrong := [token for token in bias if not 0 <= token < self._width]:
+            raise PromptRefused(
+                f"logit_bias names the token {wrong[0]}; this model's are 0 to {self._width - 1}.", "logit_bias"
+            )
         penalties = penalties_for(request.sampling)
         found: list[Processor] = []
         if penalties is not None:
@@ -246,13 +271,6 @@ class MlxLm:
         if form is not None:
             found.append(form.fresh())
         return found
-
-    def _room(self, prompt: list[int]) -> int | None:
-        """How many tokens the answer may have; None: nobody knows. Raises ContextExceeded."""
-        context = self.loaded.context_length
-        if context is not None and len(prompt) >= context:
-            raise ContextExceeded(f"The prompt has {len(prompt)} tokens; {self._name}'s context is {context} tokens.")
-        return None if context is None else context - len(prompt)
 
 
 def _tool_calls(request: Chat) -> ToolCalls:
@@ -262,38 +280,6 @@ def _tool_calls(request: Chat) -> ToolCalls:
         for f in functions
     )
     return ToolCalls(tools, request.tool_name, request.parallel_tool_calls)
-
-
-def _form_param(request: TextRequest) -> str:
-    """The field that asked for the form."""
-    match request:
-        case Chat(form=Regex()) | Complete(form=Regex()):
-            return "regex"
-        case Chat(form=Lark()) | Complete(form=Lark()):
-            return "grammar"
-        case Chat(form=None):
-            return "tool_choice"
-        case _:
-            return "response_format"
-
-
-def _characters(request: TextRequest) -> int:
-    match request:
-        case Chat():
-            return sum(len(str(message.get("content"))) for message in request.messages) + len(str(request.tools))
-        case Complete():
-            return len(request.prompt)
-        case Tokenize():
-            return len(request.text or str(request.messages))
-        case Detokenize():
-            return len(request.tokens)
-
-
-def _answer_tokens(asked: int | None, room: int | None) -> int:
-    """The longest answer to this request: what was asked for, as far as the context has room."""
-    if room is None:
-        room = UNKNOWN_CONTEXT_ANSWER_TOKENS if asked is None else asked
-    return max(1, room if asked is None else min(asked, room))
 
 
 def _loaded(config: dict[str, Any], asked: int | None, prompts: PromptWriter) -> Loaded:
@@ -324,6 +310,24 @@ def _caches(loaded: LoadedModel, draft: LoadedModel | None, kv_bits: int | None)
         return empty_caches(loaded.model, kv_bits=kv_bits)
     check_draft(loaded.model, loaded.tokenizer, draft.model, draft.tokenizer)
     return empty_caches(loaded.model, kv_bits=kv_bits) + empty_caches(draft.model)
+
+
+def _memory(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], options: dict[str, Any]) -> Memory:
+    """Raises CannotLoad where the model does not compute."""
+    own = len(caches) if draft is None else len(loaded.model.layers)
+
+    def run(tokens: mx.array, filled: list[Any]) -> None:
+        mx.eval(loaded.model(tokens, cache=filled[:own]))
+        if draft is not None:
+            mx.eval(draft.model(tokens, cache=filled[own:]))
+
+    try:
+        footprint = measured(caches, run)
+    except Exception as error:  # whatever an architecture raises
+        raise CannotLoad(f"The model does not compute: {first_line(error)}.") from error
+    limit = options.get("kv_cache_mb")
+    max_bytes = limit * MEGABYTE if limit else spare_bytes(options.get("prefix_cache_mb", 1024) * MEGABYTE)
+    return Memory(footprint, max_bytes, together=not _why_alone(loaded, options))
 
 
 def _prefixes(

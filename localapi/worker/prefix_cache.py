@@ -420,7 +420,7 @@ class _Layers:
 
     def __init__(self, empty: Sequence[Any]) -> None:
         self._empty = list(empty)
-        kinds = list(enumerate(_flat(empty)))
+        kinds = list(enumerate(flat(empty)))
         self._types = [type(cache) for _, cache in kinds]
         self.whole = {i for i, cache in kinds if type(cache) in {KVCache, QuantizedKVCache}}
         self.windows: dict[int, int] = {i: cache.max_size for i, cache in kinds if type(cache) is RotatingKVCache}
@@ -431,10 +431,10 @@ class _Layers:
     def taken(self, caches: Sequence[Any], length: int) -> dict[Kind, Part] | None:
         """What the caches hold after `length` tokens, not evaluated; None if that cannot be said of one of them."""
         whole, windows, states = {}, {}, {}
-        flat = _flat(caches)
-        if len(flat) != len(self._types):
+        leaves = flat(caches)
+        if len(leaves) != len(self._types):
             return None
-        for i, cache in enumerate(flat):
+        for i, cache in enumerate(leaves):
             if i in self.states:
                 states[i] = cache.state
             elif type(cache) is not self._types[i] or cache.offset != length or getattr(cache, "keep", 0):
@@ -468,8 +468,9 @@ class _Layers:
         return [filled(cache) for cache in self._empty]
 
 
-def _flat(caches: Sequence[Any]) -> list[Any]:
-    return [leaf for cache in caches for leaf in (_flat(cache.caches) if isinstance(cache, CacheList) else [cache])]
+def flat(caches: Sequence[Any]) -> list[Any]:
+    """The caches, with those that are made of several taken apart."""
+    return [leaf for cache in caches for leaf in (flat(cache.caches) if isinstance(cache, CacheList) else [cache])]
 
 
 def _cut(array: mx.array, low: int, high: int) -> mx.array:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from localapi.worker.protocol import Chat
@@ -32,8 +33,7 @@ class Rendering:
 
     def text(self, messages: list[dict[str, Any]], *, answer: bool) -> str:
         """What the template makes of these messages; `answer`: up to where the answer begins."""
-        text = self._writer.templated(messages, self._request, self._options, prompt=answer, tokenize=False)
-        return str(text)
+        return self._writer.templated(messages, self._request, self._options, prompt=answer)
 
     def encode(self, text: str) -> list[int]:
         """Its tokens."""
@@ -60,11 +60,24 @@ class PromptWriter:
         template = tokenizer.chat_template
         self._template = None if template is None else str(template)
 
-    def tokens(self, request: Chat) -> list[int]:
-        """The prompt, ready for the answer. Raises PromptRefused."""
+    def tokens(self, request: Chat, check: Callable[[str], None] | None = None) -> list[int]:
+        """The prompt, ready for the answer. `check` may refuse its text. Raises PromptRefused and what `check` does."""
         if not request.messages:
             raise PromptRefused("messages is empty; send at least one message.")
-        return self._tokens(self.messages(request), request, self.options(request), prompt=True)
+        messages, options = self.messages(request), self.options(request)
+        with _refusing(messages):
+            text = (
+                self.templated(messages, request, options, prompt=True)
+                if self.has_template
+                else _plain(messages, request)
+            )
+        if check is not None:
+            check(text)
+        with _refusing(messages):
+            tokens = self.encode(text) if self.has_template else list(self._tokenizer.encode(text))
+        if not tokens:
+            raise PromptRefused("The messages make an empty prompt; send some text.")
+        return tokens
 
     def conversation(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         """The tokens of messages alone, as a request without tools would send them. Raises PromptRefused."""
@@ -73,22 +86,6 @@ class PromptWriter:
     def rendering(self, request: Chat) -> Rendering | None:
         """The request's prompt as text, for finding where it can be cut; None where there is no template."""
         return Rendering(self, request) if self.has_template else None
-
-    def _tokens(
-        self, messages: list[dict[str, Any]], request: Chat, options: dict[str, Any], *, prompt: bool
-    ) -> list[int]:
-        try:
-            if self.has_template:
-                tokens = list(self.templated(messages, request, options, prompt=prompt, tokenize=True))
-            else:
-                tokens = self._plain(messages, request, prompt=prompt)
-        except Exception as error:  # jinja2's errors, and what Python raises inside a template
-            if _SURROGATE.search(json.dumps(messages, ensure_ascii=False, default=str)):
-                raise PromptRefused("A message holds half of a surrogate pair, which is not a character.") from error
-            raise PromptRefused(f"The model's chat template refuses these messages: {error}") from error
-        if not tokens:
-            raise PromptRefused("The messages make an empty prompt; send some text.")
-        return tokens
 
     def messages(self, request: Chat) -> list[dict[str, Any]]:
         """The messages as templates expect them. Raises PromptRefused."""
@@ -125,30 +122,43 @@ class PromptWriter:
         """The tokens of a text that the template wrote."""
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def templated(
-        self, messages: list[dict[str, Any]], request: Chat, options: dict[str, Any], *, prompt: bool, tokenize: bool
-    ) -> Any:
-        """What the template makes of the messages: tokens, or text. `prompt`: up to where the answer begins."""
+    def templated(self, messages: list[dict[str, Any]], request: Chat, options: dict[str, Any], *, prompt: bool) -> str:
+        """What the template makes of the messages. `prompt`: up to where the answer begins."""
         tools = request.tools if request.tool_choice != "none" else []
         if tools and not self._tokenizer.has_tool_calling:
             raise PromptRefused("This model's chat template knows no tools. Leave them out.", "tools")
         continues = prompt and request.continues
-        return self._tokenizer.apply_chat_template(
-            messages,
-            tools=tools or None,
-            add_generation_prompt=prompt and not continues,
-            continue_final_message=continues,
-            tokenize=tokenize,
-            **options,
+        return str(
+            self._tokenizer.apply_chat_template(
+                messages,
+                tools=tools or None,
+                add_generation_prompt=prompt and not continues,
+                continue_final_message=continues,
+                tokenize=False,
+                **options,
+            )
         )
 
-    def _plain(self, messages: list[dict[str, Any]], request: Chat, *, prompt: bool) -> list[int]:
-        if request.tools and request.tool_choice != "none":
-            raise PromptRefused("This model has no chat template, and so no tools. Leave them out.", "tools")
-        lines = [_line(message) for message in messages]
-        if prompt and not request.continues:
-            lines.append("Assistant:")
-        return list(self._tokenizer.encode("\n".join(lines)))
+
+@contextmanager
+def _refusing(messages: list[dict[str, Any]]) -> Iterator[None]:
+    """What templates and tokenizers raise is about these messages: jinja2's errors, and Python's own."""
+    try:
+        yield
+    except PromptRefused:
+        raise
+    except Exception as error:
+        if _SURROGATE.search(json.dumps(messages, ensure_ascii=False, default=str)):
+            raise PromptRefused("A message holds half of a surrogate pair, which is not a character.") from error
+        raise PromptRefused(f"The model's chat template refuses these messages: {error}") from error
+
+
+def _plain(messages: list[dict[str, Any]], request: Chat) -> str:
+    """The prompt for a model without a template."""
+    if request.tools and request.tool_choice != "none":
+        raise PromptRefused("This model has no chat template, and so no tools. Leave them out.", "tools")
+    lines = [_line(message) for message in messages]
+    return "\n".join(lines if request.continues else [*lines, "Assistant:"])
 
 
 def _line(message: dict[str, Any]) -> str:

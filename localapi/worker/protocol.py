@@ -107,6 +107,19 @@ class Complete(Answering, tag=True, kw_only=True):
     """Whether the answer begins with the prompt."""
 
 
+def form_param(request: Answering) -> str:
+    """The request's field that asks for a form, or for a call, which is one too."""
+    match request.form:
+        case Regex():
+            return "regex"
+        case Lark():
+            return "grammar"
+        case None:
+            return "tool_choice"
+        case _:
+            return "response_format"
+
+
 class Tokenize(msgspec.Struct, tag=True):
     """Server to worker: the tokens of a text, or of a conversation as it would be sent to the model."""
 

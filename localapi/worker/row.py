@@ -50,12 +50,16 @@ class Row:
     prompt: list[int]
     """Its tokens; empty once they are the batch's."""
     max_tokens: int
+    reach: int
+    """Tokens of prompt and answer that memory is kept for."""
     sampler: Any
     processors: list[Processor]
     answer: Answer
     parts: Parts | None
     """None: the text is the answer, whatever it says."""
     top_logprobs: int | None = None
+    form_param: str | None = None
+    """The request's field that gives the answer a form."""
     one_call: bool = False
     """Whether the answer ends with its first tool call."""
     boundaries: list[int] = field(default_factory=list)

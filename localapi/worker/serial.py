@@ -19,6 +19,7 @@ from mlx_lm.utils import maybe_set_recommended_wired_limit
 
 from localapi.worker.batch import PREFILL_TOKENS, failure
 from localapi.worker.engine import CannotLoad, first_line
+from localapi.worker.grammar import GrammarStuck
 from localapi.worker.logprobs import token_logprob
 from localapi.worker.prefix_cache import PrefixCache
 from localapi.worker.protocol import Event, Prefill
@@ -69,6 +70,10 @@ class Serial:
         """How many rows may join: those of one request."""
         return 0 if self._rows else self._max_rows
 
+    def reaches(self) -> list[int]:
+        """None: nobody joins while anybody is here."""
+        return []
+
     def has(self, id: int) -> bool:  # noqa: A002  # the protocol's word
         return any(row.id == id for row in self._rows)
 
@@ -97,7 +102,8 @@ class Serial:
         try:
             work()
         except Exception as error:  # from MLX, from mlx-lm, or from the request's own sampler and processors
-            traceback.print_exception(error)
+            if not isinstance(error, GrammarStuck):
+                traceback.print_exception(error)
             events.append(failure(row, error))
             self._rows.clear()
             self._end(keep=False)

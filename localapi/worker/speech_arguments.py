@@ -77,15 +77,23 @@ class Arguments:
         asked = Asked({name: value for name, value in QUIET.items() if name in self._parameters})
         options = dict(request.options)
         warn = options.pop("unsupported", "error") == "warn"
+        unusable = []
         for param, value in options.items():
             name = next((name for name in MEANS.get(param, ()) if self.takes(name)), None)
-            if name is not None:
-                asked.arguments[name] = self._sound(param, value) if isinstance(value, bytes) else value
-            elif warn:
-                asked.notes.append(f"{param} has no effect on this model ({self._architecture})")
+            if name is None:
+                unusable.append(param)
             else:
-                raise Refused(param, f"This model ({self._architecture}) cannot honour '{param}'. Leave it out.")
-        self._tell_voice(request.voice, asked)
+                asked.arguments[name] = self._sound(param, value) if isinstance(value, bytes) else value
+        if request.voice is not None:
+            if self.takes("voice"):
+                asked.arguments |= self._voice(request.voice)
+            else:
+                unusable.append("voice")
+        if unusable and not warn:
+            raise Refused(
+                unusable[0], f"This model ({self._architecture}) cannot honour '{unusable[0]}'. Leave it out."
+            )
+        asked.notes += [f"{param} has no effect on this model ({self._architecture})" for param in unusable]
         if self.needs_reference and "ref_audio" not in asked.arguments:
             raise Refused(
                 "ref_audio",
@@ -95,16 +103,9 @@ class Arguments:
         self._settle(asked)
         return asked
 
-    def _tell_voice(self, voice: str | None, asked: Asked) -> None:
-        """A voice is no reason to refuse: OpenAI's clients must send one."""
-        if voice is None:
-            return
-        if not self.takes("voice"):
-            asked.notes.append(f"voice has no effect on this model ({self._architecture})")
-            return
-        asked.arguments["voice"] = voice
-        if self._architecture == "kokoro":  # a voice speaks one language, and its name begins with the language's
-            asked.arguments["lang_code"] = voice[0]
+    def _voice(self, voice: str) -> dict[str, str]:
+        """A voice of Kokoro speaks one language, and its name begins with the language's."""
+        return {"voice": voice, "lang_code": voice[0]} if self._architecture == "kokoro" else {"voice": voice}
 
     def _settle(self, asked: Asked) -> None:
         """Say what is left out in silence: by a conversion, and by CosyVoice, which does one thing with a recording."""
@@ -137,5 +138,11 @@ def parameters_read(function: Callable[..., Any]) -> frozenset[str]:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
         return names
-    loaded = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    return names & loaded
+    unused = {id(node) for place in ast.walk(tree) if _is_disregard(place) for node in ast.walk(place)}
+    loaded = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
+    return names & {node.id for node in loaded if id(node) not in unused}
+
+
+def _is_disregard(node: ast.AST) -> bool:
+    """Whether it is `_ = voice`, which says that an argument is not used."""
+    return isinstance(node, ast.Assign) and all(isinstance(to, ast.Name) and to.id == "_" for to in node.targets)

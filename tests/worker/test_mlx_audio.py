@@ -242,11 +242,19 @@ def test_a_model_that_copies_says_that_it_needs_a_recording(copier: Worker) -> N
 
 
 def test_a_stream_that_is_refused_and_two_channels_are_no_trouble(copier: Worker) -> None:
-    events = copier.say("hi", voice="alloy", options={"ref_audio": recording(0.5)})
+    events = copier.say("hi", options={"ref_audio": recording(0.5)})
     [sound] = sounds(events)
     assert (sound.sample_rate_hz, len(samples(events))) == (16_000, 8_000)
     assert pitch(samples(events), 16_000) == pytest.approx(440, abs=3)
-    assert events[-1].notes == ["voice has no effect on this model (tinycopy)"]
+    assert events[-1] == Spoken(1)
+
+
+def test_a_voice_that_the_model_does_not_look_at_is_refused_or_named(copier: Worker) -> None:
+    options = {"ref_audio": recording(0.5)}
+    [failed] = copier.say("hi", voice="af_heart", options=options)
+    assert (failed.kind, failed.param) == ("invalid_request", "voice")
+    *_, last = copier.say("hi", voice="af_heart", options={**options, "unsupported": "warn"})
+    assert last.notes == ["voice has no effect on this model (tinycopy)"]
 
 
 def test_a_recording_is_converted_once_and_not_for_each_sentence(copier: Worker) -> None:
@@ -351,7 +359,8 @@ import mlx_audio.tts.models.cosyvoice2 as two, mlx_audio.tts.models.cosyvoice3 a
 for name, architecture in (("cosyvoice2", two), ("cosyvoice3", three)):
     arguments = speech_arguments.Arguments(architecture.Model.generate, name, 24000)
     asked = arguments.of(Speak(id=1, segments=["hi"], voice="alloy", options={
-        "ref_audio": Path(sys.argv[2]).read_bytes(), "ref_text": "hello", "instruct_text": "softly"}))
+        "ref_audio": Path(sys.argv[2]).read_bytes(), "ref_text": "hello", "instruct_text": "softly",
+        "unsupported": "warn"}))
     print(name, arguments.needs_reference, arguments.takes("stream"), sorted(asked.arguments), asked.notes)
     print(asked.arguments.get("stt_model", "absent"))
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,19 @@ from mlx_lm.generate import GenerationBatch
 
 from localapi.worker import mlx_lm
 from localapi.worker.engine import Host
-from localapi.worker.protocol import Chat, Delta, Ended, Event, Failed, Finished, Prefill, Sampling
+from localapi.worker.grammar import Constraint, GrammarStuck
+from localapi.worker.protocol import (
+    Chat,
+    Complete,
+    Delta,
+    Ended,
+    Event,
+    Failed,
+    Finished,
+    Prefill,
+    Regex,
+    Sampling,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +69,7 @@ def ask(id: int, text: str, sampling: Sampling = GREEDY, **options: Any) -> Chat
     return Chat(id=id, messages=[{"role": "user", "content": text}], sampling=sampling, **options)
 
 
-def run(engine: mlx_lm.MlxLm, *requests: Chat) -> dict[int, list[Event]]:
+def run(engine: mlx_lm.MlxLm, *requests: Chat | Complete) -> dict[int, list[Event]]:
     """Every event of these requests, until the engine is idle."""
     for request in requests:
         engine.take(request)
@@ -215,6 +228,24 @@ def test_a_long_prompt_reports_progress_and_lets_others_talk(endless: mlx_lm.Mlx
     cancel(endless, 1)
 
 
+def test_a_long_text_is_tokenized_while_others_talk(endless_model: Path) -> None:
+    read = threading.Event()
+    engine = mlx_lm.load({"path": str(endless_model), "context_length": 90_000}, Host(lambda _: None, read.set))
+    engine.take(ask(1, "Tell me a story.", max_tokens=80_000))
+    step_until(engine, lambda events: any(isinstance(event, Delta) for event in events))
+    engine.take(ask(2, "Tell me a story. " * 15_000, max_tokens=1))
+    engine.take(ask(3, "Count to five.", max_tokens=1))
+    events = list[Event]()
+    while not read.is_set():
+        events += engine.step()
+    assert sum(isinstance(event, Delta) for event in events) > 3
+    assert {event.id for event in events} == {1}
+    engine.cancel(1)
+    prompts = step_until(engine, lambda events: any(isinstance(event, Finished) for event in events))
+    assert {event.id for event in prompts} <= {2, 3}
+    cancel(engine, 2, 3)
+
+
 def test_a_short_prompt_reports_no_progress(tiny: mlx_lm.MlxLm) -> None:
     assert not [event for event in run(tiny, ask(1, FRANCE[0]))[1] if isinstance(event, Prefill)]
 
@@ -229,7 +260,7 @@ def test_when_the_model_fails_every_request_in_the_batch_does_and_the_next_one_w
     assert text(run(tiny, ask(7, FRANCE[0]))[7]) == FRANCE[1]
 
 
-@pytest.mark.parametrize("broken", ["sampler", "text"])
+@pytest.mark.parametrize("broken", ["sampler", "text", "grammar"])
 def test_what_fails_for_one_request_fails_that_request_alone(
     tiny: mlx_lm.MlxLm, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -237,6 +268,9 @@ def test_what_fails_for_one_request_fails_that_request_alone(
         if broken == "sampler":
             patch.setattr(mx.random, "categorical", lambda *_, **__: 1 / 0)
             bad = ask(2, "Count to five.", Sampling(temperature=0.321))
+        elif broken == "grammar":
+            patch.setattr(Constraint, "_allowed", lambda _: 1 / 0)
+            bad = ask(2, "Count to five.", form=Regex("[0-9 ]+"))
         else:
             push, owner = mlx_lm.Answer.push, iter([True])
             patch.setattr(mlx_lm.Answer, "push", lambda self, token: 1 / 0 if next(owner, None) else push(self, token))
@@ -245,6 +279,41 @@ def test_what_fails_for_one_request_fails_that_request_alone(
     assert failure(events[2]).kind == "generation_failed"
     assert "ZeroDivisionError" in failure(events[2]).message
     assert text(events[1]) == FRANCE[1]
+
+
+def test_a_grammar_that_no_answer_can_follow_is_the_requests_own_mistake(
+    tiny: mlx_lm.MlxLm, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def give_up(_: Constraint) -> None:
+        raise GrammarStuck("no token continues it")
+
+    monkeypatch.setattr(Constraint, "_allowed", give_up)
+    for engine in (tiny, load(tiny_model, draft=str(tiny_model))):
+        failed = failure(run(engine, ask(1, FRANCE[0], form=Regex("a")))[1])
+        assert (failed.kind, failed.param) == ("invalid_request", "regex")
+        assert "no token continues it" in failed.message
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("options", [{}, {"draft": True}])
+def test_a_prompt_that_is_an_earlier_prompt_with_its_whole_answer_is_answered_as_without_the_cache(
+    tiny: mlx_lm.MlxLm, tiny_model: Path, options: dict[str, Any]
+) -> None:
+    engine = load(tiny_model, **{name: str(tiny_model) for name in options})
+    written = f"<|im_start|>user\n{FRANCE[0]}<|im_end|>\n<|im_start|>assistant\n"
+    first = Complete(id=1, prompt=written, sampling=GREEDY, max_tokens=6)
+    prompt = tiny._tokenizer.encode(written + text(run(engine, first)[1]))
+    for again in range(3):
+        repeat = Complete(id=2, prompt=prompt, sampling=GREEDY, max_tokens=30, n=1 + again)
+        events, cold = run(engine, repeat)[2], run(tiny, repeat)[2]
+        assert sorted(e.choice for e in events if isinstance(e, Ended)) == list(range(1 + again))
+        for choice in range(1 + again):
+            assert text([e for e in events if isinstance(e, Delta) and e.choice == choice]) == text(
+                [e for e in cold if isinstance(e, Delta) and e.choice == choice]
+            )
+        finished = end(events)
+        assert isinstance(finished, Finished)
+        assert finished.cached_tokens == len(prompt) - 1
 
 
 def test_nothing_of_a_request_stays_when_it_has_ended(tiny: mlx_lm.MlxLm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,6 +339,13 @@ def test_memory_comes_back_when_requests_end(endless: mlx_lm.MlxLm) -> None:
 ODD_TEXTS = ["", "\0", "\ud800", "🙂" * 50, "<|im_end|>" * 50, "\u202e\ufffe", " " * 5_000, "\r\n\t", "{{ 7 * 7 }}"]
 ODD_SAMPLING = [GREEDY, Sampling(float("nan")), Sampling(1e-300), Sampling(1e300), Sampling(2.0, 1e-300, -(2**63))]
 ODD_STOPS: list[list[str]] = [[], [""], ["x" * 10_000], ["\0", "\ud800", "e"]]
+
+
+@pytest.mark.parametrize(("prompt", "problem"), [([99_999], "no token 99999"), ("story " * 2500, "context is 2048")])
+def test_a_prompt_that_is_refused_is_called_prompt(tiny: mlx_lm.MlxLm, prompt: Any, problem: str) -> None:
+    failed = failure(run(tiny, Complete(id=1, prompt=prompt))[1])
+    assert failed.param == "prompt"
+    assert problem in failed.message
 
 
 def test_nothing_that_a_client_sends_stops_the_engine(tiny: mlx_lm.MlxLm, capfd: pytest.CaptureFixture[str]) -> None:

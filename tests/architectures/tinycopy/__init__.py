@@ -36,6 +36,7 @@ class Model(nn.Module):
         voice: str | None = None,
         stream: bool = False,
     ) -> Iterator[SimpleNamespace]:
+        _ = voice
         if stream:
             raise NotImplementedError("streaming is not implemented")
         sound = ref_audio if source_audio is None else source_audio
