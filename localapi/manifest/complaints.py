@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -128,10 +128,7 @@ def _should_be(complaints: list[ErrorDetails], node: Node) -> str:
 def _unknown_key(model: type[BaseModel], place: Place, location: tuple[int | str, ...]) -> str:
     *parents, last = location
     key = str(last)
-    for parent in parents:
-        annotation = model.model_fields[str(parent)].annotation
-        assert isinstance(annotation, type)  # noqa: S101  # only models forbid keys
-        model = annotation
+    model = _model_at(model, parents)
     defaults = model.model_fields.get("defaults")
     if defaults is not None and key in getattr(defaults.annotation, "model_fields", {}):
         return f"unknown key {key!r} here; request parameters go under defaults: write `defaults: {{{key}: ...}}`"
@@ -142,6 +139,18 @@ def _unknown_key(model: type[BaseModel], place: Place, location: tuple[int | str
             return f"the backend {backend.text!r} has no {key!r}; these have: {', '.join(others)}"
     own_first = sorted(model.model_fields, key=lambda name: (name in EntryOptions.model_fields, name == "defaults"))
     return f"unknown key {key!r}{suggestion(key, own_first)}"
+
+
+def _model_at(model: type[BaseModel], parents: Sequence[int | str]) -> type[BaseModel]:
+    """The model that the keys lead to: through fields, and through maps whose values are models."""
+    found: Any = model
+    for parent in parents:
+        found = get_args(found)[1] if get_origin(found) is dict else found.model_fields[str(parent)].annotation
+        while get_origin(found) is Annotated:
+            found = get_args(found)[0]
+    assert isinstance(found, type)  # noqa: S101  # only models forbid keys
+    assert issubclass(found, BaseModel), found  # noqa: S101
+    return found
 
 
 def _missing_key(model: type[BaseModel], place: Place, name: str) -> str:
