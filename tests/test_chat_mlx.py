@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,28 @@ def test_a_client_that_leaves_frees_its_model_streamed_or_not(server: Server) ->
         client.with_options(timeout=0.5).chat.completions.create(model="endless", messages=ask("go"))
     wait_until_free(server, "endless")
     assert server.client().chat.completions.create(model="endless", messages=ask("go"), max_tokens=3).usage
+
+
+def test_the_status_tells_what_a_model_is_at(server: Server) -> None:
+    def requests() -> dict[str, int]:
+        found: dict[str, int] = server.model("endless")["requests"]
+        return found
+
+    client = server.client()
+    talk = client.chat.completions.create(model="endless", messages=ask("go"), stream=True)
+    next(iter(talk))
+    assert requests() == {"running": 1, "waiting": 0, "prompt_tokens_done": 0, "prompt_tokens_total": 0}
+    with ThreadPoolExecutor(1) as pool:
+        long = pool.submit(
+            client.chat.completions.create, model="endless", messages=ask(STORY * 900), max_tokens=1, stream=True
+        )
+        while not (found := requests())["prompt_tokens_total"]:
+            assert found["running"] + found["waiting"] in (1, 2)
+        assert 0 < found["prompt_tokens_done"] < found["prompt_tokens_total"]
+        long.result().close()
+    talk.close()
+    wait_until_free(server, "endless")
+    assert set(requests().values()) == {0}
 
 
 def wait_until_free(server: Server, name: str) -> None:

@@ -102,9 +102,10 @@ def test_logit_bias_forces_and_forbids(server: Server, client: openai.OpenAI) ->
     assert not say(client, "tiny", FRANCE, logit_bias={str(first): -100}, max_tokens=5).startswith(answer[:1])
 
 
-def test_a_bias_for_a_token_that_does_not_exist_fails_its_own_request(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.APIStatusError, match="logit_bias names the token 99999"):
+def test_a_bias_for_a_token_that_does_not_exist_is_refused(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="logit_bias names the token 99999") as caught:
         say(client, "tiny", FRANCE, logit_bias={"99999": 5})
+    assert caught.value.param == "logit_bias"
     assert say(client, "tiny", FRANCE) == DIALOGUES[FRANCE]
 
 
@@ -362,6 +363,41 @@ def test_completions_continue_texts_and_tokens(server: Server, client: openai.Op
     assert [c.text for c in two.choices] == [DIALOGUES[FRANCE]] * 2 + [DIALOGUES[STORY]] * 2
     echoed = client.completions.create(model="tiny", prompt=prompt, max_tokens=50, echo=True)
     assert echoed.choices[0].text == prompt + DIALOGUES[FRANCE]
+
+
+def test_several_prompts_are_answered_at_once(server: Server, client: openai.OpenAI) -> None:
+    stream = client.completions.create(
+        model="endless", prompt=["Never"] * 3, n=2, max_tokens=200, temperature=0, stream=True
+    )
+    came, ended = list[int](), set[int]()
+    for chunk in stream:
+        assert chunk.choices[0].index not in ended
+        came.append(chunk.choices[0].index)
+        ended |= {chunk.choices[0].index} if chunk.choices[0].finish_reason else set()
+        if not ended:
+            all_began = set(came) == set(range(6))
+    assert all_began
+    assert ended == set(range(6))
+    whole = client.completions.create(model="endless", prompt=["Never", "Twice"], n=2, max_tokens=20, temperature=0)
+    alone = [
+        client.completions.create(model="endless", prompt=p, max_tokens=20, temperature=0) for p in ("Never", "Twice")
+    ]
+    assert [c.text for c in whole.choices] == [reply.choices[0].text for reply in alone for _ in range(2)]
+    assert whole.usage
+    assert whole.usage.completion_tokens == 80
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_prompt_that_fails_ends_the_others(server: Server, stream: bool) -> None:
+    reply = server.request(
+        "POST", "/v1/completions", {"model": "endless", "prompt": [[1, 2], [99_999], [3]], "stream": stream}
+    )
+    last = reply.body.split(b"\n\n")[-2].removeprefix(b"data: ") if reply.status == 200 else reply.body
+    error = json.loads(last)["error"]
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", "prompt", None)
+    assert reply.body.count(b'"error"') == 1
+    while server.model("endless")["leases"]:
+        pass
 
 
 def test_completions_stream_with_log_probabilities_and_usage(client: openai.OpenAI) -> None:

@@ -103,6 +103,12 @@ def test_a_body_that_is_no_json_object(server: Server, body: bytes, words: str) 
         ({"response_format": {"type": "xml"}}, "response_format", "xml"),
         ({"response_format": {"type": "json_object"}, "regex": "a"}, "response_format", "Give one of"),
         ({"reasoning_effort": "maximal"}, "reasoning_effort", "maximal"),
+        ({"chat_template_kwargs": {"a": [2**64]}}, "chat_template_kwargs", "no model can be sent"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"maximum": 2**64}}}]},
+            "tools[0].function.parameters",
+            "no model can be sent",
+        ),
         ({"chat_template_kwargs": {"a b": 1}}, "chat_template_kwargs", "no name of a variable"),
         ({"continue_final_message": True}, "continue_final_message", "found user"),
         ({"messages": [{"role": "tool", "tool_call_id": "x", "content": "y"}]}, "messages[0].tool_call_id", "'x'"),
@@ -122,10 +128,11 @@ def test_a_field_that_is_wrong_is_named(server: Server, change: dict[str, Any], 
     [
         {"n": 1, "logprobs": False, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "tools": []},
         {"response_format": {"type": "text"}, "tool_choice": "auto", "parallel_tool_calls": True, "store": False},
+        {"max_tokens": 2**65, "max_completion_tokens": 2**65, "top_k": 2**65},
         {"user": "u", "metadata": {"a": "b"}, "service_tier": "auto", "modalities": ["text"], "prompt_cache_key": "k"},
     ],
 )
-def test_values_that_ask_for_nothing_are_taken(server: Server, harmless: dict[str, Any]) -> None:
+def test_values_that_ask_for_nothing_special_are_taken(server: Server, harmless: dict[str, Any]) -> None:
     assert server.request("POST", CHAT, {"model": "m", "messages": OK, **harmless}).status == 200
 
 

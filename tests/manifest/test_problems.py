@@ -21,8 +21,8 @@ CASES = {
         """,
         [
             "models.yaml:5:5: chat.a.max_bach: unknown key 'max_bach'; did you mean 'max_batch'? (known: locked, "
-            "backend, path, revision, adapter, draft, kv_bits, context_length, max_batch, max_stall_ms, "
-            "prefix_cache_mb, prefix_cache_disk_mb, defaults, aliases, description, preload, keep_alive, swap)"
+            "backend, path, revision, adapter, draft, kv_bits, context_length, max_batch, kv_cache_mb, "
+            "max_stall_ms, prefix_cache_mb, prefix_cache_disk_mb, defaults, aliases, description, preload, keep_alive, swap)"
         ],
     ),
     "a misspelt backend key is recognised": (
@@ -50,6 +50,13 @@ CASES = {
     "a backend that is not text": (
         "chat: {a: {backend: [echo]}}",
         ["models.yaml:1:21: chat.a.backend: should be one of echo, mlx-lm; found a list"],
+    ),
+    "an unknown key of a mapped voice": (
+        "speech: {a: {backend: echo, voices: {x: {voice: y, speeed: 2}}}}",
+        [
+            "models.yaml:1:52: speech.a.voices.x.speeed: unknown key 'speeed'; did you mean 'speed'? "
+            "(known: voice, speed, ref_audio, ref_text, instruct_text)"
+        ],
     ),
     "an option of another backend says whose it is": (
         "speech: {a: {backend: espeak-ng, path: x}}",
