@@ -57,6 +57,11 @@ def mlx_lm_server(model: Path, port: int) -> contextlib.AbstractContextManager[s
     return _running("-m", "mlx_lm", "server", "--model", str(model), "--port", str(port), "--log-level", "ERROR")
 
 
+def piper_server(voice: Path, port: int) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    """Piper's own server, in a child process. It needs Flask, which Quart brings."""
+    return _running("-m", "piper.http_server", "--model", str(voice), "--host", "127.0.0.1", "--port", str(port))
+
+
 @contextlib.contextmanager
 def ours(model: Path, *, env: Mapping[str, str] | None = None, disk_mb: int = 0) -> Iterator[Server]:
     """This server with the model loaded."""
@@ -74,6 +79,15 @@ def peer(model: Path) -> Iterator[tuple[int, int]]:
     port = free_port()
     with mlx_lm_server(model, port) as process:
         until(lambda: answers(port, "GET", "/health") == 200, every=0.2)
+        yield port, process.pid
+
+
+@contextlib.contextmanager
+def piper_peer(voice: Path) -> Iterator[tuple[int, int]]:
+    """The port and the process id of Piper's own server with this voice."""
+    port = free_port()
+    with piper_server(voice, port) as process:
+        until(lambda: answers(port, "GET", "/info") == 200, every=0.2)
         yield port, process.pid
 
 
