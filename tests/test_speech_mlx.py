@@ -14,7 +14,9 @@ import pytest
 from localapi.environments import Environment
 from tests.mlx_audio_models import INSTALL_SECONDS, PACKAGES, model, named, soprano
 from tests.server import Reply, Server, serving
+from tests.sound import seconds
 
+TEXT = "Hello there, this is one sentence."
 pytestmark = pytest.mark.timeout(INSTALL_SECONDS)
 
 
@@ -42,6 +44,23 @@ def test_a_real_model_of_the_package_speaks(mlx_audio: Environment, tmp_path: Pa
         assert np.abs(sound).max() > 0
         refused = say(server, "Hello.", instructions="softly")
     assert (refused.status, "cannot honour" in refused.json()["error"]["message"]) == (400, True)
+
+
+def test_the_openai_client_gets_every_format(mlx_audio: Environment, tmp_path: Path) -> None:
+    path = model(mlx_audio, tmp_path / "tone", "tinytone")
+    environments = {"LOCALAPI_ENVIRONMENTS": str(mlx_audio.folder.parent)}
+    with serving(tmp_path, manifest(mlx_audio.name, path), env=environments) as server:
+        speech = server.client().audio.speech
+        lengths = {
+            name: seconds(speech.create(model="m", voice="alloy", input=TEXT, response_format=name).content, name)
+            for name in ("mp3", "opus", "aac", "flac", "wav", "pcm")
+        }
+        fast = seconds(
+            speech.create(model="m", voice="alloy", input=TEXT, response_format="pcm", speed=2).content, "pcm"
+        )
+    assert lengths["pcm"] > 0.3
+    assert lengths == pytest.approx(dict.fromkeys(lengths, lengths["pcm"]), abs=0.12)
+    assert fast * 2 == pytest.approx(lengths["pcm"], rel=0.03)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
