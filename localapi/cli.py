@@ -177,9 +177,10 @@ def say(
     settings = Settings.read(**flags)
     manifest = read(ManifestSource(settings.manifest, settings.profile, Overrides.read()))
     entry = _speech_entry(manifest, model)
-    said = sys.stdin.read() if text in {None, "-"} else text
+    given = sys.stdin.read() if text is None or text == "-" else text
+    said = given.encode(errors="surrogateescape").decode(errors="replace")  # bytes that are no UTF-8
     if dry_run:
-        _show_script(said or "", entry)
+        _show_script(said, entry)
         return
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     kind = format or ("wav" if output in {None, "-"} else saying.format_of(Path(str(output))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO, Final
 from localapi.errors import OperatorError
 
 FORMATS: Final = ("mp3", "opus", "aac", "flac", "wav", "pcm")
-SUFFIXES: Final = {**{f".{name}": name for name in FORMATS}, ".ogg": "opus", ".m4a": "aac"}
+SUFFIXES: Final = {**{f".{name}": name for name in FORMATS}, ".ogg": "opus"}
 PLAYERS: Final = (
     ("afplay",),
     ("paplay",),
@@ -71,20 +72,25 @@ def _reason(error: urllib.error.HTTPError) -> str:
 
 
 def write(pieces: Iterator[bytes], path: Path, progress: Callable[[int], None]) -> None:
-    """Put the speech into a file, which appears when it is complete. `progress` gets the bytes so far."""
-    written = 0
+    """Put the speech into a file, which appears when it is complete; a device or a named pipe gets it as it comes.
+
+    `progress` gets the bytes so far.
+    """
+    special = path.exists() and not path.is_file()
+    draft = path if special else path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as draft:
-            try:
+        try:
+            with draft.open("wb") as out:
+                written = 0
                 for piece in pieces:
-                    draft.write(piece)
-                    written += len(piece)
+                    written += out.write(piece)
                     progress(written)
-                draft.close()
-                Path(draft.name).replace(path)
-            except BaseException:
-                Path(draft.name).unlink(missing_ok=True)
-                raise
+            if not special:
+                draft.replace(path)
+        except BaseException:
+            if not special:
+                draft.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise NothingSaid(f"{path} cannot be written: {error.strerror}") from error
 

@@ -86,6 +86,7 @@ def test_a_dry_run_shows_the_script_and_needs_no_server(folder: Path, server: Se
         (["..."], "nothing that can be spoken"),
         (["x" * 501], "takes 500 at once"),
         (["hi", "-o", "a.doc"], "does not say which format"),
+        (["hi", "-o", "a.m4a"], "does not say which format"),  # that is MP4, and AAC comes without a container
         (["hi", "-o", "missing/a.mp3"], "cannot be written"),
         (["hi", "--model", "parrot"], "is no speech model of the manifest; it has: tone"),
         (["hi", "-o", "-", "--instructions", "be calm", "--voice", "x" * 300], "voice"),
@@ -103,3 +104,29 @@ def test_without_a_server_it_says_how_to_start_one(folder: Path, server: Server)
     done = say(folder, "hi", "-o", "a.mp3", "--port", "9")
     assert done.returncode == 1
     assert "start one with `localapi`" in last_line(done)
+
+
+def test_a_file_may_be_read_by_whom_the_umask_allows_and_a_pipe_or_device_stays_one(
+    server: Server, folder: Path, tmp_path: Path
+) -> None:
+    os.umask(mask := os.umask(0))
+    assert say(folder, "hi", "-o", "mode.wav", "--port", str(server.port)).returncode == 0
+    assert (folder / "mode.wav").stat().st_mode & 0o777 == 0o666 & ~mask
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    try:
+        assert say(folder, "hi", "-o", str(pipe), "--format", "wav", "--port", str(server.port)).returncode == 0
+        assert pipe.is_fifo()
+        heard, _ = reader.communicate(timeout=30)
+    finally:
+        reader.kill()
+    assert heard[:4] == b"RIFF"
+
+
+def test_text_that_is_not_utf_8_is_said_as_far_as_it_can_be_read(server: Server, folder: Path) -> None:
+    arguments = [sys.executable, "-m", "localapi", "say", "-o", "-", "--port", str(server.port)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(arguments, cwd=folder, env=env, input=b"caf\xe9 \xff", capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout[:4] == b"RIFF"

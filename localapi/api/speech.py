@@ -15,20 +15,21 @@ from quart import Blueprint, Response
 
 from localapi.api import body, scope
 from localapi.api.generation_request import request_ids
-from localapi.api.recording import Recording, SaidSegment
+from localapi.api.recording import BYTES_PER_SAMPLE, Recording, SaidSegment
 from localapi.api.reference_audio import manifest_audio, requested_audio
 from localapi.api.replies import json_reply
 from localapi.api.speech_request import SpeechRequest, parse_speech, settled
 from localapi.api.streaming import Generation
-from localapi.api.voices import found_voice
+from localapi.api.voices import engine_voices, found_voice, loaded_engine
 from localapi.audio.formats import FORMATS, Format
+from localapi.backends.engine import Engine
 from localapi.backends.parameters import SpeechParameters
 from localapi.backends.speech import ENGINE_OPTIONS, SpeechOptions, SpeechSettings
 from localapi.errors import ApiError, InvalidRequest
 from localapi.manifest import Entry
 from localapi.registry import Registry
 from localapi.spoken.script import Script, script_of
-from localapi.worker.protocol import Event, Sound, Speak, Spoken, Times
+from localapi.worker.protocol import Event, Sound, Speak, Spoken, Times, Voice
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ HAVE_LENGTH: Final = frozenset({"wav", "flac"})
 UNSUPPORTED_HEADER: Final = "x-unsupported-params"
 FRAMES_PER_SECOND: Final = 50
 """What usage counts as a token of sound: OpenAI has no public rule, and codecs' frames of 20 ms are one."""
+BEGINNING_SECONDS: Final = 0.25
+"""How much of the first sound is encoded at first, and sent: every format gives bytes after so much."""
 
 
 def routes(registry: Registry) -> Blueprint:
@@ -59,6 +62,8 @@ class Prepared:
     settings: SpeechSettings
     said: SpeechParameters
     script: Script
+    known: list[Voice] | None
+    """The engine's voices; None where only the loaded model knows them."""
     voice: str | None
     """As the engine names it; None: the engine's default."""
     options: dict[str, Any]
@@ -93,15 +98,19 @@ class Speech:
 
     async def reply(self) -> Response:
         """The reply in the shape that the request asks for. Raises ApiError before anything is sent."""
-        prepared = self._prepared = await self._prepare(self._generation.entry)
+        entry = self._generation.entry
+        prepared = self._prepared = await self._prepare(entry, loaded_engine(self._registry, entry))
         if self._request.stream_format == "sse":
             reply = await self._generation.reply(self._pieces(whole=False), self._events, end=b"")
         elif self._request.timestamps is not None:
             reply = await self._timed()
         else:
             reply = await self._file(prepared)
-        if prepared.unsupported:
-            reply.headers[UNSUPPORTED_HEADER] = ", ".join(prepared.unsupported)
+        if unsupported := ", ".join(self._prepared.unsupported):
+            reply.headers[UNSUPPORTED_HEADER] = unsupported
+            log.warning(
+                "%s: the engine cannot honour %s (%s)", self._generation.entry.id, unsupported, scope.current().id
+            )
         return reply
 
     # Shapes
@@ -113,7 +122,8 @@ class Speech:
         pieces = self._pieces(whole=whole)
         scope.current().held.push_async_callback(pieces.aclose)
         first = await anext(pieces)
-        kind = prepared.format.content_type
+        assert self._prepared is not None  # noqa: S101  # reply() begins with it
+        kind = self._prepared.format.content_type  # of what was leased: the manifest may have changed since
         if whole:
             return Response(first.data + b"".join([piece.data async for piece in pieces]), content_type=kind)
         reply = Response(self._data(first, pieces), content_type=kind)
@@ -186,12 +196,12 @@ class Speech:
         """Lease the model and let it speak. Raises ApiError; InvalidRequest where the text makes no sound."""
         lease = await scope.current().held.enter_async_context(self._registry.lease(self._request.model, "speech"))
         prepared = self._prepared
-        if prepared is None or prepared.entry is not lease.entry:
-            prepared = self._prepared = await self._prepare(lease.entry)
+        # Voices that nobody knew before are known now that the model is loaded.
+        knows_more = prepared is not None and prepared.known is None and lease.engine.loaded.voices is not None
+        if prepared is None or prepared.entry is not lease.entry or knows_more:
+            prepared = self._prepared = await self._prepare(lease.entry, lease.engine)
         self._generation.entry = lease.entry
-        # A voice that nobody knew before is known now that the model is loaded.
-        voice = await found_voice(self._registry, lease.entry, self._request.voice, prepared.voice)
-        async with aclosing(lease.engine.answer(self._speak(prepared, voice))) as events:
+        async with aclosing(lease.engine.answer(self._speak(prepared))) as events:
             async for piece in self._recorded(events, prepared, whole=whole):
                 yield piece
 
@@ -205,12 +215,14 @@ class Speech:
         told = 0
         try:
             async for item in events:
-                if isinstance(item, Sound):
+                if isinstance(item, Sound) and item.pcm:
+                    parts = _begun(item) if first_sound is None else (item,)
                     first_sound = first_sound or time.monotonic()
-                    data = await asyncio.to_thread(recording.add, item)
-                    if data or len(recording.segments) > told:
-                        yield Piece(data, recording.segments[told:])
-                        told = len(recording.segments)
+                    for part in parts:
+                        data = await asyncio.to_thread(recording.add, part)
+                        if data or len(recording.segments) > told:
+                            yield Piece(data, recording.segments[told:])
+                            told = len(recording.segments)
                 elif isinstance(item, Times):
                     recording.note(item)
                 elif isinstance(item, Spoken):
@@ -230,17 +242,17 @@ class Speech:
         for note in self._notes:
             log.warning("%s: %s (%s)", self._generation.entry.id, note, scope.current().id)
 
-    def _speak(self, prepared: Prepared, voice: str | None) -> Speak:
+    def _speak(self, prepared: Prepared) -> Speak:
         return Speak(
             id=next(request_ids),
             segments=prepared.script.segments,
-            voice=voice,
+            voice=prepared.voice,
             speed=(prepared.said.speed or 1.0) if _options(prepared.entry).has_speed else 1.0,
             options=prepared.options,
             times=self._request.timestamps == "word",
         )
 
-    async def _prepare(self, entry: Entry) -> Prepared:
+    async def _prepare(self, entry: Entry, engine: Engine | None) -> Prepared:
         """Everything that needs no engine. Raises InvalidRequest."""
         settings, text = entry.serving.speech, self._request.input
         assert settings is not None  # noqa: S101  # a speech entry
@@ -260,10 +272,11 @@ class Speech:
         )
         if not script.segments:
             raise InvalidRequest("The text holds nothing that can be spoken.", param="input")
-        said, by_request = settled(self._request, settings)
+        known = await engine_voices(entry, engine)
+        said, by_request = settled(self._request, settings, known)
         options = _options(entry)
         unsupported = self._unsupported(options, by_request, settings)
-        voice = await found_voice(self._registry, entry, self._request.voice, said.voice)
+        voice = found_voice(entry, known, self._request.voice, said.voice)
         told = {name: value for name in options.takes if (value := getattr(said, name)) is not None}
         for name in {"ref_audio", "source_audio"} & set(told):
             if name in by_request:
@@ -272,15 +285,17 @@ class Speech:
                 told[name] = await manifest_audio(told[name], name)
         if settings.unsupported == "warn":
             told["unsupported"] = "warn"
-        return Prepared(entry, settings, said, script, voice, told, unsupported)
+        return Prepared(entry, settings, said, script, known, voice, told, unsupported)
 
     def _unsupported(self, options: SpeechOptions, said: Set[str], settings: SpeechSettings) -> list[str]:
         """What the request says and the engine cannot honour. Raises InvalidRequest, but where the manifest warns."""
         found = sorted((ENGINE_OPTIONS & said) - options.takes)
+        if self._request.instructions:
+            found = ["instructions" if name == "instruct_text" else name for name in found]
         if self._request.timestamps == "word" and not options.gives_times:
             found.append("timestamps")
         if found and settings.unsupported == "error":
-            name = "instructions" if found[0] == "instruct_text" and self._request.instructions else found[0]
+            name = found[0]
             also = ' for words (it can for sentences: "timestamps": "sentence")' if name == "timestamps" else ""
             raise InvalidRequest(
                 f"The backend {options.backend_name} cannot honour '{name}'{also}. Leave it out, or set "
@@ -288,6 +303,14 @@ class Speech:
                 param=name, code="unsupported_parameter",
             )  # fmt: skip
         return found
+
+
+def _begun(sound: Sound) -> Iterator[Sound]:
+    """The beginning of a sound, and the rest: a whole sentence takes as long to encode as the beginning to arrive."""
+    length = round(BEGINNING_SECONDS * sound.sample_rate_hz) * BYTES_PER_SAMPLE
+    for pcm in (sound.pcm[:length], sound.pcm[length:]):
+        if pcm:
+            yield Sound(sound.id, sound.segment, pcm, sound.sample_rate_hz)
 
 
 def _options(entry: Entry) -> SpeechOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -9,8 +10,9 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from localapi.api import body
 from localapi.api.generation_request import MAX_NAME, NO_EFFECT
 from localapi.backends.parameters import MAX_VOICE, ResponseFormat, SpeechParameters
-from localapi.backends.speech import MappedVoice, SpeechSettings
+from localapi.backends.speech import ENGINE_OPTIONS, MappedVoice, SpeechSettings
 from localapi.errors import InvalidRequest
+from localapi.worker.protocol import Voice
 
 OPENAI_VOICES: Final = frozenset(
     {
@@ -19,6 +21,9 @@ OPENAI_VOICES: Final = frozenset(
     }
 )
 """Names that clients send where their user chose nothing. They stand for the default voice where nothing else says."""
+
+EMPTY_IS_UNSAID: Final = frozenset({*ENGINE_OPTIONS, "instructions", "voice"})
+"""Fields that clients send empty where their user wrote nothing."""
 
 
 def _voice_name(value: object) -> object:
@@ -49,7 +54,14 @@ class SpeechRequest(SpeechParameters):
 
 def parse_speech(content: dict[str, Any]) -> tuple[SpeechRequest, list[str]]:
     """The request, and the names of the fields that have no effect. Raises InvalidRequest."""
-    request = body.parse(SpeechRequest, {key: value for key, value in content.items() if key not in NO_EFFECT})
+    request = body.parse(
+        SpeechRequest,
+        {
+            key: value
+            for key, value in content.items()
+            if key not in NO_EFFECT and not (value == "" and key in EMPTY_IS_UNSAID)
+        },
+    )
     for name, older in (("response_format", "format"), ("instruct_text", "instructions")):
         both = {getattr(request, name), getattr(request, older)} - {None}
         if len(both) > 1:
@@ -57,8 +69,12 @@ def parse_speech(content: dict[str, Any]) -> tuple[SpeechRequest, list[str]]:
     return request, sorted(request.model_extra or ())
 
 
-def settled(request: SpeechRequest, settings: SpeechSettings) -> tuple[SpeechParameters, frozenset[str]]:
+def settled(
+    request: SpeechRequest, settings: SpeechSettings, known: Sequence[Voice] | None = None
+) -> tuple[SpeechParameters, frozenset[str]]:
     """What applies: the request, over the mapped voice that it names, over the entry's defaults.
+
+    `known` are the engine's voices: one of OpenAI's names may be one of them.
 
     `voice` is the engine's name then; None is the engine's default. Also gives the names that the request itself said,
     or the voice it chose.
@@ -71,7 +87,7 @@ def settled(request: SpeechRequest, settings: SpeechSettings) -> tuple[SpeechPar
     defaults = settings.defaults.model_dump(exclude_none=True)
     voice = said.pop("voice", None) or defaults.pop("voice", None)
     mapped = settings.voices.get(voice) if voice is not None else None
-    if mapped is None and voice in OPENAI_VOICES:
+    if mapped is None and voice in OPENAI_VOICES and voice not in {each.id for each in known or ()}:
         default = settings.defaults.voice
         mapped = settings.voices.get(default, MappedVoice(voice=default)) if default is not None else None
         mapped = mapped or MappedVoice()

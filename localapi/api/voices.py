@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from quart import Blueprint, Response, request
 
 from localapi.api.models import describe
 from localapi.api.replies import json_reply
+from localapi.backends.engine import Engine
 from localapi.backends.speech import SpeechOptions
 from localapi.errors import InvalidRequest
 from localapi.manifest import Entry
@@ -18,6 +20,8 @@ from localapi.worker.protocol import Voice
 
 MOST_SHOWN: Final = 24
 """Voices that an error names; an engine may have hundreds."""
+_FILE: Final = re.compile(r"[/\\~]|^\.|\.(?:json|np[yz]|pth?|safetensors|wav)(?!\w)", re.IGNORECASE)
+"""What models of mlx-audio open as a file when it is named as a voice (OuteTTS, Kokoro, Bark, VibeVoice)."""
 
 
 def routes(registry: Registry) -> Blueprint:
@@ -47,7 +51,7 @@ async def _voices(registry: Registry, entry: Entry) -> list[dict[str, Any]]:
     """The names of the manifest first, then the engine's."""
     settings = entry.serving.speech
     assert settings is not None  # noqa: S101  # a speech entry
-    known = await engine_voices(registry, entry) or []
+    known = await engine_voices(entry, loaded_engine(registry, entry)) or []
     mapped = [
         {"id": name, "name": name, "language": "", "model": entry.id, "voice": voice.voice, "source": "manifest"}
         for name, voice in settings.voices.items()
@@ -67,28 +71,46 @@ async def _voices(registry: Registry, entry: Entry) -> list[dict[str, Any]]:
     return mapped + own
 
 
-async def engine_voices(registry: Registry, entry: Entry) -> list[Voice] | None:
+def loaded_engine(registry: Registry, entry: Entry) -> Engine | None:
+    """None where nothing is loaded, or where the entry has gone from the manifest meanwhile."""
+    return registry.instance(entry.id).engine if entry.id in registry.entries else None
+
+
+async def engine_voices(entry: Entry, engine: Engine | None) -> list[Voice] | None:
     """What the loaded engine says, or what can be known without loading it; None where nothing can."""
-    engine = registry.instance(entry.id).engine
     if engine is not None and engine.loaded.voices is not None:
         return engine.loaded.voices
     assert isinstance(entry.options, SpeechOptions)  # noqa: S101  # a speech entry
     return await entry.options.known_voices()
 
 
-async def found_voice(registry: Registry, entry: Entry, asked: str | None, voice: str | None) -> str | None:
+def found_voice(entry: Entry, known: list[Voice] | None, asked: str | None, voice: str | None) -> str | None:
     """The engine's own spelling of a voice; `asked` is the request's word for it. Raises InvalidRequest for no voice.
 
-    What the manifest maps stands for itself, as do all names where nobody knows the engine's voices.
+    Where nobody knows the engine's voices, all names stand for themselves; a request's name cannot be a file's then.
     """
-    known = await engine_voices(registry, entry)
-    if voice is None or known is None:
+    if voice is None:
+        return None
+    if known is None:
+        if voice == asked and not _is_mapped(entry, voice) and _FILE.search(voice):
+            raise InvalidRequest(
+                f"{voice!r} is no name of a voice. Where it is the engine's, give it one in the manifest: "
+                "`voices: {NAME: VOICE}`.",
+                param="voice",
+            )
         return voice
     exact = next((each.id for each in known if each.id == voice), None)
     alike = (each.id for each in known if _folded(each.id) == _folded(voice))
     if (found := exact or next(alike, None)) is not None:
         return found
+    assert isinstance(entry.options, SpeechOptions)  # noqa: S101  # a speech entry
+    if entry.options.has_voice(voice):
+        return voice
     raise _unknown(asked, voice, entry, known)
+
+
+def _is_mapped(entry: Entry, voice: str) -> bool:
+    return entry.serving.speech is not None and voice in entry.serving.speech.voices
 
 
 def _folded(name: str) -> str:

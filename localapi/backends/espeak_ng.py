@@ -53,6 +53,11 @@ class EspeakNg(SpeechOptions):
         voices = await asyncio.to_thread(espeak_voices.found)
         return None if voices is None else self._offered(voices)
 
+    def has_voice(self, voice: str) -> bool:
+        """Any language with any variant."""
+        voices = espeak_voices.found()
+        return voices is not None and voices.has(voice)
+
     async def start(self, name: str, report: ReportLoading) -> Engine:
         voices = await asyncio.to_thread(espeak_voices.found)
         options: dict[str, Any] = dict(self.identity().options)

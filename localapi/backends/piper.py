@@ -110,6 +110,10 @@ class Piper(SpeechOptions):
         mapped = [voice.voice for voice in self.voices.values() if voice.voice and self._found.has(voice.voice)]
         return [Voice(name, language=self._found.language) for name in dict.fromkeys([*self._found.speakers, *mapped])]
 
+    def has_voice(self, voice: str) -> bool:
+        """By number, too."""
+        return self._found is not None and self._found.has(voice)
+
     async def start(self, name: str, report: ReportLoading) -> Engine:
         return await start_worker(name, "piper", self.identity().options, needs="piper", report=report)
 

@@ -134,9 +134,13 @@ class SpeechOptions(EntryOptions, SpeechSettings):
     async def known_voices(self) -> list[Voice] | None:
         """The engine's voices without loading it; None where only the loaded model knows, or nothing is to choose.
 
-        A voice that the manifest maps to must be one of these.
+        A voice that the manifest maps to must be one of these, or one that `has_voice` knows.
         """
         return None
+
+    def has_voice(self, voice: str) -> bool:
+        """Whether the engine has a voice that `known_voices` does not list, as there would be thousands."""
+        return False
 
 
 def file_at(field: str, path: str, folder: Path) -> Path:
