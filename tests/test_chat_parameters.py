@@ -338,7 +338,7 @@ def test_locked_parameters_win_and_say_so(server: Server) -> None:
     choice = reply.json()["choices"][0]
     assert choice["finish_reason"] == "length"
     assert DIALOGUES[STORY].startswith(choice["message"]["content"])
-    assert reply.headers["x-locked-params"] == "max_tokens, temperature"
+    assert reply.headers["x-locked-params"] == "max_completion_tokens, max_tokens, temperature"
 
 
 def test_reasoning_effort_none_and_template_variables_reach_the_template(client: openai.OpenAI) -> None:

@@ -47,6 +47,8 @@ class ChatCompletion:
 
     def __post_init__(self) -> None:
         self._generation = Generation(self.registry, self.request.model, self._requests_for)
+        # Also where the stream's headers go out before there is a lease.
+        self.overruled = self.request.overruled(self._generation.entry.serving)
         self._begun: set[int] = set()
 
     def _requests_for(self, lease: Lease) -> list[Chat]:

@@ -165,13 +165,13 @@ class ChatRequest(GenerationRequest, ChatParameters):
 
     def to_chat(self, serving: Serving) -> tuple[Chat, list[str]]:
         """The request as engines take it, and the names of the parameters that the entry's locks overrule."""
-        said, overruled = settled(ChatParameters, self, serving)
+        said, max_tokens, overruled = self._applied(serving)
         tools, choice, name = self._tools()
         chat = Chat(
             id=next(request_ids),
             messages=[plain_message(message) for message in self.messages],
             sampling=said.sampling,
-            max_tokens=self._max_tokens(said, serving),
+            max_tokens=max_tokens,
             stop=said.stop_strings,
             n=self.n,
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
@@ -184,6 +184,17 @@ class ChatRequest(GenerationRequest, ChatParameters):
             continues=self.continue_final_message,
         )
         return chat, overruled
+
+    def overruled(self, serving: Serving) -> list[str]:
+        """The names of the parameters that the entry's locks overrule."""
+        return self._applied(serving)[2]
+
+    def _applied(self, serving: Serving) -> tuple[ChatParameters, int | None, list[str]]:
+        said, overruled = settled(ChatParameters, self, serving)
+        max_tokens = self._max_tokens(said, serving)
+        if self.max_completion_tokens is not None and max_tokens != min(self.max_completion_tokens, MAX_COUNT):
+            overruled = sorted({*overruled, "max_completion_tokens"})
+        return said, max_tokens, overruled
 
     def _max_tokens(self, said: ChatParameters, serving: Serving) -> int | None:
         locked = serving.locked is not None and getattr(serving.locked, "max_tokens", None) is not None

@@ -87,6 +87,7 @@ class TextCompletion:
 
     def __post_init__(self) -> None:
         self._generation = Generation(self.registry, self.request.model, self._requests_for)
+        _, self.overruled = settled(GenerationParameters, self.request, self._generation.entry.serving)
         self._first_choice: dict[int, int] = {}
         self._offsets: dict[int, int] = {}
         self._total = Finished(0, 0, 0)

@@ -132,14 +132,13 @@ class Mailbox:
         self.begun = False
         """Whether anything has come."""
         self.prefill: Prefill | None = None
-        """How far the prompt is, where that was told."""
+        """How far the prompt is, while that is what is told."""
         self._events: deque[Event | ApiError] = deque()
         self._arrived = asyncio.Event()
 
     def put(self, event: Event | ApiError) -> None:
         self.begun = True
-        if isinstance(event, Prefill):
-            self.prefill = event
+        self.prefill = event if isinstance(event, Prefill) else None
         last = self._events[-1] if self._events else None
         if isinstance(last, ApiError) or isinstance(event, ApiError) or not protocol.join(last, event):
             self._events.append(event)

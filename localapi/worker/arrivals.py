@@ -1,7 +1,7 @@
 """Requests that have come and are not begun, in the order in which they came.
 
-A long text or a grammar is read on a thread meanwhile, so that nobody's answer waits for it. A short text is read when
-its turn has come: that takes less than to hand it over.
+A long text or a grammar is read on a thread meanwhile, so that nobody's answer waits for it; what can be begun does not
+wait for it either. A short text is read when its turn has come: that takes less than to hand it over.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from localapi.worker.protocol import Answering, Chat, Complete, Detokenize, Lark, TextRequest, Tokenize
 from localapi.worker.reading import Prompt
@@ -27,6 +28,11 @@ class Arrival:
     """Of it that are still to be read."""
     reading: Future[Prompt] | None
 
+    @property
+    def ready(self) -> bool:
+        """Whether nobody has to wait for its prompt."""
+        return self.reading is None or self.reading.done()
+
 
 class Arrivals:
     """The queue."""
@@ -40,8 +46,8 @@ class Arrivals:
 
     @property
     def ready(self) -> bool:
-        """Whether the first one can be taken."""
-        return bool(self._queue) and ((reading := self._queue[0].reading) is None or reading.done())
+        """Whether one can be taken."""
+        return any(arrival.ready for arrival in self._queue)
 
     def has(self, id: int) -> bool:  # noqa: A002  # the protocol's word
         return any(arrival.request.id == id for arrival in self._queue)
@@ -64,8 +70,10 @@ class Arrivals:
                 arrival.reading.cancel()
 
     def take(self) -> Arrival:
-        """The first one; it is ready."""
-        return self._queue.popleft()
+        """The first one that is ready. There is one."""
+        found = next(arrival for arrival in self._queue if arrival.ready)
+        self._queue.remove(found)
+        return found
 
     def prompt(self, arrival: Arrival) -> Prompt:
         """What it reads. Raises what reading raises."""
@@ -76,10 +84,15 @@ def characters(request: TextRequest) -> int:
     """About how much there is to read."""
     match request:
         case Chat():
-            return sum(len(str(message.get("content"))) for message in request.messages) + len(str(request.tools))
+            return sum(map(_length, request.messages)) + len(str(request.tools))
         case Complete():
             return len(request.prompt)
         case Tokenize():
             return len(request.text or str(request.messages))
         case Detokenize():
             return len(request.tokens)
+
+
+def _length(message: dict[str, Any]) -> int:
+    """Agents write whole files into the arguments of calls."""
+    return sum(len(part if isinstance(part, str) else str(part)) for part in message.values())

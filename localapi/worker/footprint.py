@@ -21,7 +21,8 @@ from localapi.worker.prefix_store import arrays_in
 STEP_TOKENS = 256
 """mlx-lm's caches grow by so much."""
 UNSAID_TOKENS = 2048
-"""The answer that is reckoned with where nobody says how long it may be; most are shorter."""
+"""The answer that is reckoned with where nobody says how long it may be, or how much memory there is: clients ask for
+tens of thousands of tokens and mean no end. Most are shorter; one that is not is reckoned with as it grows."""
 SHARE = 0.5
 """Of the memory that is left beside the model and its prefix cache. The rest is for what computing takes in between,
 and for other models."""
@@ -67,7 +68,8 @@ def measured(empty: Sequence[Any], run: Callable[[mx.array, list[Any]], None]) -
 
 def spare_bytes(reserved: int) -> int:
     """What answers may take where nobody says, beside what is loaded and `reserved` for other things."""
-    limit = mx.device_info().get("max_recommended_working_set_size")
+    device = mx.device_info()
+    limit = device.get("max_recommended_working_set_size") or device.get("total_memory")  # of Metal, of CUDA
     total = int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return int(max(SHARE * (total - mx.get_active_memory() - reserved), LEAST_SHARE * total))
 
@@ -80,10 +82,17 @@ class Memory:
     max_bytes: int
     together: bool
     """Whether rows grow at the same time; otherwise one after the other."""
+    said: bool = True
+    """Whether `max_bytes` is somebody's word, and no `spare_bytes`: then nobody begins who may take more."""
+
+    @property
+    def most_bytes(self) -> int:
+        """What one request may take while nothing else runs."""
+        return self.max_bytes if self.said else int(self.max_bytes / SHARE)
 
     def longest(self, rows: int) -> int:
         """Tokens of each of so many rows that nothing else grows beside."""
-        return self.footprint.tokens(self.max_bytes // (rows if self.together else 1))
+        return self.footprint.tokens(self.most_bytes // (rows if self.together else 1))
 
     def fits(self, tokens: int, rows: int, running: Sequence[int]) -> bool:
         """Whether so many rows of so many tokens may join those that run, whose tokens are given."""
@@ -97,7 +106,7 @@ class Memory:
         what = f"{rows} answers" if rows > 1 else "An answer"
         return (
             f"{what} of up to {reach - prompt} tokens after a prompt of {prompt} may take {_megabytes(needed)}; this "
-            f"model's kv_cache_mb is {_megabytes(self.max_bytes)}. Shorten the prompt or lower max_tokens."
+            f"model's kv_cache_mb is {_megabytes(self.most_bytes)}. Shorten the prompt or lower max_tokens."
         )
 
 

@@ -6,6 +6,9 @@ Knows llguidance, tokens and masks. Knows nothing of requests, and of the batch 
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -53,6 +56,8 @@ LONGEST_REASON = 300
 LIMITS = LLParserLimits(
     initial_lexer_fuel=200_000, max_grammar_size=15_000, max_lexer_states=50_000, verbose_errors=False
 )
+MASK_SECONDS = 10
+"""Of processor time. A mask takes milliseconds; one that takes so long never ends, and nobody else gets a token."""
 
 
 Spec = JsonSchema | JsonObject | Regex | Lark | ToolCalls
@@ -65,6 +70,16 @@ _SUBJECTS: dict[type[Spec], str] = {
     Lark: "The grammar",
     ToolCalls: "The tools' parameters",
 }
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """What is still computed after MASK_SECONDS ends with this process (SIGVTALRM): it holds the interpreter lock."""
+    signal.setitimer(signal.ITIMER_VIRTUAL, MASK_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 class GrammarStuck(Exception):
@@ -117,13 +132,16 @@ class Constraint:
 
     def _take(self, tokens: mx.array) -> None:
         token: Any = tokens[-1].item()  # waits for the model
-        if not self._matcher.is_stopped() and not self._matcher.consume_token(token):
+        with _ending():
+            taken = self._matcher.is_stopped() or self._matcher.consume_token(token)
+        if not taken:
             raise GrammarStuck(self._matcher.get_error())
 
     def _allowed(self) -> mx.array:
         """Which tokens may come next."""
         if not self._matcher.is_stopped():
-            self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+            with _ending():
+                self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         if self._matcher.is_error():
             raise GrammarStuck(self._matcher.get_error())
         if self._matcher.is_stopped():

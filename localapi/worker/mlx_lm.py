@@ -223,6 +223,7 @@ class MlxLm:
                 prompt=prompt.tokens,
                 max_tokens=max_tokens,
                 reach=reach,
+                length=tally.prompt_tokens,
                 sampler=sampler_for(request.sampling, choice),
                 processors=self._processors(request, form),
                 answer=Answer(
@@ -247,8 +248,8 @@ class MlxLm:
         """
         context, longest = self.loaded.context_length, self._memory.longest(request.n)
         room = context - prompt if context is not None else request.max_tokens or UNKNOWN_CONTEXT_ANSWER_TOKENS
-        if request.max_tokens is None:
-            answer = max(1, min(room, longest - prompt))
+        if request.max_tokens is None or not self._memory.said:
+            answer = max(1, min(request.max_tokens or room, room, longest - prompt))
             reach = prompt + min(answer, UNSAID_TOKENS)
         else:
             answer = max(1, min(request.max_tokens, room))
@@ -327,7 +328,7 @@ def _memory(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], o
         raise CannotLoad(f"The model does not compute: {first_line(error)}.") from error
     limit = options.get("kv_cache_mb")
     max_bytes = limit * MEGABYTE if limit else spare_bytes(options.get("prefix_cache_mb", 1024) * MEGABYTE)
-    return Memory(footprint, max_bytes, together=not _why_alone(loaded, options))
+    return Memory(footprint, max_bytes, together=not _why_alone(loaded, options), said=bool(limit))
 
 
 def _prefixes(

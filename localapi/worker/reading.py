@@ -48,11 +48,12 @@ class Reader:
         self._context_length = context_length
         self._needs_boundaries = needs_boundaries
         self._token_bytes = longest_token(tokenizer)
+        self._marks = tuple((number, str(token)) for number, token in tokenizer.added_tokens_decoder.items())
 
     def read(self, request: TextRequest) -> Prompt:
         """Raises PromptRefused, ContextExceeded and GrammarRefused."""
         if isinstance(request, Answering) and isinstance(request.form, Lark):
-            try_grammar(request.form.text)
+            try_grammar(request.form.text, self._marks)
         match request:
             case Chat():
                 tokens = self._prompts.tokens(request, self._check_text)

@@ -52,6 +52,8 @@ class Row:
     max_tokens: int
     reach: int
     """Tokens of prompt and answer that memory is kept for."""
+    length: int
+    """How many there are of both."""
     sampler: Any
     processors: list[Processor]
     answer: Answer
@@ -76,6 +78,8 @@ class Row:
     def grow(self, token: int, reason: FinishReason | None, events: list[Event]) -> bool:
         """Take one token; whether it is the answer's last. A stop token is not text. Raises what its processors met."""
         self.tally.completion_tokens += 1
+        self.length += 1
+        self.reach = max(self.reach, self.length)
         for step in (*self.processors, self.sampler):
             if (error := getattr(step, "error", None)) is not None:
                 raise error

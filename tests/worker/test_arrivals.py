@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from localapi.worker.arrivals import LONG_TEXT, Arrivals
-from localapi.worker.protocol import Complete, TextRequest
+from localapi.worker.protocol import Chat, Complete, TextRequest
 from localapi.worker.reading import ContextExceeded, Prompt
 
 
@@ -61,14 +61,14 @@ def test_short_texts_are_read_when_their_turn_comes(arrivals: Arrivals, gated: G
     assert set(gated.threads.values()) == {threading.main_thread().name}
 
 
-def test_a_long_text_is_read_on_a_thread_and_those_behind_it_wait(arrivals: Arrivals, gated: Gated) -> None:
+def test_a_long_text_is_read_on_a_thread_and_short_ones_do_not_wait_for_it(arrivals: Arrivals, gated: Gated) -> None:
     for request in (short(1), long(2), short(3), long(4)):
         arrivals.add(request)
-    assert taken(arrivals) == [1]
+    assert taken(arrivals) == [1, 3]
     gated.may.set()
     gated.woken.acquire()
     gated.woken.acquire()
-    assert taken(arrivals) == [2, 3, 4]
+    assert taken(arrivals) == [2, 4]
     assert gated.threads[2] == gated.threads[4] != gated.threads[3]
 
 
@@ -90,3 +90,11 @@ def test_a_cancelled_request_is_gone_also_while_it_is_read(arrivals: Arrivals, g
     assert not arrivals.has(1)
     assert taken(arrivals) == [3]
     gated.may.set()
+
+
+def test_the_arguments_of_calls_are_text_to_be_read(arrivals: Arrivals, gated: Gated) -> None:
+    gated.may.set()
+    call = {"id": "1", "type": "function", "function": {"name": "write", "arguments": "x" * LONG_TEXT}}
+    arrivals.add(Chat(id=1, messages=[{"role": "assistant", "content": None, "tool_calls": [call]}]))
+    gated.woken.acquire()
+    assert gated.threads[1] != threading.main_thread().name

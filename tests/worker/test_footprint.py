@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,42 @@ def test_an_answer_without_an_end_ends_where_the_memory_does(engine: mlx_lm.MlxL
     finished = run(engine)[-1]
     assert isinstance(finished, Finished)
     assert finished.prompt_tokens + finished.completion_tokens == 2 * STEP_TOKENS
+
+
+@pytest.fixture
+def unlimited(engine: mlx_lm.MlxLm, monkeypatch: pytest.MonkeyPatch) -> mlx_lm.MlxLm:
+    """The same where nobody said so; an answer is reckoned with 20 tokens at first."""
+    engine._memory = replace(engine._memory, said=False)
+    monkeypatch.setattr(mlx_lm, "UNSAID_TOKENS", 20)
+    return engine
+
+
+def test_without_a_limit_a_large_max_tokens_is_neither_refused_nor_waited_for(unlimited: mlx_lm.MlxLm) -> None:
+    for request_id in (1, 2):
+        unlimited.take(ask(request_id, max_tokens=90_000, stop=["small"]))
+    first: list[Event] = []
+    while not any(isinstance(event, Finished) for event in first):
+        first += unlimited.step()
+    assert {event.id for event in first if isinstance(event, Delta)} == {1, 2}
+
+
+def test_without_a_limit_one_request_may_take_all_that_there_is(unlimited: mlx_lm.MlxLm) -> None:
+    unlimited.take(ask(1, max_tokens=90_000))
+    finished = run(unlimited)[-1]
+    assert isinstance(finished, Finished)
+    assert finished.prompt_tokens + finished.completion_tokens == 4 * STEP_TOKENS
+    unlimited.take(Complete(id=1, prompt="Tell me a story. " * 300, max_tokens=1))
+    [failed] = run(unlimited)
+    assert isinstance(failed, Failed)
+
+
+def test_a_row_that_grows_beyond_what_was_reckoned_is_reckoned_as_it_is(unlimited: mlx_lm.MlxLm) -> None:
+    unlimited.take(ask(1))
+    for _ in range(STEP_TOKENS + 10):
+        unlimited.step()
+    unlimited.take(ask(2, max_tokens=5))
+    ended = [event.id for event in run(unlimited) if isinstance(event, Finished)]
+    assert ended == [1, 2]
 
 
 def test_without_a_limit_it_is_a_share_of_the_machines_memory(endless_model: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -407,3 +410,21 @@ def test_a_model_without_an_end_token_is_refused(model: Model) -> None:
 
     with pytest.raises(GrammarRefused, match="no end token"):
         Grammars(tokenizer, model.width).constraint(JsonObject())
+
+
+def test_a_mask_that_is_never_done_ends_the_process() -> None:
+    """What `grammar_trial` does not find must not hold all other answers up for ever."""
+    code = """
+import mlx.core as mx
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from localapi.demo.train import make_tokenizer
+from localapi.worker import grammar
+grammar.MASK_SECONDS = 0.5
+tokenizer = TokenizerWrapper(make_tokenizer(["some text"], 300))
+tokenizer.eos_token_ids = {0}
+found = grammar.Grammars(tokenizer, 300).constraint(grammar.Lark("start: /[A-Z]/ y\\ny: /a*/ y"))
+found(mx.array([5]), mx.zeros((1, 300)))
+found(mx.array(tokenizer.encode("A")), mx.zeros((1, 300)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGVTALRM, done.stderr

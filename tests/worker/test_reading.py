@@ -83,7 +83,14 @@ def test_where_a_tokenizer_drops_text_nothing_is_said_of_its_length(loss: str) -
     assert longest_token(fast) is None
 
 
-@pytest.mark.parametrize("grammar", ["start: /a*/ start", 'start: "x" y\ny: /a*/ y'])
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        "start: /a*/ start",
+        'start: /[A-Z]/ "!" y\ny: /a*/ y',
+        "start: <|im_end|>? y\ny: /a*/ y",
+    ],
+)
 def test_a_grammar_that_never_ends_is_refused_and_holds_nothing_up(tokenizer: Any, grammar: str) -> None:
     found = reader(tokenizer)
     with pytest.raises(GrammarRefused, match="circles"):

@@ -1,0 +1,27 @@
+"""A reply names what a lock overruled, also where its headers go out before the model has loaded."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from localapi.api.chat import ChatCompletion
+from localapi.api.chat_request import parse_chat
+from localapi.api.completions import CompletionRequest, TextCompletion
+from localapi.backends.parameters import ChatParameters
+
+SERVING = SimpleNamespace(defaults=ChatParameters(), locked=ChatParameters(max_tokens=3))
+REGISTRY: Any = SimpleNamespace(resolve=lambda *_: SimpleNamespace(id="m", serving=SERVING))
+"""Of one entry, which nothing is leased from."""
+
+
+def test_chat_knows_it_before_there_is_a_lease() -> None:
+    request, _ = parse_chat(
+        {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 50}
+    )
+    assert ChatCompletion(REGISTRY, request).overruled == ["max_completion_tokens"]
+
+
+def test_completions_know_it_before_there_is_a_lease() -> None:
+    request = CompletionRequest(model="m", prompt="x", max_tokens=50)
+    assert TextCompletion(REGISTRY, request).overruled == ["max_tokens"]
