@@ -171,7 +171,10 @@ def say(
     instructions: str | None,
     **flags: Any,
 ) -> None:
-    """Have the running server say TEXT, or standard input where TEXT is - or left out."""
+    """Say TEXT, or standard input where TEXT is - or left out.
+
+    The running server speaks; where none runs, and no address is given, one is started for this text.
+    """
     from localapi import saying  # noqa: PLC0415
 
     settings = Settings.read(**flags)
@@ -182,25 +185,25 @@ def say(
     if dry_run:
         _show_script(said, entry)
         return
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     kind = format or ("wav" if output in {None, "-"} else saying.format_of(Path(str(output))))
-    pieces = saying.speech(
-        f"http://{host}:{settings.port}",
-        {
-            "model": entry.id,
-            "input": said,
-            "voice": voice,
-            "speed": speed,
-            "instructions": instructions,
-            "response_format": "wav" if output is None else kind,
-        },
-    )
-    if output is None:
-        saying.play(pieces)
-    elif output == "-":
-        saying.pipe(pieces, sys.stdout.buffer)
-    else:
-        saying.write(pieces, Path(output), _progress(output))
+    request = {
+        "model": entry.id,
+        "input": said,
+        "voice": voice,
+        "speed": speed,
+        "instructions": instructions,
+        "response_format": "wav" if output is None else kind,
+    }
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    may_start = flags["host"] is None and flags["port"] is None
+    with saying.server(f"http://{host}:{settings.port}", flags["profile"], may_start=may_start) as address:
+        pieces = saying.speech(address, request)
+        if output is None:
+            saying.play(pieces)
+        elif output == "-":
+            saying.pipe(pieces, sys.stdout.buffer)
+        else:
+            saying.write(pieces, Path(output), _progress(output))
 
 
 def _speech_entry(manifest: Manifest, name: str | None) -> Entry:

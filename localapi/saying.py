@@ -1,4 +1,4 @@
-"""`localapi say`: a text spoken by the running server, to a file, to a pipe or to the loudspeakers."""
+"""`localapi say`: a text spoken by a server, to a file, to a pipe or to the loudspeakers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +33,7 @@ PLAYERS: Final = (
 )
 """Programs that play a file, with their options; the first that is there is used."""
 CHUNK_BYTES: Final = 16 * 1024
+CONNECT_SECONDS: Final = 2
 
 
 class NothingSaid(OperatorError):
@@ -42,6 +47,51 @@ def format_of(path: Path) -> str:
     except KeyError:
         known = ", ".join(SUFFIXES)
         raise NothingSaid(f"{path} does not say which format it is: end it in {known}, or give --format") from None
+
+
+@contextlib.contextmanager
+def server(address: str, profile: str | None, *, may_start: bool) -> Iterator[str]:
+    """The address of a server that runs: the given one, or one that is started here and ended afterwards.
+
+    Raises NothingSaid where the one that was started ends at once, with its last words.
+    """
+    if not may_start or _is_served(address):
+        yield address
+        return
+    command = [sys.executable, "-m", "localapi", "serve", "--host", "127.0.0.1", "--port", "0"]
+    command += ["--profile", profile] if profile is not None else []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:  # noqa: S603
+        try:
+            yield _address_of(process)
+        finally:
+            process.terminate()
+
+
+def _is_served(address: str) -> bool:
+    parts = urllib.parse.urlsplit(address)
+    try:
+        with socket.create_connection((parts.hostname, parts.port), timeout=CONNECT_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _address_of(process: subprocess.Popen[str]) -> str:
+    """Where a server that starts will listen; its log is read from then on, so that it never waits for a reader."""
+    assert process.stderr is not None  # noqa: S101  # it was started with a pipe
+    line = ""
+    for line in process.stderr:
+        if found := re.search(r" on (http://\S+)/v1", line):
+            threading.Thread(target=_read_out, args=(process,), daemon=True).start()
+            return found[1]
+    raise NothingSaid(f"no server runs, and none could be started: {line.strip()}")
+
+
+def _read_out(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None  # noqa: S101  # it was started with a pipe
+    with contextlib.suppress(ValueError, OSError):
+        for _ in process.stderr:
+            pass
 
 
 def speech(address: str, request: dict[str, Any]) -> Iterator[bytes]:

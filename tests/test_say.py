@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.server import Server, serving
+from tests.server import Server, save, serving
 from tests.sound import seconds
 
 ROOT = Path(__file__).parent.parent
@@ -98,6 +100,17 @@ def test_what_is_wrong_is_said_in_one_line(server: Server, folder: Path, argumen
     assert done.returncode in {1, 2}
     assert reason in last_line(done)
     assert not list(folder.glob(".a.*"))
+
+
+def test_without_a_server_one_is_started_for_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "models.yaml", MANIFEST)
+    with socket.socket() as taken:  # and not listening
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("PORT", str(taken.getsockname()[1]))
+        done = say(tmp_path, TEXT, "-o", "started.wav")
+    assert done.returncode == 0, done.stderr
+    assert seconds((tmp_path / "started.wav").read_bytes(), "wav") == pytest.approx(2, abs=0.1)
+    assert not [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(tmp_path)]
 
 
 def test_without_a_server_it_says_how_to_start_one(folder: Path, server: Server) -> None:

@@ -287,3 +287,49 @@ def test_voices_lexicon_and_defaults_change_in_place(tmp_path: Path) -> None:
         save(words, "GIF\n")
         server.wait_for("words.txt:1: should be a word", after=seen)
         assert said(server, TEXT) == pytest.approx(TEXT_SECONDS / 2, rel=0.03)
+
+
+def test_finished_speech_is_kept_up_to_its_bytes_and_said_again_when_it_would_differ(tmp_path: Path) -> None:
+    manifest = "speech:\n  tone: {{backend: echo, speech_cache_mb: {cap}, keep_alive: 0, lexicon: {{GIF: {gif}}}}}\n"
+    with serving(tmp_path, manifest.format(cap=4, gif="jif")) as server:
+        first = speak(server, LONG)
+        again = speak(server, LONG)
+        assert again.body == first.body
+        assert server.model("tone")["loads"] == 1  # the second needed no model
+        assert events(speak(server, LONG, stream_format="sse"))[-1]["usage"]["output_tokens"] > 1000
+        assert server.model("tone")["loads"] == 1
+        for change in ({"speed": 2}, {"response_format": "flac"}, {"voice": "x"}):
+            assert speak(server, LONG, **change).body != first.body or "voice" in change
+        assert server.model("tone")["loads"] == 4
+        loads = server.model("tone")["loads"]
+        for _ in range(2):  # five megabytes do not fit in four
+            speak(server, LONG, response_format="wav")
+        assert server.model("tone")["loads"] == loads + 2
+        said(server, "GIF")
+        save(tmp_path / "models.yaml", manifest.format(cap=4, gif="a moving picture"))
+        server.wait_for("revision 2")
+        assert said(server, "GIF") == pytest.approx(len("a moving picture") / 15, rel=0.03)
+
+
+def test_files_of_the_manifests_folder_can_be_named_and_others_cannot(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    wav = speak_wav(tmp_path / "models" / "me.wav")
+    (tmp_path / "outside.wav").write_bytes(wav)
+    save(
+        tmp_path / "models" / "models.yaml",
+        "speech:\n  tone: {backend: echo}\n  none: {backend: echo, audio_folders: []}\n",
+    )
+    with serving(tmp_path, None, "--manifest", "models/models.yaml") as server:
+        assert speak(server, ref_audio="me.wav").status == 200
+        assert speak(server, ref_audio=base64.b64encode(wav).decode()).status == 200
+        for value in ("../outside.wav", str(tmp_path / "outside.wav"), "/etc/passwd"):
+            assert refused(server, ref_audio=value)["param"] == "ref_audio"
+        assert refused(server, model="none", ref_audio="me.wav")["param"] == "ref_audio"
+
+
+def speak_wav(path: Path) -> bytes:
+    """A recording."""
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(b"\1\0" * 16_000)
+    return path.read_bytes()

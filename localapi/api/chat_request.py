@@ -139,7 +139,6 @@ _NOT_HONOURED: Final[Mapping[str, tuple[Any, ...]]] = {
     "functions": ([],),
     "modalities": (["text"],),
     "service_tier": ("auto", "default"),
-    "store": (False,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }

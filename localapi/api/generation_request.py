@@ -26,6 +26,7 @@ NO_EFFECT: Final = frozenset(
         "moderation",
         "prediction",
         "safety_identifier",
+        "store",
         "prompt_cache_key",
         "prompt_cache_retention",
         "prompt_cache_options",

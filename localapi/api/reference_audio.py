@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from localapi.audio.decoder import container_of
 from localapi.errors import GenerationFailed, InvalidRequest
 
 MAX_BYTES: Final = 32 * 1024 * 1024
@@ -39,13 +40,16 @@ async def requested_audio(value: str, param: str, folders: Sequence[str]) -> byt
                 f"'{param}' names a file that cannot be read: {error.strerror}.", param=param
             ) from error
     try:
-        return await asyncio.to_thread(_decoded, value)
+        data = await asyncio.to_thread(_decoded, value)
+        if container_of(data) is None:
+            raise ValueError("it holds no sound of a known kind")  # noqa: TRY301  # one message for all
     except ValueError as error:
         allowed = f" or a file in {', '.join(folders)}" if folders else ""
         hint = "" if folders else " (files can be named where the manifest's audio_folders allows it)"
         raise InvalidRequest(
             f"'{param}' is no audio file as base64, no data: URL{allowed}: {error}{hint}.", param=param
         ) from error
+    return data
 
 
 async def manifest_audio(value: str, param: str) -> bytes:

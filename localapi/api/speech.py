@@ -18,6 +18,7 @@ from localapi.api.generation_request import request_ids
 from localapi.api.recording import BYTES_PER_SAMPLE, Recording, SaidSegment
 from localapi.api.reference_audio import manifest_audio, requested_audio
 from localapi.api.replies import json_reply
+from localapi.api.speech_cache import FinishedSpeech, SpeechCache, content_key
 from localapi.api.speech_request import SpeechRequest, parse_speech, settled
 from localapi.api.streaming import Generation
 from localapi.api.voices import engine_voices, found_voice, loaded_engine
@@ -26,13 +27,14 @@ from localapi.backends.engine import Engine
 from localapi.backends.parameters import SpeechParameters
 from localapi.backends.speech import ENGINE_OPTIONS, SpeechOptions, SpeechSettings
 from localapi.errors import ApiError, InvalidRequest
-from localapi.manifest import Entry
+from localapi.manifest import Entry, fingerprint
 from localapi.registry import Registry
 from localapi.spoken.script import Script, script_of
 from localapi.worker.protocol import Event, Sound, Speak, Spoken, Times, Voice
 
 log = logging.getLogger(__name__)
 
+MEGABYTE: Final = 1024 * 1024
 HAVE_LENGTH: Final = frozenset({"wav", "flac"})
 """Formats whose header tells the file's length: one sentence of them is worth the wait."""
 UNSUPPORTED_HEADER: Final = "x-unsupported-params"
@@ -45,11 +47,12 @@ BEGINNING_SECONDS: Final = 0.25
 def routes(registry: Registry) -> Blueprint:
     """The endpoint."""
     blueprint = Blueprint("speech", __name__)
+    cache = SpeechCache()
 
     @blueprint.post("/v1/audio/speech")
     async def create_speech() -> Response:
         request, ignored = parse_speech(await body.read_object())
-        return body.name_ignored(ignored, await Speech(registry, request).reply())
+        return body.name_ignored(ignored, await Speech(registry, request, cache).reply())
 
     return blueprint
 
@@ -88,8 +91,9 @@ class Piece:
 class Speech:
     """One reply."""
 
-    def __init__(self, registry: Registry, request: SpeechRequest) -> None:
+    def __init__(self, registry: Registry, request: SpeechRequest, cache: SpeechCache) -> None:
         self._registry = registry
+        self._cache = cache
         self._request = request
         self._generation = Generation(registry, request.model, lambda _: (), kind="speech")
         self._notes: list[str] = []
@@ -193,6 +197,45 @@ class Speech:
     # The sound
 
     async def _pieces(self, *, whole: bool) -> AsyncGenerator[Piece, None]:
+        """What was kept of the same text, or what the model says now. Raises ApiError."""
+        prepared = self._prepared
+        assert prepared is not None  # noqa: S101  # reply() begins with it
+        most_bytes = prepared.settings.speech_cache_mb * MEGABYTE
+        if most_bytes == 0:
+            async with aclosing(self._said_now(whole=whole)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        entry_id, key = prepared.entry.id, await asyncio.to_thread(self._content_key, prepared, whole=whole)
+        if (kept := self._cache.get(entry_id, key)) is not None:
+            self._seconds, self._notes = kept.segments[-1].end_seconds, kept.notes
+            log.info("%s: %.1f s of speech, kept from before (%s)", entry_id, self._seconds, scope.current().id)
+            yield Piece(kept.data, kept.segments, last=True)
+            return
+        said: list[Piece] = []
+        async with aclosing(self._said_now(whole=whole)) as pieces:
+            async for piece in pieces:
+                said.append(piece)
+                yield piece
+        if self._prepared is prepared:  # and not what a reload made of it
+            segments = [segment for piece in said for segment in piece.segments]
+            finished = FinishedSpeech(b"".join(piece.data for piece in said), segments, self._notes)
+            self._cache.keep(entry_id, key, finished, most_bytes=most_bytes, entries=self._registry.entries)
+
+    def _content_key(self, prepared: Prepared, *, whole: bool) -> bytes:
+        return content_key(
+            fingerprint(prepared.entry.identity),
+            prepared.script.segments,
+            prepared.voice,
+            prepared.said.speed,
+            prepared.format.name,
+            prepared.settings.sentence_silence_ms,
+            sorted(prepared.options.items()),
+            self._request.timestamps,
+            whole,
+        )
+
+    async def _said_now(self, *, whole: bool) -> AsyncGenerator[Piece, None]:
         """Lease the model and let it speak. Raises ApiError; InvalidRequest where the text makes no sound."""
         lease = await scope.current().held.enter_async_context(self._registry.lease(self._request.model, "speech"))
         prepared = self._prepared
@@ -280,7 +323,7 @@ class Speech:
         told = {name: value for name in options.takes if (value := getattr(said, name)) is not None}
         for name in {"ref_audio", "source_audio"} & set(told):
             if name in by_request:
-                told[name] = await requested_audio(told[name], name, settings.audio_folders)
+                told[name] = await requested_audio(told[name], name, settings.audio_folders or ())
             else:
                 told[name] = await manifest_audio(told[name], name)
         if settings.unsupported == "warn":

@@ -39,7 +39,7 @@ def decode(data: bytes, *, sample_rate_hz: int, max_seconds: float, max_bytes: i
     """
     if len(data) > max_bytes:
         raise NotAudio(f"The audio file has {len(data)} bytes; the limit is {max_bytes}.")
-    container = _container(data)
+    container = container_of(data)
     if container is None:
         raise NotAudio("This is no audio file of a known kind: WAV, MP3, FLAC, Ogg, M4A, AAC, WebM, AIFF or CAF.")
     if container == "mov":
@@ -60,7 +60,7 @@ def decode(data: bytes, *, sample_rate_hz: int, max_seconds: float, max_bytes: i
     return pcm
 
 
-def _container(data: bytes) -> str | None:
+def container_of(data: bytes) -> str | None:
     """FFmpeg's name for the kind of file that begins like this."""
     head = data[:12]
     tagged = head[:3] == b"ID3"

@@ -76,10 +76,16 @@ class SpeechSettings(BaseModel):
         Literal["error", "warn"],
         Field(description="A parameter that the engine cannot honour: refuse the request, or say so in a header."),
     ] = "error"
+    speech_cache_mb: Annotated[
+        int, Field(ge=0, description="Memory for finished speech: the same text again is there at once; 0: none.")
+    ] = 0
     audio_folders: Annotated[
-        list[str],
-        Field(description="Folders from which requests may name files in ref_audio and source_audio; none otherwise."),
-    ] = []
+        list[str] | None,
+        Field(
+            description="Folders from which requests may name files in ref_audio and source_audio; [] for none. By "
+            "default the manifest's own folder."
+        ),
+    ] = None
 
 
 class SpeechOptions(EntryOptions, SpeechSettings):
@@ -101,7 +107,7 @@ class SpeechOptions(EntryOptions, SpeechSettings):
         self._refuse_what_nobody_takes()
         located: dict[str, Any] = {
             "voices": {name: _located_voice(name, voice, folder_of("voices")) for name, voice in self.voices.items()},
-            "audio_folders": [str(_folder("audio_folders", each, folder_of)) for each in self.audio_folders],
+            "audio_folders": self._located_folders(folder_of),
             "defaults": self._located_defaults(folder_of),
         }
         if self.lexicon_file is not None:
@@ -112,6 +118,11 @@ class SpeechOptions(EntryOptions, SpeechSettings):
                 raise PathProblem("lexicon_file", str(error)) from error
             located |= {"lexicon_file": str(path), "lexicon": {**said.entries, **self.lexicon}}
         return located
+
+    def _located_folders(self, folder_of: FolderOf) -> list[str]:
+        if self.audio_folders is None:
+            return [str(folder_of("audio_folders").resolve())]
+        return [str(_folder("audio_folders", each, folder_of)) for each in self.audio_folders]
 
     def _refuse_what_nobody_takes(self) -> None:
         said: list[tuple[str, str, BaseModel]] = [("defaults", "", self.defaults)]

@@ -12,7 +12,7 @@ import pytest
 from localapi.api.reference_audio import manifest_audio, requested_audio
 from localapi.errors import InvalidRequest
 
-SOUND = bytes(range(256)) * 3000
+SOUND = b"RIFF\0\0\0\0WAVE" + bytes(range(256)) * 3000
 WRITTEN = base64.b64encode(SOUND).decode()
 
 

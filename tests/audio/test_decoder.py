@@ -133,7 +133,7 @@ def test_a_demuxer_that_wants_to_open_a_file_cannot(
     """The second wall: even if such a demuxer were chosen."""
     (tmp_path / "secret.wav").write_bytes(KINDS["wav"])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(decoder, "_container", lambda _: container)
+    monkeypatch.setattr(decoder, "container_of", lambda _: container)
     text = {
         "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nsecret.wav\n#EXT-X-ENDLIST\n",
         "concat": "ffconcat version 1.0\nfile secret.wav\n",
