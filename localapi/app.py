@@ -19,7 +19,7 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi import log as logs
-from localapi.api import chat, completions, health, models, scope, speech, status, tokens, voices
+from localapi.api import access, chat, completions, health, models, scope, speech, status, tokens, voices
 from localapi.api.drain import DrainMiddleware
 from localapi.api.guard import guard
 from localapi.api.replies import error_reply
@@ -51,7 +51,7 @@ class Service:
     def __init__(self, settings: Settings, source: ManifestSource) -> None:
         self.settings = settings
         self.source = source
-        self.registry = Registry()
+        self.registry = Registry(may_use=access.may_use)
         self.reloader = Reloader(self.registry, self._read, apply=self._apply)
         self.watch = Watch(source, self.reloader.trigger)
         self.draining = False
@@ -65,7 +65,8 @@ class Service:
 
     def _apply(self, manifest: Manifest) -> None:
         logs.set_level(self.settings.log_level or manifest.server.log_level)
-        self.watch.follow(path for entry in manifest.entries.values() for path in entry.options.files())
+        of_entries = [path for entry in manifest.entries.values() for path in entry.options.files()]
+        self.watch.follow([*of_entries, *manifest.key_files])
 
     async def run(self, listening: socket.socket, started: Callable[[], None]) -> None:
         """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raises ManifestError.
@@ -148,11 +149,12 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(models.routes(service.registry))
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
     app.register_blueprint(status.routes(service.registry, service.reloader))
-    check = guard(service.settings.host)
+    check_site, check_key = guard(service.settings.host), access.access(service.registry)
 
     @app.before_request
     async def admit() -> None:
-        check()
+        check_site()
+        check_key()
         if service.draining and http_request.method == "POST":
             raise ModelUnavailable("The server is shutting down.", retry_after_seconds=1)
 

@@ -19,7 +19,7 @@ from localapi import environments
 from localapi import log as logs
 from localapi.errors import ManifestError, OperatorError
 from localapi.manifest import Entry, Manifest, ManifestSource, Overrides, describe, json_schema, read
-from localapi.settings import Settings
+from localapi.settings import Settings, bearer
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -142,7 +142,7 @@ def check(file: Path | None, **flags: Any) -> None:
     for line in table(["value", "is", "said by"], [[row.key, row.value, row.origin] for row in rows]):
         click.echo(line)
     click.echo()
-    click.echo(compare(manifest, settings.host, settings.port))
+    click.echo(compare(manifest, settings.host, settings.port, bearer(settings.api_key)))
 
 
 @cli.command()
@@ -193,6 +193,7 @@ def say(
             "instructions": instructions,
             "response_format": "wav" if output is None else kind,
         },
+        bearer(settings.api_key),
     )
     if output is None:
         saying.play(pieces)

@@ -9,6 +9,7 @@
         ├── InvalidRequest       400
         │   ├── WrongEndpoint
         │   └── ContextLengthExceeded
+        ├── InvalidKey           401
         ├── Forbidden            403
         ├── NotFound             404
         │   └── ModelNotFound
@@ -120,8 +121,16 @@ class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
 
+class InvalidKey(ApiError):
+    """The request has no API key, or one that the manifest does not know."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
 class Forbidden(ApiError):
-    """The Host or Origin of the request is not one that this server answers."""
+    """The Host or Origin of the request is not one that this server answers, or its key does not open this."""
 
     status = 403
     type = "permission_error"

@@ -32,7 +32,7 @@ class Diff:
     """Only how it is offered differs: applied in place."""
     removed: tuple[str, ...] = ()
     server: bool = False
-    """Whether the part `server` differs."""
+    """Whether the part `server` differs, or a key's secret."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.updated or self.removed or self.server)
@@ -53,7 +53,7 @@ def diff(old: Manifest | None, new: Manifest) -> Diff:
         changed=changed,
         updated=tuple(e.id for e in both if e.id not in changed and e.serving != before[e.id].serving),
         removed=tuple(name for name in before if name not in new.entries),
-        server=old is not None and old.server != new.server,
+        server=old is not None and (old.server, old.keys) != (new.server, new.keys),
     )
 
 

@@ -13,6 +13,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from localapi import log
+from localapi.manifest import Key
+
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 
@@ -31,6 +34,13 @@ class RequestScope:
     id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
     held: AsyncExitStack = field(default_factory=AsyncExitStack)
     """Closed when the request has ended: answered, failed, or left by its client."""
+    key: Key | None = None
+    """Who asks; None where that was not asked."""
+
+    def take(self, key: Key) -> None:
+        """Note who asks, also for the log."""
+        self.key = key
+        log.about.get()["key"] = key.name
 
 
 _current: ContextVar[RequestScope] = ContextVar("request_scope")
@@ -39,6 +49,12 @@ _current: ContextVar[RequestScope] = ContextVar("request_scope")
 def current() -> RequestScope:
     """The scope of the request that this code answers."""
     return _current.get()
+
+
+def current_key() -> Key | None:
+    """The key of the request that this code answers; None where there is no request."""
+    request = _current.get(None)
+    return request.key if request else None
 
 
 class ScopeMiddleware:
@@ -56,6 +72,7 @@ class ScopeMiddleware:
             return
         request = RequestScope()
         _current.set(request)
+        log.about.set({"request_id": request.id})
 
         async def send_with_id(message: ASGISendEvent) -> None:
             if message["type"] == "http.response.start":

@@ -16,10 +16,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from localapi.backends.options import ChatOptions, Duration, Identity, Kind
+from localapi.backends.options import ChatOptions, Duration, Identity, Kind, Name
 from localapi.backends.parameters import ChatParameters, SpeechParameters
 from localapi.backends.speech import SpeechOptions, SpeechSettings
 from localapi.errors import Problem
+from localapi.manifest.keys import Key, KeyOptions
 from localapi.manifest.origin import KeyPath, Origin
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -41,6 +42,10 @@ class ServerOptions(BaseModel):
         Duration, Field(description="keep_alive of every entry that does not say: 30s, 15m, 0 (at once), forever.")
     ] = 15 * _MINUTES
     log_level: Annotated[LogLevel, Field(description="How much the server writes on the terminal.")] = "info"
+    api_keys: Annotated[
+        dict[Name, KeyOptions],
+        Field(description="Keys by their names; where there are any, requests need one. docs/security.md has more."),
+    ] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +121,10 @@ class Manifest:
     server: ServerOptions = field(default_factory=ServerOptions)
     echo: bool = False
     """Every entry answers with echo."""
+    keys: tuple[Key, ...] = ()
+    """Who may ask; none: everybody."""
+    key_files: tuple[Path, ...] = field(default=(), compare=False)
+    """The files that the keys' secrets came from."""
     files: tuple[ManifestFile, ...] = field(default=(), compare=False)
     said: Mapping[KeyPath, Said] = field(default_factory=dict, compare=False)
     """Each value that somebody said, by its path of keys; a list is one value."""
