@@ -21,7 +21,7 @@ from werkzeug.exceptions import NotFound as NoSuchPath
 from localapi import log as logs
 from localapi.api import access, chat, completions, health, models, scope, speech, status, tokens, voices
 from localapi.api.drain import DrainMiddleware
-from localapi.api.guard import guard
+from localapi.api.guard import Guard, exposure
 from localapi.api.replies import error_reply
 from localapi.errors import (
     ApiError,
@@ -33,7 +33,7 @@ from localapi.errors import (
     RequestTooLarge,
     StartError,
 )
-from localapi.manifest import Manifest, ManifestSource, read
+from localapi.manifest import Manifest, ManifestSource, ServerOptions, read
 from localapi.registry import Registry
 from localapi.reload import Reloader
 from localapi.serving import serve
@@ -54,6 +54,8 @@ class Service:
         self.registry = Registry(may_use=access.may_use)
         self.reloader = Reloader(self.registry, self._read, apply=self._apply)
         self.watch = Watch(source, self.reloader.trigger)
+        self.started = False
+        """Whether the first revision serves, and the terminal has been told about it."""
         self.draining = False
         self.app = create_app(self)
 
@@ -67,6 +69,19 @@ class Service:
         logs.set_level(self.settings.log_level or manifest.server.log_level)
         of_entries = [path for entry in manifest.entries.values() for path in entry.options.files()]
         self.watch.follow([*of_entries, *manifest.key_files])
+        if self.started:
+            for warning in self.warnings():
+                log.warning("%s", warning)
+
+    def options(self) -> ServerOptions:
+        """The manifest's part `server`, as it is now."""
+        snapshot = self.registry.snapshot
+        return snapshot.manifest.server if snapshot else ServerOptions()
+
+    def warnings(self) -> list[str]:
+        """What whoever runs the server should know and mend."""
+        snapshot = self.registry.snapshot
+        return exposure(self.settings.host, keys=bool(snapshot and snapshot.manifest.keys))
 
     async def run(self, listening: socket.socket, started: Callable[[], None]) -> None:
         """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raises ManifestError.
@@ -77,6 +92,7 @@ class Service:
         stop = self._follow_signals()
         config = Config()
         config.accesslog = None
+        config.include_server_header = False
         config.errorlog = logging.getLogger("hypercorn.error")
         config.keep_alive_timeout = 75
         config.keep_alive_max_requests = 1_000_000
@@ -87,6 +103,7 @@ class Service:
         try:
             self._preload()
             started()
+            self.started = True
             await serve(self.app, config, listening, self._drained(stop, following))
         finally:
             await _cancel(following)
@@ -148,15 +165,20 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(voices.routes(service.registry))
     app.register_blueprint(models.routes(service.registry))
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
-    app.register_blueprint(status.routes(service.registry, service.reloader))
-    check_site, check_key = guard(service.settings.host), access.access(service.registry)
+    app.register_blueprint(status.routes(service.registry, service.reloader, service.warnings))
+    guard, check_key = Guard(service.settings.host, service.options), access.access(service.registry)
 
     @app.before_request
-    async def admit() -> None:
-        check_site()
+    async def admit() -> Response | None:
+        guard.check()
+        if (preflight := guard.preflight()) is not None:
+            return preflight
         check_key()
         if service.draining and http_request.method == "POST":
             raise ModelUnavailable("The server is shutting down.", retry_after_seconds=1)
+        return None
+
+    app.after_request(guard.mark)
 
     @app.errorhandler(Exception)
     async def refuse(error: Exception) -> Response:

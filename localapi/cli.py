@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,7 +21,8 @@ from localapi.errors import ManifestError, OperatorError
 from localapi.manifest import Entry, Manifest, ManifestSource, Overrides, describe, json_schema, read
 from localapi.settings import Settings, bearer
 
-LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+if TYPE_CHECKING:
+    from localapi.app import Service
 
 
 class ServeByDefault(click.Group):
@@ -77,11 +78,12 @@ def serve(**flags: Any) -> None:
     with listen(settings.host, settings.port) as listening:
         service = Service(settings, source)
         port = listening.getsockname()[1]
-        asyncio.run(service.run(listening, lambda: _greet(service.registry.entries.values(), source, settings, port)))
+        asyncio.run(service.run(listening, lambda: _greet(service, source, settings, port)))
 
 
-def _greet(entries: Any, source: ManifestSource, settings: Settings, port: int) -> None:
+def _greet(service: Service, source: ManifestSource, settings: Settings, port: int) -> None:
     """What a person wants to know first."""
+    entries = service.registry.entries.values()
     colour = logs.wants_colour(sys.stderr)
 
     def say(text: str = "") -> None:
@@ -108,8 +110,7 @@ def _greet(entries: Any, source: ManifestSource, settings: Settings, port: int) 
     say()
     watched = ", ".join(str(path) for path in source.files())
     say(f"following {watched}" if watched else "following no file: the environment is the manifest")
-    if settings.host not in LOOPBACK:
-        warning = "other machines can reach this address: whoever can, uses the models and may reload the manifest"
+    for warning in service.warnings():
         click.secho(warning, fg="yellow", err=True, color=colour)
     if not entries:
         click.secho(

@@ -58,7 +58,7 @@ MAY_USE = {
     "manifest": {*SETTINGS, "dotenv", "yaml"},
     "watch": {"watchfiles"},
     "api": {*HTTP, *DATA, "msgspec"},
-    "serving": {"hypercorn"},
+    "serving": {"h11", "hypercorn"},
     "app": HTTP,
     "cli": {"click", "quart", "hypercorn"},
     "demo": {*ENGINES, "click", "numpy"},
