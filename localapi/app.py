@@ -19,7 +19,7 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi import log as logs
-from localapi.api import access, chat, completions, health, models, scope, speech, status, tokens, voices
+from localapi.api import access, chat, completions, health, metrics, models, scope, speech, status, tokens, voices
 from localapi.api.drain import DrainMiddleware
 from localapi.api.guard import Guard, exposure
 from localapi.api.replies import error_reply
@@ -35,9 +35,10 @@ from localapi.errors import (
 )
 from localapi.manifest import Manifest, ManifestSource, ServerOptions, read
 from localapi.registry import Registry
-from localapi.reload import Reloader
+from localapi.reload import Attempt, Reloader
 from localapi.serving import serve
 from localapi.settings import Settings
+from localapi.tally import Tally
 from localapi.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ class Service:
         self.settings = settings
         self.source = source
         self.registry = Registry(may_use=access.may_use)
-        self.reloader = Reloader(self.registry, self._read, apply=self._apply)
+        self.tally = Tally()
+        self.reloader = Reloader(self.registry, self._read, apply=self._apply, tell=self._tell)
         self.watch = Watch(source, self.reloader.trigger)
         self.started = False
         """Whether the first revision serves, and the terminal has been told about it."""
@@ -68,10 +70,14 @@ class Service:
     def _apply(self, manifest: Manifest) -> None:
         logs.set_level(self.settings.log_level or manifest.server.log_level)
         of_entries = [path for entry in manifest.entries.values() for path in entry.options.files()]
+        self.tally.keep(manifest.entries)
         self.watch.follow([*of_entries, *manifest.key_files])
         if self.started:
             for warning in self.warnings():
                 log.warning("%s", warning)
+
+    def _tell(self, attempt: Attempt) -> None:
+        self.tally.reloaded(attempt.at, ok=attempt.ok)
 
     def options(self) -> ServerOptions:
         """The manifest's part `server`, as it is now."""
@@ -165,11 +171,13 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(voices.routes(service.registry))
     app.register_blueprint(models.routes(service.registry))
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
+    app.register_blueprint(metrics.routes(service.registry, service.tally))
     app.register_blueprint(status.routes(service.registry, service.reloader, service.warnings))
     guard, check_key = Guard(service.settings.host, service.options), access.access(service.registry)
 
     @app.before_request
     async def admit() -> Response | None:
+        scope.current().endpoint = http_request.url_rule.rule if http_request.url_rule else "other"
         guard.check()
         if (preflight := guard.preflight()) is not None:
             return preflight
@@ -184,7 +192,7 @@ def create_app(service: Service) -> Quart:
     async def refuse(error: Exception) -> Response:
         return error_reply(_as_api_error(error, app))
 
-    app.asgi_app = scope.ScopeMiddleware(DrainMiddleware(app.asgi_app))  # type: ignore[method-assign]  # Quart's way
+    app.asgi_app = scope.ScopeMiddleware(DrainMiddleware(app.asgi_app), service.tally)  # type: ignore[method-assign]  # Quart's way
     return app
 
 

@@ -41,7 +41,8 @@ README = (ROOT / "README.md").read_text()
 SPEECH = (ROOT / "docs" / "speech.md").read_text()
 CHAT = (ROOT / "docs" / "chat.md").read_text()
 SECURITY = (ROOT / "docs" / "security.md").read_text()
-PAGES = README + CHAT + SPEECH + SECURITY
+OBSERVING = (ROOT / "docs" / "observing.md").read_text()
+PAGES = README + CHAT + SPEECH + SECURITY + OBSERVING
 HERE = "http://127.0.0.1:8000"
 
 
@@ -411,7 +412,7 @@ def test_each_file_that_is_named_exists() -> None:
 def test_each_link_leads_to_a_heading() -> None:
     anchors = {re.sub(r"[^\w]+", "-", title.lower()) for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
-    for page, folder in ((README, ROOT), (SPEECH, ROOT / "docs"), (CHAT, ROOT / "docs"), (SECURITY, ROOT / "docs")):
+    for page, folder in ((README, ROOT), *((page, ROOT / "docs") for page in (SPEECH, CHAT, SECURITY, OBSERVING))):
         assert [link for link in re.findall(r"\]\(([\w./-]+)\)", page) if not (folder / link).is_file()] == []
 
 

@@ -222,6 +222,10 @@ class Speech:
             yield Piece(data, recording.segments[told:], last=True)
         finally:
             recording.close()
+        scope.current().tally.spoken(
+            self._generation.entry.id, characters=len(self._request.input), seconds=self._seconds,
+            first_seconds=first_sound - started,
+        )  # fmt: skip
         log.info(
             "%s: %.1f s of speech in %.1f s, first after %.2f s, text of %d (%s)",
             self._generation.entry.id, self._seconds, time.monotonic() - started, first_sound - started,

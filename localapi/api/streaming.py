@@ -43,6 +43,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         self.entry = self.registry.resolve(self.model, self.kind)
+        scope.current().model = self.entry.id
         self._started = time.monotonic()
         self._first_text: float | None = None
 
@@ -126,6 +127,10 @@ class Generation:
         now = time.monotonic()
         first = self._first_text or now
         speed = finished.completion_tokens / max(now - first, 1e-3)
+        scope.current().tally.answered(
+            self.entry.id, prompt=finished.prompt_tokens, cached=finished.cached_tokens,
+            completion=finished.completion_tokens, first_seconds=first - self._started, rest_seconds=now - first,
+        )  # fmt: skip
         cached = f", {finished.cached_tokens} of them cached" if finished.cached_tokens else ""
         log.info(
             "%s: %d tokens, %.0f tokens/s, first after %.2f s, prompt of %d%s (%s)",
