@@ -201,7 +201,7 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
     asked = f"{http_request.method} {http_request.path}"
     match error:
         case ApiError():
-            log.info("%s: %s: %d: %s", scope.current().id, asked, error.status, error.message)
+            log.info("%s: %s: %d: %s", scope.current().id, asked, error.status, error.logged)
             return error
         case NoSuchPath():
             known = sorted({rule.rule.replace("<path:name>", "{id}") for rule in app.url_map.iter_rules()})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from localapi.settings import Settings, bearer
 
 if TYPE_CHECKING:
     from localapi.app import Service
+
+log = logging.getLogger(__name__)
 
 
 class ServeByDefault(click.Group):
@@ -67,13 +70,19 @@ def cli() -> None:
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Over the manifest's server.log_level.  [environment LOG_LEVEL]",
 )
+@click.option(
+    "--log",
+    "log_format",
+    type=click.Choice(["text", "json"]),
+    help="Log lines for people, or a JSON object on each.  [environment LOG_FORMAT; default: text]",
+)
 def serve(**flags: Any) -> None:
     """Serve the manifest's models, and follow the manifest."""
     # The server's packages are imported here, so that the other commands answer at once.
     from localapi.app import Service, listen  # noqa: PLC0415
 
-    logs.set_up()
     settings = Settings.read(**flags)
+    logs.set_up(settings.log_format)
     source = ManifestSource(settings.manifest, settings.profile, Overrides.read())
     with listen(settings.host, settings.port) as listening:
         service = Service(settings, source)
@@ -82,14 +91,22 @@ def serve(**flags: Any) -> None:
 
 
 def _greet(service: Service, source: ManifestSource, settings: Settings, port: int) -> None:
-    """What a person wants to know first."""
+    """What a person wants to know first; for a program, only what it cannot ask."""
     entries = service.registry.entries.values()
+    watched = ", ".join(str(path) for path in source.files())
+    following = f"following {watched}" if watched else "following no file: the environment is the manifest"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    if settings.log_format == "json":
+        log.info("localapi %s on http://%s:%d/v1", localapi.__version__, host, port)
+        log.info("%s", following)
+        for warning in service.warnings():
+            log.warning("%s", warning)
+        return
     colour = logs.wants_colour(sys.stderr)
 
     def say(text: str = "") -> None:
         click.echo(text, err=True, color=colour)
 
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = click.style(f"http://{host}:{port}/v1", bold=True)
     say(f"{click.style('localapi', bold=True)} {localapi.__version__} on {address}")
     say()
@@ -108,8 +125,7 @@ def _greet(service: Service, source: ManifestSource, settings: Settings, port: i
     ):
         say(f"  {line}")
     say()
-    watched = ", ".join(str(path) for path in source.files())
-    say(f"following {watched}" if watched else "following no file: the environment is the manifest")
+    say(following)
     for warning in service.warnings():
         click.secho(warning, fg="yellow", err=True, color=colour)
     if not entries:

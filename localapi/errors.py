@@ -101,12 +101,22 @@ class ApiError(LocalapiError):
         self.retryable = retryable
         self.retry_after_seconds = retry_after_seconds
 
+    @property
+    def logged(self) -> str:
+        """What the log tells of it."""
+        return self.message
+
 
 class InvalidRequest(ApiError):
     """The request cannot be served as it was written."""
 
     status = 400
     type = "invalid_request_error"
+
+    @property
+    def logged(self) -> str:
+        """Not the message, which shows what was found: it may be a part of somebody's conversation."""
+        return " ".join(filter(None, (self.reply_code or self.type, self.param)))
 
 
 class WrongEndpoint(InvalidRequest):

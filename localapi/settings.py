@@ -13,7 +13,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from localapi.errors import StartError
 
 _ALIASES = {"manifest": "LOCALAPI_MANIFEST", "profile": "LOCALAPI_PROFILE", "api_key": "LOCALAPI_API_KEY"}
-_EXPECTED = {"port": "a whole number from 0 to 65535", "log_level": "debug, info, warning or error"}
+_EXPECTED = {
+    "port": "a whole number from 0 to 65535",
+    "log_level": "debug, info, warning or error",
+    "log_format": "text or json",
+}
 
 
 def _lowered(value: object) -> object:
@@ -39,6 +43,8 @@ class Settings(BaseSettings):
     """What `say` and `check` send to a server that asks for keys."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, BeforeValidator(_lowered)] = None
     """Over the manifest's server.log_level where given."""
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lowered)] = "text"
+    """Log lines for people, or a JSON object on each."""
 
     @model_validator(mode="before")
     @classmethod

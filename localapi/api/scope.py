@@ -48,6 +48,10 @@ class RequestScope:
     key: Key | None = None
     """Who asks; None where that was not asked."""
 
+    def use(self, model: str) -> None:
+        """Note the id of the entry that answers, also for the log."""
+        self.model = log.about.get()["model"] = model
+
     def take(self, key: Key) -> None:
         """Note who asks, also for the log."""
         self.key = key

@@ -128,7 +128,7 @@ class Speech:
                 if piece.data:
                     yield piece.data
         except ApiError as error:
-            log.warning("%s: %s: broken off: %s", scope.current().id, self._generation.entry.id, error.message)
+            log.warning("%s: %s: broken off: %s", scope.current().id, self._generation.entry.id, error.logged)
             raise scope.BrokenOff from error
         except Exception as error:
             log.exception("%s: %s: broken off", scope.current().id, self._generation.entry.id)
@@ -191,7 +191,9 @@ class Speech:
         self._generation.entry = lease.entry
         # A voice that nobody knew before is known now that the model is loaded.
         voice = await found_voice(self._registry, lease.entry, self._request.voice, prepared.voice)
-        async with aclosing(lease.engine.answer(self._speak(prepared, voice))) as events:
+        speak = self._speak(prepared, voice)
+        log.debug("%s: the worker calls it request %d", scope.current().id, speak.id)
+        async with aclosing(lease.engine.answer(speak)) as events:
             async for piece in self._recorded(events, prepared, whole=whole):
                 yield piece
 

@@ -43,7 +43,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         self.entry = self.registry.resolve(self.model, self.kind)
-        scope.current().model = self.entry.id
+        scope.current().use(self.entry.id)
         self._started = time.monotonic()
         self._first_text: float | None = None
 
@@ -51,7 +51,11 @@ class Generation:
         """Lease the model and let it answer; several requests at once. Raises ApiError."""
         lease = await scope.current().held.enter_async_context(self.registry.lease(self.model, self.kind))
         self.entry = lease.entry
-        answers = [lease.engine.answer(request) for request in self.requests_for(lease)]
+        requests = self.requests_for(lease)
+        log.debug(
+            "%s: the worker calls it request %s", scope.current().id, ", ".join(str(each.id) for each in requests)
+        )
+        answers = [lease.engine.answer(request) for request in requests]
         async with aclosing(merged(answers) if len(answers) > 1 else answers[0]) as events:
             async for item in events:
                 if self._first_text is None and isinstance(item, Delta | ToolStart):
@@ -105,7 +109,7 @@ class Generation:
                         yield event(chunk)
                 item = await anext(events, None)
         except ApiError as error:
-            log.warning("%s: %s: %s", scope.current().id, self.entry.id, error.message)
+            log.warning("%s: %s: %s", scope.current().id, self.entry.id, error.logged)
             yield event(error_body(error))
             return
         except Exception:
