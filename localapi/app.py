@@ -19,9 +19,9 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi import log as logs
-from localapi.api import chat, completions, health, models, scope, speech, status, tokens, voices
+from localapi.api import access, chat, completions, health, metrics, models, scope, speech, status, tokens, voices
 from localapi.api.drain import DrainMiddleware
-from localapi.api.guard import guard
+from localapi.api.guard import Guard, exposure
 from localapi.api.replies import error_reply
 from localapi.errors import (
     ApiError,
@@ -33,11 +33,12 @@ from localapi.errors import (
     RequestTooLarge,
     StartError,
 )
-from localapi.manifest import Manifest, ManifestSource, read
+from localapi.manifest import Manifest, ManifestSource, ServerOptions, read
 from localapi.registry import Registry
-from localapi.reload import Reloader
+from localapi.reload import Attempt, Reloader
 from localapi.serving import serve
 from localapi.settings import Settings
+from localapi.tally import Tally
 from localapi.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -51,9 +52,12 @@ class Service:
     def __init__(self, settings: Settings, source: ManifestSource) -> None:
         self.settings = settings
         self.source = source
-        self.registry = Registry()
-        self.reloader = Reloader(self.registry, self._read, apply=self._apply)
+        self.registry = Registry(may_use=access.may_use)
+        self.tally = Tally()
+        self.reloader = Reloader(self.registry, self._read, apply=self._apply, tell=self._tell)
         self.watch = Watch(source, self.reloader.trigger)
+        self.started = False
+        """Whether the first revision serves, and the terminal has been told about it."""
         self.draining = False
         self.app = create_app(self)
 
@@ -65,7 +69,25 @@ class Service:
 
     def _apply(self, manifest: Manifest) -> None:
         logs.set_level(self.settings.log_level or manifest.server.log_level)
-        self.watch.follow(path for entry in manifest.entries.values() for path in entry.options.files())
+        of_entries = [path for entry in manifest.entries.values() for path in entry.options.files()]
+        self.tally.keep(manifest.entries)
+        self.watch.follow([*of_entries, *manifest.key_files])
+        if self.started:
+            for warning in self.warnings():
+                log.warning("%s", warning)
+
+    def _tell(self, attempt: Attempt) -> None:
+        self.tally.reloaded(attempt.at, ok=attempt.ok)
+
+    def options(self) -> ServerOptions:
+        """The manifest's part `server`, as it is now."""
+        snapshot = self.registry.snapshot
+        return snapshot.manifest.server if snapshot else ServerOptions()
+
+    def warnings(self) -> list[str]:
+        """What whoever runs the server should know and mend."""
+        snapshot = self.registry.snapshot
+        return exposure(self.settings.host, keys=bool(snapshot and snapshot.manifest.keys))
 
     async def run(self, listening: socket.socket, started: Callable[[], None]) -> None:
         """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raises ManifestError.
@@ -76,6 +98,7 @@ class Service:
         stop = self._follow_signals()
         config = Config()
         config.accesslog = None
+        config.include_server_header = False
         config.errorlog = logging.getLogger("hypercorn.error")
         config.keep_alive_timeout = 75
         config.keep_alive_max_requests = 1_000_000
@@ -86,6 +109,7 @@ class Service:
         try:
             self._preload()
             started()
+            self.started = True
             await serve(self.app, config, listening, self._drained(stop, following))
         finally:
             await _cancel(following)
@@ -147,20 +171,28 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(voices.routes(service.registry))
     app.register_blueprint(models.routes(service.registry))
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
-    app.register_blueprint(status.routes(service.registry, service.reloader))
-    check = guard(service.settings.host)
+    app.register_blueprint(metrics.routes(service.registry, service.tally))
+    app.register_blueprint(status.routes(service.registry, service.reloader, service.warnings))
+    guard, check_key = Guard(service.settings.host, service.options), access.access(service.registry)
 
     @app.before_request
-    async def admit() -> None:
-        check()
+    async def admit() -> Response | None:
+        scope.current().endpoint = http_request.url_rule.rule if http_request.url_rule else "other"
+        guard.check()
+        if (preflight := guard.preflight()) is not None:
+            return preflight
+        check_key()
         if service.draining and http_request.method == "POST":
             raise ModelUnavailable("The server is shutting down.", retry_after_seconds=1)
+        return None
+
+    app.after_request(guard.mark)
 
     @app.errorhandler(Exception)
     async def refuse(error: Exception) -> Response:
         return error_reply(_as_api_error(error, app))
 
-    app.asgi_app = scope.ScopeMiddleware(DrainMiddleware(app.asgi_app))  # type: ignore[method-assign]  # Quart's way
+    app.asgi_app = scope.ScopeMiddleware(DrainMiddleware(app.asgi_app), service.tally)  # type: ignore[method-assign]  # Quart's way
     return app
 
 
@@ -169,7 +201,7 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
     asked = f"{http_request.method} {http_request.path}"
     match error:
         case ApiError():
-            log.info("%s: %s: %d: %s", scope.current().id, asked, error.status, error.message)
+            log.info("%s: %s: %d: %s", scope.current().id, asked, error.status, error.logged)
             return error
         case NoSuchPath():
             known = sorted({rule.rule.replace("<path:name>", "{id}") for rule in app.url_map.iter_rules()})

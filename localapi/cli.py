@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,9 +20,12 @@ from localapi import environments
 from localapi import log as logs
 from localapi.errors import ManifestError, OperatorError
 from localapi.manifest import Entry, Manifest, ManifestSource, Overrides, describe, json_schema, read
-from localapi.settings import Settings
+from localapi.settings import Settings, bearer
 
-LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+if TYPE_CHECKING:
+    from localapi.app import Service
+
+log = logging.getLogger(__name__)
 
 
 class ServeByDefault(click.Group):
@@ -66,28 +70,43 @@ def cli() -> None:
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Over the manifest's server.log_level.  [environment LOG_LEVEL]",
 )
+@click.option(
+    "--log",
+    "log_format",
+    type=click.Choice(["text", "json"]),
+    help="Log lines for people, or a JSON object on each.  [environment LOG_FORMAT; default: text]",
+)
 def serve(**flags: Any) -> None:
     """Serve the manifest's models, and follow the manifest."""
     # The server's packages are imported here, so that the other commands answer at once.
     from localapi.app import Service, listen  # noqa: PLC0415
 
-    logs.set_up()
     settings = Settings.read(**flags)
+    logs.set_up(settings.log_format)
     source = ManifestSource(settings.manifest, settings.profile, Overrides.read())
     with listen(settings.host, settings.port) as listening:
         service = Service(settings, source)
         port = listening.getsockname()[1]
-        asyncio.run(service.run(listening, lambda: _greet(service.registry.entries.values(), source, settings, port)))
+        asyncio.run(service.run(listening, lambda: _greet(service, source, settings, port)))
 
 
-def _greet(entries: Any, source: ManifestSource, settings: Settings, port: int) -> None:
-    """What a person wants to know first."""
+def _greet(service: Service, source: ManifestSource, settings: Settings, port: int) -> None:
+    """What a person wants to know first; for a program, only what it cannot ask."""
+    entries = service.registry.entries.values()
+    watched = ", ".join(str(path) for path in source.files())
+    following = f"following {watched}" if watched else "following no file: the environment is the manifest"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    if settings.log_format == "json":
+        log.info("localapi %s on http://%s:%d/v1", localapi.__version__, host, port)
+        log.info("%s", following)
+        for warning in service.warnings():
+            log.warning("%s", warning)
+        return
     colour = logs.wants_colour(sys.stderr)
 
     def say(text: str = "") -> None:
         click.echo(text, err=True, color=colour)
 
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = click.style(f"http://{host}:{port}/v1", bold=True)
     say(f"{click.style('localapi', bold=True)} {localapi.__version__} on {address}")
     say()
@@ -106,10 +125,8 @@ def _greet(entries: Any, source: ManifestSource, settings: Settings, port: int) 
     ):
         say(f"  {line}")
     say()
-    watched = ", ".join(str(path) for path in source.files())
-    say(f"following {watched}" if watched else "following no file: the environment is the manifest")
-    if settings.host not in LOOPBACK:
-        warning = "other machines can reach this address: whoever can, uses the models and may reload the manifest"
+    say(following)
+    for warning in service.warnings():
         click.secho(warning, fg="yellow", err=True, color=colour)
     if not entries:
         click.secho(
@@ -142,7 +159,7 @@ def check(file: Path | None, **flags: Any) -> None:
     for line in table(["value", "is", "said by"], [[row.key, row.value, row.origin] for row in rows]):
         click.echo(line)
     click.echo()
-    click.echo(compare(manifest, settings.host, settings.port))
+    click.echo(compare(manifest, settings.host, settings.port, bearer(settings.api_key)))
 
 
 @cli.command()
@@ -197,7 +214,7 @@ def say(
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     may_start = flags["host"] is None and flags["port"] is None
     with saying.server(f"http://{host}:{settings.port}", flags["profile"], may_start=may_start) as address:
-        pieces = saying.speech(address, request)
+        pieces = saying.speech(address, request, bearer(settings.api_key))
         if output is None:
             saying.play(pieces)
         elif output == "-":

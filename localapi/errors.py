@@ -9,6 +9,7 @@
         ├── InvalidRequest       400
         │   ├── WrongEndpoint
         │   └── ContextLengthExceeded
+        ├── InvalidKey           401
         ├── Forbidden            403
         ├── NotFound             404
         │   └── ModelNotFound
@@ -100,12 +101,22 @@ class ApiError(LocalapiError):
         self.retryable = retryable
         self.retry_after_seconds = retry_after_seconds
 
+    @property
+    def logged(self) -> str:
+        """What the log tells of it."""
+        return self.message
+
 
 class InvalidRequest(ApiError):
     """The request cannot be served as it was written."""
 
     status = 400
     type = "invalid_request_error"
+
+    @property
+    def logged(self) -> str:
+        """Not the message, which shows what was found: it may be a part of somebody's conversation."""
+        return " ".join(filter(None, (self.reply_code or self.type, self.param)))
 
 
 class WrongEndpoint(InvalidRequest):
@@ -120,8 +131,16 @@ class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
 
+class InvalidKey(ApiError):
+    """The request has no API key, or one that the manifest does not know."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
 class Forbidden(ApiError):
-    """The Host or Origin of the request is not one that this server answers."""
+    """The Host or Origin of the request is not one that this server answers, or its key does not open this."""
 
     status = 403
     type = "permission_error"

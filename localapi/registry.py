@@ -234,25 +234,34 @@ class Registry:
     retiring: dict[Instance, asyncio.Task[None]] = field(default_factory=dict)
     closed: bool = False
     """Whether nothing is leased any more, because the server ends."""
+    may_use: Callable[[Entry], bool] = lambda _: True
+    """Whether whoever asks now may know an entry."""
 
     @property
     def entries(self) -> Mapping[str, Entry]:
         """By id, in the manifest's order."""
         return self.snapshot.manifest.entries if self.snapshot else MappingProxyType({})
 
+    @property
+    def offered(self) -> list[Entry]:
+        """Those that whoever asks now may know."""
+        return [entry for entry in self.entries.values() if self.may_use(entry)]
+
     def resolve(self, name: str, kind: Kind | None = None) -> Entry:
         """The entry of that id or alias. Raises ModelNotFound, and WrongEndpoint where it is of another kind."""
         entry = self.snapshot.manifest.resolve(name) if self.snapshot else None
+        if entry is not None and not self.may_use(entry):
+            entry = None
         if entry is not None and kind in (None, entry.kind):
             return entry
         name = name[:LONGEST_SHOWN]
-        known = ", ".join(e.id for e in self.entries.values() if kind in (None, e.kind)) or "none"
+        known = ", ".join(e.id for e in self.offered if kind in (None, e.kind)) or "none"
         if entry is not None:
             raise WrongEndpoint(
                 f"{name!r} is a {entry.kind} model; this endpoint serves {kind} models: {known}.", param="model"
             )
         what = f"{kind} models" if kind else "models"
-        names = [n for e in self.entries.values() if kind in (None, e.kind) for n in (e.id, *e.serving.aliases)]
+        names = [n for e in self.offered if kind in (None, e.kind) for n in (e.id, *e.serving.aliases)]
         near = difflib.get_close_matches(name.lower(), names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ModelNotFound(

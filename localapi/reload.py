@@ -32,7 +32,7 @@ class Diff:
     """Only how it is offered differs: applied in place."""
     removed: tuple[str, ...] = ()
     server: bool = False
-    """Whether the part `server` differs."""
+    """Whether the part `server` differs, or a key's secret."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.updated or self.removed or self.server)
@@ -53,7 +53,7 @@ def diff(old: Manifest | None, new: Manifest) -> Diff:
         changed=changed,
         updated=tuple(e.id for e in both if e.id not in changed and e.serving != before[e.id].serving),
         removed=tuple(name for name in before if name not in new.entries),
-        server=old is not None and old.server != new.server,
+        server=old is not None and (old.server, old.keys) != (new.server, new.keys),
     )
 
 
@@ -81,16 +81,22 @@ class Reloader:
     """Runs the passes.
 
     `read` blocks and raises ManifestError. `apply` is called with each manifest that was committed, for what is not per
-    model.
+    model; `tell` with each attempt.
     """
 
     def __init__(
-        self, registry: Registry, read: Callable[[], Manifest], *, apply: Callable[[Manifest], None] = lambda _: None
+        self,
+        registry: Registry,
+        read: Callable[[], Manifest],
+        *,
+        apply: Callable[[Manifest], None] = lambda _: None,
+        tell: Callable[[Attempt], None] = lambda _: None,
     ) -> None:
         self.registry = registry
         self.last_attempt: Attempt | None = None
         self._read = read
         self._apply = apply
+        self._tell = tell
         self._wanted = asyncio.Event()
         self._waiters: list[asyncio.Future[Attempt]] = []
         self._prepared: dict[str, Instance] = {}
@@ -154,6 +160,7 @@ class Reloader:
         else:
             attempt = self._commit(manifest, changes)
         self.last_attempt = attempt
+        self._tell(attempt)
         return attempt
 
     def _current(self) -> Manifest | None:

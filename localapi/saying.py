@@ -16,7 +16,8 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -94,12 +95,12 @@ def _read_out(process: subprocess.Popen[str]) -> None:
             pass
 
 
-def speech(address: str, request: dict[str, Any]) -> Iterator[bytes]:
+def speech(address: str, request: dict[str, Any], headers: Mapping[str, str]) -> Iterator[bytes]:
     """The file, as it comes. Raises NothingSaid with the server's reason."""
     asked = urllib.request.Request(  # noqa: S310  # the scheme is ours
         f"{address}/v1/audio/speech",
         data=json.dumps({name: value for name, value in request.items() if value is not None}).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", **headers},
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -107,7 +108,8 @@ def speech(address: str, request: dict[str, Any]) -> Iterator[bytes]:
             while data := reply.read1(CHUNK_BYTES):
                 yield data
     except urllib.error.HTTPError as error:
-        raise NothingSaid(_reason(error)) from None
+        hint = " Put it into the variable LOCALAPI_API_KEY." if error.code == HTTPStatus.UNAUTHORIZED else ""
+        raise NothingSaid(_reason(error) + hint) from None
     except http.client.HTTPException as error:
         raise NothingSaid(f"the server on {address} broke off: its log says why ({error})") from None
     except OSError as error:

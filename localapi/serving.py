@@ -1,32 +1,94 @@
-"""Hypercorn's HTTP on a socket that is ours, with an end that comes in bounded time.
+"""Hypercorn's HTTP on a socket that is ours, with an end that comes in bounded time, and with limits.
 
-`hypercorn.asyncio.serve` keeps a connection for `keep_alive_timeout` after its client has closed it, and at the end
-waits without limit for clients that do not read. Both are mended here; parsing and protocols are Hypercorn's.
+`hypercorn.asyncio.serve` keeps a connection for `keep_alive_timeout` after its client has closed it, at the end waits
+without limit for clients that do not read, and lets a client send the head of a request as slowly as it likes. It also
+speaks HTTP/2 to whoever asks, which no client of a local server does. These are mended here; parsing is h11's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable
+from typing import Final
 
-from hypercorn.asyncio.tcp_server import TCPServer
+import h11
+from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIFramework
 from hypercorn.utils import wrap_app
 
 GRACE_SECONDS = 1.0
 """How long connections may take to end by themselves when the server ends; requests were drained before."""
+HEAD_SECONDS: Final = 20.0
+"""How long the head of a request may take from its first byte."""
+HEAD_BYTES: Final = 64 * 1024
+MAX_CONNECTIONS: Final = 1000
+"""More are closed at once: each costs a descriptor, and workers and files need some."""
+
+
+class StrictConnection(h11.Connection):
+    """Refuses what two readers of the same bytes could understand differently (RFC 9112, 6.1), and HTTP/2."""
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            names = {name for name, _ in event.headers}
+            if {b"content-length", b"transfer-encoding"} <= names:
+                raise h11.RemoteProtocolError("Content-Length beside Transfer-Encoding", error_status_hint=400)
+            if event.http_version not in (b"1.0", b"1.1"):
+                raise h11.RemoteProtocolError("not HTTP/1", error_status_hint=505)
+        return event
+
+
+class Http1(H11Protocol):
+    """HTTP/1.1 and nothing else."""
+
+    def strict(self) -> Http1:
+        """The same with the strict reader."""
+        self.connection = StrictConnection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
+        return self
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Hypercorn's changes to HTTP/2 here."""
 
 
 class Connection(TCPServer):
     """One client's connection."""
 
+    _head_begun = False
+    _between_requests = True
+
     async def _read_data(self) -> None:
-        await super()._read_data()
+        made = self.protocol  # by run(), which begins to read here
+        self.protocol = Http1(  # type: ignore[assignment]  # it has the same methods
+            made.app, made.config, made.context, made.task_group, made.state, made.ssl, made.client, made.server,
+            made.send,
+        ).strict()  # fmt: skip
+        with contextlib.suppress(OSError):
+            while not self.reader.at_eof():
+                data = await self.reader.read(MAX_RECV)
+                if data and self._between_requests and not self._head_begun:
+                    self._head_begun = True
+                    await self.idle_task.restart(self._task_group, self._head_timeout)
+                await self.protocol.handle(RawData(data))
+        await self.protocol.handle(Closed())
         # The client has closed. Hypercorn would wait for the idle timer; nobody will use this connection again.
         await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, Updated):
+            self._between_requests, self._head_begun = event.idle, False
+        await super().protocol_send(event)
+
+    async def _head_timeout(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.context.terminated.wait(), HEAD_SECONDS)
+        await asyncio.shield(self._initiate_server_close())
 
 
 async def serve(app: ASGIFramework, config: Config, listening: socket.socket, until: Awaitable[None]) -> None:
@@ -39,6 +101,9 @@ async def serve(app: ASGIFramework, config: Config, listening: socket.socket, un
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # asyncio.start_server runs this in one
+        if len(connections) >= MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
         connections[task] = writer
         try:
             await Connection(wrapped, loop, config, context, {}, reader, writer)

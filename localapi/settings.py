@@ -6,18 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from localapi.errors import StartError
 
-_ALIASES = {"manifest": "LOCALAPI_MANIFEST", "profile": "LOCALAPI_PROFILE"}
-_EXPECTED = {"port": "a whole number from 0 to 65535", "log_level": "debug, info, warning or error"}
+_ALIASES = {"manifest": "LOCALAPI_MANIFEST", "profile": "LOCALAPI_PROFILE", "api_key": "LOCALAPI_API_KEY"}
+_EXPECTED = {
+    "port": "a whole number from 0 to 65535",
+    "log_level": "debug, info, warning or error",
+    "log_format": "text or json",
+}
 
 
 def _lowered(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
+
+
+def bearer(key: SecretStr | None) -> dict[str, str]:
+    """The header that carries a key; none where there is no key."""
+    return {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
 
 
 class Settings(BaseSettings):
@@ -30,8 +39,12 @@ class Settings(BaseSettings):
     """0 lets the system choose."""
     manifest: Annotated[Path | None, Field(validation_alias="LOCALAPI_MANIFEST")] = None
     profile: Annotated[str | None, Field(validation_alias="LOCALAPI_PROFILE")] = None
+    api_key: Annotated[SecretStr | None, Field(validation_alias="LOCALAPI_API_KEY")] = None
+    """What `say` and `check` send to a server that asks for keys."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, BeforeValidator(_lowered)] = None
     """Over the manifest's server.log_level where given."""
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lowered)] = "text"
+    """Log lines for people, or a JSON object on each."""
 
     @model_validator(mode="before")
     @classmethod

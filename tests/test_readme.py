@@ -40,7 +40,9 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SPEECH = (ROOT / "docs" / "speech.md").read_text()
 CHAT = (ROOT / "docs" / "chat.md").read_text()
-PAGES = README + CHAT + SPEECH
+SECURITY = (ROOT / "docs" / "security.md").read_text()
+OBSERVING = (ROOT / "docs" / "observing.md").read_text()
+PAGES = README + CHAT + SPEECH + SECURITY + OBSERVING
 HERE = "http://127.0.0.1:8000"
 
 
@@ -90,7 +92,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def manifest(tmp_path: Path) -> Path:
+def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The examples in YAML as files: the first comment of each says which."""
     for text in blocks("yaml"):
         named = re.match(r"# (\S+\.yaml)\n", text)
@@ -98,6 +100,8 @@ def manifest(tmp_path: Path) -> Path:
         path = tmp_path / named[1]
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
+    (tmp_path / "configs" / "guest.key").write_text("g" * 16)
+    monkeypatch.setenv("OPERATOR_KEY", "o" * 16)
     (tmp_path / "voices").mkdir()
     make_voice(tmp_path / "voices" / "amy.onnx")
     (tmp_path / "voices" / "me.wav").touch()
@@ -252,6 +256,10 @@ def test_the_examples_in_yaml_are_manifests(manifest: Path) -> None:
     changed = read(ManifestSource(manifest, "mine"))
     assert list(changed.entries) == ["local-chat", "scratch"]
     speaking = read(ManifestSource(manifest, "voices"))
+    asking = read(ManifestSource(manifest, "keys"))
+    assert [(key.name, key.models, key.admin) for key in asking.keys] == [
+        ("operator", None, True), ("guest", {"local-chat"}, False),
+    ]  # fmt: skip
     assert [entry.id for entry in speaking.entries.values() if entry.kind == "speech"] == [
         "local-audio", "amy", "robot", "cloned",
     ]  # fmt: skip
@@ -404,7 +412,7 @@ def test_each_file_that_is_named_exists() -> None:
 def test_each_link_leads_to_a_heading() -> None:
     anchors = {re.sub(r"[^\w]+", "-", title.lower()) for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
-    for page, folder in ((README, ROOT), (SPEECH, ROOT / "docs"), (CHAT, ROOT / "docs")):
+    for page, folder in ((README, ROOT), *((page, ROOT / "docs") for page in (SPEECH, CHAT, SECURITY, OBSERVING))):
         assert [link for link in re.findall(r"\]\(([\w./-]+)\)", page) if not (folder / link).is_file()] == []
 
 

@@ -9,7 +9,10 @@ import pytest
 from localapi.errors import StartError
 from localapi.settings import Settings
 
-VARIABLES = ("HOST", "PORT", "LOCALAPI_MANIFEST", "LOCALAPI_PROFILE", "LOG_LEVEL", "MANIFEST", "PROFILE")
+VARIABLES = (
+    "HOST", "PORT", "LOCALAPI_MANIFEST", "LOCALAPI_PROFILE", "LOG_LEVEL", "MANIFEST", "PROFILE", "LOG_FORMAT",
+    "LOCALAPI_API_KEY",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +101,21 @@ def test_a_bad_flag_is_named_and_a_good_flag_hides_a_bad_variable(monkeypatch):
     assert Settings.read(port=1).port == 1
     with pytest.raises(StartError, match=r"^--port should be a whole number from 0 to 65535; found 70000$"):
         Settings.read(port=70000)
+
+
+def test_the_form_of_the_log_is_text_or_json(monkeypatch):
+    assert Settings.read().log_format == "text"
+    monkeypatch.setenv("LOG_FORMAT", "JSON")
+    assert Settings.read().log_format == "json"
+    monkeypatch.setenv("LOG_FORMAT", "xml")
+    with pytest.raises(StartError, match="LOG_FORMAT should be text or json"):
+        Settings.read()
+
+
+def test_a_key_is_not_shown(monkeypatch):
+    monkeypatch.setenv("LOCALAPI_API_KEY", "sk-do-not-show")
+
+    assert "sk-do-not-show" not in repr(Settings.read())
 
 
 def test_settings_do_not_change():

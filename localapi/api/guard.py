@@ -1,42 +1,124 @@
-"""Keeps other people's web pages out: which Host and Origin this server answers.
+"""Keeps other people's web pages out: which Host and Origin this server answers, and what pages of its own may read.
 
 A page on the web can send requests to a server on localhost, and with DNS rebinding even read the replies
-(CVE-2024-28224). A browser cannot forge the Host and Origin headers, so both must name this machine.
+(CVE-2024-28224). A browser cannot forge the Host and Origin headers, so both must be ones that are allowed. An address
+in numbers cannot be rebound: it is what a name is made to point to.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import re
+import socket
 from collections.abc import Callable
+from typing import Final
 from urllib.parse import urlsplit
 
-from quart import request
+from quart import Response, request
 
 from localapi.errors import Forbidden
+from localapi.manifest import ServerOptions
 
-_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-_ANY_ADDRESS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  # compared with, not bound to
+LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  # compared with, not bound to
+_HEADER_NAMES: Final = re.compile(r"[\w!#$%&'*+.^`|~, -]{1,2000}", re.ASCII)
+EXPOSED: Final = "x-request-id, x-ignored-params, x-locked-params, x-unsupported-params, x-should-retry, retry-after"
+"""Reply headers that a page may read beside those that every page may."""
+PREFLIGHT_SECONDS: Final = 600
 
 
-def guard(host: str) -> Callable[[], None]:
-    """A check for each request to a server that listens on `host`. Raises Forbidden.
+def exposure(host: str, *, keys: bool) -> list[str]:
+    """What a person should know about an address that others can reach."""
+    if keys or host.lower() in LOCAL_NAMES:
+        return []
+    return [
+        "other machines can reach this address, and the manifest has no api_keys: whoever can, uses the models and may "
+        "reload the manifest"
+    ]
 
-    On an address that takes connections from everywhere no name can be foreseen, so there the Host goes unchecked and
-    an Origin must be the page's own server or this machine.
-    """
-    names = _LOCAL_NAMES | {host.lower()}
-    any_host = host in _ANY_ADDRESS
 
-    def check() -> None:
+class Guard:
+    """The check for each request to a server that listens on `host`; the manifest's server options may add names."""
+
+    def __init__(self, host: str, options: Callable[[], ServerOptions]) -> None:
+        self._options = options
+        self._own = LOCAL_NAMES | {host.lower()}
+        self._any_address = host in _ANY_ADDRESS
+        machine = socket.gethostname().lower().removesuffix(".local")
+        self._machine = frozenset({machine, f"{machine}.local", machine.partition(".")[0]})
+
+    def check(self) -> None:
+        """Raises Forbidden."""
         asked = _name(f"//{request.headers.get('Host', '')}")
-        if not any_host and asked not in names:
+        if not self._answers_for(asked):
+            names = ", ".join(sorted(self._own | {*self._options().allowed_hosts}))
             raise Forbidden(
-                f"The Host {asked!r} is not served here; this server answers for {', '.join(sorted(names))}."
+                f"The Host {asked!r} is not served here; this server answers for {names}. "
+                "The manifest's server.allowed_hosts adds names."
             )
         origin = request.headers.get("Origin")
-        if origin is not None and _name(origin) not in names | {asked}:
-            raise Forbidden(f"Requests of web pages from {origin!r} are not answered by this server.")
+        if origin is not None and not self._allows(origin):
+            raise Forbidden(
+                f"Requests of web pages from {origin[:200]!r} are not answered by this server. "
+                "The manifest's server.allowed_origins adds origins."
+            )
 
-    return check
+    def preflight(self) -> Response | None:
+        """The answer to a browser that asks whether a page may send its request; None where none asks."""
+        if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
+            return None
+        reply = Response("", status=204)
+        reply.headers["Access-Control-Allow-Methods"] = "GET, POST"
+        asked = request.headers.get("Access-Control-Request-Headers", "")
+        if _HEADER_NAMES.fullmatch(asked):
+            reply.headers["Access-Control-Allow-Headers"] = asked
+        if request.headers.get("Access-Control-Request-Private-Network") == "true":
+            reply.headers["Access-Control-Allow-Private-Network"] = "true"
+        reply.headers["Access-Control-Max-Age"] = str(PREFLIGHT_SECONDS)
+        return reply
+
+    def mark(self, reply: Response) -> Response:
+        """Let pages of allowed origins, and no others, read the reply."""
+        reply.headers["Vary"] = "Origin"
+        reply.headers["X-Content-Type-Options"] = "nosniff"
+        origin, asked = request.headers.get("Origin"), _name(f"//{request.headers.get('Host', '')}")
+        if origin is not None and self._answers_for(asked) and self._allows(origin):
+            reply.headers["Access-Control-Allow-Origin"] = origin
+            reply.headers["Access-Control-Expose-Headers"] = EXPOSED
+        return reply
+
+    def _answers_for(self, name: str | None) -> bool:
+        if name is None:
+            return False
+        if name in self._own or name in self._options().allowed_hosts:
+            return True
+        return self._any_address and (name in self._machine or _is_address(name))
+
+    def _allows(self, origin: str) -> bool:
+        """An origin of this machine, of the server's own name, or one of the manifest's."""
+        name = _name(origin)
+        if name is None:
+            return False
+        own = self._own | {_name(f"//{request.headers.get('Host', '')}")}
+        if name in own and urlsplit(origin).scheme in ("http", "https"):
+            return True
+        return any(_matches(origin.lower(), allowed) for allowed in self._options().allowed_origins)
+
+
+def _matches(origin: str, allowed: str) -> bool:
+    """Exactly, or at any port where the manifest says `:*`."""
+    if not allowed.endswith(":*"):
+        return origin == allowed
+    beginning = allowed.removesuffix(":*")
+    return origin == beginning or re.fullmatch(re.escape(beginning) + r":\d{1,5}", origin) is not None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _name(url: str) -> str | None:

@@ -17,7 +17,7 @@ def routes(registry: Registry) -> Blueprint:
 
     @blueprint.get("/v1/models")
     async def list_models() -> Response:
-        return json_reply({"object": "list", "data": [describe(registry, e) for e in registry.entries.values()]})
+        return json_reply({"object": "list", "data": [describe(registry, e) for e in registry.offered]})
 
     @blueprint.get("/v1/models/<path:name>")
     async def retrieve_model(name: str) -> Response:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from quart import Response
 
-from localapi.errors import ApiError
+from localapi.errors import ApiError, InvalidKey
 
 _encode = msgspec.json.Encoder().encode
 
@@ -30,6 +30,8 @@ def json_reply(content: object, *, status: int = 200) -> Response:
 def error_reply(error: ApiError) -> Response:
     """The reply for an error that happened before anything was sent."""
     reply = json_reply(error_body(error), status=error.status)
+    if isinstance(error, InvalidKey):
+        reply.headers["WWW-Authenticate"] = "Bearer"
     if error.retryable is not None:
         reply.headers["x-should-retry"] = "true" if error.retryable else "false"
     if error.retry_after_seconds is not None:

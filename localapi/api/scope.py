@@ -11,10 +11,18 @@ import secrets
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from localapi import log
+from localapi.manifest import Key
+from localapi.tally import NO_MODEL, Tally
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+
+
+CLIENT_LEFT: Final = 499
+"""Counted as the status of a request whose client left before it had one."""
 
 
 class BrokenOff(Exception):
@@ -31,6 +39,23 @@ class RequestScope:
     id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
     held: AsyncExitStack = field(default_factory=AsyncExitStack)
     """Closed when the request has ended: answered, failed, or left by its client."""
+    tally: Tally = field(default_factory=Tally)
+    """Where what happens is counted."""
+    endpoint: str = "other"
+    """The path as routes name it."""
+    model: str = NO_MODEL
+    """The id of the entry that answers, where one does."""
+    key: Key | None = None
+    """Who asks; None where that was not asked."""
+
+    def use(self, model: str) -> None:
+        """Note the id of the entry that answers, also for the log."""
+        self.model = log.about.get()["model"] = model
+
+    def take(self, key: Key) -> None:
+        """Note who asks, also for the log."""
+        self.key = key
+        log.about.get()["key"] = key.name
 
 
 _current: ContextVar[RequestScope] = ContextVar("request_scope")
@@ -41,11 +66,18 @@ def current() -> RequestScope:
     return _current.get()
 
 
-class ScopeMiddleware:
-    """ASGI: opens a scope for each HTTP request and sends its id as `x-request-id`."""
+def current_key() -> Key | None:
+    """The key of the request that this code answers; None where there is no request."""
+    request = _current.get(None)
+    return request.key if request else None
 
-    def __init__(self, app: ASGIFramework) -> None:
+
+class ScopeMiddleware:
+    """ASGI: opens a scope for each HTTP request, sends its id as `x-request-id`, and counts it when it ends."""
+
+    def __init__(self, app: ASGIFramework, tally: Tally) -> None:
         self._app = app
+        self._tally = tally
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "websocket":
@@ -54,14 +86,21 @@ class ScopeMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = RequestScope()
+        request = RequestScope(tally=self._tally)
+        status = CLIENT_LEFT
         _current.set(request)
+        log.about.set({"request_id": request.id})
 
         async def send_with_id(message: ASGISendEvent) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request.id.encode())]
             await send(message)
 
-        async with request.held:
-            with contextlib.suppress(BrokenOff):
-                await self._app(scope, receive, send_with_id)
+        try:
+            async with request.held:
+                with contextlib.suppress(BrokenOff):
+                    await self._app(scope, receive, send_with_id)
+        finally:
+            self._tally.requests[request.model, request.endpoint, status] += 1

@@ -142,7 +142,7 @@ class Speech:
                 if piece.data:
                     yield piece.data
         except ApiError as error:
-            log.warning("%s: %s: broken off: %s", scope.current().id, self._generation.entry.id, error.message)
+            log.warning("%s: %s: broken off: %s", scope.current().id, self._generation.entry.id, error.logged)
             raise scope.BrokenOff from error
         except Exception as error:
             log.exception("%s: %s: broken off", scope.current().id, self._generation.entry.id)
@@ -244,7 +244,9 @@ class Speech:
         if prepared is None or prepared.entry is not lease.entry or knows_more:
             prepared = self._prepared = await self._prepare(lease.entry, lease.engine)
         self._generation.entry = lease.entry
-        async with aclosing(lease.engine.answer(self._speak(prepared))) as events:
+        speak = self._speak(prepared)
+        log.debug("%s: the worker calls it request %d", scope.current().id, speak.id)
+        async with aclosing(lease.engine.answer(speak)) as events:
             async for piece in self._recorded(events, prepared, whole=whole):
                 yield piece
 
@@ -277,6 +279,10 @@ class Speech:
             yield Piece(data, recording.segments[told:], last=True)
         finally:
             recording.close()
+        scope.current().tally.spoken(
+            self._generation.entry.id, characters=len(self._request.input), seconds=self._seconds,
+            first_seconds=first_sound - started,
+        )  # fmt: skip
         log.info(
             "%s: %.1f s of speech in %.1f s, first after %.2f s, text of %d (%s)",
             self._generation.entry.id, self._seconds, time.monotonic() - started, first_sound - started,

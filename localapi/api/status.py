@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -17,13 +18,13 @@ from localapi.registry import Instance, Registry
 from localapi.reload import Attempt, Reloader
 
 
-def routes(registry: Registry, reloader: Reloader) -> Blueprint:
+def routes(registry: Registry, reloader: Reloader, warnings: Callable[[], list[str]]) -> Blueprint:
     """Both endpoints."""
     blueprint = Blueprint("status", __name__)
 
     @blueprint.get("/status")
     async def status() -> Response:
-        return json_reply(describe(registry, reloader))
+        return json_reply({**describe(registry, reloader), "warnings": warnings()})
 
     @blueprint.post("/admin/reload")
     async def reload() -> Response:

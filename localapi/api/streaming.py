@@ -43,6 +43,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         self.entry = self.registry.resolve(self.model, self.kind)
+        scope.current().use(self.entry.id)
         self._started = time.monotonic()
         self._first_text: float | None = None
 
@@ -50,7 +51,11 @@ class Generation:
         """Lease the model and let it answer; several requests at once. Raises ApiError."""
         lease = await scope.current().held.enter_async_context(self.registry.lease(self.model, self.kind))
         self.entry = lease.entry
-        answers = [lease.engine.answer(request) for request in self.requests_for(lease)]
+        requests = self.requests_for(lease)
+        log.debug(
+            "%s: the worker calls it request %s", scope.current().id, ", ".join(str(each.id) for each in requests)
+        )
+        answers = [lease.engine.answer(request) for request in requests]
         async with aclosing(merged(answers) if len(answers) > 1 else answers[0]) as events:
             async for item in events:
                 if self._first_text is None and isinstance(item, Delta | ToolStart):
@@ -104,7 +109,7 @@ class Generation:
                         yield event(chunk)
                 item = await anext(events, None)
         except ApiError as error:
-            log.warning("%s: %s: %s", scope.current().id, self.entry.id, error.message)
+            log.warning("%s: %s: %s", scope.current().id, self.entry.id, error.logged)
             yield event(error_body(error))
             return
         except Exception:
@@ -126,6 +131,10 @@ class Generation:
         now = time.monotonic()
         first = self._first_text or now
         speed = finished.completion_tokens / max(now - first, 1e-3)
+        scope.current().tally.answered(
+            self.entry.id, prompt=finished.prompt_tokens, cached=finished.cached_tokens,
+            completion=finished.completion_tokens, first_seconds=first - self._started, rest_seconds=now - first,
+        )  # fmt: skip
         cached = f", {finished.cached_tokens} of them cached" if finished.cached_tokens else ""
         log.info(
             "%s: %d tokens, %.0f tokens/s, first after %.2f s, prompt of %d%s (%s)",

@@ -44,7 +44,7 @@ def routes(registry: Registry) -> Blueprint:
 
 
 def _speech_entries(registry: Registry) -> list[Entry]:
-    return [entry for entry in registry.entries.values() if entry.kind == "speech"]
+    return [entry for entry in registry.offered if entry.kind == "speech"]
 
 
 async def _voices(registry: Registry, entry: Entry) -> list[dict[str, Any]]:

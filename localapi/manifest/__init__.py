@@ -3,12 +3,14 @@
 from localapi.manifest.description import Row, describe
 from localapi.manifest.entries import Entry, LogLevel, Manifest, ManifestFile, ServerOptions, Serving, fingerprint
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
+from localapi.manifest.keys import Key, holder
 from localapi.manifest.reading import ManifestSource, read
 from localapi.manifest.schema import json_schema
 
 __all__ = [
     "NO_OVERRIDES",
     "Entry",
+    "Key",
     "LogLevel",
     "Manifest",
     "ManifestFile",
@@ -19,6 +21,7 @@ __all__ = [
     "Serving",
     "describe",
     "fingerprint",
+    "holder",
     "json_schema",
     "read",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,6 +14,7 @@ from localapi.errors import Problem
 from localapi.manifest.complaints import Place, check, expectation, suggestion
 from localapi.manifest.document import SECTIONS, Document
 from localapi.manifest.entries import Entry, Manifest, ManifestFile, Options, Said, ServerOptions
+from localapi.manifest.keys import Key, NoSecret, digest, files_of, secret_of
 from localapi.manifest.origin import Items, KeyPath, Origin, Scalar, Table, leaves, noun, written
 
 EntryPath = tuple[Kind, str]
@@ -33,6 +34,7 @@ def manifest_of(root: Table, files: tuple[ManifestFile, ...], problems: list[Pro
     echo = document is not None and document.echo
     if not echo:
         options = {path: _located(root, path, entry, found) for path, entry in options.items()}
+    keys, key_files = _keys(root, document.server, options, found) if document is not None else ((), ())
     known = {problem.key for problem in problems if problem.key}
     problems.extend(problem for problem in found if problem.key not in known)
     if problems or document is None:
@@ -41,6 +43,8 @@ def manifest_of(root: Table, files: tuple[ManifestFile, ...], problems: list[Pro
         entries={path[1]: _entry(path[1], entry, document.server, echo=echo) for path, entry in options.items()},
         server=document.server,
         echo=echo,
+        keys=keys,
+        key_files=key_files,
         files=files,
         said={path: Said(written(node), node.origin) for path, node in leaves(root) if path},
     )
@@ -119,6 +123,44 @@ def _aliases(root: Table, options: dict[EntryPath, Options]) -> list[tuple[KeyPa
             assert isinstance(item, Scalar)  # noqa: S101  # checked by then
             found.append(((section, entry_id, "aliases", index), item.origin, item.text))
     return found
+
+
+def _keys(
+    root: Table, server: ServerOptions, options: dict[EntryPath, Options], problems: list[Problem]
+) -> tuple[tuple[Key, ...], tuple[Path, ...]]:
+    """The keys with their secrets read, and the files to watch for changes of these."""
+    section = root.table("server")
+    table = section.table("api_keys") if section else None
+    entries = {name: str(path[1]) for path, _, name in [*_ids(root), *_aliases(root, options)]}
+    keys: list[Key] = []
+    files: list[Path] = []
+    for name, member in table.members.items() if table else ():
+        said, node, path = server.api_keys[name], member.node, ("server", "api_keys", name)
+        assert isinstance(node, Table)  # noqa: S101  # checked by then
+        field = "env" if said.env is not None else "file"
+        origin = node.members[field].node.origin
+        files += files_of(said, origin.folder)
+        if said.models is not None:
+            problems += _unknown_models(node, path, entries)
+        opens = None if said.models is None else frozenset(entries.get(model, model) for model in said.models)
+        try:
+            key = Key(name, digest(secret_of(said, origin.folder)), opens, said.admin)
+        except NoSecret as error:
+            problems.append(origin.problem(str(error), (*path, field)))
+            continue
+        if (same := next((other.name for other in keys if other.digest == key.digest), None)) is not None:
+            message = f"this is the secret of the key {same!r}, too; give each its own"
+            problems.append(origin.problem(message, (*path, field)))
+        keys.append(key)
+    return tuple(keys), tuple(dict.fromkeys(files))
+
+
+def _unknown_models(key: Table, path: KeyPath, known: Mapping[str, str]) -> Iterator[Problem]:
+    models = key.get("models")
+    for index, item in enumerate(models.nodes if isinstance(models, Items) else ()):
+        if isinstance(item, Scalar) and item.text not in known:
+            message = f"the manifest has no model {item.text!r}{suggestion(item.text, list(known))}"
+            yield item.origin.problem(message, (*path, "models", index))
 
 
 def _located(root: Table, path: EntryPath, options: Options, problems: list[Problem]) -> Options:

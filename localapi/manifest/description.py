@@ -23,12 +23,14 @@ class Row:
 
 
 def describe(manifest: Manifest) -> list[Row]:
-    """Each value that somebody said, in the manifest's order; first the server's options, with their defaults.
+    """Each value that somebody said, in the manifest's order; first the server's plain options, with their defaults.
 
     Entries' defaults are left out: they would bury what was said.
     """
     rows: dict[KeyPath, Row] = {
-        ("server", name): Row(f"server.{name}", _default(name), "default") for name in ServerOptions.model_fields
+        ("server", name): Row(f"server.{name}", _default(name), "default")
+        for name in ServerOptions.model_fields
+        if isinstance(getattr(ServerOptions(), name), str | float)
     }
     for path, said in manifest.said.items():
         located = _located(manifest, path)

@@ -9,23 +9,46 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from localapi.backends.options import ChatOptions, Duration, Identity, Kind
+from localapi.backends.options import ChatOptions, Duration, Identity, Kind, Name
 from localapi.backends.parameters import ChatParameters, SpeechParameters
 from localapi.backends.speech import SpeechOptions, SpeechSettings
 from localapi.errors import Problem
+from localapi.manifest.keys import Key, KeyOptions
 from localapi.manifest.origin import KeyPath, Origin
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Options = ChatOptions | SpeechOptions
 
 _MINUTES = 60.0
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:.]*")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:(\d{1,5}|\*))?")
+
+
+def _host_name(value: object) -> object:
+    if isinstance(value, str) and not _HOST.fullmatch(value.lower()):
+        raise ValueError("should be a name or an address, without http:// and without a port")
+    return value.lower() if isinstance(value, str) else value
+
+
+def _origin(value: object) -> object:
+    if isinstance(value, str) and not _ORIGIN.fullmatch(value.lower()):
+        raise ValueError(
+            "should be an origin such as https://chat.example or http://localhost:*, without a path; "
+            "to name all pages of the web is not possible"
+        )
+    return value.lower() if isinstance(value, str) else value
+
+
+HostName = Annotated[str, BeforeValidator(_host_name)]
+OriginPattern = Annotated[str, BeforeValidator(_origin)]
 
 
 class ServerOptions(BaseModel):
@@ -41,6 +64,21 @@ class ServerOptions(BaseModel):
         Duration, Field(description="keep_alive of every entry that does not say: 30s, 15m, 0 (at once), forever.")
     ] = 15 * _MINUTES
     log_level: Annotated[LogLevel, Field(description="How much the server writes on the terminal.")] = "info"
+    api_keys: Annotated[
+        dict[Name, KeyOptions],
+        Field(description="Keys by their names; where there are any, requests need one. docs/security.md has more."),
+    ] = {}
+    allowed_hosts: Annotated[
+        list[HostName],
+        Field(description="Names of this server beside localhost and HOST, as clients write them; without a port."),
+    ] = []
+    allowed_origins: Annotated[
+        list[OriginPattern],
+        Field(
+            description="Web pages that may use this server beside those of this machine: https://chat.example, or "
+            "http://192.168.1.5:* for every port."
+        ),
+    ] = []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +154,10 @@ class Manifest:
     server: ServerOptions = field(default_factory=ServerOptions)
     echo: bool = False
     """Every entry answers with echo."""
+    keys: tuple[Key, ...] = ()
+    """Who may ask; none: everybody."""
+    key_files: tuple[Path, ...] = field(default=(), compare=False)
+    """The files that the keys' secrets came from."""
     files: tuple[ManifestFile, ...] = field(default=(), compare=False)
     said: Mapping[KeyPath, Said] = field(default_factory=dict, compare=False)
     """Each value that somebody said, by its path of keys; a list is one value."""

@@ -1,0 +1,58 @@
+"""API keys at the door: who asks, and what that opens.
+
+Where the manifest has no keys, whoever reaches the server may do everything; `api.guard` decides who reaches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from quart import request
+
+from localapi.api import scope
+from localapi.errors import Forbidden, InvalidKey
+from localapi.manifest import Entry, holder
+from localapi.registry import Registry
+
+OPEN: Final = frozenset({"/health"})
+"""Paths that need no key: whether the server lives is no secret, and what watches it should hold none."""
+ADMIN: Final = ("/admin/", "/status", "/metrics")
+"""Beginnings of paths that only keys with the admin right open."""
+
+
+def access(registry: Registry) -> Callable[[], None]:
+    """A check for each request, which notes its key. Raises InvalidKey, and Forbidden for a right that is missing."""
+
+    def check() -> None:
+        keys = registry.snapshot.manifest.keys if registry.snapshot else ()
+        rule = request.url_rule.rule if request.url_rule else ""
+        if not keys or rule in OPEN:
+            return
+        presented = _presented()
+        if presented is None:
+            raise InvalidKey(
+                "This server needs an API key: send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`."
+            )
+        key = holder(keys, presented)
+        if key is None:
+            raise InvalidKey("The API key is not one of this server's. The manifest's server.api_keys says which are.")
+        scope.current().take(key)
+        if rule.startswith(ADMIN) and not key.admin:
+            raise Forbidden(f"The API key {key.name!r} has no admin right (admin: true in the manifest).")
+
+    return check
+
+
+def may_use(entry: Entry) -> bool:
+    """Whether the request that is being answered may know an entry; outside of requests, always."""
+    key = scope.current_key()
+    return key is None or key.opens(entry.id)
+
+
+def _presented() -> str | None:
+    """The key that came with the request: OpenAI's way, or Anthropic's."""
+    scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return request.headers.get("x-api-key", "").strip() or None
