@@ -19,7 +19,7 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi import log as logs
-from localapi.api import chat, completions, health, models, scope, speech, status, tokens, voices
+from localapi.api import admin, chat, completions, health, models, scope, speech, status, tokens, voices
 from localapi.api.drain import DrainMiddleware
 from localapi.api.guard import guard
 from localapi.api.replies import error_reply
@@ -93,7 +93,7 @@ class Service:
 
     def _preload(self) -> None:
         for entry in self.registry.entries.values():
-            if entry.serving.preload:
+            if entry.serving.wants_loading:
                 self.registry.instance(entry.id).begin_loading()
 
     def _follow_signals(self) -> asyncio.Event:
@@ -116,8 +116,7 @@ class Service:
         await stop.wait()
         self.draining = True
         await _cancel(following)
-        snapshot = self.registry.snapshot
-        seconds = snapshot.manifest.server.drain_seconds if snapshot else 0
+        seconds = self.registry.drain_seconds
         drained = await self.registry.drain(
             seconds, lambda running: log.info("waiting for %s; press Ctrl-C again to end at once", _requests(running))
         )
@@ -148,6 +147,7 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(models.routes(service.registry))
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
     app.register_blueprint(status.routes(service.registry, service.reloader))
+    app.register_blueprint(admin.routes(service.registry, service.reloader))
     check = guard(service.settings.host)
 
     @app.before_request

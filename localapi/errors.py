@@ -13,6 +13,7 @@
         ├── NotFound             404
         │   └── ModelNotFound
         ├── MethodNotAllowed     405
+        ├── ModelInUse           409
         ├── RequestTooLarge      413
         ├── ModelBusy            429
         ├── GenerationFailed     500
@@ -148,6 +149,14 @@ class MethodNotAllowed(ApiError):
     status = 405
     type = "invalid_request_error"
     code = "method_not_allowed"
+
+
+class ModelInUse(ApiError):
+    """The model cannot be unloaded while requests run on it."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "model_in_use"
 
 
 class RequestTooLarge(ApiError):

@@ -78,6 +78,9 @@ class EntryOptions(BaseModel):
     aliases: Annotated[list[Name], Field(description="Other names that requests may use for this model.")] = []
     description: Annotated[str | None, Field(description="Shown in the model list.")] = None
     preload: Annotated[bool, Field(description="Load when the server starts, not at the first request.")] = False
+    pin: Annotated[
+        bool, Field(description="Load when the server starts, and keep it: neither keep_alive nor others unload it.")
+    ] = False
     keep_alive: Annotated[
         Duration | None,
         Field(description='Unload after this long without a request: 30s, 15m, 0 (at once), "forever".'),

@@ -55,9 +55,15 @@ class Serving:
     speech: SpeechSettings | None
     """What only speech has; None for chat."""
     preload: bool
+    pin: bool
     keep_alive: float
     """Seconds without a request until the model is unloaded; infinity for never. The server's default is applied."""
     swap: Literal["warm", "cold"]
+
+    @property
+    def wants_loading(self) -> bool:
+        """Whether the model is loaded before anybody asks for it."""
+        return self.preload or self.pin
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class Entry:
             locked=options.locked if isinstance(options, ChatOptions) else None,
             speech=_settings(options) if isinstance(options, SpeechOptions) else None,
             preload=options.preload,
+            pin=options.pin,
             keep_alive=server.keep_alive if options.keep_alive is None else options.keep_alive,
             swap=options.swap,
         )

@@ -1,0 +1,243 @@
+"""One entry running as one identity described it: when its model is loaded and when it ends.
+
+Knows leases, and how long an unused model stays. Refuses to know names, manifests and what a request says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+from localapi.backends.engine import Engine
+from localapi.backends.options import FOREVER, EntryOptions, Identity
+from localapi.errors import LoadFailed, ModelUnavailable
+from localapi.manifest import Serving
+from localapi.worker.protocol import Loading
+
+log = logging.getLogger(__name__)
+
+State = Literal["unloaded", "loading", "ready", "failed", "closed"]
+
+
+class Instance:
+    """One entry running as one identity described it. Outlives its manifest while leased."""
+
+    def __init__(self, name: str, options: EntryOptions, *, since_revision: int) -> None:
+        self.name = name
+        self.options = options
+        self.identity: Identity = options.identity()
+        self.keep_alive = FOREVER
+        """Seconds from the last lease to unloading."""
+        self.pinned = False
+        self.since_revision = since_revision
+        self.leases = 0
+        self.loads = 0
+        self.worker_deaths = 0
+        self.progress: Loading | None = None
+        self.last_error: str | None = None
+        self.ready_since: float | None = None
+        """Unix time."""
+        self.retired = False
+        self._holds: set[str] = set()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._engine: Engine | None = None
+        self._loading: asyncio.Task[Engine] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._no_leases = asyncio.Event()
+        self._no_leases.set()
+
+    @property
+    def state(self) -> State:
+        if self.retired and self._engine is None and self._loading is None:
+            return "closed"
+        if self._loading is not None:
+            return "loading"
+        if self._engine is not None:
+            return "ready"
+        return "failed" if self.last_error is not None else "unloaded"
+
+    @property
+    def engine(self) -> Engine | None:
+        """The loaded engine; None where nothing is loaded."""
+        return self._engine
+
+    @property
+    def held(self) -> bool:
+        """Whether new leases have to wait."""
+        return bool(self._holds)
+
+    def hold(self, why: str) -> None:
+        """Keep new leases waiting, until what was held for this reason is released."""
+        self._holds.add(why)
+        self._open.clear()
+
+    def release(self, why: str) -> None:
+        """Take back a hold, if there is one."""
+        self._holds.discard(why)
+        if not self._holds:
+            self._open.set()
+
+    async def opened(self) -> None:
+        """Wait until nothing holds new leases back."""
+        await self._open.wait()
+
+    def retire(self) -> None:
+        """Whoever waits for a lease has to look for the instance that came after this one."""
+        self.retired = True
+        self._holds.clear()
+        self._open.set()
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[Engine]:
+        """One request's right to use this instance; loads it first. Raises LoadFailed."""
+        self.leases += 1
+        self._no_leases.clear()
+        self._stop_idle_timer()
+        try:
+            yield await self.load()
+        finally:
+            self.leases -= 1
+            if self.leases == 0:
+                self._no_leases.set()
+                self._start_idle_timer()
+
+    async def load(self) -> Engine:
+        """The engine, loaded once however many wait for it. Raises LoadFailed.
+
+        A load goes on when whoever asked for it has left: the next request will want it.
+        """
+        while self._closing is not None:
+            await asyncio.shield(self._closing)
+        if self._engine is not None:
+            return self._engine
+        try:
+            return await asyncio.shield(self.begin_loading())
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+            raise ModelUnavailable(
+                f"{self.name} was unloaded while it was being loaded. Send the request again."
+            ) from None
+
+    def begin_loading(self) -> asyncio.Task[Engine]:
+        """The load that goes on, or a new one. Nobody has to wait for it."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._load(), name=f"load {self.name}")
+            self._loading.add_done_callback(_retrieve)
+        return self._loading
+
+    async def _load(self) -> Engine:
+        started = time.monotonic()
+        try:
+            while self._closing is not None:
+                await asyncio.shield(self._closing)
+            log.info("%s: loading", self.name)
+            engine = await self.options.start(self.name, self._report)
+        except LoadFailed as error:
+            self.last_error = error.message
+            log.error("%s: not loaded: %s", self.name, error.message)  # the message is the whole story
+            raise
+        finally:
+            self._loading = None
+            self.progress = None
+        self._engine = engine
+        self.loads += 1
+        self.last_error = None
+        self.ready_since = time.time()
+        engine.ended.add_done_callback(lambda ended: self._on_ended(engine, ended))
+        if self.leases == 0:
+            self._start_idle_timer()
+        log.info("%s: loaded in %.1f s", self.name, time.monotonic() - started)
+        for note in engine.loaded.notes:
+            log.info("%s: %s", self.name, note)
+        return engine
+
+    def _report(self, progress: Loading) -> None:
+        if self.progress is None or self.progress.phase != progress.phase:
+            log.info("%s: %s", self.name, progress.phase)
+        self.progress = progress
+
+    def _on_ended(self, engine: Engine, ended: asyncio.Future[str]) -> None:
+        if ended.cancelled() or self._engine is not engine:
+            return
+        self.worker_deaths += 1
+        self.last_error = ended.result()
+        log.error("%s: %s; the next request loads it again", self.name, self.last_error)
+        self._close_engine()
+
+    async def unload(self) -> None:
+        """End the engine, whoever uses it, and give its memory back. The next lease loads again."""
+        self._stop_idle_timer()
+        if (loading := self._loading) is not None:
+            loading.cancel()
+            await asyncio.wait([loading])
+            self._loading = None  # also where it was cancelled before it began
+        self._close_engine()
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+
+    def _close_engine(self) -> None:
+        self._stop_idle_timer()
+        engine, self._engine, self.ready_since = self._engine, None, None
+        if engine is not None:
+            self._closing = asyncio.create_task(self._close(engine), name=f"close {self.name}")
+
+    async def _close(self, engine: Engine) -> None:
+        try:
+            await engine.close()
+        finally:
+            if self._closing is asyncio.current_task():
+                self._closing = None
+
+    async def unload_when_free(self, seconds: float) -> bool:
+        """Unload as soon as no request runs, while new ones wait; whether that came within so many seconds."""
+        self.hold("unload")
+        try:
+            async with asyncio.timeout(seconds):
+                await self.drained()
+            await self.unload()
+        except TimeoutError:
+            return False
+        finally:
+            self.release("unload")
+        return True
+
+    async def drained(self) -> None:
+        """Wait until no lease is held."""
+        await self._no_leases.wait()
+
+    def follow(self, serving: Serving) -> None:
+        """Apply settings in place, also to a wait that has begun."""
+        keep_alive = FOREVER if serving.pin else serving.keep_alive
+        self.pinned = serving.pin
+        if keep_alive != self.keep_alive:
+            self.keep_alive = keep_alive
+            self._start_idle_timer()
+
+    def _start_idle_timer(self) -> None:
+        self._stop_idle_timer()
+        if self.leases == 0 and self._engine is not None and self.keep_alive != FOREVER:
+            loop = asyncio.get_running_loop()
+            self._idle_timer = loop.call_later(self.keep_alive, self._on_idle)
+
+    def _stop_idle_timer(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
+    def _on_idle(self) -> None:
+        log.info("%s: unloaded after %g s without a request", self.name, self.keep_alive)
+        self._close_engine()
+
+
+def _retrieve(task: asyncio.Task[Engine]) -> None:
+    """Mark the outcome as seen: it is in the log and in `last_error`, also when nobody waits any more."""
+    if not task.cancelled():
+        task.exception()
