@@ -17,8 +17,9 @@
         ├── RequestTooLarge      413
         ├── ModelBusy            429
         ├── GenerationFailed     500
-        └── ModelUnavailable     503
-            └── LoadFailed
+        ├── ModelUnavailable     503
+        │   └── LoadFailed
+        └── RequestTimeout       504
 
 The class of an `ApiError` is its status; `type`, `code` and `param` are what OpenAI's clients read
 (https://platform.openai.com/docs/guides/error-codes). How an error becomes a reply is `api.replies`' business.
@@ -191,6 +192,16 @@ class ModelUnavailable(ApiError):
 
 class LoadFailed(ModelUnavailable):
     """The model did not load; the message says why and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=False)
+
+
+class RequestTimeout(ApiError):
+    """The model worked on the request for longer than the manifest allows."""
+
+    status = 504
+    code = "request_timeout"
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retryable=False)

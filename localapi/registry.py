@@ -11,14 +11,15 @@ import difflib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from localapi.backends.engine import Engine
+from localapi.admission import Admission, Turn
 from localapi.backends.options import Kind
 from localapi.errors import ModelInUse, ModelNotFound, ModelUnavailable, WrongEndpoint
 from localapi.instance import Instance
+from localapi.lease import Lease
 from localapi.manifest import Entry, Manifest
 
 log = logging.getLogger(__name__)
@@ -37,14 +38,6 @@ class Snapshot:
     """By entry id."""
 
 
-@dataclass(frozen=True)
-class Lease:
-    """What a request works with: its entry as it was when it came, and a loaded engine."""
-
-    entry: Entry
-    engine: Engine
-
-
 @dataclass
 class Registry:
     """The current snapshot, and the instances that earlier ones left behind."""
@@ -53,8 +46,17 @@ class Registry:
     started_at: float = field(default_factory=time.time)
     """Unix time."""
     retiring: dict[Instance, asyncio.Task[None]] = field(default_factory=dict)
+    admissions: dict[str, Admission] = field(default_factory=dict)
+    """By entry id."""
     closed: bool = False
     """Whether nothing is leased any more, because the server ends."""
+    requests: int = 0
+    """That have a lease or wait for one."""
+    quiet: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while there are none."""
+
+    def __post_init__(self) -> None:
+        self.quiet.set()
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -86,11 +88,50 @@ class Registry:
         )
 
     @asynccontextmanager
-    async def lease(self, name: str, kind: Kind) -> AsyncIterator[Lease]:
-        """Lease the instance behind a name. Raises ModelNotFound, WrongEndpoint, LoadFailed, ModelUnavailable."""
-        entry, instance = await self._opened(name, kind)
-        async with instance.lease() as engine:
-            yield Lease(entry, engine)
+    async def lease(self, name: str, kind: Kind, turn: Turn | None = None) -> AsyncIterator[Lease]:
+        """Lease the instance behind a name, when it is this request's turn.
+
+        Raises ModelNotFound, WrongEndpoint, ModelBusy, LoadFailed, ModelUnavailable.
+        """
+        self.requests += 1
+        self.quiet.clear()
+        try:
+            async with AsyncExitStack() as held:
+                yield await self._lease(name, kind, turn or Turn(), held)
+        finally:
+            self.requests -= 1
+            if self.requests == 0:
+                self.quiet.set()
+
+    async def _lease(self, name: str, kind: Kind, turn: Turn, held: AsyncExitStack) -> Lease:
+        """What `lease` gives; `held` gives it back."""
+        while True:
+            self._refuse_when_closed()
+            admission = self.admissions[self.resolve(name, kind).id]
+            async with AsyncExitStack() as stack:
+                stack.enter_context(admission.place(turn))
+                async with admission.patience(turn):
+                    await turn.let_in()
+                    entry, instance = await self._opened(name, kind)
+                    if self.admissions[entry.id] is not admission:  # the name is another entry's now
+                        continue
+                    engine = await stack.enter_async_context(instance.lease())
+                admission.begin(turn)
+                await held.enter_async_context(stack.pop_all())
+                return Lease(entry, engine, admission, turn)
+
+    def waiting_for(self, entry_id: str, turn: Turn) -> str:
+        """What a request waits for, for people: its place in the queue, or how far loading is."""
+        if entry_id not in self.entries:
+            return f"waiting for {entry_id}"
+        if (before := self.admissions[entry_id].before(turn)) is not None:
+            return f"waiting for {entry_id}: {before or 'nobody'} before you"
+        instance = self.instance(entry_id)
+        progress = instance.progress
+        if progress is None:
+            return f"{'loading' if instance.state == 'loading' else 'waiting for'} {entry_id}"
+        share = f" {100 * progress.done // progress.total} %" if progress.total else ""
+        return f"loading {entry_id}: {progress.phase}{share}"
 
     async def load(self, name: str) -> Instance:
         """Load what is behind a name, and give it. Raises ModelNotFound, LoadFailed, ModelUnavailable."""
@@ -114,13 +155,16 @@ class Registry:
     async def _opened(self, name: str, kind: Kind | None = None) -> tuple[Entry, Instance]:
         """The current entry of a name and its instance, when nothing holds new leases back."""
         while True:
-            if self.closed:
-                raise ModelUnavailable("The server is shutting down.")
+            self._refuse_when_closed()
             entry = self.resolve(name, kind)
             instance = self.instance(entry.id)
             if not instance.held:
                 return entry, instance
             await instance.opened()
+
+    def _refuse_when_closed(self) -> None:
+        if self.closed:
+            raise ModelUnavailable("The server is shutting down.")
 
     def instance(self, entry_id: str) -> Instance:
         """The current instance of an entry."""
@@ -140,10 +184,20 @@ class Registry:
             entry.id: self._instance_for(entry, prepared.get(entry.id), revision) for entry in manifest.entries.values()
         }
         self.snapshot = Snapshot(revision, manifest, MappingProxyType(instances))
+        self._commit_admissions(old)
         for instance in old.instances.values() if old else ():
             if instances.get(instance.name) is not instance:
                 self._retire(instance)
         return self.snapshot
+
+    def _commit_admissions(self, old: Snapshot | None) -> None:
+        for name in self.admissions.keys() - self.entries.keys():
+            self.admissions.pop(name).close()
+        for entry in self.entries.values():
+            admission = self.admissions.setdefault(entry.id, Admission(entry.id, entry.serving))
+            admission.follow(entry.serving)
+            if old is not None and old.instances.get(entry.id) is not self.instance(entry.id):
+                admission.renew()
 
     def refresh(self, manifest: Manifest) -> None:
         """Take a manifest that says the same in other words: places and hashes change, the revision does not."""
@@ -182,25 +236,24 @@ class Registry:
         current = list(self.snapshot.instances.values()) if self.snapshot else []
         return current + list(self.retiring)
 
-    def leases(self) -> int:
-        """How many requests are being answered."""
-        return sum(instance.leases for instance in self.all_instances())
-
     async def drain(self, seconds: float, report: Callable[[int], None]) -> bool:
         """Wait for running requests, at most so long; `report` gets their number every few seconds."""
         deadline = time.monotonic() + seconds
-        while (running := self.leases()) and (left := deadline - time.monotonic()) > 0:
-            report(running)
-            waiting = [asyncio.create_task(i.drained()) for i in self.all_instances()]
-            await asyncio.wait(waiting, timeout=min(left, 5), return_when=asyncio.ALL_COMPLETED)
-            for task in waiting:
-                task.cancel()
-        return self.leases() == 0
+        while self.requests and (left := deadline - time.monotonic()) > 0:
+            report(self.requests)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, 5)):
+                    await self.quiet.wait()
+        return self.requests == 0
 
     async def close(self) -> None:
         """End every worker, whoever uses it."""
         self.closed = True
+        for admission in self.admissions.values():
+            admission.close()
         instances = self.all_instances()
+        for instance in instances:
+            instance.retire()
         tasks = list(self.retiring.values())
         for task in tasks:
             task.cancel()

@@ -184,14 +184,16 @@ class Speech:
 
     async def _pieces(self, *, whole: bool) -> AsyncGenerator[Piece, None]:
         """Lease the model and let it speak. Raises ApiError; InvalidRequest where the text makes no sound."""
-        lease = await scope.current().held.enter_async_context(self._registry.lease(self._request.model, "speech"))
+        lease = await scope.current().held.enter_async_context(
+            self._registry.lease(self._request.model, "speech", self._generation.turn)
+        )
         prepared = self._prepared
         if prepared is None or prepared.entry is not lease.entry:
             prepared = self._prepared = await self._prepare(lease.entry)
         self._generation.entry = lease.entry
         # A voice that nobody knew before is known now that the model is loaded.
         voice = await found_voice(self._registry, lease.entry, self._request.voice, prepared.voice)
-        async with aclosing(lease.engine.answer(self._speak(prepared, voice))) as events:
+        async with aclosing(lease.answer(self._speak(prepared, voice))) as events:
             async for piece in self._recorded(events, prepared, whole=whole):
                 yield piece
 

@@ -42,7 +42,10 @@ def describe(registry: Registry, reloader: Reloader) -> dict[str, Any]:
         "manifest": {"files": [{"path": str(file.path), "sha256": file.sha256} for file in files]},
         "last_attempt": describe_attempt(reloader.last_attempt) if reloader.last_attempt else None,
         "preparing": reloader.preparing,
-        "models": [{**_entry(entry), **describe_instance(instance)} for entry, instance in entries],
+        "models": [
+            {**_entry(entry), **describe_instance(instance), "waiting": registry.admissions[entry.id].waiting}
+            for entry, instance in entries
+        ],
         "retiring": [{"id": instance.name, **describe_instance(instance)} for instance in registry.retiring],
     }
 

@@ -85,6 +85,20 @@ class EntryOptions(BaseModel):
         Duration | None,
         Field(description='Unload after this long without a request: 30s, 15m, 0 (at once), "forever".'),
     ] = None
+    max_concurrent: Annotated[
+        int | None, Field(ge=1, description="Most requests at work at the same time; more wait. No bound without it.")
+    ] = None
+    max_waiting: Annotated[
+        int | None, Field(ge=0, description="Most requests that wait; more are refused with a 429. null: no bound.")
+    ] = 256
+    queue_timeout_seconds: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="How long a request may wait until the model works on it."),
+    ] = None
+    request_timeout_seconds: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="How long the model may work on a request."),
+    ] = None
     swap: Annotated[
         Literal["warm", "cold"],
         Field(description="When what is loaded changes: load the new beside the old, or end the old first."),

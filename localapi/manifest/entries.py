@@ -59,6 +59,10 @@ class Serving:
     keep_alive: float
     """Seconds without a request until the model is unloaded; infinity for never. The server's default is applied."""
     swap: Literal["warm", "cold"]
+    max_concurrent: int | None
+    max_waiting: int | None
+    queue_timeout_seconds: float | None
+    request_timeout_seconds: float | None
 
     @property
     def wants_loading(self) -> bool:
@@ -90,6 +94,10 @@ class Entry:
             pin=options.pin,
             keep_alive=server.keep_alive if options.keep_alive is None else options.keep_alive,
             swap=options.swap,
+            max_concurrent=options.max_concurrent,
+            max_waiting=options.max_waiting,
+            queue_timeout_seconds=options.queue_timeout_seconds,
+            request_timeout_seconds=options.request_timeout_seconds,
         )
         return cls(entry_id, options.kind, options, options.identity(), serving)
 
