@@ -38,6 +38,7 @@ from localapi.registry import Registry
 from localapi.reload import Reloader
 from localapi.serving import serve
 from localapi.settings import Settings
+from localapi.supervision import Supervisor
 from localapi.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Service:
         self.registry = Registry()
         self.reloader = Reloader(self.registry, self._read, apply=self._apply)
         self.watch = Watch(source, self.reloader.trigger)
+        self.supervisor = Supervisor(self.reloader.instances)
         self.draining = False
         self.app = create_app(self)
 
@@ -83,12 +85,13 @@ class Service:
             asyncio.create_task(self.reloader.run(), name="reload"),
             asyncio.create_task(self.watch.run(), name="watch"),
         ]
+        supervision = asyncio.create_task(self.supervisor.run(), name="supervision")  # also during a shutdown
         try:
             self._preload()
             started()
             await serve(self.app, config, listening, self._drained(stop, following))
         finally:
-            await _cancel(following)
+            await _cancel([*following, supervision])
             await self.registry.close()
 
     def _preload(self) -> None:

@@ -18,7 +18,8 @@
         ├── ModelBusy            429
         ├── GenerationFailed     500
         ├── ModelUnavailable     503
-        │   └── LoadFailed
+        │   ├── LoadFailed
+        │   └── WorkerEnded
         └── RequestTimeout       504
 
 The class of an `ApiError` is its status; `type`, `code` and `param` are what OpenAI's clients read
@@ -193,8 +194,12 @@ class ModelUnavailable(ApiError):
 class LoadFailed(ModelUnavailable):
     """The model did not load; the message says why and what to do."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, retryable=False)
+    def __init__(self, message: str, *, retryable: bool | None = False) -> None:
+        super().__init__(message, retryable=retryable)
+
+
+class WorkerEnded(ModelUnavailable):
+    """The model's worker ended by itself, or was ended because it hung, before the answer was complete."""
 
 
 class RequestTimeout(ApiError):

@@ -118,7 +118,7 @@ class Registry:
                     engine = await stack.enter_async_context(instance.lease())
                 admission.begin(turn)
                 await held.enter_async_context(stack.pop_all())
-                return Lease(entry, engine, admission, turn)
+                return Lease(entry, engine, instance, admission, turn)
 
     def waiting_for(self, entry_id: str, turn: Turn) -> str:
         """What a request waits for, for people: its place in the queue, or how far loading is."""
@@ -134,8 +134,9 @@ class Registry:
         return f"loading {entry_id}: {progress.phase}{share}"
 
     async def load(self, name: str) -> Instance:
-        """Load what is behind a name, and give it. Raises ModelNotFound, LoadFailed, ModelUnavailable."""
+        """Load what is behind a name, and give it, also where it failed lately. Raises ModelNotFound, LoadFailed."""
         _, instance = await self._opened(name)
+        instance.restarts.reset()
         await instance.load()
         return instance
 
@@ -206,11 +207,14 @@ class Registry:
 
     def _instance_for(self, entry: Entry, prepared: Instance | None, revision: int) -> Instance:
         current = self.snapshot.instances.get(entry.id) if self.snapshot else None
+        old = self.entries.get(entry.id)
         if prepared is not None:
             prepared.since_revision = revision
             instance = prepared
         elif current is not None and current.identity == entry.identity:
             instance = current
+            if old is not None and old.serving != entry.serving:
+                instance.restarts.reset()
         else:
             instance = Instance(entry.id, entry.options, since_revision=revision)
         instance.follow(entry.serving)

@@ -270,7 +270,13 @@ class Reloader:
             old.release(_SWAP)
 
     def _new_instance(self, entry: Entry) -> Instance:
-        return self._prepared.setdefault(entry.id, Instance(entry.id, entry.options, since_revision=0))
+        new = self._prepared.setdefault(entry.id, Instance(entry.id, entry.options, since_revision=0))
+        new.stall_seconds = entry.serving.stall_seconds
+        return new
+
+    def instances(self) -> list[Instance]:
+        """All that there are: those of the registry, and those that are prepared for it."""
+        return [*self.registry.all_instances(), *self._prepared.values()]
 
     async def _discard(self, entry_ids: Iterable[str]) -> None:
         """Give up instances that no manifest wants any more."""

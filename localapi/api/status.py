@@ -73,7 +73,11 @@ def describe_instance(instance: Instance) -> dict[str, Any]:
         "requests": _work(instance.engine),
         "ready_since": instance.ready_since,
         "loads": instance.loads,
+        "last_step_age_seconds": None if instance.last_step_at is None else time.monotonic() - instance.last_step_at,
         "worker_deaths": instance.worker_deaths,
+        "restarts": instance.restarted,
+        "failures_in_a_row": instance.restarts.in_a_row,
+        "cooling_down_until": instance.restarts.cooling_down_until,
         "last_error": instance.last_error,
         "progress": {"phase": progress.phase, "done": progress.done, "total": progress.total} if progress else None,
     }

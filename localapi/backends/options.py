@@ -20,6 +20,7 @@ from localapi.backends.parameters import ChatParameters
 
 Kind = Literal["chat", "speech"]
 FOREVER = float("inf")
+DEFAULT_STALL_SECONDS = 120.0
 _UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -99,6 +100,14 @@ class EntryOptions(BaseModel):
         float | None,
         Field(gt=0, allow_inf_nan=False, description="How long the model may work on a request."),
     ] = None
+    stall_seconds: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="A worker that has work and does nothing for so long is ended; null: it is left alone.",
+        ),
+    ] = DEFAULT_STALL_SECONDS
     swap: Annotated[
         Literal["warm", "cold"],
         Field(description="When what is loaded changes: load the new beside the old, or end the old first."),

@@ -63,6 +63,7 @@ class Serving:
     max_waiting: int | None
     queue_timeout_seconds: float | None
     request_timeout_seconds: float | None
+    stall_seconds: float | None
 
     @property
     def wants_loading(self) -> bool:
@@ -98,6 +99,7 @@ class Entry:
             max_waiting=options.max_waiting,
             queue_timeout_seconds=options.queue_timeout_seconds,
             request_timeout_seconds=options.request_timeout_seconds,
+            stall_seconds=options.stall_seconds,
         )
         return cls(entry_id, options.kind, options, options.identity(), serving)
 
