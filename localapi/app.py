@@ -19,7 +19,20 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi import log as logs
-from localapi.api import access, chat, completions, health, metrics, models, scope, speech, status, tokens, voices
+from localapi.api import (
+    access,
+    admin,
+    chat,
+    completions,
+    health,
+    metrics,
+    models,
+    scope,
+    speech,
+    status,
+    tokens,
+    voices,
+)
 from localapi.api.drain import DrainMiddleware
 from localapi.api.guard import Guard, exposure
 from localapi.api.replies import error_reply
@@ -38,6 +51,7 @@ from localapi.registry import Registry
 from localapi.reload import Attempt, Reloader
 from localapi.serving import serve
 from localapi.settings import Settings
+from localapi.supervision import Supervisor
 from localapi.tally import Tally
 from localapi.watch import Watch
 
@@ -58,6 +72,7 @@ class Service:
         self.watch = Watch(source, self.reloader.trigger)
         self.started = False
         """Whether the first revision serves, and the terminal has been told about it."""
+        self.supervisor = Supervisor(self.reloader.instances)
         self.draining = False
         self.app = create_app(self)
 
@@ -106,18 +121,19 @@ class Service:
             asyncio.create_task(self.reloader.run(), name="reload"),
             asyncio.create_task(self.watch.run(), name="watch"),
         ]
+        supervision = asyncio.create_task(self.supervisor.run(), name="supervision")  # also during a shutdown
         try:
             self._preload()
             started()
             self.started = True
             await serve(self.app, config, listening, self._drained(stop, following))
         finally:
-            await _cancel(following)
+            await _cancel([*following, supervision])
             await self.registry.close()
 
     def _preload(self) -> None:
         for entry in self.registry.entries.values():
-            if entry.serving.preload:
+            if entry.serving.wants_loading:
                 self.registry.instance(entry.id).begin_loading()
 
     def _follow_signals(self) -> asyncio.Event:
@@ -140,13 +156,12 @@ class Service:
         await stop.wait()
         self.draining = True
         await _cancel(following)
-        snapshot = self.registry.snapshot
-        seconds = snapshot.manifest.server.drain_seconds if snapshot else 0
+        seconds = self.registry.drain_seconds
         drained = await self.registry.drain(
             seconds, lambda running: log.info("waiting for %s; press Ctrl-C again to end at once", _requests(running))
         )
         if not drained:
-            log.warning("%s did not end within %g s", _requests(self.registry.leases()), seconds)
+            log.warning("%s did not end within %g s", _requests(self.registry.requests), seconds)
         await self.registry.close()
 
 
@@ -173,6 +188,7 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
     app.register_blueprint(metrics.routes(service.registry, service.tally))
     app.register_blueprint(status.routes(service.registry, service.reloader, service.warnings))
+    app.register_blueprint(admin.routes(service.registry, service.reloader))
     guard, check_key = Guard(service.settings.host, service.options), access.access(service.registry)
 
     @app.before_request

@@ -14,11 +14,14 @@
         ├── NotFound             404
         │   └── ModelNotFound
         ├── MethodNotAllowed     405
+        ├── ModelInUse           409
         ├── RequestTooLarge      413
         ├── ModelBusy            429
         ├── GenerationFailed     500
-        └── ModelUnavailable     503
-            └── LoadFailed
+        ├── ModelUnavailable     503
+        │   ├── LoadFailed
+        │   └── WorkerEnded
+        └── RequestTimeout       504
 
 The class of an `ApiError` is its status; `type`, `code` and `param` are what OpenAI's clients read
 (https://platform.openai.com/docs/guides/error-codes). How an error becomes a reply is `api.replies`' business.
@@ -169,6 +172,14 @@ class MethodNotAllowed(ApiError):
     code = "method_not_allowed"
 
 
+class ModelInUse(ApiError):
+    """The model cannot be unloaded while requests run on it."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "model_in_use"
+
+
 class RequestTooLarge(ApiError):
     """The body is over the limit."""
 
@@ -201,6 +212,20 @@ class ModelUnavailable(ApiError):
 
 class LoadFailed(ModelUnavailable):
     """The model did not load; the message says why and what to do."""
+
+    def __init__(self, message: str, *, retryable: bool | None = False) -> None:
+        super().__init__(message, retryable=retryable)
+
+
+class WorkerEnded(ModelUnavailable):
+    """The model's worker ended by itself, or was ended because it hung, before the answer was complete."""
+
+
+class RequestTimeout(ApiError):
+    """The model worked on the request for longer than the manifest allows."""
+
+    status = 504
+    code = "request_timeout"
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retryable=False)

@@ -13,12 +13,14 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from localapi.backends.options import FOREVER
 from localapi.errors import LoadFailed, ManifestError, ModelUnavailable, Problem
+from localapi.instance import Instance
 from localapi.manifest import Entry, Manifest
-from localapi.registry import Instance, Registry
+from localapi.registry import Registry
 
 log = logging.getLogger(__name__)
+
+_SWAP = "swap"
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ class Reloader:
             level = logging.INFO if was_refused else logging.DEBUG
             log.log(level, "the manifest was read and says what revision %d serves", self._revision())
         for entry_id in changes.added + changes.changed + changes.updated:
-            if manifest.entries[entry_id].serving.preload:
+            if manifest.entries[entry_id].serving.wants_loading:
                 instance = self.registry.instance(entry_id)
                 if instance.state in ("unloaded", "failed"):
                     instance.begin_loading()
@@ -244,8 +246,7 @@ class Reloader:
             return
         old = self.registry.instance(entry.id)
         new = self._new_instance(entry)
-        if old.reopened is None:
-            old.reopened = asyncio.Event()
+        old.hold(_SWAP)
         try:
             await self._drain(old)
             await old.unload()
@@ -258,8 +259,7 @@ class Reloader:
 
     async def _drain(self, old: Instance) -> None:
         """Wait for running requests, at most as long as a shutdown would. Raises LoadFailed."""
-        current = self._current()
-        seconds = current.server.drain_seconds if current else 0
+        seconds = self.registry.drain_seconds
         log.info("%s: cold swap: waiting for %d running requests", old.name, old.leases)
         try:
             async with asyncio.timeout(seconds):
@@ -273,14 +273,17 @@ class Reloader:
         """Let the current instance take requests again; it loads again at the first. A commit does it by retiring."""
         snapshot = self.registry.snapshot
         old = snapshot.instances.get(entry_id) if snapshot else None
-        if old is not None and old.reopened is not None:
-            reopened, old.reopened = old.reopened, None
-            reopened.set()
+        if old is not None:
+            old.release(_SWAP)
 
     def _new_instance(self, entry: Entry) -> Instance:
-        return self._prepared.setdefault(
-            entry.id, Instance(entry.id, entry.options, keep_alive=FOREVER, since_revision=0)
-        )
+        new = self._prepared.setdefault(entry.id, Instance(entry.id, entry.options, since_revision=0))
+        new.stall_seconds = entry.serving.stall_seconds
+        return new
+
+    def instances(self) -> list[Instance]:
+        """All that there are: those of the registry, and those that are prepared for it."""
+        return [*self.registry.all_instances(), *self._prepared.values()]
 
     async def _discard(self, entry_ids: Iterable[str]) -> None:
         """Give up instances that no manifest wants any more."""

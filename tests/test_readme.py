@@ -42,7 +42,8 @@ SPEECH = (ROOT / "docs" / "speech.md").read_text()
 CHAT = (ROOT / "docs" / "chat.md").read_text()
 SECURITY = (ROOT / "docs" / "security.md").read_text()
 OBSERVING = (ROOT / "docs" / "observing.md").read_text()
-PAGES = README + CHAT + SPEECH + SECURITY + OBSERVING
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+PAGES = README + CHAT + SPEECH + SECURITY + OBSERVING + OPERATIONS
 HERE = "http://127.0.0.1:8000"
 
 
@@ -412,7 +413,8 @@ def test_each_file_that_is_named_exists() -> None:
 def test_each_link_leads_to_a_heading() -> None:
     anchors = {re.sub(r"[^\w]+", "-", title.lower()) for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
-    for page, folder in ((README, ROOT), *((page, ROOT / "docs") for page in (SPEECH, CHAT, SECURITY, OBSERVING))):
+    pages = (SPEECH, CHAT, SECURITY, OBSERVING, OPERATIONS)
+    for page, folder in ((README, ROOT), *((page, ROOT / "docs") for page in pages)):
         assert [link for link in re.findall(r"\]\(([\w./-]+)\)", page) if not (folder / link).is_file()] == []
 
 
@@ -473,5 +475,7 @@ def test_each_sample_request_gets_what_its_title_says(sample: Sample, server: Se
 
 
 def test_the_samples_visit_every_endpoint() -> None:
-    visited = {(sample.method, re.sub(r"(/v1/models)/.+", r"\1/{id}", sample.path)) for sample in samples()}
+    visited = {
+        (sample.method, re.sub(r"((?:/v1|/admin)/models)/[^/]+", r"\1/{id}", sample.path)) for sample in samples()
+    }
     assert visited == {(row[0], quoted(row[1])[0]) for row in table("Endpoints")}

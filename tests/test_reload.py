@@ -171,7 +171,7 @@ async def test_a_cold_swap_ends_the_old_before_it_loads_the_new(gate: Gate) -> N
         async with registry.lease("m", "chat"):
             reading.next = manifest(m={"weights": "new", "swap": "cold"})
             swap = asyncio.create_task(reloader.reload())
-            await until(lambda: registry.instance("m").reopened is not None)
+            await until(lambda: registry.instance("m").held)
             waiting = asyncio.create_task(first_engine(registry, "m"))
             await asyncio.sleep(0)
             assert (gate.loaded, gate.closed) == (["old"], [])

@@ -16,7 +16,8 @@ from localapi.api.chat_request import ChatRequest, parse_chat
 from localapi.api.choices import ChatChoice, Growth, chunk_choice, usage
 from localapi.api.replies import json_reply
 from localapi.api.streaming import Generation
-from localapi.registry import Lease, Registry
+from localapi.lease import Lease
+from localapi.registry import Registry
 from localapi.worker.protocol import Chat, Delta, Ended, Event, Finished, ToolArguments, ToolStart
 
 

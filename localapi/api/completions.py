@@ -28,7 +28,8 @@ from localapi.api.replies import json_reply
 from localapi.api.streaming import Generation
 from localapi.backends.parameters import GenerationParameters
 from localapi.errors import InvalidRequest
-from localapi.registry import Lease, Registry
+from localapi.lease import Lease
+from localapi.registry import Registry
 from localapi.worker.protocol import Complete, Delta, Ended, Event, Finished, TokenLogprob
 
 MAX_PROMPTS: Final = 64

@@ -20,15 +20,13 @@ def routes(registry: Registry, draining: Callable[[], bool]) -> Blueprint:
 
     @blueprint.get("/health/ready")
     async def ready() -> Response:
-        waiting = [
-            entry.id
-            for entry in registry.entries.values()
-            if entry.serving.preload and registry.instance(entry.id).state == "loading"
-        ]
         if draining():
             return json_reply({"status": "shutting down"}, status=503)
-        if waiting:
-            return json_reply({"status": "loading", "models": waiting}, status=503)
+        wanted = [registry.instance(e.id) for e in registry.entries.values() if e.serving.wants_loading]
+        if failed := {each.name: each.last_error for each in wanted if each.state == "failed"}:
+            return json_reply({"status": "failed", "models": list(failed), "errors": failed}, status=503)
+        if loading := [each.name for each in wanted if each.state == "loading"]:
+            return json_reply({"status": "loading", "models": loading}, status=503)
         return json_reply({"status": "ready"})
 
     return blueprint

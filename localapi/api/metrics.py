@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 from quart import Blueprint, Response, request
 
 from localapi.backends.worker_engine import WorkerEngine
-from localapi.registry import Instance, Registry
+from localapi.instance import Instance
+from localapi.registry import Registry
 from localapi.tally import Histogram, OfModel, Tally
 
 if TYPE_CHECKING:

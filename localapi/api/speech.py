@@ -237,7 +237,9 @@ class Speech:
 
     async def _said_now(self, *, whole: bool) -> AsyncGenerator[Piece, None]:
         """Lease the model and let it speak. Raises ApiError; InvalidRequest where the text makes no sound."""
-        lease = await scope.current().held.enter_async_context(self._registry.lease(self._request.model, "speech"))
+        lease = await scope.current().held.enter_async_context(
+            self._registry.lease(self._request.model, "speech", self._generation.turn)
+        )
         prepared = self._prepared
         # Voices that nobody knew before are known now that the model is loaded.
         knows_more = prepared is not None and prepared.known is None and lease.engine.loaded.voices is not None
@@ -246,7 +248,7 @@ class Speech:
         self._generation.entry = lease.entry
         speak = self._speak(prepared)
         log.debug("%s: the worker calls it request %d", scope.current().id, speak.id)
-        async with aclosing(lease.engine.answer(speak)) as events:
+        async with aclosing(lease.answer(speak)) as events:
             async for piece in self._recorded(events, prepared, whole=whole):
                 yield piece
 

@@ -1,4 +1,4 @@
-"""`GET /status`: the whole truth, for people and for `localapi check`. `POST /admin/reload`: follow the manifest."""
+"""`GET /status`: the whole truth, for people and for `localapi check`."""
 
 from __future__ import annotations
 
@@ -13,23 +13,19 @@ import localapi
 from localapi.api.replies import json_reply
 from localapi.backends.engine import Engine
 from localapi.backends.worker_engine import WorkerEngine
+from localapi.instance import Instance
 from localapi.manifest import Entry, fingerprint
-from localapi.registry import Instance, Registry
+from localapi.registry import Registry
 from localapi.reload import Attempt, Reloader
 
 
 def routes(registry: Registry, reloader: Reloader, warnings: Callable[[], list[str]]) -> Blueprint:
-    """Both endpoints."""
+    """The endpoint."""
     blueprint = Blueprint("status", __name__)
 
     @blueprint.get("/status")
     async def status() -> Response:
         return json_reply({**describe(registry, reloader), "warnings": warnings()})
-
-    @blueprint.post("/admin/reload")
-    async def reload() -> Response:
-        attempt = await reloader.reload()
-        return json_reply(_attempt(attempt), status=200 if attempt.ok else 422)
 
     return blueprint
 
@@ -45,10 +41,13 @@ def describe(registry: Registry, reloader: Reloader) -> dict[str, Any]:
         "now": time.time(),
         "revision": snapshot.revision if snapshot else 0,
         "manifest": {"files": [{"path": str(file.path), "sha256": file.sha256} for file in files]},
-        "last_attempt": _attempt(reloader.last_attempt) if reloader.last_attempt else None,
+        "last_attempt": describe_attempt(reloader.last_attempt) if reloader.last_attempt else None,
         "preparing": reloader.preparing,
-        "models": [{**_entry(entry), **_instance(instance)} for entry, instance in entries],
-        "retiring": [{"id": instance.name, **_instance(instance)} for instance in registry.retiring],
+        "models": [
+            {**_entry(entry), **describe_instance(instance), "waiting": registry.admissions[entry.id].waiting}
+            for entry, instance in entries
+        ],
+        "retiring": [{"id": instance.name, **describe_instance(instance)} for instance in registry.retiring],
     }
 
 
@@ -63,17 +62,23 @@ def _entry(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _instance(instance: Instance) -> dict[str, Any]:
+def describe_instance(instance: Instance) -> dict[str, Any]:
+    """How one instance is."""
     progress = instance.progress
     return {
         "state": instance.state,
+        "pinned": instance.pinned,
         "leases": instance.leases,
         "since_revision": instance.since_revision,
         "pid": instance.engine.pid if instance.engine else None,
         "requests": _work(instance.engine),
         "ready_since": instance.ready_since,
         "loads": instance.loads,
+        "last_step_age_seconds": None if instance.last_step_at is None else time.monotonic() - instance.last_step_at,
         "worker_deaths": instance.worker_deaths,
+        "restarts": instance.restarted,
+        "failures_in_a_row": instance.restarts.in_a_row,
+        "cooling_down_until": instance.restarts.cooling_down_until,
         "last_error": instance.last_error,
         "progress": {"phase": progress.phase, "done": progress.done, "total": progress.total} if progress else None,
     }
@@ -84,7 +89,8 @@ def _work(engine: Engine | None) -> dict[str, int] | None:
     return asdict(engine.work) if isinstance(engine, WorkerEngine) else None
 
 
-def _attempt(attempt: Attempt) -> dict[str, Any]:
+def describe_attempt(attempt: Attempt) -> dict[str, Any]:
+    """One pass of the reloader."""
     changes = attempt.diff
     return {
         "at": attempt.at,

@@ -15,12 +15,14 @@ from typing import Any, Final, TypeVar
 
 from quart import Response
 
+from localapi.admission import Turn
 from localapi.api import scope
 from localapi.api.merging import merged
 from localapi.api.replies import DONE, comment, error_body, event
 from localapi.backends.options import Kind
 from localapi.errors import ApiError, GenerationFailed
-from localapi.registry import Lease, Registry
+from localapi.lease import Lease
+from localapi.registry import Registry
 from localapi.worker.protocol import Delta, Event, Finished, Prefill, Request, ToolStart
 
 log = logging.getLogger(__name__)
@@ -44,18 +46,19 @@ class Generation:
     def __post_init__(self) -> None:
         self.entry = self.registry.resolve(self.model, self.kind)
         scope.current().use(self.entry.id)
+        self.turn = Turn()
         self._started = time.monotonic()
         self._first_text: float | None = None
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Lease the model and let it answer; several requests at once. Raises ApiError."""
-        lease = await scope.current().held.enter_async_context(self.registry.lease(self.model, self.kind))
+        lease = await scope.current().held.enter_async_context(self.registry.lease(self.model, self.kind, self.turn))
         self.entry = lease.entry
         requests = self.requests_for(lease)
         log.debug(
             "%s: the worker calls it request %s", scope.current().id, ", ".join(str(each.id) for each in requests)
         )
-        answers = [lease.engine.answer(request) for request in requests]
+        answers = [lease.answer(request) for request in requests]
         async with aclosing(merged(answers) if len(answers) > 1 else answers[0]) as events:
             async for item in events:
                 if self._first_text is None and isinstance(item, Delta | ToolStart):
@@ -98,7 +101,7 @@ class Generation:
         """The stream's body. An error after the status has gone out is an event, and nothing follows it."""
         try:
             while not first.done():
-                yield comment(self._waiting_for())
+                yield comment(self.registry.waiting_for(self.entry.id, self.turn))
                 await asyncio.wait([first], timeout=COMMENT_SECONDS)
             item: Item | None = first.result()
             while item is not None:
@@ -118,14 +121,6 @@ class Generation:
             return
         if end:
             yield end
-
-    def _waiting_for(self) -> str:
-        instance = self.registry.instance(self.entry.id) if self.entry.id in self.registry.entries else None
-        progress = instance.progress if instance else None
-        if progress is None:
-            return f"{'loading' if instance and instance.state == 'loading' else 'waiting for'} {self.entry.id}"
-        share = f" {100 * progress.done // progress.total} %" if progress.total else ""
-        return f"loading {self.entry.id}: {progress.phase}{share}"
 
     def _log_done(self, finished: Finished) -> None:
         now = time.monotonic()

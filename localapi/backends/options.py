@@ -20,6 +20,7 @@ from localapi.backends.parameters import ChatParameters
 
 Kind = Literal["chat", "speech"]
 FOREVER = float("inf")
+DEFAULT_STALL_SECONDS = 120.0
 _UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -78,10 +79,35 @@ class EntryOptions(BaseModel):
     aliases: Annotated[list[Name], Field(description="Other names that requests may use for this model.")] = []
     description: Annotated[str | None, Field(description="Shown in the model list.")] = None
     preload: Annotated[bool, Field(description="Load when the server starts, not at the first request.")] = False
+    pin: Annotated[
+        bool, Field(description="Load when the server starts, and keep it: neither keep_alive nor others unload it.")
+    ] = False
     keep_alive: Annotated[
         Duration | None,
         Field(description='Unload after this long without a request: 30s, 15m, 0 (at once), "forever".'),
     ] = None
+    max_concurrent: Annotated[
+        int | None, Field(ge=1, description="Most requests at work at the same time; more wait. No bound without it.")
+    ] = None
+    max_waiting: Annotated[
+        int | None, Field(ge=0, description="Most requests that wait; more are refused with a 429. null: no bound.")
+    ] = 256
+    queue_timeout_seconds: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="How long a request may wait until the model works on it."),
+    ] = None
+    request_timeout_seconds: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="How long the model may work on a request."),
+    ] = None
+    stall_seconds: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="A worker that has work and does nothing for so long is ended; null: it is left alone.",
+        ),
+    ] = DEFAULT_STALL_SECONDS
     swap: Annotated[
         Literal["warm", "cold"],
         Field(description="When what is loaded changes: load the new beside the old, or end the old first."),

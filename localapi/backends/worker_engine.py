@@ -14,6 +14,7 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from localapi.errors import (
     InvalidRequest,
     LoadFailed,
     ModelUnavailable,
+    WorkerEnded,
 )
 from localapi.worker import protocol
 from localapi.worker.protocol import (
@@ -188,6 +190,20 @@ class WorkerEngine:
         self._output = asyncio.create_task(self._log_output(), name=f"output of {name}")
         self._frames: asyncio.Task[None] | None = None
         self._closing = False
+        self._fault = ""
+        self.last_step_at = time.monotonic()
+        """When it last told of a step, by the monotonic clock."""
+        self._asked_at = self.last_step_at
+
+    @property
+    def silent_since(self) -> float | None:
+        """When it last told of a step, or was asked after that; None where it is asked nothing."""
+        return max(self.last_step_at, self._asked_at) if self._mailboxes else None
+
+    def end(self, fault: str) -> None:
+        """End it although it was asked for something. `fault` says why, for people: "hung for 120 s"."""
+        self._fault = fault
+        self._process.kill()
 
     @property
     def pid(self) -> int | None:
@@ -208,6 +224,7 @@ class WorkerEngine:
 
     async def wait_until_loaded(self, report: ReportLoading) -> None:
         """Follow the worker until it serves. Raises LoadFailed."""
+        report(Loading("starting a worker", pid=self.pid))
         while True:
             try:
                 message = await self._receive()
@@ -215,13 +232,16 @@ class WorkerEngine:
                 raise LoadFailed(f"The worker sent something that is no message: {error}") from error
             match message:
                 case None:
-                    raise LoadFailed(f"The worker {await self._how_it_ended()} while it loaded the model.")
+                    how = await self._how_it_ended()
+                    raise LoadFailed(f"The worker {how} while it loaded the model.", retryable=None)
                 case Loading():
+                    message.pid = self.pid
                     report(message)
                 case LoadRefused():
                     raise LoadFailed(message.message)
                 case Loaded():
                     self.loaded = message
+                    self.last_step_at = time.monotonic()
                     self._frames = asyncio.create_task(self._distribute(), name=f"frames of {self.name}")
                     return
                 case Step():
@@ -232,6 +252,8 @@ class WorkerEngine:
     async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
         if self.ended.done() or self._closing:
             raise self._gone("has ended")
+        if not self._mailboxes:
+            self._asked_at = time.monotonic()
         mailbox = self._mailboxes[request.id] = Mailbox()
         try:
             self._ask(request)
@@ -287,13 +309,14 @@ class WorkerEngine:
             while (message := await self._receive()) is not None:
                 if not isinstance(message, Step):
                     raise msgspec.ValidationError(f"{type(message).__name__} after loading")
+                self.last_step_at = time.monotonic()
                 for event in message.events:
                     self._deliver(event)
         except msgspec.MsgspecError as error:
             self._process.kill()
             how = f"sent something that is no message ({error}) and was ended"
         else:
-            how = await self._how_it_ended()
+            how = self._fault or await self._how_it_ended()
         self._writer.close()
         if not self._closing:
             self._fail_all(how)
@@ -312,7 +335,8 @@ class WorkerEngine:
         self._mailboxes.clear()
 
     def _gone(self, how: str) -> ModelUnavailable:
-        return ModelUnavailable(f"The model's worker {how} before the answer was complete. Send the request again.")
+        kind = ModelUnavailable if self._closing else WorkerEnded
+        return kind(f"The model's worker {how} before the answer was complete. Send the request again.")
 
     async def _how_it_ended(self) -> str:
         """For people: "was killed by SIGKILL", "ended with exit status 1 (its last words)"."""

@@ -93,9 +93,20 @@ class Serving:
     speech: SpeechSettings | None
     """What only speech has; None for chat."""
     preload: bool
+    pin: bool
     keep_alive: float
     """Seconds without a request until the model is unloaded; infinity for never. The server's default is applied."""
     swap: Literal["warm", "cold"]
+    max_concurrent: int | None
+    max_waiting: int | None
+    queue_timeout_seconds: float | None
+    request_timeout_seconds: float | None
+    stall_seconds: float | None
+
+    @property
+    def wants_loading(self) -> bool:
+        """Whether the model is loaded before anybody asks for it."""
+        return self.preload or self.pin
 
 
 @dataclass(frozen=True)
@@ -119,8 +130,14 @@ class Entry:
             locked=options.locked if isinstance(options, ChatOptions) else None,
             speech=_settings(options) if isinstance(options, SpeechOptions) else None,
             preload=options.preload,
+            pin=options.pin,
             keep_alive=server.keep_alive if options.keep_alive is None else options.keep_alive,
             swap=options.swap,
+            max_concurrent=options.max_concurrent,
+            max_waiting=options.max_waiting,
+            queue_timeout_seconds=options.queue_timeout_seconds,
+            request_timeout_seconds=options.request_timeout_seconds,
+            stall_seconds=options.stall_seconds,
         )
         return cls(entry_id, options.kind, options, options.identity(), serving)
 

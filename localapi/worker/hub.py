@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from localapi.worker.protocol import Loading
 
 _REPORTS = 200
 """About how many reports there are of one download."""
+_REPORT_SECONDS = 10
+"""A slow one gives more of them: whoever watches must see that it goes on."""
 _TELLS_BYTES = "tqdm_class" in inspect.signature(hf_hub_download).parameters
 """Whether this huggingface_hub counts bytes where we see it: since 1.0. Older ones count files."""
 
@@ -74,14 +77,16 @@ def _progress(phase: str, report: Report) -> type[Any]:
             # huggingface_hub counts bytes twice, from the network and to the disk, and files in a third bar.
             self._counts = str(options.get("desc", "")).startswith("Reconstructing")
             self._reported = 0
+            self._reported_at = time.monotonic()
             super().__init__(*args, **{**options, "disable": True})
 
         def update(self, n: float | None = 1) -> bool | None:
             with lock:
                 self.n += n or 0
                 done, total = int(self.n), int(self.total or 0)
-                if self._counts and (done - self._reported) * _REPORTS >= total:
-                    self._reported = done
+                much = (done - self._reported) * _REPORTS >= total
+                if self._counts and (much or time.monotonic() - self._reported_at >= _REPORT_SECONDS):
+                    self._reported, self._reported_at = done, time.monotonic()
                     report(Loading(phase, done, max(done, total)))
                 elif not _TELLS_BYTES:
                     report(Loading(f"{phase}: {done} of {total} files"))

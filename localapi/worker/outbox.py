@@ -10,6 +10,8 @@ from localapi.worker.protocol import Delta, Event, Last, Step, join
 PACE_SECONDS = 0.025
 """Between two frames of mere text. Each one wakes the server and the client, and on few cores they take what the model
 would use: a tenth of a small model's speed. Models that take longer for a step send each one at once."""
+SIGN_SECONDS = 5
+"""After so long without a frame an empty one tells that steps end, although they bring nothing to tell."""
 
 
 class Outbox:
@@ -31,6 +33,9 @@ class Outbox:
             urgent |= self._add(event)
         if self._events and (urgent or time.monotonic() - self._sent_at >= PACE_SECONDS):
             self.flush()
+        elif time.monotonic() - self._sent_at >= SIGN_SECONDS:
+            self._send(Step([]))
+            self._sent_at = time.monotonic()
 
     def flush(self) -> None:
         """Send everything."""

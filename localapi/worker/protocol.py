@@ -178,6 +178,8 @@ class Loading(msgspec.Struct, tag=True):
     done: int = 0
     total: int = 0
     """Bytes; 0 where nothing is counted."""
+    pid: int | None = None
+    """Of the worker; the server notes it here."""
 
 
 class Loaded(msgspec.Struct, tag=True):
@@ -358,7 +360,7 @@ def join(last: Event | None, event: Event) -> bool:
 
 
 class Step(msgspec.Struct, tag=True):
-    """Worker to server: what one decode step brought, for every request in it."""
+    """Worker to server: what one decode step brought, for every request in it. Without events: steps go on."""
 
     events: list[Event]
 

@@ -1,0 +1,152 @@
+"""Who works and who waits at one entry: first come, first served, within the entry's limits.
+
+Knows requests by their turns, and nothing else of them; nothing of models either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from statistics import fmean
+from typing import Final
+
+from localapi.errors import ModelBusy
+from localapi.manifest import Serving
+
+RECENT: Final = 20
+"""Requests whose durations say how long the next ones will take."""
+UNKNOWN_SECONDS: Final = 2.0
+"""What a request is taken to last before one has ended."""
+LONGEST_RETRY_SECONDS: Final = 600.0
+
+
+class Turn:
+    """One request's way: it waits, is let in, and works when its model is there."""
+
+    def __init__(self) -> None:
+        self.came = time.monotonic()
+        self.begun: float | None = None
+        """When its work began. Both by the monotonic clock, which is the loop's."""
+        self._let_in = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None
+
+    async def let_in(self) -> None:
+        """Wait for it."""
+        await self._let_in.wait()
+
+    def queue(self) -> None:
+        """It is in a queue, for the first time or again."""
+        self._let_in.clear()
+
+    def enter(self) -> None:
+        """Let it in."""
+        self._let_in.set()
+
+    def wait_at_most(self, seconds: float | None) -> None:
+        """How long it may wait, counted from when it came; also while it does."""
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(None if seconds is None else self.came + seconds)
+
+    @asynccontextmanager
+    async def patience(self, seconds: float | None) -> AsyncIterator[None]:
+        """For as long as it waits. Raises TimeoutError."""
+        async with asyncio.timeout(None) as self._patience:
+            self.wait_at_most(seconds)
+            yield
+        self._patience = None
+
+
+class Admission:
+    """The turns of one entry."""
+
+    def __init__(self, name: str, serving: Serving) -> None:
+        self.name = name
+        self.serving = serving
+        self._queue: list[Turn] = []
+        self._inside: set[Turn] = set()
+        self._durations: deque[float] = deque(maxlen=RECENT)
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """Requests that no engine works on: in the queue, or let in and without a loaded model yet."""
+        return len(self._queue) + sum(turn.begun is None for turn in self._inside)
+
+    def before(self, turn: Turn) -> int | None:
+        """How many in the queue are before this one; None where it is not in the queue."""
+        return self._queue.index(turn) if turn in self._queue else None
+
+    def follow(self, serving: Serving) -> None:
+        """Apply settings in place. Who waits already keeps the place, but waits no longer than is now allowed."""
+        self.serving = serving
+        for turn in (*self._queue, *self._inside):
+            turn.wait_at_most(serving.queue_timeout_seconds)
+        self._let_in()
+
+    def renew(self) -> None:
+        """Another model takes the place of the one that is worked on: nobody works on it yet."""
+        self._inside = {turn for turn in self._inside if turn.begun is None}
+        self._durations.clear()
+        self._let_in()
+
+    def close(self) -> None:
+        """Let everybody in, to see that there is nothing here any more."""
+        self._closed = True
+        self._let_in()
+
+    @contextmanager
+    def place(self, turn: Turn) -> Iterator[None]:
+        """A turn's place, in the queue and then inside. Raises ModelBusy."""
+        if self._full:
+            raise self._busy(f"{self.waiting} requests wait for {self.name} already (max_waiting).")
+        turn.queue()
+        self._queue.append(turn)
+        self._let_in()
+        try:
+            yield
+        finally:
+            if turn in self._queue:
+                self._queue.remove(turn)
+            self._inside.discard(turn)
+            if turn.begun is not None:
+                self._durations.append(time.monotonic() - turn.begun)
+            self._let_in()
+
+    @asynccontextmanager
+    async def patience(self, turn: Turn) -> AsyncIterator[None]:
+        """For as long as a turn waits. Raises ModelBusy when that took too long."""
+        try:
+            async with turn.patience(self.serving.queue_timeout_seconds):
+                yield
+        except TimeoutError:
+            waited = time.monotonic() - turn.came
+            raise self._busy(f"{self.name} had no time for this request within {waited:.1f} s.") from None
+
+    def begin(self, turn: Turn) -> None:
+        """An engine works on it from now on."""
+        turn.begun = time.monotonic()
+
+    @property
+    def _full(self) -> bool:
+        most, at_once = self.serving.max_waiting, self.serving.max_concurrent
+        if most is None:
+            return False
+        at_work = len(self._inside) + len(self._queue) - self.waiting
+        soon = 1 if at_once is None else max(0, at_once - at_work)  # these wait for the model alone
+        return self.waiting >= most + soon
+
+    def _let_in(self) -> None:
+        at_once = self.serving.max_concurrent
+        while self._queue and (self._closed or at_once is None or len(self._inside) < at_once):
+            turn = self._queue.pop(0)
+            self._inside.add(turn)
+            turn.enter()
+
+    def _busy(self, message: str) -> ModelBusy:
+        each = fmean(self._durations) if self._durations else UNKNOWN_SECONDS
+        at_once = self.serving.max_concurrent or max(1, len(self._inside))
+        seconds = min(LONGEST_RETRY_SECONDS, max(1.0, each * (self.waiting + 1) / at_once))
+        return ModelBusy(f"{message} Try again in {seconds:.0f} s.", retry_after_seconds=seconds)

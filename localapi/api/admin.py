@@ -1,0 +1,35 @@
+"""`POST /admin/...`: what whoever runs the server can ask of it."""
+
+from __future__ import annotations
+
+from quart import Blueprint, Response
+
+from localapi.api.replies import json_reply
+from localapi.api.status import describe_attempt, describe_instance
+from localapi.registry import Registry
+from localapi.reload import Reloader
+
+
+def routes(registry: Registry, reloader: Reloader) -> Blueprint:
+    """All of them. A model is named by its id or an alias."""
+    blueprint = Blueprint("admin", __name__)
+
+    @blueprint.post("/admin/reload")
+    async def reload() -> Response:
+        """Follow the manifest as it is now."""
+        attempt = await reloader.reload()
+        return json_reply(describe_attempt(attempt), status=200 if attempt.ok else 422)
+
+    @blueprint.post("/admin/models/<path:name>/load")
+    async def load(name: str) -> Response:
+        """Load a model that is not loaded; the reply comes when it is. Raises LoadFailed."""
+        instance = await registry.load(name)
+        return json_reply({"id": instance.name, **describe_instance(instance)})
+
+    @blueprint.post("/admin/models/<path:name>/unload")
+    async def unload(name: str) -> Response:
+        """End a model's worker when its requests have ended. Raises ModelInUse."""
+        instance = await registry.unload(name)
+        return json_reply({"id": instance.name, **describe_instance(instance)})
+
+    return blueprint

@@ -1,0 +1,334 @@
+"""One entry running as one identity described it: when its model is loaded and when it ends.
+
+Knows leases, and how long an unused model stays. Refuses to know names, manifests and what a request says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, Literal
+
+from localapi.backends.engine import Engine
+from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity
+from localapi.backends.worker_engine import WorkerEngine
+from localapi.errors import LoadFailed, ModelUnavailable
+from localapi.manifest import Serving
+from localapi.restarts import Restarts
+from localapi.worker.protocol import Loading
+
+log = logging.getLogger(__name__)
+
+RESTART_SECONDS: Final = 1.0
+"""Before a pinned model is loaded again by itself."""
+
+State = Literal["unloaded", "loading", "ready", "failed", "closed"]
+
+
+class Instance:
+    """One entry running as one identity described it. Outlives its manifest while leased."""
+
+    def __init__(self, name: str, options: EntryOptions, *, since_revision: int) -> None:
+        self.name = name
+        self.options = options
+        self.identity: Identity = options.identity()
+        self.keep_alive = FOREVER
+        """Seconds from the last lease to unloading."""
+        self.pinned = False
+        self.stall_seconds: float | None = DEFAULT_STALL_SECONDS
+        """How long a worker with work may do nothing."""
+        self.restarts = Restarts()
+        self.since_revision = since_revision
+        self.leases = 0
+        self.loads = 0
+        self.worker_deaths = 0
+        self.restarted = 0
+        """Loads after a worker had ended by itself or had been ended."""
+        self.progress: Loading | None = None
+        self.last_error: str | None = None
+        self.ready_since: float | None = None
+        """Unix time."""
+        self.retired = False
+        self._reported_at = 0.0
+        self._fault = ""
+        """Why a worker was ended while it loaded."""
+        self._died = False
+        """Whether the last worker ended by itself."""
+        self._restart_timer: asyncio.TimerHandle | None = None
+        self._holds: set[str] = set()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._engine: Engine | None = None
+        self._loading: asyncio.Task[Engine] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._no_leases = asyncio.Event()
+        self._no_leases.set()
+
+    @property
+    def state(self) -> State:
+        if self.retired and self._engine is None and self._loading is None:
+            return "closed"
+        if self._loading is not None:
+            return "loading"
+        if self._engine is not None:
+            return "ready"
+        return "failed" if self.last_error is not None else "unloaded"
+
+    @property
+    def engine(self) -> Engine | None:
+        """The loaded engine; None where nothing is loaded."""
+        return self._engine
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Of the worker, also while it loads."""
+        if self._engine is not None:
+            return self._engine.pid
+        return self.progress.pid if self.progress else None
+
+    @property
+    def silent_since(self) -> float | None:
+        """When the worker last gave a sign, by the monotonic clock; None where it has nothing to do."""
+        if isinstance(self._engine, WorkerEngine):
+            return self._engine.silent_since
+        return self._reported_at if self.progress else None
+
+    @property
+    def last_step_at(self) -> float | None:
+        """When the worker last told of a step; None where there is no worker."""
+        return self._engine.last_step_at if isinstance(self._engine, WorkerEngine) else None
+
+    def end_worker(self, fault: str) -> None:
+        """End a worker that does not do its work; its requests get an error. `fault` says why, for people."""
+        log.error("%s: worker %s %s", self.name, self.worker_pid, fault)
+        if isinstance(self._engine, WorkerEngine):
+            self._engine.end(fault)
+        elif self.progress is not None and self.progress.pid is not None:
+            self._fault = fault
+            os.kill(self.progress.pid, signal.SIGKILL)
+
+    @property
+    def held(self) -> bool:
+        """Whether new leases have to wait."""
+        return bool(self._holds)
+
+    def hold(self, why: str) -> None:
+        """Keep new leases waiting, until what was held for this reason is released."""
+        self._holds.add(why)
+        self._open.clear()
+
+    def release(self, why: str) -> None:
+        """Take back a hold, if there is one."""
+        self._holds.discard(why)
+        if not self._holds:
+            self._open.set()
+
+    async def opened(self) -> None:
+        """Wait until nothing holds new leases back."""
+        await self._open.wait()
+
+    def retire(self) -> None:
+        """Whoever waits for a lease has to look for the instance that came after this one."""
+        self.retired = True
+        self._holds.clear()
+        self._open.set()
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[Engine]:
+        """One request's right to use this instance; loads it first. Raises LoadFailed."""
+        self.leases += 1
+        self._no_leases.clear()
+        self._stop_idle_timer()
+        try:
+            yield await self.load()
+        finally:
+            self.leases -= 1
+            if self.leases == 0:
+                self._no_leases.set()
+                self._start_idle_timer()
+
+    async def load(self) -> Engine:
+        """The engine, loaded once however many wait for it. Raises LoadFailed, and ModelUnavailable in a pause.
+
+        A load goes on when whoever asked for it has left: the next request will want it.
+        """
+        if self._engine is not None and self._engine.ended.done():
+            self._on_ended(self._engine, self._engine.ended)
+        while self._closing is not None:
+            await asyncio.shield(self._closing)
+        if self._engine is not None:
+            return self._engine
+        if self._loading is None:
+            self._refuse_in_a_pause()
+        try:
+            return await asyncio.shield(self.begin_loading())
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+            raise ModelUnavailable(
+                f"{self.name} was unloaded while it was being loaded. Send the request again."
+            ) from None
+
+    def _refuse_in_a_pause(self) -> None:
+        if left := self.restarts.seconds_left:
+            raise ModelUnavailable(
+                f"{self.name} failed {self.restarts.in_a_row} times in a row and is left alone for {left:.0f} s: "
+                f"{self.last_error} (POST /admin/models/{self.name}/load tries at once.)",
+                retry_after_seconds=left,
+            )
+
+    def begin_loading(self) -> asyncio.Task[Engine]:
+        """The load that goes on, or a new one. Nobody has to wait for it."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._load(), name=f"load {self.name}")
+            self._loading.add_done_callback(_retrieve)
+        return self._loading
+
+    async def _load(self) -> Engine:
+        started = time.monotonic()
+        try:
+            while self._closing is not None:
+                await asyncio.shield(self._closing)
+            log.info("%s: loading", self.name)
+            engine = await self.options.start(self.name, self._report)
+        except LoadFailed as error:
+            told = self._load_failure(error)
+            self.last_error = told.message
+            log.error("%s: not loaded: %s", self.name, told.message)  # the message is the whole story
+            self._count_failure()
+            raise told from error
+        finally:
+            self._loading = None
+            self.progress = None
+            self._fault = ""
+        self._engine = engine
+        self.loads += 1
+        self.restarted += self._died
+        self._died = False
+        self.last_error = None
+        self.ready_since = time.time()
+        engine.ended.add_done_callback(lambda ended: self._on_ended(engine, ended))
+        if self.leases == 0:
+            self._start_idle_timer()
+        log.info("%s: loaded in %.1f s", self.name, time.monotonic() - started)
+        for note in engine.loaded.notes:
+            log.info("%s: %s", self.name, note)
+        return engine
+
+    def _load_failure(self, error: LoadFailed) -> LoadFailed:
+        if not self._fault:
+            return error
+        return LoadFailed(f"The worker {self._fault} while it loaded the model.", retryable=None)
+
+    def _report(self, progress: Loading) -> None:
+        if self.progress is None or self.progress.phase != progress.phase:
+            log.info("%s: %s", self.name, progress.phase)
+        self.progress = progress
+        self._reported_at = time.monotonic()
+
+    def _on_ended(self, engine: Engine, ended: asyncio.Future[str]) -> None:
+        if ended.cancelled() or self._engine is not engine:
+            return
+        self.worker_deaths += 1
+        self.last_error = ended.result()
+        self._died = True
+        log.error("%s: %s; the next request loads it again", self.name, self.last_error)
+        self._close_engine()
+        self._count_failure()
+
+    def _count_failure(self) -> None:
+        self.restarts.failed()
+        if left := self.restarts.seconds_left:
+            log.error("%s: failed %d times in a row; left alone for %.0f s", self.name, self.restarts.in_a_row, left)
+        if self.pinned and not self.retired:
+            loop = asyncio.get_running_loop()
+            self._restart_timer = loop.call_later(max(left, RESTART_SECONDS), self._restart)
+
+    def _restart(self) -> None:
+        """Load a pinned model again, for which nobody has to ask."""
+        if self.pinned and not self.retired and self._engine is None:
+            self.begin_loading()
+
+    def _stop_restart_timer(self) -> None:
+        if self._restart_timer is not None:
+            self._restart_timer.cancel()
+            self._restart_timer = None
+
+    async def unload(self) -> None:
+        """End the engine, whoever uses it, and give its memory back. The next lease loads again."""
+        self._stop_restart_timer()
+        self._stop_idle_timer()
+        if (loading := self._loading) is not None:
+            loading.cancel()
+            await asyncio.wait([loading])
+            self._loading = None  # also where it was cancelled before it began
+        self._close_engine()
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+
+    def _close_engine(self) -> None:
+        self._stop_idle_timer()
+        engine, self._engine, self.ready_since = self._engine, None, None
+        if engine is not None:
+            self._closing = asyncio.create_task(self._close(engine), name=f"close {self.name}")
+
+    async def _close(self, engine: Engine) -> None:
+        try:
+            await engine.close()
+        finally:
+            if self._closing is asyncio.current_task():
+                self._closing = None
+
+    async def unload_when_free(self, seconds: float) -> bool:
+        """Unload as soon as no request runs, while new ones wait; whether that came within so many seconds."""
+        self.hold("unload")
+        try:
+            async with asyncio.timeout(seconds):
+                await self.drained()
+            await self.unload()
+        except TimeoutError:
+            return False
+        finally:
+            self.release("unload")
+        return True
+
+    async def drained(self) -> None:
+        """Wait until no lease is held."""
+        await self._no_leases.wait()
+
+    def follow(self, serving: Serving) -> None:
+        """Apply settings in place, also to a wait that has begun."""
+        keep_alive = FOREVER if serving.pin else serving.keep_alive
+        self.pinned = serving.pin
+        self.stall_seconds = serving.stall_seconds
+        if keep_alive != self.keep_alive:
+            self.keep_alive = keep_alive
+            self._start_idle_timer()
+
+    def _start_idle_timer(self) -> None:
+        self._stop_idle_timer()
+        if self.leases == 0 and self._engine is not None and self.keep_alive != FOREVER:
+            loop = asyncio.get_running_loop()
+            self._idle_timer = loop.call_later(self.keep_alive, self._on_idle)
+
+    def _stop_idle_timer(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
+    def _on_idle(self) -> None:
+        log.info("%s: unloaded after %g s without a request", self.name, self.keep_alive)
+        self._close_engine()
+
+
+def _retrieve(task: asyncio.Task[Engine]) -> None:
+    """Mark the outcome as seen: it is in the log and in `last_error`, also when nobody waits any more."""
+    if not task.cancelled():
+        task.exception()
