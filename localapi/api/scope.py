@@ -61,6 +61,14 @@ class RequestScope:
 _current: ContextVar[RequestScope] = ContextVar("request_scope")
 
 
+def begin(tally: Tally) -> RequestScope:
+    """The scope of a request that begins in this context, also for the log."""
+    request = RequestScope(tally=tally)
+    _current.set(request)
+    log.about.set({"request_id": request.id})
+    return request
+
+
 def current() -> RequestScope:
     """The scope of the request that this code answers."""
     return _current.get()
@@ -86,10 +94,8 @@ class ScopeMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = RequestScope(tally=self._tally)
+        request = begin(self._tally)
         status = CLIENT_LEFT
-        _current.set(request)
-        log.about.set({"request_id": request.id})
 
         async def send_with_id(message: ASGISendEvent) -> None:
             nonlocal status

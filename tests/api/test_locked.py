@@ -5,14 +5,23 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from localapi.api import scope
 from localapi.api.chat import ChatCompletion
 from localapi.api.chat_request import parse_chat
 from localapi.api.completions import CompletionRequest, TextCompletion
 from localapi.backends.parameters import ChatParameters
+from localapi.tally import Tally
 
 SERVING = SimpleNamespace(defaults=ChatParameters(), locked=ChatParameters(max_tokens=3))
 REGISTRY: Any = SimpleNamespace(resolve=lambda *_: SimpleNamespace(id="m", serving=SERVING))
 """Of one entry, which nothing is leased from."""
+
+
+@pytest.fixture(autouse=True)
+def request_scope() -> None:
+    scope.begin(Tally())
 
 
 def test_chat_knows_it_before_there_is_a_lease() -> None:

@@ -11,11 +11,13 @@ from quart import Response
 
 from localapi.api import scope
 from localapi.api.speech import Speech
+from localapi.api.speech_cache import SpeechCache
 from localapi.api.speech_request import parse_speech
 from localapi.backends.options import Kind
 from localapi.manifest import Manifest, ManifestSource, read
 from localapi.manifest.environment import NO_OVERRIDES
 from localapi.registry import Lease, Registry
+from localapi.tally import Tally
 
 TEXT = "Good morning! It is nine."
 
@@ -43,10 +45,9 @@ def manifest(folder: Path, text: str) -> Manifest:
 
 async def reply_of(registry: Registry, **body: object) -> tuple[Response, bytes]:
     request, _ = parse_speech({"model": "tone", "input": TEXT, **body})
-    here = scope.RequestScope()
-    scope._current.set(here)
+    here = scope.begin(Tally())
     async with here.held:
-        reply = await Speech(registry, request).reply()
+        reply = await Speech(registry, request, SpeechCache()).reply()
         return reply, await reply.get_data(as_text=False)
 
 
