@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from quart import Response
 
+from localapi.admission import Turn
 from localapi.api import scope
 from localapi.api.speech import Speech
 from localapi.api.speech_cache import SpeechCache
@@ -29,10 +30,10 @@ class Reloading(Registry):
     after: Manifest | None = None
 
     @asynccontextmanager
-    async def lease(self, name: str, kind: Kind) -> AsyncIterator[Lease]:
+    async def lease(self, name: str, kind: Kind, turn: Turn | None = None) -> AsyncIterator[Lease]:
         if self.before is not None:
             self.commit(self.before, {})
-        async with super().lease(name, kind) as leased:
+        async with super().lease(name, kind, turn) as leased:
             if self.after is not None:
                 self.commit(self.after, {})
             yield leased
