@@ -55,7 +55,7 @@ class Service:
         self.registry = Registry()
         self.reloader = Reloader(self.registry, self._read, apply=self._apply)
         self.watch = Watch(source, self.reloader.trigger)
-        self.supervisor = Supervisor(self.reloader.instances)
+        self.supervisor = Supervisor(self.reloader.instances, self.registry.memory)
         self.draining = False
         self.app = create_app(self)
 

@@ -29,10 +29,11 @@ MAY_IMPORT = {
     "restarts": set(),
     "instance": {"errors", "worker.protocol", "backends", "manifest", "restarts"},
     "admission": {"errors", "manifest"},
+    "memory": {"errors", "backends", "manifest", "instance", "processes"},
     "lease": {"errors", "worker.protocol", "backends", "manifest", "instance", "admission"},
-    "registry": {"errors", "backends", "manifest", "instance", "admission", "lease"},
+    "registry": {"errors", "backends", "manifest", "instance", "admission", "lease", "memory"},
     "reload": {"errors", "manifest", "instance", "registry"},
-    "supervision": {"instance", "processes"},
+    "supervision": {"instance", "memory", "processes"},
     "watch": {"manifest"},
     "comparison": {"errors", "manifest", "reload"},
     "api": {
