@@ -72,7 +72,7 @@ class Service:
         self.watch = Watch(source, self.reloader.trigger)
         self.started = False
         """Whether the first revision serves, and the terminal has been told about it."""
-        self.supervisor = Supervisor(self.reloader.instances)
+        self.supervisor = Supervisor(self.reloader.instances, self.registry.memory)
         self.draining = False
         self.app = create_app(self)
 

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from localapi.backends.engine import Engine
 from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity
@@ -30,10 +30,23 @@ RESTART_SECONDS: Final = 1.0
 State = Literal["unloaded", "loading", "ready", "failed", "closed"]
 
 
+class Room(Protocol):
+    """What instances ask before they load, and tell when they have ended."""
+
+    async def enter(self, instance: Instance) -> None:
+        """Wait until there is memory for it. Raises LoadFailed where there can be none."""
+
+    def leave(self, instance: Instance) -> None:
+        """Its worker has ended."""
+
+    def wake(self) -> None:
+        """An instance has become idle."""
+
+
 class Instance:
     """One entry running as one identity described it. Outlives its manifest while leased."""
 
-    def __init__(self, name: str, options: EntryOptions, *, since_revision: int) -> None:
+    def __init__(self, name: str, options: EntryOptions, *, since_revision: int, room: Room) -> None:
         self.name = name
         self.options = options
         self.identity: Identity = options.identity()
@@ -53,7 +66,13 @@ class Instance:
         self.last_error: str | None = None
         self.ready_since: float | None = None
         """Unix time."""
+        self.last_used = time.monotonic()
         self.retired = False
+        self._room = room
+        self._has_room = False
+        self._waiters = 0
+        self._on_its_own = False
+        """Whether the load goes on although nobody waits for it any more."""
         self._reported_at = 0.0
         self._fault = ""
         """Why a worker was ended while it loaded."""
@@ -91,6 +110,26 @@ class Instance:
         if self._engine is not None:
             return self._engine.pid
         return self.progress.pid if self.progress else None
+
+    @property
+    def device_bytes(self) -> int:
+        """Memory of an accelerator, which the process does not show."""
+        return self._engine.device_bytes if isinstance(self._engine, WorkerEngine) else 0
+
+    @property
+    def loads_now(self) -> bool:
+        """Whether it is being loaded."""
+        return self._loading is not None
+
+    @property
+    def stays(self) -> bool:
+        """Whether it must not be ended for another one: it is pinned, or about to take another one's place."""
+        return not self.retired and (self.pinned or self.since_revision == 0)
+
+    def evict(self, why: str) -> None:
+        """End an idle worker for another model."""
+        log.info("%s: unloaded: %s", self.name, why)
+        self._close_engine()
 
     @property
     def silent_since(self) -> float | None:
@@ -149,9 +188,11 @@ class Instance:
             yield await self.load()
         finally:
             self.leases -= 1
+            self.last_used = time.monotonic()
             if self.leases == 0:
                 self._no_leases.set()
                 self._start_idle_timer()
+                self._room.wake()
 
     async def load(self) -> Engine:
         """The engine, loaded once however many wait for it. Raises LoadFailed, and ModelUnavailable in a pause.
@@ -166,8 +207,9 @@ class Instance:
             return self._engine
         if self._loading is None:
             self._refuse_in_a_pause()
+        self._waiters += 1
         try:
-            return await asyncio.shield(self.begin_loading())
+            return await asyncio.shield(self._begin_loading())
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if current is not None and current.cancelling():
@@ -175,6 +217,12 @@ class Instance:
             raise ModelUnavailable(
                 f"{self.name} was unloaded while it was being loaded. Send the request again."
             ) from None
+
+        finally:
+            self._waiters -= 1
+            if self._waiters == 0 and not self._has_room and not self._on_its_own and self._loading is not None:
+                abandoned, self._loading = self._loading, None
+                abandoned.cancel()  # it waits for memory, and nobody for it
 
     def _refuse_in_a_pause(self) -> None:
         if left := self.restarts.seconds_left:
@@ -184,8 +232,13 @@ class Instance:
                 retry_after_seconds=left,
             )
 
-    def begin_loading(self) -> asyncio.Task[Engine]:
-        """The load that goes on, or a new one. Nobody has to wait for it."""
+    def begin_loading(self) -> None:
+        """Load it, whether or not somebody waits for it."""
+        self._begin_loading()
+        self._on_its_own = True
+
+    def _begin_loading(self) -> asyncio.Task[Engine]:
+        """The load that goes on, or a new one."""
         if self._loading is None:
             self._loading = asyncio.create_task(self._load(), name=f"load {self.name}")
             self._loading.add_done_callback(_retrieve)
@@ -196,16 +249,23 @@ class Instance:
         try:
             while self._closing is not None:
                 await asyncio.shield(self._closing)
+            await self._room.enter(self)
+            self._has_room = True
             log.info("%s: loading", self.name)
             engine = await self.options.start(self.name, self._report)
-        except LoadFailed as error:
+        except BaseException as error:
+            self._room.leave(self)
+            if not isinstance(error, LoadFailed):
+                raise
             told = self._load_failure(error)
             self.last_error = told.message
             log.error("%s: not loaded: %s", self.name, told.message)  # the message is the whole story
             self._count_failure()
             raise told from error
         finally:
-            self._loading = None
+            if self._loading is asyncio.current_task():
+                self._loading = None
+                self._has_room = self._on_its_own = False
             self.progress = None
             self._fault = ""
         self._engine = engine
@@ -215,8 +275,10 @@ class Instance:
         self.last_error = None
         self.ready_since = time.time()
         engine.ended.add_done_callback(lambda ended: self._on_ended(engine, ended))
+        self.last_used = time.monotonic()
         if self.leases == 0:
             self._start_idle_timer()
+            self._room.wake()
         log.info("%s: loaded in %.1f s", self.name, time.monotonic() - started)
         for note in engine.loaded.notes:
             log.info("%s: %s", self.name, note)
@@ -269,6 +331,7 @@ class Instance:
             loading.cancel()
             await asyncio.wait([loading])
             self._loading = None  # also where it was cancelled before it began
+            self._has_room = self._on_its_own = False
         self._close_engine()
         if self._closing is not None:
             await asyncio.shield(self._closing)
@@ -283,6 +346,7 @@ class Instance:
         try:
             await engine.close()
         finally:
+            self._room.leave(self)
             if self._closing is asyncio.current_task():
                 self._closing = None
 

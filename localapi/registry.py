@@ -21,6 +21,7 @@ from localapi.errors import ModelInUse, ModelNotFound, ModelUnavailable, WrongEn
 from localapi.instance import Instance
 from localapi.lease import Lease
 from localapi.manifest import Entry, Manifest
+from localapi.memory import Memory
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Registry:
     retiring: dict[Instance, asyncio.Task[None]] = field(default_factory=dict)
     admissions: dict[str, Admission] = field(default_factory=dict)
     """By entry id."""
+    memory: Memory = field(default_factory=Memory)
     closed: bool = False
     """Whether nothing is leased any more, because the server ends."""
     may_use: Callable[[Entry], bool] = lambda _: True
@@ -136,6 +138,8 @@ class Registry:
         if (before := self.admissions[entry_id].before(turn)) is not None:
             return f"waiting for {entry_id}: {before or 'nobody'} before you"
         instance = self.instance(entry_id)
+        if (place := self.memory.place(instance)) is not None:
+            return f"waiting for memory for {entry_id}: {place}"
         progress = instance.progress
         if progress is None:
             return f"{'loading' if instance.state == 'loading' else 'waiting for'} {entry_id}"
@@ -195,6 +199,10 @@ class Registry:
         }
         self.snapshot = Snapshot(revision, manifest, MappingProxyType(instances))
         self._commit_admissions(old)
+        if self.memory.budget != manifest.server.memory_budget:
+            self.memory.follow(manifest.server.memory_budget)
+            for instance in instances.values():
+                instance.restarts.reset()
         for instance in old.instances.values() if old else ():
             if instances.get(instance.name) is not instance:
                 self._retire(instance)
@@ -225,9 +233,13 @@ class Registry:
             if old is not None and old.serving != entry.serving:
                 instance.restarts.reset()
         else:
-            instance = Instance(entry.id, entry.options, since_revision=revision)
+            instance = self.new_instance(entry, revision)
         instance.follow(entry.serving)
         return instance
+
+    def new_instance(self, entry: Entry, revision: int = 0) -> Instance:
+        """Without a revision: one that is not in a snapshot yet."""
+        return Instance(entry.id, entry.options, since_revision=revision, room=self.memory)
 
     def _retire(self, instance: Instance) -> None:
         """Take no new leases, wait for the last one, end the worker."""

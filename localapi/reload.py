@@ -277,7 +277,7 @@ class Reloader:
             old.release(_SWAP)
 
     def _new_instance(self, entry: Entry) -> Instance:
-        new = self._prepared.setdefault(entry.id, Instance(entry.id, entry.options, since_revision=0))
+        new = self._prepared.setdefault(entry.id, self.registry.new_instance(entry))
         new.stall_seconds = entry.serving.stall_seconds
         return new
 

@@ -1,4 +1,4 @@
-"""Looks at every worker once a second, from outside, and ends those that hang.
+"""Looks at every worker once a second, from outside: measures its memory, and ends it where it hangs.
 
 A step of a model may take long and tell nothing meanwhile: a prompt of thousands of tokens, a sentence on a slow
 processor. So a worker that computes is left alone for much longer than one that does not; and while it loads, for ever.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from localapi.instance import Instance
+from localapi.memory import Memory
 from localapi.processes import Usage, usage
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,9 @@ class Watched:
 class Supervisor:
     """Of all instances that there are, also those that no manifest wants any more or not yet."""
 
-    def __init__(self, instances: Callable[[], Iterable[Instance]]) -> None:
+    def __init__(self, instances: Callable[[], Iterable[Instance]], memory: Memory) -> None:
         self._instances = instances
+        self._memory = memory
         self._watched: dict[int, Watched] = {}
 
     async def run(self) -> None:
@@ -60,6 +62,8 @@ class Supervisor:
         """Look once."""
         working = {pid: instance for instance in self._instances() if (pid := instance.worker_pid) is not None}
         used = await usage(working.keys())
+        self._memory.note(used)
+        self._memory.shrink()
         now = time.monotonic()
         for pid in self._watched.keys() - used.keys():
             del self._watched[pid]

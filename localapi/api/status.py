@@ -43,8 +43,18 @@ def describe(registry: Registry, reloader: Reloader) -> dict[str, Any]:
         "manifest": {"files": [{"path": str(file.path), "sha256": file.sha256} for file in files]},
         "last_attempt": describe_attempt(reloader.last_attempt) if reloader.last_attempt else None,
         "preparing": reloader.preparing,
+        "memory": {
+            "budget_bytes": registry.memory.budget,
+            "used_bytes": registry.memory.used,
+            "waiting": registry.memory.waiting,
+        },
         "models": [
-            {**_entry(entry), **describe_instance(instance), "waiting": registry.admissions[entry.id].waiting}
+            {
+                **_entry(entry),
+                **describe_instance(instance),
+                "waiting": registry.admissions[entry.id].waiting,
+                "memory_bytes": registry.memory.of(instance),
+            }
             for entry, instance in entries
         ],
         "retiring": [{"id": instance.name, **describe_instance(instance)} for instance in registry.retiring],

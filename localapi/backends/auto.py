@@ -6,8 +6,6 @@ Only files are read: the model's own config.json, in its folder or where Hugging
 from __future__ import annotations
 
 import json
-import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.espeak_ng import EspeakNg
 from localapi.backends.macos_say import MacosSay
@@ -101,13 +100,8 @@ def _config(file: Path) -> dict[str, Any]:
 
 def _cached_config(repository: str) -> dict[str, Any] | None:
     """What the cache has of a repository's config.json; None where it has none, or no such repository can be."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        return None
-    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    folder = cache / f"models--{repository.replace('/', '--')}"
+    folder = model_path.cached(repository)
     try:
-        commit = (folder / "refs" / "main").read_text().strip()
-        return _config(folder / "snapshots" / commit / "config.json")
-    except (OSError, PathProblem):
+        return None if folder is None else _config(folder / "config.json")
+    except PathProblem:
         return None

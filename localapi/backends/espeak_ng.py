@@ -27,6 +27,7 @@ class EspeakNg(SpeechOptions):
     """
 
     backend: Literal["espeak-ng"]
+    worker_bytes = 40 * 1024 * 1024
     voice: Annotated[
         str | None,
         Field(

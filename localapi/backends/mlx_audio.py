@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -48,6 +49,7 @@ class _MlxAudio(SpeechOptions):
         Field(description="Where the backend's environment is missing: say so, or install it at the first load."),
     ] = "manual"
     takes = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})
+    worker_bytes = 400 * 1024 * 1024
 
     def identity(self) -> Identity:
         """All but how the environment is made: the same model runs in it."""
@@ -60,6 +62,9 @@ class _MlxAudio(SpeechOptions):
         except ValueError as error:
             raise PathProblem("path", str(error)) from error
         return {**super().located_settings(folder_of), "path": path}
+
+    def weight_files(self) -> list[Path]:
+        return model_path.weights(self.path, self.revision)
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         environment = Environment.named(self.backend_name)

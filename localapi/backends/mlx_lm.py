@@ -21,6 +21,7 @@ class MlxLm(ChatOptions):
     """Any model that mlx-lm can load."""
 
     backend: Literal["mlx-lm"]
+    worker_bytes = 110 * 1024 * 1024
     path: Annotated[
         str,
         Field(
@@ -77,6 +78,10 @@ class MlxLm(ChatOptions):
             except ValueError as error:
                 raise PathProblem(field, str(error)) from error
         return self.model_copy(update=found)
+
+    def weight_files(self) -> list[Path]:
+        found = model_path.weights(self.path, self.revision)
+        return found + model_path.weights(self.adapter) + model_path.weights(self.draft)
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         return await start_worker(name, "mlx-lm", self.identity().options, needs="mlx_lm", report=report)

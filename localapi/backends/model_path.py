@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from pathlib import Path
 
@@ -9,6 +11,26 @@ DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def cached(repository: str, revision: str | None = None) -> Path | None:
+    """The folder where the Hub's cache has a repository; None where it has none, or no such repository can be."""
+    if not _REPOSITORY.fullmatch(repository):
+        return None
+    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    commit = revision or "main"
+    with contextlib.suppress(OSError):
+        commit = (folder / "refs" / commit).read_text().strip()
+    snapshot = folder / "snapshots" / commit
+    return snapshot if snapshot.is_dir() else None
+
+
+def weights(path: str | None, revision: str | None = None) -> list[Path]:
+    """The weights in a located folder or repository, as far as they are on this machine."""
+    folder = Path(path) if path and Path(path).is_dir() else cached(path or "", revision)
+    return sorted(folder.rglob("*.safetensors")) if folder else []
 
 
 def resolve(path: str, folder: Path, *, must_hold: str) -> str:

@@ -7,8 +7,9 @@ entry's *identity*: changing it changes what is loaded.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -47,6 +48,35 @@ Duration = Annotated[
         }
     ),
 ]
+_UNIT_BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def parse_memory(value: object) -> int | None:
+    """Bytes from 8000000000, "8GB", "512 MB" or "75%" of this machine's memory. Raises ValueError on anything else."""
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])i?)?B", value, re.IGNORECASE)):
+        return int(float(match[1]) * _UNIT_BYTES[(match[2] or "").lower()])
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)):
+        return int(float(match[1]) / 100 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    raise ValueError("should be an amount of memory such as 8GB, 512MB, 75% (of the machine's) or a number of bytes")
+
+
+MemorySize = Annotated[
+    int | None,
+    BeforeValidator(parse_memory),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([KMGTkmgt]i?)?[Bb]$|^\d+(\.\d+)?\s*%$"},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f](.*[^\s\x00-\x1f])?$")]
 
 
@@ -75,6 +105,8 @@ class EntryOptions(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
     kind: ClassVar[Kind]
+    worker_bytes: ClassVar[int] = 0
+    """Memory of a worker without weights: the interpreter and the libraries. 0: there is no worker."""
 
     aliases: Annotated[list[Name], Field(description="Other names that requests may use for this model.")] = []
     description: Annotated[str | None, Field(description="Shown in the model list.")] = None
@@ -134,6 +166,10 @@ class EntryOptions(BaseModel):
 
     def files(self) -> tuple[Path, ...]:
         """The files that a located entry was made of: when one changes, the manifest is read again."""
+        return ()
+
+    def weight_files(self) -> Iterable[Path]:
+        """The files of a located entry that are read into memory, as far as they are on this machine. Blocks."""
         return ()
 
     async def start(self, name: str, report: ReportLoading) -> Engine:

@@ -65,6 +65,7 @@ class Piper(SpeechOptions):
     """A Piper voice."""
 
     backend: Literal["piper"]
+    worker_bytes = 90 * 1024 * 1024
     path: Annotated[str, Field(min_length=1, description="A voice (.onnx), or a folder with one.")]
     speaker: Annotated[
         str | int | None,
@@ -102,6 +103,9 @@ class Piper(SpeechOptions):
 
     def files(self) -> tuple[Path, ...]:
         return (*super().files(), Path(self.path), _description(Path(self.path)))
+
+    def weight_files(self) -> tuple[Path, ...]:
+        return (Path(self.path),)
 
     async def known_voices(self) -> list[Voice] | None:
         """The speakers by name, and by number those that the entry maps to."""

@@ -194,6 +194,8 @@ class WorkerEngine:
         self.last_step_at = time.monotonic()
         """When it last told of a step, by the monotonic clock."""
         self._asked_at = self.last_step_at
+        self.device_bytes = 0
+        """Memory of an accelerator that it told of last."""
 
     @property
     def silent_since(self) -> float | None:
@@ -241,6 +243,7 @@ class WorkerEngine:
                     raise LoadFailed(message.message)
                 case Loaded():
                     self.loaded = message
+                    self.device_bytes = message.device_bytes
                     self.last_step_at = time.monotonic()
                     self._frames = asyncio.create_task(self._distribute(), name=f"frames of {self.name}")
                     return
@@ -310,6 +313,7 @@ class WorkerEngine:
                 if not isinstance(message, Step):
                     raise msgspec.ValidationError(f"{type(message).__name__} after loading")
                 self.last_step_at = time.monotonic()
+                self.device_bytes = message.device_bytes
                 for event in message.events:
                     self._deliver(event)
         except msgspec.MsgspecError as error:

@@ -51,6 +51,8 @@ def _default(name: str) -> str:
     value = getattr(ServerOptions(), name)
     if name == "keep_alive":
         return duration(value)
+    if value is None:
+        return "null"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from localapi.backends.options import ChatOptions, Duration, Identity, Kind, Name
+from localapi.backends.options import ChatOptions, Duration, Identity, Kind, MemorySize, Name
 from localapi.backends.parameters import ChatParameters, SpeechParameters
 from localapi.backends.speech import SpeechOptions, SpeechSettings
 from localapi.errors import Problem
@@ -63,6 +63,10 @@ class ServerOptions(BaseModel):
     keep_alive: Annotated[
         Duration, Field(description="keep_alive of every entry that does not say: 30s, 15m, 0 (at once), forever.")
     ] = 15 * _MINUTES
+    memory_budget: Annotated[
+        MemorySize,
+        Field(description="What all models together may take: 8GB, 75% (of the machine's memory); null: no bound."),
+    ] = None
     log_level: Annotated[LogLevel, Field(description="How much the server writes on the terminal.")] = "info"
     api_keys: Annotated[
         dict[Name, KeyOptions],

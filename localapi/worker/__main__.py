@@ -69,6 +69,7 @@ def main() -> None:
     if engine is None:
         server.shutdown(socket.SHUT_WR)  # what was sent arrives before the end of file
         os._exit(1)
+    engine.loaded.device_bytes = device_bytes()
     send(engine.loaded)
     gc.collect()
     gc.freeze()  # the libraries' many long-lived objects need no look at every collection
@@ -112,7 +113,7 @@ def load(first: ToWorker | None, host: Host, send: Send) -> Engine | None:
 
 def serve(engine: Engine, inbox: Inbox, send: Send) -> None:
     """Take messages and step, for ever. Blocks where there is nothing to do."""
-    outbox = Outbox(send)
+    outbox = Outbox(send, device_bytes)
     while True:
         while not (engine.busy and inbox.empty()):
             if not engine.busy:
@@ -121,6 +122,14 @@ def serve(engine: Engine, inbox: Inbox, send: Send) -> None:
                     pass
             handle(inbox.get(), engine, outbox)
         outbox.add(engine.step())
+
+
+def device_bytes() -> int:
+    """Memory that MLX holds of a GPU, where this engine uses one; the process does not show it."""
+    mx = sys.modules.get("mlx.core")
+    if mx is None or mx.default_device().type == mx.cpu:
+        return 0
+    return int(mx.get_active_memory() + mx.get_cache_memory())
 
 
 def handle(message: ToWorker | None, engine: Engine, outbox: Outbox) -> None:

@@ -193,6 +193,8 @@ class Loaded(msgspec.Struct, tag=True):
     """Whether requests are answered together; otherwise one after the other."""
     voices: list[Voice] | None = None
     """The voices of a speech model; None where only the model knows what it takes, or there is nothing to choose."""
+    device_bytes: int = 0
+    """As in Step."""
 
 
 class LoadRefused(msgspec.Struct, tag=True):
@@ -363,6 +365,8 @@ class Step(msgspec.Struct, tag=True):
     """Worker to server: what one decode step brought, for every request in it. Without events: steps go on."""
 
     events: list[Event]
+    device_bytes: int = 0
+    """Memory of an accelerator that the engine holds; 0 where it computes on the processor."""
 
 
 TextRequest = Chat | Complete | Tokenize | Detokenize

@@ -1,0 +1,244 @@
+"""Models that do not fit together: who is loaded, who gives way, who waits, and what that takes, seen from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from localapi.backends.options import parse_memory
+from tests.piper_voice import make_voice
+from tests.server import Reply, Server, save, serving
+
+CHAT = "/v1/chat/completions"
+SPEECH = "/v1/audio/speech"
+ONE, TWO = "150MB", "260MB"
+"""Room for one worker with the demo, and for two: each takes some 95 MB and is expected to take 111."""
+
+
+def chats(budget: str, **options: str) -> str:
+    """A manifest of demos; what else their entries say."""
+    entries = "".join(f"  {name}: {{backend: mlx-lm, path: demo{more}}}\n" for name, more in options.items())
+    return f"server: {{memory_budget: {budget}, drain_seconds: 5}}\nchat:\n{entries}"
+
+
+def ask(model: str, **options: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "Count to five."}], "temperature": 0, **options}
+
+
+def loaded(server: Server) -> set[str]:
+    return {model["id"] for model in server.status()["models"] if model["state"] == "ready"}
+
+
+def until(condition: Callable[[], object]) -> None:
+    """The test's time limit is the bound."""
+    while not condition():
+        pass
+
+
+@contextlib.contextmanager
+def talking(server: Server, model: str) -> Iterator[Any]:
+    """An answer that never ends by itself."""
+    with server.client() as client:
+        stream = client.chat.completions.create(**ask(model, stream=True))
+        next(iter(stream))
+        yield stream
+        stream.close()
+
+
+@contextlib.contextmanager
+def asking(server: Server, body: dict[str, Any]) -> Iterator[list[Reply]]:
+    """A request on its way; its reply is in the list at the end."""
+    replies: list[Reply] = []
+    thread = threading.Thread(target=lambda: replies.append(server.request("POST", CHAT, body)))
+    thread.start()
+    yield replies
+    thread.join()
+
+
+def test_the_model_that_was_used_least_lately_gives_way_and_a_pinned_one_does_not(tmp_path: Path) -> None:
+    with serving(tmp_path, chats("370MB", pinned=", pin: true", a="", b="", c="")) as server:
+        until(lambda: loaded(server) == {"pinned"})
+        for name in ("a", "b", "a", "c"):
+            assert server.request("POST", CHAT, ask(name)).status == 200
+        until(lambda: loaded(server) == {"pinned", "a", "c"})
+        assert server.wait_for(r"b: unloaded: its \d+ MB are needed")
+        memory = server.status()["memory"]
+        assert memory["used_bytes"] <= memory["budget_bytes"] == 370 * 2**20
+
+
+def test_a_busy_model_is_not_ended_and_the_load_waits_its_turn_in_sight(tmp_path: Path, endless_model: Path) -> None:
+    busy = f"backend: mlx-lm, path: {endless_model}"
+    text = f"server: {{memory_budget: {ONE}}}\nchat: {{busy: {{{busy}}}, a: {{backend: mlx-lm, path: demo}}}}"
+    with serving(tmp_path, text) as server:
+        with talking(server, "busy") as stream, asking(server, ask("a", stream=True)) as replies:
+            until(lambda: server.status()["memory"]["waiting"] == ["a"])
+            # After a while the busy model takes no new requests, and still answers the one that it has.
+            server.wait_for(r"busy: takes no new requests")
+            assert server.model("busy")["leases"] == 1
+            stream.close()
+        assert replies[0].status == 200
+        assert re.search(rb": waiting for memory for a: nobody before it; \d+ MB of 150 MB are in use", replies[0].body)
+        assert replies[0].body.endswith(b"data: [DONE]\n\n")
+        assert loaded(server) == {"a"}
+
+
+def test_a_model_that_is_always_busy_does_not_starve_another(tmp_path: Path) -> None:
+    with serving(tmp_path, chats(ONE, busy="", rare="")) as server:
+        done = threading.Event()
+        failures: list[Reply] = []
+
+        def keep_busy() -> None:
+            while not done.is_set():
+                reply = server.request("POST", CHAT, ask("busy"))
+                if reply.status != 200:
+                    failures.append(reply)
+
+        threads = [threading.Thread(target=keep_busy) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            until(lambda: loaded(server) == {"busy"})
+            assert server.request("POST", CHAT, ask("rare")).status == 200
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+        assert failures == []
+
+
+def test_a_model_that_can_never_fit_is_refused_with_both_numbers_until_it_can(tmp_path: Path) -> None:
+    with serving(tmp_path, chats("100MB", a="")) as server:
+        reply = server.request("POST", CHAT, ask("a"))
+        message = reply.json()["error"]["message"]
+        assert (reply.status, reply.headers["x-should-retry"]) == (503, "false")
+        assert re.fullmatch(r"a needs about 11\d MB, memory_budget is 100 MB\. Raise server\.memory_budget\.", message)
+        save(tmp_path / "models.yaml", chats(ONE, a=""))
+        server.reload()
+        assert server.request("POST", CHAT, ask("a")).status == 200
+
+
+def test_who_waits_for_memory_too_long_is_refused_and_leaves_the_line(tmp_path: Path, endless_model: Path) -> None:
+    busy = f"backend: mlx-lm, path: {endless_model}"
+    more = "queue_timeout_seconds: 0.5"
+    text = f"server: {{memory_budget: {ONE}}}\nchat: {{busy: {{{busy}}}, a: {{backend: mlx-lm, path: demo, {more}}}}}"
+    with serving(tmp_path, text) as server, talking(server, "busy"):
+        assert server.request("POST", CHAT, ask("a")).status == 429
+        until(lambda: server.status()["memory"]["waiting"] == [])
+
+
+def test_a_warm_swap_counts_twice_and_a_cold_one_once(tmp_path: Path) -> None:
+    with serving(tmp_path, chats(ONE, a="")) as server:
+        assert server.request("POST", CHAT, ask("a")).status == 200
+        save(tmp_path / "models.yaml", chats(ONE, a=", context_length: 512"))
+        problem = server.reload()["problems"][0]["message"]
+        assert re.search(r"memory_budget is 150 MB, and a \d+ MB must stay\. Say swap: cold for it", problem)
+        save(tmp_path / "models.yaml", chats(ONE, a=", context_length: 512, swap: cold"))
+        assert server.reload()["ok"]
+        assert server.request("POST", CHAT, ask("a")).status == 200
+
+
+class Outside:
+    """The memory of all workers, as the system tells it, all the time."""
+
+    def __init__(self, server: Server) -> None:
+        self.most = 0
+        self._server = server
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def _look(self) -> None:
+        while not self._done.is_set():
+            total = 0
+            for worker in psutil.Process(self._server.process.pid).children():
+                with contextlib.suppress(psutil.Error):
+                    # A child that has not begun to be a worker yet is a copy of the server, and shares its memory.
+                    total += worker.memory_info().rss if "localapi.worker" in worker.cmdline() else 0
+            self.most = max(self.most, total)
+
+    def __enter__(self) -> Outside:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+@pytest.mark.timeout(900)
+def test_ten_models_in_random_use_stay_within_the_budget_and_nobody_starves(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    count = 150 if request.config.getoption("--long") else 24
+    make_voice(tmp_path / "tiny.onnx")
+    chat = [f"chat{number}" for number in range(5)]
+    speech = [f"speech{number}" for number in range(5)]
+    voices = "".join(
+        f"  {name}: {{backend: piper, path: ./tiny.onnx, volume: {at + 1}}}\n" for at, name in enumerate(speech)
+    )
+    text = chats("300MB", **dict.fromkeys(chat, "")) + f"speech:\n{voices}"
+    with serving(tmp_path, text) as server, Outside(server) as outside:
+        budget = server.status()["memory"]["budget_bytes"]
+        left = iter(range(count))
+        lock = threading.Lock()
+        waits: list[float] = []
+        wrong: list[Reply] = []
+
+        def use(seed: int) -> None:
+            choose = random.Random(seed)
+            while True:
+                with lock:
+                    if next(left, None) is None:
+                        return
+                name = choose.choice([*chat, *speech])
+                began = time.monotonic()
+                if name in chat:
+                    reply = server.request("POST", CHAT, ask(name))
+                else:
+                    reply = server.request("POST", SPEECH, {"model": name, "input": "Hello there, all of you."})
+                waits.append(time.monotonic() - began)
+                if reply.status != 200:
+                    wrong.append(reply)
+
+        threads = [threading.Thread(target=use, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        status = server.status()
+        evicted = sum("are needed" in line for line in server.lines)
+    print(
+        f"{count} requests, {evicted} models gave way, at most {outside.most / 2**20:.0f} MB of {budget / 2**20:.0f},"
+    )
+    print(f"longest wait {max(waits):.1f} s, mean {sum(waits) / len(waits):.1f} s")
+    assert wrong == []
+    assert evicted > 0
+    assert outside.most <= budget
+    assert {model["worker_deaths"] for model in status["models"]} == {0}
+    assert max(waits) < 60
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [("8GB", 8 * 2**30), ("512 mb", 2**29), ("1.5GiB", 3 * 2**29), (12345, 12345), ("100B", 100), (None, None)],
+)
+def test_an_amount_of_memory_is_read(said: object, size: int | None) -> None:
+    assert parse_memory(said) == size
+
+
+def test_a_share_of_memory_is_the_machines() -> None:
+    assert parse_memory("50%") == psutil.virtual_memory().total // 2
+
+
+@pytest.mark.parametrize("said", ["8 apples", "GB", 0, -1, True, "", [8], "50 percent"])
+def test_nonsense_is_no_amount_of_memory(said: object) -> None:
+    with pytest.raises(ValueError, match="should be an amount of memory"):
+        parse_memory(said)
