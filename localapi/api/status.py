@@ -18,13 +18,13 @@ from localapi.registry import Instance, Registry
 from localapi.reload import Attempt, Reloader
 
 
-def routes(registry: Registry, reloader: Reloader, warnings: Callable[[], list[str]]) -> Blueprint:
+def routes(reloader: Reloader, describe: Callable[[], dict[str, Any]]) -> Blueprint:
     """Both endpoints."""
     blueprint = Blueprint("status", __name__)
 
     @blueprint.get("/status")
     async def status() -> Response:
-        return json_reply({**describe(registry, reloader), "warnings": warnings()})
+        return json_reply(describe())
 
     @blueprint.post("/admin/reload")
     async def reload() -> Response:
@@ -34,7 +34,7 @@ def routes(registry: Registry, reloader: Reloader, warnings: Callable[[], list[s
     return blueprint
 
 
-def describe(registry: Registry, reloader: Reloader) -> dict[str, Any]:
+def describe(registry: Registry, reloader: Reloader, warnings: list[str]) -> dict[str, Any]:
     """Times are Unix seconds."""
     snapshot = registry.snapshot
     files = snapshot.manifest.files if snapshot else ()
@@ -47,6 +47,7 @@ def describe(registry: Registry, reloader: Reloader) -> dict[str, Any]:
         "manifest": {"files": [{"path": str(file.path), "sha256": file.sha256} for file in files]},
         "last_attempt": _attempt(reloader.last_attempt) if reloader.last_attempt else None,
         "preparing": reloader.preparing,
+        "warnings": warnings,
         "models": [{**_entry(entry), **_instance(instance)} for entry, instance in entries],
         "retiring": [{"id": instance.name, **_instance(instance)} for instance in registry.retiring],
     }
