@@ -19,7 +19,21 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi import log as logs
-from localapi.api import access, chat, completions, health, live, metrics, models, scope, speech, status, tokens, voices
+from localapi.api import (
+    access,
+    chat,
+    completions,
+    health,
+    live,
+    metrics,
+    models,
+    openapi,
+    scope,
+    speech,
+    status,
+    tokens,
+    voices,
+)
 from localapi.api.drain import DrainMiddleware
 from localapi.api.guard import Guard, exposure
 from localapi.api.replies import error_reply
@@ -178,6 +192,7 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(voices.routes(service.registry))
     app.register_blueprint(models.routes(service.registry))
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
+    app.register_blueprint(openapi.routes())
     app.register_blueprint(metrics.routes(service.registry, service.tally))
     app.register_blueprint(status.routes(service.reloader, service.status))
     app.register_blueprint(live.routes(service.live))
