@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 class Shape(BaseModel):
     """An object with these keys and no others."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class OpenShape(BaseModel):
     """An object with these keys, and maybe more."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
 
 class ErrorDetails(Shape):
