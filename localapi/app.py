@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from hypercorn.config import Config
 from quart import Quart, Response
@@ -25,8 +25,10 @@ from localapi.api import (
     chat,
     completions,
     health,
+    live,
     metrics,
     models,
+    openapi,
     scope,
     speech,
     status,
@@ -68,6 +70,7 @@ class Service:
         self.source = source
         self.registry = Registry(may_use=access.may_use)
         self.tally = Tally()
+        self.live = live.Live(self.status)
         self.reloader = Reloader(self.registry, self._read, apply=self._apply, tell=self._tell)
         self.watch = Watch(source, self.reloader.trigger)
         self.started = False
@@ -93,6 +96,11 @@ class Service:
 
     def _tell(self, attempt: Attempt) -> None:
         self.tally.reloaded(attempt.at, ok=attempt.ok)
+        self.live.poke()
+
+    def status(self) -> dict[str, Any]:
+        """The whole truth."""
+        return status.describe(self.registry, self.reloader, self.warnings())
 
     def options(self) -> ServerOptions:
         """The manifest's part `server`, as it is now."""
@@ -155,6 +163,7 @@ class Service:
         """Return when the server should close: after a signal, when running requests have ended or had their time."""
         await stop.wait()
         self.draining = True
+        self.live.close()
         await _cancel(following)
         seconds = self.registry.drain_seconds
         drained = await self.registry.drain(
@@ -186,8 +195,10 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(voices.routes(service.registry))
     app.register_blueprint(models.routes(service.registry))
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
+    app.register_blueprint(openapi.routes())
     app.register_blueprint(metrics.routes(service.registry, service.tally))
-    app.register_blueprint(status.routes(service.registry, service.reloader, service.warnings))
+    app.register_blueprint(status.routes(service.status))
+    app.register_blueprint(live.routes(service.live))
     app.register_blueprint(admin.routes(service.registry, service.reloader))
     guard, check_key = Guard(service.settings.host, service.options), access.access(service.registry)
 
@@ -208,7 +219,7 @@ def create_app(service: Service) -> Quart:
     async def refuse(error: Exception) -> Response:
         return error_reply(_as_api_error(error, app))
 
-    app.asgi_app = scope.ScopeMiddleware(DrainMiddleware(app.asgi_app), service.tally)  # type: ignore[method-assign]  # Quart's way
+    app.asgi_app = scope.ScopeMiddleware(DrainMiddleware(app.asgi_app), service.tally, service.live.poke)  # type: ignore[method-assign]  # Quart's way
     return app
 
 

@@ -136,6 +136,13 @@ def test_values_that_ask_for_nothing_special_are_taken(server: Server, harmless:
     assert server.request("POST", CHAT, {"model": "m", "messages": OK, **harmless}).status == 200
 
 
+def test_an_unknown_field_of_any_name_is_told_in_a_header(server: Server) -> None:
+    body = {"model": "m", "messages": OK, "a\x15\r\nX-Evil: 1": 1, "é\x00\x7f": 2, "": 3}
+    reply = server.request("POST", CHAT, body)
+    assert (reply.status, reply.headers["x-ignored-params"]) == (200, ", a???X-Evil: 1, ???")
+    assert "x-evil" not in reply.headers
+
+
 def test_an_unknown_model_lists_those_that_exist(server: Server) -> None:
     reply = server.request("POST", CHAT, {"model": "nope", "messages": OK})
     assert_error(reply, 404, "model", "these chat models: m.")

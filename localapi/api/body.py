@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -23,6 +24,7 @@ IGNORED_HEADER: Final = "x-ignored-params"
 LOCKED_HEADER: Final = "x-locked-params"
 _decode = msgspec.json.Decoder().decode
 _SHOWN = 80
+_NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 BODY_SECONDS: Final = 60
 """How long a client may take to send its body."""
 Body = TypeVar("Body", bound=BaseModel)
@@ -60,7 +62,7 @@ def parse(model: type[Body], content: dict[str, Any]) -> Body:
 def name_ignored(names: list[str], reply: Response) -> Response:
     """Say in the reply, and in the log, which fields had no effect."""
     if names:
-        listed = ", ".join(name.encode("ascii", "replace").decode()[:_SHOWN] for name in names[:20])
+        listed = ", ".join(_NOT_IN_HEADERS.sub("?", name)[:_SHOWN] for name in names[:20])
         reply.headers[IGNORED_HEADER] = " ".join(listed.split())
         log.info("%s: ignored unknown parameters: %s", scope.current().id, listed)
     return reply

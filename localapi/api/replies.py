@@ -39,9 +39,9 @@ def error_reply(error: ApiError) -> Response:
     return reply
 
 
-def event(content: object) -> bytes:
-    """One server-sent event."""
-    return b"data: " + _encode(content) + b"\n\n"
+def event(content: object, *, name: str | None = None) -> bytes:
+    """One server-sent event; OpenAI's have no name."""
+    return (f"event: {name}\n".encode() if name else b"") + b"data: " + _encode(content) + b"\n\n"
 
 
 def comment(text: str) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -81,11 +82,15 @@ def current_key() -> Key | None:
 
 
 class ScopeMiddleware:
-    """ASGI: opens a scope for each HTTP request, sends its id as `x-request-id`, and counts it when it ends."""
+    """ASGI: opens a scope for each HTTP request, sends its id as `x-request-id`, and counts it when it ends.
 
-    def __init__(self, app: ASGIFramework, tally: Tally) -> None:
+    `ended` is called then.
+    """
+
+    def __init__(self, app: ASGIFramework, tally: Tally, ended: Callable[[], None]) -> None:
         self._app = app
         self._tally = tally
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "websocket":
@@ -110,3 +115,4 @@ class ScopeMiddleware:
                     await self._app(scope, receive, send_with_id)
         finally:
             self._tally.requests[request.model, request.endpoint, status] += 1
+            self._ended()

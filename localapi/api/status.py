@@ -19,18 +19,18 @@ from localapi.registry import Registry
 from localapi.reload import Attempt, Reloader
 
 
-def routes(registry: Registry, reloader: Reloader, warnings: Callable[[], list[str]]) -> Blueprint:
+def routes(describe: Callable[[], dict[str, Any]]) -> Blueprint:
     """The endpoint."""
     blueprint = Blueprint("status", __name__)
 
     @blueprint.get("/status")
     async def status() -> Response:
-        return json_reply({**describe(registry, reloader), "warnings": warnings()})
+        return json_reply(describe())
 
     return blueprint
 
 
-def describe(registry: Registry, reloader: Reloader) -> dict[str, Any]:
+def describe(registry: Registry, reloader: Reloader, warnings: list[str]) -> dict[str, Any]:
     """Times are Unix seconds."""
     snapshot = registry.snapshot
     files = snapshot.manifest.files if snapshot else ()
@@ -43,6 +43,7 @@ def describe(registry: Registry, reloader: Reloader) -> dict[str, Any]:
         "manifest": {"files": [{"path": str(file.path), "sha256": file.sha256} for file in files]},
         "last_attempt": describe_attempt(reloader.last_attempt) if reloader.last_attempt else None,
         "preparing": reloader.preparing,
+        "warnings": warnings,
         "memory": {
             "budget_bytes": registry.memory.budget,
             "used_bytes": registry.memory.used,
