@@ -98,7 +98,7 @@ def _greet(entries: Any, source: ManifestSource, settings: Settings, port: int) 
                 e.id,
                 e.kind,
                 e.options.backend_name,
-                "preload" if e.serving.preload else "unloaded",
+                "pinned" if e.serving.pin else "preload" if e.serving.preload else "unloaded",
                 ", ".join(e.serving.aliases),
             ]
             for e in entries
