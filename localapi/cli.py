@@ -117,7 +117,7 @@ def _greet(service: Service, source: ManifestSource, settings: Settings, port: i
                 e.id,
                 e.kind,
                 e.options.backend_name,
-                "preload" if e.serving.preload else "unloaded",
+                "pinned" if e.serving.pin else "preload" if e.serving.preload else "unloaded",
                 ", ".join(e.serving.aliases),
             ]
             for e in entries

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +80,18 @@ def test_unloading_waits_for_what_runs_and_then_gives_up(tmp_path: Path, endless
 def test_a_model_that_does_not_exist_is_not_found(server: Server, what: str) -> None:
     reply = server.request("POST", f"/admin/models/nothing/{what}")
     assert (reply.status, reply.json()["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a stopped process ends when somebody wakes it")
+def test_not_even_a_stopped_worker_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
+    save(tmp_path / "models.yaml", "chat: {demo: {backend: mlx-lm, path: demo}}")
+    server = Server(tmp_path)
+    pid = server.request("POST", "/admin/models/demo/load").json()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+
+
+def test_a_shutdown_ends_a_stopped_worker_too(tmp_path: Path) -> None:
+    with serving(tmp_path, "chat: {demo: {backend: mlx-lm, path: demo}}") as server:
+        pid = server.request("POST", "/admin/models/demo/load").json()["pid"]
+        os.kill(pid, signal.SIGSTOP)

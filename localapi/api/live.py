@@ -88,7 +88,7 @@ class Live:
                     await self._changed.wait()
             self._changed.clear()
             status = self._describe()
-            if _without_now(status) != _without_now(self._latest):
+            if _without_clocks(status) != _without_clocks(self._latest):
                 self._latest = status
                 self._tell()
 
@@ -122,7 +122,8 @@ def difference(before: Status, after: Status) -> Status | None:
     if ids[0] != ids[1]:
         return None
     changed = {key: value for key, value in after.items() if key != "models" and before.get(key) != value}
-    models = [new for old, new in zip(before["models"], after["models"], strict=True) if old != new]
+    pairs = zip(before["models"], after["models"], strict=True)
+    models = [new for old, new in pairs if _without_clock(old) != _without_clock(new)]
     return {**changed, "models": models}
 
 
@@ -131,5 +132,11 @@ def _message(told: Status, latest: Status) -> bytes:
     return event(latest, name="status") if change is None else event(change, name="change")
 
 
-def _without_now(status: Status) -> Status:
-    return {key: value for key, value in status.items() if key != "now"}
+def _without_clocks(status: Status) -> Status:
+    """What changes only when something happens."""
+    models = [_without_clock(model) for model in status["models"]]
+    return {**{key: value for key, value in status.items() if key != "now"}, "models": models}
+
+
+def _without_clock(model: Status) -> Status:
+    return {key: value for key, value in model.items() if key != "last_step_age_seconds"}

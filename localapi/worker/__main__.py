@@ -10,6 +10,7 @@ The main thread loads and computes; a second thread reads the socket. Knows fram
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import importlib
 import os
@@ -43,6 +44,9 @@ from localapi.worker.protocol import (
     frame,
 )
 
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
+
 Inbox = SimpleQueue[ToWorker | None]
 """None: nothing new, look at the engine again."""
 Send = Callable[[ToServer], None]
@@ -53,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="localapi.worker", description="For the server's use only.")
     parser.add_argument("--fd", type=int, required=True, help="inherited end of a socket pair")
     server = socket.socket(fileno=parser.parse_args().fd)
+    end_with_server()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is the server's business
     for name, value in {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}.items():
         os.environ.setdefault(name, value)  # stderr becomes log lines
@@ -74,6 +79,12 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # the libraries' many long-lived objects need no look at every collection
     serve(engine, inbox, send)
+
+
+def end_with_server() -> None:
+    """Have Linux end this process with the server: one that is stopped does not see the socket close."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def read(stream: BinaryIO, inbox: Inbox) -> None:
