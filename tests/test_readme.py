@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from localapi import errors
-from localapi.api import completions
+from localapi import serving as connections
+from localapi.api import body, completions
 from localapi.api.chat_request import _NOT_HONOURED, ChatRequest
 from localapi.api.completions import CompletionRequest
 from localapi.api.generation_request import NO_EFFECT
@@ -358,6 +359,15 @@ def codes_of_bad_requests() -> set[str]:
 
 def test_the_limit_of_a_body_is_told_as_it_is() -> None:
     assert f"less than {MAX_BODY_BYTES // 2**20} MiB" in section("Errors")
+
+
+def test_the_limits_below_the_application_are_told_as_they_are() -> None:
+    told = {row[0]: row[1] for row in table("Limits")}
+    assert told["head of a request"] == (
+        f"{connections.HEAD_BYTES // 1024} KiB, complete within {connections.HEAD_SECONDS:g} s of its first byte"
+    )
+    assert told["body of a request"] == f"{MAX_BODY_BYTES // 2**20} MiB, complete within {body.BODY_SECONDS} s"
+    assert told["connections"].startswith(f"{connections.MAX_CONNECTIONS};")
 
 
 def parameters() -> list[tuple[str, list[str]]]:

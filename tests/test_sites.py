@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from localapi.api.guard import exposure
 from tests.server import Server, save, serving
 
 MANIFEST = """
@@ -127,5 +128,8 @@ def test_an_address_for_everybody_answers_to_numbers_and_its_own_name_and_warns(
 
 
 def test_a_loopback_address_does_not_warn(server: Server) -> None:
+    assert exposure("127.0.0.2", keys=False) == exposure("LOCALHOST", keys=False) == []
+    assert exposure("192.168.1.5", keys=False)
+    assert exposure("192.168.1.5", keys=True) == []
     assert server.status()["warnings"] == []
     assert not [line for line in server.lines if "other machines" in line]

@@ -29,7 +29,7 @@ PREFLIGHT_SECONDS: Final = 600
 
 def exposure(host: str, *, keys: bool) -> list[str]:
     """What a person should know about an address that others can reach."""
-    if keys or host.lower() in LOCAL_NAMES:
+    if keys or host.lower() in LOCAL_NAMES or (_is_address(host) and ipaddress.ip_address(host).is_loopback):
         return []
     return [
         "other machines can reach this address, and the manifest has no api_keys: whoever can, uses the models and may "

@@ -18,7 +18,7 @@ from quart import Blueprint, Response, request
 from localapi.backends.worker_engine import WorkerEngine
 from localapi.instance import Instance
 from localapi.registry import Registry
-from localapi.tally import Histogram, OfModel, Tally
+from localapi.tally import NO_MODEL, Histogram, OfModel, Tally
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -86,6 +86,8 @@ def _of_requests(registry: Registry, tally: Tally) -> Iterator[Metric]:
         "localapi_requests", "Requests that have ended.", labels=["model", "endpoint", "status"]
     )
     for (model, endpoint, status), count in sorted(tally.requests.items()):
+        if model != NO_MODEL and model not in registry.entries:
+            continue  # it ended after its model was removed
         requests.add_metric([model, endpoint, str(status)], count)
     yield requests
     models = {name: tally.models.get(name) or OfModel() for name in registry.entries}
