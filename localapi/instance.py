@@ -217,7 +217,6 @@ class Instance:
             raise ModelUnavailable(
                 f"{self.name} was unloaded while it was being loaded. Send the request again."
             ) from None
-
         finally:
             self._waiters -= 1
             if self._waiters == 0 and not self._has_room and not self._on_its_own and self._loading is not None:
@@ -246,15 +245,17 @@ class Instance:
 
     async def _load(self) -> Engine:
         started = time.monotonic()
+        entered = False
         try:
             while self._closing is not None:
                 await asyncio.shield(self._closing)
             await self._room.enter(self)
-            self._has_room = True
+            self._has_room = entered = True
             log.info("%s: loading", self.name)
             engine = await self.options.start(self.name, self._report)
         except BaseException as error:
-            self._room.leave(self)
+            if entered:
+                self._room.leave(self)
             if not isinstance(error, LoadFailed):
                 raise
             told = self._load_failure(error)

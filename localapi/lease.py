@@ -54,9 +54,9 @@ class Lease:
         engine = await self._in_time(self.instance.load())
         async with aclosing(engine.answer(request)) as events:
             while (item := await self._in_time(anext(events, None))) is not None:
-                yield item
                 if isinstance(item, Last):
                     self.instance.restarts.reset()
+                yield item
 
     async def _in_time(self, step: Awaitable[T]) -> T:
         """What comes of it. Raises RequestTimeout."""
