@@ -28,6 +28,7 @@ def printed(line: str) -> str:
         ("tests.bench.chat --model tiny --streams 2 --tokens 8 --prompt-tokens 20 --rounds 1", 2),
         ("tests.bench.fairness --prompt-tokens 600 --rounds 1", 5),
         ("tests.bench.prefix --prefix-tokens 200 --rounds 1", 3),
+        ("tests.bench.speech --characters 160 --together 2 --rounds 1", 12),
     ],
 )
 def test_a_benchmark_prints_ratios_of_what_was_really_answered(line: str, ratios: int) -> None:
