@@ -18,7 +18,9 @@ about: ContextVar[dict[str, str]] = ContextVar("about")
 """What lines of this context are about: `request_id`, and `key` and `model` where the request has them."""
 _OF_REQUESTS = ("localapi.api.", "localapi.app")
 """Loggers whose lines are about the request of their context. Others log from tasks that a request only began."""
-_OF_MODELS = ("localapi.registry", "localapi.reload", "localapi.backends.")
+_OF_MODELS = tuple(
+    f"localapi.{part}" for part in ("instance", "lease", "memory", "registry", "reload", "supervision", "backends.")
+)
 """Loggers whose lines begin with the model that they are about, where they are about one; also lines of workers."""
 
 _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31"}

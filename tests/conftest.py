@@ -68,12 +68,12 @@ def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def installed(pytestconfig: pytest.Config) -> Callable[[str], Environment]:
-    """Gives the environment of a backend, installed where the next run finds it again."""
+def installed(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Environment]:
+    """Gives the environment of a backend, installed where the next run finds it again, if there may be such a place."""
     given = os.environ.get("LOCALAPI_ENVIRONMENTS")
-    cache = pytestconfig.cache
-    assert cache is not None
-    folder = Path(given) if given else cache.mkdir("environments")
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)  # there is none with -p no:cacheprovider
+    kept = cache.mkdir("environments") if cache is not None else tmp_path_factory.mktemp("environments")
+    folder = Path(given) if given else kept
     return lambda name: mlx_audio_models.installed(name, folder)
 
 
