@@ -57,6 +57,12 @@ def test_the_endpoint_table_lists_every_route() -> None:
     assert {(row[0], quoted(row[1])[0]) for row in README.table("Endpoints")} == routes
 
 
+def test_every_endpoint_has_its_section_in_the_reference_or_a_page_of_its_own() -> None:
+    told = {heading.removeprefix("## ") for heading in page("http.md").headings}
+    rows = README.table("Endpoints")
+    assert [row for row in rows if f"{row[0]} {quoted(row[1])[0]}" not in told and "](docs/" not in row[2]] == []
+
+
 def test_the_error_table_lists_every_status_and_code() -> None:
     listed = {(int(row[0]), code) for row in README.table("Errors") for code in quoted(row[1])}
     tree = descendants(errors.ApiError)
