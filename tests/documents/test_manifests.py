@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_voice(tmp_path / "voices" / "amy.onnx")
     (tmp_path / "voices" / "me.wav").touch()
     (tmp_path / "configs" / "guest.key").write_text("g" * 16)
-    for name in ("OPERATOR_KEY", "LAPTOP_KEY"):
+    for name in re.findall(r"\benv: (\w+)", "".join(block.text for block in blocks("yaml"))):
         monkeypatch.setenv(name, "o" * 16)
     return tmp_path
 

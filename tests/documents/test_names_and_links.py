@@ -6,13 +6,14 @@ import re
 
 import pytest
 
-from tests.documents.pages import PAGES, README, ROOT, Page, quoted
+from tests.documents.pages import CHINESE, PAGES, README, ROOT, Page, quoted
 
-OF_MODELS = {"config.json", ".onnx.json", "models.schema.json"}
-"""Files that no checkout has: models and users do."""
+OF_OTHERS = {"chatLanguageModels.json", "config.json", "models.schema.json", ".onnx.json"}
+"""Files that no checkout has: models, users and other programs do."""
 LONGEST_README = 330
 
-EACH_PAGE = pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
+ALL = [*PAGES, CHINESE] if CHINESE.path.exists() else PAGES
+EACH_PAGE = pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in ALL])
 
 
 @EACH_PAGE
@@ -23,7 +24,7 @@ def test_each_file_that_is_named_exists(page: Page) -> None:
         for word in words
         if re.search(r"\.(py|yaml|json|toml|http|md)$", word) or word.startswith((".ci/", "localapi/", "tests/"))
     }
-    assert {word for word in files - OF_MODELS if "NAME" not in word and not (ROOT / word).exists()} == set()
+    assert {word for word in files - OF_OTHERS if "NAME" not in word and not (ROOT / word).exists()} == set()
 
 
 def test_the_readme_names_the_files_that_people_edit_and_run() -> None:
