@@ -38,14 +38,19 @@ class Reply:
 class Server:
     """`localapi serve` on a port that the system chose. Its log is read as it comes."""
 
-    def __init__(self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None, program: Path | None = None
+    ) -> None:
+        """`program` is one that is installed elsewhere; without it, it is this checkout's."""
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("LOCALAPI_", "CHAT_", "AUDIO_"))
         }
+        here = {"PYTHONPATH": str(Path(__file__).parent.parent)} if program is None else {}
+        command = [sys.executable, "-m", "localapi"] if program is None else [str(program)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "localapi", "serve", "--port", "0", *arguments],
+            [*command, "serve", "--port", "0", *arguments],
             cwd=folder,
-            env={**clean, "PYTHONPATH": str(Path(__file__).parent.parent), **(env or {})},
+            env={**clean, **here, **(env or {})},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -140,12 +145,16 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, manifest: str | None = None, *arguments: str, env: Mapping[str, str] | None = None
+    folder: Path,
+    manifest: str | None = None,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    program: Path | None = None,
 ) -> Iterator[Server]:
     """A server for a manifest, which must end well."""
     if manifest is not None:
         save(folder / "models.yaml", manifest)
-    server = Server(folder, *arguments, env=env)
+    server = Server(folder, *arguments, env=env, program=program)
     try:
         yield server
     finally:

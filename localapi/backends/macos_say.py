@@ -58,13 +58,14 @@ _listed: dict[str, Listed] = {}
 class MacosSay(SpeechOptions):
     """The voices of macOS."""
 
-    backend: Literal["macos-say"]
+    backend: Annotated[Literal["macos-say"], Field(description="The voices of macOS.")]
     rate_wpm: Annotated[
         int | None,
         Field(
             ge=SLOWEST_WPM,
             le=FASTEST_WPM,
             description="Words a minute at speed 1, by the voice's own measure; its own pace where this is not given.",
+            examples=[160],
         ),
     ] = None
     has_speed = True

@@ -25,8 +25,17 @@ class _MlxAudio(SpeechOptions):
     right to the sample. They are never told one.
     """
 
-    path: Annotated[str, Field(min_length=1, description="A folder or a Hugging Face repository (owner/name).")]
-    revision: Annotated[str | None, Field(description="Branch, tag or commit of the repository.")] = None
+    path: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="A folder or a Hugging Face repository (owner/name).",
+            examples=["mlx-community/CosyVoice2-0.5B-4bit"],
+        ),
+    ]
+    revision: Annotated[
+        str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])
+    ] = None
     trim_repeated_prefix: Annotated[
         bool,
         Field(
@@ -35,14 +44,22 @@ class _MlxAudio(SpeechOptions):
         ),
     ] = True
     lang_code: Annotated[
-        str | None, Field(min_length=1, description="The model's own name of a language, where it takes one.")
+        str | None,
+        Field(min_length=1, description="The model's own name of a language, where it takes one.", examples=["en"]),
     ] = None
     temperature: Annotated[
-        float | None, Field(ge=0, le=2, description="How freely the model speaks, where it can be told; 0: the same.")
+        float | None,
+        Field(
+            ge=0, le=2, description="How freely the model speaks, where it can be told; 0: the same.", examples=[0.6]
+        ),
     ] = None
     max_tokens: Annotated[
         int | None,
-        Field(ge=1, description="Most tokens of one sentence, where the model takes a limit and would not stop."),
+        Field(
+            ge=1,
+            description="Most tokens of one sentence, where the model takes a limit and would not stop.",
+            examples=[1200],
+        ),
     ] = None
     install: Annotated[
         Literal["manual", "auto"],
@@ -82,10 +99,16 @@ class _MlxAudio(SpeechOptions):
 class MlxAudio(_MlxAudio):
     """A speech model of mlx-audio."""
 
-    backend: Literal["mlx-audio"]
+    backend: Annotated[
+        Literal["mlx-audio"],
+        Field(description="Speech models on MLX, in an environment that `localapi install mlx-audio` makes."),
+    ]
 
 
 class MlxAudioPlus(_MlxAudio):
     """A speech model of mlx-audio-plus."""
 
-    backend: Literal["mlx-audio-plus"]
+    backend: Annotated[
+        Literal["mlx-audio-plus"],
+        Field(description="Speech models on MLX, in an environment that `localapi install mlx-audio-plus` makes."),
+    ]

@@ -64,22 +64,34 @@ class _Found:
 class Piper(SpeechOptions):
     """A Piper voice."""
 
-    backend: Literal["piper"]
+    backend: Annotated[Literal["piper"], Field(description="Small and quick voices, one .onnx file each.")]
     worker_bytes = 90 * 1024 * 1024
-    path: Annotated[str, Field(min_length=1, description="A voice (.onnx), or a folder with one.")]
+    path: Annotated[
+        str, Field(min_length=1, description="A voice (.onnx), or a folder with one.", examples=["./voices/amy.onnx"])
+    ]
     speaker: Annotated[
         str | int | None,
-        Field(description="Who of a voice with several speakers speaks where a request does not say: name or number."),
+        Field(
+            description="Who of a voice with several speakers speaks where a request does not say: name or number.",
+            examples=["anna"],
+        ),
     ] = None
     noise_scale: Annotated[
-        float | None, Field(ge=0, le=2, description="How much the sound varies; the voice's own by default.")
+        float | None,
+        Field(ge=0, le=2, description="How much the sound varies; the voice's own by default.", examples=[0.5]),
     ] = None
     noise_w_scale: Annotated[
-        float | None, Field(ge=0, le=2, description="How much the rhythm varies; the voice's own by default.")
+        float | None,
+        Field(ge=0, le=2, description="How much the rhythm varies; the voice's own by default.", examples=[0.6]),
     ] = None
     volume: Annotated[
         float,
-        Field(gt=0, le=10, description="Factor on the voice's own loudness; a sentence is never louder than can be."),
+        Field(
+            gt=0,
+            le=10,
+            description="Factor on the voice's own loudness; a sentence is never louder than can be.",
+            examples=[0.8],
+        ),
     ] = 1.0
     has_speed = True
     gives_times = True
