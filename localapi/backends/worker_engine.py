@@ -23,6 +23,7 @@ from typing import Any, assert_never
 
 import msgspec
 
+from localapi.advice import advise
 from localapi.backends.engine import ReportLoading
 from localapi.errors import (
     ApiError,
@@ -31,6 +32,7 @@ from localapi.errors import (
     InvalidRequest,
     LoadFailed,
     ModelUnavailable,
+    OutOfResources,
     WorkerEnded,
 )
 from localapi.worker import protocol
@@ -106,7 +108,7 @@ async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
     try:
         ours, theirs = socket.socketpair()
     except OSError as error:
-        raise LoadFailed(f"No socket for a worker could be made: {error.strerror}") from error
+        raise OutOfResources(f"No socket for a worker could be made: {advise(error)}.") from error
     with theirs:
         try:
             # Its own process group: Ctrl-C in the terminal reaches the server alone. Not its own session: Linux shares
@@ -122,7 +124,7 @@ async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
             )
         except OSError as error:
             ours.close()
-            raise LoadFailed(f"No worker process could be started: {error.strerror}") from error
+            raise OutOfResources(f"No worker process could be started: {advise(error)}.") from error
     reader, writer = await asyncio.open_connection(sock=ours)
     return WorkerEngine(name, process, reader, writer)
 
