@@ -38,6 +38,7 @@ from localapi.api import (
 from localapi.api.drain import DrainMiddleware
 from localapi.api.guard import Guard, exposure
 from localapi.api.replies import error_reply
+from localapi.backends.variables import withhold
 from localapi.errors import (
     ApiError,
     GenerationFailed,
@@ -82,6 +83,7 @@ class Service:
     def _read(self) -> Manifest:
         """The manifest as its source says it now. A file that was once there has to stay: its loss is an error."""
         manifest = read(self.source)
+        withhold(manifest.key_variables)
         self.source = self.source.pinned()
         return manifest
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-import os
 import re
 import signal
 import socket
@@ -25,6 +24,7 @@ import msgspec
 
 from localapi.advice import advise
 from localapi.backends.engine import ReportLoading
+from localapi.backends.variables import inherited
 from localapi.errors import (
     ApiError,
     ContextLengthExceeded,
@@ -100,7 +100,7 @@ def _command(interpreter: Path | None) -> tuple[str, ...]:
 
 def _variables(interpreter: Path | None) -> dict[str, str]:
     """A worker's environment. What says where this server's packages are, another Python is not told."""
-    kept = {k: v for k, v in os.environ.items() if interpreter is None or k not in _OF_THIS_PYTHON}
+    kept = {k: v for k, v in inherited().items() if interpreter is None or k not in _OF_THIS_PYTHON}
     return {**kept, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 

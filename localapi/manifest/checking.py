@@ -45,6 +45,7 @@ def manifest_of(root: Table, files: tuple[ManifestFile, ...], problems: list[Pro
         echo=echo,
         keys=keys,
         key_files=key_files,
+        key_variables=tuple(said.env for said in document.server.api_keys.values() if said.env is not None),
         files=files,
         said={path: Said(written(node), node.origin) for path, node in leaves(root) if path},
     )
