@@ -64,6 +64,8 @@ class Problem:
     key: str = ""
     line: int | None = None
     column: int | None = None
+    passing: bool = False
+    """Whether it may pass although nobody edits a file: a drive that is away, a server without descriptors."""
 
     def __str__(self) -> str:
         place = self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
