@@ -19,6 +19,7 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi import log as logs
+from localapi.allocator import share_memory
 from localapi.api import (
     access,
     admin,
@@ -119,6 +120,7 @@ class Service:
 
         `started` is called when the first revision serves.
         """
+        share_memory()
         await self.reloader.start()
         stop = self._follow_signals()
         config = Config()

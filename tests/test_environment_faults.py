@@ -1,4 +1,4 @@
-"""What the machine does to a server: no descriptors, no rights, folders that go, clocks that jump, drives that are away.
+"""What a machine does to a server: no descriptors, no rights, folders that go, clocks that jump, drives that go.
 
 Each time: one error that says what to do, other models go on, and all is well again once the cause is gone.
 """

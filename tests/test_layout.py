@@ -42,10 +42,11 @@ MAY_IMPORT = {
         *("processes", "instance", "admission", "lease", "registry", "reload"),
     },
     "advice": set(),
+    "allocator": set(),
     "listening": {"advice"},
     "serving": {"listening"},
     "app": {
-        *("advice", "errors", "log", "settings", "backends", "manifest", "registry", "reload"),
+        *("advice", "allocator", "errors", "log", "settings", "backends", "manifest", "registry", "reload"),
         *("supervision", "watch", "api", "serving", "tally"),
     },
     "saying": {"errors"},
