@@ -19,6 +19,7 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi import log as logs
+from localapi.advice import NO_DESCRIPTOR, NO_ROOM, advise
 from localapi.allocator import share_memory
 from localapi.api import (
     access,
@@ -245,8 +246,17 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
         case HTTPException():
             return InvalidRequest(error.description or error.name)
         case _:
-            log.error("%s: %s", scope.current().id, asked, exc_info=error)
-            return GenerationFailed(f"The server failed; its log says how, under {scope.current().id}.")
+            return _as_failure(error, asked)
+
+
+def _as_failure(error: Exception, asked: str) -> ApiError:
+    """What the machine lacks may be there again in a moment; anything else is for us to mend."""
+    request_id = scope.current().id
+    if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR | NO_ROOM:
+        log.error("%s: %s: %s", request_id, asked, advise(error))
+        return ModelUnavailable(f"The server cannot do this now: {advise(error)}.", retry_after_seconds=5)
+    log.error("%s: %s", request_id, asked, exc_info=error)
+    return GenerationFailed(f"The server failed; its log says how, under {request_id}.")
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -6,6 +6,7 @@ Exit status: 0 done, 1 something to mend (said in one line each), 2 a wrong comm
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -104,8 +105,9 @@ def _greet(service: Service, source: ManifestSource, settings: Settings, port: i
         return
     colour = logs.wants_colour(sys.stderr)
 
-    def say(text: str = "") -> None:
-        click.echo(text, err=True, color=colour)
+    def say(text: str = "", **style: Any) -> None:
+        with contextlib.suppress(OSError):  # a log on a full disk is no reason not to serve
+            click.secho(text, err=True, color=colour, **style)
 
     address = click.style(f"http://{host}:{port}/v1", bold=True)
     say(f"{click.style('localapi', bold=True)} {localapi.__version__} on {address}")
@@ -127,11 +129,9 @@ def _greet(service: Service, source: ManifestSource, settings: Settings, port: i
     say()
     say(following)
     for warning in service.warnings():
-        click.secho(warning, fg="yellow", err=True, color=colour)
+        say(warning, fg="yellow")
     if not entries:
-        click.secho(
-            "the manifest has no models: add one to its section chat or speech", fg="yellow", err=True, color=colour
-        )
+        say("the manifest has no models: add one to its section chat or speech", fg="yellow")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,15 @@ class Reply:
 class Server:
     """`localapi serve` on a port that the system chose. Its log is read as it comes."""
 
-    def __init__(self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None, through: Sequence[str] = ()
+    ) -> None:
+        """`through`: a command that starts the server in its own place, with other rights."""
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("LOCALAPI_", "CHAT_", "AUDIO_"))
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "localapi", "serve", "--port", "0", *arguments],
+            [*through, sys.executable, "-m", "localapi", "serve", "--port", "0", *arguments],
             cwd=folder,
             env={**clean, "PYTHONPATH": str(Path(__file__).parent.parent), **(env or {})},
             stdin=subprocess.DEVNULL,
@@ -140,12 +143,16 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, manifest: str | None = None, *arguments: str, env: Mapping[str, str] | None = None
+    folder: Path,
+    manifest: str | None = None,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    through: Sequence[str] = (),
 ) -> Iterator[Server]:
     """A server for a manifest, which must end well."""
     if manifest is not None:
         save(folder / "models.yaml", manifest)
-    server = Server(folder, *arguments, env=env)
+    server = Server(folder, *arguments, env=env, through=through)
     try:
         yield server
     finally:
