@@ -22,7 +22,7 @@ def advise(error: OSError) -> str:
     """What was wrong, where, and what to do, without a full stop at the end: "No space left on device: make room"."""
     what = f"{error.strerror or error}{f' ({_name(error.filename)})' if error.filename else ''}"
     if error.errno in NO_ROOM:
-        return f"{what}: make room on that disk, then ask again"
+        return f"{what}: make room on that disk"
     if error.errno in NO_RIGHT:
         return f"{what}: the user that the server runs as (number {os.geteuid()}) needs the right to it"
     if error.errno in NO_DESCRIPTOR:
