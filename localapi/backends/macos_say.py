@@ -17,6 +17,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from localapi.advice import advise
 from localapi.backends import say_voices
 from localapi.backends.children import Children, Stopped, TookTooLong
 from localapi.backends.engine import Engine, ReportLoading
@@ -199,7 +200,7 @@ class MacosSayEngine:
             with tempfile.TemporaryDirectory(prefix="localapi-say-", ignore_cleanup_errors=True) as folder:
                 return await self._say(text, voice, pace, Path(folder, "speech.wav"))
         except OSError as error:
-            raise GenerationFailed(f"say cannot be run: {error.strerror or error}.") from error
+            raise GenerationFailed(f"say cannot be run: {advise(error)}.") from error
         except Stopped:
             raise _unloaded() from None
 

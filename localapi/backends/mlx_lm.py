@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -116,4 +117,6 @@ class MlxLm(ChatOptions):
         return found + model_path.weights(self.adapter) + model_path.weights(self.draft)
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
+        paths = [(getattr(self, field), must_hold) for field, must_hold in _HOLDS.items()]
+        await asyncio.to_thread(model_path.check_present, paths)
         return await start_worker(name, "mlx-lm", self.identity().options, needs="mlx_lm", report=report)

@@ -198,6 +198,8 @@ class Manifest:
     """Who may ask; none: everybody."""
     key_files: tuple[Path, ...] = field(default=(), compare=False)
     """The files that the keys' secrets came from."""
+    key_variables: tuple[str, ...] = field(default=(), compare=False)
+    """The variables that hold keys' secrets."""
     files: tuple[ManifestFile, ...] = field(default=(), compare=False)
     said: Mapping[KeyPath, Said] = field(default_factory=dict, compare=False)
     """Each value that somebody said, by its path of keys; a list is one value."""
