@@ -66,7 +66,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
-        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        text = f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)  # a key may hold a line's end
 
 
 class ManifestError(OperatorError):

@@ -10,8 +10,8 @@ import asyncio
 import difflib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -55,7 +55,7 @@ class Registry:
     may_use: Callable[[Entry], bool] = lambda _: True
     """Whether whoever asks now may know an entry."""
     requests: int = 0
-    """That have a lease or wait for one."""
+    """That are being answered: they wait, have a lease, or have one no more while their clients still read."""
     quiet: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while there are none."""
 
@@ -104,11 +104,16 @@ class Registry:
 
         Raises ModelNotFound, WrongEndpoint, ModelBusy, LoadFailed, ModelUnavailable.
         """
+        async with AsyncExitStack() as held:
+            yield await self._lease(name, kind, turn or Turn(), held)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Have a shutdown wait for a request, from here until its client has the whole reply."""
         self.requests += 1
         self.quiet.clear()
         try:
-            async with AsyncExitStack() as held:
-                yield await self._lease(name, kind, turn or Turn(), held)
+            yield
         finally:
             self.requests -= 1
             if self.requests == 0:
