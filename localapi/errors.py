@@ -4,6 +4,8 @@
     ├── OperatorError            one clear line on the terminal, exit status 1
     │   ├── StartError           a busy port, a missing package, a missing manifest
     │   ├── EnvironmentFailed    the environment of a backend that cannot be installed
+    │   ├── NoServer             the command line asks a server that does not answer
+    │   ├── Refused              … or that answers with an error
     │   └── ManifestError        what is wrong in the manifest, with file, line, column and key
     └── ApiError                 an OpenAI-shaped reply with an HTTP status
         ├── InvalidRequest       400
@@ -48,6 +50,21 @@ class StartError(OperatorError):
 
 class EnvironmentFailed(OperatorError):
     """The environment of a backend cannot be installed."""
+
+
+class NoServer(OperatorError):
+    """No server answers where one is asked, or its connection broke."""
+
+
+class Refused(OperatorError):
+    """The server answered with an error; the message is the server's.
+
+    `status` is HTTP's; `code` is the error's own, such as "model_not_found", where it has one.
+    """
+
+    def __init__(self, message: str, *, status: int, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
 
 
 @dataclass(frozen=True)

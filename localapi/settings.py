@@ -24,11 +24,6 @@ def _lowered(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def bearer(key: SecretStr | None) -> dict[str, str]:
-    """The header that carries a key; none where there is no key."""
-    return {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
-
-
 class Settings(BaseSettings):
     """How this server was started. Build it with `read()`."""
 
@@ -40,11 +35,22 @@ class Settings(BaseSettings):
     manifest: Annotated[Path | None, Field(validation_alias="LOCALAPI_MANIFEST")] = None
     profile: Annotated[str | None, Field(validation_alias="LOCALAPI_PROFILE")] = None
     api_key: Annotated[SecretStr | None, Field(validation_alias="LOCALAPI_API_KEY")] = None
-    """What `say` and `check` send to a server that asks for keys."""
+    """What the other commands send to a server that asks for keys."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, BeforeValidator(_lowered)] = None
     """Over the manifest's server.log_level where given."""
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lowered)] = "text"
     """Log lines for people, or a JSON object on each."""
+
+    @property
+    def address(self) -> str:
+        """Where the server of these settings is, or would be."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def key_header(self) -> dict[str, str]:
+        """The header that carries the key; none where there is no key."""
+        return {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key.get_secret_value()}"}
 
     @model_validator(mode="before")
     @classmethod

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from localapi.cli.group import COMMANDS, command_named
 from tests.server import save, serving
 
 ROOT = Path(__file__).parent.parent
@@ -145,3 +146,9 @@ def test_a_missing_engine_is_told_with_the_command_that_mends_it(tmp_path: Path)
         reply = server.request("POST", "/v1/chat/completions", body)
     assert (reply.status, reply.headers["x-should-retry"]) == (503, "false")
     assert "pip install mlx-lm" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_of_each_what_its_help_says(name: str) -> None:
+    text = " ".join((command_named(name).help or "").split())
+    assert text.startswith(COMMANDS[name].removesuffix(".").partition(",")[0])

@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "reload": {"errors", "manifest", "instance", "registry"},
     "supervision": {"instance", "memory", "processes"},
     "watch": {"manifest"},
-    "comparison": {"errors", "manifest", "reload"},
+    "client": {"errors"},
+    "comparison": {"errors", "client", "manifest", "reload"},
     "tally": set(),
     "api": {
         *("errors", "log", "tally", "worker.protocol", "audio", "spoken", "backends", "manifest"),
@@ -46,8 +47,9 @@ MAY_IMPORT = {
         *("errors", "log", "settings", "backends", "manifest", "registry", "reload"),
         *("supervision", "watch", "api", "serving", "tally"),
     },
-    "saying": {"errors"},
-    "cli": {"errors", "log", "settings", "spoken", "manifest", "comparison", "saying", "app", "environments"},
+    "cli": {
+        *("errors", "log", "settings", "spoken", "manifest", "client", "comparison", "app", "environments"),
+    },
     "__main__": {"cli"},
     "demo": set(),
     "worker": {"worker.protocol", "audio"},
@@ -74,7 +76,7 @@ MAY_USE = {
     "api": {*HTTP, *DATA, "msgspec", "prometheus_client"},
     "serving": {"h11", "hypercorn"},
     "app": HTTP,
-    "cli": {"click", "quart", "hypercorn"},
+    "cli": {"click", "rich"},
     "demo": {*ENGINES, "click", "numpy"},
     "worker": {*ENGINES, "msgspec", "numpy"},
 }
@@ -173,8 +175,8 @@ def test_other_packages_are_imported_only_where_they_belong() -> None:
     ("package", "homes"),
     [
         ("yaml", {"manifest"}),
-        ("quart", {"api", "app", "cli"}),
-        ("hypercorn", {"api", "app", "cli", "serving"}),
+        ("quart", {"api", "app"}),
+        ("hypercorn", {"api", "app", "serving"}),
         *((engine, {"worker", "demo"}) for engine in sorted(ENGINES)),
     ],
 )

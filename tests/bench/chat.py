@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from localapi.cli import table
+from localapi.cli.text_table import table
 from tests.bench import client, direct, models
 from tests.bench.processes import OURS, PEER, Aside, ours, peer
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from localapi.cli import table
+from localapi.cli.text_table import table
 from tests.bench import client, figures, models
 from tests.bench.processes import OURS, PEER, Aside, ours, peer
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from localapi.cli import table
+from localapi.cli.text_table import table
 from tests.bench import client, figures, models
 from tests.bench.processes import OURS, PEER, Aside, ours, peer, until
 

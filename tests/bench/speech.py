@@ -24,7 +24,7 @@ from typing import Final, Literal, TypeVar
 import numpy as np
 import psutil
 
-from localapi.cli import table
+from localapi.cli.text_table import table
 from tests.bench import figures, speech_client, speech_direct
 from tests.bench.processes import OURS, Aside, piper_peer
 from tests.bench.speech_client import Asked, Heard

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from localapi.cli import table
+from localapi.cli.text_table import table
 from tests.bench import models
 from tests.bench.processes import Aside, answers, free_port, localapi_server, mlx_lm_server, until
 from tests.server import Server, save, serving

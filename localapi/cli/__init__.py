@@ -1,0 +1,5 @@
+"""The command line: one file per command, `group` that finds them, and `main`, the program `localapi`."""
+
+from localapi.cli.group import cli, main
+
+__all__ = ["cli", "main"]

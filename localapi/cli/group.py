@@ -1,0 +1,79 @@
+"""The program `localapi` and its commands.
+
+Exit status: 0 done, 1 something to mend (said in one line each), 2 a wrong command line, 130 ended with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Final
+
+import click
+
+import localapi
+from localapi.errors import ManifestError, OperatorError
+
+COMMANDS: Final = {
+    "serve": "Serve the manifest's models, and follow the manifest.",
+    "check": "Check a manifest, and show what it would change.",
+    "say": "Say TEXT, or standard input where TEXT is - or left out.",
+    "install": "Install the environment of a speech backend.",
+    "schema": "Print the JSON Schema of models.yaml and of profiles.",
+}
+"""Each is `command` in the file of its name, which is imported when it is called: so each starts at once."""
+
+
+def command_named(name: str) -> click.Command:
+    """One of COMMANDS."""
+    command: click.Command = import_module(f"localapi.cli.{name}").command
+    return command
+
+
+class Commands(click.Group):
+    """`localapi --port 9000` is `localapi serve --port 9000`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return command_named(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = args[:1] and (args[0] in COMMANDS or args[0] in ("--help", "-h", "--version"))
+        return super().parse_args(ctx, args if named else ["serve", *args])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(localapi.__version__, prog_name="localapi")
+def cli() -> None:
+    """A local model server that follows one file, models.yaml.
+
+    Without a command it serves; `localapi serve --help` lists the options.
+    """
+
+
+def main() -> None:
+    """The program `localapi`."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ManifestError as error:
+        count = len(error.problems)
+        for problem in error.problems:
+            click.echo(problem, err=True)
+        click.echo(f"localapi: {count} problem{'s' * (count != 1)} in the manifest", err=True)
+        sys.exit(1)
+    except OperatorError as error:
+        click.echo(f"localapi: {error}", err=True)
+        sys.exit(1)

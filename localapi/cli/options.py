@@ -1,0 +1,48 @@
+"""Options that several commands take, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from localapi.client import Server
+from localapi.manifest import ManifestSource, Overrides
+from localapi.settings import Settings
+
+type_of_path = click.Path(path_type=Path)
+
+
+def server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags that say which server."""
+    for option in (
+        click.option("--port", type=int, help="Port of the server.  [environment PORT; default: 8000]"),
+        click.option("--host", help="Address of the server.  [environment HOST; default: 127.0.0.1]"),
+    ):
+        command = option(command)
+    return command
+
+
+def profile_option(command: Callable[..., None]) -> Callable[..., None]:
+    """The flag that says what is laid over the manifest."""
+    return click.option(
+        "--profile", help="Profile to merge over the manifest: configs/NAME.yaml.  [environment LOCALAPI_PROFILE]"
+    )(command)
+
+
+def manifest_option(command: Callable[..., None]) -> Callable[..., None]:
+    """The flag that says which file."""
+    return click.option(
+        "--manifest", type=type_of_path, help="The manifest.  [environment LOCALAPI_MANIFEST; default: models.yaml]"
+    )(command)
+
+
+def source_of(settings: Settings) -> ManifestSource:
+    """Where the manifest of these settings is read from."""
+    return ManifestSource(settings.manifest, settings.profile, Overrides.read())
+
+
+def server_of(settings: Settings) -> Server:
+    """The server of these settings, as a client sees it."""
+    return Server(settings.address, settings.key_header)

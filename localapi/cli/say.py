@@ -1,0 +1,111 @@
+"""`localapi say`: a text spoken by a server, to a file, to a pipe or to the loudspeakers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from localapi.cli import sound_output
+from localapi.cli.options import profile_option, server_of, server_options, source_of
+from localapi.cli.temporary_server import or_temporary
+from localapi.manifest import Entry, Manifest, read
+from localapi.settings import Settings
+from localapi.spoken.script import script_of
+
+PATH: Final = "/v1/audio/speech"
+
+
+@click.command("say")
+@click.argument("text", required=False)
+@click.option("--model", help="A speech model of the manifest.  [default: the first]")
+@click.option("--voice", help="One of the model's voices.")
+@click.option("--speed", type=click.FloatRange(0.25, 4), help="2 takes half the time.")
+@click.option("--instructions", help="How to speak, for models that know it.")
+@click.option("--format", type=click.Choice(sound_output.FORMATS), help="By FILE's name if not.")
+@click.option("-o", "--output", metavar="FILE", help="Write a file (- for standard output); otherwise it is played.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only show what would be said, a segment on each line; no server is asked."
+)
+@profile_option
+@server_options
+def command(
+    text: str | None,
+    model: str | None,
+    format: str | None,  # noqa: A002  # OpenAI's word
+    output: str | None,
+    *,
+    dry_run: bool,
+    voice: str | None,
+    speed: float | None,
+    instructions: str | None,
+    **flags: Any,
+) -> None:
+    """Say TEXT, or standard input where TEXT is - or left out.
+
+    The running server speaks; where none runs, and no address is given, one is started for this text.
+    """
+    settings = Settings.read(**flags)
+    entry = _speech_entry(read(source_of(settings)), model)
+    given = sys.stdin.read() if text is None or text == "-" else text
+    said = given.encode(errors="surrogateescape").decode(errors="replace")  # bytes that are no UTF-8
+    if dry_run:
+        _show_script(said, entry)
+        return
+    kind = format or ("wav" if output in {None, "-"} else sound_output.format_of(Path(str(output))))
+    request = {
+        "model": entry.id,
+        "input": said,
+        "voice": voice,
+        "speed": speed,
+        "instructions": instructions,
+        "response_format": "wav" if output is None else kind,
+    }
+    may_start = flags["host"] is None and flags["port"] is None
+    with or_temporary(server_of(settings), flags["profile"], may_start=may_start) as server:
+        pieces = server.stream(PATH, {name: value for name, value in request.items() if value is not None})
+        if output is None:
+            sound_output.play(pieces)
+        elif output == "-":
+            sound_output.pipe(pieces, sys.stdout.buffer)
+        else:
+            sound_output.write(pieces, Path(output), _progress(output))
+
+
+def _speech_entry(manifest: Manifest, name: str | None) -> Entry:
+    """The entry that speaks. Raises click.UsageError where there is none."""
+    speakers = [entry for entry in manifest.entries.values() if entry.serving.speech is not None]
+    entry = manifest.resolve(name) if name is not None else next(iter(speakers), None)
+    if entry is None or entry not in speakers:
+        known = ", ".join(each.id for each in speakers) or "none"
+        raise click.UsageError(
+            f"{name!r} is no speech model of the manifest; it has: {known}"
+            if name
+            else "the manifest has no speech model"
+        )
+    return entry
+
+
+def _show_script(text: str, entry: Entry) -> None:
+    """What the text becomes, before a voice says it."""
+    settings = entry.serving.speech
+    assert settings is not None  # noqa: S101  # a speech entry
+    script = script_of(text, markdown=settings.speakable, lexicon=settings.lexicon, language=settings.language)
+    for word in script.replaced:
+        click.echo(f"{word.written} is said {word.said!r}", err=True)
+    for segment in script.segments:
+        click.echo(segment)
+    if not script.segments:
+        click.echo("nothing would be said: the text holds nothing that can be spoken", err=True)
+
+
+def _progress(name: str) -> Callable[[int], None]:
+    """A line on the terminal that counts; nothing where there is no terminal."""
+
+    def show(written: int) -> None:
+        click.echo(f"\r{name}: {written / 1000:.0f} kB", nl=False, err=True)
+
+    return show if sys.stderr.isatty() else lambda _: None

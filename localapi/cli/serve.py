@@ -1,0 +1,94 @@
+"""`localapi serve`: the server, and its greeting on the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import Any
+
+import click
+
+import localapi
+from localapi import log as logs
+from localapi.app import Service, listen
+from localapi.cli.options import manifest_option, profile_option, server_options, source_of
+from localapi.cli.text_table import table
+from localapi.manifest import ManifestSource
+from localapi.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@click.command("serve")
+@manifest_option
+@profile_option
+@server_options
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Over the manifest's server.log_level.  [environment LOG_LEVEL]",
+)
+@click.option(
+    "--log",
+    "log_format",
+    type=click.Choice(["text", "json"]),
+    help="Log lines for people, or a JSON object on each.  [environment LOG_FORMAT; default: text]",
+)
+def command(**flags: Any) -> None:
+    """Serve the manifest's models, and follow the manifest."""
+    settings = Settings.read(**flags)
+    logs.set_up(settings.log_format)
+    source = source_of(settings)
+    with listen(settings.host, settings.port) as listening:
+        service = Service(settings, source)
+        port = listening.getsockname()[1]
+        asyncio.run(service.run(listening, lambda: _greet(service, source, settings, port)))
+
+
+def _greet(service: Service, source: ManifestSource, settings: Settings, port: int) -> None:
+    """What a person wants to know first; for a program, only what it cannot ask."""
+    watched = ", ".join(str(path) for path in source.files())
+    following = f"following {watched}" if watched else "following no file: the environment is the manifest"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    if settings.log_format == "json":
+        log.info("localapi %s on http://%s:%d/v1", localapi.__version__, host, port)
+        log.info("%s", following)
+        for warning in service.warnings():
+            log.warning("%s", warning)
+        return
+    _show(service, f"http://{host}:{port}/v1", following)
+
+
+def _show(service: Service, address: str, following: str) -> None:
+    colour = logs.wants_colour(sys.stderr)
+
+    def say(text: str = "", **style: Any) -> None:
+        click.secho(text, err=True, color=colour, **style)
+
+    say(f"{click.style('localapi', bold=True)} {localapi.__version__} on {click.style(address, bold=True)}")
+    say()
+    for line in _models(service):
+        say(f"  {line}")
+    say()
+    say(following)
+    for warning in service.warnings():
+        say(warning, fg="yellow")
+    if not service.registry.entries:
+        say("the manifest has no models: add one to its section chat or speech", fg="yellow")
+
+
+def _models(service: Service) -> list[str]:
+    return table(
+        ["model", "kind", "backend", "state", "also called"],
+        [
+            [
+                e.id,
+                e.kind,
+                e.options.backend_name,
+                "pinned" if e.serving.pin else "preload" if e.serving.preload else "unloaded",
+                ", ".join(e.serving.aliases),
+            ]
+            for e in service.registry.entries.values()
+        ],
+    )

@@ -1,0 +1,83 @@
+"""Where spoken sound goes: a file, a pipe, or a program that plays it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from localapi.errors import OperatorError
+
+FORMATS: Final = ("mp3", "opus", "aac", "flac", "wav", "pcm")
+SUFFIXES: Final = {**{f".{name}": name for name in FORMATS}, ".ogg": "opus"}
+PLAYERS: Final = (
+    ("afplay",),
+    ("paplay",),
+    ("pw-play",),
+    ("aplay", "-q"),
+    ("ffplay", "-nodisp", "-autoexit", "-v", "0"),
+)
+"""Programs that play a file, with their options; the first that is there is used."""
+
+
+class NothingSaid(OperatorError):
+    """The sound has nowhere to go."""
+
+
+def format_of(path: Path) -> str:
+    """The format that a file's name asks for. Raises NothingSaid."""
+    try:
+        return SUFFIXES[path.suffix.lower()]
+    except KeyError:
+        known = ", ".join(SUFFIXES)
+        raise NothingSaid(f"{path} does not say which format it is: end it in {known}, or give --format") from None
+
+
+def write(pieces: Iterator[bytes], path: Path, progress: Callable[[int], None]) -> None:
+    """Put the speech into a file, which appears when it is complete; a device or a named pipe gets it as it comes.
+
+    `progress` gets the bytes so far.
+    """
+    special = path.exists() and not path.is_file()
+    draft = path if special else path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        try:
+            with draft.open("wb") as out:
+                written = 0
+                for piece in pieces:
+                    written += out.write(piece)
+                    progress(written)
+            if not special:
+                draft.replace(path)
+        except BaseException:
+            if not special:
+                draft.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise NothingSaid(f"{path} cannot be written: {error.strerror}") from error
+
+
+def pipe(pieces: Iterator[bytes], out: BinaryIO) -> None:
+    """Put the speech on a pipe as it comes."""
+    for piece in pieces:
+        out.write(piece)
+        out.flush()
+
+
+def play(pieces: Iterator[bytes]) -> None:
+    """Play a WAV file when it is complete. Raises NothingSaid where nothing can play it."""
+    player = next((player for player in PLAYERS if shutil.which(player[0])), None)
+    if player is None:
+        names = ", ".join(player[0] for player in PLAYERS)
+        raise NothingSaid(f"there is no program to play sound with ({names}): write a file with --output FILE")
+    with tempfile.TemporaryDirectory(prefix="localapi-") as folder:
+        path = Path(folder) / "said.wav"
+        write(pieces, path, lambda _: None)
+        status = subprocess.run([*player, str(path)], check=False, stdout=sys.stderr).returncode  # noqa: S603
+    if status != 0:
+        raise NothingSaid(f"{player[0]} ended with exit status {status}")

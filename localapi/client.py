@@ -1,0 +1,136 @@
+"""A client of a running server: what the command line asks it over HTTP.
+
+Knows HTTP, server-sent events and how the server tells errors; refuses to know what is asked, and what comes of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+
+from localapi.errors import NoServer, Refused
+
+CHUNK_BYTES: Final = 16 * 1024
+CONNECT_SECONDS: Final = 2
+_NO_PROXY: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True)
+class Event:
+    """One server-sent event, or a comment between them."""
+
+    name: str
+    """"message" where the event has no name, "comment" for a comment."""
+    data: str
+
+    def json(self) -> Any:
+        """What the data says."""
+        return json.loads(self.data)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server at an address such as http://127.0.0.1:8000, and the headers that carry a key.
+
+    Each request may raise NoServer, where nobody answers or the connection breaks, and Refused, with the server's
+    reason.
+    """
+
+    address: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def is_there(self) -> bool:
+        """Whether something listens on the address."""
+        parts = urllib.parse.urlsplit(self.address)
+        try:
+            with socket.create_connection((parts.hostname, parts.port), timeout=CONNECT_SECONDS):
+                return True
+        except OSError:
+            return False
+
+    def get(self, path: str, *, seconds: float | None = None) -> Any:
+        """What a GET gives, out of JSON. `seconds` bounds each wait for the server."""
+        with self._opened(path, None, seconds) as reply:
+            return _json(reply.read(), self.address)
+
+    def post(self, path: str, body: object = None, *, seconds: float | None = None) -> Any:
+        """What a POST gives, out of JSON."""
+        with self._opened(path, {} if body is None else body, seconds) as reply:
+            return _json(reply.read(), self.address)
+
+    def stream(self, path: str, body: object) -> Iterator[bytes]:
+        """The bytes that a POST gives, as they come; to close the iterator is to leave."""
+        with self._opened(path, body, None) as reply:
+            while data := reply.read1(CHUNK_BYTES):
+                yield data
+
+    def events(self, path: str, body: object = None) -> Iterator[Event]:
+        """The server-sent events of a GET, or of a POST where there is a body; comments are events, too."""
+        with self._opened(path, body, None) as reply:
+            yield from _events(reply)
+
+    @contextmanager
+    def _opened(self, path: str, body: object, seconds: float | None) -> Iterator[http.client.HTTPResponse]:
+        asked = urllib.request.Request(  # noqa: S310  # the scheme is ours
+            f"{self.address}{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", **self.headers},
+        )
+        try:
+            with _NO_PROXY.open(asked, timeout=seconds) as reply:
+                yield reply
+        except urllib.error.HTTPError as error:
+            raise _refused(error) from None
+        except http.client.HTTPException as error:
+            raise NoServer(f"the server on {self.address} broke off: its log says why ({error})") from None
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            raise NoServer(f"no server answers on {self.address} ({reason}): start one with `localapi`") from None
+
+
+def _json(text: bytes, address: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise NoServer(f"what runs on {address} is not localapi: its answer is no JSON") from None
+
+
+def _refused(error: urllib.error.HTTPError) -> Refused:
+    with error:
+        told: Any = {}
+        with contextlib.suppress(ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+            told = json.load(error)["error"]
+    told = told if isinstance(told, dict) else {}
+    message = told.get("message") or f"the server answered with status {error.code}"
+    if error.code == HTTPStatus.UNAUTHORIZED:
+        message = f"{message} Put it into the variable LOCALAPI_API_KEY."
+    return Refused(str(message), status=error.code, code=told.get("code"))
+
+
+def _events(lines: Iterator[bytes] | http.client.HTTPResponse) -> Iterator[Event]:
+    """Events out of lines; the last one counts only when its blank line has come."""
+    name, data = "message", list[str]()
+    for raw in lines:
+        line = raw.decode(errors="replace").rstrip("\r\n")
+        key, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if not line:
+            if data:
+                yield Event(name, "\n".join(data))
+            name, data = "message", []
+        elif not key:
+            yield Event("comment", value)
+        elif key == "event":
+            name = value
+        elif key == "data":
+            data.append(value)
