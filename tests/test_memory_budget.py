@@ -238,7 +238,9 @@ def test_a_share_of_memory_is_the_machines() -> None:
     assert parse_memory("50%") == psutil.virtual_memory().total // 2
 
 
-@pytest.mark.parametrize("said", ["8 apples", "GB", 0, -1, True, "", [8], "50 percent", "0GB", "0%", "9" * 400 + "GB", "9" * 400 + "%"])
+@pytest.mark.parametrize(
+    "said", ["8 apples", "GB", 0, -1, True, "", [8], "50 percent", "0GB", "0%", "9" * 400 + "GB", "9" * 400 + "%"]
+)
 def test_nonsense_is_no_amount_of_memory(said: object) -> None:
     with pytest.raises(ValueError, match="should be an amount of memory"):
         parse_memory(said)

@@ -1,4 +1,4 @@
-"""Clients that read slowly or not at all, on sockets that hold little: they keep no model, nobody waiting, no memory."""
+"""Clients that do not read, on sockets that hold little: they keep no model, nobody waiting, and little memory."""
 
 from __future__ import annotations
 

@@ -101,6 +101,13 @@ PIECES = [
     b"\xf0\x9f\x98\x80", b"../" * 20, b"~nobody/x", b"/dev/stdin", b"x" * 300, b"GB", b"%", b"${MODEL_PATH}", b"data:,",
     b"ECHO_MODE=maybe",
 ]  # fmt: skip
+ODD = [
+    b"", b"~", b"0", b"-1", b"1.10", b"1e999", b".nan", b"9" * 400, b"9" * 400 + b"GB", b"9" * 400 + b"%",
+    b"9" * 400 + b"d", b"true", b"[]", b"{}", b"[x]", b"{a: b}", b"[[1]]", b"''", b'"\\0"', b'"a\\nb"', b'"\\ud800"',
+    b'"\\U0001F600"', b"x" * 300, b"..", b"/", b"./", b"~nobody/x", b"/dev/stdin", b"org/../name", b"*m", b"*none",
+    b"&a x", b"!!int 1", b"!x y", b"http://[", b"https://a:99999", b"data:,", b"%", b"| x", b"${A}", b"\xff",
+]  # fmt: skip
+"""What is put in the place of every word."""
 WORD = re.compile(rb"[\w.-]+")
 WORDS = sorted({word for case in SEEDS for part in case for word in WORD.findall(part)})
 WORDS_SHARE = 0.7
@@ -125,6 +132,16 @@ class Fuzzer:
     def reached(self) -> int:
         """Steps from one line to another that some case took."""
         return len(self._seen)
+
+    def sweep(self, share: float) -> None:
+        """Read the cases to begin with, with each of their words made odd in each way; of these only a share."""
+        for case in SEEDS:
+            for at, part in enumerate(case):
+                for word in WORD.finditer(part):
+                    for odd in ODD:
+                        if self._choose.random() < share:
+                            changed = part[: word.start()] + odd + part[word.end() :]
+                            self.attempt(Case(*case[:at], changed, *case[at + 1 :]))
 
     def step(self) -> None:
         """Make a case of those that there are, and read it."""
@@ -205,8 +222,7 @@ def attempt(folder: Path, case: Case) -> bool:
         (folder / name).write_bytes(content)
     try:
         with set_variables(case.variables):
-            overrides = Overrides.read() if case.dotenv or case.variables else NO_OVERRIDES
-            manifest = read(ManifestSource(None, "p", overrides))
+            manifest = read(ManifestSource(None, "p", overrides_of(case)))
             describe(manifest)
             for entry in manifest.entries.values():
                 assert fingerprint(entry.identity)
@@ -221,6 +237,14 @@ def attempt(folder: Path, case: Case) -> bool:
             raise
         raise AssertionError(f"{type(error).__name__} came out of {case!r}") from error
     return True
+
+
+def overrides_of(case: Case) -> Overrides:
+    """Where they cannot be read, the reader has to do with `.env` alone, as after an edit of it."""
+    if case.dotenv or case.variables:
+        with contextlib.suppress(ManifestError):
+            return Overrides.read()
+    return NO_OVERRIDES
 
 
 @contextlib.contextmanager
@@ -253,15 +277,16 @@ def own_folder() -> Iterator[Path]:
 
 
 def main() -> None:
-    """Run for so many seconds; exit status 1 and the case where something else came out."""
+    """Read every odd word, and then what comes of that for so many seconds."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=time.time_ns())
     given = parser.parse_args()
     logging.disable()
-    until = time.monotonic() + given.seconds
     with own_folder() as folder:
         fuzzer = Fuzzer(folder, given.seed)
+        fuzzer.sweep(1)
+        until = time.monotonic() + given.seconds
         while time.monotonic() < until:
             fuzzer.step()
     print(
