@@ -117,6 +117,21 @@ class Instance:
         return self._engine.device_bytes if isinstance(self._engine, WorkerEngine) else 0
 
     @property
+    def at_once(self) -> int | None:
+        """Requests that the engine answers at the same time; None where it keeps nobody waiting."""
+        loaded = self._engine.loaded if self._engine is not None else None
+        return 1 if loaded is not None and not loaded.batched and self.options.at_once else self.options.at_once
+
+    @property
+    def line(self) -> int:
+        """Requests that wait inside the engine: those that it told of, or must have since."""
+        if not isinstance(self._engine, WorkerEngine):
+            return 0
+        work = self._engine.work
+        beyond = 0 if self.at_once is None else work.running + work.waiting - self.at_once
+        return min(work.waiting, max(self._engine.waiting, beyond))
+
+    @property
     def loads_now(self) -> bool:
         """Whether it is being loaded."""
         return self._loading is not None

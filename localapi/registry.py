@@ -217,7 +217,9 @@ class Registry:
         for name in self.admissions.keys() - self.entries.keys():
             self.admissions.pop(name).close()
         for entry in self.entries.values():
-            admission = self.admissions.setdefault(entry.id, Admission(entry.id, entry.serving))
+            instance = self.instance(entry.id)
+            admission = self.admissions.setdefault(entry.id, Admission(entry.id, entry.serving, instance))
+            admission.engine = instance
             admission.follow(entry.serving)
             if old is not None and old.instances.get(entry.id) is not self.instance(entry.id):
                 admission.renew()

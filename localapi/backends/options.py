@@ -160,6 +160,11 @@ class EntryOptions(BaseModel):
         """The backend that answers; differs from `backend` where the manifest leaves the choice."""
         return self.identity().backend
 
+    @property
+    def at_once(self) -> int | None:
+        """Requests that its engine answers at the same time, where more wait inside it; None where nobody does."""
+        return None
+
     def located(self, folder_of: FolderOf) -> EntryOptions:
         """The same entry with its paths made absolute and checked, and with what the manifest left open decided.
 
