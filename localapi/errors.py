@@ -22,6 +22,7 @@
         ├── GenerationFailed     500
         ├── ModelUnavailable     503
         │   ├── LoadFailed
+        │   │   └── NoRoomAhead
         │   └── WorkerEnded
         └── RequestTimeout       504
 
@@ -233,6 +234,10 @@ class LoadFailed(ModelUnavailable):
 
     def __init__(self, message: str, *, retryable: bool | None = False) -> None:
         super().__init__(message, retryable=retryable)
+
+
+class NoRoomAhead(LoadFailed):
+    """A model is not loaded before somebody asks for it: others that were loaded so would have to go."""
 
 
 class WorkerEnded(ModelUnavailable):

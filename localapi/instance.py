@@ -17,7 +17,7 @@ from typing import Final, Literal, Protocol
 from localapi.backends.engine import Engine
 from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity
 from localapi.backends.worker_engine import WorkerEngine
-from localapi.errors import LoadFailed, ModelUnavailable
+from localapi.errors import LoadFailed, ModelUnavailable, NoRoomAhead
 from localapi.manifest import Serving
 from localapi.restarts import Restarts
 from localapi.worker.protocol import Loading
@@ -64,6 +64,10 @@ class Instance:
         """Loads after a worker had ended by itself or had been ended."""
         self.progress: Loading | None = None
         self.last_error: str | None = None
+        self.left_out: str | None = None
+        """Why it was not loaded ahead of requests: there is no room for it beside what is loaded."""
+        self.asked = False
+        """Whether a request has used what is loaded."""
         self.ready_since: float | None = None
         """Unix time."""
         self.last_used = time.monotonic()
@@ -97,7 +101,7 @@ class Instance:
             return "loading"
         if self._engine is not None:
             return "ready"
-        return "failed" if self.last_error is not None else "unloaded"
+        return "failed" if self.last_error is not None and self.left_out is None else "unloaded"
 
     @property
     def engine(self) -> Engine | None:
@@ -135,6 +139,11 @@ class Instance:
     def loads_now(self) -> bool:
         """Whether it is being loaded."""
         return self._loading is not None
+
+    @property
+    def ahead_of_requests(self) -> bool:
+        """Whether it is loaded for requests that may come, and for none that has."""
+        return self._waiters == 0 and not self.pinned and self.since_revision != 0
 
     @property
     def stays(self) -> bool:
@@ -197,6 +206,7 @@ class Instance:
     async def lease(self) -> AsyncIterator[Engine]:
         """One request's right to use this instance; loads it first. Raises LoadFailed."""
         self.leases += 1
+        self.asked = True
         self._no_leases.clear()
         self._stop_idle_timer()
         try:
@@ -271,10 +281,14 @@ class Instance:
         except BaseException as error:
             if entered:
                 self._room.leave(self)
+            if isinstance(error, NoRoomAhead):
+                self.left_out = self.last_error = error.message
+                log.warning("%s: %s", self.name, error.message)
+                raise
             if not isinstance(error, LoadFailed):
                 raise
             told = self._load_failure(error)
-            self.last_error = told.message
+            self.last_error, self.left_out = told.message, None
             log.error("%s: not loaded: %s", self.name, told.message)  # the message is the whole story
             self._count_failure()
             raise told from error
@@ -288,7 +302,8 @@ class Instance:
         self.loads += 1
         self.restarted += self._died
         self._died = False
-        self.last_error = None
+        self.last_error = self.left_out = None
+        self.asked = self.leases > 0
         self.ready_since = time.time()
         engine.ended.add_done_callback(lambda ended: self._on_ended(engine, ended))
         self.last_used = time.monotonic()

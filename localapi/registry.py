@@ -77,6 +77,16 @@ class Registry:
         """How long running requests are waited for, where something has to end."""
         return self.snapshot.manifest.server.drain_seconds if self.snapshot else 0
 
+    @property
+    def not_loaded(self) -> list[str]:
+        """What of the models that the manifest wants loaded is not, for people."""
+        wanted = [self.instance(entry.id) for entry in self.entries.values() if entry.serving.wants_loading]
+        return [
+            f"{each.name} is {'pinned' if each.pinned else 'to be preloaded'}, and not in memory: {each.last_error}"
+            for each in wanted
+            if each.left_out is not None or (each.pinned and each.state == "failed")
+        ]
+
     def resolve(self, name: str, kind: Kind | None = None) -> Entry:
         """The entry of that id or alias. Raises ModelNotFound, and WrongEndpoint where it is of another kind."""
         entry = self.snapshot.manifest.resolve(name) if self.snapshot else None
@@ -208,6 +218,8 @@ class Registry:
             self.memory.follow(manifest.server.memory_budget)
             for instance in instances.values():
                 instance.restarts.reset()
+                if instance.left_out is not None or (instance.pinned and instance.state == "failed"):
+                    instance.begin_loading()
         for instance in old.instances.values() if old else ():
             if instances.get(instance.name) is not instance:
                 self._retire(instance)
