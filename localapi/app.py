@@ -114,7 +114,8 @@ class Service:
     def warnings(self) -> list[str]:
         """What whoever runs the server should know and mend."""
         snapshot = self.registry.snapshot
-        return exposure(self.settings.host, keys=bool(snapshot and snapshot.manifest.keys))
+        exposed = exposure(self.settings.host, keys=bool(snapshot and snapshot.manifest.keys))
+        return [*exposed, *self.registry.not_loaded]
 
     async def run(self, listening: socket.socket, started: Callable[[], None]) -> None:
         """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raises ManifestError.
@@ -145,9 +146,9 @@ class Service:
             await self.registry.close()
 
     def _preload(self) -> None:
-        for entry in self.registry.entries.values():
-            if entry.serving.wants_loading:
-                self.registry.instance(entry.id).begin_loading()
+        wanted = [entry for entry in self.registry.entries.values() if entry.serving.wants_loading]
+        for entry in sorted(wanted, key=lambda each: not each.serving.pin):  # what stays, first
+            self.registry.instance(entry.id).begin_loading()
 
     def _follow_signals(self) -> asyncio.Event:
         stop = asyncio.Event()

@@ -22,7 +22,8 @@
         ├── GenerationFailed     500
         ├── ModelUnavailable     503
         │   ├── LoadFailed
-        │   │   └── OutOfResources
+        │   │   ├── OutOfResources
+        │   │   └── NoRoomAhead
         │   └── WorkerEnded
         └── RequestTimeout       504
 
@@ -86,7 +87,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
-        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        text = f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)  # a key may hold a line's end
 
 
 class ManifestError(OperatorError):
@@ -248,6 +250,10 @@ class OutOfResources(LoadFailed):
     def __init__(self, message: str) -> None:
         super().__init__(message, retryable=None, counts=False)
         self.retry_after_seconds = 5
+
+
+class NoRoomAhead(LoadFailed):
+    """A model is not loaded before somebody asks for it: others that were loaded so would have to go."""
 
 
 class WorkerEnded(ModelUnavailable):

@@ -18,7 +18,7 @@ from localapi.advice import advise
 from localapi.backends.engine import Engine
 from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity
 from localapi.backends.worker_engine import WorkerEngine
-from localapi.errors import LoadFailed, ModelUnavailable, OutOfResources
+from localapi.errors import LoadFailed, ModelUnavailable, NoRoomAhead, OutOfResources
 from localapi.manifest import Serving
 from localapi.restarts import FIRST_PAUSE_SECONDS, Restarts
 from localapi.worker.protocol import Loading
@@ -65,6 +65,10 @@ class Instance:
         """Loads after a worker had ended by itself or had been ended."""
         self.progress: Loading | None = None
         self.last_error: str | None = None
+        self.left_out: str | None = None
+        """Why it was not loaded ahead of requests: there is no room for it beside what is loaded."""
+        self.asked = False
+        """Whether a request has used what is loaded."""
         self.ready_since: float | None = None
         """Unix time."""
         self.last_used = time.monotonic()
@@ -98,7 +102,7 @@ class Instance:
             return "loading"
         if self._engine is not None:
             return "ready"
-        return "failed" if self.last_error is not None else "unloaded"
+        return "failed" if self.last_error is not None and self.left_out is None else "unloaded"
 
     @property
     def engine(self) -> Engine | None:
@@ -118,9 +122,29 @@ class Instance:
         return self._engine.device_bytes if isinstance(self._engine, WorkerEngine) else 0
 
     @property
+    def at_once(self) -> int | None:
+        """Requests that the engine answers at the same time; None where it keeps nobody waiting."""
+        loaded = self._engine.loaded if self._engine is not None else None
+        return 1 if loaded is not None and not loaded.batched and self.options.at_once else self.options.at_once
+
+    @property
+    def line(self) -> int:
+        """Requests that wait inside the engine: those that it told of, or must have since."""
+        if not isinstance(self._engine, WorkerEngine):
+            return 0
+        work = self._engine.work
+        beyond = 0 if self.at_once is None else work.running + work.waiting - self.at_once
+        return min(work.waiting, max(self._engine.waiting, beyond))
+
+    @property
     def loads_now(self) -> bool:
         """Whether it is being loaded."""
         return self._loading is not None
+
+    @property
+    def ahead_of_requests(self) -> bool:
+        """Whether it is loaded for requests that may come, and for none that has."""
+        return self._waiters == 0 and not self.pinned and self.since_revision != 0
 
     @property
     def stays(self) -> bool:
@@ -183,6 +207,7 @@ class Instance:
     async def lease(self) -> AsyncIterator[Engine]:
         """One request's right to use this instance; loads it first. Raises LoadFailed."""
         self.leases += 1
+        self.asked = True
         self._no_leases.clear()
         self._stop_idle_timer()
         try:
@@ -257,12 +282,16 @@ class Instance:
         except BaseException as error:
             if entered:
                 self._room.leave(self)
+            if isinstance(error, NoRoomAhead):
+                self.left_out = self.last_error = error.message
+                log.warning("%s: %s", self.name, error.message)
+                raise
             if not isinstance(error, LoadFailed | OSError):
                 raise
             told = self._load_failure(error)
             again = told.message == self.last_error and not told.counts
             log.log(logging.DEBUG if again else logging.ERROR, "%s: not loaded: %s", self.name, told.message)
-            self.last_error = told.message
+            self.last_error, self.left_out = told.message, None
             self._count_failure(counts=told.counts)
             raise told from error
         finally:
@@ -275,7 +304,8 @@ class Instance:
         self.loads += 1
         self.restarted += self._died
         self._died = False
-        self.last_error = None
+        self.last_error = self.left_out = None
+        self.asked = self.leases > 0
         self.ready_since = time.time()
         engine.ended.add_done_callback(lambda ended: self._on_ended(engine, ended))
         self.last_used = time.monotonic()

@@ -10,8 +10,8 @@ import asyncio
 import difflib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -55,7 +55,7 @@ class Registry:
     may_use: Callable[[Entry], bool] = lambda _: True
     """Whether whoever asks now may know an entry."""
     requests: int = 0
-    """That have a lease or wait for one."""
+    """That are being answered: they wait, have a lease, or have one no more while their clients still read."""
     quiet: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while there are none."""
 
@@ -76,6 +76,16 @@ class Registry:
     def drain_seconds(self) -> float:
         """How long running requests are waited for, where something has to end."""
         return self.snapshot.manifest.server.drain_seconds if self.snapshot else 0
+
+    @property
+    def not_loaded(self) -> list[str]:
+        """What of the models that the manifest wants loaded is not, for people."""
+        wanted = [self.instance(entry.id) for entry in self.entries.values() if entry.serving.wants_loading]
+        return [
+            f"{each.name} is {'pinned' if each.pinned else 'to be preloaded'}, and not in memory: {each.last_error}"
+            for each in wanted
+            if each.left_out is not None or (each.pinned and each.state == "failed")
+        ]
 
     def resolve(self, name: str, kind: Kind | None = None) -> Entry:
         """The entry of that id or alias. Raises ModelNotFound, and WrongEndpoint where it is of another kind."""
@@ -104,11 +114,16 @@ class Registry:
 
         Raises ModelNotFound, WrongEndpoint, ModelBusy, LoadFailed, ModelUnavailable.
         """
+        async with AsyncExitStack() as held:
+            yield await self._lease(name, kind, turn or Turn(), held)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Have a shutdown wait for a request, from here until its client has the whole reply."""
         self.requests += 1
         self.quiet.clear()
         try:
-            async with AsyncExitStack() as held:
-                yield await self._lease(name, kind, turn or Turn(), held)
+            yield
         finally:
             self.requests -= 1
             if self.requests == 0:
@@ -203,6 +218,8 @@ class Registry:
             self.memory.follow(manifest.server.memory_budget)
             for instance in instances.values():
                 instance.restarts.reset()
+                if instance.left_out is not None or (instance.pinned and instance.state == "failed"):
+                    instance.begin_loading()
         for instance in old.instances.values() if old else ():
             if instances.get(instance.name) is not instance:
                 self._retire(instance)
@@ -212,7 +229,9 @@ class Registry:
         for name in self.admissions.keys() - self.entries.keys():
             self.admissions.pop(name).close()
         for entry in self.entries.values():
-            admission = self.admissions.setdefault(entry.id, Admission(entry.id, entry.serving))
+            instance = self.instance(entry.id)
+            admission = self.admissions.setdefault(entry.id, Admission(entry.id, entry.serving, instance))
+            admission.engine = instance
             admission.follow(entry.serving)
             if old is not None and old.instances.get(entry.id) is not self.instance(entry.id):
                 admission.renew()

@@ -112,6 +112,10 @@ class MlxLm(ChatOptions):
                 raise PathProblem(field, str(error)) from error
         return self.model_copy(update=found)
 
+    @property
+    def at_once(self) -> int:
+        return 1 if self.draft or self.kv_bits else self.max_batch
+
     def weight_files(self) -> list[Path]:
         found = model_path.weights(self.path, self.revision)
         return found + model_path.weights(self.adapter) + model_path.weights(self.draft)

@@ -198,6 +198,8 @@ class WorkerEngine:
         self._asked_at = self.last_step_at
         self.device_bytes = 0
         """Memory of an accelerator that it told of last."""
+        self.waiting = 0
+        """Requests in the worker's own line that it told of last."""
 
     @property
     def silent_since(self) -> float | None:
@@ -316,6 +318,7 @@ class WorkerEngine:
                     raise msgspec.ValidationError(f"{type(message).__name__} after loading")
                 self.last_step_at = time.monotonic()
                 self.device_bytes = message.device_bytes
+                self.waiting = message.waiting
                 for event in message.events:
                     self._deliver(event)
         except msgspec.MsgspecError as error:

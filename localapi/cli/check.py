@@ -25,9 +25,11 @@ def command(file: Path | None, **flags: Any) -> None:
     Exit status 1 with every error and its place.
     """
     settings = Settings.read(manifest=file, **flags)
-    manifest = read(source_of(settings))
+    manifest = read(source_of(settings), needs_secrets=False)
     rows = describe(manifest)
     for line in table(["value", "is", "said by"], [[row.key, row.value, row.origin] for row in rows]):
         click.echo(line)
     click.echo()
+    for problem in manifest.missing_secrets:
+        click.secho(f"not here, where the server needs it: {problem}", fg="yellow", err=True)
     click.echo(compare(manifest, server_of(settings)))

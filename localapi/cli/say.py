@@ -49,7 +49,7 @@ def command(
     The running server speaks; where none runs, and no address is given, one is started for this text.
     """
     settings = Settings.read(**flags)
-    entry = _speech_entry(read(source_of(settings)), model)
+    entry = _speech_entry(read(source_of(settings), needs_secrets=False), model)
     given = sys.stdin.read() if text is None or text == "-" else text
     said = given.encode(errors="surrogateescape").decode(errors="replace")  # bytes that are no UTF-8
     if dry_run:

@@ -200,6 +200,8 @@ class Manifest:
     """The files that the keys' secrets came from."""
     key_variables: tuple[str, ...] = field(default=(), compare=False)
     """The variables that hold keys' secrets."""
+    missing_secrets: tuple[Problem, ...] = field(default=(), compare=False)
+    """Keys that are left out of `keys` because their secrets are not to be had here, where that is allowed."""
     files: tuple[ManifestFile, ...] = field(default=(), compare=False)
     said: Mapping[KeyPath, Said] = field(default_factory=dict, compare=False)
     """Each value that somebody said, by its path of keys; a list is one value."""

@@ -54,8 +54,11 @@ class ManifestSource:
         return replace(self, path=self.manifest) if os.path.exists(self.manifest) else self
 
 
-def read(source: ManifestSource) -> Manifest:
-    """Read everything that the source names. Blocks on files. Raises ManifestError with every problem found."""
+def read(source: ManifestSource, *, needs_secrets: bool = True) -> Manifest:
+    """Read everything that the source names. Blocks on files. Raises ManifestError with every problem found.
+
+    Only a server needs the keys' secrets. Others may do without those that are not in their environment.
+    """
     alone = source.path is None and not os.path.exists(source.manifest)
     problems: list[Problem] = []
     layers = _layers(source, problems, alone=alone)
@@ -69,7 +72,7 @@ def read(source: ManifestSource) -> Manifest:
         problems.extend(error.problems)
     if alone and not problems and not any(merged.get(section) for section in SECTIONS):
         raise ManifestError([_nothing_to_serve(source)])
-    manifest = manifest_of(merged, files, problems)
+    manifest = manifest_of(merged, files, problems, needs_secrets=needs_secrets)
     if problems or manifest is None:
         raise _sorted(problems, source)
     return manifest

@@ -45,6 +45,10 @@ class Engine(Protocol):
     def busy(self) -> bool:
         """Whether `step` has something to do."""
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait until others have ended; 0 where all are answered by turns."""
+
     def take(self, request: Request) -> None:
         """Take a request; its events come from later steps."""
 
