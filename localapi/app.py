@@ -24,6 +24,7 @@ from localapi.api import (
     admin,
     chat,
     completions,
+    console,
     health,
     live,
     metrics,
@@ -196,6 +197,7 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(models.routes(service.registry))
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
     app.register_blueprint(openapi.routes())
+    app.register_blueprint(console.routes())
     app.register_blueprint(metrics.routes(service.registry, service.tally))
     app.register_blueprint(status.routes(service.status))
     app.register_blueprint(live.routes(service.live))
@@ -231,7 +233,7 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
             log.info("%s: %s: %d: %s", scope.current().id, asked, error.status, error.logged)
             return error
         case NoSuchPath():
-            known = sorted({rule.rule.replace("<path:name>", "{id}") for rule in app.url_map.iter_rules()})
+            known = sorted({path for _, path in openapi.documented(app)})
             return NotFound(f"There is nothing at {asked}. This server has: {', '.join(known)}.")
         case NoSuchMethod():
             methods = ", ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))
