@@ -22,25 +22,20 @@ export function Answer({ turn, model, keyed, isLast, again, sendResults }) {
     <${Notes} turn=${turn} />
     <div class="answer-foot">
       <${Measures} turn=${turn} />
-      <div class="turn-actions">
-        ${
-          ended &&
-          html`<${CopyButton} label="Copy" title="Copy the answer" textOf=${() => turn.content} />
-            <${CopyButton}
-              label="curl"
-              title="Copy the request as curl"
-              textOf=${() => asCurl(PATH, turn.body, { keyed })}
-            />
-            <${CopyButton}
-              label="Python"
-              title="Copy the request as Python"
-              textOf=${() => chatAsPython(turn.body, { keyed })}
-            />
-            ${isLast && html`<button type="button" class="button quiet small" onClick=${again}>Again</button>`}`
-        }
-      </div>
+      ${ended && html`<${Actions} turn=${turn} keyed=${keyed} again=${isLast ? again : null} />`}
     </div>
   </article>`;
+}
+
+function Actions({ turn, keyed, again }) {
+  const curl = () => asCurl(PATH, turn.body, { keyed });
+  const python = () => chatAsPython(turn.body, { keyed });
+  return html`<div class="turn-actions">
+    ${turn.content && html`<${CopyButton} label="Copy" title="Copy the answer" textOf=${() => turn.content} />`}
+    <${CopyButton} label="curl" title="Copy the request as curl" textOf=${curl} />
+    <${CopyButton} label="Python" title="Copy the request as Python" textOf=${python} />
+    ${again && html`<button type="button" class="button quiet small" onClick=${again}>Again</button>`}
+  </div>`;
 }
 
 export function Markdown({ text }) {

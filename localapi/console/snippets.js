@@ -78,9 +78,12 @@ export function chatAsPython(body, { keyed = false } = {}) {
   );
 }
 
+/** The client wants a voice; `omit` is its word for none. */
 export function speechAsPython(body, { keyed = false, file }) {
+  const voice = body.voice === undefined ? "    voice=omit,\n" : "";
+  const begun = voice ? client(keyed).replace("import OpenAI", "import OpenAI, omit") : client(keyed);
   return (
-    `${client(keyed)}with client.audio.speech.with_streaming_response.create(\n${argumentsOf(body, OPENAI_SPEECH)})` +
+    `${begun}with client.audio.speech.with_streaming_response.create(\n${argumentsOf(body, OPENAI_SPEECH)}${voice})` +
     ` as reply:\n    reply.stream_to_file("${file}")\n`
   );
 }
