@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -49,6 +50,7 @@ from localapi.errors import (
     RequestTooLarge,
     StartError,
 )
+from localapi.history import History
 from localapi.manifest import Manifest, ManifestSource, ServerOptions, read
 from localapi.registry import Registry
 from localapi.reload import Attempt, Reloader
@@ -71,7 +73,8 @@ class Service:
         self.source = source
         self.registry = Registry(may_use=access.may_use)
         self.tally = Tally()
-        self.live = live.Live(self.status)
+        self.history = History(self._recorded)
+        self.live = live.Live(self.status, self.history)
         self.reloader = Reloader(self.registry, self._read, apply=self._apply, tell=self._tell)
         self.watch = Watch(source, self.reloader.trigger)
         self.started = False
@@ -94,6 +97,11 @@ class Service:
         if self.started:
             for warning in self.warnings():
                 log.warning("%s", warning)
+
+    def _recorded(self) -> None:
+        """The log has a new record. From another thread the listeners need not hear of it at once."""
+        if threading.current_thread() is threading.main_thread():
+            self.live.poke()
 
     def _tell(self, attempt: Attempt) -> None:
         self.tally.reloaded(attempt.at, ok=attempt.ok)
@@ -118,6 +126,7 @@ class Service:
 
         `started` is called when the first revision serves.
         """
+        logging.getLogger("localapi").addHandler(self.history)
         await self.reloader.start()
         stop = self._follow_signals()
         config = Config()
@@ -139,6 +148,7 @@ class Service:
         finally:
             await _cancel([*following, supervision])
             await self.registry.close()
+            logging.getLogger("localapi").removeHandler(self.history)
 
     def _preload(self) -> None:
         for entry in self.registry.entries.values():

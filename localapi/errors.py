@@ -30,7 +30,7 @@ The class of an `ApiError` is its status; `type`, `code` and `param` are what Op
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 
@@ -51,6 +51,14 @@ class EnvironmentFailed(OperatorError):
 
 
 @dataclass(frozen=True)
+class Excerpt:
+    """Some lines of a file, for people; `first_line` counts from 1."""
+
+    first_line: int
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Problem:
     """One thing wrong in the manifest.
 
@@ -63,6 +71,8 @@ class Problem:
     key: str = ""
     line: int | None = None
     column: int | None = None
+    excerpt: Excerpt | None = field(default=None, compare=False, repr=False)
+    """The lines around it, as they were read."""
 
     def __str__(self) -> str:
         place = self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"

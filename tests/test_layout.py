@@ -37,14 +37,15 @@ MAY_IMPORT = {
     "watch": {"manifest"},
     "comparison": {"errors", "manifest", "reload"},
     "tally": set(),
+    "history": {"log"},
     "api": {
-        *("errors", "log", "tally", "worker.protocol", "audio", "spoken", "backends", "manifest"),
+        *("errors", "log", "tally", "history", "worker.protocol", "audio", "spoken", "backends", "manifest"),
         *("processes", "instance", "admission", "lease", "registry", "reload"),
     },
     "serving": set(),
     "app": {
         *("errors", "log", "settings", "backends", "manifest", "registry", "reload"),
-        *("supervision", "watch", "api", "serving", "tally"),
+        *("supervision", "watch", "api", "serving", "tally", "history"),
     },
     "saying": {"errors"},
     "cli": {"errors", "log", "settings", "spoken", "manifest", "comparison", "saying", "app", "environments"},

@@ -23,7 +23,8 @@ Told = tuple[str, dict[str, Any]]
 
 
 @contextlib.contextmanager
-def listening(server: Server) -> Iterator[Iterator[Told]]:
+def listening(server: Server, *, log: bool = False) -> Iterator[Iterator[Told]]:
+    """What is told of the status; with `log`, of the log."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request("GET", "/status/events")
     reply = connection.getresponse()
@@ -35,7 +36,7 @@ def listening(server: Server) -> Iterator[Iterator[Told]]:
             kind, _, value = raw.decode().rstrip("\n").partition(": ")
             if kind == "event":
                 name = value
-            elif kind == "data":
+            elif kind == "data" and (name == "log") == log:
                 yield name, json.loads(value)
 
     try:

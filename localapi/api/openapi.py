@@ -111,6 +111,18 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("POST", "/admin/models/{id}/unload"): Operation(
         "Ends a model's worker.", {JSON: shapes.InstanceReply}, errors=frozenset({404, 409, 503}), parameters=(_ID,)
     ),
+    ("POST", "/admin/models/{id}/pin"): Operation(
+        "Loads a model and keeps it loaded.",
+        {JSON: shapes.InstanceReply},
+        errors=frozenset({404, 429, 503}),
+        parameters=(_ID,),
+    ),
+    ("POST", "/admin/models/{id}/unpin"): Operation(
+        "Treats a model as the manifest says again.",
+        {JSON: shapes.InstanceReply},
+        errors=frozenset({400, 404, 503}),
+        parameters=(_ID,),
+    ),
     ("GET", "/openapi.json"): Operation("This document.", {JSON: shapes.OpenShape}),
     ("GET", "/"): Operation("The console, a page.", {"text/html": None}),
     ("GET", "/console/{file}"): Operation(

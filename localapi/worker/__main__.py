@@ -124,7 +124,7 @@ def load(first: ToWorker | None, host: Host, send: Send) -> Engine | None:
 
 def serve(engine: Engine, inbox: Inbox, send: Send) -> None:
     """Take messages and step, for ever. Blocks where there is nothing to do."""
-    outbox = Outbox(send, device_bytes)
+    outbox = Outbox(send, device_bytes, lambda: getattr(engine, "tokens", 0))
     while True:
         while not (engine.busy and inbox.empty()):
             if not engine.busy:

@@ -35,7 +35,10 @@ def first_line(error: BaseException) -> str:
 
 
 class Engine(Protocol):
-    """One loaded model. Everything is called on the main thread, and nothing that a client sends makes it raise."""
+    """One loaded model. Everything is called on the main thread, and nothing that a client sends makes it raise.
+
+    An engine that writes text also counts `tokens`: how many it has written so far, in all answers.
+    """
 
     @property
     def loaded(self) -> Loaded:
