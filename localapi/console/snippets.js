@@ -8,14 +8,20 @@ function quoted(text) {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
+function quotedIfOdd(text) {
+  return /^[\w:/.[\]@%-]+$/.test(text) ? text : quoted(text);
+}
+
 /** `keyed`: whether the server wants a key. The key itself is never in a snippet. */
-export function asCurl(path, body, { keyed = false, file = null } = {}) {
+export function asCurl(path, body, { method = "POST", keyed = false, file = null } = {}) {
+  const sent =
+    body === undefined ? [] : ["-H 'Content-Type: application/json'", `-d ${quoted(JSON.stringify(body, null, 2))}`];
   const lines = [
-    `curl ${file ? "" : "-N "}-s ${location.origin}${path}`,
-    "-H 'Content-Type: application/json'",
+    `curl ${file ? "-s" : "-sN"} ${quotedIfOdd(location.origin + path)}`,
+    ...(method === "POST" && body === undefined ? ["-X POST"] : []),
     ...(keyed ? [`-H "Authorization: Bearer $${KEY_VARIABLE}"`] : []),
-    `-d ${quoted(JSON.stringify(body, null, 2))}`,
-    ...(file ? [`-o ${file}`] : []),
+    ...sent,
+    ...(file ? [`-o ${quotedIfOdd(file)}`] : []),
   ];
   return `${lines.join(" \\\n  ")}\n`;
 }
