@@ -7,6 +7,7 @@ import { SettingsPanel, countSet } from "./chat_settings.js";
 import { Conversation } from "./conversation.js";
 import { html, useEffect, useReducer, useState } from "./dom.js";
 import { requestFields } from "./parameters.js";
+import { useSubject } from "./routes.js";
 
 /** What outlives a look at another page. Nothing of it outlives the tab. */
 const session = {
@@ -84,10 +85,12 @@ export function ChatPage({ models, api, active }) {
   }
 
   const choose = (ids) => {
+    chosen.filter((id) => !ids.includes(id)).forEach((id) => session.conversations.get(id)?.stop());
     session.chosen = ids;
     setFront((at) => Math.max(0, Math.min(at, ids.length - 1)));
     show();
   };
+  useSubject("chat", (id) => choose([id]));
   const send = (text) =>
     withSettings((settings) => {
       session.draft = "";
@@ -100,19 +103,13 @@ export function ChatPage({ models, api, active }) {
   };
 
   return html`<div class="page wide chat ${settingsOpen ? "with-settings" : ""}">
-    <div class="page-head">
-      <h1>Chat</h1>
-      <${ModelMenu} offered=${offered} chosen=${chosen} choose=${choose} />
-      <button
-        type="button"
-        class="button"
-        aria-expanded=${settingsOpen}
-        aria-controls="chat-settings"
-        onClick=${() => setSettingsOpen(!settingsOpen)}
-      >
-        Parameters${countSet(session.settings) > 0 && html` <span class="chat-count">${countSet(session.settings)}</span>`}
-      </button>
-    </div>
+    <${Head}
+      offered=${offered}
+      chosen=${chosen}
+      choose=${choose}
+      settingsOpen=${settingsOpen}
+      toggleSettings=${() => setSettingsOpen(!settingsOpen)}
+    />
     <${Tabs} ids=${chosen} front=${front} setFront=${setFront} />
     <div class="chat-columns">
       ${chosen.length === 0 && html`<${NoModel} offered=${offered} loaded=${models !== null} />`}
@@ -125,7 +122,7 @@ export function ChatPage({ models, api, active }) {
             isFront=${at === front}
             keyed=${api.hasKey}
             withSettings=${withSettings}
-            say=${send}
+            say=${running.length === 0 ? send : null}
             remove=${conversations.length > 1 ? () => choose(chosen.filter((id) => id !== conversation.model)) : null}
           />`,
       )}
@@ -141,6 +138,23 @@ export function ChatPage({ models, api, active }) {
       show=${show}
     />
     <div class="sr" role="status">${session.announcement}</div>
+  </div>`;
+}
+
+function Head({ offered, chosen, choose, settingsOpen, toggleSettings }) {
+  const count = countSet(session.settings);
+  return html`<div class="page-head">
+    <h1>Chat</h1>
+    <${ModelMenu} offered=${offered} chosen=${chosen} choose=${choose} />
+    <button
+      type="button"
+      class="button"
+      aria-expanded=${settingsOpen}
+      aria-controls=${settingsOpen ? "chat-settings" : undefined}
+      onClick=${toggleSettings}
+    >
+      Parameters${count > 0 && html` <span class="chat-count">${count}</span>`}
+    </button>
   </div>`;
 }
 

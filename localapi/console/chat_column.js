@@ -72,7 +72,7 @@ export function Column({ conversation, model, isFront, keyed, withSettings, say,
 function Openers({ say }) {
   return html`<div class="openers">
     <p>Nothing has been said yet. Write below, or begin with one of these.</p>
-    ${OPENERS.map((text) => html`<button type="button" class="button" key=${text} onClick=${() => say(text)}>${text}</button>`)}
+    ${OPENERS.map((text) => html`<button type="button" class="button" key=${text} disabled=${say === null} onClick=${() => say(text)}>${text}</button>`)}
   </div>`;
 }
 

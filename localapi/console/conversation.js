@@ -5,6 +5,7 @@
  */
 
 const PATH = "/v1/chat/completions";
+const LEAST_SECONDS = 0.005;
 
 /** An answer of which nothing has come yet. */
 function newAnswer(body) {
@@ -204,7 +205,7 @@ export function measures(answer) {
     promptTokens: usage?.prompt_tokens ?? null,
     cachedTokens: usage?.prompt_tokens_details?.cached_tokens ?? null,
     reasoningTokens: usage?.completion_tokens_details?.reasoning_tokens ?? null,
-    // The first token was there when the time began.
-    tokensPerSecond: tokens !== null && tokens > 1 && seconds > 0 ? (tokens - 1) / seconds : null,
+    // The first token was there when the time began; tokens that came at once tell no speed.
+    tokensPerSecond: tokens !== null && tokens > 1 && seconds >= LEAST_SECONDS ? (tokens - 1) / seconds : null,
   };
 }

@@ -65,14 +65,19 @@ export function limitsOf(schema, document) {
 
 function boundsOf(schema) {
   const { minimum, maximum, exclusiveMinimum: above, exclusiveMaximum: below } = schema;
-  const least = minimum ?? (above === undefined ? undefined : `above ${above}`);
-  const most = maximum ?? (below === undefined ? undefined : `below ${below}`);
+  const least = counted(minimum) ?? (above === undefined ? undefined : `above ${above}`);
+  const most = counted(maximum) ?? (below === undefined ? undefined : `below ${below}`);
   return [
     range(least, most),
     range(schema.minLength, schema.maxLength, "characters"),
     range(schema.minItems, schema.maxItems, "items"),
     schema.pattern && `like ${schema.pattern}`,
   ].filter(Boolean);
+}
+
+/** A bound that a browser knows exactly; the others are so far out that nobody meets them. */
+function counted(bound) {
+  return Math.abs(bound) > Number.MAX_SAFE_INTEGER ? undefined : bound;
 }
 
 function range(least, most, unit = "") {
@@ -114,7 +119,8 @@ function opened({ name, schema }, document) {
     schema: part,
     isRequired: required.has(key),
   }));
-  return { name, of: "object", schema, parts };
+  const first = parts.filter((part) => part.isRequired);
+  return { name, of: "object", schema, parts: [...first, ...parts.filter((part) => !part.isRequired)] };
 }
 
 /** The names of the document's schemas that this one refers to itself, for noticing a circle. */

@@ -2,6 +2,7 @@
 
 import { html, useEffect, useReducer, useRef, useState } from "./dom.js";
 import { wayOf } from "./playback.js";
+import { useSubject } from "./routes.js";
 import { SpeechForm } from "./speech_form.js";
 import { bodyOf } from "./speech_request.js";
 import { SpeechResult } from "./speech_result.js";
@@ -25,6 +26,8 @@ export function SpeechPage({ models, api }) {
   const offered = (models ?? []).filter((model) => model.kind === "speech");
   const model = offered.find((each) => each.id === said.model) ?? offered[0] ?? null;
   const voices = useVoices(api, model);
+  const set = (changes) => setSaid((before) => ({ ...before, ...changes }));
+  useSubject("speech", (id) => set({ model: id, voice: "" }));
   const isSpeaking = utterance?.isSpeaking === true;
 
   if (models !== null && model === null) {
@@ -42,7 +45,6 @@ export function SpeechPage({ models, api }) {
     setUtterance(next);
     next.speak(api, audio.current, show);
   };
-  const set = (changes) => setSaid((before) => ({ ...before, ...changes }));
   return html`<div class="page speech">
     <div class="page-head"><h1>Speech</h1></div>
     <${SpeechForm}
