@@ -16,14 +16,15 @@ const NOTHING = {
   status: null, // as GET /status; null where it may not be read
   models: null, // those of /v1/models, with what /status says of each
   records: [], // of the log, the newest first
-  samples: [], // {running, tokens, memory} for each of the last seconds
+  samples: [], // {running, tokens, memory} for each of the last seconds; grows in place
+  skew: 0, // what the server's clock is ahead of this one's, in seconds
 };
 
 /** The state, again whenever it changes. `round` begins anew with another value, as after a key was given. */
 export function useServer(api, round) {
   const [state, setState] = useState(NOTHING);
   useEffect(() => {
-    setState(NOTHING);
+    setState({ ...NOTHING, samples: [] });
     return follow(api, setState);
   }, [round]);
   return state;
@@ -33,7 +34,9 @@ function follow(api, setState) {
   let ended = false;
   let asking = null;
   let catalog = null;
-  const set = (change) => { if (!ended) setState((state) => ({ ...state, ...change(state) })); };
+  const set = (change) => {
+    if (!ended) setState((state) => { const news = change(state); return news === state ? state : { ...state, ...news }; });
+  };
 
   async function ask() {
     try {
@@ -58,12 +61,13 @@ function follow(api, setState) {
         set((state) => {
           const status = name === "status" ? content : changed(state.status, content);
           if (shape(status) !== shape(state.status)) ask();
-          return { status, models: catalog && merged(catalog, status) };
+          return { status, models: catalog && merged(catalog, status), skew: status.now - Date.now() / 1000 };
         });
       }
     },
   });
-  const sampling = setInterval(() => set((state) => ({ samples: withSample(state) })), SAMPLE_MS);
+  // In place, as pages that show none of it need not be drawn again every second.
+  const sampling = setInterval(() => set((state) => { sample(state); return state; }), SAMPLE_MS);
   return () => { ended = true; stop(); clearInterval(sampling); clearInterval(asking); };
 }
 
@@ -86,13 +90,13 @@ function withRecords(records, { records: more, all }) {
   return [...more.toReversed(), ...(all ? [] : records)].slice(0, KEPT_RECORDS);
 }
 
-function withSample({ status, connection, samples }) {
-  if (!status || connection.name !== "open") return samples;
+function sample({ status, connection, samples }) {
+  if (!status || connection.name !== "open") return;
   const total = (count) => status.models.reduce((sum, model) => sum + (count(model) ?? 0), 0);
-  const sample = {
+  samples.push({
     running: total((model) => model.leases),
     tokens: total((model) => model.tokens_per_second),
     memory: status.memory.used_bytes,
-  };
-  return [...samples, sample].slice(-KEPT_SAMPLES);
+  });
+  if (samples.length > KEPT_SAMPLES) samples.shift();
 }
