@@ -24,6 +24,7 @@ function newAnswer(body) {
     locked: "",
     begunAt: performance.now(),
     firstAt: null,
+    thoughtFrom: null,
     thoughtUntil: null,
     endedAt: null,
   };
@@ -170,16 +171,19 @@ function take(answer, chunk) {
   if (choice === undefined) {
     return;
   }
-  const { reasoning_content: reasoning = "", content = "", tool_calls: calls = [] } = choice.delta;
+  const { reasoning_content: reasoning, content, tool_calls: calls = [] } = choice.delta;
   const now = performance.now();
   if (reasoning || content || calls.length > 0) {
     answer.state = "answering";
     answer.note = "";
     answer.firstAt ??= now;
   }
-  answer.reasoning += reasoning ?? "";
+  if (reasoning) {
+    answer.reasoning += reasoning;
+    answer.thoughtFrom ??= now;
+  }
   answer.content += content ?? "";
-  if (answer.reasoning !== "" && (content || calls.length > 0)) {
+  if (answer.thoughtFrom !== null && (content || calls.length > 0)) {
     answer.thoughtUntil ??= now;
   }
   calls.forEach((call) => takeCall(answer, call));
@@ -195,12 +199,12 @@ function takeCall(answer, part) {
 
 /** What was measured of an answer, in seconds and tokens; null where it is not known. */
 export function measures(answer) {
-  const { begunAt, firstAt, endedAt, usage } = answer;
+  const { begunAt, firstAt, endedAt, thoughtFrom, thoughtUntil, usage } = answer;
   const tokens = usage?.completion_tokens ?? null;
   const seconds = firstAt === null || endedAt === null ? null : (endedAt - firstAt) / 1000;
   return {
     firstSeconds: firstAt === null ? null : (firstAt - begunAt) / 1000,
-    thoughtSeconds: firstAt === null ? null : ((answer.thoughtUntil ?? endedAt ?? performance.now()) - firstAt) / 1000,
+    thoughtSeconds: ((thoughtUntil ?? endedAt ?? performance.now()) - thoughtFrom) / 1000,
     tokens,
     promptTokens: usage?.prompt_tokens ?? null,
     cachedTokens: usage?.prompt_tokens_details?.cached_tokens ?? null,
