@@ -35,13 +35,22 @@ export class ApiError extends Error {
   }
 }
 
-/** `onRefused` is called with each 401, and `onAnswered` when the server answered anything at all. */
+const SENDABLE = /^[\x21-\x7e]+$/;
+const UNSENDABLE = new ApiError("A key is one word of printable ASCII characters.", { status: 401 });
+
+/** `onRefused` is called with each 401. */
 export function createApi({ onRefused = () => {} } = {}) {
   let key = null;
 
   async function request(method, path, body, { signal, headers = {} } = {}) {
     const all = { ...headers };
-    if (key !== null) all.Authorization = `Bearer ${key}`;
+    if (key !== null) {
+      if (!SENDABLE.test(key)) {
+        onRefused(UNSENDABLE);
+        throw UNSENDABLE;
+      }
+      all.Authorization = `Bearer ${key}`;
+    }
     if (body !== undefined) all["Content-Type"] = "application/json";
     const sent = { method, headers: all, signal, cache: "no-store", credentials: "omit", redirect: "error" };
     if (body !== undefined) sent.body = JSON.stringify(body);

@@ -66,7 +66,7 @@ function App() {
   const admin = server.connection.error?.status !== 403;
   const given = { models: server.models, status: server.status, api, server: { ...server, admin } };
   return html`
-    <a class="button skip" href="#${route}" onClick=${toMain}>Skip to the page</a>
+    <a class="button skip" href="#main" onClick=${toMain}>Skip to the page</a>
     <div class="shell">
       <${Side} route=${route} server=${server} admin=${admin} />
       <main class="main" id="main" tabindex="-1">
