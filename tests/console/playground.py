@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from tests.server import Server
@@ -94,6 +95,12 @@ def refusing(page: Page, url: str, status: int, message: str) -> None:
 def scroll_width(page: Page) -> int:
     """How wide the page is; more than the window, and it scrolls sideways."""
     return int(page.evaluate("document.documentElement.scrollWidth"))
+
+
+def is_accessible(page: Page) -> None:
+    """As far as axe's rules can tell."""
+    violations = Axe().run(page).response["violations"]
+    assert [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in violations] == []
 
 
 def until_leases(server: Server, model: str, count: int) -> None:

@@ -21,6 +21,7 @@ from tests.console.playground import (
     clipboard,
     column,
     ended,
+    is_accessible,
     last_answer,
     message_field,
     requested,
@@ -58,7 +59,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, endless_m
     entries: dict[str, dict[str, Any]] = {
         "tiny": {"backend": "mlx-lm", "path": str(tiny_model), "defaults": {"temperature": 0}},
         "demo": {"backend": "mlx-lm", "path": "demo", "defaults": {"temperature": 0}},
-        "endless": {"backend": "mlx-lm", "path": str(endless_model), "max_concurrent": 1, "defaults": {"temperature": 0}},
+        "endless": {
+            "backend": "mlx-lm",
+            "path": str(endless_model),
+            "max_concurrent": 1,
+            "defaults": {"temperature": 0},
+        },
         "parrot": {"backend": "echo", "description": "Says what it is told."},
     }
     with serving(tmp_path_factory.mktemp("chat"), json.dumps({"chat": entries})) as server:
@@ -272,7 +278,7 @@ def test_what_is_copied_does_the_same_request(chat: Page, tmp_path: Path) -> Non
     choose(chat, "parrot")
     set_parameter(chat, "top_k", "3")
     set_parameter(chat, "response_format", '{"type": "text"}')
-    said = "It's \"odd\": $HOME `x` \\ \n好"
+    said = 'It\'s "odd": $HOME `x` \\ \n好'
     body = requested(chat, said)
     ended(last_answer(chat, "parrot"))
     answer = last_answer(chat, "parrot")
@@ -356,7 +362,7 @@ def test_how_far_loading_is_can_be_seen(chat: Page, server: Server) -> None:
     event = f"event: status\ndata: {json.dumps(status)}\n\n"
     chat.route("**/status/events", lambda route: route.fulfill(content_type="text/event-stream", body=event))
     held: list[Route] = []
-    chat.route(COMPLETIONS, lambda route: held.append(route))  # Playwright marks its handlers
+    chat.route(COMPLETIONS, lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks its handlers
     chat.reload()
     choose(chat, "demo")
     send(chat, "hi")
@@ -388,3 +394,23 @@ def test_it_fits_a_phone_and_a_desk(chat: Page, width: int) -> None:
     chat.get_by_role("button", name="Parameters").click()
     assert scroll_width(chat) == width
     assert chat.evaluate("document.documentElement.scrollHeight <= innerHeight")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_accessible_in_all_its_states(chat: Page, refusals: list[str], scheme: Any) -> None:
+    chat.emulate_media(color_scheme=scheme)
+    choose(chat, "demo", "parrot")
+    set_parameter(chat, "tools", json.dumps(TOOLS))
+    ask(chat, "parrot", f"{MARKDOWN}\n\n> quoted\n\n1. one\n2. two")
+    ended(last_answer(chat, "demo"))
+    ask(chat, "demo", "Think about two plus two.")
+    last_answer(chat, "demo").locator(".reasoning > summary").click()
+    ask(chat, "demo", "What is the weather in Paris?")
+    ended(last_answer(chat, "parrot"))
+    is_accessible(chat)
+    set_parameter(chat, "temperature", "9")
+    ask(chat, "parrot", "hi")
+    set_parameter(chat, "temperature", "hot")
+    send(chat, "hi")
+    chat.locator(".model-menu > summary").click()
+    is_accessible(chat)
