@@ -44,6 +44,7 @@ CHAT = (ROOT / "docs" / "chat.md").read_text()
 SECURITY = (ROOT / "docs" / "security.md").read_text()
 OBSERVING = (ROOT / "docs" / "observing.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+CONSOLE = (ROOT / "docs" / "console.md").read_text()
 PAGES = README + CHAT + SPEECH + SECURITY + OBSERVING + OPERATIONS
 HERE = "http://127.0.0.1:8000"
 
@@ -418,7 +419,7 @@ def test_each_file_that_is_named_exists() -> None:
 def test_each_link_leads_to_a_heading() -> None:
     anchors = {re.sub(r"[^\w]+", "-", title.lower()) for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
-    pages = (SPEECH, CHAT, SECURITY, OBSERVING, OPERATIONS)
+    pages = (SPEECH, CHAT, SECURITY, OBSERVING, OPERATIONS, CONSOLE)
     for page, folder in ((README, ROOT), *((page, ROOT / "docs") for page in pages)):
         assert [link for link in re.findall(r"\]\(([\w./-]+)\)", page) if not (folder / link).is_file()] == []
 

@@ -94,8 +94,8 @@ export function createApi({ onRefused = () => {} } = {}) {
     for (let failures = 0; !signal.aborted; failures += 1) {
       try {
         await listen(path, (event) => {
+          if (failures !== -1) onState({ name: "open" });
           failures = -1;
-          onState({ name: "open" });
           onEvent(event.name, JSON.parse(event.data));
         }, signal);
         if (!signal.aborted) onState({ name: "lost", error: new ApiError("The server closed the connection.") });

@@ -63,7 +63,7 @@ function App() {
     setRefusal(null);
     setRound(round + 1);
   };
-  const admin = server.connection.error?.status !== 403;
+  const admin = !server.limited;
   const given = { models: server.models, status: server.status, api, server: { ...server, admin } };
   return html`
     <a class="button skip" href="#main" onClick=${toMain}>Skip to the page</a>
@@ -105,7 +105,8 @@ function Side({ route, server, admin }) {
   </header>`;
 }
 
-const STATES = { connecting: ["", "Connecting"], open: ["good", "Live"], lost: ["bad", "Lost"], refused: ["warn", "Limited"] };
+const STATES = { connecting: ["", "Connecting"], open: ["good", "Live"], lost: ["bad", "Lost"], refused: ["warn", "Locked"],
+  limited: ["warn", "Limited"] };
 
 function State({ connection }) {
   const [tone, word] = STATES[connection.name];

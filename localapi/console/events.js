@@ -39,14 +39,15 @@ export function EventsPage({ server, models }) {
 }
 
 function Line({ record }) {
-  const prefix = `${record.model}: `;
-  const said = record.model && record.message.startsWith(prefix) ? record.message.slice(prefix.length) : record.message;
+  const begins = [`${record.request_id}: `, `${record.model}: `].find((words) => record.message.startsWith(words)) ?? "";
+  const said = record.message.slice(begins.length);
   return html`<li class="log-line ${TONES[record.level]}">
     <time class="mono muted" datetime=${new Date(record.time * 1000).toISOString()}>${clock(record.time)}</time>
     <span class="log-level">${record.level === "info" ? null : html`<span class="badge ${TONES[record.level]}">${record.level}</span>`}</span>
     <span class="log-model break">${record.model ?? ""}</span>
     <span class="log-said break">${said}
       ${record.exception && html` <code>${record.exception}</code>`}
+      ${begins.startsWith("req_") && html` <span class="muted tiny mono">${record.request_id}</span>`}
       ${record.key && html` <span class="muted">key ${record.key}</span>`}</span>
   </li>`;
 }

@@ -4,7 +4,7 @@ import { useEffect, useState } from "./dom.js";
 
 export function bytes(count) {
   if (count === null || count === undefined) return "–";
-  if (count < 2 ** 20) return `${Math.round(count / 2 ** 10)} KB`;
+  if (count > 0 && count < 2 ** 20) return `${Math.round(count / 2 ** 10)} KB`;
   return count < 2 ** 30 ? `${Math.round(count / 2 ** 20)} MB` : `${(count / 2 ** 30).toFixed(count < 10 * 2 ** 30 ? 1 : 0)} GB`;
 }
 

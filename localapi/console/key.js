@@ -19,7 +19,7 @@ export function KeyDialog({ refusal, wrong, onKey }) {
       ${wrong && html`<div class="notice bad" role="alert"><strong>This key does not open the server</strong>
         <span>${refusal.message}</span></div>`}
       <label class="field"><span>Key</span>
-        <input class="input" type="password" autocomplete="off" spellcheck="false" autofocus ref=${field}
+        <input class="input" type="password" autocomplete="off" spellcheck=${false} autofocus ref=${field}
           aria-invalid=${wrong ? "true" : undefined} /></label>
       <div class="row"><button class="button primary grow" type="submit">Continue</button></div>
     </form>

@@ -22,7 +22,7 @@ export function Manifest({ status, api, now }) {
       ${broken && html`<p class="small">Read ${ago(attempt.at, now)} and not applied: revision ${attempt.revision} serves on as
         before. Save the file again when it is mended.</p>
         ${attempt.problems.map((problem) => html`<${Problem} problem=${problem} key=${`${problem.source}:${problem.line}:${problem.message}`} />`)}`}
-      ${!broken && change && html`<p class="small muted">Revision ${change.revision}, ${ago(change.at, now)}: <${Changes} changes=${change.changes} first=${change.revision === 1} /></p>`}
+      ${change && html`<p class="small muted">Revision ${change.revision}, ${ago(change.at, now)}: <${Changes} changes=${change.changes} first=${change.revision === 1} /></p>`}
     </div>
   </section>`;
 }

@@ -30,7 +30,11 @@ export function ModelsPage({ models, status, api, server, active }) {
 
 function Waiting({ server }) {
   const { name, error } = server.connection;
-  const failed = name === "lost" || name === "refused";
+  if (name === "refused") {
+    return html`<div class="page"><div class="page-head"><h1>Models</h1></div>
+      <div class="empty"><strong>Locked</strong><p>This server shows itself to those who have one of its keys.</p></div></div>`;
+  }
+  const failed = name === "lost";
   return html`<div class="page"><div class="page-head"><h1>Models</h1></div>
     <div class="empty">${failed
       ? html`<strong>Nothing is known yet</strong><p>${error?.message}</p>`

@@ -12,7 +12,8 @@ const ASK_MS = 5000;
 const KEPT_RECORDS = 500;
 
 const NOTHING = {
-  connection: { name: "connecting" }, // then "open", "lost" (with error), "refused" (401 or 403, with error)
+  connection: { name: "connecting" }, // then "open", "lost" (with error), "refused" (401, with error), "limited"
+  limited: false, // whether the key has no admin right
   status: null, // as GET /status; null where it may not be read
   models: null, // those of /v1/models, with what /status says of each
   records: [], // of the log, the newest first
@@ -42,17 +43,20 @@ function follow(api, setState) {
     try {
       catalog = (await api.get("/v1/models")).data;
       set((state) => ({ models: merged(catalog, state.status) }));
+      if (asking !== null) set(() => ({ connection: { name: "limited" } }));
     } catch (error) {
-      if (asking !== null && error.status !== 401) set(() => ({ connection: { name: "refused", error } }));
+      if (asking !== null) set(() => ({ connection: { name: error.status === 401 ? "refused" : "lost", error } }));
     }
   }
 
   const stop = api.events("/status/events", {
     onState: (connection) => {
-      set(() => ({ connection }));
-      if (connection.name === "refused" && connection.error.status === 403) {
-        ask();
+      if (connection.error?.status === 403) {
+        set(() => ({ connection: { name: "limited" }, limited: true, status: null, models: null }));
         asking = setInterval(ask, ASK_MS);
+        ask();
+      } else {
+        set(() => ({ connection }));
       }
     },
     onEvent: (name, content) => {
