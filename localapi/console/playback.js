@@ -155,7 +155,9 @@ class SamplesPlayback {
     const node = new AudioBufferSourceNode(this.context, { buffer });
     node.connect(this.context.destination);
     node.addEventListener("ended", () => this.isComplete && node === this.last && this.stop());
-    this.next = Math.max(this.next, this.context.currentTime + START_SECONDS);
+    if (this.next <= this.context.currentTime) {
+      this.next = this.context.currentTime + START_SECONDS; // the first, or later than what was there lasted
+    }
     node.start(this.next);
     this.next += buffer.duration;
     this.last = node;

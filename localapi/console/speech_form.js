@@ -32,26 +32,32 @@ export function SpeechForm({ said, set, offered, model, voices, isSpeaking, spea
       ></textarea>
     </label>
     <div class="speech-fields">
-      <label class="field">
-        <span>Model</span>
-        <select class="input" value=${model?.id} onChange=${(event) => set({ model: event.target.value, voice: "" })}>
+      <${Field} name="model" label="Model">
+        <select
+          id="speech-model"
+          class="input"
+          value=${model?.id}
+          onChange=${(event) => set({ model: event.target.value, voice: "" })}
+        >
           ${offered.map(({ id }) => html`<option key=${id} value=${id}>${id}</option>`)}
         </select>
-      </label>
+      <//>
       <${VoiceField} voice=${said.voice} voices=${voices} set=${set} />
-      <label class="field">
-        <span>Format</span>
+      <${Field}
+        name="format"
+        label="Format"
+        hint=${wayOf(said.response_format) === "whole" ? "plays when complete" : "plays as it comes"}
+      >
         <select
+          id="speech-format"
           class="input"
+          aria-describedby="speech-format-hint"
           value=${said.response_format}
           onChange=${(event) => set({ response_format: event.target.value })}
         >
           ${FORMATS.map((format) => html`<option key=${format} value=${format}>${format}</option>`)}
         </select>
-        <span class="hint"
-          >${wayOf(said.response_format) === "whole" ? "plays when complete" : "plays as it comes"}</span
-        >
-      </label>
+      <//>
       <${SpeedField} speed=${said.speed} set=${set} />
     </div>
     ${
@@ -86,11 +92,11 @@ function VoiceField({ voice, voices, set }) {
     ["Of the manifest", voices.list.filter((each) => each.source === "manifest")],
     ["Of the engine", voices.list.filter((each) => each.source !== "manifest")],
   ].filter(([, list]) => list.length > 0);
-  return html`<label class="field">
-    <span>Voice</span>
+  const common = { id: "speech-voice", class: "input", "aria-describedby": "speech-voice-hint", value: voice, onInput };
+  return html`<${Field} name="voice" label="Voice" hint=${voices.error?.message ?? hintOf(voices.list)}>
     ${
       groups.length > 0
-        ? html`<select class="input" value=${voice} onChange=${onInput}>
+        ? html`<select ...${common}>
             <option value="">the model's default</option>
             ${groups.map(
               ([name, list]) =>
@@ -99,16 +105,17 @@ function VoiceField({ voice, voices, set }) {
                 </optgroup>`,
             )}
           </select>`
-        : html`<input
-            class="input"
-            value=${voice}
-            placeholder="the model's default"
-            autocomplete="off"
-            onInput=${onInput}
-          />`
+        : html`<input ...${common} placeholder="the model's default" autocomplete="off" />`
     }
-    <span class="hint">${voices.error?.message ?? hintOf(voices.list)}</span>
-  </label>`;
+  <//>`;
+}
+
+/** A control with its name above it, and what there is to know about it below. */
+function Field({ name, label, hint, children }) {
+  return html`<div class="field">
+    <label for=${`speech-${name}`}>${label}</label>
+    ${children} ${hint && html`<span class="hint" id=${`speech-${name}-hint`}>${hint}</span>`}
+  </div>`;
 }
 
 function voiceLabel({ id, name, language }) {

@@ -19,6 +19,8 @@ export function bodyOf(said, model) {
   }
   if (wayOf(said.response_format) === "whole") {
     body.stream = false; // so the file knows its length
+  } else if (said.response_format === "wav") {
+    body.stream = true; // or the server would wait for the end of a single sentence, to write its length
   }
   return body;
 }
