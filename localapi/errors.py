@@ -34,7 +34,7 @@ The class of an `ApiError` is its status; `type`, `code` and `param` are what Op
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 
@@ -70,6 +70,14 @@ class Refused(OperatorError):
 
 
 @dataclass(frozen=True)
+class Excerpt:
+    """Some lines of a file, for people; `first_line` counts from 1."""
+
+    first_line: int
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Problem:
     """One thing wrong in the manifest.
 
@@ -84,6 +92,8 @@ class Problem:
     column: int | None = None
     passing: bool = False
     """Whether it may pass although nobody edits a file: a drive that is away, a server without descriptors."""
+    excerpt: Excerpt | None = field(default=None, compare=False, repr=False)
+    """The lines around it, as they were read."""
 
     def __str__(self) -> str:
         place = self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"

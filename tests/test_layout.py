@@ -38,8 +38,9 @@ MAY_IMPORT = {
     "client": {"errors"},
     "comparison": {"errors", "client", "manifest", "reload"},
     "tally": set(),
+    "history": {"log"},
     "api": {
-        *("errors", "log", "tally", "worker.protocol", "audio", "spoken", "backends", "manifest"),
+        *("errors", "log", "tally", "history", "worker.protocol", "audio", "spoken", "backends", "manifest"),
         *("processes", "instance", "admission", "lease", "registry", "reload"),
     },
     "advice": set(),
@@ -48,7 +49,7 @@ MAY_IMPORT = {
     "serving": {"listening"},
     "app": {
         *("advice", "allocator", "errors", "log", "settings", "backends", "manifest", "registry", "reload"),
-        *("supervision", "watch", "api", "serving", "tally"),
+        *("supervision", "watch", "api", "serving", "tally", "history"),
     },
     "cli": {
         *("errors", "log", "settings", "spoken", "manifest", "client", "comparison", "app", "environments"),

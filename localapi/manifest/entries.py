@@ -21,6 +21,7 @@ from localapi.backends.options import ChatOptions, Duration, Identity, Kind, Mem
 from localapi.backends.parameters import ChatParameters, SpeechParameters
 from localapi.backends.speech import SpeechOptions, SpeechSettings
 from localapi.errors import Problem
+from localapi.manifest.excerpts import with_excerpts
 from localapi.manifest.keys import Key, KeyOptions
 from localapi.manifest.origin import KeyPath, Origin
 
@@ -175,6 +176,7 @@ class ManifestFile:
 
     path: Path
     sha256: str
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,9 @@ class Manifest:
         kind = self.entries[entry_id].kind
         said = [key for key in self.said if key[:2] == (kind, entry_id)]
         key = next((key for key in said if key[2:] == ("path",)), said[0])
-        return self.said[key].origin.problem(message, key)
+        problem = self.said[key].origin.problem(message, key)
+        (shown,) = with_excerpts([problem], {str(file.path): file.text for file in self.files})
+        return shown
 
 
 def fingerprint(value: Identity | Serving) -> str:

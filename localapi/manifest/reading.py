@@ -12,6 +12,7 @@ from localapi.manifest.checking import manifest_of
 from localapi.manifest.document import SECTIONS
 from localapi.manifest.entries import Manifest, ManifestFile
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
+from localapi.manifest.excerpts import with_excerpts
 from localapi.manifest.layers import overlay, without_nulls
 from localapi.manifest.origin import Origin, Scalar, Table
 from localapi.manifest.profiles import profile_path, unknown_profile
@@ -62,9 +63,9 @@ def read(source: ManifestSource, *, needs_secrets: bool = True) -> Manifest:
     alone = source.path is None and not os.path.exists(source.manifest)
     problems: list[Problem] = []
     layers = _layers(source, problems, alone=alone)
+    files = tuple(ManifestFile(each.text.path, each.text.sha256, each.text.text) for each in layers if each)
     if problems and any(layer is None or layer.root is None for layer in layers):
-        raise _sorted(problems, source)
-    files = tuple(ManifestFile(layer.text.path, layer.text.sha256) for layer in layers if layer)
+        raise _refusal(problems, source, files)
     merged = _merged([layer.root for layer in layers if layer and layer.root])
     try:
         merged = overlay(merged, environment.layer(source.overrides, merged, alone=alone))
@@ -74,7 +75,7 @@ def read(source: ManifestSource, *, needs_secrets: bool = True) -> Manifest:
         raise ManifestError([_nothing_to_serve(source)])
     manifest = manifest_of(merged, files, problems, needs_secrets=needs_secrets)
     if problems or manifest is None:
-        raise _sorted(problems, source)
+        raise _refusal(problems, source, files)
     return manifest
 
 
@@ -135,7 +136,7 @@ def _nothing_to_serve(source: ManifestSource) -> Problem:
     return Problem(str(source.manifest), message)
 
 
-def _sorted(problems: list[Problem], source: ManifestSource) -> ManifestError:
+def _refusal(problems: list[Problem], source: ManifestSource, read_files: tuple[ManifestFile, ...]) -> ManifestError:
     """In the order of the files, then of the lines; what the environment said comes last."""
     files = [str(path) for path in source.files()]
 
@@ -143,4 +144,5 @@ def _sorted(problems: list[Problem], source: ManifestSource) -> ManifestError:
         index = files.index(problem.source) if problem.source in files else len(files)
         return (index, problem.line or 0, problem.column or 0)
 
-    return ManifestError(sorted(dict.fromkeys(problems), key=place))
+    in_order = sorted(dict.fromkeys(problems), key=place)
+    return ManifestError(with_excerpts(in_order, {str(file.path): file.text for file in read_files}))
