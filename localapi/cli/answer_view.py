@@ -41,10 +41,10 @@ class AnswerView:
         self._printed = False
         self._note = ""
         self._since = time.monotonic()
+        self._spinner = Spinner("dots", style="dim")
         self._live = Live(
             console=console, refresh_per_second=FRAMES_PER_SECOND, transient=True, get_renderable=self._unfinished
         )
-        self._spinner = Spinner("dots", style="dim")
 
     def __enter__(self) -> Self:
         self._live.start()

@@ -15,6 +15,8 @@ from localapi.client import Server
 from localapi.errors import NoServer, OperatorError, Refused
 
 PATH: Final = "/v1/chat/completions"
+MEASURABLE_SECONDS: Final = 0.05
+"""What was written in less time came in one piece, and says nothing of speed."""
 _END: Final = "[DONE]"
 
 
@@ -52,7 +54,7 @@ class Answer:
     @property
     def tokens_per_second(self) -> float | None:
         """How fast it was written once it had begun; None where that is not known."""
-        if self.tokens is None or self.tokens <= 1 or not self.writing_seconds:
+        if self.tokens is None or self.writing_seconds < MEASURABLE_SECONDS:
             return None
         return (self.tokens - 1) / self.writing_seconds
 

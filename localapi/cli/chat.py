@@ -78,7 +78,8 @@ def _print_answer(server: Server, conversation: Conversation) -> None:
             for piece in pieces:
                 if piece.kind == "text":
                     note = _note("", note)
-                    click.echo(to_show(piece.text), nl=False)
+                    sys.stdout.write(to_show(piece.text))  # click.echo would take parts of the text for colours
+                    sys.stdout.flush()
                 elif piece.kind == "note":
                     note = _note(shown_in_line(piece.text), note)
     finally:

@@ -15,6 +15,7 @@ from localapi.cli.answer_view import AnswerView, keys_unseen
 from localapi.cli.asking import Answer, chat_models, check_model, summary
 from localapi.cli.conversation import PARAMETERS, CannotSay, Conversation
 from localapi.cli.line_input import LineInput, file_history, history_path
+from localapi.cli.markdown_view import THEME
 from localapi.cli.plain_text import shown
 from localapi.client import Server
 from localapi.errors import NoServer, OperatorError, Refused
@@ -23,9 +24,9 @@ HELP: Final = {
     "/help": "this list",
     "/clear": "forget what was said",
     "/retry": "ask the last question again",
-    "/system TEXT": "what the model is told first; without TEXT, nothing",
-    "/set NAME VALUE": "a parameter, such as temperature 0.2; without VALUE, the model's own; without NAME, show all",
-    "/model NAME": "go on with another model; without NAME, show which there are",
+    "/system TEXT": "what the model is told first; without TEXT nothing",
+    "/set NAME VALUE": "a parameter: /set temperature 0.2; without VALUE the model's own, without NAME all",
+    "/model NAME": "go on with another model; without NAME show which there are",
     "/save FILE": "write what was said as markdown, or as JSON where FILE ends in .json",
     "/quit": "leave, as Ctrl-D does",
     "//…": "a message that begins with a slash",
@@ -41,7 +42,7 @@ class ChatSession:
 
     def __init__(self, server: Server, conversation: Conversation, *, keep_history: bool) -> None:
         self._server, self._conversation = server, conversation
-        self._console = Console(highlight=False, markup=False, emoji=False)
+        self._console = Console(theme=THEME, highlight=False, markup=False, emoji=False)
         self._leaving = False
         self._commands: dict[str, Callable[[str], None]] = {
             "help": self._help,
@@ -74,7 +75,7 @@ class ChatSession:
             try:
                 self._take(line)
             except OperatorError as error:
-                self._console.print(Text(shown(str(error)), style="red"))
+                self._complain(error)
 
     def _take(self, line: str) -> None:
         if line.startswith("/") and not line.startswith("//"):
@@ -98,12 +99,13 @@ class ChatSession:
             ended = "" if answer.text else "the model wrote nothing"
         except KeyboardInterrupt:
             pass
-        except (NoServer, Refused):
+        except (NoServer, Refused) as error:
+            self._complain(error)
             ended = "failed; /retry asks again"
-            raise
         finally:
             conversation.answered(answer.text)
             self._tell(" · ".join(filter(None, (ended, summary(answer)))))
+            self._console.print()
 
     def _help(self, _: str) -> None:
         width = max(map(len, HELP))
@@ -164,6 +166,9 @@ class ChatSession:
                     return []
             case _:
                 return []
+
+    def _complain(self, error: OperatorError) -> None:
+        self._console.print(Text(shown(str(error)), style="red"))
 
     def _tell(self, text: str) -> None:
         if text:

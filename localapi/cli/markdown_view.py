@@ -14,6 +14,7 @@ from rich.markdown import CodeBlock, Heading, Markdown, MarkdownElement
 from rich.segment import Segment
 from rich.syntax import Syntax
 from rich.text import Text
+from rich.theme import Theme
 
 from localapi.cli.plain_text import shown
 
@@ -22,6 +23,8 @@ _GOES_ON: Final = re.compile(r"\s|[-*+] |\d{1,9}[.)] |>|\|")
 """How a line begins that belongs to what is before a blank line: more of a list, a quotation, a table."""
 _UNDECIDED: Final = re.compile(r"[-*+]|\d{1,9}[.)]?")
 """The first characters of a line of which more has to come to say that."""
+THEME: Final = Theme({"markdown.code": "bold cyan", "markdown.h1": "bold underline", "markdown.h2": "bold underline"})
+"""For light terminals and dark ones."""
 _PARSER: Final = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
 _PARSER.disable(["image", "reference"])  # their text would not be shown
 
@@ -84,10 +87,16 @@ class Safe:
         self._inner, self._last_lines = inner, last_lines
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = console.render_lines(self._inner, options.update(height=None), pad=False)
+        lines = _trimmed(console.render_lines(self._inner, options.update(height=None), pad=False))
         for line in lines[-self._last_lines :] if self._last_lines else lines:
             yield from (Segment(shown(text), style) for text, style, control in line if not control)
             yield Segment.line()
+
+
+def _trimmed(lines: list[list[Segment]]) -> list[list[Segment]]:
+    """Without the blank ones before and after."""
+    written = [at for at, line in enumerate(lines) if any(segment.text.strip() for segment in line)]
+    return lines[written[0] : written[-1] + 1] if written else []
 
 
 def rendered(text: str, *, last_lines: int | None = None) -> Safe:
