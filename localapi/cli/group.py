@@ -79,12 +79,10 @@ def cli() -> None:
 def main() -> None:
     """The program `localapi`."""
     try:
-        cli.main(prog_name="localapi", standalone_mode=False)
+        sys.exit(cli.main(prog_name="localapi", standalone_mode=False))  # None is 0; click gives what `Exit` says
     except BrokenPipeError:  # such as `localapi models | head -1`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:
