@@ -45,7 +45,8 @@ CHAT = (ROOT / "docs" / "chat.md").read_text()
 SECURITY = (ROOT / "docs" / "security.md").read_text()
 OBSERVING = (ROOT / "docs" / "observing.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
-PAGES = README + CHAT + SPEECH + SECURITY + OBSERVING + OPERATIONS
+COMMAND_LINE = (ROOT / "docs" / "command-line.md").read_text()
+PAGES = README + CHAT + SPEECH + SECURITY + OBSERVING + OPERATIONS + COMMAND_LINE
 HERE = "http://127.0.0.1:8000"
 
 
@@ -179,9 +180,10 @@ def test_each_command_line_is_one_that_the_program_takes(line: str, home: Path, 
     assert {word.partition("=")[0] for word in variables.split()} <= variables_of_the_code()
     words = shlex.split(arguments.partition(">")[0])
     name, rest = (words[0], words[1:]) if words and words[0] in KNOWN_COMMANDS else ("serve", words)
-    command_named(name).make_context(name, list(rest))  # raises on a wrong option
-    if name in {"serve", "install"}:
-        return  # served and installed in tests of their own
+    context = command_named(name).make_context(name, list(rest))  # raises on a wrong option
+    endless = name == "serve" or "--watch" in rest or (name == "chat" and context.params["question"] is None)
+    if endless or (name == "install" and rest):
+        return  # tests of their own serve, watch, chat and install
     env = {
         **os.environ,
         "PORT": str(server.port),
@@ -245,6 +247,7 @@ def test_no_line_for_the_shell_goes_untested() -> None:
         "uv run python ",
         "pip install uv && uv run localapi",
         "CHAT_MODEL_PATH=",
+        'echo "',  # tests/cli/test_chat_alone.py
     )
     starts = [text.splitlines() for text in blocks("sh") if not text.startswith("curl ")]
     assert [line for lines in starts for line in lines if not line.startswith(tested)] == []
@@ -424,7 +427,7 @@ def test_each_file_that_is_named_exists() -> None:
 def test_each_link_leads_to_a_heading() -> None:
     anchors = {re.sub(r"[^\w]+", "-", title.lower()) for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
-    pages = (SPEECH, CHAT, SECURITY, OBSERVING, OPERATIONS)
+    pages = (SPEECH, CHAT, SECURITY, OBSERVING, OPERATIONS, COMMAND_LINE)
     for page, folder in ((README, ROOT), *((page, ROOT / "docs") for page in pages)):
         assert [link for link in re.findall(r"\]\(([\w./-]+)\)", page) if not (folder / link).is_file()] == []
 
