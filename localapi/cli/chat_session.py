@@ -76,6 +76,8 @@ class ChatSession:
                 self._take(line)
             except OperatorError as error:
                 self._complain(error)
+            except KeyboardInterrupt:
+                self._tell("stopped")
 
     def _take(self, line: str) -> None:
         if line.startswith("/") and not line.startswith("//"):

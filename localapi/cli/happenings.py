@@ -60,4 +60,4 @@ def requests_of(before: Status, now: Status) -> Iterator[str]:
         if old and (row.running, row.waiting) != (old.running, old.waiting):
             yield f"{row.id}: {row.running} running, {row.waiting} waiting"
         if old and row.progress and row.progress != old.progress:
-            yield f"{row.id}: {row.told_state}"
+            yield f"{row.id}: {row.told_progress}"

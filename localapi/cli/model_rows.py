@@ -14,6 +14,10 @@ from localapi.errors import NoServer, Refused
 Status = Mapping[str, Any]
 
 HEAD: Final = ("model", "kind", "backend", "state", "memory", "running", "waiting", "tokens/s", "also called")
+_FIRST_TO_GO: Final = ("also called", "kind", "backend", "memory", "waiting")
+"""Columns that a narrow terminal does without, in this order."""
+GAP: Final = 2
+"""Characters between columns."""
 _UNITS: Final = ((2**30, "GB"), (2**20, "MB"), (2**10, "kB"))
 _SECONDS: Final = 10.0
 """How long the server may take for a list."""
@@ -48,11 +52,16 @@ class ModelRow:
 
     @property
     def told_state(self) -> str:
-        """The state for people: with what a load does, and that a model is pinned."""
-        if self.progress:
-            share = "" if self.share is None else f" {100 * self.share:.0f} %"
-            return f"{self.state}: {shown_in_line(str(self.progress['phase']))}{share}"
+        """The state for people."""
         return f"{self.state}, pinned" if self.pinned else self.state
+
+    @property
+    def told_progress(self) -> str:
+        """What a load does now, and how much of it is done; empty for others."""
+        if not self.progress:
+            return ""
+        share = "" if self.share is None else f" {100 * self.share:.0f} %"
+        return f"{shown_in_line(str(self.progress['phase']))}{share}"
 
     def cells(self) -> list[str]:
         """For the columns of HEAD."""
@@ -112,6 +121,16 @@ def size(count: int) -> str:
 def columns(cells: Sequence[Sequence[str]]) -> list[int]:
     """Which columns have something to show; the first four always."""
     return [at for at in range(len(HEAD)) if at < HEAD.index("memory") or any(row[at] for row in cells)]
+
+
+def fitting(chosen: Sequence[int], cells: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Those of the columns for which there is room."""
+    widths = {at: max(len(HEAD[at]), *(len(row[at]) for row in cells)) if cells else len(HEAD[at]) for at in chosen}
+    for name in _FIRST_TO_GO:
+        if sum(widths.values()) + GAP * (len(widths) - 1) <= width:
+            break
+        widths.pop(HEAD.index(name), None)
+    return list(widths)
 
 
 def troubles(status: Status) -> Iterator[str]:

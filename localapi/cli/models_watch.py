@@ -25,8 +25,9 @@ from localapi.errors import NoServer, Refused
 
 AGAIN_SECONDS: Final = 1.0
 """How often to look for a server that has ended."""
-_STYLES: Final = {"ready": "green", "loading": "yellow", "failed": "red", "unloading": "yellow"}
-_BAR_CELLS: Final = 12
+_STYLES: Final = {"ready": "green", "loading": "yellow", "failed": "red"}
+_NUMBERS: Final = {"memory", "running", "waiting", "tokens/s"}
+_BAR_CELLS: Final = 24
 _GONE: Final = "the server has ended; waiting for it to come back (Ctrl-C leaves)"
 
 
@@ -67,11 +68,11 @@ def _live(server: Server) -> None:
     with Live(console=console, refresh_per_second=8, transient=False) as live:
         for now in _statuses(server):
             if now is None:
-                live.update(Group(view(before), Text(_GONE, style="yellow")))
+                live.update(Group(view(before, console.width), Text(_GONE, style="yellow")))
                 continue
             for line in happenings(before, now) if before else []:
                 console.print(Text.assemble((_clock(), "dim"), " ", line), soft_wrap=True)
-            live.update(view(now))
+            live.update(view(now, console.width))
             before = now
 
 
@@ -102,31 +103,41 @@ def _events(server: Server, *, tell_refusal: bool) -> Iterator[Event]:
         raise
 
 
-def view(status: Status) -> Group:
-    """The table, and what is wrong below it."""
+def view(status: Status, width: int) -> Group:
+    """The table, loads with their bars, and what is wrong."""
     found = model_rows.rows(status)
+    below = [Text(line, style="red") for line in model_rows.troubles(status)]
+    footer = Text(model_rows.footer(status), style="dim")
+    return Group(Text(), _table(found, width), *_loads(found), Text(), footer, *below)
+
+
+def _table(found: list[ModelRow], width: int) -> Table:
     cells = [row.cells() for row in found]
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    chosen = model_rows.columns(cells)
+    chosen = model_rows.fitting(model_rows.columns(cells), cells, width)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, model_rows.GAP, 0, 0))
     for at in chosen:
         name = model_rows.HEAD[at]
-        right = name in {"memory", "running", "waiting", "tokens/s"}
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "also called", overflow="ellipsis")
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True)
     state = model_rows.HEAD.index("state")
     for row, texts in zip(found, cells, strict=True):
-        table.add_row(*(_state(row) if at == state else Text(texts[at]) for at in chosen))
-    below = [Text(line, style="red") for line in model_rows.troubles(status)]
-    return Group(Text(), table, Text(), Text(model_rows.footer(status), style="dim"), *below)
+        styles = {state: _STYLES.get(row.state, "dim")}
+        table.add_row(*(Text(texts[at], style=styles.get(at, "")) for at in chosen))
+    return table
 
 
-def _state(row: ModelRow) -> Table | Text:
-    """The state in its colour; a load with a bar."""
-    text = Text(row.told_state, style=_STYLES.get(row.state, "dim"))
-    if row.share is None:
-        return text
-    cell = Table.grid(padding=(0, 1, 0, 0))
-    cell.add_row(ProgressBar(total=1, completed=row.share, width=_BAR_CELLS), text)
-    return cell
+def _loads(found: list[ModelRow]) -> Iterator[Table]:
+    """A bar for each model that loads; it moves to and fro where nobody can tell how much is done."""
+    for row in found:
+        if row.progress:
+            load = Table.grid(padding=(0, 1, 0, 0))
+            bar = ProgressBar(
+                total=None if row.share is None else 1,
+                completed=row.share or 0,
+                width=_BAR_CELLS,
+                pulse=row.share is None,
+            )
+            load.add_row(Text(row.id), bar, Text(row.told_progress, style="yellow"))
+            yield load
 
 
 def _clock() -> str:

@@ -22,7 +22,6 @@ HOSTILE = {
     "the cursor": "\x1b[2J\x1b[H",
     "colours in one byte": "\x9b31m",
     "a device control string": "\x1bP+q544e\x1b\\",
-    "the other direction": "\u202eevil",
 }
 
 
@@ -31,6 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, endless_model: Path) -> Ite
     manifest = {
         "chat": {
             "echo": {"backend": "echo"},
+            "demo": {"backend": "mlx-lm", "path": "demo", "defaults": {"temperature": 0}},
             "endless": {"backend": "mlx-lm", "path": str(endless_model), "defaults": {"temperature": 0}},
         },
         "speech": {"tone": {"backend": "echo"}},
@@ -94,6 +94,16 @@ def test_a_stream_arrives_in_parts_and_ctrl_c_stops_the_model_and_not_the_chat(s
         assert chat.end() == 0
 
 
+def test_what_the_model_thinks_is_dim_and_what_it_waits_for_is_told(server: Server, tmp_path: Path) -> None:
+    with chatting(server, tmp_path, "demo") as chat:
+        ready(chat)
+        chat.enter("Think about two plus two.")
+        chat.wait_for(r"\nTwo and two make four\.\n\nFour\.\n.*tokens, 10 of them thinking")
+    assert b"\x1b[2;3mTwo and two" in chat.received
+    assert b"Four." in chat.received
+    assert b"loading demo" in chat.received
+
+
 def test_ctrl_c_at_the_prompt_throws_the_line_away_and_then_leaves(chat: Terminal) -> None:
     ready(chat)
     chat.type("a line that is not sent")
@@ -112,20 +122,20 @@ def test_control_characters_of_an_answer_are_shown_and_never_sent(chat: Terminal
         chat.type(ENTER)
         chat.wait_for("to the first token", times=number)
         answer = chat.text[: chat.text.rindex("s to the first token")].rpartition("begin ")[2]
-        assert any(picture in answer for picture in ("␛", "<U+009B>", "<U+202E>"))
+        assert any(picture in answer for picture in ("␛", "<U+009B>"))
     received = chat.received.decode()
     assert [what for what, sequence in HOSTILE.items() if sequence in received] == []
     assert "owned\x07" not in received
 
 
 def test_a_lone_answer_on_a_terminal_is_as_harmless(server: Server, tmp_path: Path) -> None:
-    told = " ".join([*HOSTILE.values(), "honest\rhidden", "&#27;[31m"])
+    told = " ".join([*HOSTILE.values(), "honest\rhidden &#27;[31m \u202eleft"])
     with chatting(server, tmp_path, "echo", told) as chat:
         assert chat.end() == 0
         received = chat.received.decode()
     assert [what for what, sequence in HOSTILE.items() if sequence in received] == []
     assert "\x1b" not in received
-    assert "honest␍hidden &#27;[31m" in received
+    assert "honest␍hidden &#27;[31m <U+202E>left" in received
 
 
 def test_lines_are_kept_for_the_next_chat_where_nobody_else_reads_them(server: Server, tmp_path: Path) -> None:
@@ -178,9 +188,9 @@ def test_the_commands_do_what_the_help_says(chat: Terminal, tmp_path: Path) -> N
         "/save talk.md": "written to talk.md",
         "//slashed": r"\n/slashed\n",
         "/clear": "\nforgotten",
-        "/model tone": "tone is a speech model; chat models are: echo, endless",
+        "/model tone": "tone is a speech model; chat models are: echo, demo, endless",
         "/model nobody": "The model 'nobody' does not exist",
-        "/model": r"\n\* echo\n  endless",
+        "/model": r"\n\* echo\n  demo\n  endless",
     }.items():
         chat.enter(line)
         chat.wait_for(expected)
@@ -205,7 +215,7 @@ def test_a_refused_question_can_be_asked_again(chat: Terminal) -> None:
     chat.wait_for(r"> hello\nhello\n")
 
 
-def test_what_is_typed_while_an_answer_comes_waits_for_the_prompt(server: Server, tmp_path: Path) -> None:
+def test_what_is_typed_while_an_answer_comes_does_not_appear_in_it(server: Server, tmp_path: Path) -> None:
     with chatting(server, tmp_path, "endless") as chat:
         ready(chat)
         chat.enter(STORY)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from localapi.cli.happenings import after, happenings, requests_of
+from localapi.cli.model_rows import HEAD, fitting
 from localapi.client import Event
 from tests.server import Server, save, serving
 from tests.terminal import CTRL_C, terminal
@@ -139,4 +140,10 @@ def test_what_happened_is_told_in_lines() -> None:
     assert list(happenings(before, busy)) == []
     assert list(requests_of(before, busy)) == ["a: 2 running, 1 waiting"]
     loading = status(state="loading", progress={"phase": "weights", "done": 1, "total": 4})
-    assert list(requests_of(before, loading)) == ["a: loading: weights 25 %"]
+    assert list(requests_of(before, loading)) == ["a: weights 25 %"]
+
+
+def test_a_narrow_terminal_does_without_some_columns() -> None:
+    cells = [["a-model", "chat", "mlx-lm", "ready", "1.0 GB", "0", "0", "", "gpt-4o"]]
+    for width, names in ((100, HEAD), (70, HEAD[:-1]), (10, ("model", "state", "running", "tokens/s"))):
+        assert [HEAD[at] for at in fitting(range(len(HEAD)), cells, width)] == list(names)
