@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "supervision": {"instance", "memory", "processes"},
     "watch": {"manifest"},
     "client": {"errors"},
+    "streams": set(),
     "comparison": {"errors", "client", "manifest", "reload"},
     "tally": set(),
     "history": {"log"},
@@ -52,7 +53,8 @@ MAY_IMPORT = {
         *("supervision", "watch", "api", "serving", "tally", "history"),
     },
     "cli": {
-        *("errors", "log", "settings", "spoken", "manifest", "client", "comparison", "app", "environments"),
+        *("errors", "log", "settings", "spoken", "manifest", "client", "comparison", "app"),
+        *("environments", "streams"),
     },
     "__main__": {"cli"},
     "demo": set(),
@@ -80,7 +82,7 @@ MAY_USE = {
     "api": {*HTTP, *DATA, "msgspec", "prometheus_client"},
     "serving": {"h11", "hypercorn"},
     "app": HTTP,
-    "cli": {"click", "rich"},
+    "cli": {"click", "markdown_it", "prompt_toolkit", "rich"},
     "demo": {*ENGINES, "click", "numpy"},
     "worker": {*ENGINES, "msgspec", "numpy"},
 }

@@ -4,6 +4,7 @@ from localapi.manifest.description import Row, describe
 from localapi.manifest.entries import Entry, LogLevel, Manifest, ManifestFile, ServerOptions, Serving, fingerprint
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
 from localapi.manifest.keys import Key, holder
+from localapi.manifest.profiles import profile_names
 from localapi.manifest.reading import ManifestSource, read
 from localapi.manifest.reference import markdown
 from localapi.manifest.schema import json_schema
@@ -25,5 +26,6 @@ __all__ = [
     "holder",
     "json_schema",
     "markdown",
+    "profile_names",
     "read",
 ]
