@@ -5,10 +5,12 @@ from localapi.manifest.entries import Entry, LogLevel, Manifest, ManifestFile, S
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
 from localapi.manifest.keys import Key, holder
 from localapi.manifest.reading import ManifestSource, read
+from localapi.manifest.saving import Edit, adding, removing
 from localapi.manifest.schema import json_schema
 
 __all__ = [
     "NO_OVERRIDES",
+    "Edit",
     "Entry",
     "Key",
     "LogLevel",
@@ -19,9 +21,11 @@ __all__ = [
     "Row",
     "ServerOptions",
     "Serving",
+    "adding",
     "describe",
     "fingerprint",
     "holder",
     "json_schema",
     "read",
+    "removing",
 ]

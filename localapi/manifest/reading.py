@@ -15,7 +15,8 @@ from localapi.manifest.environment import NO_OVERRIDES, Overrides
 from localapi.manifest.layers import overlay, without_nulls
 from localapi.manifest.origin import Origin, Scalar, Table
 from localapi.manifest.profiles import profile_path, unknown_profile
-from localapi.manifest.yaml_layer import Layer, read_layer
+from localapi.manifest.text import Text
+from localapi.manifest.yaml_layer import Layer, layer_of, read_layer
 
 DEFAULT_MANIFEST = Path("models.yaml")
 
@@ -54,11 +55,14 @@ class ManifestSource:
         return replace(self, path=self.manifest) if os.path.exists(self.manifest) else self
 
 
-def read(source: ManifestSource) -> Manifest:
-    """Read everything that the source names. Blocks on files. Raises ManifestError with every problem found."""
-    alone = source.path is None and not os.path.exists(source.manifest)
+def read(source: ManifestSource, instead: Text | None = None) -> Manifest:
+    """Read everything that the source names. Blocks on files. Raises ManifestError with every problem found.
+
+    `instead` is taken for what the manifest's file holds: the same as if it had been saved.
+    """
+    alone = instead is None and source.path is None and not os.path.exists(source.manifest)
     problems: list[Problem] = []
-    layers = _layers(source, problems, alone=alone)
+    layers = _layers(source, problems, instead, alone=alone)
     if problems and any(layer is None or layer.root is None for layer in layers):
         raise _sorted(problems, source)
     files = tuple(ManifestFile(layer.text.path, layer.text.sha256) for layer in layers if layer)
@@ -75,11 +79,13 @@ def read(source: ManifestSource) -> Manifest:
     return manifest
 
 
-def _layers(source: ManifestSource, problems: list[Problem], *, alone: bool) -> list[Layer | None]:
+def _layers(
+    source: ManifestSource, problems: list[Problem], instead: Text | None, *, alone: bool
+) -> list[Layer | None]:
     """The manifest's layer and the profile's; None for one that cannot be read. All problems are collected."""
     layers: list[Layer | None] = []
     if not alone:
-        layer = _read(source.manifest, problems)
+        layer = _read(source.manifest, problems, instead)
         if layer and layer.root:
             problems.extend(_empty_entries(layer.root))
         layers.append(layer)
@@ -97,9 +103,9 @@ def _layers(source: ManifestSource, problems: list[Problem], *, alone: bool) -> 
     return layers
 
 
-def _read(path: Path, problems: list[Problem]) -> Layer | None:
+def _read(path: Path, problems: list[Problem], instead: Text | None = None) -> Layer | None:
     try:
-        layer = read_layer(path)
+        layer = read_layer(path) if instead is None else layer_of(instead)
     except ManifestError as error:
         problems.extend(error.problems)
         return None
