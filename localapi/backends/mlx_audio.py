@@ -66,6 +66,9 @@ class _MlxAudio(SpeechOptions):
     def weight_files(self) -> list[Path]:
         return model_path.weights(self.path, self.revision)
 
+    def repositories(self) -> tuple[tuple[str, str | None], ...]:
+        return () if Path(self.path).is_absolute() else ((self.path, self.revision),)
+
     async def start(self, name: str, report: ReportLoading) -> Engine:
         environment = Environment.named(self.backend_name)
         if not environment.ready:

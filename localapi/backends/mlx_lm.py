@@ -83,5 +83,9 @@ class MlxLm(ChatOptions):
         found = model_path.weights(self.path, self.revision)
         return found + model_path.weights(self.adapter) + model_path.weights(self.draft)
 
+    def repositories(self) -> tuple[tuple[str, str | None], ...]:
+        named = ((self.path, self.revision), (self.adapter, None), (self.draft, None))
+        return tuple((path, revision) for path, revision in named if path and not Path(path).is_absolute())
+
     async def start(self, name: str, report: ReportLoading) -> Engine:
         return await start_worker(name, "mlx-lm", self.identity().options, needs="mlx_lm", report=report)

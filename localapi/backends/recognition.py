@@ -44,5 +44,5 @@ def recognize_place(place: Path) -> Recognized | None:
 def _architectures_of_mlx_lm() -> frozenset[str]:
     """The names of its models' files; none where it is not installed."""
     spec = importlib.util.find_spec("mlx_lm")
-    folders = [Path(folder) for folder in (spec.submodule_search_locations or ()) if spec] if spec else []
-    return frozenset(file.stem for folder in folders for file in (folder / "models").glob("*.py"))
+    folders = spec.submodule_search_locations if spec else None
+    return frozenset(file.stem for folder in folders or () for file in (Path(folder) / "models").glob("*.py"))

@@ -17,6 +17,12 @@ from localapi.errors import ManifestError, OperatorError
 COMMANDS: Final = {
     "serve": "Serve the manifest's models, and follow the manifest.",
     "check": "Check a manifest, and show what it would change.",
+    "plan": "Show what an edit of the manifest would do on the running server.",
+    "add": "Add a model to the manifest.",
+    "rm": "Remove a model from the manifest.",
+    "pull": "Download a model of the Hugging Face Hub, or all that the manifest names.",
+    "doctor": "Find out what works on this machine, what is missing, and what mends it.",
+    "service": "Have the system start the server, and keep it running.",
     "say": "Say TEXT, or standard input where TEXT is - or left out.",
     "install": "Install the environment of a speech backend.",
     "schema": "Print the JSON Schema of models.yaml and of profiles.",
