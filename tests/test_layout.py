@@ -37,6 +37,10 @@ MAY_IMPORT = {
     "watch": {"manifest"},
     "client": {"errors"},
     "comparison": {"errors", "client", "manifest", "reload"},
+    "pulling": {"errors"},
+    "adding": {"errors", "backends", "manifest", "pulling"},
+    "service": {"errors"},
+    "diagnosis": {"errors", "settings", "environments", "backends", "manifest", "client", "service"},
     "tally": set(),
     "api": {
         *("errors", "log", "tally", "worker.protocol", "audio", "spoken", "backends", "manifest"),
@@ -49,6 +53,7 @@ MAY_IMPORT = {
     },
     "cli": {
         *("errors", "log", "settings", "spoken", "manifest", "client", "comparison", "app", "environments"),
+        *("pulling", "adding", "service", "diagnosis"),
     },
     "__main__": {"cli"},
     "demo": set(),

@@ -41,6 +41,7 @@ def describe(registry: Registry, reloader: Reloader, warnings: list[str]) -> dic
         "now": time.time(),
         "revision": snapshot.revision if snapshot else 0,
         "manifest": {"files": [{"path": str(file.path), "sha256": file.sha256} for file in files]},
+        "server": snapshot.manifest.keys_of_server if snapshot else {},
         "last_attempt": describe_attempt(reloader.last_attempt) if reloader.last_attempt else None,
         "preparing": reloader.preparing,
         "warnings": warnings,
@@ -70,6 +71,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "aliases": list(entry.serving.aliases),
         "identity": fingerprint(entry.identity),
         "serving": fingerprint(entry.serving),
+        "keys": entry.keys,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from typing import Any, Final
@@ -13,6 +14,7 @@ from localapi.manifest import Manifest, read
 from localapi.pulling import pull
 from localapi.settings import Settings
 
+REPOSITORY: Final = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 BAR: Final = 24
 REPORT_SECONDS: Final = 10.0
 """How often there is a line where there is no terminal."""
@@ -31,6 +33,8 @@ def command(repository: str | None, revision: str | None, **flags: Any) -> None:
     """
     if repository is None and revision is not None:
         raise click.UsageError("--revision says which one of a REPO; without it the manifest says")
+    if repository is not None and not REPOSITORY.fullmatch(repository):
+        raise click.UsageError(f"{repository!r} is no repository of the Hugging Face Hub, which is called owner/name")
     wanted = [(repository, revision)] if repository else _named(read(source_of(Settings.read(**flags))))
     if not wanted:
         click.echo("the manifest names no repository of the Hugging Face Hub: there is nothing to download", err=True)

@@ -5,7 +5,7 @@ from localapi.manifest.entries import Entry, LogLevel, Manifest, ManifestFile, S
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
 from localapi.manifest.keys import Key, holder
 from localapi.manifest.reading import ManifestSource, read
-from localapi.manifest.saving import Edit, adding, removing
+from localapi.manifest.saving import Edit, adding, names_in, removing, sections, value_of
 from localapi.manifest.schema import json_schema
 
 __all__ = [
@@ -26,6 +26,9 @@ __all__ = [
     "fingerprint",
     "holder",
     "json_schema",
+    "names_in",
     "read",
     "removing",
+    "sections",
+    "value_of",
 ]

@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,8 +22,10 @@ from localapi.errors import CannotEdit
 from localapi.manifest.document import SECTIONS
 from localapi.manifest.editing import Options, said, with_entry, without_entry
 from localapi.manifest.entries import Manifest
+from localapi.manifest.origin import plain
 from localapi.manifest.reading import ManifestSource, read
 from localapi.manifest.text import Text, read_text, text_of
+from localapi.manifest.yaml_layer import layer_of
 
 _BOM: Final = b"\xef\xbb\xbf"
 _NEW_MODE: Final = 0o666
@@ -45,6 +47,11 @@ class Edit:
     def sha256(self) -> str:
         """Of the file when it is saved, as `GET /status` tells it."""
         return hashlib.sha256(self.after).hexdigest()
+
+    @property
+    def sha256_before(self) -> str:
+        """Of the file as it is."""
+        return hashlib.sha256(self.before or b"").hexdigest()
 
     def diff(self) -> str:
         """The change, as `diff -u` tells it; line ends are shown as they are."""
@@ -95,6 +102,28 @@ def removing(source: ManifestSource, entry_id: str) -> Edit:
         listed = ", ".join(known) or "none"
         raise CannotEdit(f"{source.manifest} has no entry {entry_id!r}{_of_others(source, entry_id)}; it has: {listed}")
     return _edited(source, lambda text: without_entry(text, known[entry_id], entry_id))
+
+
+def names_in(source: ManifestSource) -> set[str]:
+    """Ids and aliases that are taken, by whatever the source names. Raises ManifestError."""
+    if not os.path.lexists(source.manifest):
+        return set()
+    entries = read(source).entries.values()
+    return {name for entry in entries for name in (entry.id, *entry.serving.aliases)}
+
+
+def value_of(text: str, named: str) -> object:
+    """What a value in YAML means to the manifest. Raises CannotEdit, with the name of whoever says it."""
+    layer = layer_of(Text(Path(named), f"value: {text}\n", ""))
+    if layer.problems or layer.root is None or set(layer.root.members) != {"value"}:
+        why = layer.problems[0].message if layer.problems else "it is more than one value"
+        raise CannotEdit(f"{named}: {text!r} is no value in YAML: {why}")
+    return plain(layer.root.members["value"].node)
+
+
+def sections() -> Mapping[Kind, Collection[str]]:
+    """The names of the backends of each section."""
+    return SECTIONS
 
 
 def _of_others(source: ManifestSource, name: str) -> str:
