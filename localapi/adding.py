@@ -51,10 +51,13 @@ def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str 
         return Proposal(section or "chat", backend or "mlx-lm", named, named)
     if place.exists() or named.startswith(("/", "./", "../", "~")):
         found = _found(place, section, backend)
-        return Proposal(*found, _written(place, folder), place.absolute().stem if place.is_file() else place.resolve().name)
+        return Proposal(
+            *found, _written(place, folder), place.absolute().stem if place.is_file() else place.resolve().name
+        )
     if not _REPOSITORY.fullmatch(named):
         raise CannotEdit(
-            f"{named!r} is neither a folder ({place.absolute()} does not exist) nor a Hugging Face repository (owner/name)"
+            f"{named!r} is neither a folder ({place.absolute()} does not exist) nor a Hugging Face repository "
+            "(owner/name)"
         )
     return Proposal(*_of_repository(named, section, backend), named, named.rpartition("/")[2])
 

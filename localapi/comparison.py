@@ -86,7 +86,9 @@ def plan(manifest: Manifest, status: Mapping[str, Any] | None) -> Plan:
     changes = [Change(name, entries[name].kind, "added") for name in found.added]
     changes += [_changed(entries[name], models[name], _swap(entries[name], models[name])) for name in found.changed]
     changes += [_changed(entries[name], models[name], "in place") for name in found.updated]
-    changes += [Change(name, models[name]["kind"], "removed", (), int(models[name]["leases"])) for name in found.removed]
+    changes += [
+        Change(name, models[name]["kind"], "removed", (), int(models[name]["leases"])) for name in found.removed
+    ]
     server = _differing(manifest.keys_of_server, status["server"]) if status else ()
     return Plan(tuple(changes), server)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from localapi.adding import Kind, free_id, propose
+from localapi.adding import free_id, propose
 from localapi.cli import outcome
 from localapi.cli.options import manifest_option, profile_option, server_of, server_options, source_of
-from localapi.manifest import adding, names_in, value_of
+from localapi.manifest import Kind, adding, names_in, value_of
 from localapi.settings import Settings
 
 
@@ -32,9 +32,9 @@ def command(
     entry_id: str | None,
     kind: Kind | None,
     backend: str | None,
+    *,
     aliases: tuple[str, ...],
     settings: tuple[str, ...],
-    *,
     dry_run: bool,
     **flags: Any,
 ) -> None:

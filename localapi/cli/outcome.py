@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -25,7 +26,7 @@ def follows(server: Server, edit: Edit) -> bool:
     if not server.is_there():
         return False
     try:
-        return edit.sha256_before in _served(server.get("/status", seconds=SECONDS))
+        return _serves(server.get("/status", seconds=SECONDS), edit, edit.sha256_before)
     except (NoServer, Refused):
         return False
 
@@ -43,19 +44,26 @@ def tell(server: Server, edit: Edit, entry_id: str, *, followed: bool) -> None:
         except (NoServer, Refused) as error:
             click.echo(str(error), err=True)
             return
-        if edit.sha256 in _served(status):
-            click.echo(f"the server on {server.address} follows: revision {status['revision']}, {_of(status, entry_id)}")
+        if _serves(status, edit, edit.sha256):
+            click.echo(
+                f"the server on {server.address} follows: revision {status['revision']}, {_of(status, entry_id)}"
+            )
             return
         attempt = status["last_attempt"]
         if attempt and not attempt["ok"] and attempt["at"] > saved:
             problem = attempt["problems"][0]
             raise NotTaken(f"the server on {server.address} refuses it: {problem['key']}: {problem['message']}")
         time.sleep(LOOK_SECONDS)
-    click.echo(f"the server on {server.address} has not taken it yet: other changes may be loading; see `localapi plan`")
+    click.echo(
+        f"the server on {server.address} has not taken it yet: other changes may be loading; see `localapi plan`"
+    )
 
 
-def _served(status: dict[str, Any]) -> list[str]:
-    return [file["sha256"] for file in status["manifest"]["files"]]
+def _serves(status: dict[str, Any], edit: Edit, sha256: str) -> bool:
+    """Whether the server serves this file, with this content."""
+    folder, files = Path(status["manifest"]["folder"]), status["manifest"]["files"]
+    place = edit.path.resolve()
+    return any(file["sha256"] == sha256 and (folder / file["path"]).resolve() == place for file in files)
 
 
 def _of(status: dict[str, Any], entry_id: str) -> str:

@@ -53,7 +53,9 @@ def command(file: Path | None, *, as_json: bool, exit_code: bool, **flags: Any) 
     status = _status(server)
     found = plan(manifest, status)
     if as_json:
-        click.echo(json.dumps({"compared_with": server.address if status else None, **dataclasses.asdict(found)}, indent=2))
+        click.echo(
+            json.dumps({"compared_with": server.address if status else None, **dataclasses.asdict(found)}, indent=2)
+        )
     else:
         _show(found, server, compared=status is not None)
     if found and exit_code:

@@ -15,6 +15,7 @@ from localapi.pulling import pull
 from localapi.settings import Settings
 
 REPOSITORY: Final = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+GB: Final = 1e9
 BAR: Final = 24
 REPORT_SECONDS: Final = 10.0
 """How often there is a line where there is no terminal."""
@@ -95,7 +96,7 @@ class Bar:
 
 def megabytes(size: float) -> str:
     """For people."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+    return f"{size / GB:.2f} GB" if size >= GB else f"{size / 1e6:.1f} MB"
 
 
 def _left(missing: int, speed: float) -> str:

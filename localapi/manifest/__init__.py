@@ -1,5 +1,6 @@
 """The manifest: YAML, profile and environment in, one frozen value out, or errors that name the line."""
 
+from localapi.backends.options import Kind
 from localapi.manifest.description import Row, describe
 from localapi.manifest.entries import Entry, LogLevel, Manifest, ManifestFile, ServerOptions, Serving, fingerprint
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
@@ -13,6 +14,7 @@ __all__ = [
     "Edit",
     "Entry",
     "Key",
+    "Kind",
     "LogLevel",
     "Manifest",
     "ManifestFile",

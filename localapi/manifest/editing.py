@@ -81,19 +81,12 @@ def _without_empty(manifest: Mapping[str, object]) -> dict[str, object]:
 
 
 def _with_entry(lines: Lines, root: Placed | None, section: Kind, entry_id: str, options: Options) -> str:
-    flow = f"{in_yaml(entry_id)}: {in_yaml(options)}"
     if root is None:
         return lines.inserted(len(lines.text), [f"{section}:", *block_lines(entry_id, options, STEP, STEP)])
     member = root.member(section)
     if member is None:
-        if root.form == "flow":
-            return _into_flow(lines.text, root, f"{section}: {{{flow}}}")
-        indent = lines.column(root.members[0].start)
-        step = _step(lines, root)
-        new = [f"{' ' * indent}{section}:", *block_lines(entry_id, options, indent + step, step)]
-        at = lines.after_all(root.end, indent, keeps=root.keeps)
-        return lines.inserted(at, new if at == root.end else ["", *new])
-    value, indent = member.value, lines.column(member.start)
+        return _with_section(lines, root, section, entry_id, options)
+    value, flow = member.value, f"{in_yaml(entry_id)}: {in_yaml(options)}"
     if value.form == "flow":
         return _into_flow(lines.text, value, flow)
     if value.form == "block":
@@ -102,8 +95,17 @@ def _with_entry(lines: Lines, root: Placed | None, section: Kind, entry_id: str,
         raise CannotEdit(f"the section {section} is an alias or a list; only a person can edit that")
     if value.start < value.end:  # null, ~
         return lines.text[: value.start] + f"{{{flow}}}" + lines.text[value.end :]
-    step = _step(lines, root)
+    indent, step = lines.column(member.start), _step(lines, root)
     return lines.inserted(lines.after(value.end, indent), block_lines(entry_id, options, indent + step, step))
+
+
+def _with_section(lines: Lines, root: Placed, section: Kind, entry_id: str, options: Options) -> str:
+    if root.form == "flow":
+        return _into_flow(lines.text, root, f"{section}: {in_yaml({entry_id: options})}")
+    indent, step = lines.column(root.members[0].start), _step(lines, root)
+    new = [f"{' ' * indent}{section}:", *block_lines(entry_id, options, indent + step, step)]
+    at = lines.after_all(root.end, indent, keeps=root.keeps)
+    return lines.inserted(at, new if at == root.end else ["", *new])
 
 
 def _into_block(lines: Lines, mapping: Placed, entry_id: str, options: Options) -> str:
@@ -176,4 +178,3 @@ def _out_of_flow(text: str, mapping: Placed, member: PlacedMember) -> str:
         return text[: mapping.members[at - 1].end] + text[member.end :]
     comma = _SEPARATOR.match(text, member.end)
     return text[: member.start] + text[comma.end() if comma else member.end :]
-

@@ -10,9 +10,9 @@ import dataclasses
 import hashlib
 import json
 import re
-from functools import cached_property
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 

@@ -15,7 +15,7 @@ _OTHER_BOOLEANS = frozenset({"y", "n", "yes", "no", "on", "off"})
 _ESCAPED = re.compile("[\x7f-\xa0\u2028\u2029\ufeff]")
 
 
-def in_yaml(value: object) -> str:
+def in_yaml(value: object) -> str:  # noqa: PLR0911  # one for each kind of value
     """A value on one line, which reads as the same value. Raises TypeError for what YAML has no word for."""
     match value:
         case None:

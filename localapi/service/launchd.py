@@ -51,7 +51,7 @@ class Launchd:
         printed = self._printed()
         if printed is None:
             return State(self.plist.exists(), words="launchd has not loaded it")
-        found = {name: value for name, value in re.findall(r"(?m)^\t([\w ]+) = (.+)$", printed)}
+        found = dict(re.findall(r"(?m)^\t([\w ]+) = (.+)$", printed))
         pid = int(found["pid"]) if found.get("pid", "").isdigit() else None
         words = found.get("state", "loaded")
         if pid is None and (code := found.get("last exit code")):

@@ -1,6 +1,6 @@
 """systemd, which starts services on most of Linux: a unit of the user.
 
-https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html, and systemd.exec for the files of variables.
+https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html, and systemd.exec for files of variables.
 """
 
 from __future__ import annotations
@@ -43,9 +43,14 @@ class Systemd:
         self._reload()
         must("systemctl", "--user", "enable", UNIT)
         must("systemctl", "--user", "restart", UNIT, seconds=STOP_SECONDS + 10)
-        said = [f"installed {self.unit}; it starts when you log in, and runs now", f"its log: journalctl --user -u {UNIT}"]
+        said = [
+            f"installed {self.unit}; it starts when you log in, and runs now",
+            f"its log: journalctl --user -u {UNIT}",
+        ]
         if agent.variables:
-            said.append(f"the values of {', '.join(agent.variables)} stand in {self.variables}, which only you may read")
+            said.append(
+                f"the values of {', '.join(agent.variables)} stand in {self.variables}, which only you may read"
+            )
         if not self._lingers():
             said.append("to have it run while you are not logged in, too: loginctl enable-linger")
         return said

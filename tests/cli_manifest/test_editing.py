@@ -137,7 +137,9 @@ def sections(draw: st.DrawFn, name: str) -> str:
     if not ids:
         return draw(st.sampled_from([f"{name}: {{}}", f"{name}: {{ }}  # none"])) + "\n"
     if draw(st.integers(0, 4)) == 0:
-        items = draw(st.sampled_from([", ", ",\n   ", ", # and\n   "])).join(f"{each}: {{backend: echo}}" for each in ids)
+        items = draw(st.sampled_from([", ", ",\n   ", ", # and\n   "])).join(
+            f"{each}: {{backend: echo}}" for each in ids
+        )
         return f"{name}: {{{items}{draw(st.sampled_from(['', ' ', ', ']))}}}{draw(st.sampled_from(ENDS))}\n"
     return f"{name}:{draw(st.sampled_from(ENDS))}\n" + "".join(draw(entries(each, indent)) for each in ids)
 
