@@ -6,6 +6,9 @@
     │   ├── EnvironmentFailed    the environment of a backend that cannot be installed
     │   ├── NoServer             the command line asks a server that does not answer
     │   ├── Refused              … or that answers with an error
+    │   ├── CannotEdit           the manifest's file cannot be changed as the command line was asked to
+    │   ├── CannotDownload       a repository that the command line was asked for
+    │   ├── CannotInstall        the service of this user's session
     │   └── ManifestError        what is wrong in the manifest, with file, line, column and key
     └── ApiError                 an OpenAI-shaped reply with an HTTP status
         ├── InvalidRequest       400
@@ -67,6 +70,18 @@ class Refused(OperatorError):
     def __init__(self, message: str, *, status: int, code: str | None = None) -> None:
         super().__init__(message)
         self.status, self.code = status, code
+
+
+class CannotEdit(OperatorError):
+    """The manifest's file cannot be changed as the command line was asked to; it is as it was."""
+
+
+class CannotDownload(OperatorError):
+    """A repository of the Hub, or a file of it, cannot be had."""
+
+
+class CannotInstall(OperatorError):
+    """The service that starts the server cannot be installed, removed or looked at."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,10 @@ MAY_IMPORT = {
     "client": {"errors"},
     "streams": set(),
     "comparison": {"errors", "client", "manifest", "reload"},
+    "pulling": {"errors"},
+    "adding": {"errors", "backends", "manifest", "pulling"},
+    "service": {"errors"},
+    "diagnosis": {"errors", "settings", "environments", "backends", "manifest", "client", "service"},
     "tally": set(),
     "history": {"log"},
     "api": {
@@ -53,8 +57,8 @@ MAY_IMPORT = {
         *("supervision", "watch", "api", "serving", "tally", "history"),
     },
     "cli": {
-        *("errors", "log", "settings", "spoken", "manifest", "client", "comparison", "app"),
-        *("environments", "streams"),
+        *("errors", "log", "settings", "spoken", "manifest", "client", "comparison", "app", "environments"),
+        *("pulling", "adding", "service", "diagnosis", "streams"),
     },
     "__main__": {"cli"},
     "demo": set(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from quart import Blueprint, Response
@@ -40,7 +41,11 @@ def describe(registry: Registry, reloader: Reloader, warnings: list[str]) -> dic
         "started_at": registry.started_at,
         "now": time.time(),
         "revision": snapshot.revision if snapshot else 0,
-        "manifest": {"files": [{"path": str(file.path), "sha256": file.sha256} for file in files]},
+        "manifest": {
+            "folder": str(Path.cwd()),
+            "files": [{"path": str(file.path), "sha256": file.sha256} for file in files],
+        },
+        "server": snapshot.manifest.keys_of_server if snapshot else {},
         "last_attempt": describe_attempt(reloader.last_attempt) if reloader.last_attempt else None,
         "last_change": describe_attempt(reloader.last_change) if reloader.last_change else None,
         "preparing": reloader.preparing,
@@ -77,6 +82,7 @@ def _entry(entry: Entry, registry: Registry) -> dict[str, Any]:
         "pinned_by": "manifest" if entry.serving.pin else by_hand,
         "identity": fingerprint(entry.identity),
         "serving": fingerprint(entry.serving),
+        "keys": entry.keys,
     }
 
 
