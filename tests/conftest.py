@@ -30,9 +30,7 @@ _TRAIN += "train(json.loads(sys.argv[1]).items(), Path(sys.argv[2]))"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run tests under load for minutes instead of seconds")
-    parser.addoption(
-        "--soak", type=float, metavar="MINUTES", help="run tests/test_soak.py so long; from 4 on it has to be flat"
-    )
+    parser.addoption("--soak", type=float, metavar="MINUTES", help="run the soak test so long; from 4 on to be flat")
 
 
 @pytest.fixture(scope="session")

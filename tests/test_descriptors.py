@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from localapi.listening import ENOUGH_DESCRIPTORS
 from localapi.restarts import TOLERATED
 from tests.server import Server, save, serving
 from tests.test_environment_faults import ask, error_of
@@ -77,3 +78,11 @@ def test_a_manifest_that_could_not_be_read_is_read_when_it_can_be(tmp_path: Path
             save(tmp_path / "models.yaml", "chat: {echo: {backend: echo}, other: {backend: echo}}")
             server.wait_for("manifest refused: models.yaml: cannot be read: Too many open files")
         server.wait_for(r"reloaded revision 2: \+other")
+
+
+def test_a_server_allows_itself_as_many_as_it_may(tmp_path: Path) -> None:
+    shell = ["sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh"]
+    with serving(tmp_path, "chat: {echo: {backend: echo}}", through=shell) as server:
+        assert ask(server, "echo").status == 200
+        soft, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        assert soft == min(hard, ENOUGH_DESCRIPTORS) > 256

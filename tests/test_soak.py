@@ -1,6 +1,6 @@
 """A day in minutes: mixed load and edits for as long as one likes, after which the server is as large as before.
 
-`pytest tests/test_soak.py --soak 30` runs it for half an hour and holds memory and descriptors of the second quarter
+`pytest tests/test_soak.py --soak=30` runs it for half an hour and holds memory and descriptors of the second quarter
 against those of the last. Without the flag it runs for seconds, and only shows that all are answered.
 """
 

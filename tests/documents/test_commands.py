@@ -90,7 +90,7 @@ def starting(start: str) -> list[str]:
 def test_each_line_of_tests_names_tests(line: str) -> None:
     words = line.removeprefix("uv run pytest ").split()
     assert all((ROOT / word).exists() for word in words if not word.startswith("-"))
-    for option in (word for word in words if word.startswith("--")):
+    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
         assert f'addoption("{option}"' in (ROOT / "tests" / "conftest.py").read_text()
 
 
