@@ -19,6 +19,8 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi import log as logs
+from localapi.advice import NO_DESCRIPTOR, NO_ROOM, advise
+from localapi.allocator import share_memory
 from localapi.api import (
     access,
     admin,
@@ -38,6 +40,7 @@ from localapi.api import (
 from localapi.api.drain import DrainMiddleware
 from localapi.api.guard import Guard, exposure
 from localapi.api.replies import error_reply
+from localapi.backends.variables import withhold
 from localapi.errors import (
     ApiError,
     GenerationFailed,
@@ -82,6 +85,7 @@ class Service:
     def _read(self) -> Manifest:
         """The manifest as its source says it now. A file that was once there has to stay: its loss is an error."""
         manifest = read(self.source)
+        withhold(manifest.key_variables)
         self.source = self.source.pinned()
         return manifest
 
@@ -118,6 +122,7 @@ class Service:
 
         `started` is called when the first revision serves.
         """
+        share_memory()
         await self.reloader.start()
         stop = self._follow_signals()
         config = Config()
@@ -242,8 +247,17 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
         case HTTPException():
             return InvalidRequest(error.description or error.name)
         case _:
-            log.error("%s: %s", scope.current().id, asked, exc_info=error)
-            return GenerationFailed(f"The server failed; its log says how, under {scope.current().id}.")
+            return _as_failure(error, asked)
+
+
+def _as_failure(error: Exception, asked: str) -> ApiError:
+    """What the machine lacks may be there again in a moment; anything else is for us to mend."""
+    request_id = scope.current().id
+    if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR | NO_ROOM:
+        log.error("%s: %s: %s", request_id, asked, advise(error))
+        return ModelUnavailable(f"The server cannot do this now: {advise(error)}.", retry_after_seconds=5)
+    log.error("%s: %s", request_id, asked, exc_info=error)
+    return GenerationFailed(f"The server failed; its log says how, under {request_id}.")
 
 
 def listen(host: str, port: int) -> socket.socket:

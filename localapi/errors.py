@@ -22,6 +22,7 @@
         ├── GenerationFailed     500
         ├── ModelUnavailable     503
         │   ├── LoadFailed
+        │   │   ├── OutOfResources
         │   │   └── NoRoomAhead
         │   └── WorkerEnded
         └── RequestTimeout       504
@@ -81,6 +82,8 @@ class Problem:
     key: str = ""
     line: int | None = None
     column: int | None = None
+    passing: bool = False
+    """Whether it may pass although nobody edits a file: a drive that is away, a server without descriptors."""
 
     def __str__(self) -> str:
         place = self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
@@ -230,10 +233,23 @@ class ModelUnavailable(ApiError):
 
 
 class LoadFailed(ModelUnavailable):
-    """The model did not load; the message says why and what to do."""
+    """The model did not load; the message says why and what to do.
 
-    def __init__(self, message: str, *, retryable: bool | None = False) -> None:
+    `counts`: whether it speaks against the model. It does not where this was found before a process was started, and
+    finding it again costs nothing: then the next request tries again, however often that has failed.
+    """
+
+    def __init__(self, message: str, *, retryable: bool | None = False, counts: bool = True) -> None:
         super().__init__(message, retryable=retryable)
+        self.counts = counts
+
+
+class OutOfResources(LoadFailed):
+    """The system has no descriptor, process or room left for what the server was about to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=None, counts=False)
+        self.retry_after_seconds = 5
 
 
 class NoRoomAhead(LoadFailed):

@@ -14,12 +14,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Literal, Protocol
 
+from localapi.advice import advise
 from localapi.backends.engine import Engine
 from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity
 from localapi.backends.worker_engine import WorkerEngine
-from localapi.errors import LoadFailed, ModelUnavailable, NoRoomAhead
+from localapi.errors import LoadFailed, ModelUnavailable, NoRoomAhead, OutOfResources
 from localapi.manifest import Serving
-from localapi.restarts import Restarts
+from localapi.restarts import FIRST_PAUSE_SECONDS, Restarts
 from localapi.worker.protocol import Loading
 
 log = logging.getLogger(__name__)
@@ -285,12 +286,13 @@ class Instance:
                 self.left_out = self.last_error = error.message
                 log.warning("%s: %s", self.name, error.message)
                 raise
-            if not isinstance(error, LoadFailed):
+            if not isinstance(error, LoadFailed | OSError):
                 raise
             told = self._load_failure(error)
+            again = told.message == self.last_error and not told.counts
+            log.log(logging.DEBUG if again else logging.ERROR, "%s: not loaded: %s", self.name, told.message)
             self.last_error, self.left_out = told.message, None
-            log.error("%s: not loaded: %s", self.name, told.message)  # the message is the whole story
-            self._count_failure()
+            self._count_failure(counts=told.counts)
             raise told from error
         finally:
             if self._loading is asyncio.current_task():
@@ -315,7 +317,9 @@ class Instance:
             log.info("%s: %s", self.name, note)
         return engine
 
-    def _load_failure(self, error: LoadFailed) -> LoadFailed:
+    def _load_failure(self, error: LoadFailed | OSError) -> LoadFailed:
+        if isinstance(error, OSError):
+            return OutOfResources(f"The model cannot be loaded now: {advise(error)}.")
         if not self._fault:
             return error
         return LoadFailed(f"The worker {self._fault} while it loaded the model.", retryable=None)
@@ -336,13 +340,15 @@ class Instance:
         self._close_engine()
         self._count_failure()
 
-    def _count_failure(self) -> None:
-        self.restarts.failed()
+    def _count_failure(self, *, counts: bool = True) -> None:
+        if counts:
+            self.restarts.failed()
         if left := self.restarts.seconds_left:
             log.error("%s: failed %d times in a row; left alone for %.0f s", self.name, self.restarts.in_a_row, left)
         if self.pinned and not self.retired:
             loop = asyncio.get_running_loop()
-            self._restart_timer = loop.call_later(max(left, RESTART_SECONDS), self._restart)
+            least = RESTART_SECONDS if counts else FIRST_PAUSE_SECONDS
+            self._restart_timer = loop.call_later(max(left, least), self._restart)
 
     def _restart(self) -> None:
         """Load a pinned model again, for which nobody has to ask."""

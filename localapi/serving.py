@@ -22,6 +22,8 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIFramework
 from hypercorn.utils import wrap_app
 
+from localapi.listening import Door, raise_limit
+
 GRACE_SECONDS = 1.0
 """How long connections may take to end by themselves when the server ends; requests were drained before."""
 HEAD_SECONDS: Final = 20.0
@@ -100,7 +102,7 @@ async def serve(app: ASGIFramework, config: Config, listening: socket.socket, un
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # asyncio.start_server runs this in one
+        assert task is not None  # noqa: S101  # each connection has one of its own
         if len(connections) >= MAX_CONNECTIONS:
             writer.transport.abort()
             return
@@ -110,11 +112,12 @@ async def serve(app: ASGIFramework, config: Config, listening: socket.socket, un
         finally:
             del connections[task]
 
-    server = await asyncio.start_server(connected, sock=listening, backlog=config.backlog)
+    raise_limit()
+    door = Door(listening, connected)
     try:
         await until
     finally:
-        server.close()
+        door.close()
         await context.terminated.set()
         if connections:
             await asyncio.wait(list(connections), timeout=GRACE_SECONDS)

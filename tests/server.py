@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,27 @@ class Reply:
 class Server:
     """`localapi serve` on a port that the system chose. Its log is read as it comes."""
 
-    def __init__(self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        program: Path | None = None,
+        through: Sequence[str] = (),
+    ) -> None:
+        """`program` is one that is installed elsewhere; without it, it is this checkout's.
+
+        `through` is a command that starts the server in its own place, with other rights.
+        """
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("LOCALAPI_", "CHAT_", "AUDIO_"))
         }
+        here = {"PYTHONPATH": str(Path(__file__).parent.parent)} if program is None else {}
+        command = [sys.executable, "-m", "localapi"] if program is None else [str(program)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "localapi", "serve", "--port", "0", *arguments],
+            [*through, *command, "serve", "--port", "0", *arguments],
             cwd=folder,
-            env={**clean, "PYTHONPATH": str(Path(__file__).parent.parent), **(env or {})},
+            env={**clean, **here, **(env or {})},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -140,12 +153,17 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, manifest: str | None = None, *arguments: str, env: Mapping[str, str] | None = None
+    folder: Path,
+    manifest: str | None = None,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    program: Path | None = None,
+    through: Sequence[str] = (),
 ) -> Iterator[Server]:
     """A server for a manifest, which must end well."""
     if manifest is not None:
         save(folder / "models.yaml", manifest)
-    server = Server(folder, *arguments, env=env)
+    server = Server(folder, *arguments, env=env, program=program, through=through)
     try:
         yield server
     finally:

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works without the checkout it was built from."""
+"""The package: what is in the sdist and in the wheel that is built from it, and that it works without a checkout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Callable
@@ -15,9 +16,14 @@ from pathlib import Path
 import pytest
 
 from localapi.environments import Environment
+from tests.server import serving
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = ("configs", "localapi", "LICENSE", "README.md", "pyproject.toml", "models.yaml", ".gitignore")
+FOLDERS = ("configs", "docs", "localapi")
+DOCUMENTS = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "README.zh-CN.md")
+SHIPPED = (*FOLDERS, *DOCUMENTS, "pyproject.toml", "models.yaml", ".gitignore")
+JUNK = ("notes.txt", "uv.lock", ".env", ".venv/pyvenv.cfg", "dist/old.whl", "localapi/__pycache__/x.pyc", "tests/x.py")
+"""What may lie in a checkout and is nobody's business."""
 BUILD_SECONDS = 180
 CLEAN = ("LOCALAPI_", "CHAT_", "AUDIO_", "ECHO_", "MODEL_")
 
@@ -32,24 +38,57 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place = ROOT / name
         if place.is_dir():
             shutil.copytree(place, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
+        elif place.exists():
             shutil.copy(place, source / name)
+    for name in JUNK:
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text("junk")
     return source
 
 
-@pytest.fixture(scope="module")
-def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built with the network, or from uv's cache where there is none."""
-    folder = tmp_path_factory.mktemp("wheel")
+def uv(*command: str | Path, cwd: Path) -> str:
+    """Run uv from its cache, or with the network where that is not enough. Gives what it printed."""
     said = ""
-    for mode in ([], ["--offline"]):
-        command = ["uv", "build", "--wheel", *mode, "--python", sys.executable, "--out-dir", str(folder), str(source)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
-        said += done.stderr
+    for mode in (["--offline"], []):
+        words = ["uv", *mode, *map(str, command)]
+        done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
         if done.returncode == 0:
-            (built,) = folder.glob("*.whl")
-            return built
-    pytest.fail(f"uv build failed, with the network and without:\n{said}")
+            return done.stdout
+        said += done.stderr
+    pytest.fail(f"uv {command[0]} failed, without the network and with it:\n{said}")
+
+
+@pytest.fixture(scope="module")
+def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with an sdist, and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("built")
+    uv("build", "--python", sys.executable, "--out-dir", folder, source, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (wheel,) = built.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def pins(built: Path) -> Path:
+    """The versions that the checkout is tested with, as a file."""
+    pinned = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["constraint-dependencies"]
+    file = built / "pins.txt"
+    file.write_text("\n".join(pinned))
+    return file
+
+
+@pytest.fixture(scope="module")
+def program(wheel: Path, pins: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`localapi`, installed from the wheel into an environment that was empty."""
+    folder = tmp_path_factory.mktemp("installed")
+    uv("venv", "--python", sys.executable, folder / "env", cwd=folder)
+    python = folder / "env" / "bin" / "python"
+    uv("pip", "install", "--python", python, "--constraints", pins, wheel, cwd=folder)
+    return folder / "env" / "bin" / "localapi"
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +148,17 @@ def test_a_worker_of_another_environment_begins_in_the_wheel(
     assert Path(done.stdout.strip()).is_relative_to(unpacked)
 
 
+def test_the_sdist_holds_what_a_build_and_its_readers_need_and_nothing_else(source: Path, built: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    there = {name for name in SHIPPED if (ROOT / name).exists()}
+    assert {name.partition("/")[0] for name in names} == {*there, "PKG-INFO"}
+    for folder in FOLDERS:
+        shipped = {str(path.relative_to(source)) for path in (source / folder).rglob("*") if path.is_file()} - set(JUNK)
+        assert {name for name in names if name.startswith(f"{folder}/")} == shipped
+
+
 def test_the_wheel_is_small_and_holds_nothing_else(wheel: Path, unpacked: Path) -> None:
     assert wheel.stat().st_size < 2_000_000
     assert {path.name.partition("-")[0] for path in unpacked.iterdir()} == {"localapi"}
@@ -121,6 +171,7 @@ def test_its_metadata_name_licence_readme_and_program(unpacked: Path) -> None:
     assert (metadata["Version"], metadata["License-Expression"]) == (project["version"], "MIT")
     assert metadata["Requires-Python"] == project["requires-python"]
     assert str(metadata.get_payload()).startswith("# localapi")
+    assert "Typing :: Typed" in metadata.get_all("Classifier", [])
     assert (info / "licenses" / "LICENSE").is_file()
     assert "localapi = localapi.cli:main" in (info / "entry_points.txt").read_text()
 
@@ -153,3 +204,44 @@ def test_the_demo_model_is_found(unpacked: Path, tmp_path: Path) -> None:
     done = run(unpacked, tmp_path, "-m", "localapi", "check", "--port", "1", CHAT_MODEL_PATH="demo")
     assert (done.returncode, done.stderr) == (0, "")
     assert str(unpacked / "localapi" / "demo" / "model") in done.stdout
+
+
+# Installed
+
+
+def typed(program: str | Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """What a person types, with an environment that knows nothing of a checkout."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(CLEAN) and k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
+    return subprocess.run(
+        [str(program), *arguments], cwd=cwd, env=clean, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_the_installed_program_tells_its_version(program: Path, tmp_path: Path) -> None:
+    done = typed(program, "--version", cwd=tmp_path)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert (done.returncode, done.stdout) == (0, f"localapi, version {version}\n")
+
+
+def test_without_a_manifest_it_says_how_to_get_one(program: Path, tmp_path: Path) -> None:
+    done = typed(program, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "`localapi init` writes one" in done.stderr
+
+
+def test_a_first_manifest_serves_the_demo(program: Path, tmp_path: Path) -> None:
+    done = typed(program, "init", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    with serving(tmp_path, program=program) as server:
+        question = [{"role": "user", "content": "What is the capital of France?"}]
+        body = {"model": "demo", "messages": question}
+        reply = server.request("POST", "/v1/chat/completions", body)
+        said = server.request("POST", "/v1/audio/speech", {"model": "tts-1", "input": "Good morning!"})
+    assert reply.json()["choices"][0]["message"]["content"] == "The capital of France is Paris."
+    assert (said.status, said.headers["content-type"]) == (200, "audio/mpeg")
+
+
+def test_uvx_runs_the_wheel(wheel: Path, pins: Path, tmp_path: Path) -> None:
+    where = ("--python", sys.executable, "--constraints", pins, "--from", wheel)
+    told = uv("tool", "run", *where, "localapi", "--help", cwd=tmp_path)
+    assert "init" in told

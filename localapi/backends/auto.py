@@ -35,11 +35,22 @@ UPSTREAM_ONLY: Final = frozenset({
 
 
 class Auto(SpeechOptions):
-    """A choice that is made when the manifest is read: located, an entry is one of another backend."""
+    """A choice by what the path holds.
 
-    backend: Literal["auto"]
+    It is made when the manifest is read: located, an entry is one of another backend.
+    """
+
+    backend: Annotated[
+        Literal["auto"],
+        Field(description="Chosen by the path: piper, mlx-audio or mlx-audio-plus; without one the system's voice."),
+    ]
     path: Annotated[
-        str | None, Field(min_length=1, description="A Piper voice, a folder or a Hugging Face repository.")
+        str | None,
+        Field(
+            min_length=1,
+            description="A Piper voice, a folder or a Hugging Face repository.",
+            examples=["./voices/amy.onnx"],
+        ),
     ] = None
 
     def located(self, folder_of: FolderOf) -> SpeechOptions:

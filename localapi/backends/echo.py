@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterator
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions
@@ -35,7 +37,7 @@ from localapi.worker.protocol import (
 class Echo(ChatOptions):
     """A chat model that repeats what the user said last."""
 
-    backend: Literal["echo"]
+    backend: Annotated[Literal["echo"], Field(description="No model: repeats the last message, for trying clients.")]
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         return EchoEngine()

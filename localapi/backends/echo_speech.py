@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from localapi.audio.tone import tone
 from localapi.backends.engine import Engine, ReportLoading
@@ -21,7 +23,9 @@ SHORTEST_SECONDS = 0.1
 class EchoSpeech(SpeechOptions):
     """A voice that sounds a tone. It takes every parameter, and only the speed changes what is heard."""
 
-    backend: Literal["echo"]
+    backend: Annotated[
+        Literal["echo"], Field(description="No model: a tone as long as the text would take, for trying clients.")
+    ]
     has_speed = True
     takes = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})
 

@@ -26,7 +26,9 @@ class EspeakNg(SpeechOptions):
     the time, and the shorter the text, the less.
     """
 
-    backend: Literal["espeak-ng"]
+    backend: Annotated[
+        Literal["espeak-ng"], Field(description="eSpeak NG, which comes along: a hundred languages, no download.")
+    ]
     worker_bytes = 40 * 1024 * 1024
     voice: Annotated[
         str | None,
@@ -34,10 +36,11 @@ class EspeakNg(SpeechOptions):
             min_length=1,
             description="Who speaks where a request does not say: en-us, de, or with a variant en-us+f3; by default "
             "the first voice for `language`, or en-us.",
+            examples=["en-gb+f3"],
         ),
     ] = None
-    rate_wpm: Annotated[int, Field(ge=80, le=450, description="Words a minute at speed 1.")] = 175
-    pitch: Annotated[int, Field(ge=0, le=100, description="How high it speaks.")] = 50
+    rate_wpm: Annotated[int, Field(ge=80, le=450, description="Words a minute at speed 1.", examples=[150])] = 175
+    pitch: Annotated[int, Field(ge=0, le=100, description="How high it speaks.", examples=[60])] = 50
     gives_times = True
 
     def located(self, folder_of: FolderOf) -> Self:

@@ -18,6 +18,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from localapi.advice import advise
 from localapi.backends import say_voices
 from localapi.backends.children import Children, Stopped, TookTooLong
 from localapi.backends.engine import Engine, ReportLoading
@@ -71,13 +72,14 @@ _listings: dict[str, Listing] = {}
 class MacosSay(SpeechOptions):
     """The voices of macOS."""
 
-    backend: Literal["macos-say"]
+    backend: Annotated[Literal["macos-say"], Field(description="The voices of macOS.")]
     rate_wpm: Annotated[
         int | None,
         Field(
             ge=SLOWEST_WPM,
             le=FASTEST_WPM,
             description="Words a minute at speed 1, by the voice's own measure; its own pace where this is not given.",
+            examples=[160],
         ),
     ] = None
     has_speed = True
@@ -224,7 +226,7 @@ class MacosSayEngine:
             with tempfile.TemporaryDirectory(prefix="localapi-say-", ignore_cleanup_errors=True) as folder:
                 return await self._say(text, voice, pace, Path(folder, "speech.wav"))
         except OSError as error:
-            raise GenerationFailed(f"say cannot be run: {error.strerror or error}.") from error
+            raise GenerationFailed(f"say cannot be run: {advise(error)}.") from error
         except Stopped:
             raise _unloaded() from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,8 @@ from localapi.backends.worker_engine import start_worker
 from localapi.environments import Environment
 from localapi.errors import LoadFailed
 
+_MUST_HOLD = "config.json"
+
 
 class _MlxAudio(SpeechOptions):
     """What both have in common.
@@ -25,8 +28,17 @@ class _MlxAudio(SpeechOptions):
     right to the sample. They are never told one.
     """
 
-    path: Annotated[str, Field(min_length=1, description="A folder or a Hugging Face repository (owner/name).")]
-    revision: Annotated[str | None, Field(description="Branch, tag or commit of the repository.")] = None
+    path: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="A folder or a Hugging Face repository (owner/name).",
+            examples=["mlx-community/CosyVoice2-0.5B-4bit"],
+        ),
+    ]
+    revision: Annotated[
+        str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])
+    ] = None
     trim_repeated_prefix: Annotated[
         bool,
         Field(
@@ -35,14 +47,22 @@ class _MlxAudio(SpeechOptions):
         ),
     ] = True
     lang_code: Annotated[
-        str | None, Field(min_length=1, description="The model's own name of a language, where it takes one.")
+        str | None,
+        Field(min_length=1, description="The model's own name of a language, where it takes one.", examples=["en"]),
     ] = None
     temperature: Annotated[
-        float | None, Field(ge=0, le=2, description="How freely the model speaks, where it can be told; 0: the same.")
+        float | None,
+        Field(
+            ge=0, le=2, description="How freely the model speaks, where it can be told; 0: the same.", examples=[0.6]
+        ),
     ] = None
     max_tokens: Annotated[
         int | None,
-        Field(ge=1, description="Most tokens of one sentence, where the model takes a limit and would not stop."),
+        Field(
+            ge=1,
+            description="Most tokens of one sentence, where the model takes a limit and would not stop.",
+            examples=[1200],
+        ),
     ] = None
     install: Annotated[
         Literal["manual", "auto"],
@@ -58,7 +78,7 @@ class _MlxAudio(SpeechOptions):
 
     def located_settings(self, folder_of: FolderOf) -> dict[str, Any]:
         try:
-            path = model_path.resolve(self.path, folder_of("path"), must_hold="config.json")
+            path = model_path.resolve(self.path, folder_of("path"), must_hold=_MUST_HOLD)
         except ValueError as error:
             raise PathProblem("path", str(error)) from error
         return {**super().located_settings(folder_of), "path": path}
@@ -67,6 +87,7 @@ class _MlxAudio(SpeechOptions):
         return model_path.weights(self.path, self.revision)
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
+        await asyncio.to_thread(model_path.check_present, [(self.path, _MUST_HOLD)])
         environment = Environment.named(self.backend_name)
         if not environment.ready:
             if self.install == "manual":
@@ -82,10 +103,16 @@ class _MlxAudio(SpeechOptions):
 class MlxAudio(_MlxAudio):
     """A speech model of mlx-audio."""
 
-    backend: Literal["mlx-audio"]
+    backend: Annotated[
+        Literal["mlx-audio"],
+        Field(description="Speech models on MLX, in an environment that `localapi install mlx-audio` makes."),
+    ]
 
 
 class MlxAudioPlus(_MlxAudio):
     """A speech model of mlx-audio-plus."""
 
-    backend: Literal["mlx-audio-plus"]
+    backend: Annotated[
+        Literal["mlx-audio-plus"],
+        Field(description="Speech models on MLX, in an environment that `localapi install mlx-audio-plus` makes."),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -20,53 +21,85 @@ _HOLDS = {"path": "config.json", "adapter": "adapter_config.json", "draft": "con
 class MlxLm(ChatOptions):
     """Any model that mlx-lm can load."""
 
-    backend: Literal["mlx-lm"]
+    backend: Annotated[Literal["mlx-lm"], Field(description="Chat on MLX: any model that mlx-lm can load.")]
     worker_bytes = 110 * 1024 * 1024
     path: Annotated[
         str,
         Field(
-            min_length=1, description="A folder, a Hugging Face repository (owner/name), or demo, which comes along."
+            min_length=1,
+            description="A folder, a Hugging Face repository (owner/name), or demo, which comes along.",
+            examples=["mlx-community/Qwen3-0.6B-4bit"],
         ),
     ]
-    revision: Annotated[str | None, Field(description="Branch, tag or commit of the repository.")] = None
+    revision: Annotated[
+        str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])
+    ] = None
     adapter: Annotated[
-        str | None, Field(min_length=1, description="A LoRA for the model: a folder or a Hugging Face repository.")
+        str | None,
+        Field(
+            min_length=1,
+            description="A LoRA for the model: a folder or a Hugging Face repository.",
+            examples=["./lora"],
+        ),
     ] = None
     draft: Annotated[
         str | None,
         Field(
             min_length=1,
-            description="A small model of the same family that writes ahead, where one person wants quicker answers: a "
-            "folder or a Hugging Face repository. Requests are then answered one after the other.",
+            description="A small model of the same family that writes ahead: a folder or a repository. Quicker for one "
+            "person; requests are answered one by one.",
+            examples=["mlx-community/Qwen3-0.6B-4bit"],
         ),
     ] = None
     kv_bits: Annotated[
         Literal[4, 8] | None,
         Field(
-            description="Keep what is computed of a conversation in so few bits, where memory is short. Requests are "
-            "then answered one after the other."
+            description="Keep conversations in so few bits, where memory is short; requests go one by one then.",
+            examples=[8],
         ),
     ] = None
     context_length: Annotated[
-        int | None, Field(ge=16, description="Most tokens of prompt and answer together; the model's own by default.")
+        int | None,
+        Field(
+            ge=16, description="Most tokens of prompt and answer together; the model's own by default.", examples=[8192]
+        ),
     ] = None
-    max_batch: Annotated[int, Field(ge=1, le=512, description="Most answers that are written at the same time.")] = 32
+    max_batch: Annotated[
+        int, Field(ge=1, le=512, description="Most answers that are written at the same time.", examples=[16])
+    ] = 32
     kv_cache_mb: Annotated[
         int | None,
         Field(
             ge=1,
             description="Memory for conversations that are being answered; more requests wait. Without it, half of "
             "what the model leaves.",
+            examples=[4096],
         ),
     ] = None
     max_stall_ms: Annotated[
-        int, Field(ge=10, le=60_000, description="How long a new prompt may hold up answers that are being written.")
+        int,
+        Field(
+            ge=10,
+            le=60_000,
+            description="How long a new prompt may hold up answers that are being written.",
+            examples=[50],
+        ),
     ] = 100
     prefix_cache_mb: Annotated[
-        int, Field(ge=0, description="Memory for beginnings of prompts, so that the next turn need not compute them.")
+        int,
+        Field(
+            ge=0,
+            description="Memory for beginnings of prompts, so that the next turn need not compute them.",
+            examples=[4096],
+        ),
     ] = 1024
     prefix_cache_disk_mb: Annotated[
-        int, Field(ge=0, description="The same on disk, where it outlives unloading and restarts; 0: not kept.")
+        int,
+        Field(
+            ge=0,
+            description="The same on disk, where it outlives unloading and restarts; 0: not kept.",
+            examples=[8192],
+        ),
     ] = 0
 
     def located(self, folder_of: Callable[[str], Path]) -> Self:
@@ -88,4 +121,6 @@ class MlxLm(ChatOptions):
         return found + model_path.weights(self.adapter) + model_path.weights(self.draft)
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
+        paths = [(getattr(self, field), must_hold) for field, must_hold in _HOLDS.items()]
+        await asyncio.to_thread(model_path.check_present, paths)
         return await start_worker(name, "mlx-lm", self.identity().options, needs="mlx_lm", report=report)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
+
+from localapi.advice import advise
+from localapi.errors import LoadFailed
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
@@ -43,6 +47,27 @@ def resolve(path: str, folder: Path, *, must_hold: str) -> str:
     if path == DEMO:
         return str(DEMO_FOLDER)
     place = (folder / Path(path).expanduser()).absolute()
+    try:
+        return _folder(path, place, must_hold)
+    except OSError as error:
+        raise ValueError(f"{place} cannot be read: {advise(error)}") from error
+
+
+def check_present(paths: Iterable[tuple[str | None, str]]) -> None:
+    """Whether the folders among located paths still hold what they must; repositories are not looked at.
+
+    Found out here, it costs no process, and the next load succeeds as soon as the folder is back. Blocks. Raises
+    LoadFailed.
+    """
+    for path, must_hold in paths:
+        if path and Path(path).is_absolute():
+            try:
+                resolve(path, Path("/"), must_hold=must_hold)
+            except ValueError as error:
+                raise LoadFailed(f"The model cannot be loaded: {error}.", counts=False) from error
+
+
+def _folder(path: str, place: Path, must_hold: str) -> str:
     if not path.startswith(("/", "./", "../", "~")) and not place.exists():
         if _REPOSITORY.fullmatch(path):
             return path

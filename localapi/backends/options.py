@@ -111,29 +111,50 @@ class EntryOptions(BaseModel):
     worker_bytes: ClassVar[int] = 0
     """Memory of a worker without weights: the interpreter and the libraries. 0: there is no worker."""
 
-    aliases: Annotated[list[Name], Field(description="Other names that requests may use for this model.")] = []
-    description: Annotated[str | None, Field(description="Shown in the model list.")] = None
+    aliases: Annotated[
+        list[Name], Field(description="Other names that requests may use for this model.", examples=[["gpt-4o-mini"]])
+    ] = []
+    description: Annotated[str | None, Field(description="Shown in the model list.", examples=["Small and quick."])] = (
+        None
+    )
     preload: Annotated[bool, Field(description="Load when the server starts, not at the first request.")] = False
     pin: Annotated[
         bool, Field(description="Load when the server starts, and keep it: neither keep_alive nor others unload it.")
     ] = False
     keep_alive: Annotated[
         Duration | None,
-        Field(description='Unload after this long without a request: 30s, 15m, 0 (at once), "forever".'),
+        Field(
+            description="Unload after so long without a request: 30s, 15m, 0 (at once), forever.",
+            examples=["1h"],
+        ),
     ] = None
     max_concurrent: Annotated[
-        int | None, Field(ge=1, description="Most requests at work at the same time; more wait. No bound without it.")
+        int | None,
+        Field(
+            ge=1, description="Most requests at work at the same time; more wait. No bound without it.", examples=[4]
+        ),
     ] = None
     max_waiting: Annotated[
-        int | None, Field(ge=0, description="Most requests that wait; more are refused with a 429. null: no bound.")
+        int | None,
+        Field(ge=0, description="Most requests that wait; more are refused with a 429. null: no bound.", examples=[16]),
     ] = 256
     queue_timeout_seconds: Annotated[
         float | None,
-        Field(gt=0, allow_inf_nan=False, description="How long a request may wait until the model works on it."),
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="How long a request may wait until the model works on it; then it gets a 429.",
+            examples=[60],
+        ),
     ] = None
     request_timeout_seconds: Annotated[
         float | None,
-        Field(gt=0, allow_inf_nan=False, description="How long the model may work on a request."),
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="How long the model may work on a request; then it gets a 504.",
+            examples=[600],
+        ),
     ] = None
     stall_seconds: Annotated[
         float | None,
@@ -141,11 +162,12 @@ class EntryOptions(BaseModel):
             gt=0,
             allow_inf_nan=False,
             description="A worker that has work and does nothing for so long is ended; null: it is left alone.",
+            examples=[300],
         ),
     ] = DEFAULT_STALL_SECONDS
     swap: Annotated[
         Literal["warm", "cold"],
-        Field(description="When what is loaded changes: load the new beside the old, or end the old first."),
+        Field(description="When what is loaded changes: warm loads the new beside the old, cold ends the old first."),
     ] = "warm"
 
     def identity(self) -> Identity:
@@ -190,11 +212,16 @@ class ChatOptions(EntryOptions):
 
     kind = "chat"
     defaults: Annotated[
-        ChatParameters, Field(description="Request parameters that apply where a request does not say.")
+        ChatParameters,
+        Field(
+            description="Request parameters that apply where a request does not say.",
+            examples=[{"temperature": 0.7, "max_tokens": 1024}],
+        ),
     ] = ChatParameters()
-    locked: Annotated[ChatParameters, Field(description="Request parameters that no request can change.")] = (
-        ChatParameters()
-    )
+    locked: Annotated[
+        ChatParameters,
+        Field(description="Request parameters that no request can change.", examples=[{"reasoning_effort": "none"}]),
+    ] = ChatParameters()
 
     def located(self, folder_of: FolderOf) -> ChatOptions:
         return self

@@ -40,37 +40,55 @@ class GenerationParameters(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    temperature: Annotated[float | None, Field(ge=0, le=2, description="0 always takes the likeliest token.")] = None
-    top_p: Annotated[
-        float | None, Field(gt=0, le=1, description="Sample from the likeliest tokens that reach this probability.")
+    temperature: Annotated[
+        float | None, Field(ge=0, le=2, description="0 always takes the likeliest token.", examples=[0.7])
     ] = None
-    top_k: Annotated[int | None, Field(ge=-1, description="Sample from so many likeliest tokens; 0: from all.")] = None
+    top_p: Annotated[
+        float | None,
+        Field(gt=0, le=1, description="Sample from the likeliest tokens that reach this probability.", examples=[0.95]),
+    ] = None
+    top_k: Annotated[
+        int | None, Field(ge=-1, description="Sample from so many likeliest tokens; 0: from all.", examples=[40])
+    ] = None
     min_p: Annotated[
         float | None,
-        Field(ge=0, le=1, description="Sample from tokens at least so likely, as a share of the likeliest."),
+        Field(
+            ge=0,
+            le=1,
+            description="Sample from tokens at least so likely, as a share of the likeliest.",
+            examples=[0.05],
+        ),
     ] = None
     presence_penalty: Annotated[
-        float | None, Field(ge=-2, le=2, description="Against any token that was generated already.")
+        float | None, Field(ge=-2, le=2, description="Against any token that was generated already.", examples=[0.5])
     ] = None
     frequency_penalty: Annotated[
-        float | None, Field(ge=-2, le=2, description="Against tokens by how often they were generated.")
+        float | None, Field(ge=-2, le=2, description="Against tokens by how often they were generated.", examples=[0.5])
     ] = None
     repetition_penalty: Annotated[
         float | None,
-        Field(gt=0, le=10, description="Divides the odds of tokens in the prompt or answer; 1: as they are."),
+        Field(
+            gt=0,
+            le=10,
+            description="Divides the odds of tokens in the prompt or answer; 1: as they are.",
+            examples=[1.1],
+        ),
     ] = None
     logit_bias: Annotated[
         dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None,
-        Field(description="Added to the odds of single tokens, by their number; -100 forbids, 100 forces."),
+        Field(
+            description="Added to the odds of single tokens, by their number; -100 forbids, 100 forces.",
+            examples=[{"1234": -100}],
+        ),
     ] = None
-    max_tokens: Annotated[int | None, Field(ge=1, description="Most tokens to generate.")] = None
+    max_tokens: Annotated[int | None, Field(ge=1, description="Most tokens to generate.", examples=[1024])] = None
     stop: Annotated[
         StopString | Annotated[list[StopString], Field(max_length=16)] | None,
-        Field(description="Text that ends the answer; it is not part of the answer."),
+        Field(description="Text that ends the answer; it is not part of the answer.", examples=["END"]),
     ] = None
     seed: Annotated[
         int | None,
-        Field(ge=-MAX_SEED, le=MAX_SEED, description="The same seed and request give the same answer."),
+        Field(ge=-MAX_SEED, le=MAX_SEED, description="The same seed and request give the same answer.", examples=[42]),
     ] = None
 
     @property
@@ -108,7 +126,8 @@ class ChatParameters(GenerationParameters):
         Effort | None, Field(description="How long to think, for models whose template knows it; none: not at all.")
     ] = None
     chat_template_kwargs: Annotated[
-        FreeObject | None, Field(description="Variables for the model's chat template.")
+        FreeObject | None,
+        Field(description="Variables for the model's chat template.", examples=[{"enable_thinking": False}]),
     ] = None
 
 
@@ -118,13 +137,26 @@ class SpeechParameters(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     voice: Annotated[
-        str | None, Field(min_length=1, max_length=MAX_VOICE, description="Who speaks: one of the entry's voices.")
+        str | None,
+        Field(
+            min_length=1, max_length=MAX_VOICE, description="Who speaks: one of the entry's voices.", examples=["alloy"]
+        ),
     ] = None
     speed: Annotated[
-        float | None, Field(ge=MIN_SPEED, le=MAX_SPEED, description="How fast: 2 takes half the time.")
+        float | None, Field(ge=MIN_SPEED, le=MAX_SPEED, description="How fast: 2 takes half the time.", examples=[1.2])
     ] = None
-    response_format: Annotated[ResponseFormat | None, Field(description="The reply's format; mp3.")] = None
-    ref_audio: Annotated[str | None, Field(description="A recording of the voice to clone.")] = None
-    ref_text: Annotated[str | None, Field(description="What is said in ref_audio.")] = None
-    instruct_text: Annotated[str | None, Field(description="How to speak, in words.")] = None
-    source_audio: Annotated[str | None, Field(description="Speech to say again in another voice.")] = None
+    response_format: Annotated[
+        ResponseFormat | None, Field(description="Format of the reply: mp3 where nobody says.", examples=["wav"])
+    ] = None
+    ref_audio: Annotated[str | None, Field(description="A recording of the voice to clone.", examples=["./me.wav"])] = (
+        None
+    )
+    ref_text: Annotated[str | None, Field(description="What is said in ref_audio.", examples=["What I say in it."])] = (
+        None
+    )
+    instruct_text: Annotated[str | None, Field(description="How to speak, in words.", examples=["Calm and slow."])] = (
+        None
+    )
+    source_audio: Annotated[
+        str | None, Field(description="Speech to say again in another voice.", examples=["./speech.wav"])
+    ] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import json
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
+from localapi.advice import advise
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import FolderOf, Identity, PathProblem
 from localapi.backends.speech import SpeechOptions
 from localapi.backends.worker_engine import start_worker
+from localapi.errors import LoadFailed
 from localapi.worker.protocol import Voice
 
 MOST_SHOWN = 24
@@ -64,22 +67,34 @@ class _Found:
 class Piper(SpeechOptions):
     """A Piper voice."""
 
-    backend: Literal["piper"]
+    backend: Annotated[Literal["piper"], Field(description="Small and quick voices, one .onnx file each.")]
     worker_bytes = 90 * 1024 * 1024
-    path: Annotated[str, Field(min_length=1, description="A voice (.onnx), or a folder with one.")]
+    path: Annotated[
+        str, Field(min_length=1, description="A voice (.onnx), or a folder with one.", examples=["./voices/amy.onnx"])
+    ]
     speaker: Annotated[
         str | int | None,
-        Field(description="Who of a voice with several speakers speaks where a request does not say: name or number."),
+        Field(
+            description="Who of a voice with several speakers speaks where a request does not say: name or number.",
+            examples=["anna"],
+        ),
     ] = None
     noise_scale: Annotated[
-        float | None, Field(ge=0, le=2, description="How much the sound varies; the voice's own by default.")
+        float | None,
+        Field(ge=0, le=2, description="How much the sound varies; the voice's own by default.", examples=[0.5]),
     ] = None
     noise_w_scale: Annotated[
-        float | None, Field(ge=0, le=2, description="How much the rhythm varies; the voice's own by default.")
+        float | None,
+        Field(ge=0, le=2, description="How much the rhythm varies; the voice's own by default.", examples=[0.6]),
     ] = None
     volume: Annotated[
         float,
-        Field(gt=0, le=10, description="Factor on the voice's own loudness; a sentence is never louder than can be."),
+        Field(
+            gt=0,
+            le=10,
+            description="Factor on the voice's own loudness; a sentence is never louder than can be.",
+            examples=[0.8],
+        ),
     ] = 1.0
     has_speed = True
     gives_times = True
@@ -119,12 +134,23 @@ class Piper(SpeechOptions):
         return self._found is not None and self._found.has(voice)
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
+        try:
+            await asyncio.to_thread(lambda: _read(_model(self.path, Path("/"))))
+        except PathProblem as error:
+            raise LoadFailed(f"The voice cannot be loaded: {error}.", counts=False) from error
         return await start_worker(name, "piper", self.identity().options, needs="piper", report=report)
 
 
 def _model(path: str, folder: Path) -> Path:
     """The .onnx file that an entry means. Raises PathProblem."""
     place = (folder / Path(path).expanduser()).absolute()
+    try:
+        return _file(place)
+    except OSError as error:
+        raise PathProblem("path", f"{place} cannot be read: {advise(error)}") from error
+
+
+def _file(place: Path) -> Path:
     if place.is_dir():
         models = sorted(place.glob("*.onnx"))
         if len(models) != 1:
@@ -153,6 +179,8 @@ def _read(model: Path) -> _Found:
         stats = model.stat(), description.stat()
     except FileNotFoundError as error:
         raise PathProblem("path", f"{description} is missing: every Piper voice comes with that file") from error
+    except OSError as error:
+        raise PathProblem("path", f"{description} cannot be read: {advise(error)}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))

@@ -21,13 +21,24 @@ class MappedVoice(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    voice: Annotated[str | None, Field(min_length=1, description="The engine's name of the voice.")] = None
-    speed: Annotated[
-        float | None, Field(ge=MIN_SPEED, le=MAX_SPEED, description="How fast it speaks where a request does not say.")
+    voice: Annotated[
+        str | None, Field(min_length=1, description="The engine's name of the voice.", examples=["en-us"])
     ] = None
-    ref_audio: Annotated[str | None, Field(min_length=1, description="An audio file with the voice to clone.")] = None
-    ref_text: Annotated[str | None, Field(description="What is said in ref_audio.")] = None
-    instruct_text: Annotated[str | None, Field(description="How to speak, in words.")] = None
+    speed: Annotated[
+        float | None,
+        Field(
+            ge=MIN_SPEED, le=MAX_SPEED, description="How fast it speaks where a request does not say.", examples=[0.9]
+        ),
+    ] = None
+    ref_audio: Annotated[
+        str | None, Field(min_length=1, description="An audio file with the voice to clone.", examples=["./me.wav"])
+    ] = None
+    ref_text: Annotated[str | None, Field(description="What is said in ref_audio.", examples=["What I say in it."])] = (
+        None
+    )
+    instruct_text: Annotated[str | None, Field(description="How to speak, in words.", examples=["Calm and slow."])] = (
+        None
+    )
 
 
 def _as_mapped(value: object) -> object:
@@ -53,37 +64,65 @@ class SpeechSettings(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     defaults: Annotated[
-        SpeechParameters, Field(description="Request parameters that apply where a request does not say.")
+        SpeechParameters,
+        Field(
+            description="Request parameters that apply where a request does not say.",
+            examples=[{"voice": "alloy", "speed": 1.1}],
+        ),
     ] = SpeechParameters()
     voices: Annotated[
         VoiceMap,
-        Field(description="Names that requests may use: the engine's voice, or voice, speed, ref_audio, ref_text."),
+        Field(
+            description="Names that requests may use: the engine's voice, or voice, speed, ref_audio, ref_text.",
+            examples=[{"alloy": "en-us"}],
+        ),
     ] = {}
-    max_input_characters: Annotated[int, Field(ge=1, description="Longest text of one request.")] = 4096
+    max_input_characters: Annotated[int, Field(ge=1, description="Longest text of one request.", examples=[10000])] = (
+        4096
+    )
     language: Annotated[
         str | None,
-        Field(min_length=2, description="Language of the texts (en, zh, ...) where the letters do not tell."),
+        Field(
+            min_length=2,
+            description="Language of the texts (en, zh, ...) where the letters do not tell.",
+            examples=["en"],
+        ),
     ] = None
     speakable: Annotated[
         bool, Field(description="Say the text of markdown, not its marks; leave out code blocks and emoji.")
     ] = False
-    lexicon: Annotated[dict[Name, str], Field(description="Words, and how to say each: {GIF: jif}.")] = {}
+    lexicon: Annotated[
+        dict[Name, str], Field(description="Words, and how to say each: {GIF: jif}.", examples=[{"GIF": "jif"}])
+    ] = {}
     lexicon_file: Annotated[
-        str | None, Field(min_length=1, description="A file with more of the lexicon, a line `word: as said` each.")
+        str | None,
+        Field(
+            min_length=1,
+            description="A file with more of the lexicon, a line `word: as said` each.",
+            examples=["./words.txt"],
+        ),
     ] = None
-    sentence_silence_ms: Annotated[int, Field(ge=0, le=10_000, description="Silence between sentences.")] = 0
+    sentence_silence_ms: Annotated[
+        int, Field(ge=0, le=10_000, description="Silence between sentences.", examples=[200])
+    ] = 0
     unsupported: Annotated[
         Literal["error", "warn"],
         Field(description="A parameter that the engine cannot honour: refuse the request, or say so in a header."),
     ] = "error"
     speech_cache_mb: Annotated[
-        int, Field(ge=0, description="Memory for finished speech: the same text again is there at once; 0: none.")
+        int,
+        Field(
+            ge=0,
+            description="Memory for finished speech: the same text again is there at once; 0: none.",
+            examples=[64],
+        ),
     ] = 0
     audio_folders: Annotated[
         list[str] | None,
         Field(
             description="Folders from which requests may name files in ref_audio and source_audio; [] for none. By "
-            "default the manifest's own folder."
+            "default the manifest's own folder.",
+            examples=[["./recordings"]],
         ),
     ] = None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-import os
 import re
 import signal
 import socket
@@ -23,7 +22,9 @@ from typing import Any, assert_never
 
 import msgspec
 
+from localapi.advice import advise
 from localapi.backends.engine import ReportLoading
+from localapi.backends.variables import inherited
 from localapi.errors import (
     ApiError,
     ContextLengthExceeded,
@@ -31,6 +32,7 @@ from localapi.errors import (
     InvalidRequest,
     LoadFailed,
     ModelUnavailable,
+    OutOfResources,
     WorkerEnded,
 )
 from localapi.worker import protocol
@@ -98,7 +100,7 @@ def _command(interpreter: Path | None) -> tuple[str, ...]:
 
 def _variables(interpreter: Path | None) -> dict[str, str]:
     """A worker's environment. What says where this server's packages are, another Python is not told."""
-    kept = {k: v for k, v in os.environ.items() if interpreter is None or k not in _OF_THIS_PYTHON}
+    kept = {k: v for k, v in inherited().items() if interpreter is None or k not in _OF_THIS_PYTHON}
     return {**kept, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -106,7 +108,7 @@ async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
     try:
         ours, theirs = socket.socketpair()
     except OSError as error:
-        raise LoadFailed(f"No socket for a worker could be made: {error.strerror}") from error
+        raise OutOfResources(f"No socket for a worker could be made: {advise(error)}.") from error
     with theirs:
         try:
             # Its own process group: Ctrl-C in the terminal reaches the server alone. Not its own session: Linux shares
@@ -122,7 +124,7 @@ async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
             )
         except OSError as error:
             ours.close()
-            raise LoadFailed(f"No worker process could be started: {error.strerror}") from error
+            raise OutOfResources(f"No worker process could be started: {advise(error)}.") from error
     reader, writer = await asyncio.open_connection(sock=ours)
     return WorkerEngine(name, process, reader, writer)
 

@@ -16,6 +16,7 @@ from localapi.errors import ManifestError, OperatorError
 
 COMMANDS: Final = {
     "serve": "Serve the manifest's models, and follow the manifest.",
+    "init": "Write a first models.yaml into FOLDER, or into the current one.",
     "check": "Check a manifest, and show what it would change.",
     "say": "Say TEXT, or standard input where TEXT is - or left out.",
     "install": "Install the environment of a speech backend.",

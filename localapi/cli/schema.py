@@ -1,4 +1,4 @@
-"""`localapi schema`: what editors check models.yaml with."""
+"""`localapi schema`: what editors check models.yaml with, and what people look up in it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 
 import click
 
-from localapi.manifest import json_schema
+from localapi.manifest import json_schema, markdown
 
 
 @click.command("schema")
-def command() -> None:
+@click.option("--markdown", "as_page", is_flag=True, help="Print the page with every option, for people.")
+def command(*, as_page: bool) -> None:
     """Print the JSON Schema of models.yaml and of profiles."""
-    click.echo(json.dumps(json_schema(), indent=2))
+    click.echo(markdown() if as_page else json.dumps(json_schema(), indent=2), nl=not as_page)

@@ -5,6 +5,7 @@ from localapi.manifest.entries import Entry, LogLevel, Manifest, ManifestFile, S
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
 from localapi.manifest.keys import Key, holder
 from localapi.manifest.reading import ManifestSource, read
+from localapi.manifest.reference import markdown
 from localapi.manifest.schema import json_schema
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "fingerprint",
     "holder",
     "json_schema",
+    "markdown",
     "read",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -48,6 +49,7 @@ def manifest_of(
         echo=echo,
         keys=keys,
         key_files=key_files,
+        key_variables=tuple(said.env for said in document.server.api_keys.values() if said.env is not None),
         missing_secrets=() if needs_secrets else tuple(missing),
         files=files,
         said={path: Said(written(node), node.origin) for path, node in leaves(root) if path},
@@ -186,13 +188,21 @@ def _located(root: Table, path: EntryPath, options: Options, problems: list[Prob
     try:
         return options.located(folder_of)
     except PathProblem as error:
-        field, message = error.field, str(error)
+        field, message, passing = error.field, str(error), _may_pass(error)
     except (OSError, RuntimeError, ValueError) as error:
         # A folder that may not be read, a name too long for the file system, ~somebody without a home.
-        field, message = "path", f"cannot be looked up: {error}"
+        field, message, passing = "path", f"cannot be looked up: {error}", _may_pass(error)
     node = table.get(field)
-    problems.append((node.origin if node else table.origin).problem(message, (*path, field)))
+    problem = (node.origin if node else table.origin).problem(message, (*path, field))
+    problems.append(replace(problem, passing=passing))
     return options
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether the system is behind it, and not a file that is not there."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
 
 def _entry_table(root: Table, path: EntryPath) -> Table:

@@ -58,29 +58,48 @@ class ServerOptions(BaseModel):
 
     drain_seconds: Annotated[
         float,
-        Field(ge=0, allow_inf_nan=False, description="How long a shutdown waits for running requests, in seconds."),
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="How long a shutdown waits for running requests, in seconds.",
+            examples=[60],
+        ),
     ] = 30.0
     keep_alive: Annotated[
-        Duration, Field(description="keep_alive of every entry that does not say: 30s, 15m, 0 (at once), forever.")
+        Duration,
+        Field(
+            description="keep_alive of every entry that does not say: 30s, 15m, 0 (at once), forever.",
+            examples=["1h"],
+        ),
     ] = 15 * _MINUTES
     memory_budget: Annotated[
         MemorySize,
-        Field(description="What all models together may take: 8GB, 75% (of the machine's memory); null: no bound."),
+        Field(
+            description="What all models together may take: 8GB, 75% (of the machine's memory); null: no bound.",
+            examples=["75%"],
+        ),
     ] = None
-    log_level: Annotated[LogLevel, Field(description="How much the server writes on the terminal.")] = "info"
+    log_level: Annotated[LogLevel, Field(description="How much the server logs.")] = "info"
     api_keys: Annotated[
         dict[Name, KeyOptions],
-        Field(description="Keys by their names; where there are any, requests need one. docs/security.md has more."),
+        Field(
+            description="Keys by their names; where there are any, requests need one. docs/security.md has more.",
+            examples=[{"laptop": {"env": "LAPTOP_KEY", "admin": True}}],
+        ),
     ] = {}
     allowed_hosts: Annotated[
         list[HostName],
-        Field(description="Names of this server beside localhost and HOST, as clients write them; without a port."),
+        Field(
+            description="Names of this server beside localhost and HOST, as clients write them; without a port.",
+            examples=[["studio.local"]],
+        ),
     ] = []
     allowed_origins: Annotated[
         list[OriginPattern],
         Field(
             description="Web pages that may use this server beside those of this machine: https://chat.example, or "
-            "http://192.168.1.5:* for every port."
+            "http://192.168.1.5:* for every port.",
+            examples=[["https://chat.example"]],
         ),
     ] = []
 
@@ -179,6 +198,8 @@ class Manifest:
     """Who may ask; none: everybody."""
     key_files: tuple[Path, ...] = field(default=(), compare=False)
     """The files that the keys' secrets came from."""
+    key_variables: tuple[str, ...] = field(default=(), compare=False)
+    """The variables that hold keys' secrets."""
     missing_secrets: tuple[Problem, ...] = field(default=(), compare=False)
     """Keys that are left out of `keys` because their secrets are not to be had here, where that is allowed."""
     files: tuple[ManifestFile, ...] = field(default=(), compare=False)

@@ -34,12 +34,23 @@ class KeyOptions(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    env: Annotated[str | None, Field(description="The variable of the environment or of .env that holds it.")] = None
+    env: Annotated[
+        str | None,
+        Field(description="The variable of the environment or of .env that holds it.", examples=["LAPTOP_KEY"]),
+    ] = None
     file: Annotated[
-        str | None, Field(description="The file that holds it and nothing else, from this file's folder.")
+        str | None,
+        Field(
+            description="The file that holds it and nothing else, a path from the manifest's folder.",
+            examples=["./laptop.key"],
+        ),
     ] = None
     models: Annotated[
-        list[Name] | None, Field(description="Ids and aliases of the models that it opens; all of them, if left out.")
+        list[Name] | None,
+        Field(
+            description="Ids and aliases of the models that it opens; all of them, if left out.",
+            examples=[["local-chat"]],
+        ),
     ] = None
     admin: Annotated[bool, Field(description="Whether it also opens /status, /metrics and /admin.")] = False
 

@@ -129,8 +129,8 @@ def _empty_entries(root: Table) -> list[Problem]:
 
 def _nothing_to_serve(source: ManifestSource) -> Problem:
     message = (
-        "does not exist in the current folder, and the environment names no model: create it, "
-        "give another file with --manifest, or set CHAT_MODEL_PATH, AUDIO_MODEL_PATH or ECHO_MODE=1"
+        "does not exist in the current folder; `localapi init` writes one, with a model that comes along. Or give "
+        "another file with --manifest, or set CHAT_MODEL_PATH, AUDIO_MODEL_PATH or ECHO_MODE=1"
     )
     return Problem(str(source.manifest), message)
 

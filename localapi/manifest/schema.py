@@ -66,13 +66,18 @@ def _change(section: Kind, definitions: Schema) -> Schema:
 
 
 def _readable(schema: Schema) -> Schema:
-    """A model's schema without pydantic's generated titles, and with null wherever null means "as by default"."""
+    """A model's schema for people: without generated titles and what its docstring says to programmers after its first
+    paragraph, and with null wherever null means "as by default".
+    """
     required = schema.get("required", [])
     properties = {
         key: part if key in required else _or_null(part)
         for key, part in (_untitled(item) for item in schema.get("properties", {}).items())
     }
-    return {**{key: part for key, part in schema.items() if key != "title"}, "properties": properties}
+    shown = {key: part for key, part in schema.items() if key != "title"}
+    if "description" in shown:
+        shown["description"] = shown["description"].partition("\n\n")[0]
+    return {**shown, "properties": properties}
 
 
 def _untitled(item: tuple[str, Schema]) -> tuple[str, Schema]:
@@ -84,6 +89,6 @@ def _or_null(schema: Schema) -> Schema:
     """The same schema, or null; what describes the value stays outside, where editors look for it."""
     if _NULL in schema.get("anyOf", []):
         return schema
-    outside = {name: part for name, part in schema.items() if name in ("description", "default")}
+    outside = {name: part for name, part in schema.items() if name in ("description", "default", "examples")}
     inside = {name: part for name, part in schema.items() if name not in outside}
     return {**outside, "anyOf": [*inside.get("anyOf", [inside]), _NULL]}

@@ -31,7 +31,7 @@ class CannotLoad(Exception):
 def first_line(error: BaseException) -> str:
     """What an error says, short enough for the message of a `CannotLoad`."""
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
+    return text.splitlines()[0].rstrip(".?")
 
 
 class Engine(Protocol):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -18,6 +19,7 @@ from huggingface_hub.errors import (
 )
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from localapi.advice import NO_RIGHT, NO_ROOM, advise
 from localapi.worker.engine import CannotLoad, Report, first_line
 from localapi.worker.protocol import Loading
 
@@ -27,6 +29,25 @@ _REPORT_SECONDS = 10
 """A slow one gives more of them: whoever watches must see that it goes on."""
 _TELLS_BYTES = "tqdm_class" in inspect.signature(hf_hub_download).parameters
 """Whether this huggingface_hub counts bytes where we see it: since 1.0. Older ones count files."""
+
+
+def located(path: str, revision: str | None, report: Report, *, patterns: Sequence[str]) -> Path:
+    """The folder that an entry's path means: that folder, or the repository's, downloaded. Raises CannotLoad.
+
+    The server makes folders' paths absolute, so what is absolute and not there is no repository.
+    """
+    if Path(path).is_dir():
+        return Path(path)
+    if Path(path).is_absolute():
+        raise CannotLoad(f"The folder {path} does not exist any more. Bring it back, or change the entry's path.")
+    return download(path, revision, report, patterns=patterns)
+
+
+def anew(file: Path, path: str) -> str:
+    """What to do about a damaged file of the model at an entry's path."""
+    if Path(path).is_absolute():
+        return "Copy or download it again"
+    return f"Delete {file.resolve()} and load the model again: the file is downloaded anew"
 
 
 def download(repository: str, revision: str | None, report: Report, *, patterns: Sequence[str]) -> Path:
@@ -60,12 +81,23 @@ def download(repository: str, revision: str | None, report: Report, *, patterns:
         ) from error
     except LocalEntryNotFoundError as error:
         cause = first_line(error.__cause__ or error)
+        there = "in part" if getattr(error, "snapshot_path", None) else "not"  # IncompleteSnapshotError, since 2.0
         raise CannotLoad(
-            f"{name} is not on this machine and cannot be downloaded from Hugging Face ({cause}). Check the network, "
-            "or give the path of a folder."
+            f"{name} is {there} on this machine and cannot be downloaded from Hugging Face ({cause}). Check the "
+            "network and load it again, or give the path of a folder."
         ) from error
     except Exception as error:  # a full disk, a proxy, a refused connection in the middle
-        raise CannotLoad(f"Downloading {name} from Hugging Face failed: {first_line(error)}") from error
+        raise CannotLoad(f"Downloading {name} from Hugging Face failed: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """With what to do: about the disk, or about the network."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno in NO_ROOM | NO_RIGHT):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, OSError):
+        return f"{advise(cause)}. Downloads go to {HF_HUB_CACHE}, and HF_HOME moves them"
+    return f"{first_line(error)}. Check the network and load it again; files that are whole are kept"
 
 
 def _progress(phase: str, report: Report) -> type[Any]:

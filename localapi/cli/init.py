@@ -1,0 +1,42 @@
+"""`localapi init`: a first manifest, for whoever has none."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import click
+
+from localapi.cli.options import type_of_path
+from localapi.errors import OperatorError
+from localapi.manifest import json_schema
+from localapi.manifest.first import SCHEMA, first_manifest
+
+
+@click.command("init")
+@click.argument("folder", default=".", type=type_of_path)
+def command(folder: Path) -> None:
+    """Write a first models.yaml into FOLDER, or into the current one.
+
+    It has a model that comes along and works at once, and comments that say what else there is. Beside it goes the
+    schema by which editors complete and check it. A models.yaml that is there is left alone.
+    """
+    manifest = folder / "models.yaml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with manifest.open("x", encoding="utf-8") as file:
+            file.write(first_manifest())
+        (folder / SCHEMA).write_text(json.dumps(json_schema(), indent=2) + "\n", "utf-8")
+    except FileExistsError as error:
+        raise OperatorError(_in_the_way(Path(error.filename))) from None
+    except OSError as error:
+        raise OperatorError(f"{error.filename} cannot be written: {error.strerror}") from error
+    click.echo(f"wrote {manifest}, and {folder / SCHEMA} for your editor")
+    click.echo(f"next: {'' if folder == Path() else f'cd {shlex.quote(str(folder))} && '}localapi")
+
+
+def _in_the_way(path: Path) -> str:
+    if path.name == "models.yaml":
+        return f"{path} exists already and is left as it is; `localapi check {path}` shows what it says"
+    return f"{path} is no folder; name another"
