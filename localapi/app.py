@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from localapi.api import (
     admin,
     chat,
     completions,
+    console,
     health,
     live,
     metrics,
@@ -51,6 +53,7 @@ from localapi.errors import (
     RequestTooLarge,
     StartError,
 )
+from localapi.history import History
 from localapi.manifest import Manifest, ManifestSource, ServerOptions, read
 from localapi.registry import Registry
 from localapi.reload import Attempt, Reloader
@@ -73,7 +76,8 @@ class Service:
         self.source = source
         self.registry = Registry(may_use=access.may_use)
         self.tally = Tally()
-        self.live = live.Live(self.status)
+        self.history = History(self._recorded)
+        self.live = live.Live(self.status, self.history)
         self.reloader = Reloader(self.registry, self._read, apply=self._apply, tell=self._tell)
         self.watch = Watch(source, self.reloader.trigger)
         self.started = False
@@ -97,6 +101,11 @@ class Service:
         if self.started:
             for warning in self.warnings():
                 log.warning("%s", warning)
+
+    def _recorded(self) -> None:
+        """The log has a new record. From another thread the listeners need not hear of it at once."""
+        if threading.current_thread() is threading.main_thread():
+            self.live.poke()
 
     def _tell(self, attempt: Attempt) -> None:
         self.tally.reloaded(attempt.at, ok=attempt.ok)
@@ -123,6 +132,7 @@ class Service:
         `started` is called when the first revision serves.
         """
         share_memory()
+        logging.getLogger("localapi").addHandler(self.history)
         await self.reloader.start()
         stop = self._follow_signals()
         config = Config()
@@ -144,6 +154,7 @@ class Service:
         finally:
             await _cancel([*following, supervision])
             await self.registry.close()
+            logging.getLogger("localapi").removeHandler(self.history)
 
     def _preload(self) -> None:
         for entry in self.registry.entries.values():
@@ -202,6 +213,7 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(models.routes(service.registry))
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
     app.register_blueprint(openapi.routes())
+    app.register_blueprint(console.routes())
     app.register_blueprint(metrics.routes(service.registry, service.tally))
     app.register_blueprint(status.routes(service.status))
     app.register_blueprint(live.routes(service.live))
@@ -237,7 +249,7 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
             log.info("%s: %s: %d: %s", scope.current().id, asked, error.status, error.logged)
             return error
         case NoSuchPath():
-            known = sorted({rule.rule.replace("<path:name>", "{id}") for rule in app.url_map.iter_rules()})
+            known = sorted({path for _, path in openapi.documented(app)})
             return NotFound(f"There is nothing at {asked}. This server has: {', '.join(known)}.")
         case NoSuchMethod():
             methods = ", ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))

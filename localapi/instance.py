@@ -404,10 +404,10 @@ class Instance:
         """Wait until no lease is held."""
         await self._no_leases.wait()
 
-    def follow(self, serving: Serving) -> None:
-        """Apply settings in place, also to a wait that has begun."""
-        keep_alive = FOREVER if serving.pin else serving.keep_alive
-        self.pinned = serving.pin
+    def follow(self, serving: Serving, *, by_hand: bool = False) -> None:
+        """Apply settings in place, also to a wait that has begun. `by_hand`: pinned, whatever the manifest says."""
+        self.pinned = serving.pin or by_hand
+        keep_alive = FOREVER if self.pinned else serving.keep_alive
         self.stall_seconds = serving.stall_seconds
         if keep_alive != self.keep_alive:
             self.keep_alive = keep_alive

@@ -98,6 +98,8 @@ class Reloader:
     ) -> None:
         self.registry = registry
         self.last_attempt: Attempt | None = None
+        self.last_change: Attempt | None = None
+        """The one that made the revision that serves."""
         self._read = read
         self._apply = apply
         self._tell = tell
@@ -215,7 +217,10 @@ class Reloader:
                 instance = self.registry.instance(entry_id)
                 if instance.state in ("unloaded", "failed"):
                     instance.begin_loading()
-        return Attempt(time.time(), self._revision(), changes)
+        attempt = Attempt(time.time(), self._revision(), changes)
+        if changes or first:
+            self.last_change = attempt
+        return attempt
 
     async def _prepare(self, changes: Diff, manifest: Manifest) -> None:
         """Load what is to replace loaded models. Raises ManifestError, with everything as it was; Superseded."""

@@ -86,6 +86,9 @@ class _MlxAudio(SpeechOptions):
     def weight_files(self) -> list[Path]:
         return model_path.weights(self.path, self.revision)
 
+    def repositories(self) -> tuple[tuple[str, str | None], ...]:
+        return () if Path(self.path).is_absolute() else ((self.path, self.revision),)
+
     async def start(self, name: str, report: ReportLoading) -> Engine:
         await asyncio.to_thread(model_path.check_present, [(self.path, _MUST_HOLD)])
         environment = Environment.named(self.backend_name)

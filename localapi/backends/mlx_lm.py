@@ -120,6 +120,10 @@ class MlxLm(ChatOptions):
         found = model_path.weights(self.path, self.revision)
         return found + model_path.weights(self.adapter) + model_path.weights(self.draft)
 
+    def repositories(self) -> tuple[tuple[str, str | None], ...]:
+        named = ((self.path, self.revision), (self.adapter, None), (self.draft, None))
+        return tuple((path, revision) for path, revision in named if path and not Path(path).is_absolute())
+
     async def start(self, name: str, report: ReportLoading) -> Engine:
         paths = [(getattr(self, field), must_hold) for field, must_hold in _HOLDS.items()]
         await asyncio.to_thread(model_path.check_present, paths)

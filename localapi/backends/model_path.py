@@ -17,13 +17,17 @@ DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
+def cache_folder() -> Path:
+    """Where the Hub's client keeps what it downloads."""
+    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+
+
 def cached(repository: str, revision: str | None = None) -> Path | None:
     """The folder where the Hub's cache has a repository; None where it has none, or no such repository can be."""
     if not _REPOSITORY.fullmatch(repository):
         return None
-    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    folder = cache / f"models--{repository.replace('/', '--')}"
+    folder = cache_folder() / f"models--{repository.replace('/', '--')}"
     commit = revision or "main"
     with contextlib.suppress(OSError):
         commit = (folder / "refs" / commit).read_text().strip()

@@ -202,6 +202,10 @@ class EntryOptions(BaseModel):
         """The files of a located entry that are read into memory, as far as they are on this machine. Blocks."""
         return ()
 
+    def repositories(self) -> tuple[tuple[str, str | None], ...]:
+        """What a located entry needs of the Hugging Face Hub: names of repositories, each with its revision."""
+        return ()
+
     async def start(self, name: str, report: ReportLoading) -> Engine:
         """Load the model, which logs call `name`. Raises `errors.LoadFailed`; `report` is called as loading goes on."""
         raise NotImplementedError

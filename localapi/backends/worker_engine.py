@@ -24,6 +24,7 @@ import msgspec
 
 from localapi.advice import advise
 from localapi.backends.engine import ReportLoading
+from localapi.backends.speed import Speed
 from localapi.backends.variables import inherited
 from localapi.errors import (
     ApiError,
@@ -196,6 +197,7 @@ class WorkerEngine:
         self.last_step_at = time.monotonic()
         """When it last told of a step, by the monotonic clock."""
         self._asked_at = self.last_step_at
+        self._speed = Speed()
         self.device_bytes = 0
         """Memory of an accelerator that it told of last."""
         self.waiting = 0
@@ -205,6 +207,13 @@ class WorkerEngine:
     def silent_since(self) -> float | None:
         """When it last told of a step, or was asked after that; None where it is asked nothing."""
         return max(self.last_step_at, self._asked_at) if self._mailboxes else None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """As measured over the last moments, in all answers; 0 where it is asked nothing."""
+        if not self._mailboxes:
+            self._speed.forget()
+        return self._speed.now
 
     def end(self, fault: str) -> None:
         """End it although it was asked for something. `fault` says why, for people: "hung for 120 s"."""
@@ -319,6 +328,7 @@ class WorkerEngine:
                 self.last_step_at = time.monotonic()
                 self.device_bytes = message.device_bytes
                 self.waiting = message.waiting
+                self._speed.note(message.tokens)
                 for event in message.events:
                     self._deliver(event)
         except msgspec.MsgspecError as error:

@@ -27,7 +27,11 @@ class Text:
 
 def read_text(path: Path) -> Text:
     """The file's text. Raises ManifestError where it is no text file of ordinary size."""
-    data = _read_bytes(path)
+    return text_of(path, _read_bytes(path))
+
+
+def text_of(path: Path, data: bytes) -> Text:
+    """What these bytes say, of a file of this name. Raises ManifestError as `read_text` does."""
     if len(data) > MAX_BYTES:
         raise _problem(path, f"is larger than {MAX_BYTES // 1024} KiB; is this the right file?")
     try:

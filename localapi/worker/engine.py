@@ -49,6 +49,10 @@ class Engine(Protocol):
     def waiting(self) -> int:
         """Requests that wait until others have ended; 0 where all are answered by turns."""
 
+    @property
+    def tokens(self) -> int:
+        """Written so far, in all answers; 0 where no text is written."""
+
     def take(self, request: Request) -> None:
         """Take a request; its events come from later steps."""
 

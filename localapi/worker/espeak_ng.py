@@ -51,7 +51,7 @@ class EspeakNg:
         """In the order of their turns."""
         self.loaded = Loaded(batched=False)
 
-    waiting = 0
+    waiting = tokens = 0
 
     @property
     def busy(self) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,7 @@ def download(repository: str, revision: str | None, report: Report, *, patterns:
     """
     phase = f"downloading {repository}"
     report(Loading(phase))
-    name = f"{repository} (revision {revision})" if revision else repository
-    try:
+    with told(repository, revision):
         return Path(
             snapshot_download(
                 repository,
@@ -67,6 +67,14 @@ def download(repository: str, revision: str | None, report: Report, *, patterns:
                 tqdm_class=_progress(phase, report),
             )
         )
+
+
+@contextmanager
+def told(repository: str, revision: str | None) -> Iterator[None]:
+    """Whatever goes wrong with a repository inside becomes a CannotLoad that says what to do."""
+    name = f"{repository} (revision {revision})" if revision else repository
+    try:
+        yield
     except RevisionNotFoundError as error:
         raise CannotLoad(f"The Hugging Face repository {repository} has no revision {revision!r}.") from error
     except GatedRepoError as error:
@@ -86,6 +94,8 @@ def download(repository: str, revision: str | None, report: Report, *, patterns:
             f"{name} is {there} on this machine and cannot be downloaded from Hugging Face ({cause}). Check the "
             "network and load it again, or give the path of a folder."
         ) from error
+    except CannotLoad:
+        raise
     except Exception as error:  # a full disk, a proxy, a refused connection in the middle
         raise CannotLoad(f"Downloading {name} from Hugging Face failed: {_reason(error)}.") from error
 

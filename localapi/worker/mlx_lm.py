@@ -133,6 +133,10 @@ class MlxLm:
     def waiting(self) -> int:
         return len(self._arrived) + len(self._waiting)
 
+    @property
+    def tokens(self) -> int:
+        return self._batch.tokens
+
     def take(self, request: Request) -> None:
         assert not isinstance(request, Speak), request  # noqa: S101  # the server asks speech models for speech
         waiting = any(row.id == request.id for row in self._waiting)

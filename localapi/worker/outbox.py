@@ -20,12 +20,11 @@ class Outbox:
     def __init__(
         self,
         send: Callable[[Step], None],
-        device_bytes: Callable[[], int] = lambda: 0,
-        waiting: Callable[[], int] = lambda: 0,
+        step: Callable[[list[Event]], Step] = Step,
     ) -> None:
+        """`step` makes the frame of some events, with what else the worker has to tell."""
         self._send = send
-        self._device_bytes = device_bytes
-        self._waiting = waiting
+        self._step = step
         self._events: list[Event] = []
         self._latest: dict[tuple[int, int], Event] = {}
         """The last event of each answer, by request and choice: text may be added to it."""
@@ -41,13 +40,13 @@ class Outbox:
         if self._events and (urgent or time.monotonic() - self._sent_at >= PACE_SECONDS):
             self.flush()
         elif time.monotonic() - self._sent_at >= SIGN_SECONDS:
-            self._send(Step([], self._device_bytes(), self._waiting()))
+            self._send(self._step([]))
             self._sent_at = time.monotonic()
 
     def flush(self) -> None:
         """Send everything."""
         if self._events:
-            self._send(Step(self._events, self._device_bytes(), self._waiting()))
+            self._send(self._step(self._events))
             self._events, self._latest = [], {}
             self._sent_at = time.monotonic()
 

@@ -38,7 +38,7 @@ class Piper:
         self._turns = Turns(cores(), host.wake)
         self.loaded = Loaded()
 
-    waiting = 0
+    waiting = tokens = 0
 
     @property
     def busy(self) -> bool:
