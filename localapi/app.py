@@ -157,9 +157,9 @@ class Service:
             logging.getLogger("localapi").removeHandler(self.history)
 
     def _preload(self) -> None:
-        wanted = [entry for entry in self.registry.entries.values() if entry.serving.wants_loading]
-        for entry in sorted(wanted, key=lambda each: not each.serving.pin):  # what stays, first
-            self.registry.instance(entry.id).begin_loading()
+        for entry in self.registry.entries.values():
+            if entry.serving.wants_loading:
+                self.registry.instance(entry.id).begin_loading()
 
     def _follow_signals(self) -> asyncio.Event:
         stop = asyncio.Event()

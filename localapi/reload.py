@@ -211,7 +211,8 @@ class Reloader:
             self.registry.refresh(manifest)
             level = logging.INFO if was_refused else logging.DEBUG
             log.log(level, "the manifest was read and says what revision %d serves", self._revision())
-        for entry_id in changes.added + changes.changed + changes.updated:
+        differs = changes.added + changes.changed + changes.updated
+        for entry_id in sorted(differs, key=lambda each: not manifest.entries[each].serving.pin):  # what stays, first
             if manifest.entries[entry_id].serving.wants_loading:
                 instance = self.registry.instance(entry_id)
                 if instance.state in ("unloaded", "failed"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Awaitable
 from typing import Final
@@ -33,6 +34,9 @@ MAX_CONNECTIONS: Final = 1000
 """More are closed at once: each costs a descriptor, and workers and files need some."""
 
 
+_WHOLE_URL: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
+
+
 class StrictConnection(h11.Connection):
     """Refuses what two readers of the same bytes could understand differently (RFC 9112, 6.1), and HTTP/2."""
 
@@ -44,6 +48,9 @@ class StrictConnection(h11.Connection):
                 raise h11.RemoteProtocolError("Content-Length beside Transfer-Encoding", error_status_hint=400)
             if event.http_version not in (b"1.0", b"1.1"):
                 raise h11.RemoteProtocolError("not HTTP/1", error_status_hint=505)
+            url, host = _WHOLE_URL.match(event.target), dict(event.headers).get(b"host", b"")
+            if url is not None and url[1].lower() != host.lower():
+                raise h11.RemoteProtocolError("a URL of another host than Host", error_status_hint=400)
         return event
 
 
