@@ -29,6 +29,7 @@ export function Composer({ session, active, count, running, problem, send, show 
     session.draft = event.target.value;
     show();
   };
+  // The two buttons have keys: one element that turned into the other under the pointer would submit the form.
   return html`<form class="composer" onSubmit=${submit}>
     ${problem && html`<p class="composer-problem" role="alert">${problem}</p>`}
     <div class="composer-box">
@@ -46,10 +47,10 @@ export function Composer({ session, active, count, running, problem, send, show 
       ></textarea>
       ${
         busy
-          ? html`<button type="button" class="button primary" onClick=${stop}>
+          ? html`<button key="stop" type="button" class="button primary" onClick=${stop}>
               Stop${running.length > 1 ? " all" : ""}
             </button>`
-          : html`<button type="submit" class="button primary" disabled=${!canSend}>Send</button>`
+          : html`<button key="send" type="submit" class="button primary" disabled=${!canSend}>Send</button>`
       }
     </div>
     <p class="composer-hint" id="composer-hint">

@@ -21,6 +21,7 @@ export function SpeechForm({ said, set, offered, model, voices, isSpeaking, spea
       stop();
     }
   };
+  // The two buttons have keys: one element that turned into the other under the pointer would submit the form.
   return html`<form class="card speech-form" onSubmit=${submit} onKeyDown=${onKeyDown}>
     <label class="field speech-text">
       <span>Text</span>
@@ -77,8 +78,8 @@ export function SpeechForm({ said, set, offered, model, voices, isSpeaking, spea
     <div class="row">
       ${
         isSpeaking
-          ? html`<button type="button" class="button primary speech-go" onClick=${stop}>Stop</button>`
-          : html`<button type="submit" class="button primary speech-go" disabled=${!canSpeak}>Speak</button>`
+          ? html`<button key="stop" type="button" class="button primary speech-go" onClick=${stop}>Stop</button>`
+          : html`<button key="go" type="submit" class="button primary speech-go" disabled=${!canSpeak}>Speak</button>`
       }
       <span class="tiny muted speech-keys">Ctrl+Enter speaks, Escape stops.</span>
       <span class="tiny muted number speech-count">${[...said.input].length} characters</span>
