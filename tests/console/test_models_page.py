@@ -153,6 +153,26 @@ def test_running_requests_and_their_speed_are_seen_and_end(page: Page, tmp_path:
         expect(figures.nth(3)).to_have_text("0")
 
 
+def test_a_page_that_nobody_looks_at_lets_go_of_its_connection(page: Page, server: Server) -> None:
+    def look(state: str) -> None:
+        page.evaluate(
+            "state => { Object.defineProperty(document, 'visibilityState', {value: state, configurable: true});"
+            " document.dispatchEvent(new Event('visibilitychange')); }",
+            state,
+        )
+
+    page.clock.install()
+    page.goto(server.url)
+    expect(model(page, "bird")).to_be_visible()
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/status/events")):
+        look("hidden")
+        page.clock.fast_forward(61_000)
+    server.request("POST", "/admin/models/bird/load")
+    with page.expect_request("**/status/events"):
+        look("visible")
+    expect(badge(page, "bird")).to_have_text("ready")
+
+
 def test_a_lost_connection_is_told_and_found_again(page: Page, tmp_path: Path, refusals: list[str]) -> None:
     with serving(tmp_path, MANIFEST) as server:
         port = server.port
