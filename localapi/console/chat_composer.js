@@ -2,25 +2,36 @@
 
 import { html, useEffect, useRef } from "./dom.js";
 
+/** With a finger, focus would bring up the keyboard. */
+const HAS_KEYBOARD = !matchMedia("(pointer: coarse)").matches;
+
 export function Composer({ session, active, count, running, problem, send, show }) {
   const field = useRef(null);
+  const focus = () => HAS_KEYBOARD && field.current.focus({ preventScroll: true });
   useEffect(() => {
-    if (active && !matchMedia("(pointer: coarse)").matches) {
-      field.current.focus({ preventScroll: true }); // a finger would bring up the keyboard
+    if (active) {
+      focus();
     }
   }, [active]);
   const busy = running.length > 0;
   const canSend = !busy && count > 0 && session.draft.trim() !== "";
-  const submit = (event) => {
+  const stop = () => running.forEach((conversation) => conversation.stop());
+  // One button for both, so that it keeps the focus when it changes.
+  const onSubmit = (event) => {
     event.preventDefault();
-    if (canSend) {
+    focus();
+    if (busy) {
+      stop();
+    } else if (canSend) {
       send(session.draft);
     }
   };
-  const stop = () => running.forEach((conversation) => conversation.stop());
   const onKeyDown = (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-      submit(event);
+      event.preventDefault();
+      if (canSend) {
+        send(session.draft);
+      }
     } else if (event.key === "Escape" && busy) {
       stop();
     }
@@ -29,7 +40,7 @@ export function Composer({ session, active, count, running, problem, send, show 
     session.draft = event.target.value;
     show();
   };
-  return html`<form class="composer" onSubmit=${submit}>
+  return html`<form class="composer" onSubmit=${onSubmit}>
     ${problem && html`<p class="composer-problem" role="alert">${problem}</p>`}
     <div class="composer-box">
       <label class="sr" for="composer-text">Message</label>
@@ -44,13 +55,9 @@ export function Composer({ session, active, count, running, problem, send, show 
         onInput=${onInput}
         onKeyDown=${onKeyDown}
       ></textarea>
-      ${
-        busy
-          ? html`<button type="button" class="button primary" onClick=${stop}>
-              Stop${running.length > 1 ? " all" : ""}
-            </button>`
-          : html`<button type="submit" class="button primary" disabled=${!canSend}>Send</button>`
-      }
+      <button type="submit" class="button primary" disabled=${!busy && !canSend}>
+        ${busy ? (running.length > 1 ? "Stop all" : "Stop") : "Send"}
+      </button>
     </div>
     <p class="composer-hint" id="composer-hint">
       ${busy ? "Answering. Escape stops it." : "Enter sends, Shift+Enter begins a new line."}

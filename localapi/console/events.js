@@ -20,7 +20,7 @@ export function EventsPage({ server, models }) {
     .filter(Boolean), [records, models]);
   return html`<div class="page events">
     <div class="page-head"><h1>Events</h1>
-      <p class="small muted" role="status">${records.length === shown.length ? plural(shown.length, "line")
+      <p class="small muted">${records.length === shown.length ? plural(shown.length, "line")
         : `${shown.length} of ${plural(records.length, "line")}`}</p></div>
     <div class="filters">
       <label class="field"><span>Model</span><select class="input" value=${model} onChange=${(event) => setModel(event.target.value)}>

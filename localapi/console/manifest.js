@@ -18,12 +18,14 @@ export function Manifest({ status, api, now }) {
       </div>
       <${ReloadButton} api=${api} />
     </div>
-    <div role="status" aria-live="polite" class="stack">
-      ${broken && html`<p class="small">Read ${ago(attempt.at, now)} and not applied: revision ${attempt.revision} serves on as
-        before. Save the file again when it is mended.</p>
-        ${attempt.problems.map((problem) => html`<${Problem} problem=${problem} key=${`${problem.source}:${problem.line}:${problem.message}`} />`)}`}
-      ${change && html`<p class="small muted">Revision ${change.revision}, ${ago(change.at, now)}: <${Changes} changes=${change.changes} first=${change.revision === 1} /></p>`}
+    ${broken && html`<p class="small">Read ${ago(attempt.at, now)} and not applied: revision ${attempt.revision} serves on as
+      before. Save the file again when it is mended.</p>`}
+    <div role="status" class="stack">
+      ${broken && attempt.problems.map((problem) => html`<${Problem} problem=${problem}
+        key=${`${problem.source}:${problem.line}:${problem.message}`} />`)}
     </div>
+    ${change && html`<p class="small muted">Revision ${change.revision}, ${ago(change.at, now)}:${" "}
+      <${Changes} changes=${change.changes} first=${change.revision === 1} /></p>`}
   </section>`;
 }
 

@@ -19,8 +19,11 @@ export function Model({ model, api, admin, now }) {
       <p class="small muted break"><${What} model=${model} /></p>
       ${model.description && html`<p class="small break">${model.description}</p>`}
     </div>
-    ${admin && model.leases !== undefined && html`<${Figures} model=${model} />
-      <div class="model-actions"><${Actions} model=${model} act=${act} busy=${state.busy} /></div>`}
+    ${admin && model.leases !== undefined && html`<${Figures} model=${model} />`}
+    <div class="model-actions">
+      ${admin && model.leases !== undefined && html`<${Actions} model=${model} act=${act} busy=${state.busy} />`}
+      <a class="button small" href="#${model.kind}/${encodeURIComponent(model.id)}" aria-label="Try ${model.id}">Try</a>
+    </div>
     ${model.progress && html`<${Progress} progress=${model.progress} />`}
     ${state.error && html`<div class="notice bad model-wide" role="alert"><strong>${state.error.what} failed</strong>
       <span>${state.error.message}</span></div>`}

@@ -10,6 +10,8 @@ const KEPT_SAMPLES = 240;
 const SAMPLE_MS = 1000;
 const ASK_MS = 5000;
 const KEPT_RECORDS = 500;
+/** A browser has six connections to one server. A page that nobody looks at for so long lets go of its own. */
+const UNSEEN_MS = 60_000;
 
 const NOTHING = {
   connection: { name: "connecting" }, // then "open", "lost" (with error), "refused" (401, with error), "limited"
@@ -26,9 +28,26 @@ export function useServer(api, round) {
   const [state, setState] = useState(NOTHING);
   useEffect(() => {
     setState({ ...NOTHING, samples: [] });
-    return follow(api, setState);
+    return whileSeen(() => follow(api, setState));
   }, [round]);
   return state;
+}
+
+/** Runs `begin` while the page is seen, and what it returned a while after it is not; returns what ends it for good. */
+function whileSeen(begin) {
+  let end = begin();
+  let timer = null;
+  const onChange = () => {
+    clearTimeout(timer);
+    if (document.visibilityState === "hidden") timer = setTimeout(() => { end?.(); end = null; }, UNSEEN_MS);
+    else end ??= begin();
+  };
+  document.addEventListener("visibilitychange", onChange);
+  return () => {
+    document.removeEventListener("visibilitychange", onChange);
+    clearTimeout(timer);
+    end?.();
+  };
 }
 
 function follow(api, setState) {

@@ -8,20 +8,26 @@ const FORMATS = ["mp3", "opus", "aac", "flac", "wav", "pcm"];
 
 export function SpeechForm({ said, set, offered, model, voices, isSpeaking, speak, stop }) {
   const canSpeak = model !== null && said.input.trim() !== "";
-  const submit = (event) => {
+  // One button for both, so that it keeps the focus when it changes.
+  const onSubmit = (event) => {
     event.preventDefault();
-    if (canSpeak && !isSpeaking) {
+    if (isSpeaking) {
+      stop();
+    } else if (canSpeak) {
       speak();
     }
   };
   const onKeyDown = (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-      submit(event);
+      event.preventDefault();
+      if (canSpeak && !isSpeaking) {
+        speak();
+      }
     } else if (event.key === "Escape" && isSpeaking) {
       stop();
     }
   };
-  return html`<form class="card speech-form" onSubmit=${submit} onKeyDown=${onKeyDown}>
+  return html`<form class="card speech-form" onSubmit=${onSubmit} onKeyDown=${onKeyDown}>
     <label class="field speech-text">
       <span>Text</span>
       <textarea
@@ -75,11 +81,9 @@ export function SpeechForm({ said, set, offered, model, voices, isSpeaking, spea
       </label>`
     }
     <div class="row">
-      ${
-        isSpeaking
-          ? html`<button type="button" class="button primary speech-go" onClick=${stop}>Stop</button>`
-          : html`<button type="submit" class="button primary speech-go" disabled=${!canSpeak}>Speak</button>`
-      }
+      <button type="submit" class="button primary speech-go" disabled=${!isSpeaking && !canSpeak}>
+        ${isSpeaking ? "Stop" : "Speak"}
+      </button>
       <span class="tiny muted speech-keys">Ctrl+Enter speaks, Escape stops.</span>
       <span class="tiny muted number speech-count">${[...said.input].length} characters</span>
     </div>

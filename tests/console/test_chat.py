@@ -121,6 +121,17 @@ def test_an_answer_is_seen_while_it_comes_and_stop_ends_it_at_the_server(chat: P
     until_leases(server, "endless", 0)
 
 
+def test_stop_sends_nothing_that_was_typed_meanwhile(chat: Page, server: Server) -> None:
+    tell_for_ever(chat)
+    expect(last_answer(chat, "endless").locator(".markdown")).to_contain_text("Once", timeout=60_000)
+    message_field(chat).fill("and then?")
+    chat.locator(".composer").get_by_role("button", name="Stop").click()
+    expect(last_answer(chat, "endless").get_by_text("Stopped by you.")).to_be_visible()
+    expect(chat.get_by_role("button", name="Send")).to_be_enabled()
+    expect(message_field(chat)).to_have_value("and then?")
+    until_leases(server, "endless", 0)
+
+
 def test_escape_stops_too(chat: Page, server: Server) -> None:
     choose(chat, "endless")
     send(chat, "Tell me a story.")

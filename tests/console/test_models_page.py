@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,6 +152,43 @@ def test_running_requests_and_their_speed_are_seen_and_end(page: Page, tmp_path:
         stream.close()
         expect(figures.nth(1)).to_have_text("0")
         expect(figures.nth(3)).to_have_text("0")
+
+
+def test_how_far_a_load_is_can_be_seen_and_it_can_be_stopped(page: Page, server: Server) -> None:
+    """Told by a status of the test's own: what loads here is there at once."""
+    status = server.status()
+    status["memory"] |= {"budget_bytes": 2**30, "used_bytes": 2**28}
+    demo = next(each for each in status["models"] if each["id"] == "demo")
+    demo |= {"state": "loading", "progress": {"phase": "reading weights", "done": 30 * 2**20, "total": 120 * 2**20}}
+    told = f"event: status\ndata: {json.dumps(status)}\n\n"
+    page.route("**/status/events", lambda route: route.fulfill(content_type="text/event-stream", body=told))
+    page.goto(server.url)
+    bar = page.get_by_role("progressbar", name="Loading: reading weights")
+    expect(bar).to_have_js_property("position", 0.25)
+    expect(model(page, "demo")).to_contain_text("reading weights · 30 MB of 120 MB · 25 %")
+    expect(page.get_by_role("progressbar", name="Memory in use")).to_have_js_property("position", 0.25)
+    page.get_by_role("button", name="Stop loading demo").click()
+    expect(page.get_by_role("alert").filter(has_text="failed")).to_have_count(0)
+
+
+def test_a_page_that_nobody_looks_at_lets_go_of_its_connection(page: Page, server: Server) -> None:
+    def look(state: str) -> None:
+        page.evaluate(
+            "state => { Object.defineProperty(document, 'visibilityState', {value: state, configurable: true});"
+            " document.dispatchEvent(new Event('visibilitychange')); }",
+            state,
+        )
+
+    page.clock.install()
+    page.goto(server.url)
+    expect(model(page, "bird")).to_be_visible()
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/status/events")):
+        look("hidden")
+        page.clock.fast_forward(61_000)
+    server.request("POST", "/admin/models/bird/load")
+    with page.expect_request("**/status/events"):
+        look("visible")
+    expect(badge(page, "bird")).to_have_text("ready")
 
 
 def test_a_lost_connection_is_told_and_found_again(page: Page, tmp_path: Path, refusals: list[str]) -> None:

@@ -43,7 +43,8 @@ RECORD = """
   };
   if (window.SourceBuffer) wrap(SourceBuffer.prototype, 'appendBuffer', () => 'append');
   if (window.MediaSource) wrap(MediaSource.prototype, 'endOfStream', () => 'end');
-  wrap(AudioBufferSourceNode.prototype, 'start', (node, when) => [when, node.buffer.duration, node.context.currentTime]);
+  const noteStart = ({ buffer, context }, when) => [when, buffer.duration, context.currentTime];
+  wrap(AudioBufferSourceNode.prototype, 'start', noteStart);
 """
 """Notes what sound the page gives to the browser, for tests to look at."""
 
