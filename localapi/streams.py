@@ -37,7 +37,11 @@ class Stream:
         """Why the connection ended before the answer did, where it did."""
         self._arrivals: list[tuple[int, float]] = []
         """How long the body was, and since when."""
-        self.socket.sendall(request)
+        try:
+            self.socket.sendall(request)
+        except OSError:
+            self.socket.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

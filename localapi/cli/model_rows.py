@@ -82,6 +82,8 @@ def fetch(server: Server) -> tuple[list[ModelRow], Status]:
         status = server.get("/status", seconds=_SECONDS)
         return rows(status), status
     except Refused as error:
+        if error.status == HTTPStatus.NOT_FOUND:
+            raise NoServer(f"what runs on {server.address} is not localapi") from None
         if error.status != HTTPStatus.FORBIDDEN:
             raise
         return [_of_list(model) for model in server.get("/v1/models", seconds=_SECONDS)["data"]], {}

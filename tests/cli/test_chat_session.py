@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,11 +28,13 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, endless_model: Path) -> Iterator[Server]:
+    endless = {"backend": "mlx-lm", "path": str(endless_model), "defaults": {"temperature": 0}}
     manifest = {
         "chat": {
             "echo": {"backend": "echo"},
             "demo": {"backend": "mlx-lm", "path": "demo", "defaults": {"temperature": 0}},
-            "endless": {"backend": "mlx-lm", "path": str(endless_model), "defaults": {"temperature": 0}},
+            "endless": endless,
+            "single": {**endless, "max_concurrent": 1},
         },
         "speech": {"tone": {"backend": "echo"}},
     }
@@ -94,14 +97,25 @@ def test_a_stream_arrives_in_parts_and_ctrl_c_stops_the_model_and_not_the_chat(s
         assert chat.end() == 0
 
 
-def test_what_the_model_thinks_is_dim_and_what_it_waits_for_is_told(server: Server, tmp_path: Path) -> None:
+def test_what_the_model_thinks_is_dim(server: Server, tmp_path: Path) -> None:
     with chatting(server, tmp_path, "demo") as chat:
         ready(chat)
         chat.enter("Think about two plus two.")
         chat.wait_for(r"\nTwo and two make four\.\n\nFour\.\n.*tokens, 10 of them thinking")
     assert b"\x1b[2;3mTwo and two" in chat.received
-    assert b"Four." in chat.received
-    assert b"loading demo" in chat.received
+
+
+def test_what_an_answer_waits_for_is_told(server: Server, tmp_path: Path) -> None:
+    question: Any = [{"role": "user", "content": STORY}]
+    running = server.client().chat.completions.create(model="single", messages=question, stream=True)
+    next(iter(running))
+    with chatting(server, tmp_path, "single", "--max-tokens", "4") as chat:
+        ready(chat)
+        chat.enter(STORY)
+        chat.wait_for("waiting for single: nobody before you")
+        running.close()
+        chat.wait_for("to the first token.* 4 tokens · cut off")
+        assert "nobody before you" not in chat.text
 
 
 def test_ctrl_c_at_the_prompt_throws_the_line_away_and_then_leaves(chat: Terminal) -> None:
@@ -188,9 +202,9 @@ def test_the_commands_do_what_the_help_says(chat: Terminal, tmp_path: Path) -> N
         "/save talk.md": "written to talk.md",
         "//slashed": r"\n/slashed\n",
         "/clear": "\nforgotten",
-        "/model tone": "tone is a speech model; chat models are: echo, demo, endless",
+        "/model tone": "tone is a speech model; chat models are: echo, demo, endless, single",
         "/model nobody": "The model 'nobody' does not exist",
-        "/model": r"\n\* echo\n  demo\n  endless",
+        "/model": r"\n\* echo\n  demo\n  endless\n  single",
     }.items():
         chat.enter(line)
         chat.wait_for(expected)
