@@ -155,7 +155,7 @@ def test_without_the_program_there_is_one_clear_line(
     kind: type[Systemd] | type[Launchd], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(CannotInstall, match="there is no (systemctl|launchctl) on this machine"):
+    with pytest.raises(CannotInstall, match=r"there is no (systemctl|launchctl) on this machine"):
         kind().install(Agent(["python"], Path("/")))
     assert [file for file in Path.home().rglob("*") if file.is_file()] == []
 
