@@ -142,18 +142,15 @@ def _without_entry(lines: Lines, root: Placed, section: PlacedMember, member: Pl
 
 def _goes_with_its_entry(lines: Lines, root: Placed, section: PlacedMember) -> bool:
     """Whether a section would be left with nothing at all: no entry, and no comment of anybody."""
-    at, indent = root.members.index(section), lines.column(section.start)
-    key_end = section.start + len(section.key)
-    first, last = section.value.members[0], section.value.members[-1]
-    until = root.members[at + 1].start if at + 1 < len(root.members) else len(lines.text)
-    inner = lines.column(first.start)
-    rest = lines.text[lines.after(last.end, inner) : until]
+    indent, key_end = lines.column(section.start), section.start + len(section.key)
+    (entry,) = section.value.members
+    inner, keeps = lines.column(entry.start), entry.value.keeps
     return (
         len(root.members) > 1
         and _BARE.fullmatch(lines.text, key_end, lines.line_end(key_end)) is not None
         and lines.begin(section.start, indent, 0) == lines.line_start(section.start)
-        and lines.begin(first.start, inner, 0) <= lines.next_line(section.start)
-        and not re.search(rf"(?m)^[ \t]{{{indent + 1},}}#", rest)
+        and lines.begin(entry.start, inner, 0) <= lines.next_line(section.start)
+        and lines.after_all(entry.end, indent, keeps=keeps) == lines.after(entry.end, inner, keeps=keeps)
     )
 
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 import os
 import plistlib
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from localapi.service.agent import PRIVATE, PUBLIC, STOP_SECONDS, Agent, State, must, run, write
+from localapi.errors import CannotInstall
+from localapi.service.agent import PRIVATE, PUBLIC, STOP_SECONDS, Agent, State, last_words, must, run, write
 
 LABEL: Final = "localapi"
 SETTLE_SECONDS: Final = STOP_SECONDS + 10.0
+LOOK_SECONDS: Final = 0.2
+IN_PROGRESS: Final = 36
+"""How bootout ends where the server is still finishing its requests."""
 
 
 class Launchd:
@@ -81,5 +86,13 @@ class Launchd:
 
     def _bootout(self) -> None:
         """End it, where it is loaded, and wait for that: launchd takes no second one of the name before."""
-        if self._printed() is not None:
-            must("launchctl", "bootout", f"{self._domain}/{LABEL}", seconds=SETTLE_SECONDS)
+        if self._printed() is None:
+            return
+        done = run("launchctl", "bootout", f"{self._domain}/{LABEL}", seconds=SETTLE_SECONDS)
+        if done.returncode not in (0, IN_PROGRESS):
+            raise CannotInstall(f"the service that runs could not be ended: {last_words(done)}")
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self._printed() is not None:
+            if time.monotonic() > deadline:
+                raise CannotInstall(f"the service that runs did not end within {SETTLE_SECONDS:g} s")
+            time.sleep(LOOK_SECONDS)

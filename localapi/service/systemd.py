@@ -85,7 +85,7 @@ class Systemd:
             "",
             "[Service]",
             "Type=exec",
-            f"ExecStart={' '.join(map(_argument, agent.command))}",
+            f"ExecStart={_command_line(agent)}",
             "ExecReload=/bin/kill -HUP $MAINPID",
             f"WorkingDirectory={_specifiers(str(agent.folder))}",
             *([f"EnvironmentFile={_specifiers(str(self.variables))}"] if agent.variables else []),
@@ -116,9 +116,14 @@ class Systemd:
         return done.stdout.strip() == "Linger=yes"
 
 
-def _argument(word: str) -> str:
-    """One word of ExecStart, which is not expanded."""
-    word = _specifiers(word).replace("$", "$$")
+def _command_line(agent: Agent) -> str:
+    """As ExecStart wants it: a $ begins a variable in all words but the first."""
+    program, *arguments = agent.command
+    return " ".join([_word(program), *(_word(argument.replace("$", "$$")) for argument in arguments)])
+
+
+def _word(word: str) -> str:
+    word = _specifiers(word)
     if re.fullmatch(r"[\w@%+=:,./$-]+", word, re.ASCII):
         return word
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'

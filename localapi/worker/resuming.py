@@ -49,14 +49,13 @@ def fetch(repository: str, revision: str | None, report: Report, *, patterns: Se
     blobs = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "blobs"
     blobs.mkdir(parents=True, exist_ok=True)
     _refuse_a_full_disk(blobs, sum(file.file_size or 0 for file in missing))
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        fetched = [pool.submit(_fetch, repository, file.commit_hash, file.filename, blobs, done) for file in missing]
-        try:
-            for each in fetched:
-                each.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ThreadPoolExecutor(AT_ONCE)
+    fetched = [pool.submit(_fetch, repository, file.commit_hash, file.filename, blobs, done) for file in missing]
+    try:
+        for each in fetched:
+            each.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # after an error or Ctrl-C the others may wait for the network
 
 
 class Done:

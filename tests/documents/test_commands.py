@@ -17,7 +17,7 @@ from tests.documents.pages import README, ROOT, Block, blocks, lines_of_shell
 from tests.documents.test_tables import variables_of_the_code
 from tests.server import Server, serving
 
-ELSEWHERE = {"serve", "install"}
+ELSEWHERE = {"serve", "install", "pull", "doctor", "service"}
 """Commands that have tests of their own; of their lines only the options are checked."""
 LOCALAPI = re.compile(r"(?P<variables>(?:\w+=\S+ )*)(?:uv run |uvx --from \S+ )?localapi(?: (?P<words>.*))?$")
 
