@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import localapi
 from localapi.cli.group import COMMANDS, command_named
 from tests.documents.conftest import NODE_PACKAGES, PYTHON_PACKAGES
-from tests.documents.pages import README, ROOT, Block, blocks, lines_of_shell
+from tests.documents.pages import PAGES, README, ROOT, Block, blocks, lines_of_shell
 from tests.documents.test_tables import variables_of_the_code
 from tests.server import Server, serving
 
@@ -104,6 +105,11 @@ def test_each_benchmark_knows_its_options(line: str) -> None:
     assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[\w-]+", done.stdout))
 
 
+def test_the_wheel_is_named_as_it_is_built() -> None:
+    named = {found for page in PAGES for found in re.findall(r"localapi-([\w.]+)-py3-none-any\.whl", page.text)}
+    assert named == {localapi.__version__}
+
+
 def test_what_is_installed_for_clients_is_what_the_tests_install() -> None:
     node = {word for line in starting("npm install ") for word in line.split()[2:]}
     assert node <= set(NODE_PACKAGES)
@@ -118,7 +124,16 @@ def test_each_check_that_people_run_is_one_that_ci_runs() -> None:
 
 
 def test_no_line_for_the_shell_goes_untested() -> None:
-    tested = ("curl ", "uv run pytest", "uv run python ", "uv run ruff ", "uv run mypy", "npm install ", "pip install ")
+    tested = (
+        "curl ",
+        "uv tool install dist/",
+        "uv run pytest",
+        "uv run python ",
+        "uv run ruff ",
+        "uv run mypy",
+        "npm install ",
+        "pip install ",
+    )
     known = {"uv sync --all-groups", ".ci/run", ".ci/pin", "uv build"}
     lines = [line for block in blocks("sh") if not block.text.startswith("curl ") for line in shell_lines(block)]
     assert [line for line in lines if not (line.startswith(tested) or line in known or LOCALAPI.match(line))] == []
