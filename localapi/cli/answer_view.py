@@ -14,16 +14,15 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Literal, Self
 
-from rich.console import Console, RenderableType
-from rich.live import Live
+from rich.console import Console, Group, RenderableType
 from rich.spinner import Spinner
 from rich.text import Text
 
 from localapi.cli.asking import Piece
+from localapi.cli.live_area import LiveArea
 from localapi.cli.markdown_view import Safe, complete_length, rendered, thought
 from localapi.cli.plain_text import shown, shown_in_line
 
-FRAMES_PER_SECOND: Final = 10
 _KEPT_LINES: Final = 3
 """Of the terminal's height, not used for the block that is being written."""
 _LONG: Final = 6000
@@ -40,21 +39,23 @@ class AnswerView:
         """Of this kind, what is not printed yet."""
         self._printed = False
         self._note = ""
+        self._ended = False
         self._since = time.monotonic()
         self._spinner = Spinner("dots", style="dim")
-        self._live = Live(
-            console=console, refresh_per_second=FRAMES_PER_SECOND, transient=True, get_renderable=self._unfinished
-        )
+        self._area = LiveArea(console, self._unfinished)
 
     def __enter__(self) -> Self:
-        self._live.start()
+        self._area.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._finish_kind()
-        self._live.stop()
+        try:
+            self._finish_kind()
+        finally:
+            self._note, self._ended = "", True
+            self._area.__exit__(kind, error, trace)
 
     def show(self, piece: Piece) -> None:
         """Take what came."""
@@ -80,15 +81,16 @@ class AnswerView:
     def _print(self, block: str) -> None:
         if not block.strip():
             return
-        if self._printed:
-            self._console.print()
+        between = [Text("\n")] if self._printed else []
         self._printed = True
-        self._console.print(rendered(block) if self._kind == "text" else thought(block), end="")
+        self._area.print(*between, rendered(block) if self._kind == "text" else thought(block))
 
     def _unfinished(self) -> RenderableType:
         """Drawn by the thread that refreshes."""
         lines = max(self._console.height - _KEPT_LINES, 1)
         text = self._open
+        if self._ended:
+            return Group()
         if not text.strip():
             return self._waiting()
         if self._kind == "thought":

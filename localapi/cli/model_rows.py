@@ -68,7 +68,7 @@ class ModelRow:
         return [
             self.id, self.kind, self.backend, self.told_state, "" if not self.memory_bytes else size(self.memory_bytes),
             *("" if count is None else str(count) for count in (self.running, self.waiting)),
-            "" if self.tokens_per_second is None else f"{self.tokens_per_second:.1f}", ", ".join(self.aliases),
+            "" if not self.tokens_per_second else f"{self.tokens_per_second:.1f}", ", ".join(self.aliases),
         ]  # fmt: skip
 
     def json(self) -> dict[str, Any]:

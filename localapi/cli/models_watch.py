@@ -11,14 +11,14 @@ from http import HTTPStatus
 from typing import Final
 
 import click
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from localapi.cli import model_rows
 from localapi.cli.happenings import STATUS_EVENTS, after, happenings, requests_of
+from localapi.cli.live_area import LiveArea
 from localapi.cli.model_rows import ModelRow, Status
 from localapi.client import Event, Server
 from localapi.errors import NoServer, Refused
@@ -65,14 +65,16 @@ def _told(before: Status, now: Status) -> list[str]:
 def _live(server: Server) -> None:
     console = Console(highlight=False)
     before: Status = {}
-    with Live(console=console, refresh_per_second=8, transient=False) as live:
+    shown: list[RenderableType] = []
+    with LiveArea(console, lambda: Group(*shown), keep=True) as area:
         for now in _statuses(server):
             if now is None:
-                live.update(Group(view(before, console.width), Text(_GONE, style="yellow")))
+                shown = [view(before, console.width), Text(_GONE, style="yellow")]
+                area.draw()
                 continue
-            for line in happenings(before, now) if before else []:
-                console.print(Text.assemble((_clock(), "dim"), " ", line), soft_wrap=True)
-            live.update(view(now, console.width))
+            shown = [view(now, console.width)]
+            lines = happenings(before, now) if before else ()
+            area.print(*(Text.assemble((_clock(), "dim"), f" {line}\n") for line in lines))
             before = now
 
 

@@ -1,0 +1,58 @@
+"""The lower part of a terminal, drawn anew some times a second, and what is printed above it for good.
+
+Rich draws in a thread of its own, and a print of another thread can come between what it measures and what it erases:
+lines stay that should have gone. Here one lock is around both, and a print is one write with the drawing after it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+
+FRAMES_PER_SECOND: Final = 10
+
+
+class LiveArea:
+    """Shows what `view` gives; `with` it is open. What it shows last stays only where `keep` says so."""
+
+    def __init__(self, console: Console, view: Callable[[], RenderableType], *, keep: bool = False) -> None:
+        self._console, self._view = console, view
+        self._live = Live(console=console, auto_refresh=False, transient=not keep)
+        self._lock = threading.RLock()
+        self._closed = threading.Event()
+        self._drawer = threading.Thread(target=self._draw_often, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        self._drawer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed.set()
+        self._drawer.join()
+        self.draw()
+        self._live.stop()
+
+    def draw(self) -> None:
+        """Show what is to be seen now."""
+        with self._lock:
+            self._live.update(self._view(), refresh=True)
+
+    def print(self, *lines: RenderableType) -> None:
+        """Print for good, above."""
+        with self._lock, self._console:
+            self._live.update(Group(), refresh=True)
+            for line in lines:
+                self._console.print(line, end="")
+            self.draw()
+
+    def _draw_often(self) -> None:
+        while not self._closed.wait(1 / FRAMES_PER_SECOND):
+            self.draw()
