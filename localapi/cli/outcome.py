@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +12,7 @@ import click
 
 from localapi.client import Server
 from localapi.comparison import SECONDS
-from localapi.errors import NoServer, OperatorError, Refused
+from localapi.errors import ManifestError, NoServer, OperatorError, Refused
 from localapi.manifest import Edit
 
 WAIT_SECONDS: Final = 10.0
@@ -21,13 +23,23 @@ class NotTaken(OperatorError):
     """The file is saved, and the server that follows it refuses it."""
 
 
+@contextmanager
+def unsaved(path: Path) -> Iterator[None]:
+    """Before the problems of a manifest that is not saved because of them, say that it is not: their lines are its."""
+    try:
+        yield
+    except ManifestError:
+        click.echo(f"{path} is as it was: changed so, it would have these problems", err=True)
+        raise
+
+
 def follows(server: Server, edit: Edit) -> bool:
     """Whether a server runs there that serves the file as it was before."""
     if not server.is_there():
         return False
     try:
         return _serves(server.get("/status", seconds=SECONDS), edit, edit.sha256_before)
-    except (NoServer, Refused):
+    except (NoServer, Refused, KeyError, TypeError):  # nobody, no key for it, another program
         return False
 
 
