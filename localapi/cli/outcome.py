@@ -34,11 +34,11 @@ def unsaved(path: Path) -> Iterator[None]:
 
 
 def follows(server: Server, edit: Edit) -> bool:
-    """Whether a server runs there that serves the file as it was before."""
+    """Whether a server runs there that follows the file; it may be busy with an earlier change, or refuse that."""
     if not server.is_there():
         return False
     try:
-        return _serves(server.get("/status", seconds=SECONDS), edit, edit.sha256_before)
+        return bool(_contents(server.get("/status", seconds=SECONDS), edit))
     except (NoServer, Refused, KeyError, TypeError):  # nobody, no key for it, another program
         return False
 
@@ -56,7 +56,7 @@ def tell(server: Server, edit: Edit, entry_id: str, *, followed: bool) -> None:
         except (NoServer, Refused) as error:
             click.echo(str(error), err=True)
             return
-        if _serves(status, edit, edit.sha256):
+        if edit.sha256 in _contents(status, edit):
             click.echo(
                 f"the server on {server.address} follows: revision {status['revision']}, {_of(status, entry_id)}"
             )
@@ -71,11 +71,11 @@ def tell(server: Server, edit: Edit, entry_id: str, *, followed: bool) -> None:
     )
 
 
-def _serves(status: dict[str, Any], edit: Edit, sha256: str) -> bool:
-    """Whether the server serves this file, with this content."""
+def _contents(status: dict[str, Any], edit: Edit) -> list[str]:
+    """The digest of what the server has taken of this file; none where it follows another."""
     folder, files = Path(status["manifest"]["folder"]), status["manifest"]["files"]
     place = edit.path.resolve()
-    return any(file["sha256"] == sha256 and (folder / file["path"]).resolve() == place for file in files)
+    return [file["sha256"] for file in files if (folder / file["path"]).resolve() == place]
 
 
 def _of(status: dict[str, Any], entry_id: str) -> str:
