@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +12,7 @@ import click
 
 from localapi.client import Server
 from localapi.comparison import SECONDS
-from localapi.errors import NoServer, OperatorError, Refused
+from localapi.errors import ManifestError, NoServer, OperatorError, Refused
 from localapi.manifest import Edit
 
 WAIT_SECONDS: Final = 10.0
@@ -21,13 +23,23 @@ class NotTaken(OperatorError):
     """The file is saved, and the server that follows it refuses it."""
 
 
+@contextmanager
+def unsaved(path: Path) -> Iterator[None]:
+    """Before the problems of a manifest that is not saved because of them, say that it is not: their lines are its."""
+    try:
+        yield
+    except ManifestError:
+        click.echo(f"{path} is as it was: changed so, it would have these problems", err=True)
+        raise
+
+
 def follows(server: Server, edit: Edit) -> bool:
-    """Whether a server runs there that serves the file as it was before."""
+    """Whether a server runs there that follows the file; it may be busy with an earlier change, or refuse that."""
     if not server.is_there():
         return False
     try:
-        return _serves(server.get("/status", seconds=SECONDS), edit, edit.sha256_before)
-    except (NoServer, Refused):
+        return bool(_contents(server.get("/status", seconds=SECONDS), edit))
+    except (NoServer, Refused, KeyError, TypeError):  # nobody, no key for it, another program
         return False
 
 
@@ -44,7 +56,7 @@ def tell(server: Server, edit: Edit, entry_id: str, *, followed: bool) -> None:
         except (NoServer, Refused) as error:
             click.echo(str(error), err=True)
             return
-        if _serves(status, edit, edit.sha256):
+        if edit.sha256 in _contents(status, edit):
             click.echo(
                 f"the server on {server.address} follows: revision {status['revision']}, {_of(status, entry_id)}"
             )
@@ -59,11 +71,11 @@ def tell(server: Server, edit: Edit, entry_id: str, *, followed: bool) -> None:
     )
 
 
-def _serves(status: dict[str, Any], edit: Edit, sha256: str) -> bool:
-    """Whether the server serves this file, with this content."""
+def _contents(status: dict[str, Any], edit: Edit) -> list[str]:
+    """The digest of what the server has taken of this file; none where it follows another."""
     folder, files = Path(status["manifest"]["folder"]), status["manifest"]["files"]
     place = edit.path.resolve()
-    return any(file["sha256"] == sha256 and (folder / file["path"]).resolve() == place for file in files)
+    return [file["sha256"] for file in files if (folder / file["path"]).resolve() == place]
 
 
 def _of(status: dict[str, Any], entry_id: str) -> str:

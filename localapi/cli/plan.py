@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from localapi import log
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
 from localapi.cli.text_table import table
 from localapi.client import Server
@@ -86,11 +87,12 @@ def _show(found: Plan, server: Server, *, compared: bool) -> None:
         click.echo(f"no server runs on {server.address}: compared with nothing, so all is new", err=True)
     elif not found:
         click.echo(f"the server on {server.address} serves this: there is nothing to do")
+    colour = log.wants_colour(sys.stdout)
     rows = [[SIGNS[each.does], f"{each.kind}.{each.id}", _words(each)] for each in found.changes]
     for line, row in zip(table(["", "", ""], rows)[1:], rows, strict=True):
-        click.secho(line, fg=COLOURS[row[0]])
+        click.secho(line, fg=COLOURS[row[0]], color=colour)
     if found.server:
-        click.secho(f"=  server  changes in place: {', '.join(found.server)}", fg=COLOURS["="])
+        click.secho(f"=  server  changes in place: {', '.join(found.server)}", fg=COLOURS["="], color=colour)
 
 
 def _words(change: Change) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import time
 from typing import Any, Final
@@ -85,7 +86,9 @@ class Bar:
         filled = int(share * BAR)
         bar = "█" * filled + "░" * (BAR - filled)
         self._open = True
-        click.echo(f"\r\x1b[K{bar}  {text}  {megabytes(speed)}/s{_left(total - done, speed)}", nl=False, err=True)
+        line = f"{bar}  {text}  {megabytes(speed)}/s{_left(total - done, speed)}"
+        width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be written over
+        click.echo(f"\r\x1b[K{line[:width]}", nl=False, err=True)
 
     def end(self) -> None:
         """Leave the line as it is."""

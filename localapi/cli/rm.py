@@ -24,7 +24,9 @@ def command(entry_id: str, *, dry_run: bool, **flags: Any) -> None:
     Its files stay on the disk, and a running server lets its running requests finish.
     """
     said = Settings.read(**flags)
-    edit = removing(source_of(said), entry_id)
+    source = source_of(said)
+    with outcome.unsaved(source.manifest):
+        edit = removing(source, entry_id)
     if dry_run:
         click.echo(edit.diff(), nl=False)
         return

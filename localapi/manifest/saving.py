@@ -48,11 +48,6 @@ class Edit:
         """Of the file when it is saved, as `GET /status` tells it."""
         return hashlib.sha256(self.after).hexdigest()
 
-    @property
-    def sha256_before(self) -> str:
-        """Of the file as it is."""
-        return hashlib.sha256(self.before or b"").hexdigest()
-
     def diff(self) -> str:
         """The change, as `diff -u` tells it; line ends are shown as they are."""
         old = [] if self.before is None else _lines(self.before)

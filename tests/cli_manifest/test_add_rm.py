@@ -92,6 +92,7 @@ def test_a_mistake_changes_nothing_and_is_told(
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+    assert ("models.yaml is as it was: changed so" in done.stderr) == ("problem in the manifest" in done.stderr)
     assert manifest.read_text() == MANIFEST
     assert [file.name for file in manifest.parent.iterdir()] == ["models.yaml"]
 

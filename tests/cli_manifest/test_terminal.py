@@ -1,0 +1,67 @@
+"""What a person sees on a terminal: colours, and a line that changes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fake_hub import hub_with
+
+Terminal = Callable[..., str]
+GREEN = "\x1b[32m\x1b[1m✓\x1b[0m"
+
+
+@pytest.fixture
+def terminal(folder: Path, environment: dict[str, str]) -> Terminal:
+    """Run the program on a terminal, and give all that it shows there."""
+
+    def terminal(*arguments: str, **variables: str) -> str:
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "localapi", *arguments],
+            cwd=folder, env={**environment, "COLUMNS": "80", **variables}, stdin=theirs, stdout=theirs, stderr=theirs,
+        )  # fmt: skip
+        os.close(theirs)
+        shown = b""
+        with open(ours, "rb", buffering=0) as screen:
+            try:
+                while data := screen.read(4096):
+                    shown += data
+            except OSError:
+                pass  # so a terminal says that its last program has gone
+        assert process.wait(timeout=60) == 0, shown.decode()
+        return shown.decode()
+
+    return terminal
+
+
+def test_doctor_shows_colours_where_they_are_wanted(terminal: Terminal, folder: Path) -> None:
+    (folder / "models.yaml").write_text("chat: {bird: {backend: echo}}\n")
+    shown = terminal("doctor")
+    assert f"{GREEN} manifest  models.yaml: valid, 1 model\r\n" in shown
+    assert "→ \x1b[1m" in shown
+    plain = terminal("doctor", NO_COLOR="1")
+    assert "✓ manifest  models.yaml: valid, 1 model" in plain
+    assert "\x1b" not in plain
+
+
+def test_add_and_plan_speak_in_lines(terminal: Terminal) -> None:
+    assert terminal("add", "demo") == "models.yaml: added chat.demo (mlx-lm)\r\n"
+    assert "\x1b[32m+  chat.demo  is new\x1b[0m\r\n" in terminal("plan")
+
+
+def test_a_download_is_a_line_that_changes(terminal: Terminal, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    (repository / "model.safetensors").write_bytes(bytes(3_000_000))
+    with hub_with({"me/model": repository}) as hub:
+        shown = terminal("pull", "me/model", HF_ENDPOINT=hub.url)
+    *_, last = shown.partition("\r\n")[0].split("\r\x1b[K")
+    assert last.startswith("█" * 24 + "  me/model  3.0 MB of 3.0 MB (100%)  ")
+    assert len(last) < 80
