@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from statistics import fmean
-from typing import Final
+from typing import Final, Protocol
 
 from localapi.errors import ModelBusy
 from localapi.manifest import Serving
@@ -23,13 +23,27 @@ UNKNOWN_SECONDS: Final = 2.0
 LONGEST_RETRY_SECONDS: Final = 600.0
 
 
+class Engine(Protocol):
+    """What works on the turns."""
+
+    @property
+    def at_once(self) -> int | None:
+        """Requests that it answers at the same time; None: all."""
+
+    @property
+    def line(self) -> int:
+        """Requests that it was given and has not begun."""
+
+
 class Turn:
     """One request's way: it waits, is let in, and works when its model is there."""
 
     def __init__(self) -> None:
         self.came = time.monotonic()
         self.begun: float | None = None
-        """When its work began. Both by the monotonic clock, which is the loop's."""
+        """When its engine was asked. All by the monotonic clock, which is the loop's."""
+        self.worked_since: float | None = None
+        """When its engine began with it; None while it may wait inside the engine."""
         self._let_in = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
 
@@ -62,9 +76,10 @@ class Turn:
 class Admission:
     """The turns of one entry."""
 
-    def __init__(self, name: str, serving: Serving) -> None:
+    def __init__(self, name: str, serving: Serving, engine: Engine) -> None:
         self.name = name
         self.serving = serving
+        self.engine = engine
         self._queue: list[Turn] = []
         self._inside: set[Turn] = set()
         self._durations: deque[float] = deque(maxlen=RECENT)
@@ -72,8 +87,26 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """Requests that no engine works on: in the queue, or let in and without a loaded model yet."""
+        """Requests that no engine works on: in the queue, let in and without a loaded model yet, or in its line."""
+        return self._waiting_here + min(self.engine.line, len(self._inside))
+
+    @property
+    def _waiting_here(self) -> int:
         return len(self._queue) + sum(turn.begun is None for turn in self._inside)
+
+    @property
+    def _at_once(self) -> int | None:
+        """How many can be worked on at the same time."""
+        bounds = [bound for bound in (self.serving.max_concurrent, self.engine.at_once) if bound is not None]
+        return min(bounds, default=None)
+
+    @property
+    def _free(self) -> int | None:
+        """How many more can be worked on; None: any number."""
+        if self.engine.line:
+            return 0  # it may be full for another reason than their number
+        at_work = len(self._inside) + len(self._queue) - self._waiting_here
+        return None if self._at_once is None else max(0, self._at_once - at_work)
 
     def before(self, turn: Turn) -> int | None:
         """How many in the queue are before this one; None where it is not in the queue."""
@@ -111,8 +144,8 @@ class Admission:
             if turn in self._queue:
                 self._queue.remove(turn)
             self._inside.discard(turn)
-            if turn.begun is not None:
-                self._durations.append(time.monotonic() - turn.begun)
+            if turn.worked_since is not None:
+                self._durations.append(time.monotonic() - turn.worked_since)
             self._let_in()
 
     @asynccontextmanager
@@ -126,17 +159,19 @@ class Admission:
             raise self._busy(f"{self.name} had no time for this request within {waited:.1f} s.") from None
 
     def begin(self, turn: Turn) -> None:
-        """An engine works on it from now on."""
+        """An engine is asked, and works on it from now on if it has a place."""
+        turn.worked_since = None if self._free == 0 else time.monotonic()
         turn.begun = time.monotonic()
+
+    def answered(self, turn: Turn) -> None:
+        """Something has come of it: the engine works on it."""
+        if turn.worked_since is None:
+            turn.worked_since = time.monotonic()
 
     @property
     def _full(self) -> bool:
-        most, at_once = self.serving.max_waiting, self.serving.max_concurrent
-        if most is None:
-            return False
-        at_work = len(self._inside) + len(self._queue) - self.waiting
-        soon = 1 if at_once is None else max(0, at_once - at_work)  # these wait for the model alone
-        return self.waiting >= most + soon
+        most, soon = self.serving.max_waiting, self._free  # these wait for the model alone, if it is not there
+        return most is not None and self.waiting >= most + (1 if soon is None else soon)
 
     def _let_in(self) -> None:
         at_once = self.serving.max_concurrent
@@ -147,6 +182,6 @@ class Admission:
 
     def _busy(self, message: str) -> ModelBusy:
         each = fmean(self._durations) if self._durations else UNKNOWN_SECONDS
-        at_once = self.serving.max_concurrent or max(1, len(self._inside))
+        at_once = self._at_once or max(1, len(self._inside))
         seconds = min(LONGEST_RETRY_SECONDS, max(1.0, each * (self.waiting + 1) / at_once))
         return ModelBusy(f"{message} Try again in {seconds:.0f} s.", retry_after_seconds=seconds)

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,11 +20,14 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi import log as logs
+from localapi.advice import NO_DESCRIPTOR, NO_ROOM, advise
+from localapi.allocator import share_memory
 from localapi.api import (
     access,
     admin,
     chat,
     completions,
+    console,
     health,
     live,
     metrics,
@@ -38,6 +42,7 @@ from localapi.api import (
 from localapi.api.drain import DrainMiddleware
 from localapi.api.guard import Guard, exposure
 from localapi.api.replies import error_reply
+from localapi.backends.variables import withhold
 from localapi.errors import (
     ApiError,
     GenerationFailed,
@@ -48,6 +53,7 @@ from localapi.errors import (
     RequestTooLarge,
     StartError,
 )
+from localapi.history import History
 from localapi.manifest import Manifest, ManifestSource, ServerOptions, read
 from localapi.registry import Registry
 from localapi.reload import Attempt, Reloader
@@ -70,7 +76,8 @@ class Service:
         self.source = source
         self.registry = Registry(may_use=access.may_use)
         self.tally = Tally()
-        self.live = live.Live(self.status)
+        self.history = History(self._recorded)
+        self.live = live.Live(self.status, self.history)
         self.reloader = Reloader(self.registry, self._read, apply=self._apply, tell=self._tell)
         self.watch = Watch(source, self.reloader.trigger)
         self.started = False
@@ -82,6 +89,7 @@ class Service:
     def _read(self) -> Manifest:
         """The manifest as its source says it now. A file that was once there has to stay: its loss is an error."""
         manifest = read(self.source)
+        withhold(manifest.key_variables)
         self.source = self.source.pinned()
         return manifest
 
@@ -93,6 +101,11 @@ class Service:
         if self.started:
             for warning in self.warnings():
                 log.warning("%s", warning)
+
+    def _recorded(self) -> None:
+        """The log has a new record. From another thread the listeners need not hear of it at once."""
+        if threading.current_thread() is threading.main_thread():
+            self.live.poke()
 
     def _tell(self, attempt: Attempt) -> None:
         self.tally.reloaded(attempt.at, ok=attempt.ok)
@@ -110,13 +123,16 @@ class Service:
     def warnings(self) -> list[str]:
         """What whoever runs the server should know and mend."""
         snapshot = self.registry.snapshot
-        return exposure(self.settings.host, keys=bool(snapshot and snapshot.manifest.keys))
+        exposed = exposure(self.settings.host, keys=bool(snapshot and snapshot.manifest.keys))
+        return [*exposed, *self.registry.not_loaded]
 
     async def run(self, listening: socket.socket, started: Callable[[], None]) -> None:
         """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raises ManifestError.
 
         `started` is called when the first revision serves.
         """
+        share_memory()
+        logging.getLogger("localapi").addHandler(self.history)
         await self.reloader.start()
         stop = self._follow_signals()
         config = Config()
@@ -138,6 +154,7 @@ class Service:
         finally:
             await _cancel([*following, supervision])
             await self.registry.close()
+            logging.getLogger("localapi").removeHandler(self.history)
 
     def _preload(self) -> None:
         for entry in self.registry.entries.values():
@@ -196,6 +213,7 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(models.routes(service.registry))
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
     app.register_blueprint(openapi.routes())
+    app.register_blueprint(console.routes())
     app.register_blueprint(metrics.routes(service.registry, service.tally))
     app.register_blueprint(status.routes(service.status))
     app.register_blueprint(live.routes(service.live))
@@ -231,7 +249,7 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
             log.info("%s: %s: %d: %s", scope.current().id, asked, error.status, error.logged)
             return error
         case NoSuchPath():
-            known = sorted({rule.rule.replace("<path:name>", "{id}") for rule in app.url_map.iter_rules()})
+            known = sorted({path for _, path in openapi.documented(app)})
             return NotFound(f"There is nothing at {asked}. This server has: {', '.join(known)}.")
         case NoSuchMethod():
             methods = ", ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))
@@ -241,8 +259,17 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
         case HTTPException():
             return InvalidRequest(error.description or error.name)
         case _:
-            log.error("%s: %s", scope.current().id, asked, exc_info=error)
-            return GenerationFailed(f"The server failed; its log says how, under {scope.current().id}.")
+            return _as_failure(error, asked)
+
+
+def _as_failure(error: Exception, asked: str) -> ApiError:
+    """What the machine lacks may be there again in a moment; anything else is for us to mend."""
+    request_id = scope.current().id
+    if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR | NO_ROOM:
+        log.error("%s: %s: %s", request_id, asked, advise(error))
+        return ModelUnavailable(f"The server cannot do this now: {advise(error)}.", retry_after_seconds=5)
+    log.error("%s: %s", request_id, asked, exc_info=error)
+    return GenerationFailed(f"The server failed; its log says how, under {request_id}.")
 
 
 def listen(host: str, port: int) -> socket.socket:

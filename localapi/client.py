@@ -12,7 +12,7 @@ import socket
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -74,8 +74,11 @@ class Server:
             while data := reply.read1(CHUNK_BYTES):
                 yield data
 
-    def events(self, path: str, body: object = None) -> Iterator[Event]:
-        """The server-sent events of a GET, or of a POST where there is a body; comments are events, too."""
+    def events(self, path: str, body: object = None) -> Generator[Event, None, None]:
+        """The server-sent events of a GET, or of a POST where there is a body; comments are events, too.
+
+        To close the iterator is to leave.
+        """
         with self._opened(path, body, None) as reply:
             yield from _events(reply)
 

@@ -1,16 +1,22 @@
-"""What a running server would do if it read a manifest: asked over HTTP, told in one line."""
+"""What a running server would do if it read a manifest: asked over HTTP, told in one line or entry by entry."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from localapi.client import Server
 from localapi.errors import NoServer, Refused
-from localapi.manifest import Manifest, fingerprint
+from localapi.manifest import Entry, Manifest, fingerprint
 from localapi.reload import Diff
 
 SECONDS: Final = 2.0
+IN_USE: Final = frozenset({"ready", "loading"})
+"""States of a model that a change replaces at once."""
+
+Does = Literal["added", "warm", "cold", "not loaded", "in place", "removed"]
 
 
 def compare(manifest: Manifest, server: Server) -> str:
@@ -33,13 +39,70 @@ def compare(manifest: Manifest, server: Server) -> str:
     return f"valid; the server on {at} would change: {changes}" if changes else f"valid; the server on {at} serves this"
 
 
-def diff(manifest: Manifest, models: dict[str, Any]) -> Diff:
+def diff(manifest: Manifest, models: Mapping[str, Any]) -> Diff:
     """What a server with these models, as `/status` tells them by their ids, would do with the manifest."""
     both = [entry for entry in manifest.entries.values() if entry.id in models]
-    changed = tuple(e.id for e in both if models[e.id]["identity"] != fingerprint(e.identity))
+    changed = tuple(
+        e.id for e in both if models[e.id]["identity"] != fingerprint(e.identity) or models[e.id]["kind"] != e.kind
+    )
     return Diff(
         added=tuple(name for name in manifest.entries if name not in models),
         changed=changed,
         updated=tuple(e.id for e in both if e.id not in changed and models[e.id]["serving"] != fingerprint(e.serving)),
         removed=tuple(name for name in models if name not in manifest.entries),
     )
+
+
+@dataclass(frozen=True)
+class Change:
+    """What would become of one entry."""
+
+    id: str
+    kind: str
+    does: Does
+    keys: tuple[str, ...] = ()
+    """The settings that differ."""
+    requests: int = 0
+    """Those that run on it now."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a save would do."""
+
+    changes: tuple[Change, ...]
+    server: tuple[str, ...] = ()
+    """Settings of the part `server` that differ."""
+
+    def __bool__(self) -> bool:
+        return bool(self.changes or self.server)
+
+
+def plan(manifest: Manifest, status: Mapping[str, Any] | None) -> Plan:
+    """What a server of this status would do with the manifest; without one, everything is new."""
+    models = {model["id"]: model for model in status["models"]} if status else {}
+    found = diff(manifest, models)
+    entries = manifest.entries
+    changes = [Change(name, entries[name].kind, "added") for name in found.added]
+    changes += [_changed(entries[name], models[name], _swap(entries[name], models[name])) for name in found.changed]
+    changes += [_changed(entries[name], models[name], "in place") for name in found.updated]
+    changes += [
+        Change(name, models[name]["kind"], "removed", (), int(models[name]["leases"])) for name in found.removed
+    ]
+    server = _differing(manifest.keys_of_server, status["server"]) if status else ()
+    return Plan(tuple(changes), server)
+
+
+def _swap(entry: Entry, model: Mapping[str, Any]) -> Does:
+    """How it is replaced: as the manifest's new text says, where it is loaded."""
+    return entry.serving.swap if model["state"] in IN_USE else "not loaded"
+
+
+def _changed(entry: Entry, model: Mapping[str, Any], does: Does) -> Change:
+    return Change(entry.id, entry.kind, does, _differing(entry.keys, model["keys"]), int(model["leases"]))
+
+
+def _differing(new: Mapping[str, str], old: Mapping[str, str]) -> tuple[str, ...]:
+    """Another backend has other settings: then those count that both have."""
+    names = {**new, **old} if new.get("backend") == old.get("backend") else [name for name in new if name in old]
+    return tuple(name for name in names if new.get(name) != old.get(name))

@@ -6,6 +6,9 @@
     │   ├── EnvironmentFailed    the environment of a backend that cannot be installed
     │   ├── NoServer             the command line asks a server that does not answer
     │   ├── Refused              … or that answers with an error
+    │   ├── CannotEdit           the manifest's file cannot be changed as the command line was asked to
+    │   ├── CannotDownload       a repository that the command line was asked for
+    │   ├── CannotInstall        the service of this user's session
     │   └── ManifestError        what is wrong in the manifest, with file, line, column and key
     └── ApiError                 an OpenAI-shaped reply with an HTTP status
         ├── InvalidRequest       400
@@ -22,6 +25,8 @@
         ├── GenerationFailed     500
         ├── ModelUnavailable     503
         │   ├── LoadFailed
+        │   │   ├── OutOfResources
+        │   │   └── NoRoomAhead
         │   └── WorkerEnded
         └── RequestTimeout       504
 
@@ -32,7 +37,7 @@ The class of an `ApiError` is its status; `type`, `code` and `param` are what Op
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 
@@ -67,6 +72,26 @@ class Refused(OperatorError):
         self.status, self.code = status, code
 
 
+class CannotEdit(OperatorError):
+    """The manifest's file cannot be changed as the command line was asked to; it is as it was."""
+
+
+class CannotDownload(OperatorError):
+    """A repository of the Hub, or a file of it, cannot be had."""
+
+
+class CannotInstall(OperatorError):
+    """The service that starts the server cannot be installed, removed or looked at."""
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Some lines of a file, for people; `first_line` counts from 1."""
+
+    first_line: int
+    lines: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong in the manifest.
@@ -80,10 +105,15 @@ class Problem:
     key: str = ""
     line: int | None = None
     column: int | None = None
+    passing: bool = False
+    """Whether it may pass although nobody edits a file: a drive that is away, a server without descriptors."""
+    excerpt: Excerpt | None = field(default=None, compare=False, repr=False)
+    """The lines around it, as they were read."""
 
     def __str__(self) -> str:
         place = self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
-        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        text = f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)  # a key may hold a line's end
 
 
 class ManifestError(OperatorError):
@@ -228,10 +258,27 @@ class ModelUnavailable(ApiError):
 
 
 class LoadFailed(ModelUnavailable):
-    """The model did not load; the message says why and what to do."""
+    """The model did not load; the message says why and what to do.
 
-    def __init__(self, message: str, *, retryable: bool | None = False) -> None:
+    `counts`: whether it speaks against the model. It does not where this was found before a process was started, and
+    finding it again costs nothing: then the next request tries again, however often that has failed.
+    """
+
+    def __init__(self, message: str, *, retryable: bool | None = False, counts: bool = True) -> None:
         super().__init__(message, retryable=retryable)
+        self.counts = counts
+
+
+class OutOfResources(LoadFailed):
+    """The system has no descriptor, process or room left for what the server was about to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=None, counts=False)
+        self.retry_after_seconds = 5
+
+
+class NoRoomAhead(LoadFailed):
+    """A model is not loaded before somebody asks for it: others that were loaded so would have to go."""
 
 
 class WorkerEnded(ModelUnavailable):

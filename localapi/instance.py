@@ -14,12 +14,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Literal, Protocol
 
+from localapi.advice import advise
 from localapi.backends.engine import Engine
 from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity
 from localapi.backends.worker_engine import WorkerEngine
-from localapi.errors import LoadFailed, ModelUnavailable
+from localapi.errors import LoadFailed, ModelUnavailable, NoRoomAhead, OutOfResources
 from localapi.manifest import Serving
-from localapi.restarts import Restarts
+from localapi.restarts import FIRST_PAUSE_SECONDS, Restarts
 from localapi.worker.protocol import Loading
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,10 @@ class Instance:
         """Loads after a worker had ended by itself or had been ended."""
         self.progress: Loading | None = None
         self.last_error: str | None = None
+        self.left_out: str | None = None
+        """Why it was not loaded ahead of requests: there is no room for it beside what is loaded."""
+        self.asked = False
+        """Whether a request has used what is loaded."""
         self.ready_since: float | None = None
         """Unix time."""
         self.last_used = time.monotonic()
@@ -97,7 +102,7 @@ class Instance:
             return "loading"
         if self._engine is not None:
             return "ready"
-        return "failed" if self.last_error is not None else "unloaded"
+        return "failed" if self.last_error is not None and self.left_out is None else "unloaded"
 
     @property
     def engine(self) -> Engine | None:
@@ -117,9 +122,29 @@ class Instance:
         return self._engine.device_bytes if isinstance(self._engine, WorkerEngine) else 0
 
     @property
+    def at_once(self) -> int | None:
+        """Requests that the engine answers at the same time; None where it keeps nobody waiting."""
+        loaded = self._engine.loaded if self._engine is not None else None
+        return 1 if loaded is not None and not loaded.batched and self.options.at_once else self.options.at_once
+
+    @property
+    def line(self) -> int:
+        """Requests that wait inside the engine: those that it told of, or must have since."""
+        if not isinstance(self._engine, WorkerEngine):
+            return 0
+        work = self._engine.work
+        beyond = 0 if self.at_once is None else work.running + work.waiting - self.at_once
+        return min(work.waiting, max(self._engine.waiting, beyond))
+
+    @property
     def loads_now(self) -> bool:
         """Whether it is being loaded."""
         return self._loading is not None
+
+    @property
+    def ahead_of_requests(self) -> bool:
+        """Whether it is loaded for requests that may come, and for none that has."""
+        return self._waiters == 0 and not self.pinned and self.since_revision != 0
 
     @property
     def stays(self) -> bool:
@@ -182,6 +207,7 @@ class Instance:
     async def lease(self) -> AsyncIterator[Engine]:
         """One request's right to use this instance; loads it first. Raises LoadFailed."""
         self.leases += 1
+        self.asked = True
         self._no_leases.clear()
         self._stop_idle_timer()
         try:
@@ -256,12 +282,17 @@ class Instance:
         except BaseException as error:
             if entered:
                 self._room.leave(self)
-            if not isinstance(error, LoadFailed):
+            if isinstance(error, NoRoomAhead):
+                self.left_out = self.last_error = error.message
+                log.warning("%s: %s", self.name, error.message)
+                raise
+            if not isinstance(error, LoadFailed | OSError):
                 raise
             told = self._load_failure(error)
-            self.last_error = told.message
-            log.error("%s: not loaded: %s", self.name, told.message)  # the message is the whole story
-            self._count_failure()
+            again = told.message == self.last_error and not told.counts
+            log.log(logging.DEBUG if again else logging.ERROR, "%s: not loaded: %s", self.name, told.message)
+            self.last_error, self.left_out = told.message, None
+            self._count_failure(counts=told.counts)
             raise told from error
         finally:
             if self._loading is asyncio.current_task():
@@ -273,7 +304,8 @@ class Instance:
         self.loads += 1
         self.restarted += self._died
         self._died = False
-        self.last_error = None
+        self.last_error = self.left_out = None
+        self.asked = self.leases > 0
         self.ready_since = time.time()
         engine.ended.add_done_callback(lambda ended: self._on_ended(engine, ended))
         self.last_used = time.monotonic()
@@ -285,7 +317,9 @@ class Instance:
             log.info("%s: %s", self.name, note)
         return engine
 
-    def _load_failure(self, error: LoadFailed) -> LoadFailed:
+    def _load_failure(self, error: LoadFailed | OSError) -> LoadFailed:
+        if isinstance(error, OSError):
+            return OutOfResources(f"The model cannot be loaded now: {advise(error)}.")
         if not self._fault:
             return error
         return LoadFailed(f"The worker {self._fault} while it loaded the model.", retryable=None)
@@ -306,13 +340,15 @@ class Instance:
         self._close_engine()
         self._count_failure()
 
-    def _count_failure(self) -> None:
-        self.restarts.failed()
+    def _count_failure(self, *, counts: bool = True) -> None:
+        if counts:
+            self.restarts.failed()
         if left := self.restarts.seconds_left:
             log.error("%s: failed %d times in a row; left alone for %.0f s", self.name, self.restarts.in_a_row, left)
         if self.pinned and not self.retired:
             loop = asyncio.get_running_loop()
-            self._restart_timer = loop.call_later(max(left, RESTART_SECONDS), self._restart)
+            least = RESTART_SECONDS if counts else FIRST_PAUSE_SECONDS
+            self._restart_timer = loop.call_later(max(left, least), self._restart)
 
     def _restart(self) -> None:
         """Load a pinned model again, for which nobody has to ask."""
@@ -368,10 +404,10 @@ class Instance:
         """Wait until no lease is held."""
         await self._no_leases.wait()
 
-    def follow(self, serving: Serving) -> None:
-        """Apply settings in place, also to a wait that has begun."""
-        keep_alive = FOREVER if serving.pin else serving.keep_alive
-        self.pinned = serving.pin
+    def follow(self, serving: Serving, *, by_hand: bool = False) -> None:
+        """Apply settings in place, also to a wait that has begun. `by_hand`: pinned, whatever the manifest says."""
+        self.pinned = serving.pin or by_hand
+        keep_alive = FOREVER if self.pinned else serving.keep_alive
         self.stall_seconds = serving.stall_seconds
         if keep_alive != self.keep_alive:
             self.keep_alive = keep_alive

@@ -41,6 +41,7 @@ class Lease:
             try:
                 async with aclosing(self._attempt(request)) as events:
                     async for item in events:
+                        self.admission.answered(self.turn)
                         begun = begun or not isinstance(item, Prefill)
                         yield item
             except WorkerEnded as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from localapi.backends.options import EntryOptions
-from localapi.errors import LoadFailed
+from localapi.errors import LoadFailed, NoRoomAhead
 from localapi.instance import Instance
 from localapi.manifest import fingerprint
 from localapi.processes import Usage, usage
@@ -95,13 +95,13 @@ class Memory:
 
     async def enter(self, instance: Instance) -> None:
         """Wait until there is room for an instance, and take it. Raises LoadFailed where there can be none."""
-        expected = await asyncio.to_thread(expected_bytes, instance.options)
-        if expected == 0:
-            return
-        known = self._known.get(fingerprint(instance.identity)) or Known(expected, expected)
         began = time.monotonic()
         self._queue.append(instance)
         try:
+            expected = await asyncio.to_thread(expected_bytes, instance.options)
+            if expected == 0:
+                return
+            known = self._known.get(fingerprint(instance.identity)) or Known(expected, expected)
             while True:
                 changed = self._changed
                 self.note(await usage(self._pids()))
@@ -112,14 +112,17 @@ class Memory:
                 if self._queue[0] is instance:
                     if self.used + need <= self.budget:
                         break
+                    if instance.ahead_of_requests:
+                        self._refuse_ahead(instance, need, self.budget)
                     self._make_room(instance, need, hold=time.monotonic() - began >= HOLD_AFTER_SECONDS)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
                         await changed.wait()
             self._holdings[instance] = Holding(need)
         finally:
+            if self._queue[0] is instance:  # who left from behind it held nobody
+                self._release()
             self._queue.remove(instance)
-            self._release()
             self.wake()
 
     def leave(self, instance: Instance) -> None:
@@ -166,10 +169,28 @@ class Memory:
             return min(known.most, room)
         beside = ", ".join(f"{each.name} {megabytes(size)}" for each, size in fixed.items())
         stay = f", and {beside} must stay" if beside else ""
-        hint = " Say swap: cold for it, or raise" if any(each.name == instance.name for each in fixed) else " Raise"
+        hint = " Pin fewer models, or raise" if instance.pinned and fixed else " Raise"
+        if any(each.name == instance.name for each in fixed):
+            hint = " Say swap: cold for it, or raise"
         raise LoadFailed(
             f"{instance.name} needs about {megabytes(known.loaded)}, memory_budget is {megabytes(budget)}{stay}."
             f"{hint} server.memory_budget."
+        )
+
+    def _refuse_ahead(self, instance: Instance, need: int, budget: int) -> None:
+        """Raises NoRoomAhead where a load that nobody waits for could only take the place of one like it."""
+        coming = sum(h.bytes for each, h in self._holdings.items() if each.retired)
+        coming += self._leaving() + sum(
+            self._holdings[each].bytes for each in self._evictable(instance.name) if each.asked
+        )
+        free = budget - self.used + coming
+        if need <= free:
+            return
+        held = ", ".join(f"{each.name} {megabytes(holding.bytes)}" for each, holding in self._holdings.items())
+        raise NoRoomAhead(
+            f"Not loaded ahead of requests: it needs about {megabytes(need)}, and memory_budget ({megabytes(budget)}) "
+            f"leaves {megabytes(max(0, free))} beside {held}. Its first request loads it, in the place of others. "
+            "Preload or pin fewer models, or raise server.memory_budget."
         )
 
     def _evictable(self, beside: str = "") -> list[Instance]:
@@ -185,7 +206,7 @@ class Memory:
         """End idle instances if that is enough; otherwise, with `hold`, keep busy ones from staying busy for ever."""
         assert self.budget is not None  # noqa: S101  # nobody waits without one
         missing = self.used + need - self.budget - self._leaving()
-        candidates = self._evictable(instance.name)
+        candidates = [each for each in self._evictable(instance.name) if each.asked or not instance.ahead_of_requests]
         missing -= self._evict(missing, candidates, all_or_nothing=True)
         if missing <= 0 or not hold:
             return

@@ -10,14 +10,14 @@ import asyncio
 import difflib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from localapi.admission import Admission, Turn
 from localapi.backends.options import Kind
-from localapi.errors import ModelInUse, ModelNotFound, ModelUnavailable, WrongEndpoint
+from localapi.errors import InvalidRequest, ModelInUse, ModelNotFound, ModelUnavailable, WrongEndpoint
 from localapi.instance import Instance
 from localapi.lease import Lease
 from localapi.manifest import Entry, Manifest
@@ -50,12 +50,14 @@ class Registry:
     admissions: dict[str, Admission] = field(default_factory=dict)
     """By entry id."""
     memory: Memory = field(default_factory=Memory)
+    pinned_by_hand: set[str] = field(default_factory=set)
+    """Ids of entries that were pinned while the server runs. The manifest's `pin`, edited, is the later word."""
     closed: bool = False
     """Whether nothing is leased any more, because the server ends."""
     may_use: Callable[[Entry], bool] = lambda _: True
     """Whether whoever asks now may know an entry."""
     requests: int = 0
-    """That have a lease or wait for one."""
+    """That are being answered: they wait, have a lease, or have one no more while their clients still read."""
     quiet: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while there are none."""
 
@@ -76,6 +78,16 @@ class Registry:
     def drain_seconds(self) -> float:
         """How long running requests are waited for, where something has to end."""
         return self.snapshot.manifest.server.drain_seconds if self.snapshot else 0
+
+    @property
+    def not_loaded(self) -> list[str]:
+        """What of the models that the manifest wants loaded is not, for people."""
+        wanted = [self.instance(entry.id) for entry in self.entries.values() if entry.serving.wants_loading]
+        return [
+            f"{each.name} is {'pinned' if each.pinned else 'to be preloaded'}, and not in memory: {each.last_error}"
+            for each in wanted
+            if each.left_out is not None or (each.pinned and each.state == "failed")
+        ]
 
     def resolve(self, name: str, kind: Kind | None = None) -> Entry:
         """The entry of that id or alias. Raises ModelNotFound, and WrongEndpoint where it is of another kind."""
@@ -104,11 +116,16 @@ class Registry:
 
         Raises ModelNotFound, WrongEndpoint, ModelBusy, LoadFailed, ModelUnavailable.
         """
+        async with AsyncExitStack() as held:
+            yield await self._lease(name, kind, turn or Turn(), held)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Have a shutdown wait for a request, from here until its client has the whole reply."""
         self.requests += 1
         self.quiet.clear()
         try:
-            async with AsyncExitStack() as held:
-                yield await self._lease(name, kind, turn or Turn(), held)
+            yield
         finally:
             self.requests -= 1
             if self.requests == 0:
@@ -164,7 +181,42 @@ class Registry:
                 f"{instance.leases} running requests of {instance.name} did not end within {self.drain_seconds:g} s "
                 "(drain_seconds); it stays loaded. Ask again later."
             )
+        self._pin(instance.name, by_hand=False)
         return instance
+
+    async def pin(self, name: str) -> Instance:
+        """Load what is behind a name and keep it loaded. Raises ModelNotFound, LoadFailed; it is not pinned then."""
+        entry, _ = await self._opened(name)
+        new = entry.id not in self.pinned_by_hand
+        self._pin(entry.id, by_hand=True)
+        try:
+            instance = await self.load(entry.id)
+        except BaseException:
+            if new:
+                self._pin(entry.id, by_hand=False)
+            raise
+        log.info("%s: pinned by hand", instance.name)
+        return instance
+
+    def unpin(self, name: str) -> Instance:
+        """Take back a pin by hand. Raises ModelNotFound, and InvalidRequest where the manifest says it."""
+        entry = self.resolve(name)
+        if entry.serving.pin:
+            raise InvalidRequest(
+                f"The manifest pins {entry.id}. Remove `pin: true` there; the server follows as soon as you save it.",
+                param="model",
+                code="invalid_value",
+            )
+        if entry.id in self.pinned_by_hand:
+            self._pin(entry.id, by_hand=False)
+            log.info("%s: no longer pinned by hand", entry.id)
+        return self.instance(entry.id)
+
+    def _pin(self, entry_id: str, *, by_hand: bool) -> None:
+        """Nothing where the entry has gone meanwhile."""
+        if entry_id in self.entries:
+            (self.pinned_by_hand.add if by_hand else self.pinned_by_hand.discard)(entry_id)
+            self.instance(entry_id).follow(self.entries[entry_id].serving, by_hand=by_hand)
 
     async def _opened(self, name: str, kind: Kind | None = None) -> tuple[Entry, Instance]:
         """The current entry of a name and its instance, when nothing holds new leases back."""
@@ -194,6 +246,7 @@ class Registry:
         """
         old = self.snapshot
         revision = old.revision + 1 if old else 1
+        self._follow_pins(manifest)
         instances = {
             entry.id: self._instance_for(entry, prepared.get(entry.id), revision) for entry in manifest.entries.values()
         }
@@ -203,16 +256,27 @@ class Registry:
             self.memory.follow(manifest.server.memory_budget)
             for instance in instances.values():
                 instance.restarts.reset()
+                if instance.left_out is not None or (instance.pinned and instance.state == "failed"):
+                    instance.begin_loading()
         for instance in old.instances.values() if old else ():
             if instances.get(instance.name) is not instance:
                 self._retire(instance)
         return self.snapshot
 
+    def _follow_pins(self, manifest: Manifest) -> None:
+        """A pin by hand ends with its entry, and where somebody edits the entry's `pin`."""
+        for name in list(self.pinned_by_hand):
+            new = manifest.entries.get(name)
+            if new is None or new.serving.pin != self.entries[name].serving.pin:
+                self.pinned_by_hand.discard(name)
+
     def _commit_admissions(self, old: Snapshot | None) -> None:
         for name in self.admissions.keys() - self.entries.keys():
             self.admissions.pop(name).close()
         for entry in self.entries.values():
-            admission = self.admissions.setdefault(entry.id, Admission(entry.id, entry.serving))
+            instance = self.instance(entry.id)
+            admission = self.admissions.setdefault(entry.id, Admission(entry.id, entry.serving, instance))
+            admission.engine = instance
             admission.follow(entry.serving)
             if old is not None and old.instances.get(entry.id) is not self.instance(entry.id):
                 admission.renew()
@@ -234,7 +298,7 @@ class Registry:
                 instance.restarts.reset()
         else:
             instance = self.new_instance(entry, revision)
-        instance.follow(entry.serving)
+        instance.follow(entry.serving, by_hand=entry.id in self.pinned_by_hand)
         return instance
 
     def new_instance(self, entry: Entry, revision: int = 0) -> Instance:

@@ -21,6 +21,8 @@ from localapi.registry import Registry
 log = logging.getLogger(__name__)
 
 _SWAP = "swap"
+RETRY_SECONDS = 5.0
+"""After a manifest that could not be read, though nothing may be wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Reloader:
     ) -> None:
         self.registry = registry
         self.last_attempt: Attempt | None = None
+        self.last_change: Attempt | None = None
+        """The one that made the revision that serves."""
         self._read = read
         self._apply = apply
         self._tell = tell
@@ -104,6 +108,7 @@ class Reloader:
         self._prepared: dict[str, Instance] = {}
         """Instances that load for a manifest that is not committed yet, by entry id."""
         self.preparing = False
+        self._retry: asyncio.TimerHandle | None = None
 
     def trigger(self) -> None:
         """Ask for a pass."""
@@ -141,9 +146,11 @@ class Reloader:
                     if not waiter.done():
                         waiter.set_result(attempt)
         finally:
+            self._stop_retry()
             await self._discard(list(self._prepared))
 
     async def _pass(self) -> Attempt:
+        self._stop_retry()
         changes = Diff()
         try:
             manifest = await asyncio.to_thread(self._read)
@@ -165,6 +172,11 @@ class Reloader:
         self._tell(attempt)
         return attempt
 
+    def _stop_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
     def _current(self) -> Manifest | None:
         return self.registry.snapshot.manifest if self.registry.snapshot else None
 
@@ -173,10 +185,16 @@ class Reloader:
 
     def _refused(self, error: ManifestError) -> Attempt:
         revision = self._revision()
+        passing = all(problem.passing for problem in error.problems)
         if revision:
+            again = passing and self.last_attempt is not None and self.last_attempt.problems == error.problems
+            level = logging.DEBUG if again else logging.ERROR
             for problem in error.problems:
-                log.error("manifest refused: %s", problem)
-            log.error("revision %d serves on", revision)
+                log.log(level, "manifest refused: %s", problem)
+            log.log(level, "revision %d serves on", revision)
+        if passing:
+            # No file will change when a drive is back or a descriptor is free, so nothing would ask for a pass.
+            self._retry = asyncio.get_running_loop().call_later(RETRY_SECONDS, self.trigger)
         return Attempt(time.time(), revision, problems=error.problems)
 
     def _commit(self, manifest: Manifest, changes: Diff) -> Attempt:
@@ -193,12 +211,16 @@ class Reloader:
             self.registry.refresh(manifest)
             level = logging.INFO if was_refused else logging.DEBUG
             log.log(level, "the manifest was read and says what revision %d serves", self._revision())
-        for entry_id in changes.added + changes.changed + changes.updated:
+        differs = changes.added + changes.changed + changes.updated
+        for entry_id in sorted(differs, key=lambda each: not manifest.entries[each].serving.pin):  # what stays, first
             if manifest.entries[entry_id].serving.wants_loading:
                 instance = self.registry.instance(entry_id)
                 if instance.state in ("unloaded", "failed"):
                     instance.begin_loading()
-        return Attempt(time.time(), self._revision(), changes)
+        attempt = Attempt(time.time(), self._revision(), changes)
+        if changes or first:
+            self.last_change = attempt
+        return attempt
 
     async def _prepare(self, changes: Diff, manifest: Manifest) -> None:
         """Load what is to replace loaded models. Raises ManifestError, with everything as it was; Superseded."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Awaitable
 from typing import Final
@@ -22,6 +23,8 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIFramework
 from hypercorn.utils import wrap_app
 
+from localapi.listening import Door, raise_limit
+
 GRACE_SECONDS = 1.0
 """How long connections may take to end by themselves when the server ends; requests were drained before."""
 HEAD_SECONDS: Final = 20.0
@@ -29,6 +32,9 @@ HEAD_SECONDS: Final = 20.0
 HEAD_BYTES: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 1000
 """More are closed at once: each costs a descriptor, and workers and files need some."""
+
+
+_WHOLE_URL: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 
 
 class StrictConnection(h11.Connection):
@@ -42,6 +48,9 @@ class StrictConnection(h11.Connection):
                 raise h11.RemoteProtocolError("Content-Length beside Transfer-Encoding", error_status_hint=400)
             if event.http_version not in (b"1.0", b"1.1"):
                 raise h11.RemoteProtocolError("not HTTP/1", error_status_hint=505)
+            url, host = _WHOLE_URL.match(event.target), dict(event.headers).get(b"host", b"")
+            if url is not None and url[1].lower() != host.lower():
+                raise h11.RemoteProtocolError("a URL of another host than Host", error_status_hint=400)
         return event
 
 
@@ -100,7 +109,7 @@ async def serve(app: ASGIFramework, config: Config, listening: socket.socket, un
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # asyncio.start_server runs this in one
+        assert task is not None  # noqa: S101  # each connection has one of its own
         if len(connections) >= MAX_CONNECTIONS:
             writer.transport.abort()
             return
@@ -110,11 +119,12 @@ async def serve(app: ASGIFramework, config: Config, listening: socket.socket, un
         finally:
             del connections[task]
 
-    server = await asyncio.start_server(connected, sock=listening, backlog=config.backlog)
+    raise_limit()
+    door = Door(listening, connected)
     try:
         await until
     finally:
-        server.close()
+        door.close()
         await context.terminated.set()
         if connections:
             await asyncio.wait(list(connections), timeout=GRACE_SECONDS)

@@ -21,11 +21,14 @@ from localapi.manifest import ManifestSource
 
 log = logging.getLogger(__name__)
 
+State = dict[Path, tuple[int, ...]]
 Place = tuple[Path, str]
 """A folder, and the name in it on which a file depends."""
 
 MAX_LINKS = 40
 """As many links as Linux follows for one path."""
+LOOK_SECONDS = 2.0
+LISTEN_AGAIN_SECONDS = 60.0
 SETTLE_SECONDS = 0.5
 """By then a new watch hears everything."""
 
@@ -62,6 +65,8 @@ class Watch:
         self._source = source
         self._changed = changed
         self._more: frozenset[Path] = frozenset()
+        self._known: State = {}
+        """How the files looked when `changed` was last called for them."""
         self._stop = asyncio.Event()
 
     def follow(self, files: Iterable[Path]) -> None:
@@ -71,18 +76,34 @@ class Watch:
             self._stop.set()
 
     async def run(self) -> None:
-        """Watch, for ever."""
+        """Watch, for ever: listen to what the system tells, and look, as network drives tell nothing."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._listen(), name="listen for changes")
+            both.create_task(self._look(), name="look for changes")
+
+    async def _listen(self) -> None:
+        told = ""
         while True:
             self._stop = asyncio.Event()
             watched = await asyncio.to_thread(self._places)
             try:
                 await self._until_places_move(watched)
             except (OSError, RuntimeError) as error:
-                log.error(  # the cause is in the line
-                    "cannot watch %s (%s): apply edits with POST /admin/reload, or set WATCHFILES_FORCE_POLLING=1",
-                    ", ".join(sorted({str(folder) for folder, _ in watched})), error,
-                )  # fmt: skip
-                return
+                folders = ", ".join(sorted({str(folder) for folder, _ in watched}))
+                if told != (told := f"the system does not tell of changes in {folders} ({error})"):
+                    log.warning("%s: they are looked for every %g s instead", told, LOOK_SECONDS)
+                await asyncio.sleep(LISTEN_AGAIN_SECONDS)
+
+    async def _look(self) -> None:
+        """Call `changed` for what nobody told: where two looks see the same, and it is not what was known."""
+        before = self._known = await asyncio.to_thread(self._state)
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            now = await asyncio.to_thread(self._state)
+            if now == before != self._known:
+                self._known = now
+                self._changed()
+            before = now
 
     async def _until_places_move(self, watched: dict[Place, int]) -> None:
         stop = self._stop
@@ -99,12 +120,17 @@ class Watch:
         try:
             async with aclosing(changes):
                 async for _ in changes:
+                    self._known = await asyncio.to_thread(self._state)
                     self._changed()
                     if await asyncio.to_thread(self._places) != watched:
                         return
         finally:
             stop.set()
             settled.cancel()
+
+    def _state(self) -> State:
+        """How the files look from outside. Blocks, on a network drive that is away maybe for long."""
+        return {path: _stamp(path) for path in (*self._source.files(), *self._more)}
 
     def _places(self) -> dict[Place, int]:
         """What to watch, with the number of each folder's file system entry: another folder may take its name.
@@ -122,3 +148,12 @@ def _number(folder: Path) -> int:
         return folder.stat().st_ino
     except OSError:
         return 0
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Of a file that is not there, or whose drive is away: nothing."""
+    try:
+        state = path.stat()
+    except OSError:
+        return ()
+    return state.st_mtime_ns, state.st_size, state.st_ino

@@ -14,6 +14,7 @@ import pytest
 
 from localapi.environments import Environment
 from tests import mlx_audio_models
+from tests.made_once import folder_of_the_run, made_once
 
 DIALOGUES = {
     "What is the capital of France?": "The capital of France is Paris.",
@@ -29,23 +30,33 @@ _TRAIN += "train(json.loads(sys.argv[1]).items(), Path(sys.argv[2]))"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run tests under load for minutes instead of seconds")
+    parser.addoption("--soak", type=float, metavar="MINUTES", help="run the soak test so long; from 4 on to be flat")
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Gives the folder of that name, filled by whoever of the run's processes asks for it first."""
+    models = folder_of_the_run(tmp_path_factory) / "made"
+    return lambda name, make: made_once(models / name, make)
+
+
+Made = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(made: Made) -> Path:
     """A real Qwen3 chat model of about 1 MB, trained here in some ten seconds."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    subprocess.run(
-        [sys.executable, "-c", _TRAIN, json.dumps(DIALOGUES), folder], check=True, cwd=Path(__file__).parent.parent
-    )
-    return folder
+    return made("tiny", lambda folder: _train(folder, _TRAIN))
 
 
 @pytest.fixture(scope="session")
-def endless_model(tiny_model: Path) -> Path:
+def endless_model(tiny_model: Path, made: Made) -> Path:
     """The same weights with an end token that they never choose at temperature 0: it talks until it is stopped."""
-    folder = tiny_model.with_name("endless")
-    shutil.copytree(tiny_model, folder)
+    return made("endless", lambda folder: _without_an_end(tiny_model, folder))
+
+
+def _without_an_end(model: Path, folder: Path) -> None:
+    shutil.copytree(model, folder)
     never = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]["<|endoftext|>"]
     for name, change in {
         "config.json": {"eos_token_id": never, "max_position_embeddings": 100_000},
@@ -53,18 +64,18 @@ def endless_model(tiny_model: Path) -> Path:
     }.items():
         content = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps({**content, **change}))
-    return folder
 
 
 @pytest.fixture(scope="session")
-def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def untrained_model(made: Made) -> Path:
     """A real model that has learnt next to nothing: what it writes is noise, so a form that holds is not its own."""
-    folder = tmp_path_factory.mktemp("models") / "untrained"
-    code = _TRAIN.replace("Path(sys.argv[2]))", "Path(sys.argv[2]), steps=2)")
+    return made("untrained", lambda folder: _train(folder, _TRAIN.replace("[2]))", "[2]), steps=2)")))
+
+
+def _train(folder: Path, code: str) -> None:
     subprocess.run(
         [sys.executable, "-c", code, json.dumps(DIALOGUES), folder], check=True, cwd=Path(__file__).parent.parent
     )
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +83,7 @@ def installed(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFact
     """Gives the environment of a backend, installed where the next run finds it again, if there may be such a place."""
     given = os.environ.get("LOCALAPI_ENVIRONMENTS")
     cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)  # there is none with -p no:cacheprovider
-    kept = cache.mkdir("environments") if cache is not None else tmp_path_factory.mktemp("environments")
+    kept = cache.mkdir("environments") if cache is not None else folder_of_the_run(tmp_path_factory) / "environments"
     folder = Path(given) if given else kept
     return lambda name: mlx_audio_models.installed(name, folder)
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,24 @@ class Server:
     """`localapi serve` on a port that the system chose. Its log is read as it comes."""
 
     def __init__(
-        self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None, program: Path | None = None
+        self,
+        folder: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        program: Path | None = None,
+        through: Sequence[str] = (),
     ) -> None:
-        """`program` is one that is installed elsewhere; without it, it is this checkout's."""
+        """`program` is one that is installed elsewhere; without it, it is this checkout's.
+
+        `through` is a command that starts the server in its own place, with other rights.
+        """
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("LOCALAPI_", "CHAT_", "AUDIO_"))
         }
         here = {"PYTHONPATH": str(Path(__file__).parent.parent)} if program is None else {}
         command = [sys.executable, "-m", "localapi"] if program is None else [str(program)]
         self.process = subprocess.Popen(
-            [*command, "serve", "--port", "0", *arguments],
+            [*through, *command, "serve", "--port", "0", *arguments],
             cwd=folder,
             env={**clean, **here, **(env or {})},
             stdin=subprocess.DEVNULL,
@@ -150,11 +158,12 @@ def serving(
     *arguments: str,
     env: Mapping[str, str] | None = None,
     program: Path | None = None,
+    through: Sequence[str] = (),
 ) -> Iterator[Server]:
     """A server for a manifest, which must end well."""
     if manifest is not None:
         save(folder / "models.yaml", manifest)
-    server = Server(folder, *arguments, env=env, program=program)
+    server = Server(folder, *arguments, env=env, program=program, through=through)
     try:
         yield server
     finally:

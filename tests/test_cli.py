@@ -152,3 +152,16 @@ def test_a_missing_engine_is_told_with_the_command_that_mends_it(tmp_path: Path)
 def test_the_list_of_commands_says_of_each_what_its_help_says(name: str) -> None:
     text = " ".join((command_named(name).help or "").split())
     assert text.startswith(COMMANDS[name].removesuffix(".").partition(",")[0])
+
+
+def test_check_and_say_do_not_need_the_secrets_of_the_server(tmp_path: Path) -> None:
+    text = "server: {api_keys: {x: {env: NOT_IN_THIS_SHELL}}}\nspeech: {s: {backend: echo}}"
+    with serving(tmp_path, text, env={"NOT_IN_THIS_SHELL": "k" * 16}) as server:
+        port, key = ("--port", str(server.port)), {"LOCALAPI_API_KEY": "k" * 16}
+        checked = localapi(tmp_path, "check", *port, env=key)
+        said = localapi(tmp_path, "say", "hello", "-o", "hello.wav", *port, env=key)
+    assert checked.returncode == 0
+    place = "models.yaml:1:30: server.api_keys.x.env: there is no such variable"
+    assert checked.stderr.startswith(f"not here, where the server needs it: {place}")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert (tmp_path / "hello.wav").stat().st_size > 1000

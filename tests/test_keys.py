@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 
 from localapi.manifest import keys
@@ -52,6 +53,26 @@ def server(folder: Path) -> Iterator[Server]:
 
 def ask(server: Server, method: str, path: str, key: str | None = None, body: Any = None) -> Reply:
     return server.request(method, path, body, {"Authorization": f"Bearer {key}"} if key else {})
+
+
+def test_workers_get_the_environment_without_the_keys(tmp_path: Path) -> None:
+    manifest = """
+server: {api_keys: {one: {env: FIRST_KEY, admin: true}}}
+chat: {demo: {backend: mlx-lm, path: demo}}
+"""
+    variables = {"FIRST_KEY": ADMIN, "SECOND_KEY": GUEST, "LOCALAPI_API_KEY": ADMIN, "HF_HOME": str(tmp_path)}
+    with serving(tmp_path, manifest, env=variables) as server:
+        pid = ask(server, "POST", "/admin/models/demo/load", ADMIN).json()["pid"]
+        told = psutil.Process(pid).environ()
+        assert not {"FIRST_KEY", "LOCALAPI_API_KEY"} & told.keys()
+        assert ADMIN not in told.values()
+        assert (told["HF_HOME"], told["SECOND_KEY"]) == (str(tmp_path), GUEST)
+        # Another key, and at the same time another model: its worker starts before the manifest is applied.
+        changed = manifest.replace("FIRST", "SECOND").replace("path: demo", "path: demo, context_length: 100")
+        save(tmp_path / "models.yaml", changed)
+        server.wait_for("reloaded revision 2")
+        pid = ask(server, "POST", "/admin/models/demo/load", GUEST).json()["pid"]
+        assert not {"FIRST_KEY", "SECOND_KEY"} & psutil.Process(pid).environ().keys()
 
 
 def test_no_key_is_401_everywhere_but_at_health(server: Server) -> None:

@@ -23,7 +23,8 @@ Told = tuple[str, dict[str, Any]]
 
 
 @contextlib.contextmanager
-def listening(server: Server) -> Iterator[Iterator[Told]]:
+def listening(server: Server, *, log: bool = False) -> Iterator[Iterator[Told]]:
+    """What is told of the status; with `log`, of the log."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request("GET", "/status/events")
     reply = connection.getresponse()
@@ -35,7 +36,7 @@ def listening(server: Server) -> Iterator[Iterator[Told]]:
             kind, _, value = raw.decode().rstrip("\n").partition(": ")
             if kind == "event":
                 name = value
-            elif kind == "data":
+            elif kind == "data" and (name == "log") == log:
                 yield name, json.loads(value)
 
     try:
@@ -70,6 +71,25 @@ def test_all_of_it_comes_first_and_then_each_change(tmp_path: Path) -> None:
         save(tmp_path / "models.yaml", "chat: {bird: {backend: echo}, other: {backend: echo}}")
         status = next(told for kind, told in events if kind == "status")
         assert [model["id"] for model in status["models"]] == ["bird", "other"]
+
+
+def test_the_log_comes_too_first_all_that_is_kept_and_then_what_is_new(tmp_path: Path) -> None:
+    with serving(tmp_path, MANIFEST) as server:
+        server.request("POST", "/admin/models/bird/load")
+        with listening(server, log=True) as events:
+            _, told = next(events)
+            assert told["all"] is True
+            loaded = told["records"][-1]
+            assert (loaded["model"], loaded["level"], loaded["message"]) == ("bird", "info", "bird: loaded in 0.0 s")
+            assert {"number", "time", "logger"} < loaded.keys()
+
+            server.request("POST", "/v1/chat/completions", {"model": "bird", **ASK, "temperature": "hot " * 3})
+            _, told = next(events)
+            assert told["all"] is False
+            record = told["records"][-1]
+            assert record["message"].endswith("400: invalid_value temperature")
+            assert record["request_id"].startswith("req_")
+            assert record["number"] > loaded["number"]
 
 
 def test_the_stream_ends_with_the_server_which_does_not_wait_for_it(tmp_path: Path) -> None:

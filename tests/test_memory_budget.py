@@ -146,6 +146,50 @@ def test_a_warm_swap_counts_twice_and_a_cold_one_once(tmp_path: Path) -> None:
         assert server.request("POST", CHAT, ask("a")).status == 200
 
 
+def test_models_to_preload_do_not_take_each_others_place(tmp_path: Path) -> None:
+    pre = ", preload: true"
+    with serving(tmp_path, chats(TWO, a=pre, b=pre, c=pre, pinned=", pin: true")) as server:
+        until(lambda: server.model("c")["last_error"] and server.model("b")["last_error"])
+        until(lambda: loaded(server) == {"pinned", "a"})
+        status = server.status()
+        assert [model["loads"] for model in status["models"]] == [1, 0, 0, 1]
+        assert [line.partition(",")[0] for line in status["warnings"]] == [
+            "b is to be preloaded",
+            "c is to be preloaded",
+        ]
+        assert "Its first request loads it, in the place of others. Preload or pin fewer" in status["warnings"][0]
+        assert {model["id"]: model["state"] for model in status["models"]}["b"] == "unloaded"
+        assert server.request("GET", "/health/ready").status == 200  # it answers all of them
+        server.wait_for(r"c: Not loaded ahead of requests: it needs about \d+ MB, and memory_budget \(260 MB\) leaves")
+        # A request is another matter; and what was used gives way to what is to be preloaded.
+        assert server.request("POST", CHAT, ask("b")).status == 200
+        assert loaded(server) == {"pinned", "b"}
+        assert [line.partition(",")[0] for line in server.status()["warnings"]] == ["c is to be preloaded"]
+        save(tmp_path / "models.yaml", chats("520MB", a=pre, b=pre, c=pre, pinned=", pin: true"))
+        server.reload()
+        until(lambda: loaded(server) == {"pinned", "b", "c"})
+        assert server.status()["warnings"] == []
+
+
+def test_pinned_models_that_can_never_fit_together_are_told(tmp_path: Path) -> None:
+    pin = ", pin: true"
+    with serving(tmp_path, chats(ONE, a=pin, b=pin)) as server:
+        until(lambda: loaded(server) == {"a"} and server.status()["warnings"])
+        [warning] = server.status()["warnings"]
+        assert re.fullmatch(
+            r"b is pinned, and not in memory: b needs about 11\d MB, memory_budget is 150 MB, and a \d+ MB must stay\. "
+            r"Pin fewer models, or raise server\.memory_budget\.",
+            warning,
+        )
+        ready = server.request("GET", "/health/ready")
+        assert (ready.status, ready.json()["models"]) == (503, ["b"])
+        save(tmp_path / "models.yaml", chats(TWO, a=pin, b=pin))
+        server.reload()
+        until(lambda: loaded(server) == {"a", "b"})
+        assert server.status()["warnings"] == []
+        assert server.model("a")["loads"] == 1
+
+
 class Outside:
     """The memory of all workers, as the system tells it, all the time."""
 
@@ -238,7 +282,9 @@ def test_a_share_of_memory_is_the_machines() -> None:
     assert parse_memory("50%") == psutil.virtual_memory().total // 2
 
 
-@pytest.mark.parametrize("said", ["8 apples", "GB", 0, -1, True, "", [8], "50 percent"])
+@pytest.mark.parametrize(
+    "said", ["8 apples", "GB", 0, -1, True, "", [8], "50 percent", "0GB", "0%", "9" * 400 + "GB", "9" * 400 + "%"]
+)
 def test_nonsense_is_no_amount_of_memory(said: object) -> None:
     with pytest.raises(ValueError, match="should be an amount of memory"):
         parse_memory(said)

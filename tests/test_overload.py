@@ -9,10 +9,13 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from localapi.admission import Admission, Turn
+from localapi.errors import ModelBusy
 from tests.server import Server, save, serving
 
 CHAT = "/v1/chat/completions"
@@ -183,3 +186,101 @@ def test_a_shutdown_answers_who_works_and_refuses_who_still_waits_at_its_end(
         waiting.join()
         assert replies[0].status == 503
         assert "shutting down" in replies[0].json()["error"]["message"]
+
+
+def test_who_waits_inside_the_worker_counts_as_waiting(tmp_path: Path, endless_model: Path) -> None:
+    with (
+        serving(tmp_path, manifest(endless_model, max_batch=1, max_waiting=2)) as server,
+        at_work(server) as first,
+        contextlib.ExitStack() as stack,
+    ):
+        for count in (1, 2):
+            stack.enter_context(streaming(server, max_tokens=1))
+            until_waiting(server, count)
+        reply = server.request("POST", CHAT, body())
+        assert (reply.status, reply.json()["error"]["code"]) == (429, "model_busy")
+        assert "2 requests wait for endless already" in reply.json()["error"]["message"]
+        assert int(reply.headers["retry-after"]) >= 1
+        first.close()
+        until_waiting(server, 0)
+
+
+def test_who_waits_for_room_for_its_conversation_counts_as_waiting(tmp_path: Path, endless_model: Path) -> None:
+    """Of 32 answers at a time none can be begun beside one that may fill the memory for conversations."""
+    with (
+        serving(tmp_path, manifest(endless_model, kv_cache_mb=4, max_waiting=1)) as server,
+        at_work(server),
+        streaming(server, max_tokens=1),
+    ):
+        until_waiting(server, 1)
+        assert server.model("endless")["requests"]["waiting"] == 1
+        assert server.request("POST", CHAT, body()).status == 429
+
+
+def test_as_many_as_the_worker_answers_at_once_do_not_wait(tmp_path: Path, endless_model: Path) -> None:
+    with (
+        serving(tmp_path, manifest(endless_model, max_batch=3, max_waiting=0)) as server,
+        at_work(server),
+        at_work(server),
+        at_work(server),
+    ):
+        assert server.model("endless")["waiting"] == 0
+        assert server.request("POST", CHAT, body()).status == 429
+
+
+def engine(**counts: int | None) -> Any:
+    return SimpleNamespace(**{"at_once": None, "line": 0, **counts})
+
+
+@contextlib.contextmanager
+def at_the_engine(admission: Admission, count: int) -> Iterator[list[Turn]]:
+    with contextlib.ExitStack() as stack:
+        turns = [Turn() for _ in range(count)]
+        for turn in turns:
+            stack.enter_context(admission.place(turn))
+            admission.begin(turn)
+        yield turns
+
+
+@pytest.mark.parametrize(
+    ("at_once", "line", "max_waiting", "refused"),
+    [
+        (None, 0, 0, False),  # an engine that keeps nobody waiting
+        (4, 0, 0, False),
+        (3, 0, 0, True),  # it would wait for one of three
+        (3, 0, 1, False),
+        (4, 1, 1, True),  # one waits although there is a place: memory is short
+        (2, 1, 2, False),
+        (2, 2, 2, True),
+    ],
+)
+def test_whether_one_more_may_wait(at_once: int | None, line: int, max_waiting: int, refused: bool) -> None:
+    serving = SimpleNamespace(max_concurrent=None, max_waiting=max_waiting)
+    admission = Admission("m", cast("Any", serving), engine(at_once=at_once, line=line))
+    admission.engine = engine(at_once=None)
+    with at_the_engine(admission, 3):
+        admission.engine = engine(at_once=at_once, line=line)
+        with pytest.raises(ModelBusy) if refused else contextlib.nullcontext(), admission.place(Turn()):
+            pass
+
+
+def test_how_long_the_line_takes_follows_from_the_work_and_not_from_the_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("localapi.admission.time.monotonic", lambda: now)
+    serving = SimpleNamespace(max_concurrent=None, max_waiting=0)
+    admission = Admission("m", cast("Any", serving), engine(at_once=1))
+    waited = Turn()
+    with at_the_engine(admission, 1), contextlib.suppress(ModelBusy):
+        admission.engine = engine(at_once=None)
+        with admission.place(waited):
+            admission.engine = engine(at_once=1)
+            admission.begin(waited)
+            now += 100
+            admission.answered(waited)
+            now += 4
+        admission.engine = engine(at_once=1, line=1)
+        with pytest.raises(ModelBusy) as busy, admission.place(Turn()):
+            pass
+    assert busy.value.retry_after_seconds == pytest.approx(2 * 4)

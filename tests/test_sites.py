@@ -38,7 +38,29 @@ def test_a_host_of_the_manifest_is_served(server: Server, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "llm.example.evil.example", "xllm.example", "10.0.0.1", "", "a@b", "[::"]
+    "host",
+    [
+        "evil.example",
+        "llm.example.evil.example",
+        "xllm.example",
+        "10.0.0.1",
+        "",
+        "a@b",
+        "[::",
+        "localhost..",
+        "localhost...evil.example",
+        "evil.example@localhost",
+        "localhost:evil",
+        "localhost/x",
+        "localhost?x",
+        "localhost#x",
+        "localhost,evil.example",
+        "localhost evil.example",
+        "a" * 64,
+        "." * 300,
+        "xn--" + "a" * 70,
+        "%6cocalhost",
+    ],
 )
 def test_another_host_is_refused_with_where_to_add_it(server: Server, host: str) -> None:
     reply = server.request("GET", "/health", headers={"Host": host})
@@ -84,6 +106,22 @@ def test_a_page_of_another_origin_neither_asks_nor_reads(server: Server, origin:
         assert reply.status == 403
         assert reply.headers["vary"] == "Origin"
         assert not [name for name in reply.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        ["http://evil.example@localhost"], ["http://localhost/"], ["http://localhost/evil"], ["http://localhost?x"],
+        ["http://localhost", "http://evil.example"], ["http://evil.example", "http://localhost"], ["localhost"],
+        ["http://localhost:99999999"], ["http://localhost, http://evil.example"], [""], ["http://"],
+    ],
+)  # fmt: skip
+def test_what_no_browser_sends_as_an_origin_is_none_that_is_allowed(server: Server, origins: list[str]) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        lines = "".join(f"Origin: {origin}\r\n" for origin in origins)
+        connection.sendall(f"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n{lines}Connection: close\r\n\r\n".encode())
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 403 ")
 
 
 def test_a_program_without_an_origin_gets_no_cors_headers(server: Server) -> None:

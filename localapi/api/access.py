@@ -15,8 +15,9 @@ from localapi.errors import Forbidden, InvalidKey
 from localapi.manifest import Entry, holder
 from localapi.registry import Registry
 
-OPEN: Final = frozenset({"/health"})
-"""Paths that need no key: whether the server lives is no secret, and what watches it should hold none."""
+OPEN: Final = frozenset({"/health", "/", "/console/<path:file>"})
+"""Paths that need no key: whether the server lives is no secret, and what watches it should hold none. The console asks
+for a key itself."""
 ADMIN: Final = ("/admin/", "/status", "/metrics")
 """Beginnings of paths that only keys with the admin right open."""
 

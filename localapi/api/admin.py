@@ -32,4 +32,16 @@ def routes(registry: Registry, reloader: Reloader) -> Blueprint:
         instance = await registry.unload(name)
         return json_reply({"id": instance.name, **describe_instance(instance)})
 
+    @blueprint.post("/admin/models/<path:name>/pin")
+    async def pin(name: str) -> Response:
+        """Load a model and keep it loaded, until it is unpinned or the server ends. Raises LoadFailed."""
+        instance = await registry.pin(name)
+        return json_reply({"id": instance.name, **describe_instance(instance)})
+
+    @blueprint.post("/admin/models/<path:name>/unpin")
+    async def unpin(name: str) -> Response:
+        """Treat a model as the manifest says again."""
+        instance = registry.unpin(name)
+        return json_reply({"id": instance.name, **describe_instance(instance)})
+
     return blueprint

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -22,6 +22,9 @@ from localapi.manifest import ServerOptions
 LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  # compared with, not bound to
 _HEADER_NAMES: Final = re.compile(r"[\w!#$%&'*+.^`|~, -]{1,2000}", re.ASCII)
+_HOST: Final = re.compile(rb"([\w-]{1,63}(\.[\w-]{1,63})*\.?|\[[\w:.%]+\])(:[0-9]{1,5})?", re.ASCII)
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([^\s@/?#:\[\]]+|\[[^\s@/?#\]]+\])(:[0-9]{1,5})?", re.IGNORECASE)
+"""What a browser sends: no user, no path."""
 EXPOSED: Final = "x-request-id, x-ignored-params, x-locked-params, x-unsupported-params, x-should-retry, retry-after"
 """Reply headers that a page may read beside those that every page may."""
 PREFLIGHT_SECONDS: Final = 600
@@ -35,6 +38,14 @@ def exposure(host: str, *, keys: bool) -> list[str]:
         "other machines can reach this address, and the manifest has no api_keys: whoever can, uses the models and may "
         "reload the manifest"
     ]
+
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def plain_host(headers: Headers) -> Headers:
+    """The headers, with an empty Host in the place of one that is no name and no address: Quart fails on some."""
+    return [(name, b"" if name == b"host" and not _HOST.fullmatch(value) else value) for name, value in headers]
 
 
 class Guard:
@@ -56,12 +67,12 @@ class Guard:
                 f"The Host {asked!r} is not served here; this server answers for {names}. "
                 "The manifest's server.allowed_hosts adds names."
             )
-        origin = request.headers.get("Origin")
-        if origin is not None and not self._allows(origin):
-            raise Forbidden(
-                f"Requests of web pages from {origin[:200]!r} are not answered by this server. "
-                "The manifest's server.allowed_origins adds origins."
-            )
+        for origin in request.headers.getlist("Origin"):
+            if not self._allows(origin):
+                raise Forbidden(
+                    f"Requests of web pages from {origin[:200]!r} are not answered by this server. "
+                    "The manifest's server.allowed_origins adds origins."
+                )
 
     def preflight(self) -> Response | None:
         """The answer to a browser that asks whether a page may send its request; None where none asks."""
@@ -96,7 +107,7 @@ class Guard:
 
     def _allows(self, origin: str) -> bool:
         """An origin of this machine, of the server's own name, or one of the manifest's."""
-        name = _name(origin)
+        name = _name(origin) if _ORIGIN.fullmatch(origin) else None
         if name is None:
             return False
         own = self._own | {_name(f"//{request.headers.get('Host', '')}")}

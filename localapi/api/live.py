@@ -1,4 +1,4 @@
-"""`GET /status/events`: the status, and what changes in it, as it changes.
+"""`GET /status/events`: the status, and what changes in it, as it changes; and the lines of the log.
 
 One task looks, however many listen, and none while nobody does. A listener keeps no queue: it is told the difference
 between what it was told last and what is true when it can take more, so a slow one costs no memory and misses nothing
@@ -16,6 +16,7 @@ from typing import Any, Final
 from quart import Blueprint, Response
 
 from localapi.api.replies import comment, event
+from localapi.history import History
 
 Status = dict[str, Any]
 
@@ -30,8 +31,11 @@ COMMENT_SECONDS: Final = 15.0
 class Live:
     """The status as it changes."""
 
-    def __init__(self, describe: Callable[[], Status]) -> None:
+    def __init__(self, describe: Callable[[], Status], history: History) -> None:
         self._describe = describe
+        self._history = history
+        self._logged = 0
+        """The number of the newest record of the log that was looked at."""
         self._latest: Status = {}
         self._listeners = 0
         self._looking: asyncio.Task[None] | None = None
@@ -51,14 +55,19 @@ class Live:
         self._tell()
 
     async def events(self) -> AsyncGenerator[bytes, None]:
-        """Server-sent events: `status` with all of it, then `change` with what differs."""
+        """Server-sent events: `status` with all of it, then `change` with what differs; `log` with lines of the log."""
         with self._listening():
             told: Status = {}
+            logged = 0
             while not self._closed:
                 news = self._news
                 if (latest := self._latest) is not told:
                     message, told = _message(told, latest), latest
                     yield message
+                    continue
+                if records := self._history.since(logged):
+                    yield event({"all": logged == 0, "records": records}, name="log")
+                    logged = records[-1]["number"]
                     continue
                 try:
                     async with asyncio.timeout(COMMENT_SECONDS):
@@ -88,8 +97,11 @@ class Live:
                     await self._changed.wait()
             self._changed.clear()
             status = self._describe()
+            logged, self._logged = self._logged, self._history.last
             if _without_clocks(status) != _without_clocks(self._latest):
                 self._latest = status
+                self._tell()
+            elif logged != self._logged:
                 self._tell()
 
     def _tell(self) -> None:

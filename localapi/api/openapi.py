@@ -19,6 +19,7 @@ import localapi
 from localapi.api import reply_shapes as shapes
 from localapi.api.chat_request import ChatRequest
 from localapi.api.completions import CompletionRequest
+from localapi.api.console import CONTENT_TYPES
 from localapi.api.replies import json_reply
 from localapi.api.speech_request import SpeechRequest
 from localapi.api.tokens import DetokenizeRequest, TokenizeRequest
@@ -35,6 +36,8 @@ SOUND: Final[Content] = {each.content_type: None for each in FORMATS.values()}
 OF_ALL: Final = frozenset({401, 403, 500})
 OF_MODELS: Final = frozenset({400, 404})
 OF_WORK: Final = frozenset({400, 404, 413, 429, 503, 504})
+OPEN_PATHS: Final = frozenset({"/health", "/", "/console/{file}"})
+"""They need no key."""
 _REF: Final = "#/components/schemas/{model}"
 
 
@@ -56,6 +59,10 @@ class Operation:
 _ID: Final[Schema] = {
     "name": "id", "in": "path", "required": True, "schema": {"type": "string"},
     "description": "An id or an alias; slashes may be percent-encoded or not.",
+}  # fmt: skip
+_FILE: Final[Schema] = {
+    "name": "file", "in": "path", "required": True, "schema": {"type": "string"},
+    "description": "A file's name below the console's folder.",
 }  # fmt: skip
 _MODEL: Final[Schema] = {
     "name": "model", "in": "query", "required": False, "schema": {"type": "string"},
@@ -104,7 +111,26 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("POST", "/admin/models/{id}/unload"): Operation(
         "Ends a model's worker.", {JSON: shapes.InstanceReply}, errors=frozenset({404, 409, 503}), parameters=(_ID,)
     ),
+    ("POST", "/admin/models/{id}/pin"): Operation(
+        "Loads a model and keeps it loaded.",
+        {JSON: shapes.InstanceReply},
+        errors=frozenset({404, 429, 503}),
+        parameters=(_ID,),
+    ),
+    ("POST", "/admin/models/{id}/unpin"): Operation(
+        "Treats a model as the manifest says again.",
+        {JSON: shapes.InstanceReply},
+        errors=frozenset({400, 404, 503}),
+        parameters=(_ID,),
+    ),
     ("GET", "/openapi.json"): Operation("This document.", {JSON: shapes.OpenShape}),
+    ("GET", "/"): Operation("The console, a page.", {"text/html": None}),
+    ("GET", "/console/{file}"): Operation(
+        "The console's files.",
+        dict.fromkeys(kind.partition(";")[0] for kind in CONTENT_TYPES.values()),
+        errors=frozenset({404}),
+        parameters=(_FILE,),
+    ),
 }
 
 
@@ -125,7 +151,7 @@ def routes() -> Blueprint:
 def documented(app: Quart) -> set[tuple[str, str]]:
     """The routes of an app as this document names them."""
     return {
-        (method, re.sub(r"<[^>]+>", "{id}", rule.rule))
+        (method, re.sub(r"<[^>]+>", "{id}", rule.rule.replace("<path:file>", "{file}")))
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
@@ -158,7 +184,7 @@ def document() -> Schema:
 
 def _operation(operation: Operation, path: str) -> Schema:
     errors = (OF_ALL | operation.errors) - operation.others.keys()
-    if path == "/health":
+    if path in OPEN_PATHS:
         errors -= {401}
     replies = {
         "200": {"description": operation.summary, "content": _content(operation.content)},

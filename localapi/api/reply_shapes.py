@@ -204,6 +204,13 @@ class Health(OpenShape):
     status: str
 
 
+class Excerpt(Shape):
+    """Lines of the file as it was read; what may be secret is hidden."""
+
+    first_line: int
+    lines: list[str]
+
+
 class ProblemReply(Shape):
     """One thing wrong in the manifest."""
 
@@ -212,6 +219,7 @@ class ProblemReply(Shape):
     column: int | None
     key: str
     message: str
+    excerpt: Excerpt | None
 
 
 class Changes(Shape):
@@ -243,6 +251,8 @@ class StatusModel(OpenShape):
     loads: int
     worker_deaths: int
     last_error: str | None
+    pinned: bool
+    tokens_per_second: Annotated[float, Field(ge=0)] | None
 
 
 class InstanceReply(OpenShape):
@@ -261,6 +271,7 @@ class StatusReply(OpenShape):
     now: float
     revision: int
     last_attempt: AttemptReply | None
+    last_change: AttemptReply | None
     warnings: list[str]
     models: list[StatusModel]
     retiring: list[StatusModel]

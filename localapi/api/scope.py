@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from localapi import log
+from localapi.api.guard import plain_host
 from localapi.manifest import Key
 from localapi.tally import NO_MODEL, Tally
 
@@ -99,6 +100,7 @@ class ScopeMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["headers"] = plain_host(scope["headers"])
         request = begin(self._tally)
         status = CLIENT_LEFT
 

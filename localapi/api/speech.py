@@ -14,19 +14,21 @@ from typing import Any, Final
 from quart import Blueprint, Response
 
 from localapi.api import body, scope
+from localapi.api.ahead import Ahead
 from localapi.api.generation_request import request_ids
 from localapi.api.recording import BYTES_PER_SAMPLE, Recording, SaidSegment
 from localapi.api.reference_audio import manifest_audio, requested_audio
 from localapi.api.replies import json_reply
 from localapi.api.speech_cache import FinishedSpeech, SpeechCache, content_key
 from localapi.api.speech_request import SpeechRequest, parse_speech, settled
-from localapi.api.streaming import Generation
+from localapi.api.streaming import OBJECT_BYTES, Generation
 from localapi.api.voices import engine_voices, found_voice, loaded_engine
 from localapi.audio.formats import FORMATS, Format
 from localapi.backends.engine import Engine
 from localapi.backends.parameters import SpeechParameters
 from localapi.backends.speech import ENGINE_OPTIONS, SpeechOptions, SpeechSettings
 from localapi.errors import ApiError, InvalidRequest
+from localapi.lease import Lease
 from localapi.manifest import Entry, fingerprint
 from localapi.registry import Registry
 from localapi.spoken.script import Script, script_of
@@ -40,6 +42,8 @@ HAVE_LENGTH: Final = frozenset({"wav", "flac"})
 UNSUPPORTED_HEADER: Final = "x-unsupported-params"
 FRAMES_PER_SECOND: Final = 50
 """What usage counts as a token of sound: OpenAI has no public rule, and codecs' frames of 20 ms are one."""
+PART_CHARACTERS: Final = 2000
+"""Of a text that an engine is asked to say at once; minutes of speech, some megabytes."""
 BEGINNING_SECONDS: Final = 0.25
 """How much of the first sound is encoded at first, and sent: every format gives bytes after so much."""
 
@@ -105,7 +109,8 @@ class Speech:
         entry = self._generation.entry
         prepared = self._prepared = await self._prepare(entry, loaded_engine(self._registry, entry))
         if self._request.stream_format == "sse":
-            reply = await self._generation.reply(self._pieces(whole=False), self._events, end=b"")
+            pieces = Ahead(self._pieces(whole=False), size=_piece_bytes)
+            reply = await self._generation.reply(pieces, self._events, end=b"")
         elif self._request.timestamps is not None:
             reply = await self._timed()
         else:
@@ -123,22 +128,27 @@ class Speech:
         """The file alone. It begins to leave with the first sound, except where it is to have a length."""
         short = prepared.format.name in HAVE_LENGTH and len(prepared.script.segments) == 1
         whole = self._request.stream is False or (short and self._request.stream is None)
-        pieces = self._pieces(whole=whole)
-        scope.current().held.push_async_callback(pieces.aclose)
-        first = await anext(pieces)
-        assert self._prepared is not None  # noqa: S101  # reply() begins with it
-        kind = self._prepared.format.content_type  # of what was leased: the manifest may have changed since
         if whole:
-            return Response(first.data + b"".join([piece.data async for piece in pieces]), content_type=kind)
-        reply = Response(self._data(first, pieces), content_type=kind)
+            async with aclosing(self._pieces(whole=True)) as made:
+                data = b"".join([piece.data async for piece in made])
+            return Response(data, content_type=self._content_type)
+        pieces = Ahead(self._pieces(whole=False), size=_piece_bytes)
+        scope.current().held.push_async_callback(pieces.close)
+        await pieces.begun(None)  # an error is still a status
+        reply = Response(self._data(pieces), content_type=self._content_type)
         reply.timeout = None
         return reply
 
-    async def _data(self, first: Piece, rest: AsyncIterator[Piece]) -> AsyncGenerator[bytes, None]:
+    @property
+    def _content_type(self) -> str:
+        """Of what was leased: the manifest may have changed since the request came."""
+        assert self._prepared is not None  # noqa: S101  # reply() begins with it
+        return self._prepared.format.content_type
+
+    async def _data(self, pieces: Ahead[Piece]) -> AsyncGenerator[bytes, None]:
         """The file's bytes. Raises BrokenOff where something fails now."""
         try:
-            yield first.data
-            async for piece in rest:
+            while (piece := await pieces.get()) is not None:
                 if piece.data:
                     yield piece.data
         except ApiError as error:
@@ -213,11 +223,16 @@ class Speech:
             yield Piece(kept.data, kept.segments, last=True)
             return
         said: list[Piece] = []
+        size = 0
         async with aclosing(self._said_now(whole=whole)) as pieces:
             async for piece in pieces:
-                said.append(piece)
+                size += len(piece.data)
+                if size <= most_bytes:
+                    said.append(piece)
+                else:
+                    said.clear()
                 yield piece
-        if self._prepared is prepared:  # and not what a reload made of it
+        if said and self._prepared is prepared:  # and not what a reload made of it
             segments = [segment for piece in said for segment in piece.segments]
             finished = FinishedSpeech(b"".join(piece.data for piece in said), segments, self._notes)
             self._cache.keep(entry_id, key, finished, most_bytes=most_bytes, entries=self._registry.entries)
@@ -237,20 +252,32 @@ class Speech:
 
     async def _said_now(self, *, whole: bool) -> AsyncGenerator[Piece, None]:
         """Lease the model and let it speak. Raises ApiError; InvalidRequest where the text makes no sound."""
-        lease = await scope.current().held.enter_async_context(
-            self._registry.lease(self._request.model, "speech", self._generation.turn)
-        )
-        prepared = self._prepared
-        # Voices that nobody knew before are known now that the model is loaded.
-        knows_more = prepared is not None and prepared.known is None and lease.engine.loaded.voices is not None
-        if prepared is None or prepared.entry is not lease.entry or knows_more:
-            prepared = self._prepared = await self._prepare(lease.entry, lease.engine)
-        self._generation.entry = lease.entry
-        speak = self._speak(prepared)
-        log.debug("%s: the worker calls it request %d", scope.current().id, speak.id)
-        async with aclosing(lease.answer(speak)) as events:
-            async for piece in self._recorded(events, prepared, whole=whole):
-                yield piece
+        async with self._registry.lease(self._request.model, "speech", self._generation.turn) as lease:
+            prepared = self._prepared
+            # Voices that nobody knew before are known now that the model is loaded.
+            knows_more = prepared is not None and prepared.known is None and lease.engine.loaded.voices is not None
+            if prepared is None or prepared.entry is not lease.entry or knows_more:
+                prepared = self._prepared = await self._prepare(lease.entry, lease.engine)
+            self._generation.entry = lease.entry
+            async with aclosing(self._heard(lease, prepared)) as events:
+                async for piece in self._recorded(events, prepared, whole=whole):
+                    yield piece
+
+    async def _heard(self, lease: Lease, prepared: Prepared) -> AsyncGenerator[Event, None]:
+        """What the engine answers. It is asked for a part of a long text when the one before is wanted no more.
+
+        A worker does not know how quickly its sound is read; so it is never ahead by more than a part.
+        """
+        first = 0
+        for segments in _parts(prepared):
+            speak = self._speak(prepared, segments)
+            log.debug("%s: the worker calls it request %d", scope.current().id, speak.id)
+            async with aclosing(lease.answer(speak)) as events:
+                async for item in events:
+                    if isinstance(item, Sound | Times):
+                        item.segment += first
+                    yield item
+            first += len(segments)
 
     async def _recorded(
         self, events: AsyncIterator[Event], prepared: Prepared, *, whole: bool
@@ -273,7 +300,7 @@ class Speech:
                 elif isinstance(item, Times):
                     recording.note(item)
                 elif isinstance(item, Spoken):
-                    self._notes += item.notes
+                    self._notes += [note for note in item.notes if note not in self._notes]
             if first_sound is None:
                 raise InvalidRequest("Nothing in the text makes a sound with this voice.", param="input")
             data = await asyncio.to_thread(recording.finish)
@@ -293,10 +320,10 @@ class Speech:
         for note in self._notes:
             log.warning("%s: %s (%s)", self._generation.entry.id, note, scope.current().id)
 
-    def _speak(self, prepared: Prepared) -> Speak:
+    def _speak(self, prepared: Prepared, segments: list[str]) -> Speak:
         return Speak(
             id=next(request_ids),
-            segments=prepared.script.segments,
+            segments=segments,
             voice=prepared.voice,
             speed=(prepared.said.speed or 1.0) if _options(prepared.entry).has_speed else 1.0,
             options=prepared.options,
@@ -354,6 +381,21 @@ class Speech:
                 param=name, code="unsupported_parameter",
             )  # fmt: skip
         return found
+
+
+def _parts(prepared: Prepared) -> Iterator[list[str]]:
+    """The segments, as many at a time as have PART_CHARACTERS. A recording that is converted is converted once."""
+    part: list[str] = []
+    for segment in prepared.script.segments:
+        if "source_audio" not in prepared.options and sum(map(len, part)) >= PART_CHARACTERS:
+            yield part
+            part = []
+        part.append(segment)
+    yield part
+
+
+def _piece_bytes(piece: Piece) -> int:
+    return len(piece.data) + OBJECT_BYTES * (1 + sum(1 + len(segment.words) for segment in piece.segments))
 
 
 def _begun(sound: Sound) -> Iterator[Sound]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from quart import Blueprint, Response
@@ -40,8 +41,13 @@ def describe(registry: Registry, reloader: Reloader, warnings: list[str]) -> dic
         "started_at": registry.started_at,
         "now": time.time(),
         "revision": snapshot.revision if snapshot else 0,
-        "manifest": {"files": [{"path": str(file.path), "sha256": file.sha256} for file in files]},
+        "manifest": {
+            "folder": str(Path.cwd()),
+            "files": [{"path": str(file.path), "sha256": file.sha256} for file in files],
+        },
+        "server": snapshot.manifest.keys_of_server if snapshot else {},
         "last_attempt": describe_attempt(reloader.last_attempt) if reloader.last_attempt else None,
+        "last_change": describe_attempt(reloader.last_change) if reloader.last_change else None,
         "preparing": reloader.preparing,
         "warnings": warnings,
         "memory": {
@@ -51,7 +57,7 @@ def describe(registry: Registry, reloader: Reloader, warnings: list[str]) -> dic
         },
         "models": [
             {
-                **_entry(entry),
+                **_entry(entry, registry),
                 **describe_instance(instance),
                 "waiting": registry.admissions[entry.id].waiting,
                 "memory_bytes": registry.memory.of(instance),
@@ -62,14 +68,21 @@ def describe(registry: Registry, reloader: Reloader, warnings: list[str]) -> dic
     }
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
+def _entry(entry: Entry, registry: Registry) -> dict[str, Any]:
+    manifest = registry.snapshot.manifest if registry.snapshot else None
+    path = manifest.said.get((entry.kind, entry.id, "path")) if manifest else None
+    by_hand = "hand" if entry.id in registry.pinned_by_hand else None
     return {
         "id": entry.id,
         "kind": entry.kind,
         "backend": entry.options.backend_name,
+        "path": path.text if path else None,
+        "description": entry.serving.description,
         "aliases": list(entry.serving.aliases),
+        "pinned_by": "manifest" if entry.serving.pin else by_hand,
         "identity": fingerprint(entry.identity),
         "serving": fingerprint(entry.serving),
+        "keys": entry.keys,
     }
 
 
@@ -83,6 +96,7 @@ def describe_instance(instance: Instance) -> dict[str, Any]:
         "since_revision": instance.since_revision,
         "pid": instance.engine.pid if instance.engine else None,
         "requests": _work(instance.engine),
+        "tokens_per_second": _tokens_per_second(instance),
         "ready_since": instance.ready_since,
         "loads": instance.loads,
         "last_step_age_seconds": None if instance.last_step_at is None else time.monotonic() - instance.last_step_at,
@@ -100,6 +114,13 @@ def _work(engine: Engine | None) -> dict[str, int] | None:
     return asdict(engine.work) if isinstance(engine, WorkerEngine) else None
 
 
+def _tokens_per_second(instance: Instance) -> float | None:
+    """Of chat models in processes of their own: 0 while they write nothing, or are not loaded."""
+    if instance.options.kind != "chat" or not (instance.engine is None or isinstance(instance.engine, WorkerEngine)):
+        return None
+    return round(instance.engine.tokens_per_second, 1) if instance.engine else 0.0
+
+
 def describe_attempt(attempt: Attempt) -> dict[str, Any]:
     """One pass of the reloader."""
     changes = attempt.diff
@@ -115,7 +136,14 @@ def describe_attempt(attempt: Attempt) -> dict[str, Any]:
             "server": changes.server,
         },
         "problems": [
-            {"source": p.source, "line": p.line, "column": p.column, "key": p.key, "message": p.message}
+            {
+                "source": p.source,
+                "line": p.line,
+                "column": p.column,
+                "key": p.key,
+                "message": p.message,
+                "excerpt": asdict(p.excerpt) if p.excerpt else None,
+            }
             for p in attempt.problems
         ],
     }

@@ -5,10 +5,9 @@ Knows leases, status codes and the wire. What a chunk looks like is the endpoint
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -17,13 +16,14 @@ from quart import Response
 
 from localapi.admission import Turn
 from localapi.api import scope
+from localapi.api.ahead import Ahead
 from localapi.api.merging import merged
 from localapi.api.replies import DONE, comment, error_body, event
 from localapi.backends.options import Kind
 from localapi.errors import ApiError, GenerationFailed
 from localapi.lease import Lease
 from localapi.registry import Registry
-from localapi.worker.protocol import Delta, Event, Finished, Prefill, Request, ToolStart
+from localapi.worker.protocol import Delta, Event, Finished, Prefill, Request, ToolArguments, ToolStart, join
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -32,6 +32,20 @@ PRIME_SECONDS: Final = 2.0
 """How long a stream's status waits for the first event, so that early failures are real status codes."""
 COMMENT_SECONDS: Final = 2.0
 """How often a stream that has nothing to send yet says what it waits for."""
+OBJECT_BYTES: Final = 200
+"""What a small object takes in memory, about."""
+
+
+def event_bytes(event: Event) -> int:
+    """What an event takes in memory, about."""
+    match event:
+        case Delta():
+            likely = sum(1 + len(token.top) for token in event.logprobs)
+            return (1 + likely) * OBJECT_BYTES + len(event.text)
+        case ToolArguments():
+            return OBJECT_BYTES + len(event.text)
+        case _:
+            return OBJECT_BYTES
 
 
 @dataclass
@@ -45,6 +59,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         self.entry = self.registry.resolve(self.model, self.kind)
+        scope.current().held.enter_context(self.registry.answering())
         scope.current().use(self.entry.id)
         self.turn = Turn()
         self._started = time.monotonic()
@@ -52,65 +67,51 @@ class Generation:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Lease the model and let it answer; several requests at once. Raises ApiError."""
-        lease = await scope.current().held.enter_async_context(self.registry.lease(self.model, self.kind, self.turn))
-        self.entry = lease.entry
-        requests = self.requests_for(lease)
-        log.debug(
-            "%s: the worker calls it request %s", scope.current().id, ", ".join(str(each.id) for each in requests)
-        )
-        answers = [lease.answer(request) for request in requests]
-        async with aclosing(merged(answers) if len(answers) > 1 else answers[0]) as events:
-            async for item in events:
-                if self._first_text is None and isinstance(item, Delta | ToolStart):
-                    self._first_text = time.monotonic()
-                if isinstance(item, Finished):
-                    self._log_done(item)
-                yield item
+        async with self.registry.lease(self.model, self.kind, self.turn) as lease:
+            self.entry = lease.entry
+            requests = self.requests_for(lease)
+            log.debug(
+                "%s: the worker calls it request %s", scope.current().id, ", ".join(str(each.id) for each in requests)
+            )
+            answers = [lease.answer(request) for request in requests]
+            async with aclosing(merged(answers) if len(answers) > 1 else answers[0]) as events:
+                async for item in events:
+                    if self._first_text is None and isinstance(item, Delta | ToolStart):
+                        self._first_text = time.monotonic()
+                    if isinstance(item, Finished):
+                        self._log_done(item)
+                    yield item
 
     async def stream(self, chunks_of: Callable[[Event], Iterator[dict[str, Any]]]) -> Response:
         """The events as a reply."""
-        return await self.reply(self.events(), chunks_of, end=DONE)
+        return await self.reply(Ahead(self.events(), size=event_bytes, join=join), chunks_of, end=DONE)
 
     async def reply(
-        self, events: AsyncGenerator[Item, None], chunks_of: Callable[[Item], Iterator[dict[str, Any]]], *, end: bytes
+        self, items: Ahead[Item], chunks_of: Callable[[Item], Iterator[dict[str, Any]]], *, end: bytes
     ) -> Response:
-        """The reply as soon as there is something to say, or after a moment. `events` leases this model."""
-        first = asyncio.ensure_future(anext(events))
-
-        async def give_back() -> None:
-            first.cancel()
-            await asyncio.gather(first, return_exceptions=True)
-            await events.aclose()
-
-        scope.current().held.push_async_callback(give_back)
-        await asyncio.wait([first], timeout=PRIME_SECONDS)
-        if first.done():
-            first.result()
-        reply = Response(self._body(first, events, chunks_of, end), content_type="text/event-stream; charset=utf-8")
+        """The reply as soon as there is something to say, or after a moment. The items' source leases the model."""
+        scope.current().held.push_async_callback(items.close)
+        await items.begun(PRIME_SECONDS)
+        reply = Response(self._body(items, chunks_of, end), content_type="text/event-stream; charset=utf-8")
         reply.headers["Cache-Control"] = "no-cache"
         reply.timeout = None
         return reply
 
     async def _body(
-        self,
-        first: asyncio.Future[Item],
-        events: AsyncIterator[Item],
-        chunks_of: Callable[[Item], Iterator[dict[str, Any]]],
-        end: bytes,
+        self, items: Ahead[Item], chunks_of: Callable[[Item], Iterator[dict[str, Any]]], end: bytes
     ) -> AsyncGenerator[bytes, None]:
         """The stream's body. An error after the status has gone out is an event, and nothing follows it."""
         try:
-            while not first.done():
+            seconds = 0.0
+            while not await items.begun(seconds):
                 yield comment(self.registry.waiting_for(self.entry.id, self.turn))
-                await asyncio.wait([first], timeout=COMMENT_SECONDS)
-            item: Item | None = first.result()
-            while item is not None:
+                seconds = COMMENT_SECONDS
+            while (item := await items.get()) is not None:
                 if isinstance(item, Prefill):
                     yield comment(f"prompt {item.done} of {item.total} tokens")
                 else:
                     for chunk in chunks_of(item):
                         yield event(chunk)
-                item = await anext(events, None)
         except ApiError as error:
             log.warning("%s: %s: %s", scope.current().id, self.entry.id, error.logged)
             yield event(error_body(error))

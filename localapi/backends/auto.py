@@ -33,6 +33,12 @@ UPSTREAM_ONLY: Final = frozenset({
 })  # fmt: skip
 """Architectures of mlx-audio 0.6.2 that mlx-audio-plus 0.1.8 has not, or cannot import in its environment."""
 
+SPEECH: Final = UPSTREAM_ONLY | frozenset({
+    "bark", "chatterbox_turbo", "cosyvoice2", "cosyvoice3", "dia", "indextts", "outetts", "sesame", "soprano",
+    "vibevoice", "voxcpm",
+})  # fmt: skip
+"""All that one of the two packages speaks with, but for those that share their name with a chat model."""
+
 
 class Auto(SpeechOptions):
     """A choice by what the path holds.
@@ -73,9 +79,9 @@ def _choose(path: str | None, folder: Path) -> Choice:
     if not place.is_dir():
         if place.exists():
             raise PathProblem("path", f"{place} is neither a Piper voice (.onnx) nor a folder")
-        return _by_kind(_kind(_cached_config(path) or {}, path))
+        return by_kind(architecture(cached_config(path) or {}, path))
     if (place / "config.json").is_file():
-        return _by_kind(_kind(_config(place / "config.json"), place.name))
+        return by_kind(architecture(_config(place / "config.json"), place.name))
     if any(place.glob("*.onnx")):
         return "piper", Piper
     found = ", ".join(sorted(each.name for each in place.iterdir())[:8]) or "an empty folder"
@@ -84,11 +90,12 @@ def _choose(path: str | None, folder: Path) -> Choice:
     )
 
 
-def _by_kind(kind: str) -> Choice:
+def by_kind(kind: str) -> Choice:
+    """The backend for an architecture."""
     return ("mlx-audio", MlxAudio) if kind in UPSTREAM_ONLY else ("mlx-audio-plus", MlxAudioPlus)
 
 
-def _kind(config: dict[str, Any], name: str) -> str:
+def architecture(config: dict[str, Any], name: str) -> str:
     """The architecture: as config.json says, or as a part of the name, which is how both packages do it."""
     said = config.get("model_type") or config.get("architecture")
     if said == "llama" and "acoustic_dim" in config:
@@ -109,7 +116,7 @@ def _config(file: Path) -> dict[str, Any]:
     return content
 
 
-def _cached_config(repository: str) -> dict[str, Any] | None:
+def cached_config(repository: str) -> dict[str, Any] | None:
     """What the cache has of a repository's config.json; None where it has none, or no such repository can be."""
     folder = model_path.cached(repository)
     try:

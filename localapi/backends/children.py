@@ -12,6 +12,8 @@ import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from dataclasses import dataclass
 
+from localapi.backends.variables import inherited
+
 
 class TookTooLong(Exception):
     """A command ran past its limit and was killed."""
@@ -59,7 +61,12 @@ class Children:
                 raise Stopped
             # Its own process group: Ctrl-C in the terminal reaches the server alone.
             process = await asyncio.create_subprocess_exec(
-                *command, stdin=DEVNULL if text is None else PIPE, stdout=PIPE, stderr=PIPE, process_group=0
+                *command,
+                stdin=DEVNULL if text is None else PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                process_group=0,
+                env=inherited(),
             )
             self._running.add(process)
             try:

@@ -8,9 +8,11 @@ import os
 import signal
 import sys
 
+from localapi.advice import advise
 from localapi.backends.engine import ReportLoading
+from localapi.backends.variables import inherited
 from localapi.environments import Environment
-from localapi.errors import LoadFailed
+from localapi.errors import LoadFailed, OutOfResources
 from localapi.worker.protocol import Loading
 
 
@@ -26,9 +28,10 @@ async def install(environment: Environment, report: ReportLoading) -> None:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             process_group=0,
+            env=inherited(),
         )
     except OSError as error:
-        raise LoadFailed(f"{environment.name} could not be installed: {error.strerror}") from error
+        raise OutOfResources(f"{environment.name} could not be installed: {advise(error)}.") from error
     try:
         assert process.stdout is not None  # noqa: S101  # it was started with a pipe
         async for line in process.stdout:

@@ -12,11 +12,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from localapi.advice import advise
 from localapi.backends import say_voices
 from localapi.backends.children import Children, Stopped, TookTooLong
 from localapi.backends.engine import Engine, ReportLoading
@@ -55,6 +57,18 @@ _listed: dict[str, Listed] = {}
 """By the path of `say`. Whoever lists the voices anew does it for all: some may have been installed."""
 
 
+@dataclass
+class Listing:
+    """A list that is being made, and how many wait for it."""
+
+    task: asyncio.Task[list[Voice]]
+    waiting: int = 0
+
+
+_listings: dict[str, Listing] = {}
+"""By the path of `say`."""
+
+
 class MacosSay(SpeechOptions):
     """The voices of macOS."""
 
@@ -73,12 +87,12 @@ class MacosSay(SpeechOptions):
     async def start(self, name: str, report: ReportLoading) -> Engine:
         report(Loading("listing the voices"))
         path, children = _say(), Children(AT_ONCE)
-        await fresh_voices(path, children)
+        await fresh_voices(path)
         return MacosSayEngine(path, children, self.rate_wpm)
 
     async def known_voices(self) -> list[Voice] | None:
         try:
-            return await fresh_voices(_say(), Children(1))
+            return await fresh_voices(_say())
         except LoadFailed:
             return None
 
@@ -93,17 +107,29 @@ def _say() -> str:
     return path
 
 
-async def fresh_voices(path: str, children: Children) -> list[Voice]:
-    """The voices that this `say` has, or had a moment ago. Raises LoadFailed, and Stopped as `children` does."""
+async def fresh_voices(path: str) -> list[Voice]:
+    """The voices that this `say` has, or had a moment ago: listed once for all who wait. Raises LoadFailed."""
     last = _listed.get(path)
-    if last is None or time.monotonic() - last.at > FRESH_SECONDS:
-        last = _listed[path] = Listed(await _list(path, children), time.monotonic())
-    return last.voices
-
-
-async def _list(path: str, children: Children) -> list[Voice]:
+    if last is not None and time.monotonic() - last.at <= FRESH_SECONDS:
+        return last.voices
+    listing = _listings.get(path)
+    if listing is None or listing.task.done():
+        listing = _listings[path] = Listing(asyncio.create_task(_list(path), name="the voices of say"))
+    listing.waiting += 1
     try:
-        ended = await children.run(path, "-v", "?", seconds=LISTING_SECONDS)
+        return await asyncio.shield(listing.task)
+    finally:
+        listing.waiting -= 1
+        if listing.waiting == 0:
+            if _listings.get(path) is listing:
+                del _listings[path]
+            listing.task.cancel()
+            await asyncio.gather(listing.task, return_exceptions=True)
+
+
+async def _list(path: str) -> list[Voice]:
+    try:
+        ended = await Children(1).run(path, "-v", "?", seconds=LISTING_SECONDS)
     except TookTooLong:
         raise LoadFailed(f"{path} did not list its voices within {LISTING_SECONDS} seconds.") from None
     except OSError as error:
@@ -113,6 +139,7 @@ async def _list(path: str, children: Children) -> list[Voice]:
         raise LoadFailed(f"{path} -v '?' {ended.how}")
     if not voices:
         raise LoadFailed(f"{path} -v '?' lists no voice: it is not the command `say` of macOS.")
+    _listed[path] = Listed(voices, time.monotonic())
     return voices
 
 
@@ -199,7 +226,7 @@ class MacosSayEngine:
             with tempfile.TemporaryDirectory(prefix="localapi-say-", ignore_cleanup_errors=True) as folder:
                 return await self._say(text, voice, pace, Path(folder, "speech.wav"))
         except OSError as error:
-            raise GenerationFailed(f"say cannot be run: {error.strerror or error}.") from error
+            raise GenerationFailed(f"say cannot be run: {advise(error)}.") from error
         except Stopped:
             raise _unloaded() from None
 

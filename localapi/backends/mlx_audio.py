@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,8 @@ from localapi.backends.speech import SpeechOptions
 from localapi.backends.worker_engine import start_worker
 from localapi.environments import Environment
 from localapi.errors import LoadFailed
+
+_MUST_HOLD = "config.json"
 
 
 class _MlxAudio(SpeechOptions):
@@ -75,7 +78,7 @@ class _MlxAudio(SpeechOptions):
 
     def located_settings(self, folder_of: FolderOf) -> dict[str, Any]:
         try:
-            path = model_path.resolve(self.path, folder_of("path"), must_hold="config.json")
+            path = model_path.resolve(self.path, folder_of("path"), must_hold=_MUST_HOLD)
         except ValueError as error:
             raise PathProblem("path", str(error)) from error
         return {**super().located_settings(folder_of), "path": path}
@@ -83,7 +86,11 @@ class _MlxAudio(SpeechOptions):
     def weight_files(self) -> list[Path]:
         return model_path.weights(self.path, self.revision)
 
+    def repositories(self) -> tuple[tuple[str, str | None], ...]:
+        return () if Path(self.path).is_absolute() else ((self.path, self.revision),)
+
     async def start(self, name: str, report: ReportLoading) -> Engine:
+        await asyncio.to_thread(model_path.check_present, [(self.path, _MUST_HOLD)])
         environment = Environment.named(self.backend_name)
         if not environment.ready:
             if self.install == "manual":

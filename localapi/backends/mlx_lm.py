@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -111,9 +112,19 @@ class MlxLm(ChatOptions):
                 raise PathProblem(field, str(error)) from error
         return self.model_copy(update=found)
 
+    @property
+    def at_once(self) -> int:
+        return 1 if self.draft or self.kv_bits else self.max_batch
+
     def weight_files(self) -> list[Path]:
         found = model_path.weights(self.path, self.revision)
         return found + model_path.weights(self.adapter) + model_path.weights(self.draft)
 
+    def repositories(self) -> tuple[tuple[str, str | None], ...]:
+        named = ((self.path, self.revision), (self.adapter, None), (self.draft, None))
+        return tuple((path, revision) for path, revision in named if path and not Path(path).is_absolute())
+
     async def start(self, name: str, report: ReportLoading) -> Engine:
+        paths = [(getattr(self, field), must_hold) for field, must_hold in _HOLDS.items()]
+        await asyncio.to_thread(model_path.check_present, paths)
         return await start_worker(name, "mlx-lm", self.identity().options, needs="mlx_lm", report=report)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
+
+from localapi.advice import advise
+from localapi.errors import LoadFailed
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
@@ -13,13 +17,17 @@ DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
+def cache_folder() -> Path:
+    """Where the Hub's client keeps what it downloads."""
+    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+
+
 def cached(repository: str, revision: str | None = None) -> Path | None:
     """The folder where the Hub's cache has a repository; None where it has none, or no such repository can be."""
     if not _REPOSITORY.fullmatch(repository):
         return None
-    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    folder = cache / f"models--{repository.replace('/', '--')}"
+    folder = cache_folder() / f"models--{repository.replace('/', '--')}"
     commit = revision or "main"
     with contextlib.suppress(OSError):
         commit = (folder / "refs" / commit).read_text().strip()
@@ -43,6 +51,27 @@ def resolve(path: str, folder: Path, *, must_hold: str) -> str:
     if path == DEMO:
         return str(DEMO_FOLDER)
     place = (folder / Path(path).expanduser()).absolute()
+    try:
+        return _folder(path, place, must_hold)
+    except OSError as error:
+        raise ValueError(f"{place} cannot be read: {advise(error)}") from error
+
+
+def check_present(paths: Iterable[tuple[str | None, str]]) -> None:
+    """Whether the folders among located paths still hold what they must; repositories are not looked at.
+
+    Found out here, it costs no process, and the next load succeeds as soon as the folder is back. Blocks. Raises
+    LoadFailed.
+    """
+    for path, must_hold in paths:
+        if path and Path(path).is_absolute():
+            try:
+                resolve(path, Path("/"), must_hold=must_hold)
+            except ValueError as error:
+                raise LoadFailed(f"The model cannot be loaded: {error}.", counts=False) from error
+
+
+def _folder(path: str, place: Path, must_hold: str) -> str:
     if not path.startswith(("/", "./", "../", "~")) and not place.exists():
         if _REPOSITORY.fullmatch(path):
             return path

@@ -57,10 +57,13 @@ def parse_memory(value: object) -> int | None:
         return None
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
+    size = 0.0
     if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])i?)?B", value, re.IGNORECASE)):
-        return int(float(match[1]) * _UNIT_BYTES[(match[2] or "").lower()])
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)):
-        return int(float(match[1]) / 100 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        size = float(match[1]) * _UNIT_BYTES[(match[2] or "").lower()]
+    elif isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)):
+        size = float(match[1]) / 100 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 1 <= size < FOREVER:
+        return int(size)
     raise ValueError("should be an amount of memory such as 8GB, 512MB, 75% (of the machine's) or a number of bytes")
 
 
@@ -179,6 +182,11 @@ class EntryOptions(BaseModel):
         """The backend that answers; differs from `backend` where the manifest leaves the choice."""
         return self.identity().backend
 
+    @property
+    def at_once(self) -> int | None:
+        """Requests that its engine answers at the same time, where more wait inside it; None where nobody does."""
+        return None
+
     def located(self, folder_of: FolderOf) -> EntryOptions:
         """The same entry with its paths made absolute and checked, and with what the manifest left open decided.
 
@@ -192,6 +200,10 @@ class EntryOptions(BaseModel):
 
     def weight_files(self) -> Iterable[Path]:
         """The files of a located entry that are read into memory, as far as they are on this machine. Blocks."""
+        return ()
+
+    def repositories(self) -> tuple[tuple[str, str | None], ...]:
+        """What a located entry needs of the Hugging Face Hub: names of repositories, each with its revision."""
         return ()
 
     async def start(self, name: str, report: ReportLoading) -> Engine:

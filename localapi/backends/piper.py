@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import json
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
+from localapi.advice import advise
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import FolderOf, Identity, PathProblem
 from localapi.backends.speech import SpeechOptions
 from localapi.backends.worker_engine import start_worker
+from localapi.errors import LoadFailed
 from localapi.worker.protocol import Voice
 
 MOST_SHOWN = 24
@@ -131,12 +134,23 @@ class Piper(SpeechOptions):
         return self._found is not None and self._found.has(voice)
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
+        try:
+            await asyncio.to_thread(lambda: _read(_model(self.path, Path("/"))))
+        except PathProblem as error:
+            raise LoadFailed(f"The voice cannot be loaded: {error}.", counts=False) from error
         return await start_worker(name, "piper", self.identity().options, needs="piper", report=report)
 
 
 def _model(path: str, folder: Path) -> Path:
     """The .onnx file that an entry means. Raises PathProblem."""
     place = (folder / Path(path).expanduser()).absolute()
+    try:
+        return _file(place)
+    except OSError as error:
+        raise PathProblem("path", f"{place} cannot be read: {advise(error)}") from error
+
+
+def _file(place: Path) -> Path:
     if place.is_dir():
         models = sorted(place.glob("*.onnx"))
         if len(models) != 1:
@@ -165,6 +179,8 @@ def _read(model: Path) -> _Found:
         stats = model.stat(), description.stat()
     except FileNotFoundError as error:
         raise PathProblem("path", f"{description} is missing: every Piper voice comes with that file") from error
+    except OSError as error:
+        raise PathProblem("path", f"{description} cannot be read: {advise(error)}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))

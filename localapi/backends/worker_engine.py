@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-import os
 import re
 import signal
 import socket
@@ -23,7 +22,10 @@ from typing import Any, assert_never
 
 import msgspec
 
+from localapi.advice import advise
 from localapi.backends.engine import ReportLoading
+from localapi.backends.speed import Speed
+from localapi.backends.variables import inherited
 from localapi.errors import (
     ApiError,
     ContextLengthExceeded,
@@ -31,6 +33,7 @@ from localapi.errors import (
     InvalidRequest,
     LoadFailed,
     ModelUnavailable,
+    OutOfResources,
     WorkerEnded,
 )
 from localapi.worker import protocol
@@ -98,7 +101,7 @@ def _command(interpreter: Path | None) -> tuple[str, ...]:
 
 def _variables(interpreter: Path | None) -> dict[str, str]:
     """A worker's environment. What says where this server's packages are, another Python is not told."""
-    kept = {k: v for k, v in os.environ.items() if interpreter is None or k not in _OF_THIS_PYTHON}
+    kept = {k: v for k, v in inherited().items() if interpreter is None or k not in _OF_THIS_PYTHON}
     return {**kept, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -106,7 +109,7 @@ async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
     try:
         ours, theirs = socket.socketpair()
     except OSError as error:
-        raise LoadFailed(f"No socket for a worker could be made: {error.strerror}") from error
+        raise OutOfResources(f"No socket for a worker could be made: {advise(error)}.") from error
     with theirs:
         try:
             # Its own process group: Ctrl-C in the terminal reaches the server alone. Not its own session: Linux shares
@@ -122,7 +125,7 @@ async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
             )
         except OSError as error:
             ours.close()
-            raise LoadFailed(f"No worker process could be started: {error.strerror}") from error
+            raise OutOfResources(f"No worker process could be started: {advise(error)}.") from error
     reader, writer = await asyncio.open_connection(sock=ours)
     return WorkerEngine(name, process, reader, writer)
 
@@ -194,13 +197,23 @@ class WorkerEngine:
         self.last_step_at = time.monotonic()
         """When it last told of a step, by the monotonic clock."""
         self._asked_at = self.last_step_at
+        self._speed = Speed()
         self.device_bytes = 0
         """Memory of an accelerator that it told of last."""
+        self.waiting = 0
+        """Requests in the worker's own line that it told of last."""
 
     @property
     def silent_since(self) -> float | None:
         """When it last told of a step, or was asked after that; None where it is asked nothing."""
         return max(self.last_step_at, self._asked_at) if self._mailboxes else None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """As measured over the last moments, in all answers; 0 where it is asked nothing."""
+        if not self._mailboxes:
+            self._speed.forget()
+        return self._speed.now
 
     def end(self, fault: str) -> None:
         """End it although it was asked for something. `fault` says why, for people: "hung for 120 s"."""
@@ -314,6 +327,8 @@ class WorkerEngine:
                     raise msgspec.ValidationError(f"{type(message).__name__} after loading")
                 self.last_step_at = time.monotonic()
                 self.device_bytes = message.device_bytes
+                self.waiting = message.waiting
+                self._speed.note(message.tokens)
                 for event in message.events:
                     self._deliver(event)
         except msgspec.MsgspecError as error:

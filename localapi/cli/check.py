@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import click
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
 from localapi.cli.text_table import table
 from localapi.comparison import compare
+from localapi.errors import ManifestError
 from localapi.manifest import describe, read
 from localapi.settings import Settings
 
@@ -17,17 +20,34 @@ from localapi.settings import Settings
 @click.command("check")
 @click.argument("file", required=False, type=type_of_path)
 @profile_option
+@click.option("--json", "as_json", is_flag=True, help="A JSON object, also where there are errors.")
 @server_options
-def command(file: Path | None, **flags: Any) -> None:
+def command(file: Path | None, *, as_json: bool, **flags: Any) -> None:
     """Check a manifest, and show what it would change.
 
     Prints every value with the place that said it and, where a server runs, what it would do on a save of this file.
     Exit status 1 with every error and its place.
     """
     settings = Settings.read(manifest=file, **flags)
-    manifest = read(source_of(settings))
-    rows = describe(manifest)
+    try:
+        manifest = read(source_of(settings), needs_secrets=False)
+    except ManifestError as error:
+        if as_json:
+            _print_json(valid=False, problems=[asdict(problem) for problem in error.problems])
+        raise
+    rows, changes = describe(manifest), compare(manifest, server_of(settings))
+    if as_json:
+        values = [{"key": row.key, "value": row.value, "said_by": row.origin} for row in rows]
+        missing = [asdict(problem) for problem in manifest.missing_secrets]
+        _print_json(valid=True, values=values, missing_secrets=missing, server=changes)
+        return
     for line in table(["value", "is", "said by"], [[row.key, row.value, row.origin] for row in rows]):
         click.echo(line)
     click.echo()
-    click.echo(compare(manifest, server_of(settings)))
+    for problem in manifest.missing_secrets:
+        click.secho(f"not here, where the server needs it: {problem}", fg="yellow", err=True)
+    click.echo(changes)
+
+
+def _print_json(**content: object) -> None:
+    click.echo(json.dumps(content, indent=2))

@@ -1,15 +1,18 @@
 """The program `localapi` and its commands.
 
-Exit status: 0 done, 1 something to mend (said in one line each), 2 a wrong command line, 130 ended with Ctrl-C.
+Exit status: 0 done, 1 something to mend (said in one line each), 2 a wrong command line, 130 ended with Ctrl-C before
+it was done. What has no end of its own (`serve`, `chat`, `models --watch`) is done with Ctrl-C: 0.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Final
 
 import click
+from click.shell_completion import CompletionItem
 
 import localapi
 from localapi.errors import ManifestError, OperatorError
@@ -18,9 +21,19 @@ COMMANDS: Final = {
     "serve": "Serve the manifest's models, and follow the manifest.",
     "init": "Write a first models.yaml into FOLDER, or into the current one.",
     "check": "Check a manifest, and show what it would change.",
+    "plan": "Show what an edit of the manifest would do on the running server.",
+    "add": "Add a model to the manifest.",
+    "rm": "Remove a model from the manifest.",
+    "pull": "Download a model of the Hugging Face Hub, or all that the manifest names.",
+    "doctor": "Find out what works on this machine, what is missing, and what mends it.",
+    "service": "Have the system start the server, and keep it running.",
     "say": "Say TEXT, or standard input where TEXT is - or left out.",
     "install": "Install the environment of a speech backend.",
+    "models": "Show the models of a running server.",
+    "chat": "Chat with a model of a running server.",
+    "bench": "Measure how fast a model of a running server answers.",
     "schema": "Print the JSON Schema of models.yaml and of profiles.",
+    "completion": "Print the script that completes commands in a shell.",
 }
 """Each is `command` in the file of its name, which is imported when it is called: so each starts at once."""
 
@@ -44,7 +57,19 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands out of the list, so that none is imported for it; and the options of `serve`, which need no name."""
+        if not incomplete.startswith("-"):
+            return [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        serve = command_named("serve")
+        return [
+            *super().shell_complete(ctx, incomplete),
+            *serve.shell_complete(click.Context(serve, parent=ctx, resilient_parsing=True), incomplete),
+        ]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing and not args:
+            return super().parse_args(ctx, args)  # nothing is typed yet that a shell could complete for `serve`
         named = args[:1] and (args[0] in COMMANDS or args[0] in ("--help", "-h", "--version"))
         return super().parse_args(ctx, args if named else ["serve", *args])
 
@@ -61,9 +86,10 @@ def cli() -> None:
 def main() -> None:
     """The program `localapi`."""
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+        sys.exit(cli.main(prog_name="localapi", standalone_mode=False))  # None is 0; click gives what `Exit` says
+    except BrokenPipeError:  # such as `localapi models | head -1`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:

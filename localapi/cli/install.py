@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from localapi import environments
@@ -11,19 +13,26 @@ from localapi.cli.text_table import table
 @click.command("install")
 @click.argument("name", required=False, metavar="[NAME]", type=click.Choice(environments.NAMES))
 @click.option("--force", is_flag=True, help="Make it again, although it is there.")
-def command(name: str | None, *, force: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="The list as JSON; only without NAME.")
+def command(name: str | None, *, force: bool, as_json: bool) -> None:
     """Install the environment of a speech backend: mlx-audio-plus or mlx-audio. Without NAME: list them."""
     if name is None:
-        _list_environments()
+        _list_environments(as_json=as_json)
         return
+    if as_json:
+        raise click.UsageError("--json is for the list: leave NAME out")
     environment = environments.Environment.named(name)
     environments.install(environment, lambda line: click.echo(line, err=True), force=force)
     for other in environment.others():
         click.echo(f"not used by this version of localapi, and may be deleted: {other}", err=True)
 
 
-def _list_environments() -> None:
+def _list_environments(*, as_json: bool) -> None:
     known = [environments.Environment.named(name) for name in environments.NAMES]
+    if as_json:
+        listed = [{"name": each.name, "installed": each.ready, "folder": str(each.folder)} for each in known]
+        click.echo(json.dumps(listed, indent=2))
+        return
     rows = [[each.name, "installed" if each.ready else "missing", str(each.folder)] for each in known]
     for line in table(["environment", "state", "folder"], rows):
         click.echo(line)

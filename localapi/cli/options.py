@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from localapi.cli import completing
 from localapi.client import Server
-from localapi.manifest import ManifestSource, Overrides
 from localapi.settings import Settings
+
+if TYPE_CHECKING:
+    from localapi.manifest import ManifestSource
 
 type_of_path = click.Path(path_type=Path)
 
@@ -27,7 +31,9 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
 def profile_option(command: Callable[..., None]) -> Callable[..., None]:
     """The flag that says what is laid over the manifest."""
     return click.option(
-        "--profile", help="Profile to merge over the manifest: configs/NAME.yaml.  [environment LOCALAPI_PROFILE]"
+        "--profile",
+        help="Profile to merge over the manifest: configs/NAME.yaml.  [environment LOCALAPI_PROFILE]",
+        shell_complete=completing.profiles,
     )(command)
 
 
@@ -40,6 +46,8 @@ def manifest_option(command: Callable[..., None]) -> Callable[..., None]:
 
 def source_of(settings: Settings) -> ManifestSource:
     """Where the manifest of these settings is read from."""
+    from localapi.manifest import ManifestSource, Overrides  # noqa: PLC0415  # commands that ask a server start sooner
+
     return ManifestSource(settings.manifest, settings.profile, Overrides.read())
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from localapi.cli import sound_output
+from localapi.cli import completing, sound_output
 from localapi.cli.options import profile_option, server_of, server_options, source_of
 from localapi.cli.temporary_server import or_temporary
 from localapi.manifest import Entry, Manifest, read
@@ -21,7 +21,9 @@ PATH: Final = "/v1/audio/speech"
 
 @click.command("say")
 @click.argument("text", required=False)
-@click.option("--model", help="A speech model of the manifest.  [default: the first]")
+@click.option(
+    "--model", help="A speech model of the manifest.  [default: the first]", shell_complete=completing.models("speech")
+)
 @click.option("--voice", help="One of the model's voices.")
 @click.option("--speed", type=click.FloatRange(0.25, 4), help="2 takes half the time.")
 @click.option("--instructions", help="How to speak, for models that know it.")
@@ -49,7 +51,7 @@ def command(
     The running server speaks; where none runs, and no address is given, one is started for this text.
     """
     settings = Settings.read(**flags)
-    entry = _speech_entry(read(source_of(settings)), model)
+    entry = _speech_entry(read(source_of(settings), needs_secrets=False), model)
     given = sys.stdin.read() if text is None or text == "-" else text
     said = given.encode(errors="surrogateescape").decode(errors="replace")  # bytes that are no UTF-8
     if dry_run:

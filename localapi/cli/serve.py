@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from typing import Any
@@ -64,7 +65,8 @@ def _show(service: Service, address: str, following: str) -> None:
     colour = logs.wants_colour(sys.stderr)
 
     def say(text: str = "", **style: Any) -> None:
-        click.secho(text, err=True, color=colour, **style)
+        with contextlib.suppress(OSError):  # a log on a full disk is no reason not to serve
+            click.secho(text, err=True, color=colour, **style)
 
     say(f"{click.style('localapi', bold=True)} {localapi.__version__} on {click.style(address, bold=True)}")
     say()

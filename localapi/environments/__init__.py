@@ -5,7 +5,7 @@ use. So each has an environment, made by uv from a pinned list that comes with t
 lists, folders and uv; nothing of models. `python -m localapi.environments NAME` builds one, as `localapi install` does.
 """
 
-from localapi.environments.building import install
+from localapi.environments.building import find_uv, install
 from localapi.environments.pinned import NAMES, Environment
 
-__all__ = ["NAMES", "Environment", "install"]
+__all__ = ["NAMES", "Environment", "find_uv", "install"]

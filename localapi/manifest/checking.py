@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,7 +15,7 @@ from localapi.errors import Problem
 from localapi.manifest.complaints import Place, check, expectation, suggestion
 from localapi.manifest.document import SECTIONS, Document
 from localapi.manifest.entries import Entry, Manifest, ManifestFile, Options, Said, ServerOptions
-from localapi.manifest.keys import Key, NoSecret, digest, files_of, secret_of
+from localapi.manifest.keys import Key, NoSecret, SecretElsewhere, digest, files_of, secret_of
 from localapi.manifest.origin import Items, KeyPath, Origin, Scalar, Table, leaves, noun, written
 
 EntryPath = tuple[Kind, str]
@@ -22,7 +23,9 @@ EntryPath = tuple[Kind, str]
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
-def manifest_of(root: Table, files: tuple[ManifestFile, ...], problems: list[Problem]) -> Manifest | None:
+def manifest_of(
+    root: Table, files: tuple[ManifestFile, ...], problems: list[Problem], *, needs_secrets: bool = True
+) -> Manifest | None:
     """The manifest that the merged layers describe; None where there are problems, which are added to the list.
 
     Problems at a key that already has one are left out: they would say the same of what the first left behind.
@@ -34,7 +37,8 @@ def manifest_of(root: Table, files: tuple[ManifestFile, ...], problems: list[Pro
     echo = document is not None and document.echo
     if not echo:
         options = {path: _located(root, path, entry, found) for path, entry in options.items()}
-    keys, key_files = _keys(root, document.server, options, found) if document is not None else ((), ())
+    missing = found if needs_secrets else []
+    keys, key_files = _keys(root, document.server, options, found, missing) if document is not None else ((), ())
     known = {problem.key for problem in problems if problem.key}
     problems.extend(problem for problem in found if problem.key not in known)
     if problems or document is None:
@@ -45,6 +49,8 @@ def manifest_of(root: Table, files: tuple[ManifestFile, ...], problems: list[Pro
         echo=echo,
         keys=keys,
         key_files=key_files,
+        key_variables=tuple(said.env for said in document.server.api_keys.values() if said.env is not None),
+        missing_secrets=() if needs_secrets else tuple(missing),
         files=files,
         said={path: Said(written(node), node.origin) for path, node in leaves(root) if path},
     )
@@ -126,9 +132,16 @@ def _aliases(root: Table, options: dict[EntryPath, Options]) -> list[tuple[KeyPa
 
 
 def _keys(
-    root: Table, server: ServerOptions, options: dict[EntryPath, Options], problems: list[Problem]
+    root: Table,
+    server: ServerOptions,
+    options: dict[EntryPath, Options],
+    problems: list[Problem],
+    missing: list[Problem],
 ) -> tuple[tuple[Key, ...], tuple[Path, ...]]:
-    """The keys with their secrets read, and the files to watch for changes of these."""
+    """The keys with their secrets read, and the files to watch for changes of these.
+
+    `missing` gets what is wrong only here, where a secret is not that the server may have.
+    """
     section = root.table("server")
     table = section.table("api_keys") if section else None
     entries = {name: str(path[1]) for path, _, name in [*_ids(root), *_aliases(root, options)]}
@@ -146,7 +159,8 @@ def _keys(
         try:
             key = Key(name, digest(secret_of(said, origin.folder)), opens, said.admin)
         except NoSecret as error:
-            problems.append(origin.problem(str(error), (*path, field)))
+            wrong = missing if isinstance(error, SecretElsewhere) else problems
+            wrong.append(origin.problem(str(error), (*path, field)))
             continue
         if (same := next((other.name for other in keys if other.digest == key.digest), None)) is not None:
             message = f"this is the secret of the key {same!r}, too; give each its own"
@@ -174,13 +188,21 @@ def _located(root: Table, path: EntryPath, options: Options, problems: list[Prob
     try:
         return options.located(folder_of)
     except PathProblem as error:
-        field, message = error.field, str(error)
+        field, message, passing = error.field, str(error), _may_pass(error)
     except (OSError, RuntimeError, ValueError) as error:
         # A folder that may not be read, a name too long for the file system, ~somebody without a home.
-        field, message = "path", f"cannot be looked up: {error}"
+        field, message, passing = "path", f"cannot be looked up: {error}", _may_pass(error)
     node = table.get(field)
-    problems.append((node.origin if node else table.origin).problem(message, (*path, field)))
+    problem = (node.origin if node else table.origin).problem(message, (*path, field))
+    problems.append(replace(problem, passing=passing))
     return options
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether the system is behind it, and not a file that is not there."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
 
 def _entry_table(root: Table, path: EntryPath) -> Table:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +22,7 @@ from localapi.backends.options import ChatOptions, Duration, Identity, Kind, Mem
 from localapi.backends.parameters import ChatParameters, SpeechParameters
 from localapi.backends.speech import SpeechOptions, SpeechSettings
 from localapi.errors import Problem
+from localapi.manifest.excerpts import with_excerpts
 from localapi.manifest.keys import Key, KeyOptions
 from localapi.manifest.origin import KeyPath, Origin
 
@@ -143,6 +145,15 @@ class Entry:
     identity: Identity
     serving: Serving
 
+    @cached_property
+    def keys(self) -> Mapping[str, str]:
+        """A fingerprint of each setting, by its name: what `localapi plan` tells the changed ones by."""
+        serving = {part.name: getattr(self.serving, part.name) for part in dataclasses.fields(self.serving)}
+        speech = serving.pop("speech")
+        settings = {} if speech is None else {name: getattr(speech, name) for name in type(speech).model_fields}
+        said = {"backend": self.identity.backend, **self.identity.options, **serving, **settings}
+        return {name: fingerprint(value) for name, value in said.items()}
+
     @classmethod
     def of(cls, entry_id: str, options: Options, *, server: ServerOptions) -> Entry:
         """The entry that these options describe."""
@@ -175,6 +186,7 @@ class ManifestFile:
 
     path: Path
     sha256: str
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -198,9 +210,18 @@ class Manifest:
     """Who may ask; none: everybody."""
     key_files: tuple[Path, ...] = field(default=(), compare=False)
     """The files that the keys' secrets came from."""
+    key_variables: tuple[str, ...] = field(default=(), compare=False)
+    """The variables that hold keys' secrets."""
+    missing_secrets: tuple[Problem, ...] = field(default=(), compare=False)
+    """Keys that are left out of `keys` because their secrets are not to be had here, where that is allowed."""
     files: tuple[ManifestFile, ...] = field(default=(), compare=False)
     said: Mapping[KeyPath, Said] = field(default_factory=dict, compare=False)
     """Each value that somebody said, by its path of keys; a list is one value."""
+
+    @cached_property
+    def keys_of_server(self) -> Mapping[str, str]:
+        """A fingerprint of each setting of the server; of API keys what the manifest says, and no secret."""
+        return {name: fingerprint(getattr(self.server, name)) for name in ServerOptions.model_fields}
 
     def resolve(self, name: str) -> Entry | None:
         """The entry with this id or alias."""
@@ -213,10 +234,12 @@ class Manifest:
         kind = self.entries[entry_id].kind
         said = [key for key in self.said if key[:2] == (kind, entry_id)]
         key = next((key for key in said if key[2:] == ("path",)), said[0])
-        return self.said[key].origin.problem(message, key)
+        problem = self.said[key].origin.problem(message, key)
+        (shown,) = with_excerpts([problem], {str(file.path): file.text for file in self.files})
+        return shown
 
 
-def fingerprint(value: Identity | Serving) -> str:
+def fingerprint(value: object) -> str:
     """A short digest that is equal for equal values, in every process and on every machine."""
     text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

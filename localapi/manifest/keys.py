@@ -90,6 +90,10 @@ class NoSecret(ValueError):
     """A key's secret cannot be had; the message says why, and not what was found."""
 
 
+class SecretElsewhere(NoSecret):
+    """Whoever reads now does not have it; the server may."""
+
+
 def digest(secret: str) -> bytes:
     """Equal for equal secrets, in this process only."""
     return hmac.digest(_OF_THIS_PROCESS, secret.encode("utf-8", "surrogatepass"), hashlib.sha256)
@@ -129,9 +133,15 @@ def files_of(options: KeyOptions, folder: Path) -> Iterator[Path]:
 
 def _variable(name: str) -> str:
     """The environment wins over `.env`, as everywhere."""
-    value = os.environ.get(name) or dotenv_values(DOTENV, interpolate=False).get(name)
+    try:
+        value = os.environ.get(name) or dotenv_values(DOTENV, interpolate=False).get(name)
+    except (OSError, ValueError) as error:  # also what is no UTF-8
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it holds no UTF-8 text"
+        raise NoSecret(f".env cannot be read: {reason}") from None
     if value is None:
-        raise NoSecret("there is no such variable in the environment or in .env; set it before the server starts")
+        raise SecretElsewhere(
+            "there is no such variable in the environment or in .env; set it before the server starts"
+        )
     return value
 
 
@@ -145,6 +155,8 @@ def _content(path: Path) -> str:
         raise NoSecret("there is no such file; create it, readable for you only") from None
     except UnicodeDecodeError:
         raise NoSecret("the file holds no text") from None
+    except PermissionError:
+        raise SecretElsewhere("the file cannot be read: Permission denied") from None
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is no path"
         raise NoSecret(f"the file cannot be read: {reason}") from None

@@ -31,10 +31,15 @@ def unknown_profile(profile: str, path: Path, manifest: Path) -> Problem:
     """What to say where the profile's file does not exist."""
     if path == Path(profile):
         return Problem(str(path), "this profile does not exist; give a profile's name or the path of its file")
-    found = sorted({path.stem for folder in _folders(manifest) for path in folder.glob("*.yaml")})
+    found = profile_names(manifest)
     folders = ", ".join(dict.fromkeys(map(str, _folders(manifest))))
     names = f"found: {', '.join(found)}" if found else "found none"
     return Problem("profile", f"there is no profile {profile!r} ({names}; looked in {folders})")
+
+
+def profile_names(manifest: Path) -> list[str]:
+    """Those that can be named."""
+    return sorted({path.stem for folder in _folders(manifest) for path in folder.glob("*.yaml")})
 
 
 def _folders(manifest: Path) -> list[Path]:

@@ -12,10 +12,12 @@ from localapi.manifest.checking import manifest_of
 from localapi.manifest.document import SECTIONS
 from localapi.manifest.entries import Manifest, ManifestFile
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
+from localapi.manifest.excerpts import with_excerpts
 from localapi.manifest.layers import overlay, without_nulls
 from localapi.manifest.origin import Origin, Scalar, Table
 from localapi.manifest.profiles import profile_path, unknown_profile
-from localapi.manifest.yaml_layer import Layer, read_layer
+from localapi.manifest.text import Text
+from localapi.manifest.yaml_layer import Layer, layer_of, read_layer
 
 DEFAULT_MANIFEST = Path("models.yaml")
 
@@ -54,14 +56,18 @@ class ManifestSource:
         return replace(self, path=self.manifest) if os.path.exists(self.manifest) else self
 
 
-def read(source: ManifestSource) -> Manifest:
-    """Read everything that the source names. Blocks on files. Raises ManifestError with every problem found."""
-    alone = source.path is None and not os.path.exists(source.manifest)
+def read(source: ManifestSource, instead: Text | None = None, *, needs_secrets: bool = True) -> Manifest:
+    """Read everything that the source names. Blocks on files. Raises ManifestError with every problem found.
+
+    `instead` is taken for what the manifest's file holds: the same as if it had been saved. Only a server needs the
+    keys' secrets. Others may do without those that are not in their environment.
+    """
+    alone = instead is None and source.path is None and not os.path.exists(source.manifest)
     problems: list[Problem] = []
-    layers = _layers(source, problems, alone=alone)
+    layers = _layers(source, problems, instead, alone=alone)
+    files = tuple(ManifestFile(each.text.path, each.text.sha256, each.text.text) for each in layers if each)
     if problems and any(layer is None or layer.root is None for layer in layers):
-        raise _sorted(problems, source)
-    files = tuple(ManifestFile(layer.text.path, layer.text.sha256) for layer in layers if layer)
+        raise _refusal(problems, source, files)
     merged = _merged([layer.root for layer in layers if layer and layer.root])
     try:
         merged = overlay(merged, environment.layer(source.overrides, merged, alone=alone))
@@ -69,17 +75,19 @@ def read(source: ManifestSource) -> Manifest:
         problems.extend(error.problems)
     if alone and not problems and not any(merged.get(section) for section in SECTIONS):
         raise ManifestError([_nothing_to_serve(source)])
-    manifest = manifest_of(merged, files, problems)
+    manifest = manifest_of(merged, files, problems, needs_secrets=needs_secrets)
     if problems or manifest is None:
-        raise _sorted(problems, source)
+        raise _refusal(problems, source, files)
     return manifest
 
 
-def _layers(source: ManifestSource, problems: list[Problem], *, alone: bool) -> list[Layer | None]:
+def _layers(
+    source: ManifestSource, problems: list[Problem], instead: Text | None, *, alone: bool
+) -> list[Layer | None]:
     """The manifest's layer and the profile's; None for one that cannot be read. All problems are collected."""
     layers: list[Layer | None] = []
     if not alone:
-        layer = _read(source.manifest, problems)
+        layer = _read(source.manifest, problems, instead)
         if layer and layer.root:
             problems.extend(_empty_entries(layer.root))
         layers.append(layer)
@@ -97,9 +105,9 @@ def _layers(source: ManifestSource, problems: list[Problem], *, alone: bool) -> 
     return layers
 
 
-def _read(path: Path, problems: list[Problem]) -> Layer | None:
+def _read(path: Path, problems: list[Problem], instead: Text | None = None) -> Layer | None:
     try:
-        layer = read_layer(path)
+        layer = read_layer(path) if instead is None else layer_of(instead)
     except ManifestError as error:
         problems.extend(error.problems)
         return None
@@ -132,7 +140,7 @@ def _nothing_to_serve(source: ManifestSource) -> Problem:
     return Problem(str(source.manifest), message)
 
 
-def _sorted(problems: list[Problem], source: ManifestSource) -> ManifestError:
+def _refusal(problems: list[Problem], source: ManifestSource, read_files: tuple[ManifestFile, ...]) -> ManifestError:
     """In the order of the files, then of the lines; what the environment said comes last."""
     files = [str(path) for path in source.files()]
 
@@ -140,4 +148,5 @@ def _sorted(problems: list[Problem], source: ManifestSource) -> ManifestError:
         index = files.index(problem.source) if problem.source in files else len(files)
         return (index, problem.line or 0, problem.column or 0)
 
-    return ManifestError(sorted(dict.fromkeys(problems), key=place))
+    in_order = sorted(dict.fromkeys(problems), key=place)
+    return ManifestError(with_excerpts(in_order, {str(file.path): file.text for file in read_files}))

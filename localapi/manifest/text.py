@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from localapi.advice import advise
 from localapi.errors import ManifestError, Problem
 
 MAX_BYTES = 1024 * 1024
@@ -26,7 +27,11 @@ class Text:
 
 def read_text(path: Path) -> Text:
     """The file's text. Raises ManifestError where it is no text file of ordinary size."""
-    data = _read_bytes(path)
+    return text_of(path, _read_bytes(path))
+
+
+def text_of(path: Path, data: bytes) -> Text:
+    """What these bytes say, of a file of this name. Raises ManifestError as `read_text` does."""
     if len(data) > MAX_BYTES:
         raise _problem(path, f"is larger than {MAX_BYTES // 1024} KiB; is this the right file?")
     try:
@@ -51,14 +56,16 @@ def _read_bytes(path: Path) -> bytes:
             return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise _problem(path, "does not exist; create it, or give another file") from None
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise _problem(path, f"cannot be read: {reason}") from None
+    except OSError as error:
+        error.filename = None  # the message begins with it
+        raise _problem(path, f"cannot be read: {advise(error)}", passing=True) from None
+    except ValueError as error:
+        raise _problem(path, f"cannot be read: {error}") from None
 
 
-def _problem(path: Path, message: str, *, before: str | None = None) -> ManifestError:
+def _problem(path: Path, message: str, *, before: str | None = None, passing: bool = False) -> ManifestError:
     """`before` is the text up to the place of the problem."""
     if before is None:
-        return ManifestError([Problem(str(path), message)])
+        return ManifestError([Problem(str(path), message, passing=passing)])
     lines = re.split(r"\r\n|\r|\n", before)
     return ManifestError([Problem(str(path), message, line=len(lines), column=len(lines[-1]) + 1)])

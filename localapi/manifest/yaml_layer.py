@@ -41,7 +41,11 @@ class Layer:
 
 def read_layer(path: Path) -> Layer:
     """The layer that a file holds. Raises ManifestError where it holds no text."""
-    text = read_text(path)
+    return layer_of(read_text(path))
+
+
+def layer_of(text: Text) -> Layer:
+    """The layer that a text is, which may not be in its file yet."""
     composer = _Composer(text)
     return Layer(text, composer.compose(), tuple(composer.problems))
 

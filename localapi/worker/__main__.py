@@ -37,6 +37,7 @@ from localapi.worker.protocol import (
     Loading,
     LoadRefused,
     Speak,
+    Step,
     Tokenize,
     ToServer,
     ToWorker,
@@ -124,7 +125,7 @@ def load(first: ToWorker | None, host: Host, send: Send) -> Engine | None:
 
 def serve(engine: Engine, inbox: Inbox, send: Send) -> None:
     """Take messages and step, for ever. Blocks where there is nothing to do."""
-    outbox = Outbox(send, device_bytes)
+    outbox = Outbox(send, lambda events: Step(events, device_bytes(), engine.waiting, engine.tokens))
     while True:
         while not (engine.busy and inbox.empty()):
             if not engine.busy:

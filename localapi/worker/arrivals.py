@@ -49,6 +49,9 @@ class Arrivals:
         """Whether one can be taken."""
         return any(arrival.ready for arrival in self._queue)
 
+    def __len__(self) -> int:
+        return len(self._queue)
+
     def has(self, id: int) -> bool:  # noqa: A002  # the protocol's word
         return any(arrival.request.id == id for arrival in self._queue)
 

@@ -50,6 +50,8 @@ class Batch:
         self._max_rows = max_rows
         self._max_stall_seconds = max_stall_seconds
         self._token_bytes = token_bytes
+        self.tokens = 0
+        """That were written so far."""
         self._rows: dict[int, Row] = {}
         self._computed: dict[int, int] = {}
         """How many of a row's tokens were there before it joined."""
@@ -195,6 +197,7 @@ class Batch:
                 row.logprobs.append(
                     token_logprob(response.token, response.logprobs, row.top_logprobs, self._token_bytes)
                 )
+            self.tokens += 1
             ended = row.grow(response.token, reason, events)
         except Exception as error:  # this request's alone
             events.append(failure(row, error))

@@ -31,7 +31,7 @@ class CannotLoad(Exception):
 def first_line(error: BaseException) -> str:
     """What an error says, short enough for the message of a `CannotLoad`."""
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
+    return text.splitlines()[0].rstrip(".?")
 
 
 class Engine(Protocol):
@@ -44,6 +44,14 @@ class Engine(Protocol):
     @property
     def busy(self) -> bool:
         """Whether `step` has something to do."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait until others have ended; 0 where all are answered by turns."""
+
+    @property
+    def tokens(self) -> int:
+        """Written so far, in all answers; 0 where no text is written."""
 
     def take(self, request: Request) -> None:
         """Take a request; its events come from later steps."""

@@ -51,6 +51,8 @@ class EspeakNg:
         """In the order of their turns."""
         self.loaded = Loaded(batched=False)
 
+    waiting = tokens = 0
+
     @property
     def busy(self) -> bool:
         return bool(self._asked)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -18,6 +20,7 @@ from huggingface_hub.errors import (
 )
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from localapi.advice import NO_RIGHT, NO_ROOM, advise
 from localapi.worker.engine import CannotLoad, Report, first_line
 from localapi.worker.protocol import Loading
 
@@ -29,6 +32,25 @@ _TELLS_BYTES = "tqdm_class" in inspect.signature(hf_hub_download).parameters
 """Whether this huggingface_hub counts bytes where we see it: since 1.0. Older ones count files."""
 
 
+def located(path: str, revision: str | None, report: Report, *, patterns: Sequence[str]) -> Path:
+    """The folder that an entry's path means: that folder, or the repository's, downloaded. Raises CannotLoad.
+
+    The server makes folders' paths absolute, so what is absolute and not there is no repository.
+    """
+    if Path(path).is_dir():
+        return Path(path)
+    if Path(path).is_absolute():
+        raise CannotLoad(f"The folder {path} does not exist any more. Bring it back, or change the entry's path.")
+    return download(path, revision, report, patterns=patterns)
+
+
+def anew(file: Path, path: str) -> str:
+    """What to do about a damaged file of the model at an entry's path."""
+    if Path(path).is_absolute():
+        return "Copy or download it again"
+    return f"Delete {file.resolve()} and load the model again: the file is downloaded anew"
+
+
 def download(repository: str, revision: str | None, report: Report, *, patterns: Sequence[str]) -> Path:
     """The folder of a Hub repository's snapshot; downloads the files of these patterns that are not there yet.
 
@@ -36,8 +58,7 @@ def download(repository: str, revision: str | None, report: Report, *, patterns:
     """
     phase = f"downloading {repository}"
     report(Loading(phase))
-    name = f"{repository} (revision {revision})" if revision else repository
-    try:
+    with told(repository, revision):
         return Path(
             snapshot_download(
                 repository,
@@ -46,6 +67,14 @@ def download(repository: str, revision: str | None, report: Report, *, patterns:
                 tqdm_class=_progress(phase, report),
             )
         )
+
+
+@contextmanager
+def told(repository: str, revision: str | None) -> Iterator[None]:
+    """Whatever goes wrong with a repository inside becomes a CannotLoad that says what to do."""
+    name = f"{repository} (revision {revision})" if revision else repository
+    try:
+        yield
     except RevisionNotFoundError as error:
         raise CannotLoad(f"The Hugging Face repository {repository} has no revision {revision!r}.") from error
     except GatedRepoError as error:
@@ -60,12 +89,25 @@ def download(repository: str, revision: str | None, report: Report, *, patterns:
         ) from error
     except LocalEntryNotFoundError as error:
         cause = first_line(error.__cause__ or error)
+        there = "in part" if getattr(error, "snapshot_path", None) else "not"  # IncompleteSnapshotError, since 2.0
         raise CannotLoad(
-            f"{name} is not on this machine and cannot be downloaded from Hugging Face ({cause}). Check the network, "
-            "or give the path of a folder."
+            f"{name} is {there} on this machine and cannot be downloaded from Hugging Face ({cause}). Check the "
+            "network and load it again, or give the path of a folder."
         ) from error
+    except CannotLoad:
+        raise
     except Exception as error:  # a full disk, a proxy, a refused connection in the middle
-        raise CannotLoad(f"Downloading {name} from Hugging Face failed: {first_line(error)}") from error
+        raise CannotLoad(f"Downloading {name} from Hugging Face failed: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """With what to do: about the disk, or about the network."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno in NO_ROOM | NO_RIGHT):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, OSError):
+        return f"{advise(cause)}. Downloads go to {HF_HUB_CACHE}, and HF_HOME moves them"
+    return f"{first_line(error)}. Check the network and load it again; files that are whole are kept"
 
 
 def _progress(phase: str, report: Report) -> type[Any]:

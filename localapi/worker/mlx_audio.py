@@ -64,6 +64,8 @@ class MlxAudio:
             notes.append(f"{speech.architecture} speaks with the voice of a recording: ref_audio, or a voice with one")
         self.loaded = Loaded(notes=sorted(notes), batched=False, voices=voices)
 
+    waiting = tokens = 0
+
     @property
     def busy(self) -> bool:
         return bool(self._turns)

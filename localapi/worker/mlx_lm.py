@@ -129,6 +129,14 @@ class MlxLm:
     def busy(self) -> bool:
         return bool(self._batch.busy or self._waiting or self._arrived.ready)
 
+    @property
+    def waiting(self) -> int:
+        return len(self._arrived) + len(self._waiting)
+
+    @property
+    def tokens(self) -> int:
+        return self._batch.tokens
+
     def take(self, request: Request) -> None:
         assert not isinstance(request, Speak), request  # noqa: S101  # the server asks speech models for speech
         waiting = any(row.id == request.id for row in self._waiting)

@@ -17,9 +17,14 @@ SIGN_SECONDS = 5
 class Outbox:
     """What is not sent yet. A request's first text and whatever is no text goes at once."""
 
-    def __init__(self, send: Callable[[Step], None], device_bytes: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        send: Callable[[Step], None],
+        step: Callable[[list[Event]], Step] = Step,
+    ) -> None:
+        """`step` makes the frame of some events, with what else the worker has to tell."""
         self._send = send
-        self._device_bytes = device_bytes
+        self._step = step
         self._events: list[Event] = []
         self._latest: dict[tuple[int, int], Event] = {}
         """The last event of each answer, by request and choice: text may be added to it."""
@@ -35,13 +40,13 @@ class Outbox:
         if self._events and (urgent or time.monotonic() - self._sent_at >= PACE_SECONDS):
             self.flush()
         elif time.monotonic() - self._sent_at >= SIGN_SECONDS:
-            self._send(Step([], self._device_bytes()))
+            self._send(self._step([]))
             self._sent_at = time.monotonic()
 
     def flush(self) -> None:
         """Send everything."""
         if self._events:
-            self._send(Step(self._events, self._device_bytes()))
+            self._send(self._step(self._events))
             self._events, self._latest = [], {}
             self._sent_at = time.monotonic()
 

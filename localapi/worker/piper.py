@@ -38,6 +38,8 @@ class Piper:
         self._turns = Turns(cores(), host.wake)
         self.loaded = Loaded()
 
+    waiting = tokens = 0
+
     @property
     def busy(self) -> bool:
         return self._turns.busy

@@ -28,12 +28,16 @@ import numpy as np
 import numpy.typing as npt
 from mlx.utils import tree_map
 
+from localapi.advice import advise
+
 Tokens = npt.NDArray[np.int32]
 Arrays = tuple[mx.array, ...]
 Kind = Literal["whole", "near"]
 
 PORTION_BYTES = 8 * 1024 * 1024
 """What is written at once: some ten milliseconds, in which a new request would wait."""
+REST_SECONDS = 60
+"""After a write that failed, before the next."""
 STALE_SECONDS = 600
 """The age at which an unfinished file is taken for a killed worker's."""
 MAX_HEADER_BYTES = 16 * 1024 * 1024
@@ -129,13 +133,13 @@ class PrefixStore:
         self._folder = folder / fingerprint
         self._fingerprint = fingerprint
         self._max_bytes = max_bytes
-        self._usable = True
+        self._rests_until = 0.0
+        """By the monotonic clock: before that nothing is written."""
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+            self._make_folders()
             self._sweep()
         except OSError as error:
-            self._give_up(error)
+            self._rest(error)
         self._size = sum(size for _, size, _ in self._files())
 
     def records(self) -> Iterator[Record]:
@@ -160,18 +164,22 @@ class PrefixStore:
             return _part(json.loads(header["__metadata__"]["form"]), arrays)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        except OSError as error:
+            _unreadable(record.path, error)
+            return None
+        except (ValueError, LookupError, TypeError, RuntimeError) as error:
             _damaged(record.path, error)
             return None
 
     def write(self, tokens: Tokens, part: Part, *, kind: Kind, start: int) -> Generator[None, None, Record | None]:
         """Write a portion at each `next`; returns the record, or None where it cannot be kept."""
-        if not self._usable or part.nbytes > self._max_bytes:
+        if time.monotonic() < self._rests_until or part.nbytes > self._max_bytes:
             return None
         digest = hashlib.blake2b(tokens.tobytes(), digest_size=12).hexdigest()
         record = Record(self._folder / f"{kind}-{start}-{len(tokens)}-{digest}.safetensors", kind, start, tokens)
         unfinished = record.path.with_suffix(f".{os.getpid()}.tmp")
         try:
+            self._make_folders()
             self._make_room(part.nbytes)
             with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
                 yield from _write(stream, self._fingerprint, record, part)
@@ -180,7 +188,7 @@ class PrefixStore:
         except (TypeError, KeyError):  # a state that this format does not know
             return None
         except OSError as error:
-            self._give_up(error)
+            self._rest(error)
             return None
         finally:
             with contextlib.suppress(OSError):
@@ -211,7 +219,10 @@ class PrefixStore:
             return Record(path, kind, start, tokens)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        except OSError as error:
+            _unreadable(path, error)
+            return None
+        except (ValueError, LookupError, TypeError, RuntimeError) as error:
             _damaged(path, error)
             return None
 
@@ -243,9 +254,15 @@ class PrefixStore:
             if time.time() - path.stat().st_mtime > STALE_SECONDS:
                 path.unlink(missing_ok=True)
 
-    def _give_up(self, error: OSError) -> None:
-        self._usable = False
-        print(f"prompt caches are not kept on disk any more: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    def _make_folders(self) -> None:
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+
+    def _rest(self, error: OSError) -> None:
+        """A full disk will not have room in a moment; and once it has, all is well again."""
+        self._rests_until = time.monotonic() + REST_SECONDS
+        told = f"prompt caches are not kept in {self._root} for {REST_SECONDS} s: {advise(error)}"
+        print(told, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def arrays_in(tree: Any) -> Iterator[mx.array]:
@@ -366,6 +383,11 @@ def _part(form: dict[str, Any], arrays: list[mx.array]) -> Part:
         {int(layer): tuple(arrays[i] for i in numbers) for layer, numbers in form["sequences"].items()},
         {int(layer): tree(state) for layer, state in form["states"].items()},
     )
+
+
+def _unreadable(path: Path, error: OSError) -> None:
+    """The file may be whole: a drive that is away comes back."""
+    print(f"{path} cannot be read now: {advise(error)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _damaged(path: Path, error: Exception) -> None:

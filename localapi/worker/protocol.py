@@ -367,6 +367,10 @@ class Step(msgspec.Struct, tag=True):
     events: list[Event]
     device_bytes: int = 0
     """Memory of an accelerator that the engine holds; 0 where it computes on the processor."""
+    waiting: int = 0
+    """Requests that the engine has not begun: the batch is full, or the memory for conversations is."""
+    tokens: int = 0
+    """That it has written since it was loaded, in all answers."""
 
 
 TextRequest = Chat | Complete | Tokenize | Detokenize

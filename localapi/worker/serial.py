@@ -53,6 +53,8 @@ class Serial:
         self._stop_tokens = set(stop_tokens)
         self._max_rows = max_rows
         self._token_bytes = token_bytes
+        self.tokens = 0
+        """That were written so far."""
         self._rows: deque[Row] = deque()
         self._caches: list[Any] = []
         self._tokens: list[int] = []
@@ -180,6 +182,7 @@ class Serial:
             reason = "length"
         if row.top_logprobs is not None and reason != "stop":
             row.logprobs.append(token_logprob(token, logprobs, row.top_logprobs, self._token_bytes))
+        self.tokens += 1
         return row.grow(token, reason, events)
 
     def _end(self, *, keep: bool) -> None:

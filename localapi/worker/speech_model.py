@@ -18,7 +18,7 @@ import mlx.core as mx
 from mlx_audio.tts.utils import get_available_models, load_model  # type: ignore[import-not-found]
 
 from localapi.worker.engine import CannotLoad, Report, first_line
-from localapi.worker.hub import download
+from localapi.worker.hub import anew, located
 from localapi.worker.protocol import Loading, Voice
 
 PATTERNS = (
@@ -50,9 +50,9 @@ class SpeechModel:
 
 def load_speech_model(package: str, path: str, revision: str | None, report: Report) -> SpeechModel:
     """The model in this folder or repository, with its weights in memory. Raises CannotLoad."""
-    folder = Path(path) if Path(path).is_dir() else download(path, revision, report, patterns=PATTERNS)
+    folder = located(path, revision, report, patterns=PATTERNS)
     config = _config(folder)
-    total = sum(check_weights(folder))
+    total = sum(check_weights(folder, path))
     report(Loading("reading weights", 0, total))
     _leave_out_converter()
     try:
@@ -64,13 +64,13 @@ def load_speech_model(package: str, path: str, revision: str | None, report: Rep
     return SpeechModel(folder, model, architecture, _sample_rate_hz(model), _voices(folder))
 
 
-def check_weights(folder: Path) -> Iterator[int]:
+def check_weights(folder: Path, path: str) -> Iterator[int]:
     """The size of each weights file in bytes, after checking that it is whole. Raises CannotLoad."""
     for file in sorted(folder.rglob("*.safetensors")):
         try:
             mx.load(str(file))  # reads the header, and checks it against the size; its error names no file
         except RuntimeError as error:
-            raise CannotLoad(f"{file} is damaged: {first_line(error)}. Download it again.") from error
+            raise CannotLoad(f"{file} is damaged: {first_line(error)}. {anew(file, path)}.") from error
         yield file.stat().st_size
 
 
@@ -110,7 +110,7 @@ def _why(error: BaseException, package: str, folder: Path, config: dict[str, Any
         )
     if "safetensors" in str(error) and not any(folder.rglob("*.safetensors")):
         found = ", ".join(sorted(place.name for place in folder.iterdir())[:8])
-        return f"{folder} holds no weights (*.safetensors); found: {found}."
+        return f"{folder} holds no weights (*.safetensors); found: {found}. Was the download broken off?"
     return (
         f"{known} cannot load the model in {folder}: {first_line(error)}. Are config.json and the weights of the same "
         "model?"

@@ -18,7 +18,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, load_adapters, load_model, load_tokenizer
 
 from localapi.worker.engine import CannotLoad, Report, first_line
-from localapi.worker.hub import download
+from localapi.worker.hub import anew, located
 from localapi.worker.protocol import Loading
 
 ADAPTER_PATTERNS = ["adapter_config.json", "adapters.safetensors"]
@@ -46,10 +46,9 @@ class LoadedModel:
 
 def load_weights(path: str, revision: str | None, report: Report, *, adapter: str | None = None) -> LoadedModel:
     """The model in this folder or repository, with its weights in memory. Raises CannotLoad."""
-    named = Path(path)
-    folder = named if named.is_dir() else download(path, revision, report, patterns=DEFAULT_ALLOW_PATTERNS)
+    folder = located(path, revision, report, patterns=DEFAULT_ALLOW_PATTERNS)
     adapted = _adapter_folder(adapter, report) if adapter else None
-    total = sum(check_weights(folder))
+    total = sum(check_weights(folder, path))
     report(Loading("reading weights", 0, total))
     model, config = _model(folder)
     if adapted:
@@ -59,25 +58,29 @@ def load_weights(path: str, revision: str | None, report: Report, *, adapter: st
     return LoadedModel(folder, model, _tokenizer(folder, config), config, adapted)
 
 
-def check_weights(folder: Path) -> Iterator[int]:
-    """The size of each weights file in bytes, after checking that all are there and whole. Raises CannotLoad."""
+def check_weights(folder: Path, path: str) -> Iterator[int]:
+    """The size of each weights file in bytes, after checking that all are there and whole. Raises CannotLoad.
+
+    `path`: the entry's, which says what can be done about it.
+    """
+    again = "Download the model again" if Path(path).is_absolute() else "Check the network and load it again"
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         named = set(_json(index).get("weight_map", {}).values())
         if missing := sorted(name for name in named if not (folder / name).is_file()):
-            raise CannotLoad(f"{folder} lacks {', '.join(missing)}, named in {index.name}. Download the model again.")
+            raise CannotLoad(f"{folder} lacks {', '.join(missing)}, named in {index.name}. {again}.")
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise CannotLoad(
-            f"{folder} holds no weights (model*.safetensors); found: {found}. mlx-lm reads safetensors only; "
-            "convert other formats with `mlx_lm.convert`."
+            f"{folder} holds no weights (model*.safetensors); found: {found}. Was the download broken off? {again}. "
+            "mlx-lm reads safetensors only; convert other formats with `mlx_lm.convert`."
         )
     for file in files:
         try:
             mx.load(str(file))  # reads the header, and checks it against the size; its error names no file
         except RuntimeError as error:
-            raise CannotLoad(f"{file} is damaged: {first_line(error)}. Download it again.") from error
+            raise CannotLoad(f"{file} is damaged: {first_line(error)}. {anew(file, path)}.") from error
         yield file.stat().st_size
 
 
@@ -106,9 +109,7 @@ def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def _adapter_folder(adapter: str, report: Report) -> Path:
-    folder = Path(adapter)
-    if not folder.is_dir():
-        folder = download(adapter, None, report, patterns=ADAPTER_PATTERNS)
+    folder = located(adapter, None, report, patterns=ADAPTER_PATTERNS)
     if missing := [name for name in ADAPTER_PATTERNS if not (folder / name).is_file()]:
         raise CannotLoad(
             f"The adapter {adapter} holds no {' and no '.join(missing)}. mlx-lm's adapters have both; adapters of "

@@ -217,6 +217,31 @@ async def test_a_voice_that_was_installed_meanwhile_is_found_once_voices_are_lis
     assert [voice.id for voice in engine.loaded.voices or []] == ["Zoe (Premium)"]
 
 
+async def test_voices_are_listed_once_for_all_who_wait_for_them(fake: Fake) -> None:
+    fake.set(LIST_GATE=str(fake.folder / "gate"))
+    cold = [asyncio.create_task(MacosSay(backend="macos-say").known_voices()) for _ in range(20)]
+    starting = asyncio.create_task(started())
+    await until(lambda: len(fake.lines("list")) == 1)
+    cold[0].cancel()  # who leaves takes the list from nobody
+    fake.open_gate()
+    lists = await asyncio.gather(*cold[1:])
+    await (await starting).close()
+    assert [len(voices or ()) for voices in lists] == [12] * 19
+    assert len(fake.lines("list")) == 1
+
+
+async def test_nothing_is_left_of_a_list_for_which_nobody_waits_any_more(fake: Fake) -> None:
+    fake.set(LIST_GATE=str(fake.folder / "gate"))
+    waiting = [asyncio.create_task(MacosSay(backend="macos-say").known_voices()) for _ in range(3)]
+    await until(lambda: len(fake.lines("list")) == 1)
+    for each in waiting:
+        each.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert psutil.Process().children(recursive=True) == []
+    fake.open_gate()
+    assert len(await MacosSay(backend="macos-say").known_voices() or ()) == 12
+
+
 # What is said
 
 
@@ -344,7 +369,7 @@ async def test_four_say_at_once_and_the_others_wait(engine: Engine, fake: Fake) 
     lines = (json.loads(line)["event"] for line in (fake.folder / "log").read_text().splitlines())
     running = most = 0
     for event in lines:
-        running += 1 if event == "begin" else -1
+        running += {"begin": 1, "end": -1}.get(event, 0)
         most = max(most, running)
     assert (running, most) == (0, 4)
 

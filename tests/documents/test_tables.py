@@ -11,7 +11,7 @@ import pytest
 
 from localapi import errors
 from localapi import serving as connections
-from localapi.api import body, completions
+from localapi.api import body, completions, openapi
 from localapi.api.chat_request import _NOT_HONOURED, ChatRequest
 from localapi.api.completions import CompletionRequest
 from localapi.api.generation_request import NO_EFFECT
@@ -47,12 +47,7 @@ def test_the_environment_table_tells_defaults_as_they_are(tmp_path: Path, monkey
 
 def test_the_endpoint_table_lists_every_route() -> None:
     app = create_app(Service(Settings.read(), ManifestSource()))
-    routes = {
-        (method, re.sub(r"<[^>]+>", "{id}", rule.rule))
-        for rule in app.url_map.iter_rules()
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-    }
-    assert {(row[0], quoted(row[1])[0]) for row in README.table("Endpoints")} == routes
+    assert {(row[0], quoted(row[1])[0]) for row in README.table("Endpoints")} == openapi.documented(app)
 
 
 def test_every_endpoint_has_its_section_in_the_reference_or_a_page_of_its_own() -> None:

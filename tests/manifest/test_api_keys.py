@@ -113,3 +113,38 @@ def test_a_problem_elsewhere_does_not_show_a_key(problems_of):
 def test_keys_without_models_are_nothing_to_serve_and_an_error_is_a_manifest_error(write):
     with pytest.raises(ManifestError):
         read(ManifestSource(write("server: {api_keys: sk-not-a-mapping-at-all}")))
+
+
+def test_whoever_is_no_server_may_read_the_manifest_without_the_secrets(write):
+    write(SECRET, "key")
+    write(keys("{env: ELSEWHERE}\n    other: {file: key, models: [a]}"))
+
+    with pytest.raises(ManifestError):
+        read(ManifestSource())
+    manifest = read(ManifestSource(), needs_secrets=False)
+
+    assert list(manifest.entries) == ["a", "c"]
+    assert [key.name for key in manifest.keys] == ["other"]
+    [missing] = map(str, manifest.missing_secrets)
+    assert missing.startswith("models.yaml:3:17: server.api_keys.team.env: there is no such variable")
+
+
+def test_what_is_wrong_with_a_key_for_everybody_is_wrong_without_the_secrets_too(write):
+    write(keys("{file: gone}\n    other: {env: ELSEWHERE, models: [d]}"))
+
+    with pytest.raises(ManifestError) as caught:
+        read(ManifestSource(), needs_secrets=False)
+
+    assert [problem.key for problem in caught.value.problems] == [
+        "server.api_keys.team.file", "server.api_keys.other.models.0",
+    ]  # fmt: skip
+
+
+def test_a_dotenv_that_is_no_text_is_told_at_the_key(write):
+    write("", ".env").write_bytes(b"X=\xff")
+    write(keys("{env: X}"))
+
+    with pytest.raises(ManifestError) as caught:
+        read(ManifestSource())
+
+    assert str(caught.value).endswith("server.api_keys.team.env: .env cannot be read: it holds no UTF-8 text")

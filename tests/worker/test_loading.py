@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -101,6 +102,8 @@ class Hub(BaseHTTPRequestHandler):
 
     COMMIT = "0123456789abcdef0123456789abcdef01234567"
     folder: Path
+    hangs_up_after: int | None = None
+    """Bytes of a file."""
 
     def do_HEAD(self) -> None:
         self.answer()
@@ -135,7 +138,8 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: self.hangs_up_after])
+            self.close_connection = self.hangs_up_after is not None
 
 
 @pytest.fixture
@@ -186,3 +190,64 @@ def test_without_a_network_the_message_names_the_repository_and_the_cause(
         load("me/tiny")
     assert "me/tiny is not on this machine and cannot be downloaded" in str(refused.value)
     assert "refused" in str(refused.value).lower()
+
+
+def refusal(path: object) -> str:
+    with pytest.raises(CannotLoad) as refused:
+        load(path)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_a_download_that_is_broken_off_goes_on_when_it_is_asked_for_again(
+    endpoint: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Hub, "hangs_up_after", 200_000)
+        told = refusal("me/tiny")
+    assert told.startswith("Downloading me/tiny from Hugging Face failed: ")
+    assert told.endswith("Check the network and load it again; files that are whole are kept.")
+    assert load("me/tiny").loaded.context_length == 2048
+    endpoint.shutdown()
+
+
+def test_half_a_repository_without_a_network_is_called_that(
+    endpoint: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hub, "hangs_up_after", 200_000)
+    refusal("me/tiny")
+    endpoint.shutdown()
+    endpoint.server_close()
+    told = refusal("me/tiny")
+    assert told.startswith("me/tiny is in part on this machine and cannot be downloaded from Hugging Face")
+    assert "Check the network and load it again" in told
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_a_disk_without_room_for_a_download_is_told_and_filled_when_it_has_some() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
+    try:
+        told = refusal("me/tiny")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "make room on that disk" in told
+    assert "HF_HOME moves them" in told
+    assert load("me/tiny").loaded.context_length == 2048
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_a_damaged_file_of_a_repository_is_named_where_it_is_and_downloaded_anew(tmp_path: Path) -> None:
+    load("me/tiny")
+    (weights,) = tmp_path.rglob("snapshots/*/model.safetensors")
+    blob = weights.resolve()
+    truncate(blob, 300_000)
+    assert f"Delete {blob} and load the model again" in refusal("me/tiny")
+    blob.unlink()
+    assert load("me/tiny").loaded.context_length == 2048
+
+
+def test_a_folder_that_is_gone_is_no_repository(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "model") == (
+        f"The folder {tmp_path / 'model'} does not exist any more. Bring it back, or change the entry's path."
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from localapi.worker import prefix_store
 from localapi.worker.prefix_cache import PrefixCache
 from localapi.worker.prefix_store import PrefixStore, fingerprint
 from tests.worker.test_prefix_cache import MODELS, PLENTY, Prompt, answers, cache_of, cold, words
@@ -229,6 +232,51 @@ def test_a_disk_that_cannot_be_written_costs_a_line_and_nothing_else(
         assert answers("qwen3", [prompt], cache)[0] == [cold("qwen3", prompt)]
         save(cache)
     assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+def test_a_disk_without_room_is_used_again_when_it_has_some(
+    opened: Callable[..., PrefixCache],
+    files: Callable[[], list[Path]],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prefix_store, "REST_SECONDS", 0)
+    cache, (soft, hard) = opened("qwen3"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        assert answers("qwen3", [words(40, 1)], cache)[0] == [cold("qwen3", words(40, 1))]
+        save(cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    told = capfd.readouterr().err
+    assert "are not kept in" in told
+    assert "make room on that disk" in told
+    assert files() == []
+    answers("qwen3", [words(40, 2)], cache)
+    save(cache)
+    assert files()
+
+
+def test_a_file_that_cannot_be_read_now_is_kept(
+    opened: Callable[..., PrefixCache],
+    files: Callable[[], list[Path]],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache, prompt = opened("qwen3"), words(40, 1)
+    answers("qwen3", [prompt], cache)
+    save(cache)
+    before = files()
+
+    def away(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", away)
+        assert answers("qwen3", [prompt], opened("qwen3")) == ([cold("qwen3", prompt)], [0])
+    assert "cannot be read now: Input/output error: is the drive connected?" in capfd.readouterr().err
+    assert files() == before
+    assert answers("qwen3", [prompt], opened("qwen3"))[1] == [39]
 
 
 def test_a_fingerprint_changes_with_weights_tokenizer_template_and_settings_and_with_nothing_else(

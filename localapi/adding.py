@@ -1,0 +1,130 @@
+"""From the name of a model to the entry that the manifest gets: its section, its backend, its id."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from localapi.backends import model_path
+from localapi.backends.auto import cached_config
+from localapi.backends.options import Kind
+from localapi.backends.recognition import Recognized, recognize, recognize_place
+from localapi.errors import CannotDownload, CannotEdit
+from localapi.manifest import sections
+from localapi.pulling import file_of
+
+SAY: Final = "say --kind chat or --kind speech, or --backend"
+_USUAL: Final[dict[Kind, str]] = {"chat": "mlx-lm", "speech": "auto"}
+_REPOSITORY: Final = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An entry without its id."""
+
+    section: Kind
+    backend: str
+    path: str | None
+    """As the manifest writes it."""
+    name: str
+    """What an id can be made of."""
+
+
+def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str | None) -> Proposal:
+    """The entry for a repository, a folder or a file, as the current folder sees it; `folder` is the manifest's.
+
+    What is not given is found out from the model's own files, if need be those on the Hub. Raises CannotEdit and
+    CannotDownload.
+    """
+    section = _section(backend, kind)
+    if named is None:
+        if backend is None or section is None:
+            raise CannotEdit("there is nothing to add: name a repository or a folder, or a --backend that needs none")
+        return Proposal(section, backend, None, backend)
+    place = Path(named).expanduser()
+    if named == model_path.DEMO:
+        return Proposal(section or "chat", backend or "mlx-lm", named, named)
+    if place.exists() or named.startswith(("/", "./", "../", "~")):
+        found = _found(place, section, backend)
+        return Proposal(
+            *found, _written(place, folder), place.absolute().stem if place.is_file() else place.resolve().name
+        )
+    if not _REPOSITORY.fullmatch(named):
+        raise CannotEdit(
+            f"{named!r} is neither a folder ({place.absolute()} does not exist) nor a Hugging Face repository "
+            "(owner/name)"
+        )
+    return Proposal(*_of_repository(named, section, backend), named, named.rpartition("/")[2])
+
+
+def free_id(name: str, taken: Collection[str]) -> str:
+    """An id made of a name, which nobody has yet."""
+    wanted = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.") or "model"
+    return next(each for each in (wanted, *(f"{wanted}-{number}" for number in range(2, 10_000))) if each not in taken)
+
+
+def _section(backend: str | None, kind: Kind | None) -> Kind | None:
+    """The section that a backend asks for. Raises CannotEdit where it is not the one that was asked for."""
+    if backend is None:
+        return kind
+    has = [section for section, backends in sections().items() if backend in backends]
+    if not has:
+        known = ", ".join(dict.fromkeys(name for backends in sections().values() for name in backends))
+        raise CannotEdit(f"there is no backend {backend!r}; there are: {known}")
+    if kind is not None and kind not in has:
+        raise CannotEdit(f"the backend {backend} is for {has[0]}, not for {kind}")
+    return kind or has[0]
+
+
+def _found(place: Path, section: Kind | None, backend: str | None) -> Recognized:
+    if not place.exists():
+        raise CannotEdit(f"{place} does not exist")
+    if section is not None and backend is not None:
+        return section, backend
+    try:
+        found = recognize_place(place)
+    except (OSError, ValueError) as error:
+        raise CannotEdit(f"{place / 'config.json'} cannot be read: {error}") from None
+    return _completed(found, section, str(place))
+
+
+def _of_repository(name: str, section: Kind | None, backend: str | None) -> Recognized:
+    if section is not None and backend is not None:
+        return section, backend
+    config = cached_config(name)
+    if config is None and section is not None:
+        return section, _USUAL[section]
+    return _completed(recognize(_config(name) if config is None else config, name), section, name)
+
+
+def _completed(found: Recognized | None, section: Kind | None, name: str) -> Recognized:
+    if found is not None and section in (None, found[0]):
+        return found
+    if section is not None:
+        return section, _USUAL[section]
+    raise CannotEdit(f"nothing in {name} tells whether it chats or speaks: {SAY}")
+
+
+def _config(repository: str) -> dict[str, Any]:
+    """The repository's config.json, from the Hub."""
+    try:
+        content = json.loads(file_of(repository, "config.json").read_text("utf-8"))
+    except CannotDownload as error:
+        raise CannotDownload(f"{error} To add it without looking at it, {SAY}.") from None
+    except (OSError, ValueError) as error:
+        raise CannotDownload(f"the config.json of {repository} cannot be read ({error}): {SAY}") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _written(place: Path, folder: Path) -> str:
+    """A path as the manifest in that folder writes it: from there where it is inside, and absolute elsewhere."""
+    absolute = Path(os.path.normpath(place.absolute()))
+    try:
+        return f"./{absolute.relative_to(os.path.normpath(folder.absolute()))}"
+    except ValueError:
+        return str(absolute)

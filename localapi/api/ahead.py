@@ -1,0 +1,148 @@
+"""A reply that is made while its client still reads what came before, so that a slow client keeps no model waiting.
+
+A quick reader gets each item as it comes. Once a reader keeps one for a while, the rest is fetched without it and kept
+for it, within bounds: of its own, and of all replies together. Beyond these the source waits for its reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from typing import Final, Generic, TypeVar
+
+Item = TypeVar("Item")
+
+LAG_SECONDS: Final = 0.25
+"""How long a reader may keep an item until the rest is fetched without it."""
+MEGABYTE: Final = 1024 * 1024
+MOST_BYTES: Final = 16 * MEGABYTE
+"""What is kept for one reader."""
+MOST_BYTES_OF_ALL: Final = 256 * MEGABYTE
+LEAST_BYTES: Final = MEGABYTE // 4
+"""What is kept for one reader also where there is no more room for all."""
+
+
+class Shelf:
+    """What is kept for all readers of this process."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+_SHELF: Final = Shelf()
+
+
+class Ahead(Generic[Item]):
+    """One source and its reader. `join` adds an item to the one before it where that is possible."""
+
+    def __init__(
+        self,
+        source: AsyncGenerator[Item, None],
+        *,
+        size: Callable[[Item], int],
+        join: Callable[[Item, Item], bool] = lambda _, __: False,
+        shelf: Shelf = _SHELF,
+    ) -> None:
+        self._source = source
+        self._size = size
+        self._join = join
+        self._shelf = shelf
+        self._first: asyncio.Future[Item | None] | None = None
+        self._lag: asyncio.TimerHandle | None = None
+        self._fetching: asyncio.Task[None] | None = None
+        self._kept: deque[tuple[Item, int]] = deque()
+        self._bytes = 0
+        self._ended = False
+        self._error: Exception | None = None
+        self._came = asyncio.Event()
+        self._taken = asyncio.Event()
+
+    async def begun(self, seconds: float | None) -> bool:
+        """Whether the first item is there, at the latest after so many seconds. Raises what was raised in its place."""
+        if self._first is None:
+            self._first = asyncio.ensure_future(anext(self._source, None))
+        await asyncio.wait([self._first], timeout=seconds)
+        if not self._first.done():
+            return False
+        self._first.result()
+        return True
+
+    async def get(self) -> Item | None:
+        """The next item; None at the end. Raises what the source raises."""
+        self._stop_timer()
+        if self._fetching is not None:
+            return await self._next_kept()
+        if self._first is not None:
+            first, self._first = self._first, None
+            item = await first
+        else:
+            item = await anext(self._source, None)
+        if item is not None:
+            self._lag = asyncio.get_running_loop().call_later(LAG_SECONDS, self._go_on)
+        return item
+
+    async def close(self) -> None:
+        """End the source, wherever it is."""
+        self._stop_timer()
+        tasks = [task for task in (self._first, self._fetching) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._source.aclose()
+        self._shelf.bytes -= self._bytes
+        self._kept.clear()
+        self._bytes = 0
+
+    def _stop_timer(self) -> None:
+        if self._lag is not None:
+            self._lag.cancel()
+            self._lag = None
+
+    def _go_on(self) -> None:
+        """Fetch the rest: the reader is slow."""
+        self._fetching = asyncio.create_task(self._fetch(), name="ahead of a slow reader")
+
+    async def _fetch(self) -> None:
+        try:
+            async for item in self._source:
+                self._keep(item)
+                while self._full:
+                    self._taken.clear()
+                    await self._taken.wait()
+        except Exception as error:  # raised where the item would have come
+            self._error = error
+        finally:
+            self._ended = True
+            self._came.set()
+
+    @property
+    def _full(self) -> bool:
+        if self._bytes < LEAST_BYTES:
+            return False
+        return self._bytes >= MOST_BYTES or self._shelf.bytes >= MOST_BYTES_OF_ALL
+
+    def _keep(self, item: Item) -> None:
+        size = self._size(item)
+        if self._kept and self._join(self._kept[-1][0], item):
+            last, before = self._kept.pop()
+            self._kept.append((last, before + size))
+        else:
+            self._kept.append((item, size))
+        self._bytes += size
+        self._shelf.bytes += size
+        self._came.set()
+
+    async def _next_kept(self) -> Item | None:
+        while not (self._kept or self._ended):
+            self._came.clear()
+            await self._came.wait()
+        if self._kept:
+            item, size = self._kept.popleft()
+            self._bytes -= size
+            self._shelf.bytes -= size
+            self._taken.set()
+            return item
+        if self._error is not None:
+            raise self._error
+        return None

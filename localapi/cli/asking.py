@@ -1,0 +1,133 @@
+"""One question to a chat model of a running server, and its answer as it comes, with its times."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import urllib.parse
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final, Literal
+
+from localapi.client import Server
+from localapi.errors import NoServer, OperatorError, Refused
+
+PATH: Final = "/v1/chat/completions"
+MEASURABLE_SECONDS: Final = 0.05
+"""What was written in less time came in one piece, and says nothing of speed."""
+_END: Final = "[DONE]"
+
+
+class NoChatModel(OperatorError):
+    """The server has no chat model to talk to."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Something of an answer: text, what the model thinks, or a note on what it waits for."""
+
+    kind: Literal["text", "thought", "note"]
+    text: str
+
+
+@dataclass
+class Answer:
+    """What has come so far."""
+
+    text: str = ""
+    thoughts: str = ""
+    finish_reason: str | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    """OpenAI's; empty until the end has come."""
+    first_seconds: float | None = None
+    """From the question to the first text, or thought."""
+    writing_seconds: float = 0
+    """From the first text to the last."""
+
+    @property
+    def tokens(self) -> int | None:
+        """Of the answer, thoughts included; None where the end has not come."""
+        return self.usage.get("completion_tokens")
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """How fast it was written once it had begun; None where that is not known."""
+        if self.tokens is None or self.writing_seconds < MEASURABLE_SECONDS:
+            return None
+        return (self.tokens - 1) / self.writing_seconds
+
+    def pieces(self, server: Server, request: Mapping[str, Any]) -> Generator[Piece, None, None]:
+        """Ask, and give what comes; to close the iterator is to hang up, which stops the model.
+
+        Raises NoServer and Refused, also in the middle of an answer.
+        """
+        sent = time.perf_counter()
+        body = {**request, "stream": True, "stream_options": {"include_usage": True}}
+        with closing(server.events(PATH, body)) as events:
+            for event in events:
+                if event.name == "comment":
+                    yield Piece("note", event.data)
+                elif event.data == _END:
+                    return
+                else:
+                    yield from self._read(event.json(), sent)
+        raise NoServer("the server ended before the answer did: its log says why")
+
+    def _read(self, chunk: Mapping[str, Any], sent: float) -> Iterator[Piece]:
+        if error := chunk.get("error"):
+            raise Refused(str(error.get("message")), status=HTTPStatus.OK, code=error.get("code"))
+        self.usage = chunk.get("usage") or self.usage
+        for choice in chunk.get("choices") or ():
+            delta = choice.get("delta") or {}
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            if thought := delta.get("reasoning_content"):
+                self.thoughts += thought
+                yield self._timed(Piece("thought", thought), sent)
+            if text := delta.get("content"):
+                self.text += text
+                yield self._timed(Piece("text", text), sent)
+
+    def _timed(self, piece: Piece, sent: float) -> Piece:
+        elapsed = time.perf_counter() - sent
+        if self.first_seconds is None:
+            self.first_seconds = elapsed
+        self.writing_seconds = elapsed - self.first_seconds
+        return piece
+
+
+def chat_models(server: Server) -> list[str]:
+    """The ids of the server's chat models, in the manifest's order."""
+    return [model["id"] for model in server.get("/v1/models")["data"] if model.get("kind", "chat") == "chat"]
+
+
+def first_chat_model(server: Server) -> str:
+    """The model that is asked where none is named. Raises NoChatModel."""
+    with contextlib.suppress(IndexError):
+        return chat_models(server)[0]
+    raise NoChatModel(f"the server on {server.address} has no chat model: add one to the section chat of its manifest")
+
+
+def check_model(server: Server, name: str) -> None:
+    """Whether the server has such a chat model. Raises Refused, which says which there are, and NoChatModel."""
+    model = server.get(f"/v1/models/{urllib.parse.quote(name)}")
+    if model.get("kind", "chat") != "chat":
+        raise NoChatModel(f"{name} is a {model['kind']} model; chat models are: {', '.join(chat_models(server))}")
+
+
+def summary(answer: Answer) -> str:
+    """A line of figures; empty where nothing came."""
+    parts = []
+    if answer.first_seconds is not None:
+        parts.append(f"{answer.first_seconds:.2f} s to the first token")
+    if (speed := answer.tokens_per_second) is not None:
+        parts.append(f"{speed:.1f} tokens/s")
+    if answer.tokens is not None:
+        parts.append(f"{answer.tokens} token{'s' * (answer.tokens != 1)}")
+    thinking = (answer.usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+    if thinking:
+        parts[-1] += f", {thinking} of them thinking"
+    if answer.finish_reason == "length":
+        parts.append("cut off: max_tokens, or the context is full")
+    return " · ".join(parts)

@@ -1,0 +1,39 @@
+"""`localapi completion`: what makes a shell complete the commands of this program."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import click
+from click.shell_completion import get_completion_class
+
+SHELLS: Final = ("bash", "zsh", "fish")
+VARIABLE: Final = "_LOCALAPI_COMPLETE"
+"""The variable with which the script asks the program, as click reads it for a program of this name."""
+
+
+@click.command("completion")
+@click.argument("shell", required=False, type=click.Choice(SHELLS))
+@click.pass_context
+def command(ctx: click.Context, shell: str | None) -> None:
+    """Print the script that completes commands in a shell: bash, zsh or fish; the shell in use where none is named.
+
+    \b
+    bash   eval "$(localapi completion bash)"                  in ~/.bashrc
+    zsh    eval "$(localapi completion zsh)"                   in ~/.zshrc, after compinit
+    fish   localapi completion fish > ~/.config/fish/completions/localapi.fish
+    """
+    name = shell or _shell_in_use()
+    completion = get_completion_class(name)
+    assert completion is not None  # noqa: S101  # click knows these shells
+    click.echo(completion(ctx.find_root().command, {}, "localapi", VARIABLE).source())
+
+
+def _shell_in_use() -> str:
+    """What the variable SHELL names. Raises click.UsageError."""
+    name = Path(os.environ.get("SHELL", "")).name
+    if name not in SHELLS:
+        raise click.UsageError(f"name the shell: {', '.join(SHELLS)}")
+    return name

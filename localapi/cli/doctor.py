@@ -1,0 +1,66 @@
+"""`localapi doctor`: what works on this machine, what is missing, and what mends it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import Any, Final
+
+import click
+
+from localapi import log
+from localapi.cli.options import manifest_option, profile_option, server_of, server_options, source_of
+from localapi.cli.sound_output import PLAYERS
+from localapi.diagnosis import CHECKS, Finding, Subject, examine
+from localapi.errors import ManifestError, Problem
+from localapi.manifest import Manifest, read
+from localapi.settings import Settings
+
+SIGNS: Final = {"ok": "✓", "note": "!", "missing": "✗"}
+COLOURS: Final = {"ok": "green", "note": "yellow", "missing": "red"}
+
+
+@click.command("doctor")
+@manifest_option
+@profile_option
+@server_options
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def command(*, as_json: bool, **flags: Any) -> None:
+    """Find out what works on this machine, what is missing, and what mends it.
+
+    Exit status 1 where something is missing that the manifest needs. Nothing is changed, and it takes seconds.
+    """
+    found = examine(_subject(Settings.read(**flags)), CHECKS)
+    missing = sum(each.grade == "missing" for each in found)
+    if as_json:
+        click.echo(json.dumps({"ok": not missing, "findings": [dataclasses.asdict(each) for each in found]}, indent=2))
+    else:
+        _show(found, missing)
+    sys.exit(1 if missing else 0)
+
+
+def _subject(settings: Settings) -> Subject:
+    manifest: Manifest | None = None
+    problems: tuple[Problem, ...] = ()
+    try:
+        manifest = read(source_of(settings))
+    except ManifestError as error:
+        problems = error.problems
+    players = [player[0] for player in PLAYERS]
+    return Subject(manifest, problems, server_of(settings), settings.port, players)
+
+
+def _show(found: list[Finding], missing: int) -> None:
+    colour = log.wants_colour(sys.stdout)
+    width = max(len(each.topic) for each in found)
+    for each in found:
+        sign = click.style(SIGNS[each.grade], fg=COLOURS[each.grade], bold=True)
+        click.echo(f"{sign} {each.topic:<{width}}  {each.says}", color=colour)
+        if each.mend and each.grade != "ok":
+            click.echo(f"  {'':<{width}}  → {click.style(each.mend, bold=True)}", color=colour)
+    click.echo()
+    lacks = (
+        f"{missing} thing{'s' * (missing != 1)} missing that the manifest needs" if missing else "nothing is missing"
+    )
+    click.secho(lacks, fg="red" if missing else "green", color=colour)

@@ -1,0 +1,63 @@
+"""What happens on a server, told in lines: the difference between one status and the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from localapi.cli.model_rows import ModelRow, Status, problem_line, rows
+from localapi.cli.plain_text import shown_in_line
+from localapi.client import Event
+
+_SIGNS = (("added", "+"), ("changed", "~"), ("updated", "="), ("removed", "-"))
+
+
+def after(before: Status, event: Event) -> Status:
+    """The status that an event of `/status/events` makes of the one before."""
+    told = event.json()
+    if event.name != "change":
+        return dict(told)
+    news = {model["id"]: model for model in told["models"]}
+    models = [news.get(model["id"], model) for model in before["models"]]
+    return {**before, **told, "models": models}
+
+
+def happenings(before: Status, now: Status) -> Iterator[str]:
+    """Reloads with their errors, and what became of each model; numbers of requests are not told."""
+    if (attempt := now.get("last_attempt")) and attempt != before.get("last_attempt"):
+        yield from _reload(attempt)
+    if now.get("preparing") and not before.get("preparing"):
+        yield "the manifest has changed: preparing"
+    earlier = {row.id: row for row in rows(before)}
+    for row in rows(now):
+        if row.id in earlier:
+            yield from _model(earlier[row.id], row)
+    yield from (f"warning: {shown_in_line(text)}" for text in now["warnings"] if text not in before["warnings"])
+
+
+def _reload(attempt: Mapping[str, Any]) -> Iterator[str]:
+    if attempt["ok"]:
+        changes = attempt["changes"]
+        words = [f"{sign}{name}" for key, sign in _SIGNS for name in changes[key]] + ["server"] * changes["server"]
+        yield f"revision {attempt['revision']}: {' '.join(words) or 'nothing changed'}"
+        return
+    yield f"the manifest was not taken; revision {attempt['revision']} serves on"
+    yield from (problem_line(problem) for problem in attempt["problems"])
+
+
+def _model(before: ModelRow, now: ModelRow) -> Iterator[str]:
+    if now.state != before.state:
+        yield f"{now.id}: {before.state} → {now.state}"
+    if now.last_error and now.last_error != before.last_error:
+        yield f"{now.id}: {shown_in_line(now.last_error)}"
+
+
+def requests_of(before: Status, now: Status) -> Iterator[str]:
+    """What changed in the numbers of requests and in the progress of loads, a line for each model."""
+    earlier = {row.id: row for row in rows(before)}
+    for row in rows(now):
+        old = earlier.get(row.id)
+        if old and (row.running, row.waiting) != (old.running, old.waiting):
+            yield f"{row.id}: {row.running} running, {row.waiting} waiting"
+        if old and row.progress and row.progress != old.progress:
+            yield f"{row.id}: {row.told_progress}"

@@ -1,0 +1,48 @@
+"""`localapi models`: what a running server has, once or as it changes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from localapi.cli import model_rows
+from localapi.cli.options import server_of, server_options
+from localapi.cli.text_table import table
+from localapi.settings import Settings
+
+
+@click.command("models")
+@click.option("-w", "--watch", is_flag=True, help="Go on showing what changes, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON array; with --watch, one on each line.")
+@server_options
+def command(*, watch: bool, as_json: bool, **flags: Any) -> None:
+    """Show the models of a running server.
+
+    With --watch as they change: on a terminal a table with what happened above it, elsewhere a line for each change.
+    A key without the admin right sees its models and their states.
+    """
+    server = server_of(Settings.read(**flags))
+    if watch:
+        from localapi.cli import models_watch  # noqa: PLC0415  # 0.2 s that the list does not need
+
+        models_watch.watch(server, as_json=as_json)
+        return
+    found, status = model_rows.fetch(server)
+    if as_json:
+        click.echo(json.dumps([row.json() for row in found], indent=2))
+        return
+    for line in plain_table(found):
+        click.echo(line)
+    if status:
+        click.echo(f"\n{model_rows.footer(status)}")
+        for trouble in model_rows.troubles(status):
+            click.echo(trouble)
+
+
+def plain_table(found: list[model_rows.ModelRow]) -> list[str]:
+    """Lines of the columns that have something to show."""
+    cells = [row.cells() for row in found]
+    chosen = model_rows.columns(cells)
+    return table([model_rows.HEAD[at] for at in chosen], [[row[at] for at in chosen] for row in cells])

@@ -1,0 +1,144 @@
+"""`localapi models --watch`: the table of models while it changes, and what happened as lines above it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from typing import Final
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from localapi.cli import model_rows
+from localapi.cli.happenings import after, happenings, requests_of
+from localapi.cli.model_rows import ModelRow, Status
+from localapi.client import Event, Server
+from localapi.errors import NoServer, Refused
+
+AGAIN_SECONDS: Final = 1.0
+"""How often to look for a server that has ended."""
+_STYLES: Final = {"ready": "green", "loading": "yellow", "failed": "red"}
+_NUMBERS: Final = {"memory", "running", "waiting", "tokens/s"}
+_BAR_CELLS: Final = 24
+_GONE: Final = "the server has ended; waiting for it to come back (Ctrl-C leaves)"
+
+
+def watch(server: Server, *, as_json: bool) -> None:
+    """Follow the server until Ctrl-C. Raises NoServer and Refused where it cannot be followed from the start."""
+    with contextlib.suppress(KeyboardInterrupt):
+        if as_json:
+            _lines(server, lambda _, now: [json.dumps([row.json() for row in model_rows.rows(now)])])
+        elif sys.stdout.isatty():
+            _live(server)
+        else:
+            _lines(server, _told)
+
+
+def _lines(server: Server, told: Callable[[Status, Status], list[str]]) -> None:
+    before: Status = {}
+    for now in _statuses(server):
+        for line in told(before, now) if now else []:
+            click.echo(line)
+        sys.stdout.flush()
+        if now is None:
+            click.echo(_GONE, err=True)
+        before = now or before
+
+
+def _told(before: Status, now: Status) -> list[str]:
+    """With the time of day; first how each model is."""
+    if not before:
+        lines = [f"{row.id}: {row.told_state}" for row in model_rows.rows(now)] + list(model_rows.troubles(now))
+    else:
+        lines = [*happenings(before, now), *requests_of(before, now)]
+    return [f"{_clock()} {line}" for line in lines]
+
+
+def _live(server: Server) -> None:
+    console = Console(highlight=False)
+    before: Status = {}
+    with Live(console=console, refresh_per_second=8, transient=False) as live:
+        for now in _statuses(server):
+            if now is None:
+                live.update(Group(view(before, console.width), Text(_GONE, style="yellow")))
+                continue
+            for line in happenings(before, now) if before else []:
+                console.print(Text.assemble((_clock(), "dim"), " ", line), soft_wrap=True)
+            live.update(view(now, console.width))
+            before = now
+
+
+def _statuses(server: Server) -> Iterator[Status | None]:
+    """Each status as it comes; None where the server has ended, once, until it is there again."""
+    status: Status = {}
+    while True:
+        try:
+            for event in _events(server, tell_refusal=not status):
+                if event.name != "comment":
+                    status = after(status, event)
+                    yield status
+        except NoServer:
+            if not status:
+                raise
+        yield None
+        while not server.is_there():
+            time.sleep(AGAIN_SECONDS)
+
+
+def _events(server: Server, *, tell_refusal: bool) -> Iterator[Event]:
+    try:
+        yield from server.events("/status/events")
+    except Refused as error:
+        if tell_refusal and error.status == HTTPStatus.FORBIDDEN:
+            message = "--watch needs a key that has the admin right: put it into the variable LOCALAPI_API_KEY"
+            raise Refused(message, status=error.status, code=error.code) from None
+        raise
+
+
+def view(status: Status, width: int) -> Group:
+    """The table, loads with their bars, and what is wrong."""
+    found = model_rows.rows(status)
+    below = [Text(line, style="red") for line in model_rows.troubles(status)]
+    footer = Text(model_rows.footer(status), style="dim")
+    return Group(Text(), _table(found, width), *_loads(found), Text(), footer, *below)
+
+
+def _table(found: list[ModelRow], width: int) -> Table:
+    cells = [row.cells() for row in found]
+    chosen = model_rows.fitting(model_rows.columns(cells), cells, width)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, model_rows.GAP, 0, 0))
+    for at in chosen:
+        name = model_rows.HEAD[at]
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True)
+    state = model_rows.HEAD.index("state")
+    for row, texts in zip(found, cells, strict=True):
+        styles = {state: _STYLES.get(row.state, "dim")}
+        table.add_row(*(Text(texts[at], style=styles.get(at, "")) for at in chosen))
+    return table
+
+
+def _loads(found: list[ModelRow]) -> Iterator[Table]:
+    """A bar for each model that loads; it moves to and fro where nobody can tell how much is done."""
+    for row in found:
+        if row.progress:
+            load = Table.grid(padding=(0, 1, 0, 0))
+            bar = ProgressBar(
+                total=None if row.share is None else 1,
+                completed=row.share or 0,
+                width=_BAR_CELLS,
+                pulse=row.share is None,
+            )
+            load.add_row(Text(row.id), bar, Text(row.told_progress, style="yellow"))
+            yield load
+
+
+def _clock() -> str:
+    return time.strftime("%H:%M:%S")

@@ -1,0 +1,44 @@
+"""Text from elsewhere, made safe to show on a terminal.
+
+What a model writes can hold escape sequences, which move the cursor, set the title or the clipboard, or hide text. On a
+terminal they are shown as characters and never sent.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_CONTROL: Final = re.compile(
+    "\r\n|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""C0 but tab and newline, DEL, C1, what changes the direction of text, and halves of surrogate pairs."""
+_PICTURES: Final = 0x2400
+"""Where Unicode has pictures of the C0 characters, in their order."""
+_DELETE: Final = "\x7f"
+
+
+def shown(text: str) -> str:
+    """The text with each control character but tab and newline as a picture of it, such as ␛."""
+    return _CONTROL.sub(_picture, text)
+
+
+def shown_in_line(text: str) -> str:
+    """The same on one line, for tables and messages."""
+    return shown(" ".join(text.split()))
+
+
+def sendable(text: str) -> str:
+    """The text as it is, for a pipe or a file: only what UTF-8 cannot say is replaced."""
+    return text.encode(errors="replace").decode()
+
+
+def _picture(found: re.Match[str]) -> str:
+    character = found[0]
+    if character == "\r\n":
+        return "\n"
+    if character < " ":
+        return chr(_PICTURES + ord(character))
+    if character == _DELETE:
+        return "␡"
+    return "�" if "\ud800" <= character <= "\udfff" else f"<U+{ord(character):04X}>"

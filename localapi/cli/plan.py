@@ -1,0 +1,99 @@
+"""`localapi plan`: what an edit would do on the running server, entry by entry."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
+from localapi.cli.text_table import table
+from localapi.client import Server
+from localapi.comparison import SECONDS, Change, Plan, plan
+from localapi.errors import NoServer, Refused
+from localapi.manifest import read
+from localapi.settings import Settings
+
+CHANGED: Final = 3
+"""Exit status of --exit-code: 1 says that something went wrong, and 2 that the command line did."""
+
+SIGNS: Final = {"added": "+", "warm": "~", "cold": "~", "not loaded": "~", "in place": "=", "removed": "-"}
+COLOURS: Final = {"+": "green", "~": "yellow", "=": "cyan", "-": "red"}
+WORDS: Final = {
+    "added": "is new",
+    "warm": "loads beside the old one, which answers until it is ready (warm)",
+    "cold": "loads when the old one has finished its requests and ended; new requests wait (cold)",
+    "not loaded": "is not loaded: the next request loads it so",
+    "in place": "changes in place, also where it is loaded",
+    "removed": "goes",
+}
+ENDS: Final = {"removed": "which finish first", "warm": "which end on the old one", "cold": "which finish first"}
+ENDS_ELSE: Final = "which go on"
+
+
+@click.command("plan")
+@click.argument("file", required=False, type=type_of_path)
+@profile_option
+@server_options
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--exit-code", is_flag=True, help=f"Exit status {CHANGED} where there is something to do.")
+def command(file: Path | None, *, as_json: bool, exit_code: bool, **flags: Any) -> None:
+    """Show what an edit of the manifest would do on the running server.
+
+    FILE is the manifest, or a draft of it. Where no server runs, all of it is new.
+    """
+    settings = Settings.read(manifest=file, **flags)
+    manifest = read(source_of(settings))
+    server = server_of(settings)
+    status = _status(server)
+    found = plan(manifest, status)
+    if as_json:
+        click.echo(
+            json.dumps({"compared_with": server.address if status else None, **dataclasses.asdict(found)}, indent=2)
+        )
+    else:
+        _show(found, server, compared=status is not None)
+    if found and exit_code:
+        sys.exit(CHANGED)
+
+
+def _status(server: Server) -> dict[str, Any] | None:
+    """What the server serves; None where none runs."""
+    if not server.is_there():
+        return None
+    try:
+        status: dict[str, Any] = server.get("/status", seconds=SECONDS)
+    except Refused as error:
+        if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise  # its message says what to do
+        raise _not_ours(server) from None
+    if not isinstance(status, dict) or not {"models", "server"} <= status.keys():
+        raise _not_ours(server)
+    return status
+
+
+def _not_ours(server: Server) -> NoServer:
+    return NoServer(f"what runs on {server.address} is not localapi, or another version of it: nothing to compare with")
+
+
+def _show(found: Plan, server: Server, *, compared: bool) -> None:
+    if not compared:
+        click.echo(f"no server runs on {server.address}: compared with nothing, so all is new", err=True)
+    elif not found:
+        click.echo(f"the server on {server.address} serves this: there is nothing to do")
+    rows = [[SIGNS[each.does], f"{each.kind}.{each.id}", _words(each)] for each in found.changes]
+    for line, row in zip(table(["", "", ""], rows)[1:], rows, strict=True):
+        click.secho(line, fg=COLOURS[row[0]])
+    if found.server:
+        click.secho(f"=  server  changes in place: {', '.join(found.server)}", fg=COLOURS["="])
+
+
+def _words(change: Change) -> str:
+    keys = f": {', '.join(change.keys)}" if change.keys else ""
+    running = f"; running requests: {change.requests}, {ENDS.get(change.does, ENDS_ELSE)}" if change.requests else ""
+    return f"{WORDS[change.does]}{keys}{running}"

@@ -1,0 +1,106 @@
+"""`localapi pull`: models into the Hub's cache, before anybody waits for them."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from typing import Any, Final
+
+import click
+
+from localapi.cli.options import manifest_option, profile_option, source_of
+from localapi.manifest import Manifest, read
+from localapi.pulling import pull
+from localapi.settings import Settings
+
+REPOSITORY: Final = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+GB: Final = 1e9
+BAR: Final = 24
+REPORT_SECONDS: Final = 10.0
+"""How often there is a line where there is no terminal."""
+
+
+@click.command("pull")
+@click.argument("repository", required=False, metavar="[REPO]")
+@click.option("--revision", help="Branch, tag or commit of the repository.")
+@manifest_option
+@profile_option
+def command(repository: str | None, revision: str | None, **flags: Any) -> None:
+    """Download a model of the Hugging Face Hub, or all that the manifest names.
+
+    What has come stays after Ctrl-C or a broken connection, and the next time goes on from there, also in the middle
+    of a file.
+    """
+    if repository is None and revision is not None:
+        raise click.UsageError("--revision says which one of a REPO; without it the manifest says")
+    if repository is not None and not REPOSITORY.fullmatch(repository):
+        raise click.UsageError(f"{repository!r} is no repository of the Hugging Face Hub, which is called owner/name")
+    wanted = [(repository, revision)] if repository else _named(read(source_of(Settings.read(**flags))))
+    if not wanted:
+        click.echo("the manifest names no repository of the Hugging Face Hub: there is nothing to download", err=True)
+    for name, version in wanted:
+        bar = Bar(name)
+        try:
+            folder = pull(name, version, bar.show)
+        except KeyboardInterrupt:
+            bar.end()
+            click.echo("stopped; what has come is kept, and the same command goes on from there", err=True)
+            raise click.Abort from None
+        finally:
+            bar.end()
+        click.echo(folder)
+
+
+def _named(manifest: Manifest) -> list[tuple[str, str | None]]:
+    found = [each for entry in manifest.entries.values() for each in entry.options.repositories()]
+    return list(dict.fromkeys(found))
+
+
+class Bar:
+    """How far a download is: a line that changes, or on no terminal a line now and then."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._terminal = sys.stderr.isatty()
+        self._began = time.monotonic()
+        self._first: int | None = None
+        self._told_at = 0.0
+        self._open = False
+
+    def show(self, done: int, total: int) -> None:
+        """So many bytes of so many are there."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done
+        if now - self._told_at < (0.1 if self._terminal else REPORT_SECONDS) and done < total:
+            return
+        self._told_at = now
+        share = done / total if total else 1.0
+        speed = (done - self._first) / max(now - self._began, 1e-3)
+        text = f"{self._name}  {megabytes(done)} of {megabytes(total)} ({share:.0%})"
+        if not self._terminal:
+            click.echo(text, err=True)
+            return
+        filled = int(share * BAR)
+        bar = "█" * filled + "░" * (BAR - filled)
+        self._open = True
+        click.echo(f"\r\x1b[K{bar}  {text}  {megabytes(speed)}/s{_left(total - done, speed)}", nl=False, err=True)
+
+    def end(self) -> None:
+        """Leave the line as it is."""
+        if self._open:
+            click.echo(err=True)
+        self._open = False
+
+
+def megabytes(size: float) -> str:
+    """For people."""
+    return f"{size / GB:.2f} GB" if size >= GB else f"{size / 1e6:.1f} MB"
+
+
+def _left(missing: int, speed: float) -> str:
+    if missing <= 0 or speed <= 0:
+        return ""
+    minutes, seconds = divmod(int(missing / speed), 60)
+    return f", {minutes}:{seconds:02d} left"

@@ -1,0 +1,35 @@
+"""`localapi rm`: one entry less in the manifest's file, where nothing else changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from localapi.cli import outcome
+from localapi.cli.options import manifest_option, profile_option, server_of, server_options, source_of
+from localapi.manifest import removing
+from localapi.settings import Settings
+
+
+@click.command("rm")
+@click.argument("entry_id", metavar="ID")
+@click.option("--dry-run", is_flag=True, help="Only show how the file would change.")
+@manifest_option
+@profile_option
+@server_options
+def command(entry_id: str, *, dry_run: bool, **flags: Any) -> None:
+    """Remove a model from the manifest, with the comments that are its own.
+
+    Its files stay on the disk, and a running server lets its running requests finish.
+    """
+    said = Settings.read(**flags)
+    edit = removing(source_of(said), entry_id)
+    if dry_run:
+        click.echo(edit.diff(), nl=False)
+        return
+    server = server_of(said)
+    followed = outcome.follows(server, edit)
+    edit.save()
+    click.echo(f"{edit.path}: removed {entry_id}")
+    outcome.tell(server, edit, entry_id, followed=followed)

@@ -1,0 +1,101 @@
+"""`localapi service`: the server started by the system, and kept running."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from localapi.cli.options import manifest_option, profile_option, server_of, server_options, source_of
+from localapi.errors import CannotInstall
+from localapi.manifest import read
+from localapi.service import Agent, system
+from localapi.settings import Settings
+
+
+@click.group("service")
+def command() -> None:
+    """Have the system start the server, and keep it running: launchd on macOS, systemd on Linux."""
+
+
+@command.command("install")
+@manifest_option
+@profile_option
+@server_options
+@click.option(
+    "--env", "names", multiple=True, metavar="NAME",
+    help="A variable that the server is given as it is now, such as HF_HOME or a key; may be given again.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only show what would be written.")
+def install(names: tuple[str, ...], *, dry_run: bool, **flags: Any) -> None:
+    """Start the server now and at each login, again where it fails.
+
+    It runs with this Python, in the current folder. The values of --env are written into a file that only you may read.
+    """
+    settings = Settings.read(**flags)
+    agent = Agent(_command(settings), Path.cwd(), _values(names))
+    if not dry_run:
+        read(source_of(settings))  # raises where it could not start
+        for line in system().install(agent):
+            click.echo(line)
+        click.echo(f"it serves on {settings.address}/v1; how it is: localapi service status")
+        return
+    for path, text in system().files(agent).items():
+        click.echo(f"# {path}")
+        click.echo(text)
+
+
+@command.command("uninstall")
+def uninstall() -> None:
+    """End the service's server, and have it started no more. The manifest and the models stay."""
+    there = system().uninstall()
+    click.echo("uninstalled: the server has ended, and is started no more" if there else "there is no service")
+
+
+@command.command("status")
+@server_options
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(*, as_json: bool, **flags: Any) -> None:
+    """Tell whether the service is installed and runs. Exit status 1 where it does not."""
+    server = server_of(Settings.read(**flags))
+    state = system().state()
+    answers = server.is_there()
+    if as_json:
+        told = {"installed": state.installed, "running": state.running, "pid": state.pid, "says": state.words}
+        click.echo(json.dumps({**told, "address": server.address, "answers": answers}))
+    elif not state.installed:
+        click.echo("the service is not installed: localapi service install")
+    else:
+        pid = f", process {state.pid}" if state.pid else ""
+        click.echo(f"the service is installed: {state.words}{pid}")
+        click.echo(f"{'something answers' if answers else 'nothing answers'} on {server.address}")
+    if not state.running:
+        sys.exit(1)
+
+
+def _command(settings: Settings) -> list[str]:
+    """What starts this server, wherever it is started."""
+    if settings.port == 0:
+        raise CannotInstall("a service needs a port that clients know: give one other than 0")
+    words = [sys.executable, "-P", "-m", "localapi", "serve"]
+    words += ["--host", settings.host, "--port", str(settings.port)]
+    manifest = settings.manifest or Path("models.yaml")
+    if settings.manifest is not None or manifest.exists():
+        words += ["--manifest", str(manifest.absolute())]
+    if settings.profile is not None:
+        is_path = "/" in settings.profile or settings.profile.endswith((".yaml", ".yml"))
+        words += ["--profile", str(Path(settings.profile).absolute()) if is_path else settings.profile]
+    return words
+
+
+def _values(names: tuple[str, ...]) -> dict[str, str]:
+    """Of variables of this environment. Raises CannotInstall where one is not there, or cannot be passed on."""
+    if missing := [name for name in names if name not in os.environ]:
+        raise CannotInstall(f"the environment has no variable {', '.join(missing)}: set it, and install again")
+    if odd := [name for name in names if "\n" in os.environ[name]]:
+        raise CannotInstall(f"the value of {', '.join(odd)} has more than one line, and cannot be passed on")
+    return {name: os.environ[name] for name in names}

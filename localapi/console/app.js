@@ -1,0 +1,124 @@
+/**
+ * The frame of the console, and which page is shown.
+ *
+ * A page is a component, exported by its module: `export function ChatPage({models, status, api, server})`.
+ *   models   null until known; as /v1/models, with each one's part of /status where the key may read it
+ *   status   as GET /status, or null where the key may not read it
+ *   api      see api.js
+ *   server   all that server.js knows, and `admin`: whether buttons for /admin make sense
+ * A page is mounted when it is first shown and only hidden afterwards, so it keeps its state. `active` says which.
+ */
+
+import { createApi } from "./api.js";
+import { ChatPage } from "./chat.js";
+import { html, render, useEffect, useRef, useState } from "./dom.js";
+import { EventsPage } from "./events.js";
+import { Icon } from "./icons.js";
+import { KeyDialog } from "./key.js";
+import { ModelsPage } from "./models.js";
+import { ReferencePage } from "./reference.js";
+import { useServer } from "./server.js";
+import { SpeechPage } from "./speech.js";
+import { ThemeButton } from "./theme.js";
+
+const PAGES = [
+  { id: "models", name: "Models", page: ModelsPage },
+  { id: "chat", name: "Chat", page: ChatPage },
+  { id: "speech", name: "Speech", page: SpeechPage },
+  { id: "events", name: "Events", page: EventsPage },
+  { id: "api", name: "API", page: ReferencePage },
+];
+
+let refused = () => {};
+const api = createApi({ onRefused: (error) => refused(error) });
+
+function pageOf(hash) {
+  const id = hash.replace(/^#/, "").split("/")[0];
+  return PAGES.some((page) => page.id === id) ? id : PAGES[0].id;
+}
+
+function useRoute() {
+  const [route, setRoute] = useState(() => pageOf(location.hash));
+  useEffect(() => {
+    const follow = () => setRoute(pageOf(location.hash));
+    addEventListener("hashchange", follow);
+    return () => removeEventListener("hashchange", follow);
+  }, []);
+  return route;
+}
+
+function App() {
+  const route = useRoute();
+  const [round, setRound] = useState(0);
+  const [refusal, setRefusal] = useState(null);
+  const server = useServer(api, round);
+  const seen = useRef(new Set());
+  seen.current.add(route);
+  refused = setRefusal;
+  useEffect(() => {
+    document.title = `${PAGES.find((page) => page.id === route).name} · localapi`;
+  }, [route]);
+  const useKey = (key) => {
+    api.useKey(key);
+    setRefusal(null);
+    setRound(round + 1);
+  };
+  const admin = !server.limited;
+  const given = { models: server.models, status: server.status, api, server: { ...server, admin } };
+  return html`
+    <a class="button skip" href="#main" onClick=${toMain}>Skip to the page</a>
+    <div class="shell">
+      <${Side} route=${route} server=${server} admin=${admin} />
+      <main class="main" id="main" tabindex="-1">
+        <${Connection} connection=${server.connection} />
+        ${PAGES.filter(({ id }) => seen.current.has(id)).map(
+          ({ id, page: Page }) => html`<section key=${id} hidden=${id !== route} aria-label=${id}>
+            <${Page} ...${given} active=${id === route} /></section>`,
+        )}
+      </main>
+    </div>
+    ${refusal && html`<${KeyDialog} refusal=${refusal} wrong=${api.hasKey} onKey=${useKey} />`}
+  `;
+}
+
+function toMain(event) {
+  event.preventDefault();
+  document.getElementById("main").focus();
+}
+
+function Side({ route, server, admin }) {
+  const broken = server.status?.last_attempt?.problems.length ?? 0;
+  return html`<header class="side">
+    <a class="brand" href="#models"><img src="/console/icon.svg" alt="" />localapi</a>
+    <nav class="nav" aria-label="Pages"><ul>
+      ${PAGES.filter(({ id }) => admin || id !== "events").map(
+        ({ id, name }) => html`<li key=${id}><a href="#${id}" aria-current=${id === route ? "page" : undefined}>
+          <${Icon} name=${id} />${name}
+          ${id === "models" && broken > 0 && html`<span class="count" aria-label="${broken} problems">${broken}</span>`}
+        </a></li>`,
+      )}
+    </ul></nav>
+    <div class="side-foot">
+      <div class="row"><${State} connection=${server.connection} /><${ThemeButton} /></div>
+      ${server.status && html`<span class="version">localapi ${server.status.version}</span>`}
+    </div>
+  </header>`;
+}
+
+const STATES = { connecting: ["", "Connecting"], open: ["good", "Live"], lost: ["bad", "Lost"], refused: ["warn", "Locked"],
+  limited: ["warn", "Limited"] };
+
+function State({ connection }) {
+  const [tone, word] = STATES[connection.name];
+  return html`<span class="badge ${tone}" role="status">${word}</span>`;
+}
+
+function Connection({ connection }) {
+  if (connection.name !== "lost") return null;
+  return html`<div class="page connection"><div class="notice bad" role="alert">
+    <strong>Connection lost</strong>
+    <span>${connection.error?.message} What you see may be old; this page connects again by itself.</span>
+  </div></div>`;
+}
+
+render(html`<${App} />`, document.getElementById("app"));

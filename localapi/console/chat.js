@@ -1,0 +1,183 @@
+/** Chats with models: one composer, and a conversation with each model that is chosen. */
+
+import { Composer } from "./chat_composer.js";
+import { Column } from "./chat_column.js";
+import { ModelMenu } from "./chat_models.js";
+import { SettingsPanel, countSet } from "./chat_settings.js";
+import { Conversation } from "./conversation.js";
+import { html, useEffect, useReducer, useState } from "./dom.js";
+import { requestFields } from "./parameters.js";
+import { useSubject } from "./routes.js";
+
+/** What outlives a look at another page. Nothing of it outlives the tab. */
+const session = {
+  chosen: null,
+  conversations: new Map(),
+  settings: { system: "" },
+  draft: "",
+  announcement: "",
+  onChange: () => {},
+};
+
+/** The ids of the models that the page talks to: those chosen, or one that can answer soonest. */
+function chosenOf(offered) {
+  if (session.chosen === null && offered.length > 0) {
+    const best = offered.find((model) => model.state === "ready") ?? offered.find((model) => model.id === "demo");
+    session.chosen = [(best ?? offered[0]).id];
+  }
+  return session.chosen ?? [];
+}
+
+function conversationWith(model, api) {
+  if (!session.conversations.has(model)) {
+    const onEnd = (answer) => announce(`${model}: ${answer.error?.message ?? (answer.content || answer.state)}`);
+    session.conversations.set(model, new Conversation(model, { api, onEnd, onChange: () => session.onChange() }));
+  }
+  return session.conversations.get(model);
+}
+
+/** Whole answers, for those who listen to the page: single tokens would never let them hear anything else. */
+function announce(text) {
+  session.announcement = `${session.announcement}\n${text}`.trim();
+}
+
+/** A function that has the page shown again with the browser's next frame, however often it is called. */
+function useFrames() {
+  const [, show] = useReducer((count) => count + 1, 0);
+  useEffect(() => {
+    let frame = null;
+    session.onChange = () => {
+      frame ??= requestAnimationFrame(() => {
+        frame = null;
+        show();
+      });
+    };
+    return () => {
+      session.onChange = () => {};
+      cancelAnimationFrame(frame);
+    };
+  }, []);
+  return show;
+}
+
+/** The page. */
+export function ChatPage({ models, api, active }) {
+  const show = useFrames();
+  const [front, setFront] = useState(0);
+  const [settingsOpen, setSettingsOpen] = useState(false);
+  const [problem, setProblem] = useState("");
+  const offered = (models ?? []).filter((model) => model.kind === "chat");
+  const chosen = chosenOf(offered);
+  const conversations = chosen.map((model) => conversationWith(model, api));
+  const running = conversations.filter((conversation) => conversation.isRunning);
+
+  /** Do something with the settings as a request needs them, or say what is wrong with them. */
+  function withSettings(act) {
+    try {
+      const settings = { system: session.settings.system, fields: requestFields(session.settings) };
+      setProblem("");
+      session.announcement = "";
+      act(settings);
+    } catch (error) {
+      setProblem(error.message);
+      setSettingsOpen(true);
+    }
+  }
+
+  const choose = (ids) => {
+    chosen.filter((id) => !ids.includes(id)).forEach((id) => session.conversations.get(id)?.stop());
+    session.chosen = ids;
+    setFront((at) => Math.max(0, Math.min(at, ids.length - 1)));
+    show();
+  };
+  useSubject("chat", (id) => choose([id]));
+  const send = (text) =>
+    withSettings((settings) => {
+      session.draft = "";
+      conversations.forEach((conversation) => conversation.say(text, settings));
+    });
+  const set = (changes) => {
+    Object.assign(session.settings, changes);
+    setProblem("");
+    show();
+  };
+
+  return html`<div class="page wide chat ${settingsOpen ? "with-settings" : ""}">
+    <${Head}
+      offered=${offered}
+      chosen=${chosen}
+      choose=${choose}
+      settingsOpen=${settingsOpen}
+      toggleSettings=${() => setSettingsOpen(!settingsOpen)}
+    />
+    <${Tabs} ids=${chosen} front=${front} setFront=${setFront} />
+    <div class="chat-columns">
+      ${chosen.length === 0 && html`<${NoModel} offered=${offered} loaded=${models !== null} />`}
+      ${conversations.map(
+        (conversation, at) =>
+          html`<${Column}
+            key=${conversation.model}
+            conversation=${conversation}
+            model=${offered.find((model) => model.id === conversation.model)}
+            isFront=${at === front}
+            keyed=${api.hasKey}
+            withSettings=${withSettings}
+            say=${running.length === 0 ? send : null}
+            remove=${conversations.length > 1 ? () => choose(chosen.filter((id) => id !== conversation.model)) : null}
+          />`,
+      )}
+    </div>
+    ${settingsOpen && html`<${SettingsPanel} settings=${session.settings} set=${set} close=${() => setSettingsOpen(false)} />`}
+    <${Composer}
+      session=${session}
+      active=${active}
+      count=${conversations.length}
+      running=${running}
+      problem=${problem}
+      send=${send}
+      show=${show}
+    />
+    <div class="sr" role="status">${session.announcement}</div>
+  </div>`;
+}
+
+function Head({ offered, chosen, choose, settingsOpen, toggleSettings }) {
+  const count = countSet(session.settings);
+  return html`<div class="page-head">
+    <h1>Chat</h1>
+    <${ModelMenu} offered=${offered} chosen=${chosen} choose=${choose} />
+    <button
+      type="button"
+      class="button"
+      aria-expanded=${settingsOpen}
+      aria-controls=${settingsOpen ? "chat-settings" : undefined}
+      onClick=${toggleSettings}
+    >
+      Parameters${count > 0 && html` <span class="chat-count">${count}</span>`}
+    </button>
+  </div>`;
+}
+
+/** On a narrow page one conversation is seen at a time; these say which. */
+function Tabs({ ids, front, setFront }) {
+  if (ids.length < 2) {
+    return null;
+  }
+  return html`<div class="chat-tabs row" role="group" aria-label="Conversation to show">
+    ${ids.map(
+      (id, at) =>
+        html`<button type="button" class="button" key=${id} aria-pressed=${at === front} onClick=${() => setFront(at)}>
+          ${id}
+        </button>`,
+    )}
+  </div>`;
+}
+
+function NoModel({ offered, loaded }) {
+  if (!loaded) {
+    return null;
+  }
+  const text =
+    offered.length > 0 ? "Choose a model above to talk to." : "The manifest has no chat model. Add one under chat.";
+  return html`<div class="empty"><strong>${text}</strong></div>`;
+}

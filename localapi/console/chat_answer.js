@@ -1,0 +1,104 @@
+/** A model's answer: what it thought, said and called, how it ended, and what was measured. */
+
+import { Calls } from "./chat_calls.js";
+import { Loading } from "./chat_loading.js";
+import { measures } from "./conversation.js";
+import { CopyButton } from "./copy_button.js";
+import { html, useLayoutEffect, useRef } from "./dom.js";
+import { showMarkdown } from "./markdown.js";
+import { asCurl, chatAsPython } from "./snippets.js";
+
+const PATH = "/v1/chat/completions";
+
+export function Answer({ turn, model, keyed, isLast, again, sendResults }) {
+  const ended = turn.endedAt !== null;
+  return html`<article class="turn answer" aria-label=${`Answer of ${turn.body.model}`} aria-busy=${!ended}>
+    ${turn.reasoning && html`<${Reasoning} turn=${turn} />`}
+    ${turn.content && html`<${Markdown} text=${turn.content} />`}
+    ${turn.calls.length > 0 && html`<${Calls} calls=${turn.calls} sendResults=${isLast && ended ? sendResults : null} />`}
+    ${turn.state === "waiting" && html`<${Loading} note=${turn.note} model=${model} />`}
+    ${turn.error && html`<${Failure} error=${turn.error} />`}
+    ${turn.state === "stopped" && html`<p class="stopped">Stopped by you.</p>`}
+    <${Notes} turn=${turn} />
+    <div class="answer-foot">
+      <${Measures} turn=${turn} />
+      ${ended && html`<${Actions} turn=${turn} keyed=${keyed} again=${isLast ? again : null} />`}
+    </div>
+  </article>`;
+}
+
+function Actions({ turn, keyed, again }) {
+  const curl = () => asCurl(PATH, turn.body, { keyed });
+  const python = () => chatAsPython(turn.body, { keyed });
+  return html`<div class="turn-actions">
+    ${turn.content && html`<${CopyButton} label="Copy" title="Copy the answer" textOf=${() => turn.content} />`}
+    <${CopyButton} label="curl" title="Copy the request as curl" textOf=${curl} />
+    <${CopyButton} label="Python" title="Copy the request as Python" textOf=${python} />
+    ${again && html`<button type="button" class="button quiet small" onClick=${again}>Again</button>`}
+  </div>`;
+}
+
+export function Markdown({ text }) {
+  const element = useRef(null);
+  useLayoutEffect(() => showMarkdown(element.current, text), [text]);
+  return html`<div class="markdown" ref=${element}></div>`;
+}
+
+function Reasoning({ turn }) {
+  const seconds = measures(turn).thoughtSeconds.toFixed(1);
+  const isThinking = turn.thoughtUntil === null && turn.endedAt === null;
+  return html`<details class="reasoning">
+    <summary>${isThinking ? "Thinking for" : "Thought for"} ${seconds} s</summary>
+    <div class="reasoning-text">${turn.reasoning.trim()}</div>
+  </details>`;
+}
+
+export function Failure({ error }) {
+  const facts = [error.status || null, error.code, error.param, error.requestId].filter(Boolean);
+  return html`<div class="notice bad">
+    <p>${error.message}</p>
+    ${facts.length > 0 && html`<p class="tiny muted">${facts.join(" · ")}</p>`}
+  </div>`;
+}
+
+function Notes({ turn }) {
+  return html`
+    ${turn.ignored && html`<p class="answer-note">Not known to the server, and ignored: ${turn.ignored}</p>`}
+    ${turn.locked && html`<p class="answer-note">Locked by the manifest: ${turn.locked}</p>`}
+    ${turn.finishReason === "length" && html`<p class="answer-note">Cut at the most tokens that it may have.</p>`}
+  `;
+}
+
+/** One line, which is there from the beginning so that nothing moves when it fills. */
+function Measures({ turn }) {
+  const measured = measures(turn);
+  const parts = [
+    measured.firstSeconds !== null && [`first token ${shortSeconds(measured.firstSeconds)}`, "time to the first token"],
+    measured.tokensPerSecond !== null && [`${shortNumber(measured.tokensPerSecond)} tokens/s`, "after the first token"],
+    measured.tokens !== null && [`${measured.tokens} tokens`, tokensTitle(measured)],
+    turn.finishReason && [turn.finishReason, "finish_reason"],
+  ].filter(Boolean);
+  return html`<dl class="measures">
+    ${parts.map(
+      ([text, title]) =>
+        html`<div key=${title}>
+          <dt class="sr">${title}</dt>
+          <dd title=${title}>${text}</dd>
+        </div>`,
+    )}
+  </dl>`;
+}
+
+function tokensTitle({ promptTokens, cachedTokens, reasoningTokens }) {
+  const cached = cachedTokens ? `, ${cachedTokens} of them cached` : "";
+  const thought = reasoningTokens ? `, ${reasoningTokens} of them thought` : "";
+  return `of the answer${thought}; the prompt had ${promptTokens}${cached}`;
+}
+
+function shortSeconds(seconds) {
+  return seconds < 10 ? `${seconds.toFixed(2)} s` : `${seconds.toFixed(1)} s`;
+}
+
+function shortNumber(number) {
+  return number < 100 ? number.toFixed(1) : Math.round(number).toString();
+}

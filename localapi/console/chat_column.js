@@ -1,0 +1,106 @@
+/** One conversation: its head, what was said, and a place that follows its end while the reader is there. */
+
+import { Answer } from "./chat_answer.js";
+import { UserTurn } from "./chat_user.js";
+import { html, useLayoutEffect, useRef, useState } from "./dom.js";
+
+const NEAR_END_PX = 32;
+const TONES = { ready: "good", loading: "info", failed: "bad", cooling_down: "warn" };
+const OPENERS = ["What can you do?", "Tell me a story.", "Show me some code.", "Think about two plus two."];
+
+export function Column({ conversation, model, isFront, keyed, withSettings, say, remove }) {
+  const { turns, isRunning } = conversation;
+  const lastUser = turns.findLastIndex((turn) => turn.role === "user");
+  const { region, isAway, toEnd, onScroll } = useFollowing();
+  const turnOf = (turn, at) => {
+    if (turn.role === "assistant") {
+      return html`<${Answer}
+        key=${at}
+        turn=${turn}
+        model=${model}
+        keyed=${keyed}
+        isLast=${at === turns.length - 1}
+        again=${() => withSettings((settings) => conversation.again(settings))}
+        sendResults=${(results) => withSettings((settings) => conversation.sendResults(results, settings))}
+      />`;
+    }
+    const edit = (text) => withSettings((settings) => conversation.edit(text, settings));
+    return html`<${UserTurn} key=${at} turn=${turn} edit=${at === lastUser && !isRunning ? edit : null} />`;
+  };
+  return html`<section class="column ${isFront ? "front" : ""}" aria-label=${`Conversation with ${conversation.model}`}>
+    <div class="column-head">
+      <h2>${conversation.model}</h2>
+      <span class="badge ${TONES[model?.state] ?? ""}">${model?.state ?? "not in the manifest"}</span>
+      <span class="grow"></span>
+      ${isRunning && html`<button type="button" class="button small" onClick=${() => conversation.stop()}>Stop</button>`}
+      <button
+        type="button"
+        class="button quiet small"
+        disabled=${turns.length === 0}
+        aria-label=${`Clear the conversation with ${conversation.model}`}
+        onClick=${() => conversation.clear()}
+      >
+        Clear
+      </button>
+      ${
+        remove &&
+        html`<button
+          type="button"
+          class="button quiet small"
+          aria-label=${`Remove ${conversation.model} from the page`}
+          onClick=${remove}
+        >
+          Remove
+        </button>`
+      }
+    </div>
+    <div
+      class="turns"
+      role="region"
+      aria-label=${`Messages of ${conversation.model}`}
+      aria-busy=${isRunning}
+      tabindex="0"
+      ref=${region}
+      onScroll=${onScroll}
+    >
+      ${turns.length === 0 ? html`<${Openers} say=${say} />` : turns.map(turnOf)}
+    </div>
+    ${isAway && html`<button type="button" class="button small to-end" onClick=${toEnd}>To the end</button>`}
+  </section>`;
+}
+
+function Openers({ say }) {
+  return html`<div class="openers">
+    <p>Nothing has been said yet. Write below, or begin with one of these.</p>
+    ${OPENERS.map((text) => html`<button type="button" class="button" key=${text} disabled=${say === null} onClick=${() => say(text)}>${text}</button>`)}
+  </div>`;
+}
+
+/** An element that stays at its end while it grows, until its reader scrolls up. */
+function useFollowing() {
+  const region = useRef(null);
+  const follows = useRef(true);
+  const lastTop = useRef(0);
+  const [isAway, setIsAway] = useState(false);
+  useLayoutEffect(() => {
+    if (follows.current) {
+      region.current.scrollTop = region.current.scrollHeight;
+    }
+  });
+  const onScroll = () => {
+    const { scrollTop, scrollHeight, clientHeight } = region.current;
+    if (scrollHeight - scrollTop - clientHeight <= NEAR_END_PX) {
+      follows.current = true;
+    } else if (scrollTop < lastTop.current) {
+      follows.current = false;
+    }
+    lastTop.current = scrollTop;
+    setIsAway(!follows.current);
+  };
+  const toEnd = () => {
+    follows.current = true;
+    setIsAway(false);
+    region.current.focus();
+  };
+  return { region, isAway, toEnd, onScroll };
+}

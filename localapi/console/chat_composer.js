@@ -1,0 +1,66 @@
+/** Where the user writes: one text for all conversations. */
+
+import { html, useEffect, useRef } from "./dom.js";
+
+/** With a finger, focus would bring up the keyboard. */
+const HAS_KEYBOARD = !matchMedia("(pointer: coarse)").matches;
+
+export function Composer({ session, active, count, running, problem, send, show }) {
+  const field = useRef(null);
+  const focus = () => HAS_KEYBOARD && field.current.focus({ preventScroll: true });
+  useEffect(() => {
+    if (active) {
+      focus();
+    }
+  }, [active]);
+  const busy = running.length > 0;
+  const canSend = !busy && count > 0 && session.draft.trim() !== "";
+  const stop = () => running.forEach((conversation) => conversation.stop());
+  // One button for both, so that it keeps the focus when it changes.
+  const onSubmit = (event) => {
+    event.preventDefault();
+    focus();
+    if (busy) {
+      stop();
+    } else if (canSend) {
+      send(session.draft);
+    }
+  };
+  const onKeyDown = (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      if (canSend) {
+        send(session.draft);
+      }
+    } else if (event.key === "Escape" && busy) {
+      stop();
+    }
+  };
+  const onInput = (event) => {
+    session.draft = event.target.value;
+    show();
+  };
+  return html`<form class="composer" onSubmit=${onSubmit}>
+    ${problem && html`<p class="composer-problem" role="alert">${problem}</p>`}
+    <div class="composer-box">
+      <label class="sr" for="composer-text">Message</label>
+      <textarea
+        id="composer-text"
+        class="input"
+        ref=${field}
+        rows="1"
+        placeholder=${count > 1 ? `Message to ${count} models` : "Message"}
+        aria-describedby="composer-hint"
+        value=${session.draft}
+        onInput=${onInput}
+        onKeyDown=${onKeyDown}
+      ></textarea>
+      <button type="submit" class="button primary" disabled=${!busy && !canSend}>
+        ${busy ? (running.length > 1 ? "Stop all" : "Stop") : "Send"}
+      </button>
+    </div>
+    <p class="composer-hint" id="composer-hint">
+      ${busy ? "Answering. Escape stops it." : "Enter sends, Shift+Enter begins a new line."}
+    </p>
+  </form>`;
+}

@@ -1,0 +1,55 @@
+/** What the user said, or a tool's result; the last thing that the user said can be said otherwise. */
+
+import { html, useLayoutEffect, useRef, useState } from "./dom.js";
+
+/** `edit` takes the new text; it is null where the turn is not to be edited. */
+export function UserTurn({ turn, edit }) {
+  const [draft, setDraft] = useState(null);
+  if (turn.role === "tool") {
+    return html`<article class="turn tool" aria-label=${`Result of ${turn.name}`}>
+      <p class="turn-label">Result of <code>${turn.name}</code></p>
+      <pre class="code" tabindex="0">${turn.content}</pre>
+    </article>`;
+  }
+  if (draft !== null && edit !== null) {
+    const done = (text) => {
+      setDraft(null);
+      edit(text);
+    };
+    return html`<${Editor} draft=${draft} setDraft=${setDraft} done=${done} />`;
+  }
+  return html`<article class="turn user" aria-label="You">
+    ${edit && html`<button type="button" class="button quiet small" onClick=${() => setDraft(turn.content)}>Edit</button>`}
+    <div class="bubble">${turn.content}</div>
+  </article>`;
+}
+
+function Editor({ draft, setDraft, done }) {
+  const field = useRef(null);
+  useLayoutEffect(() => field.current.focus(), []);
+  const onKeyDown = (event) => {
+    if (event.key === "Escape") {
+      setDraft(null);
+    } else if (event.key === "Enter" && !event.shiftKey && !event.isComposing && draft.trim() !== "") {
+      event.preventDefault();
+      done(draft);
+    }
+  };
+  return html`<article class="turn user editing" aria-label="You">
+    <textarea
+      ref=${field}
+      class="input"
+      aria-label="Edit the message"
+      rows="2"
+      value=${draft}
+      onInput=${(event) => setDraft(event.target.value)}
+      onKeyDown=${onKeyDown}
+    ></textarea>
+    <div class="turn-actions">
+      <button type="button" class="button quiet small" onClick=${() => setDraft(null)}>Cancel</button>
+      <button type="button" class="button small" disabled=${draft.trim() === ""} onClick=${() => done(draft)}>
+        Send again
+      </button>
+    </div>
+  </article>`;
+}

@@ -1,0 +1,20 @@
+/** Pictures that stand beside words. */
+
+import { html } from "./dom.js";
+
+const PATHS = {
+  models: "M12 3 4 7.5v9L12 21l8-4.5v-9L12 3Zm0 9 8-4.5M12 12v9M12 12 4 7.5",
+  chat: "M4 5h16v11H9l-5 4V5Z",
+  speech: "M5 10v4M9 6v12M13 9v6M17 4v16M21 10v4",
+  events: "M8 6h12M8 12h12M8 18h12M4 6h.01M4 12h.01M4 18h.01",
+  api: "m8 7-5 5 5 5M16 7l5 5-5 5",
+  pin: "M9 4h6l-1 6 4 4H6l4-4-1-6ZM12 14v6",
+  sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8ZM12 2v2M12 20v2M4 12H2M22 12h-2M5 5l1.4 1.4M17.6 17.6 19 19M5 19l1.4-1.4M17.6 6.4 19 5",
+  moon: "M20 14.5A8 8 0 0 1 9.5 4 8 8 0 1 0 20 14.5Z",
+  auto: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18Zm0 0v18",
+};
+
+export function Icon({ name }) {
+  return html`<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.8" stroke-linecap="round"
+    stroke-linejoin="round" aria-hidden="true"><path d=${PATHS[name]} /></svg>`;
+}

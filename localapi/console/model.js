@@ -1,0 +1,104 @@
+/** One model: how it is, and what can be done with it. */
+
+import { html, useState } from "./dom.js";
+import { bytes, duration, plural, speed } from "./format.js";
+import { Icon } from "./icons.js";
+
+const TONES = { ready: "good", loading: "info", failed: "bad", closed: "warn", unloaded: "" };
+
+export function Model({ model, api, admin, now }) {
+  const [act, state] = useActions(api, model.id);
+  return html`<article class="card model" aria-labelledby="model-${model.id}">
+    <div class="model-name">
+      <h3 id="model-${model.id}" class="break">${model.id}</h3>
+      <span class="badge ${TONES[model.state] ?? ""}">${model.state}</span>
+      ${model.pinned_by && html`<span class="badge plain"><${Pin} />
+        pinned ${model.pinned_by === "hand" ? "by hand" : "in the manifest"}</span>`}
+    </div>
+    <div class="model-about">
+      <p class="small muted break"><${What} model=${model} /></p>
+      ${model.description && html`<p class="small break">${model.description}</p>`}
+    </div>
+    ${admin && model.leases !== undefined && html`<${Figures} model=${model} />`}
+    <div class="model-actions">
+      ${admin && model.leases !== undefined && html`<${Actions} model=${model} act=${act} busy=${state.busy} />`}
+      <a class="button small" href="#${model.kind}/${encodeURIComponent(model.id)}" aria-label="Try ${model.id}">Try</a>
+    </div>
+    ${model.progress && html`<${Progress} progress=${model.progress} />`}
+    ${state.error && html`<div class="notice bad model-wide" role="alert"><strong>${state.error.what} failed</strong>
+      <span>${state.error.message}</span></div>`}
+    ${model.last_error && !state.error && model.state !== "loading" && html`<div class="notice bad model-wide"><strong>Last error</strong>
+      <span>${model.last_error}</span></div>`}
+    ${admin && model.leases !== undefined && html`<p class="tiny muted model-wide">${facts(model, now).join(" · ")}</p>`}
+  </article>`;
+}
+
+function Pin() {
+  return html`<span class="pin"><${Icon} name="pin" /></span>`;
+}
+
+function What({ model }) {
+  const aliases = model.aliases?.length > 0 ? ` · also ${model.aliases.join(", ")}` : "";
+  return html`${model.backend}${model.path && html` · <span class="mono">${model.path}</span>`}${aliases}`;
+}
+
+function Figures({ model }) {
+  const figures = [["Memory", bytes(model.memory_bytes)], ["Running", model.leases], ["Waiting", model.waiting]];
+  if (model.kind === "chat") figures.push(["Tokens/s", speed(model.tokens_per_second)]);
+  return html`<dl class="figures">${figures.map(([name, value]) => html`<div key=${name}><dt>${name}</dt>
+    <dd class="number ${value === 0 || value === "–" || value === "0" ? "muted" : ""}">${value}</dd></div>`)}</dl>`;
+}
+
+function Progress({ progress: { phase, done, total } }) {
+  const share = total > 0 ? ` · ${bytes(done)} of ${bytes(total)} · ${Math.floor((100 * done) / total)} %` : "";
+  return html`<div class="model-wide stack tight">
+    <p class="small"><span class="spinner" aria-hidden="true"></span> ${phase}${share}</p>
+    ${total > 0 && html`<progress max=${total} value=${done} aria-label="Loading: ${phase}"></progress>`}
+  </div>`;
+}
+
+function Actions({ model, act, busy }) {
+  const button = (what, path, more = {}) => html`<button class="button small" key=${path} disabled=${busy === path}
+    aria-label="${what} ${model.id}" onClick=${() => act(what, path)} ...${more}>
+    ${busy === path && html`<span class="spinner" aria-hidden="true"></span>`}${what}</button>`;
+  return html`
+    ${model.state === "ready" ? button("Unload", "unload")
+      : model.state === "loading" ? button("Stop loading", "unload") : button("Load", "load")}
+    ${model.pinned_by === "hand" && button("Unpin", "unpin")}
+    ${model.pinned_by === null && button("Pin", "pin", { title: "Load it and keep it loaded" })}`;
+}
+
+/** What there is to say of it in small print. */
+function facts(model, now) {
+  const parts = [];
+  if (model.ready_since) parts.push(`ready for ${duration(now - model.ready_since)}`);
+  parts.push(`since revision ${model.since_revision}`);
+  if (model.context_length) parts.push(`${model.context_length.toLocaleString("en")} tokens of context`);
+  if (model.voices?.length) parts.push(plural(model.voices.length, "voice"));
+  if (model.loads > 1) parts.push(`loaded ${model.loads} times`);
+  if (model.worker_deaths) parts.push(plural(model.worker_deaths, "worker death"));
+  if (model.restarts) parts.push(plural(model.restarts, "restart"));
+  if (model.requests?.prompt_tokens_total) {
+    parts.push(`reading prompts: ${model.requests.prompt_tokens_done} of ${model.requests.prompt_tokens_total} tokens`);
+  }
+  if (model.cooling_down_until && model.cooling_down_until > now) {
+    parts.push(`left alone for ${duration(model.cooling_down_until - now)} after ${model.failures_in_a_row} failures`);
+  }
+  if (model.pid) parts.push(`process ${model.pid}`);
+  return parts;
+}
+
+/** A function that asks for something, and how it goes: `busy` is the path that is being asked for. */
+function useActions(api, id) {
+  const [state, setState] = useState({});
+  const act = async (what, path) => {
+    setState({ busy: path });
+    try {
+      await api.post(`/admin/models/${encodeURIComponent(id)}/${path}`);
+      setState((now) => (now.busy === path ? {} : now));
+    } catch (error) {
+      setState((now) => (now.busy === path ? { error: { what, message: error.message } } : now));
+    }
+  };
+  return [act, state];
+}

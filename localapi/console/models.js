@@ -1,0 +1,59 @@
+/** What the server does now: the models, the memory, the manifest. */
+
+import { html } from "./dom.js";
+import { plural, useClock } from "./format.js";
+import { Manifest } from "./manifest.js";
+import { Model } from "./model.js";
+import { Overview } from "./overview.js";
+
+const KINDS = [["chat", "Chat"], ["speech", "Speech"]];
+
+export function ModelsPage({ models, status, api, server, active }) {
+  useClock(active);
+  const now = Date.now() / 1000 + server.skew;
+  if (models === null) return html`<${Waiting} server=${server} />`;
+  return html`<div class="page models">
+    <div class="page-head"><h1>Models</h1></div>
+    ${!server.admin && html`<div class="notice info"><strong>Limited view</strong><span>This key has no admin right, so memory,
+      requests, the manifest, the log and the buttons are hidden. The models below are those that it opens.</span></div>`}
+    ${status?.warnings.map((warning) => html`<div class="notice warn" key=${warning}><strong>Warning</strong>
+      <span>${warning}</span></div>`)}
+    ${status && html`<${Overview} status=${status} samples=${server.samples} now=${now} />
+      <${Manifest} status=${status} api=${api} now=${now} />`}
+    ${models.length === 0 && html`<div class="empty"><strong>No models</strong>
+      <p>Add one to the manifest and save it; it appears here at once.</p></div>`}
+    ${KINDS.map(([kind, name]) => html`<${Group} key=${kind} name=${name} now=${now} api=${api} admin=${server.admin}
+      models=${models.filter((model) => model.kind === kind)} />`)}
+    ${status?.retiring.length > 0 && html`<${Retiring} instances=${status.retiring} />`}
+  </div>`;
+}
+
+function Waiting({ server }) {
+  const { name, error } = server.connection;
+  if (name === "refused") {
+    return html`<div class="page"><div class="page-head"><h1>Models</h1></div>
+      <div class="empty"><strong>Locked</strong><p>This server shows itself to those who have one of its keys.</p></div></div>`;
+  }
+  const failed = name === "lost";
+  return html`<div class="page"><div class="page-head"><h1>Models</h1></div>
+    <div class="empty">${failed
+      ? html`<strong>Nothing is known yet</strong><p>${error?.message}</p>`
+      : html`<span class="spinner" aria-hidden="true"></span><p>Asking the server…</p>`}</div></div>`;
+}
+
+function Group({ name, models, api, admin, now }) {
+  if (models.length === 0) return null;
+  return html`<section class="stack" aria-label="${name} models">
+    <h2 class="group">${name} <span class="muted">${models.length}</span></h2>
+    ${models.map((model) => html`<${Model} key=${model.id} model=${model} api=${api} admin=${admin} now=${now} />`)}
+  </section>`;
+}
+
+function Retiring({ instances }) {
+  return html`<section class="stack" aria-label="Ending">
+    <h2 class="group">Ending</h2>
+    ${instances.map((instance) => html`<div class="card row wrap" key=${`${instance.id}-${instance.since_revision}`}>
+      <strong class="break">${instance.id}</strong><span class="badge warn">of revision ${instance.since_revision}</span>
+      <span class="small muted">ends after ${plural(instance.leases, "running request")}</span></div>`)}
+  </section>`;
+}

@@ -1,0 +1,135 @@
+/** What a chat may be told beside its messages: which fields the page has for it, and how what is typed becomes JSON. */
+
+/** Kinds: number, integer, text, lines (a text or several, one on a line), choice, json (an object or a list). */
+export const PARAMETERS = [
+  { name: "temperature", kind: "number", hint: "0 to 2" },
+  { name: "top_p", kind: "number", hint: "above 0 to 1" },
+  { name: "top_k", kind: "integer", hint: "0: from all" },
+  { name: "min_p", kind: "number", hint: "0 to 1" },
+  { name: "max_tokens", kind: "integer", hint: "1 or more" },
+  { name: "seed", kind: "integer", hint: "a whole number" },
+  { name: "presence_penalty", kind: "number", hint: "-2 to 2" },
+  { name: "frequency_penalty", kind: "number", hint: "-2 to 2" },
+  { name: "repetition_penalty", kind: "number", hint: "1: none" },
+  {
+    name: "reasoning_effort",
+    kind: "choice",
+    choices: ["none", "minimal", "low", "medium", "high", "xhigh", "max"],
+  },
+  { name: "stop", kind: "lines", hint: "one on a line" },
+];
+
+export const JSON_PARAMETERS = [
+  {
+    name: "tools",
+    kind: "json",
+    shape: "list",
+    hint: '[{"type": "function", "function": {"name": "get_weather", …}}]',
+  },
+  { name: "response_format", kind: "json", shape: "object", hint: '{"type": "json_schema", "json_schema": {…}}' },
+  {
+    name: "extra",
+    kind: "json",
+    shape: "object",
+    hint: '{"logit_bias": {…}, "regex": "…", "tool_choice": "required"}',
+  },
+];
+
+export const OPENAI_CHAT = new Set(
+  (
+    "model messages stream stream_options temperature top_p max_tokens max_completion_tokens seed presence_penalty " +
+    "frequency_penalty reasoning_effort stop tools tool_choice parallel_tool_calls response_format logit_bias " +
+    "logprobs top_logprobs n user metadata store verbosity"
+  ).split(" "),
+);
+export const OPENAI_SPEECH = new Set("model input voice instructions response_format speed stream_format".split(" "));
+
+const OF_THE_PAGE = new Set("model messages stream stream_options n".split(" "));
+const NUMBER = /^-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?$/i;
+const INTEGER = /^-?\d+$/;
+
+/** The value of one field, undefined where nothing was typed. Raises Error with what is wrong. */
+export function valueOf(parameter, typed) {
+  const text = typed ?? "";
+  if (text.trim() === "") {
+    return undefined;
+  }
+  switch (parameter.kind) {
+    case "number":
+    case "integer":
+      return numberOf(parameter, text.trim());
+    case "lines": {
+      const lines = text.split("\n").filter((line) => line !== "");
+      return lines.length === 1 ? lines[0] : lines;
+    }
+    case "json":
+      return jsonOf(parameter, text);
+    default:
+      return text;
+  }
+}
+
+function numberOf(parameter, text) {
+  const [form, word] = parameter.kind === "integer" ? [INTEGER, "whole number"] : [NUMBER, "number"];
+  if (!form.test(text)) {
+    throw new Error(`${parameter.name}: ${JSON.stringify(text)} is no ${word}.`);
+  }
+  if (parameter.kind === "integer" && !Number.isSafeInteger(Number(text))) {
+    throw new Error(`${parameter.name}: ${text} is larger than a browser counts. Send it with curl.`);
+  }
+  return Number(text);
+}
+
+function jsonOf(parameter, text) {
+  let value;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new Error(`${parameter.name}: this is no JSON. ${error.message}`);
+  }
+  const found = Array.isArray(value) ? "list" : value === null ? "null" : typeof value;
+  if (found !== parameter.shape) {
+    throw new Error(
+      `${parameter.name}: found ${found}; ${parameter.shape === "list" ? "a list" : "an object"} is needed.`,
+    );
+  }
+  return value;
+}
+
+/** The fields of a request that the settings say. Raises Error for the first that is wrong. */
+export function requestFields(settings) {
+  const fields = {};
+  for (const parameter of [...PARAMETERS, ...JSON_PARAMETERS]) {
+    const value = valueOf(parameter, settings[parameter.name]);
+    if (value === undefined) {
+      continue;
+    }
+    if (parameter.name === "extra") {
+      Object.assign(fields, checkedExtra(value));
+    } else {
+      fields[parameter.name] = value;
+    }
+  }
+  return fields;
+}
+
+function checkedExtra(value) {
+  const own = Object.keys(value).find((name) => OF_THE_PAGE.has(name));
+  if (own !== undefined) {
+    throw new Error(`extra: '${own}' is what the page itself says. Leave it out.`);
+  }
+  return value;
+}
+
+/** What is wrong with one field, or an empty text. */
+export function problemOf(parameter, typed) {
+  try {
+    const value = valueOf(parameter, typed);
+    if (parameter.name === "extra" && value !== undefined) {
+      checkedExtra(value);
+    }
+    return "";
+  } catch (error) {
+    return error.message;
+  }
+}

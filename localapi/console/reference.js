@@ -1,0 +1,90 @@
+/** Shows /openapi.json: every endpoint, what it takes, what it gives, and a request to begin with. */
+
+import { Failure } from "./chat_answer.js";
+import { html, useEffect, useState } from "./dom.js";
+import { Endpoint } from "./reference_endpoint.js";
+
+const GROUPS = [
+  ["Chat and text", /^\/v1\/(chat|completions|tokenize|detokenize)/],
+  ["Speech", /^\/v1\/audio\//],
+  ["Models", /^\/v1\/models/],
+  ["What happens inside", /^\/(status|metrics|health)/],
+  ["Administration", /^\/admin\//],
+  ["This page and its document", /^\//],
+];
+
+/** The document's operations, in the groups above. */
+function groupsOf(document, wanted) {
+  const words = wanted.toLowerCase().split(/\s+/).filter(Boolean);
+  const operations = Object.entries(document.paths)
+    .flatMap(([path, methods]) =>
+      Object.entries(methods).map(([method, operation]) => ({ method: method.toUpperCase(), path, operation })),
+    )
+    .filter(({ method, path, operation }) => {
+      const text = `${method} ${path} ${operation.summary ?? ""} ${operation.description ?? ""}`.toLowerCase();
+      return words.every((word) => text.includes(word));
+    });
+  const groupOf = (path) => GROUPS.find(([, form]) => form.test(path))[0];
+  return GROUPS.map(([name]) => [name, operations.filter(({ path }) => groupOf(path) === name)]).filter(
+    ([, found]) => found.length > 0,
+  );
+}
+
+function useDocument(api) {
+  const [state, setState] = useState({ document: null, error: null });
+  useEffect(() => {
+    api.get("/openapi.json").then(
+      (document) => setState({ document, error: null }),
+      (error) => setState({ document: null, error }),
+    );
+  }, [api.hasKey]);
+  return state;
+}
+
+/** The page. */
+export function ReferencePage({ models, api }) {
+  const { document, error } = useDocument(api);
+  const [wanted, setWanted] = useState("");
+  const groups = document === null ? [] : groupsOf(document, wanted);
+  return html`<div class="page reference">
+    <div class="page-head">
+      <h1>API</h1>
+      ${document && html`<a class="button" href="/openapi.json" download="openapi.json">openapi.json</a>`}
+    </div>
+    ${error && html`<${Failure} error=${error} />`}
+    ${
+      document &&
+      html`<p class="muted">
+          ${document.info.description} OpenAI's clients work with it as <code>base_url</code>${" "}
+          <code class="break">${location.origin}/v1</code>.
+        </p>
+        <label class="field reference-search">
+          <span class="sr">Find an endpoint</span>
+          <input
+            class="input"
+            type="search"
+            placeholder="Find an endpoint: speech, /v1/models, POST"
+            value=${wanted}
+            onInput=${(event) => setWanted(event.target.value)}
+          />
+        </label>`
+    }
+    ${document && groups.length === 0 && html`<div class="empty"><strong>No endpoint has all of these words.</strong></div>`}
+    ${groups.map(
+      ([name, operations]) =>
+        html`<section key=${name} class="reference-group" aria-label=${name}>
+          <h2>${name}</h2>
+          ${operations.map(
+            (each) =>
+              html`<${Endpoint}
+                key=${`${each.method} ${each.path}`}
+                ...${each}
+                document=${document}
+                models=${models ?? []}
+                keyed=${api.hasKey}
+              />`,
+          )}
+        </section>`,
+    )}
+  </div>`;
+}

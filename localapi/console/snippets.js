@@ -1,0 +1,95 @@
+/** A request as people send it elsewhere: with curl, and with OpenAI's Python client. */
+
+import { OPENAI_CHAT, OPENAI_SPEECH } from "./parameters.js";
+
+const KEY_VARIABLE = "LOCALAPI_API_KEY";
+
+function quoted(text) {
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+function quotedIfOdd(text) {
+  return /^[\w:/.[\]@%-]+$/.test(text) ? text : quoted(text);
+}
+
+/** `keyed`: whether the server wants a key. The key itself is never in a snippet. */
+export function asCurl(path, body, { method = "POST", keyed = false, file = null } = {}) {
+  const sent =
+    body === undefined ? [] : ["-H 'Content-Type: application/json'", `-d ${quoted(JSON.stringify(body, null, 2))}`];
+  const lines = [
+    `curl ${file ? "-s" : "-sN"} ${quotedIfOdd(location.origin + path)}`,
+    ...(method === "POST" && body === undefined ? ["-X POST"] : []),
+    ...(keyed ? [`-H "Authorization: Bearer $${KEY_VARIABLE}"`] : []),
+    ...sent,
+    ...(file ? [`-o ${quotedIfOdd(file)}`] : []),
+  ];
+  return `${lines.join(" \\\n  ")}\n`;
+}
+
+/** A JSON value as Python writes it. */
+export function asPythonValue(value, indent = 0) {
+  const inner = " ".repeat(indent + 4);
+  const outer = " ".repeat(indent);
+  if (value === null) {
+    return "None";
+  }
+  if (typeof value === "boolean") {
+    return value ? "True" : "False";
+  }
+  if (typeof value !== "object") {
+    return JSON.stringify(value);
+  }
+  const [open, close] = Array.isArray(value) ? "[]" : "{}";
+  const items = Array.isArray(value)
+    ? value.map((each) => asPythonValue(each, indent + 4))
+    : Object.entries(value).map(([key, each]) => `${JSON.stringify(key)}: ${asPythonValue(each, indent + 4)}`);
+  const line = `${open}${items.join(", ")}${close}`;
+  if (indent + line.length < 88 && !line.includes("\n")) {
+    return line;
+  }
+  return `${open}\n${items.map((item) => `${inner}${item},\n`).join("")}${outer}${close}`;
+}
+
+/** The keyword arguments of a call; what the client does not know goes as extra_body. */
+function argumentsOf(body, known) {
+  const entries = Object.entries(body);
+  const extra = Object.fromEntries(entries.filter(([key]) => !known.has(key)));
+  const lines = entries
+    .filter(([key]) => known.has(key))
+    .map(([key, value]) => `    ${key}=${asPythonValue(value, 4)},\n`);
+  if (Object.keys(extra).length > 0) {
+    lines.push(`    extra_body=${asPythonValue(extra, 4)},\n`);
+  }
+  return lines.join("");
+}
+
+function client(keyed) {
+  const key = keyed ? `os.environ["${KEY_VARIABLE}"]` : '"unused"';
+  return (
+    `${keyed ? "import os\n\n" : ""}from openai import OpenAI\n\n` +
+    `client = OpenAI(base_url="${location.origin}/v1", api_key=${key})\n`
+  );
+}
+
+export function chatAsPython(body, { keyed = false } = {}) {
+  return (
+    `${client(keyed)}stream = client.chat.completions.create(\n${argumentsOf(body, OPENAI_CHAT)})\n` +
+    "for chunk in stream:\n" +
+    "    if chunk.choices:\n" +
+    "        delta = chunk.choices[0].delta\n" +
+    '        print(delta.content or "", end="", flush=True)\n' +
+    "        for call in delta.tool_calls or []:\n" +
+    '            print(call.function.name or "", call.function.arguments or "", end="", flush=True)\n' +
+    "print()\n"
+  );
+}
+
+/** The client wants a voice; `omit` is its word for none. */
+export function speechAsPython(body, { keyed = false, file }) {
+  const voice = body.voice === undefined ? "    voice=omit,\n" : "";
+  const begun = voice ? client(keyed).replace("import OpenAI", "import OpenAI, omit") : client(keyed);
+  return (
+    `${begun}with client.audio.speech.with_streaming_response.create(\n${argumentsOf(body, OPENAI_SPEECH)}${voice})` +
+    ` as reply:\n    reply.stream_to_file("${file}")\n`
+  );
+}

@@ -1,0 +1,79 @@
+/** Speaks with models: a text, who says it and how, and the sound while it is made. */
+
+import { html, useEffect, useReducer, useRef, useState } from "./dom.js";
+import { wayOf } from "./playback.js";
+import { useSubject } from "./routes.js";
+import { SpeechForm } from "./speech_form.js";
+import { bodyOf } from "./speech_request.js";
+import { SpeechResult } from "./speech_result.js";
+import { Utterance } from "./utterance.js";
+
+const NOTHING_SAID = {
+  model: null,
+  input: "Good morning! It is nine, and this is how I sound.",
+  voice: "",
+  response_format: wayOf("mp3") === "media-source" ? "mp3" : "wav",
+  speed: null,
+  instructions: "",
+};
+
+/** The page. */
+export function SpeechPage({ models, api }) {
+  const [said, setSaid] = useState(NOTHING_SAID);
+  const [utterance, setUtterance] = useState(null);
+  const [, show] = useReducer((count) => count + 1, 0);
+  const audio = useRef(null);
+  const offered = (models ?? []).filter((model) => model.kind === "speech");
+  const model = offered.find((each) => each.id === said.model) ?? offered[0] ?? null;
+  const voices = useVoices(api, model);
+  const set = (changes) => setSaid((before) => ({ ...before, ...changes }));
+  useSubject("speech", (id) => set({ model: id, voice: "" }));
+  const isSpeaking = utterance?.isSpeaking === true;
+
+  if (models !== null && model === null) {
+    return html`<div class="page">
+      <div class="page-head"><h1>Speech</h1></div>
+      <div class="empty">
+        <strong>The manifest has no speech model.</strong>
+        <p>Add one under speech.</p>
+      </div>
+    </div>`;
+  }
+  const speak = () => {
+    utterance?.stop();
+    const next = new Utterance(bodyOf(said, model));
+    setUtterance(next);
+    next.speak(api, audio.current, show);
+  };
+  return html`<div class="page speech">
+    <div class="page-head"><h1>Speech</h1></div>
+    <${SpeechForm}
+      said=${said}
+      set=${set}
+      offered=${offered}
+      model=${model}
+      voices=${voices}
+      isSpeaking=${isSpeaking}
+      speak=${speak}
+      stop=${() => utterance.stop()}
+    />
+    <${SpeechResult} utterance=${utterance} model=${model} audio=${audio} keyed=${api.hasKey} />
+  </div>`;
+}
+
+/** The model's voices, once they are known: {list, error}. They can be others when it has been loaded. */
+function useVoices(api, model) {
+  const [voices, setVoices] = useState({ list: [], error: null });
+  const isReady = model?.state === "ready";
+  useEffect(() => {
+    const aborter = new AbortController();
+    if (model !== null) {
+      api.get(`/v1/audio/voices?model=${encodeURIComponent(model.id)}`, { signal: aborter.signal }).then(
+        (reply) => setVoices({ list: reply.voices, error: null }),
+        (error) => !aborter.signal.aborted && setVoices({ list: [], error }),
+      );
+    }
+    return () => aborter.abort();
+  }, [model?.id, model?.serving, isReady]);
+  return voices;
+}

@@ -1,0 +1,157 @@
+/** What to say, who says it, and how. */
+
+import { html } from "./dom.js";
+import { wayOf } from "./playback.js";
+import { takesInstructions } from "./speech_request.js";
+
+const FORMATS = ["mp3", "opus", "aac", "flac", "wav", "pcm"];
+
+export function SpeechForm({ said, set, offered, model, voices, isSpeaking, speak, stop }) {
+  const canSpeak = model !== null && said.input.trim() !== "";
+  // One button for both, so that it keeps the focus when it changes.
+  const onSubmit = (event) => {
+    event.preventDefault();
+    if (isSpeaking) {
+      stop();
+    } else if (canSpeak) {
+      speak();
+    }
+  };
+  const onKeyDown = (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      if (canSpeak && !isSpeaking) {
+        speak();
+      }
+    } else if (event.key === "Escape" && isSpeaking) {
+      stop();
+    }
+  };
+  return html`<form class="card speech-form" onSubmit=${onSubmit} onKeyDown=${onKeyDown}>
+    <label class="field speech-text">
+      <span>Text</span>
+      <textarea
+        class="input"
+        rows="5"
+        value=${said.input}
+        onInput=${(event) => set({ input: event.target.value })}
+      ></textarea>
+    </label>
+    <div class="speech-fields">
+      <${Field} name="model" label="Model">
+        <select
+          id="speech-model"
+          class="input"
+          value=${model?.id}
+          onChange=${(event) => set({ model: event.target.value, voice: "" })}
+        >
+          ${offered.map(({ id }) => html`<option key=${id} value=${id}>${id}</option>`)}
+        </select>
+      <//>
+      <${VoiceField} voice=${said.voice} voices=${voices} set=${set} />
+      <${Field}
+        name="format"
+        label="Format"
+        hint=${wayOf(said.response_format) === "whole" ? "plays when complete" : "plays as it comes"}
+      >
+        <select
+          id="speech-format"
+          class="input"
+          aria-describedby="speech-format-hint"
+          value=${said.response_format}
+          onChange=${(event) => set({ response_format: event.target.value })}
+        >
+          ${FORMATS.map((format) => html`<option key=${format} value=${format}>${format}</option>`)}
+        </select>
+      <//>
+      <${SpeedField} speed=${said.speed} set=${set} />
+    </div>
+    ${
+      model !== null &&
+      takesInstructions(model) &&
+      html`<label class="field">
+        <span>Instructions</span>
+        <textarea
+          class="input"
+          rows="1"
+          placeholder="How to speak: calm and slow"
+          value=${said.instructions}
+          onInput=${(event) => set({ instructions: event.target.value })}
+        ></textarea>
+      </label>`
+    }
+    <div class="row">
+      <button type="submit" class="button primary speech-go" disabled=${!isSpeaking && !canSpeak}>
+        ${isSpeaking ? "Stop" : "Speak"}
+      </button>
+      <span class="tiny muted speech-keys">Ctrl+Enter speaks, Escape stops.</span>
+      <span class="tiny muted number speech-count">${[...said.input].length} characters</span>
+    </div>
+  </form>`;
+}
+
+function VoiceField({ voice, voices, set }) {
+  const onInput = (event) => set({ voice: event.target.value });
+  const groups = [
+    ["Of the manifest", voices.list.filter((each) => each.source === "manifest")],
+    ["Of the engine", voices.list.filter((each) => each.source !== "manifest")],
+  ].filter(([, list]) => list.length > 0);
+  const common = { id: "speech-voice", class: "input", "aria-describedby": "speech-voice-hint", value: voice, onInput };
+  return html`<${Field} name="voice" label="Voice" hint=${voices.error?.message ?? hintOf(voices.list)}>
+    ${
+      groups.length > 0
+        ? html`<select ...${common}>
+            <option value="">the model's default</option>
+            ${groups.map(
+              ([name, list]) =>
+                html`<optgroup key=${name} label=${name}>
+                  ${list.map((each) => html`<option key=${each.id} value=${each.id}>${voiceLabel(each)}</option>`)}
+                </optgroup>`,
+            )}
+          </select>`
+        : html`<input ...${common} placeholder="the model's default" autocomplete="off" />`
+    }
+  <//>`;
+}
+
+/** A control with its name above it, and what there is to know about it below. */
+function Field({ name, label, hint, children }) {
+  return html`<div class="field">
+    <label for=${`speech-${name}`}>${label}</label>
+    ${children} ${hint && html`<span class="hint" id=${`speech-${name}-hint`}>${hint}</span>`}
+  </div>`;
+}
+
+function voiceLabel({ id, name, language }) {
+  return [name === id ? id : `${id} · ${name}`, language !== id && language].filter(Boolean).join(" · ");
+}
+
+function hintOf(list) {
+  return list.length === 0 ? "any name; the model lists none" : `${list.length} to choose from`;
+}
+
+function SpeedField({ speed, set }) {
+  return html`<div class="field">
+    <label for="speech-speed">Speed</label>
+    <div class="row speech-speed">
+      <input
+        id="speech-speed"
+        type="range"
+        min="0.25"
+        max="4"
+        step="0.05"
+        value=${speed ?? 1}
+        aria-valuetext=${speed === null ? "the model's default" : `${speed} times`}
+        onInput=${(event) => set({ speed: Number(event.target.value) })}
+      />
+      <output for="speech-speed" class="number">${speed === null ? "default" : `${speed.toFixed(2)}×`}</output>
+    </div>
+    <span class="hint">
+      ${
+        speed === null
+          ? "not sent"
+          : html`<button type="button" class="link" onClick=${() => set({ speed: null })}>back to the default</button>`
+      }
+    </span>
+  </div>`;
+}

@@ -1,0 +1,100 @@
+/** The sound: its picture, a player, what was measured, and ways to take it along. */
+
+import { Failure } from "./chat_answer.js";
+import { Loading } from "./chat_loading.js";
+import { CopyButton } from "./copy_button.js";
+import { html, useEffect, useState } from "./dom.js";
+import { asCurl, speechAsPython } from "./snippets.js";
+import { PATH } from "./utterance.js";
+import { Waveform } from "./waveform.js";
+
+export function SpeechResult({ utterance, model, audio, keyed }) {
+  return html`<section class="card speech-result" aria-label="The sound" aria-busy=${utterance?.totalSeconds === null}>
+    <${Waveform} sound=${utterance?.sound ?? null} audio=${audio} />
+    <audio ref=${audio} controls preload="auto" aria-label="Player"></audio>
+    <div class="speech-foot">
+      ${
+        utterance === null
+          ? html`<p class="tiny muted">Nothing has been said yet.</p>`
+          : html`<${Facts} utterance=${utterance} model=${model} />`
+      }
+      ${utterance !== null && html`<${Actions} utterance=${utterance} keyed=${keyed} />`}
+    </div>
+    ${utterance?.error && html`<${Failure} error=${utterance.error} />`}
+    ${
+      utterance?.playError &&
+      html`<div class="notice warn"><p>The browser does not play it: ${utterance.playError.message}</p></div>`
+    }
+    ${utterance?.unsupported && html`<p class="tiny muted">The model cannot honour: ${utterance.unsupported}</p>`}
+    ${utterance?.ignored && html`<p class="tiny muted">Not known to the server, and ignored: ${utterance.ignored}</p>`}
+    <div class="sr" role="status">${utterance === null ? "" : spoken(utterance)}</div>
+  </section>`;
+}
+
+function spoken({ state, sound }) {
+  return state === "complete" && sound ? `${sound.duration.toFixed(1)} seconds of speech` : state;
+}
+
+function Facts({ utterance, model }) {
+  const { firstSeconds, totalSeconds, bytes, sound, state } = utterance;
+  if (state === "waiting") {
+    return html`<${Loading} note="" model=${model} waitsFor="the first sound" />`;
+  }
+  const facts = [
+    firstSeconds !== null && [`first byte ${firstSeconds.toFixed(2)} s`, "time to the first byte"],
+    totalSeconds !== null && [`total ${totalSeconds.toFixed(2)} s`, "time to the last byte"],
+    sound && [`${sound.duration.toFixed(2)} s of sound`, "duration"],
+    sound && state === "complete" && [`${pace(sound.duration / totalSeconds)}× as fast as speech`, "pace"],
+    bytes > 0 && [size(bytes), "size"],
+    state === "stopped" && ["stopped by you", "end"],
+  ].filter(Boolean);
+  return html`<dl class="measures">
+    ${facts.map(
+      ([text, title]) =>
+        html`<div key=${title}>
+          <dt class="sr">${title}</dt>
+          <dd title=${title}>${text}</dd>
+        </div>`,
+    )}
+  </dl>`;
+}
+
+function pace(times) {
+  return times < 10 ? times.toFixed(1) : Math.round(times);
+}
+
+function size(bytes) {
+  return bytes < 1_000_000 ? `${Math.ceil(bytes / 1000)} kB` : `${(bytes / 1_000_000).toFixed(1)} MB`;
+}
+
+function Actions({ utterance, keyed }) {
+  const { body, file, fileName } = utterance;
+  const href = useBlobUrl(file);
+  return html`<div class="turn-actions">
+    <${CopyButton}
+      label="curl"
+      title="Copy the request as curl"
+      textOf=${() => asCurl(PATH, body, { keyed, file: fileName })}
+    />
+    <${CopyButton}
+      label="Python"
+      title="Copy the request as Python"
+      textOf=${() => speechAsPython(body, { keyed, file: fileName })}
+    />
+    ${href && html`<a class="button small" href=${href} download=${fileName}>Download</a>`}
+  </div>`;
+}
+
+function useBlobUrl(file) {
+  const [url, setUrl] = useState(null);
+  useEffect(() => {
+    if (file === null) {
+      setUrl(null);
+      return undefined;
+    }
+    const made = URL.createObjectURL(file);
+    setUrl(made);
+    return () => URL.revokeObjectURL(made);
+  }, [file]);
+  return url;
+}

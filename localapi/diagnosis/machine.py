@@ -1,0 +1,96 @@
+"""The machine: its Python, its chip, its memory, its disk, and what starts services on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from localapi.backends.model_path import cache_folder
+from localapi.diagnosis.finding import Finding, Grade, Subject
+from localapi.service import system
+
+OLDEST: Final = (3, 11)
+MLX_SECONDS: Final = 7.0
+LITTLE_DISK: Final = 5 * 2**30
+_MLX: Final = ("mlx-lm",)
+
+
+def python(_: Subject) -> list[Finding]:
+    """Its version, and the system."""
+    here = f"Python {platform.python_version()} on {platform.platform(terse=True)}, {platform.machine()}"
+    if sys.version_info < OLDEST:
+        return [Finding("python", "missing", here, "install Python 3.11 or newer")]
+    if sys.platform == "darwin" and platform.machine() != "arm64":
+        return [Finding("python", "missing", f"{here}: MLX needs Apple silicon, and a Python that is made for it")]
+    return [Finding("python", "ok", here)]
+
+
+def mlx(subject: Subject) -> list[Finding]:
+    """What MLX computes on, as it says itself, in a process of its own: a broken driver ends that one."""
+    try:
+        done = subprocess.run(  # this Python, with our own module
+            [sys.executable, "-P", "-m", "localapi.worker.device"],
+            capture_output=True, text=True, timeout=MLX_SECONDS, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return [Finding("mlx", "note", f"did not say within {MLX_SECONDS:g} s what it computes on")]
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        grade: Grade = "missing" if subject.uses(*_MLX) else "note"
+        return [Finding("mlx", grade, f"MLX does not work here: {last}", "uv pip install --reinstall mlx mlx-lm")]
+    about = json.loads(done.stdout)
+    words = f"MLX {about['version']} on {about['driver']}: {about['name']}"
+    if about["driver"] == "CPU":
+        return [Finding("mlx", "ok", f"{words}; large models are slow without a GPU")]
+    return [Finding("mlx", "ok", f"{words}, {gigabytes(about['memory_bytes'] or 0)} for models")]
+
+
+def memory(subject: Subject) -> list[Finding]:
+    """How much there is, and what the manifest allows."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    budget = subject.manifest.server.memory_budget if subject.manifest else None
+    if budget is None:
+        return [Finding("memory", "ok", f"{gigabytes(total)}; models may take all of it (no memory_budget)")]
+    if budget > total:
+        says = f"{gigabytes(total)}, and memory_budget allows {gigabytes(budget)}"
+        return [Finding("memory", "note", says, "set server.memory_budget below that, such as 75%")]
+    return [Finding("memory", "ok", f"{gigabytes(total)}, of which models may take {gigabytes(budget)}")]
+
+
+def disk(_: Subject) -> list[Finding]:
+    """Room for downloads."""
+    cache = cache_folder()
+    place = next(place for place in (cache, *cache.parents) if place.exists())
+    free = shutil.disk_usage(place).free
+    says = f"{gigabytes(free)} free for downloads in {cache}"
+    if not os.access(place, os.W_OK):
+        return [Finding("disk", "note", f"{place} may not be written", "name another folder in HF_HOME")]
+    if free < LITTLE_DISK:
+        return [Finding("disk", "note", says, "make room, or name another folder in HF_HOME")]
+    return [Finding("disk", "ok", says)]
+
+
+def service(_: Subject) -> list[Finding]:
+    """Whether the system starts the server."""
+    state = system().state()
+    if not state.installed:
+        return [Finding("service", "ok", "not installed; `localapi service install` has the system start the server")]
+    if state.running:
+        return [Finding("service", "ok", f"installed: {state.words}")]
+    return [Finding("service", "note", f"installed, and does not run: {state.words}", "localapi service install")]
+
+
+def gigabytes(size: float) -> str:
+    """For people; megabytes where it is little."""
+    return f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.1f} MB"
+
+
+def size_of(files: list[Path]) -> int:
+    """Bytes of those that are there."""
+    return sum(file.stat().st_size for file in files if file.exists())

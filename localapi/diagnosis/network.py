@@ -1,0 +1,56 @@
+"""The server's port, and the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import functools
+import os
+import urllib.error
+import urllib.request
+from typing import Final
+
+from localapi.diagnosis.finding import Finding, Subject
+from localapi.errors import NoServer, Refused
+
+SECONDS: Final = 4.0
+HUB: Final = "https://huggingface.co"
+
+
+def server(subject: Subject) -> list[Finding]:
+    """Whether the port is free, or ours."""
+    at = subject.server.address
+    if not subject.server.is_there():
+        return [Finding("server", "ok", f"none runs on {at}; the port is free")]
+    try:
+        told = subject.server.get("/openapi.json", seconds=SECONDS)
+        ours = told["info"]["title"] == "localapi"
+    except Refused as error:
+        return [Finding("server", "note", f"{at} answers: {error}")]
+    except (NoServer, KeyError, TypeError):
+        ours = False
+    if not ours:
+        return [Finding("server", "missing", f"another program answers on {at}", f"localapi --port {subject.port + 1}")]
+    return [Finding("server", "ok", f"localapi {told['info']['version']} runs on {at}")]
+
+
+def hub(_: Subject) -> list[Finding]:
+    """Whether models can be downloaded."""
+    why = hub_answers()
+    place = os.environ.get("HF_ENDPOINT") or HUB
+    if why is None:
+        return [Finding("hub", "ok", f"{place} answers")]
+    says = f"{place} cannot be reached ({why}): models that are not downloaded stay away"
+    return [Finding("hub", "note", says, "check the network; HTTPS_PROXY names a proxy")]
+
+
+@functools.lru_cache(maxsize=1)
+def hub_answers() -> str | None:
+    """Why the Hub does not answer; None where it does."""
+    place = os.environ.get("HF_ENDPOINT") or HUB
+    asked = urllib.request.Request(place, method="HEAD")  # noqa: S310  # the user's own setting, or https
+    try:
+        with urllib.request.urlopen(asked, timeout=SECONDS):  # noqa: S310
+            return None
+    except urllib.error.HTTPError:
+        return None  # it answers
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error))

@@ -1,0 +1,177 @@
+"""An entry put into a manifest's text, or taken out of it; every other line stays as it is.
+
+Lines are put in and taken out where the parser says that keys and values are. (To write the file anew out of what was
+read keeps comments with ruamel.yaml, but neither indentation nor blanks.) What comes out is read again: where anything
+but the entry has changed, the edit is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from localapi.backends.options import Kind
+from localapi.errors import CannotEdit, ManifestError
+from localapi.manifest.lines import Lines
+from localapi.manifest.origin import Table, plain
+from localapi.manifest.positions import Placed, PlacedMember, place
+from localapi.manifest.text import Text
+from localapi.manifest.writing import block_lines, in_yaml
+from localapi.manifest.yaml_layer import layer_of
+
+STEP: Final = 2
+_BARE: Final = re.compile(r"\s*:[ \t]*")
+"""What follows a section's key where there is nothing else on its line."""
+_SEPARATOR: Final = re.compile(r"\s*,[ \t]*")
+
+Options = Mapping[str, object]
+
+
+def with_entry(text: Text, section: Kind, entry_id: str, options: Options) -> str:
+    """The text with one more entry, the last of its section. Raises CannotEdit, and ManifestError for a broken text."""
+    before = said(text)
+    entries = dict(before.get(section) or {})
+    if entry_id in entries:
+        raise CannotEdit(f"{text.path} has an entry {section}.{entry_id} already")
+    after = _with_entry(Lines(text.text), place(text.text), section, entry_id, options)
+    expected = {**before, section: {**entries, entry_id: dict(options)}}
+    return _checked(text, after, expected, f"add {section}.{entry_id}")
+
+
+def without_entry(text: Text, section: Kind, entry_id: str) -> str:
+    """The text without the entry and the comments that are its own. Raises as `with_entry`."""
+    before = said(text)
+    entries = dict(before.get(section) or {})
+    root = place(text.text)
+    of_section = root.member(section) if root else None
+    member = of_section.value.member(entry_id) if of_section else None
+    if root is None or of_section is None or member is None:
+        raise CannotEdit(
+            f"{section}.{entry_id} does not stand in {text.path} itself: it comes from an alias (* or <<); "
+            "edit the file by hand"
+        )
+    del entries[entry_id]
+    after = _without_entry(Lines(text.text), root, of_section, member)
+    expected = {**before, section: entries}
+    return _checked(text, after, expected, f"remove {section}.{entry_id}")
+
+
+def said(text: Text) -> dict[str, dict[str, object]]:
+    """What a text says by itself; nothing where it holds comments only. Raises ManifestError."""
+    if all(line.strip()[:1] in ("", "#") for line in text.text.splitlines()):
+        return {}
+    layer = layer_of(text)
+    if layer.problems or not isinstance(layer.root, Table):
+        raise ManifestError(layer.problems)
+    found = plain(layer.root)
+    assert isinstance(found, dict)  # noqa: S101  # a Table
+    return found
+
+
+def _checked(text: Text, after: str, expected: Mapping[str, object], what: str) -> str:
+    found = said(Text(text.path, after, ""))
+    if _without_empty(found) != _without_empty(expected):
+        raise CannotEdit(f"{text.path} is written in a way that only a person can edit: {what} by hand")
+    return after
+
+
+def _without_empty(manifest: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in manifest.items() if value not in (None, {})}
+
+
+def _with_entry(lines: Lines, root: Placed | None, section: Kind, entry_id: str, options: Options) -> str:
+    if root is None:
+        return lines.inserted(len(lines.text), [f"{section}:", *block_lines(entry_id, options, STEP, STEP)])
+    member = root.member(section)
+    if member is None:
+        return _with_section(lines, root, section, entry_id, options)
+    value, flow = member.value, f"{in_yaml(entry_id)}: {in_yaml(options)}"
+    if value.form == "flow":
+        return _into_flow(lines.text, value, flow)
+    if value.form == "block":
+        return _into_block(lines, value, entry_id, options)
+    if value.form != "scalar":
+        raise CannotEdit(f"the section {section} is an alias or a list; only a person can edit that")
+    if value.start < value.end:  # null, ~
+        return lines.text[: value.start] + f"{{{flow}}}" + lines.text[value.end :]
+    indent, step = lines.column(member.start), _step(lines, root)
+    return lines.inserted(lines.after(value.end, indent), block_lines(entry_id, options, indent + step, step))
+
+
+def _with_section(lines: Lines, root: Placed, section: Kind, entry_id: str, options: Options) -> str:
+    if root.form == "flow":
+        return _into_flow(lines.text, root, f"{section}: {in_yaml({entry_id: options})}")
+    indent, step = lines.column(root.members[0].start), _step(lines, root)
+    new = [f"{' ' * indent}{section}:", *block_lines(entry_id, options, indent + step, step)]
+    at = lines.after_all(root.end, indent, keeps=root.keeps)
+    return lines.inserted(at, new if at == root.end else ["", *new])
+
+
+def _into_block(lines: Lines, mapping: Placed, entry_id: str, options: Options) -> str:
+    last, indent = mapping.members[-1], lines.column(mapping.members[0].start)
+    step = next(
+        (lines.column(each.value.start) - indent for each in mapping.members if each.value.form == "block"), STEP
+    )
+    new = block_lines(entry_id, options, indent, max(step, 1))
+    spaced = len(mapping.members) > 1 and lines.blank_above(lines.begin(last.start, indent, 0))
+    at = lines.after(last.end, indent, keeps=last.value.keeps)
+    return lines.inserted(at, ["", *new] if spaced and not last.value.keeps else new)
+
+
+def _into_flow(text: str, mapping: Placed, item: str) -> str:
+    at, comma = (mapping.members[-1].end, ", ") if mapping.members else (text.index("{", mapping.start) + 1, "")
+    return text[:at] + comma + item + text[at:]
+
+
+def _step(lines: Lines, root: Placed) -> int:
+    """How far the first block of a section is indented."""
+    for member in root.members:
+        if member.value.form == "block":
+            return lines.column(member.value.members[0].start) - lines.column(member.start)
+    return STEP
+
+
+def _without_entry(lines: Lines, root: Placed, section: PlacedMember, member: PlacedMember) -> str:
+    if section.value.form == "flow":
+        return _out_of_flow(lines.text, section.value, member)
+    if len(section.value.members) == 1 and _goes_with_its_entry(lines, root, section):
+        return _out_of_block(lines, root, section)
+    return _out_of_block(lines, section.value, member)
+
+
+def _goes_with_its_entry(lines: Lines, root: Placed, section: PlacedMember) -> bool:
+    """Whether a section would be left with nothing at all: no entry, and no comment of anybody."""
+    indent, key_end = lines.column(section.start), section.start + len(section.key)
+    (entry,) = section.value.members
+    inner, keeps = lines.column(entry.start), entry.value.keeps
+    return (
+        len(root.members) > 1
+        and _BARE.fullmatch(lines.text, key_end, lines.line_end(key_end)) is not None
+        and lines.begin(section.start, indent, 0) == lines.line_start(section.start)
+        and lines.begin(entry.start, inner, 0) <= lines.next_line(section.start)
+        and lines.after_all(entry.end, indent, keeps=keeps) == lines.after(entry.end, inner, keeps=keeps)
+    )
+
+
+def _out_of_block(lines: Lines, mapping: Placed, member: PlacedMember) -> str:
+    at, indent = mapping.members.index(member), lines.column(member.start)
+    before = mapping.members[at - 1] if at else None
+    floor = lines.after(before.end, indent, keeps=before.value.keeps) if before else 0
+    start = lines.begin(member.start, indent, floor)
+    end = lines.after(member.end, indent, keeps=member.value.keeps)
+    if before is not None:
+        while start > floor and lines.blank_above(start):
+            start = lines.previous_line(start)
+    elif at + 1 < len(mapping.members) and not lines.blank_above(start):
+        while end < len(lines.text) and lines.is_blank(end):
+            end = lines.next_line(end)
+    return lines.removed(start, end)
+
+
+def _out_of_flow(text: str, mapping: Placed, member: PlacedMember) -> str:
+    at = mapping.members.index(member)
+    if at and "#" not in text[mapping.members[at - 1].end : member.start]:
+        return text[: mapping.members[at - 1].end] + text[member.end :]
+    comma = _SEPARATOR.match(text, member.end)
+    return text[: member.start] + text[comma.end() if comma else member.end :]

@@ -1,0 +1,162 @@
+"""A manifest's file with one entry more or less: shown, or saved as editors save, whole or not at all.
+
+What would be saved is read by the server's own reader first, with profile and environment, so that a mistake changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from localapi.backends.options import Kind
+from localapi.errors import CannotEdit
+from localapi.manifest.document import SECTIONS
+from localapi.manifest.editing import Options, said, with_entry, without_entry
+from localapi.manifest.entries import Manifest
+from localapi.manifest.origin import plain
+from localapi.manifest.reading import ManifestSource, read
+from localapi.manifest.text import Text, read_text, text_of
+from localapi.manifest.yaml_layer import layer_of
+
+_BOM: Final = b"\xef\xbb\xbf"
+_NEW_MODE: Final = 0o666
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of one file, checked and not yet made."""
+
+    path: Path
+    """As it was named."""
+    before: bytes | None
+    """None: there is no file."""
+    after: bytes
+    manifest: Manifest
+    """What the server will read."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the file when it is saved, as `GET /status` tells it."""
+        return hashlib.sha256(self.after).hexdigest()
+
+    @property
+    def sha256_before(self) -> str:
+        """Of the file as it is."""
+        return hashlib.sha256(self.before or b"").hexdigest()
+
+    def diff(self) -> str:
+        """The change, as `diff -u` tells it; line ends are shown as they are."""
+        old = [] if self.before is None else _lines(self.before)
+        name = str(self.path)
+        told = difflib.unified_diff(old, _lines(self.after), "/dev/null" if self.before is None else name, name)
+        return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in told)
+
+    def save(self) -> None:
+        """Replace the file in one step. Mode and links stay. Raises CannotEdit where it was changed meanwhile."""
+        target = self.path.resolve()
+        try:
+            self._refuse_what_changed(target)
+            mode = stat.S_IMODE(target.stat().st_mode) if self.before is not None else _NEW_MODE & ~_umask()
+            handle, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(self.after)
+                    file.flush()
+                    os.fchmod(handle, mode)
+                    os.fsync(handle)
+                self._refuse_what_changed(target)
+                Path(draft).replace(target)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    Path(draft).unlink()
+        except OSError as error:
+            raise CannotEdit(f"{self.path} cannot be written: {error.strerror or error}") from None
+
+    def _refuse_what_changed(self, target: Path) -> None:
+        now = target.read_bytes() if target.exists() else None
+        if now != self.before:
+            raise CannotEdit(f"{self.path} was changed meanwhile by somebody else, and is left as it is: try again")
+
+
+def adding(source: ManifestSource, section: Kind, entry_id: str, options: Options) -> Edit:
+    """The edit that adds an entry; makes the file where there is none. Raises CannotEdit and ManifestError."""
+    if not os.path.lexists(source.manifest):
+        return _checked(source, None, with_entry(Text(source.manifest, "", ""), section, entry_id, options))
+    return _edited(source, lambda text: with_entry(text, section, entry_id, options))
+
+
+def removing(source: ManifestSource, entry_id: str) -> Edit:
+    """The edit that removes an entry. Raises CannotEdit, also for an id that the file has not, and ManifestError."""
+    text = read_text(source.manifest)
+    known: dict[str, Kind] = {each: section for section in SECTIONS for each in said(text).get(section) or {}}
+    if entry_id not in known:
+        listed = ", ".join(known) or "none"
+        raise CannotEdit(f"{source.manifest} has no entry {entry_id!r}{_of_others(source, entry_id)}; it has: {listed}")
+    return _edited(source, lambda text: without_entry(text, known[entry_id], entry_id))
+
+
+def names_in(source: ManifestSource) -> set[str]:
+    """Ids and aliases that are taken, by whatever the source names. Raises ManifestError."""
+    if not os.path.lexists(source.manifest):
+        return set()
+    entries = read(source).entries.values()
+    return {name for entry in entries for name in (entry.id, *entry.serving.aliases)}
+
+
+def value_of(text: str, named: str) -> object:
+    """What a value in YAML means to the manifest. Raises CannotEdit, with the name of whoever says it."""
+    layer = layer_of(Text(Path(named), f"value: {text}\n", ""))
+    if layer.problems or layer.root is None or set(layer.root.members) != {"value"}:
+        why = layer.problems[0].message if layer.problems else "it is more than one value"
+        raise CannotEdit(f"{named}: {text!r} is no value in YAML: {why}")
+    return plain(layer.root.members["value"].node)
+
+
+def sections() -> Mapping[Kind, Collection[str]]:
+    """The names of the backends of each section."""
+    return SECTIONS
+
+
+def _of_others(source: ManifestSource, name: str) -> str:
+    """Where a name comes from that no entry of the file has."""
+    manifest = read(source)
+    entry = manifest.resolve(name)
+    if entry is None:
+        return ""
+    if entry.id != name:
+        return f" (it is an alias of {entry.id!r})"
+    origin = next(said.origin for key, said in manifest.said.items() if key[:2] == (entry.kind, name))
+    return f" (it comes from {origin})"
+
+
+def _edited(source: ManifestSource, edit: Callable[[Text], str]) -> Edit:
+    try:
+        before = source.manifest.read_bytes()
+    except OSError as error:
+        raise CannotEdit(f"{source.manifest} cannot be read: {error.strerror}") from None
+    return _checked(source, before, edit(text_of(source.manifest, before)))
+
+
+def _checked(source: ManifestSource, before: bytes | None, after: str) -> Edit:
+    data = (_BOM if (before or b"").startswith(_BOM) else b"") + after.encode()
+    manifest = read(source, text_of(source.manifest, data))
+    return Edit(source.manifest, before, data, manifest)
+
+
+def _lines(data: bytes) -> list[str]:
+    return data.decode("utf-8-sig", errors="replace").splitlines(keepends=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,98 @@
+"""launchd, which starts services on macOS: an agent of the user who is logged in.
+
+https://developer.apple.com/library/archive/documentation/MacOSX/Conceptual/BPSystemStartup/Chapters/CreatingLaunchdJobs.html
+and the pages launchd.plist(5) and launchctl(1).
+"""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from localapi.errors import CannotInstall
+from localapi.service.agent import PRIVATE, PUBLIC, STOP_SECONDS, Agent, State, last_words, must, run, write
+
+LABEL: Final = "localapi"
+SETTLE_SECONDS: Final = STOP_SECONDS + 10.0
+LOOK_SECONDS: Final = 0.2
+IN_PROGRESS: Final = 36
+"""How bootout ends where the server is still finishing its requests."""
+
+
+class Launchd:
+    """The agent `localapi`."""
+
+    def __init__(self) -> None:
+        self.plist = Path.home() / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+        self.log = Path.home() / "Library" / "Logs" / "localapi.log"
+        self._domain = f"gui/{os.getuid()}"
+
+    def files(self, agent: Agent) -> dict[str, str]:
+        shown = {name: f"(the value of {name})" for name in agent.variables}
+        return {str(self.plist): self._text(agent, shown)}
+
+    def install(self, agent: Agent) -> list[str]:
+        run("launchctl", "version")  # raises where there is none, before anything is written
+        write(self.plist, self._text(agent, agent.variables), PRIVATE if agent.variables else PUBLIC)
+        self._bootout()
+        must("launchctl", "bootstrap", self._domain, str(self.plist))
+        said = [f"installed {self.plist}; it starts when you log in, and runs now", f"its log: {self.log}"]
+        if agent.variables:
+            said.append(f"the values of {', '.join(agent.variables)} stand in {self.plist}, which only you may read")
+        return said
+
+    def uninstall(self) -> bool:
+        there = self.plist.exists() or self._printed() is not None
+        self._bootout()
+        self.plist.unlink(missing_ok=True)
+        return there
+
+    def state(self) -> State:
+        printed = self._printed()
+        if printed is None:
+            return State(self.plist.exists(), words="launchd has not loaded it")
+        found = dict(re.findall(r"(?m)^\t([\w ]+) = (.+)$", printed))
+        pid = int(found["pid"]) if found.get("pid", "").isdigit() else None
+        words = found.get("state", "loaded")
+        if pid is None and (code := found.get("last exit code")):
+            words += f", last exit code {code}"
+        return State(installed=True, running=pid is not None, pid=pid, words=words)
+
+    def _text(self, agent: Agent, variables: Mapping[str, str]) -> str:
+        content: dict[str, Any] = {
+            "Label": LABEL,
+            "ProgramArguments": list(agent.command),
+            "WorkingDirectory": str(agent.folder),
+            "RunAtLoad": True,
+            "KeepAlive": {"SuccessfulExit": False},
+            "ProcessType": "Interactive",
+            "ExitTimeOut": STOP_SECONDS,
+            "StandardOutPath": str(self.log),
+            "StandardErrorPath": str(self.log),
+        }
+        if variables:
+            content["EnvironmentVariables"] = dict(variables)
+        return plistlib.dumps(content, sort_keys=False).decode()
+
+    def _printed(self) -> str | None:
+        """What launchd says of the agent; None where it does not know it."""
+        done = run("launchctl", "print", f"{self._domain}/{LABEL}")
+        return done.stdout if done.returncode == 0 else None
+
+    def _bootout(self) -> None:
+        """End it, where it is loaded, and wait for that: launchd takes no second one of the name before."""
+        if self._printed() is None:
+            return
+        done = run("launchctl", "bootout", f"{self._domain}/{LABEL}", seconds=SETTLE_SECONDS)
+        if done.returncode not in (0, IN_PROGRESS):
+            raise CannotInstall(f"the service that runs could not be ended: {last_words(done)}")
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self._printed() is not None:
+            if time.monotonic() > deadline:
+                raise CannotInstall(f"the service that runs did not end within {SETTLE_SECONDS:g} s")
+            time.sleep(LOOK_SECONDS)

@@ -1,0 +1,46 @@
+"""`--json`: what scripts read, and nothing else on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.server import save
+
+ROOT = Path(__file__).parents[2]
+
+
+def told(folder: Path, *arguments: str, status: int = 0) -> Any:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "LOCALAPI_ENVIRONMENTS": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-m", "localapi", *arguments, "--json"],
+        cwd=folder, env=env, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_check_tells_each_value_with_its_place(tmp_path: Path) -> None:
+    save(tmp_path / "models.yaml", "chat:\n  bird:\n    backend: echo\n")
+    found = told(tmp_path, "check", "--port", "1")
+    assert found["valid"] is True
+    assert {"key": "chat.bird.backend", "value": "echo", "said_by": "models.yaml:3:14"} in found["values"]
+    assert "no server runs" in found["server"]
+
+
+def test_check_tells_each_problem_with_its_place(tmp_path: Path) -> None:
+    save(tmp_path / "models.yaml", "chat:\n  bird: {backend: eko}\n")
+    found = told(tmp_path, "check", status=1)
+    assert found["valid"] is False
+    [problem] = found["problems"]
+    assert [problem[key] for key in ("source", "line", "column", "key")] == ["models.yaml", 2, 19, "chat.bird.backend"]
+
+
+def test_install_lists_the_environments(tmp_path: Path) -> None:
+    assert {(each["name"], each["installed"]) for each in told(tmp_path, "install")} == {
+        ("mlx-audio-plus", False), ("mlx-audio", False),
+    }  # fmt: skip

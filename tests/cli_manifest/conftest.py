@@ -1,0 +1,52 @@
+"""The program as a person runs it, in a folder of its own, on a machine that reaches no Hub."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from localapi.manifest import Overrides
+from localapi.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+NOBODY = "http://127.0.0.1:9"
+"""The discard port, on which nobody listens."""
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """No variable of ours, no cache, no Hub, and a port on which nobody listens."""
+    names = {*Overrides.model_fields, *Settings.model_fields, "localapi_manifest", "localapi_profile"}
+    clean = {k: v for k, v in os.environ.items() if k.lower() not in names and not k.startswith(("HF_", "LOCALAPI_"))}
+    home = tmp_path / "home"
+    home.mkdir()
+    ours = {"HF_ENDPOINT": NOBODY, "HF_HOME": str(tmp_path / "hf"), "HOME": str(home), "PORT": "9"}
+    return {**clean, "PYTHONPATH": str(ROOT), **ours}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The current folder of the program."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def localapi(folder: Path, environment: dict[str, str]) -> Run:
+    """Run the program; variables by their names."""
+
+    def localapi(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "localapi", *arguments],
+            check=False, cwd=folder, env={**environment, **variables}, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    return localapi

@@ -1,0 +1,101 @@
+"""`localapi doctor` tells what is, and never waits for long."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+from localapi.client import Server
+from localapi.diagnosis import CHECKS, Finding, Subject, examine
+from localapi.errors import CannotInstall
+from tests.cli_manifest.conftest import NOBODY, Run
+from tests.fake_hub import hub_with
+from tests.server import serving
+
+ECHO = "chat: {bird: {backend: echo}}\n"
+NOTHING = Subject(None, (), Server(NOBODY), 9, ("afplay",))
+
+
+def findings(told: str, topic: str) -> list[Any]:
+    return [each for each in json.loads(told)["findings"] if each["topic"] == topic]
+
+
+def test_a_machine_without_a_hub_can_serve_what_it_has(localapi: Run, folder: Path) -> None:
+    (folder / "models.yaml").write_text(ECHO)
+    done = localapi("doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "nothing is missing"
+    assert f"! hub       {NOBODY} cannot be reached ([Errno 111] Connection refused): " in done.stdout
+    assert "\x1b" not in done.stdout
+    told = json.loads(localapi("doctor", "--json").stdout)
+    assert told["ok"] is True
+    assert {each["topic"] for each in told["findings"]} == {*CHECKS}
+    assert [each["grade"] for each in told["findings"] if each["topic"] in ("python", "mlx", "manifest", "server")] == [
+        "ok", "ok", "ok", "ok",
+    ]  # fmt: skip
+
+
+def test_what_the_manifest_needs_and_has_not_is_told_with_what_mends_it(localapi: Run, folder: Path) -> None:
+    (folder / "models.yaml").write_text(
+        "chat: {a: {backend: mlx-lm, path: me/model, revision: v2}, d: {backend: mlx-lm, path: demo}}\n"
+        "speech: {b: {backend: mlx-audio, path: me/voice}}\n"
+    )
+    done = localapi("doctor", "--json", LOCALAPI_ENVIRONMENTS=str(folder / "none"))
+    assert done.returncode == 1
+    missing = [each for each in json.loads(done.stdout)["findings"] if each["grade"] == "missing"]
+    assert [each["mend"] for each in missing] == [
+        "localapi install mlx-audio", "localapi pull me/model --revision v2", "localapi pull me/voice",
+    ]  # fmt: skip
+    with hub_with({}) as hub:
+        told = localapi("doctor", "--json", HF_ENDPOINT=hub.url).stdout
+    assert [each["grade"] for each in findings(told, "models")] == ["note", "ok", "note"]
+    assert "its first request downloads it" in findings(told, "models")[0]["says"]
+
+
+def test_a_broken_manifest_is_told_with_its_place(localapi: Run, folder: Path) -> None:
+    (folder / "models.yaml").write_text("chat: {a: {backend: eko}}\nserver: {api_keys: {me: {env: NOT_SET}}}\n")
+    done = localapi("doctor")
+    assert done.returncode == 1
+    assert "✗ manifest  models.yaml:1:21: chat.a.backend: unknown backend 'eko'" in done.stdout
+    assert "2 things missing" in done.stdout
+
+
+def test_the_port_is_free_or_ours_or_somebody_elses(localapi: Run, folder: Path) -> None:
+    with serving(folder, ECHO) as server:
+        told = findings(localapi("doctor", "--json", PORT=str(server.port)).stdout, "server")
+    assert [(each["grade"], "runs on" in each["says"]) for each in told] == [("ok", True)]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        (told,) = findings(localapi("doctor", "--json", PORT=str(port)).stdout, "server")
+    assert (told["grade"], told["mend"]) == ("missing", f"localapi --port {port + 1}")
+
+
+def test_a_check_that_hangs_is_told_as_that() -> None:
+    gate = threading.Event()
+
+    def hangs(_: Subject) -> list[Finding]:
+        gate.wait()
+        return []
+
+    def breaks(_: Subject) -> list[Finding]:
+        raise ZeroDivisionError
+
+    def refuses(_: Subject) -> list[Finding]:
+        raise CannotInstall("no")
+
+    def works(_: Subject) -> list[Finding]:
+        return [Finding("works", "ok", "yes")]
+
+    checks = {"hangs": hangs, "breaks": breaks, "refuses": refuses, "works": works}
+    found = examine(NOTHING, checks, limit=0.5)
+    gate.set()
+    assert [(each.topic, each.grade, each.says) for each in found] == [
+        ("hangs", "note", "did not answer within 0.5 s"),
+        ("breaks", "note", "could not be looked at: ZeroDivisionError: "),
+        ("refuses", "note", "no"),
+        ("works", "ok", "yes"),
+    ]

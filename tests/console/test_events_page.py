@@ -1,0 +1,64 @@
+"""The log on the events page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.server import Server, save, serving
+
+MANIFEST = "chat: {bird: {backend: echo}, cat: {backend: echo}}"
+SECRET_TEXT = "nobody but the model may read this"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path, MANIFEST) as server:
+        yield server
+
+
+def test_what_happened_is_there_newest_first_and_goes_on(page: Page, server: Server, tmp_path: Path) -> None:
+    server.request("POST", "/admin/models/bird/load")
+    page.goto(f"{server.url}/#events")
+    lines = page.get_by_role("listitem").filter(has=page.locator("time"))
+    expect(lines.filter(has_text="loaded in").first).to_contain_text("bird")
+
+    save(tmp_path / "models.yaml", "chat: {bird: {}}")
+    expect(lines.first).to_contain_text("revision 1 serves on")
+    expect(lines.first).to_contain_text("error")
+    save(tmp_path / "models.yaml", MANIFEST + "\nspeech: {beep: {backend: echo}}")
+    expect(lines.first).to_contain_text("reloaded revision 2: +beep")
+
+
+def test_lines_can_be_chosen_by_model_level_and_words(page: Page, server: Server, tmp_path: Path) -> None:
+    for name in ("bird", "cat"):
+        server.request("POST", f"/admin/models/{name}/load")
+    save(tmp_path / "models.yaml", "chat: {bird: {}}")
+    server.wait_for("serves on")
+    page.goto(f"{server.url}/#events")
+    log = page.get_by_role("list", name="Lines of the log")
+    expect(log).to_contain_text("serves on")
+
+    page.get_by_label("Model").select_option("cat")
+    expect(log).to_contain_text("loaded in")
+    expect(log).not_to_contain_text("bird")
+    page.get_by_label("Level").select_option("error")
+    expect(page.get_by_text("Nothing matches")).to_be_visible()
+    page.get_by_label("Model").select_option("")
+    expect(log).to_contain_text("manifest refused")
+    expect(log).not_to_contain_text("loaded in")
+    page.get_by_label("Words").fill("SERVES")
+    expect(log.get_by_role("listitem").filter(has_not_text="serves on")).to_have_count(0)
+    expect(log).to_contain_text("revision 1 serves on")
+
+
+def test_what_people_say_to_models_is_not_there(page: Page, server: Server) -> None:
+    body = {"model": "bird", "messages": [{"role": "user", "content": SECRET_TEXT}]}
+    assert server.request("POST", "/v1/chat/completions", body).status == 200
+    assert server.request("POST", "/v1/chat/completions", {**body, "temperature": SECRET_TEXT}).status == 400
+    page.goto(f"{server.url}/#events")
+    expect(page.get_by_role("list", name="Lines of the log")).to_contain_text("400: invalid_value temperature")
+    assert SECRET_TEXT not in page.content()
