@@ -147,7 +147,6 @@ class Service:
         ]
         supervision = asyncio.create_task(self.supervisor.run(), name="supervision")  # also during a shutdown
         try:
-            self._preload()
             started()
             self.started = True
             await serve(self.app, config, listening, self._drained(stop, following))
@@ -155,11 +154,6 @@ class Service:
             await _cancel([*following, supervision])
             await self.registry.close()
             logging.getLogger("localapi").removeHandler(self.history)
-
-    def _preload(self) -> None:
-        for entry in self.registry.entries.values():
-            if entry.serving.wants_loading:
-                self.registry.instance(entry.id).begin_loading()
 
     def _follow_signals(self) -> asyncio.Event:
         stop = asyncio.Event()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from localapi.cli.model_rows import ModelRow, Status, problem_line, rows
 from localapi.cli.plain_text import shown_in_line
@@ -12,8 +12,12 @@ from localapi.client import Event
 _SIGNS = (("added", "+"), ("changed", "~"), ("updated", "="), ("removed", "-"))
 
 
+STATUS_EVENTS: Final = {"status", "change"}
+"""Events of `/status/events` that tell of the status; others tell of other things."""
+
+
 def after(before: Status, event: Event) -> Status:
-    """The status that an event of `/status/events` makes of the one before."""
+    """The status that one of STATUS_EVENTS makes of the one before."""
     told = event.json()
     if event.name != "change":
         return dict(told)

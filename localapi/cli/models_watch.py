@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from localapi.cli import model_rows
-from localapi.cli.happenings import after, happenings, requests_of
+from localapi.cli.happenings import STATUS_EVENTS, after, happenings, requests_of
 from localapi.cli.model_rows import ModelRow, Status
 from localapi.client import Event, Server
 from localapi.errors import NoServer, Refused
@@ -82,7 +82,7 @@ def _statuses(server: Server) -> Iterator[Status | None]:
     while True:
         try:
             for event in _events(server, tell_refusal=not status):
-                if event.name != "comment":
+                if event.name in STATUS_EVENTS:
                     status = after(status, event)
                     yield status
         except NoServer:

@@ -19,11 +19,12 @@ const session = {
   onChange: () => {},
 };
 
-/** The ids of the models that the page talks to: those chosen, or one that can answer soonest. */
+/** The ids of the models that the page talks to: those chosen, or one that answers soon and downloads nothing. */
 function chosenOf(offered) {
   if (session.chosen === null && offered.length > 0) {
-    const best = offered.find((model) => model.state === "ready") ?? offered.find((model) => model.id === "demo");
-    session.chosen = [(best ?? offered[0]).id];
+    const ready = offered.find((model) => model.state === "ready" && model.backend !== "echo");
+    const best = ready ?? offered.find((model) => model.id === "demo") ?? offered[0];
+    session.chosen = [best.id];
   }
   return session.chosen ?? [];
 }

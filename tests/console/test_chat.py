@@ -96,6 +96,18 @@ def tell_for_ever(page: Page) -> None:
     send(page, "Tell me a story.")
 
 
+def test_it_begins_with_a_real_model_that_downloads_nothing(chat: Page) -> None:
+    expect(chat.locator(".column")).to_have_count(1)
+    expect(column(chat, "parrot")).to_have_count(0)
+
+
+def test_the_address_can_say_which_model(chat: Page, server: Server) -> None:
+    chat.goto(f"{server.url}/#chat/parrot")
+    expect(column(chat, "parrot")).to_be_visible()
+    expect(chat.locator(".column")).to_have_count(1)
+    assert chat.url.endswith("/#chat")
+
+
 def test_a_real_model_answers_and_is_measured(chat: Page) -> None:
     choose(chat, "tiny")
     answer = ask(chat, "tiny", "Tell me a story.")
