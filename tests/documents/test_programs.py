@@ -20,7 +20,10 @@ from tests.server import Server
 
 
 def promised(text: str, show: str) -> list[str]:
-    """What the comments behind lines that print say they print."""
+    """What the comments behind lines that print say they print; each call must be on one line for it."""
+    assert not re.search(r"^ *\).*  ?(#|//) ", text, re.MULTILINE), (
+        "a call over several lines promises what is not checked"
+    )
     return re.findall(rf"^ *{show}\(.*\);?  ?(?:#|//) (.+)$", text, re.MULTILINE)
 
 

@@ -16,8 +16,6 @@ from localapi.api.chat_request import _NOT_HONOURED, ChatRequest
 from localapi.api.completions import CompletionRequest
 from localapi.api.generation_request import NO_EFFECT
 from localapi.app import MAX_BODY_BYTES, Service, create_app
-from localapi.backends.options import ChatOptions, EntryOptions
-from localapi.backends.speech import SpeechOptions
 from localapi.manifest import ManifestSource, Overrides, read
 from localapi.settings import Settings
 from tests.documents.pages import README, ROOT, page, quoted
@@ -129,12 +127,6 @@ def test_what_has_no_effect_or_is_refused_is_told_completely() -> None:
     assert quoted(accepted) == sorted(NO_EFFECT)
     assert quoted(of_chat) == sorted(_NOT_HONOURED)
     assert quoted(of_completions) == sorted(completions._NOT_HONOURED)
-
-
-def test_what_changes_in_place_is_listed() -> None:
-    listed = README.section("What happens on save").partition("change in place")[0].rpartition("- ")[2]
-    in_place = {*EntryOptions.model_fields, *ChatOptions.model_fields, *SpeechOptions.model_fields}
-    assert {*quoted(listed), "preload"} == in_place  # preload only matters when something loads
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: str(path.stem))
