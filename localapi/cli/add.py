@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from localapi.adding import free_id, propose
-from localapi.cli import outcome
+from localapi.cli import completing, outcome
 from localapi.cli.options import manifest_option, profile_option, server_of, server_options, source_of
 from localapi.manifest import Kind, adding, names_in, value_of
 from localapi.settings import Settings
@@ -17,7 +17,7 @@ from localapi.settings import Settings
 @click.argument("model", required=False, metavar="[REPO_OR_PATH]")
 @click.option("--id", "entry_id", help="What clients call it.  [default: made of the name]")
 @click.option("--kind", type=click.Choice(["chat", "speech"]), help="What it is for.  [default: as its files say]")
-@click.option("--backend", help="What runs it.  [default: as its files say]")
+@click.option("--backend", help="What runs it.  [default: as its files say]", shell_complete=completing.backends)
 @click.option("--alias", "aliases", multiple=True, metavar="NAME", help="Another name for it; may be given again.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
