@@ -21,7 +21,8 @@ from tests.server import Server, serving
 ELSEWHERE = {"serve", "install", "pull", "doctor", "service"}
 """Commands that have tests of their own; of their lines only the options are checked."""
 LOCALAPI = re.compile(
-    r'(?:echo "(?P<said>[^"]*)" \| )?(?P<variables>(?:\w+=\S+ )*)(?:uv run |uvx --from \S+ )?localapi(?: (?P<words>.*))?$'
+    r'(?:echo "(?P<said>[^"]*)" \| )?(?P<variables>(?:\w+=\S+ )*)'
+    r"(?:uv run |uvx --from \S+ )?localapi(?: (?P<words>.*))?$"
 )
 
 COMMAND_LINES = [line for line in dict.fromkeys(lines_of_shell()) if LOCALAPI.match(line)]
