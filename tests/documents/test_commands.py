@@ -20,7 +20,10 @@ from tests.server import Server, serving
 
 ELSEWHERE = {"serve", "install", "pull", "doctor", "service"}
 """Commands that have tests of their own; of their lines only the options are checked."""
-LOCALAPI = re.compile(r"(?P<variables>(?:\w+=\S+ )*)(?:uv run |uvx --from \S+ )?localapi(?: (?P<words>.*))?$")
+LOCALAPI = re.compile(
+    r'(?:echo "(?P<said>[^"]*)" \| )?(?P<variables>(?:\w+=\S+ )*)'
+    r"(?:uv run |uvx --from \S+ )?localapi(?: (?P<words>.*))?$"
+)
 
 COMMAND_LINES = [line for line in dict.fromkeys(lines_of_shell()) if LOCALAPI.match(line)]
 
@@ -41,7 +44,7 @@ def test_each_command_line_is_one_that_the_program_takes(line: str, home: Path, 
         return  # tests/test_package.py
     name, rest = (words[0], words[1:]) if words and words[0] in COMMANDS else ("serve", words)
     context = command_named(name).make_context(name, list(rest))  # raises on a wrong option
-    endless = "--watch" in rest or (name == "chat" and context.params["question"] is None)
+    endless = "--watch" in rest or (name == "chat" and context.params["question"] is None and found["said"] is None)
     if name in ELSEWHERE or endless:
         return
     env = {
@@ -52,9 +55,9 @@ def test_each_command_line_is_one_that_the_program_takes(line: str, home: Path, 
     }
     done = subprocess.run(
         [sys.executable, "-m", "localapi", name, *rest],
-        cwd=home, env=env, capture_output=True, text=True, timeout=60, check=False,
+        cwd=home, env=env, input=found["said"] or "", capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 or (done.returncode == 3 and "--exit-code" in rest), done.stderr
     written = home / rest[rest.index("-o") + 1] if "-o" in rest else None
     assert written.stat().st_size > 0 if written else done.stdout or "played" in done.stderr
 
