@@ -197,6 +197,8 @@ class WorkerEngine:
         self.last_step_at = time.monotonic()
         """When it last told of a step, by the monotonic clock."""
         self._asked_at = self.last_step_at
+        self._owes_a_sign = False
+        """Whether it was told of a client that left, and has told of nothing since."""
         self._speed = Speed()
         self.device_bytes = 0
         """Memory of an accelerator that it told of last."""
@@ -205,8 +207,16 @@ class WorkerEngine:
 
     @property
     def silent_since(self) -> float | None:
-        """When it last told of a step, or was asked after that; None where it is asked nothing."""
-        return max(self.last_step_at, self._asked_at) if self._mailboxes else None
+        """When it last told of a step, or was asked after that; None where it has nothing to tell.
+
+        Clients that leave do not end its silence: one that hangs would never be ended if they all left before that
+        shows.
+        """
+        return max(self.last_step_at, self._asked_at) if self._works else None
+
+    @property
+    def _works(self) -> bool:
+        return bool(self._mailboxes) or self._owes_a_sign
 
     @property
     def tokens_per_second(self) -> float:
@@ -268,7 +278,7 @@ class WorkerEngine:
     async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
         if self.ended.done() or self._closing:
             raise self._gone("has ended")
-        if not self._mailboxes:
+        if not self._works:
             self._asked_at = time.monotonic()
         mailbox = self._mailboxes[request.id] = Mailbox()
         try:
@@ -283,6 +293,7 @@ class WorkerEngine:
         finally:
             if self._mailboxes.pop(request.id, None) is not None:
                 self.send(protocol.Cancel(request.id))
+                self._owes_a_sign = True
 
     def _ask(self, request: Request) -> None:
         try:
@@ -326,6 +337,7 @@ class WorkerEngine:
                 if not isinstance(message, Step):
                     raise msgspec.ValidationError(f"{type(message).__name__} after loading")
                 self.last_step_at = time.monotonic()
+                self._owes_a_sign = False
                 self.device_bytes = message.device_bytes
                 self.waiting = message.waiting
                 self._speed.note(message.tokens)
