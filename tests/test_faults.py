@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 from localapi.processes import cpu_seconds, usage
 from localapi.restarts import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, TOLERATED, Restarts
 from tests.piper_voice import make_voice
-from tests.server import Reply, Server, save, serving
+from tests.server import Reply, Server, save, serving, until
 
 CHAT = "/v1/chat/completions"
 SPEECH = "/v1/audio/speech"
@@ -28,12 +28,6 @@ SPEECH = "/v1/audio/speech"
 
 def ask(model: str, **options: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": "Count to five."}], "temperature": 0, **options}
-
-
-def until(condition: Callable[[], object]) -> None:
-    """The test's time limit is the bound."""
-    while not condition():
-        pass
 
 
 @contextlib.contextmanager

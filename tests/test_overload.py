@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,7 +75,7 @@ def at_work(server: Server) -> Iterator[Stream]:
 def until_waiting(server: Server, count: int) -> None:
     """The test's time limit is the bound."""
     while server.model("endless")["waiting"] != count:
-        pass
+        time.sleep(0.02)
 
 
 def test_streams_wait_in_order_see_their_place_and_begin_in_that_order(tmp_path: Path, endless_model: Path) -> None:
