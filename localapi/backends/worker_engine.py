@@ -111,6 +111,7 @@ async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
     except OSError as error:
         raise OutOfResources(f"No socket for a worker could be made: {advise(error)}.") from error
     with theirs:
+        reader, writer = await asyncio.open_connection(sock=ours)  # first: after the process nothing may be cancelled
         try:
             # Its own process group: Ctrl-C in the terminal reaches the server alone. Not its own session: Linux shares
             # the processor out by session (sched_autogroup), and on a busy machine the worker was a third slower so.
@@ -123,10 +124,11 @@ async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
                 process_group=0,
                 env=_variables(interpreter),
             )
-        except OSError as error:
-            ours.close()
-            raise OutOfResources(f"No worker process could be started: {advise(error)}.") from error
-    reader, writer = await asyncio.open_connection(sock=ours)
+        except BaseException as error:
+            writer.close()
+            if isinstance(error, OSError):
+                raise OutOfResources(f"No worker process could be started: {advise(error)}.") from error
+            raise
     return WorkerEngine(name, process, reader, writer)
 
 
