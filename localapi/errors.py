@@ -26,6 +26,7 @@
         ├── ModelUnavailable     503
         │   ├── LoadFailed
         │   │   ├── OutOfResources
+        │   │   ├── NoRoom
         │   │   └── NoRoomAhead
         │   └── WorkerEnded
         └── RequestTimeout       504
@@ -275,6 +276,13 @@ class OutOfResources(LoadFailed):
     def __init__(self, message: str) -> None:
         super().__init__(message, retryable=None, counts=False)
         self.retry_after_seconds = 5
+
+
+class NoRoom(LoadFailed):
+    """The memory budget does not hold the model beside what must stay."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, counts=False)
 
 
 class NoRoomAhead(LoadFailed):

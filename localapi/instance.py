@@ -6,8 +6,10 @@ Knows leases, and how long an unused model stays. Refuses to know names, manifes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -175,7 +177,8 @@ class Instance:
             self._engine.end(fault)
         elif self.progress is not None and self.progress.pid is not None:
             self._fault = fault
-            os.kill(self.progress.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself just now
+                os.kill(self.progress.pid, signal.SIGKILL)
 
     @property
     def held(self) -> bool:
@@ -289,7 +292,7 @@ class Instance:
             if not isinstance(error, LoadFailed | OSError):
                 raise
             told = self._load_failure(error)
-            again = told.message == self.last_error and not told.counts
+            again = not told.counts and _plain(told.message) == _plain(self.last_error)
             log.log(logging.DEBUG if again else logging.ERROR, "%s: not loaded: %s", self.name, told.message)
             self.last_error, self.left_out = told.message, None
             self._count_failure(counts=told.counts)
@@ -367,8 +370,9 @@ class Instance:
         if (loading := self._loading) is not None:
             loading.cancel()
             await asyncio.wait([loading])
-            self._loading = None  # also where it was cancelled before it began
-            self._has_room = self._on_its_own = False
+            if self._loading is loading:  # it was cancelled before it began
+                self._loading = None
+                self._has_room = self._on_its_own = False
         self._close_engine()
         if self._closing is not None:
             await asyncio.shield(self._closing)
@@ -427,6 +431,11 @@ class Instance:
     def _on_idle(self) -> None:
         log.info("%s: unloaded after %g s without a request", self.name, self.keep_alive)
         self._close_engine()
+
+
+def _plain(message: str | None) -> str:
+    """Without its numbers: a load that is tried every few seconds finds other sizes each time."""
+    return re.sub(r"\d+", "", message or "")
 
 
 def _retrieve(task: asyncio.Task[Engine]) -> None:

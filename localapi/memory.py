@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from localapi.backends.options import EntryOptions
-from localapi.errors import LoadFailed, NoRoomAhead
+from localapi.errors import NoRoom, NoRoomAhead
 from localapi.instance import Instance
 from localapi.manifest import fingerprint
 from localapi.processes import Usage, usage
@@ -94,7 +94,7 @@ class Memory:
         self.wake()
 
     async def enter(self, instance: Instance) -> None:
-        """Wait until there is room for an instance, and take it. Raises LoadFailed where there can be none."""
+        """Wait until there is room for an instance, and take it. Raises NoRoom where there can be none."""
         began = time.monotonic()
         self._queue.append(instance)
         try:
@@ -158,7 +158,7 @@ class Memory:
         return [pid for instance in self._holdings if (pid := instance.worker_pid) is not None]
 
     def _need(self, instance: Instance, known: Known, budget: int) -> int:
-        """Bytes to have free: what it took at most, if there can be as much. Raises LoadFailed."""
+        """Bytes to have free: what it took at most, if there can be as much. Raises NoRoom."""
         fixed = {
             each: holding.bytes
             for each, holding in self._holdings.items()
@@ -172,7 +172,7 @@ class Memory:
         hint = " Pin fewer models, or raise" if instance.pinned and fixed else " Raise"
         if any(each.name == instance.name for each in fixed):
             hint = " Say swap: cold for it, or raise"
-        raise LoadFailed(
+        raise NoRoom(
             f"{instance.name} needs about {megabytes(known.loaded)}, memory_budget is {megabytes(budget)}{stay}."
             f"{hint} server.memory_budget."
         )

@@ -256,12 +256,21 @@ class Registry:
             self.memory.follow(manifest.server.memory_budget)
             for instance in instances.values():
                 instance.restarts.reset()
-                if instance.left_out is not None or (instance.pinned and instance.state == "failed"):
+                if instance.pinned and instance.state == "failed":
                     instance.begin_loading()
-        for instance in old.instances.values() if old else ():
-            if instances.get(instance.name) is not instance:
-                self._retire(instance)
+            self._load_what_had_no_room()
+        leaving = [each for each in (old.instances.values() if old else ()) if instances.get(each.name) is not each]
+        for instance in leaving:
+            self._retire(instance)
+        if leaving:
+            self._load_what_had_no_room()
         return self.snapshot
+
+    def _load_what_had_no_room(self) -> None:
+        for entry in self.entries.values():
+            instance = self.instance(entry.id)
+            if entry.serving.wants_loading and instance.left_out is not None:
+                instance.begin_loading()
 
     def _follow_pins(self, manifest: Manifest) -> None:
         """A pin by hand ends with its entry, and where somebody edits the entry's `pin`."""

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,12 @@ def save(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.draft")
     draft.write_text(text)
     draft.replace(path)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """The test's time limit is the bound. The pause leaves the processor to what is waited for."""
+    while not condition():
+        time.sleep(0.02)
 
 
 def stream_text(stream: Any) -> str:

@@ -14,7 +14,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import psutil
 import pytest
 
 from tests.piper_voice import make_voice
-from tests.server import Server, save, serving
+from tests.server import Server, save, serving, until
 
 CHAT = "/v1/chat/completions"
 SPEECH = "/v1/audio/speech"
@@ -179,12 +178,6 @@ def verdict_of_stream(lines: list[str]) -> str:
 def check_error(content: dict[str, Any]) -> None:
     assert content.keys() == {"error"}, content
     assert content["error"].keys() == {"message", "type", "param", "code"}, content
-
-
-def until(condition: Callable[[], object]) -> None:
-    """The test's time limit is the bound."""
-    while not condition():
-        pass
 
 
 def use_and_unload(server: Server) -> None:

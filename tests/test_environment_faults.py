@@ -10,14 +10,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from localapi.restarts import FIRST_PAUSE_SECONDS, TOLERATED, Restarts
 from tests.piper_voice import make_voice
-from tests.server import Reply, Server, save, serving
+from tests.server import Reply, Server, save, serving, until
 
 ROOT = Path(__file__).parent.parent
 CHAT, SPEECH = "/v1/chat/completions", "/v1/audio/speech"
@@ -27,12 +26,6 @@ def ask(server: Server, model: str) -> Reply:
     if model in {"voice", "brief", "broken"}:
         return server.request("POST", SPEECH, {"model": model, "input": "Hello."})
     return server.request("POST", CHAT, {"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
-
-
-def until(condition: Callable[[], object]) -> None:
-    """The test's time limit is the bound."""
-    while not condition():
-        pass
 
 
 def error_of(reply: Reply) -> str:

@@ -9,17 +9,18 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import psutil
 import pytest
 
 from localapi.processes import cpu_seconds, usage
 from localapi.restarts import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, TOLERATED, Restarts
 from tests.piper_voice import make_voice
-from tests.server import Reply, Server, save, serving
+from tests.server import Reply, Server, save, serving, until
 
 CHAT = "/v1/chat/completions"
 SPEECH = "/v1/audio/speech"
@@ -27,12 +28,6 @@ SPEECH = "/v1/audio/speech"
 
 def ask(model: str, **options: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": "Count to five."}], "temperature": 0, **options}
-
-
-def until(condition: Callable[[], object]) -> None:
-    """The test's time limit is the bound."""
-    while not condition():
-        pass
 
 
 @contextlib.contextmanager
@@ -131,6 +126,17 @@ chat:
         assert not psutil.pid_exists(pid)
         assert server.model("hung")["restarts"] == 1
         assert server.model("fine")["worker_deaths"] == 0
+
+
+def test_a_worker_that_hangs_is_ended_though_every_client_leaves_before_that_shows(tmp_path: Path) -> None:
+    with serving(tmp_path, "chat: {hung: {backend: mlx-lm, path: demo, stall_seconds: 2}}") as server:
+        pid = loaded(server, "hung")
+        with stopped(pid), server.client(timeout=0.4) as client:
+            while server.model("hung")["worker_deaths"] == 0:
+                with contextlib.suppress(openai.APITimeoutError):
+                    client.chat.completions.create(**ask("hung"))
+        server.wait_for(r"hung: worker \d+ hung: it did nothing for \d+ s")
+        assert server.request("POST", CHAT, ask("hung")).status == 200
 
 
 def test_a_stopped_worker_without_work_is_left_alone(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def body(model: str, **options: object) -> dict[str, object]:
 def until(server: Server, model: str, state: str) -> None:
     """The test's time limit is the bound."""
     while server.model(model)["state"] != state:
-        pass
+        time.sleep(0.02)
 
 
 def test_a_pinned_model_loads_by_itself_and_stays_where_another_is_unloaded(server: Server) -> None:

@@ -7,7 +7,7 @@ import http.client
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +16,7 @@ import pytest
 
 from localapi.admission import Admission, Turn
 from localapi.errors import ModelBusy
-from tests.server import Server, save, serving
+from tests.server import Server, save, serving, until
 
 CHAT = "/v1/chat/completions"
 STORY = [{"role": "user", "content": "Tell me a story."}]
@@ -72,13 +72,31 @@ def at_work(server: Server) -> Iterator[Stream]:
 
 
 def until_waiting(server: Server, count: int) -> None:
-    """The test's time limit is the bound."""
-    while server.model("endless")["waiting"] != count:
-        pass
+    until(lambda: server.model("endless")["waiting"] == count)
 
 
-def test_streams_wait_in_order_see_their_place_and_begin_in_that_order(tmp_path: Path, endless_model: Path) -> None:
-    with serving(tmp_path, manifest(endless_model, max_concurrent=1)) as server, contextlib.ExitStack() as stack:
+Offer = Callable[..., Server]
+
+
+@pytest.fixture(scope="module")
+def offer(tmp_path_factory: pytest.TempPathFactory, endless_model: Path) -> Iterator[Offer]:
+    """One server whose model stays loaded; what is given are the settings with which it offers it from then on."""
+    folder = tmp_path_factory.mktemp("offer")
+    with serving(folder, manifest(endless_model)) as server:
+
+        def follow(**options: object) -> Server:
+            save(folder / "models.yaml", manifest(endless_model, **options))
+            assert server.reload()["ok"]
+            return server
+
+        follow(max_concurrent=1)
+        assert server.request("POST", "/admin/models/endless/load").status == 200
+        yield follow
+
+
+def test_streams_wait_in_order_see_their_place_and_begin_in_that_order(offer: Offer) -> None:
+    server = offer(max_concurrent=1)
+    with contextlib.ExitStack() as stack:
         first = stack.enter_context(at_work(server))
         waiting = []
         for count in (1, 2, 3):
@@ -100,18 +118,16 @@ def test_streams_wait_in_order_see_their_place_and_begin_in_that_order(tmp_path:
         assert server.model("endless")["leases"] == 0
 
 
-def test_more_than_may_wait_are_refused_with_the_time_that_the_line_takes(tmp_path: Path, endless_model: Path) -> None:
-    with serving(tmp_path, manifest(endless_model, max_concurrent=1, max_waiting=1)) as server:
-        assert server.request("POST", CHAT, body(max_tokens=1)).status == 200
-        with at_work(server), streaming(server):
-            until_waiting(server, 1)
-            reply = server.request("POST", CHAT, body())
-            error = reply.json()["error"]
-            assert (reply.status, error["code"], error["type"]) == (429, "model_busy", "rate_limit_error")
-            assert re.fullmatch(
-                r"1 requests wait for endless already \(max_waiting\)\. Try again in \d+ s\.", error["message"]
-            )
-            assert int(reply.headers["retry-after"]) >= 1
+def test_more_than_may_wait_are_refused_with_the_time_that_the_line_takes(offer: Offer) -> None:
+    server = offer(max_concurrent=1, max_waiting=1)
+    with at_work(server), streaming(server):
+        until_waiting(server, 1)
+        reply = server.request("POST", CHAT, body())
+        error = reply.json()["error"]
+        assert (reply.status, error["code"], error["type"]) == (429, "model_busy", "rate_limit_error")
+        message = r"1 requests wait for endless already \(max_waiting\)\. Try again in \d+ s\."
+        assert re.fullmatch(message, error["message"])
+        assert int(reply.headers["retry-after"]) >= 1
 
 
 def test_where_nobody_may_wait_a_request_may_still_load_the_model(tmp_path: Path, endless_model: Path) -> None:
@@ -121,29 +137,28 @@ def test_where_nobody_may_wait_a_request_may_still_load_the_model(tmp_path: Path
             assert server.request("POST", CHAT, body()).status == 429
 
 
-def test_who_waits_too_long_is_told_so_before_and_after_a_stream_began(tmp_path: Path, endless_model: Path) -> None:
-    with serving(tmp_path, manifest(endless_model, max_concurrent=1, queue_timeout_seconds=60)) as server:
-        with at_work(server), streaming(server) as late:
-            lines = late.lines()
-            assert next(lines) == ": waiting for endless: nobody before you"
-            # An edit holds for those who wait already.
-            save(tmp_path / "models.yaml", manifest(endless_model, max_concurrent=1, queue_timeout_seconds=0.5))
-            assert server.reload()["changes"]["updated"] == ["endless"]
-            *_, last = lines
-            assert json.loads(last.removeprefix("data: "))["error"]["code"] == "model_busy"
-            reply = server.request("POST", CHAT, body())
-            assert (reply.status, reply.json()["error"]["code"]) == (429, "model_busy")
-            assert "no time for this request within 0.5 s" in reply.json()["error"]["message"]
-        until_waiting(server, 0)
+def test_who_waits_too_long_is_told_so_before_and_after_a_stream_began(offer: Offer) -> None:
+    server = offer(max_concurrent=1, queue_timeout_seconds=60)
+    with at_work(server), streaming(server) as late:
+        lines = late.lines()
+        assert next(lines) == ": waiting for endless: nobody before you"
+        offer(max_concurrent=1, queue_timeout_seconds=0.5)  # an edit holds for those who wait already
+        *_, last = lines
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "model_busy"
+        reply = server.request("POST", CHAT, body())
+        assert (reply.status, reply.json()["error"]["code"]) == (429, "model_busy")
+        assert "no time for this request within 0.5 s" in reply.json()["error"]["message"]
+        assert server.model("endless")["loads"] == 1
+    until_waiting(server, 0)
 
 
-def test_an_edit_that_allows_more_lets_in_who_waits(tmp_path: Path, endless_model: Path) -> None:
-    text = manifest(endless_model, max_concurrent=1)
-    with serving(tmp_path, text) as server, at_work(server), streaming(server, max_tokens=2) as second:
+def test_an_edit_that_allows_more_lets_in_who_waits(offer: Offer) -> None:
+    server = offer(max_concurrent=1)
+    with at_work(server), streaming(server, max_tokens=2) as second:
         until_waiting(server, 1)
-        save(tmp_path / "models.yaml", manifest(endless_model, max_concurrent=2))
-        assert server.reload()["changes"]["updated"] == ["endless"]
+        offer(max_concurrent=2)
         assert [*second.lines()][-1] == "data: [DONE]"
+        assert server.model("endless")["loads"] == 1
 
 
 def test_an_edit_that_removes_the_model_is_told_to_who_waits(tmp_path: Path, endless_model: Path) -> None:
@@ -159,18 +174,15 @@ def test_an_edit_that_removes_the_model_is_told_to_who_waits(tmp_path: Path, end
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_work_that_takes_too_long_is_ended(tmp_path: Path, endless_model: Path, stream: bool) -> None:
-    with serving(tmp_path, manifest(endless_model, request_timeout_seconds=0.5)) as server:
-        server.request("POST", "/admin/models/endless/load")
-        reply = server.request("POST", CHAT, body(stream=stream))
-        content = reply.body.strip().rpartition(b"data: ")[2]
-        assert json.loads(content)["error"]["code"] == "request_timeout"
-        assert reply.status == (200 if stream else 504)
-        assert reply.headers.get("x-should-retry") == (None if stream else "false")
-        while server.model("endless")["requests"] != {
-            "running": 0, "waiting": 0, "prompt_tokens_done": 0, "prompt_tokens_total": 0,
-        }:  # fmt: skip
-            pass
+def test_work_that_takes_too_long_is_ended(offer: Offer, stream: bool) -> None:
+    server = offer(request_timeout_seconds=0.5)
+    reply = server.request("POST", CHAT, body(stream=stream))
+    content = reply.body.strip().rpartition(b"data: ")[2]
+    assert json.loads(content)["error"]["code"] == "request_timeout"
+    assert reply.status == (200 if stream else 504)
+    assert reply.headers.get("x-should-retry") == (None if stream else "false")
+    nothing = {"running": 0, "waiting": 0, "prompt_tokens_done": 0, "prompt_tokens_total": 0}
+    until(lambda: server.model("endless")["requests"] == nothing)
 
 
 def test_a_shutdown_answers_who_works_and_refuses_who_still_waits_at_its_end(

@@ -339,6 +339,23 @@ async def test_a_load_that_fails_is_told_to_all_who_wait_and_tried_again_by_the_
         assert (registry.instance("m").state, registry.instance("m").last_error) == ("ready", None)
 
 
+async def test_a_load_that_begins_while_another_is_given_up_is_not_lost(gate: Gate) -> None:
+    async with following(Reading(manifest(m="w"))) as (registry, _):
+        gate.open.clear()
+        gate.waiting.clear()
+        instance = registry.instance("m")
+        instance.begin_loading()
+        await gate.waiting.wait()
+        (first,) = (task for task in asyncio.all_tasks() if task.get_name() == "load m")
+        first.add_done_callback(lambda _: instance.begin_loading())  # as a request that comes in this very moment
+        await instance.unload()
+        assert instance.state == "loading"
+        gate.open.set()
+        await instance.load()
+        assert (gate.loaded, instance.state) == (["w"], "ready")
+    assert gate.closed == ["w"]
+
+
 async def test_an_idle_model_is_unloaded_after_its_keep_alive_and_loads_again(gate: Gate) -> None:
     async with following(Reading(manifest(m={"weights": "w", "keep_alive": 0}))) as (registry, _):
         await first_engine(registry, "m")

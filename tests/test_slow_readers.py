@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def slow(server: Server, path: str, body: dict[str, Any]) -> Iterator[http.clien
 def until(server: Server, name: str, **expected: object) -> None:
     """The test's time limit is the bound."""
     while {key: server.model(name)[key] for key in expected} != expected:
-        pass
+        time.sleep(0.02)
 
 
 def content(stream: bytes) -> str:

@@ -11,10 +11,12 @@ import pytest
 
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions
+from localapi.errors import LoadFailed
 from localapi.manifest import Entry, Manifest, ServerOptions
 from localapi.memory import Memory
 from localapi.processes import Usage
 from localapi.registry import Registry
+from localapi.restarts import TOLERATED
 from localapi.supervision import COMPUTING_FACTOR, Supervisor
 from localapi.worker.protocol import Event, Loaded, Loading, Request
 
@@ -182,6 +184,35 @@ async def test_loads_wait_in_order_and_one_that_nobody_waits_for_leaves_the_line
         await until(lambda: registry.memory.waiting == ["c"])
     assert (await waiting[1]).name == "c"
     assert loaded(registry) == ["c"]
+    await registry.close()
+
+
+async def test_a_model_without_room_is_tried_at_each_request_however_often_there_was_none(world: World) -> None:
+    registry = registry_of(GB, a={}, b={})
+    world.memory = dict.fromkeys((1, 2), GB)
+    await registry.pin("a")
+    for _ in range(TOLERATED + 1):
+        with pytest.raises(LoadFailed, match=r"b needs about .*, and a 1,024 MB must stay"):
+            async with registry.lease("b", "chat"):
+                """There is no room."""
+    registry.unpin("a")
+    async with registry.lease("b", "chat"):
+        assert loaded(registry) == ["b"]
+    await registry.close()
+
+
+async def test_a_model_to_preload_is_loaded_as_soon_as_an_edit_makes_room_for_it(world: World) -> None:
+    registry = registry_of(GB, a={"preload": True}, b={"preload": True})
+    world.memory = dict.fromkeys((1, 2), GB)
+    for name in ("a", "b"):
+        registry.instance(name).begin_loading()
+        await until(lambda name=name: not registry.instance(name).loads_now)  # type: ignore[misc]
+    assert (loaded(registry), len(registry.not_loaded)) == (["a"], 1)
+    assert registry.snapshot is not None
+    was = registry.snapshot.manifest
+    registry.commit(Manifest(entries={"b": was.entries["b"]}, server=was.server), {})
+    await until(lambda: loaded(registry) == ["b"])
+    assert registry.not_loaded == []
     await registry.close()
 
 

@@ -1,7 +1,8 @@
 """A reply that is made while its client still reads what came before, so that a slow client keeps no model waiting.
 
 A quick reader gets each item as it comes. Once a reader keeps one for a while, the rest is fetched without it and kept
-for it, within bounds: of its own, and of all replies together. Beyond these the source waits for its reader.
+for it, within bounds: of its own, and of all replies together. Beyond these the source waits for its reader, but not
+for ever: a player that is paused must not keep a model from everybody else.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from typing import Final, Generic, TypeVar
 
+from localapi.errors import RequestTimeout
+
 Item = TypeVar("Item")
 
 LAG_SECONDS: Final = 0.25
@@ -19,6 +22,8 @@ MEGABYTE: Final = 1024 * 1024
 MOST_BYTES: Final = 16 * MEGABYTE
 """What is kept for one reader."""
 MOST_BYTES_OF_ALL: Final = 256 * MEGABYTE
+READER_SECONDS: Final = 600.0
+"""How long a source waits for a reader that takes nothing."""
 LEAST_BYTES: Final = MEGABYTE // 4
 """What is kept for one reader also where there is no more room for all."""
 
@@ -108,13 +113,25 @@ class Ahead(Generic[Item]):
             async for item in self._source:
                 self._keep(item)
                 while self._full:
-                    self._taken.clear()
-                    await self._taken.wait()
+                    await self._reader()
         except Exception as error:  # raised where the item would have come
             self._error = error
+            await self._source.aclose()
         finally:
             self._ended = True
             self._came.set()
+
+    async def _reader(self) -> None:
+        """Wait until something of what is kept is taken. Raises RequestTimeout."""
+        self._taken.clear()
+        try:
+            async with asyncio.timeout(READER_SECONDS):
+                await self._taken.wait()
+        except TimeoutError:
+            raise RequestTimeout(
+                f"The client took nothing of this answer for {READER_SECONDS:g} s, so the model went on to others. "
+                "Read faster, or ask for less at a time."
+            ) from None
 
     @property
     def _full(self) -> bool:

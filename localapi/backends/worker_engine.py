@@ -111,6 +111,7 @@ async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
     except OSError as error:
         raise OutOfResources(f"No socket for a worker could be made: {advise(error)}.") from error
     with theirs:
+        reader, writer = await asyncio.open_connection(sock=ours)  # first: after the process nothing may be cancelled
         try:
             # Its own process group: Ctrl-C in the terminal reaches the server alone. Not its own session: Linux shares
             # the processor out by session (sched_autogroup), and on a busy machine the worker was a third slower so.
@@ -123,10 +124,11 @@ async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
                 process_group=0,
                 env=_variables(interpreter),
             )
-        except OSError as error:
-            ours.close()
-            raise OutOfResources(f"No worker process could be started: {advise(error)}.") from error
-    reader, writer = await asyncio.open_connection(sock=ours)
+        except BaseException as error:
+            writer.close()
+            if isinstance(error, OSError):
+                raise OutOfResources(f"No worker process could be started: {advise(error)}.") from error
+            raise
     return WorkerEngine(name, process, reader, writer)
 
 
@@ -197,6 +199,8 @@ class WorkerEngine:
         self.last_step_at = time.monotonic()
         """When it last told of a step, by the monotonic clock."""
         self._asked_at = self.last_step_at
+        self._owes_a_sign = False
+        """Whether it was told of a client that left, and has told of nothing since."""
         self._speed = Speed()
         self.device_bytes = 0
         """Memory of an accelerator that it told of last."""
@@ -205,8 +209,16 @@ class WorkerEngine:
 
     @property
     def silent_since(self) -> float | None:
-        """When it last told of a step, or was asked after that; None where it is asked nothing."""
-        return max(self.last_step_at, self._asked_at) if self._mailboxes else None
+        """When it last told of a step, or was asked after that; None where it has nothing to tell.
+
+        Clients that leave do not end its silence: one that hangs would never be ended if they all left before that
+        shows.
+        """
+        return max(self.last_step_at, self._asked_at) if self._works else None
+
+    @property
+    def _works(self) -> bool:
+        return bool(self._mailboxes) or self._owes_a_sign
 
     @property
     def tokens_per_second(self) -> float:
@@ -268,7 +280,7 @@ class WorkerEngine:
     async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
         if self.ended.done() or self._closing:
             raise self._gone("has ended")
-        if not self._mailboxes:
+        if not self._works:
             self._asked_at = time.monotonic()
         mailbox = self._mailboxes[request.id] = Mailbox()
         try:
@@ -283,6 +295,7 @@ class WorkerEngine:
         finally:
             if self._mailboxes.pop(request.id, None) is not None:
                 self.send(protocol.Cancel(request.id))
+                self._owes_a_sign = True
 
     def _ask(self, request: Request) -> None:
         try:
@@ -326,6 +339,7 @@ class WorkerEngine:
                 if not isinstance(message, Step):
                     raise msgspec.ValidationError(f"{type(message).__name__} after loading")
                 self.last_step_at = time.monotonic()
+                self._owes_a_sign = False
                 self.device_bytes = message.device_bytes
                 self.waiting = message.waiting
                 self._speed.note(message.tokens)

@@ -152,6 +152,7 @@ def handle(message: ToWorker | None, engine: Engine, outbox: Outbox) -> None:
         case Cancel():
             engine.cancel(message.id)
             outbox.forget(message.id)
+            outbox.sign()
         case None:
             pass
         case Load():

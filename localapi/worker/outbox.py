@@ -40,15 +40,18 @@ class Outbox:
         if self._events and (urgent or time.monotonic() - self._sent_at >= PACE_SECONDS):
             self.flush()
         elif time.monotonic() - self._sent_at >= SIGN_SECONDS:
-            self._send(self._step([]))
-            self._sent_at = time.monotonic()
+            self.sign()
 
     def flush(self) -> None:
         """Send everything."""
         if self._events:
-            self._send(self._step(self._events))
-            self._events, self._latest = [], {}
-            self._sent_at = time.monotonic()
+            self.sign()
+
+    def sign(self) -> None:
+        """Send everything, even if that is nothing: whoever gets it knows that this worker goes on."""
+        self._send(self._step(self._events))
+        self._events, self._latest = [], {}
+        self._sent_at = time.monotonic()
 
     def forget(self, id: int) -> None:  # noqa: A002  # the protocol's word
         """Nobody waits for this request any more."""

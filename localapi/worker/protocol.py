@@ -154,7 +154,7 @@ class Speak(msgspec.Struct, tag=True, kw_only=True):
 
 
 class Cancel(msgspec.Struct, tag=True):
-    """Server to worker: nobody waits for this request any more. No answer is sent for it."""
+    """Server to worker: nobody waits for this request any more. A step follows, which says nothing about it."""
 
     id: int
 
@@ -362,7 +362,7 @@ def join(last: Event | None, event: Event) -> bool:
 
 
 class Step(msgspec.Struct, tag=True):
-    """Worker to server: what one decode step brought, for every request in it. Without events: steps go on."""
+    """Worker to server: what one decode step brought, for every request in it. Without events: it goes on."""
 
     events: list[Event]
     device_bytes: int = 0

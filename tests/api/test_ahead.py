@@ -10,6 +10,7 @@ import pytest
 
 from localapi.api import ahead
 from localapi.api.ahead import LEAST_BYTES, MOST_BYTES, MOST_BYTES_OF_ALL, Ahead, Shelf
+from localapi.errors import RequestTimeout
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +107,19 @@ async def test_the_source_waits_when_enough_is_kept_and_goes_on_when_that_is_tak
         assert (source.given, shelf.bytes) == (4, MOST_BYTES)
         assert await rest(items) == [3, 4, 5, 6, 7, 8, 9]
     assert shelf.bytes == 0
+
+
+async def test_a_reader_that_takes_nothing_for_long_loses_the_rest_and_not_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ahead, "READER_SECONDS", 0)
+    source = Source(9)
+    async with read(source, size=MOST_BYTES // 2) as items:
+        assert await items.get() == [1]
+        await source.ended.wait()
+        assert [await items.get(), await items.get()] == [[2], [3]]
+        with pytest.raises(RequestTimeout, match="took nothing of this answer for 0 s"):
+            await items.get()
 
 
 async def test_where_others_have_filled_the_shelf_a_little_is_kept_all_the_same() -> None:

@@ -154,6 +154,12 @@ def test_a_cancelled_request_ends_while_another_goes_on(endless_model: Path) -> 
         assert 1 not in {event.id for event in rest}
 
 
+def test_a_cancel_is_answered_by_a_sign_although_nothing_is_left_to_tell(endless_model: Path) -> None:
+    with worker(endless_model) as running:
+        running.send(Cancel(1))
+        assert running.until(Step).events == []
+
+
 def test_a_message_that_cannot_be_read_ends_the_worker_and_says_so() -> None:
     with worker() as running:
         running.socket.sendall(LENGTH.pack(3) + b"\xc1\xc1\xc1")
