@@ -15,13 +15,13 @@ from tests.server import save
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = "chat: {bird: {backend: echo}, bear: {backend: echo}}\nspeech: {voice: {backend: echo}}"
-BASH = 'eval "$({script})"; COMP_WORDS=({words}); COMP_CWORD={at}; _localapi_completion localapi; '
+BASH = 'eval "$(cat script.bash)"; COMP_WORDS=({words}); COMP_CWORD={at}; _localapi_completion localapi; '
 BASH += "printf '%s\\n' \"${{COMPREPLY[@]}}\""
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A folder with a manifest, a profile, and the program on the search path."""
+    """A folder with a manifest, a profile, the script of bash's completion, and the program on the search path."""
     save(tmp_path / "models.yaml", MANIFEST)
     (tmp_path / "configs").mkdir()
     save(tmp_path / "configs" / "quiet.yaml", "echo: true")
@@ -29,6 +29,7 @@ def home(tmp_path: Path) -> Path:
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m localapi "$@"\n')
     program.chmod(0o755)
+    save(tmp_path / "script.bash", run(tmp_path, "localapi", "completion", "bash").stdout)
     return tmp_path
 
 
@@ -40,8 +41,7 @@ def run(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
 def completed(home: Path, *words: str) -> list[str]:
     """What bash offers for the last word."""
     listed = " ".join(f"'{word}'" for word in ("localapi", *words))
-    script = BASH.format(script="localapi completion bash", words=listed, at=len(words))
-    done = run(home, "bash", "--norc", "-c", script)
+    done = run(home, "bash", "--norc", "-c", BASH.format(words=listed, at=len(words)))
     assert done.stderr == ""
     return done.stdout.split()
 
