@@ -57,7 +57,7 @@ MAY_IMPORT = {
         *("supervision", "watch", "api", "serving", "tally", "history"),
     },
     "cli": {
-        *("errors", "log", "settings", "spoken", "manifest", "client", "comparison", "app", "environments"),
+        *("errors", "log", "settings", "spoken", "backends", "manifest", "client", "comparison", "app", "environments"),
         *("pulling", "adding", "service", "diagnosis", "streams"),
     },
     "__main__": {"cli"},

@@ -13,7 +13,7 @@ from localapi.cli.options import profile_option, server_of, server_options, sour
 from localapi.cli.text_table import table
 from localapi.comparison import compare
 from localapi.errors import ManifestError
-from localapi.manifest import describe, read
+from localapi.manifest import Manifest, describe, read
 from localapi.settings import Settings
 
 
@@ -44,9 +44,14 @@ def command(file: Path | None, *, as_json: bool, **flags: Any) -> None:
     for line in table(["value", "is", "said by"], [[row.key, row.value, row.origin] for row in rows]):
         click.echo(line)
     click.echo()
+    tell_missing_secrets(manifest)
+    click.echo(changes)
+
+
+def tell_missing_secrets(manifest: Manifest) -> None:
+    """Of keys: only the server must have them, so their absence here is no error."""
     for problem in manifest.missing_secrets:
         click.secho(f"not here, where the server needs it: {problem}", fg="yellow", err=True)
-    click.echo(changes)
 
 
 def _print_json(**content: object) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 from localapi import log
+from localapi.cli.check import tell_missing_secrets
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
 from localapi.cli.text_table import table
 from localapi.client import Server
@@ -49,10 +50,11 @@ def command(file: Path | None, *, as_json: bool, exit_code: bool, **flags: Any) 
     FILE is the manifest, or a draft of it. Where no server runs, all of it is new.
     """
     settings = Settings.read(manifest=file, **flags)
-    manifest = read(source_of(settings))
+    manifest = read(source_of(settings), needs_secrets=False)
     server = server_of(settings)
     status = _status(server)
     found = plan(manifest, status)
+    tell_missing_secrets(manifest)
     if as_json:
         click.echo(
             json.dumps({"compared_with": server.address if status else None, **dataclasses.asdict(found)}, indent=2)

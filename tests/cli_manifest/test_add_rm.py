@@ -78,6 +78,8 @@ def test_the_same_model_twice_gets_another_id(localapi: Run, folder: Path) -> No
         (("demo", "--alias", "gpt-4o"), "the name 'gpt-4o' is already taken by chat.bird.aliases.0"),
         (("demo", "--set", "description=a: b"), "--set description: 'a: b' is no value in YAML"),
         (("./nope",), "nope does not exist"),
+        (("~nobody-of-this-name/nope",), "~nobody-of-this-name/nope does not exist"),
+        (("x" * 300,), "xxx' is neither a folder"),
         (("what",), "'what' is neither a folder"),
         (("demo", "--backend", "eko"), "there is no backend 'eko'; there are: "),
         (("demo", "--backend", "piper", "--kind", "chat"), "the backend piper is for speech, not for chat"),
@@ -146,6 +148,21 @@ def test_a_file_that_somebody_changed_meanwhile_is_left_alone(manifest: Path) ->
         edit.save()
     assert manifest.read_text() == MANIFEST + "  other: {backend: echo}\n"
     assert os.listdir(manifest.parent) == ["models.yaml"]
+
+
+def test_the_secrets_of_keys_may_be_known_to_the_server_alone(localapi: Run, manifest: Path) -> None:
+    before = f"server: {{api_keys: {{me: {{env: ELSEWHERE}}}}}}\n{MANIFEST}"
+    manifest.write_text(before)
+    assert localapi("add", "--backend", "echo").returncode == 0
+    assert localapi("rm", "echo").returncode == 0
+    assert manifest.read_text() == before
+
+
+def test_a_dry_run_takes_the_line_ends_of_diff(manifest: Path) -> None:
+    manifest.write_bytes(MANIFEST.replace("# mine", "# mine\u2028# and yours").encode())
+    told = adding(ManifestSource(manifest), "chat", "new", {"backend": "echo"}).diff()
+    assert " # mine\u2028# and yours\n" in told
+    assert "No newline" not in told
 
 
 def test_a_mark_at_the_beginning_and_line_ends_stay(manifest: Path) -> None:

@@ -110,6 +110,9 @@ def test_a_server_with_keys_wants_one_and_its_secret_is_told_nowhere(localapi: R
             keys.replace("admin: true", "admin: true, models: [a]") + "chat: {a: {backend: echo}}\n"
         )
         assert json.loads(localapi("plan", "draft.yaml", "--json", **given).stdout)["server"] == ["api_keys"]
+        elsewhere = localapi("plan", "--exit-code", PORT=port, LOCALAPI_API_KEY=secret["MY_KEY"])
+        assert elsewhere.returncode == 0
+        assert elsewhere.stderr.startswith("not here, where the server needs it: models.yaml:1:")
         key = {"Authorization": f"Bearer {secret['MY_KEY']}"}
         assert secret["MY_KEY"].encode() not in server.request("GET", "/status", headers=key).body
 
