@@ -37,7 +37,6 @@ class Answer:
     """What has come so far."""
 
     text: str = ""
-    thoughts: str = ""
     finish_reason: str | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
     """OpenAI's; empty until the end has come."""
@@ -83,7 +82,6 @@ class Answer:
             delta = choice.get("delta") or {}
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
             if thought := delta.get("reasoning_content"):
-                self.thoughts += thought
                 yield self._timed(Piece("thought", thought), sent)
             if text := delta.get("content"):
                 self.text += text

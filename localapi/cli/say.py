@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from localapi.cli import completing, sound_output
+from localapi.cli.given_text import given_text
 from localapi.cli.options import profile_option, server_of, server_options, source_of
 from localapi.cli.temporary_server import or_temporary
 from localapi.manifest import Entry, Manifest, read
@@ -52,8 +53,7 @@ def command(
     """
     settings = Settings.read(**flags)
     entry = _speech_entry(read(source_of(settings), needs_secrets=False), model)
-    given = sys.stdin.read() if text is None or text == "-" else text
-    said = given.encode(errors="surrogateescape").decode(errors="replace")  # bytes that are no UTF-8
+    said = given_text(text)
     if dry_run:
         _show_script(said, entry)
         return
