@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "watch": {"manifest"},
     "client": {"errors"},
     "streams": set(),
-    "comparison": {"errors", "client", "manifest", "reload"},
+    "comparison": {"manifest", "reload"},
     "pulling": {"errors"},
     "adding": {"errors", "backends", "manifest", "pulling"},
     "service": {"errors"},

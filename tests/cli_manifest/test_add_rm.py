@@ -198,3 +198,12 @@ def test_a_running_server_follows_and_what_it_did_is_told(localapi: Run, folder:
         other = localapi("add", "--backend", "echo", "--manifest", "other.yaml", PORT=port)
         assert "does not follow other.yaml" in other.stdout
         assert [each["id"] for each in server.status()["models"]] == ["two"]
+
+
+def test_a_running_server_that_refuses_the_file_is_told_with_the_place(localapi: Run, folder: Path) -> None:
+    with serving(folder, MANIFEST) as server:
+        (folder / "models.yaml").write_text(f"server: {{api_keys: {{me: {{env: ELSEWHERE}}}}}}\n{MANIFEST}")
+        added = localapi("add", "--backend", "echo", PORT=str(server.port))
+        assert added.returncode == 1
+        assert added.stderr.startswith(f"localapi: the server on {server.url} refuses it: models.yaml:1:")
+        assert "server.api_keys.me.env: there is no such variable" in added.stderr
