@@ -20,7 +20,6 @@ from localapi.pulling import file_of
 
 SAY: Final = "say --kind chat or --kind speech, or --backend"
 _USUAL: Final[dict[Kind, str]] = {"chat": "mlx-lm", "speech": "auto"}
-_REPOSITORY: Final = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -46,18 +45,15 @@ def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str 
         if backend is None or section is None:
             raise CannotEdit("there is nothing to add: name a repository or a folder, or a --backend that needs none")
         return Proposal(section, backend, None, backend)
-    place = Path(named).expanduser()
+    place = model_path.placed(named, Path())
     if named == model_path.DEMO:
         return Proposal(section or "chat", backend or "mlx-lm", named, named)
-    if place.exists() or named.startswith(("/", "./", "../", "~")):
+    if os.path.exists(place) or model_path.is_place(named):
         found = _found(place, section, backend)
-        return Proposal(
-            *found, _written(place, folder), place.absolute().stem if place.is_file() else place.resolve().name
-        )
-    if not _REPOSITORY.fullmatch(named):
+        return Proposal(*found, _written(place, folder), place.stem if place.is_file() else place.resolve().name)
+    if not model_path.is_repository(named):
         raise CannotEdit(
-            f"{named!r} is neither a folder ({place.absolute()} does not exist) nor a Hugging Face repository "
-            "(owner/name)"
+            f"{named!r} is neither a folder ({place} does not exist) nor a Hugging Face repository (owner/name)"
         )
     return Proposal(*_of_repository(named, section, backend), named, named.rpartition("/")[2])
 
@@ -82,7 +78,7 @@ def _section(backend: str | None, kind: Kind | None) -> Kind | None:
 
 
 def _found(place: Path, section: Kind | None, backend: str | None) -> Recognized:
-    if not place.exists():
+    if not os.path.exists(place):
         raise CannotEdit(f"{place} does not exist")
     if section is not None and backend is not None:
         return section, backend
@@ -123,7 +119,7 @@ def _config(repository: str) -> dict[str, Any]:
 
 def _written(place: Path, folder: Path) -> str:
     """A path as the manifest in that folder writes it: from there where it is inside, and absolute elsewhere."""
-    absolute = Path(os.path.normpath(place.absolute()))
+    absolute = Path(os.path.normpath(place))
     try:
         return f"./{absolute.relative_to(os.path.normpath(folder.absolute()))}"
     except ValueError:

@@ -51,12 +51,17 @@ class Server:
 
     def is_there(self) -> bool:
         """Whether something listens on the address."""
-        parts = urllib.parse.urlsplit(self.address)
         try:
-            with socket.create_connection((parts.hostname, parts.port), timeout=CONNECT_SECONDS):
+            with socket.create_connection(self.host_and_port, timeout=CONNECT_SECONDS):
                 return True
-        except OSError:
+        except (OSError, UnicodeError):
             return False
+
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """The address, as sockets want it."""
+        parts = urllib.parse.urlsplit(self.address)
+        return parts.hostname or "", parts.port or http.client.HTTP_PORT
 
     def get(self, path: str, *, seconds: float | None = None) -> Any:
         """What a GET gives, out of JSON. `seconds` bounds each wait for the server."""
@@ -94,11 +99,14 @@ class Server:
                 yield reply
         except urllib.error.HTTPError as error:
             raise _refused(error) from None
-        except http.client.HTTPException as error:
+        except (http.client.InvalidURL, UnicodeError):
+            raise NoServer(f"{self.address} is no address of a server: check --host and HOST") from None
+        except urllib.error.URLError as error:
+            raise NoServer(f"no server answers on {self.address} ({error.reason}): start one with `localapi`") from None
+        except TimeoutError:
+            raise NoServer(f"what runs on {self.address} did not answer within {seconds:g} s") from None
+        except (http.client.HTTPException, OSError) as error:
             raise NoServer(f"the server on {self.address} broke off: its log says why ({error})") from None
-        except OSError as error:
-            reason = getattr(error, "reason", error)
-            raise NoServer(f"no server answers on {self.address} ({reason}): start one with `localapi`") from None
 
 
 def _json(text: bytes, address: str) -> Any:

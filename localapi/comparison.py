@@ -1,42 +1,18 @@
-"""What a running server would do if it read a manifest: asked over HTTP, told in one line or entry by entry."""
+"""What a running server would do if it read a manifest, by its status: in sum, or entry by entry."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Final, Literal
 
-from localapi.client import Server
-from localapi.errors import NoServer, Refused
 from localapi.manifest import Entry, Manifest, fingerprint
 from localapi.reload import Diff
 
-SECONDS: Final = 2.0
 IN_USE: Final = frozenset({"ready", "loading"})
 """States of a model that a change replaces at once."""
 
 Does = Literal["added", "warm", "cold", "not loaded", "in place", "removed"]
-
-
-def compare(manifest: Manifest, server: Server) -> str:
-    """Added, changed, updated and removed entries against what the server serves; or that it cannot be asked."""
-    at = server.address
-    if not server.is_there():
-        return f"valid; no server runs on {at} to compare with"
-    try:
-        models = {model["id"]: model for model in server.get("/status", seconds=SECONDS)["models"]}
-        changes = diff(manifest, models)
-    except Refused as error:
-        if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            return (
-                f"valid; the server on {at} tells what it serves only with a key that has the admin right: "
-                "put it into the variable LOCALAPI_API_KEY"
-            )
-        return f"valid; what runs on {at} is not localapi, so there is nothing to compare with"
-    except (NoServer, KeyError, TypeError):
-        return f"valid; what runs on {at} is not localapi, so there is nothing to compare with"
-    return f"valid; the server on {at} would change: {changes}" if changes else f"valid; the server on {at} serves this"
 
 
 def diff(manifest: Manifest, models: Mapping[str, Any]) -> Diff:

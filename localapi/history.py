@@ -30,9 +30,13 @@ class History(logging.Handler):
         """The number of the newest record; they count from 1."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one record."""
+        """Keep one record; one that cannot be put into words is told on stderr, as all handlers of logging do."""
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):
+            self.handleError(record)
+            return
         self.last += 1  # logging holds this handler's lock
-        message = record.getMessage()
         kept: Record = {
             "number": self.last,
             "time": record.created,

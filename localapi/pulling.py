@@ -52,7 +52,7 @@ def file_of(repository: str, name: str, revision: str | None = None) -> Path:
 @contextmanager
 def _child(*arguments: str, seconds: float | None = None) -> Iterator[Iterator[dict[str, Any]]]:
     """What a child says, which ends with the block. Raises CannotDownload for its error, and for its silence."""
-    process = subprocess.Popen(  # noqa: S603  # this Python, with our own module
+    with subprocess.Popen(  # noqa: S603  # this Python, with our own module
         [sys.executable, "-P", "-m", "localapi.worker.pull", *arguments],
         env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error"},
         stdin=subprocess.DEVNULL,
@@ -60,21 +60,21 @@ def _child(*arguments: str, seconds: float | None = None) -> Iterator[Iterator[d
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-    )
-    said: list[str] = []
-    reader = threading.Thread(target=_read, args=(process.stderr, said), daemon=True)
-    reader.start()
-    late = threading.Event()
-    timer = threading.Timer(seconds or 0, _give_up, (process, late))
-    timer.daemon = True
-    if seconds is not None:
-        timer.start()
-    try:
-        yield _lines(process, arguments[0], said, late, reader)
-    finally:
-        timer.cancel()
-        _end(process)
-        reader.join()
+    ) as process:
+        said: list[str] = []
+        reader = threading.Thread(target=_read, args=(process.stderr, said), daemon=True)
+        reader.start()
+        late = threading.Event()
+        timer = threading.Timer(seconds or 0, _give_up, (process, late))
+        timer.daemon = True
+        if seconds is not None:
+            timer.start()
+        try:
+            yield _lines(process, arguments[0], said, late, reader)
+        finally:
+            timer.cancel()
+            _end(process)
+            reader.join()  # before its pipe is closed
 
 
 def _lines(
@@ -112,6 +112,3 @@ def _end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()

@@ -49,8 +49,13 @@ class Settings(BaseSettings):
 
     @property
     def key_header(self) -> dict[str, str]:
-        """The header that carries the key; none where there is no key."""
-        return {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key.get_secret_value()}"}
+        """The header that carries the key; none where there is no key. Raises StartError for what is none."""
+        if self.api_key is None:
+            return {}
+        key = self.api_key.get_secret_value()
+        if not (key.isascii() and key.isprintable()):
+            raise StartError("LOCALAPI_API_KEY holds a character that is in no key: a key is printable ASCII text")
+        return {"Authorization": f"Bearer {key}"}
 
     @model_validator(mode="before")
     @classmethod

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Self
 
+CHAT_PATH: Final = "/v1/chat/completions"
 END: Final = b"data: [DONE]"
 _TEXT: Final = re.compile(rb'"(?:reasoning_)?content":\s*"[^"]')
 """The beginning of a piece of text, or of thinking, in an event."""
@@ -121,9 +122,14 @@ def read(streams: Iterable[Stream], *, until: Stream | None = None) -> None:
                     key.data.socket.close()
 
 
+def streamed(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A chat completion's body, asking for a stream that ends with its usage."""
+    return {**body, "stream": True, "stream_options": {"include_usage": True}}
+
+
 def chat_request(host: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> bytes:
     """The bytes of a request for a streamed chat completion that ends with its usage."""
-    content = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
+    content = json.dumps(streamed(body)).encode()
     lines = {
         "Host": host,
         "Content-Type": "application/json",
@@ -132,4 +138,4 @@ def chat_request(host: str, body: Mapping[str, Any], headers: Mapping[str, str] 
         **(headers or {}),
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    return f"POST /v1/chat/completions HTTP/1.1\r\n{head}\r\n".encode() + content
+    return f"POST {CHAT_PATH} HTTP/1.1\r\n{head}\r\n".encode() + content

@@ -52,6 +52,23 @@ def test_of_an_exception_there_is_its_kind_and_not_what_it_held(history: History
     assert "somebody" not in str(record)
 
 
+def test_a_record_that_cannot_be_put_into_words_harms_nobody(
+    history: History, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    with caplog.filtering(_Nothing()):
+        LOG.warning("%d requests wait", "three")
+    LOG.warning("next")
+    assert [(record["number"], record["message"]) for record in history.since(0)] == [(1, "next")]
+
+
+class _Nothing(logging.Filter):
+    """pytest's own handler raises, so it must not see the record."""
+
+    def filter(self, _: logging.LogRecord) -> bool:
+        return False
+
+
 def test_a_long_line_is_cut(history: History) -> None:
     LOG.info("x" * 10_000)
     assert len(history.since(0)[0]["message"]) == LONGEST + 1

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "watch": {"manifest"},
     "client": {"errors"},
     "streams": set(),
-    "comparison": {"errors", "client", "manifest", "reload"},
+    "comparison": {"manifest", "reload"},
     "pulling": {"errors"},
     "adding": {"errors", "backends", "manifest", "pulling"},
     "service": {"errors"},
@@ -57,7 +57,7 @@ MAY_IMPORT = {
         *("supervision", "watch", "api", "serving", "tally", "history"),
     },
     "cli": {
-        *("errors", "log", "settings", "spoken", "manifest", "client", "comparison", "app", "environments"),
+        *("errors", "log", "settings", "spoken", "backends", "manifest", "client", "comparison", "app", "environments"),
         *("pulling", "adding", "service", "diagnosis", "streams"),
     },
     "__main__": {"cli"},

@@ -90,12 +90,13 @@ def test_a_dry_run_shows_the_script_and_needs_no_server(folder: Path, server: Se
         (["hi", "-o", "a.doc"], "does not say which format"),
         (["hi", "-o", "a.m4a"], "does not say which format"),  # that is MP4, and AAC comes without a container
         (["hi", "-o", "missing/a.mp3"], "cannot be written"),
+        (["hi", "--format", "mp3"], "--format is of what is written"),
         (["hi", "--model", "parrot"], "is no speech model of the manifest; it has: tone"),
         (["hi", "-o", "-", "--instructions", "be calm", "--voice", "x" * 300], "voice"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(server: Server, folder: Path, arguments: list[str], reason: str) -> None:
-    output = [] if "-o" in arguments else ["-o", "-"]
+    output = [] if "-o" in arguments or "--format" in arguments else ["-o", "-"]
     done = say(folder, *arguments, *output, "--port", str(server.port))
     assert done.returncode in {1, 2}
     assert reason in last_line(done)

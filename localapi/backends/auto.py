@@ -73,7 +73,7 @@ def _choose(path: str | None, folder: Path) -> Choice:
     """The backend for a path, by what is there. Raises PathProblem where nothing can be made of it."""
     if path is None:
         return ("macos-say", MacosSay) if sys.platform == "darwin" else ("espeak-ng", EspeakNg)
-    place = (folder / Path(path).expanduser()).absolute()
+    place = model_path.placed(path, folder)
     if path.endswith(".onnx"):
         return "piper", Piper
     if not place.is_dir():

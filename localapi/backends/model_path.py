@@ -14,7 +14,8 @@ from localapi.errors import LoadFailed
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_OF_A_PLACE = ("/", "./", "../", "~")
 
 
 def cache_folder() -> Path:
@@ -23,9 +24,24 @@ def cache_folder() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
 
 
+def is_repository(name: str) -> bool:
+    """Whether a repository of the Hub can have this name."""
+    return _REPOSITORY.fullmatch(name) is not None
+
+
+def is_place(path: str) -> bool:
+    """Whether a path is one of this machine by its beginning, whatever exists."""
+    return path.startswith(_OF_A_PLACE)
+
+
+def placed(path: str, folder: Path) -> Path:
+    """A path that starts from a folder, absolute; the home of a user whom nobody knows stays as it was written."""
+    return (folder / os.path.expanduser(path)).absolute()  # Path's own raises for such a user
+
+
 def cached(repository: str, revision: str | None = None) -> Path | None:
     """The folder where the Hub's cache has a repository; None where it has none, or no such repository can be."""
-    if not _REPOSITORY.fullmatch(repository):
+    if not is_repository(repository):
         return None
     folder = cache_folder() / f"models--{repository.replace('/', '--')}"
     commit = revision or "main"
@@ -50,7 +66,7 @@ def resolve(path: str, folder: Path, *, must_hold: str) -> str:
     """
     if path == DEMO:
         return str(DEMO_FOLDER)
-    place = (folder / Path(path).expanduser()).absolute()
+    place = placed(path, folder)
     try:
         return _folder(path, place, must_hold)
     except OSError as error:
@@ -72,8 +88,8 @@ def check_present(paths: Iterable[tuple[str | None, str]]) -> None:
 
 
 def _folder(path: str, place: Path, must_hold: str) -> str:
-    if not path.startswith(("/", "./", "../", "~")) and not place.exists():
-        if _REPOSITORY.fullmatch(path):
+    if not is_place(path) and not place.exists():
+        if is_repository(path):
             return path
         raise ValueError(
             f"{path!r} is neither a folder ({place} does not exist) nor a Hugging Face repository (owner/name)"

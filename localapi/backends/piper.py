@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from localapi.advice import advise
 from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.model_path import placed
 from localapi.backends.options import FolderOf, Identity, PathProblem
 from localapi.backends.speech import SpeechOptions
 from localapi.backends.worker_engine import start_worker
@@ -143,7 +144,7 @@ class Piper(SpeechOptions):
 
 def _model(path: str, folder: Path) -> Path:
     """The .onnx file that an entry means. Raises PathProblem."""
-    place = (folder / Path(path).expanduser()).absolute()
+    place = placed(path, folder)
     try:
         return _file(place)
     except OSError as error:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from localapi.backends.model_path import placed
 from localapi.backends.options import EntryOptions, FolderOf, Name, PathProblem
 from localapi.backends.parameters import MAX_SPEED, MIN_SPEED, SpeechParameters
 from localapi.spoken.lexicon import BadLexicon, read_lexicon
@@ -195,7 +196,7 @@ class SpeechOptions(EntryOptions, SpeechSettings):
 
 def file_at(field: str, path: str, folder: Path) -> Path:
     """The absolute path of a file that the option `field` names. Raises PathProblem."""
-    place = (folder / Path(path).expanduser()).absolute()
+    place = placed(path, folder)
     if not place.is_file():
         raise PathProblem(field, f"{place} {'is no file' if place.exists() else 'does not exist'}")
     return place
@@ -207,7 +208,7 @@ def audio_at(field: str, audio: str, folder: Path) -> str:
 
 
 def _folder(field: str, path: str, folder_of: FolderOf) -> Path:
-    place = (folder_of(field) / Path(path).expanduser()).absolute()
+    place = placed(path, folder_of(field))
     if not place.is_dir():
         raise PathProblem(field, f"{place} {'is no folder' if place.exists() else 'does not exist'}")
     return place.resolve()

@@ -56,11 +56,7 @@ def command(
     if dry_run:
         click.echo(edit.diff(), nl=False)
         return
-    server = server_of(said)
-    followed = outcome.follows(server, edit)
-    edit.save()
-    click.echo(f"{edit.path}: added {proposal.section}.{name} ({proposal.backend})")
-    outcome.tell(server, edit, name, followed=followed)
+    outcome.save(server_of(said), edit, name, f"added {proposal.section}.{name} ({proposal.backend})")
 
 
 def _put(options: dict[str, object], setting: str) -> None:

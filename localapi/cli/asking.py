@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 
 from localapi.client import Server
 from localapi.errors import NoServer, OperatorError, Refused
+from localapi.streams import CHAT_PATH, streamed
 
-PATH: Final = "/v1/chat/completions"
 MEASURABLE_SECONDS: Final = 0.05
 """What was written in less time came in one piece, and says nothing of speed."""
 _END: Final = "[DONE]"
@@ -37,7 +37,6 @@ class Answer:
     """What has come so far."""
 
     text: str = ""
-    thoughts: str = ""
     finish_reason: str | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
     """OpenAI's; empty until the end has come."""
@@ -64,8 +63,7 @@ class Answer:
         Raises NoServer and Refused, also in the middle of an answer.
         """
         sent = time.perf_counter()
-        body = {**request, "stream": True, "stream_options": {"include_usage": True}}
-        with closing(server.events(PATH, body)) as events:
+        with closing(server.events(CHAT_PATH, streamed(request))) as events:
             for event in events:
                 if event.name == "comment":
                     yield Piece("note", event.data)
@@ -83,7 +81,6 @@ class Answer:
             delta = choice.get("delta") or {}
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
             if thought := delta.get("reasoning_content"):
-                self.thoughts += thought
                 yield self._timed(Piece("thought", thought), sent)
             if text := delta.get("content"):
                 self.text += text

@@ -11,6 +11,7 @@ import click
 from localapi.cli import completing
 from localapi.cli.asking import Answer, check_model, first_chat_model
 from localapi.cli.conversation import Conversation
+from localapi.cli.given_text import given_text
 from localapi.cli.options import server_of, server_options
 from localapi.cli.plain_text import sendable, shown, shown_in_line
 from localapi.client import Server
@@ -62,8 +63,7 @@ def command(
 
 def _question(given: str | None) -> str:
     """The argument, or standard input. Raises click.UsageError where it is empty."""
-    text = sys.stdin.read() if given is None or given == "-" else given
-    text = text.encode(errors="surrogateescape").decode(errors="replace").strip()  # bytes that are no UTF-8
+    text = given_text(given).strip()
     if not text:
         raise click.UsageError("there is no question: give it as an argument or on standard input")
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -147,7 +148,7 @@ class ChatSession:
     def _save(self, name: str) -> None:
         if not name:
             raise CannotSay("name the file: /save FILE")
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))  # Path's own raises for a user whom nobody knows
         self._conversation.save(path)
         self._tell(f"written to {path}")
 

@@ -10,10 +10,12 @@ from typing import Any
 import click
 
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
+from localapi.cli.server_status import needs_key, status_of
 from localapi.cli.text_table import table
-from localapi.comparison import compare
-from localapi.errors import ManifestError
-from localapi.manifest import describe, read
+from localapi.client import Server
+from localapi.comparison import diff
+from localapi.errors import ManifestError, NoServer, Refused
+from localapi.manifest import Manifest, describe, read
 from localapi.settings import Settings
 
 
@@ -35,7 +37,7 @@ def command(file: Path | None, *, as_json: bool, **flags: Any) -> None:
         if as_json:
             _print_json(valid=False, problems=[asdict(problem) for problem in error.problems])
         raise
-    rows, changes = describe(manifest), compare(manifest, server_of(settings))
+    rows, changes = describe(manifest), _changes(manifest, server_of(settings))
     if as_json:
         values = [{"key": row.key, "value": row.value, "said_by": row.origin} for row in rows]
         missing = [asdict(problem) for problem in manifest.missing_secrets]
@@ -44,9 +46,33 @@ def command(file: Path | None, *, as_json: bool, **flags: Any) -> None:
     for line in table(["value", "is", "said by"], [[row.key, row.value, row.origin] for row in rows]):
         click.echo(line)
     click.echo()
+    tell_missing_secrets(manifest)
+    click.echo(changes)
+
+
+def _changes(manifest: Manifest, server: Server) -> str:
+    """Added, changed, updated and removed entries against what the server serves; or that it cannot be asked."""
+    at = server.address
+    if not server.is_there():
+        return f"valid; no server runs on {at} to compare with"
+    try:
+        changes = diff(manifest, {model["id"]: model for model in status_of(server)["models"]})
+    except Refused as error:
+        if not needs_key(error):
+            return f"valid; the server on {at} cannot be compared with: {error}"
+        return (
+            f"valid; the server on {at} tells what it serves only with a key that has the admin right: "
+            "put it into the variable LOCALAPI_API_KEY"
+        )
+    except NoServer as error:
+        return f"valid; {error}: nothing to compare with"
+    return f"valid; the server on {at} would change: {changes}" if changes else f"valid; the server on {at} serves this"
+
+
+def tell_missing_secrets(manifest: Manifest) -> None:
+    """Of keys: only the server must have them, so their absence here is no error."""
     for problem in manifest.missing_secrets:
         click.secho(f"not here, where the server needs it: {problem}", fg="yellow", err=True)
-    click.echo(changes)
 
 
 def _print_json(**content: object) -> None:

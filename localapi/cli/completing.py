@@ -37,9 +37,9 @@ def profiles(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Co
 
 def backends(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offers the names of backends."""
-    from localapi.manifest.document import SECTIONS  # noqa: PLC0415  # only where it is asked for
+    from localapi.manifest import sections  # noqa: PLC0415  # only where it is asked for
 
-    return _items(((name, kind) for kind, options in SECTIONS.items() for name in options), incomplete)
+    return _items(((name, kind) for kind, options in sections().items() for name in options), incomplete)
 
 
 def _entries(ctx: click.Context) -> list[Entry]:
@@ -49,7 +49,8 @@ def _entries(ctx: click.Context) -> list[Entry]:
     flags: dict[str, Any] = {name: ctx.params.get(name) for name in ("manifest", "profile")}
     try:
         settings = Settings.read(**flags)
-        return list(read(ManifestSource(settings.manifest, settings.profile, Overrides.read())).entries.values())
+        source = ManifestSource(settings.manifest, settings.profile, Overrides.read())
+        return list(read(source, needs_secrets=False).entries.values())
     except (LocalapiError, OSError):
         return []
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from localapi.cli.model_rows import ModelRow, Status, problem_line, rows
+from localapi.cli.model_rows import ModelRow, problem_line, rows
 from localapi.cli.plain_text import shown_in_line
+from localapi.cli.server_status import Status
 from localapi.client import Event
 
 _SIGNS = (("added", "+"), ("changed", "~"), ("updated", "="), ("removed", "-"))
-
 
 STATUS_EVENTS: Final = {"status", "change"}
 """Events of `/status/events` that tell of the status; others tell of other things."""

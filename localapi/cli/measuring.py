@@ -95,7 +95,7 @@ class Load:
             started, streams = time.perf_counter(), list[Stream]()
             for request in requests:
                 try:
-                    streams.append(stack.enter_context(Stream(_address(self.server), request)))
+                    streams.append(stack.enter_context(Stream(self.server.host_and_port, request)))
                 except OSError as error:
                     failures[f"no connection: {error.strerror or error}"] += 1
             read(streams)
@@ -109,11 +109,6 @@ class Load:
 
     def _request(self, text: str) -> bytes:
         return chat_request(urllib.parse.urlsplit(self.server.address).netloc, self.body(text), self.server.headers)
-
-
-def _address(server: Server) -> tuple[str, int]:
-    parts = urllib.parse.urlsplit(server.address)
-    return parts.hostname or "", parts.port or 80
 
 
 def _timing(stream: Stream) -> Timing:

@@ -8,10 +8,9 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from localapi.cli.plain_text import shown_in_line
+from localapi.cli.server_status import Status, status_of
 from localapi.client import Server
-from localapi.errors import NoServer, Refused
-
-Status = Mapping[str, Any]
+from localapi.errors import Refused
 
 HEAD: Final = ("model", "kind", "backend", "state", "memory", "running", "waiting", "tokens/s", "also called")
 _FIRST_TO_GO: Final = ("also called", "kind", "backend", "memory", "waiting")
@@ -79,16 +78,12 @@ class ModelRow:
 def fetch(server: Server) -> tuple[list[ModelRow], Status]:
     """The models, and the status; that is empty where the key has no admin right. Raises NoServer, Refused."""
     try:
-        status = server.get("/status", seconds=_SECONDS)
-        return rows(status), status
+        status = status_of(server, seconds=_SECONDS)
     except Refused as error:
-        if error.status == HTTPStatus.NOT_FOUND:
-            raise NoServer(f"what runs on {server.address} is not localapi") from None
         if error.status != HTTPStatus.FORBIDDEN:
             raise
         return [_of_list(model) for model in server.get("/v1/models", seconds=_SECONDS)["data"]], {}
-    except (KeyError, TypeError):
-        raise NoServer(f"what runs on {server.address} is not localapi") from None
+    return rows(status), status
 
 
 def rows(status: Status) -> list[ModelRow]:

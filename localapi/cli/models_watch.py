@@ -19,7 +19,8 @@ from rich.text import Text
 from localapi.cli import model_rows
 from localapi.cli.happenings import STATUS_EVENTS, after, happenings, requests_of
 from localapi.cli.live_area import LiveArea
-from localapi.cli.model_rows import ModelRow, Status
+from localapi.cli.model_rows import ModelRow
+from localapi.cli.server_status import Status
 from localapi.client import Event, Server
 from localapi.errors import NoServer, Refused
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from localapi import log
+from localapi.cli.check import tell_missing_secrets
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
+from localapi.cli.server_status import status_of
 from localapi.cli.text_table import table
 from localapi.client import Server
-from localapi.comparison import SECONDS, Change, Plan, plan
-from localapi.errors import NoServer, Refused
+from localapi.comparison import Change, Plan, plan
 from localapi.manifest import read
 from localapi.settings import Settings
 
@@ -49,10 +49,11 @@ def command(file: Path | None, *, as_json: bool, exit_code: bool, **flags: Any) 
     FILE is the manifest, or a draft of it. Where no server runs, all of it is new.
     """
     settings = Settings.read(manifest=file, **flags)
-    manifest = read(source_of(settings))
+    manifest = read(source_of(settings), needs_secrets=False)
     server = server_of(settings)
-    status = _status(server)
+    status = status_of(server) if server.is_there() else None
     found = plan(manifest, status)
+    tell_missing_secrets(manifest)
     if as_json:
         click.echo(
             json.dumps({"compared_with": server.address if status else None, **dataclasses.asdict(found)}, indent=2)
@@ -61,25 +62,6 @@ def command(file: Path | None, *, as_json: bool, exit_code: bool, **flags: Any) 
         _show(found, server, compared=status is not None)
     if found and exit_code:
         sys.exit(CHANGED)
-
-
-def _status(server: Server) -> dict[str, Any] | None:
-    """What the server serves; None where none runs."""
-    if not server.is_there():
-        return None
-    try:
-        status: dict[str, Any] = server.get("/status", seconds=SECONDS)
-    except Refused as error:
-        if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            raise  # its message says what to do
-        raise _not_ours(server) from None
-    if not isinstance(status, dict) or not {"models", "server"} <= status.keys():
-        raise _not_ours(server)
-    return status
-
-
-def _not_ours(server: Server) -> NoServer:
-    return NoServer(f"what runs on {server.address} is not localapi, or another version of it: nothing to compare with")
 
 
 def _show(found: Plan, server: Server, *, compared: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 import time
@@ -10,12 +9,12 @@ from typing import Any, Final
 
 import click
 
+from localapi.backends.model_path import is_repository
 from localapi.cli.options import manifest_option, profile_option, source_of
-from localapi.manifest import Manifest, read
+from localapi.manifest import ManifestSource, read
 from localapi.pulling import pull
 from localapi.settings import Settings
 
-REPOSITORY: Final = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 GB: Final = 1e9
 BAR: Final = 24
 REPORT_SECONDS: Final = 10.0
@@ -35,9 +34,9 @@ def command(repository: str | None, revision: str | None, **flags: Any) -> None:
     """
     if repository is None and revision is not None:
         raise click.UsageError("--revision says which one of a REPO; without it the manifest says")
-    if repository is not None and not REPOSITORY.fullmatch(repository):
+    if repository is not None and not is_repository(repository):
         raise click.UsageError(f"{repository!r} is no repository of the Hugging Face Hub, which is called owner/name")
-    wanted = [(repository, revision)] if repository else _named(read(source_of(Settings.read(**flags))))
+    wanted = [(repository, revision)] if repository else _named(source_of(Settings.read(**flags)))
     if not wanted:
         click.echo("the manifest names no repository of the Hugging Face Hub: there is nothing to download", err=True)
     for name, version in wanted:
@@ -53,8 +52,9 @@ def command(repository: str | None, revision: str | None, **flags: Any) -> None:
         click.echo(folder)
 
 
-def _named(manifest: Manifest) -> list[tuple[str, str | None]]:
-    found = [each for entry in manifest.entries.values() for each in entry.options.repositories()]
+def _named(source: ManifestSource) -> list[tuple[str, str | None]]:
+    entries = read(source, needs_secrets=False).entries.values()
+    found = [each for entry in entries for each in entry.options.repositories()]
     return list(dict.fromkeys(found))
 
 

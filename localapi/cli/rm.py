@@ -30,8 +30,4 @@ def command(entry_id: str, *, dry_run: bool, **flags: Any) -> None:
     if dry_run:
         click.echo(edit.diff(), nl=False)
         return
-    server = server_of(said)
-    followed = outcome.follows(server, edit)
-    edit.save()
-    click.echo(f"{edit.path}: removed {entry_id}")
-    outcome.tell(server, edit, entry_id, followed=followed)
+    outcome.save(server_of(said), edit, entry_id, f"removed {entry_id}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from localapi.cli import completing, sound_output
+from localapi.cli.given_text import given_text
 from localapi.cli.options import profile_option, server_of, server_options, source_of
 from localapi.cli.temporary_server import or_temporary
 from localapi.manifest import Entry, Manifest, read
@@ -52,11 +53,12 @@ def command(
     """
     settings = Settings.read(**flags)
     entry = _speech_entry(read(source_of(settings), needs_secrets=False), model)
-    given = sys.stdin.read() if text is None or text == "-" else text
-    said = given.encode(errors="surrogateescape").decode(errors="replace")  # bytes that are no UTF-8
+    said = given_text(text)
     if dry_run:
         _show_script(said, entry)
         return
+    if format is not None and output is None:
+        raise click.UsageError("--format is of what is written: add --output FILE, or - for standard output")
     kind = format or ("wav" if output in {None, "-"} else sound_output.format_of(Path(str(output))))
     request = {
         "model": entry.id,
@@ -64,17 +66,11 @@ def command(
         "voice": voice,
         "speed": speed,
         "instructions": instructions,
-        "response_format": "wav" if output is None else kind,
+        "response_format": kind,
     }
     may_start = flags["host"] is None and flags["port"] is None
     with or_temporary(server_of(settings), flags["profile"], may_start=may_start) as server:
-        pieces = server.stream(PATH, {name: value for name, value in request.items() if value is not None})
-        if output is None:
-            sound_output.play(pieces)
-        elif output == "-":
-            sound_output.pipe(pieces, sys.stdout.buffer)
-        else:
-            sound_output.write(pieces, Path(output), _progress(output))
+        _give(server.stream(PATH, {name: value for name, value in request.items() if value is not None}), output)
 
 
 def _speech_entry(manifest: Manifest, name: str | None) -> Entry:
@@ -89,6 +85,19 @@ def _speech_entry(manifest: Manifest, name: str | None) -> Entry:
             else "the manifest has no speech model"
         )
     return entry
+
+
+def _give(pieces: Iterator[bytes], output: str | None) -> None:
+    if output is None:
+        sound_output.play(pieces)
+    elif output == "-":
+        sound_output.pipe(pieces, sys.stdout.buffer)
+    else:
+        try:
+            sound_output.write(pieces, Path(output), _progress(output))
+        finally:
+            if sys.stderr.isatty():
+                click.echo(err=True)
 
 
 def _show_script(text: str, entry: Entry) -> None:

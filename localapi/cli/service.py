@@ -96,6 +96,9 @@ def _values(names: tuple[str, ...]) -> dict[str, str]:
     """Of variables of this environment. Raises CannotInstall where one is not there, or cannot be passed on."""
     if missing := [name for name in names if name not in os.environ]:
         raise CannotInstall(f"the environment has no variable {', '.join(missing)}: set it, and install again")
-    if odd := [name for name in names if "\n" in os.environ[name]]:
-        raise CannotInstall(f"the value of {', '.join(odd)} has more than one line, and cannot be passed on")
+    if odd := [name for name in names if not os.environ[name].isprintable()]:
+        raise CannotInstall(
+            f"the value of {', '.join(odd)} is not text on one line (it has line ends, control characters, or bytes "
+            "that are no UTF-8), and cannot be passed on"
+        )
     return {name: os.environ[name] for name in names}

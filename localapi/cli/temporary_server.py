@@ -22,7 +22,7 @@ def or_temporary(server: Server, profile: str | None, *, may_start: bool) -> Ite
     if not may_start or server.is_there():
         yield server
         return
-    command = [sys.executable, "-m", "localapi", "serve", "--host", "127.0.0.1", "--port", "0"]
+    command = [sys.executable, "-P", "-m", "localapi", "serve", "--host", "127.0.0.1", "--port", "0"]
     command += ["--profile", profile] if profile is not None else []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:  # noqa: S603
         try:

@@ -31,7 +31,7 @@ Options = Mapping[str, object]
 def with_entry(text: Text, section: Kind, entry_id: str, options: Options) -> str:
     """The text with one more entry, the last of its section. Raises CannotEdit, and ManifestError for a broken text."""
     before = said(text)
-    entries = dict(before.get(section) or {})
+    entries = dict(entries_of(before, section))
     if entry_id in entries:
         raise CannotEdit(f"{text.path} has an entry {section}.{entry_id} already")
     after = _with_entry(Lines(text.text), place(text.text), section, entry_id, options)
@@ -42,7 +42,7 @@ def with_entry(text: Text, section: Kind, entry_id: str, options: Options) -> st
 def without_entry(text: Text, section: Kind, entry_id: str) -> str:
     """The text without the entry and the comments that are its own. Raises as `with_entry`."""
     before = said(text)
-    entries = dict(before.get(section) or {})
+    entries = dict(entries_of(before, section))
     root = place(text.text)
     of_section = root.member(section) if root else None
     member = of_section.value.member(entry_id) if of_section else None
@@ -57,7 +57,15 @@ def without_entry(text: Text, section: Kind, entry_id: str) -> str:
     return _checked(text, after, expected, f"remove {section}.{entry_id}")
 
 
-def said(text: Text) -> dict[str, dict[str, object]]:
+def entries_of(manifest: Mapping[str, object], section: Kind) -> Mapping[str, object]:
+    """The entries of a section in what `said` gives. Raises CannotEdit where it is anything else than a mapping."""
+    found = manifest.get(section)
+    if not isinstance(found, Mapping | None):
+        raise CannotEdit(f"the section {section} does not hold models by their ids: mend it by hand")
+    return found or {}
+
+
+def said(text: Text) -> dict[str, object]:
     """What a text says by itself; nothing where it holds comments only. Raises ManifestError."""
     if all(line.strip()[:1] in ("", "#") for line in text.text.splitlines()):
         return {}
@@ -92,7 +100,7 @@ def _with_entry(lines: Lines, root: Placed | None, section: Kind, entry_id: str,
     if value.form == "block":
         return _into_block(lines, value, entry_id, options)
     if value.form != "scalar":
-        raise CannotEdit(f"the section {section} is an alias or a list; only a person can edit that")
+        raise CannotEdit(f"the section {section} is an alias; only a person can edit that")
     if value.start < value.end:  # null, ~
         return lines.text[: value.start] + f"{{{flow}}}" + lines.text[value.end :]
     indent, step = lines.column(member.start), _step(lines, root)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from localapi.errors import Excerpt, Problem
+from localapi.manifest.lines import BREAK
 
 AROUND: Final = 3
 """Lines before and after the one that is meant."""
@@ -20,7 +21,6 @@ MOST: Final = 20
 LONGEST: Final = 200
 """Characters of a line."""
 HIDDEN: Final = "········"
-_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _KEYS: Final = re.compile(r"api[_-]?keys?\b", re.IGNORECASE)
 _SECRET: Final = re.compile(
     r"""(?:\w*(?:secret|passw(?:or)?d|api[_-]?key|credential)s?|(?:\w+[_-])?token)["']?\s*:""", re.IGNORECASE
@@ -46,7 +46,7 @@ def _around(lines: Sequence[str], line: int) -> Excerpt:
 
 def _shown(text: str) -> list[str]:
     """All lines as they may be shown."""
-    lines = _BREAK.split(text)
+    lines = BREAK.split(text)
     return [line if len(line) <= LONGEST else f"{line[:LONGEST]}…" for line in _without_secrets(lines)]
 
 

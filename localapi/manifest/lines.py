@@ -12,6 +12,8 @@ from typing import Final
 
 BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """What YAML 1.1 takes for the end of a line."""
+_USUAL_BREAK: Final = re.compile("\r\n|[\n\r]")
+"""What editors end lines with; the others may stand in the middle of a comment."""
 _LAST_BREAK: Final = re.compile(rf"({BREAK.pattern})\Z")
 
 
@@ -21,7 +23,7 @@ class Lines:
     def __init__(self, text: str) -> None:
         self.text = text
         self._starts = [0, *(found.end() for found in BREAK.finditer(text))]
-        found = BREAK.search(text)
+        found = _USUAL_BREAK.search(text)
         self._break = found[0] if found else "\n"
 
     def line_start(self, at: int) -> int:

@@ -1,7 +1,7 @@
 """A manifest's file with one entry more or less: shown, or saved as editors save, whole or not at all.
 
 What would be saved is read by the server's own reader first, with profile and environment, so that a mistake changes
-nothing.
+nothing. The secrets of keys may be known to the server alone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
+import io
 import os
 import stat
 import tempfile
@@ -20,8 +21,7 @@ from typing import Final
 from localapi.backends.options import Kind
 from localapi.errors import CannotEdit
 from localapi.manifest.document import SECTIONS
-from localapi.manifest.editing import Options, said, with_entry, without_entry
-from localapi.manifest.entries import Manifest
+from localapi.manifest.editing import Options, entries_of, said, with_entry, without_entry
 from localapi.manifest.origin import plain
 from localapi.manifest.reading import ManifestSource, read
 from localapi.manifest.text import Text, read_text, text_of
@@ -40,8 +40,6 @@ class Edit:
     before: bytes | None
     """None: there is no file."""
     after: bytes
-    manifest: Manifest
-    """What the server will read."""
 
     @property
     def sha256(self) -> str:
@@ -92,7 +90,8 @@ def adding(source: ManifestSource, section: Kind, entry_id: str, options: Option
 def removing(source: ManifestSource, entry_id: str) -> Edit:
     """The edit that removes an entry. Raises CannotEdit, also for an id that the file has not, and ManifestError."""
     text = read_text(source.manifest)
-    known: dict[str, Kind] = {each: section for section in SECTIONS for each in said(text).get(section) or {}}
+    told = said(text)
+    known: dict[str, Kind] = {each: section for section in SECTIONS for each in entries_of(told, section)}
     if entry_id not in known:
         listed = ", ".join(known) or "none"
         raise CannotEdit(f"{source.manifest} has no entry {entry_id!r}{_of_others(source, entry_id)}; it has: {listed}")
@@ -103,7 +102,7 @@ def names_in(source: ManifestSource) -> set[str]:
     """Ids and aliases that are taken, by whatever the source names. Raises ManifestError."""
     if not os.path.lexists(source.manifest):
         return set()
-    entries = read(source).entries.values()
+    entries = read(source, needs_secrets=False).entries.values()
     return {name for entry in entries for name in (entry.id, *entry.serving.aliases)}
 
 
@@ -123,7 +122,7 @@ def sections() -> Mapping[Kind, Collection[str]]:
 
 def _of_others(source: ManifestSource, name: str) -> str:
     """Where a name comes from that no entry of the file has."""
-    manifest = read(source)
+    manifest = read(source, needs_secrets=False)
     entry = manifest.resolve(name)
     if entry is None:
         return ""
@@ -143,12 +142,13 @@ def _edited(source: ManifestSource, edit: Callable[[Text], str]) -> Edit:
 
 def _checked(source: ManifestSource, before: bytes | None, after: str) -> Edit:
     data = (_BOM if (before or b"").startswith(_BOM) else b"") + after.encode()
-    manifest = read(source, text_of(source.manifest, data))
-    return Edit(source.manifest, before, data, manifest)
+    read(source, text_of(source.manifest, data), needs_secrets=False)
+    return Edit(source.manifest, before, data)
 
 
 def _lines(data: bytes) -> list[str]:
-    return data.decode("utf-8-sig", errors="replace").splitlines(keepends=True)
+    """Of all line ends of YAML, "\n" alone ends one for `diff`."""
+    return list(io.StringIO(data.decode("utf-8-sig", errors="replace"), newline="\n"))
 
 
 def _umask() -> int:

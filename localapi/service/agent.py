@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -29,6 +30,12 @@ class Agent:
     """Where it is started, and where it looks for `.env`."""
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Of its environment; they may be secrets."""
+
+    def __post_init__(self) -> None:
+        """Raises CannotInstall for a path that would end a line in the service's file."""
+        for text in (*self.command, str(self.folder)):
+            if any(character < " " for character in text):
+                raise CannotInstall(f"{text!r} holds a control character, which a service's file cannot: rename it")
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,11 @@ def write(path: Path, text: str, mode: int) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "w") as file:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "w", encoding="utf-8") as file:
             file.write(text)
         draft.chmod(mode)
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise CannotInstall(f"{path} cannot be written: {error.strerror}") from None

@@ -103,6 +103,10 @@ def _fetch(repository: str, commit: str, name: str, blobs: Path, done: Done) -> 
             if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
                 return  # another process fetches it
             raise
+        if blob.exists():  # whoever had the lock has fetched it, perhaps into the very file that is open here
+            part.unlink(missing_ok=True)
+            done.add(about.size or 0)
+            return
         _complete(url, headers, file, about.size, done)
         _refuse_other_content(part, about.etag, name)
         part.replace(blob)

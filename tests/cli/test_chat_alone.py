@@ -46,7 +46,8 @@ def test_a_question_as_an_argument_leaves_standard_input_alone(server: Server) -
     assert chat(server, "echo", "-", told=b"read").stdout == b"read\n"
 
 
-def test_a_pipe_gets_every_byte(server: Server) -> None:
+def test_a_pipe_gets_every_byte(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")  # as in any locale but C
     told = "\x1b[31mred\x1b[0m\r\n\ttab 你好".encode()
     assert chat(server, "echo", told=told).stdout == told + b"\n"
     assert chat(server, "echo", told=b"not \xff UTF-8").stdout == "not \ufffd UTF-8\n".encode()

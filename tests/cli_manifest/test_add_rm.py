@@ -78,6 +78,8 @@ def test_the_same_model_twice_gets_another_id(localapi: Run, folder: Path) -> No
         (("demo", "--alias", "gpt-4o"), "the name 'gpt-4o' is already taken by chat.bird.aliases.0"),
         (("demo", "--set", "description=a: b"), "--set description: 'a: b' is no value in YAML"),
         (("./nope",), "nope does not exist"),
+        (("~nobody-of-this-name/nope",), "~nobody-of-this-name/nope does not exist"),
+        (("x" * 300,), "xxx' is neither a folder"),
         (("what",), "'what' is neither a folder"),
         (("demo", "--backend", "eko"), "there is no backend 'eko'; there are: "),
         (("demo", "--backend", "piper", "--kind", "chat"), "the backend piper is for speech, not for chat"),
@@ -148,6 +150,21 @@ def test_a_file_that_somebody_changed_meanwhile_is_left_alone(manifest: Path) ->
     assert os.listdir(manifest.parent) == ["models.yaml"]
 
 
+def test_the_secrets_of_keys_may_be_known_to_the_server_alone(localapi: Run, manifest: Path) -> None:
+    before = f"server: {{api_keys: {{me: {{env: ELSEWHERE}}}}}}\n{MANIFEST}"
+    manifest.write_text(before)
+    assert localapi("add", "--backend", "echo").returncode == 0
+    assert localapi("rm", "echo").returncode == 0
+    assert manifest.read_text() == before
+
+
+def test_a_dry_run_takes_the_line_ends_of_diff(manifest: Path) -> None:
+    manifest.write_bytes(MANIFEST.replace("# mine", "# mine\u2028# and yours").encode())
+    told = adding(ManifestSource(manifest), "chat", "new", {"backend": "echo"}).diff()
+    assert " # mine\u2028# and yours\n" in told
+    assert "No newline" not in told
+
+
 def test_a_mark_at_the_beginning_and_line_ends_stay(manifest: Path) -> None:
     before = b"\xef\xbb\xbf" + MANIFEST.replace("\n", "\r\n").encode()
     manifest.write_bytes(before)
@@ -181,3 +198,12 @@ def test_a_running_server_follows_and_what_it_did_is_told(localapi: Run, folder:
         other = localapi("add", "--backend", "echo", "--manifest", "other.yaml", PORT=port)
         assert "does not follow other.yaml" in other.stdout
         assert [each["id"] for each in server.status()["models"]] == ["two"]
+
+
+def test_a_running_server_that_refuses_the_file_is_told_with_the_place(localapi: Run, folder: Path) -> None:
+    with serving(folder, MANIFEST) as server:
+        (folder / "models.yaml").write_text(f"server: {{api_keys: {{me: {{env: ELSEWHERE}}}}}}\n{MANIFEST}")
+        added = localapi("add", "--backend", "echo", PORT=str(server.port))
+        assert added.returncode == 1
+        assert added.stderr.startswith(f"localapi: the server on {server.url} refuses it: models.yaml:1:")
+        assert "server.api_keys.me.env: there is no such variable" in added.stderr

@@ -110,6 +110,9 @@ def test_a_server_with_keys_wants_one_and_its_secret_is_told_nowhere(localapi: R
             keys.replace("admin: true", "admin: true, models: [a]") + "chat: {a: {backend: echo}}\n"
         )
         assert json.loads(localapi("plan", "draft.yaml", "--json", **given).stdout)["server"] == ["api_keys"]
+        elsewhere = localapi("plan", "--exit-code", PORT=port, LOCALAPI_API_KEY=secret["MY_KEY"])
+        assert elsewhere.returncode == 0
+        assert elsewhere.stderr.startswith("not here, where the server needs it: models.yaml:1:")
         key = {"Authorization": f"Bearer {secret['MY_KEY']}"}
         assert secret["MY_KEY"].encode() not in server.request("GET", "/status", headers=key).body
 
@@ -117,6 +120,12 @@ def test_a_server_with_keys_wants_one_and_its_secret_is_told_nowhere(localapi: R
 def test_another_program_on_the_port_is_told(localapi: Run, folder: Path) -> None:
     (folder / "models.yaml").write_text(BEFORE)
     with socket.create_server(("127.0.0.1", 0)) as other:
-        done = localapi("plan", PORT=str(other.getsockname()[1]))
+        port = str(other.getsockname()[1])
+        done, checked = localapi("plan", PORT=port), localapi("check", PORT=port)
     assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
+    (line,) = done.stderr.splitlines()
+    assert line == f"localapi: what runs on http://127.0.0.1:{port} did not answer within 2 s"
+    assert checked.returncode == 0
+    assert checked.stdout.splitlines()[-1] == (
+        f"valid; what runs on http://127.0.0.1:{port} did not answer within 2 s: nothing to compare with"
+    )

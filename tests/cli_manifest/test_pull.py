@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
@@ -161,6 +162,26 @@ def test_a_full_disk_is_told_before_anything_comes(tmp_path: Path, monkeypatch: 
         resuming._refuse_a_full_disk(tmp_path, 2_000_000_000)
     (tmp_path / "begun.part").write_bytes(bytes(1_500_000))
     resuming._refuse_a_full_disk(tmp_path, 2_000_000)
+
+
+@pytest.mark.parametrize("opened", ["before", "after"])
+def test_a_file_that_another_has_fetched_meanwhile_is_not_fetched_again(
+    opened: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, blob = tmp_path / "a1b2.part", tmp_path / "a1b2"
+
+    def lock_of_another(*_: object) -> None:
+        if opened == "before":
+            part.rename(blob)
+        blob.write_bytes(b"all")
+
+    monkeypatch.setattr(resuming, "get_hf_file_metadata", lambda *_, **__: SimpleNamespace(etag="a1b2", size=3))
+    monkeypatch.setattr(resuming, "http_get", lambda *_, **__: pytest.fail("fetched again"))
+    monkeypatch.setattr(resuming.fcntl, "flock", lock_of_another)
+    reports: list[int | None] = []
+    done = resuming.Done("", lambda loading: reports.append(loading.done), 3)
+    resuming._fetch("me/model", "main", "config.json", tmp_path, done)
+    assert (blob.read_bytes(), part.exists(), reports) == (b"all", False, [3])
 
 
 def test_all_that_the_manifest_names_is_pulled(localapi: Run, folder: Path, hub: Hub) -> None:

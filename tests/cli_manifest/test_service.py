@@ -128,7 +128,8 @@ def test_a_dry_run_shows_the_file_and_no_value(platform: str, monkeypatch: pytes
     [
         (("--port", "0"), "needs a port that clients know"),
         (("--env", "NOT_THERE"), "the environment has no variable NOT_THERE"),
-        (("--env", "LINES"), "the value of LINES has more than one line"),
+        (("--env", "LINES", "--env", "BYTES"), "the value of LINES, BYTES is not text on one line"),
+        (("--profile", "./a\nb.yaml"), "holds a control character"),
         (("--manifest", "nope.yaml"), "does not exist"),
     ],
 )
@@ -136,6 +137,7 @@ def test_what_could_not_start_is_not_installed(
     arguments: tuple[str, ...], says: str, machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LINES", "one\ntwo")
+    monkeypatch.setenv("BYTES", "\udcff")
     done = localapi("install", *arguments)
     assert done.exit_code == 1
     assert says in str(done.exception)
