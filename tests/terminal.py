@@ -20,9 +20,12 @@ import pyte
 WAIT_SECONDS = 90
 """For a machine that is busy with other things; nothing is measured against it."""
 CTRL_C, CTRL_D, UP, ENTER = "\x03", "\x04", "\x1b[A", "\r"
-_OWN_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-)
+_OWN_TERMINAL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where these tests themselves run in the background
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 class _Screen(pyte.HistoryScreen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,9 @@ from localapi.backends.parameters import ChatParameters
 from localapi.tally import Tally
 
 SERVING = SimpleNamespace(defaults=ChatParameters(), locked=ChatParameters(max_tokens=3))
-REGISTRY: Any = SimpleNamespace(resolve=lambda *_: SimpleNamespace(id="m", serving=SERVING))
+REGISTRY: Any = SimpleNamespace(
+    resolve=lambda *_: SimpleNamespace(id="m", serving=SERVING), answering=contextlib.nullcontext
+)
 """Of one entry, which nothing is leased from."""
 
 

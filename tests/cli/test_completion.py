@@ -55,6 +55,8 @@ def test_bash_completes_commands_options_models_and_profiles(home: Path) -> None
     assert completed(home, "chat", "b") == ["bird", "bear"]
     assert completed(home, "say", "--model", "") == ["voice"]
     assert "quiet" in completed(home, "check", "--profile", "")
+    assert completed(home, "rm", "be") == ["bear"]
+    assert completed(home, "add", "--backend", "mlx-l") == ["mlx-lm"]
     assert completed(home, "install", "mlx") == ["mlx-audio-plus", "mlx-audio"]
 
 
