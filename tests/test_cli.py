@@ -148,6 +148,17 @@ def test_a_missing_engine_is_told_with_the_command_that_mends_it(tmp_path: Path)
     assert "pip install mlx-lm" in reply.json()["error"]["message"]
 
 
+def test_a_command_that_does_not_exist_is_told_as_that_with_what_is_near(tmp_path: Path) -> None:
+    done = localapi(tmp_path, "modls")
+    assert done.returncode == 2
+    assert done.stderr.endswith("Error: There is no command 'modls'; did you mean 'models'?\n")
+
+
+def test_help_lists_every_command_once(tmp_path: Path) -> None:
+    lines = localapi(tmp_path, "--help").stdout.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("  ") and line.split()[0] in COMMANDS] == [*COMMANDS]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_of_commands_says_of_each_what_its_help_says(name: str) -> None:
     text = " ".join((command_named(name).help or "").split())

@@ -103,6 +103,13 @@ def test_what_is_wrong_is_said_in_one_line(server: Server, folder: Path, argumen
     assert not list(folder.glob(".a.*"))
 
 
+def test_a_manifest_without_a_speech_model_is_told_with_what_adds_one(tmp_path: Path) -> None:
+    save(tmp_path / "models.yaml", "chat: {parrot: {backend: echo}}")
+    done = say(tmp_path, "hi", "-o", "a.mp3")
+    assert done.returncode == 1
+    assert "`localapi add --backend auto --kind speech` adds one" in last_line(done)
+
+
 def test_without_a_server_one_is_started_for_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "models.yaml", MANIFEST)
     with socket.socket() as taken:  # and not listening

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Final
 
@@ -17,24 +18,35 @@ from click.shell_completion import CompletionItem
 import localapi
 from localapi.errors import ManifestError, OperatorError
 
-COMMANDS: Final = {
-    "serve": "Serve the manifest's models, and follow the manifest.",
-    "init": "Write a first models.yaml into FOLDER, or into the current one.",
-    "check": "Check a manifest, and show what it would change.",
-    "plan": "Show what an edit of the manifest would do on the running server.",
-    "add": "Add a model to the manifest.",
-    "rm": "Remove a model from the manifest.",
-    "pull": "Download a model of the Hugging Face Hub, or all that the manifest names.",
-    "doctor": "Find out what works on this machine, what is missing, and what mends it.",
-    "service": "Have the system start the server, and keep it running.",
-    "say": "Say TEXT, or standard input where TEXT is - or left out.",
-    "install": "Install the environment of a speech backend.",
-    "models": "Show the models of a running server.",
-    "chat": "Chat with a model of a running server.",
-    "bench": "Measure how fast a model of a running server answers.",
-    "schema": "Print the JSON Schema of models.yaml and of profiles.",
-    "completion": "Print the script that completes commands in a shell.",
+SECTIONS: Final = {
+    "Server": {
+        "serve": "Serve the manifest's models, and follow the manifest.",
+        "service": "Have the system start the server, and keep it running.",
+        "doctor": "Find out what works on this machine, what is missing, and what mends it.",
+    },
+    "Manifest": {
+        "init": "Write a first models.yaml into FOLDER, or into the current one.",
+        "check": "Check a manifest, and show what it would change.",
+        "plan": "Show what an edit of the manifest would do on the running server.",
+        "add": "Add a model to the manifest.",
+        "rm": "Remove a model from the manifest.",
+        "schema": "Print the JSON Schema of models.yaml and of profiles.",
+    },
+    "Use": {
+        "models": "Show the models of a running server.",
+        "chat": "Chat with a model of a running server.",
+        "say": "Say TEXT, or standard input where TEXT is - or left out.",
+        "bench": "Measure how fast a model of a running server answers.",
+    },
+    "Downloads": {
+        "pull": "Download a model of the Hugging Face Hub, or all that the manifest names.",
+        "install": "Install the environment of a speech backend.",
+    },
+    "Shell": {
+        "completion": "Print the script that completes commands in a shell.",
+    },
 }
+COMMANDS: Final = {name: text for section in SECTIONS.values() for name, text in section.items()}
 """Each is `command` in the file of its name, which is imported when it is called: so each starts at once."""
 
 
@@ -54,8 +66,10 @@ class Commands(click.Group):
         return command_named(cmd_name) if cmd_name in COMMANDS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        widest = max(map(len, COMMANDS))
+        for section, commands in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(name.ljust(widest), text) for name, text in commands.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Commands out of the list, so that none is imported for it; and the options of `serve`, which need no name."""
@@ -71,7 +85,14 @@ class Commands(click.Group):
         if ctx.resilient_parsing and not args:
             return super().parse_args(ctx, args)  # nothing is typed yet that a shell could complete for `serve`
         named = args[:1] and (args[0] in COMMANDS or args[0] in ("--help", "-h", "--version"))
+        if args and not named and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(_unknown(args[0]), ctx)
         return super().parse_args(ctx, args if named else ["serve", *args])
+
+
+def _unknown(name: str) -> str:
+    near = get_close_matches(name, COMMANDS, n=1)
+    return f"There is no command {name!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -13,6 +13,7 @@ from localapi.cli import completing, sound_output
 from localapi.cli.given_text import given_text
 from localapi.cli.options import profile_option, server_of, server_options, source_of
 from localapi.cli.temporary_server import or_temporary
+from localapi.errors import OperatorError
 from localapi.manifest import Entry, Manifest, read
 from localapi.settings import Settings
 from localapi.spoken.script import script_of
@@ -73,17 +74,19 @@ def command(
         _give(server.stream(PATH, {name: value for name, value in request.items() if value is not None}), output)
 
 
+class NoSpeechModel(OperatorError):
+    """The manifest has no speech model, or none of that name."""
+
+
 def _speech_entry(manifest: Manifest, name: str | None) -> Entry:
-    """The entry that speaks. Raises click.UsageError where there is none."""
+    """The entry that speaks. Raises NoSpeechModel where there is none."""
     speakers = [entry for entry in manifest.entries.values() if entry.serving.speech is not None]
-    entry = manifest.resolve(name) if name is not None else next(iter(speakers), None)
+    if not speakers:
+        raise NoSpeechModel("the manifest has no speech model: `localapi add --backend auto --kind speech` adds one")
+    entry = manifest.resolve(name) if name is not None else speakers[0]
     if entry is None or entry not in speakers:
-        known = ", ".join(each.id for each in speakers) or "none"
-        raise click.UsageError(
-            f"{name!r} is no speech model of the manifest; it has: {known}"
-            if name
-            else "the manifest has no speech model"
-        )
+        known = ", ".join(each.id for each in speakers)
+        raise NoSpeechModel(f"{name!r} is no speech model of the manifest; it has: {known}")
     return entry
 
 

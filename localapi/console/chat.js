@@ -178,7 +178,11 @@ function NoModel({ offered, loaded }) {
   if (!loaded) {
     return null;
   }
-  const text =
-    offered.length > 0 ? "Choose a model above to talk to." : "The manifest has no chat model. Add one under chat.";
-  return html`<div class="empty"><strong>${text}</strong></div>`;
+  if (offered.length > 0) {
+    return html`<div class="empty"><strong>Choose a model above to talk to.</strong></div>`;
+  }
+  return html`<div class="empty">
+    <strong>The manifest has no chat model.</strong>
+    <p>Add one under <code>chat</code>, or run <code>localapi add demo</code>; it appears here at once.</p>
+  </div>`;
 }

@@ -54,7 +54,7 @@ function Reasoning({ turn }) {
 }
 
 export function Failure({ error }) {
-  const facts = [error.status || null, error.code, error.param, error.requestId].filter(Boolean);
+  const facts = [error.status >= 400 ? error.status : null, error.code, error.param, error.requestId].filter(Boolean);
   return html`<div class="notice bad">
     <p>${error.message}</p>
     ${facts.length > 0 && html`<p class="tiny muted">${facts.join(" · ")}</p>`}
@@ -76,7 +76,7 @@ function Measures({ turn }) {
     measured.firstSeconds !== null && [`first token ${shortSeconds(measured.firstSeconds)}`, "time to the first token"],
     measured.tokensPerSecond !== null && [`${shortNumber(measured.tokensPerSecond)} tokens/s`, "after the first token"],
     measured.tokens !== null && [`${measured.tokens} tokens`, tokensTitle(measured)],
-    turn.finishReason && [turn.finishReason, "finish_reason"],
+    turn.finishReason && [`ended: ${turn.finishReason}`, "finish_reason"],
   ].filter(Boolean);
   return html`<dl class="measures">
     ${parts.map(

@@ -2,7 +2,7 @@
 
 import { Answer } from "./chat_answer.js";
 import { UserTurn } from "./chat_user.js";
-import { html, useLayoutEffect, useRef, useState } from "./dom.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./dom.js";
 
 const NEAR_END_PX = 32;
 const TONES = { ready: "good", loading: "info", failed: "bad", cooling_down: "warn" };
@@ -29,7 +29,7 @@ export function Column({ conversation, model, isFront, keyed, withSettings, say,
   };
   return html`<section class="column ${isFront ? "front" : ""}" aria-label=${`Conversation with ${conversation.model}`}>
     <div class="column-head">
-      <h2>${conversation.model}</h2>
+      <h2 title=${conversation.model}>${conversation.model}</h2>
       <span class="badge ${TONES[model?.state] ?? ""}">${model?.state ?? "not in the manifest"}</span>
       <span class="grow"></span>
       ${isRunning && html`<button type="button" class="button small" onClick=${() => conversation.stop()}>Stop</button>`}
@@ -46,11 +46,12 @@ export function Column({ conversation, model, isFront, keyed, withSettings, say,
         remove &&
         html`<button
           type="button"
-          class="button quiet small"
+          class="button quiet small icon"
           aria-label=${`Remove ${conversation.model} from the page`}
+          title="Remove from the page"
           onClick=${remove}
         >
-          Remove
+          ✕
         </button>`
       }
     </div>
@@ -82,11 +83,17 @@ function useFollowing() {
   const follows = useRef(true);
   const lastTop = useRef(0);
   const [isAway, setIsAway] = useState(false);
-  useLayoutEffect(() => {
-    if (follows.current) {
+  const keepUp = () => {
+    if (follows.current && region.current !== null) {
       region.current.scrollTop = region.current.scrollHeight;
     }
-  });
+  };
+  useLayoutEffect(keepUp);
+  useEffect(() => {
+    const observer = new ResizeObserver(keepUp); // a phone that is turned, or that shows its keyboard
+    observer.observe(region.current);
+    return () => observer.disconnect();
+  }, []);
   const onScroll = () => {
     const { scrollTop, scrollHeight, clientHeight } = region.current;
     if (scrollHeight - scrollTop - clientHeight <= NEAR_END_PX) {

@@ -2,6 +2,9 @@
 
 import { html, useLayoutEffect, useRef, useState } from "./dom.js";
 
+const LONG_CHARACTERS = 1500;
+const LONG_LINES = 20;
+
 /** `edit` takes the new text; it is null where the turn is not to be edited. */
 export function UserTurn({ turn, edit }) {
   const [draft, setDraft] = useState(null);
@@ -20,8 +23,22 @@ export function UserTurn({ turn, edit }) {
   }
   return html`<article class="turn user" aria-label="You">
     ${edit && html`<button type="button" class="button quiet small" onClick=${() => setDraft(turn.content)}>Edit</button>`}
-    <div class="bubble">${turn.content}</div>
+    <${Said} text=${turn.content} />
   </article>`;
+}
+
+/** What was said. A text that was pasted is folded, so that its answer is not far below. */
+function Said({ text }) {
+  const [isOpen, setIsOpen] = useState(false);
+  if (text.length < LONG_CHARACTERS && text.split("\n").length < LONG_LINES) {
+    return html`<div class="bubble">${text}</div>`;
+  }
+  return html`<div class="bubble long">
+    <div class=${isOpen ? "" : "folded"}>${text}</div>
+    <button type="button" class="button quiet small" aria-expanded=${isOpen} onClick=${() => setIsOpen(!isOpen)}>
+      ${isOpen ? "Show less" : `Show all ${text.length.toLocaleString("en")} characters`}
+    </button>
+  </div>`;
 }
 
 function Editor({ draft, setDraft, done }) {

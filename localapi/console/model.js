@@ -8,9 +8,9 @@ const TONES = { ready: "good", loading: "info", failed: "bad", closed: "warn", u
 
 export function Model({ model, api, admin, now }) {
   const [act, state] = useActions(api, model.id);
-  return html`<article class="card model" aria-labelledby="model-${model.id}">
+  return html`<article class="card model" aria-label=${model.id}>
     <div class="model-name">
-      <h3 id="model-${model.id}" class="break">${model.id}</h3>
+      <h3 class="break">${model.id}</h3>
       <span class="badge ${TONES[model.state] ?? ""}">${model.state}</span>
       ${model.pinned_by && html`<span class="badge plain"><${Pin} />
         pinned ${model.pinned_by === "hand" ? "by hand" : "in the manifest"}</span>`}

@@ -1,5 +1,6 @@
 /** What the server does now: the models, the memory, the manifest. */
 
+import { CopyButton } from "./copy_button.js";
 import { html } from "./dom.js";
 import { plural, useClock } from "./format.js";
 import { Manifest } from "./manifest.js";
@@ -13,7 +14,7 @@ export function ModelsPage({ models, status, api, server, active }) {
   const now = Date.now() / 1000 + server.skew;
   if (models === null) return html`<${Waiting} server=${server} />`;
   return html`<div class="page models">
-    <div class="page-head"><h1>Models</h1></div>
+    <div class="page-head"><h1>Models</h1><${BaseUrl} /></div>
     ${!server.admin && html`<div class="notice info"><strong>Limited view</strong><span>This key has no admin right, so memory,
       requests, the manifest, the log and the buttons are hidden. The models below are those that it opens.</span></div>`}
     ${status?.warnings.map((warning) => html`<div class="notice warn" key=${warning}><strong>Warning</strong>
@@ -21,11 +22,18 @@ export function ModelsPage({ models, status, api, server, active }) {
     ${status && html`<${Overview} status=${status} samples=${server.samples} now=${now} />
       <${Manifest} status=${status} api=${api} now=${now} />`}
     ${models.length === 0 && html`<div class="empty"><strong>No models</strong>
-      <p>Add one to the manifest and save it; it appears here at once.</p></div>`}
+      <p>Add one to the manifest and save it, or run <code>localapi add demo</code>; it appears here at once.</p></div>`}
     ${KINDS.map(([kind, name]) => html`<${Group} key=${kind} name=${name} now=${now} api=${api} admin=${server.admin}
       models=${models.filter((model) => model.kind === kind)} />`)}
     ${status?.retiring.length > 0 && html`<${Retiring} instances=${status.retiring} />`}
   </div>`;
+}
+
+/** What a client needs to be told. */
+function BaseUrl() {
+  const url = `${location.origin}/v1`;
+  return html`<p class="row small muted">API at <code class="break">${url}</code>
+    <${CopyButton} label="Copy" title="Copy the base_url" textOf=${() => url} /></p>`;
 }
 
 function Waiting({ server }) {

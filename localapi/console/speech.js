@@ -35,7 +35,10 @@ export function SpeechPage({ models, api }) {
       <div class="page-head"><h1>Speech</h1></div>
       <div class="empty">
         <strong>The manifest has no speech model.</strong>
-        <p>Add one under speech.</p>
+        <p>
+          Add one under <code>speech</code>, or run <code>localapi add --backend auto --kind speech</code>; it appears here at
+          once.
+        </p>
       </div>
     </div>`;
   }

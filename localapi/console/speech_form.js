@@ -101,7 +101,7 @@ function VoiceField({ voice, voices, set }) {
     ${
       groups.length > 0
         ? html`<select ...${common}>
-            <option value="">the model's default</option>
+            <option value="">default</option>
             ${groups.map(
               ([name, list]) =>
                 html`<optgroup key=${name} label=${name}>

@@ -118,6 +118,38 @@ def test_a_real_model_answers_and_is_measured(chat: Page) -> None:
     assert told.endswith("stop")
 
 
+def test_a_text_that_was_pasted_is_folded_until_it_is_asked_for(chat: Page) -> None:
+    choose(chat, "parrot")
+    ask(chat, "parrot", "\n".join(f"line {number}" for number in range(60)))
+    said = column(chat, "parrot").locator(".bubble")
+    folded = said.bounding_box()
+    said.get_by_role("button", name="Show all").click()
+    expect(said.get_by_role("button", name="Show less")).to_be_visible()
+    opened = said.bounding_box()
+    assert folded is not None
+    assert opened is not None
+    assert opened["height"] > 3 * folded["height"]
+
+
+def test_the_end_stays_in_sight_when_the_window_becomes_lower(chat: Page) -> None:
+    choose(chat, "parrot")
+    for _ in range(8):
+        ask(chat, "parrot", "A line.\n\n" * 4)
+    chat.set_viewport_size({"width": 390, "height": 500})
+    expect(last_answer(chat, "parrot").locator(".measures")).to_be_in_viewport()
+
+
+def test_the_name_of_a_model_that_answers_is_seen_in_a_narrow_column(chat: Page) -> None:
+    tell_for_ever(chat)
+    choose(chat, "endless", "tiny", "parrot")
+    head = column(chat, "endless").locator(".column-head")
+    expect(head.get_by_role("button", name="Stop")).to_be_visible()
+    name = head.get_by_role("heading").bounding_box()
+    column(chat, "endless").get_by_role("button", name="Stop").click()
+    assert name is not None
+    assert name["width"] > 30
+
+
 def test_an_answer_is_seen_while_it_comes_and_stop_ends_it_at_the_server(chat: Page, server: Server) -> None:
     tell_for_ever(chat)
     answer = last_answer(chat, "endless")

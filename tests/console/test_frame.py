@@ -96,7 +96,7 @@ def test_the_skip_link_leads_past_the_navigation(page: Page, server: Server) -> 
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
-    expect(page.get_by_role("button", name="Read again")).to_be_focused()
+    expect(page.get_by_role("button", name="Copy the base_url")).to_be_focused()
 
 
 def test_a_page_keeps_its_state_while_another_is_shown(page: Page, server: Server) -> None:

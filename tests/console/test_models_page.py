@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.console.playground import clipboard
 from tests.server import Server, save, serving
 
 MANIFEST = """\
@@ -56,6 +57,13 @@ def test_each_model_is_told_with_what_the_manifest_says_of_it(models: Page) -> N
     expect(model(models, "bird")).to_contain_text("Says what it hears.")
     expect(model(models, "demo")).to_contain_text("mlx-lm · demo · also gpt-4o-mini")
     expect(models.get_by_role("region", name="Speech models").get_by_role("article")).to_have_count(1)
+
+
+def test_it_tells_where_clients_find_the_api(models: Page, server: Server) -> None:
+    expect(models.locator(".page-head")).to_contain_text(f"{server.url}/v1")
+    models.get_by_role("button", name="Copy the base_url").click()
+    expect(models.get_by_role("button", name="Copied")).to_be_visible()
+    assert clipboard(models) == f"{server.url}/v1"
 
 
 def test_a_model_appears_when_the_manifest_is_saved_and_goes_with_its_entry(models: Page, folder: Path) -> None:
