@@ -20,7 +20,7 @@ from typing import Any
 import openai
 import psutil
 
-START_SECONDS = 60
+START_SECONDS = 120
 """For a machine that is busy with other things; nothing is measured against it."""
 
 
@@ -70,8 +70,14 @@ class Server:
         self._ended = False
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        self.port = int(self.wait_for(r"localapi \S+ on http://\S+?:(\d+)/v1").group(1))
-        self.wait_for(r"following")
+        try:
+            self.port = int(self.wait_for(r"localapi \S+ on http://\S+?:(\d+)/v1").group(1))
+            self.wait_for(r"following")
+        except BaseException:  # nobody will have it to stop it
+            self.process.kill()
+            self.process.wait()
+            self._reader.join()
+            raise
 
     def _read(self) -> None:
         assert self.process.stderr is not None
