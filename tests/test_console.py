@@ -62,5 +62,7 @@ def test_nothing_is_loaded_from_elsewhere_and_every_import_is_there() -> None:
         assert not re.search(r"""(?:src|href)=["']https?:|@import|url\(["']?http""", text), name
         assert not re.search(r"""\sstyle=|<script(?! type="module" src=)|\son[a-z]+=["']""", text), name
         for found in re.findall(r"""(?:from|import)\s*\(?["']([^"']+)["']""", text):
-            assert found.startswith("./"), (name, found)
-            assert (FOLDER / name).parent.joinpath(found).is_file(), (name, found)
+            place = (FOLDER / name).parent.joinpath(found).resolve()
+            assert found.startswith("."), (name, found)
+            assert place.is_file(), (name, found)
+            assert place.is_relative_to(FOLDER), (name, found)

@@ -10,15 +10,15 @@
  */
 
 import { createApi } from "./api.js";
-import { ChatPage } from "./chat.js";
+import { ChatPage } from "./chat/chat.js";
 import { html, render, useEffect, useRef, useState } from "./dom.js";
-import { EventsPage } from "./events.js";
+import { EventsPage } from "./events/events.js";
 import { Icon } from "./icons.js";
 import { KeyDialog } from "./key.js";
-import { ModelsPage } from "./models.js";
-import { ReferencePage } from "./reference.js";
+import { ModelsPage } from "./models/models.js";
+import { ReferencePage } from "./reference/reference.js";
 import { useServer } from "./server.js";
-import { SpeechPage } from "./speech.js";
+import { SpeechPage } from "./speech/speech.js";
 import { ThemeButton } from "./theme.js";
 
 const PAGES = [

@@ -1,6 +1,14 @@
 /** A request as people send it elsewhere: with curl, and with OpenAI's Python client. */
 
-import { OPENAI_CHAT, OPENAI_SPEECH } from "./parameters.js";
+/** What the client takes as arguments; the rest goes into `extra_body`. */
+const OPENAI_CHAT = new Set(
+  (
+    "model messages stream stream_options temperature top_p max_tokens max_completion_tokens seed presence_penalty " +
+    "frequency_penalty reasoning_effort stop tools tool_choice parallel_tool_calls response_format logit_bias " +
+    "logprobs top_logprobs n user metadata store verbosity"
+  ).split(" "),
+);
+const OPENAI_SPEECH = new Set("model input voice instructions response_format speed stream_format".split(" "));
 
 const KEY_VARIABLE = "LOCALAPI_API_KEY";
 

@@ -117,7 +117,7 @@ def test_an_answer_is_harmless(chat: Page) -> None:
 def test_an_answer_is_harmless_at_each_character_that_comes(chat: Page) -> None:
     odd = chat.evaluate(
         f"""async (texts) => {{
-          const {{ showMarkdown }} = await import('/console/markdown.js');
+          const {{ showMarkdown }} = await import('/console/chat/markdown.js');
           const room = document.createElement('div');
           room.className = 'turns';
           const element = document.createElement('div');

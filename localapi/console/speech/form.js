@@ -1,8 +1,8 @@
 /** What to say, who says it, and how. */
 
-import { html } from "./dom.js";
+import { html } from "../dom.js";
 import { wayOf } from "./playback.js";
-import { takesInstructions } from "./speech_request.js";
+import { takesInstructions } from "./request.js";
 
 const FORMATS = ["mp3", "opus", "aac", "flac", "wav", "pcm"];
 

@@ -1,6 +1,6 @@
 /** The system prompt and the parameters of a chat's requests. What is left empty is not sent. */
 
-import { html } from "./dom.js";
+import { html } from "../dom.js";
 import { JSON_PARAMETERS, PARAMETERS, problemOf } from "./parameters.js";
 
 const LABELS = { extra: "other parameters" };

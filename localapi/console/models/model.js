@@ -1,8 +1,8 @@
 /** One model: how it is, and what can be done with it. */
 
-import { html, useState } from "./dom.js";
-import { bytes, duration, plural, speed } from "./format.js";
-import { Icon } from "./icons.js";
+import { html, useState } from "../dom.js";
+import { bytes, duration, plural, speed } from "../format.js";
+import { Icon } from "../icons.js";
 
 const TONES = { ready: "good", loading: "info", failed: "bad", closed: "warn", unloaded: "" };
 

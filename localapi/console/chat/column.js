@@ -1,8 +1,8 @@
 /** One conversation: its head, what was said, and a place that follows its end while the reader is there. */
 
-import { Answer } from "./chat_answer.js";
-import { UserTurn } from "./chat_user.js";
-import { html, useEffect, useLayoutEffect, useRef, useState } from "./dom.js";
+import { Answer } from "./answer.js";
+import { UserTurn } from "./user.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../dom.js";
 
 const NEAR_END_PX = 32;
 const TONES = { ready: "good", loading: "info", failed: "bad", cooling_down: "warn" };

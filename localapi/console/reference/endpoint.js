@@ -1,10 +1,10 @@
 /** One endpoint of the API: its parameters, its body, its replies, and a request that it answers. */
 
-import { CopyButton } from "./copy_button.js";
-import { html, useState } from "./dom.js";
+import { CopyButton } from "../copy_button.js";
+import { html, useState } from "../dom.js";
 import { SchemaTree } from "./schema_tree.js";
 import { exampleOf, limitsOf, typeOf } from "./schemas.js";
-import { asCurl } from "./snippets.js";
+import { asCurl } from "../snippets.js";
 
 const JSON_TYPE = "application/json";
 /** Of endpoints where no field but the model is required, and which want one more all the same. */

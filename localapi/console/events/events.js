@@ -1,7 +1,7 @@
 /** What happened, newest first: the log that the server keeps. */
 
-import { html, useMemo, useState } from "./dom.js";
-import { clock, plural } from "./format.js";
+import { html, useMemo, useState } from "../dom.js";
+import { clock, plural } from "../format.js";
 
 const TONES = { warning: "warn", error: "bad", critical: "bad", info: "" };
 const LEVELS = [["info", "All levels"], ["warning", "Warnings and errors"], ["error", "Errors"]];

@@ -1,8 +1,8 @@
 /** What the server does now: the models, the memory, the manifest. */
 
-import { CopyButton } from "./copy_button.js";
-import { html } from "./dom.js";
-import { plural, useClock } from "./format.js";
+import { CopyButton } from "../copy_button.js";
+import { html } from "../dom.js";
+import { plural, useClock } from "../format.js";
 import { Manifest } from "./manifest.js";
 import { Model } from "./model.js";
 import { Overview } from "./overview.js";

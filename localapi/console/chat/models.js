@@ -1,6 +1,6 @@
 /** The menu of chat models: any number of them may be chosen. */
 
-import { html, useEffect, useRef } from "./dom.js";
+import { html, useEffect, useRef } from "../dom.js";
 
 export function ModelMenu({ offered, chosen, choose }) {
   const menu = useRef(null);

@@ -35,15 +35,6 @@ export const JSON_PARAMETERS = [
   },
 ];
 
-export const OPENAI_CHAT = new Set(
-  (
-    "model messages stream stream_options temperature top_p max_tokens max_completion_tokens seed presence_penalty " +
-    "frequency_penalty reasoning_effort stop tools tool_choice parallel_tool_calls response_format logit_bias " +
-    "logprobs top_logprobs n user metadata store verbosity"
-  ).split(" "),
-);
-export const OPENAI_SPEECH = new Set("model input voice instructions response_format speed stream_format".split(" "));
-
 const OF_THE_PAGE = new Set("model messages stream stream_options n".split(" "));
 const NUMBER = /^-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?$/i;
 const INTEGER = /^-?\d+$/;

@@ -1,6 +1,6 @@
 /** A sound as a picture, which also shows how much of it has been heard, and where to go on by a click. */
 
-import { html, useEffect, useMemo, useState } from "./dom.js";
+import { html, useEffect, useMemo, useState } from "../dom.js";
 
 const BARS = 240;
 const HEIGHT = 64;

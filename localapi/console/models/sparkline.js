@@ -1,6 +1,6 @@
 /** The last minutes of one number, as a curve that ends now at its right edge. */
 
-import { html } from "./dom.js";
+import { html } from "../dom.js";
 
 const WIDTH = 240;
 const HEIGHT = 40;

@@ -1,6 +1,6 @@
 /** What the user said, or a tool's result; the last thing that the user said can be said otherwise. */
 
-import { html, useLayoutEffect, useRef, useState } from "./dom.js";
+import { html, useLayoutEffect, useRef, useState } from "../dom.js";
 
 const LONG_CHARACTERS = 1500;
 const LONG_LINES = 20;

@@ -1,12 +1,13 @@
 /** A model's answer: what it thought, said and called, how it ended, and what was measured. */
 
-import { Calls } from "./chat_calls.js";
-import { Loading } from "./chat_loading.js";
+import { Calls } from "./calls.js";
 import { measures } from "./conversation.js";
-import { CopyButton } from "./copy_button.js";
-import { html, useLayoutEffect, useRef } from "./dom.js";
+import { CopyButton } from "../copy_button.js";
+import { html, useLayoutEffect, useRef } from "../dom.js";
+import { Failure } from "../failure.js";
+import { Loading } from "../loading.js";
 import { showMarkdown } from "./markdown.js";
-import { asCurl, chatAsPython } from "./snippets.js";
+import { asCurl, chatAsPython } from "../snippets.js";
 
 const PATH = "/v1/chat/completions";
 
@@ -51,14 +52,6 @@ function Reasoning({ turn }) {
     <summary>${isThinking ? "Thinking for" : "Thought for"} ${seconds} s</summary>
     <div class="reasoning-text">${turn.reasoning.trim()}</div>
   </details>`;
-}
-
-export function Failure({ error }) {
-  const facts = [error.status >= 400 ? error.status : null, error.code, error.param, error.requestId].filter(Boolean);
-  return html`<div class="notice bad">
-    <p>${error.message}</p>
-    ${facts.length > 0 && html`<p class="tiny muted">${facts.join(" · ")}</p>`}
-  </div>`;
 }
 
 function Notes({ turn }) {

@@ -1,8 +1,8 @@
 /** Shows /openapi.json: every endpoint, what it takes, what it gives, and a request to begin with. */
 
-import { Failure } from "./chat_answer.js";
-import { html, useEffect, useState } from "./dom.js";
-import { Endpoint } from "./reference_endpoint.js";
+import { Failure } from "../failure.js";
+import { html, useEffect, useState } from "../dom.js";
+import { Endpoint } from "./endpoint.js";
 
 const GROUPS = [
   ["Chat and text", /^\/v1\/(chat|completions|tokenize|detokenize)/],

@@ -1,6 +1,6 @@
 /** Where the user writes: one text for all conversations. */
 
-import { html, useEffect, useRef } from "./dom.js";
+import { html, useEffect, useRef } from "../dom.js";
 
 /** With a finger, focus would bring up the keyboard. */
 const HAS_KEYBOARD = !matchMedia("(pointer: coarse)").matches;

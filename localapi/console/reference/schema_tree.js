@@ -1,6 +1,6 @@
 /** A schema as a tree that opens where the reader looks. A schema inside itself is named and not opened again. */
 
-import { html, useState } from "./dom.js";
+import { html, useState } from "../dom.js";
 import { limitsOf, namesIn, partsOf, resolved, typeOf } from "./schemas.js";
 
 /** The parts of a schema. `above` are the names of the schemas around it. */

@@ -1,11 +1,11 @@
 /** Speaks with models: a text, who says it and how, and the sound while it is made. */
 
-import { html, useEffect, useReducer, useRef, useState } from "./dom.js";
+import { html, useEffect, useReducer, useRef, useState } from "../dom.js";
 import { wayOf } from "./playback.js";
-import { useSubject } from "./routes.js";
-import { SpeechForm } from "./speech_form.js";
-import { bodyOf } from "./speech_request.js";
-import { SpeechResult } from "./speech_result.js";
+import { useSubject } from "../routes.js";
+import { SpeechForm } from "./form.js";
+import { bodyOf } from "./request.js";
+import { SpeechResult } from "./result.js";
 import { Utterance } from "./utterance.js";
 
 const NOTHING_SAID = {

@@ -1,7 +1,7 @@
 /** What the manifest's last reading found wrong, with the lines around it; or what it changed. */
 
-import { html, useState } from "./dom.js";
-import { duration, plural } from "./format.js";
+import { html, useState } from "../dom.js";
+import { duration, plural } from "../format.js";
 
 export function Manifest({ status, api, now }) {
   const { last_attempt: attempt, last_change: change, manifest, preparing } = status;

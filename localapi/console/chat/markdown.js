@@ -3,9 +3,9 @@
  * load or style anything: links lead to the web or to mail and nowhere else, and an image is a link that names it.
  */
 
-import DOMPurify from "./vendor/dompurify.js";
-import markdownIt from "./vendor/markdown-it.js";
-import { copyButton } from "./copying.js";
+import DOMPurify from "../vendor/dompurify.js";
+import markdownIt from "../vendor/markdown-it.js";
+import { copyButton } from "../copying.js";
 
 const LINK = /^(?:https?:\/\/|mailto:)/i;
 const TAGS = "a blockquote br code del em h3 h4 h5 h6 hr li ol p pre s strong table tbody td th thead tr ul".split(" ");

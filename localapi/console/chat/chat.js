@@ -1,13 +1,13 @@
 /** Chats with models: one composer, and a conversation with each model that is chosen. */
 
-import { Composer } from "./chat_composer.js";
-import { Column } from "./chat_column.js";
-import { ModelMenu } from "./chat_models.js";
-import { SettingsPanel, countSet } from "./chat_settings.js";
+import { Composer } from "./composer.js";
+import { Column } from "./column.js";
+import { ModelMenu } from "./models.js";
+import { SettingsPanel, countSet } from "./settings.js";
 import { Conversation } from "./conversation.js";
-import { html, useEffect, useReducer, useState } from "./dom.js";
+import { html, useEffect, useReducer, useState } from "../dom.js";
 import { requestFields } from "./parameters.js";
-import { useSubject } from "./routes.js";
+import { useSubject } from "../routes.js";
 
 /** What outlives a look at another page. Nothing of it outlives the tab. */
 const session = {

@@ -1,7 +1,7 @@
 /** The server as a whole: memory, requests, speed, what runs. */
 
-import { html } from "./dom.js";
-import { bytes, duration, plural, speed } from "./format.js";
+import { html } from "../dom.js";
+import { bytes, duration, plural, speed } from "../format.js";
 import { Sparkline } from "./sparkline.js";
 
 export function Overview({ status, samples, now }) {

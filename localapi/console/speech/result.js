@@ -1,10 +1,10 @@
 /** The sound: its picture, a player, what was measured, and ways to take it along. */
 
-import { Failure } from "./chat_answer.js";
-import { Loading } from "./chat_loading.js";
-import { CopyButton } from "./copy_button.js";
-import { html, useEffect, useState } from "./dom.js";
-import { asCurl, speechAsPython } from "./snippets.js";
+import { Failure } from "../failure.js";
+import { Loading } from "../loading.js";
+import { CopyButton } from "../copy_button.js";
+import { html, useEffect, useState } from "../dom.js";
+import { asCurl, speechAsPython } from "../snippets.js";
 import { PATH } from "./utterance.js";
 import { Waveform } from "./waveform.js";
 

@@ -1,7 +1,7 @@
 /** The tools that an answer calls, and fields for what they gave. */
 
-import { CopyButton } from "./copy_button.js";
-import { html, useState } from "./dom.js";
+import { CopyButton } from "../copy_button.js";
+import { html, useState } from "../dom.js";
 
 /** `sendResults` takes a text for each call by its id; it is null where nothing can follow. */
 export function Calls({ calls, sendResults }) {
