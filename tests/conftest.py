@@ -33,6 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", type=float, metavar="MINUTES", help="run the soak test so long; from 4 on to be flat")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, up to four: most tests wait for a server or a worker to start."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """Gives the folder of that name, filled by whoever of the run's processes asks for it first."""

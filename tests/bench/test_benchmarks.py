@@ -23,15 +23,19 @@ def printed(line: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("line", "ratios"),
+    ("line", "ratios", "long"),
     [
-        ("tests.bench.chat --model tiny --streams 2 --tokens 8 --prompt-tokens 20 --rounds 1", 2),
-        ("tests.bench.fairness --prompt-tokens 600 --rounds 1", 5),
-        ("tests.bench.prefix --prefix-tokens 200 --rounds 1", 3),
-        ("tests.bench.speech --characters 160 --together 2 --rounds 1", 12),
+        ("tests.bench.chat --model tiny --streams 2 --tokens 8 --prompt-tokens 20 --rounds 1", 2, False),
+        ("tests.bench.fairness --prompt-tokens 600 --rounds 1", 5, True),
+        ("tests.bench.prefix --prefix-tokens 200 --rounds 1", 3, True),
+        ("tests.bench.speech --characters 160 --together 2 --rounds 1", 12, False),
     ],
 )
-def test_a_benchmark_prints_ratios_of_what_was_really_answered(line: str, ratios: int) -> None:
+def test_a_benchmark_prints_ratios_of_what_was_really_answered(
+    line: str, ratios: int, long: bool, pytestconfig: pytest.Config
+) -> None:
+    if long and not pytestconfig.getoption("--long"):
+        pytest.skip("takes --long: most of it is the start of several servers")
     table = printed(line)
     found = [[float(number) for number in numbers] for numbers in RATIO.findall(table)]
     assert len(found) == ratios, table

@@ -152,6 +152,7 @@ def test_thoughts_and_tool_calls_are_harmless(chat: Page) -> None:
         expect(result).to_have_count(1)
         is_harmless(chat, ended(last_answer(chat, "parrot")), result)
         chat.get_by_role("button", name="Clear the conversation with parrot").click()
+        expect(column(chat, "parrot").locator(".turn")).to_have_count(0)
         chat.unroute(COMPLETIONS)
 
 

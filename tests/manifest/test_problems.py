@@ -362,8 +362,8 @@ def test_a_missing_file_that_was_asked_for():
 
 def test_no_manifest_and_no_environment_says_what_to_do(problems_of):
     assert problems_of(None) == [
-        "models.yaml: does not exist in the current folder, and the environment names no model: create it, "
-        "give another file with --manifest, or set CHAT_MODEL_PATH, AUDIO_MODEL_PATH or ECHO_MODE=1"
+        "models.yaml: does not exist in the current folder; `localapi init` writes one, with a model that comes along. "
+        "Or give another file with --manifest, or set CHAT_MODEL_PATH, AUDIO_MODEL_PATH or ECHO_MODE=1"
     ]
 
 

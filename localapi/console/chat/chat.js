@@ -86,11 +86,14 @@ export function ChatPage({ models, api, active }) {
   }
 
   const choose = (ids) => {
-    chosen.filter((id) => !ids.includes(id)).forEach((id) => session.conversations.get(id)?.stop());
+    (session.chosen ?? []).filter((id) => !ids.includes(id)).forEach((id) => session.conversations.get(id)?.stop());
     session.chosen = ids;
     setFront((at) => Math.max(0, Math.min(at, ids.length - 1)));
     show();
   };
+  /** By what is chosen now: several may be clicked before the page is shown again. */
+  const toggle = (id) =>
+    choose(session.chosen.includes(id) ? session.chosen.filter((each) => each !== id) : [...session.chosen, id]);
   useSubject("chat", (id) => choose([id]));
   const send = (text) =>
     withSettings((settings) => {
@@ -107,7 +110,7 @@ export function ChatPage({ models, api, active }) {
     <${Head}
       offered=${offered}
       chosen=${chosen}
-      choose=${choose}
+      toggle=${toggle}
       settingsOpen=${settingsOpen}
       toggleSettings=${() => setSettingsOpen(!settingsOpen)}
     />
@@ -124,7 +127,7 @@ export function ChatPage({ models, api, active }) {
             keyed=${api.hasKey}
             withSettings=${withSettings}
             say=${running.length === 0 ? send : null}
-            remove=${conversations.length > 1 ? () => choose(chosen.filter((id) => id !== conversation.model)) : null}
+            remove=${conversations.length > 1 ? () => toggle(conversation.model) : null}
           />`,
       )}
     </div>
@@ -142,11 +145,11 @@ export function ChatPage({ models, api, active }) {
   </div>`;
 }
 
-function Head({ offered, chosen, choose, settingsOpen, toggleSettings }) {
+function Head({ offered, chosen, toggle, settingsOpen, toggleSettings }) {
   const count = countSet(session.settings);
   return html`<div class="page-head">
     <h1>Chat</h1>
-    <${ModelMenu} offered=${offered} chosen=${chosen} choose=${choose} />
+    <${ModelMenu} offered=${offered} chosen=${chosen} toggle=${toggle} />
     <button
       type="button"
       class="button"

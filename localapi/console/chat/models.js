@@ -2,10 +2,9 @@
 
 import { html, useEffect, useRef } from "../dom.js";
 
-export function ModelMenu({ offered, chosen, choose }) {
+export function ModelMenu({ offered, chosen, toggle }) {
   const menu = useRef(null);
   useEffect(() => closeFromOutside(menu.current), []);
-  const toggle = (id) => choose(chosen.includes(id) ? chosen.filter((each) => each !== id) : [...chosen, id]);
   return html`<details class="model-menu" ref=${menu}>
     <summary class="button">Models <span class="chat-count">${chosen.length}</span></summary>
     <fieldset class="menu">

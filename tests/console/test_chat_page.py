@@ -469,3 +469,16 @@ def test_it_is_accessible_in_all_its_states(chat: Page, refusals: list[str], sch
     send(chat, "hi")
     chat.locator(".model-menu > summary").click()
     is_accessible(chat)
+
+
+def test_models_that_are_chosen_at_once_are_all_taken(chat: Page) -> None:
+    """Several clicks before the page is drawn again."""
+    chat.locator(".model-menu > summary").click()
+    chosen = chat.evaluate(
+        """() => {
+          const boxes = [...document.querySelectorAll('.menu-item input')];
+          boxes.forEach((box) => box.click());
+          return boxes.length;
+        }"""
+    )
+    expect(chat.locator(".chat-count")).to_have_text(str(chosen - 1))
