@@ -16,6 +16,8 @@ from tests.fake_hub import hub_with
 from tests.piper_voice import make_voice
 from tests.server import serving
 
+NO_HUB = "http://127.0.0.1:1"
+"""Nobody answers, and says so at once; a name that is not found takes half a minute."""
 MANIFEST = """\
 # mine
 chat:
@@ -90,7 +92,7 @@ def test_the_same_model_twice_gets_another_id(localapi: Run, folder: Path) -> No
 def test_a_mistake_changes_nothing_and_is_told(
     arguments: tuple[str, ...], says: str, localapi: Run, manifest: Path
 ) -> None:
-    done = localapi("add", *arguments)
+    done = localapi("add", *arguments, HF_ENDPOINT=NO_HUB)
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -100,7 +102,7 @@ def test_a_mistake_changes_nothing_and_is_told(
 
 
 def test_without_the_hub_there_is_one_clear_line_and_a_kind_is_enough(localapi: Run, manifest: Path) -> None:
-    (line,) = localapi("add", "me/model").stderr.splitlines()
+    (line,) = localapi("add", "me/model", HF_ENDPOINT=NO_HUB).stderr.splitlines()
     assert line.endswith("To add it without looking at it, say --kind chat or --kind speech, or --backend.")
     assert localapi("add", "me/model", "--backend", "mlx-lm").returncode == 0
     assert localapi("add", "me/voice", "--kind", "speech").returncode == 0
