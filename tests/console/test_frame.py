@@ -107,7 +107,7 @@ def test_a_page_keeps_its_state_while_another_is_shown(page: Page, server: Serve
     expect(page.get_by_label("Words")).to_be_hidden()
     page.go_back()
     expect(page.get_by_label("Words")).to_have_value("loaded")
-    assert page.title() == "Events · localapi"
+    expect(page).to_have_title("Events · localapi")
 
 
 def test_the_theme_can_be_chosen_and_is_remembered(page: Page, server: Server) -> None:
