@@ -4,6 +4,7 @@ import { Calls } from "./calls.js";
 import { measures } from "./conversation.js";
 import { CopyButton } from "../copy_button.js";
 import { html, useLayoutEffect, useRef } from "../dom.js";
+import { FactLine } from "../fact_line.js";
 import { Failure } from "../failure.js";
 import { Loading } from "../loading.js";
 import { showMarkdown } from "./markdown.js";
@@ -71,15 +72,7 @@ function Measures({ turn }) {
     measured.tokens !== null && [`${measured.tokens} tokens`, tokensTitle(measured)],
     turn.finishReason && [`ended: ${turn.finishReason}`, "finish_reason"],
   ].filter(Boolean);
-  return html`<dl class="measures">
-    ${parts.map(
-      ([text, title]) =>
-        html`<div key=${title}>
-          <dt class="sr">${title}</dt>
-          <dd title=${title}>${text}</dd>
-        </div>`,
-    )}
-  </dl>`;
+  return html`<${FactLine} facts=${parts} />`;
 }
 
 function tokensTitle({ promptTokens, cachedTokens, reasoningTokens }) {

@@ -1,5 +1,6 @@
 /** The sound: its picture, a player, what was measured, and ways to take it along. */
 
+import { FactLine } from "../fact_line.js";
 import { Failure } from "../failure.js";
 import { Loading } from "../loading.js";
 import { CopyButton } from "../copy_button.js";
@@ -48,15 +49,7 @@ function Facts({ utterance, model }) {
     bytes > 0 && [size(bytes), "size"],
     state === "stopped" && ["stopped by you", "end"],
   ].filter(Boolean);
-  return html`<dl class="measures">
-    ${facts.map(
-      ([text, title]) =>
-        html`<div key=${title}>
-          <dt class="sr">${title}</dt>
-          <dd title=${title}>${text}</dd>
-        </div>`,
-    )}
-  </dl>`;
+  return html`<${FactLine} facts=${facts} />`;
 }
 
 function pace(times) {
