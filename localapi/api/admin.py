@@ -6,6 +6,7 @@ from quart import Blueprint, Response
 
 from localapi.api.replies import json_reply
 from localapi.api.status import describe_attempt, describe_instance
+from localapi.instance import Instance
 from localapi.registry import Registry
 from localapi.reload import Reloader
 
@@ -23,25 +24,25 @@ def routes(registry: Registry, reloader: Reloader) -> Blueprint:
     @blueprint.post("/admin/models/<path:name>/load")
     async def load(name: str) -> Response:
         """Load a model that is not loaded; the reply comes when it is. Raises LoadFailed."""
-        instance = await registry.load(name)
-        return json_reply({"id": instance.name, **describe_instance(instance)})
+        return _reply(await registry.load(name))
 
     @blueprint.post("/admin/models/<path:name>/unload")
     async def unload(name: str) -> Response:
         """End a model's worker when its requests have ended. Raises ModelInUse."""
-        instance = await registry.unload(name)
-        return json_reply({"id": instance.name, **describe_instance(instance)})
+        return _reply(await registry.unload(name))
 
     @blueprint.post("/admin/models/<path:name>/pin")
     async def pin(name: str) -> Response:
         """Load a model and keep it loaded, until it is unpinned or the server ends. Raises LoadFailed."""
-        instance = await registry.pin(name)
-        return json_reply({"id": instance.name, **describe_instance(instance)})
+        return _reply(await registry.pin(name))
 
     @blueprint.post("/admin/models/<path:name>/unpin")
     async def unpin(name: str) -> Response:
         """Treat a model as the manifest says again."""
-        instance = registry.unpin(name)
-        return json_reply({"id": instance.name, **describe_instance(instance)})
+        return _reply(registry.unpin(name))
 
     return blueprint
+
+
+def _reply(instance: Instance) -> Response:
+    return json_reply({"id": instance.name, **describe_instance(instance)})

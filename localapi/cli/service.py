@@ -13,6 +13,7 @@ import click
 from localapi.cli.options import manifest_option, profile_option, server_of, server_options, source_of
 from localapi.errors import CannotInstall
 from localapi.manifest import read
+from localapi.manifest.profiles import is_path
 from localapi.service import Agent, system
 from localapi.settings import Settings
 
@@ -87,8 +88,8 @@ def _command(settings: Settings) -> list[str]:
     if settings.manifest is not None or manifest.exists():
         words += ["--manifest", str(manifest.absolute())]
     if settings.profile is not None:
-        is_path = "/" in settings.profile or settings.profile.endswith((".yaml", ".yml"))
-        words += ["--profile", str(Path(settings.profile).absolute()) if is_path else settings.profile]
+        profile = settings.profile
+        words += ["--profile", str(Path(profile).absolute()) if is_path(profile) else profile]
     return words
 
 

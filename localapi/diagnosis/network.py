@@ -35,17 +35,21 @@ def server(subject: Subject) -> list[Finding]:
 def hub(_: Subject) -> list[Finding]:
     """Whether models can be downloaded."""
     why = hub_answers()
-    place = os.environ.get("HF_ENDPOINT") or HUB
+    place = _hub_place()
     if why is None:
         return [Finding("hub", "ok", f"{place} answers")]
     says = f"{place} cannot be reached ({why}): models that are not downloaded stay away"
     return [Finding("hub", "note", says, "check the network; HTTPS_PROXY names a proxy")]
 
 
+def _hub_place() -> str:
+    return os.environ.get("HF_ENDPOINT") or HUB
+
+
 @functools.lru_cache(maxsize=1)
 def hub_answers() -> str | None:
     """Why the Hub does not answer; None where it does."""
-    place = os.environ.get("HF_ENDPOINT") or HUB
+    place = _hub_place()
     asked = urllib.request.Request(place, method="HEAD")  # noqa: S310  # the user's own setting, or https
     try:
         with urllib.request.urlopen(asked, timeout=SECONDS):  # noqa: S310

@@ -13,12 +13,17 @@ _FOLDER = "configs"
 _NAME = re.compile(r"[A-Za-z0-9_][\w-]*(\.[\w-]+)*")
 
 
+def is_path(profile: str) -> bool:
+    """Whether a profile is said by the path of its file, and not by its name."""
+    return "/" in profile or profile.endswith((".yaml", ".yml"))
+
+
 def profile_path(profile: str, manifest: Path) -> Path:
     """The profile's file, or where it would be looked for first.
 
-    A profile with a slash or the suffix .yaml is a path. Raises ManifestError for a name that cannot be a file's.
+    Raises ManifestError for a name that cannot be a file's.
     """
-    if "/" in profile or profile.endswith((".yaml", ".yml")):
+    if is_path(profile):
         return Path(profile)
     if not _NAME.fullmatch(profile):
         message = f"{profile!r} cannot be the name of a profile; give letters, digits, - and _, or a path with a slash"
