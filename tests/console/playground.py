@@ -20,9 +20,15 @@ Delta = Mapping[str, Any]
 def choose(page: Page, *models: str) -> None:
     """Talk to these models and no others."""
     page.locator(".model-menu > summary").click()
-    for box in page.locator(".menu-item").all():
+    for box in menu_items(page):
         box.get_by_role("checkbox").set_checked(box.locator(".menu-name").inner_text() in models)
     page.keyboard.press("Escape")
+
+
+def menu_items(page: Page) -> list[Locator]:
+    """The models in the open menu. They come after the page itself, all at once."""
+    expect(page.locator(".menu-item").first).to_be_visible()
+    return page.locator(".menu-item").all()
 
 
 def message_field(page: Page) -> Locator:

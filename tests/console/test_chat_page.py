@@ -23,6 +23,7 @@ from tests.console.playground import (
     ended,
     is_accessible,
     last_answer,
+    menu_items,
     message_field,
     requested,
     scroll_width,
@@ -99,6 +100,21 @@ def tell_for_ever(page: Page) -> None:
 def test_it_begins_with_a_real_model_that_downloads_nothing(chat: Page) -> None:
     expect(chat.locator(".column")).to_have_count(1)
     expect(column(chat, "parrot")).to_have_count(0)
+
+
+def test_before_the_models_are_known_nothing_is_sent_and_nothing_written_is_lost(page: Page, server: Server) -> None:
+    held: list[Route] = []
+    page.route("**/v1/models", lambda route: held.append(route))
+    page.goto(f"{server.url}/#chat/parrot")
+    send(page, "hi")
+    expect(page.locator("#composer-hint")).to_contain_text("Nothing can be sent yet")
+    expect(message_field(page)).to_have_value("hi")
+    page.unroute("**/v1/models")
+    for route in held:
+        route.continue_()
+    expect(page.locator("#composer-hint")).to_contain_text("Enter sends")
+    message_field(page).press("Enter")
+    expect(ended(last_answer(page, "parrot")).locator(".markdown")).to_have_text("hi")
 
 
 def test_the_address_can_say_which_model(chat: Page, server: Server) -> None:
@@ -352,7 +368,7 @@ def test_what_is_copied_does_the_same_request(chat: Page, tmp_path: Path) -> Non
 def test_the_page_can_be_used_by_keyboard_alone(chat: Page) -> None:
     chat.locator(".model-menu > summary").focus()
     chat.keyboard.press("Enter")
-    for box in chat.locator(".menu-item").all():
+    for box in menu_items(chat):
         chat.keyboard.press("Tab")
         if box.get_by_role("checkbox").is_checked() != (box.locator(".menu-name").inner_text() == "parrot"):
             chat.keyboard.press("Space")

@@ -135,7 +135,7 @@ export function ChatPage({ models, api, active }) {
     <${Composer}
       session=${session}
       active=${active}
-      count=${conversations.length}
+      count=${models === null ? null : conversations.length}
       running=${running}
       problem=${problem}
       send=${send}

@@ -5,6 +5,7 @@ import { html, useEffect, useRef } from "../dom.js";
 /** With a finger, focus would bring up the keyboard. */
 const HAS_KEYBOARD = !matchMedia("(pointer: coarse)").matches;
 
+/** `count` is how many models are chosen, or null before it is known which there are. */
 export function Composer({ session, active, count, running, problem, send, show }) {
   const field = useRef(null);
   const focus = () => HAS_KEYBOARD && field.current.focus({ preventScroll: true });
@@ -60,7 +61,17 @@ export function Composer({ session, active, count, running, problem, send, show 
       </button>
     </div>
     <p class="composer-hint" id="composer-hint">
-      ${busy ? "Answering. Escape stops it." : "Enter sends, Shift+Enter begins a new line."}
+      ${hint(busy, count)}
     </p>
   </form>`;
+}
+
+function hint(busy, count) {
+  if (busy) {
+    return "Answering. Escape stops it.";
+  }
+  if (count === null) {
+    return "Asking the server for its models. Nothing can be sent yet.";
+  }
+  return count === 0 ? "Choose a model above, and Enter sends." : "Enter sends, Shift+Enter begins a new line.";
 }
