@@ -45,7 +45,8 @@ class Turn:
         self.worked_since: float | None = None
         """When its engine began with it; None while it may wait inside the engine."""
         self._let_in = asyncio.Event()
-        self._patience: asyncio.Timeout | None = None
+        self._waits: set[asyncio.Timeout] = set()
+        """Its waits, as they go on: one, or one for each answer that was asked for."""
 
     async def let_in(self) -> None:
         """Wait for it."""
@@ -59,18 +60,29 @@ class Turn:
         """Let it in."""
         self._let_in.set()
 
+    def works(self) -> None:
+        """Its engine began with it: it no longer waits."""
+        if self.worked_since is None:
+            self.worked_since = time.monotonic()
+            self.wait_at_most(None)
+
     def wait_at_most(self, seconds: float | None) -> None:
         """How long it may wait, counted from when it came; also while it does."""
-        if self._patience is not None and not self._patience.expired():
-            self._patience.reschedule(None if seconds is None else self.came + seconds)
+        when = None if seconds is None or self.worked_since is not None else self.came + seconds
+        for wait in self._waits:
+            if not wait.expired():
+                wait.reschedule(when)
 
     @asynccontextmanager
     async def patience(self, seconds: float | None) -> AsyncIterator[None]:
         """For as long as it waits. Raises TimeoutError."""
-        async with asyncio.timeout(None) as self._patience:
-            self.wait_at_most(seconds)
-            yield
-        self._patience = None
+        async with asyncio.timeout(None) as wait:
+            self._waits.add(wait)
+            try:
+                self.wait_at_most(seconds)
+                yield
+            finally:
+                self._waits.discard(wait)
 
 
 class Admission:
@@ -160,13 +172,9 @@ class Admission:
 
     def begin(self, turn: Turn) -> None:
         """An engine is asked, and works on it from now on if it has a place."""
-        turn.worked_since = None if self._free == 0 else time.monotonic()
+        if self._free != 0:
+            turn.works()
         turn.begun = time.monotonic()
-
-    def answered(self, turn: Turn) -> None:
-        """Something has come of it: the engine works on it."""
-        if turn.worked_since is None:
-            turn.worked_since = time.monotonic()
 
     @property
     def _full(self) -> bool:

@@ -31,7 +31,7 @@ class Lease:
     turn: Turn
 
     async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
-        """As the engine answers. Raises what it raises, and RequestTimeout.
+        """As the engine answers. Raises what it raises, RequestTimeout, and ModelBusy.
 
         Where the worker ends before anything has come of the answer, a new worker gets the request, once: a second
         end may be the request's fault.
@@ -41,7 +41,7 @@ class Lease:
             try:
                 async with aclosing(self._attempt(request)) as events:
                     async for item in events:
-                        self.admission.answered(self.turn)
+                        self.turn.works()
                         begun = begun or not isinstance(item, Prefill)
                         yield item
             except WorkerEnded as error:
@@ -54,10 +54,18 @@ class Lease:
     async def _attempt(self, request: Request) -> AsyncGenerator[Event, None]:
         engine = await self._in_time(self.instance.load())
         async with aclosing(engine.answer(request)) as events:
-            while (item := await self._in_time(anext(events, None))) is not None:
+            while (item := await self._next(events)) is not None:
                 if isinstance(item, Last):
                     self.instance.restarts.reset()
                 yield item
+
+    async def _next(self, events: AsyncGenerator[Event, None]) -> Event | None:
+        """The next event. Raises ModelBusy where the engine has not begun within the time that a request may wait."""
+        step = self._in_time(anext(events, None))
+        if self.turn.worked_since is not None:
+            return await step
+        async with self.admission.patience(self.turn):
+            return await step
 
     async def _in_time(self, step: Awaitable[T]) -> T:
         """What comes of it. Raises RequestTimeout."""

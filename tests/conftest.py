@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from localapi.environments import Environment
 from tests import mlx_audio_models
@@ -31,6 +32,17 @@ _TRAIN += "train(json.loads(sys.argv[1]).items(), Path(sys.argv[2]))"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run tests under load for minutes instead of seconds")
     parser.addoption("--soak", type=float, metavar="MINUTES", help="run the soak test so long; from 4 on to be flat")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Hundreds of servers and workers are started: where the environment forbids to keep what Python compiled, each
+    # would compile the same modules again, which was a third of a run.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    # The same cases each time, so that a failure belongs to the change; others where there is time to look for them.
+    settings.register_profile("same", derandomize=True, database=None)
+    if not config.getoption("--long"):
+        settings.load_profile("same")
 
 
 def pytest_xdist_auto_num_workers() -> int:

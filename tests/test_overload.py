@@ -152,6 +152,21 @@ def test_who_waits_too_long_is_told_so_before_and_after_a_stream_began(offer: Of
     until_waiting(server, 0)
 
 
+def test_the_wait_for_a_place_in_the_batch_has_an_end_too(offer: Offer) -> None:
+    server = offer(max_batch=1, queue_timeout_seconds=60)
+    with at_work(server), streaming(server) as late:
+        lines = late.lines()
+        assert next(lines) == ": waiting for endless"
+        assert server.model("endless")["waiting"] == 1
+        offer(max_batch=1, queue_timeout_seconds=0.5)
+        *_, last = lines
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "model_busy"
+        reply = server.request("POST", CHAT, body())
+        assert (reply.status, reply.json()["error"]["code"]) == (429, "model_busy")
+        assert server.model("endless")["loads"] == 1
+    until_waiting(server, 0)
+
+
 def test_an_edit_that_allows_more_lets_in_who_waits(offer: Offer) -> None:
     server = offer(max_concurrent=1)
     with at_work(server), streaming(server, max_tokens=2) as second:
@@ -290,7 +305,7 @@ def test_how_long_the_line_takes_follows_from_the_work_and_not_from_the_waiting(
             admission.engine = engine(at_once=1)
             admission.begin(waited)
             now += 100
-            admission.answered(waited)
+            waited.works()
             now += 4
         admission.engine = engine(at_once=1, line=1)
         with pytest.raises(ModelBusy) as busy, admission.place(Turn()):

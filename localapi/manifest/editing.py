@@ -171,9 +171,12 @@ def _out_of_block(lines: Lines, mapping: Placed, member: PlacedMember) -> str:
     if before is not None:
         while start > floor and lines.blank_above(start):
             start = lines.previous_line(start)
-    elif at + 1 < len(mapping.members) and not lines.blank_above(start):
-        while end < len(lines.text) and lines.is_blank(end):
-            end = lines.next_line(end)
+        # What follows must not become the end of a text that keeps its blank lines; a comment would end it.
+        spare = before.value.keeps and not lines.text[before.end : start].strip()
+    else:
+        spare = at + 1 < len(mapping.members) and not lines.blank_above(start)
+    while spare and end < len(lines.text) and lines.is_blank(end):
+        end = lines.next_line(end)
     return lines.removed(start, end)
 
 

@@ -53,6 +53,11 @@ def test_an_entry_takes_its_own_comments_along_and_no_other() -> None:
     assert remove(text, "b") == text.partition("  # of b\n")[0]
 
 
+def test_a_text_that_keeps_its_blank_lines_gets_none_of_those_that_follow_the_removed() -> None:
+    text = "speech:\n  v:\n    description: |+\n      kept\n\nchat:\n  a: {backend: echo}\n\n\n"
+    assert remove(text, "a") == text.partition("chat:")[0]
+
+
 def test_the_last_entry_takes_a_bare_section_along() -> None:
     text = "speech:\n  v: {backend: echo}\n\nchat:\n  a: {backend: echo}\n"
     assert remove(text, "a") == "speech:\n  v: {backend: echo}\n"
