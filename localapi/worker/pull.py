@@ -11,8 +11,9 @@ import json
 import os
 from typing import Final
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from localapi.worker.engine import CannotLoad, Report
 from localapi.worker.hub import download, told
@@ -57,11 +58,22 @@ def _folder(repository: str, revision: str | None) -> str:
 def _file(repository: str, name: str, revision: str | None) -> str:
     with told(repository, revision):
         try:
+            _refuse_without_a_network(hf_hub_url(repository, name, revision=revision))
             return str(hf_hub_download(repository, name, revision=revision))
         except LocalEntryNotFoundError:
             raise
         except EntryNotFoundError:
             raise CannotLoad(f"The Hugging Face repository {repository} has no file {name}.") from None
+
+
+def _refuse_without_a_network(url: str) -> None:
+    """Ask once: the download itself would ask for half a minute before it says that there is no network."""
+    try:
+        get_hf_file_metadata(url, headers=build_hf_headers())
+    except HfHubHTTPError:
+        raise
+    except Exception as error:  # of the HTTP library, whichever this huggingface_hub has
+        raise LocalEntryNotFoundError(str(error)) from error
 
 
 def _report() -> Report:

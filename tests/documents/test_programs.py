@@ -87,9 +87,12 @@ def needs(text: str) -> list[str]:
 
 
 def interpreter(packages: tuple[str, ...]) -> list[str]:
-    """This one, with warnings as errors; where an example needs more, one that uv makes for it."""
+    """This one, with warnings as errors; where an example needs more, one that uv makes for it.
+
+    A client that lives until the program ends, as every example's does, leaves its connection open: no error.
+    """
     if not packages:
-        return [sys.executable, "-W", "error"]
+        return [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning"]
     if shutil.which("uv") is None:
         pytest.skip("uv is not installed")
     command = ["uv", "run", "-q", "--no-project", "--python", sys.executable, "--with", ",".join(packages), "python"]
