@@ -13,9 +13,10 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
 
+from localapi.worker.boundaries import segments
 from localapi.worker.grammar import GrammarStuck
 from localapi.worker.logprobs import token_logprob
-from localapi.worker.prefix_cache import PrefixCache, segments
+from localapi.worker.prefix_cache import PrefixCache
 from localapi.worker.protocol import Event, Failed, Prefill
 from localapi.worker.row import Row
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from localapi.worker.prefix_cache import flat
+from localapi.worker.cache_layers import flat
 from localapi.worker.prefix_store import arrays_in
 
 STEP_TOKENS = 256

@@ -20,16 +20,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from localapi.worker.tool_calls import (
-    Calls,
-    Found,
-    Markers,
-    Section,
-    ToolArguments,
-    ToolFormat,
-    ToolStart,
-    described,
-)
+from localapi.worker.calls import Calls, Found, Section, ToolArguments, ToolStart
+from localapi.worker.markers import Markers
+from localapi.worker.tool_calls import ToolFormat, described
 
 __all__ = [
     "Content",

@@ -14,24 +14,18 @@ to it). Nothing that is stored is ever changed.
 
 from __future__ import annotations
 
-import copy
-import itertools
 from collections import OrderedDict, deque
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_map
-from mlx_lm.models.cache import CacheList, KVCache, QuantizedKVCache, RotatingKVCache
 
-from localapi.worker.prefix_store import Arrays, Kind, Part, PrefixStore, Record, Tokens, arrays_in
-
-LEAST_TOKENS = 8
-"""Shorter beginnings are not worth the work: the mark that starts a text, the name of a role."""
-
-Message = dict[str, Any]
+from localapi.worker.boundaries import LEAST_TOKENS
+from localapi.worker.cache_layers import Found, Layers, cut
+from localapi.worker.prefix_store import Arrays, Part, PrefixStore, Record, Tokens, arrays_in
+from localapi.worker.prefix_tree import Node, Slot, common_length
 
 
 @dataclass(frozen=True)
@@ -54,13 +48,13 @@ class PrefixCache:
         self.tokens_reused = 0
         self.nbytes = 0
         """Of the arrays in memory."""
-        self._layers = _Layers(empty)
+        self._layers = Layers(empty)
         self._max_bytes = max_bytes
         self._store = store
-        self._root = _Node(None, 0, np.empty(0, np.int32))
-        self._recent: OrderedDict[_Slot, None] = OrderedDict()
+        self._root = Node(None, 0, np.empty(0, np.int32))
+        self._recent: OrderedDict[Slot, None] = OrderedDict()
         """What is in memory, the least recently used first, and what a node's children hold before what it holds."""
-        self._unsaved: deque[_Slot] = deque()
+        self._unsaved: deque[Slot] = deque()
         self._saving: Generator[None] | None = None
         for record in store.records() if store else ():
             self._know(record)
@@ -134,7 +128,7 @@ class PrefixCache:
         if not self.needs_boundaries and self._walk(wanted)[1] == length:
             return
         path = self._path(wanted)
-        new: dict[_Slot, Part] = {}
+        new: dict[Slot, Part] = {}
         for node in path:
             whole, near = (taken[kind].cut(length, node.start, node.end) for kind in ("whole", "near"))
             if node.whole.part is None and whole:
@@ -165,31 +159,31 @@ class PrefixCache:
 
     # The tree
 
-    def _walk(self, tokens: Tokens) -> tuple[list[_Node], int]:
+    def _walk(self, tokens: Tokens) -> tuple[list[Node], int]:
         """The nodes along these tokens, and how many tokens they have in common; the last node may go elsewhere."""
-        path, at, node = list[_Node](), 0, self._root
+        path, at, node = list[Node](), 0, self._root
         while at < len(tokens) and (child := node.children.get(int(tokens[at]))) is not None:
             path.append(child)
-            common = _common(child.tokens, tokens[at:])
+            common = common_length(child.tokens, tokens[at:])
             at += common
             if common < len(child.tokens):
                 break
             node = child
         return path, at
 
-    def _path(self, tokens: Tokens) -> list[_Node]:
+    def _path(self, tokens: Tokens) -> list[Node]:
         """The nodes of exactly these tokens; makes those that are missing."""
         path, at = self._walk(tokens)
         if path and path[-1].end > at:
             path[-1] = self._split(path[-1], at)
         if at < len(tokens):
-            path.append(_Node(path[-1] if path else self._root, at, tokens[at:]))
+            path.append(Node(path[-1] if path else self._root, at, tokens[at:]))
         return path
 
-    def _split(self, lower: _Node, at: int) -> _Node:
+    def _split(self, lower: Node, at: int) -> Node:
         """Make two of a node; the new one holds the tokens before `at`."""
         start, length = lower.start, at - lower.start
-        upper = _Node(lower.parent, start, lower.tokens[:length])
+        upper = Node(lower.parent, start, lower.tokens[:length])
         lower.start, lower.tokens, lower.parent = at, lower.tokens[length:], upper
         upper.children[int(lower.tokens[0])] = lower
         for below, above in ((lower.whole, upper.whole), (lower.near, upper.near)):
@@ -206,7 +200,7 @@ class PrefixCache:
                 self._to_save(slot, first=True)
         return upper
 
-    def _drop(self, node: _Node | None) -> None:
+    def _drop(self, node: Node | None) -> None:
         """Take a node with all below it out of the tree, and those above it that were there for it alone."""
         while node is not None and node.parent is not None:
             del node.parent.children[node.first]
@@ -220,7 +214,7 @@ class PrefixCache:
 
     # What is found
 
-    def _find(self, path: list[_Node], longest: int) -> _Found | None:
+    def _find(self, path: list[Node], longest: int) -> Found | None:
         """The longest of use. Only a longest stretch or one that ends where a node ends can be."""
         for length in (longest, *(node.end for node in reversed(path) if node.end < longest)):
             if length < LEAST_TOKENS:
@@ -229,9 +223,9 @@ class PrefixCache:
                 return found
         return None
 
-    def _found(self, path: list[_Node], length: int) -> _Found | None:
+    def _found(self, path: list[Node], length: int) -> Found | None:
         """All that the model's layers need at this point, or None if something is missing. Raises _LostError."""
-        found = _Found(length)
+        found = Found(length)
         nodes = [node for node in reversed(path) if node.start < length]
         if self._layers.states:
             last = self._loaded(nodes[0].near) if nodes[0].end == length else None
@@ -247,7 +241,7 @@ class PrefixCache:
                 return None
         return found
 
-    def _gather(self, found: _Found, layer: int, slots: list[_Slot], start: int) -> bool:
+    def _gather(self, found: Found, layer: int, slots: list[Slot], start: int) -> bool:
         """Collect a layer's arrays from `start` on; `slots` from the last. False where some are missing."""
         pieces: list[Arrays] = []
         for slot in slots:
@@ -261,7 +255,7 @@ class PrefixCache:
             low, high = max(start, node.start), min(found.length, node.end)
             if (first := node.end - arrays[0].shape[2]) > low:
                 return False
-            pieces.append(tuple(_cut(array, low - first, high - first) for array in arrays))
+            pieces.append(tuple(cut(array, low - first, high - first) for array in arrays))
             if slot not in found.used:
                 found.used.append(slot)
         found.sequences[layer] = pieces[::-1]
@@ -269,18 +263,18 @@ class PrefixCache:
 
     # Memory
 
-    def _hold(self, slot: _Slot, part: Part) -> None:
+    def _hold(self, slot: Slot, part: Part) -> None:
         self.nbytes += part.nbytes - (slot.part.nbytes if slot.part else 0)
         slot.part = part
         self._recent.setdefault(slot)
 
-    def _release(self, slot: _Slot) -> None:
+    def _release(self, slot: Slot) -> None:
         if slot.part is not None:
             self.nbytes -= slot.part.nbytes
             slot.part = None
             del self._recent[slot]
 
-    def _touch(self, slots: list[_Slot]) -> None:
+    def _touch(self, slots: list[Slot]) -> None:
         """These were of use: from the ends of the tree to its root, so that it never loses what others stand on."""
         for slot in slots:
             if slot.part is not None:
@@ -301,7 +295,7 @@ class PrefixCache:
 
     # Disk
 
-    def _loaded(self, slot: _Slot) -> Part | None:
+    def _loaded(self, slot: Slot) -> Part | None:
         """What the slot holds, from disk if need be. Raises _LostError."""
         if slot.part is None and slot.record is not None and self._store is not None:
             stored = self._store.read(slot.record)
@@ -310,14 +304,14 @@ class PrefixCache:
             self._hold(slot, stored.cut(len(slot.record.tokens), slot.node.start, slot.node.end))
         return slot.part
 
-    def _loaded_or_none(self, slot: _Slot) -> Part | None:
+    def _loaded_or_none(self, slot: Slot) -> Part | None:
         try:
             return self._loaded(slot)
         except _LostError:
             slot.record = None
             return None
 
-    def _forget(self, slot: _Slot) -> None:
+    def _forget(self, slot: Slot) -> None:
         """Its file is of no use."""
         slot.record = None
         if slot.kind == "whole" or not slot.node.children:
@@ -331,7 +325,7 @@ class PrefixCache:
         elif record.kind == "near" and (at == len(record.tokens) or not self._layers.whole):
             self._path(record.tokens)[-1].near.record = record
 
-    def _to_save(self, slot: _Slot, *, first: bool = False) -> None:
+    def _to_save(self, slot: Slot, *, first: bool = False) -> None:
         if self._store and slot.part is not None and slot.record is None:
             (self._unsaved.appendleft if first else self._unsaved.append)(slot)
 
@@ -345,203 +339,9 @@ class PrefixCache:
                 slot.record = record
 
 
-@dataclass(eq=False, slots=True)
-class _Slot:
-    """One of the two things that a node stores: in memory, on disk, both or neither."""
-
-    node: _Node
-    kind: Kind
-    part: Part | None = None
-    record: Record | None = None
-
-    @property
-    def known(self) -> bool:
-        return self.part is not None or self.record is not None
-
-
-class _Node:
-    """A stretch of tokens that follows its parent's."""
-
-    def __init__(self, parent: _Node | None, start: int, tokens: Tokens) -> None:
-        self.parent = parent
-        self.start = start
-        self.tokens = tokens
-        self.children: dict[int, _Node] = {}
-        self.whole = _Slot(self, "whole")
-        self.near = _Slot(self, "near")
-        if parent is not None:
-            parent.children[self.first] = self
-
-    @property
-    def first(self) -> int:
-        return int(self.tokens[0])
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.tokens)
-
-    def path_tokens(self) -> Tokens:
-        """All tokens up to the end of this stretch."""
-        stretches, node = [self.tokens], self
-        while node.parent is not None:
-            node = node.parent
-            stretches.append(node.tokens)
-        return np.concatenate(stretches[::-1])
-
-    def descendants(self) -> list[_Node]:
-        """This node and all below it."""
-        nodes = [self]
-        for node in nodes:
-            nodes.extend(node.children.values())
-        return nodes
-
-
 class _LostError(Exception):
     """What a file should hold is gone."""
 
-    def __init__(self, slot: _Slot) -> None:
+    def __init__(self, slot: Slot) -> None:
         super().__init__()
         self.slot = slot
-
-
-@dataclass(slots=True)
-class _Found:
-    """What a hit is built of."""
-
-    length: int
-    sequences: dict[int, list[Arrays]] = field(default_factory=dict)
-    states: Mapping[int, Any] = field(default_factory=dict)
-    used: list[_Slot] = field(default_factory=list)
-    """From the deepest node to the root."""
-
-
-class _Layers:
-    """What kinds of caches a model has; takes them apart, and puts them together again."""
-
-    def __init__(self, empty: Sequence[Any]) -> None:
-        self._empty = list(empty)
-        kinds = list(enumerate(flat(empty)))
-        self._types = [type(cache) for _, cache in kinds]
-        self.whole = {i for i, cache in kinds if type(cache) in {KVCache, QuantizedKVCache}}
-        self.windows: dict[int, int] = {i: cache.max_size for i, cache in kinds if type(cache) is RotatingKVCache}
-        self.states = {i for i, _ in kinds} - self.whole - self.windows.keys()
-        self.have_near = bool(self.windows or self.states)
-        self.widest = max(self.windows.values(), default=0)
-
-    def taken(self, caches: Sequence[Any], length: int) -> dict[Kind, Part] | None:
-        """What the caches hold after `length` tokens, not evaluated; None if that cannot be said of one of them."""
-        whole, windows, states = {}, {}, {}
-        leaves = flat(caches)
-        if len(leaves) != len(self._types):
-            return None
-        for i, cache in enumerate(leaves):
-            if i in self.states:
-                states[i] = cache.state
-            elif type(cache) is not self._types[i] or cache.offset != length or getattr(cache, "keep", 0):
-                return None
-            elif i in self.windows:
-                size = min(length, self.windows[i])
-                both = (cache._temporal_order(array) for array in (cache.keys, cache.values))
-                windows[i] = tuple(array[..., -size:, :] for array in both)
-            else:
-                whole[i] = tuple(array[..., :length, :] for array in arrays_in([cache.keys, cache.values]))
-        return {"whole": Part(whole), "near": Part(windows, states)}
-
-    def built(self, found: _Found) -> list[Any]:
-        number = iter(range(len(found.sequences) + len(found.states)))
-
-        def filled(empty: Any) -> Any:
-            if isinstance(empty, CacheList):
-                return CacheList(*(filled(cache) for cache in empty.caches))  # type: ignore[no-untyped-call]
-            layer, cache = next(number), copy.copy(empty)
-            if layer in found.states:
-                cache.state = tree_map(copy.copy, found.states[layer])
-                return cache
-            arrays = tuple(_joined(pieces) for pieces in zip(*found.sequences[layer], strict=True))
-            half = len(arrays) // 2
-            cache.keys, cache.values = arrays if half == 1 else (list(arrays[:half]), list(arrays[half:]))
-            cache.offset = found.length
-            if layer in self.windows:
-                cache.keep, cache._idx = 0, cache.keys.shape[2]
-            return cache
-
-        return [filled(cache) for cache in self._empty]
-
-
-def flat(caches: Sequence[Any]) -> list[Any]:
-    """The caches, with those that are made of several taken apart."""
-    return [leaf for cache in caches for leaf in (flat(cache.caches) if isinstance(cache, CacheList) else [cache])]
-
-
-def _cut(array: mx.array, low: int, high: int) -> mx.array:
-    """These tokens; another array even where it is all of them."""
-    return copy.copy(array) if low == 0 and high == array.shape[2] else array[..., low:high, :]
-
-
-def _joined(pieces: Sequence[mx.array]) -> mx.array:
-    return pieces[0] if len(pieces) == 1 else mx.concatenate(list(pieces), axis=2)
-
-
-def _common(a: Tokens, b: Tokens) -> int:
-    """How many tokens are the same at the beginning."""
-    length = min(len(a), len(b))
-    different = a[:length] != b[:length]
-    return int(different.argmax()) if different.any() else length
-
-
-class Writer(Protocol):
-    """Writes one request's prompts: with its tools and template arguments."""
-
-    def text(self, messages: list[Message], *, answer: bool) -> str:
-        """The template's text; `answer`: ready for the answer ("generation prompt"). May raise anything."""
-
-    def encode(self, text: str) -> list[int]:
-        """The text's tokens, with nothing added."""
-
-
-def boundaries(writer: Writer, messages: Sequence[Message], tokens: Sequence[int], *, start: int = 0) -> list[int]:
-    """Points of a prompt where other prompts are likely to leave it, in order; none up to `start`.
-
-    They are where the first user message begins, where the last message begins and where it ends: the same system
-    prompt again, another try at the last turn, and the next turn (whose template may write this answer in another way,
-    without its thoughts). A point is left out where the template writes a message differently once others follow it, or
-    where a token spans it. At most four renderings as text; only the shorter side of a point is tokenised again.
-    """
-    text = _text(writer, messages, answer=True)
-    if not text or not tokens:
-        return []
-    lead = next((i for i, message in enumerate(messages) if message.get("role") not in {"system", "developer"}), None)
-    ends: set[int] = set()
-    if lead is not None:
-        other = "y" if str(messages[lead].get("content") or "").startswith("x") else "x"
-        probe = _text(writer, [*messages[:lead], {"role": "user", "content": other}], answer=True)
-        ends.add(next((i for i, (a, b) in enumerate(zip(text, probe, strict=False)) if a != b), 0))
-    for part in (messages[:-1], messages):
-        if lead is not None and len(part) > lead:
-            ends.add(len(history) if text.startswith(history := _text(writer, part, answer=False)) else 0)
-    points = {_point(writer, text, end, tokens) for end in ends if end * len(tokens) > start * len(text)}
-    return sorted(point for point in points if max(start + 1, LEAST_TOKENS) <= point < len(tokens))
-
-
-def segments(tokens: Sequence[int], start: int, ends: Sequence[int]) -> list[list[int]]:
-    """`tokens[start:]`, cut at those of the sorted `ends` that lie inside."""
-    cuts = [start, *(end for end in ends if start < end < len(tokens)), len(tokens)]
-    return [list(tokens[a:b]) for a, b in itertools.pairwise(cuts)]
-
-
-def _text(writer: Writer, messages: Sequence[Message], *, answer: bool) -> str:
-    try:
-        return writer.text(list(messages), answer=answer)
-    except Exception:  # templates refuse what no client would send: a system prompt alone, two users in a row
-        return ""
-
-
-def _point(writer: Writer, text: str, end: int, tokens: Sequence[int]) -> int:
-    """How many tokens `text[:end]` has within the prompt; 0 if that cannot be said. The shorter side is tokenised."""
-    sides = ("tail", "head") if 2 * end > len(text) else ("head", "tail")
-    for side in sides:
-        part = writer.encode(text[:end] if side == "head" else text[end:])
-        point = len(part) if side == "head" else len(tokens) - len(part)
-        if part and part == list(tokens[:point] if side == "head" else tokens[point:]):
-            return point
-    return 0

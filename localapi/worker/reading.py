@@ -10,8 +10,8 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
+from localapi.worker.boundaries import boundaries
 from localapi.worker.grammar_trial import try_grammar
-from localapi.worker.prefix_cache import boundaries
 from localapi.worker.prompt import PromptRefused, PromptWriter
 from localapi.worker.protocol import Answering, Chat, Complete, Detokenize, Lark, TextRequest, Tokenize
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from localapi.worker.answer import Answer
+from localapi.worker.calls import ToolStart as StartedCall
 from localapi.worker.parts import Content, Part, Parts, Reasoning
 from localapi.worker.protocol import Delta, Ended, Event, Finished, TokenLogprob, ToolArguments, ToolStart
-from localapi.worker.tool_calls import ToolStart as StartedCall
 
 FinishReason = Literal["stop", "length"]
 

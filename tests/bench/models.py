@@ -48,8 +48,10 @@ def build(name: str, out: Path) -> Path:
     import mlx.core as mx  # noqa: PLC0415  # the parent process of a benchmark needs no MLX
 
     from localapi.demo import train  # noqa: PLC0415
+    from localapi.demo.lines import PROSE  # noqa: PLC0415
+    from localapi.demo.tokenizer import make_tokenizer  # noqa: PLC0415
 
-    tokenizer = train.make_tokenizer(train.PROSE, VOCABULARY[name])
+    tokenizer = make_tokenizer(PROSE, VOCABULARY[name])
     model: Any
     model, config = train.make_model(tokenizer, **SIZES[name], max_position_embeddings=CONTEXT_TOKENS)
     weight = model.model.embed_tokens.weight

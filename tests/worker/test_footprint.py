@@ -11,9 +11,9 @@ import pytest
 from mlx_lm.models.cache import KVCache, QuantizedKVCache, make_prompt_cache
 
 from localapi.worker import mlx_lm
+from localapi.worker.cache_layers import flat
 from localapi.worker.engine import Host
 from localapi.worker.footprint import STEP_TOKENS, Footprint, Memory, measured
-from localapi.worker.prefix_cache import flat
 from localapi.worker.prefix_store import arrays_in
 from localapi.worker.protocol import Chat, Complete, Delta, Event, Failed, Finished, Sampling
 from tests.worker.test_prefix_cache import MODELS, model

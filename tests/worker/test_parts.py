@@ -11,7 +11,7 @@ from mlx_lm.chat_templates import muse_spark as muse_format
 from mlx_lm.tokenizer_utils import TokenizerWrapper, load
 from mlx_lm.tool_parsers import json_tools, kimi_k3, muse_spark
 
-from localapi.demo.train import make_tokenizer
+from localapi.demo.tokenizer import make_tokenizer
 from localapi.worker.answer import Answer
 from localapi.worker.detokenizer import Detokenizer
 from localapi.worker.parts import Content, PartsFormat, Reasoning, ToolStart, prompt_opens_thinking

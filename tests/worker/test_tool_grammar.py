@@ -13,7 +13,7 @@ import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tool_parsers import json_tools, qwen3_coder
 
-from localapi.demo.train import MARKUP_TOKENS, make_tokenizer
+from localapi.demo.tokenizer import MARKUP_TOKENS, make_tokenizer
 from localapi.worker.grammar import Constraint, GrammarRefused, Grammars, JsonObject, ThinkBlock, Tool, ToolCalls
 
 WEATHER = {
