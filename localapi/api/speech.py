@@ -6,7 +6,7 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,23 +16,18 @@ from quart import Blueprint, Response
 from localapi.api import body, scope
 from localapi.api.ahead import Ahead
 from localapi.api.generation_request import request_ids
+from localapi.api.prepared_speech import Prepared, options_of, prepared_speech
 from localapi.api.recording import BYTES_PER_SAMPLE, Recording, SaidSegment
-from localapi.api.reference_audio import manifest_audio, requested_audio
 from localapi.api.replies import json_reply
 from localapi.api.speech_cache import FinishedSpeech, SpeechCache, content_key
-from localapi.api.speech_request import SpeechRequest, parse_speech, settled
+from localapi.api.speech_request import SpeechRequest, parse_speech
 from localapi.api.streaming import OBJECT_BYTES, Generation
-from localapi.api.voices import engine_voices, found_voice, loaded_engine
-from localapi.audio.formats import FORMATS, Format
-from localapi.backends.engine import Engine
-from localapi.backends.parameters import SpeechParameters
-from localapi.backends.speech import ENGINE_OPTIONS, SpeechOptions, SpeechSettings
+from localapi.api.voices import loaded_engine
 from localapi.errors import ApiError, InvalidRequest
 from localapi.lease import Lease
-from localapi.manifest import Entry, fingerprint
+from localapi.manifest import fingerprint
 from localapi.registry import Registry
-from localapi.spoken.script import Script, script_of
-from localapi.worker.protocol import Event, Sound, Speak, Spoken, Times, Voice
+from localapi.worker.protocol import Event, Sound, Speak, Spoken, Times
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +37,6 @@ HAVE_LENGTH: Final = frozenset({"wav", "flac"})
 UNSUPPORTED_HEADER: Final = "x-unsupported-params"
 FRAMES_PER_SECOND: Final = 50
 """What usage counts as a token of sound: OpenAI has no public rule, and codecs' frames of 20 ms are one."""
-PART_CHARACTERS: Final = 2000
-"""Of a text that an engine is asked to say at once; minutes of speech, some megabytes."""
 BEGINNING_SECONDS: Final = 0.25
 """How much of the first sound is encoded at first, and sent: every format gives bytes after so much."""
 
@@ -59,28 +52,6 @@ def routes(registry: Registry) -> Blueprint:
         return body.name_ignored(ignored, await Speech(registry, request, cache).reply())
 
     return blueprint
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A request against one state of its entry: all that is known before an engine is asked."""
-
-    entry: Entry
-    settings: SpeechSettings
-    said: SpeechParameters
-    script: Script
-    known: list[Voice] | None
-    """The engine's voices; None where only the loaded model knows them."""
-    voice: str | None
-    """As the engine names it; None: the engine's default."""
-    options: dict[str, Any]
-    """What the engine is told beside the text, the voice and the speed."""
-    unsupported: list[str]
-    """Parameters that the engine cannot honour, where the manifest says to warn."""
-
-    @property
-    def format(self) -> Format:
-        return FORMATS[self.said.response_format or "mp3"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +78,7 @@ class Speech:
     async def reply(self) -> Response:
         """The reply in the shape that the request asks for. Raises ApiError before anything is sent."""
         entry = self._generation.entry
-        prepared = self._prepared = await self._prepare(entry, loaded_engine(self._registry, entry))
+        prepared = self._prepared = await prepared_speech(self._request, entry, loaded_engine(self._registry, entry))
         if self._request.stream_format == "sse":
             pieces = Ahead(self._pieces(whole=False), size=_piece_bytes)
             reply = await self._generation.reply(pieces, self._events, end=b"")
@@ -257,7 +228,7 @@ class Speech:
             # Voices that nobody knew before are known now that the model is loaded.
             knows_more = prepared is not None and prepared.known is None and lease.engine.loaded.voices is not None
             if prepared is None or prepared.entry is not lease.entry or knows_more:
-                prepared = self._prepared = await self._prepare(lease.entry, lease.engine)
+                prepared = self._prepared = await prepared_speech(self._request, lease.entry, lease.engine)
             self._generation.entry = lease.entry
             async with aclosing(self._heard(lease, prepared)) as events:
                 async for piece in self._recorded(events, prepared, whole=whole):
@@ -269,7 +240,7 @@ class Speech:
         A worker does not know how quickly its sound is read; so it is never ahead by more than a part.
         """
         first = 0
-        for segments in _parts(prepared):
+        for segments in prepared.parts():
             speak = self._speak(prepared, segments)
             log.debug("%s: the worker calls it request %d", scope.current().id, speak.id)
             async with aclosing(lease.answer(speak)) as events:
@@ -283,7 +254,7 @@ class Speech:
         self, events: AsyncIterator[Event], prepared: Prepared, *, whole: bool
     ) -> AsyncGenerator[Piece, None]:
         started, first_sound = time.monotonic(), None
-        speed = 1.0 if _options(prepared.entry).has_speed else prepared.said.speed or 1.0
+        speed = 1.0 if options_of(prepared.entry).has_speed else prepared.said.speed or 1.0
         silence_seconds = prepared.settings.sentence_silence_ms / 1000
         recording = Recording(prepared.format, speed=speed, silence_seconds=silence_seconds, whole=whole)
         told = 0
@@ -325,73 +296,10 @@ class Speech:
             id=next(request_ids),
             segments=segments,
             voice=prepared.voice,
-            speed=(prepared.said.speed or 1.0) if _options(prepared.entry).has_speed else 1.0,
+            speed=(prepared.said.speed or 1.0) if options_of(prepared.entry).has_speed else 1.0,
             options=prepared.options,
             times=self._request.timestamps == "word",
         )
-
-    async def _prepare(self, entry: Entry, engine: Engine | None) -> Prepared:
-        """Everything that needs no engine. Raises InvalidRequest."""
-        settings, text = entry.serving.speech, self._request.input
-        assert settings is not None  # noqa: S101  # a speech entry
-        if len(text) > settings.max_input_characters:
-            raise InvalidRequest(
-                f"The text has {len(text)} characters; this model takes {settings.max_input_characters} at once "
-                "(max_input_characters in the manifest). Send it in parts.",
-                param="input", code="string_above_max_length",
-            )  # fmt: skip
-        script = await asyncio.to_thread(
-            script_of,
-            text,
-            markdown=settings.speakable,
-            lexicon=settings.lexicon,
-            language=settings.language,
-            apart=self._request.timestamps == "sentence",
-        )
-        if not script.segments:
-            raise InvalidRequest("The text holds nothing that can be spoken.", param="input")
-        known = await engine_voices(entry, engine)
-        said, by_request = settled(self._request, settings, known)
-        options = _options(entry)
-        unsupported = self._unsupported(options, by_request, settings)
-        voice = found_voice(entry, known, self._request.voice, said.voice)
-        told = {name: value for name in options.takes if (value := getattr(said, name)) is not None}
-        for name in {"ref_audio", "source_audio"} & set(told):
-            if name in by_request:
-                told[name] = await requested_audio(told[name], name, settings.audio_folders or ())
-            else:
-                told[name] = await manifest_audio(told[name], name)
-        if settings.unsupported == "warn":
-            told["unsupported"] = "warn"
-        return Prepared(entry, settings, said, script, known, voice, told, unsupported)
-
-    def _unsupported(self, options: SpeechOptions, said: Set[str], settings: SpeechSettings) -> list[str]:
-        """What the request says and the engine cannot honour. Raises InvalidRequest, but where the manifest warns."""
-        found = sorted((ENGINE_OPTIONS & said) - options.takes)
-        if self._request.instructions:
-            found = ["instructions" if name == "instruct_text" else name for name in found]
-        if self._request.timestamps == "word" and not options.gives_times:
-            found.append("timestamps")
-        if found and settings.unsupported == "error":
-            name = found[0]
-            also = ' for words (it can for sentences: "timestamps": "sentence")' if name == "timestamps" else ""
-            raise InvalidRequest(
-                f"The backend {options.backend_name} cannot honour '{name}'{also}. Leave it out, or set "
-                "`unsupported: warn` for this model in the manifest.",
-                param=name, code="unsupported_parameter",
-            )  # fmt: skip
-        return found
-
-
-def _parts(prepared: Prepared) -> Iterator[list[str]]:
-    """The segments, as many at a time as have PART_CHARACTERS. A recording that is converted is converted once."""
-    part: list[str] = []
-    for segment in prepared.script.segments:
-        if "source_audio" not in prepared.options and sum(map(len, part)) >= PART_CHARACTERS:
-            yield part
-            part = []
-        part.append(segment)
-    yield part
 
 
 def _piece_bytes(piece: Piece) -> int:
@@ -404,8 +312,3 @@ def _begun(sound: Sound) -> Iterator[Sound]:
     for pcm in (sound.pcm[:length], sound.pcm[length:]):
         if pcm:
             yield Sound(sound.id, sound.segment, pcm, sound.sample_rate_hz)
-
-
-def _options(entry: Entry) -> SpeechOptions:
-    assert isinstance(entry.options, SpeechOptions)  # noqa: S101  # a speech entry
-    return entry.options
