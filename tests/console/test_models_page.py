@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.console.playground import clipboard
+from tests.console.playground import copied, telling
 from tests.server import Server, save, serving
 
 MANIFEST = """\
@@ -61,9 +61,8 @@ def test_each_model_is_told_with_what_the_manifest_says_of_it(models: Page) -> N
 
 def test_it_tells_where_clients_find_the_api(models: Page, server: Server) -> None:
     expect(models.locator(".page-head")).to_contain_text(f"{server.url}/v1")
-    models.get_by_role("button", name="Copy the base_url").click()
+    assert copied(models.get_by_role("button", name="Copy the base_url")) == f"{server.url}/v1"
     expect(models.get_by_role("button", name="Copied")).to_be_visible()
-    assert clipboard(models) == f"{server.url}/v1"
 
 
 def test_a_model_appears_when_the_manifest_is_saved_and_goes_with_its_entry(models: Page, folder: Path) -> None:
@@ -138,7 +137,8 @@ def test_a_model_that_does_not_load_says_why(page: Page, tmp_path: Path, refusal
     (tmp_path / "empty" / "config.json").write_text("{}")
     with serving(tmp_path, "chat: {broken: {backend: mlx-lm, path: ./empty}}") as server:
         page.goto(server.url)
-        model(page, "broken").get_by_role("button", name="Load broken").click()
+        with page.expect_console_message(lambda message: "503" in message.text):
+            model(page, "broken").get_by_role("button", name="Load broken").click()
         expect(model(page, "broken").get_by_role("alert")).to_contain_text("Load failed")
         expect(badge(page, "broken")).to_have_text("failed")
     assert any("503" in refusal for refusal in refusals)
@@ -168,14 +168,15 @@ def test_how_far_a_load_is_can_be_seen_and_it_can_be_stopped(page: Page, server:
     status["memory"] |= {"budget_bytes": 2**30, "used_bytes": 2**28}
     demo = next(each for each in status["models"] if each["id"] == "demo")
     demo |= {"state": "loading", "progress": {"phase": "reading weights", "done": 30 * 2**20, "total": 120 * 2**20}}
-    told = f"event: status\ndata: {json.dumps(status)}\n\n"
-    page.route("**/status/events", lambda route: route.fulfill(content_type="text/event-stream", body=told))
+    telling(page, status)
     page.goto(server.url)
     bar = page.get_by_role("progressbar", name="Loading: reading weights")
     expect(bar).to_have_js_property("position", 0.25)
     expect(model(page, "demo")).to_contain_text("reading weights · 30 MB of 120 MB · 25 %")
     expect(page.get_by_role("progressbar", name="Memory in use")).to_have_js_property("position", 0.25)
-    page.get_by_role("button", name="Stop loading demo").click()
+    with page.expect_response("**/admin/models/demo/unload") as replied:
+        page.get_by_role("button", name="Stop loading demo").click()
+    assert replied.value.ok
     expect(page.get_by_role("alert").filter(has_text="failed")).to_have_count(0)
 
 
