@@ -123,10 +123,11 @@ export function ChatPage({ models, api, active }) {
             key=${conversation.model}
             conversation=${conversation}
             model=${offered.find((model) => model.id === conversation.model)}
+            isKnown=${models !== null}
             isFront=${at === front}
             keyed=${api.hasKey}
             withSettings=${withSettings}
-            say=${running.length === 0 ? send : null}
+            say=${running.length === 0 && models !== null ? send : null}
             remove=${conversations.length > 1 ? () => toggle(conversation.model) : null}
           />`,
       )}

@@ -8,7 +8,7 @@ const NEAR_END_PX = 32;
 const TONES = { ready: "good", loading: "info", failed: "bad", cooling_down: "warn" };
 const OPENERS = ["What can you do?", "Tell me a story.", "Show me some code.", "Think about two plus two."];
 
-export function Column({ conversation, model, isFront, keyed, withSettings, say, remove }) {
+export function Column({ conversation, model, isKnown, isFront, keyed, withSettings, say, remove }) {
   const { turns, isRunning } = conversation;
   const lastUser = turns.findLastIndex((turn) => turn.role === "user");
   const { region, isAway, toEnd, onScroll } = useFollowing();
@@ -30,7 +30,7 @@ export function Column({ conversation, model, isFront, keyed, withSettings, say,
   return html`<section class="column ${isFront ? "front" : ""}" aria-label=${`Conversation with ${conversation.model}`}>
     <div class="column-head">
       <h2 title=${conversation.model}>${conversation.model}</h2>
-      <span class="badge ${TONES[model?.state] ?? ""}">${model?.state ?? "not in the manifest"}</span>
+      ${isKnown && html`<span class="badge ${TONES[model?.state] ?? ""}">${model?.state ?? "not in the manifest"}</span>`}
       <span class="grow"></span>
       ${isRunning && html`<button type="button" class="button small" onClick=${() => conversation.stop()}>Stop</button>`}
       <button
