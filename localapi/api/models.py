@@ -45,7 +45,7 @@ def describe(registry: Registry, entry: Entry) -> dict[str, Any]:
     }
     if entry.serving.speech is not None:
         content["voices"] = sorted(entry.serving.speech.voices)
-        content["takes"] = _taken_fields(entry, engine)
+        content["takes"] = taken_fields(entry, engine)
     else:
         options = entry.identity.options
         content["context_length"] = engine.loaded.context_length if engine else options.get("context_length")
@@ -53,7 +53,7 @@ def describe(registry: Registry, entry: Entry) -> dict[str, Any]:
     return content
 
 
-def _taken_fields(entry: Entry, engine: Engine | None) -> list[str]:
+def taken_fields(entry: Entry, engine: Engine | None) -> list[str]:
     """What a request for speech may say beside voice, speed and format: what the backend takes, and of that what the
     model does, which may be known only when it is loaded.
     """

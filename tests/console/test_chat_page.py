@@ -468,6 +468,32 @@ def test_it_fits_a_phone_and_a_desk(chat: Page, width: int) -> None:
     assert chat.evaluate("document.documentElement.scrollHeight <= innerHeight")
 
 
+def test_four_conversations_are_seen_beside_each_other_on_a_desk(chat: Page) -> None:
+    choose(chat, "tiny", "demo", "endless", "parrot")
+    expect(chat.locator(".column")).to_have_count(4)
+    assert chat.locator(".chat-columns").evaluate("columns => columns.scrollWidth <= columns.clientWidth")
+
+
+def test_the_keyboard_goes_on_from_where_a_button_went_away(chat: Page) -> None:
+    choose(chat, "demo", "parrot")
+    ask(chat, "parrot", "hi")
+    ended(last_answer(chat, "demo"))
+    said = chat.get_by_role("region", name="Messages of parrot")
+    column(chat, "parrot").get_by_role("button", name="Edit").press("Enter")
+    chat.get_by_label("Edit the message").press("Escape")
+    expect(column(chat, "parrot").get_by_role("button", name="Edit")).to_be_focused()
+    last_answer(chat, "parrot").get_by_role("button", name="Again").press("Enter")
+    expect(said).to_be_focused()
+    ended(last_answer(chat, "parrot"))
+    chat.get_by_role("button", name="Clear the conversation with parrot").press("Enter")
+    expect(said).to_be_focused()
+    chat.get_by_role("button", name="Remove demo from the page").press("Enter")
+    expect(chat.locator(".model-menu > summary")).to_be_focused()
+    chat.get_by_role("button", name="Parameters").click()
+    chat.get_by_role("button", name="Close").press("Enter")
+    expect(chat.get_by_role("button", name="Parameters")).to_be_focused()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_accessible_in_all_its_states(chat: Page, refusals: list[str], scheme: Any) -> None:
     chat.emulate_media(color_scheme=scheme)

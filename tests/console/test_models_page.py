@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.console.playground import copied, telling
+from tests.console.playground import copied, message_field, telling
 from tests.server import Server, save, serving
 
 MANIFEST = """\
@@ -63,6 +63,46 @@ def test_it_tells_where_clients_find_the_api(models: Page, server: Server) -> No
     expect(models.locator(".page-head")).to_contain_text(f"{server.url}/v1")
     assert copied(models.get_by_role("button", name="Copy the base_url")) == f"{server.url}/v1"
     expect(models.get_by_role("button", name="Copied")).to_be_visible()
+
+
+def test_it_copies_where_the_browser_has_no_clipboard_object(page: Page, server: Server) -> None:
+    """As on pages that are not of this machine and not under https."""
+    page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.goto(server.url)
+    page.get_by_role("button", name="Copy the base_url").click()
+    expect(page.get_by_role("button", name="Copied", exact=True)).to_be_visible()
+    page.get_by_role("link", name="Chat", exact=True).click()
+    message_field(page).press("Control+V")
+    expect(message_field(page)).to_have_value(f"{server.url}/v1")
+
+
+def test_of_many_models_some_are_found_by_words(page: Page, tmp_path: Path) -> None:
+    names = [f"bird-{number}" for number in range(10)]
+    entries = {name: {"backend": "echo", "description": f"Sings song {name[-1]}."} for name in names}
+    with serving(tmp_path, json.dumps({"chat": entries})) as server:
+        page.goto(server.url)
+        expect(page.get_by_role("article")).to_have_count(10)
+        page.get_by_label("Find a model").fill("UNLOADED song 7")
+        expect(page.get_by_role("article")).to_have_count(1)
+        expect(model(page, "bird-7")).to_be_visible()
+        page.get_by_label("Find a model").fill("no such bird")
+        expect(page.get_by_text("No model has all of these words.")).to_be_visible()
+        page.close()
+
+
+def test_a_button_that_was_pressed_keeps_the_focus_while_it_becomes_another(models: Page) -> None:
+    models.get_by_role("button", name="Load bird").press("Enter")
+    expect(models.get_by_role("button", name="Unload bird")).to_be_focused()
+    models.get_by_role("button", name="Pin bird").press("Enter")
+    expect(models.get_by_role("button", name="Unpin bird")).to_be_focused()
+
+
+def test_the_second_half_of_a_double_click_does_not_end_what_the_first_began(models: Page, server: Server) -> None:
+    models.get_by_role("button", name="Load bird").click()
+    models.get_by_role("button", name="Unload bird").dispatch_event("click", {"detail": 2})
+    models.get_by_role("button", name="Pin bird").click()
+    expect(model(models, "bird")).to_contain_text("pinned by hand")
+    assert (server.model("bird")["loads"], server.model("bird")["state"]) == (1, "ready")
 
 
 def test_a_model_appears_when_the_manifest_is_saved_and_goes_with_its_entry(models: Page, folder: Path) -> None:

@@ -13,7 +13,13 @@ from playwright.sync_api import Locator, Page, expect
 from tests.console.playground import copied, is_accessible, scroll_width
 from tests.server import Server, serving
 
-MANIFEST = "chat: {parrot: {backend: echo}, demo: {backend: mlx-lm, path: demo}}\nspeech: {tone: {backend: echo}}"
+MANIFEST = """\
+chat:
+  large: {backend: mlx-lm, path: nobody/has-this}
+  parrot: {backend: echo}
+  demo: {backend: mlx-lm, path: demo}
+speech: {tone: {backend: echo}}
+"""
 ENDLESS = "/status/events"
 
 
@@ -100,6 +106,11 @@ def test_the_example_of_every_endpoint_is_answered(reference: Page, tmp_path_fac
             capture_output=True, text=True, check=True, cwd=folder,
         )  # fmt: skip
         assert told.stderr == "200", f"{command}\n{told.stdout}"
+
+
+def test_an_example_names_a_model_that_answers_soon(reference: Page) -> None:
+    chat = opened(reference, "POST", "/v1/chat/completions")
+    expect(chat.get_by_role("region", name="Example")).to_contain_text('"model": "demo"')
 
 
 def test_endpoints_can_be_found_by_words(reference: Page) -> None:

@@ -12,6 +12,11 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
   const { turns, isRunning } = conversation;
   const lastUser = turns.findLastIndex((turn) => turn.role === "user");
   const { region, isAway, toEnd, onScroll } = useFollowing();
+  /** Do what takes the button away that was pressed: the keyboard goes on from the conversation. */
+  const andStay = (act) => {
+    act();
+    region.current.focus({ preventScroll: true });
+  };
   const turnOf = (turn, at) => {
     if (turn.role === "assistant") {
       return html`<${Answer}
@@ -20,11 +25,12 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
         model=${model}
         keyed=${keyed}
         isLast=${at === turns.length - 1}
-        again=${() => withSettings((settings) => conversation.again(settings))}
-        sendResults=${(results) => withSettings((settings) => conversation.sendResults(results, settings))}
+        again=${() => andStay(() => withSettings((settings) => conversation.again(settings)))}
+        sendResults=${(results) =>
+          andStay(() => withSettings((settings) => conversation.sendResults(results, settings)))}
       />`;
     }
-    const edit = (text) => withSettings((settings) => conversation.edit(text, settings));
+    const edit = (text) => andStay(() => withSettings((settings) => conversation.edit(text, settings)));
     return html`<${UserTurn} key=${at} turn=${turn} edit=${at === lastUser && !isRunning ? edit : null} />`;
   };
   return html`<section class="column ${isFront ? "front" : ""}" aria-label=${`Conversation with ${conversation.model}`}>
@@ -32,13 +38,13 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
       <h2 title=${conversation.model}>${conversation.model}</h2>
       ${isKnown && html`<span class="badge ${TONES[model?.state] ?? ""}">${model?.state ?? "not in the manifest"}</span>`}
       <span class="grow"></span>
-      ${isRunning && html`<button type="button" class="button small" onClick=${() => conversation.stop()}>Stop</button>`}
+      ${isRunning && html`<button type="button" class="button small" onClick=${() => andStay(() => conversation.stop())}>Stop</button>`}
       <button
         type="button"
         class="button quiet small"
         disabled=${turns.length === 0}
         aria-label=${`Clear the conversation with ${conversation.model}`}
-        onClick=${() => conversation.clear()}
+        onClick=${() => andStay(() => conversation.clear())}
       >
         Clear
       </button>

@@ -34,10 +34,12 @@ function groupsOf(document, wanted) {
 function useDocument(api, round) {
   const [state, setState] = useState({ document: null, error: null });
   useEffect(() => {
-    api.get("/openapi.json").then(
+    const aborter = new AbortController();
+    api.get("/openapi.json", { signal: aborter.signal }).then(
       (document) => setState({ document, error: null }),
-      (error) => setState({ document: null, error }),
+      (error) => !aborter.signal.aborted && setState({ document: null, error }),
     );
+    return () => aborter.abort();
   }, [round]);
   return state;
 }
