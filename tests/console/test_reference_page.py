@@ -183,5 +183,8 @@ def test_it_can_be_used_by_keyboard_alone(reference: Page) -> None:
     reference.keyboard.press("Enter")
     expect(reference.get_by_role("region", name="Example")).to_be_visible()
     reference.keyboard.press("Tab")
+    expect(reference.get_by_role("button", name="Copy the example")).to_be_focused()
+    reference.keyboard.press("Tab")
+    reference.keyboard.press("Tab")
     reference.keyboard.press("Enter")
     expect(reference.locator(".schema details[open]")).to_have_count(1)

@@ -25,8 +25,8 @@ export function Endpoint({ method, path, operation, document, models, keyed }) {
       html`<div class="endpoint-body">
         ${operation.description && html`<p>${operation.description}</p>`}
         <${Parameters} parameters=${operation.parameters ?? []} document=${document} />
-        <${Body} operation=${operation} document=${document} />
         <${Example} curl=${exampleCurl({ method, path, operation, document, models, keyed })} />
+        <${Body} operation=${operation} document=${document} />
         <${Replies} responses=${operation.responses} document=${document} />
       </div>`
     }
