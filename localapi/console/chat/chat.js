@@ -121,7 +121,7 @@ export function ChatPage({ models, api, active }) {
       settingsOpen=${settingsOpen}
       toggleSettings=${() => setSettingsOpen(!settingsOpen)}
     />
-    <${Tabs} ids=${chosen} front=${front} setFront=${setFront} />
+    <${Tabs} conversations=${conversations} front=${front} setFront=${setFront} />
     <div class="chat-columns">
       ${chosen.length === 0 && html`<${NoModel} offered=${offered} loaded=${models !== null} />`}
       ${conversations.map(
@@ -173,15 +173,15 @@ function Head({ offered, chosen, toggle, settingsOpen, toggleSettings }) {
 }
 
 /** On a narrow page one conversation is seen at a time; these say which. */
-function Tabs({ ids, front, setFront }) {
-  if (ids.length < 2) {
+function Tabs({ conversations, front, setFront }) {
+  if (conversations.length < 2) {
     return null;
   }
   return html`<div class="chat-tabs row" role="group" aria-label="Conversation to show">
-    ${ids.map(
-      (id, at) =>
+    ${conversations.map(
+      ({ model: id, isRunning }, at) =>
         html`<button type="button" class="button" title=${id} key=${id} aria-pressed=${at === front} onClick=${() => setFront(at)}>
-          <span class="ellipsis">${id}</span>
+          ${isRunning && html`<span class="spinner" aria-hidden="true"></span>`}<span class="ellipsis">${id}</span>
         </button>`,
     )}
   </div>`;
