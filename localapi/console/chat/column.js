@@ -17,6 +17,8 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
     act();
     region.current.focus({ preventScroll: true });
   };
+  /** Not by the second half of a double click, whose first half was to stop. */
+  const clear = (event) => event.detail < 2 && andStay(() => conversation.clear());
   const turnOf = (turn, at) => {
     if (turn.role === "assistant") {
       return html`<${Answer}
@@ -38,16 +40,22 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
       <h2 title=${conversation.model}>${conversation.model}</h2>
       ${isKnown && html`<span class="badge ${TONES[model?.state] ?? ""}">${model?.state ?? "not in the manifest"}</span>`}
       <span class="grow"></span>
-      ${isRunning && html`<button type="button" class="button small" onClick=${() => andStay(() => conversation.stop())}>Stop</button>`}
-      <button
-        type="button"
-        class="button quiet small"
-        disabled=${turns.length === 0}
-        aria-label=${`Clear the conversation with ${conversation.model}`}
-        onClick=${() => andStay(() => conversation.clear())}
-      >
-        Clear
-      </button>
+      ${
+        isRunning
+          ? html`<button type="button" class="button small" key="stop" onClick=${() => andStay(() => conversation.stop())}>
+              Stop
+            </button>`
+          : html`<button
+              type="button"
+              class="button quiet small"
+              key="clear"
+              disabled=${turns.length === 0}
+              aria-label=${`Clear the conversation with ${conversation.model}`}
+              onClick=${clear}
+            >
+              Clear
+            </button>`
+      }
       ${
         remove &&
         html`<button
