@@ -76,7 +76,7 @@ def test_it_copies_where_the_browser_has_no_clipboard_object(page: Page, server:
     expect(message_field(page)).to_have_value(f"{server.url}/v1")
 
 
-def test_of_many_models_some_are_found_by_words(page: Page, tmp_path: Path) -> None:
+def test_of_many_models_some_are_found_by_words_also_in_the_menu_of_the_chat(page: Page, tmp_path: Path) -> None:
     names = [f"bird-{number}" for number in range(10)]
     entries = {name: {"backend": "echo", "description": f"Sings song {name[-1]}."} for name in names}
     with serving(tmp_path, json.dumps({"chat": entries})) as server:
@@ -87,6 +87,13 @@ def test_of_many_models_some_are_found_by_words(page: Page, tmp_path: Path) -> N
         expect(model(page, "bird-7")).to_be_visible()
         page.get_by_label("Find a model").fill("no such bird")
         expect(page.get_by_text("No model has all of these words.")).to_be_visible()
+
+        page.get_by_role("link", name="Chat", exact=True).click()
+        page.locator(".model-menu > summary").click()
+        expect(page.get_by_role("group", name="Models to talk to").get_by_role("checkbox")).to_have_count(10)
+        page.get_by_role("group", name="Models to talk to").get_by_label("Find a model").fill("song 7")
+        page.get_by_role("checkbox").check()
+        expect(page.get_by_role("region", name="Conversation with bird-7")).to_be_visible()
         page.close()
 
 

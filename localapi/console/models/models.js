@@ -3,12 +3,11 @@
 import { CopyButton } from "../copy_button.js";
 import { html, useState } from "../dom.js";
 import { plural, useClock } from "../format.js";
+import { MANY, hasWords } from "../words.js";
 import { Manifest } from "./manifest.js";
 import { Model } from "./model.js";
 import { Overview } from "./overview.js";
 
-/** More than one looks through at a glance. */
-const MANY = 8;
 const KINDS = [["chat", "Chat"], ["speech", "Speech"]];
 
 export function ModelsPage({ models, status, api, server, active }) {
@@ -35,12 +34,6 @@ export function ModelsPage({ models, status, api, server, active }) {
       models=${shown.filter((model) => model.kind === kind)} />`)}
     ${status?.retiring.length > 0 && html`<${Retiring} instances=${status.retiring} />`}
   </div>`;
-}
-
-function hasWords(model, words) {
-  const { id, aliases, backend, path, state, description } = model;
-  const text = [id, ...(aliases ?? []), backend, path, state, description].join(" ").toLowerCase();
-  return words.toLowerCase().split(/\s+/).every((word) => text.includes(word));
 }
 
 /** What a client needs to be told. */
