@@ -235,12 +235,17 @@ def test_a_page_that_nobody_looks_at_lets_go_of_its_connection(page: Page, serve
             state,
         )
 
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     page.clock.install()
     page.goto(server.url)
     expect(model(page, "bird")).to_be_visible()
     with page.expect_event("requestfailed", lambda request: request.url.endswith("/status/events")):
         look("hidden")
         page.clock.fast_forward(61_000)
+    before = list(asked)
+    page.clock.run_for(20_000)  # in which a connection that was only lost would be tried again
+    assert asked == before
     server.request("POST", "/admin/models/bird/load")
     with page.expect_request("**/status/events"):
         look("visible")
