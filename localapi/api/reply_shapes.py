@@ -49,6 +49,11 @@ class ModelObject(OpenShape):
     state: str
     aliases: list[str]
     description: str | None
+    voices: Annotated[list[str], Field(description="Of a speech model: the names that the manifest maps.")] = []
+    takes: Annotated[
+        list[str],
+        Field(description="Of a speech model: the fields that it takes beside voice, speed, format and timestamps."),
+    ] = []
 
 
 class ModelList(Shape):

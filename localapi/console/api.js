@@ -43,6 +43,7 @@ export function createApi({ onRefused = () => {} } = {}) {
   let key = null;
 
   async function request(method, path, body, { signal, headers = {} } = {}) {
+    const used = key;
     const all = { ...headers };
     if (key !== null) {
       if (!SENDABLE.test(key)) {
@@ -57,7 +58,7 @@ export function createApi({ onRefused = () => {} } = {}) {
     const reply = await unlessUnreachable(fetch(path, sent));
     if (reply.ok) return reply;
     const error = await errorOf(reply);
-    if (error.status === 401) onRefused(error);
+    if (error.status === 401 && used === key) onRefused(error); // not where another key was given meanwhile
     throw error;
   }
 

@@ -5,7 +5,7 @@
  *   models   null until known; as /v1/models, with each one's part of /status where the key may read it
  *   status   as GET /status, or null where the key may not read it
  *   api      see api.js
- *   server   all that server.js knows, and `admin`: whether buttons for /admin make sense
+ *   server   all that server.js knows; `admin`: whether buttons for /admin make sense; `round`: another with each key
  * A page is mounted when it is first shown and only hidden afterwards, so it keeps its state. `active` says which.
  */
 
@@ -64,7 +64,7 @@ function App() {
     setRound(round + 1);
   };
   const admin = !server.limited;
-  const given = { models: server.models, status: server.status, api, server: { ...server, admin } };
+  const given = { models: server.models, status: server.status, api, server: { ...server, admin, round } };
   return html`
     <a class="button skip" href="#main" onClick=${toMain}>Skip to the page</a>
     <div class="shell">

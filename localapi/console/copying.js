@@ -15,7 +15,7 @@ export async function copyText(text) {
   field.className = "sr";
   document.body.append(field);
   field.select();
-  const copied = document.execCommand("button quiet small");
+  const copied = document.execCommand("copy");
   field.remove();
   if (!copied) {
     throw new Error("The browser did not copy.");

@@ -20,22 +20,45 @@ function quotedIfOdd(text) {
   return /^[\w:/.[\]@%-]+$/.test(text) ? text : quoted(text);
 }
 
-/** `keyed`: whether the server wants a key. The key itself is never in a snippet. */
-export function asCurl(path, body, { method = "POST", keyed = false, file = null } = {}) {
-  const sent =
-    body === undefined ? [] : ["-H 'Content-Type: application/json'", `-d ${quoted(JSON.stringify(body, null, 2))}`];
+/**
+ * `keyed`: whether the server wants a key. The key itself is never in a snippet. `file` is where the reply goes, and
+ * `recording` the file that the body's `ref_audio` was read from.
+ */
+export function asCurl(path, body, { method = "POST", keyed = false, file = null, recording = "" } = {}) {
+  const sent = body === undefined ? [] : ["-H 'Content-Type: application/json'", dataOf(body, recording)];
   const lines = [
     `curl ${file ? "-s" : "-sN"} ${quotedIfOdd(location.origin + path)}`,
     ...(method === "POST" && body === undefined ? ["-X POST"] : []),
     ...(keyed ? [`-H "Authorization: Bearer $${KEY_VARIABLE}"`] : []),
-    ...sent,
     ...(file ? [`-o ${quotedIfOdd(file)}`] : []),
+    ...sent,
   ];
   return `${lines.join(" \\\n  ")}\n`;
 }
 
+/** A recording is longer than an argument may be, so it is read where the command runs. */
+function dataOf(body, recording) {
+  if (body.ref_audio === undefined || recording === "") {
+    return `-d ${quoted(JSON.stringify(body, null, 2))}`;
+  }
+  const [before, after] = JSON.stringify({ ...body, ref_audio: "" }, null, 2)
+    .replace(/[\\$`]/g, "\\$&")
+    .split(/(?<="ref_audio": ")(?=",?$)/m);
+  return `-d @- <<JSON\n${before}$(base64 < ${quotedIfOdd(recording)} | tr -d '\\n')${after}\nJSON`;
+}
+
+/** What stands in Python for a value that is no JSON. */
+class Expression {
+  constructor(text) {
+    this.text = text;
+  }
+}
+
 /** A JSON value as Python writes it. */
 export function asPythonValue(value, indent = 0) {
+  if (value instanceof Expression) {
+    return value.text;
+  }
   const inner = " ".repeat(indent + 4);
   const outer = " ".repeat(indent);
   if (value === null) {
@@ -71,10 +94,11 @@ function argumentsOf(body, known) {
   return lines.join("");
 }
 
-function client(keyed) {
+function client(keyed, imports = [], from = []) {
+  const all = [...imports, ...(keyed ? ["import os"] : []), ...from];
   const key = keyed ? `os.environ["${KEY_VARIABLE}"]` : '"unused"';
   return (
-    `${keyed ? "import os\n\n" : ""}from openai import OpenAI\n\n` +
+    `${all.length > 0 ? `${all.join("\n")}\n\n` : ""}from openai import OpenAI\n\n` +
     `client = OpenAI(base_url="${location.origin}/v1", api_key=${key})\n`
   );
 }
@@ -93,11 +117,15 @@ export function chatAsPython(body, { keyed = false } = {}) {
 }
 
 /** The client wants a voice; `omit` is its word for none. */
-export function speechAsPython(body, { keyed = false, file }) {
+export function speechAsPython(body, { keyed = false, file, recording = "" }) {
   const voice = body.voice === undefined ? "    voice=omit,\n" : "";
-  const begun = voice ? client(keyed).replace("import OpenAI", "import OpenAI, omit") : client(keyed);
+  const isRead = body.ref_audio !== undefined && recording !== "";
+  const read = new Expression(`base64.b64encode(Path(${JSON.stringify(recording)}).read_bytes()).decode()`);
+  const said = isRead ? { ...body, ref_audio: read } : body;
+  const begun = isRead ? client(keyed, ["import base64"], ["from pathlib import Path"]) : client(keyed);
   return (
-    `${begun}with client.audio.speech.with_streaming_response.create(\n${argumentsOf(body, OPENAI_SPEECH)}${voice})` +
+    `${voice ? begun.replace("import OpenAI", "import OpenAI, omit") : begun}` +
+    `with client.audio.speech.with_streaming_response.create(\n${argumentsOf(said, OPENAI_SPEECH)}${voice})` +
     ` as reply:\n    reply.stream_to_file("${file}")\n`
   );
 }

@@ -62,7 +62,7 @@ class MlxAudio:
         notes = [f"{name} has no effect on {speech.architecture}" for name in wanted.keys() - self._always.keys()]
         if self._arguments.needs_reference:
             notes.append(f"{speech.architecture} speaks with the voice of a recording: ref_audio, or a voice with one")
-        self.loaded = Loaded(notes=sorted(notes), batched=False, voices=voices)
+        self.loaded = Loaded(notes=sorted(notes), batched=False, voices=voices, takes=self._arguments.taken)
 
     waiting = tokens = 0
 

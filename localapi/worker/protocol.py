@@ -193,6 +193,8 @@ class Loaded(msgspec.Struct, tag=True):
     """Whether requests are answered together; otherwise one after the other."""
     voices: list[Voice] | None = None
     """The voices of a speech model; None where only the model knows what it takes, or there is nothing to choose."""
+    takes: list[str] | None = None
+    """Of what the backend takes beside a text, a voice and a speed, what this model takes; None: all of it."""
     device_bytes: int = 0
     """As in Step."""
 

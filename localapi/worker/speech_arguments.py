@@ -72,6 +72,11 @@ class Arguments:
         """Whether the argument makes a difference."""
         return name in self._read
 
+    @property
+    def taken(self) -> list[str]:
+        """The fields of a request that make a difference, of those in MEANS."""
+        return sorted(field for field, names in MEANS.items() if any(map(self.takes, names)))
+
     def of(self, request: Speak) -> Asked:
         """Raises Refused for what the model cannot use, unless the request says to warn, and for what it lacks."""
         asked = Asked({name: value for name, value in QUIET.items() if name in self._parameters})

@@ -23,13 +23,13 @@ from playwright.sync_api import (
 NAMES = ("chromium", "google-chrome", "chromium-browser")
 ARGUMENTS = [
     *("--headless=new", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
-    *("--disable-sync", "--no-first-run"),
+    *("--disable-sync", "--no-first-run", "--disable-smooth-scrolling"),
 ]
 NO_BROWSER = (
     "there is no Chromium: install one with `uv run playwright install chromium`, or Debian's with "
     "`apt-get install chromium`"
 )
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000
 """For a machine that is busy with other things; nothing is measured against it."""
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -55,9 +55,11 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    """An empty profile."""
+    """An empty profile. Without motion: in the middle of a transition, colours have contrasts that no page has."""
     with browser.new_context(
-        viewport={"width": 1440, "height": 900}, permissions=["clipboard-read", "clipboard-write"]
+        viewport={"width": 1440, "height": 900},
+        permissions=["clipboard-read", "clipboard-write"],
+        reduced_motion="reduce",
     ) as context:
         context.set_default_timeout(PATIENCE_MS)
         yield context

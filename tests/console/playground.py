@@ -36,6 +36,8 @@ def message_field(page: Page) -> Locator:
 
 
 def send(page: Page, text: str) -> None:
+    """Send a text, once all models have answered what was said before."""
+    expect(page.locator(".composer").get_by_role("button", name="Send")).to_be_visible()
     message_field(page).fill(text)
     message_field(page).press("Enter")
 
@@ -74,9 +76,27 @@ def body_of(request: Request) -> dict[str, Any]:
     return body
 
 
-def clipboard(page: Page) -> str:
-    """What was copied last."""
+def copied(button: Locator) -> str:
+    """What a button copies. The browser takes its time for it, so it is waited for."""
+    page = button.page
+    page.evaluate("navigator.clipboard.writeText('')")
+    button.click()
+    page.wait_for_function("() => navigator.clipboard.readText().then((text) => text !== '')")
     return str(page.evaluate("navigator.clipboard.readText()"))
+
+
+def telling(page: Page, status: Mapping[str, Any]) -> None:
+    """Have pages that are loaded from now on told this status, and nothing after it."""
+    event = f"event: status\ndata: {json.dumps(status)}\n\n"
+    page.add_init_script(
+        f"""{{
+          const fetched = window.fetch;
+          const told = new TextEncoder().encode({json.dumps(event)});
+          window.fetch = async (path, ...more) => path === "/status/events"
+            ? new Response(new ReadableStream({{ start: (stream) => stream.enqueue(told) }}))
+            : fetched(path, ...more);
+        }}"""
+    )
 
 
 def answering(page: Page, deltas: Sequence[Delta], *, comments: Sequence[str] = ()) -> None:

@@ -60,6 +60,38 @@ def test_a_key_that_no_header_can_hold_is_told_too(asked: Locator, page: Page) -
     expect(asked.get_by_role("alert")).to_contain_text("does not open the server")
 
 
+def test_a_late_refusal_of_the_key_before_asks_for_none(asked: Locator, page: Page) -> None:
+    told = page.evaluate(
+        """async () => {
+          const { createApi } = await import("/console/api.js");
+          const refusals = [];
+          const api = createApi({ onRefused: (error) => refusals.push(error.message) });
+          let answer;
+          window.fetch = () => new Promise((resolve) => { answer = resolve; });
+          const refused = () => new Response('{"error": {"message": "no"}}', { status: 401 });
+          const before = api.get("/x").catch(() => {});
+          api.useKey("another");
+          answer(refused());
+          await before;
+          const told = [refusals.length];
+          const after = api.get("/x").catch(() => {});
+          answer(refused());
+          await after;
+          return [...told, refusals.length];
+        }"""
+    )
+    assert told == [0, 1]
+
+
+def test_the_api_page_is_there_with_the_second_key_too(page: Page, server: Server, refusals: list[str]) -> None:
+    page.goto(f"{server.url}/#api")
+    dialog = page.get_by_role("dialog", name="API key")
+    give(dialog, "not-the-key-0123456789")
+    expect(dialog.get_by_role("alert")).to_contain_text("does not open the server")
+    give(dialog, ADMIN)
+    expect(page.locator(".endpoint").first).to_be_visible()
+
+
 def test_a_key_without_the_admin_right_sees_its_models_and_no_buttons(asked: Locator, page: Page) -> None:
     give(asked, GUEST)
     expect(page.get_by_role("article", name="bird")).to_be_visible()

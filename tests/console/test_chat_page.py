@@ -18,8 +18,8 @@ from tests.console.playground import (
     ask,
     body_of,
     choose,
-    clipboard,
     column,
+    copied,
     ended,
     is_accessible,
     last_answer,
@@ -28,6 +28,7 @@ from tests.console.playground import (
     requested,
     scroll_width,
     send,
+    telling,
     until_leases,
 )
 from tests.server import Server, serving
@@ -109,7 +110,8 @@ def test_before_the_models_are_known_nothing_is_sent_and_nothing_written_is_lost
         held.append(route)
 
     page.route("**/v1/models", hold)
-    page.goto(f"{server.url}/#chat/parrot")
+    with page.expect_request("**/v1/models"):
+        page.goto(f"{server.url}/#chat/parrot")
     send(page, "hi")
     expect(page.locator("#composer-hint")).to_contain_text("Nothing can be sent yet")
     expect(message_field(page)).to_have_value("hi")
@@ -175,7 +177,7 @@ def test_an_answer_is_seen_while_it_comes_and_stop_ends_it_at_the_server(chat: P
     text = answer.locator(".markdown")
     expect(text).to_contain_text("Once upon a time", timeout=60_000)
     expect(answer).to_have_attribute("aria-busy", "true")  # this model never ends by itself
-    assert server.model("endless")["leases"] == 1
+    until_leases(server, "endless", 1)
     expect(text).to_contain_text("Once upon a time" + " Once upon a time" * text.inner_text().count("time"))
     column(chat, "endless").get_by_role("button", name="Stop").click()
     expect(answer).to_have_attribute("aria-busy", "false")
@@ -235,9 +237,8 @@ def test_markdown_is_shown_as_it_is_meant(chat: Page) -> None:
     link = answer.get_by_role("link")
     expect(link).to_have_attribute("href", "https://example.org/here")
     assert {"noopener", "noreferrer"} <= set((link.get_attribute("rel") or "").split())
-    answer.get_by_role("button", name="Copy code").click()
+    assert copied(answer.get_by_role("button", name="Copy code")) == 'print("Hello!")'
     expect(answer.get_by_role("button", name="Copied")).to_be_visible()
-    assert clipboard(chat) == 'print("Hello!")'
 
 
 def test_what_a_model_thinks_is_folded(chat: Page) -> None:
@@ -356,14 +357,12 @@ def test_what_is_copied_does_the_same_request(chat: Page, tmp_path: Path) -> Non
     body = requested(chat, said)
     ended(last_answer(chat, "parrot"))
     answer = last_answer(chat, "parrot")
-    answer.get_by_role("button", name="Copy the request as curl").click()
-    curl = clipboard(chat)
+    curl = copied(answer.get_by_role("button", name="Copy the request as curl"))
     told = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True)
     assert told.stdout.rstrip().endswith("data: [DONE]")
     assert json.loads(curl.split("-d '", 1)[1].rsplit("'", 1)[0].replace("'\\''", "'")) == body
-    answer.get_by_role("button", name="Copy the request as Python").click()
     script = tmp_path / "chat.py"
-    script.write_text(clipboard(chat))
+    script.write_text(copied(answer.get_by_role("button", name="Copy the request as Python")))
     told = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert told.stdout == f"{said}\n"
 
@@ -433,8 +432,7 @@ def test_how_far_loading_is_can_be_seen(chat: Page, server: Server) -> None:
     status = server.status()
     model = next(each for each in status["models"] if each["id"] == "demo")
     model |= {"state": "loading", "progress": {"phase": "reading weights", "done": 3, "total": 4}}
-    event = f"event: status\ndata: {json.dumps(status)}\n\n"
-    chat.route("**/status/events", lambda route: route.fulfill(content_type="text/event-stream", body=event))
+    telling(chat, status)
     held: list[Route] = []
     chat.route(COMPLETIONS, lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks its handlers
     chat.reload()
@@ -470,6 +468,32 @@ def test_it_fits_a_phone_and_a_desk(chat: Page, width: int) -> None:
     assert chat.evaluate("document.documentElement.scrollHeight <= innerHeight")
 
 
+def test_four_conversations_are_seen_beside_each_other_on_a_desk(chat: Page) -> None:
+    choose(chat, "tiny", "demo", "endless", "parrot")
+    expect(chat.locator(".column")).to_have_count(4)
+    assert chat.locator(".chat-columns").evaluate("columns => columns.scrollWidth <= columns.clientWidth")
+
+
+def test_the_keyboard_goes_on_from_where_a_button_went_away(chat: Page) -> None:
+    choose(chat, "demo", "parrot")
+    ask(chat, "parrot", "hi")
+    ended(last_answer(chat, "demo"))
+    said = chat.get_by_role("region", name="Messages of parrot")
+    column(chat, "parrot").get_by_role("button", name="Edit").press("Enter")
+    chat.get_by_label("Edit the message").press("Escape")
+    expect(column(chat, "parrot").get_by_role("button", name="Edit")).to_be_focused()
+    last_answer(chat, "parrot").get_by_role("button", name="Again").press("Enter")
+    expect(said).to_be_focused()
+    ended(last_answer(chat, "parrot"))
+    chat.get_by_role("button", name="Clear the conversation with parrot").press("Enter")
+    expect(said).to_be_focused()
+    chat.get_by_role("button", name="Remove demo from the page").press("Enter")
+    expect(chat.locator(".model-menu > summary")).to_be_focused()
+    chat.get_by_role("button", name="Parameters").click()
+    chat.get_by_role("button", name="Close").press("Enter")
+    expect(chat.get_by_role("button", name="Parameters")).to_be_focused()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_accessible_in_all_its_states(chat: Page, refusals: list[str], scheme: Any) -> None:
     chat.emulate_media(color_scheme=scheme)
@@ -493,6 +517,7 @@ def test_it_is_accessible_in_all_its_states(chat: Page, refusals: list[str], sch
 def test_models_that_are_chosen_at_once_are_all_taken(chat: Page) -> None:
     """Several clicks before the page is drawn again."""
     chat.locator(".model-menu > summary").click()
+    offered = len(menu_items(chat))
     chosen = chat.evaluate(
         """() => {
           const boxes = [...document.querySelectorAll('.menu-item input')];
@@ -500,4 +525,5 @@ def test_models_that_are_chosen_at_once_are_all_taken(chat: Page) -> None:
           return boxes.length;
         }"""
     )
+    assert chosen == offered
     expect(chat.locator(".chat-count")).to_have_text(str(chosen - 1))

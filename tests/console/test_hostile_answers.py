@@ -18,6 +18,7 @@ from tests.console.playground import (
     last_answer,
     message_field,
     refusing,
+    telling,
 )
 from tests.server import Server, serving
 
@@ -171,8 +172,7 @@ def test_a_model_s_name_and_description_are_harmless(page: Page, server: Server,
     ]
     speech = [{**model, "id": f"{model['id']}!", "kind": "speech"} for model in models]
     status = {**server.status(), "models": [{**each, "leases": 0} for each in [*models, *speech]]}
-    event = f"event: status\ndata: {json.dumps(status)}\n\n"
-    page.route("**/status/events", lambda route: route.fulfill(content_type="text/event-stream", body=event))
+    telling(page, status)
     page.route("**/v1/models", lambda route: route.fulfill(json={"object": "list", "data": [*models, *speech]}))
     page.goto(f"{server.url}/#chat")
     page.locator(".model-menu > summary").click()
@@ -188,14 +188,15 @@ def test_a_model_s_name_and_description_are_harmless(page: Page, server: Server,
 
 
 def test_what_gets_past_the_sanitizer_is_refused_by_the_policy(chat: Page, complaints: list[str]) -> None:
-    refused = chat.evaluate(
-        """() => new Promise((resolve) => {
-          document.addEventListener('securitypolicyviolation', (event) => resolve(event.effectiveDirective));
-          const hole = document.createElement('div');
-          hole.innerHTML = '<img src="data:," onerror="window.ran=true">';
-          document.body.append(hole);
-        })"""
-    )
+    with chat.expect_console_message(lambda message: "inline event handler" in message.text):
+        refused = chat.evaluate(
+            """() => new Promise((resolve) => {
+              document.addEventListener('securitypolicyviolation', (event) => resolve(event.effectiveDirective));
+              const hole = document.createElement('div');
+              hole.innerHTML = '<img src="data:," onerror="window.ran=true">';
+              document.body.append(hole);
+            })"""
+        )
     assert refused == "script-src-attr"
     assert not chat.evaluate("window.ran")
     assert "inline event handler" in complaints.pop()
@@ -203,6 +204,7 @@ def test_what_gets_past_the_sanitizer_is_refused_by_the_policy(chat: Page, compl
 
 def test_a_link_leads_out_without_telling_where_from(chat: Page) -> None:
     answer = ask(chat, "parrot", "[a](https://x.example/a) [b](mailto:a@x.example) ![c](https://x.example/c.png)")
+    expect(answer.get_by_role("link")).to_have_count(3)
     for link in answer.get_by_role("link").all():
         assert link.get_attribute("target") == "_blank"
         assert {"noopener", "noreferrer"} <= set((link.get_attribute("rel") or "").split())

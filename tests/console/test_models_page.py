@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.console.playground import clipboard
+from tests.console.playground import copied, message_field, telling
 from tests.server import Server, save, serving
 
 MANIFEST = """\
@@ -61,9 +61,55 @@ def test_each_model_is_told_with_what_the_manifest_says_of_it(models: Page) -> N
 
 def test_it_tells_where_clients_find_the_api(models: Page, server: Server) -> None:
     expect(models.locator(".page-head")).to_contain_text(f"{server.url}/v1")
-    models.get_by_role("button", name="Copy the base_url").click()
+    assert copied(models.get_by_role("button", name="Copy the base_url")) == f"{server.url}/v1"
     expect(models.get_by_role("button", name="Copied")).to_be_visible()
-    assert clipboard(models) == f"{server.url}/v1"
+
+
+def test_it_copies_where_the_browser_has_no_clipboard_object(page: Page, server: Server) -> None:
+    """As on pages that are not of this machine and not under https."""
+    page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.goto(server.url)
+    page.get_by_role("button", name="Copy the base_url").click()
+    expect(page.get_by_role("button", name="Copied", exact=True)).to_be_visible()
+    page.get_by_role("link", name="Chat", exact=True).click()
+    message_field(page).press("Control+V")
+    expect(message_field(page)).to_have_value(f"{server.url}/v1")
+
+
+def test_of_many_models_some_are_found_by_words_also_in_the_menu_of_the_chat(page: Page, tmp_path: Path) -> None:
+    names = [f"bird-{number}" for number in range(10)]
+    entries = {name: {"backend": "echo", "description": f"Sings song {name[-1]}."} for name in names}
+    with serving(tmp_path, json.dumps({"chat": entries})) as server:
+        page.goto(server.url)
+        expect(page.get_by_role("article")).to_have_count(10)
+        page.get_by_label("Find a model").fill("UNLOADED song 7")
+        expect(page.get_by_role("article")).to_have_count(1)
+        expect(model(page, "bird-7")).to_be_visible()
+        page.get_by_label("Find a model").fill("no such bird")
+        expect(page.get_by_text("No model has all of these words.")).to_be_visible()
+
+        page.get_by_role("link", name="Chat", exact=True).click()
+        page.locator(".model-menu > summary").click()
+        expect(page.get_by_role("group", name="Models to talk to").get_by_role("checkbox")).to_have_count(10)
+        page.get_by_role("group", name="Models to talk to").get_by_label("Find a model").fill("song 7")
+        page.get_by_role("checkbox").check()
+        expect(page.get_by_role("region", name="Conversation with bird-7")).to_be_visible()
+        page.close()
+
+
+def test_a_button_that_was_pressed_keeps_the_focus_while_it_becomes_another(models: Page) -> None:
+    models.get_by_role("button", name="Load bird").press("Enter")
+    expect(models.get_by_role("button", name="Unload bird")).to_be_focused()
+    models.get_by_role("button", name="Pin bird").press("Enter")
+    expect(models.get_by_role("button", name="Unpin bird")).to_be_focused()
+
+
+def test_the_second_half_of_a_double_click_does_not_end_what_the_first_began(models: Page, server: Server) -> None:
+    models.get_by_role("button", name="Load bird").click()
+    models.get_by_role("button", name="Unload bird").dispatch_event("click", {"detail": 2})
+    models.get_by_role("button", name="Pin bird").click()
+    expect(model(models, "bird")).to_contain_text("pinned by hand")
+    assert (server.model("bird")["loads"], server.model("bird")["state"]) == (1, "ready")
 
 
 def test_a_model_appears_when_the_manifest_is_saved_and_goes_with_its_entry(models: Page, folder: Path) -> None:
@@ -138,7 +184,8 @@ def test_a_model_that_does_not_load_says_why(page: Page, tmp_path: Path, refusal
     (tmp_path / "empty" / "config.json").write_text("{}")
     with serving(tmp_path, "chat: {broken: {backend: mlx-lm, path: ./empty}}") as server:
         page.goto(server.url)
-        model(page, "broken").get_by_role("button", name="Load broken").click()
+        with page.expect_console_message(lambda message: "503" in message.text):
+            model(page, "broken").get_by_role("button", name="Load broken").click()
         expect(model(page, "broken").get_by_role("alert")).to_contain_text("Load failed")
         expect(badge(page, "broken")).to_have_text("failed")
     assert any("503" in refusal for refusal in refusals)
@@ -168,14 +215,15 @@ def test_how_far_a_load_is_can_be_seen_and_it_can_be_stopped(page: Page, server:
     status["memory"] |= {"budget_bytes": 2**30, "used_bytes": 2**28}
     demo = next(each for each in status["models"] if each["id"] == "demo")
     demo |= {"state": "loading", "progress": {"phase": "reading weights", "done": 30 * 2**20, "total": 120 * 2**20}}
-    told = f"event: status\ndata: {json.dumps(status)}\n\n"
-    page.route("**/status/events", lambda route: route.fulfill(content_type="text/event-stream", body=told))
+    telling(page, status)
     page.goto(server.url)
     bar = page.get_by_role("progressbar", name="Loading: reading weights")
     expect(bar).to_have_js_property("position", 0.25)
     expect(model(page, "demo")).to_contain_text("reading weights · 30 MB of 120 MB · 25 %")
     expect(page.get_by_role("progressbar", name="Memory in use")).to_have_js_property("position", 0.25)
-    page.get_by_role("button", name="Stop loading demo").click()
+    with page.expect_response("**/admin/models/demo/unload") as replied:
+        page.get_by_role("button", name="Stop loading demo").click()
+    assert replied.value.ok
     expect(page.get_by_role("alert").filter(has_text="failed")).to_have_count(0)
 
 
@@ -187,12 +235,17 @@ def test_a_page_that_nobody_looks_at_lets_go_of_its_connection(page: Page, serve
             state,
         )
 
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     page.clock.install()
     page.goto(server.url)
     expect(model(page, "bird")).to_be_visible()
     with page.expect_event("requestfailed", lambda request: request.url.endswith("/status/events")):
         look("hidden")
         page.clock.fast_forward(61_000)
+    before = list(asked)
+    page.clock.run_for(20_000)  # in which a connection that was only lost would be tried again
+    assert asked == before
     server.request("POST", "/admin/models/bird/load")
     with page.expect_request("**/status/events"):
         look("visible")

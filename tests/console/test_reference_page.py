@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.console.playground import clipboard, is_accessible, scroll_width
+from tests.console.playground import copied, is_accessible, scroll_width
 from tests.server import Server, serving
 
-MANIFEST = "chat: {parrot: {backend: echo}, demo: {backend: mlx-lm, path: demo}}\nspeech: {tone: {backend: echo}}"
+MANIFEST = """\
+chat:
+  large: {backend: mlx-lm, path: nobody/has-this}
+  parrot: {backend: echo}
+  demo: {backend: mlx-lm, path: demo}
+speech: {tone: {backend: echo}}
+"""
 ENDLESS = "/status/events"
 
 
@@ -90,9 +96,8 @@ def test_the_example_of_every_endpoint_is_answered(reference: Page, tmp_path_fac
     folder = tmp_path_factory.mktemp("examples")
     for each in endpoints(reference).all():
         each.locator("> summary").click()
-        each.get_by_role("button", name="Copy the example").click()
-        expect(each.get_by_role("button", name="Copied")).to_be_visible()
-        command = clipboard(reference)
+        expect(each.get_by_role("region", name="Example")).not_to_contain_text("MODEL")  # which are there by then
+        command = copied(each.get_by_role("button", name="Copy the example"))
         assert command.startswith("curl -s")
         if ENDLESS in command:
             continue
@@ -101,6 +106,11 @@ def test_the_example_of_every_endpoint_is_answered(reference: Page, tmp_path_fac
             capture_output=True, text=True, check=True, cwd=folder,
         )  # fmt: skip
         assert told.stderr == "200", f"{command}\n{told.stdout}"
+
+
+def test_an_example_names_a_model_that_answers_soon(reference: Page) -> None:
+    chat = opened(reference, "POST", "/v1/chat/completions")
+    expect(chat.get_by_role("region", name="Example")).to_contain_text('"model": "demo"')
 
 
 def test_endpoints_can_be_found_by_words(reference: Page) -> None:
@@ -172,6 +182,9 @@ def test_it_can_be_used_by_keyboard_alone(reference: Page) -> None:
     reference.keyboard.press("Tab")
     reference.keyboard.press("Enter")
     expect(reference.get_by_role("region", name="Example")).to_be_visible()
+    reference.keyboard.press("Tab")
+    expect(reference.get_by_role("button", name="Copy the example")).to_be_focused()
+    reference.keyboard.press("Tab")
     reference.keyboard.press("Tab")
     reference.keyboard.press("Enter")
     expect(reference.locator(".schema details[open]")).to_have_count(1)

@@ -129,6 +129,7 @@ def copier(mlx_audio: Environment, tmp_path_factory: pytest.TempPathFactory) -> 
     """A worker with tinycopy, which needs ref_audio and cannot stream."""
     with running(mlx_audio) as worker:
         loaded = worker.load(model(mlx_audio, tmp_path_factory.mktemp("models") / "copy", "tinycopy"))
+        assert loaded.takes == ["ref_audio", "source_audio"]
         assert loaded.notes == ["tinycopy speaks with the voice of a recording: ref_audio, or a voice with one"]
         yield worker
 
@@ -273,6 +274,7 @@ def test_a_first_phrase_said_twice_is_cut_where_the_entry_says_so(mlx_audio: Env
     with running(mlx_audio) as worker:
         loaded = worker.load(twice, trim_repeated_prefix=True, lang_code="x", temperature=0.5)
         assert [voice.id for voice in loaded.voices or ()] == ["a", "b"]
+        assert loaded.takes == ["instruct_text", "ref_audio"]  # and not ref_text, which it names and does not read
         assert loaded.notes == ["lang_code has no effect on tinytone", "temperature has no effect on tinytone"]
         events = worker.say("ten chars!", "ten chars!")
     assert [event.segment for event in sounds(events)].count(0) == 1

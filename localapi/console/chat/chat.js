@@ -6,6 +6,7 @@ import { ModelMenu } from "./models.js";
 import { SettingsPanel, countSet } from "./settings.js";
 import { Conversation } from "./conversation.js";
 import { html, useEffect, useReducer, useState } from "../dom.js";
+import { soonModel } from "../first_model.js";
 import { requestFields } from "./parameters.js";
 import { useSubject } from "../routes.js";
 
@@ -22,9 +23,7 @@ const session = {
 /** The ids of the models that the page talks to: those chosen, or one that answers soon and downloads nothing. */
 function chosenOf(offered) {
   if (session.chosen === null && offered.length > 0) {
-    const ready = offered.find((model) => model.state === "ready" && model.backend !== "echo");
-    const best = ready ?? offered.find((model) => model.id === "demo") ?? offered[0];
-    session.chosen = [best.id];
+    session.chosen = [(soonModel(offered) ?? offered[0]).id];
   }
   return session.chosen ?? [];
 }
@@ -94,6 +93,14 @@ export function ChatPage({ models, api, active }) {
   /** By what is chosen now: several may be clicked before the page is shown again. */
   const toggle = (id) =>
     choose(session.chosen.includes(id) ? session.chosen.filter((each) => each !== id) : [...session.chosen, id]);
+  const remove = (id) => {
+    toggle(id);
+    document.querySelector(".model-menu > summary").focus(); // the button goes with the column
+  };
+  const closeSettings = () => {
+    setSettingsOpen(false);
+    document.getElementById("chat-parameters").focus();
+  };
   useSubject("chat", (id) => choose([id]));
   const send = (text) =>
     withSettings((settings) => {
@@ -114,7 +121,7 @@ export function ChatPage({ models, api, active }) {
       settingsOpen=${settingsOpen}
       toggleSettings=${() => setSettingsOpen(!settingsOpen)}
     />
-    <${Tabs} ids=${chosen} front=${front} setFront=${setFront} />
+    <${Tabs} conversations=${conversations} front=${front} setFront=${setFront} />
     <div class="chat-columns">
       ${chosen.length === 0 && html`<${NoModel} offered=${offered} loaded=${models !== null} />`}
       ${conversations.map(
@@ -123,19 +130,21 @@ export function ChatPage({ models, api, active }) {
             key=${conversation.model}
             conversation=${conversation}
             model=${offered.find((model) => model.id === conversation.model)}
+            isKnown=${models !== null}
             isFront=${at === front}
             keyed=${api.hasKey}
             withSettings=${withSettings}
-            say=${running.length === 0 ? send : null}
-            remove=${conversations.length > 1 ? () => toggle(conversation.model) : null}
+            say=${running.length === 0 && models !== null ? send : null}
+            remove=${conversations.length > 1 ? () => remove(conversation.model) : null}
           />`,
       )}
     </div>
-    ${settingsOpen && html`<${SettingsPanel} settings=${session.settings} set=${set} close=${() => setSettingsOpen(false)} />`}
+    ${settingsOpen && html`<${SettingsPanel} settings=${session.settings} set=${set} close=${closeSettings} />`}
     <${Composer}
       session=${session}
       active=${active}
       count=${models === null ? null : conversations.length}
+      isOffered=${offered.length > 0}
       running=${running}
       problem=${problem}
       send=${send}
@@ -153,6 +162,7 @@ function Head({ offered, chosen, toggle, settingsOpen, toggleSettings }) {
     <button
       type="button"
       class="button"
+      id="chat-parameters"
       aria-expanded=${settingsOpen}
       aria-controls=${settingsOpen ? "chat-settings" : undefined}
       onClick=${toggleSettings}
@@ -163,15 +173,15 @@ function Head({ offered, chosen, toggle, settingsOpen, toggleSettings }) {
 }
 
 /** On a narrow page one conversation is seen at a time; these say which. */
-function Tabs({ ids, front, setFront }) {
-  if (ids.length < 2) {
+function Tabs({ conversations, front, setFront }) {
+  if (conversations.length < 2) {
     return null;
   }
   return html`<div class="chat-tabs row" role="group" aria-label="Conversation to show">
-    ${ids.map(
-      (id, at) =>
-        html`<button type="button" class="button" key=${id} aria-pressed=${at === front} onClick=${() => setFront(at)}>
-          ${id}
+    ${conversations.map(
+      ({ model: id, isRunning }, at) =>
+        html`<button type="button" class="button" title=${id} key=${id} aria-pressed=${at === front} onClick=${() => setFront(at)}>
+          ${isRunning && html`<span class="spinner" aria-hidden="true"></span>`}<span class="ellipsis">${id}</span>
         </button>`,
     )}
   </div>`;

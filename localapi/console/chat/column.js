@@ -8,10 +8,17 @@ const NEAR_END_PX = 32;
 const TONES = { ready: "good", loading: "info", failed: "bad", cooling_down: "warn" };
 const OPENERS = ["What can you do?", "Tell me a story.", "Show me some code.", "Think about two plus two."];
 
-export function Column({ conversation, model, isFront, keyed, withSettings, say, remove }) {
+export function Column({ conversation, model, isKnown, isFront, keyed, withSettings, say, remove }) {
   const { turns, isRunning } = conversation;
   const lastUser = turns.findLastIndex((turn) => turn.role === "user");
   const { region, isAway, toEnd, onScroll } = useFollowing();
+  /** Do what takes the button away that was pressed: the keyboard goes on from the conversation. */
+  const andStay = (act) => {
+    act();
+    region.current.focus({ preventScroll: true });
+  };
+  /** Not by the second half of a double click, whose first half was to stop. */
+  const clear = (event) => event.detail < 2 && andStay(() => conversation.clear());
   const turnOf = (turn, at) => {
     if (turn.role === "assistant") {
       return html`<${Answer}
@@ -20,28 +27,35 @@ export function Column({ conversation, model, isFront, keyed, withSettings, say,
         model=${model}
         keyed=${keyed}
         isLast=${at === turns.length - 1}
-        again=${() => withSettings((settings) => conversation.again(settings))}
-        sendResults=${(results) => withSettings((settings) => conversation.sendResults(results, settings))}
+        again=${() => andStay(() => withSettings((settings) => conversation.again(settings)))}
+        sendResults=${(results) =>
+          andStay(() => withSettings((settings) => conversation.sendResults(results, settings)))}
       />`;
     }
-    const edit = (text) => withSettings((settings) => conversation.edit(text, settings));
+    const edit = (text) => andStay(() => withSettings((settings) => conversation.edit(text, settings)));
     return html`<${UserTurn} key=${at} turn=${turn} edit=${at === lastUser && !isRunning ? edit : null} />`;
   };
   return html`<section class="column ${isFront ? "front" : ""}" aria-label=${`Conversation with ${conversation.model}`}>
     <div class="column-head">
       <h2 title=${conversation.model}>${conversation.model}</h2>
-      <span class="badge ${TONES[model?.state] ?? ""}">${model?.state ?? "not in the manifest"}</span>
+      ${isKnown && html`<span class="badge ${TONES[model?.state] ?? ""}">${model?.state ?? "not in the manifest"}</span>`}
       <span class="grow"></span>
-      ${isRunning && html`<button type="button" class="button small" onClick=${() => conversation.stop()}>Stop</button>`}
-      <button
-        type="button"
-        class="button quiet small"
-        disabled=${turns.length === 0}
-        aria-label=${`Clear the conversation with ${conversation.model}`}
-        onClick=${() => conversation.clear()}
-      >
-        Clear
-      </button>
+      ${
+        isRunning
+          ? html`<button type="button" class="button small" key="stop" onClick=${() => andStay(() => conversation.stop())}>
+              Stop
+            </button>`
+          : html`<button
+              type="button"
+              class="button quiet small"
+              key="clear"
+              disabled=${turns.length === 0}
+              aria-label=${`Clear the conversation with ${conversation.model}`}
+              onClick=${clear}
+            >
+              Clear
+            </button>`
+      }
       ${
         remove &&
         html`<button

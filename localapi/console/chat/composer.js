@@ -5,8 +5,8 @@ import { html, useEffect, useRef } from "../dom.js";
 /** With a finger, focus would bring up the keyboard. */
 const HAS_KEYBOARD = !matchMedia("(pointer: coarse)").matches;
 
-/** `count` is how many models are chosen, or null before it is known which there are. */
-export function Composer({ session, active, count, running, problem, send, show }) {
+/** `count` is how many models are chosen, or null before it is known which there are; `isOffered`, whether there is any. */
+export function Composer({ session, active, count, isOffered, running, problem, send, show }) {
   const field = useRef(null);
   const focus = () => HAS_KEYBOARD && field.current.focus({ preventScroll: true });
   useEffect(() => {
@@ -60,18 +60,19 @@ export function Composer({ session, active, count, running, problem, send, show 
         ${busy ? (running.length > 1 ? "Stop all" : "Stop") : "Send"}
       </button>
     </div>
-    <p class="composer-hint" id="composer-hint">
-      ${hint(busy, count)}
-    </p>
+    <p class="composer-hint ${busy || count > 0 ? "of-keys" : ""}" id="composer-hint">${hint(busy, count, isOffered)}</p>
   </form>`;
 }
 
-function hint(busy, count) {
+function hint(busy, count, isOffered) {
   if (busy) {
     return "Answering. Escape stops it.";
   }
   if (count === null) {
     return "Asking the server for its models. Nothing can be sent yet.";
   }
-  return count === 0 ? "Choose a model above, and Enter sends." : "Enter sends, Shift+Enter begins a new line.";
+  if (count === 0) {
+    return isOffered ? "Choose a model above to send to." : "There is no model to send to.";
+  }
+  return "Enter sends, Shift+Enter begins a new line, Escape stops.";
 }

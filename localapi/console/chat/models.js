@@ -1,15 +1,29 @@
 /** The menu of chat models: any number of them may be chosen. */
 
-import { html, useEffect, useRef } from "../dom.js";
+import { html, useEffect, useRef, useState } from "../dom.js";
+import { MANY, hasWords } from "../words.js";
 
 export function ModelMenu({ offered, chosen, toggle }) {
   const menu = useRef(null);
+  const [words, setWords] = useState("");
+  const shown = offered.length > MANY ? offered.filter((model) => hasWords(model, words)) : offered;
   useEffect(() => closeFromOutside(menu.current), []);
   return html`<details class="model-menu" ref=${menu}>
     <summary class="button">Models <span class="chat-count">${chosen.length}</span></summary>
     <fieldset class="menu">
       <legend class="sr">Models to talk to</legend>
-      ${offered.map(
+      ${
+        offered.length > MANY &&
+        html`<input
+          class="input menu-search"
+          type="search"
+          aria-label="Find a model"
+          placeholder="Find a model"
+          value=${words}
+          onInput=${(event) => setWords(event.target.value)}
+        />`
+      }
+      ${shown.map(
         (model) =>
           html`<label key=${model.id} class="menu-item">
             <input type="checkbox" checked=${chosen.includes(model.id)} onChange=${() => toggle(model.id)} />
@@ -18,7 +32,12 @@ export function ModelMenu({ offered, chosen, toggle }) {
             ${model.description && html`<span class="menu-about">${model.description}</span>`}
           </label>`,
       )}
-      ${offered.length === 0 && html`<p class="menu-note">There is no chat model.</p>`}
+      ${
+        shown.length === 0 &&
+        html`<p class="menu-note menu-none">
+          ${offered.length === 0 ? "There is no chat model." : "No model has all of these words."}
+        </p>`
+      }
     </fieldset>
   </details>`;
 }

@@ -8,6 +8,14 @@ const LONG_LINES = 20;
 /** `edit` takes the new text; it is null where the turn is not to be edited. */
 export function UserTurn({ turn, edit }) {
   const [draft, setDraft] = useState(null);
+  const button = useRef(null);
+  const wasEdited = useRef(false);
+  useLayoutEffect(() => {
+    if (draft === null && wasEdited.current) {
+      button.current?.focus(); // where it was when editing began
+    }
+    wasEdited.current = draft !== null;
+  }, [draft]);
   if (turn.role === "tool") {
     return html`<article class="turn tool" aria-label=${`Result of ${turn.name}`}>
       <p class="turn-label">Result of <code>${turn.name}</code></p>
@@ -22,7 +30,9 @@ export function UserTurn({ turn, edit }) {
     return html`<${Editor} draft=${draft} setDraft=${setDraft} done=${done} />`;
   }
   return html`<article class="turn user" aria-label="You">
-    ${edit && html`<button type="button" class="button quiet small" onClick=${() => setDraft(turn.content)}>Edit</button>`}
+    ${edit && html`<button type="button" class="button quiet small" ref=${button} onClick=${() => setDraft(turn.content)}>
+      Edit
+    </button>`}
     <${Said} text=${turn.content} />
   </article>`;
 }

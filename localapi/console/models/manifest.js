@@ -86,5 +86,5 @@ function ReloadButton({ api }) {
     }
   };
   return html`${state.error && html`<span class="small bad-text">${state.error.message}</span>`}
-    <button class="button small" onClick=${reload} disabled=${state.busy}>Read again</button>`;
+    <button class="button small" onClick=${() => !state.busy && reload()} aria-disabled=${state.busy === true}>Read again</button>`;
 }

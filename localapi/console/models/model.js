@@ -29,7 +29,7 @@ export function Model({ model, api, admin, now }) {
       <span>${state.error.message}</span></div>`}
     ${model.last_error && !state.error && model.state !== "loading" && html`<div class="notice bad model-wide"><strong>Last error</strong>
       <span>${model.last_error}</span></div>`}
-    ${admin && model.leases !== undefined && html`<p class="tiny muted model-wide">${facts(model, now).join(" · ")}</p>`}
+    ${admin && model.leases !== undefined && html`<${Facts} parts=${facts(model, now)} />`}
   </article>`;
 }
 
@@ -58,21 +58,27 @@ function Progress({ progress: { phase, done, total } }) {
 }
 
 function Actions({ model, act, busy }) {
-  const button = (what, path, more = {}) => html`<button class="button small" key=${path} disabled=${busy === path}
-    aria-label="${what} ${model.id}" onClick=${() => act(what, path)} ...${more}>
+  // What a button does changes and the button stays, so that it keeps the focus; a disabled one would lose it.
+  // The second half of a double click is for nothing: it would end what the first began.
+  const button = (what, path, more = {}) => html`<button class="button small" aria-disabled=${busy === path}
+    aria-label="${what} ${model.id}" onClick=${(event) => busy !== path && event.detail < 2 && act(what, path)} ...${more}>
     ${busy === path && html`<span class="spinner" aria-hidden="true"></span>`}${what}</button>`;
   return html`
-    ${model.state === "ready" ? button("Unload", "unload")
-      : model.state === "loading" ? button("Stop loading", "unload") : button("Load", "load")}
-    ${model.pinned_by === "hand" && button("Unpin", "unpin")}
-    ${model.pinned_by === null && button("Pin", "pin", { title: "Load it and keep it loaded" })}`;
+    ${model.state === "ready" ? button("Unload", "unload", { key: "load" })
+      : model.state === "loading" ? button("Stop loading", "unload", { key: "load" }) : button("Load", "load", { key: "load" })}
+    ${model.pinned_by === "hand" && button("Unpin", "unpin", { key: "pin" })}
+    ${model.pinned_by === null && button("Pin", "pin", { key: "pin", title: "Load it and keep it loaded" })}`;
+}
+
+function Facts({ parts }) {
+  return parts.length > 0 && html`<p class="tiny muted model-wide">${parts.join(" · ")}</p>`;
 }
 
 /** What there is to say of it in small print. */
 function facts(model, now) {
   const parts = [];
   if (model.ready_since) parts.push(`ready for ${duration(now - model.ready_since)}`);
-  parts.push(`since revision ${model.since_revision}`);
+  if (model.since_revision > 1) parts.push(`since revision ${model.since_revision}`);
   if (model.context_length) parts.push(`${model.context_length.toLocaleString("en")} tokens of context`);
   if (model.voices?.length) parts.push(plural(model.voices.length, "voice"));
   if (model.loads > 1) parts.push(`loaded ${model.loads} times`);

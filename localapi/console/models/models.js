@@ -1,8 +1,9 @@
 /** What the server does now: the models, the memory, the manifest. */
 
 import { CopyButton } from "../copy_button.js";
-import { html } from "../dom.js";
+import { html, useState } from "../dom.js";
 import { plural, useClock } from "../format.js";
+import { MANY, hasWords } from "../words.js";
 import { Manifest } from "./manifest.js";
 import { Model } from "./model.js";
 import { Overview } from "./overview.js";
@@ -11,8 +12,10 @@ const KINDS = [["chat", "Chat"], ["speech", "Speech"]];
 
 export function ModelsPage({ models, status, api, server, active }) {
   useClock(active);
+  const [words, setWords] = useState("");
   const now = Date.now() / 1000 + server.skew;
   if (models === null) return html`<${Waiting} server=${server} />`;
+  const shown = models.length > MANY ? models.filter((model) => hasWords(model, words)) : models;
   return html`<div class="page models">
     <div class="page-head"><h1>Models</h1><${BaseUrl} /></div>
     ${!server.admin && html`<div class="notice info"><strong>Limited view</strong><span>This key has no admin right, so memory,
@@ -23,8 +26,12 @@ export function ModelsPage({ models, status, api, server, active }) {
       <${Manifest} status=${status} api=${api} now=${now} />`}
     ${models.length === 0 && html`<div class="empty"><strong>No models</strong>
       <p>Add one to the manifest and save it, or run <code>localapi add demo</code>; it appears here at once.</p></div>`}
+    ${models.length > MANY && html`<label class="field models-search"><span class="sr">Find a model</span>
+      <input class="input" type="search" value=${words} placeholder="Find a model: its name, backend or state"
+        onInput=${(event) => setWords(event.target.value)} /></label>`}
+    ${models.length > 0 && shown.length === 0 && html`<div class="empty"><strong>No model has all of these words.</strong></div>`}
     ${KINDS.map(([kind, name]) => html`<${Group} key=${kind} name=${name} now=${now} api=${api} admin=${server.admin}
-      models=${models.filter((model) => model.kind === kind)} />`)}
+      models=${shown.filter((model) => model.kind === kind)} />`)}
     ${status?.retiring.length > 0 && html`<${Retiring} instances=${status.retiring} />`}
   </div>`;
 }

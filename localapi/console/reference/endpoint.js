@@ -2,6 +2,7 @@
 
 import { CopyButton } from "../copy_button.js";
 import { html, useState } from "../dom.js";
+import { exampleModel } from "../first_model.js";
 import { SchemaTree } from "./schema_tree.js";
 import { exampleOf, limitsOf, typeOf } from "./schemas.js";
 import { asCurl } from "../snippets.js";
@@ -24,8 +25,8 @@ export function Endpoint({ method, path, operation, document, models, keyed }) {
       html`<div class="endpoint-body">
         ${operation.description && html`<p>${operation.description}</p>`}
         <${Parameters} parameters=${operation.parameters ?? []} document=${document} />
-        <${Body} operation=${operation} document=${document} />
         <${Example} curl=${exampleCurl({ method, path, operation, document, models, keyed })} />
+        <${Body} operation=${operation} document=${document} />
         <${Replies} responses=${operation.responses} document=${document} />
       </div>`
     }
@@ -98,7 +99,7 @@ function Reply({ status, reply, document }) {
 /** A request for curl. Its model is one of the manifest's, of the kind that the endpoint takes. */
 function exampleCurl({ method, path, operation, document, models, keyed }) {
   const kind = path.startsWith("/v1/audio/") ? "speech" : "chat";
-  const model = models.find((each) => each.kind === kind)?.id ?? "MODEL";
+  const model = exampleModel(models.filter((each) => each.kind === kind))?.id ?? "MODEL";
   const values = { id: model, file: "app.js" };
   const address = path.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? name);
   const schema = operation.requestBody?.content?.[JSON_TYPE]?.schema;

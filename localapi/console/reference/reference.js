@@ -30,20 +30,23 @@ function groupsOf(document, wanted) {
   );
 }
 
-function useDocument(api) {
+/** The document, asked for again with each key. */
+function useDocument(api, round) {
   const [state, setState] = useState({ document: null, error: null });
   useEffect(() => {
-    api.get("/openapi.json").then(
+    const aborter = new AbortController();
+    api.get("/openapi.json", { signal: aborter.signal }).then(
       (document) => setState({ document, error: null }),
-      (error) => setState({ document: null, error }),
+      (error) => !aborter.signal.aborted && setState({ document: null, error }),
     );
-  }, [api.hasKey]);
+    return () => aborter.abort();
+  }, [round]);
   return state;
 }
 
 /** The page. */
-export function ReferencePage({ models, api }) {
-  const { document, error } = useDocument(api);
+export function ReferencePage({ models, api, server }) {
+  const { document, error } = useDocument(api, server.round);
   const [wanted, setWanted] = useState("");
   const groups = document === null ? [] : groupsOf(document, wanted);
   return html`<div class="page reference">

@@ -1,13 +1,14 @@
 /** What to say, who says it, and how. */
 
 import { html } from "../dom.js";
+import { CloningFields } from "./cloning.js";
 import { wayOf } from "./playback.js";
-import { takesInstructions } from "./request.js";
+import { takes } from "./request.js";
 
 const FORMATS = ["mp3", "opus", "aac", "flac", "wav", "pcm"];
 
-export function SpeechForm({ said, set, offered, model, voices, isSpeaking, speak, stop }) {
-  const canSpeak = model !== null && said.input.trim() !== "";
+export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeaking, speak, stop }) {
+  const canSpeak = model !== null && said.input.trim() !== "" && !said.isReading;
   // One button for both, so that it keeps the focus when it changes.
   const onSubmit = (event) => {
     event.preventDefault();
@@ -67,8 +68,7 @@ export function SpeechForm({ said, set, offered, model, voices, isSpeaking, spea
       <${SpeedField} speed=${said.speed} set=${set} />
     </div>
     ${
-      model !== null &&
-      takesInstructions(model) &&
+      takes(model, "instructions") &&
       html`<label class="field">
         <span>Instructions</span>
         <textarea
@@ -80,11 +80,14 @@ export function SpeechForm({ said, set, offered, model, voices, isSpeaking, spea
         ></textarea>
       </label>`
     }
+    ${takes(model, "ref_audio") && html`<${CloningFields} said=${said} set=${set} takesText=${takes(model, "ref_text")} />`}
     <div class="row">
       <button type="submit" class="button primary speech-go" disabled=${!isSpeaking && !canSpeak}>
         ${isSpeaking ? "Stop" : "Speak"}
       </button>
-      <span class="tiny muted speech-keys">Ctrl+Enter speaks, Escape stops.</span>
+      <span class="tiny muted ${isKnown ? "speech-keys" : ""}">
+        ${isKnown ? "Ctrl+Enter speaks, Escape stops." : "Asking the server for its models."}
+      </span>
       <span class="tiny muted number speech-count">${[...said.input].length} characters</span>
     </div>
   </form>`;
@@ -92,20 +95,22 @@ export function SpeechForm({ said, set, offered, model, voices, isSpeaking, spea
 
 function VoiceField({ voice, voices, set }) {
   const onInput = (event) => set({ voice: event.target.value });
+  const list = voices.list ?? [];
   const groups = [
-    ["Of the manifest", voices.list.filter((each) => each.source === "manifest")],
-    ["Of the engine", voices.list.filter((each) => each.source !== "manifest")],
-  ].filter(([, list]) => list.length > 0);
+    ["Of the manifest", list.filter((each) => each.source === "manifest")],
+    ["Of the engine", list.filter((each) => each.source !== "manifest")],
+  ].filter(([, some]) => some.length > 0);
   const common = { id: "speech-voice", class: "input", "aria-describedby": "speech-voice-hint", value: voice, onInput };
+  // A name is not asked for before it is known that the model lists none: what was typed would be lost to the list.
   return html`<${Field} name="voice" label="Voice" hint=${voices.error?.message ?? hintOf(voices.list)}>
     ${
-      groups.length > 0
-        ? html`<select ...${common}>
+      groups.length > 0 || voices.list === null
+        ? html`<select ...${common} disabled=${voices.list === null}>
             <option value="">default</option>
             ${groups.map(
-              ([name, list]) =>
+              ([name, some]) =>
                 html`<optgroup key=${name} label=${name}>
-                  ${list.map((each) => html`<option key=${each.id} value=${each.id}>${voiceLabel(each)}</option>`)}
+                  ${some.map((each) => html`<option key=${each.id} value=${each.id}>${voiceLabel(each)}</option>`)}
                 </optgroup>`,
             )}
           </select>`
@@ -127,6 +132,9 @@ function voiceLabel({ id, name, language }) {
 }
 
 function hintOf(list) {
+  if (list === null) {
+    return "asking which there are";
+  }
   return list.length === 0 ? "any name; the model lists none" : `${list.length} to choose from`;
 }
 

@@ -2,10 +2,14 @@
 
 import { wayOf } from "./playback.js";
 
-/** Backends of which it is known that no words change how they speak. */
-const DEAF_TO_INSTRUCTIONS = new Set(["macos-say", "espeak-ng", "piper"]);
+/** What the form has fields for, of what only some models take; and without what each says nothing. */
+const OF_SOME = [
+  ["instructions", "instructions"],
+  ["ref_audio", "ref_audio"],
+  ["ref_text", "ref_audio"],
+];
 
-/** The body of a request: what was left empty is not in it. */
+/** The body of a request: what was left empty is not in it, nor what the model does not take. */
 export function bodyOf(said, model) {
   const body = { model: model.id, input: said.input, response_format: said.response_format };
   if (said.voice !== "") {
@@ -14,8 +18,10 @@ export function bodyOf(said, model) {
   if (said.speed !== null) {
     body.speed = said.speed;
   }
-  if (said.instructions.trim() !== "" && takesInstructions(model)) {
-    body.instructions = said.instructions;
+  for (const [name, needed] of OF_SOME) {
+    if (takes(model, name) && said[name].trim() !== "" && said[needed] !== "") {
+      body[name] = said[name];
+    }
   }
   if (wayOf(said.response_format) === "whole") {
     body.stream = false; // so the file knows its length
@@ -25,6 +31,7 @@ export function bodyOf(said, model) {
   return body;
 }
 
-export function takesInstructions(model) {
-  return !DEAF_TO_INSTRUCTIONS.has(model.backend);
+/** Whether a request to the model may have this field; the server says of each model which it takes. */
+export function takes(model, name) {
+  return model?.takes?.includes(name) === true;
 }

@@ -61,33 +61,32 @@ function size(bytes) {
 }
 
 function Actions({ utterance, keyed }) {
-  const { body, file, fileName } = utterance;
+  const { body, file, fileName, recording } = utterance;
   const href = useBlobUrl(file);
   return html`<div class="turn-actions">
     <${CopyButton}
       label="curl"
       title="Copy the request as curl"
-      textOf=${() => asCurl(PATH, body, { keyed, file: fileName })}
+      textOf=${() => asCurl(PATH, body, { keyed, file: fileName, recording })}
     />
     <${CopyButton}
       label="Python"
       title="Copy the request as Python"
-      textOf=${() => speechAsPython(body, { keyed, file: fileName })}
+      textOf=${() => speechAsPython(body, { keyed, file: fileName, recording })}
     />
     ${href && html`<a class="button small" href=${href} download=${fileName}>Download</a>`}
   </div>`;
 }
 
 function useBlobUrl(file) {
-  const [url, setUrl] = useState(null);
+  const [made, setMade] = useState({ file: null, url: null });
   useEffect(() => {
     if (file === null) {
-      setUrl(null);
       return undefined;
     }
-    const made = URL.createObjectURL(file);
-    setUrl(made);
-    return () => URL.revokeObjectURL(made);
+    const url = URL.createObjectURL(file);
+    setMade({ file, url });
+    return () => URL.revokeObjectURL(url);
   }, [file]);
-  return url;
+  return made.file === file ? made.url : null; // and never that of the sound before
 }

@@ -3,6 +3,7 @@
 import { html, useEffect, useReducer, useRef, useState } from "../dom.js";
 import { wayOf } from "./playback.js";
 import { useSubject } from "../routes.js";
+import { NO_RECORDING } from "./cloning.js";
 import { SpeechForm } from "./form.js";
 import { bodyOf } from "./request.js";
 import { SpeechResult } from "./result.js";
@@ -15,6 +16,8 @@ const NOTHING_SAID = {
   response_format: wayOf("mp3") === "media-source" ? "mp3" : "wav",
   speed: null,
   instructions: "",
+  ...NO_RECORDING,
+  ref_text: "",
 };
 
 /** The page. */
@@ -44,7 +47,7 @@ export function SpeechPage({ models, api }) {
   }
   const speak = () => {
     utterance?.stop();
-    const next = new Utterance(bodyOf(said, model));
+    const next = new Utterance(bodyOf(said, model), { recording: said.ref_audio_name });
     setUtterance(next);
     next.speak(api, audio.current, show);
   };
@@ -54,6 +57,7 @@ export function SpeechPage({ models, api }) {
       said=${said}
       set=${set}
       offered=${offered}
+      isKnown=${models !== null}
       model=${model}
       voices=${voices}
       isSpeaking=${isSpeaking}
@@ -64,19 +68,19 @@ export function SpeechPage({ models, api }) {
   </div>`;
 }
 
-/** The model's voices, once they are known: {list, error}. They can be others when it has been loaded. */
+/** The model's voices: {list, error}; the list is null until it is known. It can be another when it has been loaded. */
 function useVoices(api, model) {
-  const [voices, setVoices] = useState({ list: [], error: null });
+  const [voices, setVoices] = useState({ of: null, list: null, error: null });
   const isReady = model?.state === "ready";
   useEffect(() => {
     const aborter = new AbortController();
     if (model !== null) {
       api.get(`/v1/audio/voices?model=${encodeURIComponent(model.id)}`, { signal: aborter.signal }).then(
-        (reply) => setVoices({ list: reply.voices, error: null }),
-        (error) => !aborter.signal.aborted && setVoices({ list: [], error }),
+        (reply) => setVoices({ of: model.id, list: reply.voices, error: null }),
+        (error) => !aborter.signal.aborted && setVoices({ of: model.id, list: [], error }),
       );
     }
     return () => aborter.abort();
   }, [model?.id, model?.serving, isReady]);
-  return voices;
+  return voices.of === model?.id ? voices : { list: null, error: null };
 }

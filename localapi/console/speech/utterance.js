@@ -6,8 +6,10 @@ import { joined, readHeader, waveFile } from "./wave_file.js";
 export const PATH = "/v1/audio/speech";
 
 export class Utterance {
-  constructor(body) {
+  /** `recording` is what the file is called that `ref_audio` was read from. */
+  constructor(body, { recording = "" } = {}) {
     this.body = body;
+    this.recording = recording;
     this.state = "waiting"; // then "coming", and one of "complete", "stopped" and "failed"
     this.error = null;
     this.playError = null;

@@ -1,0 +1,14 @@
+/** Finding models by words. */
+
+/** More than one looks through at a glance. */
+export const MANY = 8;
+
+/** Whether what is known of a model has all of these words. */
+export function hasWords(model, words) {
+  const { id, aliases, backend, path, state, description } = model;
+  const text = [id, ...(aliases ?? []), backend, path, state, description].join(" ").toLowerCase();
+  return words
+    .toLowerCase()
+    .split(/\s+/)
+    .every((word) => text.includes(word));
+}
