@@ -85,6 +85,8 @@ class Instance:
         """Why a worker was ended while it loaded."""
         self._died = False
         """Whether the last worker ended by itself."""
+        self._load_failed = False
+        """Whether the last load failed."""
         self._restart_timer: asyncio.TimerHandle | None = None
         self._holds: set[str] = set()
         self._open = asyncio.Event()
@@ -104,7 +106,13 @@ class Instance:
             return "loading"
         if self._engine is not None:
             return "ready"
-        return "failed" if self.last_error is not None and self.left_out is None else "unloaded"
+        # A worker that has ended by itself needs nobody: the next request loads the model again.
+        return "failed" if self._load_failed or self.restarts.seconds_left else "unloaded"
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it will be loaded again by itself."""
+        return self.pinned and self._restart_timer is not None
 
     @property
     def engine(self) -> Engine | None:
@@ -287,6 +295,7 @@ class Instance:
                 self._room.leave(self)
             if isinstance(error, NoRoomAhead):
                 self.left_out = self.last_error = error.message
+                self._load_failed = False
                 log.warning("%s: %s", self.name, error.message)
                 raise
             if not isinstance(error, LoadFailed | OSError):
@@ -294,7 +303,7 @@ class Instance:
             told = self._load_failure(error)
             again = not told.counts and _plain(told.message) == _plain(self.last_error)
             log.log(logging.DEBUG if again else logging.ERROR, "%s: not loaded: %s", self.name, told.message)
-            self.last_error, self.left_out = told.message, None
+            self.last_error, self.left_out, self._load_failed = told.message, None, True
             self._count_failure(counts=told.counts)
             raise told from error
         finally:
@@ -306,7 +315,8 @@ class Instance:
         self._engine = engine
         self.loads += 1
         self.restarted += self._died
-        self._died = False
+        self._died = self._load_failed = False
+        self._stop_restart_timer()
         self.last_error = self.left_out = None
         self.asked = self.leases > 0
         self.ready_since = time.time()
@@ -351,10 +361,12 @@ class Instance:
         if self.pinned and not self.retired:
             loop = asyncio.get_running_loop()
             least = RESTART_SECONDS if counts else FIRST_PAUSE_SECONDS
+            self._stop_restart_timer()
             self._restart_timer = loop.call_later(max(left, least), self._restart)
 
     def _restart(self) -> None:
         """Load a pinned model again, for which nobody has to ask."""
+        self._restart_timer = None
         if self.pinned and not self.retired and self._engine is None:
             self.begin_loading()
 

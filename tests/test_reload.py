@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Literal
 
 import pytest
+from quart import Quart
 
+from localapi.api import health
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions
 from localapi.errors import LoadFailed, ManifestError, ModelNotFound, Problem
@@ -17,6 +19,7 @@ from localapi.manifest.entries import Said
 from localapi.manifest.origin import Origin
 from localapi.registry import Registry
 from localapi.reload import Reloader, diff
+from localapi.restarts import TOLERATED
 from localapi.worker.protocol import Event, Loaded, Request
 
 
@@ -376,11 +379,39 @@ async def test_a_leased_model_is_not_unloaded(gate: Gate) -> None:
 async def test_an_engine_that_ends_is_loaded_again_by_the_next_request(gate: Gate) -> None:
     async with following(Reading(manifest(m="w"))) as (registry, _):
         (await first_engine(registry, "m")).ended.set_result("its worker was killed")
-        await until(lambda: registry.instance("m").state == "failed")
+        await until(lambda: registry.instance("m").worker_deaths == 1)
         assert registry.instance("m").last_error == "its worker was killed"
-        assert registry.instance("m").worker_deaths == 1
+        assert registry.instance("m").state == "unloaded"
         await first_engine(registry, "m")
         assert gate.loaded == ["w", "w"]
+
+
+async def test_engines_that_end_one_after_the_other_are_a_failure_as_long_as_the_pause_lasts(gate: Gate) -> None:
+    async with following(Reading(manifest(m="w"))) as (registry, _):
+        instance, states = registry.instance("m"), []
+        for deaths in range(1, TOLERATED + 1):
+            (await first_engine(registry, "m")).ended.set_result("its worker was killed")
+            await until(lambda deaths=deaths: instance.worker_deaths == deaths)  # type: ignore[misc]
+            states.append(instance.state)
+        assert states == ["unloaded"] * (TOLERATED - 1) + ["failed"]
+        instance.restarts.reset()  # as the end of the pause
+        assert (instance.state, instance.last_error) == ("unloaded", "its worker was killed")
+
+
+async def test_the_server_is_not_ready_before_a_pinned_model_has_come_back(gate: Gate) -> None:
+    async with following(Reading(manifest(m={"weights": "w", "pin": True}))) as (registry, _):
+        app = Quart("health")
+        app.register_blueprint(health.routes(registry, lambda: False))
+
+        async def ready() -> tuple[int, Any]:
+            reply = await app.test_client().get("/health/ready")
+            return reply.status_code, await reply.get_json()
+
+        (await first_engine(registry, "m")).ended.set_result("its worker was killed")
+        await until(lambda: registry.instance("m").state == "unloaded")
+        assert await ready() == (503, {"status": "loading", "models": ["m"]})
+        await first_engine(registry, "m")  # a request is sooner than the second after which it would come back
+        assert await ready() == (200, {"status": "ready"})
 
 
 async def test_preload_loads_what_an_edit_adds(gate: Gate) -> None:
