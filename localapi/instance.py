@@ -68,7 +68,7 @@ class Instance:
         self.progress: Loading | None = None
         self.last_error: str | None = None
         self.left_out: str | None = None
-        """Why it was not loaded ahead of requests: there is no room for it beside what is loaded."""
+        """Why it is not loaded ahead of requests: there is no room for it beside what is loaded."""
         self.asked = False
         """Whether a request has used what is loaded."""
         self.ready_since: float | None = None
@@ -164,6 +164,8 @@ class Instance:
     def evict(self, why: str) -> None:
         """End an idle worker for another model."""
         log.info("%s: unloaded: %s", self.name, why)
+        if not self.asked:
+            self.left_out = self.last_error = f"Unloaded before a request came: {why}. Its next request loads it again."
         self._close_engine()
 
     @property
@@ -198,11 +200,13 @@ class Instance:
         self._holds.add(why)
         self._open.clear()
 
-    def release(self, why: str) -> None:
-        """Take back a hold, if there is one."""
+    def release(self, why: str) -> bool:
+        """Take back a hold; whether there was one."""
+        held = why in self._holds
         self._holds.discard(why)
         if not self._holds:
             self._open.set()
+        return held
 
     async def opened(self) -> None:
         """Wait until nothing holds new leases back."""
@@ -269,9 +273,10 @@ class Instance:
             )
 
     def begin_loading(self) -> None:
-        """Load it, whether or not somebody waits for it."""
-        self._begin_loading()
-        self._on_its_own = True
+        """Load it if it is not loaded, whether or not somebody waits for it."""
+        if self._engine is None:
+            self._begin_loading()
+            self._on_its_own = True
 
     def _begin_loading(self) -> asyncio.Task[Engine]:
         """The load that goes on, or a new one."""
@@ -367,7 +372,7 @@ class Instance:
     def _restart(self) -> None:
         """Load a pinned model again, for which nobody has to ask."""
         self._restart_timer = None
-        if self.pinned and not self.retired and self._engine is None:
+        if self.pinned and not self.retired:
             self.begin_loading()
 
     def _stop_restart_timer(self) -> None:

@@ -211,12 +211,6 @@ class Reloader:
             self.registry.refresh(manifest)
             level = logging.INFO if was_refused else logging.DEBUG
             log.log(level, "the manifest was read and says what revision %d serves", self._revision())
-        differs = changes.added + changes.changed + changes.updated
-        for entry_id in sorted(differs, key=lambda each: not manifest.entries[each].serving.pin):  # what stays, first
-            if manifest.entries[entry_id].serving.wants_loading:
-                instance = self.registry.instance(entry_id)
-                if instance.state in ("unloaded", "failed"):
-                    instance.begin_loading()
         attempt = Attempt(time.time(), self._revision(), changes)
         if changes or first:
             self.last_change = attempt
@@ -292,11 +286,14 @@ class Reloader:
             ) from None
 
     def _reopen(self, entry_id: str) -> None:
-        """Let the current instance take requests again; it loads again at the first. A commit does it by retiring."""
+        """Let the current instance take requests again; it loads again at the first, or at once where it is pinned.
+
+        A commit does it by retiring.
+        """
         snapshot = self.registry.snapshot
         old = snapshot.instances.get(entry_id) if snapshot else None
-        if old is not None:
-            old.release(_SWAP)
+        if old is not None and old.release(_SWAP) and old.pinned:
+            old.begin_loading()
 
     def _new_instance(self, entry: Entry) -> Instance:
         new = self._prepared.setdefault(entry.id, self.registry.new_instance(entry))

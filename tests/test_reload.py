@@ -194,6 +194,24 @@ async def test_a_cold_swap_that_does_not_load_brings_the_old_one_back(gate: Gate
     assert gate.loaded == ["old", "old"]
 
 
+async def test_a_pinned_model_is_back_after_a_cold_swap_that_does_not_load(gate: Gate) -> None:
+    reading = Reading(manifest(m={"weights": "old", "swap": "cold", "pin": True}))
+    async with following(reading) as (registry, reloader):
+        await until(lambda: registry.instance("m").state == "ready")
+        gate.broken.add("new")
+        reading.next = manifest(m={"weights": "new", "swap": "cold", "pin": True})
+        assert not (await reloader.reload()).ok
+        await until(lambda: registry.instance("m").state == "ready")
+        assert gate.loaded == ["old", "old"]
+
+
+async def test_a_model_that_is_loaded_is_not_loaded_beside_itself(gate: Gate) -> None:
+    async with following(Reading(manifest(m="w"))) as (registry, _):
+        await first_engine(registry, "m")
+        registry.instance("m").begin_loading()
+        assert registry.instance("m").state == "ready"
+
+
 async def test_a_cold_swap_that_is_read_again_keeps_the_old_one_closed(gate: Gate) -> None:
     reading = Reading(manifest(m={"weights": "old", "swap": "cold"}))
     async with following(reading) as (registry, reloader):
