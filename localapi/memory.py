@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from localapi.aside import aside
 from localapi.backends.options import EntryOptions
 from localapi.errors import NoRoom, NoRoomAhead
 from localapi.instance import Instance
@@ -103,7 +104,7 @@ class Memory:
         began = time.monotonic()
         self._queue.append(instance)
         try:
-            expected = await asyncio.to_thread(expected_bytes, instance.options)
+            expected = await aside(lambda: expected_bytes(instance.options))
             if expected == 0:
                 return
             known = self._known.get(fingerprint(instance.identity)) or Known(expected, expected)

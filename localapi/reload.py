@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from localapi.aside import aside
 from localapi.errors import LoadFailed, ManifestError, ModelUnavailable, Problem
 from localapi.instance import Instance
 from localapi.manifest import Entry, Manifest
@@ -21,6 +22,8 @@ from localapi.registry import Registry
 log = logging.getLogger(__name__)
 
 _SWAP = "swap"
+SLOW_SECONDS = 10.0
+"""No disk takes as long for a manifest."""
 RETRY_SECONDS = 5.0
 """After a manifest that could not be read, though nothing may be wrong with it."""
 
@@ -108,6 +111,10 @@ class Reloader:
         self._prepared: dict[str, Instance] = {}
         """Instances that load for a manifest that is not committed yet, by entry id."""
         self.preparing = False
+        self.reading_since: float | None = None
+        """Unix time; None where the manifest is not being read."""
+        self.reads_slowly = False
+        """Whether that takes longer than a disk needs."""
         self._retry: asyncio.TimerHandle | None = None
 
     def trigger(self) -> None:
@@ -153,7 +160,7 @@ class Reloader:
         self._stop_retry()
         changes = Diff()
         try:
-            manifest = await asyncio.to_thread(self._read)
+            manifest = await self._read_aside()
             changes = diff(self._current(), manifest)
             await self._prepare(changes, manifest)
         except ManifestError as error:
@@ -171,6 +178,24 @@ class Reloader:
         self.last_attempt = attempt
         self._tell(attempt)
         return attempt
+
+    async def _read_aside(self) -> Manifest:
+        """Where that never ends, only the manifest is not followed: nothing waits for it, not even a shutdown."""
+        self.reading_since = time.time()
+        slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._tell_of_a_slow_read)
+        try:
+            return await aside(self._read)
+        finally:
+            slow.cancel()
+            self.reading_since, self.reads_slowly = None, False
+
+    def _tell_of_a_slow_read(self) -> None:
+        self.reads_slowly = True
+        log.warning(
+            "the manifest has been read for %g s and has not come; is its drive connected? Revision %d serves on",
+            SLOW_SECONDS,
+            self._revision(),
+        )
 
     def _stop_retry(self) -> None:
         if self._retry is not None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from watchfiles import awatch
 
+from localapi.aside import aside
 from localapi.manifest import ManifestSource
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Watch:
         told = ""
         while True:
             self._stop = asyncio.Event()
-            watched = await asyncio.to_thread(self._places)
+            watched = await aside(self._places)
             try:
                 await self._until_places_move(watched)
             except (OSError, RuntimeError) as error:
@@ -96,10 +97,10 @@ class Watch:
 
     async def _look(self) -> None:
         """Call `changed` for what nobody told: where two looks see the same, and it is not what was known."""
-        before = self._known = await asyncio.to_thread(self._state)
+        before = self._known = await aside(self._state)
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            now = await asyncio.to_thread(self._state)
+            now = await aside(self._state)
             if now == before != self._known:
                 self._known = now
                 self._changed()
@@ -120,16 +121,16 @@ class Watch:
         try:
             async with aclosing(changes):
                 async for _ in changes:
-                    self._known = await asyncio.to_thread(self._state)
+                    self._known = await aside(self._state)
                     self._changed()
-                    if await asyncio.to_thread(self._places) != watched:
+                    if await aside(self._places) != watched:
                         return
         finally:
             stop.set()
             settled.cancel()
 
     def _state(self) -> State:
-        """How the files look from outside. Blocks, on a network drive that is away maybe for long."""
+        """How the files look from outside. Blocks, on a network drive that is away maybe for ever."""
         return {path: _stamp(path) for path in (*self._source.files(), *self._more)}
 
     def _places(self) -> dict[Place, int]:

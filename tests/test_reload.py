@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Literal
@@ -95,7 +96,7 @@ class Reading:
 
 
 @asynccontextmanager
-async def following(reading: Reading) -> AsyncIterator[tuple[Registry, Reloader]]:
+async def following(reading: Callable[[], Manifest]) -> AsyncIterator[tuple[Registry, Reloader]]:
     registry = Registry()
     reloader = Reloader(registry, reading)
     await reloader.start()
@@ -289,6 +290,28 @@ async def test_a_manifest_that_cannot_be_read_leaves_the_last_revision(gate: Gat
         assert (await reloader.reload()).revision == 1
         reading.next = manifest(m="w", n="n")
         assert (await reloader.reload()).revision == 2
+
+
+async def test_a_manifest_that_does_not_come_is_told_and_followed_again_when_it_does(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("localapi.reload.SLOW_SECONDS", 0)
+    answers, reading = threading.Event(), Reading(manifest(m="w"))
+
+    def read() -> Manifest:
+        assert reading.reads == 0 or answers.wait(60)
+        return reading()
+
+    async with following(read) as (registry, reloader):
+        assert (reloader.reading_since, reloader.reads_slowly) == (None, False)
+        reading.next = manifest(m="w", n="w")
+        reloader.trigger()
+        await until(lambda: reloader.reads_slowly)
+        assert reloader.reading_since is not None
+        assert "Revision 1 serves on" in caplog.text
+        answers.set()
+        await until(lambda: "n" in registry.entries)
+        assert (reloader.reading_since, reloader.reads_slowly) == (None, False)
 
 
 async def test_twenty_triggers_during_a_pass_cause_one_more(gate: Gate) -> None:

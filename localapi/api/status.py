@@ -48,6 +48,7 @@ def describe(registry: Registry, reloader: Reloader, warnings: list[str]) -> dic
         "server": snapshot.manifest.keys_of_server if snapshot else {},
         "last_attempt": describe_attempt(reloader.last_attempt) if reloader.last_attempt else None,
         "last_change": describe_attempt(reloader.last_change) if reloader.last_change else None,
+        "reading_since": reloader.reading_since,
         "preparing": reloader.preparing,
         "warnings": warnings,
         "memory": {
