@@ -149,7 +149,7 @@ class Registry:
                 return Lease(entry, engine, instance, admission, turn)
 
     def waiting_for(self, entry_id: str, turn: Turn) -> str:
-        """What a request waits for, for people: its place in the queue, or how far loading is."""
+        """What a request waits for, for people: its place among those that wait, or how far loading is."""
         if entry_id not in self.entries:
             return f"waiting for {entry_id}"
         if (before := self.admissions[entry_id].before(turn)) is not None:
