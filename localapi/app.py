@@ -62,6 +62,7 @@ from localapi.settings import Settings
 from localapi.supervision import Supervisor
 from localapi.tally import Tally
 from localapi.watch import Watch
+from localapi.working_folder import WorkingFolder
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +75,13 @@ class Service:
     def __init__(self, settings: Settings, source: ManifestSource) -> None:
         self.settings = settings
         self.source = source
+        self.folder = WorkingFolder()
         self.registry = Registry(may_use=access.may_use)
         self.tally = Tally()
         self.history = History(self._recorded)
         self.live = live.Live(self.status, self.history)
         self.reloader = Reloader(self.registry, self._read, apply=self._apply, tell=self._tell)
-        self.watch = Watch(source, self.reloader.trigger)
+        self.watch = Watch(source, self.reloader.trigger, self.folder)
         self.started = False
         """Whether the first revision serves, and the terminal has been told about it."""
         self.supervisor = Supervisor(self.reloader.instances, self.registry.memory)
@@ -88,6 +90,7 @@ class Service:
 
     def _read(self) -> Manifest:
         """The manifest as its source says it now. A file that was once there has to stay: its loss is an error."""
+        self.folder.return_to_it()
         manifest = read(self.source)
         withhold(manifest.key_variables)
         self.source = self.source.pinned()
@@ -113,7 +116,7 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """The whole truth."""
-        return status.describe(self.registry, self.reloader, self.warnings())
+        return status.describe(self.registry, self.reloader, self.warnings(), self.folder)
 
     def options(self) -> ServerOptions:
         """The manifest's part `server`, as it is now."""

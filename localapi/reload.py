@@ -163,6 +163,7 @@ class Reloader:
             manifest = await self._read_aside()
             changes = diff(self._current(), manifest)
             await self._prepare(changes, manifest)
+            attempt = self._commit(manifest, changes)
         except ManifestError as error:
             await self._discard(self._prepared.keys())
             attempt = self._refused(error)
@@ -173,8 +174,6 @@ class Reloader:
             await self._discard(self._prepared.keys())
             problem = Problem("manifest", f"could not be applied: {type(error).__name__}: {error}")
             attempt = self._refused(ManifestError([problem]))
-        else:
-            attempt = self._commit(manifest, changes)
         self.last_attempt = attempt
         self._tell(attempt)
         return attempt

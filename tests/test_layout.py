@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "localapi"
 MAY_IMPORT = {
     "errors": set(),
     "aside": set(),
+    "working_folder": set(),
     "log": set(),
     "worker.protocol": set(),
     "audio": set(),
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     "registry": {"errors", "backends", "manifest", "instance", "admission", "lease", "memory"},
     "reload": {"advice", "aside", "errors", "manifest", "instance", "registry"},
     "supervision": {"instance", "memory", "processes"},
-    "watch": {"aside", "manifest"},
+    "watch": {"aside", "manifest", "working_folder"},
     "client": {"errors"},
     "streams": set(),
     "comparison": {"manifest", "reload"},
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     "history": {"log"},
     "api": {
         *("aside", "errors", "log", "tally", "history", "worker.protocol", "audio", "spoken", "backends", "manifest"),
-        *("processes", "instance", "admission", "lease", "registry", "reload"),
+        *("processes", "instance", "admission", "lease", "registry", "reload", "working_folder"),
     },
     "advice": set(),
     "allocator": set(),
@@ -55,7 +56,7 @@ MAY_IMPORT = {
     "serving": {"listening"},
     "app": {
         *("advice", "allocator", "errors", "log", "settings", "backends", "manifest", "registry", "reload"),
-        *("supervision", "watch", "api", "serving", "tally", "history"),
+        *("working_folder", "supervision", "watch", "api", "serving", "tally", "history"),
     },
     "cli": {
         *("errors", "log", "settings", "spoken", "backends", "manifest", "client", "comparison", "app", "environments"),

@@ -96,9 +96,11 @@ class Reading:
 
 
 @asynccontextmanager
-async def following(reading: Callable[[], Manifest]) -> AsyncIterator[tuple[Registry, Reloader]]:
+async def following(
+    reading: Callable[[], Manifest], apply: Callable[[Manifest], None] = lambda _: None
+) -> AsyncIterator[tuple[Registry, Reloader]]:
     registry = Registry()
-    reloader = Reloader(registry, reading)
+    reloader = Reloader(registry, reading, apply=apply)
     await reloader.start()
     running = asyncio.create_task(reloader.run())
     try:
@@ -312,6 +314,21 @@ async def test_a_manifest_that_does_not_come_is_told_and_followed_again_when_it_
         answers.set()
         await until(lambda: "n" in registry.entries)
         assert (reloader.reading_since, reloader.reads_slowly) == (None, False)
+
+
+async def test_a_fault_of_ours_while_a_manifest_is_applied_does_not_end_the_following(gate: Gate) -> None:
+    def apply(manifest: Manifest) -> None:
+        if "bad" in manifest.entries:
+            raise KeyError("bad")
+
+    reading = Reading(manifest(m="w"))
+    async with following(reading, apply) as (registry, reloader):
+        reading.next = manifest(m="w", bad="w")
+        attempt = await reloader.reload()
+        assert "could not be applied: KeyError" in attempt.problems[0].message
+        reading.next = manifest(m="w", good="w")
+        assert (await reloader.reload()).ok
+        assert "good" in registry.entries
 
 
 async def test_twenty_triggers_during_a_pass_cause_one_more(gate: Gate) -> None:
