@@ -61,6 +61,8 @@ class Fake(ChatOptions):
         gate = type(self).gate
         gate.waiting.set()
         await gate.open.wait()
+        if self.weights == "ours to mend":
+            raise KeyError(self.weights)
         if self.weights in gate.broken:
             raise LoadFailed(f"{self.weights} is broken")
         gate.loaded.append(self.weights)
@@ -398,6 +400,17 @@ async def test_a_load_that_fails_is_told_to_all_who_wait_and_tried_again_by_the_
         gate.broken.clear()
         await first_engine(registry, "m")
         assert (registry.instance("m").state, registry.instance("m").last_error) == ("ready", None)
+
+
+async def test_a_load_that_fails_in_the_server_itself_is_told_though_nobody_waits_for_it(
+    gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with following(Reading(manifest(m={"weights": "ours to mend", "preload": True}))) as (registry, _):
+        await until(lambda: registry.instance("m").state == "failed")
+        assert registry.instance("m").last_error == (
+            "The server failed while it loaded the model (KeyError); see its log."
+        )
+        assert "Traceback" in caplog.text
 
 
 async def test_a_load_that_begins_while_another_is_given_up_is_not_lost(gate: Gate) -> None:
