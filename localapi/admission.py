@@ -43,10 +43,17 @@ class Turn:
         self.begun: float | None = None
         """When its engine was asked. All by the monotonic clock, which is the loop's."""
         self.worked_since: float | None = None
-        """When its engine began with it; None while it may wait inside the engine."""
+        """When its engine began with it, or had a place for it; None while it waits inside the engine."""
+        self.heard = False
+        """Whether anything has come of it."""
         self._let_in = asyncio.Event()
         self._waits: set[asyncio.Timeout] = set()
         """Its waits, as they go on: one, or one for each answer that was asked for."""
+
+    @property
+    def in_line(self) -> bool:
+        """Whether it may wait inside its engine."""
+        return self.begun is not None and not self.heard
 
     async def let_in(self) -> None:
         """Wait for it."""
@@ -65,6 +72,11 @@ class Turn:
         if self.worked_since is None:
             self.worked_since = time.monotonic()
             self.wait_at_most(None)
+
+    def hear(self) -> None:
+        """Something has come of it."""
+        self.heard = True
+        self.works()
 
     def wait_at_most(self, seconds: float | None) -> None:
         """How long it may wait, counted from when it came; also while it does."""
@@ -121,8 +133,13 @@ class Admission:
         return None if self._at_once is None else max(0, self._at_once - at_work)
 
     def before(self, turn: Turn) -> int | None:
-        """How many in the queue are before this one; None where it is not in the queue."""
-        return self._queue.index(turn) if turn in self._queue else None
+        """How many wait before this one, in the queue or in the engine's line; None where it is in neither."""
+        if turn in self._queue:
+            return self._queue.index(turn) + self.waiting - len(self._queue)
+        given = sorted((each for each in self._inside if each.in_line), key=lambda each: each.begun or 0.0)
+        # Of those of which nothing has come, the engine may have begun with the first.
+        line = given[max(0, len(given) - self.engine.line) :]
+        return line.index(turn) if turn in line else None
 
     def follow(self, serving: Serving) -> None:
         """Apply settings in place. Who waits already keeps the place, but waits no longer than is now allowed."""

@@ -62,6 +62,7 @@ from localapi.settings import Settings
 from localapi.supervision import Supervisor
 from localapi.tally import Tally
 from localapi.watch import Watch
+from localapi.working_folder import WorkingFolder
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +75,13 @@ class Service:
     def __init__(self, settings: Settings, source: ManifestSource) -> None:
         self.settings = settings
         self.source = source
+        self.folder = WorkingFolder()
         self.registry = Registry(may_use=access.may_use)
         self.tally = Tally()
         self.history = History(self._recorded)
         self.live = live.Live(self.status, self.history)
         self.reloader = Reloader(self.registry, self._read, apply=self._apply, tell=self._tell)
-        self.watch = Watch(source, self.reloader.trigger)
+        self.watch = Watch(source, self.reloader.trigger, self.folder)
         self.started = False
         """Whether the first revision serves, and the terminal has been told about it."""
         self.supervisor = Supervisor(self.reloader.instances, self.registry.memory)
@@ -88,6 +90,7 @@ class Service:
 
     def _read(self) -> Manifest:
         """The manifest as its source says it now. A file that was once there has to stay: its loss is an error."""
+        self.folder.return_to_it()
         manifest = read(self.source)
         withhold(manifest.key_variables)
         self.source = self.source.pinned()
@@ -113,7 +116,7 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """The whole truth."""
-        return status.describe(self.registry, self.reloader, self.warnings())
+        return status.describe(self.registry, self.reloader, self.warnings(), self.folder)
 
     def options(self) -> ServerOptions:
         """The manifest's part `server`, as it is now."""
@@ -124,7 +127,8 @@ class Service:
         """What whoever runs the server should know and mend."""
         snapshot = self.registry.snapshot
         exposed = exposure(self.settings.host, keys=bool(snapshot and snapshot.manifest.keys))
-        return [*exposed, *self.registry.not_loaded]
+        unread = ["the manifest is being read and does not come: is its drive connected?"] * self.reloader.reads_slowly
+        return [*exposed, *unread, *self.registry.not_loaded]
 
     async def run(self, listening: socket.socket, started: Callable[[], None]) -> None:
         """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raises ManifestError.

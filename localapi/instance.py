@@ -6,21 +6,18 @@ Knows leases, and how long an unused model stays. Refuses to know names, manifes
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import re
-import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Literal, Protocol
 
-from localapi.advice import advise
 from localapi.backends.engine import Engine
 from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity
 from localapi.backends.worker_engine import WorkerEngine
-from localapi.errors import LoadFailed, ModelUnavailable, NoRoomAhead, OutOfResources
+from localapi.errors import LoadFailed, ModelUnavailable, NoRoomAhead
+from localapi.loading import Load
 from localapi.manifest import Serving
 from localapi.restarts import FIRST_PAUSE_SECONDS, Restarts
 from localapi.worker.protocol import Loading
@@ -65,10 +62,9 @@ class Instance:
         self.worker_deaths = 0
         self.restarted = 0
         """Loads after a worker had ended by itself or had been ended."""
-        self.progress: Loading | None = None
         self.last_error: str | None = None
         self.left_out: str | None = None
-        """Why it was not loaded ahead of requests: there is no room for it beside what is loaded."""
+        """Why it is not loaded ahead of requests: there is no room for it beside what is loaded."""
         self.asked = False
         """Whether a request has used what is loaded."""
         self.ready_since: float | None = None
@@ -76,21 +72,17 @@ class Instance:
         self.last_used = time.monotonic()
         self.retired = False
         self._room = room
-        self._has_room = False
         self._waiters = 0
-        self._on_its_own = False
-        """Whether the load goes on although nobody waits for it any more."""
-        self._reported_at = 0.0
-        self._fault = ""
-        """Why a worker was ended while it loaded."""
         self._died = False
         """Whether the last worker ended by itself."""
+        self._load_failed = False
+        """Whether the last load failed."""
         self._restart_timer: asyncio.TimerHandle | None = None
         self._holds: set[str] = set()
         self._open = asyncio.Event()
         self._open.set()
         self._engine: Engine | None = None
-        self._loading: asyncio.Task[Engine] | None = None
+        self._loading: Load | None = None
         self._closing: asyncio.Task[None] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._no_leases = asyncio.Event()
@@ -104,12 +96,23 @@ class Instance:
             return "loading"
         if self._engine is not None:
             return "ready"
-        return "failed" if self.last_error is not None and self.left_out is None else "unloaded"
+        # A worker that has ended by itself needs nobody: the next request loads the model again.
+        return "failed" if self._load_failed or self.restarts.seconds_left else "unloaded"
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it will be loaded again by itself."""
+        return self.pinned and self._restart_timer is not None
 
     @property
     def engine(self) -> Engine | None:
         """The loaded engine; None where nothing is loaded."""
         return self._engine
+
+    @property
+    def progress(self) -> Loading | None:
+        """How far loading is."""
+        return self._loading.progress if self._loading is not None else None
 
     @property
     def worker_pid(self) -> int | None:
@@ -156,6 +159,8 @@ class Instance:
     def evict(self, why: str) -> None:
         """End an idle worker for another model."""
         log.info("%s: unloaded: %s", self.name, why)
+        if not self.asked:
+            self.left_out = self.last_error = f"Unloaded before a request came: {why}. Its next request loads it again."
         self._close_engine()
 
     @property
@@ -163,7 +168,7 @@ class Instance:
         """When the worker last gave a sign, by the monotonic clock; None where it has nothing to do."""
         if isinstance(self._engine, WorkerEngine):
             return self._engine.silent_since
-        return self._reported_at if self.progress else None
+        return self._loading.reported_at if self._loading is not None and self._loading.progress else None
 
     @property
     def last_step_at(self) -> float | None:
@@ -175,10 +180,8 @@ class Instance:
         log.error("%s: worker %s %s", self.name, self.worker_pid, fault)
         if isinstance(self._engine, WorkerEngine):
             self._engine.end(fault)
-        elif self.progress is not None and self.progress.pid is not None:
-            self._fault = fault
-            with contextlib.suppress(ProcessLookupError):  # it has ended by itself just now
-                os.kill(self.progress.pid, signal.SIGKILL)
+        elif self._loading is not None:
+            self._loading.end_worker(fault)
 
     @property
     def held(self) -> bool:
@@ -190,11 +193,13 @@ class Instance:
         self._holds.add(why)
         self._open.clear()
 
-    def release(self, why: str) -> None:
-        """Take back a hold, if there is one."""
+    def release(self, why: str) -> bool:
+        """Take back a hold; whether there was one."""
+        held = why in self._holds
         self._holds.discard(why)
         if not self._holds:
             self._open.set()
+        return held
 
     async def opened(self) -> None:
         """Wait until nothing holds new leases back."""
@@ -238,7 +243,7 @@ class Instance:
             self._refuse_in_a_pause()
         self._waiters += 1
         try:
-            return await asyncio.shield(self._begin_loading())
+            return await asyncio.shield(self._begin_loading().task)
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if current is not None and current.cancelling():
@@ -248,9 +253,10 @@ class Instance:
             ) from None
         finally:
             self._waiters -= 1
-            if self._waiters == 0 and not self._has_room and not self._on_its_own and self._loading is not None:
-                abandoned, self._loading = self._loading, None
-                abandoned.cancel()  # it waits for memory, and nobody for it
+            load = self._loading
+            if load is not None and self._waiters == 0 and not load.has_room and not load.on_its_own:
+                self._loading = None
+                load.task.cancel()  # it waits for memory, and nobody for it
 
     def _refuse_in_a_pause(self) -> None:
         if left := self.restarts.seconds_left:
@@ -261,52 +267,50 @@ class Instance:
             )
 
     def begin_loading(self) -> None:
-        """Load it, whether or not somebody waits for it."""
-        self._begin_loading()
-        self._on_its_own = True
+        """Load it if it is not loaded, whether or not somebody waits for it."""
+        if self._engine is None:
+            self._begin_loading().on_its_own = True
 
-    def _begin_loading(self) -> asyncio.Task[Engine]:
+    def _begin_loading(self) -> Load:
         """The load that goes on, or a new one."""
         if self._loading is None:
-            self._loading = asyncio.create_task(self._load(), name=f"load {self.name}")
-            self._loading.add_done_callback(_retrieve)
+            self._loading = load = Load(self.name, self.options)
+            load.task = asyncio.create_task(self._load(load), name=f"load {self.name}")
+            load.task.add_done_callback(_retrieve)
         return self._loading
 
-    async def _load(self) -> Engine:
+    async def _load(self, load: Load) -> Engine:
         started = time.monotonic()
-        entered = False
         try:
             while self._closing is not None:
                 await asyncio.shield(self._closing)
             await self._room.enter(self)
-            self._has_room = entered = True
-            log.info("%s: loading", self.name)
-            engine = await self.options.start(self.name, self._report)
+            load.has_room = True
+            engine = await load.start()
         except BaseException as error:
-            if entered:
+            if load.has_room:
                 self._room.leave(self)
-            if isinstance(error, NoRoomAhead):
-                self.left_out = self.last_error = error.message
-                log.warning("%s: %s", self.name, error.message)
+            if not isinstance(error, Exception):
                 raise
-            if not isinstance(error, LoadFailed | OSError):
-                raise
-            told = self._load_failure(error)
-            again = not told.counts and _plain(told.message) == _plain(self.last_error)
-            log.log(logging.DEBUG if again else logging.ERROR, "%s: not loaded: %s", self.name, told.message)
-            self.last_error, self.left_out = told.message, None
-            self._count_failure(counts=told.counts)
-            raise told from error
+            failure = load.failure(error)
+            self._note_failure(failure)
+            raise failure from error
         finally:
-            if self._loading is asyncio.current_task():
+            if self._loading is load:
                 self._loading = None
-                self._has_room = self._on_its_own = False
-            self.progress = None
-            self._fault = ""
+        self._take(engine)
+        log.info("%s: loaded in %.1f s", self.name, time.monotonic() - started)
+        for note in engine.loaded.notes:
+            log.info("%s: %s", self.name, note)
+        return engine
+
+    def _take(self, engine: Engine) -> None:
+        """It is loaded."""
         self._engine = engine
         self.loads += 1
         self.restarted += self._died
-        self._died = False
+        self._died = self._load_failed = False
+        self._stop_restart_timer()
         self.last_error = self.left_out = None
         self.asked = self.leases > 0
         self.ready_since = time.time()
@@ -315,23 +319,18 @@ class Instance:
         if self.leases == 0:
             self._start_idle_timer()
             self._room.wake()
-        log.info("%s: loaded in %.1f s", self.name, time.monotonic() - started)
-        for note in engine.loaded.notes:
-            log.info("%s: %s", self.name, note)
-        return engine
 
-    def _load_failure(self, error: LoadFailed | OSError) -> LoadFailed:
-        if isinstance(error, OSError):
-            return OutOfResources(f"The model cannot be loaded now: {advise(error)}.")
-        if not self._fault:
-            return error
-        return LoadFailed(f"The worker {self._fault} while it loaded the model.", retryable=None)
-
-    def _report(self, progress: Loading) -> None:
-        if self.progress is None or self.progress.phase != progress.phase:
-            log.info("%s: %s", self.name, progress.phase)
-        self.progress = progress
-        self._reported_at = time.monotonic()
+    def _note_failure(self, failure: LoadFailed) -> None:
+        """It is not loaded."""
+        if isinstance(failure, NoRoomAhead):
+            self.left_out = self.last_error = failure.message
+            self._load_failed = False
+            log.warning("%s: %s", self.name, failure.message)
+            return
+        again = not failure.counts and _plain(failure.message) == _plain(self.last_error)
+        log.log(logging.DEBUG if again else logging.ERROR, "%s: not loaded: %s", self.name, failure.message)
+        self.last_error, self.left_out, self._load_failed = failure.message, None, True
+        self._count_failure(counts=failure.counts)
 
     def _on_ended(self, engine: Engine, ended: asyncio.Future[str]) -> None:
         if ended.cancelled() or self._engine is not engine:
@@ -351,11 +350,13 @@ class Instance:
         if self.pinned and not self.retired:
             loop = asyncio.get_running_loop()
             least = RESTART_SECONDS if counts else FIRST_PAUSE_SECONDS
+            self._stop_restart_timer()
             self._restart_timer = loop.call_later(max(left, least), self._restart)
 
     def _restart(self) -> None:
         """Load a pinned model again, for which nobody has to ask."""
-        if self.pinned and not self.retired and self._engine is None:
+        self._restart_timer = None
+        if self.pinned and not self.retired:
             self.begin_loading()
 
     def _stop_restart_timer(self) -> None:
@@ -368,11 +369,10 @@ class Instance:
         self._stop_restart_timer()
         self._stop_idle_timer()
         if (loading := self._loading) is not None:
-            loading.cancel()
-            await asyncio.wait([loading])
+            loading.task.cancel()
+            await asyncio.wait([loading.task])
             if self._loading is loading:  # it was cancelled before it began
                 self._loading = None
-                self._has_room = self._on_its_own = False
         self._close_engine()
         if self._closing is not None:
             await asyncio.shield(self._closing)

@@ -41,7 +41,7 @@ class Lease:
             try:
                 async with aclosing(self._attempt(request)) as events:
                     async for item in events:
-                        self.turn.works()
+                        self.turn.hear()
                         begun = begun or not isinstance(item, Prefill)
                         yield item
             except WorkerEnded as error:

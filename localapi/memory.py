@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from localapi.aside import aside
 from localapi.backends.options import EntryOptions
 from localapi.errors import NoRoom, NoRoomAhead
 from localapi.instance import Instance
@@ -75,17 +76,22 @@ class Memory:
     @property
     def waiting(self) -> list[str]:
         """Models that wait for room, in order."""
-        return [instance.name for instance in self._queue]
+        return [instance.name for instance in self._in_order]
 
     def of(self, instance: Instance) -> int | None:
         """Bytes of one instance; None where it has nothing in memory."""
         return self._holdings[instance].bytes if instance in self._holdings else None
 
+    @property
+    def _in_order(self) -> list[Instance]:
+        """Those that wait for room: as they came, and what nobody waits for behind the others."""
+        return sorted(self._queue, key=lambda each: each.ahead_of_requests)
+
     def place(self, instance: Instance) -> str | None:
         """What a load waits for, for people; None where it does not wait."""
         if instance not in self._queue or self.budget is None:
             return None
-        before = self._queue.index(instance)
+        before = self._in_order.index(instance)
         return f"{before or 'nobody'} before it; {megabytes(self.used)} of {megabytes(self.budget)} are in use"
 
     def follow(self, budget: int | None) -> None:
@@ -98,7 +104,7 @@ class Memory:
         began = time.monotonic()
         self._queue.append(instance)
         try:
-            expected = await asyncio.to_thread(expected_bytes, instance.options)
+            expected = await aside(lambda: expected_bytes(instance.options))
             if expected == 0:
                 return
             known = self._known.get(fingerprint(instance.identity)) or Known(expected, expected)
@@ -109,7 +115,7 @@ class Memory:
                     need = known.loaded
                     break
                 need = self._need(instance, known, self.budget)
-                if self._queue[0] is instance:
+                if self._in_order[0] is instance:
                     if self.used + need <= self.budget:
                         break
                     if instance.ahead_of_requests:
@@ -120,7 +126,7 @@ class Memory:
                         await changed.wait()
             self._holdings[instance] = Holding(need)
         finally:
-            if self._queue[0] is instance:  # who left from behind it held nobody
+            if self._in_order[0] is instance:  # who left from behind it held nobody
                 self._release()
             self._queue.remove(instance)
             self.wake()
@@ -152,7 +158,7 @@ class Memory:
     def shrink(self) -> None:
         """End idle models where those that are loaded have grown over the budget."""
         if self.budget is not None and not self._queue:
-            self._evict(self.used - self._leaving() - self.budget, self._evictable())
+            self._evict(self.used - self._leaving() - self.budget, self._evictable(), "within memory_budget")
 
     def _pids(self) -> list[int]:
         return [pid for instance in self._holdings if (pid := instance.worker_pid) is not None]
@@ -180,9 +186,7 @@ class Memory:
     def _refuse_ahead(self, instance: Instance, need: int, budget: int) -> None:
         """Raises NoRoomAhead where a load that nobody waits for could only take the place of one like it."""
         coming = sum(h.bytes for each, h in self._holdings.items() if each.retired)
-        coming += self._leaving() + sum(
-            self._holdings[each].bytes for each in self._evictable(instance.name) if each.asked
-        )
+        coming += self._leaving() + sum(self._holdings[each].bytes for each in self._in_its_way(instance))
         free = budget - self.used + coming
         if need <= free:
             return
@@ -192,6 +196,11 @@ class Memory:
             f"leaves {megabytes(max(0, free))} beside {held}. Its first request loads it, in the place of others. "
             "Preload or pin fewer models, or raise server.memory_budget."
         )
+
+    def _in_its_way(self, instance: Instance) -> list[Instance]:
+        """Whose place a load may take. One that nobody waits for: of those that were used, and are not now."""
+        others = self._evictable(instance.name)
+        return [each for each in others if each.asked and each.leases == 0] if instance.ahead_of_requests else others
 
     def _evictable(self, beside: str = "") -> list[Instance]:
         """Loaded instances that may be ended for another one, the one first that was used least lately."""
@@ -206,8 +215,8 @@ class Memory:
         """End idle instances if that is enough; otherwise, with `hold`, keep busy ones from staying busy for ever."""
         assert self.budget is not None  # noqa: S101  # nobody waits without one
         missing = self.used + need - self.budget - self._leaving()
-        candidates = [each for each in self._evictable(instance.name) if each.asked or not instance.ahead_of_requests]
-        missing -= self._evict(missing, candidates, all_or_nothing=True)
+        candidates = self._in_its_way(instance)
+        missing -= self._evict(missing, candidates, f"for {instance.name}", all_or_nothing=True)
         if missing <= 0 or not hold:
             return
         for each in candidates:
@@ -219,8 +228,8 @@ class Memory:
             self._held.add(each)
             missing -= self._holdings[each].bytes
 
-    def _evict(self, missing: int, candidates: Iterable[Instance], *, all_or_nothing: bool = False) -> int:
-        """End idle ones in this order, until so many bytes come free; how many do."""
+    def _evict(self, missing: int, candidates: Iterable[Instance], needed: str, *, all_or_nothing: bool = False) -> int:
+        """End idle ones in this order, until so many bytes come free; how many do. `needed` says where, for people."""
         chosen: dict[Instance, int] = {}
         for each in candidates:
             if sum(chosen.values()) >= missing:
@@ -231,7 +240,7 @@ class Memory:
         if all_or_nothing and freed < missing:
             return 0
         for each, size in chosen.items():
-            each.evict(f"its {megabytes(size)} are needed")
+            each.evict(f"its {megabytes(size)} are needed {needed}")
             each.release(_HOLD)
         return freed
 

@@ -149,7 +149,7 @@ class Registry:
                 return Lease(entry, engine, instance, admission, turn)
 
     def waiting_for(self, entry_id: str, turn: Turn) -> str:
-        """What a request waits for, for people: its place in the queue, or how far loading is."""
+        """What a request waits for, for people: its place among those that wait, or how far loading is."""
         if entry_id not in self.entries:
             return f"waiting for {entry_id}"
         if (before := self.admissions[entry_id].before(turn)) is not None:
@@ -252,24 +252,28 @@ class Registry:
         }
         self.snapshot = Snapshot(revision, manifest, MappingProxyType(instances))
         self._commit_admissions(old)
-        if self.memory.budget != manifest.server.memory_budget:
-            self.memory.follow(manifest.server.memory_budget)
+        budget, was = manifest.server.memory_budget, self.memory.budget
+        if budget != was:
+            self.memory.follow(budget)
             for instance in instances.values():
                 instance.restarts.reset()
                 if instance.pinned and instance.state == "failed":
                     instance.begin_loading()
-            self._load_what_had_no_room()
         leaving = [each for each in (old.instances.values() if old else ()) if instances.get(each.name) is not each]
         for instance in leaving:
             self._retire(instance)
-        if leaving:
-            self._load_what_had_no_room()
+        raised = was is not None and (budget is None or budget > was)
+        self._load_ahead(old, more_room=raised or bool(leaving))
         return self.snapshot
 
-    def _load_what_had_no_room(self) -> None:
-        for entry in self.entries.values():
-            instance = self.instance(entry.id)
-            if entry.serving.wants_loading and instance.left_out is not None:
+    def _load_ahead(self, old: Snapshot | None, *, more_room: bool) -> None:
+        """Load what an edit wants loaded, and what there was no room for: what is pinned, then as the manifest says."""
+        before = old.manifest.entries if old else {}
+        for entry in sorted(self.entries.values(), key=lambda each: not each.serving.pin):
+            instance, was = self.instance(entry.id), before.get(entry.id)
+            edited = was is None or (was.kind, was.identity, was.serving) != (entry.kind, entry.identity, entry.serving)
+            wanted = entry.serving.wants_loading and (edited or (more_room and instance.left_out is not None))
+            if wanted and instance.state in ("unloaded", "failed"):
                 instance.begin_loading()
 
     def _follow_pins(self, manifest: Manifest) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from localapi.aside import aside
 from localapi.errors import LoadFailed, ManifestError, ModelUnavailable, Problem
 from localapi.instance import Instance
 from localapi.manifest import Entry, Manifest
@@ -21,6 +22,8 @@ from localapi.registry import Registry
 log = logging.getLogger(__name__)
 
 _SWAP = "swap"
+SLOW_SECONDS = 10.0
+"""No disk takes as long for a manifest."""
 RETRY_SECONDS = 5.0
 """After a manifest that could not be read, though nothing may be wrong with it."""
 
@@ -108,6 +111,10 @@ class Reloader:
         self._prepared: dict[str, Instance] = {}
         """Instances that load for a manifest that is not committed yet, by entry id."""
         self.preparing = False
+        self.reading_since: float | None = None
+        """Unix time; None where the manifest is not being read."""
+        self.reads_slowly = False
+        """Whether that takes longer than a disk needs."""
         self._retry: asyncio.TimerHandle | None = None
 
     def trigger(self) -> None:
@@ -153,9 +160,10 @@ class Reloader:
         self._stop_retry()
         changes = Diff()
         try:
-            manifest = await asyncio.to_thread(self._read)
+            manifest = await self._read_aside()
             changes = diff(self._current(), manifest)
             await self._prepare(changes, manifest)
+            attempt = self._commit(manifest, changes)
         except ManifestError as error:
             await self._discard(self._prepared.keys())
             attempt = self._refused(error)
@@ -166,11 +174,27 @@ class Reloader:
             await self._discard(self._prepared.keys())
             problem = Problem("manifest", f"could not be applied: {type(error).__name__}: {error}")
             attempt = self._refused(ManifestError([problem]))
-        else:
-            attempt = self._commit(manifest, changes)
         self.last_attempt = attempt
         self._tell(attempt)
         return attempt
+
+    async def _read_aside(self) -> Manifest:
+        """Where that never ends, only the manifest is not followed: nothing waits for it, not even a shutdown."""
+        self.reading_since = time.time()
+        slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._tell_of_a_slow_read)
+        try:
+            return await aside(self._read)
+        finally:
+            slow.cancel()
+            self.reading_since, self.reads_slowly = None, False
+
+    def _tell_of_a_slow_read(self) -> None:
+        self.reads_slowly = True
+        log.warning(
+            "the manifest has been read for %g s and has not come; is its drive connected? Revision %d serves on",
+            SLOW_SECONDS,
+            self._revision(),
+        )
 
     def _stop_retry(self) -> None:
         if self._retry is not None:
@@ -211,12 +235,6 @@ class Reloader:
             self.registry.refresh(manifest)
             level = logging.INFO if was_refused else logging.DEBUG
             log.log(level, "the manifest was read and says what revision %d serves", self._revision())
-        differs = changes.added + changes.changed + changes.updated
-        for entry_id in sorted(differs, key=lambda each: not manifest.entries[each].serving.pin):  # what stays, first
-            if manifest.entries[entry_id].serving.wants_loading:
-                instance = self.registry.instance(entry_id)
-                if instance.state in ("unloaded", "failed"):
-                    instance.begin_loading()
         attempt = Attempt(time.time(), self._revision(), changes)
         if changes or first:
             self.last_change = attempt
@@ -292,11 +310,14 @@ class Reloader:
             ) from None
 
     def _reopen(self, entry_id: str) -> None:
-        """Let the current instance take requests again; it loads again at the first. A commit does it by retiring."""
+        """Let the current instance take requests again; it loads again at the first, or at once where it is pinned.
+
+        A commit does it by retiring.
+        """
         snapshot = self.registry.snapshot
         old = snapshot.instances.get(entry_id) if snapshot else None
-        if old is not None:
-            old.release(_SWAP)
+        if old is not None and old.release(_SWAP) and old.pinned:
+            old.begin_loading()
 
     def _new_instance(self, entry: Entry) -> Instance:
         new = self._prepared.setdefault(entry.id, self.registry.new_instance(entry))

@@ -17,7 +17,9 @@ from pathlib import Path
 
 from watchfiles import awatch
 
+from localapi.aside import aside
 from localapi.manifest import ManifestSource
+from localapi.working_folder import WorkingFolder
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +36,12 @@ SETTLE_SECONDS = 0.5
 
 
 def places(path: Path) -> set[Place]:
-    """What a file depends on: its own place, and that of each link on the way to it.
+    """What a file, by its absolute path, depends on: its own place, and that of each link on the way to it.
 
     Where a folder is missing, the place is the nearest one above it, in which it would appear.
     """
     found: set[Place] = set()
-    todo = [path.absolute()]
+    todo = [path]
     while todo and len(found) < MAX_LINKS:
         place = todo.pop()
         while not place.parent.is_dir():
@@ -61,8 +63,9 @@ class Watch:
     `changed` may be called when nothing changed, too.
     """
 
-    def __init__(self, source: ManifestSource, changed: Callable[[], None]) -> None:
+    def __init__(self, source: ManifestSource, changed: Callable[[], None], folder: WorkingFolder) -> None:
         self._source = source
+        self._folder = folder
         self._changed = changed
         self._more: frozenset[Path] = frozenset()
         self._known: State = {}
@@ -85,7 +88,7 @@ class Watch:
         told = ""
         while True:
             self._stop = asyncio.Event()
-            watched = await asyncio.to_thread(self._places)
+            watched = await aside(self._places)
             try:
                 await self._until_places_move(watched)
             except (OSError, RuntimeError) as error:
@@ -96,10 +99,10 @@ class Watch:
 
     async def _look(self) -> None:
         """Call `changed` for what nobody told: where two looks see the same, and it is not what was known."""
-        before = self._known = await asyncio.to_thread(self._state)
+        before = self._known = await aside(self._state)
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            now = await asyncio.to_thread(self._state)
+            now = await aside(self._state)
             if now == before != self._known:
                 self._known = now
                 self._changed()
@@ -120,16 +123,17 @@ class Watch:
         try:
             async with aclosing(changes):
                 async for _ in changes:
-                    self._known = await asyncio.to_thread(self._state)
+                    self._known = await aside(self._state)
                     self._changed()
-                    if await asyncio.to_thread(self._places) != watched:
+                    if await aside(self._places) != watched:
                         return
         finally:
             stop.set()
             settled.cancel()
 
     def _state(self) -> State:
-        """How the files look from outside. Blocks, on a network drive that is away maybe for long."""
+        """How the files look from outside. Blocks, on a network drive that is away maybe for ever."""
+        self._folder.return_to_it()
         return {path: _stamp(path) for path in (*self._source.files(), *self._more)}
 
     def _places(self) -> dict[Place, int]:
@@ -137,8 +141,9 @@ class Watch:
 
         The manifest's own folder is watched by its name in the folder above, as a new one begins with that.
         """
-        found = set[Place]().union(*(places(path) for path in (*self._source.files(), *self._more)))
-        folder = self._source.manifest.absolute().parent
+        here = self._folder.path
+        found = set[Place]().union(*(places(here / path) for path in (*self._source.files(), *self._more)))
+        folder = (here / self._source.manifest).parent
         found.add((folder.parent, folder.name))
         return {(place, name): _number(place) for place, name in found}
 

@@ -186,12 +186,21 @@ def test_a_model_that_fails_again_and_again_is_left_alone_until_somebody_mends_i
 
 def test_loading_by_hand_ends_a_pause(tmp_path: Path) -> None:
     with serving(tmp_path, "chat: {demo: {backend: mlx-lm, path: demo}}") as server:
-        for _ in range(TOLERATED):
+        for deaths in range(1, TOLERATED + 1):
             os.kill(loaded(server, "demo"), signal.SIGKILL)
-            until(lambda: server.model("demo")["state"] == "failed")
+            until(lambda deaths=deaths: server.model("demo")["worker_deaths"] == deaths)
         assert server.request("POST", CHAT, ask("demo")).status in {200, 503}
         assert server.request("POST", "/admin/models/demo/load").status == 200
         assert server.request("POST", CHAT, ask("demo")).status == 200
+
+
+def test_a_worker_that_died_needs_nobody_as_long_as_there_is_no_pause(tmp_path: Path) -> None:
+    with serving(tmp_path, "chat: {demo: {backend: mlx-lm, path: demo, preload: true}}") as server:
+        os.kill(loaded(server, "demo"), signal.SIGKILL)
+        until(lambda: server.model("demo")["worker_deaths"])
+        died = server.model("demo")
+        assert (died["state"], died["last_error"]) == ("unloaded", "its worker was killed by SIGKILL")
+        assert server.request("GET", "/health/ready").status == 200  # the next request loads it
 
 
 def test_a_pinned_model_comes_back_by_itself(tmp_path: Path) -> None:

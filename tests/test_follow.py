@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,6 +171,21 @@ def test_requests_that_outlast_the_drain_end_with_an_error_event(tmp_path: Path,
         with pytest.raises(Exception, match="was unloaded"):
             for _ in chunks:
                 pass
+
+
+def test_a_server_whose_own_folder_is_deleted_says_so_and_follows_the_one_that_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with serving(folder, ONE) as server:
+        shutil.rmtree(folder)
+        server.wait_for(r"manifest refused: models\.yaml: does not exist")
+        status = server.status()
+        assert (status["manifest"]["folder"], status["last_attempt"]["ok"]) == (str(folder.resolve()), False)
+        folder.mkdir()
+        save(folder / "models.yaml", TWO)
+        server.wait_for(r"reloaded revision 2: \+two")
+        save(folder / "models.yaml", ONE)
+        server.wait_for("reloaded revision 3: -two")
 
 
 def test_a_folder_that_takes_the_manifests_place_is_followed(tmp_path: Path) -> None:

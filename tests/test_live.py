@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -9,12 +10,15 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
-from localapi.api.live import difference
+from localapi.api.live import Live, difference
+from localapi.history import History
 from tests.server import Server, save, serving
 
 MANIFEST = "chat: {bird: {backend: echo}, demo: {backend: mlx-lm, path: demo}}"
@@ -132,6 +136,32 @@ def test_listeners_that_leave_are_forgotten(tmp_path: Path) -> None:
         while process.num_fds() > before + 5:
             pass  # the time limit of the test is the bound
         assert server.request("HEAD", "/status/events").status == 200
+
+
+@pytest.mark.parametrize("looks_well", [0, 1])
+async def test_a_status_that_cannot_be_described_is_in_the_log_and_ends_no_stream(
+    looks_well: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = 0
+
+    def describe() -> dict[str, Any]:
+        nonlocal looks
+        looks += 1
+        if looks_well < looks <= looks_well + 3:
+            raise KeyError("a model that has gone")
+        return {"now": looks, "revision": looks_well and min(looks, 2), "models": []}
+
+    live = Live(describe, History())
+    async with aclosing(live.events()) as events:
+        if looks_well:
+            assert b'"revision":1' in await anext(events)
+        telling = asyncio.ensure_future(anext(events))
+        while not telling.done():
+            live.poke()  # something happens all the time
+            await asyncio.sleep(0.01)
+        assert f'"now":{looks_well + 4}' in telling.result().decode()  # the first that went well again
+    told = [record for record in caplog.records if record.name == "localapi.api.live"]
+    assert [record.exc_info is not None for record in told] == [True]  # once
 
 
 def test_a_difference_names_what_changed_and_nothing_else() -> None:

@@ -155,13 +155,17 @@ def test_models_to_preload_do_not_take_each_others_place(tmp_path: Path) -> None
         assert {model["id"]: model["state"] for model in status["models"]}["b"] == "unloaded"
         assert server.request("GET", "/health/ready").status == 200  # it answers all of them
         server.wait_for(r"c: Not loaded ahead of requests: it needs about \d+ MB, and memory_budget \(260 MB\) leaves")
-        # A request is another matter; and what was used gives way to what is to be preloaded.
+        # A request is another matter.
         assert server.request("POST", CHAT, ask("b")).status == 200
         assert loaded(server) == {"pinned", "b"}
-        assert [line.partition(",")[0] for line in server.status()["warnings"]] == ["c is to be preloaded"]
+        assert [line.partition(",")[0] for line in server.status()["warnings"]] == [
+            "a is to be preloaded",
+            "c is to be preloaded",
+        ]
+        assert re.search(r"before a request came: its \d+ MB are needed for b\.", server.model("a")["last_error"])
         save(tmp_path / "models.yaml", chats("520MB", a=pre, b=pre, c=pre, pinned=", pin: true"))
         server.reload()
-        until(lambda: loaded(server) == {"pinned", "b", "c"})
+        until(lambda: loaded(server) == {"pinned", "a", "b", "c"})
         assert server.status()["warnings"] == []
 
 

@@ -156,7 +156,7 @@ def test_the_wait_for_a_place_in_the_batch_has_an_end_too(offer: Offer) -> None:
     server = offer(max_batch=1, queue_timeout_seconds=60)
     with at_work(server), streaming(server) as late:
         lines = late.lines()
-        assert next(lines) == ": waiting for endless"
+        assert next(lines) == ": waiting for endless: nobody before you"
         assert server.model("endless")["waiting"] == 1
         offer(max_batch=1, queue_timeout_seconds=0.5)
         *_, last = lines
@@ -221,9 +221,14 @@ def test_who_waits_inside_the_worker_counts_as_waiting(tmp_path: Path, endless_m
         at_work(server) as first,
         contextlib.ExitStack() as stack,
     ):
+        waiting = []
         for count in (1, 2):
-            stack.enter_context(streaming(server, max_tokens=1))
+            waiting.append(stack.enter_context(streaming(server, max_tokens=1)).lines())
             until_waiting(server, count)
+        assert [next(each) for each in waiting] == [
+            ": waiting for endless: nobody before you",
+            ": waiting for endless: 1 before you",
+        ]
         reply = server.request("POST", CHAT, body())
         assert (reply.status, reply.json()["error"]["code"]) == (429, "model_busy")
         assert "2 requests wait for endless already" in reply.json()["error"]["message"]
@@ -237,9 +242,10 @@ def test_who_waits_for_room_for_its_conversation_counts_as_waiting(tmp_path: Pat
     with (
         serving(tmp_path, manifest(endless_model, kv_cache_mb=4, max_waiting=1)) as server,
         at_work(server),
-        streaming(server, max_tokens=1),
+        streaming(server, max_tokens=1) as stream,
     ):
         until_waiting(server, 1)
+        assert next(stream.lines()) == ": waiting for endless: nobody before you"
         assert server.model("endless")["requests"]["waiting"] == 1
         assert server.request("POST", CHAT, body()).status == 429
 
@@ -289,6 +295,31 @@ def test_whether_one_more_may_wait(at_once: int | None, line: int, max_waiting: 
         admission.engine = engine(at_once=at_once, line=line)
         with pytest.raises(ModelBusy) if refused else contextlib.nullcontext(), admission.place(Turn()):
             pass
+
+
+def test_a_place_counts_those_in_the_line_of_the_engine_and_those_in_the_queue() -> None:
+    """Two of four are at work; of the others, and of two in the queue, the place is told."""
+    serving = SimpleNamespace(max_concurrent=4, max_waiting=None)
+    admission = Admission("m", cast("Any", serving), engine(at_once=2))
+    with contextlib.ExitStack() as stack:
+        turns = [Turn() for _ in range(6)]
+        for turn in turns:
+            stack.enter_context(admission.place(turn))
+        for turn in turns[:4]:
+            admission.begin(turn)  # and nobody has told yet that two of them are in line
+        assert [admission.before(turn) for turn in turns] == [
+            None,
+            None,
+            None,
+            None,
+            0,
+            1,
+        ]
+        admission.engine = engine(at_once=2, line=2)
+        assert [admission.before(turn) for turn in turns] == [None, None, 0, 1, 2, 3]
+        turns[2].hear()
+        admission.engine = engine(at_once=2, line=1)
+        assert [admission.before(turn) for turn in turns] == [None, None, None, 0, 1, 2]
 
 
 def test_how_long_the_line_takes_follows_from_the_work_and_not_from_the_waiting(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Literal
 
 import pytest
+from quart import Quart
 
+from localapi.api import health
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions
 from localapi.errors import LoadFailed, ManifestError, ModelNotFound, Problem
@@ -17,6 +20,7 @@ from localapi.manifest.entries import Said
 from localapi.manifest.origin import Origin
 from localapi.registry import Registry
 from localapi.reload import Reloader, diff
+from localapi.restarts import TOLERATED
 from localapi.worker.protocol import Event, Loaded, Request
 
 
@@ -57,6 +61,8 @@ class Fake(ChatOptions):
         gate = type(self).gate
         gate.waiting.set()
         await gate.open.wait()
+        if self.weights == "ours to mend":
+            raise KeyError(self.weights)
         if self.weights in gate.broken:
             raise LoadFailed(f"{self.weights} is broken")
         gate.loaded.append(self.weights)
@@ -92,9 +98,11 @@ class Reading:
 
 
 @asynccontextmanager
-async def following(reading: Reading) -> AsyncIterator[tuple[Registry, Reloader]]:
+async def following(
+    reading: Callable[[], Manifest], apply: Callable[[Manifest], None] = lambda _: None
+) -> AsyncIterator[tuple[Registry, Reloader]]:
     registry = Registry()
-    reloader = Reloader(registry, reading)
+    reloader = Reloader(registry, reading, apply=apply)
     await reloader.start()
     running = asyncio.create_task(reloader.run())
     try:
@@ -191,6 +199,24 @@ async def test_a_cold_swap_that_does_not_load_brings_the_old_one_back(gate: Gate
     assert gate.loaded == ["old", "old"]
 
 
+async def test_a_pinned_model_is_back_after_a_cold_swap_that_does_not_load(gate: Gate) -> None:
+    reading = Reading(manifest(m={"weights": "old", "swap": "cold", "pin": True}))
+    async with following(reading) as (registry, reloader):
+        await until(lambda: registry.instance("m").state == "ready")
+        gate.broken.add("new")
+        reading.next = manifest(m={"weights": "new", "swap": "cold", "pin": True})
+        assert not (await reloader.reload()).ok
+        await until(lambda: registry.instance("m").state == "ready")
+        assert gate.loaded == ["old", "old"]
+
+
+async def test_a_model_that_is_loaded_is_not_loaded_beside_itself(gate: Gate) -> None:
+    async with following(Reading(manifest(m="w"))) as (registry, _):
+        await first_engine(registry, "m")
+        registry.instance("m").begin_loading()
+        assert registry.instance("m").state == "ready"
+
+
 async def test_a_cold_swap_that_is_read_again_keeps_the_old_one_closed(gate: Gate) -> None:
     reading = Reading(manifest(m={"weights": "old", "swap": "cold"}))
     async with following(reading) as (registry, reloader):
@@ -270,6 +296,43 @@ async def test_a_manifest_that_cannot_be_read_leaves_the_last_revision(gate: Gat
         assert (await reloader.reload()).revision == 2
 
 
+async def test_a_manifest_that_does_not_come_is_told_and_followed_again_when_it_does(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("localapi.reload.SLOW_SECONDS", 0)
+    answers, reading = threading.Event(), Reading(manifest(m="w"))
+
+    def read() -> Manifest:
+        assert reading.reads == 0 or answers.wait(60)
+        return reading()
+
+    async with following(read) as (registry, reloader):
+        assert (reloader.reading_since, reloader.reads_slowly) == (None, False)
+        reading.next = manifest(m="w", n="w")
+        reloader.trigger()
+        await until(lambda: reloader.reads_slowly)
+        assert reloader.reading_since is not None
+        assert "Revision 1 serves on" in caplog.text
+        answers.set()
+        await until(lambda: "n" in registry.entries)
+        assert (reloader.reading_since, reloader.reads_slowly) == (None, False)
+
+
+async def test_a_fault_of_ours_while_a_manifest_is_applied_does_not_end_the_following(gate: Gate) -> None:
+    def apply(manifest: Manifest) -> None:
+        if "bad" in manifest.entries:
+            raise KeyError("bad")
+
+    reading = Reading(manifest(m="w"))
+    async with following(reading, apply) as (registry, reloader):
+        reading.next = manifest(m="w", bad="w")
+        attempt = await reloader.reload()
+        assert "could not be applied: KeyError" in attempt.problems[0].message
+        reading.next = manifest(m="w", good="w")
+        assert (await reloader.reload()).ok
+        assert "good" in registry.entries
+
+
 async def test_twenty_triggers_during_a_pass_cause_one_more(gate: Gate) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -339,6 +402,17 @@ async def test_a_load_that_fails_is_told_to_all_who_wait_and_tried_again_by_the_
         assert (registry.instance("m").state, registry.instance("m").last_error) == ("ready", None)
 
 
+async def test_a_load_that_fails_in_the_server_itself_is_told_though_nobody_waits_for_it(
+    gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with following(Reading(manifest(m={"weights": "ours to mend", "preload": True}))) as (registry, _):
+        await until(lambda: registry.instance("m").state == "failed")
+        assert registry.instance("m").last_error == (
+            "The server failed while it loaded the model (KeyError); see its log."
+        )
+        assert "Traceback" in caplog.text
+
+
 async def test_a_load_that_begins_while_another_is_given_up_is_not_lost(gate: Gate) -> None:
     async with following(Reading(manifest(m="w"))) as (registry, _):
         gate.open.clear()
@@ -376,11 +450,39 @@ async def test_a_leased_model_is_not_unloaded(gate: Gate) -> None:
 async def test_an_engine_that_ends_is_loaded_again_by_the_next_request(gate: Gate) -> None:
     async with following(Reading(manifest(m="w"))) as (registry, _):
         (await first_engine(registry, "m")).ended.set_result("its worker was killed")
-        await until(lambda: registry.instance("m").state == "failed")
+        await until(lambda: registry.instance("m").worker_deaths == 1)
         assert registry.instance("m").last_error == "its worker was killed"
-        assert registry.instance("m").worker_deaths == 1
+        assert registry.instance("m").state == "unloaded"
         await first_engine(registry, "m")
         assert gate.loaded == ["w", "w"]
+
+
+async def test_engines_that_end_one_after_the_other_are_a_failure_as_long_as_the_pause_lasts(gate: Gate) -> None:
+    async with following(Reading(manifest(m="w"))) as (registry, _):
+        instance, states = registry.instance("m"), []
+        for deaths in range(1, TOLERATED + 1):
+            (await first_engine(registry, "m")).ended.set_result("its worker was killed")
+            await until(lambda deaths=deaths: instance.worker_deaths == deaths)  # type: ignore[misc]
+            states.append(instance.state)
+        assert states == ["unloaded"] * (TOLERATED - 1) + ["failed"]
+        instance.restarts.reset()  # as the end of the pause
+        assert (instance.state, instance.last_error) == ("unloaded", "its worker was killed")
+
+
+async def test_the_server_is_not_ready_before_a_pinned_model_has_come_back(gate: Gate) -> None:
+    async with following(Reading(manifest(m={"weights": "w", "pin": True}))) as (registry, _):
+        app = Quart("health")
+        app.register_blueprint(health.routes(registry, lambda: False))
+
+        async def ready() -> tuple[int, Any]:
+            reply = await app.test_client().get("/health/ready")
+            return reply.status_code, await reply.get_json()
+
+        (await first_engine(registry, "m")).ended.set_result("its worker was killed")
+        await until(lambda: registry.instance("m").state == "unloaded")
+        assert await ready() == (503, {"status": "loading", "models": ["m"]})
+        await first_engine(registry, "m")  # a request is sooner than the second after which it would come back
+        assert await ready() == (200, {"status": "ready"})
 
 
 async def test_preload_loads_what_an_edit_adds(gate: Gate) -> None:

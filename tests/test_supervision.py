@@ -216,6 +216,88 @@ async def test_a_model_to_preload_is_loaded_as_soon_as_an_edit_makes_room_for_it
     await registry.close()
 
 
+def edit(registry: Registry, budget: int | None = None, **options: dict[str, Any]) -> None:
+    """Commit a manifest of those entries, in that order; one that was there keeps its worker."""
+    assert registry.snapshot is not None
+    was = registry.snapshot.manifest
+    server = was.server if budget is None else ServerOptions(memory_budget=budget)
+    kept = {each.id: each.options.pid for each in was.entries.values() if isinstance(each.options, Loader)}
+    pids = {name: kept.get(name, len(kept) + at) for at, name in enumerate(options, 1)}
+    entries = {n: Entry.of(n, Loader(pid=pids[n], **more), server=server) for n, more in options.items()}  # type: ignore[arg-type]
+    registry.commit(Manifest(entries=entries, server=server), {})
+
+
+PRE: dict[str, Any] = {"preload": True}
+PIN: dict[str, Any] = {"pin": True}
+
+
+async def used(registry: Registry, name: str) -> None:
+    """Have a request come and go."""
+    async with registry.lease(name, "chat"):
+        """It is answered."""
+
+
+async def test_an_edit_that_pins_a_model_takes_the_place_of_a_preloaded_one_and_says_so(world: World) -> None:
+    registry = registry_of(GB, a=PRE, b={})
+    world.memory = dict.fromkeys((1, 2), GB)
+    await until(lambda: loaded(registry) == ["a"])
+    edit(registry, a=PRE, b=PIN)
+    await until(lambda: loaded(registry) == ["b"])
+    assert registry.not_loaded == [
+        "a is to be preloaded, and not in memory: Unloaded before a request came: its 1,024 MB are needed for b. "
+        "Its next request loads it again."
+    ]
+    edit(registry, 2 * GB, a=PRE, b=PIN)
+    await until(lambda: loaded(registry) == ["a", "b"])
+    assert registry.not_loaded == []
+    await registry.close()
+
+
+async def test_an_edit_that_preloads_a_model_disturbs_no_busy_one(world: World) -> None:
+    registry = registry_of(GB, a={}, b={})
+    world.memory = dict.fromkeys((1, 2), GB)
+    async with registry.lease("a", "chat"):
+        edit(registry, a={}, b=PRE)
+        await until(lambda: not registry.instance("b").loads_now)
+        assert (registry.not_loaded[0][:20], registry.instance("a").held) == ("b is to be preloaded", False)
+    await registry.close()
+
+
+async def test_a_lower_budget_gives_no_used_model_away_for_one_to_preload(world: World) -> None:
+    registry = registry_of(3 * GB // 2, a=PRE, b=PRE)
+    world.memory = dict.fromkeys((1, 2), GB)
+    await until(lambda: loaded(registry) == ["a"] and len(registry.not_loaded) == 1)
+    await used(registry, "a")
+    edit(registry, 5 * GB // 4, a=PRE, b=PRE)
+    await until(lambda: not registry.instance("b").loads_now)
+    assert loaded(registry) == ["a"]
+    await registry.close()
+
+
+async def test_a_load_that_nobody_waits_for_lets_requests_pass(world: World) -> None:
+    registry = registry_of(2 * GB, old={}, small={}, pre={})
+    world.memory = {1: GB, 2: GB, 3: GB}
+    async with registry.lease("old", "chat"):
+        edit(registry, small={}, pre=PRE, more=PRE)  # `old` retires when its request has ended
+        await until(lambda: loaded(registry) == ["pre", "old"])
+        await until(lambda: registry.memory.waiting == ["more"])
+        asking = asyncio.create_task(used(registry, "small"))
+        await until(lambda: len(registry.memory.waiting) == 2)
+        assert registry.memory.waiting == ["small", "more"]
+        await asking
+    await until(lambda: not registry.memory.waiting)
+    await registry.close()
+
+
+async def test_what_an_edit_renames_keeps_its_rank_among_those_to_preload(world: World) -> None:
+    registry = registry_of(GB, first=PRE, second=PRE)
+    world.memory = dict.fromkeys((1, 2, 3), GB)
+    await until(lambda: loaded(registry) == ["first"] and len(registry.not_loaded) == 1)
+    edit(registry, renamed=PRE, second=PRE)
+    await until(lambda: loaded(registry) == ["renamed"] and len(registry.not_loaded) == 1)
+    await registry.close()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until it is so; the test's time limit is the bound."""
     while not condition():  # noqa: ASYNC110  # nothing tells of it

@@ -25,7 +25,7 @@ def routes(registry: Registry, draining: Callable[[], bool]) -> Blueprint:
         wanted = [registry.instance(e.id) for e in registry.entries.values() if e.serving.wants_loading]
         if failed := {each.name: each.last_error for each in wanted if each.state == "failed"}:
             return json_reply({"status": "failed", "models": list(failed), "errors": failed}, status=503)
-        if loading := [each.name for each in wanted if each.state == "loading"]:
+        if loading := [each.name for each in wanted if each.state == "loading" or each.comes_back]:
             return json_reply({"status": "loading", "models": loading}, status=503)
         return json_reply({"status": "ready"})
 

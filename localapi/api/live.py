@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any, Final
@@ -17,6 +18,8 @@ from quart import Blueprint, Response
 
 from localapi.api.replies import comment, event
 from localapi.history import History
+
+log = logging.getLogger(__name__)
 
 Status = dict[str, Any]
 
@@ -37,6 +40,9 @@ class Live:
         self._logged = 0
         """The number of the newest record of the log that was looked at."""
         self._latest: Status = {}
+        """Empty where it could not be described yet."""
+        self._fails = False
+        """Whether it could not be described at the last look, which the log tells once."""
         self._listeners = 0
         self._looking: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -61,7 +67,7 @@ class Live:
             logged = 0
             while not self._closed:
                 news = self._news
-                if (latest := self._latest) is not told:
+                if (latest := self._latest) and latest is not told:
                     message, told = _message(told, latest), latest
                     yield message
                     continue
@@ -78,7 +84,8 @@ class Live:
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
         if self._looking is None:
-            self._latest = self._describe()
+            self._latest = {}
+            self._see()
             self._looking = asyncio.create_task(self._look(), name="live status")
         self._listeners += 1
         try:
@@ -96,13 +103,25 @@ class Live:
                 async with asyncio.timeout(LOOK_SECONDS - LEAST_SECONDS):
                     await self._changed.wait()
             self._changed.clear()
-            status = self._describe()
+            seen = self._see()
             logged, self._logged = self._logged, self._history.last
-            if _without_clocks(status) != _without_clocks(self._latest):
-                self._latest = status
+            if seen or logged != self._logged:
                 self._tell()
-            elif logged != self._logged:
-                self._tell()
+
+    def _see(self) -> bool:
+        """Describe it; whether something has changed. A failure is ours to mend: the next look may do better."""
+        try:
+            status = self._describe()
+            changed = not self._latest or _without_clocks(status) != _without_clocks(self._latest)
+        except Exception:
+            if not self._fails:
+                log.exception("the status could not be described: its live view stands still until it can be")
+            self._fails = True
+            return False
+        self._fails = False
+        if changed:
+            self._latest = status
+        return changed
 
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from localapi.aside import aside
 from localapi.audio.decoder import container_of
 from localapi.errors import GenerationFailed, InvalidRequest
 
@@ -31,7 +32,7 @@ async def requested_audio(value: str, param: str, folders: Sequence[str]) -> byt
             f"'{param}' is a URL, and this server fetches none. Send the file itself, as base64 or as a data: URL.",
             param=param,
         )
-    path = await asyncio.to_thread(_allowed_file, value, folders) if folders and len(value) < 4096 else None  # noqa: PLR2004
+    path = await aside(lambda: _allowed_file(value, folders)) if folders and len(value) < 4096 else None  # noqa: PLR2004
     if path is not None:
         try:
             return await _read(path, param)
@@ -113,7 +114,7 @@ async def _read(path: Path, param: str) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
 
-    data = await asyncio.to_thread(read)
+    data = await aside(read)
     if len(data) > MAX_BYTES:
         raise InvalidRequest(f"The file of '{param}' is larger than {MAX_BYTES // 2**20} MiB.", param=param)
     return data

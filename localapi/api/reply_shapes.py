@@ -277,6 +277,7 @@ class StatusReply(OpenShape):
     revision: int
     last_attempt: AttemptReply | None
     last_change: AttemptReply | None
+    reading_since: float | None
     warnings: list[str]
     models: list[StatusModel]
     retiring: list[StatusModel]

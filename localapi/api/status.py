@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from quart import Blueprint, Response
@@ -18,6 +17,7 @@ from localapi.instance import Instance
 from localapi.manifest import Entry, fingerprint
 from localapi.registry import Registry
 from localapi.reload import Attempt, Reloader
+from localapi.working_folder import WorkingFolder
 
 
 def routes(describe: Callable[[], dict[str, Any]]) -> Blueprint:
@@ -31,7 +31,7 @@ def routes(describe: Callable[[], dict[str, Any]]) -> Blueprint:
     return blueprint
 
 
-def describe(registry: Registry, reloader: Reloader, warnings: list[str]) -> dict[str, Any]:
+def describe(registry: Registry, reloader: Reloader, warnings: list[str], folder: WorkingFolder) -> dict[str, Any]:
     """Times are Unix seconds."""
     snapshot = registry.snapshot
     files = snapshot.manifest.files if snapshot else ()
@@ -42,12 +42,13 @@ def describe(registry: Registry, reloader: Reloader, warnings: list[str]) -> dic
         "now": time.time(),
         "revision": snapshot.revision if snapshot else 0,
         "manifest": {
-            "folder": str(Path.cwd()),
+            "folder": str(folder.path),
             "files": [{"path": str(file.path), "sha256": file.sha256} for file in files],
         },
         "server": snapshot.manifest.keys_of_server if snapshot else {},
         "last_attempt": describe_attempt(reloader.last_attempt) if reloader.last_attempt else None,
         "last_change": describe_attempt(reloader.last_change) if reloader.last_change else None,
+        "reading_since": reloader.reading_since,
         "preparing": reloader.preparing,
         "warnings": warnings,
         "memory": {

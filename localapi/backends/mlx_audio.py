@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from localapi.aside import aside
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.installing import install
@@ -90,7 +90,7 @@ class _MlxAudio(SpeechOptions):
         return () if Path(self.path).is_absolute() else ((self.path, self.revision),)
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
-        await asyncio.to_thread(model_path.check_present, [(self.path, _MUST_HOLD)])
+        await aside(lambda: model_path.check_present([(self.path, _MUST_HOLD)]))
         environment = Environment.named(self.backend_name)
         if not environment.ready:
             if self.install == "manual":

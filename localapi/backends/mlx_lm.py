@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from localapi.aside import aside
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions, PathProblem
@@ -126,5 +126,5 @@ class MlxLm(ChatOptions):
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         paths = [(getattr(self, field), must_hold) for field, must_hold in _HOLDS.items()]
-        await asyncio.to_thread(model_path.check_present, paths)
+        await aside(lambda: model_path.check_present(paths))
         return await start_worker(name, "mlx-lm", self.identity().options, needs="mlx_lm", report=report)

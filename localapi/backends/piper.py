@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import json
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from localapi.advice import advise
+from localapi.aside import aside
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.model_path import placed
 from localapi.backends.options import FolderOf, Identity, PathProblem
@@ -136,7 +136,7 @@ class Piper(SpeechOptions):
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         try:
-            await asyncio.to_thread(lambda: _read(_model(self.path, Path("/"))))
+            await aside(lambda: _read(_model(self.path, Path("/"))))
         except PathProblem as error:
             raise LoadFailed(f"The voice cannot be loaded: {error}.", counts=False) from error
         return await start_worker(name, "piper", self.identity().options, needs="piper", report=report)

@@ -27,7 +27,7 @@ export function Model({ model, api, admin, now }) {
     ${model.progress && html`<${Progress} progress=${model.progress} />`}
     ${state.error && html`<div class="notice bad model-wide" role="alert"><strong>${state.error.what} failed</strong>
       <span>${state.error.message}</span></div>`}
-    ${model.last_error && !state.error && model.state !== "loading" && html`<div class="notice bad model-wide"><strong>Last error</strong>
+    ${model.last_error && !state.error && model.state !== "loading" && html`<div class="notice ${model.state === "failed" ? "bad" : "warn"} model-wide"><strong>Last error</strong>
       <span>${model.last_error}</span></div>`}
     ${admin && model.leases !== undefined && html`<${Facts} parts=${facts(model, now)} />`}
   </article>`;
