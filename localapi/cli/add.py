@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from localapi.adding import free_id, propose
 from localapi.cli import completing, outcome
 from localapi.cli.options import manifest_option, profile_option, server_of, server_options, source_of
+from localapi.cli.proposal import free_id, propose
 from localapi.manifest import Kind, adding, names_in, value_of
 from localapi.settings import Settings
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 import click
 
 from localapi.backends.model_path import is_repository
+from localapi.cli.download import pull
 from localapi.cli.options import manifest_option, profile_option, source_of
 from localapi.manifest import ManifestSource, read
-from localapi.pulling import pull
 from localapi.settings import Settings
 
 GB: Final = 1e9

@@ -21,7 +21,7 @@ from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 from localapi.worker import pull as worker
 from localapi.worker import resuming
 from localapi.worker.engine import CannotLoad
-from tests.cli_manifest.conftest import Run
+from tests.cli.conftest import Run
 from tests.fake_hub import Hub, hub_with
 
 SIZE = 6_000_000

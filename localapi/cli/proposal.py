@@ -14,9 +14,9 @@ from localapi.backends import model_path
 from localapi.backends.auto import cached_config
 from localapi.backends.options import Kind
 from localapi.backends.recognition import Recognized, recognize, recognize_place
+from localapi.cli.download import file_of
 from localapi.errors import CannotDownload, CannotEdit
 from localapi.manifest import sections
-from localapi.pulling import file_of
 
 SAY: Final = "say --kind chat or --kind speech, or --backend"
 _USUAL: Final[dict[Kind, str]] = {"chat": "mlx-lm", "speech": "auto"}

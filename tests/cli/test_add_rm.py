@@ -11,7 +11,7 @@ import pytest
 
 from localapi.errors import CannotEdit
 from localapi.manifest import ManifestSource, adding, removing
-from tests.cli_manifest.conftest import Run
+from tests.cli.conftest import Run
 from tests.fake_hub import hub_with
 from tests.piper_voice import make_voice
 from tests.server import serving

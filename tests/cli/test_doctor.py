@@ -11,7 +11,7 @@ from typing import Any
 from localapi.client import Server
 from localapi.diagnosis import CHECKS, Finding, Subject, examine
 from localapi.errors import CannotInstall
-from tests.cli_manifest.conftest import NOBODY, Run
+from tests.cli.conftest import NOBODY, Run
 from tests.fake_hub import hub_with
 from tests.server import serving
 
