@@ -22,14 +22,14 @@ MAY_IMPORT = {
     "audio": set(),
     "spoken": set(),
     "settings": {"errors"},
-    "environments": {"errors"},
+    "environments": {"errors", "sizes"},
     "backends": {"advice", "errors", "worker.protocol", "audio", "spoken", "environments"},
     "manifest": {"advice", "errors", "backends"},
     "processes": set(),
     "restarts": set(),
     "instance": {"advice", "errors", "worker.protocol", "backends", "manifest", "restarts"},
     "admission": {"errors", "manifest"},
-    "memory": {"errors", "backends", "manifest", "instance", "processes"},
+    "memory": {"errors", "sizes", "backends", "manifest", "instance", "processes"},
     "lease": {"errors", "worker.protocol", "backends", "manifest", "instance", "admission"},
     "registry": {"errors", "backends", "manifest", "instance", "admission", "lease", "memory"},
     "reload": {"advice", "errors", "manifest", "instance", "registry"},
@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "watch": {"manifest"},
     "client": {"errors"},
     "service": {"errors"},
-    "diagnosis": {"errors", "settings", "environments", "backends", "manifest", "client", "service"},
+    "diagnosis": {"errors", "settings", "environments", "backends", "manifest", "client", "service", "sizes"},
     "tally": set(),
     "history": {"log"},
     "api": {
@@ -45,6 +45,7 @@ MAY_IMPORT = {
         *("processes", "instance", "admission", "lease", "registry", "reload"),
     },
     "advice": set(),
+    "sizes": set(),
     "allocator": set(),
     "listening": {"advice"},
     "serving": {"listening"},
@@ -54,11 +55,11 @@ MAY_IMPORT = {
     },
     "cli": {
         *("errors", "log", "settings", "spoken", "backends", "manifest", "reload", "client", "app", "environments"),
-        *("service", "diagnosis"),
+        *("service", "diagnosis", "sizes"),
     },
     "__main__": {"cli"},
     "demo": set(),
-    "worker": {"advice", "worker.protocol", "audio"},
+    "worker": {"advice", "sizes", "worker.protocol", "audio"},
 }
 """The order: what each part may import of the others; whatever is not here imports nothing and is imported by nobody.
 

@@ -14,8 +14,8 @@ from localapi.cli.download import pull
 from localapi.cli.options import manifest_option, profile_option, source_of
 from localapi.manifest import ManifestSource, read
 from localapi.settings import Settings
+from localapi.sizes import readable
 
-GB: Final = 1e9
 BAR: Final = 24
 REPORT_SECONDS: Final = 10.0
 """How often there is a line where there is no terminal."""
@@ -79,14 +79,14 @@ class Bar:
         self._told_at = now
         share = done / total if total else 1.0
         speed = (done - self._first) / max(now - self._began, 1e-3)
-        text = f"{self._name}  {megabytes(done)} of {megabytes(total)} ({share:.0%})"
+        text = f"{self._name}  {readable(done)} of {readable(total)} ({share:.0%})"
         if not self._terminal:
             click.echo(text, err=True)
             return
         filled = int(share * BAR)
         bar = "█" * filled + "░" * (BAR - filled)
         self._open = True
-        line = f"{bar}  {text}  {megabytes(speed)}/s{_left(total - done, speed)}"
+        line = f"{bar}  {text}  {readable(speed)}/s{_left(total - done, speed)}"
         width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be written over
         click.echo(f"\r\x1b[K{line[:width]}", nl=False, err=True)
 
@@ -95,11 +95,6 @@ class Bar:
         if self._open:
             click.echo(err=True)
         self._open = False
-
-
-def megabytes(size: float) -> str:
-    """For people."""
-    return f"{size / GB:.2f} GB" if size >= GB else f"{size / 1e6:.1f} MB"
 
 
 def _left(missing: int, speed: float) -> str:

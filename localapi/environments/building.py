@@ -17,6 +17,7 @@ from typing import Final
 
 from localapi.environments.pinned import Environment, python_version
 from localapi.errors import EnvironmentFailed
+from localapi.sizes import readable
 
 Tell = Callable[[str], None]
 """Takes a line for people, as the work goes on."""
@@ -99,8 +100,8 @@ def _make(environment: Environment, uv: Sequence[str], tell: Tell) -> None:
         draft.rename(environment.folder)
     finally:
         _delete(draft, old)
-    seconds, megabytes = time.monotonic() - began, size_bytes(environment.folder) / 1e6
-    tell(f"installed {environment.name} in {seconds:.0f} s: {megabytes:.0f} MB")
+    seconds = time.monotonic() - began
+    tell(f"installed {environment.name} in {seconds:.0f} s: {readable(size_bytes(environment.folder))}")
 
 
 def _python() -> str:

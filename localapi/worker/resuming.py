@@ -25,6 +25,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from localapi.sizes import readable
 from localapi.worker.engine import CannotLoad, Report
 from localapi.worker.protocol import Loading
 
@@ -80,7 +81,7 @@ def _refuse_a_full_disk(blobs: Path, missing: int) -> None:
     free = shutil.disk_usage(blobs).free
     if needed > free:
         raise CannotLoad(
-            f"The disk is too full: {needed / 1e9:.2f} GB are to be downloaded, and {free / 1e9:.2f} GB are free in "
+            f"The disk is too full: {readable(needed)} are to be downloaded, and {readable(free)} are free in "
             f"{constants.HF_HUB_CACHE}. Make room, or name another folder in HF_HOME."
         )
 
