@@ -12,6 +12,7 @@ import click
 from localapi.backends.model_path import is_repository
 from localapi.cli.download import pull
 from localapi.cli.options import manifest_option, profile_option, source_of
+from localapi.errors import CannotDownload
 from localapi.manifest import ManifestSource, read
 from localapi.settings import Settings
 from localapi.sizes import readable
@@ -39,17 +40,29 @@ def command(repository: str | None, revision: str | None, **flags: Any) -> None:
     wanted = [(repository, revision)] if repository else _named(source_of(Settings.read(**flags)))
     if not wanted:
         click.echo("the manifest names no repository of the Hugging Face Hub: there is nothing to download", err=True)
-    for name, version in wanted:
-        bar = Bar(name)
-        try:
-            folder = pull(name, version, bar.show)
-        except KeyboardInterrupt:
-            bar.end()
-            click.echo("stopped; what has come is kept, and the same command goes on from there", err=True)
-            raise click.Abort from None
-        finally:
-            bar.end()
-        click.echo(folder)
+    failed = [name for name, version in wanted if not _pulled(name, version, alone=len(wanted) == 1)]
+    if failed:
+        raise CannotDownload(f"{len(failed)} of {len(wanted)} were not downloaded: {', '.join(failed)}")
+
+
+def _pulled(name: str, revision: str | None, *, alone: bool) -> bool:
+    """Download one, and print its folder, or why there is none. Raises CannotDownload where there are no others."""
+    bar = Bar(name)
+    try:
+        folder = pull(name, revision, bar.show)
+    except KeyboardInterrupt:
+        bar.end()
+        click.echo("stopped; what has come is kept, and the same command goes on from there", err=True)
+        raise click.Abort from None
+    except CannotDownload as error:
+        bar.end()
+        if alone:
+            raise
+        click.echo(error, err=True)
+        return False
+    bar.end()
+    click.echo(folder)
+    return True
 
 
 def _named(source: ManifestSource) -> list[tuple[str, str | None]]:
