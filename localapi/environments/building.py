@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -125,9 +126,11 @@ def _run(command: Sequence[str], environment: Environment, tell: Tell) -> None:
         errors="replace",
     ) as process:
         assert process.stdout is not None  # noqa: S101  # it was started with a pipe
+        failing = False
         for line in filter(None, map(str.strip, process.stdout)):
             said.append(line)
-            if not line.startswith(("+ ", "warning:", "Using ")):
+            failing = failing or line.startswith("error:")  # what follows is in the last words
+            if not failing and not line.startswith(("+ ", "warning:", "Using ")):
                 tell(line)
     if process.returncode != 0:
         raise EnvironmentFailed(
@@ -137,10 +140,11 @@ def _run(command: Sequence[str], environment: Environment, tell: Tell) -> None:
 
 
 def _last_words(said: Sequence[str]) -> str:
-    """From uv's "error:" on; of other programs the last line."""
+    """Of uv's "error:" and its causes the first two and the last, which is the system's own; else the last line."""
     errors = [at for at, line in enumerate(said) if line.startswith("error:")]
     words = list(said)[errors[-1] :] if errors else list(said)[-1:]
-    return " ".join(words[:4]).removeprefix("error:").strip(" .") or "no reason was given"
+    chain = [re.sub(r"^(error|cause|caused by): *", "", each, flags=re.IGNORECASE).rstrip(".") for each in words]
+    return ": ".join(dict.fromkeys([*chain[:2], *chain[-1:]])) or "no reason was given"
 
 
 def size_bytes(folder: Path) -> int:
