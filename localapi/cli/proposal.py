@@ -44,7 +44,7 @@ def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str 
     if named is None:
         if backend is None or section is None:
             raise CannotEdit("there is nothing to add: name a repository or a folder, or a --backend that needs none")
-        return Proposal(section, backend, None, backend)
+        return Proposal(section, backend, None, "voice" if backend == "auto" else backend)
     place = model_path.placed(named, Path())
     if named == model_path.DEMO:
         return Proposal(section or "chat", backend or "mlx-lm", named, named)

@@ -54,6 +54,11 @@ def test_what_a_folder_is_for_is_found_out_from_its_files(localapi: Run, folder:
     )
 
 
+def test_the_voice_of_the_system_gets_a_name_that_says_what_it_is(localapi: Run, folder: Path) -> None:
+    assert localapi("add", "--backend", "auto", "--kind", "speech").returncode == 0
+    assert (folder / "models.yaml").read_text() == "speech:\n  voice:\n    backend: auto\n"
+
+
 def test_settings_and_aliases_are_written_as_a_person_would(localapi: Run, manifest: Path) -> None:
     settings = ("pin=true", "keep_alive=1h", "defaults.temperature=0.7", "defaults.stop=[END]", "description='a: b'")
     arguments = [word for setting in settings for word in ("--set", setting)]
