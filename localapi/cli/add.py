@@ -51,7 +51,7 @@ def command(
     for setting in settings:
         _put(options, setting)
     name = entry_id or free_id(proposal.name, names_in(source))
-    with outcome.unsaved(source.manifest):
+    with outcome.unsaved(source):
         edit = adding(source, proposal.section, name, options)
     if dry_run:
         click.echo(edit.diff(), nl=False)
