@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from localapi.cli.plain_text import shown_in_line
 from localapi.cli.server_status import Status, status_of
+from localapi.cli.text_table import cells_of
 from localapi.client import Server
 from localapi.errors import Refused
 from localapi.sizes import readable
@@ -114,12 +115,21 @@ def columns(cells: Sequence[Sequence[str]]) -> list[int]:
 
 def fitting(chosen: Sequence[int], cells: Sequence[Sequence[str]], width: int) -> list[int]:
     """Those of the columns for which there is room."""
-    widths = {at: max(len(HEAD[at]), *(len(row[at]) for row in cells)) if cells else len(HEAD[at]) for at in chosen}
+    widths = {
+        at: max(len(HEAD[at]), *(cells_of(row[at]) for row in cells)) if cells else len(HEAD[at]) for at in chosen
+    }
     for name in _FIRST_TO_GO:
         if sum(widths.values()) + GAP * (len(widths) - 1) <= width:
             break
         widths.pop(HEAD.index(name), None)
     return list(widths)
+
+
+def most_active(found: Sequence[ModelRow], count: int) -> list[ModelRow]:
+    """So many of them, in their order: those that are idle and not loaded give way first, from the end."""
+    idle = [at for at, row in enumerate(found) if row.state == "unloaded" and not row.waiting]
+    busy = [at for at in range(len(found)) if at not in set(idle)]
+    return [found[at] for at in sorted([*busy, *idle][: max(count, 1)])]
 
 
 def troubles(status: Status) -> Iterator[str]:
