@@ -115,9 +115,7 @@ def columns(cells: Sequence[Sequence[str]]) -> list[int]:
 
 def fitting(chosen: Sequence[int], cells: Sequence[Sequence[str]], width: int) -> list[int]:
     """Those of the columns for which there is room."""
-    widths = {
-        at: max(len(HEAD[at]), *(cells_of(row[at]) for row in cells)) if cells else len(HEAD[at]) for at in chosen
-    }
+    widths = {at: max([len(HEAD[at]), *(cells_of(row[at]) for row in cells)]) for at in chosen}
     for name in _FIRST_TO_GO:
         if sum(widths.values()) + GAP * (len(widths) - 1) <= width:
             break
