@@ -20,6 +20,7 @@ from localapi.errors import NoRoom, NoRoomAhead
 from localapi.instance import Instance
 from localapi.manifest import fingerprint
 from localapi.processes import Usage, usage
+from localapi.sizes import readable
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Memory:
         if instance not in self._queue or self.budget is None:
             return None
         before = self._in_order.index(instance)
-        return f"{before or 'nobody'} before it; {megabytes(self.used)} of {megabytes(self.budget)} are in use"
+        return f"{before or 'nobody'} before it; {readable(self.used)} of {readable(self.budget)} are in use"
 
     def follow(self, budget: int | None) -> None:
         """Another budget, also for those who wait."""
@@ -173,13 +174,13 @@ class Memory:
         room = budget - sum(fixed.values())
         if known.loaded <= room:
             return min(known.most, room)
-        beside = ", ".join(f"{each.name} {megabytes(size)}" for each, size in fixed.items())
+        beside = ", ".join(f"{each.name} {readable(size)}" for each, size in fixed.items())
         stay = f", and {beside} must stay" if beside else ""
         hint = " Pin fewer models, or raise" if instance.pinned and fixed else " Raise"
         if any(each.name == instance.name for each in fixed):
             hint = " Say swap: cold for it, or raise"
         raise NoRoom(
-            f"{instance.name} needs about {megabytes(known.loaded)}, memory_budget is {megabytes(budget)}{stay}."
+            f"{instance.name} needs about {readable(known.loaded)}, memory_budget is {readable(budget)}{stay}."
             f"{hint} server.memory_budget."
         )
 
@@ -190,10 +191,10 @@ class Memory:
         free = budget - self.used + coming
         if need <= free:
             return
-        held = ", ".join(f"{each.name} {megabytes(holding.bytes)}" for each, holding in self._holdings.items())
+        held = ", ".join(f"{each.name} {readable(holding.bytes)}" for each, holding in self._holdings.items())
         raise NoRoomAhead(
-            f"Not loaded ahead of requests: it needs about {megabytes(need)}, and memory_budget ({megabytes(budget)}) "
-            f"leaves {megabytes(max(0, free))} beside {held}. Its first request loads it, in the place of others. "
+            f"Not loaded ahead of requests: it needs about {readable(need)}, and memory_budget ({readable(budget)}) "
+            f"leaves {readable(max(0, free))} beside {held}. Its first request loads it, in the place of others. "
             "Preload or pin fewer models, or raise server.memory_budget."
         )
 
@@ -240,7 +241,7 @@ class Memory:
         if all_or_nothing and freed < missing:
             return 0
         for each, size in chosen.items():
-            each.evict(f"its {megabytes(size)} are needed {needed}")
+            each.evict(f"its {readable(size)} are needed {needed}")
             each.release(_HOLD)
         return freed
 
@@ -261,8 +262,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def megabytes(size: int) -> str:
-    """For people."""
-    return f"{size / 2**20:,.0f} MB"

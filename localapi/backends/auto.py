@@ -34,8 +34,8 @@ UPSTREAM_ONLY: Final = frozenset({
 """Architectures of mlx-audio 0.6.2 that mlx-audio-plus 0.1.8 has not, or cannot import in its environment."""
 
 SPEECH: Final = UPSTREAM_ONLY | frozenset({
-    "bark", "chatterbox_turbo", "cosyvoice2", "cosyvoice3", "dia", "indextts", "outetts", "sesame", "soprano",
-    "vibevoice", "voxcpm",
+    "bark", "chatterbox_turbo", "cosyvoice2", "cosyvoice3", "csm", "dia", "indextts", "marvis", "outetts", "sesame",
+    "soprano", "vibevoice", "vibevoice_streaming", "voxcpm", "voxcpm1.5",
 })  # fmt: skip
 """All that one of the two packages speaks with, but for those that share their name with a chat model."""
 

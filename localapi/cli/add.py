@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from localapi.adding import free_id, propose
 from localapi.cli import completing, outcome
 from localapi.cli.options import manifest_option, profile_option, server_of, server_options, source_of
+from localapi.cli.proposal import free_id, propose
 from localapi.manifest import Kind, adding, names_in, value_of
 from localapi.settings import Settings
 
@@ -51,7 +51,7 @@ def command(
     for setting in settings:
         _put(options, setting)
     name = entry_id or free_id(proposal.name, names_in(source))
-    with outcome.unsaved(source.manifest):
+    with outcome.unsaved(source):
         edit = adding(source, proposal.section, name, options)
     if dry_run:
         click.echo(edit.diff(), nl=False)

@@ -12,8 +12,8 @@ from http import HTTPStatus
 from typing import Any, Final, Literal
 
 from localapi.client import Server
+from localapi.client.streams import CHAT_PATH, streamed
 from localapi.errors import NoServer, OperatorError, Refused
-from localapi.streams import CHAT_PATH, streamed
 
 MEASURABLE_SECONDS: Final = 0.05
 """What was written in less time came in one piece, and says nothing of speed."""

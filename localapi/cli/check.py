@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
+from localapi.cli.comparison import diff
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
 from localapi.cli.server_status import needs_key, status_of
 from localapi.cli.text_table import table
 from localapi.client import Server
-from localapi.comparison import diff
 from localapi.errors import ManifestError, NoServer, Refused
 from localapi.manifest import Manifest, describe, read
 from localapi.settings import Settings

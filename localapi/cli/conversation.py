@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -75,10 +76,11 @@ class Conversation:
         if not value:
             self.parameters.pop(name, None)
             return
-        try:
-            self.parameters[name] = json.loads(value)
-        except ValueError:
-            self.parameters[name] = value
+        said: object = value
+        with contextlib.suppress(ValueError):
+            said = json.loads(value)
+        _refuse_what_the_api_would(name, said)
+        self.parameters[name] = said
 
     def save(self, path: Path) -> None:
         """Write it all: as JSON where the name ends in .json, else as markdown.
@@ -95,6 +97,19 @@ class Conversation:
         except OSError as error:
             raise CannotSay(f"{path} cannot be written: {error.strerror}") from None
         self._saved.add(path.resolve())
+
+
+def _refuse_what_the_api_would(name: str, value: object) -> None:
+    """By the server's own words for what a parameter may be. Raises CannotSay."""
+    from pydantic import ValidationError  # noqa: PLC0415  # most chats set nothing
+
+    from localapi.backends.parameters import ChatParameters  # noqa: PLC0415
+
+    try:
+        ChatParameters.model_validate({name: value})
+    except ValidationError as error:
+        why = error.errors()[0]["msg"].removeprefix("Input ")
+        raise CannotSay(f"{name} {why}; found {json.dumps(value)}") from None
 
 
 def _json(request: Mapping[str, Any]) -> str:

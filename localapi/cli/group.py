@@ -120,7 +120,8 @@ def main() -> None:
         count = len(error.problems)
         for problem in error.problems:
             click.echo(problem, err=True)
-        click.echo(f"localapi: {count} problem{'s' * (count != 1)} in the manifest", err=True)
+        if count > 1:
+            click.echo(f"localapi: {count} problems in the manifest", err=True)
         sys.exit(1)
     except OperatorError as error:
         click.echo(f"localapi: {error}", err=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from localapi.client import Server
+from localapi.client.streams import Stream, chat_request, read
 from localapi.errors import Refused
-from localapi.streams import Stream, chat_request, read
 
 NINETY: Final = 0.9
 _WORDS: Final = (

@@ -9,15 +9,16 @@ from typing import Any, Final
 
 from localapi.cli.plain_text import shown_in_line
 from localapi.cli.server_status import Status, status_of
+from localapi.cli.text_table import cells_of
 from localapi.client import Server
 from localapi.errors import Refused
+from localapi.sizes import readable
 
 HEAD: Final = ("model", "kind", "backend", "state", "memory", "running", "waiting", "tokens/s", "also called")
 _FIRST_TO_GO: Final = ("also called", "kind", "backend", "memory", "waiting")
 """Columns that a narrow terminal does without, in this order."""
 GAP: Final = 2
 """Characters between columns."""
-_UNITS: Final = ((2**30, "GB"), (2**20, "MB"), (2**10, "kB"))
 _SECONDS: Final = 10.0
 """How long the server may take for a list."""
 
@@ -65,7 +66,7 @@ class ModelRow:
     def cells(self) -> list[str]:
         """For the columns of HEAD."""
         return [
-            self.id, self.kind, self.backend, self.told_state, "" if not self.memory_bytes else size(self.memory_bytes),
+            self.id, self.kind, self.backend, self.told_state, readable(self.memory_bytes) if self.memory_bytes else "",
             *("" if count is None else str(count) for count in (self.running, self.waiting)),
             "" if not self.tokens_per_second else f"{self.tokens_per_second:.1f}", ", ".join(self.aliases),
         ]  # fmt: skip
@@ -107,14 +108,6 @@ def _of_list(model: Mapping[str, Any]) -> ModelRow:
     return ModelRow(**{name: model[name] for name in ("id", "kind", "backend", "state", "aliases")})
 
 
-def size(count: int) -> str:
-    """Bytes for people."""
-    for unit, name in _UNITS:
-        if count >= unit:
-            return f"{count / unit:.1f} {name}" if count < 10 * unit else f"{count / unit:.0f} {name}"
-    return f"{count} B"
-
-
 def columns(cells: Sequence[Sequence[str]]) -> list[int]:
     """Which columns have something to show; the first four always."""
     return [at for at in range(len(HEAD)) if at < HEAD.index("memory") or any(row[at] for row in cells)]
@@ -122,12 +115,19 @@ def columns(cells: Sequence[Sequence[str]]) -> list[int]:
 
 def fitting(chosen: Sequence[int], cells: Sequence[Sequence[str]], width: int) -> list[int]:
     """Those of the columns for which there is room."""
-    widths = {at: max(len(HEAD[at]), *(len(row[at]) for row in cells)) if cells else len(HEAD[at]) for at in chosen}
+    widths = {at: max([len(HEAD[at]), *(cells_of(row[at]) for row in cells)]) for at in chosen}
     for name in _FIRST_TO_GO:
         if sum(widths.values()) + GAP * (len(widths) - 1) <= width:
             break
         widths.pop(HEAD.index(name), None)
     return list(widths)
+
+
+def most_active(found: Sequence[ModelRow], count: int) -> list[ModelRow]:
+    """So many of them, in their order: those that are idle and not loaded give way first, from the end."""
+    idle = [at for at, row in enumerate(found) if row.state == "unloaded" and not row.waiting]
+    busy = [at for at in range(len(found)) if at not in set(idle)]
+    return [found[at] for at in sorted([*busy, *idle][: max(count, 1)])]
 
 
 def troubles(status: Status) -> Iterator[str]:
@@ -155,8 +155,8 @@ def footer(status: Status) -> str:
     if not status:
         return ""
     memory = status["memory"]
-    budget = f" of {size(memory['budget_bytes'])}" if memory["budget_bytes"] else ""
+    budget = f" of {readable(memory['budget_bytes'])}" if memory["budget_bytes"] else ""
     retiring = len(status["retiring"])
-    parts = [f"revision {status['revision']}", f"memory {size(memory['used_bytes'])}{budget}"]
+    parts = [f"revision {status['revision']}", f"memory {readable(memory['used_bytes'])}{budget}"]
     parts += [f"{retiring} retiring"] if retiring else []
     return " · ".join(parts)

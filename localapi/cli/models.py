@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from typing import Any
 
 import click
@@ -33,7 +35,8 @@ def command(*, watch: bool, as_json: bool, **flags: Any) -> None:
     if as_json:
         click.echo(json.dumps([row.json() for row in found], indent=2))
         return
-    for line in plain_table(found):
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in plain_table(found, width):
         click.echo(line)
     if status:
         click.echo(f"\n{model_rows.footer(status)}")
@@ -41,8 +44,10 @@ def command(*, watch: bool, as_json: bool, **flags: Any) -> None:
             click.echo(trouble)
 
 
-def plain_table(found: list[model_rows.ModelRow]) -> list[str]:
-    """Lines of the columns that have something to show."""
+def plain_table(found: list[model_rows.ModelRow], width: int | None = None) -> list[str]:
+    """Lines of the columns that have something to show, and for which a terminal has room."""
     cells = [row.cells() for row in found]
     chosen = model_rows.columns(cells)
+    if width is not None:
+        chosen = model_rows.fitting(chosen, cells, width)
     return table([model_rows.HEAD[at] for at in chosen], [[row[at] for at in chosen] for row in cells])

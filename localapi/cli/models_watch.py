@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Final
 
 import click
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -29,6 +30,8 @@ AGAIN_SECONDS: Final = 1.0
 _STYLES: Final = {"ready": "green", "loading": "yellow", "failed": "red"}
 _NUMBERS: Final = {"memory", "running", "waiting", "tokens/s"}
 _BAR_CELLS: Final = 24
+_LINES_AROUND: Final = 5
+"""Of the view beside models, loads and troubles: the head, the footer, two between, and the one with the cursor."""
 _GONE: Final = "the server has ended; waiting for it to come back (Ctrl-C leaves)"
 
 
@@ -70,10 +73,10 @@ def _live(server: Server) -> None:
     with LiveArea(console, lambda: Group(*shown), keep=True) as area:
         for now in _statuses(server):
             if now is None:
-                shown = [view(before, console.width), Text(_GONE, style="yellow")]
+                shown = [view(before, console), Text(_GONE, style="yellow")]
                 area.draw()
                 continue
-            shown = [view(now, console.width)]
+            shown = [view(now, console)]
             lines = happenings(before, now) if before else ()
             area.print(*(Text.assemble((_clock(), "dim"), f" {line}\n") for line in lines))
             before = now
@@ -106,12 +109,15 @@ def _events(server: Server, *, tell_refusal: bool) -> Iterator[Event]:
         raise
 
 
-def view(status: Status, width: int) -> Group:
-    """The table, loads with their bars, and what is wrong."""
+def view(status: Status, console: Console) -> Group:
+    """The table, loads with their bars, and what is wrong; of too many models those that do most."""
     found = model_rows.rows(status)
+    loads = list(_loads(found))
     below = [Text(line, style="red") for line in model_rows.troubles(status)]
-    footer = Text(model_rows.footer(status), style="dim")
-    return Group(Text(), _table(found, width), *_loads(found), Text(), footer, *below)
+    seen = model_rows.most_active(found, console.height - _LINES_AROUND - len(loads) - len(below))
+    unseen = len(found) - len(seen)
+    words = [model_rows.footer(status)] + [f"{unseen} more in `localapi models`"] * bool(unseen)
+    return Group(Text(), _table(seen, console.width), *loads, Text(), Text(" · ".join(words), style="dim"), *below)
 
 
 def _table(found: list[ModelRow], width: int) -> Table:
@@ -120,7 +126,9 @@ def _table(found: list[ModelRow], width: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, model_rows.GAP, 0, 0))
     for at in chosen:
         name = model_rows.HEAD[at]
-        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True)
+        # A narrow terminal cuts names, and never what is told of them.
+        least = None if name == "model" else max([len(name), *(cell_len(row[at]) for row in cells)])
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True, min_width=least)
     state = model_rows.HEAD.index("state")
     for row, texts in zip(found, cells, strict=True):
         styles = {state: _STYLES.get(row.state, "dim")}

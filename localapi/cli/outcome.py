@@ -14,7 +14,7 @@ from localapi.cli.model_rows import problem_line
 from localapi.cli.server_status import Status, status_of
 from localapi.client import Server
 from localapi.errors import ManifestError, NoServer, OperatorError, Refused
-from localapi.manifest import Edit
+from localapi.manifest import Edit, ManifestSource, read
 
 WAIT_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 0.1
@@ -25,13 +25,23 @@ class NotTaken(OperatorError):
 
 
 @contextmanager
-def unsaved(path: Path) -> Iterator[None]:
+def unsaved(source: ManifestSource) -> Iterator[None]:
     """Before the problems of a manifest that is not saved because of them, say that it is not: their lines are its."""
     try:
         yield
     except ManifestError:
-        click.echo(f"{path} is as it was: changed so, it would have these problems", err=True)
+        if _is_well(source):
+            click.echo(f"{source.manifest} is as it was: changed so, it would have these problems", err=True)
         raise
+
+
+def _is_well(source: ManifestSource) -> bool:
+    """Whether the file as it is has no problems of its own."""
+    try:
+        read(source, needs_secrets=False)
+    except ManifestError:
+        return False
+    return True
 
 
 def save(server: Server, edit: Edit, entry_id: str, done: str) -> None:

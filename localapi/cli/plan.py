@@ -12,11 +12,11 @@ import click
 
 from localapi import log
 from localapi.cli.check import tell_missing_secrets
+from localapi.cli.comparison import Change, Plan, plan
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
 from localapi.cli.server_status import status_of
 from localapi.cli.text_table import table
 from localapi.client import Server
-from localapi.comparison import Change, Plan, plan
 from localapi.manifest import read
 from localapi.settings import Settings
 

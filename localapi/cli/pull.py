@@ -10,12 +10,13 @@ from typing import Any, Final
 import click
 
 from localapi.backends.model_path import is_repository
+from localapi.cli.download import pull
 from localapi.cli.options import manifest_option, profile_option, source_of
+from localapi.errors import CannotDownload
 from localapi.manifest import ManifestSource, read
-from localapi.pulling import pull
 from localapi.settings import Settings
+from localapi.sizes import readable
 
-GB: Final = 1e9
 BAR: Final = 24
 REPORT_SECONDS: Final = 10.0
 """How often there is a line where there is no terminal."""
@@ -39,17 +40,29 @@ def command(repository: str | None, revision: str | None, **flags: Any) -> None:
     wanted = [(repository, revision)] if repository else _named(source_of(Settings.read(**flags)))
     if not wanted:
         click.echo("the manifest names no repository of the Hugging Face Hub: there is nothing to download", err=True)
-    for name, version in wanted:
-        bar = Bar(name)
-        try:
-            folder = pull(name, version, bar.show)
-        except KeyboardInterrupt:
-            bar.end()
-            click.echo("stopped; what has come is kept, and the same command goes on from there", err=True)
-            raise click.Abort from None
-        finally:
-            bar.end()
-        click.echo(folder)
+    failed = [name for name, version in wanted if not _pulled(name, version, alone=len(wanted) == 1)]
+    if failed:
+        raise CannotDownload(f"{len(failed)} of {len(wanted)} were not downloaded: {', '.join(failed)}")
+
+
+def _pulled(name: str, revision: str | None, *, alone: bool) -> bool:
+    """Download one, and print its folder, or why there is none. Raises CannotDownload where there are no others."""
+    bar = Bar(name)
+    try:
+        folder = pull(name, revision, bar.show)
+    except KeyboardInterrupt:
+        bar.end()
+        click.echo("stopped; what has come is kept, and the same command goes on from there", err=True)
+        raise click.Abort from None
+    except CannotDownload as error:
+        bar.end()
+        if alone:
+            raise
+        click.echo(error, err=True)
+        return False
+    bar.end()
+    click.echo(folder)
+    return True
 
 
 def _named(source: ManifestSource) -> list[tuple[str, str | None]]:
@@ -79,14 +92,14 @@ class Bar:
         self._told_at = now
         share = done / total if total else 1.0
         speed = (done - self._first) / max(now - self._began, 1e-3)
-        text = f"{self._name}  {megabytes(done)} of {megabytes(total)} ({share:.0%})"
+        text = f"{self._name}  {readable(done)} of {readable(total)} ({share:.0%})"
         if not self._terminal:
             click.echo(text, err=True)
             return
         filled = int(share * BAR)
         bar = "█" * filled + "░" * (BAR - filled)
         self._open = True
-        line = f"{bar}  {text}  {megabytes(speed)}/s{_left(total - done, speed)}"
+        line = f"{bar}  {text}  {readable(speed)}/s{_left(total - done, speed)}"
         width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be written over
         click.echo(f"\r\x1b[K{line[:width]}", nl=False, err=True)
 
@@ -95,11 +108,6 @@ class Bar:
         if self._open:
             click.echo(err=True)
         self._open = False
-
-
-def megabytes(size: float) -> str:
-    """For people."""
-    return f"{size / GB:.2f} GB" if size >= GB else f"{size / 1e6:.1f} MB"
 
 
 def _left(missing: int, speed: float) -> str:

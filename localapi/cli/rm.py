@@ -25,7 +25,7 @@ def command(entry_id: str, *, dry_run: bool, **flags: Any) -> None:
     """
     said = Settings.read(**flags)
     source = source_of(said)
-    with outcome.unsaved(source.manifest):
+    with outcome.unsaved(source):
         edit = removing(source, entry_id)
     if dry_run:
         click.echo(edit.diff(), nl=False)

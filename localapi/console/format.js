@@ -2,10 +2,13 @@
 
 import { useEffect, useState } from "./dom.js";
 
+/** As localapi/sizes.py writes them: a GB is 2^30 bytes. */
 export function bytes(count) {
   if (count === null || count === undefined) return "–";
-  if (count > 0 && count < 2 ** 20) return `${Math.round(count / 2 ** 10)} KB`;
-  return count < 2 ** 30 ? `${Math.round(count / 2 ** 20)} MB` : `${(count / 2 ** 30).toFixed(count < 10 * 2 ** 30 ? 1 : 0)} GB`;
+  const power = [4, 3, 2, 1].find((each) => count >= 2 ** (10 * each)) ?? 0;
+  const size = count / 2 ** (10 * power);
+  const digits = power === 0 ? 0 : (size < 10) + (size < 100 && power > 2);
+  return `${size.toFixed(digits)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
 }
 
 export function speed(tokens) {

@@ -14,6 +14,7 @@ from typing import Final
 from localapi.backends.model_path import cache_folder
 from localapi.diagnosis.finding import Finding, Grade, Subject
 from localapi.service import system
+from localapi.sizes import readable
 
 OLDEST: Final = (3, 11)
 MLX_SECONDS: Final = 7.0
@@ -48,7 +49,7 @@ def mlx(subject: Subject) -> list[Finding]:
     words = f"MLX {about['version']} on {about['driver']}: {about['name']}"
     if about["driver"] == "CPU":
         return [Finding("mlx", "ok", f"{words}; large models are slow without a GPU")]
-    return [Finding("mlx", "ok", f"{words}, {gigabytes(about['memory_bytes'] or 0)} for models")]
+    return [Finding("mlx", "ok", f"{words}, {readable(about['memory_bytes'] or 0)} for models")]
 
 
 def memory(subject: Subject) -> list[Finding]:
@@ -56,11 +57,11 @@ def memory(subject: Subject) -> list[Finding]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     budget = subject.manifest.server.memory_budget if subject.manifest else None
     if budget is None:
-        return [Finding("memory", "ok", f"{gigabytes(total)}; models may take all of it (no memory_budget)")]
+        return [Finding("memory", "ok", f"{readable(total)}; models may take all of it (no memory_budget)")]
     if budget > total:
-        says = f"{gigabytes(total)}, and memory_budget allows {gigabytes(budget)}"
+        says = f"{readable(total)}, and memory_budget allows {readable(budget)}"
         return [Finding("memory", "note", says, "set server.memory_budget below that, such as 75%")]
-    return [Finding("memory", "ok", f"{gigabytes(total)}, of which models may take {gigabytes(budget)}")]
+    return [Finding("memory", "ok", f"{readable(total)}, of which models may take {readable(budget)}")]
 
 
 def disk(_: Subject) -> list[Finding]:
@@ -68,7 +69,7 @@ def disk(_: Subject) -> list[Finding]:
     cache = cache_folder()
     place = next(place for place in (cache, *cache.parents) if place.exists())
     free = shutil.disk_usage(place).free
-    says = f"{gigabytes(free)} free for downloads in {cache}"
+    says = f"{readable(free)} free for downloads in {cache}"
     if not os.access(place, os.W_OK):
         return [Finding("disk", "note", f"{place} may not be written", "name another folder in HF_HOME")]
     if free < LITTLE_DISK:
@@ -84,11 +85,6 @@ def service(_: Subject) -> list[Finding]:
     if state.running:
         return [Finding("service", "ok", f"installed: {state.words}")]
     return [Finding("service", "note", f"installed, and does not run: {state.words}", "localapi service install")]
-
-
-def gigabytes(size: float) -> str:
-    """For people; megabytes where it is little."""
-    return f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.1f} MB"
 
 
 def size_of(files: list[Path]) -> int:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from localapi.backends.model_path import cached
 from localapi.diagnosis.finding import Finding, Subject
-from localapi.diagnosis.machine import gigabytes, size_of
+from localapi.diagnosis.machine import size_of
 from localapi.diagnosis.network import hub_answers
 from localapi.errors import Problem
 from localapi.manifest import Entry
+from localapi.sizes import readable
 
 
 def manifest(subject: Subject) -> list[Finding]:
@@ -49,6 +50,4 @@ def _of(entry: Entry) -> Iterator[Finding]:
             yield Finding("models", "note" if reachable else "missing", says, command)
         return
     size = size_of(list(entry.options.weight_files()))
-    yield Finding(
-        "models", "ok", f"{entry.id}: {entry.options.backend_name}" + (f", {gigabytes(size)}" if size else "")
-    )
+    yield Finding("models", "ok", f"{entry.id}: {entry.options.backend_name}" + (f", {readable(size)}" if size else ""))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import queue
+import threading
 import urllib.error
 import urllib.request
 from typing import Final
@@ -46,10 +48,27 @@ def _hub_place() -> str:
     return os.environ.get("HF_ENDPOINT") or HUB
 
 
-@functools.lru_cache(maxsize=1)
+_asking: Final = threading.Lock()
+
+
 def hub_answers() -> str | None:
-    """Why the Hub does not answer; None where it does."""
-    place = _hub_place()
+    """Why the Hub does not answer; None where it does. Asked once, whoever wants to know."""
+    with _asking:
+        return _answer()
+
+
+@functools.lru_cache(maxsize=1)
+def _answer() -> str | None:
+    """In a thread of its own: the system's search for an address has no time limit."""
+    answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    threading.Thread(target=lambda: answers.put(_asked(_hub_place())), daemon=True).start()
+    try:
+        return answers.get(timeout=SECONDS)
+    except queue.Empty:
+        return f"no answer within {SECONDS:g} s"
+
+
+def _asked(place: str) -> str | None:
     asked = urllib.request.Request(place, method="HEAD")  # noqa: S310  # the user's own setting, or https
     try:
         with urllib.request.urlopen(asked, timeout=SECONDS):  # noqa: S310

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Final
 
 from localapi.environments.pinned import Environment, python_version
 from localapi.errors import EnvironmentFailed
+from localapi.sizes import readable
 
 Tell = Callable[[str], None]
 """Takes a line for people, as the work goes on."""
@@ -99,8 +101,8 @@ def _make(environment: Environment, uv: Sequence[str], tell: Tell) -> None:
         draft.rename(environment.folder)
     finally:
         _delete(draft, old)
-    seconds, megabytes = time.monotonic() - began, size_bytes(environment.folder) / 1e6
-    tell(f"installed {environment.name} in {seconds:.0f} s: {megabytes:.0f} MB")
+    seconds = time.monotonic() - began
+    tell(f"installed {environment.name} in {seconds:.0f} s: {readable(size_bytes(environment.folder))}")
 
 
 def _python() -> str:
@@ -124,9 +126,11 @@ def _run(command: Sequence[str], environment: Environment, tell: Tell) -> None:
         errors="replace",
     ) as process:
         assert process.stdout is not None  # noqa: S101  # it was started with a pipe
+        failing = False
         for line in filter(None, map(str.strip, process.stdout)):
             said.append(line)
-            if not line.startswith(("+ ", "warning:", "Using ")):
+            failing = failing or line.startswith("error:")  # what follows is in the last words
+            if not failing and not line.startswith(("+ ", "warning:", "Using ")):
                 tell(line)
     if process.returncode != 0:
         raise EnvironmentFailed(
@@ -136,10 +140,11 @@ def _run(command: Sequence[str], environment: Environment, tell: Tell) -> None:
 
 
 def _last_words(said: Sequence[str]) -> str:
-    """From uv's "error:" on; of other programs the last line."""
+    """Of uv's "error:" and its causes the first two and the last, which is the system's own; else the last line."""
     errors = [at for at, line in enumerate(said) if line.startswith("error:")]
     words = list(said)[errors[-1] :] if errors else list(said)[-1:]
-    return " ".join(words[:4]).removeprefix("error:").strip(" .") or "no reason was given"
+    chain = [re.sub(r"^(error|cause|caused by): *", "", each, flags=re.IGNORECASE).rstrip(".") for each in words]
+    return ": ".join(dict.fromkeys([*chain[:2], *chain[-1:]])) or "no reason was given"
 
 
 def size_bytes(folder: Path) -> int:

@@ -65,9 +65,14 @@ def entries_of(manifest: Mapping[str, object], section: Kind) -> Mapping[str, ob
     return found or {}
 
 
+def is_blank(text: Text) -> bool:
+    """Whether there is nothing but comments, which the server refuses: a file may be read while it is written."""
+    return all(line.strip()[:1] in ("", "#") for line in text.text.splitlines())
+
+
 def said(text: Text) -> dict[str, object]:
     """What a text says by itself; nothing where it holds comments only. Raises ManifestError."""
-    if all(line.strip()[:1] in ("", "#") for line in text.text.splitlines()):
+    if is_blank(text):
         return {}
     layer = layer_of(text)
     if layer.problems or not isinstance(layer.root, Table):

@@ -21,7 +21,7 @@ from typing import Final
 from localapi.backends.options import Kind
 from localapi.errors import CannotEdit
 from localapi.manifest.document import SECTIONS
-from localapi.manifest.editing import Options, entries_of, said, with_entry, without_entry
+from localapi.manifest.editing import Options, entries_of, is_blank, said, with_entry, without_entry
 from localapi.manifest.origin import plain
 from localapi.manifest.reading import ManifestSource, read
 from localapi.manifest.text import Text, read_text, text_of
@@ -100,7 +100,7 @@ def removing(source: ManifestSource, entry_id: str) -> Edit:
 
 def names_in(source: ManifestSource) -> set[str]:
     """Ids and aliases that are taken, by whatever the source names. Raises ManifestError."""
-    if not os.path.lexists(source.manifest):
+    if not os.path.lexists(source.manifest) or is_blank(read_text(source.manifest)):
         return set()
     entries = read(source, needs_secrets=False).entries.values()
     return {name for entry in entries for name in (entry.id, *entry.serving.aliases)}

@@ -20,7 +20,7 @@ import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -52,6 +52,12 @@ Inbox = SimpleQueue[ToWorker | None]
 """None: nothing new, look at the engine again."""
 Send = Callable[[ToServer], None]
 
+_VARIABLES: Final = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # stderr becomes log lines
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # nor does huggingface_hub ask the Hub first which agents there are
+}
+
 
 def main() -> None:
     """Load what the first message names, then serve until the server's end of the socket closes."""
@@ -60,8 +66,8 @@ def main() -> None:
     server = socket.socket(fileno=parser.parse_args().fd)
     end_with_server()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is the server's business
-    for name, value in {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}.items():
-        os.environ.setdefault(name, value)  # stderr becomes log lines
+    for name, value in _VARIABLES.items():
+        os.environ.setdefault(name, value)
     inbox: Inbox = SimpleQueue()
     threading.Thread(target=read, args=(server.makefile("rb"), inbox), daemon=True).start()
 

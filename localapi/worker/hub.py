@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
     GatedRepoError,
+    HfHubHTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -24,6 +26,8 @@ from localapi.advice import NO_RIGHT, NO_ROOM, advise
 from localapi.worker.engine import CannotLoad, Report, first_line
 from localapi.worker.protocol import Loading
 
+ANSWER_SECONDS: Final = 10.0
+"""How long the Hub may take to say that it is there."""
 _REPORTS = 200
 """About how many reports there are of one download."""
 _REPORT_SECONDS = 10
@@ -56,17 +60,51 @@ def download(repository: str, revision: str | None, report: Report, *, patterns:
 
     Raises CannotLoad.
     """
-    phase = f"downloading {repository}"
-    report(Loading(phase))
+    report(Loading(f"downloading {repository}"))
+    return snapshot(repository, revision, report, patterns=patterns, away=unreachable(repository, revision))
+
+
+def snapshot(
+    repository: str, revision: str | None, report: Report, *, patterns: Sequence[str], away: Exception | None
+) -> Path:
+    """As `download`, for whoever has asked whether the Hub is `unreachable`: then only what is here counts."""
     with told(repository, revision):
-        return Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=list(patterns),
-                tqdm_class=_progress(phase, report),
+        try:
+            return Path(
+                snapshot_download(
+                    repository,
+                    revision=revision,
+                    allow_patterns=list(patterns),
+                    local_files_only=away is not None,
+                    tqdm_class=_progress(f"downloading {repository}", report),
+                )
             )
-        )
+        except LocalEntryNotFoundError as error:
+            raise error from away or error.__cause__
+
+
+def unreachable(repository: str, revision: str | None) -> Exception | None:
+    """Why the Hub does not answer for a repository; None where it does, also where it refuses.
+
+    huggingface_hub's own first question has no time limit, and the system's search for an address has none anywhere.
+    """
+    answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            HfApi().repo_info(repository, revision=revision, timeout=ANSWER_SECONDS)
+        except HfHubHTTPError:
+            answers.put(None)  # the download is told so, too, and says what it means
+        except Exception as error:  # of the HTTP library, whichever this huggingface_hub has
+            answers.put(error)
+        else:
+            answers.put(None)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answers.get(timeout=ANSWER_SECONDS)
+    except queue.Empty:
+        return TimeoutError(f"no answer within {ANSWER_SECONDS:g} s")
 
 
 @contextmanager
@@ -92,7 +130,7 @@ def told(repository: str, revision: str | None) -> Iterator[None]:
         there = "in part" if getattr(error, "snapshot_path", None) else "not"  # IncompleteSnapshotError, since 2.0
         raise CannotLoad(
             f"{name} is {there} on this machine and cannot be downloaded from Hugging Face ({cause}). Check the "
-            "network and load it again, or give the path of a folder."
+            "network and try again, or give the path of a folder."
         ) from error
     except CannotLoad:
         raise
@@ -107,7 +145,7 @@ def _reason(error: Exception) -> str:
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, OSError):
         return f"{advise(cause)}. Downloads go to {HF_HUB_CACHE}, and HF_HOME moves them"
-    return f"{first_line(error)}. Check the network and load it again; files that are whole are kept"
+    return f"{first_line(error)}. Check the network and try again; files that are whole are kept"
 
 
 def _progress(phase: str, report: Report) -> type[Any]:

@@ -11,12 +11,11 @@ import json
 import os
 from typing import Final
 
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from localapi.worker.engine import CannotLoad, Report
-from localapi.worker.hub import download, told
+from localapi.worker.hub import snapshot, told, unreachable
 from localapi.worker.protocol import Loading
 from localapi.worker.resuming import fetch
 
@@ -50,30 +49,22 @@ def main() -> None:
 
 
 def _folder(repository: str, revision: str | None) -> str:
+    away = unreachable(repository, revision)
     with told(repository, revision):
-        fetch(repository, revision, _report(), patterns=PATTERNS)
-    return str(download(repository, revision, lambda _: None, patterns=PATTERNS))
+        if away is None:
+            fetch(repository, revision, _report(), patterns=PATTERNS)
+    return str(snapshot(repository, revision, lambda _: None, patterns=PATTERNS, away=away))
 
 
 def _file(repository: str, name: str, revision: str | None) -> str:
+    away = unreachable(repository, revision)
     with told(repository, revision):
         try:
-            _refuse_without_a_network(hf_hub_url(repository, name, revision=revision))
-            return str(hf_hub_download(repository, name, revision=revision))
-        except LocalEntryNotFoundError:
-            raise
+            return str(hf_hub_download(repository, name, revision=revision, local_files_only=away is not None))
+        except LocalEntryNotFoundError as error:
+            raise error from away or error.__cause__
         except EntryNotFoundError:
             raise CannotLoad(f"The Hugging Face repository {repository} has no file {name}.") from None
-
-
-def _refuse_without_a_network(url: str) -> None:
-    """Ask once: the download itself would ask for half a minute before it says that there is no network."""
-    try:
-        get_hf_file_metadata(url, headers=build_hf_headers())
-    except HfHubHTTPError:
-        raise
-    except Exception as error:  # of the HTTP library, whichever this huggingface_hub has
-        raise LocalEntryNotFoundError(str(error)) from error
 
 
 def _report() -> Report:

@@ -7,6 +7,7 @@ huggingface_hub's own hand, which then finds nothing left to fetch.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -25,6 +26,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from localapi.sizes import readable
 from localapi.worker.engine import CannotLoad, Report
 from localapi.worker.protocol import Loading
 
@@ -56,6 +58,7 @@ def fetch(repository: str, revision: str | None, report: Report, *, patterns: Se
             each.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # after an error or Ctrl-C the others may wait for the network
+    _sweep(blobs)
 
 
 class Done:
@@ -80,7 +83,7 @@ def _refuse_a_full_disk(blobs: Path, missing: int) -> None:
     free = shutil.disk_usage(blobs).free
     if needed > free:
         raise CannotLoad(
-            f"The disk is too full: {needed / 1e9:.2f} GB are to be downloaded, and {free / 1e9:.2f} GB are free in "
+            f"The disk is too full: {readable(needed)} are to be downloaded, and {readable(free)} are free in "
             f"{constants.HF_HUB_CACHE}. Make room, or name another folder in HF_HOME."
         )
 
@@ -103,6 +106,8 @@ def _fetch(repository: str, commit: str, name: str, blobs: Path, done: Done) -> 
             if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
                 return  # another process fetches it
             raise
+        if os.fstat(file.fileno()).st_nlink == 0:
+            return  # another process has swept it away meanwhile; huggingface_hub's own download fetches it
         if blob.exists():  # whoever had the lock has fetched it, perhaps into the very file that is open here
             part.unlink(missing_ok=True)
             done.add(about.size or 0)
@@ -120,6 +125,14 @@ def _complete(url: str, headers: dict[str, Any], file: Any, size: int | None, do
         begun = 0
     done.add(begun)
     http_get(url, file, resume_size=begun, headers=headers, expected_size=size, tqdm_class=_counter(done.add))
+
+
+def _sweep(blobs: Path) -> None:
+    """Delete what was begun and is no part of what is there now, such as of an old revision, unless it still comes."""
+    for part in blobs.glob("*.part"):
+        with contextlib.suppress(OSError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 def _refuse_other_content(part: Path, etag: str, name: str) -> None:

@@ -63,7 +63,7 @@ def check_weights(folder: Path, path: str) -> Iterator[int]:
 
     `path`: the entry's, which says what can be done about it.
     """
-    again = "Download the model again" if Path(path).is_absolute() else "Check the network and load it again"
+    again = "Download the model again" if Path(path).is_absolute() else "Check the network and try again"
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         named = set(_json(index).get("weight_map", {}).values())

@@ -38,6 +38,23 @@ def test_parameters_are_sent_as_they_were_set_and_left_out_when_unset() -> None:
     assert "stop" not in talk.request()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("temperature", "9", "temperature should be less than or equal to 2; found 9"),
+        ("max_tokens", "0", "max_tokens should be greater than or equal to 1; found 0"),
+        ("seed", "soon", 'seed should be a valid integer; found "soon"'),
+        ("top_p", "NaN", "top_p should be less than or equal to 1; found NaN"),
+        ("reasoning_effort", "much", 'reasoning_effort should be .*; found "much"'),
+    ],
+)
+def test_what_the_server_would_refuse_is_refused_at_once(name: str, value: str, says: str) -> None:
+    talk = Conversation("m", {name: 1})
+    with pytest.raises(CannotSay, match=says):
+        talk.set(name, value)
+    assert talk.parameters == {name: 1}
+
+
 def test_what_can_be_set_is_what_the_api_takes() -> None:
     assert set(PARAMETERS) <= set(ChatParameters.model_fields)
     assert get_args(Effort) == EFFORTS

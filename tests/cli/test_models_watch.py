@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from localapi.cli.happenings import after, happenings, requests_of
-from localapi.cli.model_rows import HEAD, fitting
+from localapi.cli.model_rows import HEAD, ModelRow, fitting, most_active
+from localapi.cli.text_table import table
 from localapi.client import Event
 from tests.server import Server, save, serving
 from tests.terminal import CTRL_C, terminal
@@ -147,3 +148,16 @@ def test_a_narrow_terminal_does_without_some_columns() -> None:
     cells = [["a-model", "chat", "mlx-lm", "ready", "1.0 GB", "0", "0", "", "gpt-4o"]]
     for width, names in ((100, HEAD), (70, HEAD[:-1]), (10, ("model", "state", "running", "tokens/s"))):
         assert [HEAD[at] for at in fitting(range(len(HEAD)), cells, width)] == list(names)
+
+
+def test_of_too_many_models_those_are_seen_that_do_something() -> None:
+    states = ["unloaded", "ready", "unloaded", "failed", "unloaded"]
+    found = [ModelRow(str(at), "chat", "echo", state, ()) for at, state in enumerate(states)]
+    assert [row.id for row in most_active(found, 3)] == ["0", "1", "3"]
+    assert [row.id for row in most_active(found, 9)] == ["0", "1", "2", "3", "4"]
+    assert len(most_active(found, -2)) == 1
+
+
+def test_names_of_wide_characters_do_not_move_the_columns() -> None:
+    lines = table(["model", "kind"], [["日本語", "chat"], ["cafe\u0301", "chat"]])
+    assert lines == ["model   kind", "日本語  chat", "cafe\u0301    chat"]

@@ -139,7 +139,7 @@ def test_a_failure_says_why_and_leaves_nothing(place: Path, uv: Uv) -> None:
     done = install(place, uv, NAME)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        f"localapi: {NAME} could not be installed: Failed to fetch the list Caused by: no such host. "
+        f"localapi: {NAME} could not be installed: Failed to fetch the list: no such host. "
         f"Is there a network, and room on the disk? Then again: localapi install {NAME}"
     )
     assert visible(place) == []

@@ -7,10 +7,12 @@ import json
 import resource
 import shutil
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from huggingface_hub import HfApi
 
 from localapi.worker import hub, mlx_lm
 from localapi.worker.engine import CannotLoad, Host
@@ -151,6 +153,7 @@ def endpoint(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         download = hub.snapshot_download
         cached = lambda *args, **options: download(*args, **options, cache_dir=tmp_path / "hub", endpoint=url)  # noqa: E731
         monkeypatch.setattr(hub, "snapshot_download", cached)
+        monkeypatch.setattr(hub, "HfApi", partial(HfApi, endpoint=url))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -206,7 +209,7 @@ def test_a_download_that_is_broken_off_goes_on_when_it_is_asked_for_again(
         patch.setattr(Hub, "hangs_up_after", 200_000)
         told = refusal("me/tiny")
     assert told.startswith("Downloading me/tiny from Hugging Face failed: ")
-    assert told.endswith("Check the network and load it again; files that are whole are kept.")
+    assert told.endswith("Check the network and try again; files that are whole are kept.")
     assert load("me/tiny").loaded.context_length == 2048
     endpoint.shutdown()
 
@@ -220,7 +223,7 @@ def test_half_a_repository_without_a_network_is_called_that(
     endpoint.server_close()
     told = refusal("me/tiny")
     assert told.startswith("me/tiny is in part on this machine and cannot be downloaded from Hugging Face")
-    assert "Check the network and load it again" in told
+    assert "Check the network and try again" in told
 
 
 @pytest.mark.usefixtures("endpoint")

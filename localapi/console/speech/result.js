@@ -4,6 +4,7 @@ import { FactLine } from "../fact_line.js";
 import { Failure } from "../failure.js";
 import { Loading } from "../loading.js";
 import { CopyButton } from "../copy_button.js";
+import { bytes } from "../format.js";
 import { html, useEffect, useState } from "../dom.js";
 import { asCurl, speechAsPython } from "../snippets.js";
 import { PATH } from "./utterance.js";
@@ -37,7 +38,7 @@ function spoken({ state, sound }) {
 }
 
 function Facts({ utterance, model }) {
-  const { firstSeconds, totalSeconds, bytes, sound, state } = utterance;
+  const { firstSeconds, totalSeconds, bytes: size, sound, state } = utterance;
   if (state === "waiting") {
     return html`<${Loading} note="" model=${model} waitsFor="the first sound" />`;
   }
@@ -46,7 +47,7 @@ function Facts({ utterance, model }) {
     totalSeconds !== null && [`total ${totalSeconds.toFixed(2)} s`, "time to the last byte"],
     sound && [`${sound.duration.toFixed(2)} s of sound`, "duration"],
     sound && state === "complete" && [`${pace(sound.duration / totalSeconds)}× as fast as speech`, "pace"],
-    bytes > 0 && [size(bytes), "size"],
+    size > 0 && [bytes(size), "size"],
     state === "stopped" && ["stopped by you", "end"],
   ].filter(Boolean);
   return html`<${FactLine} facts=${facts} />`;
@@ -54,10 +55,6 @@ function Facts({ utterance, model }) {
 
 function pace(times) {
   return times < 10 ? times.toFixed(1) : Math.round(times);
-}
-
-function size(bytes) {
-  return bytes < 1_000_000 ? `${Math.ceil(bytes / 1000)} kB` : `${(bytes / 1_000_000).toFixed(1)} MB`;
 }
 
 function Actions({ utterance, keyed }) {

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from tests.cli_manifest.conftest import Run
+from tests.cli.conftest import Run
 from tests.server import save, serving
 
 BEFORE = """\

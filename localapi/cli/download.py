@@ -21,6 +21,8 @@ from localapi.errors import CannotDownload
 FILE_SECONDS: Final = 30.0
 """How long a small file may take."""
 END_SECONDS: Final = 5.0
+_QUIET: Final = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_VERBOSITY": "error"}
+"""Without telemetry huggingface_hub does not ask the Hub first which agents there are."""
 
 Progress = Callable[[int, int], None]
 """Takes the bytes that are there, and all of them."""
@@ -54,7 +56,7 @@ def _child(*arguments: str, seconds: float | None = None) -> Iterator[Iterator[d
     """What a child says, which ends with the block. Raises CannotDownload for its error, and for its silence."""
     with subprocess.Popen(  # noqa: S603  # this Python, with our own module
         [sys.executable, "-P", "-m", "localapi.worker.pull", *arguments],
-        env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error"},
+        env={**os.environ, **_QUIET},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

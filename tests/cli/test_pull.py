@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 from localapi.worker import pull as worker
 from localapi.worker import resuming
 from localapi.worker.engine import CannotLoad
-from tests.cli_manifest.conftest import Run
+from tests.cli.conftest import Run
 from tests.fake_hub import Hub, hub_with
 
 SIZE = 6_000_000
@@ -63,7 +65,7 @@ def test_a_repository_comes_into_the_cache_with_progress(localapi: Run, hub: Hub
     folder = Path(done.stdout.strip())
     assert (folder / "model.safetensors").read_bytes() == (repository / "model.safetensors").read_bytes()
     assert not (folder / "picture.png").exists()
-    assert done.stderr.splitlines()[-1] == "me/model  6.0 MB of 6.0 MB (100%)"
+    assert done.stderr.splitlines()[-1] == "me/model  5.7 MB of 5.7 MB (100%)"
     asked = len(hub.asked)
     assert localapi("pull", "me/model", HF_ENDPOINT=hub.url).returncode == 0
     assert len(hub.asked) == asked  # it is there
@@ -158,7 +160,7 @@ def test_a_name_that_can_be_no_repository_is_a_wrong_command_line(localapi: Run)
 def test_a_full_disk_is_told_before_anything_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(resuming.shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
-    with pytest.raises(CannotLoad, match=r"The disk is too full: 2\.00 GB are to be downloaded, and 0\.00 GB are free"):
+    with pytest.raises(CannotLoad, match=r"The disk is too full: 1\.86 GB are to be downloaded, and 977 kB are free"):
         resuming._refuse_a_full_disk(tmp_path, 2_000_000_000)
     (tmp_path / "begun.part").write_bytes(bytes(1_500_000))
     resuming._refuse_a_full_disk(tmp_path, 2_000_000)
@@ -192,6 +194,47 @@ def test_all_that_the_manifest_names_is_pulled(localapi: Run, folder: Path, hub:
     done = localapi("pull", HF_ENDPOINT=hub.url)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
+
+
+def test_one_that_fails_does_not_keep_the_others_away(localapi: Run, folder: Path, hub: Hub) -> None:
+    (folder / "models.yaml").write_text(
+        "chat:\n  a: {backend: mlx-lm, path: me/gated}\n  b: {backend: mlx-lm, path: me/model}\n"
+        "  c: {backend: mlx-lm, path: me/nothing}\n"
+    )
+    done = localapi("pull", HF_ENDPOINT=hub.url)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 1
+    gated, *_, nothing, last = done.stderr.splitlines()
+    assert gated.startswith("The Hugging Face repository me/gated is gated")
+    assert nothing.startswith("There is no Hugging Face repository me/nothing")
+    assert last == "localapi: 2 of 3 were not downloaded: me/gated, me/nothing"
+
+
+def test_what_was_begun_of_an_old_revision_goes_when_a_new_one_is_there(
+    localapi: Run, hub: Hub, tmp_path: Path
+) -> None:
+    blobs = tmp_path / "hf" / "hub" / "models--me--model" / "blobs"
+    blobs.mkdir(parents=True)
+    old, coming = blobs / "old.part", blobs / "coming.part"
+    old.write_bytes(b"begun")
+    with coming.open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert localapi("pull", "me/model", HF_ENDPOINT=hub.url).returncode == 0
+    assert (old.exists(), coming.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("arguments", [("pull", "me/model"), ("add", "me/model")])
+def test_a_hub_that_is_mute_counts_as_out_of_reach(
+    arguments: tuple[str, ...], localapi: Run, environment: dict[str, str], folder: Path
+) -> None:
+    """The bound is made short by what the child imports first: the test need not wait for the real one."""
+    (folder / "sitecustomize.py").write_text("import localapi.worker.hub\nlocalapi.worker.hub.ANSWER_SECONDS = 0.2\n")
+    paths = os.pathsep.join((str(folder), environment["PYTHONPATH"]))
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        done = localapi(*arguments, HF_ENDPOINT=f"http://127.0.0.1:{mute.getsockname()[1]}", PYTHONPATH=paths)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "me/model is not on this machine and cannot be downloaded from Hugging Face (" in line
 
 
 def test_whatever_an_engine_asks_for_is_pulled() -> None:

@@ -15,7 +15,7 @@ import pytest
 from localapi.cli.group import COMMANDS, command_named
 from tests.server import save, serving
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def localapi(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

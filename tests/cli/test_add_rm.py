@@ -11,7 +11,7 @@ import pytest
 
 from localapi.errors import CannotEdit
 from localapi.manifest import ManifestSource, adding, removing
-from tests.cli_manifest.conftest import Run
+from tests.cli.conftest import Run
 from tests.fake_hub import hub_with
 from tests.piper_voice import make_voice
 from tests.server import serving
@@ -52,6 +52,27 @@ def test_what_a_folder_is_for_is_found_out_from_its_files(localapi: Run, folder:
         "speech:\n  speaks:\n    backend: mlx-audio-plus\n    path: ./speaks\n"
         "  amy:\n    backend: piper\n    path: ./voices/amy.onnx\n"
     )
+
+
+@pytest.mark.parametrize("text", ["", "# later\n"])
+def test_a_file_without_anything_in_it_gets_its_first_entry(text: str, localapi: Run, folder: Path) -> None:
+    (folder / "models.yaml").write_text(text)
+    done = localapi("add", "demo")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (folder / "models.yaml").read_text() == f"{text}chat:\n  demo:\n    backend: mlx-lm\n    path: demo\n"
+
+
+@pytest.mark.parametrize("command", [("check",), ("plan",), ("serve",), ("rm", "bird"), ("pull",)])
+def test_a_manifest_that_is_not_there_is_one_line(command: tuple[str, ...], localapi: Run) -> None:
+    done = localapi(*command)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("models.yaml: does not exist")
+
+
+def test_the_voice_of_the_system_gets_a_name_that_says_what_it_is(localapi: Run, folder: Path) -> None:
+    assert localapi("add", "--backend", "auto", "--kind", "speech").returncode == 0
+    assert (folder / "models.yaml").read_text() == "speech:\n  voice:\n    backend: auto\n"
 
 
 def test_settings_and_aliases_are_written_as_a_person_would(localapi: Run, manifest: Path) -> None:
@@ -96,7 +117,9 @@ def test_a_mistake_changes_nothing_and_is_told(
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
-    assert ("models.yaml is as it was: changed so" in done.stderr) == ("problem in the manifest" in done.stderr)
+    assert ("models.yaml is as it was: changed so" in done.stderr) == (
+        says.startswith("models.yaml:") or "already taken" in says
+    )
     assert manifest.read_text() == MANIFEST
     assert [file.name for file in manifest.parent.iterdir()] == ["models.yaml"]
 

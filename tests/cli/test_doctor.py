@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import socket
 import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from localapi.client import Server
-from localapi.diagnosis import CHECKS, Finding, Subject, examine
+from localapi.diagnosis import CHECKS, Finding, Subject, examine, models, network
 from localapi.errors import CannotInstall
-from tests.cli_manifest.conftest import NOBODY, Run
+from localapi.manifest import ManifestSource, Overrides, read
+from tests.cli.conftest import NOBODY, Run
 from tests.fake_hub import hub_with
 from tests.server import serving
 
@@ -72,6 +77,24 @@ def test_the_port_is_free_or_ours_or_somebody_elses(localapi: Run, folder: Path)
         port = other.getsockname()[1]
         (told,) = findings(localapi("doctor", "--json", PORT=str(port)).stdout, "server")
     assert (told["grade"], told["mend"]) == ("missing", f"localapi --port {port + 1}")
+
+
+def test_a_hub_whose_address_cannot_be_found_in_time_is_told_of_each_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(network.urllib.request, "urlopen", lambda *_, **__: contextlib.nullcontext(gate.wait()))
+    monkeypatch.setattr(network, "SECONDS", 0.1)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    network._answer.cache_clear()
+    (tmp_path / "models.yaml").write_text("chat: {a: {backend: mlx-lm, path: me/model}, b: {backend: echo}}\n")
+    manifest = read(ManifestSource(tmp_path / "models.yaml", None, Overrides()))
+    subject = dataclasses.replace(NOTHING, manifest=manifest)
+    found = examine(subject, {"models": models.files, "hub": network.hub})
+    gate.set()
+    network._answer.cache_clear()
+    assert [(each.topic, each.grade) for each in found] == [("models", "missing"), ("models", "ok"), ("hub", "note")]
+    assert "cannot be reached (no answer within 0.1 s)" in found[-1].says
 
 
 def test_a_check_that_hangs_is_told_as_that() -> None:

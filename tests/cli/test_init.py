@@ -11,7 +11,7 @@ from localapi.cli import cli
 from localapi.errors import OperatorError
 from localapi.manifest import ManifestSource, read
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def init(*arguments: str) -> Result:

@@ -15,7 +15,7 @@ import pytest
 from tests.server import Server, save, serving
 from tests.sound import seconds
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MANIFEST = """
 chat:
   parrot: {backend: echo}

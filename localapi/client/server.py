@@ -1,7 +1,4 @@
-"""A client of a running server: what the command line asks it over HTTP.
-
-Knows HTTP, server-sent events and how the server tells errors; refuses to know what is asked, and what comes of it.
-"""
+"""A running server as it is asked over HTTP: JSON, bytes, server-sent events, and its errors."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from localapi.backends import model_path
 from localapi.backends.auto import cached_config
 from localapi.backends.options import Kind
 from localapi.backends.recognition import Recognized, recognize, recognize_place
+from localapi.cli.download import file_of
 from localapi.errors import CannotDownload, CannotEdit
 from localapi.manifest import sections
-from localapi.pulling import file_of
 
 SAY: Final = "say --kind chat or --kind speech, or --backend"
 _USUAL: Final[dict[Kind, str]] = {"chat": "mlx-lm", "speech": "auto"}
@@ -44,7 +44,7 @@ def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str 
     if named is None:
         if backend is None or section is None:
             raise CannotEdit("there is nothing to add: name a repository or a folder, or a --backend that needs none")
-        return Proposal(section, backend, None, backend)
+        return Proposal(section, backend, None, "voice" if backend == "auto" else backend)
     place = model_path.placed(named, Path())
     if named == model_path.DEMO:
         return Proposal(section or "chat", backend or "mlx-lm", named, named)

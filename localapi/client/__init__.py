@@ -1,0 +1,8 @@
+"""A client of a running server, for the command line: requests and events, and many streams to measure it with.
+
+Knows HTTP and how the server tells errors; refuses to know what is asked, and what comes of it.
+"""
+
+from localapi.client.server import Event, Server
+
+__all__ = ["Event", "Server"]
