@@ -13,7 +13,7 @@ import logging
 import resource
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from localapi.advice import advise
@@ -28,7 +28,7 @@ QUIET_SECONDS: Final = 60.0
 ENOUGH_DESCRIPTORS: Final = 4096
 """A shell's limit may be 256, of which a worker takes three and a client one."""
 
-Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
 
 
 def raise_limit() -> None:
@@ -41,7 +41,7 @@ def raise_limit() -> None:
 
 
 class Door:
-    """Gives each connection to `connected`, in a task of its own, until it is closed."""
+    """Gives each connection to `connected`, until it is closed."""
 
     def __init__(self, listening: socket.socket, connected: Connected) -> None:
         """`listening` does not block."""

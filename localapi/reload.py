@@ -122,7 +122,7 @@ class Reloader:
         self._wanted.set()
 
     async def reload(self) -> Attempt:
-        """Ask for a pass and wait for its outcome."""
+        """Ask for a pass and wait for its outcome. Raises ModelUnavailable where the server ends before."""
         waiter: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self.trigger()
@@ -142,18 +142,21 @@ class Reloader:
                 await self._wanted.wait()
                 self._wanted.clear()
                 # Whoever asks while this pass runs is answered by the next one: this one has read already.
-                waiters, self._waiters = self._waiters, []
+                count = len(self._waiters)
                 try:
                     attempt = await self._pass()
                 except Superseded:
                     log.info("another change came while models were loading: reading the manifest again")
-                    self._waiters = waiters + self._waiters
                     continue
+                waiters, self._waiters = self._waiters[:count], self._waiters[count:]
                 for waiter in waiters:
                     if not waiter.done():
                         waiter.set_result(attempt)
         finally:
             self._stop_retry()
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_exception(ModelUnavailable("The server is shutting down."))
             await self._discard(list(self._prepared))
 
     async def _pass(self) -> Attempt:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import socket
 from collections.abc import Awaitable
@@ -24,6 +25,8 @@ from hypercorn.typing import ASGIFramework
 from hypercorn.utils import wrap_app
 
 from localapi.listening import Door, raise_limit
+
+log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 1.0
 """How long connections may take to end by themselves when the server ends; requests were drained before."""
@@ -110,17 +113,23 @@ async def serve(app: ASGIFramework, config: Config, listening: socket.socket, un
     wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
     connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # each connection has one of its own
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Connection(wrapped, loop, config, context, {}, reader, writer)
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Its task is ours: asyncio's own, once cancelled, is told as an error up to Python 3.11."""
         if len(connections) >= MAX_CONNECTIONS:
             writer.transport.abort()
             return
+        task = loop.create_task(answer(reader, writer), name="connection")
         connections[task] = writer
-        try:
-            await Connection(wrapped, loop, config, context, {}, reader, writer)
-        finally:
-            del connections[task]
+        task.add_done_callback(ended)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        writer = connections.pop(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a connection failed", exc_info=error)
+            writer.transport.abort()
 
     raise_limit()
     door = Door(listening, connected)
@@ -133,6 +142,7 @@ async def serve(app: ASGIFramework, config: Config, listening: socket.socket, un
             await asyncio.wait(list(connections), timeout=GRACE_SECONDS)
         for writer in connections.values():
             writer.transport.abort()
-        for task in list(connections):
+        left = list(connections)
+        for task in left:
             task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)

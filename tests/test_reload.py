@@ -14,7 +14,7 @@ from quart import Quart
 from localapi.api import health
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions
-from localapi.errors import LoadFailed, ManifestError, ModelNotFound, Problem
+from localapi.errors import LoadFailed, ManifestError, ModelNotFound, ModelUnavailable, Problem
 from localapi.manifest import Entry, Manifest, ServerOptions
 from localapi.manifest.entries import Said
 from localapi.manifest.origin import Origin
@@ -331,6 +331,21 @@ async def test_a_fault_of_ours_while_a_manifest_is_applied_does_not_end_the_foll
         reading.next = manifest(m="w", good="w")
         assert (await reloader.reload()).ok
         assert "good" in registry.entries
+
+
+async def test_who_waits_for_a_pass_is_told_that_the_server_ends(gate: Gate) -> None:
+    reading = Reading(manifest(m="w"))
+    async with following(reading) as (registry, reloader):
+        await first_engine(registry, "m")
+        gate.open.clear()
+        gate.waiting.clear()
+        reading.next = manifest(m="other")
+        waiter = asyncio.create_task(reloader.reload())
+        await gate.waiting.wait()
+        late = asyncio.create_task(reloader.reload())
+    for each in (waiter, late):
+        with pytest.raises(ModelUnavailable, match="shutting down"):
+            await each
 
 
 async def test_twenty_triggers_during_a_pass_cause_one_more(gate: Gate) -> None:

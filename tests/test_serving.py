@@ -34,12 +34,12 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[int]:
+async def served(app: Any = echo) -> AsyncIterator[int]:
     config = Config()
     config.errorlog = logging.getLogger("test")
     done = asyncio.Event()
     with listen("127.0.0.1", 0) as listening:
-        task = asyncio.create_task(serving.serve(echo, config, listening, done.wait()))
+        task = asyncio.create_task(serving.serve(app, config, listening, done.wait()))
         try:
             yield listening.getsockname()[1]
         finally:
@@ -50,14 +50,15 @@ async def served() -> AsyncIterator[int]:
 async def answers(port: int, *pieces: bytes) -> bytes:
     """Everything that comes back for these bytes until the server closes, or until a second answer could not come."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for piece in pieces:
-        writer.write(piece)
-        await writer.drain()
-    writer.write_eof()
-    async with asyncio.timeout(30):
-        answer = await reader.read()
-    writer.close()
-    return answer
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        writer.write_eof()
+        async with asyncio.timeout(30):
+            return await reader.read()
+    finally:
+        writer.close()
 
 
 async def test_a_head_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +92,30 @@ async def test_the_limit_does_not_touch_bodies_and_waiting_connections(monkeypat
         writer.close()
 
 
+async def test_an_answer_that_does_not_end_is_cut_off_without_an_error_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(serving, "GRACE_SECONDS", 0)
+    asked, ends = asyncio.Event(), asyncio.Event()
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ends.set()
+
+    async with served(endless) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEAD + b"\r\n")
+        await asked.wait()
+    assert ends.is_set()
+    with contextlib.suppress(ConnectionResetError):
+        assert await reader.read() == b""
+    writer.close()
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 async def test_connections_over_the_limit_are_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "MAX_CONNECTIONS", 2)
     async with served() as port:
@@ -105,7 +130,7 @@ async def test_connections_over_the_limit_are_closed_at_once(monkeypatch: pytest
             try:
                 assert b"200" in await answers(port, HEAD + b"Content-Length: 0\r\n\r\n")
                 break
-            except ConnectionError:  # the closed ones are still being counted
+            except OSError:  # the closed ones are still being counted
                 await asyncio.sleep(0.01)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,6 +190,14 @@ def test_a_model_that_does_not_load_says_why(page: Page, tmp_path: Path, refusal
         expect(model(page, "broken").get_by_role("alert")).to_contain_text("Load failed")
         expect(badge(page, "broken")).to_have_text("failed")
     assert any("503" in refusal for refusal in refusals)
+
+
+def test_a_worker_that_died_is_told_and_needs_nobody(models: Page, server: Server) -> None:
+    os.kill(server.request("POST", "/admin/models/demo/load").json()["pid"], signal.SIGKILL)
+    expect(model(models, "demo")).to_contain_text("its worker was killed by SIGKILL")
+    expect(model(models, "demo")).to_contain_text("1 worker death")
+    expect(badge(models, "demo")).to_have_text("unloaded")
+    expect(model(models, "demo").locator(".notice.bad")).to_have_count(0)
 
 
 def test_running_requests_and_their_speed_are_seen_and_end(page: Page, tmp_path: Path, endless_model: Path) -> None:
