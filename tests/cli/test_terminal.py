@@ -21,7 +21,7 @@ GREEN = "\x1b[32m\x1b[1m✓\x1b[0m"
 def terminal(folder: Path, environment: dict[str, str]) -> Terminal:
     """Run the program on a terminal, and give all that it shows there."""
 
-    def terminal(*arguments: str, **variables: str) -> str:
+    def terminal(*arguments: str, status: int = 0, **variables: str) -> str:
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-m", "localapi", *arguments],
@@ -35,7 +35,7 @@ def terminal(folder: Path, environment: dict[str, str]) -> Terminal:
                     shown += data
             except OSError:
                 pass  # so a terminal says that its last program has gone
-        assert process.wait(timeout=60) == 0, shown.decode()
+        assert process.wait(timeout=60) == status, shown.decode()
         return shown.decode()
 
     return terminal
@@ -54,6 +54,11 @@ def test_doctor_shows_colours_where_they_are_wanted(terminal: Terminal, folder: 
 def test_add_and_plan_speak_in_lines(terminal: Terminal) -> None:
     assert terminal("add", "demo") == "models.yaml: added chat.demo (mlx-lm)\r\n"
     assert "\x1b[32m+  chat.demo  is new\x1b[0m\r\n" in terminal("plan")
+
+
+def test_sound_is_not_written_to_a_terminal(terminal: Terminal, folder: Path) -> None:
+    (folder / "models.yaml").write_text("speech: {tone: {backend: echo}}\n")
+    assert "sound is nothing for a terminal to show" in terminal("say", "hi", "-o", "-", status=2)
 
 
 def test_a_download_is_a_line_that_changes(terminal: Terminal, tmp_path: Path) -> None:
