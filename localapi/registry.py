@@ -10,7 +10,7 @@ import asyncio
 import difflib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_SHOWN = 200
 """Characters of a name that does not exist, in messages."""
+MOST_LISTED = 30
+"""Names of those that do exist."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Registry:
         if entry is not None and kind in (None, entry.kind):
             return entry
         name = name[:LONGEST_SHOWN]
-        known = ", ".join(e.id for e in self.offered if kind in (None, e.kind)) or "none"
+        known = _listed([e.id for e in self.offered if kind in (None, e.kind)])
         if entry is not None:
             raise WrongEndpoint(
                 f"{name!r} is a {entry.kind} model; this endpoint serves {kind} models: {known}.", param="model"
@@ -360,3 +362,9 @@ class Registry:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*(i.unload() for i in instances), *tasks, return_exceptions=True)
+
+
+def _listed(ids: Sequence[str]) -> str:
+    """For a message: of very many the first ones."""
+    more = f" and {len(ids) - MOST_LISTED} more" if len(ids) > MOST_LISTED else ""
+    return (", ".join(ids[:MOST_LISTED]) or "none") + more

@@ -518,3 +518,10 @@ async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until it is so; the test's time limit is the bound."""
     while not condition():  # noqa: ASYNC110  # many kinds of condition; nothing tells of all
         await asyncio.sleep(0)
+
+
+async def test_of_very_many_models_a_message_lists_the_first_ones() -> None:
+    reading = Reading(manifest(**{f"m{number:03}": "w" for number in range(100)}))
+    async with following(reading) as (registry, _):
+        with pytest.raises(ModelNotFound, match=r"these models: m000, .*, m029 and 70 more\.$"):
+            registry.resolve("nobody")

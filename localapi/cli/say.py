@@ -16,6 +16,7 @@ from localapi.cli.temporary_server import or_temporary
 from localapi.errors import OperatorError
 from localapi.manifest import Entry, Manifest, read
 from localapi.settings import Settings
+from localapi.sizes import readable
 from localapi.spoken.script import script_of
 
 PATH: Final = "/v1/audio/speech"
@@ -60,6 +61,8 @@ def command(
         return
     if format is not None and output is None:
         raise click.UsageError("--format is of what is written: add --output FILE, or - for standard output")
+    if output == "-" and sys.stdout.isatty():
+        raise click.UsageError("sound is nothing for a terminal to show: give --output FILE, or pipe it into a program")
     kind = format or ("wav" if output in {None, "-"} else sound_output.format_of(Path(str(output))))
     request = {
         "model": entry.id,
@@ -120,6 +123,6 @@ def _progress(name: str) -> Callable[[int], None]:
     """A line on the terminal that counts; nothing where there is no terminal."""
 
     def show(written: int) -> None:
-        click.echo(f"\r{name}: {written / 1000:.0f} kB", nl=False, err=True)
+        click.echo(f"\r\x1b[K{name}: {readable(written)}", nl=False, err=True)
 
     return show if sys.stderr.isatty() else lambda _: None

@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import io
 import os
+import shlex
 import stat
 import tempfile
 from collections.abc import Callable, Collection, Mapping
@@ -29,6 +30,7 @@ from localapi.manifest.yaml_layer import layer_of
 
 _BOM: Final = b"\xef\xbb\xbf"
 _NEW_MODE: Final = 0o666
+_WRITABLE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Edit:
         target = self.path.resolve()
         try:
             self._refuse_what_changed(target)
+            self._refuse_read_only(target)
             mode = stat.S_IMODE(target.stat().st_mode) if self.before is not None else _NEW_MODE & ~_umask()
             handle, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
             try:
@@ -78,6 +81,13 @@ class Edit:
         now = target.read_bytes() if target.exists() else None
         if now != self.before:
             raise CannotEdit(f"{self.path} was changed meanwhile by somebody else, and is left as it is: try again")
+
+    def _refuse_read_only(self, target: Path) -> None:
+        """A file in its place could be made all the same; whoever took the right away did not mean that."""
+        if self.before is None:
+            return
+        if not stat.S_IMODE(target.stat().st_mode) & _WRITABLE or not os.access(target, os.W_OK):
+            raise CannotEdit(f"{self.path} is read-only, and is left as it is: chmod u+w {shlex.quote(str(self.path))}")
 
 
 def adding(source: ManifestSource, section: Kind, entry_id: str, options: Options) -> Edit:

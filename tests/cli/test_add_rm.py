@@ -54,6 +54,17 @@ def test_what_a_folder_is_for_is_found_out_from_its_files(localapi: Run, folder:
     )
 
 
+def test_a_read_only_file_is_left_alone(localapi: Run, manifest: Path) -> None:
+    manifest.chmod(0o444)
+    for command in (("add", "demo"), ("rm", "bird")):
+        done = localapi(*command)
+        (line,) = done.stderr.splitlines()
+        assert (done.returncode, line) == (
+            1, "localapi: models.yaml is read-only, and is left as it is: chmod u+w models.yaml"
+        )  # fmt: skip
+    assert manifest.read_text() == MANIFEST
+
+
 @pytest.mark.parametrize("text", ["", "# later\n"])
 def test_a_file_without_anything_in_it_gets_its_first_entry(text: str, localapi: Run, folder: Path) -> None:
     (folder / "models.yaml").write_text(text)

@@ -21,7 +21,7 @@ GREEN = "\x1b[32m\x1b[1m✓\x1b[0m"
 def terminal(folder: Path, environment: dict[str, str]) -> Terminal:
     """Run the program on a terminal, and give all that it shows there."""
 
-    def terminal(*arguments: str, **variables: str) -> str:
+    def terminal(*arguments: str, status: int = 0, **variables: str) -> str:
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-m", "localapi", *arguments],
@@ -35,7 +35,7 @@ def terminal(folder: Path, environment: dict[str, str]) -> Terminal:
                     shown += data
             except OSError:
                 pass  # so a terminal says that its last program has gone
-        assert process.wait(timeout=60) == 0, shown.decode()
+        assert process.wait(timeout=60) == status, shown.decode()
         return shown.decode()
 
     return terminal
@@ -51,9 +51,24 @@ def test_doctor_shows_colours_where_they_are_wanted(terminal: Terminal, folder: 
     assert "\x1b" not in plain
 
 
+def test_doctor_breaks_its_lines_between_words(terminal: Terminal, folder: Path) -> None:
+    (folder / "models.yaml").write_text("chat: {bird: {backend: echo}}\n")
+    shown = terminal("doctor", COLUMNS="60", NO_COLOR="1").splitlines()
+    server = next(at for at, line in enumerate(shown) if line.startswith("✓ server"))
+    assert all(len(line) <= 60 for line in shown if "→" not in line and "/" not in line)
+    hub = next(at for at, line in enumerate(shown) if line.startswith("! hub"))
+    assert server < hub
+    assert shown[hub + 1].startswith(" " * 12)
+
+
 def test_add_and_plan_speak_in_lines(terminal: Terminal) -> None:
     assert terminal("add", "demo") == "models.yaml: added chat.demo (mlx-lm)\r\n"
     assert "\x1b[32m+  chat.demo  is new\x1b[0m\r\n" in terminal("plan")
+
+
+def test_sound_is_not_written_to_a_terminal(terminal: Terminal, folder: Path) -> None:
+    (folder / "models.yaml").write_text("speech: {tone: {backend: echo}}\n")
+    assert "sound is nothing for a terminal to show" in terminal("say", "hi", "-o", "-", status=2)
 
 
 def test_a_download_is_a_line_that_changes(terminal: Terminal, tmp_path: Path) -> None:
@@ -63,5 +78,5 @@ def test_a_download_is_a_line_that_changes(terminal: Terminal, tmp_path: Path) -
     with hub_with({"me/model": repository}) as hub:
         shown = terminal("pull", "me/model", HF_ENDPOINT=hub.url)
     *_, last = shown.partition("\r\n")[0].split("\r\x1b[K")
-    assert last.startswith("█" * 24 + "  me/model  3.0 MB of 3.0 MB (100%)  ")
+    assert last.startswith("█" * 24 + "  me/model  2.9 MB of 2.9 MB (100%)  ")
     assert len(last) < 80
