@@ -349,7 +349,8 @@ def test_sound_that_the_browser_cannot_read_is_told(speech: Page) -> None:
 def test_stop_ends_the_request(speech: Page) -> None:
     held: list[Any] = []
     speech.route(SPEECH, lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks its handlers
-    speech.get_by_role("button", name="Speak").click()
+    with speech.expect_request(SPEECH):
+        speech.get_by_role("button", name="Speak").click()
     expect(speech.get_by_text("Waiting for the first sound")).to_be_visible()
     with speech.expect_event("requestfailed", lambda request: request.url.endswith("/v1/audio/speech")):
         speech.keyboard.press("Escape")
