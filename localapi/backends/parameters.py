@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from localapi.worker.protocol import Sampling
 
@@ -160,3 +160,12 @@ class SpeechParameters(BaseModel):
     source_audio: Annotated[
         str | None, Field(description="Speech to say again in another voice.", examples=["./speech.wav"])
     ] = None
+
+
+def objection(name: str, value: object) -> str:
+    """Why a chat parameter cannot have this value; empty where it can."""
+    try:
+        ChatParameters.model_validate({name: value})
+    except ValidationError as error:
+        return error.errors()[0]["msg"].removeprefix("Input ")
+    return ""

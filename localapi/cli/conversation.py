@@ -101,15 +101,10 @@ class Conversation:
 
 def _refuse_what_the_api_would(name: str, value: object) -> None:
     """By the server's own words for what a parameter may be. Raises CannotSay."""
-    from pydantic import ValidationError  # noqa: PLC0415  # most chats set nothing
+    from localapi.backends.parameters import objection  # noqa: PLC0415  # most chats set nothing
 
-    from localapi.backends.parameters import ChatParameters  # noqa: PLC0415
-
-    try:
-        ChatParameters.model_validate({name: value})
-    except ValidationError as error:
-        why = error.errors()[0]["msg"].removeprefix("Input ")
-        raise CannotSay(f"{name} {why}; found {json.dumps(value)}") from None
+    if why := objection(name, value):
+        raise CannotSay(f"{name} {why}; found {json.dumps(value)}")
 
 
 def _json(request: Mapping[str, Any]) -> str:
