@@ -162,10 +162,10 @@ class SpeechParameters(BaseModel):
     ] = None
 
 
-def refused(name: str, value: object) -> str | None:
-    """Why a parameter of chat may not have this value; None where it may."""
+def objection(name: str, value: object) -> str:
+    """Why a chat parameter cannot have this value; empty where it can."""
     try:
         ChatParameters.model_validate({name: value})
     except ValidationError as error:
         return error.errors()[0]["msg"].removeprefix("Input ")
-    return None
+    return ""

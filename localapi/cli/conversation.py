@@ -101,9 +101,9 @@ class Conversation:
 
 def _refuse_what_the_api_would(name: str, value: object) -> None:
     """By the server's own words for what a parameter may be. Raises CannotSay."""
-    from localapi.backends.parameters import refused  # noqa: PLC0415  # most chats set nothing
+    from localapi.backends.parameters import objection  # noqa: PLC0415  # most chats set nothing
 
-    if (why := refused(name, value)) is not None:
+    if why := objection(name, value):
         raise CannotSay(f"{name} {why}; found {json.dumps(value)}")
 
 
