@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.server import Server, serving
+from tests.server import Server, save, serving
 from tests.terminal import CTRL_C, CTRL_D, ENTER, UP, Terminal, terminal
 
 STORY = "Tell me a story."
@@ -223,6 +223,21 @@ def test_a_value_that_the_server_would_refuse_is_refused_at_once(chat: Terminal)
     chat.wait_for(r'temperature should be a valid number; found "hot"')
     chat.enter("hello")
     chat.wait_for(r"> hello\nhello\n")
+
+
+def test_a_question_that_failed_can_be_asked_again(tmp_path: Path) -> None:
+    (tmp_path / "served").mkdir()
+    manifest = tmp_path / "served" / "models.yaml"
+    with serving(manifest.parent, "chat: {bird: {backend: echo}}") as server, chatting(server, tmp_path, "bird") as chat:
+        ready(chat)
+        save(manifest, "chat: {cat: {backend: echo}}")
+        server.reload()
+        chat.enter("hello")
+        chat.wait_for(r"The model 'bird' does not exist(.|\n)*\n+failed; /retry asks again")
+        save(manifest, "chat: {bird: {backend: echo}}")
+        server.reload()
+        chat.enter("/retry")
+        chat.wait_for(r"> hello\nhello\n")
 
 
 def test_what_is_typed_while_an_answer_comes_does_not_appear_in_it(server: Server, tmp_path: Path) -> None:
