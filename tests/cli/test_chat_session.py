@@ -228,7 +228,10 @@ def test_a_value_that_the_server_would_refuse_is_refused_at_once(chat: Terminal)
 def test_a_question_that_failed_can_be_asked_again(tmp_path: Path) -> None:
     (tmp_path / "served").mkdir()
     manifest = tmp_path / "served" / "models.yaml"
-    with serving(manifest.parent, "chat: {bird: {backend: echo}}") as server, chatting(server, tmp_path, "bird") as chat:
+    with (
+        serving(manifest.parent, "chat: {bird: {backend: echo}}") as server,
+        chatting(server, tmp_path, "bird") as chat,
+    ):
         ready(chat)
         save(manifest, "chat: {cat: {backend: echo}}")
         server.reload()
