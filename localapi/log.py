@@ -19,7 +19,8 @@ about: ContextVar[dict[str, str]] = ContextVar("about")
 _OF_REQUESTS = ("localapi.api.", "localapi.app")
 """Loggers whose lines are about the request of their context. Others log from tasks that a request only began."""
 _OF_MODELS = tuple(
-    f"localapi.{part}" for part in ("instance", "lease", "memory", "registry", "reload", "supervision", "backends.")
+    f"localapi.{part}"
+    for part in ("instance", "lease", "loading", "memory", "registry", "reload", "supervision", "backends.")
 )
 """Loggers whose lines begin with the model that they are about, where they are about one; also lines of workers."""
 

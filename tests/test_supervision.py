@@ -179,7 +179,7 @@ async def test_loads_wait_in_order_and_one_that_nobody_waits_for_leaves_the_line
         for name in ("b", "c"):
             waiting.append(asyncio.create_task(registry.load(name)))
             await until(lambda name=name: name in registry.memory.waiting)  # type: ignore[misc]
-        assert registry.memory.place(registry.instance("c")) == "1 before it; 1,024 MB of 1,024 MB are in use"
+        assert registry.memory.place(registry.instance("c")) == "1 before it; 1.00 GB of 1.00 GB are in use"
         waiting[0].cancel()
         await until(lambda: registry.memory.waiting == ["c"])
     assert (await waiting[1]).name == "c"
@@ -192,7 +192,7 @@ async def test_a_model_without_room_is_tried_at_each_request_however_often_there
     world.memory = dict.fromkeys((1, 2), GB)
     await registry.pin("a")
     for _ in range(TOLERATED + 1):
-        with pytest.raises(LoadFailed, match=r"b needs about .*, and a 1,024 MB must stay"):
+        with pytest.raises(LoadFailed, match=r"b needs about .*, and a 1.00 GB must stay"):
             async with registry.lease("b", "chat"):
                 """There is no room."""
     registry.unpin("a")
@@ -244,7 +244,7 @@ async def test_an_edit_that_pins_a_model_takes_the_place_of_a_preloaded_one_and_
     edit(registry, a=PRE, b=PIN)
     await until(lambda: loaded(registry) == ["b"])
     assert registry.not_loaded == [
-        "a is to be preloaded, and not in memory: Unloaded before a request came: its 1,024 MB are needed for b. "
+        "a is to be preloaded, and not in memory: Unloaded before a request came: its 1.00 GB are needed for b. "
         "Its next request loads it again."
     ]
     edit(registry, 2 * GB, a=PRE, b=PIN)
