@@ -188,6 +188,15 @@ def test_a_server_whose_own_folder_is_deleted_says_so_and_follows_the_one_that_i
         server.wait_for("reloaded revision 3: -two")
 
 
+def test_a_model_loads_also_while_the_servers_own_folder_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with serving(folder, "chat: {demo: {backend: mlx-lm, path: demo}}") as server:
+        shutil.rmtree(folder)
+        reply = server.request("POST", "/admin/models/demo/load")
+        assert (reply.status, reply.json()["state"]) == (200, "ready")
+
+
 def test_a_folder_that_takes_the_manifests_place_is_followed(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import os
 import re
 import signal
 import socket
@@ -105,6 +106,14 @@ def _variables(interpreter: Path | None) -> dict[str, str]:
     return {**kept, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
+def _folder() -> str:
+    """Where a worker starts: where the server is, unless that folder was deleted. In none, engines fail to import."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return os.sep
+
+
 async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
     try:
         ours, theirs = socket.socketpair()
@@ -123,6 +132,7 @@ async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
                 stderr=asyncio.subprocess.STDOUT,
                 process_group=0,
                 env=_variables(interpreter),
+                cwd=_folder(),
             )
         except BaseException as error:
             writer.close()
