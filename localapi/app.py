@@ -128,7 +128,8 @@ class Service:
         snapshot = self.registry.snapshot
         exposed = exposure(self.settings.host, keys=bool(snapshot and snapshot.manifest.keys))
         unread = ["the manifest is being read and does not come: is its drive connected?"] * self.reloader.reads_slowly
-        return [*exposed, *unread, *self.registry.not_loaded]
+        excess = [told] if (told := self.registry.memory.excess) else []
+        return [*exposed, *unread, *excess, *self.registry.not_loaded]
 
     async def run(self, listening: socket.socket, started: Callable[[], None]) -> None:
         """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raises ManifestError.

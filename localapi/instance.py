@@ -16,7 +16,7 @@ from typing import Final, Literal, Protocol
 from localapi.backends.engine import Engine
 from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity
 from localapi.backends.worker_engine import WorkerEngine
-from localapi.errors import LoadFailed, ModelUnavailable, NoRoomAhead
+from localapi.errors import LoadFailed, ModelUnavailable, NoRoom, NoRoomAhead
 from localapi.loading import Load
 from localapi.manifest import Serving
 from localapi.restarts import FIRST_PAUSE_SECONDS, Restarts
@@ -77,6 +77,8 @@ class Instance:
         """Whether the last worker ended by itself."""
         self._load_failed = False
         """Whether the last load failed."""
+        self._no_room = False
+        """Whether that was for want of memory."""
         self._restart_timer: asyncio.TimerHandle | None = None
         self._holds: set[str] = set()
         self._open = asyncio.Event()
@@ -98,6 +100,11 @@ class Instance:
             return "ready"
         # A worker that has ended by itself needs nobody: the next request loads the model again.
         return "failed" if self._load_failed or self.restarts.seconds_left else "unloaded"
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether it is not loaded because memory_budget leaves no room for it."""
+        return self.left_out is not None or self._no_room
 
     @property
     def comes_back(self) -> bool:
@@ -200,6 +207,12 @@ class Instance:
         if not self._holds:
             self._open.set()
         return held
+
+    def forget_lack_of_room(self) -> None:
+        """There may be room for it now: the next load finds out."""
+        if self._no_room and self._loading is None:
+            self._no_room = self._load_failed = False
+            self.last_error = None
 
     async def opened(self) -> None:
         """Wait until nothing holds new leases back."""
@@ -309,7 +322,7 @@ class Instance:
         self._engine = engine
         self.loads += 1
         self.restarted += self._died
-        self._died = self._load_failed = False
+        self._died = self._load_failed = self._no_room = False
         self._stop_restart_timer()
         self.last_error = self.left_out = None
         self.asked = self.leases > 0
@@ -324,12 +337,13 @@ class Instance:
         """It is not loaded."""
         if isinstance(failure, NoRoomAhead):
             self.left_out = self.last_error = failure.message
-            self._load_failed = False
+            self._load_failed = self._no_room = False
             log.warning("%s: %s", self.name, failure.message)
             return
         again = not failure.counts and _plain(failure.message) == _plain(self.last_error)
         log.log(logging.DEBUG if again else logging.ERROR, "%s: not loaded: %s", self.name, failure.message)
         self.last_error, self.left_out, self._load_failed = failure.message, None, True
+        self._no_room = isinstance(failure, NoRoom)
         self._count_failure(counts=failure.counts)
 
     def _on_ended(self, engine: Engine, ended: asyncio.Future[str]) -> None:

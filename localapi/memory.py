@@ -75,6 +75,18 @@ class Memory:
         return sum(holding.bytes for holding in self._holdings.values())
 
     @property
+    def excess(self) -> str | None:
+        """What whoever runs the server should know of models that are loaded and stay; None where they fit."""
+        pinned = {each: holding.bytes for each, holding in self._holdings.items() if each.pinned and not each.retired}
+        if self.budget is None or sum(pinned.values()) <= self.budget:
+            return None
+        names = ", ".join(f"{each.name} {readable(size)}" for each, size in pinned.items())
+        return (
+            f"pinned models take more than memory_budget, {readable(self.budget)}: {names}. They stay; pin fewer, or "
+            "raise server.memory_budget"
+        )
+
+    @property
     def waiting(self) -> list[str]:
         """Models that wait for room, in order."""
         return [instance.name for instance in self._in_order]

@@ -88,7 +88,7 @@ class Registry:
         return [
             f"{each.name} is {'pinned' if each.pinned else 'to be preloaded'}, and not in memory: {each.last_error}"
             for each in wanted
-            if each.left_out is not None or (each.pinned and each.state == "failed")
+            if each.lacks_room or (each.pinned and each.state == "failed")
         ]
 
     def resolve(self, name: str, kind: Kind | None = None) -> Entry:
@@ -266,6 +266,9 @@ class Registry:
             self._retire(instance)
         raised = was is not None and (budget is None or budget > was)
         self._load_ahead(old, more_room=raised or bool(leaving))
+        if raised:
+            for instance in instances.values():
+                instance.forget_lack_of_room()
         return self.snapshot
 
     def _load_ahead(self, old: Snapshot | None, *, more_room: bool) -> None:
@@ -274,7 +277,7 @@ class Registry:
         for entry in sorted(self.entries.values(), key=lambda each: not each.serving.pin):
             instance, was = self.instance(entry.id), before.get(entry.id)
             edited = was is None or (was.kind, was.identity, was.serving) != (entry.kind, entry.identity, entry.serving)
-            wanted = entry.serving.wants_loading and (edited or (more_room and instance.left_out is not None))
+            wanted = entry.serving.wants_loading and (edited or (more_room and instance.lacks_room))
             if wanted and instance.state in ("unloaded", "failed"):
                 instance.begin_loading()
 

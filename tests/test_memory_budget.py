@@ -188,6 +188,31 @@ def test_pinned_models_that_can_never_fit_together_are_told(tmp_path: Path) -> N
         assert server.model("a")["loads"] == 1
 
 
+def test_a_model_to_preload_that_could_never_fit_is_loaded_when_it_can(tmp_path: Path) -> None:
+    pre = ", preload: true"
+    with serving(tmp_path, chats("50MB", a=pre, b="")) as server:
+        server.wait_for("a: not loaded: a needs about")
+        assert server.request("POST", CHAT, ask("b")).status == 503
+        assert (server.model("b")["state"], server.request("GET", "/health/ready").status) == ("failed", 503)
+        assert [line.partition(",")[0] for line in server.status()["warnings"]] == ["a is to be preloaded"]
+        save(tmp_path / "models.yaml", chats(ONE, a=pre, b=""))
+        server.reload()
+        assert (server.model("b")["state"], server.model("b")["last_error"]) == ("unloaded", None)
+        until(lambda: loaded(server) == {"a"})
+        assert server.status()["warnings"] == []
+
+
+def test_pinned_models_that_no_longer_fit_stay_and_that_is_told(tmp_path: Path) -> None:
+    with serving(tmp_path, chats(ONE, a=", pin: true")) as server:
+        until(lambda: loaded(server) == {"a"})
+        save(tmp_path / "models.yaml", chats("50MB", a=", pin: true"))
+        server.reload()
+        [warning] = server.status()["warnings"]
+        assert re.match(r"pinned models take more than memory_budget, 50 MB: a \d+ MB\. They stay", warning)
+        assert server.wait_for("warning: pinned models take more")
+        assert loaded(server) == {"a"}
+
+
 class Outside:
     """The memory of all workers, as the system tells it, all the time."""
 
