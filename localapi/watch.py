@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
@@ -38,13 +39,13 @@ SETTLE_SECONDS = 0.5
 def places(path: Path) -> set[Place]:
     """What a file, by its absolute path, depends on: its own place, and that of each link on the way to it.
 
-    Where a folder is missing, the place is the nearest one above it, in which it would appear.
+    Where a folder is missing or cannot be looked at, the place is the nearest one above it, in which it would appear.
     """
     found: set[Place] = set()
     todo = [path]
     while todo and len(found) < MAX_LINKS:
         place = todo.pop()
-        while not place.parent.is_dir():
+        while not os.path.isdir(place.parent):  # Path's own raises where the drive is away, or for want of a right
             place = place.parent
         if (place.parent, place.name) in found:
             continue
@@ -80,9 +81,14 @@ class Watch:
 
     async def run(self) -> None:
         """Watch, for ever: listen to what the system tells, and look, as network drives tell nothing."""
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._listen(), name="listen for changes")
-            both.create_task(self._look(), name="look for changes")
+        while True:
+            try:
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._listen(), name="listen for changes")
+                    both.create_task(self._look(), name="look for changes")
+            except Exception:  # ours to mend, or no thread can be started; following the files must go on
+                log.exception("the manifest's files could not be watched: again in %g s", LISTEN_AGAIN_SECONDS)
+                await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
     async def _listen(self) -> None:
         told = ""

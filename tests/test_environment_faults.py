@@ -206,6 +206,9 @@ io.open, os.stat = fails("open"), fails("stat")
 """
 
 
+_WHOLE_DRIVE = _DRIVE.replace('str(path).endswith("models.yaml")', 'os.sep + "drive" + os.sep in f"{path}{os.sep}"')
+
+
 def test_a_change_that_the_system_does_not_tell_is_found(tmp_path: Path) -> None:
     """As on a network drive, where another machine writes: here under another name of the same file."""
     (tmp_path / "elsewhere").mkdir()
@@ -231,6 +234,23 @@ def test_a_drive_that_is_away_changes_nothing_and_is_read_when_it_is_back(tmp_pa
         away.unlink()
         server.wait_for(r"reloaded revision 2: \+other")
         assert server.status()["last_attempt"]["ok"]
+
+
+def test_a_manifest_is_followed_also_after_its_whole_drive_was_away(tmp_path: Path) -> None:
+    """Its folders, too, cannot be looked at meanwhile."""
+    away, folder = tmp_path / "away", tmp_path / "drive" / "folder"
+    folder.mkdir(parents=True)
+    manifest = folder / "models.yaml"
+    manifest.write_text("chat: {echo: {backend: echo}}")
+    variables = {**patched(tmp_path, _WHOLE_DRIVE), "TEST_DRIVE_AWAY": str(away)}
+    with serving(tmp_path, None, "--manifest", str(manifest), env=variables) as server:
+        away.touch()
+        save(manifest, "chat: {echo: {backend: echo}, other: {backend: echo}}")
+        server.wait_for("cannot be read: Stale file handle: is the drive connected")
+        away.unlink()
+        server.wait_for(r"reloaded revision 2: \+other")
+        save(manifest, "chat: {echo: {backend: echo}}")
+        server.wait_for("reloaded revision 3: -other")
 
 
 @contextlib.contextmanager
