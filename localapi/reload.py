@@ -303,7 +303,7 @@ class Reloader:
     async def _drain(self, old: Instance) -> None:
         """Wait for running requests, at most as long as a shutdown would. Raises LoadFailed."""
         seconds = self.registry.drain_seconds
-        log.info("%s: cold swap: waiting for %d running requests", old.name, old.leases)
+        log.info("%s: cold swap: it ends before the new one loads; running requests: %d", old.name, old.leases)
         try:
             async with asyncio.timeout(seconds):
                 await old.drained()

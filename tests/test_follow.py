@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -11,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from localapi import watch
+from localapi.manifest import ManifestSource
+from localapi.working_folder import WorkingFolder
 from tests.server import Server, save, serving
 
 ONE = "chat:\n  one: {backend: echo}\n"
@@ -208,3 +212,26 @@ def test_a_folder_that_takes_the_manifests_place_is_followed(tmp_path: Path) -> 
         server.wait_for(r"reloaded revision 2: \+two")
         save(folder / "models.yaml", ONE)
         server.wait_for("reloaded revision 3: -two")
+
+
+async def test_a_look_that_fails_does_not_end_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where no thread can be started for it."""
+    monkeypatch.setattr(watch, "LISTEN_AGAIN_SECONDS", 0.0)
+    heard = asyncio.Event()
+    watching = watch.Watch(ManifestSource(tmp_path / "models.yaml"), heard.set, WorkingFolder())
+    failures, look = [RuntimeError("can't start new thread")], watching._state
+
+    def state() -> watch.State:
+        if failures:
+            raise failures.pop()
+        return look()
+
+    monkeypatch.setattr(watching, "_state", state)
+    running, waiting = asyncio.create_task(watching.run()), asyncio.create_task(heard.wait())
+    await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
+    assert (waiting.done(), running.done()) == (True, False)
+    assert "could not be watched: again in" in caplog.text
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
