@@ -180,7 +180,7 @@ class Registry:
         _, instance = await self._opened(name)
         if not await instance.unload_when_free(self.drain_seconds):
             raise ModelInUse(
-                f"{instance.leases} running requests of {instance.name} did not end within {self.drain_seconds:g} s "
+                f"Running requests of {instance.name} ({instance.leases}) did not end within {self.drain_seconds:g} s "
                 "(drain_seconds); it stays loaded. Ask again later."
             )
         self._pin(instance.name, by_hand=False)

@@ -309,7 +309,7 @@ class Reloader:
                 await old.drained()
         except TimeoutError:
             raise LoadFailed(
-                f"{old.leases} running requests did not end within {seconds:g} s (drain_seconds); it was not replaced"
+                f"running requests ({old.leases}) did not end within {seconds:g} s (drain_seconds); it was not replaced"
             ) from None
 
     def _reopen(self, entry_id: str) -> None:

@@ -72,7 +72,7 @@ def test_unloading_waits_for_what_runs_and_then_gives_up(tmp_path: Path, endless
             next(iter(stream))
             reply = server.request("POST", "/admin/models/endless/unload")
             assert (reply.status, reply.json()["error"]["code"]) == (409, "model_in_use")
-            assert "1 running requests of endless" in reply.json()["error"]["message"]
+            assert "Running requests of endless (1) did not end" in reply.json()["error"]["message"]
             stream.close()
         assert server.request("POST", "/admin/models/endless/unload").status == 200
 

@@ -125,7 +125,7 @@ def test_more_than_may_wait_are_refused_with_the_time_that_the_line_takes(offer:
         reply = server.request("POST", CHAT, body())
         error = reply.json()["error"]
         assert (reply.status, error["code"], error["type"]) == (429, "model_busy", "rate_limit_error")
-        message = r"1 requests wait for endless already \(max_waiting\)\. Try again in \d+ s\."
+        message = r"No more requests may wait for endless: 1 waiting already \(max_waiting\)\. Try again in \d+ s\."
         assert re.fullmatch(message, error["message"])
         assert int(reply.headers["retry-after"]) >= 1
 
@@ -231,7 +231,7 @@ def test_who_waits_inside_the_worker_counts_as_waiting(tmp_path: Path, endless_m
         ]
         reply = server.request("POST", CHAT, body())
         assert (reply.status, reply.json()["error"]["code"]) == (429, "model_busy")
-        assert "2 requests wait for endless already" in reply.json()["error"]["message"]
+        assert "No more requests may wait for endless: 2 waiting already" in reply.json()["error"]["message"]
         assert int(reply.headers["retry-after"]) >= 1
         first.close()
         until_waiting(server, 0)

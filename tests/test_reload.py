@@ -244,7 +244,7 @@ async def test_a_cold_swap_that_waits_too_long_for_a_request_is_refused(gate: Ga
         async with registry.lease("m", "chat") as lease:
             reading.next = manifest(m={"weights": "new", "swap": "cold"})
             attempt = await reloader.reload()
-            assert "1 running requests did not end" in attempt.problems[0].message
+            assert "running requests (1) did not end" in attempt.problems[0].message
         assert await first_engine(registry, "m") is lease.engine
 
 

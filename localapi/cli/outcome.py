@@ -104,4 +104,4 @@ def _of(status: Status, entry_id: str) -> str:
         hint = ": its first request loads it" if model["state"] == "unloaded" else ""
         return f"{entry_id} is {model['state']}{hint}"
     leaving = sum(each["leases"] for each in status["retiring"] if each["id"] == entry_id)
-    return f"{entry_id} is gone" if not leaving else f"{entry_id} goes when its {leaving} running requests have ended"
+    return f"{entry_id} is gone" if not leaving else f"{entry_id} goes when its running requests ({leaving}) have ended"
