@@ -163,7 +163,8 @@ class Admission:
     def place(self, turn: Turn) -> Iterator[None]:
         """A turn's place, in the queue and then inside. Raises ModelBusy."""
         if self._full:
-            raise self._busy(f"No more requests may wait for {self.name}: {self.waiting} waiting already (max_waiting).")
+            waiting = f"{self.waiting} waiting already (max_waiting)"
+            raise self._busy(f"No more requests may wait for {self.name}: {waiting}.")
         turn.queue()
         self._queue.append(turn)
         self._let_in()
