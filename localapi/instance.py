@@ -75,10 +75,8 @@ class Instance:
         self._waiters = 0
         self._died = False
         """Whether the last worker ended by itself."""
-        self._load_failed = False
-        """Whether the last load failed."""
-        self._no_room = False
-        """Whether that was for want of memory."""
+        self._failure: type[LoadFailed] | None = None
+        """Of which kind the last load's was, where it failed; the error itself would keep alive what it passed."""
         self._restart_timer: asyncio.TimerHandle | None = None
         self._holds: set[str] = set()
         self._open = asyncio.Event()
@@ -99,12 +97,12 @@ class Instance:
         if self._engine is not None:
             return "ready"
         # A worker that has ended by itself needs nobody: the next request loads the model again.
-        return "failed" if self._load_failed or self.restarts.seconds_left else "unloaded"
+        return "failed" if self._failure is not None or self.restarts.seconds_left else "unloaded"
 
     @property
     def lacks_room(self) -> bool:
         """Whether it is not loaded because memory_budget leaves no room for it."""
-        return self.left_out is not None or self._no_room
+        return self.left_out is not None or self._failure is NoRoom
 
     @property
     def comes_back(self) -> bool:
@@ -210,9 +208,8 @@ class Instance:
 
     def forget_lack_of_room(self) -> None:
         """There may be room for it now: the next load finds out."""
-        if self._no_room and self._loading is None:
-            self._no_room = self._load_failed = False
-            self.last_error = None
+        if self._failure is NoRoom and self._loading is None:
+            self._failure = self.last_error = None
 
     async def opened(self) -> None:
         """Wait until nothing holds new leases back."""
@@ -322,9 +319,9 @@ class Instance:
         self._engine = engine
         self.loads += 1
         self.restarted += self._died
-        self._died = self._load_failed = self._no_room = False
+        self._died = False
         self._stop_restart_timer()
-        self.last_error = self.left_out = None
+        self._failure = self.last_error = self.left_out = None
         self.asked = self.leases > 0
         self.ready_since = time.time()
         engine.ended.add_done_callback(lambda ended: self._on_ended(engine, ended))
@@ -337,13 +334,12 @@ class Instance:
         """It is not loaded."""
         if isinstance(failure, NoRoomAhead):
             self.left_out = self.last_error = failure.message
-            self._load_failed = self._no_room = False
+            self._failure = None
             log.warning("%s: %s", self.name, failure.message)
             return
         again = not failure.counts and _plain(failure.message) == _plain(self.last_error)
         log.log(logging.DEBUG if again else logging.ERROR, "%s: not loaded: %s", self.name, failure.message)
-        self.last_error, self.left_out, self._load_failed = failure.message, None, True
-        self._no_room = isinstance(failure, NoRoom)
+        self.last_error, self.left_out, self._failure = failure.message, None, type(failure)
         self._count_failure(counts=failure.counts)
 
     def _on_ended(self, engine: Engine, ended: asyncio.Future[str]) -> None:

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "watch": {"aside", "manifest", "working_folder"},
     "client": {"errors"},
     "service": {"errors"},
-    "diagnosis": {"errors", "settings", "environments", "backends", "manifest", "client", "service", "sizes"},
+    "diagnosis": {"aside", "errors", "settings", "environments", "backends", "manifest", "client", "service", "sizes"},
     "tally": set(),
     "history": {"log"},
     "api": {
@@ -62,7 +62,7 @@ MAY_IMPORT = {
     },
     "__main__": {"cli"},
     "demo": set(),
-    "worker": {"advice", "sizes", "worker.protocol", "audio"},
+    "worker": {"advice", "aside", "sizes", "worker.protocol", "audio"},
 }
 """The order: what each part may import of the others; whatever is not here imports nothing and is imported by nobody.
 

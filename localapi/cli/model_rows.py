@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
+from rich.cells import cell_len
+
 from localapi.cli.plain_text import shown_in_line
 from localapi.cli.server_status import Status, status_of
-from localapi.cli.text_table import cells_of
 from localapi.client import Server
 from localapi.errors import Refused
 from localapi.sizes import readable
@@ -115,7 +116,7 @@ def columns(cells: Sequence[Sequence[str]]) -> list[int]:
 
 def fitting(chosen: Sequence[int], cells: Sequence[Sequence[str]], width: int) -> list[int]:
     """Those of the columns for which there is room."""
-    widths = {at: max([len(HEAD[at]), *(cells_of(row[at]) for row in cells)]) for at in chosen}
+    widths = {at: max([len(HEAD[at]), *(cell_len(row[at]) for row in cells)]) for at in chosen}
     for name in _FIRST_TO_GO:
         if sum(widths.values()) + GAP * (len(widths) - 1) <= width:
             break

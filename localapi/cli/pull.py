@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import click
 
@@ -47,20 +47,17 @@ def command(repository: str | None, revision: str | None, **flags: Any) -> None:
 
 def _pulled(name: str, revision: str | None, *, alone: bool) -> bool:
     """Download one, and print its folder, or why there is none. Raises CannotDownload where there are no others."""
-    bar = Bar(name)
     try:
-        folder = pull(name, revision, bar.show)
+        with Bar(name) as bar:
+            folder = pull(name, revision, bar.show)
     except KeyboardInterrupt:
-        bar.end()
         click.echo("stopped; what has come is kept, and the same command goes on from there", err=True)
         raise click.Abort from None
     except CannotDownload as error:
-        bar.end()
         if alone:
             raise
         click.echo(error, err=True)
         return False
-    bar.end()
     click.echo(folder)
     return True
 
@@ -103,7 +100,10 @@ class Bar:
         width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be written over
         click.echo(f"\r\x1b[K{line[:width]}", nl=False, err=True)
 
-    def end(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Leave the line as it is."""
         if self._open:
             click.echo(err=True)

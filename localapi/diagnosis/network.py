@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
-import queue
 import threading
 import urllib.error
 import urllib.request
 from typing import Final
 
+from localapi.aside import within
 from localapi.diagnosis.finding import Finding, Subject
 from localapi.errors import NoServer, Refused
 
@@ -60,12 +60,10 @@ def hub_answers() -> str | None:
 @functools.lru_cache(maxsize=1)
 def _answer() -> str | None:
     """In a thread of its own: the system's search for an address has no time limit."""
-    answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=lambda: answers.put(_asked(_hub_place())), daemon=True).start()
     try:
-        return answers.get(timeout=SECONDS)
-    except queue.Empty:
-        return f"no answer within {SECONDS:g} s"
+        return within(SECONDS, lambda: _asked(_hub_place()))
+    except TimeoutError as error:
+        return str(error)
 
 
 def _asked(place: str) -> str | None:

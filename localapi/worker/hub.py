@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from huggingface_hub.errors import (
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from localapi.advice import NO_RIGHT, NO_ROOM, advise
+from localapi.aside import within
 from localapi.worker.engine import CannotLoad, Report, first_line
 from localapi.worker.protocol import Loading
 
@@ -88,23 +88,13 @@ def unreachable(repository: str, revision: str | None) -> Exception | None:
 
     huggingface_hub's own first question has no time limit, and the system's search for an address has none anywhere.
     """
-    answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            HfApi().repo_info(repository, revision=revision, timeout=ANSWER_SECONDS)
-        except HfHubHTTPError:
-            answers.put(None)  # the download is told so, too, and says what it means
-        except Exception as error:  # of the HTTP library, whichever this huggingface_hub has
-            answers.put(error)
-        else:
-            answers.put(None)
-
-    threading.Thread(target=ask, daemon=True).start()
     try:
-        return answers.get(timeout=ANSWER_SECONDS)
-    except queue.Empty:
-        return TimeoutError(f"no answer within {ANSWER_SECONDS:g} s")
+        within(ANSWER_SECONDS, lambda: HfApi().repo_info(repository, revision=revision, timeout=ANSWER_SECONDS))
+    except HfHubHTTPError:
+        return None  # the download is told so, too, and says what it means
+    except Exception as error:  # of the HTTP library, whichever this huggingface_hub has
+        return error
+    return None
 
 
 @contextmanager
