@@ -91,11 +91,11 @@ def test_where_the_shell_is_not_known_it_is_asked_for(
 def test_commands_start_without_what_others_need() -> None:
     code = "import sys; import localapi.cli.{0}; print(*sys.modules)"
     for name, unwanted in {
-        "group": {"pydantic", "rich", "prompt_toolkit", "yaml"},
-        "chat": {"rich", "prompt_toolkit", "yaml", "localapi.manifest"},
-        "models": {"rich", "prompt_toolkit", "yaml", "localapi.manifest"},
+        "group": {"pydantic", "rich.console", "prompt_toolkit", "yaml"},
+        "chat": {"rich.console", "prompt_toolkit", "yaml", "localapi.manifest"},
+        "models": {"rich.console", "prompt_toolkit", "yaml", "localapi.manifest"},
         "bench": {"prompt_toolkit", "yaml", "localapi.manifest"},
-        "completion": {"pydantic", "rich", "prompt_toolkit", "yaml"},
+        "completion": {"pydantic", "rich.console", "prompt_toolkit", "yaml"},
     }.items():
         done = subprocess.run(
             [sys.executable, "-c", code.format(name)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
