@@ -28,8 +28,7 @@ def after(before: Status, event: Event) -> Status:
 
 def happenings(before: Status, now: Status) -> Iterator[str]:
     """Reloads with their errors, and what became of each model; numbers of requests are not told."""
-    if (attempt := now.get("last_attempt")) and attempt != before.get("last_attempt"):
-        yield from _reload(attempt)
+    yield from _reloads(before, now)
     if now.get("preparing") and not before.get("preparing"):
         yield "the manifest has changed: preparing"
     earlier = {row.id: row for row in rows(before)}
@@ -37,6 +36,16 @@ def happenings(before: Status, now: Status) -> Iterator[str]:
         if row.id in earlier:
             yield from _model(earlier[row.id], row)
     yield from (f"warning: {shown_in_line(text)}" for text in now["warnings"] if text not in before["warnings"])
+
+
+def _reloads(before: Status, now: Status) -> Iterator[str]:
+    """The change and the last attempt: a second reading of the same file may have followed before this status came."""
+    change, attempt = now.get("last_change"), now.get("last_attempt")
+    changed = change if change != before.get("last_change") else None
+    if changed:
+        yield from _reload(changed)
+    if attempt and attempt not in (change, before.get("last_attempt")) and not (changed and attempt["ok"]):
+        yield from _reload(attempt)
 
 
 def _reload(attempt: Mapping[str, Any]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -102,14 +102,17 @@ def test_elsewhere_each_change_is_a_line_and_ctrl_c_is_its_end(server: Server, t
         command(server, "--watch"), env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
     )
     with process:
-        assert process.stdout is not None
-        assert process.stdout.readline()[8:] == " bird: unloaded\n"
-        assert process.stdout.readline()[8:] == " demo: unloaded\n"
-        save(tmp_path / "models.yaml", MORE)
-        line = next(line for line in process.stdout if "revision" in line)
-        assert line[8:] == " revision 2: +late\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline()[8:] == " bird: unloaded\n"
+            assert process.stdout.readline()[8:] == " demo: unloaded\n"
+            save(tmp_path / "models.yaml", MORE)
+            line = next(line for line in process.stdout if "revision" in line)
+            assert line[8:] == " revision 2: +late\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
 
 
 def test_it_waits_for_a_server_that_has_ended(tmp_path: Path) -> None:
@@ -142,6 +145,30 @@ def test_what_happened_is_told_in_lines() -> None:
     assert list(requests_of(before, busy)) == ["a: 2 running, 1 waiting"]
     loading = status(state="loading", progress={"phase": "weights", "done": 1, "total": 4})
     assert list(requests_of(before, loading)) == ["a: weights 25 %"]
+
+
+def attempt(at: float, revision: int, *, added: Sequence[str] = (), problems: Sequence[str] = ()) -> dict[str, object]:
+    changes = {"added": added, "changed": (), "updated": (), "removed": (), "server": False}
+    place = {"source": "models.yaml", "line": 1, "column": 1, "key": "chat.a.backend"}
+    found = [{**place, "message": text} for text in problems]
+    return {"at": at, "ok": not problems, "revision": revision, "changes": changes, "problems": found}
+
+
+def test_a_change_is_told_though_the_same_file_was_read_again_before_the_status_came() -> None:
+    first = attempt(1, 1, added=["a"])
+    before = {**status(), "last_change": first, "last_attempt": first}
+    change, again = attempt(2, 2, added=["late"]), attempt(3, 2)
+    refused = attempt(4, 2, problems=["unknown backend"])
+
+    def told(last_change: object, last_attempt: object) -> list[str]:
+        now = {**before, "last_change": last_change, "last_attempt": last_attempt}
+        return list(happenings(before, now))
+
+    assert told(change, change) == told(change, again) == ["revision 2: +late"]
+    assert told(first, attempt(2, 1)) == ["revision 1: nothing changed"]
+    not_taken = ["the manifest was not taken; revision 2 serves on", "models.yaml:1:1: chat.a.backend: unknown backend"]
+    assert told(change, refused) == ["revision 2: +late", *not_taken]
+    assert told(first, first) == []
 
 
 def test_a_narrow_terminal_does_without_some_columns() -> None:
