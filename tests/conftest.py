@@ -50,6 +50,21 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(4, (os.cpu_count() or 1) + 1)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes run them, the files of each folder are spread evenly over the run.
+
+    Neighbours are alike: those of the console would have each process drive a browser at one time, and later on all
+    would wait for clocks.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    folders: dict[Path, list[Path]] = {}
+    for path in dict.fromkeys(item.path for item in items):
+        folders.setdefault(path.parent, []).append(path)
+    place = {path: (at + 0.5) / len(files) for files in folders.values() for at, path in enumerate(files)}
+    items.sort(key=lambda item: place[item.path])
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """Gives the folder of that name, filled by whoever of the run's processes asks for it first."""

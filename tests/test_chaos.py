@@ -26,7 +26,7 @@ from tests.server import Server, save, serving, until
 
 CHAT = "/v1/chat/completions"
 SPEECH = "/v1/audio/speech"
-SECONDS_SHORT, SECONDS_LONG = 20, 300
+SECONDS_SHORT, SECONDS_LONG = 15, 300
 CLIENTS = 10
 HUNG_SECONDS = 120
 """A request that takes so long is lost; the slowest here wait for a load or two, and for a worker that hangs."""

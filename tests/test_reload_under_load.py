@@ -21,7 +21,7 @@ from tests.server import Server, save, serving
 STREAMS = 8
 QUESTIONS = list(DIALOGUES)
 PERMANENT = ("stable", "renamed")
-SECONDS_SHORT, SECONDS_LONG = 12, 45
+SECONDS_SHORT, SECONDS_LONG = 8, 45
 EDITS_SHORT, EDITS_LONG = 12, 40
 
 

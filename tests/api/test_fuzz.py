@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tests.conftest import DIALOGUES
 from tests.server import Server, serving
 
-SHORT, LONG = 120, 5000
+SHORT, LONG = 60, 5000
 """How many times some requests are sent together."""
 HANG_SECONDS = 100
 """Nothing takes so long; a request that does is one that hangs."""

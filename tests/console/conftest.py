@@ -20,14 +20,14 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-NAMES = ("chromium", "google-chrome", "chromium-browser")
+NAMES = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
 ARGUMENTS = [
     *("--headless=new", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
     *("--disable-sync", "--no-first-run", "--disable-smooth-scrolling"),
 ]
 NO_BROWSER = (
     "there is no Chromium: install one with `uv run playwright install chromium`, or Debian's with "
-    "`apt-get install chromium`"
+    "`apt-get install chromium-headless-shell`"
 )
 PATIENCE_MS = 60_000
 """For a machine that is busy with other things; nothing is measured against it."""
