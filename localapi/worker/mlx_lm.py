@@ -7,7 +7,6 @@ and there is no room in the batch or in memory), then in the batch. It is droppe
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
 from collections import deque
@@ -20,6 +19,7 @@ import mlx.core as mx
 from localapi.worker.answer import Answer
 from localapi.worker.arrivals import Arrivals
 from localapi.worker.batch import Batch
+from localapi.worker.cache_folder import cache_folder
 from localapi.worker.detokenizer import Detokenizer
 from localapi.worker.engine import CannotLoad, Host, first_line
 from localapi.worker.footprint import UNSAID_TOKENS, Memory, measured, spare_bytes
@@ -347,15 +347,10 @@ def _prefixes(
         disk_bytes = options["prefix_cache_disk_mb"] * MEGABYTE
         others = [fingerprint(folder) for folder in (loaded.adapter, draft and draft.folder) if folder]
         kv_bits = [f"kv_bits {options['kv_bits']}"] if options.get("kv_bits") else []
-        store = PrefixStore(_cache_folder(), fingerprint(loaded.folder, *others, *kv_bits), max_bytes=disk_bytes)
+        made_with = fingerprint(loaded.folder, *others, *kv_bits)
+        store = PrefixStore(cache_folder("prefixes"), made_with, max_bytes=disk_bytes)
     max_bytes = options.get("prefix_cache_mb", 1024) * MEGABYTE
     return PrefixCache(caches, max_bytes=max_bytes, store=store)
-
-
-def _cache_folder() -> Path:
-    """Where systems keep what can be made again (https://specifications.freedesktop.org/basedir-spec)."""
-    home = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "localapi" / "prefixes"
 
 
 def _markers(tokenizer: Any, marks: set[str]) -> set[int]:

@@ -74,7 +74,7 @@ def test_an_adapter_changes_the_answers_which_are_still_given_together(tiny_mode
 def test_prefixes_on_disk_are_kept_apart_by_adapter(
     tiny_model: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlx_lm, "_cache_folder", lambda: tmp_path / "prefixes")
+    monkeypatch.setattr(mlx_lm, "cache_folder", lambda name: tmp_path / name)
     for options in ({}, {"adapter": str(adapter)}):
         engine = load(tiny_model, prefix_cache_disk_mb=10, **options)
         answers(engine, 1)

@@ -1,0 +1,109 @@
+"""What transformers finds out of its own files at each import, kept: a worker imports mlx-lm in half the time.
+
+Before it can import anything it reads its 1,700 files of models, to learn which holds which class, and does so twice,
+as what it remembers of the first time is too short (utils/import_utils.py of version 5.23: `define_import_structure`).
+The answer depends on nothing but those files, so it is written down for this version at this place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from localapi.worker.cache_folder import cache_folder
+
+_MODULE: Final = "transformers.utils.import_utils"
+_FUNCTION: Final = "define_import_structure"
+_LARGE_FOLDER: Final = "models"
+
+Structure = dict[frozenset[str], dict[str, set[str]]]
+"""Names of classes and functions by module, and these by the packages that they need."""
+Define = Callable[..., Structure]
+
+
+def keep() -> None:
+    """From now on, in this process. Does nothing where there is no place for it."""
+    with contextlib.suppress(RuntimeError):
+        sys.meta_path.insert(0, _Finder(cache_folder("transformers")))
+
+
+class _Finder(MetaPathFinder):
+    """Replaces the function as soon as its module is there, which is before transformers calls it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != _MODULE:
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def run_and_replace(module: ModuleType) -> None:
+                run(module)
+                if define := getattr(module, _FUNCTION, None):
+                    setattr(module, _FUNCTION, _kept(define, self._folder))
+
+            spec.loader.exec_module = run_and_replace  # type: ignore[method-assign]
+        return spec
+
+
+def _kept(define: Define, folder: Path) -> Define:
+    def kept(module_path: str | Path, prefix: str | None = None) -> Structure:
+        place = Path(module_path)
+        is_installed = {"site-packages", "dist-packages"}.intersection(place.parts)  # a checkout changes as it likes
+        if not is_installed or (place.parent if place.suffix else place).name != _LARGE_FOLDER:
+            return define(module_path, prefix=prefix)
+        file = folder / (hashlib.sha256(f"{place}\n{prefix}".encode()).hexdigest()[:16] + ".json")
+        state = _state(place)
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            told = json.loads(file.read_bytes())
+            if told["state"] == state:
+                return _structure(told["structure"])
+        found = define(module_path, prefix=prefix)
+        with contextlib.suppress(OSError):
+            _write(file, {"state": state, "structure": _plain(found)})
+        return found
+
+    return kept
+
+
+def _state(place: Path) -> list[Any]:
+    """What is another one after each installation."""
+    package = sys.modules["transformers"]
+    return [getattr(package, "__version__", None), *(path.stat().st_mtime_ns for path in (place, place.parent))]
+
+
+def _plain(structure: Structure) -> list[Any]:
+    return [
+        [sorted(needs), {module: sorted(names) for module, names in modules.items()}]
+        for needs, modules in structure.items()
+    ]
+
+
+def _structure(plain: list[Any]) -> Structure:
+    return {frozenset(needs): {module: set(names) for module, names in modules.items()} for needs, modules in plain}
+
+
+def _write(file: Path, content: Any) -> None:
+    """As a whole or not at all, also beside another worker that does the same."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = file.with_suffix(f".{os.getpid()}.draft")
+    try:
+        draft.write_text(json.dumps(content))
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)

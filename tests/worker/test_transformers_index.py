@@ -1,0 +1,86 @@
+"""transformers looks into its files once, and what it is told afterwards is what it would find."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = """
+import json, sys
+opened = []
+sys.addaudithook(lambda event, found: event == "open" and opened.append(str(found[0])))
+if sys.argv[1] == "kept":
+    from localapi.worker import transformers_index
+    transformers_index.keep()
+import transformers.models
+from transformers import AutoTokenizer, Qwen3Config
+from transformers.utils import import_utils
+import pathlib
+models = pathlib.Path(transformers.__file__).parent / "models"
+read = {name for name in opened if name.startswith(str(models)) and "modeling_" in name and name.endswith(".py")}
+if sys.argv[1] == "plain":
+    import_utils.define_import_structure.cache_clear()  # transformers adds to what that holds
+seen = [
+    sorted([sorted(needs), sorted([module, sorted(names)] for module, names in modules.items())]
+    for needs, modules in found.items())
+    for found in (
+        import_utils.define_import_structure(models, prefix="models"),
+        import_utils.define_import_structure(str(models / "__init__.py")),
+    )
+]
+print(json.dumps({"seen": seen, "read": len(read), "class": Qwen3Config.__module__}))
+"""
+
+
+MANY, FEW = 300, 10
+"""Files of models that were read: all, or those of the one architecture that is imported."""
+
+
+def imported(how: str, caches: Path) -> tuple[Any, int]:
+    """What transformers knows of its files, and how many it read for that."""
+    env = {**os.environ, "XDG_CACHE_HOME": str(caches), "HOME": str(caches)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, how], env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    return told, told.pop("read")
+
+
+def kept_files(caches: Path) -> list[Path]:
+    return sorted(caches.rglob("localapi/transformers/*"))
+
+
+def test_the_files_are_read_once_and_the_same_is_known_afterwards(tmp_path: Path) -> None:
+    plain, read = imported("plain", tmp_path)
+    assert read > MANY
+    assert kept_files(tmp_path) == []
+    first, read = imported("kept", tmp_path)
+    assert (first == plain, read > MANY) == (True, True)
+    assert [file.suffix for file in kept_files(tmp_path)] == [".json", ".json"]
+    again, read = imported("kept", tmp_path)
+    assert (again == plain, read < FEW) == (True, True)
+
+
+@pytest.mark.parametrize("content", ["[]", "changed"])
+def test_what_is_not_of_this_installation_is_found_out_anew(tmp_path: Path, content: str) -> None:
+    first, _ = imported("kept", tmp_path)
+    before = {file: file.read_text() for file in kept_files(tmp_path)}
+    for file, text in before.items():
+        told = json.loads(text)
+        file.write_text(content if content != "changed" else json.dumps({**told, "state": ["4.0", *told["state"][1:]]}))
+    again, read = imported("kept", tmp_path)
+    assert (again == first, read > MANY) == (True, True)
+    assert {file: file.read_text() for file in kept_files(tmp_path)} == before
+
+
+def test_where_nothing_can_be_kept_it_is_as_without(tmp_path: Path) -> None:
+    (tmp_path / "localapi").write_text("a file where the folder should be")
+    (tmp_path / "Library").write_text("")
+    assert imported("kept", tmp_path)[1] > MANY
