@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -29,6 +30,11 @@ _TRAIN = "import json, sys; from pathlib import Path; from localapi.demo.train i
 _TRAIN += "train(json.loads(sys.argv[1]).items(), Path(sys.argv[2]))"
 
 
+Made = Callable[[str, Callable[[Path], object]], Path]
+Draws = Callable[[int], int]
+Children = Callable[[], set[psutil.Process]]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run tests under load for minutes instead of seconds")
     parser.addoption("--soak", type=float, metavar="MINUTES", help="run the soak test so long; from 4 on to be flat")
@@ -43,6 +49,19 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("same", derandomize=True, database=None)
     if not config.getoption("--long"):
         settings.load_profile("same")
+
+
+@pytest.fixture
+def children() -> Children:
+    """Gives the child processes that were started since, and are there. Those of other tests' libraries are not."""
+    before = set(psutil.Process().children())
+    return lambda: set(psutil.Process().children()) - before
+
+
+@pytest.fixture(scope="session")
+def draws(pytestconfig: pytest.Config) -> Draws:
+    """How many cases a test draws at random: as many as it says, and ten times that with --long."""
+    return lambda count: 10 * count if pytestconfig.getoption("--long") else count
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -66,13 +85,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Gives the folder of that name, filled by whoever of the run's processes asks for it first."""
     models = folder_of_the_run(tmp_path_factory) / "made"
     return lambda name, make: made_once(models / name, make)
-
-
-Made = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")

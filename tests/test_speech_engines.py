@@ -34,7 +34,7 @@ speech:
 MODELS = ("system", "amy", "mac")
 FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
 TEXT = "Good morning to all of you! It is nine o'clock, and this is a sentence that takes a while. So is this one."
-LONG = " ".join(f"This is sentence number {i} of a text that takes its time." for i in range(60))
+LONG = " ".join(f"This is sentence number {i} of a text that takes its time." for i in range(30))
 
 
 @pytest.fixture(scope="module")

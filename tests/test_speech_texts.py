@@ -1,4 +1,4 @@
-"""500 texts that nobody would write, to every engine that runs anywhere: each is spoken or refused with a reason.
+"""Texts that nobody would write, to every engine that runs anywhere: each is spoken or refused with a reason.
 
 The texts are drawn from a seed, which a failure names. `--long` draws more, from another seed each time.
 """
@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Draws
 from tests.piper_voice import make_voice
 from tests.server import Reply, Server, serving
 from tests.sound import seconds
@@ -311,12 +312,14 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 @pytest.mark.timeout(1800)
-def test_every_text_is_spoken_or_refused_with_a_reason(machine: Machine, pytestconfig: pytest.Config) -> None:
+def test_every_text_is_spoken_or_refused_with_a_reason(
+    machine: Machine, pytestconfig: pytest.Config, draws: Draws
+) -> None:
     is_long = pytestconfig.getoption("--long")
     seed = random.randrange(10**6) if is_long else 4
     print(f"seed {seed}")
     rng = random.Random(seed)
-    requests = [asked(rng, machine.bait) for _ in range(3000 if is_long else 500)]
+    requests = [asked(rng, machine.bait) for _ in range(draws(250))]
     sounds = {model: sound(machine, model) for model in SHARES}
     files, workers = machine.files(), machine.workers()
     opened = Opened(machine.bait.file) if sys.platform == "linux" else None
@@ -334,7 +337,7 @@ def test_every_text_is_spoken_or_refused_with_a_reason(machine: Machine, pytestc
     wrong = [f"{problem}\n  {request}" for request, (_, problem) in zip(requests, outcomes, strict=True) if problem]
     assert not wrong, f"seed {seed}: {len(wrong)} problems\n" + "\n".join(wrong[:8])
     counts = Counter((request.body["model"], outcome) for request, (outcome, _) in zip(requests, outcomes, strict=True))
-    assert all(counts[model, outcome] > 5 for model in SHARES for outcome in ("spoken", "refused")), counts
+    assert all(counts[model, outcome] > 2 for model in SHARES for outcome in ("spoken", "refused")), counts
 
     assert {model: sound(machine, model) for model in SHARES} == pytest.approx(sounds, rel=0.01)
     assert machine.workers() == workers
@@ -351,7 +354,7 @@ def test_say_is_never_told_the_text_as_an_argument(machine: Machine) -> None:
     """Runs after the texts."""
     said = [json.loads(line) for line in machine.say_log.read_text().splitlines()]
     begun = [line for line in said if line["event"] == "begin"]
-    assert len(begun) > 50
+    assert len(begun) > 25
     assert [line["argv"] for line in begun if not COMMAND.match(" ".join([*line["argv"], ""]))] == []
     assert [line["commands"] for line in begun if line["commands"]] == []
 

@@ -27,6 +27,7 @@ from localapi.backends.engine import Engine
 from localapi.backends.macos_say import MacosSay, harmless
 from localapi.errors import GenerationFailed, InvalidRequest, LoadFailed, ModelUnavailable
 from localapi.worker.protocol import Chat, Event, Sound, Speak, Spoken
+from tests.conftest import Children, Draws
 
 FAKEBIN = Path(__file__).parent.parent / "fakebin"
 PATIENCE_SECONDS = 60
@@ -334,11 +335,11 @@ def test_brackets_never_stand_together_and_no_word_is_lost(text: str) -> None:
     assert [character for character in spoken if character.isalnum() or character in "[]"] == kept
 
 
-async def test_random_texts_are_said_or_say_nothing(engine: Engine, fake: Fake) -> None:
+async def test_random_texts_are_said_or_say_nothing(engine: Engine, fake: Fake, draws: Draws) -> None:
     dice = random.Random(20)
     pieces = ["[[", "]]", "volm 0", "-f", "/etc/passwd", "--", "\x00", "\x1b", "`", "<break/>", " ", "\n", "\u202e"]
     pieces += ["word", "你好", "مرحبا", "👋🏽", "...", "!?" * 40, "\ud800", "\u2028", "%s", "$HOME", "'", '"', "\\"]
-    texts = ["".join(dice.choices(pieces, k=dice.randint(0, 30))) for _ in range(200)]
+    texts = ["".join(dice.choices(pieces, k=dice.randint(0, 30))) for _ in range(draws(60))]
     said = await asyncio.gather(*(events(engine, speak(text)) for text in texts))
     assert all(isinstance(each[-1], Spoken) for each in said)
     assert [len(each) > 1 for each in said] == [bool(harmless(text).strip()) for text in texts]
@@ -358,12 +359,12 @@ async def test_one_segment_is_made_ahead_and_no_more(engine: Engine, fake: Fake)
         assert fake.texts() == ["One.", "Two.", "Three."]
 
 
-async def test_four_say_at_once_and_the_others_wait(engine: Engine, fake: Fake) -> None:
+async def test_four_say_at_once_and_the_others_wait(engine: Engine, fake: Fake, children: Children) -> None:
     fake.close_gate()
     async with asyncio.TaskGroup() as tasks:
         all_said = [tasks.create_task(events(engine, speak("One.", "Two."))) for _ in range(9)]
         await until(lambda: len(fake.lines("begin")) == 4)
-        assert len(psutil.Process().children()) == 4
+        assert len(children()) == 4
         fake.open_gate()
     assert all(isinstance(task.result()[-1], Spoken) for task in all_said)
     lines = (json.loads(line)["event"] for line in (fake.folder / "log").read_text().splitlines())
@@ -404,14 +405,14 @@ async def test_a_client_that_leaves_ends_say_at_once(engine: Engine, fake: Fake)
     assert len(fake.lines("end")) == 2
 
 
-async def test_a_cancelled_request_ends_say_at_once(engine: Engine, fake: Fake) -> None:
+async def test_a_cancelled_request_ends_say_at_once(engine: Engine, fake: Fake, children: Children) -> None:
     fake.close_gate()
     tasks = [asyncio.create_task(events(engine, speak("One.", "Two."))) for _ in range(6)]
     await until(lambda: len(fake.lines("begin")) == 4)
     for task in tasks:
         task.cancel()
     assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*tasks, return_exceptions=True))
-    assert psutil.Process().children() == []
+    assert children() == set()
     assert list(fake.temporary.iterdir()) == []
     fake.open_gate()
     assert await said_seconds(engine, "Next.") > 0
@@ -447,7 +448,7 @@ async def test_say_is_in_its_own_group_and_writes_where_nobody_else_reads(engine
     await task
 
 
-async def test_unloading_ends_what_runs_and_what_waits(engine: Engine, fake: Fake) -> None:
+async def test_unloading_ends_what_runs_and_what_waits(engine: Engine, fake: Fake, children: Children) -> None:
     heard = engine.answer(speak("One.", "Two.", "Three."))
     await first_sound(heard)
     await until(lambda: len(fake.lines("end")) == 2)
@@ -457,7 +458,7 @@ async def test_unloading_ends_what_runs_and_what_waits(engine: Engine, fake: Fak
     await engine.close()
     ends = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(end, ModelUnavailable) for end in ends), ends
-    assert psutil.Process().children() == []
+    assert children() == set()
     await first_sound(heard)
     with pytest.raises(ModelUnavailable, match="unloaded"):
         await first_sound(heard)

@@ -15,6 +15,7 @@ from localapi.backends.espeak_ng import EspeakNg
 from localapi.worker import espeak_ng
 from localapi.worker.engine import CannotLoad
 from localapi.worker.protocol import Last, Sound, Speak, Spoken, Times
+from tests.conftest import Draws
 from tests.speaking import Loop, assert_in_order, failure, odd_texts, samples, seconds, words
 
 FOX = "The quick brown fox jumps over the lazy dog."
@@ -160,21 +161,23 @@ def test_a_zero_character_does_not_end_the_text(engine: Loop) -> None:
     assert seconds(engine.say("One\0two")) > 1.2 * seconds(engine.say("One"))
 
 
-def test_nothing_that_a_client_sends_stops_the_engine(engine: Loop, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_that_a_client_sends_stops_the_engine(
+    engine: Loop, capfd: pytest.CaptureFixture[str], draws: Draws
+) -> None:
     chance = random.Random(3)  # a repeatable test
-    requests = [Speak(id=i, segments=[text], times=True) for i, text in enumerate(odd_texts(chance, 300))]
+    requests = [Speak(id=i, segments=[text], times=True) for i, text in enumerate(odd_texts(chance, draws(100)))]
     answers = engine.run(*requests)
     assert all(isinstance(events[-1], Spoken) for events in answers.values())
     assert capfd.readouterr().err == ""
 
 
-def test_odd_texts_are_said_in_every_language(engine: Loop) -> None:
+def test_odd_texts_are_said_in_every_language(engine: Loop, draws: Draws) -> None:
     found = espeak_voices.found()
     assert found is not None
     chance = random.Random(4)
     requests = [
         Speak(id=i, segments=[text], voice=chance.choice(list(found.by_id)))
-        for i, text in enumerate([*odd_texts(chance, 200)][10:])
+        for i, text in enumerate([*odd_texts(chance, draws(80))][10:])
     ]
     assert all(isinstance(events[-1], Spoken) for events in engine.run(*requests).values())
 

@@ -44,7 +44,7 @@ TEXT = [
 ] * 5
 PADDING = 40
 """Logits beyond the tokenizer's vocabulary, as most models have them."""
-SAMPLES = 200
+SAMPLES = 80
 
 PERSON = {
     "$defs": {

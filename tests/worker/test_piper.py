@@ -18,6 +18,7 @@ from localapi.backends.piper import Piper
 from localapi.worker import piper, piper_voice
 from localapi.worker.engine import CannotLoad
 from localapi.worker.protocol import Failed, Sound, Speak, Spoken, Times
+from tests.conftest import Draws
 from tests.piper_voice import BASE_HZ, SPEAKER_HZ, STEP_HZ, make_voice
 from tests.speaking import Loop, assert_in_order, failure, odd_texts, samples, seconds, words
 
@@ -250,10 +251,10 @@ def test_the_same_id_again_is_ignored(tiny: Loop, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("times", [False, True])
 def test_nothing_that_a_client_sends_stops_the_engine(
-    tiny: Loop, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], times: bool
+    tiny: Loop, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], times: bool, draws: Draws
 ) -> None:
     chance = random.Random(2)  # a repeatable test
-    texts = list(odd_texts(chance, 150))
+    texts = list(odd_texts(chance, draws(50)))
     requests = [
         Speak(id=i, segments=[text], times=times, speed=chance.choice([0.25, 1.0, 4.0])) for i, text in enumerate(texts)
     ]
