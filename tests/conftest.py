@@ -54,8 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def children() -> Children:
     """Gives the child processes that were started since, and are there. Those of other tests' libraries are not."""
-    before = set(psutil.Process().children())
-    return lambda: set(psutil.Process().children()) - before
+    before = set(psutil.Process().children(recursive=True))
+    return lambda: set(psutil.Process().children(recursive=True)) - before
 
 
 @pytest.fixture(scope="session")

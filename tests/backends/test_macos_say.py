@@ -63,7 +63,7 @@ class Fake:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fake]:
+def fake(children: Children, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fake]:
     """The fake first in PATH. No child and no file may be left of a test."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -73,7 +73,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fake]:
     fake = Fake(monkeypatch, tmp_path, temporary)
     fake.set(LOG=str(tmp_path / "log"))
     yield fake
-    assert psutil.Process().children(recursive=True) == []
+    assert children() == set()
     assert not temporary.exists() or list(temporary.iterdir()) == []
 
 
@@ -231,14 +231,14 @@ async def test_voices_are_listed_once_for_all_who_wait_for_them(fake: Fake) -> N
     assert len(fake.lines("list")) == 1
 
 
-async def test_nothing_is_left_of_a_list_for_which_nobody_waits_any_more(fake: Fake) -> None:
+async def test_nothing_is_left_of_a_list_for_which_nobody_waits_any_more(fake: Fake, children: Children) -> None:
     fake.set(LIST_GATE=str(fake.folder / "gate"))
     waiting = [asyncio.create_task(MacosSay(backend="macos-say").known_voices()) for _ in range(3)]
     await until(lambda: len(fake.lines("list")) == 1)
     for each in waiting:
         each.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    assert psutil.Process().children(recursive=True) == []
+    assert children() == set()
     fake.open_gate()
     assert len(await MacosSay(backend="macos-say").known_voices() or ()) == 12
 
