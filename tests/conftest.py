@@ -65,8 +65,8 @@ def draws(pytestconfig: pytest.Config) -> Draws:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, up to four: most tests wait for a server or a worker to start."""
-    return min(4, (os.cpu_count() or 1) + 1)
+    """Two more than there are cores, up to six: most tests wait for a server or a worker to start."""
+    return min(6, (os.cpu_count() or 1) + 2)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
