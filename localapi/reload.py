@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from localapi.aside import aside
+from localapi.changes import told
 from localapi.errors import LoadFailed, ManifestError, ModelUnavailable, Problem
 from localapi.instance import Instance
 from localapi.manifest import Entry, Manifest
@@ -45,9 +46,7 @@ class Diff:
         return bool(self.added or self.changed or self.updated or self.removed or self.server)
 
     def __str__(self) -> str:
-        signs = (("+", self.added), ("~", self.changed), ("=", self.updated), ("-", self.removed))
-        words = [f"{sign}{name}" for sign, names in signs for name in names]
-        return " ".join(words + ["server"] * self.server) or "nothing changed"
+        return told(vars(self), server=self.server)
 
 
 def diff(old: Manifest | None, new: Manifest) -> Diff:

@@ -5,15 +5,11 @@ Each time: one error that says what to do, other models go on, and all is well a
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +17,7 @@ import pytest
 from localapi.restarts import FIRST_PAUSE_SECONDS, TOLERATED, Restarts
 from tests.piper_voice import make_voice
 from tests.server import Reply, Server, save, serving, until
+from tests.unanswered import unanswered
 
 ROOT = Path(__file__).parent.parent
 CHAT, SPEECH = "/v1/chat/completions", "/v1/audio/speech"
@@ -253,41 +250,6 @@ def test_a_manifest_is_followed_also_after_its_whole_drive_was_away(tmp_path: Pa
         server.wait_for("reloaded revision 3: -other")
 
 
-@contextlib.contextmanager
-def unanswered(path: Path) -> Iterator[Callable[[], bool]]:
-    """Have whoever opens a file wait, as on a drive that does not answer; gives whether they still would.
-
-    Linux has those who open it wait for who has a lease on it, until that one gives it back, or for
-    /proc/sys/fs/lease-break-time (45 s).
-    """
-    ignoring = signal.signal(signal.SIGIO, signal.SIG_IGN)  # the kernel asks for the lease with it
-    file = os.open(path, os.O_RDWR)
-
-    def leased() -> bool:
-        try:
-            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                pytest.skip("this file system has no leases")
-            return False  # somebody reads it just now
-        return True
-
-    def waits() -> bool:
-        try:
-            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
-        except BlockingIOError:
-            return True
-        return False
-
-    until(leased)
-    try:
-        yield waits
-    finally:
-        os.close(file)
-        signal.signal(signal.SIGIO, ignoring)
-
-
-@pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="only Linux has leases of files")
 def test_a_manifest_that_never_comes_keeps_up_neither_requests_nor_a_shutdown(tmp_path: Path) -> None:
     with (
         serving(tmp_path, "chat: {echo: {backend: echo}}") as server,

@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "localapi"
 
 MAY_IMPORT = {
     "errors": set(),
+    "changes": set(),
     "aside": set(),
     "working_folder": set(),
     "log": set(),
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     "memory": {"aside", "errors", "sizes", "backends", "manifest", "instance", "processes"},
     "lease": {"errors", "worker.protocol", "backends", "manifest", "instance", "admission"},
     "registry": {"errors", "backends", "manifest", "instance", "admission", "lease", "memory"},
-    "reload": {"advice", "aside", "errors", "manifest", "instance", "registry"},
+    "reload": {"advice", "aside", "changes", "errors", "manifest", "instance", "registry"},
     "supervision": {"instance", "memory", "processes"},
     "watch": {"aside", "manifest", "working_folder"},
     "client": {"errors"},
@@ -58,7 +59,7 @@ MAY_IMPORT = {
     },
     "cli": {
         *("errors", "log", "settings", "spoken", "backends", "manifest", "reload", "client", "app", "environments"),
-        *("service", "diagnosis", "sizes"),
+        *("service", "diagnosis", "sizes", "changes", "aside"),
     },
     "__main__": {"cli"},
     "demo": set(),

@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 from localapi import log
+from localapi.aside import within
 from localapi.cli.options import manifest_option, profile_option, server_of, server_options, source_of
 from localapi.cli.sound_output import PLAYERS
 from localapi.diagnosis import CHECKS, Finding, Subject, examine
@@ -19,6 +20,8 @@ from localapi.errors import ManifestError, Problem
 from localapi.manifest import Manifest, read
 from localapi.settings import Settings
 
+READ_SECONDS: Final = 5.0
+"""No disk takes as long for a manifest."""
 SIGNS: Final = {"ok": "✓", "note": "!", "missing": "✗"}
 _BEFORE: Final = 4
 """Characters of a line beside its topic and what it says."""
@@ -48,10 +51,14 @@ def command(*, as_json: bool, **flags: Any) -> None:
 def _subject(settings: Settings) -> Subject:
     manifest: Manifest | None = None
     problems: tuple[Problem, ...] = ()
+    source = source_of(settings)
     try:
-        manifest = read(source_of(settings))
+        manifest = within(READ_SECONDS, lambda: read(source))
     except ManifestError as error:
         problems = error.problems
+    except TimeoutError:
+        message = f"did not come within {READ_SECONDS:g} s; is its drive connected?"
+        problems = (Problem(str(source.manifest), message),)
     players = [player[0] for player in PLAYERS]
     return Subject(manifest, problems, server_of(settings), settings.port, players)
 

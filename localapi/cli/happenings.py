@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from localapi.changes import told
 from localapi.cli.model_rows import ModelRow, problem_line, rows
 from localapi.cli.plain_text import shown_in_line
 from localapi.cli.server_status import Status
 from localapi.client import Event
-
-_SIGNS = (("added", "+"), ("changed", "~"), ("updated", "="), ("removed", "-"))
 
 STATUS_EVENTS: Final = {"status", "change"}
 """Events of `/status/events` that tell of the status; others tell of other things."""
@@ -51,8 +50,7 @@ def _reloads(before: Status, now: Status) -> Iterator[str]:
 def _reload(attempt: Mapping[str, Any]) -> Iterator[str]:
     if attempt["ok"]:
         changes = attempt["changes"]
-        words = [f"{sign}{name}" for key, sign in _SIGNS for name in changes[key]] + ["server"] * changes["server"]
-        yield f"revision {attempt['revision']}: {' '.join(words) or 'nothing changed'}"
+        yield f"revision {attempt['revision']}: {told(changes, server=changes['server'])}"
         return
     yield f"the manifest was not taken; revision {attempt['revision']} serves on"
     yield from (problem_line(problem) for problem in attempt["problems"])

@@ -19,6 +19,7 @@ from localapi.manifest import ManifestSource, Overrides, read
 from tests.cli.conftest import NOBODY, Run
 from tests.fake_hub import hub_with
 from tests.server import serving
+from tests.unanswered import unanswered
 
 ECHO = "chat: {bird: {backend: echo}}\n"
 NOTHING = Subject(None, (), Server(NOBODY), 9, ("afplay",))
@@ -42,6 +43,17 @@ def test_a_machine_without_a_hub_can_serve_what_it_has(localapi: Run, folder: Pa
     assert [each["grade"] for each in told["findings"] if each["topic"] in ("python", "mlx", "manifest", "server")] == [
         "ok", "ok", "ok", "ok",
     ]  # fmt: skip
+
+
+def test_a_manifest_that_never_comes_is_told(localapi: Run, folder: Path) -> None:
+    (folder / "models.yaml").write_text(ECHO)
+    with unanswered(folder / "models.yaml") as waits:
+        done = localapi("doctor", "--json")
+        assert waits()
+    assert done.returncode == 1
+    [found] = findings(done.stdout, "manifest")
+    assert found["says"].endswith("models.yaml: did not come within 5 s; is its drive connected?")
+    assert findings(done.stdout, "server")
 
 
 def test_what_the_manifest_needs_and_has_not_is_told_with_what_mends_it(localapi: Run, folder: Path) -> None:
