@@ -20,6 +20,7 @@ from localapi.errors import LoadFailed, ModelUnavailable, NoRoom, NoRoomAhead
 from localapi.loading import Load
 from localapi.manifest import Serving
 from localapi.restarts import FIRST_PAUSE_SECONDS, Restarts
+from localapi.timer import Timer
 from localapi.worker.protocol import Loading
 
 log = logging.getLogger(__name__)
@@ -77,14 +78,14 @@ class Instance:
         """Whether the last worker ended by itself."""
         self._failure: type[LoadFailed] | None = None
         """Of which kind the last load's was, where it failed; the error itself would keep alive what it passed."""
-        self._restart_timer: asyncio.TimerHandle | None = None
+        self._restart_timer = Timer(self._restart)
         self._holds: set[str] = set()
         self._open = asyncio.Event()
         self._open.set()
         self._engine: Engine | None = None
         self._loading: Load | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_timer = Timer(self._on_idle)
         self._no_leases = asyncio.Event()
         self._no_leases.set()
 
@@ -107,7 +108,7 @@ class Instance:
     @property
     def comes_back(self) -> bool:
         """Whether it will be loaded again by itself."""
-        return self.pinned and self._restart_timer is not None
+        return self.pinned and self._restart_timer.runs
 
     @property
     def engine(self) -> Engine | None:
@@ -227,7 +228,7 @@ class Instance:
         self.leases += 1
         self.asked = True
         self._no_leases.clear()
-        self._stop_idle_timer()
+        self._idle_timer.stop()
         try:
             yield await self.load()
         finally:
@@ -320,7 +321,7 @@ class Instance:
         self.loads += 1
         self.restarted += self._died
         self._died = False
-        self._stop_restart_timer()
+        self._restart_timer.stop()
         self._failure = self.last_error = self.left_out = None
         self.asked = self.leases > 0
         self.ready_since = time.time()
@@ -358,26 +359,17 @@ class Instance:
         if left := self.restarts.seconds_left:
             log.error("%s: failed %d times in a row; left alone for %.0f s", self.name, self.restarts.in_a_row, left)
         if self.pinned and not self.retired:
-            loop = asyncio.get_running_loop()
-            least = RESTART_SECONDS if counts else FIRST_PAUSE_SECONDS
-            self._stop_restart_timer()
-            self._restart_timer = loop.call_later(max(left, least), self._restart)
+            self._restart_timer.start(max(left, RESTART_SECONDS if counts else FIRST_PAUSE_SECONDS))
 
     def _restart(self) -> None:
         """Load a pinned model again, for which nobody has to ask."""
-        self._restart_timer = None
         if self.pinned and not self.retired:
             self.begin_loading()
 
-    def _stop_restart_timer(self) -> None:
-        if self._restart_timer is not None:
-            self._restart_timer.cancel()
-            self._restart_timer = None
-
     async def unload(self) -> None:
         """End the engine, whoever uses it, and give its memory back. The next lease loads again."""
-        self._stop_restart_timer()
-        self._stop_idle_timer()
+        self._restart_timer.stop()
+        self._idle_timer.stop()
         if (loading := self._loading) is not None:
             loading.task.cancel()
             await asyncio.wait([loading.task])
@@ -388,7 +380,7 @@ class Instance:
             await asyncio.shield(self._closing)
 
     def _close_engine(self) -> None:
-        self._stop_idle_timer()
+        self._idle_timer.stop()
         engine, self._engine, self.ready_since = self._engine, None, None
         if engine is not None:
             self._closing = asyncio.create_task(self._close(engine), name=f"close {self.name}")
@@ -428,15 +420,9 @@ class Instance:
             self._start_idle_timer()
 
     def _start_idle_timer(self) -> None:
-        self._stop_idle_timer()
+        self._idle_timer.stop()
         if self.leases == 0 and self._engine is not None and self.keep_alive != FOREVER:
-            loop = asyncio.get_running_loop()
-            self._idle_timer = loop.call_later(self.keep_alive, self._on_idle)
-
-    def _stop_idle_timer(self) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
+            self._idle_timer.start(self.keep_alive)
 
     def _on_idle(self) -> None:
         log.info("%s: unloaded after %g s without a request", self.name, self.keep_alive)

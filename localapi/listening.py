@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from localapi.advice import advise
+from localapi.timer import Timer
 
 log = logging.getLogger(__name__)
 
@@ -49,21 +50,19 @@ class Door:
         self._listening = listening
         self._connected = connected
         self._opening: set[asyncio.Task[None]] = set()
-        self._retry: asyncio.TimerHandle | None = None
+        self._retry = Timer(self._open)
         self._told_at = -QUIET_SECONDS
         self._open()
 
     def close(self) -> None:
         """Take no more connections. Those that were taken stay."""
-        if self._retry is not None:
-            self._retry.cancel()
+        self._retry.stop()
         self._loop.remove_reader(self._listening)
         self._listening.close()
         for task in self._opening:
             task.cancel()
 
     def _open(self) -> None:
-        self._retry = None
         self._loop.add_reader(self._listening, self._take)
 
     def _take(self) -> None:
@@ -83,7 +82,7 @@ class Door:
     def _pause(self, error: OSError) -> None:
         """The socket stays readable, so that looking again at once would take all of a processor."""
         self._loop.remove_reader(self._listening)
-        self._retry = self._loop.call_later(RETRY_SECONDS, self._open)
+        self._retry.start(RETRY_SECONDS)
         if time.monotonic() - self._told_at < QUIET_SECONDS:
             return
         self._told_at = time.monotonic()

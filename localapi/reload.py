@@ -19,6 +19,7 @@ from localapi.errors import LoadFailed, ManifestError, ModelUnavailable, Problem
 from localapi.instance import Instance
 from localapi.manifest import Entry, Manifest
 from localapi.registry import Registry
+from localapi.timer import Timer
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Reloader:
         """Unix time; None where the manifest is not being read."""
         self.reads_slowly = False
         """Whether that takes longer than a disk needs."""
-        self._retry: asyncio.TimerHandle | None = None
+        self._retry = Timer(self.trigger)
 
     def trigger(self) -> None:
         """Ask for a pass."""
@@ -152,14 +153,14 @@ class Reloader:
                     if not waiter.done():
                         waiter.set_result(attempt)
         finally:
-            self._stop_retry()
+            self._retry.stop()
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_exception(ModelUnavailable("The server is shutting down."))
             await self._discard(list(self._prepared))
 
     async def _pass(self) -> Attempt:
-        self._stop_retry()
+        self._retry.stop()
         changes = Diff()
         try:
             manifest = await self._read_aside()
@@ -198,11 +199,6 @@ class Reloader:
             self._revision(),
         )
 
-    def _stop_retry(self) -> None:
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
-
     def _current(self) -> Manifest | None:
         return self.registry.snapshot.manifest if self.registry.snapshot else None
 
@@ -220,7 +216,7 @@ class Reloader:
             log.log(level, "revision %d serves on", revision)
         if passing:
             # No file will change when a drive is back or a descriptor is free, so nothing would ask for a pass.
-            self._retry = asyncio.get_running_loop().call_later(RETRY_SECONDS, self.trigger)
+            self._retry.start(RETRY_SECONDS)
         return Attempt(time.time(), revision, problems=error.problems)
 
     def _commit(self, manifest: Manifest, changes: Diff) -> Attempt:
