@@ -69,13 +69,15 @@ def _kept(define: Define, folder: Path) -> Define:
             return define(module_path, prefix=prefix)
         file = folder / (hashlib.sha256(f"{place}\n{prefix}".encode()).hexdigest()[:16] + ".json")
         state = _state(place)
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
             told = json.loads(file.read_bytes())
             if told["state"] == state:
                 return _structure(told["structure"])
         found = define(module_path, prefix=prefix)
-        with contextlib.suppress(OSError):
-            _write(file, {"state": state, "structure": _plain(found)})
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            text = json.dumps({"state": state, "structure": _plain(found)})
+            if _structure(json.loads(text)["structure"]) == found:  # else another version has another form
+                _write(file, text)
         return found
 
     return kept
@@ -98,12 +100,12 @@ def _structure(plain: list[Any]) -> Structure:
     return {frozenset(needs): {module: set(names) for module, names in modules.items()} for needs, modules in plain}
 
 
-def _write(file: Path, content: Any) -> None:
+def _write(file: Path, content: str) -> None:
     """As a whole or not at all, also beside another worker that does the same."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = file.with_suffix(f".{os.getpid()}.draft")
     try:
-        draft.write_text(json.dumps(content))
+        draft.write_text(content)
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)
