@@ -52,6 +52,31 @@ def test_a_client_that_leaves_right_after_asking_holds_nothing(
             pass
 
 
+def test_a_client_that_sent_more_than_its_request_and_leaves_holds_nothing(tmp_path: Path, endless_model: Path) -> None:
+    with serving(
+        tmp_path, f"chat: {{endless: {{backend: mlx-lm, path: {endless_model}, context_length: 90000}}}}"
+    ) as server:
+        body = posted({"model": "endless", "messages": MESSAGES, "temperature": 0})
+        for more in (b"\r\n", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            with socket.create_connection(("127.0.0.1", server.port)) as connection:
+                connection.sendall(body + more)
+                while not server.model("endless")["leases"]:
+                    pass
+            while server.model("endless")["leases"]:
+                pass
+
+
+def test_requests_that_come_before_the_reply_are_answered_in_their_order(server: Server) -> None:
+    said = b"".join(
+        posted({"model": "echo", "messages": [{"role": "user", "content": word}]}) for word in ("one", "two")
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(said + b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        told = b"".join(iter(lambda: connection.recv(10_000), b""))
+    assert [told.count(b"HTTP/1.1 200"), *(told.count(word) for word in (b'"one"', b'"two"'))] == [3, 1, 1]
+    assert told.index(b'"one"') < told.index(b'"two"') < told.index(b'{"status":"ok"}')
+
+
 def test_a_client_that_does_not_read_does_not_keep_the_server_from_ending(tmp_path: Path) -> None:
     save(tmp_path / "models.yaml", "server: {drain_seconds: 0.5}\nchat: {echo: {backend: echo}}")
     server = Server(tmp_path)
