@@ -94,6 +94,18 @@ class Http1(H11Protocol):
     async def _check_protocol(self, event: h11.Request) -> None:
         """Hypercorn's changes to HTTP/2 here."""
 
+    async def _create_stream(self, request: h11.Request) -> None:
+        """Hypercorn's begins web sockets here, and keeps connections for ever whose handshake is wrong.
+
+        A server may answer as if nobody had asked for another protocol (RFC 9110, 7.8).
+        """
+        if any(name == b"upgrade" for name, _ in request.headers):
+            headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
+            request = h11.Request(
+                method=request.method, target=request.target, headers=headers, http_version=request.http_version
+            )
+        await super()._create_stream(request)
+
 
 class Connection(TCPServer):
     """One client's connection."""
