@@ -215,7 +215,7 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(console.routes())
     app.register_blueprint(metrics.routes(service.registry, service.tally))
     app.register_blueprint(status.routes(service.status))
-    app.register_blueprint(live.routes(service.live))
+    app.register_blueprint(live.routes(service.live, access.still_admin(service.registry)))
     app.register_blueprint(admin.routes(service.registry, service.reloader))
     guard, check_key = Guard(service.settings.host, service.options), access.access(service.registry)
 

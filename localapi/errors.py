@@ -37,7 +37,7 @@ The class of an `ApiError` is its status; `type`, `code` and `param` are what Op
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -279,10 +279,15 @@ class OutOfResources(LoadFailed):
 
 
 class NoRoom(LoadFailed):
-    """The memory budget does not hold the model beside what must stay."""
+    """The memory budget does not hold the model beside what must stay.
 
-    def __init__(self, message: str) -> None:
+    `beside` are the ids of these others; not everybody may know of them, who are told `unnamed`.
+    """
+
+    def __init__(self, message: str, *, beside: Iterable[str], unnamed: str) -> None:
         super().__init__(message, counts=False)
+        self.beside = frozenset(beside)
+        self.unnamed = unnamed
 
 
 class NoRoomAhead(LoadFailed):

@@ -29,8 +29,6 @@ QUIET_SECONDS: Final = 60.0
 ENOUGH_DESCRIPTORS: Final = 4096
 """A shell's limit may be 256, of which a worker takes three and a client one."""
 
-Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
-
 
 def raise_limit() -> None:
     """Allow this process as many descriptors as it may allow itself, up to what is enough."""
@@ -39,6 +37,25 @@ def raise_limit() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(OSError, ValueError):  # a lower limit of the system's is no reason not to start
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Reader(asyncio.StreamReader):
+    """Tells of the end of its connection also while nobody reads."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.ended = asyncio.Event()
+
+    def feed_eof(self) -> None:
+        super().feed_eof()
+        self.ended.set()
+
+    def set_exception(self, exc: Exception) -> None:
+        super().set_exception(exc)
+        self.ended.set()
+
+
+Connected = Callable[[Reader, asyncio.StreamWriter], None]
 
 
 class Door:
@@ -89,8 +106,8 @@ class Door:
         log.error("a connection could not be taken: %s. New ones wait until one can", advise(error))
 
     async def _begin(self, connection: socket.socket) -> None:
-        reader = asyncio.StreamReader(loop=self._loop)
-        protocol = asyncio.StreamReaderProtocol(reader, self._connected, loop=self._loop)
+        reader = Reader(self._loop)
+        protocol = asyncio.StreamReaderProtocol(reader, lambda _, w: self._connected(reader, w), loop=self._loop)
         try:
             await self._loop.connect_accepted_socket(lambda: protocol, connection)
         except OSError as error:

@@ -187,14 +187,16 @@ class Memory:
         if known.loaded <= room:
             return min(known.most, room)
         beside = ", ".join(f"{each.name} {readable(size)}" for each, size in fixed.items())
-        stay = f", and {beside} must stay" if beside else ""
+        unnamed = f"{readable(sum(fixed.values()))} of others"
         hint = " Pin fewer models, or raise" if instance.pinned and fixed else " Raise"
         if any(each.name == instance.name for each in fixed):
             hint = " Say swap: cold for it, or raise"
-        raise NoRoom(
-            f"{instance.name} needs about {readable(known.loaded)}, memory_budget is {readable(budget)}{stay}."
-            f"{hint} server.memory_budget."
+        needs = f"{instance.name} needs about {readable(known.loaded)}, memory_budget is {readable(budget)}"
+        with_names, without = (
+            f"{needs}{f', and {told} must stay' if fixed else ''}.{hint} server.memory_budget."
+            for told in (beside, unnamed)
         )
+        raise NoRoom(with_names, beside=(each.name for each in fixed), unnamed=without)
 
     def _refuse_ahead(self, instance: Instance, need: int, budget: int) -> None:
         """Raises NoRoomAhead where a load that nobody waits for could only take the place of one like it."""

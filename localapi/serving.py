@@ -17,14 +17,14 @@ from typing import Final
 
 import h11
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
-from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIFramework
 from hypercorn.utils import wrap_app
 
-from localapi.listening import Door, raise_limit
+from localapi.listening import Door, Reader, raise_limit
 
 log = logging.getLogger(__name__)
 
@@ -60,21 +60,57 @@ class StrictConnection(h11.Connection):
         return event
 
 
+class Answered(EventWrapper):
+    """Set when a request is answered, for which what its client sent after it has to wait.
+
+    Nothing is read meanwhile, and so no end of the connection would be: a client could not leave.
+    """
+
+    def __init__(self, ended: asyncio.Event) -> None:
+        super().__init__()
+        self._ended = ended
+
+    async def wait(self) -> None:
+        """Raises ConnectionResetError where the client has left."""
+        waits = [asyncio.create_task(event.wait()) for event in (self._event, self._ended)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+        if not self._event.is_set():
+            raise ConnectionResetError("the client has left")
+
+
 class Http1(H11Protocol):
     """HTTP/1.1 and nothing else."""
 
-    def strict(self) -> Http1:
-        """The same with the strict reader."""
+    def strict(self, ended: asyncio.Event) -> Http1:
+        """The same with the strict reader, for a connection of which `ended` tells the end."""
         self.connection = StrictConnection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
+        self.can_read = Answered(ended)
         return self
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Hypercorn's changes to HTTP/2 here."""
 
+    async def _create_stream(self, request: h11.Request) -> None:
+        """Hypercorn's begins web sockets here, and keeps connections for ever whose handshake is wrong.
+
+        A server may answer as if nobody had asked for another protocol (RFC 9110, 7.8).
+        """
+        if any(name == b"upgrade" for name, _ in request.headers):
+            headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
+            request = h11.Request(
+                method=request.method, target=request.target, headers=headers, http_version=request.http_version
+            )
+        await super()._create_stream(request)
+
 
 class Connection(TCPServer):
     """One client's connection."""
 
+    reader: Reader
     _head_begun = False
     _between_requests = True
 
@@ -83,7 +119,7 @@ class Connection(TCPServer):
         self.protocol = Http1(  # type: ignore[assignment]  # it has the same methods
             made.app, made.config, made.context, made.task_group, made.state, made.ssl, made.client, made.server,
             made.send,
-        ).strict()  # fmt: skip
+        ).strict(self.reader.ended)  # fmt: skip
         with contextlib.suppress(OSError):
             while not self.reader.at_eof():
                 data = await self.reader.read(MAX_RECV)
@@ -113,10 +149,10 @@ async def serve(app: ASGIFramework, config: Config, listening: socket.socket, un
     wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
     connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(reader: Reader, writer: asyncio.StreamWriter) -> None:
         await Connection(wrapped, loop, config, context, {}, reader, writer)
 
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def connected(reader: Reader, writer: asyncio.StreamWriter) -> None:
         """Its task is ours: asyncio's own, once cancelled, is told as an error up to Python 3.11."""
         if len(connections) >= MAX_CONNECTIONS:
             writer.transport.abort()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -52,6 +53,31 @@ def test_a_client_that_leaves_right_after_asking_holds_nothing(
             pass
 
 
+def test_a_client_that_sent_more_than_its_request_and_leaves_holds_nothing(tmp_path: Path, endless_model: Path) -> None:
+    with serving(
+        tmp_path, f"chat: {{endless: {{backend: mlx-lm, path: {endless_model}, context_length: 90000}}}}"
+    ) as server:
+        body = posted({"model": "endless", "messages": MESSAGES, "temperature": 0})
+        for more in (b"\r\n", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            with socket.create_connection(("127.0.0.1", server.port)) as connection:
+                connection.sendall(body + more)
+                while not server.model("endless")["leases"]:
+                    pass
+            while server.model("endless")["leases"]:
+                pass
+
+
+def test_requests_that_come_before_the_reply_are_answered_in_their_order(server: Server) -> None:
+    said = b"".join(
+        posted({"model": "echo", "messages": [{"role": "user", "content": word}]}) for word in ("one", "two")
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(said + b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        told = b"".join(iter(lambda: connection.recv(10_000), b""))
+    assert [told.count(b"HTTP/1.1 200"), *(told.count(word) for word in (b'"one"', b'"two"'))] == [3, 1, 1]
+    assert told.index(b'"one"') < told.index(b'"two"') < told.index(b'{"status":"ok"}')
+
+
 def test_a_client_that_does_not_read_does_not_keep_the_server_from_ending(tmp_path: Path) -> None:
     save(tmp_path / "models.yaml", "server: {drain_seconds: 0.5}\nchat: {echo: {backend: echo}}")
     server = Server(tmp_path)
@@ -65,13 +91,15 @@ def test_a_client_that_does_not_read_does_not_keep_the_server_from_ending(tmp_pa
         assert server.stop() == 0
 
 
-def test_a_web_socket_is_closed(server: Server) -> None:
+def test_who_asks_for_a_web_socket_is_answered_as_if_not(server: Server) -> None:
+    right = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    asked = [("/x", "", right), ("/health", "", right), ("/status", ", close", "")]  # the last handshake is none
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
-        connection.sendall(
-            b"GET /x HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
-        assert connection.recv(1000).startswith(b"HTTP/1.1 403")
+        for path, more, handshake in asked:
+            head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade{more}\r\n"
+            connection.sendall(f"{head}{handshake}\r\n".encode())
+        told = b"".join(iter(lambda: connection.recv(10_000), b""))
+    assert re.findall(rb"HTTP/1.1 (\d+)", told) == [b"404", b"200", b"200"]
     assert not [line for line in server.lines if "Traceback" in line]
 
 

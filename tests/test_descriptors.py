@@ -86,3 +86,9 @@ def test_a_server_allows_itself_as_many_as_it_may(tmp_path: Path) -> None:
         assert ask(server, "echo").status == 200
         soft, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
         assert soft == min(hard, ENOUGH_DESCRIPTORS) > 256
+
+
+def test_a_model_loads_where_fewer_are_allowed_than_its_library_asks_for(tmp_path: Path) -> None:
+    shell = ["sh", "-c", 'ulimit -n 256 && exec "$@"', "sh"]
+    with serving(tmp_path, "chat: {demo: {backend: mlx-lm, path: demo}}", through=shell) as server:
+        assert ask(server, "demo").status == 200

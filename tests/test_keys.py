@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import http.client
 import inspect
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -145,6 +148,21 @@ def test_a_key_with_models_sees_and_uses_no_others(server: Server) -> None:
     assert ask(server, "GET", "/v1/audio/voices?model=tone", GUEST).status == 404
 
 
+def test_no_error_names_a_model_that_the_key_does_not_open(tmp_path: Path) -> None:
+    (tmp_path / "guest.key").write_text(GUEST)
+    more = "{memory_budget: 150MB, api_keys: {guest: {file: guest.key, models: [a]}, op: {env: OPERATOR_KEY}}}"
+    demo = "backend: mlx-lm, path: demo"
+    manifest = f"server: {more}\nchat: {{a: {{{demo}}}, secret: {{{demo}, pin: true}}, more: {{{demo}, pin: true}}}}"
+    with serving(tmp_path, manifest, env={"OPERATOR_KEY": ADMIN}) as server:
+        server.wait_for("more: not loaded: .* secret .* must stay")
+        assert ask(server, "GET", "/health/ready", GUEST).json() == {"status": "failed", "models": [], "errors": {}}
+        assert "secret" in ask(server, "GET", "/health/ready", ADMIN).json()["errors"]["more"]
+        for stream in (False, True):
+            told = ask(server, "POST", CHAT, GUEST, {**ASK, "model": "a", "stream": stream}).body.decode()
+            assert re.search(r"a needs about \d+ MB, memory_budget is 150 MB, and \d+ MB of others must stay\.", told)
+        assert "and secret " in ask(server, "POST", CHAT, ADMIN, {"model": "a", **ASK}).json()["error"]["message"]
+
+
 def test_the_admin_right_opens_status_and_reload(server: Server) -> None:
     for method, path in (("GET", "/status"), ("POST", "/admin/reload"), ("HEAD", "/status"), ("GET", "//status")):
         assert ask(server, method, path, GUEST).status == 403
@@ -182,6 +200,27 @@ def test_the_own_commands_send_the_key_of_the_environment(server: Server, folder
     assert localapi(folder, "say", "x", "-o", "said.wav", *port, key=ADMIN).returncode == 0
     refused = localapi(folder, "say", "x", "-o", "said.wav", *port)
     assert (refused.returncode, "LOCALAPI_API_KEY" in refused.stderr) == (1, True)
+
+
+@contextlib.contextmanager
+def listening(server: Server, key: str | None = None) -> Iterator[http.client.HTTPResponse]:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+        connection.request("GET", "/status/events", headers={"Authorization": f"Bearer {key}"} if key else {})
+        yield connection.getresponse()
+
+
+def test_who_listens_when_the_key_is_taken_away_hears_nothing_more(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(GUEST)
+    keys = "server: {api_keys: {x: {file: key, admin: true}}}\nchat: {bird: {backend: echo}}"
+    with serving(tmp_path, "chat: {bird: {backend: echo}}") as server, listening(server) as before:
+        save(tmp_path / "models.yaml", keys)
+        assert b'"revision":2' not in before.read()
+        with listening(server, GUEST) as first, listening(server, GUEST) as second:
+            save(tmp_path / "key", ADMIN)
+            assert b'"revision":3' not in first.read() + second.read()
+        with listening(server, ADMIN) as after:
+            save(tmp_path / "models.yaml", keys + "\nspeech: {tone: {backend: echo}}")
+            assert any(b'"revision":4' in line for line in after)
 
 
 def test_keys_change_while_the_server_runs(tmp_path: Path) -> None:

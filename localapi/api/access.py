@@ -45,6 +45,16 @@ def access(registry: Registry) -> Callable[[], None]:
     return check
 
 
+def still_admin(registry: Registry) -> Callable[[], bool]:
+    """Whether whoever was let in to what only the admin right opens would be let in now, as the manifest is now."""
+
+    def allowed() -> bool:
+        keys, key = registry.snapshot.manifest.keys if registry.snapshot else (), scope.current_key()
+        return not keys or (key is not None and any(each.admin and each.digest == key.digest for each in keys))
+
+    return allowed
+
+
 def may_use(entry: Entry) -> bool:
     """Whether the request that is being answered may know an entry; outside of requests, always."""
     key = scope.current_key()

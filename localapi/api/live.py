@@ -128,8 +128,8 @@ class Live:
         news.set()
 
 
-def routes(live: Live) -> Blueprint:
-    """The endpoint."""
+def routes(live: Live, allowed: Callable[[], bool]) -> Blueprint:
+    """The endpoint. A stream ends when whoever listens is no longer `allowed` to."""
     blueprint = Blueprint("live", __name__)
 
     @blueprint.get("/status/events")
@@ -137,6 +137,8 @@ def routes(live: Live) -> Blueprint:
         async def body() -> AsyncGenerator[bytes, None]:
             async with aclosing(live.events()) as events:
                 async for message in events:
+                    if not allowed():
+                        return
                     yield message
 
         reply = Response(body(), content_type="text/event-stream; charset=utf-8")

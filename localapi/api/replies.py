@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 from quart import Response
 
-from localapi.errors import ApiError, InvalidKey
+from localapi.api import scope
+from localapi.errors import ApiError, InvalidKey, NoRoom
 
 _encode = msgspec.json.Encoder().encode
 
@@ -18,8 +19,16 @@ DONE = b"data: [DONE]\n\n"
 def error_body(error: ApiError) -> dict[str, Any]:
     """OpenAI's error object, always with all four keys."""
     return {
-        "error": {"message": error.message, "type": error.type, "param": error.param, "code": error.reply_code},
+        "error": {"message": _told(error), "type": error.type, "param": error.param, "code": error.reply_code},
     }
+
+
+def _told(error: ApiError) -> str:
+    """The message, without names of models that do not exist for the key that asks."""
+    key = scope.current_key()
+    if isinstance(error, NoRoom) and key is not None and not all(map(key.opens, error.beside)):
+        return error.unnamed
+    return error.message
 
 
 def json_reply(content: object, *, status: int = 200) -> Response:

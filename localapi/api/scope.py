@@ -94,9 +94,6 @@ class ScopeMiddleware:
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000, "reason": None})
-            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -7,6 +7,7 @@ or be too long, and both sides see the other's death as end of file. Knows nothi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import logging
 import os
@@ -240,7 +241,11 @@ class WorkerEngine:
     def end(self, fault: str) -> None:
         """End it although it was asked for something. `fault` says why, for people: "hung for 120 s"."""
         self._fault = fault
-        self._process.kill()
+        self._kill()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+            self._process.kill()
 
     @property
     def pid(self) -> int | None:
@@ -323,11 +328,11 @@ class WorkerEngine:
                 await self._process.wait()
         except TimeoutError:
             log.warning("%s: worker %d did not end by itself; killed", self.name, self._process.pid)
-            self._process.kill()
+            self._kill()
             await self._process.wait()
         finally:
             if self._process.returncode is None:
-                self._process.kill()
+                self._kill()
             for task in filter(None, (self._frames, self._output)):
                 task.cancel()
             await asyncio.gather(*filter(None, (self._frames, self._output)), return_exceptions=True)
@@ -356,7 +361,7 @@ class WorkerEngine:
                 for event in message.events:
                     self._deliver(event)
         except msgspec.MsgspecError as error:
-            self._process.kill()
+            self._kill()
             how = f"sent something that is no message ({error}) and was ended"
         else:
             how = self._fault or await self._how_it_ended()
@@ -387,7 +392,7 @@ class WorkerEngine:
             async with asyncio.timeout(END_SECONDS):
                 status = await self._process.wait()
         except TimeoutError:
-            self._process.kill()
+            self._kill()
             return "closed its socket and did not end"
         if status < 0:
             known = {number.value: number.name for number in signal.Signals}

@@ -104,8 +104,16 @@ def cli() -> None:
     """
 
 
+def _open_streams() -> None:
+    """What goes to a standard stream that is closed, goes nowhere: not into the socket that would take its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # until the process ends
+
+
 def main() -> None:
     """The program `localapi`."""
+    _open_streams()
     try:
         sys.exit(cli.main(prog_name="localapi", standalone_mode=False))  # None is 0; click gives what `Exit` says
     except BrokenPipeError:  # such as `localapi models | head -1`: nobody reads on

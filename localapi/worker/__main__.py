@@ -24,7 +24,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from localapi.worker import transformers_index
+from localapi.worker import descriptor_limit, transformers_index
 from localapi.worker.engine import CannotLoad, Engine, Host
 from localapi.worker.outbox import Outbox
 from localapi.worker.protocol import (
@@ -69,6 +69,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is the server's business
     for name, value in _VARIABLES.items():
         os.environ.setdefault(name, value)
+    descriptor_limit.allow()
     transformers_index.keep()
     inbox: Inbox = SimpleQueue()
     threading.Thread(target=read, args=(server.makefile("rb"), inbox), daemon=True).start()

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 
-def cache_folder(name: str) -> Path:
+def cache_folder(name: str) -> Path | None:
     """The system's place for caches (https://specifications.freedesktop.org/basedir-spec), and ours in it.
 
-    It may not be there yet. Raises RuntimeError where nobody knows the user's home.
+    It may not be there yet. None where nobody knows the user's home; a path that begins nowhere is no place, either.
     """
-    home = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "localapi" / name
+    given = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME", "")
+    for home in (given, "~/.cache"):
+        if os.path.isabs(place := os.path.expanduser(home)):
+            return Path(place) / "localapi" / name
+    return None

@@ -342,13 +342,14 @@ def _memory(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], o
 def _prefixes(
     loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], options: dict[str, Any]
 ) -> PrefixCache:
-    store = None
-    if options.get("prefix_cache_disk_mb"):
-        disk_bytes = options["prefix_cache_disk_mb"] * MEGABYTE
-        others = [fingerprint(folder) for folder in (loaded.adapter, draft and draft.folder) if folder]
+    store, folder, disk_mb = None, cache_folder("prefixes"), options.get("prefix_cache_disk_mb")
+    if disk_mb and folder is None:
+        print("prompt caches are not kept: this user has no home; set XDG_CACHE_HOME", file=sys.stderr, flush=True)  # noqa: T201
+    elif disk_mb and folder is not None:
+        others = [fingerprint(part) for part in (loaded.adapter, draft and draft.folder) if part]
         kv_bits = [f"kv_bits {options['kv_bits']}"] if options.get("kv_bits") else []
         made_with = fingerprint(loaded.folder, *others, *kv_bits)
-        store = PrefixStore(cache_folder("prefixes"), made_with, max_bytes=disk_bytes)
+        store = PrefixStore(folder, made_with, max_bytes=disk_mb * MEGABYTE)
     max_bytes = options.get("prefix_cache_mb", 1024) * MEGABYTE
     return PrefixCache(caches, max_bytes=max_bytes, store=store)
 

@@ -32,8 +32,8 @@ Define = Callable[..., Structure]
 
 def keep() -> None:
     """From now on, in this process. Does nothing where there is no place for it."""
-    with contextlib.suppress(RuntimeError):
-        sys.meta_path.insert(0, _Finder(cache_folder("transformers")))
+    if folder := cache_folder("transformers"):
+        sys.meta_path.insert(0, _Finder(folder))
 
 
 class _Finder(MetaPathFinder):

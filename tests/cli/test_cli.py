@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -59,6 +60,22 @@ def test_a_busy_port_is_told_with_another_to_take(tmp_path: Path) -> None:
     [line] = done.stderr.splitlines()
     assert line.startswith(f"localapi: Port {port} on 127.0.0.1 is in use.")
     assert line.endswith(f"choose another: localapi --port {port + 1}")
+
+
+def test_a_server_whose_standard_streams_are_closed_serves(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "localapi", "--port", str(port)]
+    server = subprocess.Popen(closed, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), "ECHO_MODE": "1"})
+    try:
+        while server.poll() is None:
+            with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert connection.recv(100).startswith(b"HTTP/1.1 200")
+                break
+    finally:
+        server.terminate()
+    assert server.wait() == 0
 
 
 def test_a_wrong_flag_is_a_wrong_command_line(tmp_path: Path) -> None:

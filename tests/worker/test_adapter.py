@@ -85,6 +85,14 @@ def test_prefixes_on_disk_are_kept_apart_by_adapter(
     assert folders == {fingerprint(tiny_model), fingerprint(tiny_model, fingerprint(adapter))}
 
 
+def test_a_model_loads_where_prefixes_have_no_place_on_disk(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mlx_lm, "cache_folder", lambda _: None)
+    assert answers(load(tiny_model, prefix_cache_disk_mb=10), 1)
+    assert "prompt caches are not kept: this user has no home" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [

@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from localapi.worker.cache_folder import cache_folder
+
 SCRIPT = """
 import json, sys
 opened = []
@@ -76,3 +80,18 @@ def test_where_nothing_can_be_kept_it_is_as_without(tmp_path: Path) -> None:
     (tmp_path / "localapi").write_text("a file where the folder should be")
     (tmp_path / "Library").write_text("")
     assert imported("kept", tmp_path)[1] > MANY
+
+
+def test_caches_have_no_place_in_the_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given, place in {
+        "/var/x": "/var/x",
+        "~/y": f"{tmp_path}/y",
+        "": f"{tmp_path}/.cache",
+        "rel": f"{tmp_path}/.cache",
+    }.items():
+        monkeypatch.setenv("XDG_CACHE_HOME", given)
+        assert cache_folder("z") == Path(place) / "localapi" / "z"
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user whom nobody knows
+    assert cache_folder("z") is None
