@@ -6,6 +6,8 @@ it was done. What has no end of its own (`serve`, `chat`, `models --watch`) is d
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from difflib import get_close_matches
@@ -106,10 +108,17 @@ def cli() -> None:
 
 def main() -> None:
     """The program `localapi`."""
+    _replace_what_the_locale_lacks()
     try:
         sys.exit(cli.main(prog_name="localapi", standalone_mode=False))  # None is 0; click gives what `Exit` says
     except BrokenPipeError:  # such as `localapi models | head -1`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _forget_output()
+        click.echo(f"localapi: not all could be printed: {error.strerror}", err=True)
         sys.exit(1)
     except click.Abort:
         sys.exit(130)
@@ -126,3 +135,14 @@ def main() -> None:
     except OperatorError as error:
         click.echo(f"localapi: {error}", err=True)
         sys.exit(1)
+
+
+def _replace_what_the_locale_lacks() -> None:
+    """A ? for each character that the terminal's encoding has not, such as ✓ in Latin-1, instead of an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _forget_output() -> None:
+    """Or Python would try once more to write what is left of it, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -35,7 +35,7 @@ def localapi(folder: Path, *arguments: str, env: Mapping[str, str] | None = None
     [
         ((), {}, "set CHAT_MODEL_PATH"),
         (("--manifest", "nope.yaml"), {}, "nope.yaml: does not exist"),
-        (("--port", "70000"), {}, "--port should be a whole number from 0 to 65535; found 70000"),
+        ((), {"PORT": "70000"}, "PORT should be a whole number from 0 to 65535; found '70000'"),
         ((), {"PORT": "many"}, "PORT should be a whole number"),
         ((), {"ECHO_MODE": "perhaps"}, "ECHO_MODE"),
         (("--host", "no.such.host.invalid"), {"ECHO_MODE": "1"}, "'no.such.host.invalid' is not an address"),
@@ -59,6 +59,31 @@ def test_a_busy_port_is_told_with_another_to_take(tmp_path: Path) -> None:
     [line] = done.stderr.splitlines()
     assert line.startswith(f"localapi: Port {port} on 127.0.0.1 is in use.")
     assert line.endswith(f"choose another: localapi --port {port + 1}")
+
+
+@pytest.mark.parametrize("arguments", [("--port", "70000"), ("models", "--port", "-1"), ("say", "--port", "x", "hi")])
+def test_a_port_that_is_none_is_a_wrong_command_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = localapi(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert "Invalid value for '--port'" in done.stderr
+
+
+def test_a_terminal_that_knows_few_characters_gets_question_marks_for_the_others(tmp_path: Path) -> None:
+    save(tmp_path / "models.yaml", "chat: {parrot: {backend: echo, description: ✓}}")
+    done = localapi(tmp_path, "check", env={"PYTHONIOENCODING": "latin-1"})
+    assert done.returncode == 0, done.stderr
+    assert ["chat.parrot.description", "?"] in [line.split()[:2] for line in done.stdout.splitlines()]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a file that is always full")
+def test_output_that_finds_no_room_is_told_in_a_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "localapi", "schema"],
+            check=False, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "localapi: not all could be printed: No space left on device\n"
 
 
 def test_a_wrong_flag_is_a_wrong_command_line(tmp_path: Path) -> None:
@@ -152,6 +177,13 @@ def test_a_command_that_does_not_exist_is_told_as_that_with_what_is_near(tmp_pat
     done = localapi(tmp_path, "modls")
     assert done.returncode == 2
     assert done.stderr.endswith("Error: There is no command 'modls'; did you mean 'models'?\n")
+
+
+def test_a_command_behind_its_options_is_told_where_it_goes(tmp_path: Path) -> None:
+    done = localapi(tmp_path, "--port", "9", "models", "--json")
+    assert done.returncode == 2
+    assert "a command comes before its options: localapi models …" in done.stderr
+    assert "unexpected extra argument (nonsense)" in localapi(tmp_path, "--port", "9", "nonsense").stderr
 
 
 def test_help_lists_every_command_once(tmp_path: Path) -> None:
