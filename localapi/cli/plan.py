@@ -14,7 +14,7 @@ from localapi import log
 from localapi.cli.check import tell_missing_secrets
 from localapi.cli.comparison import Change, Plan, plan
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
-from localapi.cli.server_status import status_of
+from localapi.cli.server_status import status_of, tell_if_another_is_followed
 from localapi.cli.text_table import table
 from localapi.client import Server
 from localapi.manifest import read
@@ -49,11 +49,14 @@ def command(file: Path | None, *, as_json: bool, exit_code: bool, **flags: Any) 
     FILE is the manifest, or a draft of it. Where no server runs, all of it is new.
     """
     settings = Settings.read(manifest=file, **flags)
-    manifest = read(source_of(settings), needs_secrets=False)
+    source = source_of(settings)
+    manifest = read(source, needs_secrets=False)
     server = server_of(settings)
     status = status_of(server) if server.is_there() else None
     found = plan(manifest, status)
     tell_missing_secrets(manifest)
+    if status and file is None:
+        tell_if_another_is_followed(server, status, source.manifest)
     if as_json:
         click.echo(
             json.dumps({"compared_with": server.address if status else None, **dataclasses.asdict(found)}, indent=2)
