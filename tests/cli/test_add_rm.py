@@ -115,6 +115,7 @@ def test_the_same_model_twice_gets_another_id(localapi: Run, folder: Path) -> No
         (("~nobody-of-this-name/nope",), "~nobody-of-this-name/nope does not exist"),
         (("x" * 300,), "xxx' is neither a folder"),
         (("what",), "'what' is neither a folder"),
+        (("echo",), "'echo' is a backend, not a model: say --backend echo"),
         (("demo", "--backend", "eko"), "there is no backend 'eko'; there are: "),
         (("demo", "--backend", "piper", "--kind", "chat"), "the backend piper is for speech, not for chat"),
         ((), "there is nothing to add"),
