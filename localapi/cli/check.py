@@ -12,7 +12,7 @@ import click
 from localapi.cli.comparison import diff
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
 from localapi.cli.server_status import needs_key, status_of, tell_if_another_is_followed
-from localapi.cli.text_table import table
+from localapi.cli.text_table import room, table
 from localapi.client import Server
 from localapi.errors import ManifestError, NoServer, Refused
 from localapi.manifest import Manifest, describe, read
@@ -44,7 +44,7 @@ def command(file: Path | None, *, as_json: bool, **flags: Any) -> None:
         missing = [asdict(problem) for problem in manifest.missing_secrets]
         _print_json(valid=True, values=values, missing_secrets=missing, server=changes)
         return
-    for line in table(["value", "is", "said by"], [[row.key, row.value, row.origin] for row in rows]):
+    for line in table(["value", "is", "said by"], [[row.key, row.value, row.origin] for row in rows], width=room()):
         click.echo(line)
     click.echo()
     tell_missing_secrets(manifest)
