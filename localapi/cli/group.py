@@ -115,10 +115,10 @@ def main() -> None:
         _forget_output()
         sys.exit(1)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if not (words := _told(error)):
             raise
         _forget_output()
-        click.echo(f"localapi: not all could be printed: {error.strerror}", err=True)
+        click.echo(f"localapi: {words}", err=True)
         sys.exit(1)
     except click.Abort:
         sys.exit(130)
@@ -141,6 +141,17 @@ def _replace_what_the_locale_lacks() -> None:
     """A ? for each character that the terminal's encoding has not, such as ✓ in Latin-1, instead of an error."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")
+
+
+def _told(error: OSError) -> str:
+    """What no command has to expect, in words: no room for the output, no current folder. Empty for all else."""
+    if error.errno == errno.ENOSPC:
+        return f"not all could be printed: {error.strerror}"
+    try:
+        os.getcwd()
+    except OSError:
+        return "the current folder is gone: enter one that is there"
+    return ""
 
 
 def _forget_output() -> None:

@@ -179,6 +179,26 @@ def test_a_command_that_does_not_exist_is_told_as_that_with_what_is_near(tmp_pat
     assert done.stderr.endswith("Error: There is no command 'modls'; did you mean 'models'?\n")
 
 
+@pytest.mark.parametrize("command", ["models", "chat", "plan", "check"])
+def test_a_url_for_a_host_is_told_as_no_address(tmp_path: Path, command: str) -> None:
+    save(tmp_path / "models.yaml", "chat: {parrot: {backend: echo}}")
+    done = localapi(tmp_path, command, "--host", "http://127.0.0.1")
+    assert "Traceback" not in done.stderr
+    assert "http://[http://127.0.0.1]:" in done.stdout + done.stderr
+
+
+def test_a_current_folder_that_is_gone_is_told_as_that(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    program = (
+        f"import os, sys; os.rmdir(os.getcwd()); sys.path.insert(0, {str(ROOT)!r}); import localapi.cli.group as g"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}; sys.argv = ['localapi', 'check']; g.main()"],
+        check=False, cwd=tmp_path / "here", capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "localapi: the current folder is gone: enter one that is there\n")
+
+
 def test_a_command_behind_its_options_is_told_where_it_goes(tmp_path: Path) -> None:
     done = localapi(tmp_path, "--port", "9", "models", "--json")
     assert done.returncode == 2
