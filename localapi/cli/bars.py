@@ -8,7 +8,7 @@ from typing import Final
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 
 
-def bars(values: Mapping[str, float], *, width: int = 50) -> list[str]:
+def bars(values: Mapping[str, float], *, width: int) -> list[str]:
     """A line for each value: its name, a bar in proportion to the largest, the number."""
     most = max(values.values(), default=0) or 1
     names = max(map(len, values), default=0)

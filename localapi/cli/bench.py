@@ -18,11 +18,15 @@ from localapi.cli.bars import bars, decimal
 from localapi.cli.measuring import Level, Load, prompt, summaries, words_for
 from localapi.cli.options import server_of, server_options
 from localapi.cli.plain_text import shown_in_line
-from localapi.cli.text_table import table
+from localapi.cli.text_table import room, table
 from localapi.settings import Settings
 
 HEAD: Final = ("streams", "first token", "90 % within", "tokens/s", "per stream", "tokens", "requests", "failed")
 MOST_STREAMS: Final = 256
+_BAR_CELLS: Final = 50
+_WIDE: Final = 80
+_AROUND_BAR: Final = 12
+"""Characters of a line beside its bar: number of streams, tokens per second."""
 _INTERRUPTED: Final = 130
 
 
@@ -114,12 +118,12 @@ def _report(model: str, levels: Sequence[Level], *, complete: bool, as_json: boo
     if not found:
         click.echo("nothing was measured", err=True)
         return
-    for line in table(HEAD, [_cells(level) for level in found]):
+    for line in table(HEAD, [_cells(level) for level in found], width=room()):
         click.echo(line)
     speeds = {str(level["streams"]): level["tokens_per_second"] for level in found if level["tokens_per_second"]}
     if speeds:
         click.echo("\ntokens/s by streams")
-        for line in bars(speeds):
+        for line in bars(speeds, width=min(_BAR_CELLS, (room() or _WIDE) - _AROUND_BAR)):
             click.echo(line)
     for level in found:
         for message, count in level["errors"].items():

@@ -11,8 +11,8 @@ import click
 
 from localapi.cli.comparison import diff
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
-from localapi.cli.server_status import needs_key, status_of
-from localapi.cli.text_table import table
+from localapi.cli.server_status import needs_key, status_of, tell_if_another_is_followed
+from localapi.cli.text_table import room, table
 from localapi.client import Server
 from localapi.errors import ManifestError, NoServer, Refused
 from localapi.manifest import Manifest, describe, read
@@ -31,32 +31,36 @@ def command(file: Path | None, *, as_json: bool, **flags: Any) -> None:
     Exit status 1 with every error and its place.
     """
     settings = Settings.read(manifest=file, **flags)
+    source = source_of(settings)
     try:
-        manifest = read(source_of(settings), needs_secrets=False)
+        manifest = read(source, needs_secrets=False)
     except ManifestError as error:
         if as_json:
             _print_json(valid=False, problems=[asdict(problem) for problem in error.problems])
         raise
-    rows, changes = describe(manifest), _changes(manifest, server_of(settings))
+    rows, changes = describe(manifest), _changes(manifest, server_of(settings), None if file else source.manifest)
     if as_json:
         values = [{"key": row.key, "value": row.value, "said_by": row.origin} for row in rows]
         missing = [asdict(problem) for problem in manifest.missing_secrets]
         _print_json(valid=True, values=values, missing_secrets=missing, server=changes)
         return
-    for line in table(["value", "is", "said by"], [[row.key, row.value, row.origin] for row in rows]):
+    for line in table(["value", "is", "said by"], [[row.key, row.value, row.origin] for row in rows], width=room()):
         click.echo(line)
     click.echo()
     tell_missing_secrets(manifest)
     click.echo(changes)
 
 
-def _changes(manifest: Manifest, server: Server) -> str:
-    """Added, changed, updated and removed entries against what the server serves; or that it cannot be asked."""
+def _changes(manifest: Manifest, server: Server, place: Path | None) -> str:
+    """Added, changed, updated and removed entries against what the server serves; or that it cannot be asked.
+
+    `place` is the manifest's, where it is no draft.
+    """
     at = server.address
     if not server.is_there():
         return f"valid; no server runs on {at} to compare with"
     try:
-        changes = diff(manifest, {model["id"]: model for model in status_of(server)["models"]})
+        status = status_of(server)
     except Refused as error:
         if not needs_key(error):
             return f"valid; the server on {at} cannot be compared with: {error}"
@@ -66,6 +70,9 @@ def _changes(manifest: Manifest, server: Server) -> str:
         )
     except NoServer as error:
         return f"valid; {error}: nothing to compare with"
+    if place is not None:
+        tell_if_another_is_followed(server, status, place)
+    changes = diff(manifest, {model["id"]: model for model in status["models"]})
     return f"valid; the server on {at} would change: {changes}" if changes else f"valid; the server on {at} serves this"
 
 

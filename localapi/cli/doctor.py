@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import sys
-import textwrap
 from typing import Any, Final
 
 import click
@@ -15,6 +13,7 @@ from localapi import log
 from localapi.aside import within
 from localapi.cli.options import manifest_option, profile_option, server_of, server_options, source_of
 from localapi.cli.sound_output import PLAYERS
+from localapi.cli.text_table import wrapped
 from localapi.diagnosis import CHECKS, Finding, Subject, examine
 from localapi.errors import ManifestError, Problem
 from localapi.manifest import Manifest, read
@@ -25,7 +24,6 @@ READ_SECONDS: Final = 5.0
 SIGNS: Final = {"ok": "✓", "note": "!", "missing": "✗"}
 _BEFORE: Final = 4
 """Characters of a line beside its topic and what it says."""
-_NARROWEST: Final = 20
 COLOURS: Final = {"ok": "green", "note": "yellow", "missing": "red"}
 
 
@@ -63,21 +61,12 @@ def _subject(settings: Settings) -> Subject:
     return Subject(manifest, problems, server_of(settings), settings.port, players)
 
 
-def _wrapped(text: str, *, indent: int) -> str:
-    """For a terminal: between words, and further lines below the first."""
-    columns = shutil.get_terminal_size().columns
-    if not sys.stdout.isatty() or columns - indent < _NARROWEST:
-        return text
-    lines = textwrap.wrap(text, columns - indent, break_long_words=False, break_on_hyphens=False)
-    return f"\n{' ' * indent}".join(lines)
-
-
 def _show(found: list[Finding], missing: int) -> None:
     colour = log.wants_colour(sys.stdout)
     width = max(len(each.topic) for each in found)
     for each in found:
         sign = click.style(SIGNS[each.grade], fg=COLOURS[each.grade], bold=True)
-        says = _wrapped(each.says, indent=width + _BEFORE)
+        says = wrapped(each.says, indent=width + _BEFORE)
         click.echo(f"{sign} {each.topic:<{width}}  {says}", color=colour)
         if each.mend and each.grade != "ok":
             click.echo(f"  {'':<{width}}  → {click.style(each.mend, bold=True)}", color=colour)

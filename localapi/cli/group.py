@@ -6,6 +6,8 @@ it was done. What has no end of its own (`serve`, `chat`, `models --watch`) is d
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from difflib import get_close_matches
@@ -114,10 +116,17 @@ def _open_streams() -> None:
 def main() -> None:
     """The program `localapi`."""
     _open_streams()
+    _replace_what_the_locale_lacks()
     try:
         sys.exit(cli.main(prog_name="localapi", standalone_mode=False))  # None is 0; click gives what `Exit` says
     except BrokenPipeError:  # such as `localapi models | head -1`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
+        sys.exit(1)
+    except OSError as error:
+        if not (words := _told(error)):
+            raise
+        _forget_output()
+        click.echo(f"localapi: {words}", err=True)
         sys.exit(1)
     except click.Abort:
         sys.exit(130)
@@ -134,3 +143,25 @@ def main() -> None:
     except OperatorError as error:
         click.echo(f"localapi: {error}", err=True)
         sys.exit(1)
+
+
+def _replace_what_the_locale_lacks() -> None:
+    """A ? for each character that the terminal's encoding has not, such as ✓ in Latin-1, instead of an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _told(error: OSError) -> str:
+    """What no command has to expect, in words: no room for the output, no current folder. Empty for all else."""
+    if error.errno == errno.ENOSPC:
+        return f"not all could be printed: {error.strerror}"
+    try:
+        os.getcwd()
+    except OSError:
+        return "the current folder is gone: enter one that is there"
+    return ""
+
+
+def _forget_output() -> None:
+    """Or Python would try once more to write what is left of it, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

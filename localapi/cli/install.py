@@ -7,7 +7,7 @@ import json
 import click
 
 from localapi import environments
-from localapi.cli.text_table import table
+from localapi.cli.text_table import room, table
 
 
 @click.command("install")
@@ -34,5 +34,5 @@ def _list_environments(*, as_json: bool) -> None:
         click.echo(json.dumps(listed, indent=2))
         return
     rows = [[each.name, "installed" if each.ready else "missing", str(each.folder)] for each in known]
-    for line in table(["environment", "state", "folder"], rows):
+    for line in table(["environment", "state", "folder"], rows, width=room()):
         click.echo(line)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from typing import Any
 
 import click
 
 from localapi.cli import model_rows
 from localapi.cli.options import server_of, server_options
-from localapi.cli.text_table import table
+from localapi.cli.text_table import room, table, wrapped
 from localapi.settings import Settings
 
 
@@ -35,13 +33,12 @@ def command(*, watch: bool, as_json: bool, **flags: Any) -> None:
     if as_json:
         click.echo(json.dumps([row.json() for row in found], indent=2))
         return
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in plain_table(found, width):
+    for line in plain_table(found, room()):
         click.echo(line)
     if status:
         click.echo(f"\n{model_rows.footer(status)}")
         for trouble in model_rows.troubles(status):
-            click.echo(trouble)
+            click.echo(wrapped(trouble, indent=0))
 
 
 def plain_table(found: list[model_rows.ModelRow], width: int | None = None) -> list[str]:
@@ -50,4 +47,4 @@ def plain_table(found: list[model_rows.ModelRow], width: int | None = None) -> l
     chosen = model_rows.columns(cells)
     if width is not None:
         chosen = model_rows.fitting(chosen, cells, width)
-    return table([model_rows.HEAD[at] for at in chosen], [[row[at] for at in chosen] for row in cells])
+    return table([model_rows.HEAD[at] for at in chosen], [[row[at] for at in chosen] for row in cells], width=width)

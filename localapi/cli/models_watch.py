@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
@@ -37,6 +40,8 @@ _GONE: Final = "the server has ended; waiting for it to come back (Ctrl-C leaves
 
 def watch(server: Server, *, as_json: bool) -> None:
     """Follow the server until Ctrl-C. Raises NoServer and Refused where it cannot be followed from the start."""
+    if not sys.stdout.isatty():
+        threading.Thread(target=end_with_the_reader, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         if as_json:
             _lines(server, lambda _, now: [json.dumps([row.json() for row in model_rows.rows(now)])])
@@ -44,6 +49,14 @@ def watch(server: Server, *, as_json: bool) -> None:
             _live(server)
         else:
             _lines(server, _told)
+
+
+def end_with_the_reader() -> None:
+    """End where nobody reads any more, as in `localapi models --watch | head -1`; else the next change would tell."""
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    if any(happened & (select.POLLERR | select.POLLHUP) for _, happened in output.poll()):
+        os._exit(1)
 
 
 def _lines(server: Server, told: Callable[[Status, Status], list[str]]) -> None:

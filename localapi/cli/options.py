@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from localapi.manifest import ManifestSource
 
 type_of_path = click.Path(path_type=Path)
+MOST_PORT: Final = 65535
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
     """The flags that say which server."""
     for option in (
-        click.option("--port", type=int, help="Port of the server.  [environment PORT; default: 8000]"),
+        click.option(
+            "--port",
+            type=click.IntRange(0, MOST_PORT),
+            metavar="NUMBER",
+            help="Port of the server.  [environment PORT; default: 8000]",
+        ),
         click.option("--host", help="Address of the server.  [environment HOST; default: 127.0.0.1]"),
     ):
         command = option(command)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 import click
 
 from localapi.cli.model_rows import problem_line
-from localapi.cli.server_status import Status, status_of
+from localapi.cli.server_status import Status, followed, status_of, tell_if_another_is_followed
 from localapi.client import Server
 from localapi.errors import ManifestError, NoServer, OperatorError, Refused
 from localapi.manifest import Edit, ManifestSource, read
@@ -46,23 +45,25 @@ def _is_well(source: ManifestSource) -> bool:
 
 def save(server: Server, edit: Edit, entry_id: str, done: str) -> None:
     """Save the edit, say that it is done, and what the server makes of it. Raises CannotEdit, NotTaken."""
-    followed, since = _follows(server, edit), time.time()
+    before, since = _status(server), time.time()
     edit.save()
     click.echo(f"{edit.path}: {done}")
-    if followed:
+    if isinstance(before, Exception):
+        click.echo(f"whether the server on {server.address} follows is not known: {before}")
+    elif before is not None and edit.path.resolve() in followed(before):
         _tell(server, edit, entry_id, since)
-    elif server.is_there():
-        click.echo(f"the server on {server.address} does not follow {edit.path}, or does not tell without a key")
+    elif before is not None:
+        tell_if_another_is_followed(server, before, edit.path)
 
 
-def _follows(server: Server, edit: Edit) -> bool:
-    """Whether a server runs there that follows the file; it may be busy with an earlier change, or refuse that."""
+def _status(server: Server) -> Status | NoServer | Refused | None:
+    """Of the server that runs there; None where none runs, or why it tells none: another program, no key for it."""
     if not server.is_there():
-        return False
+        return None
     try:
-        return bool(_contents(status_of(server), edit))
-    except (NoServer, Refused):  # nobody, no key for it, another program
-        return False
+        return status_of(server)
+    except (NoServer, Refused) as error:
+        return error
 
 
 def _tell(server: Server, edit: Edit, entry_id: str, since: float) -> None:
@@ -77,7 +78,7 @@ def _tell(server: Server, edit: Edit, entry_id: str, since: float) -> None:
         except (NoServer, Refused) as error:
             click.echo(str(error), err=True)
             return
-        if edit.sha256 in _contents(status, edit):
+        if followed(status).get(edit.path.resolve()) == edit.sha256:
             click.echo(
                 f"the server on {server.address} follows: revision {status['revision']}, {_of(status, entry_id)}"
             )
@@ -89,13 +90,6 @@ def _tell(server: Server, edit: Edit, entry_id: str, since: float) -> None:
     click.echo(
         f"the server on {server.address} has not taken it yet: other changes may be loading; see `localapi plan`"
     )
-
-
-def _contents(status: Status, edit: Edit) -> list[str]:
-    """The digest of what the server has taken of this file; none where it follows another."""
-    folder, files = Path(status["manifest"]["folder"]), status["manifest"]["files"]
-    place = edit.path.resolve()
-    return [file["sha256"] for file in files if (folder / file["path"]).resolve() == place]
 
 
 def _of(status: Status, entry_id: str) -> str:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from rich.cells import cell_len
 
 from localapi import log
 from localapi.cli.check import tell_missing_secrets
 from localapi.cli.comparison import Change, Plan, plan
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
-from localapi.cli.server_status import status_of
-from localapi.cli.text_table import table
+from localapi.cli.server_status import status_of, tell_if_another_is_followed
+from localapi.cli.text_table import GAP, table, wrapped
 from localapi.client import Server
 from localapi.manifest import read
 from localapi.settings import Settings
@@ -49,11 +50,14 @@ def command(file: Path | None, *, as_json: bool, exit_code: bool, **flags: Any) 
     FILE is the manifest, or a draft of it. Where no server runs, all of it is new.
     """
     settings = Settings.read(manifest=file, **flags)
-    manifest = read(source_of(settings), needs_secrets=False)
+    source = source_of(settings)
+    manifest = read(source, needs_secrets=False)
     server = server_of(settings)
     status = status_of(server) if server.is_there() else None
     found = plan(manifest, status)
     tell_missing_secrets(manifest)
+    if status and file is None:
+        tell_if_another_is_followed(server, status, source.manifest)
     if as_json:
         click.echo(
             json.dumps({"compared_with": server.address if status else None, **dataclasses.asdict(found)}, indent=2)
@@ -70,9 +74,12 @@ def _show(found: Plan, server: Server, *, compared: bool) -> None:
     elif not found:
         click.echo(f"the server on {server.address} serves this: there is nothing to do")
     colour = log.wants_colour(sys.stdout)
-    rows = [[SIGNS[each.does], f"{each.kind}.{each.id}", _words(each)] for each in found.changes]
-    for line, row in zip(table(["", "", ""], rows)[1:], rows, strict=True):
-        click.secho(line, fg=COLOURS[row[0]], color=colour)
+    rows = [[SIGNS[each.does], f"{each.kind}.{each.id}"] for each in found.changes]
+    heads = table(["", ""], rows)[1:]
+    widest = max(map(cell_len, heads), default=0) + len(GAP)
+    for head, (sign, _), each in zip(heads, rows, found.changes, strict=True):
+        line = f"{head}{' ' * (widest - cell_len(head))}{wrapped(_words(each), indent=widest)}"
+        click.secho(line, fg=COLOURS[sign], color=colour)
     if found.server:
         click.secho(f"=  server  changes in place: {', '.join(found.server)}", fg=COLOURS["="], color=colour)
 

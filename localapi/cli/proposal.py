@@ -51,6 +51,8 @@ def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str 
     if os.path.exists(place) or model_path.is_place(named):
         found = _found(place, section, backend)
         return Proposal(*found, _written(place, folder), place.stem if place.is_file() else place.resolve().name)
+    if named in _backends():
+        raise CannotEdit(f"{named!r} is a backend, not a model: say --backend {named}, and a model where it needs one")
     if not model_path.is_repository(named):
         raise CannotEdit(
             f"{named!r} is neither a folder ({place} does not exist) nor a Hugging Face repository (owner/name)"
@@ -70,11 +72,14 @@ def _section(backend: str | None, kind: Kind | None) -> Kind | None:
         return kind
     has = [section for section, backends in sections().items() if backend in backends]
     if not has:
-        known = ", ".join(dict.fromkeys(name for backends in sections().values() for name in backends))
-        raise CannotEdit(f"there is no backend {backend!r}; there are: {known}")
+        raise CannotEdit(f"there is no backend {backend!r}; there are: {', '.join(_backends())}")
     if kind is not None and kind not in has:
         raise CannotEdit(f"the backend {backend} is for {has[0]}, not for {kind}")
     return kind or has[0]
+
+
+def _backends() -> list[str]:
+    return list(dict.fromkeys(name for backends in sections().values() for name in backends))
 
 
 def _found(place: Path, section: Kind | None, backend: str | None) -> Recognized:

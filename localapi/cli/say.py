@@ -13,20 +13,20 @@ from localapi.cli import completing, sound_output
 from localapi.cli.given_text import given_text
 from localapi.cli.options import profile_option, server_of, server_options, source_of
 from localapi.cli.temporary_server import or_temporary
+from localapi.client import Server
 from localapi.errors import OperatorError
-from localapi.manifest import Entry, Manifest, read
+from localapi.manifest import Entry, read
 from localapi.settings import Settings
 from localapi.sizes import readable
 from localapi.spoken.script import script_of
 
 PATH: Final = "/v1/audio/speech"
+ADD_ONE: Final = "`localapi add --backend auto --kind speech` adds one"
 
 
 @click.command("say")
 @click.argument("text", required=False)
-@click.option(
-    "--model", help="A speech model of the manifest.  [default: the first]", shell_complete=completing.models("speech")
-)
+@click.option("--model", help="A speech model.  [default: the first]", shell_complete=completing.models("speech"))
 @click.option("--voice", help="One of the model's voices.")
 @click.option("--speed", type=click.FloatRange(0.25, 4), help="2 takes half the time.")
 @click.option("--instructions", help="How to speak, for models that know it.")
@@ -54,38 +54,48 @@ def command(
     The running server speaks; where none runs, and no address is given, one is started for this text.
     """
     settings = Settings.read(**flags)
-    entry = _speech_entry(read(source_of(settings), needs_secrets=False), model)
     said = given_text(text)
     if dry_run:
-        _show_script(said, entry)
+        _show_script(said, _speech_entry(settings, model))
         return
     if format is not None and output is None:
         raise click.UsageError("--format is of what is written: add --output FILE, or - for standard output")
     if output == "-" and sys.stdout.isatty():
         raise click.UsageError("sound is nothing for a terminal to show: give --output FILE, or pipe it into a program")
     kind = format or ("wav" if output in {None, "-"} else sound_output.format_of(Path(str(output))))
-    request = {
-        "model": entry.id,
+    request: dict[str, object] = {
         "input": said,
         "voice": voice,
         "speed": speed,
         "instructions": instructions,
         "response_format": kind,
     }
-    may_start = flags["host"] is None and flags["port"] is None
-    with or_temporary(server_of(settings), flags["profile"], may_start=may_start) as server:
+    server = server_of(settings)
+    start = flags["host"] is None and flags["port"] is None and not server.is_there()
+    if start:
+        _speech_entry(settings, model)  # tells all that is wrong, of which a server that cannot start has one line
+    with or_temporary(server, flags["profile"], start=start) as server:
+        request["model"] = model or _first_speech_model(server)
         _give(server.stream(PATH, {name: value for name, value in request.items() if value is not None}), output)
 
 
 class NoSpeechModel(OperatorError):
-    """The manifest has no speech model, or none of that name."""
+    """There is no speech model, or none of that name."""
 
 
-def _speech_entry(manifest: Manifest, name: str | None) -> Entry:
-    """The entry that speaks. Raises NoSpeechModel where there is none."""
+def _first_speech_model(server: Server) -> str:
+    """The model that speaks where none is named. Raises NoSpeechModel."""
+    for model in server.get("/v1/audio/models")["data"]:
+        return str(model["id"])
+    raise NoSpeechModel(f"the server on {server.address} has no speech model: {ADD_ONE}")
+
+
+def _speech_entry(settings: Settings, name: str | None) -> Entry:
+    """The manifest's entry that speaks. Raises ManifestError and NoSpeechModel."""
+    manifest = read(source_of(settings), needs_secrets=False)
     speakers = [entry for entry in manifest.entries.values() if entry.serving.speech is not None]
     if not speakers:
-        raise NoSpeechModel("the manifest has no speech model: `localapi add --backend auto --kind speech` adds one")
+        raise NoSpeechModel(f"the manifest has no speech model: {ADD_ONE}")
     entry = manifest.resolve(name) if name is not None else speakers[0]
     if entry is None or entry not in speakers:
         known = ", ".join(each.id for each in speakers)

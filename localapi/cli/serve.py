@@ -13,6 +13,7 @@ import click
 import localapi
 from localapi import log as logs
 from localapi.app import Service, listen
+from localapi.cli.group import COMMANDS
 from localapi.cli.options import manifest_option, profile_option, server_options, source_of
 from localapi.cli.text_table import table
 from localapi.manifest import ManifestSource
@@ -21,7 +22,7 @@ from localapi.settings import Settings
 log = logging.getLogger(__name__)
 
 
-@click.command("serve")
+@click.command("serve", context_settings={"allow_extra_args": True, "allow_interspersed_args": False})
 @manifest_option
 @profile_option
 @server_options
@@ -36,8 +37,11 @@ log = logging.getLogger(__name__)
     type=click.Choice(["text", "json"]),
     help="Log lines for people, or a JSON object on each.  [environment LOG_FORMAT; default: text]",
 )
-def command(**flags: Any) -> None:
+@click.pass_context
+def command(ctx: click.Context, /, **flags: Any) -> None:
     """Serve the manifest's models, and follow the manifest."""
+    if ctx.args:
+        raise click.UsageError(_too_much(ctx.args[0]))
     settings = Settings.read(**flags)
     logs.set_up(settings.log_format)
     source = source_of(settings)
@@ -45,6 +49,13 @@ def command(**flags: Any) -> None:
         service = Service(settings, source)
         port = listening.getsockname()[1]
         asyncio.run(service.run(listening, lambda: _greet(service, source, settings, port)))
+
+
+def _too_much(word: str) -> str:
+    """What to say of a word that is no option, such as the last one of `localapi --port 9000 models`."""
+    if word in COMMANDS:
+        return f"a command comes before its options: localapi {word} …"
+    return f"Got unexpected extra argument ({word})"
 
 
 def _greet(service: Service, source: ManifestSource, settings: Settings, port: int) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final
+
+import click
 
 from localapi.client import Server
 from localapi.errors import NoServer, Refused
@@ -31,6 +34,20 @@ def status_of(server: Server, *, seconds: float = SECONDS) -> Status:
     if not ours:
         raise _not_ours(server)
     return status  # type: ignore[no-any-return]  # JSON, of the shape that was looked at
+
+
+def followed(status: Status) -> dict[Path, str]:
+    """The files that the server follows, on its machine, each with the digest of what it has taken of it."""
+    folder = Path(status["manifest"]["folder"])
+    return {(folder / file["path"]).resolve(): str(file["sha256"]) for file in status["manifest"]["files"]}
+
+
+def tell_if_another_is_followed(server: Server, status: Status, manifest: Path) -> None:
+    """Say that a save of this manifest would not reach the server, where that follows another one."""
+    files = list(followed(status))
+    if manifest.exists() and manifest.resolve() not in files:
+        what = str(files[0]) if files else "no file"
+        click.echo(f"the server on {server.address} follows {what}, not {manifest.absolute()}", err=True)
 
 
 def needs_key(error: Refused) -> bool:

@@ -14,12 +14,12 @@ from localapi.errors import NoServer
 
 
 @contextlib.contextmanager
-def or_temporary(server: Server, profile: str | None, *, may_start: bool) -> Iterator[Server]:
-    """The given server where it is there or nothing may be started; else one on a free port, for as long as needed.
+def or_temporary(server: Server, profile: str | None, *, start: bool) -> Iterator[Server]:
+    """The given server where none is to be started; else one on a free port, for as long as needed.
 
     Raises NoServer where the one that was started ends at once, with its last words.
     """
-    if not may_start or server.is_there():
+    if not start:
         yield server
         return
     command = [sys.executable, "-P", "-m", "localapi", "serve", "--host", "127.0.0.1", "--port", "0"]

@@ -51,7 +51,7 @@ class Server:
         try:
             with socket.create_connection(self.host_and_port, timeout=CONNECT_SECONDS):
                 return True
-        except (OSError, UnicodeError):
+        except (OSError, ValueError):  # also names that are none, such as one that holds http://
             return False
 
     @property
@@ -86,24 +86,28 @@ class Server:
 
     @contextmanager
     def _opened(self, path: str, body: object, seconds: float | None) -> Iterator[http.client.HTTPResponse]:
-        asked = urllib.request.Request(  # noqa: S310  # the scheme is ours
-            f"{self.address}{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", **self.headers},
-        )
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", **self.headers}
+        try:
+            asked = urllib.request.Request(f"{self.address}{path}", data, headers)  # noqa: S310  # the scheme is ours
+        except ValueError:
+            raise self._no_address() from None
         try:
             with _NO_PROXY.open(asked, timeout=seconds) as reply:
                 yield reply
         except urllib.error.HTTPError as error:
             raise _refused(error) from None
         except (http.client.InvalidURL, UnicodeError):
-            raise NoServer(f"{self.address} is no address of a server: check --host and HOST") from None
+            raise self._no_address() from None
         except urllib.error.URLError as error:
             raise NoServer(f"no server answers on {self.address} ({error.reason}): start one with `localapi`") from None
         except TimeoutError:
             raise NoServer(f"what runs on {self.address} did not answer within {seconds:g} s") from None
         except (http.client.HTTPException, OSError) as error:
             raise NoServer(f"the server on {self.address} broke off: its log says why ({error})") from None
+
+    def _no_address(self) -> NoServer:
+        return NoServer(f"{self.address} is no address of a server: check --host and HOST")
 
 
 def _json(text: bytes, address: str) -> Any:

@@ -115,6 +115,7 @@ def test_the_same_model_twice_gets_another_id(localapi: Run, folder: Path) -> No
         (("~nobody-of-this-name/nope",), "~nobody-of-this-name/nope does not exist"),
         (("x" * 300,), "xxx' is neither a folder"),
         (("what",), "'what' is neither a folder"),
+        (("echo",), "'echo' is a backend, not a model: say --backend echo"),
         (("demo", "--backend", "eko"), "there is no backend 'eko'; there are: "),
         (("demo", "--backend", "piper", "--kind", "chat"), "the backend piper is for speech, not for chat"),
         ((), "there is nothing to add"),
@@ -232,8 +233,19 @@ def test_a_running_server_follows_and_what_it_did_is_told(localapi: Run, folder:
         assert removed.stdout.splitlines()[1].endswith("follows: revision 3, bird is gone")
         (folder / "other.yaml").write_text(MANIFEST)
         other = localapi("add", "--backend", "echo", "--manifest", "other.yaml", PORT=port)
-        assert "does not follow other.yaml" in other.stdout
+        assert other.stderr == (
+            f"the server on {server.url} follows {folder / 'models.yaml'}, not {folder / 'other.yaml'}\n"
+        )
         assert [each["id"] for each in server.status()["models"]] == ["two"]
+
+
+def test_what_a_server_follows_that_tells_nothing_without_a_key_is_not_known(localapi: Run, folder: Path) -> None:
+    keys = "server: {api_keys: {me: {env: MY_KEY}}}\n"
+    with serving(folder, keys + MANIFEST, env={"MY_KEY": "open-sesame-open-sesame"}) as server:
+        added = localapi("add", "--backend", "echo", PORT=str(server.port), MY_KEY="open-sesame-open-sesame")
+    assert added.returncode == 0
+    assert f"whether the server on {server.url} follows is not known" in added.stdout
+    assert "LOCALAPI_API_KEY" in added.stdout
 
 
 def test_a_running_server_that_refuses_the_file_is_told_with_the_place(localapi: Run, folder: Path) -> None:

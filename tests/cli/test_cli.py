@@ -36,7 +36,7 @@ def localapi(folder: Path, *arguments: str, env: Mapping[str, str] | None = None
     [
         ((), {}, "set CHAT_MODEL_PATH"),
         (("--manifest", "nope.yaml"), {}, "nope.yaml: does not exist"),
-        (("--port", "70000"), {}, "--port should be a whole number from 0 to 65535; found 70000"),
+        ((), {"PORT": "70000"}, "PORT should be a whole number from 0 to 65535; found '70000'"),
         ((), {"PORT": "many"}, "PORT should be a whole number"),
         ((), {"ECHO_MODE": "perhaps"}, "ECHO_MODE"),
         (("--host", "no.such.host.invalid"), {"ECHO_MODE": "1"}, "'no.such.host.invalid' is not an address"),
@@ -76,6 +76,31 @@ def test_a_server_whose_standard_streams_are_closed_serves(tmp_path: Path) -> No
     finally:
         server.terminate()
     assert server.wait() == 0
+
+
+@pytest.mark.parametrize("arguments", [("--port", "70000"), ("models", "--port", "-1"), ("say", "--port", "x", "hi")])
+def test_a_port_that_is_none_is_a_wrong_command_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = localapi(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert "Invalid value for '--port'" in done.stderr
+
+
+def test_a_terminal_that_knows_few_characters_gets_question_marks_for_the_others(tmp_path: Path) -> None:
+    save(tmp_path / "models.yaml", "chat: {parrot: {backend: echo, description: ✓}}")
+    done = localapi(tmp_path, "check", env={"PYTHONIOENCODING": "latin-1"})
+    assert done.returncode == 0, done.stderr
+    assert ["chat.parrot.description", "?"] in [line.split()[:2] for line in done.stdout.splitlines()]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a file that is always full")
+def test_output_that_finds_no_room_is_told_in_a_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "localapi", "schema"],
+            check=False, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "localapi: not all could be printed: No space left on device\n"
 
 
 def test_a_wrong_flag_is_a_wrong_command_line(tmp_path: Path) -> None:
@@ -169,6 +194,33 @@ def test_a_command_that_does_not_exist_is_told_as_that_with_what_is_near(tmp_pat
     done = localapi(tmp_path, "modls")
     assert done.returncode == 2
     assert done.stderr.endswith("Error: There is no command 'modls'; did you mean 'models'?\n")
+
+
+@pytest.mark.parametrize("command", ["models", "chat", "plan", "check"])
+def test_a_url_for_a_host_is_told_as_no_address(tmp_path: Path, command: str) -> None:
+    save(tmp_path / "models.yaml", "chat: {parrot: {backend: echo}}")
+    done = localapi(tmp_path, command, "--host", "http://127.0.0.1")
+    assert "Traceback" not in done.stderr
+    assert "http://[http://127.0.0.1]:" in done.stdout + done.stderr
+
+
+def test_a_current_folder_that_is_gone_is_told_as_that(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    program = (
+        f"import os, sys; os.rmdir(os.getcwd()); sys.path.insert(0, {str(ROOT)!r}); import localapi.cli.group as g"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}; sys.argv = ['localapi', 'check']; g.main()"],
+        check=False, cwd=tmp_path / "here", capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "localapi: the current folder is gone: enter one that is there\n")
+
+
+def test_a_command_behind_its_options_is_told_where_it_goes(tmp_path: Path) -> None:
+    done = localapi(tmp_path, "--port", "9", "models", "--json")
+    assert done.returncode == 2
+    assert "a command comes before its options: localapi models …" in done.stderr
+    assert "unexpected extra argument (nonsense)" in localapi(tmp_path, "--port", "9", "nonsense").stderr
 
 
 def test_help_lists_every_command_once(tmp_path: Path) -> None:

@@ -115,6 +115,20 @@ def test_elsewhere_each_change_is_a_line_and_ctrl_c_is_its_end(server: Server, t
             process.kill()
 
 
+def test_it_ends_when_nobody_reads_on_though_nothing_changes() -> None:
+    program = "from localapi.cli.models_watch import end_with_the_reader as end; print(flush=True); end(); print(1)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"\n"
+            process.stdout.close()
+            assert (process.wait(timeout=30), process.stderr and process.stderr.read()) == (1, b"")
+        finally:
+            process.kill()
+
+
 def test_it_waits_for_a_server_that_has_ended(tmp_path: Path) -> None:
     with serving(tmp_path, MANIFEST) as server:
         port = server.port

@@ -79,6 +79,19 @@ def test_requests_that_run_are_told(localapi: Run, folder: Path) -> None:
     assert done.stdout == "-  chat.gone  goes; running requests: 1, which finish first\n"
 
 
+def test_a_server_that_follows_another_manifest_is_told_as_that(localapi: Run, folder: Path, tmp_path: Path) -> None:
+    (folder / "models.yaml").write_text(BEFORE)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with serving(elsewhere, AFTER) as server:
+        port = str(server.port)
+        for command in ("plan", "check"):
+            done = localapi(command, PORT=port)
+            told = f"the server on {server.url} follows {elsewhere / 'models.yaml'}, not {folder / 'models.yaml'}\n"
+            assert (done.returncode, done.stderr) == (0, told)
+            assert localapi(command, "models.yaml", PORT=port).stderr == ""  # a draft is in no place
+
+
 def test_without_a_server_all_is_new(localapi: Run, folder: Path) -> None:
     (folder / "models.yaml").write_text(AFTER)
     done = localapi("plan", "--exit-code")

@@ -91,7 +91,8 @@ def test_a_dry_run_shows_the_script_and_needs_no_server(folder: Path, server: Se
         (["hi", "-o", "a.m4a"], "does not say which format"),  # that is MP4, and AAC comes without a container
         (["hi", "-o", "missing/a.mp3"], "cannot be written"),
         (["hi", "--format", "mp3"], "--format is of what is written"),
-        (["hi", "--model", "parrot"], "is no speech model of the manifest; it has: tone"),
+        (["hi", "--model", "parrot"], "'parrot' is a chat model"),
+        (["hi", "--model", "parrot", "--dry-run"], "is no speech model of the manifest; it has: tone"),
         (["hi", "-o", "-", "--instructions", "be calm", "--voice", "x" * 300], "voice"),
     ],
 )
@@ -103,8 +104,23 @@ def test_what_is_wrong_is_said_in_one_line(server: Server, folder: Path, argumen
     assert not list(folder.glob(".a.*"))
 
 
-def test_a_manifest_without_a_speech_model_is_told_with_what_adds_one(tmp_path: Path) -> None:
+def test_a_running_server_speaks_whatever_manifest_is_in_the_current_folder(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORT", str(server.port))
+    for content in (None, "chat: {parrot: {backend: echo}}", "a mistake"):
+        if content is not None:
+            save(tmp_path / "models.yaml", content)
+        done = say(tmp_path, "hi", "-o", "-")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout[:4] == b"RIFF"
+
+
+def test_a_manifest_without_a_speech_model_is_told_with_what_adds_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path / "models.yaml", "chat: {parrot: {backend: echo}}")
+    monkeypatch.setenv("PORT", "9")
     done = say(tmp_path, "hi", "-o", "a.mp3")
     assert done.returncode == 1
     assert "`localapi add --backend auto --kind speech` adds one" in last_line(done)
