@@ -241,6 +241,51 @@ def test_markdown_is_shown_as_it_is_meant(chat: Page) -> None:
     expect(answer.get_by_role("button", name="Copied")).to_be_visible()
 
 
+FORMULAS = r"""Where $a_1 * b_2 * c$ and \(x * y * z\), \[ \sum_i a_i \] holds. It costs $5 to $10, or $1*2*3.
+
+$$
+\int_0^1 x^2\,dx
+
+= \frac{1}{3}
+$$
+"""
+
+
+def test_a_formula_is_shown_as_it_was_written(chat: Page) -> None:
+    """Not with its backslashes, stars and underscores taken for markdown's: what is left is another formula."""
+    choose(chat, "parrot")
+    answer = ask(chat, "parrot", FORMULAS)
+    shown = answer.locator("p code").all_inner_texts()
+    assert shown == ["$a_1 * b_2 * c$", r"\(x * y * z\)", r"\[ \sum_i a_i \]"]
+    expect(answer.locator("em")).to_have_text("2")
+    code = answer.get_by_role("region", name="Code: math")
+    expect(code).to_have_text("$$\n\\int_0^1 x^2\\,dx\n\n= \\frac{1}{3}\n$$", use_inner_text=True)
+
+
+def test_tasks_and_breaks_in_a_table_are_shown(chat: Page) -> None:
+    choose(chat, "parrot")
+    answer = ask(chat, "parrot", "- [ ] one\n- [x] *two*\n\n| a |\n|---|\n| b<br>c `<br>` |")
+    expect(answer.get_by_role("listitem")).to_have_text(["☐ one", "☑ two"])
+    expect(answer.get_by_role("cell")).to_have_text("b\nc <br>", use_inner_text=True)
+
+
+def test_each_text_runs_in_the_direction_of_its_script(chat: Page) -> None:
+    """Else a full stop stands at the beginning of an Arabic sentence."""
+    choose(chat, "parrot")
+    arabic = "مرحبا بالعالم."
+    message_field(chat).fill(arabic)
+    assert directions(message_field(chat)) == ["rtl"]
+    answer = ask(chat, "parrot", f"{arabic}\n\nHello.\n\n- {arabic}\n\n      {arabic}")
+    assert directions(answer.locator(".block")) == ["rtl", "ltr", "rtl"]
+    assert directions(answer.locator("pre")) == ["ltr"]
+    assert directions(column(chat, "parrot").locator(".bubble")) == ["rtl"]
+
+
+def directions(elements: Locator) -> list[str]:
+    found: list[str] = elements.evaluate_all("all => all.map((each) => getComputedStyle(each).direction)")
+    return found
+
+
 def test_what_a_model_thinks_is_folded(chat: Page) -> None:
     choose(chat, "demo")
     answer = ask(chat, "demo", "Think about two plus two.")

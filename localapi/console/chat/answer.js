@@ -51,7 +51,7 @@ function Reasoning({ turn }) {
   const isThinking = turn.thoughtUntil === null && turn.endedAt === null;
   return html`<details class="reasoning">
     <summary>${isThinking ? "Thinking for" : "Thought for"} ${seconds} s</summary>
-    <div class="reasoning-text">${turn.reasoning.trim()}</div>
+    <div class="reasoning-text" dir="auto">${turn.reasoning.trim()}</div>
   </details>`;
 }
 

@@ -48,6 +48,7 @@ export function Composer({ session, active, count, isOffered, running, problem, 
       <textarea
         id="composer-text"
         class="input"
+        dir="auto"
         ref=${field}
         rows="1"
         placeholder=${count > 1 ? `Message to ${count} models` : "Message"}

@@ -6,6 +6,7 @@
 import DOMPurify from "../vendor/dompurify.js";
 import markdownIt from "../vendor/markdown-it.js";
 import { copyButton } from "../copying.js";
+import { addRules } from "./markdown_rules.js";
 
 const LINK = /^(?:https?:\/\/|mailto:)/i;
 const TAGS = "a blockquote br code del em h3 h4 h5 h6 hr li ol p pre s strong table tbody td th thead tr ul".split(" ");
@@ -15,6 +16,7 @@ const HIGHEST_HEADING = 3; // the page itself has two levels above an answer
 const markdown = markdownIt({ html: false, linkify: true, breaks: false });
 markdown.linkify.set({ fuzzyLink: false, fuzzyEmail: false, fuzzyIP: false });
 markdown.validateLink = (address) => LINK.test(address.trim());
+addRules(markdown);
 
 markdown.core.ruler.push("console", (state) => {
   for (const token of state.tokens) {
@@ -71,6 +73,7 @@ function nodeOf(block) {
   clean.querySelectorAll("table").forEach(frameTable);
   const node = document.createElement("div");
   node.className = "block";
+  node.dir = "auto"; // each by its own first letter: an answer may be in two scripts
   node.append(clean);
   return node;
 }
@@ -89,6 +92,7 @@ function frameCode(pre) {
     copyButton(() => pre.textContent.replace(/\n$/, ""), "Copy code"),
   );
   pre.className = "code";
+  pre.dir = "ltr";
   pre.tabIndex = 0; // what scrolls must be reachable by keyboard
   pre.setAttribute("role", "region");
   pre.setAttribute("aria-label", `Code: ${language || "text"}`);

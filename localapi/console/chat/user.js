@@ -19,7 +19,7 @@ export function UserTurn({ turn, edit }) {
   if (turn.role === "tool") {
     return html`<article class="turn tool" aria-label=${`Result of ${turn.name}`}>
       <p class="turn-label">Result of <code>${turn.name}</code></p>
-      <pre class="code" tabindex="0">${turn.content}</pre>
+      <pre class="code" dir="auto" tabindex="0">${turn.content}</pre>
     </article>`;
   }
   if (draft !== null && edit !== null) {
@@ -41,10 +41,10 @@ export function UserTurn({ turn, edit }) {
 function Said({ text }) {
   const [isOpen, setIsOpen] = useState(false);
   if (text.length < LONG_CHARACTERS && text.split("\n").length < LONG_LINES) {
-    return html`<div class="bubble">${text}</div>`;
+    return html`<div class="bubble" dir="auto">${text}</div>`;
   }
   return html`<div class="bubble long">
-    <div class=${isOpen ? "" : "folded"}>${text}</div>
+    <div class=${isOpen ? "" : "folded"} dir="auto">${text}</div>
     <button type="button" class="button quiet small" aria-expanded=${isOpen} onClick=${() => setIsOpen(!isOpen)}>
       ${isOpen ? "Show less" : `Show all ${text.length.toLocaleString("en")} characters`}
     </button>
@@ -66,6 +66,7 @@ function Editor({ draft, setDraft, done }) {
     <textarea
       ref=${field}
       class="input"
+      dir="auto"
       aria-label="Edit the message"
       rows="2"
       value=${draft}

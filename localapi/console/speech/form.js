@@ -33,6 +33,7 @@ export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeak
       <span>Text</span>
       <textarea
         class="input"
+        dir="auto"
         rows="5"
         value=${said.input}
         onInput=${(event) => set({ input: event.target.value })}
