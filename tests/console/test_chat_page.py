@@ -281,6 +281,41 @@ def test_each_text_runs_in_the_direction_of_its_script(chat: Page) -> None:
     assert directions(column(chat, "parrot").locator(".bubble")) == ["rtl"]
 
 
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [
+        ("- one", " *two*\n- three\n  - four"),
+        ("```\none", "\ntwo\n```\n\nthree"),
+        ("| a |\n|---|\n| one |", "\n| two |\n"),
+        ("> one", "\n> 1. two"),
+        ("one", " **two** three"),
+    ],
+)
+def test_what_a_reader_has_selected_stays_while_the_answer_grows(chat: Page, begun: str, more: str) -> None:
+    """Also in a list, a table or a block of code that is not complete; and the end is what it would be at once."""
+    result = chat.evaluate(
+        """async ([begun, more]) => {
+          const { showMarkdown } = await import('/console/chat/markdown.js');
+          const [grown, whole] = [document.createElement('div'), document.createElement('div')];
+          document.body.append(grown);
+          showMarkdown(grown, begun);
+          const texts = document.createTreeWalker(grown, NodeFilter.SHOW_TEXT);
+          while (texts.nextNode().data.slice(0, 3) !== 'one');
+          getSelection().setBaseAndExtent(texts.currentNode, 0, texts.currentNode, 3);
+          const selected = new Set();
+          for (let length = 0; length <= more.length; length += 1) {
+            showMarkdown(grown, begun + more.slice(0, length));
+            selected.add(getSelection().toString());
+          }
+          showMarkdown(whole, begun + more);
+          grown.remove();
+          return [[...selected], grown.innerHTML === whole.innerHTML];
+        }""",
+        [begun, more],
+    )
+    assert result == [["one"], True]
+
+
 def directions(elements: Locator) -> list[str]:
     found: list[str] = elements.evaluate_all("all => all.map((each) => getComputedStyle(each).direction)")
     return found

@@ -111,9 +111,34 @@ function frameTable(table) {
   frame.append(table);
 }
 
+/** Make a node like another. What is the same stays: the reader's selection, and where the browser has put it. */
+function become(node, other) {
+  if (node.nodeName !== other.nodeName) {
+    node.replaceWith(other);
+  } else if (node.nodeType === Node.TEXT_NODE) {
+    let same = 0;
+    while (same < node.length && node.data[same] === other.data[same]) {
+      same += 1;
+    }
+    node.replaceData(same, node.length, other.data.slice(same));
+  } else {
+    const names = new Set([...node.getAttributeNames(), ...other.getAttributeNames()]);
+    names.forEach((name) => other.hasAttribute(name) ? node.setAttribute(name, other.getAttribute(name)) : node.removeAttribute(name));
+    const others = [...other.childNodes];
+    [...node.childNodes].forEach((child, index) => {
+      if (index >= others.length) {
+        child.remove();
+      } else if (!child.isEqualNode(others[index])) {
+        become(child, others[index]);
+      }
+    });
+    node.append(...others.slice(node.childNodes.length));
+  }
+}
+
 /**
- * Show the text in an element. Blocks that are as they were keep their nodes, so that a text that grows does not lose
- * the reader's selection, and costs little more than its last block.
+ * Show the text in an element. What is as it was keeps its nodes, so that a text that grows does not lose the reader's
+ * selection, and costs little more than its last block.
  */
 export function showMarkdown(element, text) {
   const shown = element.shownBlocks ?? [];
@@ -124,7 +149,7 @@ export function showMarkdown(element, text) {
     }
     const node = nodeOf(block);
     if (index < element.children.length) {
-      element.children[index].replaceWith(node);
+      become(element.children[index], node);
     } else {
       element.append(node);
     }
