@@ -418,7 +418,7 @@ def test_the_last_message_can_be_edited_and_the_answer_had_again(chat: Page) -> 
     choose(chat, "parrot")
     ask(chat, "parrot", "one")
     ask(chat, "parrot", "two")
-    column(chat, "parrot").get_by_role("button", name="Edit").click()
+    column(chat, "parrot").get_by_role("button", name="Edit").last.click()
     chat.get_by_label("Edit the message").fill("three")
     chat.get_by_label("Edit the message").press("Enter")
     expect(ended(last_answer(chat, "parrot")).locator(".markdown")).to_have_text("three")
@@ -427,6 +427,53 @@ def test_the_last_message_can_be_edited_and_the_answer_had_again(chat: Page) -> 
     said = [message["content"] for message in body_of(caught.value)["messages"]]
     assert said == ["one", "one", "three"]
     expect(column(chat, "parrot").locator(".turn")).to_have_count(4)
+
+
+def test_an_earlier_message_can_be_said_otherwise_and_what_came_after_it_goes(chat: Page) -> None:
+    choose(chat, "parrot")
+    ask(chat, "parrot", "one")
+    ask(chat, "parrot", "two")
+    column(chat, "parrot").get_by_role("button", name="Edit").first.press("Enter")
+    expect(column(chat, "parrot").get_by_text("What was said after it goes.")).to_be_visible()
+    chat.get_by_label("Edit the message").fill("three")
+    with chat.expect_request(COMPLETIONS) as caught:
+        chat.get_by_role("button", name="Send again").click()
+    assert [message["content"] for message in body_of(caught.value)["messages"]] == ["three"]
+    expect(ended(last_answer(chat, "parrot")).locator(".markdown")).to_have_text("three")
+    expect(last_answer(chat, "parrot")).to_contain_text("1 token")
+    expect(column(chat, "parrot").locator(".turn")).to_have_count(2)
+
+
+def test_a_conversation_can_be_kept_as_a_file(chat: Page, tmp_path: Path) -> None:
+    choose(chat, "demo")
+    set_parameter(chat, "system", "Be brief.")
+    set_parameter(chat, "tools", json.dumps(TOOLS))
+    ask(chat, "demo", "Think about two plus two.")
+    answer = ask(chat, "demo", "What is the weather in Paris?")
+    answer.get_by_label("Result of get_weather").fill("```\nsunny")
+    answer.get_by_role("button", name="Send the result").click()
+    ended(last_answer(chat, "demo"))
+    with chat.expect_download() as caught:
+        chat.get_by_role("button", name="Save the conversation with demo").click()
+    assert caught.value.suggested_filename == "demo.md"
+    assert Path(caught.value.path()).read_text().split("\n\n")[:-1] == [
+        "# Conversation with demo",
+        "## System",
+        "Be brief.",
+        "## You",
+        "Think about two plus two.",
+        "## demo",
+        "> Two and two make four.",
+        "Four.",
+        "## You",
+        "What is the weather in Paris?",
+        "## demo",
+        "Calls `get_weather`:",
+        '```json\n{"city": "Paris"}\n```',
+        "## Result of get_weather",
+        "````\n```\nsunny\n````",
+        "## demo",
+    ]
 
 
 def test_what_is_copied_does_the_same_request(chat: Page, tmp_path: Path) -> None:

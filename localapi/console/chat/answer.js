@@ -6,6 +6,7 @@ import { CopyButton } from "../copy_button.js";
 import { html, useLayoutEffect, useRef } from "../dom.js";
 import { FactLine } from "../fact_line.js";
 import { Failure } from "../failure.js";
+import { plural } from "../format.js";
 import { Loading } from "../loading.js";
 import { showMarkdown } from "./markdown.js";
 import { asCurl, chatAsPython } from "../snippets.js";
@@ -69,7 +70,7 @@ function Measures({ turn }) {
   const parts = [
     measured.firstSeconds !== null && [`first token ${shortSeconds(measured.firstSeconds)}`, "time to the first token"],
     measured.tokensPerSecond !== null && [`${shortNumber(measured.tokensPerSecond)} tokens/s`, "after the first token"],
-    measured.tokens !== null && [`${measured.tokens} tokens`, tokensTitle(measured)],
+    measured.tokens !== null && [plural(measured.tokens, "token"), tokensTitle(measured)],
     turn.finishReason && [`ended: ${turn.finishReason}`, "finish_reason"],
   ].filter(Boolean);
   return html`<${FactLine} facts=${parts} />`;

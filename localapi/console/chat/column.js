@@ -1,6 +1,7 @@
 /** One conversation: its head, what was said, and a place that follows its end while the reader is there. */
 
 import { Answer } from "./answer.js";
+import { save } from "./transcript.js";
 import { UserTurn } from "./user.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../dom.js";
 
@@ -32,14 +33,27 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
           andStay(() => withSettings((settings) => conversation.sendResults(results, settings)))}
       />`;
     }
-    const edit = (text) => andStay(() => withSettings((settings) => conversation.edit(text, settings)));
-    return html`<${UserTurn} key=${at} turn=${turn} edit=${at === lastUser && !isRunning ? edit : null} />`;
+    const edit = (text) => andStay(() => withSettings((settings) => conversation.edit(at, text, settings)));
+    return html`<${UserTurn} key=${at} turn=${turn} isLast=${at === lastUser} edit=${isRunning ? null : edit} />`;
   };
   return html`<section class="column ${isFront ? "front" : ""}" aria-label=${`Conversation with ${conversation.model}`}>
     <div class="column-head">
       <h2 title=${conversation.model}>${conversation.model}</h2>
       ${isKnown && html`<span class="badge ${TONES[model?.state] ?? ""}">${model?.state ?? "not in the manifest"}</span>`}
       <span class="grow"></span>
+      ${
+        turns.length > 0 &&
+        html`<button
+          type="button"
+          class="button quiet small"
+          key="save"
+          aria-label=${`Save the conversation with ${conversation.model}`}
+          title="Keep it as a Markdown file"
+          onClick=${() => save(conversation.model, turns)}
+        >
+          Save
+        </button>`
+      }
       ${
         isRunning
           ? html`<button type="button" class="button small" key="stop" onClick=${() => andStay(() => conversation.stop())}>

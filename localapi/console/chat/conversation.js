@@ -96,10 +96,9 @@ export class Conversation {
     await this.answer(settings);
   }
 
-  /** Say something else instead of the last thing that the user said. */
-  async edit(content, settings) {
-    const last = this.turns.findLastIndex((turn) => turn.role === "user");
-    this.turns.length = last;
+  /** Say something else instead of what the user said at this place. What came after it goes. */
+  async edit(at, content, settings) {
+    this.turns.length = at;
     await this.say(content, settings);
   }
 

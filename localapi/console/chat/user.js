@@ -1,12 +1,12 @@
-/** What the user said, or a tool's result; the last thing that the user said can be said otherwise. */
+/** What the user said, which can be said otherwise, or a tool's result. */
 
 import { html, useLayoutEffect, useRef, useState } from "../dom.js";
 
 const LONG_CHARACTERS = 1500;
 const LONG_LINES = 20;
 
-/** `edit` takes the new text; it is null where the turn is not to be edited. */
-export function UserTurn({ turn, edit }) {
+/** `edit` takes the new text; it is null while the turn is not to be edited. */
+export function UserTurn({ turn, isLast, edit }) {
   const [draft, setDraft] = useState(null);
   const button = useRef(null);
   const wasEdited = useRef(false);
@@ -27,9 +27,9 @@ export function UserTurn({ turn, edit }) {
       setDraft(null);
       edit(text);
     };
-    return html`<${Editor} draft=${draft} setDraft=${setDraft} done=${done} />`;
+    return html`<${Editor} draft=${draft} isLast=${isLast} setDraft=${setDraft} done=${done} />`;
   }
-  return html`<article class="turn user" aria-label="You">
+  return html`<article class="turn user ${isLast ? "" : "earlier"}" aria-label="You">
     ${edit && html`<button type="button" class="button quiet small" ref=${button} onClick=${() => setDraft(turn.content)}>
       Edit
     </button>`}
@@ -51,7 +51,7 @@ function Said({ text }) {
   </div>`;
 }
 
-function Editor({ draft, setDraft, done }) {
+function Editor({ draft, isLast, setDraft, done }) {
   const field = useRef(null);
   useLayoutEffect(() => field.current.focus(), []);
   const onKeyDown = (event) => {
@@ -74,6 +74,7 @@ function Editor({ draft, setDraft, done }) {
       onKeyDown=${onKeyDown}
     ></textarea>
     <div class="turn-actions">
+      ${!isLast && html`<span class="turn-label">What was said after it goes.</span>`}
       <button type="button" class="button quiet small" onClick=${() => setDraft(null)}>Cancel</button>
       <button type="button" class="button small" disabled=${draft.trim() === ""} onClick=${() => done(draft)}>
         Send again
