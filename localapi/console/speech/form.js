@@ -1,14 +1,14 @@
 /** What to say, who says it, and how. */
 
 import { html } from "../dom.js";
-import { CloningFields } from "./cloning.js";
 import { wayOf } from "./playback.js";
+import { Recordings, isReading } from "./recordings.js";
 import { takes } from "./request.js";
 
 const FORMATS = ["mp3", "opus", "aac", "flac", "wav", "pcm"];
 
 export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeaking, speak, stop }) {
-  const canSpeak = model !== null && said.input.trim() !== "" && !said.isReading;
+  const canSpeak = model !== null && said.input.trim() !== "" && !isReading(said);
   // One button for both, so that it keeps the focus when it changes.
   const onSubmit = (event) => {
     event.preventDefault();
@@ -81,7 +81,7 @@ export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeak
         ></textarea>
       </label>`
     }
-    ${takes(model, "ref_audio") && html`<${CloningFields} said=${said} set=${set} takesText=${takes(model, "ref_text")} />`}
+    <${Recordings} said=${said} set=${set} model=${model} />
     <div class="row">
       <button type="submit" class="button primary speech-go" disabled=${!isSpeaking && !canSpeak}>
         ${isSpeaking ? "Stop" : "Speak"}

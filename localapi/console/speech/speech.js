@@ -3,8 +3,8 @@
 import { html, useEffect, useReducer, useRef, useState } from "../dom.js";
 import { wayOf } from "./playback.js";
 import { useSubject } from "../routes.js";
-import { NO_RECORDING } from "./cloning.js";
 import { SpeechForm } from "./form.js";
+import { NO_RECORDINGS, filesOf } from "./recordings.js";
 import { bodyOf } from "./request.js";
 import { SpeechResult } from "./result.js";
 import { Utterance } from "./utterance.js";
@@ -16,7 +16,7 @@ const NOTHING_SAID = {
   response_format: wayOf("mp3") === "media-source" ? "mp3" : "wav",
   speed: null,
   instructions: "",
-  ...NO_RECORDING,
+  ...NO_RECORDINGS,
   ref_text: "",
 };
 
@@ -47,7 +47,7 @@ export function SpeechPage({ models, api }) {
   }
   const speak = () => {
     utterance?.stop();
-    const next = new Utterance(bodyOf(said, model), { recording: said.ref_audio_name });
+    const next = new Utterance(bodyOf(said, model), { recordings: filesOf(said) });
     setUtterance(next);
     next.speak(api, audio.current, show);
   };
