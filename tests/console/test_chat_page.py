@@ -136,6 +136,7 @@ def test_a_real_model_answers_and_is_measured(chat: Page) -> None:
     told = measures(answer)
     assert "first token" in told
     assert "tokens" in told
+    assert "% of the context" in told
     assert told.endswith("stop")
 
 
@@ -197,11 +198,15 @@ def test_stop_sends_nothing_that_was_typed_meanwhile(chat: Page, server: Server)
     until_leases(server, "endless", 0)
 
 
-def test_escape_stops_too(chat: Page, server: Server) -> None:
+def test_escape_stops_too_wherever_the_keyboard_is_but_where_it_closes_something(chat: Page, server: Server) -> None:
     choose(chat, "endless")
     send(chat, "Tell me a story.")
     expect(last_answer(chat, "endless").locator(".markdown")).to_contain_text("Once", timeout=60_000)
-    message_field(chat).press("Escape")
+    chat.locator(".model-menu > summary").press("Enter")
+    chat.locator(".menu-item input").first.press("Escape")
+    expect(chat.locator(".menu-item").first).to_be_hidden()
+    expect(last_answer(chat, "endless")).to_have_attribute("aria-busy", "true")
+    chat.get_by_role("region", name="Messages of endless").press("Escape")
     expect(last_answer(chat, "endless").get_by_text("Stopped by you.")).to_be_visible()
     until_leases(server, "endless", 0)
 

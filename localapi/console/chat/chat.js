@@ -89,13 +89,16 @@ export function ChatPage({ models, api, active }) {
       session.draft = "";
       conversations.forEach((conversation) => conversation.say(text, settings));
     });
+  const stop = () => running.forEach((conversation) => conversation.stop());
+  /** From wherever the keyboard is on the page, but where Escape closes something. */
+  const onKeyDown = (event) => event.key === "Escape" && !event.defaultPrevented && stop();
   const set = (changes) => {
     Object.assign(session.settings, changes);
     setProblem("");
     show();
   };
 
-  return html`<div class="page wide chat ${settingsOpen ? "with-settings" : ""}">
+  return html`<div class="page wide chat ${settingsOpen ? "with-settings" : ""}" onKeyDown=${onKeyDown}>
     <${Head}
       offered=${offered}
       chosen=${chosen}
@@ -130,6 +133,7 @@ export function ChatPage({ models, api, active }) {
       running=${running}
       problem=${problem}
       send=${send}
+      stop=${stop}
       show=${show}
     />
     <div class="sr" role="status">${session.announcement}</div>

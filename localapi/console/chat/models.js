@@ -51,6 +51,7 @@ function closeFromOutside(details) {
   };
   const escape = (event) => {
     if (event.key === "Escape" && details.open) {
+      event.preventDefault();
       details.open = false;
       details.firstElementChild.focus();
     }

@@ -56,6 +56,7 @@ function Editor({ draft, isLast, setDraft, done }) {
   useLayoutEffect(() => field.current.focus(), []);
   const onKeyDown = (event) => {
     if (event.key === "Escape") {
+      event.preventDefault();
       setDraft(null);
     } else if (event.key === "Enter" && !event.shiftKey && !event.isComposing && draft.trim() !== "") {
       event.preventDefault();
