@@ -449,6 +449,23 @@ def test_an_earlier_message_can_be_said_otherwise_and_what_came_after_it_goes(ch
     expect(column(chat, "parrot").locator(".turn")).to_have_count(2)
 
 
+def test_what_was_cleared_can_be_brought_back_until_something_is_said(chat: Page) -> None:
+    choose(chat, "parrot")
+    ask(chat, "parrot", "one")
+    clear = chat.get_by_role("button", name="Clear the conversation with parrot")
+    clear.press("Enter")
+    back = chat.get_by_role("button", name="Bring back what was cleared")
+    back.press("Enter")
+    expect(last_answer(chat, "parrot").locator(".markdown")).to_have_text("one")
+    expect(chat.get_by_role("region", name="Messages of parrot")).to_be_focused()
+    clear.press("Enter")
+    expect(back).to_be_visible()
+    ask(chat, "parrot", "two")
+    clear.press("Enter")
+    back.click()
+    expect(column(chat, "parrot").locator(".turn.user")).to_have_text(["Edittwo"])
+
+
 def test_a_conversation_can_be_kept_as_a_file(chat: Page, tmp_path: Path) -> None:
     choose(chat, "demo")
     set_parameter(chat, "system", "Be brief.")

@@ -362,7 +362,7 @@ def test_stop_ends_the_request(speech: Page) -> None:
         speech.get_by_role("button", name="Speak").click()
     expect(speech.get_by_text("Waiting for the first sound")).to_be_visible()
     with speech.expect_event("requestfailed", lambda request: request.url.endswith("/v1/audio/speech")):
-        speech.keyboard.press("Escape")
+        speech.get_by_role("button", name="Copy the request as curl").press("Escape")
     expect(speech.get_by_role("button", name="Speak")).to_be_visible()
     expect(speech.get_by_text("stopped by you")).to_be_visible()
 

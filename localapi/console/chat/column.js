@@ -20,6 +20,7 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
   };
   /** Not by the second half of a double click, whose first half was to stop. */
   const clear = (event) => event.detail < 2 && andStay(() => conversation.clear());
+  const bringBack = conversation.cleared.length > 0 ? () => andStay(() => conversation.bringBack()) : null;
   const turnOf = (turn, at) => {
     if (turn.role === "assistant") {
       return html`<${Answer}
@@ -92,16 +93,17 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
       ref=${region}
       onScroll=${onScroll}
     >
-      ${turns.length === 0 ? html`<${Openers} say=${say} />` : turns.map(turnOf)}
+      ${turns.length === 0 ? html`<${Openers} say=${say} bringBack=${bringBack} />` : turns.map(turnOf)}
     </div>
     ${isAway && html`<button type="button" class="button small to-end" onClick=${toEnd}>To the end</button>`}
   </section>`;
 }
 
-function Openers({ say }) {
+function Openers({ say, bringBack }) {
   return html`<div class="openers">
     <p>Nothing has been said yet. Write below, or begin with one of these.</p>
     ${OPENERS.map((text) => html`<button type="button" class="button" key=${text} disabled=${say === null} onClick=${() => say(text)}>${text}</button>`)}
+    ${bringBack && html`<p><button type="button" class="button quiet small" onClick=${bringBack}>Bring back what was cleared</button></p>`}
   </div>`;
 }
 

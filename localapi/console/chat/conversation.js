@@ -61,6 +61,7 @@ export class Conversation {
     this.onChange = onChange;
     this.onEnd = onEnd;
     this.turns = [];
+    this.cleared = []; // what was said before all was cleared, until something is said again
     this.running = null;
   }
 
@@ -104,7 +105,15 @@ export class Conversation {
 
   clear() {
     this.stop();
+    this.cleared = this.turns;
     this.turns = [];
+    this.onChange();
+  }
+
+  /** What was cleared is there again. */
+  bringBack() {
+    this.turns = this.cleared;
+    this.cleared = [];
     this.onChange();
   }
 
@@ -125,6 +134,7 @@ export class Conversation {
     this.stop();
     const answer = newAnswer(this.requestFor(settings));
     const running = new AbortController();
+    this.cleared = [];
     this.turns.push(answer);
     this.running = running;
     this.onChange();

@@ -24,8 +24,6 @@ export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeak
       if (canSpeak && !isSpeaking) {
         speak();
       }
-    } else if (event.key === "Escape" && isSpeaking) {
-      stop();
     }
   };
   return html`<form class="card speech-form" onSubmit=${onSubmit} onKeyDown=${onKeyDown}>

@@ -51,7 +51,8 @@ export function SpeechPage({ models, api }) {
     setUtterance(next);
     next.speak(api, audio.current, show);
   };
-  return html`<div class="page speech">
+  const stop = () => utterance.stop();
+  return html`<div class="page speech" onKeyDown=${(event) => event.key === "Escape" && isSpeaking && stop()}>
     <div class="page-head"><h1>Speech</h1></div>
     <${SpeechForm}
       said=${said}
@@ -62,7 +63,7 @@ export function SpeechPage({ models, api }) {
       voices=${voices}
       isSpeaking=${isSpeaking}
       speak=${speak}
-      stop=${() => utterance.stop()}
+      stop=${stop}
     />
     <${SpeechResult} utterance=${utterance} model=${model} audio=${audio} keyed=${api.hasKey} />
   </div>`;
