@@ -93,7 +93,8 @@ def test_hundreds_of_lines_at_once_are_drawn_together(page: Page, server: Server
     drawings = page.evaluate_handle(
         """() => {
           const drawings = { count: 0 };
-          new MutationObserver(() => (drawings.count += 1)).observe(document.querySelector(".log"), { childList: true });
+          const log = document.querySelector(".log");
+          new MutationObserver(() => (drawings.count += 1)).observe(log, { childList: true });
           return drawings;
         }"""
     )

@@ -119,7 +119,9 @@ def test_a_model_appears_when_the_manifest_is_saved_and_goes_with_its_entry(mode
     expect(models.get_by_role("region", name="Manifest")).to_contain_text("newcomer added")
     flock = "".join(f"  bird-{number}: {{backend: echo}}\n" for number in range(40))
     save(folder / "models.yaml", MANIFEST.replace("chat:\n", f"chat:\n{flock}"))
-    expect(models.get_by_role("region", name="Manifest")).to_contain_text("bird-10, bird-11 and 28 more added; newcomer removed")
+    expect(models.get_by_role("region", name="Manifest")).to_contain_text(
+        "bird-10, bird-11 and 28 more added; newcomer removed"
+    )
     save(folder / "models.yaml", MANIFEST)
     expect(model(models, "bird-39")).to_have_count(0)
 

@@ -123,7 +123,13 @@ function become(node, other) {
     node.replaceData(same, node.length, other.data.slice(same));
   } else {
     const names = new Set([...node.getAttributeNames(), ...other.getAttributeNames()]);
-    names.forEach((name) => other.hasAttribute(name) ? node.setAttribute(name, other.getAttribute(name)) : node.removeAttribute(name));
+    for (const name of names) {
+      if (other.hasAttribute(name)) {
+        node.setAttribute(name, other.getAttribute(name));
+      } else {
+        node.removeAttribute(name);
+      }
+    }
     const others = [...other.childNodes];
     [...node.childNodes].forEach((child, index) => {
       if (index >= others.length) {
