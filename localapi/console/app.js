@@ -6,7 +6,8 @@
  *   status   as GET /status, or null where the key may not read it
  *   api      see api.js
  *   server   all that server.js knows; `admin`: whether buttons for /admin make sense; `round`: another with each key
- * A page is mounted when it is first shown and only hidden afterwards, so it keeps its state. `active` says which.
+ * A page is mounted when it is first shown and only hidden afterwards, so it keeps its state. `active` says which; the
+ * others hear of nothing that is new.
  */
 
 import { createApi } from "./api.js";
@@ -72,13 +73,22 @@ function App() {
       <main class="main" id="main" tabindex="-1">
         <${Connection} connection=${server.connection} />
         ${PAGES.filter(({ id }) => seen.current.has(id)).map(
-          ({ id, page: Page }) => html`<section key=${id} hidden=${id !== route} aria-label=${id}>
-            <${Page} ...${given} active=${id === route} /></section>`,
+          ({ id, page }) => html`<section key=${id} hidden=${id !== route} aria-label=${id}>
+            <${Kept} page=${page} given=${given} active=${id === route} /></section>`,
         )}
       </main>
     </div>
     ${refusal && html`<${KeyDialog} refusal=${refusal} wrong=${api.hasKey} onKey=${useKey} />`}
   `;
+}
+
+/** A page that is drawn with what is new only while it is shown, and once more when it is hidden. */
+function Kept({ page: Page, given, active }) {
+  const drawn = useRef(null);
+  const wasActive = useRef(true);
+  if (active || wasActive.current) drawn.current = html`<${Page} ...${given} active=${active} />`;
+  wasActive.current = active;
+  return drawn.current;
 }
 
 function toMain(event) {

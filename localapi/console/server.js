@@ -10,6 +10,8 @@ const KEPT_SAMPLES = 240;
 const SAMPLE_MS = 1000;
 const ASK_MS = 5000;
 const KEPT_RECORDS = 500;
+/** Lines of the log that come within so long are shown at once: a server may write hundreds in a second. */
+const GATHER_MS = 200;
 /** A browser has six connections to one server. A page that nobody looks at for so long lets go of its own. */
 const UNSEEN_MS = 60_000;
 
@@ -54,6 +56,8 @@ function follow(api, setState) {
   let ended = false;
   let asking = null;
   let catalog = null;
+  let gathering = null;
+  let gathered = { records: [], all: false };
   const set = (change) => {
     if (!ended) setState((state) => { const news = change(state); return news === state ? state : { ...state, ...news }; });
   };
@@ -68,6 +72,16 @@ function follow(api, setState) {
     }
   }
 
+  function gather({ records, all }) {
+    gathered = all ? { records, all } : { records: [...gathered.records, ...records].slice(-KEPT_RECORDS), all: gathered.all };
+    gathering ??= setTimeout(() => {
+      const content = gathered;
+      gathering = null;
+      gathered = { records: [], all: false };
+      set((state) => ({ records: withRecords(state.records, content) }));
+    }, all ? 0 : GATHER_MS);
+  }
+
   const stop = api.events("/status/events", {
     onState: (connection) => {
       if (connection.error?.status === 403) {
@@ -79,7 +93,7 @@ function follow(api, setState) {
       }
     },
     onEvent: (name, content) => {
-      if (name === "log") set((state) => ({ records: withRecords(state.records, content) }));
+      if (name === "log") gather(content);
       if (name === "status" || name === "change") {
         set((state) => {
           const status = name === "status" ? content : changed(state.status, content);
@@ -91,7 +105,7 @@ function follow(api, setState) {
   });
   // In place, as pages that show none of it need not be drawn again every second.
   const sampling = setInterval(() => set((state) => { sample(state); return state; }), SAMPLE_MS);
-  return () => { ended = true; stop(); clearInterval(sampling); clearInterval(asking); };
+  return () => { ended = true; stop(); clearInterval(sampling); clearInterval(asking); clearTimeout(gathering); };
 }
 
 function changed(status, change) {

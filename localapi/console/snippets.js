@@ -22,10 +22,10 @@ function quotedIfOdd(text) {
 
 /**
  * `keyed`: whether the server wants a key. The key itself is never in a snippet. `file` is where the reply goes, and
- * `recording` the file that the body's `ref_audio` was read from.
+ * `recordings` the files that fields of the body were read from, by the fields' names.
  */
-export function asCurl(path, body, { method = "POST", keyed = false, file = null, recording = "" } = {}) {
-  const sent = body === undefined ? [] : ["-H 'Content-Type: application/json'", dataOf(body, recording)];
+export function asCurl(path, body, { method = "POST", keyed = false, file = null, recordings = {} } = {}) {
+  const sent = body === undefined ? [] : ["-H 'Content-Type: application/json'", dataOf(body, recordings)];
   const lines = [
     `curl ${file ? "-s" : "-sN"} ${quotedIfOdd(location.origin + path)}`,
     ...(method === "POST" && body === undefined ? ["-X POST"] : []),
@@ -36,15 +36,24 @@ export function asCurl(path, body, { method = "POST", keyed = false, file = null
   return `${lines.join(" \\\n  ")}\n`;
 }
 
+/** The fields of a body that were read from files. */
+function readFrom(body, recordings) {
+  return Object.keys(recordings).filter((name) => body[name] !== undefined);
+}
+
 /** A recording is longer than an argument may be, so it is read where the command runs. */
-function dataOf(body, recording) {
-  if (body.ref_audio === undefined || recording === "") {
+function dataOf(body, recordings) {
+  const names = readFrom(body, recordings);
+  if (names.length === 0) {
     return `-d ${quoted(JSON.stringify(body, null, 2))}`;
   }
-  const [before, after] = JSON.stringify({ ...body, ref_audio: "" }, null, 2)
-    .replace(/[\\$`]/g, "\\$&")
-    .split(/(?<="ref_audio": ")(?=",?$)/m);
-  return `-d @- <<JSON\n${before}$(base64 < ${quotedIfOdd(recording)} | tr -d '\\n')${after}\nJSON`;
+  const emptied = { ...body, ...Object.fromEntries(names.map((name) => [name, ""])) };
+  const escaped = JSON.stringify(emptied, null, 2).replace(/[\\$`]/g, "\\$&");
+  const filled = names.reduce((text, name) => {
+    const read = `$(base64 < ${quotedIfOdd(recordings[name])} | tr -d '\\n')`;
+    return text.replace(new RegExp(`(?<=^  "${name}": ")(?=",?$)`, "m"), () => read);
+  }, escaped);
+  return `-d @- <<JSON\n${filled}\nJSON`;
 }
 
 /** What stands in Python for a value that is no JSON. */
@@ -117,12 +126,12 @@ export function chatAsPython(body, { keyed = false } = {}) {
 }
 
 /** The client wants a voice; `omit` is its word for none. */
-export function speechAsPython(body, { keyed = false, file, recording = "" }) {
+export function speechAsPython(body, { keyed = false, file, recordings = {} }) {
   const voice = body.voice === undefined ? "    voice=omit,\n" : "";
-  const isRead = body.ref_audio !== undefined && recording !== "";
-  const read = new Expression(`base64.b64encode(Path(${JSON.stringify(recording)}).read_bytes()).decode()`);
-  const said = isRead ? { ...body, ref_audio: read } : body;
-  const begun = isRead ? client(keyed, ["import base64"], ["from pathlib import Path"]) : client(keyed);
+  const names = readFrom(body, recordings);
+  const read = (name) => `base64.b64encode(Path(${JSON.stringify(recordings[name])}).read_bytes()).decode()`;
+  const said = { ...body, ...Object.fromEntries(names.map((name) => [name, new Expression(read(name))])) };
+  const begun = names.length > 0 ? client(keyed, ["import base64"], ["from pathlib import Path"]) : client(keyed);
   return (
     `${voice ? begun.replace("import OpenAI", "import OpenAI, omit") : begun}` +
     `with client.audio.speech.with_streaming_response.create(\n${argumentsOf(said, OPENAI_SPEECH)}${voice})` +

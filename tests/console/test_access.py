@@ -100,6 +100,8 @@ def test_a_key_without_the_admin_right_sees_its_models_and_no_buttons(asked: Loc
     expect(page.get_by_role("button", name="Load")).to_have_count(0)
     expect(page.get_by_role("region", name="Manifest")).to_have_count(0)
     expect(page.get_by_role("link", name="Events")).to_have_count(0)
+    page.evaluate("location.hash = '#events'")
+    expect(page.get_by_text("The log is hidden")).to_be_visible()
 
 
 def test_the_key_is_nowhere_but_in_memory(asked: Locator, page: Page) -> None:

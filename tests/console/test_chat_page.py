@@ -136,6 +136,7 @@ def test_a_real_model_answers_and_is_measured(chat: Page) -> None:
     told = measures(answer)
     assert "first token" in told
     assert "tokens" in told
+    assert "% of the context" in told
     assert told.endswith("stop")
 
 
@@ -197,11 +198,15 @@ def test_stop_sends_nothing_that_was_typed_meanwhile(chat: Page, server: Server)
     until_leases(server, "endless", 0)
 
 
-def test_escape_stops_too(chat: Page, server: Server) -> None:
+def test_escape_stops_too_wherever_the_keyboard_is_but_where_it_closes_something(chat: Page, server: Server) -> None:
     choose(chat, "endless")
     send(chat, "Tell me a story.")
     expect(last_answer(chat, "endless").locator(".markdown")).to_contain_text("Once", timeout=60_000)
-    message_field(chat).press("Escape")
+    chat.locator(".model-menu > summary").press("Enter")
+    chat.locator(".menu-item input").first.press("Escape")
+    expect(chat.locator(".menu-item").first).to_be_hidden()
+    expect(last_answer(chat, "endless")).to_have_attribute("aria-busy", "true")
+    chat.get_by_role("region", name="Messages of endless").press("Escape")
     expect(last_answer(chat, "endless").get_by_text("Stopped by you.")).to_be_visible()
     until_leases(server, "endless", 0)
 
@@ -239,6 +244,86 @@ def test_markdown_is_shown_as_it_is_meant(chat: Page) -> None:
     assert {"noopener", "noreferrer"} <= set((link.get_attribute("rel") or "").split())
     assert copied(answer.get_by_role("button", name="Copy code")) == 'print("Hello!")'
     expect(answer.get_by_role("button", name="Copied")).to_be_visible()
+
+
+FORMULAS = r"""Where $a_1 * b_2 * c$ and \(x * y * z\), \[ \sum_i a_i \] holds. It costs $5 to $10, or $1*2*3.
+
+$$
+\int_0^1 x^2\,dx
+
+= \frac{1}{3}
+$$
+"""
+
+
+def test_a_formula_is_shown_as_it_was_written(chat: Page) -> None:
+    """Not with its backslashes, stars and underscores taken for markdown's: what is left is another formula."""
+    choose(chat, "parrot")
+    answer = ask(chat, "parrot", FORMULAS)
+    shown = answer.locator("p code").all_inner_texts()
+    assert shown == ["$a_1 * b_2 * c$", r"\(x * y * z\)", r"\[ \sum_i a_i \]"]
+    expect(answer.locator("em")).to_have_text("2")
+    code = answer.get_by_role("region", name="Code: math")
+    expect(code).to_have_text("$$\n\\int_0^1 x^2\\,dx\n\n= \\frac{1}{3}\n$$", use_inner_text=True)
+
+
+def test_tasks_and_breaks_in_a_table_are_shown(chat: Page) -> None:
+    choose(chat, "parrot")
+    answer = ask(chat, "parrot", "- [ ] one\n- [x] *two*\n\n| a |\n|---|\n| b<br>c `<br>` |")
+    expect(answer.get_by_role("listitem")).to_have_text(["☐ one", "☑ two"])
+    expect(answer.get_by_role("cell")).to_have_text("b\nc <br>", use_inner_text=True)
+
+
+def test_each_text_runs_in_the_direction_of_its_script(chat: Page) -> None:
+    """Else a full stop stands at the beginning of an Arabic sentence."""
+    choose(chat, "parrot")
+    arabic = "مرحبا بالعالم."
+    message_field(chat).fill(arabic)
+    assert directions(message_field(chat)) == ["rtl"]
+    answer = ask(chat, "parrot", f"{arabic}\n\nHello.\n\n- {arabic}\n\n      {arabic}")
+    assert directions(answer.locator(".block")) == ["rtl", "ltr", "rtl"]
+    assert directions(answer.locator("pre")) == ["ltr"]
+    assert directions(column(chat, "parrot").locator(".bubble")) == ["rtl"]
+
+
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [
+        ("- one", " *two*\n- three\n  - four"),
+        ("```\none", "\ntwo\n```\n\nthree"),
+        ("| a |\n|---|\n| one |", "\n| two |\n"),
+        ("> one", "\n> 1. two"),
+        ("one", " **two** three"),
+    ],
+)
+def test_what_a_reader_has_selected_stays_while_the_answer_grows(chat: Page, begun: str, more: str) -> None:
+    """Also in a list, a table or a block of code that is not complete; and the end is what it would be at once."""
+    result = chat.evaluate(
+        """async ([begun, more]) => {
+          const { showMarkdown } = await import('/console/chat/markdown.js');
+          const [grown, whole] = [document.createElement('div'), document.createElement('div')];
+          document.body.append(grown);
+          showMarkdown(grown, begun);
+          const texts = document.createTreeWalker(grown, NodeFilter.SHOW_TEXT);
+          while (texts.nextNode().data.slice(0, 3) !== 'one');
+          getSelection().setBaseAndExtent(texts.currentNode, 0, texts.currentNode, 3);
+          const selected = new Set();
+          for (let length = 0; length <= more.length; length += 1) {
+            showMarkdown(grown, begun + more.slice(0, length));
+            selected.add(getSelection().toString());
+          }
+          showMarkdown(whole, begun + more);
+          grown.remove();
+          return [[...selected], grown.innerHTML === whole.innerHTML];
+        }""",
+        [begun, more],
+    )
+    assert result == [["one"], True]
+
+
+def directions(elements: Locator) -> list[str]:
+    found: list[str] = elements.evaluate_all("all => all.map((each) => getComputedStyle(each).direction)")
+    return found
 
 
 def test_what_a_model_thinks_is_folded(chat: Page) -> None:
@@ -338,7 +423,7 @@ def test_the_last_message_can_be_edited_and_the_answer_had_again(chat: Page) -> 
     choose(chat, "parrot")
     ask(chat, "parrot", "one")
     ask(chat, "parrot", "two")
-    column(chat, "parrot").get_by_role("button", name="Edit").click()
+    column(chat, "parrot").get_by_role("button", name="Edit").last.click()
     chat.get_by_label("Edit the message").fill("three")
     chat.get_by_label("Edit the message").press("Enter")
     expect(ended(last_answer(chat, "parrot")).locator(".markdown")).to_have_text("three")
@@ -347,6 +432,70 @@ def test_the_last_message_can_be_edited_and_the_answer_had_again(chat: Page) -> 
     said = [message["content"] for message in body_of(caught.value)["messages"]]
     assert said == ["one", "one", "three"]
     expect(column(chat, "parrot").locator(".turn")).to_have_count(4)
+
+
+def test_an_earlier_message_can_be_said_otherwise_and_what_came_after_it_goes(chat: Page) -> None:
+    choose(chat, "parrot")
+    ask(chat, "parrot", "one")
+    ask(chat, "parrot", "two")
+    column(chat, "parrot").get_by_role("button", name="Edit").first.press("Enter")
+    expect(column(chat, "parrot").get_by_text("What was said after it goes.")).to_be_visible()
+    chat.get_by_label("Edit the message").fill("three")
+    with chat.expect_request(COMPLETIONS) as caught:
+        chat.get_by_role("button", name="Send again").click()
+    assert [message["content"] for message in body_of(caught.value)["messages"]] == ["three"]
+    expect(ended(last_answer(chat, "parrot")).locator(".markdown")).to_have_text("three")
+    expect(last_answer(chat, "parrot")).to_contain_text("1 token")
+    expect(column(chat, "parrot").locator(".turn")).to_have_count(2)
+
+
+def test_what_was_cleared_can_be_brought_back_until_something_is_said(chat: Page) -> None:
+    choose(chat, "parrot")
+    ask(chat, "parrot", "one")
+    clear = chat.get_by_role("button", name="Clear the conversation with parrot")
+    clear.press("Enter")
+    back = chat.get_by_role("button", name="Bring back what was cleared")
+    back.press("Enter")
+    expect(last_answer(chat, "parrot").locator(".markdown")).to_have_text("one")
+    expect(chat.get_by_role("region", name="Messages of parrot")).to_be_focused()
+    clear.press("Enter")
+    expect(back).to_be_visible()
+    ask(chat, "parrot", "two")
+    clear.press("Enter")
+    back.click()
+    expect(column(chat, "parrot").locator(".turn.user")).to_have_text(["Edittwo"])
+
+
+def test_a_conversation_can_be_kept_as_a_file(chat: Page, tmp_path: Path) -> None:
+    choose(chat, "demo")
+    set_parameter(chat, "system", "Be brief.")
+    set_parameter(chat, "tools", json.dumps(TOOLS))
+    ask(chat, "demo", "Think about two plus two.")
+    answer = ask(chat, "demo", "What is the weather in Paris?")
+    answer.get_by_label("Result of get_weather").fill("```\nsunny")
+    answer.get_by_role("button", name="Send the result").click()
+    ended(last_answer(chat, "demo"))
+    with chat.expect_download() as caught:
+        chat.get_by_role("button", name="Save the conversation with demo").click()
+    assert caught.value.suggested_filename == "demo.md"
+    assert Path(caught.value.path()).read_text().split("\n\n")[:-1] == [
+        "# Conversation with demo",
+        "## System",
+        "Be brief.",
+        "## You",
+        "Think about two plus two.",
+        "## demo",
+        "> Two and two make four.",
+        "Four.",
+        "## You",
+        "What is the weather in Paris?",
+        "## demo",
+        "Calls `get_weather`:",
+        '```json\n{"city": "Paris"}\n```',
+        "## Result of get_weather",
+        "````\n```\nsunny\n````",
+        "## demo",
+    ]
 
 
 def test_what_is_copied_does_the_same_request(chat: Page, tmp_path: Path) -> None:

@@ -62,3 +62,43 @@ def test_what_people_say_to_models_is_not_there(page: Page, server: Server) -> N
     page.goto(f"{server.url}/#events")
     expect(page.get_by_role("list", name="Lines of the log")).to_contain_text("400: invalid_value temperature")
     assert SECRET_TEXT not in page.content()
+
+
+MANY_LINES = """{
+  const fetched = window.fetch;
+  const told = new TextEncoder();
+  window.fetch = async (path, ...more) => {
+    if (path !== "/status/events") return fetched(path, ...more);
+    const status = await (await fetched("/status")).json();
+    return new Response(new ReadableStream({ start: (stream) => {
+      const event = (name, content) => `event: ${name}\\ndata: ${JSON.stringify(content)}\\n\\n`;
+      const line = (number) => ({ number, time: 1, level: "info", model: null, message: `line ${number}` });
+      stream.enqueue(told.encode(event("status", status)));
+      window.write = (from, to) => {
+        const events = Array.from({ length: to - from }, (_, at) => event("log", { records: [line(from + at)] }));
+        stream.enqueue(told.encode(events.join("")));
+      };
+    } }));
+  };
+}"""
+
+
+def test_hundreds_of_lines_at_once_are_drawn_together(page: Page, server: Server) -> None:
+    page.add_init_script(MANY_LINES)
+    page.goto(f"{server.url}/#events")
+    expect(page.get_by_role("banner")).to_contain_text("Live")
+    page.evaluate("write(0, 1)")
+    log = page.get_by_role("list", name="Lines of the log")
+    expect(log).to_contain_text("line 0")
+    drawings = page.evaluate_handle(
+        """() => {
+          const drawings = { count: 0 };
+          const log = document.querySelector(".log");
+          new MutationObserver(() => (drawings.count += 1)).observe(log, { childList: true });
+          return drawings;
+        }"""
+    )
+    page.evaluate("write(1, 301)")
+    expect(log.get_by_role("listitem")).to_have_count(301)
+    expect(log.get_by_role("listitem").first).to_contain_text("line 300")
+    assert drawings.evaluate("drawings => drawings.count") <= 3

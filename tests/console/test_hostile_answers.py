@@ -42,6 +42,8 @@ HOSTILE = {
     "broken out of": f'[x](https://x.example/"onmouseover="{RUN}) ![" onerror="{RUN}](https://x.example/"><img src=x>)',
     "title": f'[x](https://x.example "\\" onclick=\\"{RUN}")',
     "code": f'```"><img src=x onerror={RUN}>\n</code></pre><script>{RUN}</script>\n```\n\n`<img src=x onerror={RUN}>`',
+    "formula": f"$<img src=x onerror={RUN}>$ \\(<svg onload={RUN}>\\)\n\n$$\n</pre><img src=x onerror={RUN}>\n$$",
+    "break": f"<br><br onclick={RUN}><br/><br style='position:fixed'>",
     "table": f"| <img src=x onerror={RUN}> |\n|:-:|\n| [x](javascript:{RUN}) |",
     "clobbering": "<a id=body name=getElementById href=https://x.example>x</a><input name=children>",
     "template": "${" + RUN + "} {{" + RUN + "}} </textarea></template><!-- -->",

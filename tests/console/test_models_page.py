@@ -117,8 +117,13 @@ def test_a_model_appears_when_the_manifest_is_saved_and_goes_with_its_entry(mode
     save(folder / "models.yaml", MANIFEST.replace("chat:\n", "chat:\n  newcomer: {backend: echo}\n"))
     expect(badge(models, "newcomer")).to_have_text("unloaded")
     expect(models.get_by_role("region", name="Manifest")).to_contain_text("newcomer added")
+    flock = "".join(f"  bird-{number}: {{backend: echo}}\n" for number in range(40))
+    save(folder / "models.yaml", MANIFEST.replace("chat:\n", f"chat:\n{flock}"))
+    expect(models.get_by_role("region", name="Manifest")).to_contain_text(
+        "bird-10, bird-11 and 28 more added; newcomer removed"
+    )
     save(folder / "models.yaml", MANIFEST)
-    expect(model(models, "newcomer")).to_have_count(0)
+    expect(model(models, "bird-39")).to_have_count(0)
 
 
 def test_a_mistake_is_shown_with_its_lines_when_it_is_saved_and_goes_when_it_is_mended(

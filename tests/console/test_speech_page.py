@@ -285,17 +285,19 @@ def test_speed_and_instructions_are_sent_where_they_are_set_and_taken(speech: Pa
     assert speak(speech, "mp3").keys() == {"model", "input", "response_format"}
 
 
-def test_a_recording_to_clone_is_sent_and_copied_requests_read_it_from_its_file(
+def test_recordings_are_sent_and_copied_requests_read_it_from_its_file(
     speech: Page, server: Server, tmp_path: Path
 ) -> None:
     recording = tmp_path / "it's me.wav"
     recording.write_bytes(sound(server, "wav"))
     expect(speech.get_by_label("What is said in it")).to_have_count(0)
-    speech.get_by_label("Voice to clone").set_input_files(recording)
+    speech.get_by_label("Voice to clone", exact=True).set_input_files(recording)
+    speech.get_by_label("Speech to say again", exact=True).set_input_files(recording)
     speech.get_by_label("What is said in it").fill('"Five $HOME dollars," `she` said \\ wrote.')
     body = speak(speech, "mp3")
     assert body["ref_text"] == '"Five $HOME dollars," `she` said \\ wrote.'
     assert base64.b64decode(body["ref_audio"].removeprefix("data:audio/wav;base64,")) == recording.read_bytes()
+    assert body["source_audio"] == body["ref_audio"]
     command = copied(speech.get_by_role("button", name="Copy the request as curl"))
     subprocess.run(["bash", "-c", command], check=True, cwd=tmp_path)
     assert seconds((tmp_path / "tone.mp3").read_bytes(), "mp3") == pytest.approx(TEXT_SECONDS, abs=0.15)
@@ -303,10 +305,12 @@ def test_a_recording_to_clone_is_sent_and_copied_requests_read_it_from_its_file(
     script = copied(speech.get_by_role("button", name="Copy the request as Python"))
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
     assert seconds((tmp_path / "tone.mp3").read_bytes(), "mp3") == pytest.approx(TEXT_SECONDS, abs=0.15)
-    speech.get_by_role("button", name="Remove").click()
+    speech.get_by_role("button", name="Remove: Voice to clone").click()
+    assert speak(speech, "mp3").keys() == {"model", "input", "response_format", "source_audio"}
+    speech.get_by_role("button", name="Remove: Speech to say again").click()
     assert speak(speech, "mp3").keys() == {"model", "input", "response_format"}
     speech.get_by_label("Model", exact=True).select_option("robot")
-    expect(speech.get_by_label("Voice to clone")).to_have_count(0)
+    expect(speech.get_by_label("Voice to clone").or_(speech.get_by_label("Speech to say again"))).to_have_count(0)
 
 
 def test_a_recording_that_no_request_can_hold_is_told(speech: Page, tmp_path: Path) -> None:
@@ -314,6 +318,11 @@ def test_a_recording_that_no_request_can_hold_is_told(speech: Page, tmp_path: Pa
     speech.get_by_label("Voice to clone").set_input_files(tmp_path / "nothing.wav")
     expect(speech.get_by_text("The file has 0 bytes")).to_be_visible()
     assert "ref_audio" not in speak(speech, "mp3")
+    (tmp_path / "half.wav").write_bytes(bytes(7_000_000))
+    speech.get_by_label("Voice to clone", exact=True).set_input_files(tmp_path / "half.wav")
+    expect(speech.get_by_role("button", name="Remove: Voice to clone")).to_be_visible()
+    speech.get_by_label("Speech to say again", exact=True).set_input_files(tmp_path / "half.wav")
+    expect(speech.get_by_text("The file has 7,000,000 bytes; 1 to 4,9")).to_be_visible()
 
 
 def test_no_voice_is_asked_for_before_it_is_known_which_there_are(speech: Page) -> None:
@@ -353,7 +362,7 @@ def test_stop_ends_the_request(speech: Page) -> None:
         speech.get_by_role("button", name="Speak").click()
     expect(speech.get_by_text("Waiting for the first sound")).to_be_visible()
     with speech.expect_event("requestfailed", lambda request: request.url.endswith("/v1/audio/speech")):
-        speech.keyboard.press("Escape")
+        speech.get_by_role("button", name="Copy the request as curl").press("Escape")
     expect(speech.get_by_role("button", name="Speak")).to_be_visible()
     expect(speech.get_by_text("stopped by you")).to_be_visible()
 

@@ -6,6 +6,7 @@ import { CopyButton } from "../copy_button.js";
 import { html, useLayoutEffect, useRef } from "../dom.js";
 import { FactLine } from "../fact_line.js";
 import { Failure } from "../failure.js";
+import { plural } from "../format.js";
 import { Loading } from "../loading.js";
 import { showMarkdown } from "./markdown.js";
 import { asCurl, chatAsPython } from "../snippets.js";
@@ -23,7 +24,7 @@ export function Answer({ turn, model, keyed, isLast, again, sendResults }) {
     ${turn.state === "stopped" && html`<p class="stopped">Stopped by you.</p>`}
     <${Notes} turn=${turn} />
     <div class="answer-foot">
-      <${Measures} turn=${turn} />
+      <${Measures} turn=${turn} context=${model?.context_length ?? null} />
       ${ended && html`<${Actions} turn=${turn} keyed=${keyed} again=${isLast ? again : null} />`}
     </div>
   </article>`;
@@ -51,7 +52,7 @@ function Reasoning({ turn }) {
   const isThinking = turn.thoughtUntil === null && turn.endedAt === null;
   return html`<details class="reasoning">
     <summary>${isThinking ? "Thinking for" : "Thought for"} ${seconds} s</summary>
-    <div class="reasoning-text">${turn.reasoning.trim()}</div>
+    <div class="reasoning-text" dir="auto">${turn.reasoning.trim()}</div>
   </details>`;
 }
 
@@ -59,20 +60,35 @@ function Notes({ turn }) {
   return html`
     ${turn.ignored && html`<p class="answer-note">Not known to the server, and ignored: ${turn.ignored}</p>`}
     ${turn.locked && html`<p class="answer-note">Locked by the manifest: ${turn.locked}</p>`}
+    ${saidNothing(turn) && html`<p class="answer-note">It said nothing.</p>`}
     ${turn.finishReason === "length" && html`<p class="answer-note">Cut at the most tokens that it may have.</p>`}
   `;
 }
 
+function saidNothing({ state, content, reasoning, calls }) {
+  return state === "complete" && content.trim() === "" && reasoning.trim() === "" && calls.length === 0;
+}
+
 /** One line, which is there from the beginning so that nothing moves when it fills. */
-function Measures({ turn }) {
+function Measures({ turn, context }) {
   const measured = measures(turn);
   const parts = [
     measured.firstSeconds !== null && [`first token ${shortSeconds(measured.firstSeconds)}`, "time to the first token"],
     measured.tokensPerSecond !== null && [`${shortNumber(measured.tokensPerSecond)} tokens/s`, "after the first token"],
-    measured.tokens !== null && [`${measured.tokens} tokens`, tokensTitle(measured)],
+    measured.tokens !== null && [plural(measured.tokens, "token"), tokensTitle(measured)],
+    context !== null && measured.tokens !== null && [`${shareOf(measured, context)} of the context`, contextTitle(context)],
     turn.finishReason && [`ended: ${turn.finishReason}`, "finish_reason"],
   ].filter(Boolean);
   return html`<${FactLine} facts=${parts} />`;
+}
+
+function shareOf({ tokens, promptTokens }, context) {
+  const share = (100 * (promptTokens + tokens)) / context;
+  return share < 1 ? "under 1 %" : `${Math.round(share)} %`;
+}
+
+function contextTitle(context) {
+  return `prompt and answer, of the ${context.toLocaleString("en")} tokens that the model can have before it`;
 }
 
 function tokensTitle({ promptTokens, cachedTokens, reasoningTokens }) {

@@ -5,8 +5,9 @@ import { Column } from "./column.js";
 import { ModelMenu } from "./models.js";
 import { SettingsPanel, countSet } from "./settings.js";
 import { Conversation } from "./conversation.js";
-import { html, useEffect, useReducer, useState } from "../dom.js";
+import { html, useState } from "../dom.js";
 import { soonModel } from "../first_model.js";
+import { useFrames } from "./frames.js";
 import { requestFields } from "./parameters.js";
 import { useSubject } from "../routes.js";
 
@@ -41,28 +42,9 @@ function announce(text) {
   session.announcement = `${session.announcement}\n${text}`.trim();
 }
 
-/** A function that has the page shown again with the browser's next frame, however often it is called. */
-function useFrames() {
-  const [, show] = useReducer((count) => count + 1, 0);
-  useEffect(() => {
-    let frame = null;
-    session.onChange = () => {
-      frame ??= requestAnimationFrame(() => {
-        frame = null;
-        show();
-      });
-    };
-    return () => {
-      session.onChange = () => {};
-      cancelAnimationFrame(frame);
-    };
-  }, []);
-  return show;
-}
-
 /** The page. */
 export function ChatPage({ models, api, active }) {
-  const show = useFrames();
+  const show = useFrames(session);
   const [front, setFront] = useState(0);
   const [settingsOpen, setSettingsOpen] = useState(false);
   const [problem, setProblem] = useState("");
@@ -107,13 +89,16 @@ export function ChatPage({ models, api, active }) {
       session.draft = "";
       conversations.forEach((conversation) => conversation.say(text, settings));
     });
+  const stop = () => running.forEach((conversation) => conversation.stop());
+  /** From wherever the keyboard is on the page, but where Escape closes something. */
+  const onKeyDown = (event) => event.key === "Escape" && !event.defaultPrevented && stop();
   const set = (changes) => {
     Object.assign(session.settings, changes);
     setProblem("");
     show();
   };
 
-  return html`<div class="page wide chat ${settingsOpen ? "with-settings" : ""}">
+  return html`<div class="page wide chat ${settingsOpen ? "with-settings" : ""}" onKeyDown=${onKeyDown}>
     <${Head}
       offered=${offered}
       chosen=${chosen}
@@ -148,6 +133,7 @@ export function ChatPage({ models, api, active }) {
       running=${running}
       problem=${problem}
       send=${send}
+      stop=${stop}
       show=${show}
     />
     <div class="sr" role="status">${session.announcement}</div>

@@ -1,6 +1,7 @@
 /** One conversation: its head, what was said, and a place that follows its end while the reader is there. */
 
 import { Answer } from "./answer.js";
+import { save } from "./transcript.js";
 import { UserTurn } from "./user.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../dom.js";
 
@@ -19,6 +20,7 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
   };
   /** Not by the second half of a double click, whose first half was to stop. */
   const clear = (event) => event.detail < 2 && andStay(() => conversation.clear());
+  const bringBack = conversation.cleared.length > 0 ? () => andStay(() => conversation.bringBack()) : null;
   const turnOf = (turn, at) => {
     if (turn.role === "assistant") {
       return html`<${Answer}
@@ -32,14 +34,27 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
           andStay(() => withSettings((settings) => conversation.sendResults(results, settings)))}
       />`;
     }
-    const edit = (text) => andStay(() => withSettings((settings) => conversation.edit(text, settings)));
-    return html`<${UserTurn} key=${at} turn=${turn} edit=${at === lastUser && !isRunning ? edit : null} />`;
+    const edit = (text) => andStay(() => withSettings((settings) => conversation.edit(at, text, settings)));
+    return html`<${UserTurn} key=${at} turn=${turn} isLast=${at === lastUser} edit=${isRunning ? null : edit} />`;
   };
   return html`<section class="column ${isFront ? "front" : ""}" aria-label=${`Conversation with ${conversation.model}`}>
     <div class="column-head">
       <h2 title=${conversation.model}>${conversation.model}</h2>
       ${isKnown && html`<span class="badge ${TONES[model?.state] ?? ""}">${model?.state ?? "not in the manifest"}</span>`}
       <span class="grow"></span>
+      ${
+        turns.length > 0 &&
+        html`<button
+          type="button"
+          class="button quiet small"
+          key="save"
+          aria-label=${`Save the conversation with ${conversation.model}`}
+          title="Keep it as a Markdown file"
+          onClick=${() => save(conversation.model, turns)}
+        >
+          Save
+        </button>`
+      }
       ${
         isRunning
           ? html`<button type="button" class="button small" key="stop" onClick=${() => andStay(() => conversation.stop())}>
@@ -78,16 +93,17 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
       ref=${region}
       onScroll=${onScroll}
     >
-      ${turns.length === 0 ? html`<${Openers} say=${say} />` : turns.map(turnOf)}
+      ${turns.length === 0 ? html`<${Openers} say=${say} bringBack=${bringBack} />` : turns.map(turnOf)}
     </div>
     ${isAway && html`<button type="button" class="button small to-end" onClick=${toEnd}>To the end</button>`}
   </section>`;
 }
 
-function Openers({ say }) {
+function Openers({ say, bringBack }) {
   return html`<div class="openers">
     <p>Nothing has been said yet. Write below, or begin with one of these.</p>
     ${OPENERS.map((text) => html`<button type="button" class="button" key=${text} disabled=${say === null} onClick=${() => say(text)}>${text}</button>`)}
+    ${bringBack && html`<p><button type="button" class="button quiet small" onClick=${bringBack}>Bring back what was cleared</button></p>`}
   </div>`;
 }
 

@@ -6,7 +6,7 @@ import { html, useEffect, useRef } from "../dom.js";
 const HAS_KEYBOARD = !matchMedia("(pointer: coarse)").matches;
 
 /** `count` is how many models are chosen, or null before it is known which there are; `isOffered`, whether there is any. */
-export function Composer({ session, active, count, isOffered, running, problem, send, show }) {
+export function Composer({ session, active, count, isOffered, running, problem, send, stop, show }) {
   const field = useRef(null);
   const focus = () => HAS_KEYBOARD && field.current.focus({ preventScroll: true });
   useEffect(() => {
@@ -16,7 +16,6 @@ export function Composer({ session, active, count, isOffered, running, problem, 
   }, [active]);
   const busy = running.length > 0;
   const canSend = !busy && count > 0 && session.draft.trim() !== "";
-  const stop = () => running.forEach((conversation) => conversation.stop());
   // One button for both, so that it keeps the focus when it changes.
   const onSubmit = (event) => {
     event.preventDefault();
@@ -33,8 +32,6 @@ export function Composer({ session, active, count, isOffered, running, problem, 
       if (canSend) {
         send(session.draft);
       }
-    } else if (event.key === "Escape" && busy) {
-      stop();
     }
   };
   const onInput = (event) => {
@@ -48,6 +45,7 @@ export function Composer({ session, active, count, isOffered, running, problem, 
       <textarea
         id="composer-text"
         class="input"
+        dir="auto"
         ref=${field}
         rows="1"
         placeholder=${count > 1 ? `Message to ${count} models` : "Message"}

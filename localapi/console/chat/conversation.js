@@ -61,6 +61,7 @@ export class Conversation {
     this.onChange = onChange;
     this.onEnd = onEnd;
     this.turns = [];
+    this.cleared = []; // what was said before all was cleared, until something is said again
     this.running = null;
   }
 
@@ -96,16 +97,23 @@ export class Conversation {
     await this.answer(settings);
   }
 
-  /** Say something else instead of the last thing that the user said. */
-  async edit(content, settings) {
-    const last = this.turns.findLastIndex((turn) => turn.role === "user");
-    this.turns.length = last;
+  /** Say something else instead of what the user said at this place. What came after it goes. */
+  async edit(at, content, settings) {
+    this.turns.length = at;
     await this.say(content, settings);
   }
 
   clear() {
     this.stop();
+    this.cleared = this.turns;
     this.turns = [];
+    this.onChange();
+  }
+
+  /** What was cleared is there again. */
+  bringBack() {
+    this.turns = this.cleared;
+    this.cleared = [];
     this.onChange();
   }
 
@@ -126,6 +134,7 @@ export class Conversation {
     this.stop();
     const answer = newAnswer(this.requestFor(settings));
     const running = new AbortController();
+    this.cleared = [];
     this.turns.push(answer);
     this.running = running;
     this.onChange();

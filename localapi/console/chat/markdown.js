@@ -6,6 +6,7 @@
 import DOMPurify from "../vendor/dompurify.js";
 import markdownIt from "../vendor/markdown-it.js";
 import { copyButton } from "../copying.js";
+import { addRules } from "./markdown_rules.js";
 
 const LINK = /^(?:https?:\/\/|mailto:)/i;
 const TAGS = "a blockquote br code del em h3 h4 h5 h6 hr li ol p pre s strong table tbody td th thead tr ul".split(" ");
@@ -15,6 +16,7 @@ const HIGHEST_HEADING = 3; // the page itself has two levels above an answer
 const markdown = markdownIt({ html: false, linkify: true, breaks: false });
 markdown.linkify.set({ fuzzyLink: false, fuzzyEmail: false, fuzzyIP: false });
 markdown.validateLink = (address) => LINK.test(address.trim());
+addRules(markdown);
 
 markdown.core.ruler.push("console", (state) => {
   for (const token of state.tokens) {
@@ -71,6 +73,7 @@ function nodeOf(block) {
   clean.querySelectorAll("table").forEach(frameTable);
   const node = document.createElement("div");
   node.className = "block";
+  node.dir = "auto"; // each by its own first letter: an answer may be in two scripts
   node.append(clean);
   return node;
 }
@@ -89,6 +92,7 @@ function frameCode(pre) {
     copyButton(() => pre.textContent.replace(/\n$/, ""), "Copy code"),
   );
   pre.className = "code";
+  pre.dir = "ltr";
   pre.tabIndex = 0; // what scrolls must be reachable by keyboard
   pre.setAttribute("role", "region");
   pre.setAttribute("aria-label", `Code: ${language || "text"}`);
@@ -107,9 +111,40 @@ function frameTable(table) {
   frame.append(table);
 }
 
+/** Make a node like another. What is the same stays: the reader's selection, and where the browser has put it. */
+function become(node, other) {
+  if (node.nodeName !== other.nodeName) {
+    node.replaceWith(other);
+  } else if (node.nodeType === Node.TEXT_NODE) {
+    let same = 0;
+    while (same < node.length && node.data[same] === other.data[same]) {
+      same += 1;
+    }
+    node.replaceData(same, node.length, other.data.slice(same));
+  } else {
+    const names = new Set([...node.getAttributeNames(), ...other.getAttributeNames()]);
+    for (const name of names) {
+      if (other.hasAttribute(name)) {
+        node.setAttribute(name, other.getAttribute(name));
+      } else {
+        node.removeAttribute(name);
+      }
+    }
+    const others = [...other.childNodes];
+    [...node.childNodes].forEach((child, index) => {
+      if (index >= others.length) {
+        child.remove();
+      } else if (!child.isEqualNode(others[index])) {
+        become(child, others[index]);
+      }
+    });
+    node.append(...others.slice(node.childNodes.length));
+  }
+}
+
 /**
- * Show the text in an element. Blocks that are as they were keep their nodes, so that a text that grows does not lose
- * the reader's selection, and costs little more than its last block.
+ * Show the text in an element. What is as it was keeps its nodes, so that a text that grows does not lose the reader's
+ * selection, and costs little more than its last block.
  */
 export function showMarkdown(element, text) {
   const shown = element.shownBlocks ?? [];
@@ -120,7 +155,7 @@ export function showMarkdown(element, text) {
     }
     const node = nodeOf(block);
     if (index < element.children.length) {
-      element.children[index].replaceWith(node);
+      become(element.children[index], node);
     } else {
       element.append(node);
     }

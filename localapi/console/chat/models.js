@@ -29,7 +29,7 @@ export function ModelMenu({ offered, chosen, toggle }) {
             <input type="checkbox" checked=${chosen.includes(model.id)} onChange=${() => toggle(model.id)} />
             <span class="menu-name">${model.id}</span>
             <span class="menu-note">${model.backend} · ${model.state}</span>
-            ${model.description && html`<span class="menu-about">${model.description}</span>`}
+            ${model.description && html`<span class="menu-about"><bdi>${model.description}</bdi></span>`}
           </label>`,
       )}
       ${
@@ -51,6 +51,7 @@ function closeFromOutside(details) {
   };
   const escape = (event) => {
     if (event.key === "Escape" && details.open) {
+      event.preventDefault();
       details.open = false;
       details.firstElementChild.focus();
     }

@@ -30,6 +30,7 @@ export function SettingsPanel({ settings, set, close }) {
       <textarea
         id="set-system"
         class="input"
+        dir="auto"
         rows="3"
         value=${settings.system}
         onInput=${(event) => set({ system: event.target.value })}

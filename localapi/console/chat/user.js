@@ -1,12 +1,12 @@
-/** What the user said, or a tool's result; the last thing that the user said can be said otherwise. */
+/** What the user said, which can be said otherwise, or a tool's result. */
 
 import { html, useLayoutEffect, useRef, useState } from "../dom.js";
 
 const LONG_CHARACTERS = 1500;
 const LONG_LINES = 20;
 
-/** `edit` takes the new text; it is null where the turn is not to be edited. */
-export function UserTurn({ turn, edit }) {
+/** `edit` takes the new text; it is null while the turn is not to be edited. */
+export function UserTurn({ turn, isLast, edit }) {
   const [draft, setDraft] = useState(null);
   const button = useRef(null);
   const wasEdited = useRef(false);
@@ -19,7 +19,7 @@ export function UserTurn({ turn, edit }) {
   if (turn.role === "tool") {
     return html`<article class="turn tool" aria-label=${`Result of ${turn.name}`}>
       <p class="turn-label">Result of <code>${turn.name}</code></p>
-      <pre class="code" tabindex="0">${turn.content}</pre>
+      <pre class="code" dir="auto" tabindex="0">${turn.content}</pre>
     </article>`;
   }
   if (draft !== null && edit !== null) {
@@ -27,9 +27,9 @@ export function UserTurn({ turn, edit }) {
       setDraft(null);
       edit(text);
     };
-    return html`<${Editor} draft=${draft} setDraft=${setDraft} done=${done} />`;
+    return html`<${Editor} draft=${draft} isLast=${isLast} setDraft=${setDraft} done=${done} />`;
   }
-  return html`<article class="turn user" aria-label="You">
+  return html`<article class="turn user ${isLast ? "" : "earlier"}" aria-label="You">
     ${edit && html`<button type="button" class="button quiet small" ref=${button} onClick=${() => setDraft(turn.content)}>
       Edit
     </button>`}
@@ -41,21 +41,22 @@ export function UserTurn({ turn, edit }) {
 function Said({ text }) {
   const [isOpen, setIsOpen] = useState(false);
   if (text.length < LONG_CHARACTERS && text.split("\n").length < LONG_LINES) {
-    return html`<div class="bubble">${text}</div>`;
+    return html`<div class="bubble" dir="auto">${text}</div>`;
   }
   return html`<div class="bubble long">
-    <div class=${isOpen ? "" : "folded"}>${text}</div>
+    <div class=${isOpen ? "" : "folded"} dir="auto">${text}</div>
     <button type="button" class="button quiet small" aria-expanded=${isOpen} onClick=${() => setIsOpen(!isOpen)}>
       ${isOpen ? "Show less" : `Show all ${text.length.toLocaleString("en")} characters`}
     </button>
   </div>`;
 }
 
-function Editor({ draft, setDraft, done }) {
+function Editor({ draft, isLast, setDraft, done }) {
   const field = useRef(null);
   useLayoutEffect(() => field.current.focus(), []);
   const onKeyDown = (event) => {
     if (event.key === "Escape") {
+      event.preventDefault();
       setDraft(null);
     } else if (event.key === "Enter" && !event.shiftKey && !event.isComposing && draft.trim() !== "") {
       event.preventDefault();
@@ -66,6 +67,7 @@ function Editor({ draft, setDraft, done }) {
     <textarea
       ref=${field}
       class="input"
+      dir="auto"
       aria-label="Edit the message"
       rows="2"
       value=${draft}
@@ -73,6 +75,7 @@ function Editor({ draft, setDraft, done }) {
       onKeyDown=${onKeyDown}
     ></textarea>
     <div class="turn-actions">
+      ${!isLast && html`<span class="turn-label">What was said after it goes.</span>`}
       <button type="button" class="button quiet small" onClick=${() => setDraft(null)}>Cancel</button>
       <button type="button" class="button small" disabled=${draft.trim() === ""} onClick=${() => done(draft)}>
         Send again

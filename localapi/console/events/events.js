@@ -31,11 +31,17 @@ export function EventsPage({ server, models }) {
         onInput=${(event) => setWords(event.target.value)} /></label>
     </div>
     ${shown.length === 0
-      ? html`<div class="empty"><strong>${records.length ? "Nothing matches" : "Nothing has happened yet"}</strong>
-          <p>${records.length ? "Choose other filters." : "Loads, reloads, requests and errors appear here as they happen. What people "
-            + "say to models does not."}</p></div>`
+      ? html`<${Nothing} admin=${server.admin} hasRecords=${records.length > 0} />`
       : html`<ol class="card log" aria-label="Lines of the log, newest first">${shown.map((record) => html`<${Line} key=${record.number} record=${record} />`)}</ol>`}
   </div>`;
+}
+
+function Nothing({ admin, hasRecords }) {
+  const [said, why] = !admin ? ["The log is hidden", "This key has no admin right, which the log needs."]
+    : hasRecords ? ["Nothing matches", "Choose other filters."]
+      : ["Nothing has happened yet",
+        "Loads, reloads, requests and errors appear here as they happen. What people say to models does not."];
+  return html`<div class="empty"><strong>${said}</strong><p>${why}</p></div>`;
 }
 
 function Line({ record }) {

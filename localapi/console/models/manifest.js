@@ -40,10 +40,21 @@ function nameOf(path) {
 
 const SIGNS = [["added", "added"], ["changed", "loaded anew"], ["updated", "updated in place"], ["removed", "removed"]];
 
+const MOST_NAMES = 12;
+
 function Changes({ changes, first }) {
-  const parts = SIGNS.filter(([key]) => changes[key].length > 0).map(([key, word]) => `${changes[key].join(", ")} ${word}`);
-  if (changes.server) parts.push("server options changed");
-  return first ? `started with ${plural(changes.added.length, "model")}` : parts.join("; ") || "nothing changed";
+  if (first) return `started with ${plural(changes.added.length, "model")}`;
+  const kinds = SIGNS.filter(([key]) => changes[key].length > 0);
+  if (kinds.length === 0 && !changes.server) return "nothing changed";
+  return html`${kinds.map(([key, word], index) => html`${index > 0 && "; "}<${Names} ids=${changes[key]} /> ${word}`)}
+    ${changes.server && `${kinds.length > 0 ? "; " : ""}server options changed`}`;
+}
+
+/** As many as can be read, and each in the direction of its script. */
+function Names({ ids }) {
+  const shown = ids.length > MOST_NAMES + 1 ? ids.slice(0, MOST_NAMES) : ids;
+  return html`${shown.map((id, index) => html`${index > 0 && ", "}<bdi key=${id}>${id}</bdi>`)}
+    ${shown.length < ids.length && ` and ${ids.length - shown.length} more`}`;
 }
 
 function Problem({ problem }) {

@@ -17,7 +17,7 @@ export function Model({ model, api, admin, now }) {
     </div>
     <div class="model-about">
       <p class="small muted break"><${What} model=${model} /></p>
-      ${model.description && html`<p class="small break">${model.description}</p>`}
+      ${model.description && html`<p class="small break"><bdi>${model.description}</bdi></p>`}
     </div>
     ${admin && model.leases !== undefined && html`<${Figures} model=${model} />`}
     <div class="model-actions">

@@ -1,14 +1,14 @@
 /** What to say, who says it, and how. */
 
 import { html } from "../dom.js";
-import { CloningFields } from "./cloning.js";
 import { wayOf } from "./playback.js";
+import { Recordings, isReading } from "./recordings.js";
 import { takes } from "./request.js";
 
 const FORMATS = ["mp3", "opus", "aac", "flac", "wav", "pcm"];
 
 export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeaking, speak, stop }) {
-  const canSpeak = model !== null && said.input.trim() !== "" && !said.isReading;
+  const canSpeak = model !== null && said.input.trim() !== "" && !isReading(said);
   // One button for both, so that it keeps the focus when it changes.
   const onSubmit = (event) => {
     event.preventDefault();
@@ -24,8 +24,6 @@ export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeak
       if (canSpeak && !isSpeaking) {
         speak();
       }
-    } else if (event.key === "Escape" && isSpeaking) {
-      stop();
     }
   };
   return html`<form class="card speech-form" onSubmit=${onSubmit} onKeyDown=${onKeyDown}>
@@ -33,6 +31,7 @@ export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeak
       <span>Text</span>
       <textarea
         class="input"
+        dir="auto"
         rows="5"
         value=${said.input}
         onInput=${(event) => set({ input: event.target.value })}
@@ -80,7 +79,7 @@ export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeak
         ></textarea>
       </label>`
     }
-    ${takes(model, "ref_audio") && html`<${CloningFields} said=${said} set=${set} takesText=${takes(model, "ref_text")} />`}
+    <${Recordings} said=${said} set=${set} model=${model} />
     <div class="row">
       <button type="submit" class="button primary speech-go" disabled=${!isSpeaking && !canSpeak}>
         ${isSpeaking ? "Stop" : "Speak"}

@@ -7,6 +7,7 @@ const OF_SOME = [
   ["instructions", "instructions"],
   ["ref_audio", "ref_audio"],
   ["ref_text", "ref_audio"],
+  ["source_audio", "source_audio"],
 ];
 
 /** The body of a request: what was left empty is not in it, nor what the model does not take. */

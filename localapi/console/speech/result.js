@@ -58,18 +58,18 @@ function pace(times) {
 }
 
 function Actions({ utterance, keyed }) {
-  const { body, file, fileName, recording } = utterance;
+  const { body, file, fileName, recordings } = utterance;
   const href = useBlobUrl(file);
   return html`<div class="turn-actions">
     <${CopyButton}
       label="curl"
       title="Copy the request as curl"
-      textOf=${() => asCurl(PATH, body, { keyed, file: fileName, recording })}
+      textOf=${() => asCurl(PATH, body, { keyed, file: fileName, recordings })}
     />
     <${CopyButton}
       label="Python"
       title="Copy the request as Python"
-      textOf=${() => speechAsPython(body, { keyed, file: fileName, recording })}
+      textOf=${() => speechAsPython(body, { keyed, file: fileName, recordings })}
     />
     ${href && html`<a class="button small" href=${href} download=${fileName}>Download</a>`}
   </div>`;

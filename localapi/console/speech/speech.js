@@ -3,8 +3,8 @@
 import { html, useEffect, useReducer, useRef, useState } from "../dom.js";
 import { wayOf } from "./playback.js";
 import { useSubject } from "../routes.js";
-import { NO_RECORDING } from "./cloning.js";
 import { SpeechForm } from "./form.js";
+import { NO_RECORDINGS, filesOf } from "./recordings.js";
 import { bodyOf } from "./request.js";
 import { SpeechResult } from "./result.js";
 import { Utterance } from "./utterance.js";
@@ -16,7 +16,7 @@ const NOTHING_SAID = {
   response_format: wayOf("mp3") === "media-source" ? "mp3" : "wav",
   speed: null,
   instructions: "",
-  ...NO_RECORDING,
+  ...NO_RECORDINGS,
   ref_text: "",
 };
 
@@ -47,11 +47,12 @@ export function SpeechPage({ models, api }) {
   }
   const speak = () => {
     utterance?.stop();
-    const next = new Utterance(bodyOf(said, model), { recording: said.ref_audio_name });
+    const next = new Utterance(bodyOf(said, model), { recordings: filesOf(said) });
     setUtterance(next);
     next.speak(api, audio.current, show);
   };
-  return html`<div class="page speech">
+  const stop = () => utterance.stop();
+  return html`<div class="page speech" onKeyDown=${(event) => event.key === "Escape" && isSpeaking && stop()}>
     <div class="page-head"><h1>Speech</h1></div>
     <${SpeechForm}
       said=${said}
@@ -62,7 +63,7 @@ export function SpeechPage({ models, api }) {
       voices=${voices}
       isSpeaking=${isSpeaking}
       speak=${speak}
-      stop=${() => utterance.stop()}
+      stop=${stop}
     />
     <${SpeechResult} utterance=${utterance} model=${model} audio=${audio} keyed=${api.hasKey} />
   </div>`;

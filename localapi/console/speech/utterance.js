@@ -6,10 +6,10 @@ import { joined, readHeader, waveFile } from "./wave_file.js";
 export const PATH = "/v1/audio/speech";
 
 export class Utterance {
-  /** `recording` is what the file is called that `ref_audio` was read from. */
-  constructor(body, { recording = "" } = {}) {
+  /** `recordings` is what the files are called that `ref_audio` and `source_audio` were read from. */
+  constructor(body, { recordings = {} } = {}) {
     this.body = body;
-    this.recording = recording;
+    this.recordings = recordings;
     this.state = "waiting"; // then "coming", and one of "complete", "stopped" and "failed"
     this.error = null;
     this.playError = null;
