@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -65,6 +66,9 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "serve":
+            # A service may be told to reload right after its start, which reads the manifest anyway. app takes it over.
+            signal.signal(signal.SIGHUP, lambda *_: None)
         return command_named(cmd_name) if cmd_name in COMMANDS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -103,6 +103,23 @@ def test_output_that_finds_no_room_is_told_in_a_line(tmp_path: Path) -> None:
     assert done.stderr == "localapi: not all could be printed: No space left on device\n"
 
 
+def test_a_server_that_is_told_to_read_its_manifest_while_it_starts_does_not_end(tmp_path: Path) -> None:
+    code = """
+import os, signal
+from localapi.cli import group
+imported = group.command_named
+group.command_named = lambda name: os.kill(os.getpid(), signal.SIGHUP) or imported(name)
+group.main()
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", code, "--help-all"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert told.returncode == 2  # a wrong command line, and no signal
+
+
 def test_a_wrong_flag_is_a_wrong_command_line(tmp_path: Path) -> None:
     done = localapi(tmp_path, "--prot", "1")
     assert (done.returncode, "--port" in done.stderr) == (2, True)
