@@ -449,6 +449,20 @@ def test_an_earlier_message_can_be_said_otherwise_and_what_came_after_it_goes(ch
     expect(column(chat, "parrot").locator(".turn")).to_have_count(2)
 
 
+def test_an_edit_that_cannot_be_sent_is_not_lost(chat: Page) -> None:
+    choose(chat, "parrot")
+    ask(chat, "parrot", "one")
+    set_parameter(chat, "temperature", "warm")
+    column(chat, "parrot").get_by_role("button", name="Edit").click()
+    chat.get_by_label("Edit the message").fill("two")
+    chat.get_by_label("Edit the message").press("Enter")
+    expect(chat.get_by_role("alert")).to_contain_text('"warm" is no number.')
+    expect(chat.get_by_label("Edit the message")).to_have_value("two")
+    set_parameter(chat, "temperature", "")
+    chat.get_by_role("button", name="Send again").click()
+    expect(ended(last_answer(chat, "parrot")).locator(".markdown")).to_have_text("two")
+
+
 def test_what_was_cleared_can_be_brought_back_until_something_is_said(chat: Page) -> None:
     choose(chat, "parrot")
     ask(chat, "parrot", "one")

@@ -53,16 +53,18 @@ export function ChatPage({ models, api, active }) {
   const conversations = chosen.map((model) => conversationWith(model, api));
   const running = conversations.filter((conversation) => conversation.isRunning);
 
-  /** Do something with the settings as a request needs them, or say what is wrong with them. */
+  /** Do something with the settings as a request needs them, or say what is wrong with them. Returns whether it was done. */
   function withSettings(act) {
     try {
       const settings = { system: session.settings.system, fields: requestFields(session.settings) };
       setProblem("");
       session.announcement = "";
       act(settings);
+      return true;
     } catch (error) {
       setProblem(error.message);
       setSettingsOpen(true);
+      return false;
     }
   }
 

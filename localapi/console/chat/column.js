@@ -13,10 +13,13 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
   const { turns, isRunning } = conversation;
   const lastUser = turns.findLastIndex((turn) => turn.role === "user");
   const { region, isAway, toEnd, onScroll } = useFollowing();
-  /** Do what takes the button away that was pressed: the keyboard goes on from the conversation. */
+  /** Do what takes the button away that was pressed, unless it is refused: the keyboard goes on from the conversation. */
   const andStay = (act) => {
-    act();
-    region.current.focus({ preventScroll: true });
+    const isDone = act() !== false;
+    if (isDone) {
+      region.current.focus({ preventScroll: true });
+    }
+    return isDone;
   };
   /** Not by the second half of a double click, whose first half was to stop. */
   const clear = (event) => event.detail < 2 && andStay(() => conversation.clear());

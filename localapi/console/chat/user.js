@@ -5,7 +5,7 @@ import { html, useLayoutEffect, useRef, useState } from "../dom.js";
 const LONG_CHARACTERS = 1500;
 const LONG_LINES = 20;
 
-/** `edit` takes the new text; it is null while the turn is not to be edited. */
+/** `edit` takes the new text, and tells whether it was sent; it is null while the turn is not to be edited. */
 export function UserTurn({ turn, isLast, edit }) {
   const [draft, setDraft] = useState(null);
   const button = useRef(null);
@@ -23,10 +23,7 @@ export function UserTurn({ turn, isLast, edit }) {
     </article>`;
   }
   if (draft !== null && edit !== null) {
-    const done = (text) => {
-      setDraft(null);
-      edit(text);
-    };
+    const done = (text) => edit(text) && setDraft(null);
     return html`<${Editor} draft=${draft} isLast=${isLast} setDraft=${setDraft} done=${done} />`;
   }
   return html`<article class="turn user ${isLast ? "" : "earlier"}" aria-label="You">
