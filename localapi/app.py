@@ -165,6 +165,7 @@ class Service:
 
         def on_stop(number: signal.Signals) -> None:
             if stop.is_set():
+                logs.flush()
                 os._exit(128 + number)
             log.info("%s: shutting down", number.name)
             stop.set()

@@ -5,13 +5,16 @@ What requests say and what they are answered is never logged, at no level.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import queue
 import sys
+import threading
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Literal, TextIO
+from typing import Final, Literal, TextIO
 
 Form = Literal["text", "json"]
 about: ContextVar[dict[str, str]] = ContextVar("about")
@@ -24,6 +27,8 @@ _OF_MODELS = tuple(
 )
 """Loggers whose lines begin with the model that they are about, where they are about one; also lines of workers."""
 
+MOST_LINES: Final = 10_000
+FLUSH_SECONDS: Final = 1.0
 _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31"}
 
 
@@ -78,12 +83,58 @@ def wants_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
+class Written(logging.Handler):
+    """Lines on their way to a file descriptor, written by a thread.
+
+    A terminal that was stopped with Ctrl-S, or a pipe that nobody reads, so stops the log and nothing else. Beyond
+    MOST_LINES that wait, lines are lost; how many is told in their place.
+    """
+
+    def __init__(self, descriptor: int, encoding: str) -> None:
+        super().__init__()
+        self._descriptor, self._encoding = descriptor, encoding
+        self._lines: queue.Queue[str] = queue.Queue(MOST_LINES)
+        self._lost = 0
+        threading.Thread(target=self._write, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self._lost:
+                self._lines.put_nowait(f"{self._lost} lines of the log were lost: they could not be written")
+                self._lost = 0
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            self._lost += 1
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until what was said is written, but not for long."""
+        with self._lines.all_tasks_done:
+            self._lines.all_tasks_done.wait_for(lambda: not self._lines.unfinished_tasks, FLUSH_SECONDS)
+
+    def _write(self) -> None:
+        """Not through sys.stderr: Python could not end while that is being written to."""
+        while True:
+            left = f"{self._lines.get()}\n".encode(self._encoding, "backslashreplace")
+            with contextlib.suppress(OSError):  # a full disk, or nobody who reads: no reason not to serve
+                while left:
+                    left = left[os.write(self._descriptor, left) :]
+            self._lines.task_done()
+
+
 def set_up(form: Form = "text") -> None:
     """Send the log to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Written(sys.stderr.fileno(), sys.stderr.encoding)
     handler.setFormatter(JsonLine() if form == "json" else Line(colour=wants_colour(sys.stderr)))
     logging.basicConfig(handlers=[handler], force=True, level=logging.WARNING)
     set_level("info")
+
+
+def flush() -> None:
+    """Wait until what was logged is written, but not for long."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
 
 
 def set_level(name: str) -> None:

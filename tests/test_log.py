@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import logging
+import os
+import socket
+import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +17,7 @@ from typing import Any
 import pytest
 
 from localapi import log as logs
-from tests.server import Server, save, serving
+from tests.server import Server, save, serving, until
 
 MANIFEST = """
 server: {log_level: debug}
@@ -122,3 +127,60 @@ def test_an_exception_is_told_on_its_line() -> None:
     except ValueError:
         failed = logging.LogRecord("localapi.app", logging.ERROR, "", 0, "x", (), sys.exc_info())
     assert json.loads(logs.JsonLine().format(failed))["exception"].endswith("'broken'")
+
+
+# A log that nobody reads
+
+
+def reply(port: int, method: str, path: str) -> int:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request(method, path)
+        return connection.getresponse().status
+
+
+def is_there(port: int) -> bool:
+    with contextlib.suppress(ConnectionError):
+        return reply(port, "GET", "/health") == 200
+    return False
+
+
+def test_a_log_that_nobody_reads_keeps_up_neither_requests_nor_a_shutdown(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    wrong = "".join(f"  {'x' * 60}{number}: {{backend: eko}}\n" for number in range(900))
+    save(tmp_path / "models.yaml", "chat: {bird: {backend: echo}}\n")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "localapi", "serve", "--port", str(port)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        stderr=subprocess.PIPE,
+    )
+    with server:
+        try:
+            until(lambda: is_there(port))
+            save(tmp_path / "models.yaml", f"chat:\n{wrong}")  # each a line of the log: more than a pipe holds
+            assert reply(port, "POST", "/admin/reload") == 422
+            assert reply(port, "GET", "/health") == 200
+            server.terminate()
+            assert server.wait(60) == 0
+        finally:
+            server.kill()
+
+
+def test_lines_for_which_there_is_no_place_are_counted() -> None:
+    reading, writing = os.pipe()
+    log = logs.Written(writing, "utf-8")
+    count = logs.MOST_LINES + 2000
+    for number in range(count):
+        log.emit(record("localapi.test", "%s", f"line {number} {'x' * 200}"))
+    with open(reading, encoding="utf-8") as stream:
+        found = [stream.readline() for _ in range(logs.MOST_LINES)]
+        log.emit(record("localapi.test", "%s", "the last"))
+        while "the last\n" not in found:
+            found.append(stream.readline())
+    os.close(writing)
+    kept = [int(line.split()[1]) for line in found if line.startswith("line ")]
+    lost = [int(line.split()[0]) for line in found if "were lost" in line]
+    assert kept == sorted(kept)
+    assert lost
+    assert len(kept) + sum(lost) == count

@@ -74,6 +74,7 @@ def _greet(service: Service, source: ManifestSource, settings: Settings, port: i
 
 def _show(service: Service, address: str, following: str) -> None:
     colour = logs.wants_colour(sys.stderr)
+    logs.flush()
 
     def say(text: str = "", **style: Any) -> None:
         with contextlib.suppress(OSError):  # a log on a full disk is no reason not to serve
