@@ -97,7 +97,13 @@ class Watch:
             watched = await aside(self._places)
             try:
                 await self._until_places_move(watched)
-            except (OSError, RuntimeError) as error:
+            except Exception as raised:
+                error = _cause(raised)
+                if not isinstance(error, OSError | RuntimeError):
+                    raise
+                if await aside(self._places) != watched:  # a folder went away while it was to be watched
+                    await asyncio.sleep(SETTLE_SECONDS)
+                    continue
                 folders = ", ".join(sorted({str(folder) for folder, _ in watched}))
                 if told != (told := f"the system does not tell of changes in {folders} ({error})"):
                     log.warning("%s: they are looked for every %g s instead", told, LOOK_SECONDS)
@@ -152,6 +158,13 @@ class Watch:
         folder = (here / self._source.manifest).parent
         found.add((folder.parent, folder.name))
         return {(place, name): _number(place) for place, name in found}
+
+
+def _cause(error: Exception) -> Exception:
+    """What watchfiles' task raised: it comes in a group."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _number(folder: Path) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +212,29 @@ def test_a_folder_that_takes_the_manifests_place_is_followed(tmp_path: Path) -> 
         server.wait_for(r"reloaded revision 2: \+two")
         save(folder / "models.yaml", ONE)
         server.wait_for("reloaded revision 3: -two")
+
+
+async def test_where_the_system_tells_nothing_any_more_changes_are_still_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a folder goes at the moment in which it is watched."""
+
+    async def failing(*_: object, **__: object) -> AsyncIterator[object]:
+        raise ExceptionGroup("of a task", [RuntimeError("error in underlying watcher")])
+        yield
+
+    monkeypatch.setattr(watch, "awatch", failing)
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.05)
+    heard = asyncio.Event()
+    watching = watch.Watch(ManifestSource(tmp_path / "models.yaml"), heard.set, WorkingFolder())
+    running = asyncio.create_task(watching.run())
+    while not (watching._known and "does not tell of changes" in caplog.text):  # noqa: ASYNC110  # a log tells nobody
+        await asyncio.sleep(0.01)
+    save(tmp_path / "models.yaml", ONE)
+    await heard.wait()
+    assert "(error in underlying watcher)" in caplog.text
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_look_that_fails_does_not_end_the_watch(
