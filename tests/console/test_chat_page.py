@@ -488,6 +488,7 @@ def test_a_conversation_can_be_kept_as_a_file(chat: Page, tmp_path: Path) -> Non
     answer = ask(chat, "demo", "What is the weather in Paris?")
     answer.get_by_label("Result of get_weather").fill("```\nsunny")
     answer.get_by_role("button", name="Send the result").click()
+    expect(column(chat, "demo").locator(".turn.answer")).to_have_count(3)
     ended(last_answer(chat, "demo"))
     with chat.expect_download() as caught:
         chat.get_by_role("button", name="Save the conversation with demo").click()
