@@ -12,7 +12,7 @@ from quart import request
 
 from localapi.api import scope
 from localapi.errors import Forbidden, InvalidKey
-from localapi.manifest import Entry, holder
+from localapi.manifest import Entry, Key, holder
 from localapi.registry import Registry
 
 OPEN: Final = frozenset({"/health", "/", "/console/<path:file>"})
@@ -26,7 +26,7 @@ def access(registry: Registry) -> Callable[[], None]:
     """A check for each request, which notes its key. Raises InvalidKey, and Forbidden for a right that is missing."""
 
     def check() -> None:
-        keys = registry.snapshot.manifest.keys if registry.snapshot else ()
+        keys = _keys(registry)
         rule = request.url_rule.rule if request.url_rule else ""
         if not keys or rule in OPEN:
             return
@@ -49,7 +49,7 @@ def still_admin(registry: Registry) -> Callable[[], bool]:
     """Whether whoever was let in to what only the admin right opens would be let in now, as the manifest is now."""
 
     def allowed() -> bool:
-        keys, key = registry.snapshot.manifest.keys if registry.snapshot else (), scope.current_key()
+        keys, key = _keys(registry), scope.current_key()
         return not keys or (key is not None and any(each.admin and each.digest == key.digest for each in keys))
 
     return allowed
@@ -59,6 +59,11 @@ def may_use(entry: Entry) -> bool:
     """Whether the request that is being answered may know an entry; outside of requests, always."""
     key = scope.current_key()
     return key is None or key.opens(entry.id)
+
+
+def _keys(registry: Registry) -> tuple[Key, ...]:
+    """Those that open something now; where there are none, everything is open."""
+    return registry.snapshot.manifest.keys if registry.snapshot else ()
 
 
 def _presented() -> str | None:
