@@ -19,29 +19,9 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
-from localapi import log as logs
-from localapi.advice import NO_DESCRIPTOR, NO_ROOM, advise
-from localapi.allocator import share_memory
-from localapi.api import (
-    access,
-    admin,
-    chat,
-    completions,
-    console,
-    health,
-    live,
-    metrics,
-    models,
-    openapi,
-    scope,
-    speech,
-    status,
-    tokens,
-    voices,
-)
-from localapi.api.drain import DrainMiddleware
-from localapi.api.guard import Guard, exposure
-from localapi.api.replies import error_reply
+from localapi.api import console, openapi
+from localapi.api.admin import actions, health, metrics, status, status_events
+from localapi.api.openai import chat, completions, models, speech, tokens, voices
 from localapi.backends.variables import withhold
 from localapi.errors import (
     ApiError,
@@ -53,16 +33,23 @@ from localapi.errors import (
     RequestTooLarge,
     StartError,
 )
-from localapi.history import History
+from localapi.http import auth, request_context
+from localapi.http.drain import DrainMiddleware
+from localapi.http.host_check import Guard, exposure
+from localapi.http.hypercorn_server import serve
+from localapi.http.replies import error_reply
 from localapi.manifest import Manifest, ManifestSource, ServerOptions, read
-from localapi.registry import Registry
-from localapi.reload import Attempt, Reloader
-from localapi.serving import serve
+from localapi.observability import log as logs
+from localapi.observability.counters import Tally
+from localapi.observability.log_buffer import History
+from localapi.reload.reloader import Attempt, Reloader
+from localapi.reload.watcher import Watch
+from localapi.runtime.registry import Registry
+from localapi.runtime.watchdog import Supervisor
 from localapi.settings import Settings
-from localapi.supervision import Supervisor
-from localapi.tally import Tally
-from localapi.watch import Watch
-from localapi.working_folder import WorkingFolder
+from localapi.system.allocator import share_memory
+from localapi.system.os_errors import NO_DESCRIPTOR, NO_ROOM, advise
+from localapi.system.working_directory import WorkingFolder
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +63,10 @@ class Service:
         self.settings = settings
         self.source = source
         self.folder = WorkingFolder()
-        self.registry = Registry(may_use=access.may_use)
+        self.registry = Registry(may_use=auth.may_use)
         self.tally = Tally()
         self.history = History(self._recorded)
-        self.live = live.Live(self.status, self.history)
+        self.live = status_events.Live(self.status, self.history)
         self.reloader = Reloader(self.registry, self._read, apply=self._apply, tell=self._tell)
         self.watch = Watch(source, self.reloader.trigger, self.folder)
         self.started = False
@@ -216,13 +203,13 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(console.routes())
     app.register_blueprint(metrics.routes(service.registry, service.tally))
     app.register_blueprint(status.routes(service.status))
-    app.register_blueprint(live.routes(service.live, access.still_admin(service.registry)))
-    app.register_blueprint(admin.routes(service.registry, service.reloader))
-    guard, check_key = Guard(service.settings.host, service.options), access.access(service.registry)
+    app.register_blueprint(status_events.routes(service.live, auth.still_admin(service.registry)))
+    app.register_blueprint(actions.routes(service.registry, service.reloader))
+    guard, check_key = Guard(service.settings.host, service.options), auth.access(service.registry)
 
     @app.before_request
     async def admit() -> Response | None:
-        scope.current().endpoint = http_request.url_rule.rule if http_request.url_rule else "other"
+        request_context.current().endpoint = http_request.url_rule.rule if http_request.url_rule else "other"
         guard.check()
         if (preflight := guard.preflight()) is not None:
             return preflight
@@ -237,7 +224,7 @@ def create_app(service: Service) -> Quart:
     async def refuse(error: Exception) -> Response:
         return error_reply(_as_api_error(error, app))
 
-    app.asgi_app = scope.ScopeMiddleware(DrainMiddleware(app.asgi_app), service.tally, service.live.poke)  # type: ignore[method-assign]  # Quart's way
+    app.asgi_app = request_context.ScopeMiddleware(DrainMiddleware(app.asgi_app), service.tally, service.live.poke)  # type: ignore[method-assign]  # Quart's way
     return app
 
 
@@ -246,7 +233,7 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
     asked = f"{http_request.method} {http_request.path}"
     match error:
         case ApiError():
-            log.info("%s: %s: %d: %s", scope.current().id, asked, error.status, error.logged)
+            log.info("%s: %s: %d: %s", request_context.current().id, asked, error.status, error.logged)
             return error
         case NoSuchPath():
             known = sorted({path for _, path in openapi.documented(app)})
@@ -264,7 +251,7 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
 
 def _as_failure(error: Exception, asked: str) -> ApiError:
     """What the machine lacks may be there again in a moment; anything else is for us to mend."""
-    request_id = scope.current().id
+    request_id = request_context.current().id
     if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR | NO_ROOM:
         log.error("%s: %s: %s", request_id, asked, advise(error))
         return ModelUnavailable(f"The server cannot do this now: {advise(error)}.", retry_after_seconds=5)

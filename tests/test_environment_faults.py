@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from localapi.restarts import FIRST_PAUSE_SECONDS, TOLERATED, Restarts
+from localapi.runtime.backoff import FIRST_PAUSE_SECONDS, TOLERATED, Restarts
 from tests.piper_voice import make_voice
 from tests.server import Reply, Server, save, serving, until
 from tests.unanswered import unanswered

@@ -17,54 +17,35 @@ PACKAGE = Path(__file__).parent.parent / "localapi"
 
 MAY_IMPORT = {
     "errors": set(),
-    "changes": set(),
-    "timer": set(),
-    "aside": set(),
-    "working_folder": set(),
-    "log": set(),
+    "system": set(),
     "worker.protocol": set(),
     "audio": set(),
-    "spoken": set(),
+    "text": set(),
+    "observability": set(),
     "settings": {"errors"},
-    "environments": {"errors", "sizes"},
-    "backends": {"advice", "aside", "errors", "worker.protocol", "audio", "spoken", "environments"},
-    "manifest": {"advice", "errors", "backends"},
-    "processes": set(),
-    "restarts": set(),
-    "loading": {"advice", "errors", "worker.protocol", "backends"},
-    "instance": {"errors", "worker.protocol", "backends", "manifest", "loading", "restarts", "timer"},
-    "admission": {"errors", "manifest"},
-    "memory": {"aside", "errors", "sizes", "backends", "manifest", "instance", "processes"},
-    "lease": {"errors", "worker.protocol", "backends", "manifest", "instance", "admission"},
-    "registry": {"errors", "backends", "manifest", "instance", "admission", "lease", "memory"},
-    "reload": {"advice", "aside", "changes", "errors", "manifest", "instance", "registry", "timer"},
-    "supervision": {"instance", "memory", "processes"},
-    "watch": {"aside", "manifest", "working_folder"},
+    "environments": {"errors", "system"},
+    "backends": {"errors", "system", "worker.protocol", "audio", "text", "environments"},
+    "manifest": {"errors", "system", "backends"},
+    "runtime": {"errors", "system", "worker.protocol", "backends", "manifest"},
+    "reload": {"errors", "system", "manifest", "runtime"},
+    "http": {"errors", "system", "observability", "worker.protocol", "backends", "manifest", "runtime"},
+    "api": {
+        *("errors", "system", "observability", "worker.protocol", "audio", "text", "backends", "manifest", "runtime"),
+        *("reload", "http"),
+    },
+    "app": {
+        *("errors", "system", "observability", "settings", "backends", "manifest", "runtime", "reload", "http", "api"),
+    },
     "client": {"errors"},
     "service": {"errors"},
-    "diagnosis": {"aside", "errors", "settings", "environments", "backends", "manifest", "client", "service", "sizes"},
-    "tally": set(),
-    "history": {"log"},
-    "api": {
-        *("aside", "errors", "log", "tally", "history", "worker.protocol", "audio", "spoken", "backends", "manifest"),
-        *("processes", "instance", "admission", "lease", "registry", "reload", "working_folder"),
-    },
-    "advice": set(),
-    "sizes": set(),
-    "allocator": set(),
-    "listening": {"advice", "timer"},
-    "serving": {"listening"},
-    "app": {
-        *("advice", "allocator", "errors", "log", "settings", "backends", "manifest", "registry", "reload"),
-        *("working_folder", "supervision", "watch", "api", "serving", "tally", "history"),
-    },
+    "diagnosis": {"errors", "system", "settings", "environments", "backends", "manifest", "client", "service"},
     "cli": {
-        *("errors", "log", "settings", "spoken", "backends", "manifest", "reload", "client", "app", "environments"),
-        *("service", "diagnosis", "sizes", "changes", "aside"),
+        *("errors", "system", "observability", "settings", "text", "backends", "manifest", "reload", "client", "app"),
+        *("environments", "service", "diagnosis"),
     },
     "__main__": {"cli"},
     "demo": set(),
-    "worker": {"advice", "aside", "sizes", "worker.protocol", "audio"},
+    "worker": {"system", "worker.protocol", "audio"},
 }
 """The order: what each part may import of the others; whatever is not here imports nothing and is imported by nobody.
 
@@ -81,12 +62,12 @@ MAY_USE = {
     "settings": SETTINGS,
     "worker.protocol": {"msgspec"},
     "audio": {"av", "numpy"},
-    "spoken": {"sentencex", "markdown_it"},
+    "text": {"sentencex", "markdown_it"},
     "backends": {*DATA, "msgspec"},
     "manifest": {*SETTINGS, "dotenv", "yaml"},
-    "watch": {"watchfiles"},
+    "reload": {"watchfiles"},
+    "http": {*HTTP, *DATA, "h11", "msgspec"},
     "api": {*HTTP, *DATA, "msgspec", "prometheus_client"},
-    "serving": {"h11", "hypercorn"},
     "app": HTTP,
     "cli": {"click", "markdown_it", "prompt_toolkit", "rich"},
     "demo": {*ENGINES, "click", "numpy"},
@@ -187,8 +168,8 @@ def test_other_packages_are_imported_only_where_they_belong() -> None:
     ("package", "homes"),
     [
         ("yaml", {"manifest"}),
-        ("quart", {"api", "app"}),
-        ("hypercorn", {"api", "app", "serving"}),
+        ("quart", {"api", "app", "http"}),
+        ("hypercorn", {"api", "app", "http"}),
         *((engine, {"worker", "demo"}) for engine in sorted(ENGINES)),
     ],
 )
@@ -204,5 +185,5 @@ def test_nobody_imports_the_demo_but_itself() -> None:
 def test_every_import_of_the_server_is_seen() -> None:
     """Also those that stand inside functions and below TYPE_CHECKING."""
     seen = {(found.part, found.name.partition(".")[0]) for found in IMPORTS}
-    assert {("api", "hypercorn"), ("app", "quart"), ("worker", "mlx_lm"), ("manifest", "yaml")} <= seen
+    assert {("http", "hypercorn"), ("app", "quart"), ("worker", "mlx_lm"), ("manifest", "yaml")} <= seen
     assert ("cli", "localapi.app") in {(found.part, found.name) for found in IMPORTS}

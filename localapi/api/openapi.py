@@ -17,14 +17,14 @@ from quart import Blueprint, Quart, Response
 
 import localapi
 from localapi.api import reply_shapes as shapes
-from localapi.api.chat_request import ChatRequest
-from localapi.api.completions import CompletionRequest
 from localapi.api.console import CONTENT_TYPES
-from localapi.api.replies import json_reply
-from localapi.api.speech_request import SpeechRequest
-from localapi.api.tokens import DetokenizeRequest, TokenizeRequest
+from localapi.api.openai.chat_request import ChatRequest
+from localapi.api.openai.completions import CompletionRequest
+from localapi.api.openai.speech_request import SpeechRequest
+from localapi.api.openai.tokens import DetokenizeRequest, TokenizeRequest
 from localapi.audio.formats import FORMATS
 from localapi.errors import ApiError
+from localapi.http.replies import json_reply
 
 Schema = dict[str, Any]
 Content = Mapping[str, type[BaseModel] | None]

@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 
-from localapi.advice import advise
 from localapi.backends.engine import ReportLoading
 from localapi.backends.variables import inherited
 from localapi.environments import Environment
 from localapi.errors import LoadFailed, OutOfResources
+from localapi.system.os_errors import advise
 from localapi.worker.protocol import Loading
 
 

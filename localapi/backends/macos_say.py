@@ -18,12 +18,12 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from localapi.advice import advise
 from localapi.backends import say_voices
 from localapi.backends.children import Children, Stopped, TookTooLong
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.speech import SpeechOptions
 from localapi.errors import GenerationFailed, InvalidRequest, LoadFailed, ModelUnavailable
+from localapi.system.os_errors import advise
 from localapi.worker.protocol import Event, Loaded, Loading, Request, Sound, Speak, Spoken, Voice
 
 AT_ONCE = 4

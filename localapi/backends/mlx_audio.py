@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from localapi.aside import aside
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.installing import install
@@ -17,6 +16,7 @@ from localapi.backends.speech import SpeechOptions
 from localapi.backends.worker_engine import start_worker
 from localapi.environments import Environment
 from localapi.errors import LoadFailed
+from localapi.system.threads import aside
 
 _MUST_HOLD = "config.json"
 

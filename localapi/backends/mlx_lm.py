@@ -8,11 +8,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from localapi.aside import aside
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions, PathProblem
 from localapi.backends.worker_engine import start_worker
+from localapi.system.threads import aside
 
 _HOLDS = {"path": "config.json", "adapter": "adapter_config.json", "draft": "config.json"}
 """Options that name a folder or a repository, and the file that a folder must hold."""

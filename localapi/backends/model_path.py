@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from localapi.advice import advise
 from localapi.errors import LoadFailed
+from localapi.system.os_errors import advise
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"

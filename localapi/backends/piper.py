@@ -10,14 +10,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
-from localapi.advice import advise
-from localapi.aside import aside
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.model_path import placed
 from localapi.backends.options import FolderOf, Identity, PathProblem
 from localapi.backends.speech import SpeechOptions
 from localapi.backends.worker_engine import start_worker
 from localapi.errors import LoadFailed
+from localapi.system.os_errors import advise
+from localapi.system.threads import aside
 from localapi.worker.protocol import Voice
 
 MOST_SHOWN = 24

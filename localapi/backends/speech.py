@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from localapi.backends.model_path import placed
 from localapi.backends.options import EntryOptions, FolderOf, Name, PathProblem
 from localapi.backends.parameters import MAX_SPEED, MIN_SPEED, SpeechParameters
-from localapi.spoken.lexicon import BadLexicon, read_lexicon
+from localapi.text.lexicon import BadLexicon, read_lexicon
 from localapi.worker.protocol import Voice
 
 ENGINE_OPTIONS: Final = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})

@@ -24,9 +24,8 @@ from typing import Any, assert_never
 
 import msgspec
 
-from localapi.advice import advise
 from localapi.backends.engine import ReportLoading
-from localapi.backends.speed import Speed
+from localapi.backends.token_rate import Speed
 from localapi.backends.variables import inherited
 from localapi.errors import (
     ApiError,
@@ -38,6 +37,7 @@ from localapi.errors import (
     OutOfResources,
     WorkerEnded,
 )
+from localapi.system.os_errors import advise
 from localapi.worker import protocol
 from localapi.worker.protocol import (
     Event,

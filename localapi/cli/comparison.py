@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from localapi.manifest import Entry, Manifest, fingerprint
-from localapi.reload import Diff
+from localapi.reload.reloader import Diff
 
 IN_USE: Final = frozenset({"ready", "loading"})
 """States of a model that a change replaces at once."""

@@ -9,15 +9,15 @@ from typing import Any, Final
 
 import click
 
-from localapi import log
-from localapi.aside import within
 from localapi.cli.options import manifest_option, profile_option, server_of, server_options, source_of
 from localapi.cli.sound_output import PLAYERS
 from localapi.cli.text_table import wrapped
 from localapi.diagnosis import CHECKS, Finding, Subject, examine
 from localapi.errors import ManifestError, Problem
 from localapi.manifest import Manifest, read
+from localapi.observability import log
 from localapi.settings import Settings
+from localapi.system.threads import within
 
 READ_SECONDS: Final = 5.0
 """No disk takes as long for a manifest."""

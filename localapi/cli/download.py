@@ -1,6 +1,6 @@
 """Downloads from the Hugging Face Hub into its cache, by a process of their own.
 
-Here nothing is known of the Hub: `localapi.worker.pull` speaks with it, and tells how far it is.
+Here nothing is known of the Hub: `localapi.worker.hub.pull` speaks with it, and tells how far it is.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def file_of(repository: str, name: str, revision: str | None = None) -> Path:
 def _child(*arguments: str, seconds: float | None = None) -> Iterator[Iterator[dict[str, Any]]]:
     """What a child says, which ends with the block. Raises CannotDownload for its error, and for its silence."""
     with subprocess.Popen(  # noqa: S603  # this Python, with our own module
-        [sys.executable, "-P", "-m", "localapi.worker.pull", *arguments],
+        [sys.executable, "-P", "-m", "localapi.worker.hub.pull", *arguments],
         env={**os.environ, **_QUIET},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

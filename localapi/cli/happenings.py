@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from localapi.changes import told
 from localapi.cli.model_rows import ModelRow, problem_line, rows
 from localapi.cli.plain_text import shown_in_line
 from localapi.cli.server_status import Status
 from localapi.client import Event
+from localapi.reload.summary import told
 
 STATUS_EVENTS: Final = {"status", "change"}
 """Events of `/status/events` that tell of the status; others tell of other things."""

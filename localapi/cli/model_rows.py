@@ -13,7 +13,7 @@ from localapi.cli.plain_text import shown_in_line
 from localapi.cli.server_status import Status, status_of
 from localapi.client import Server
 from localapi.errors import Refused
-from localapi.sizes import readable
+from localapi.system.byte_sizes import readable
 
 HEAD: Final = ("model", "kind", "backend", "state", "memory", "running", "waiting", "tokens/s", "also called")
 _FIRST_TO_GO: Final = ("also called", "kind", "backend", "memory", "waiting")

@@ -11,7 +11,6 @@ from typing import Any, Final
 import click
 from rich.cells import cell_len
 
-from localapi import log
 from localapi.cli.check import tell_missing_secrets
 from localapi.cli.comparison import Change, Plan, plan
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
@@ -19,6 +18,7 @@ from localapi.cli.server_status import status_of, tell_if_another_is_followed
 from localapi.cli.text_table import GAP, table, wrapped
 from localapi.client import Server
 from localapi.manifest import read
+from localapi.observability import log
 from localapi.settings import Settings
 
 CHANGED: Final = 3

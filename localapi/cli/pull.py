@@ -15,7 +15,7 @@ from localapi.cli.options import manifest_option, profile_option, source_of
 from localapi.errors import CannotDownload
 from localapi.manifest import ManifestSource, read
 from localapi.settings import Settings
-from localapi.sizes import readable
+from localapi.system.byte_sizes import readable
 
 BAR: Final = 24
 REPORT_SECONDS: Final = 10.0

@@ -17,8 +17,8 @@ from localapi.client import Server
 from localapi.errors import OperatorError
 from localapi.manifest import Entry, read
 from localapi.settings import Settings
-from localapi.sizes import readable
-from localapi.spoken.script import script_of
+from localapi.system.byte_sizes import readable
+from localapi.text.script import script_of
 
 PATH: Final = "/v1/audio/speech"
 ADD_ONE: Final = "`localapi add --backend auto --kind speech` adds one"

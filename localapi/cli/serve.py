@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 import localapi
-from localapi import log as logs
 from localapi.app import Service, listen
 from localapi.cli.group import COMMANDS
 from localapi.cli.options import manifest_option, profile_option, server_options, source_of
 from localapi.cli.text_table import table
 from localapi.manifest import ManifestSource
+from localapi.observability import log as logs
 from localapi.settings import Settings
 
 log = logging.getLogger(__name__)

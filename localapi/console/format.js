@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "./dom.js";
 
-/** As localapi/sizes.py writes them: a GB is 2^30 bytes. */
+/** As localapi/system/byte_sizes.py writes them: a GB is 2^30 bytes. */
 export function bytes(count) {
   if (count === null || count === undefined) return "–";
   const power = [4, 3, 2, 1].find((each) => count >= 2 ** (10 * each)) ?? 0;

@@ -14,7 +14,7 @@ from typing import Final
 from localapi.backends.model_path import cache_folder
 from localapi.diagnosis.finding import Finding, Grade, Subject
 from localapi.service import system
-from localapi.sizes import readable
+from localapi.system.byte_sizes import readable
 
 OLDEST: Final = (3, 11)
 MLX_SECONDS: Final = 7.0

@@ -10,7 +10,7 @@ from localapi.diagnosis.machine import size_of
 from localapi.diagnosis.network import hub_answers
 from localapi.errors import Problem
 from localapi.manifest import Entry
-from localapi.sizes import readable
+from localapi.system.byte_sizes import readable
 
 
 def manifest(subject: Subject) -> list[Finding]:

@@ -9,9 +9,9 @@ import urllib.error
 import urllib.request
 from typing import Final
 
-from localapi.aside import within
 from localapi.diagnosis.finding import Finding, Subject
 from localapi.errors import NoServer, Refused
+from localapi.system.threads import within
 
 SECONDS: Final = 4.0
 HUB: Final = "https://huggingface.co"

@@ -18,7 +18,7 @@ from typing import Final
 
 from localapi.environments.pinned import Environment, python_version
 from localapi.errors import EnvironmentFailed
-from localapi.sizes import readable
+from localapi.system.byte_sizes import readable
 
 Tell = Callable[[str], None]
 """Takes a line for people, as the work goes on."""

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from localapi.advice import advise
 from localapi.errors import ManifestError, Problem
+from localapi.system.os_errors import advise
 
 MAX_BYTES = 1024 * 1024
 

@@ -59,6 +59,14 @@ _VARIABLES: Final = {
     "HF_HUB_DISABLE_TELEMETRY": "1",  # nor does huggingface_hub ask the Hub first which agents there are
 }
 
+ENGINES: Final = {
+    "mlx-lm": "localapi.worker.llm.mlx_lm",
+    "piper": "localapi.worker.tts.piper",
+    "espeak-ng": "localapi.worker.tts.espeak_ng",
+    "mlx-audio": "localapi.worker.tts.mlx_audio",
+}
+"""The module of each engine, by the name that the server sends."""
+
 
 def main() -> None:
     """Load what the first message names, then serve until the server's end of the socket closes."""
@@ -118,7 +126,7 @@ def load(first: ToWorker | None, host: Host, send: Send) -> Engine | None:
     assert isinstance(first, Load), first  # noqa: S101  # the protocol's first message
     try:
         host.report(Loading(phase=f"importing {first.engine}"))
-        module = importlib.import_module(f"localapi.worker.{first.engine.replace('-', '_')}")
+        module = importlib.import_module(ENGINES[first.engine])
         engine: Engine = module.load(first.options, host)
     except CannotLoad as error:
         send(LoadRefused(message=str(error)))

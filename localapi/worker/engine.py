@@ -1,6 +1,6 @@
 """The seam inside a worker: what its loop asks of the one engine that it runs.
 
-An engine's module, `localapi.worker.<name>`, has a function `load(options, host) -> Engine`.
+Each engine has a module (`worker.__main__` lists them) with a function `load(options, host) -> Engine`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Load(msgspec.Struct, tag=True):
     """Server to worker, once and first: what to load."""
 
     engine: str
-    """Name of the engine's module in `localapi.worker`, with dashes: "mlx-lm"."""
+    """Name of the engine, as `localapi.worker.__main__` lists them: "mlx-lm"."""
     options: dict[str, Any]
     """The entry's identity, as the backend's options name it; plain values, paths resolved."""
 

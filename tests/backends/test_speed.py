@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 import pytest
 
-from localapi.backends import speed
-from localapi.backends.speed import Speed
+from localapi.backends import token_rate
+from localapi.backends.token_rate import Speed
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(speed.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(token_rate.time, "monotonic", lambda: now[0])
     return now
 
 

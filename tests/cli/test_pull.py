@@ -20,9 +20,9 @@ from types import SimpleNamespace
 import pytest
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
-from localapi.worker import pull as worker
-from localapi.worker import resuming
 from localapi.worker.engine import CannotLoad
+from localapi.worker.hub import pull as worker
+from localapi.worker.hub import resumable_download
 from tests.cli.conftest import Run
 from tests.fake_hub import Hub, hub_with
 
@@ -75,12 +75,14 @@ def interrupted(hub: Hub, environment: dict[str, str]) -> int:
     """Have the download stopped in the middle of the large file; the bytes that were there."""
     hub.stops_after = HALF
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "localapi.worker.pull", "me/model"],
+        [sys.executable, "-P", "-m", "localapi.worker.hub.pull", "me/model"],
         env={**environment, "HF_ENDPOINT": hub.url}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
     with process.stdout as lines:
-        came = next(line["done"] for line in map(json.loads, lines) if line["done"] > 2 * resuming.PIECE_BYTES)
+        came = next(
+            line["done"] for line in map(json.loads, lines) if line["done"] > 2 * resumable_download.PIECE_BYTES
+        )
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == worker.INTERRUPTED
     hub.stops_after = None
@@ -159,11 +161,11 @@ def test_a_name_that_can_be_no_repository_is_a_wrong_command_line(localapi: Run)
 
 def test_a_full_disk_is_told_before_anything_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(resuming.shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
+    monkeypatch.setattr(resumable_download.shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
     with pytest.raises(CannotLoad, match=r"The disk is too full: 1\.86 GB are to be downloaded, and 977 kB are free"):
-        resuming._refuse_a_full_disk(tmp_path, 2_000_000_000)
+        resumable_download._refuse_a_full_disk(tmp_path, 2_000_000_000)
     (tmp_path / "begun.part").write_bytes(bytes(1_500_000))
-    resuming._refuse_a_full_disk(tmp_path, 2_000_000)
+    resumable_download._refuse_a_full_disk(tmp_path, 2_000_000)
 
 
 @pytest.mark.parametrize("opened", ["before", "after"])
@@ -177,12 +179,14 @@ def test_a_file_that_another_has_fetched_meanwhile_is_not_fetched_again(
             part.rename(blob)
         blob.write_bytes(b"all")
 
-    monkeypatch.setattr(resuming, "get_hf_file_metadata", lambda *_, **__: SimpleNamespace(etag="a1b2", size=3))
-    monkeypatch.setattr(resuming, "http_get", lambda *_, **__: pytest.fail("fetched again"))
-    monkeypatch.setattr(resuming.fcntl, "flock", lock_of_another)
+    monkeypatch.setattr(
+        resumable_download, "get_hf_file_metadata", lambda *_, **__: SimpleNamespace(etag="a1b2", size=3)
+    )
+    monkeypatch.setattr(resumable_download, "http_get", lambda *_, **__: pytest.fail("fetched again"))
+    monkeypatch.setattr(resumable_download.fcntl, "flock", lock_of_another)
     reports: list[int | None] = []
-    done = resuming.Done("", lambda loading: reports.append(loading.done), 3)
-    resuming._fetch("me/model", "main", "config.json", tmp_path, done)
+    done = resumable_download.Done("", lambda loading: reports.append(loading.done), 3)
+    resumable_download._fetch("me/model", "main", "config.json", tmp_path, done)
     assert (blob.read_bytes(), part.exists(), reports) == (b"all", False, [3])
 
 
@@ -228,7 +232,9 @@ def test_a_hub_that_is_mute_counts_as_out_of_reach(
     arguments: tuple[str, ...], localapi: Run, environment: dict[str, str], folder: Path
 ) -> None:
     """The bound is made short by what the child imports first: the test need not wait for the real one."""
-    (folder / "sitecustomize.py").write_text("import localapi.worker.hub\nlocalapi.worker.hub.ANSWER_SECONDS = 0.2\n")
+    (folder / "sitecustomize.py").write_text(
+        "import localapi.worker.hub.repository\nlocalapi.worker.hub.repository.ANSWER_SECONDS = 0.2\n"
+    )
     paths = os.pathsep.join((str(folder), environment["PYTHONPATH"]))
     with socket.create_server(("127.0.0.1", 0)) as mute:
         done = localapi(*arguments, HF_ENDPOINT=f"http://127.0.0.1:{mute.getsockname()[1]}", PYTHONPATH=paths)
@@ -240,7 +246,7 @@ def test_a_hub_that_is_mute_counts_as_out_of_reach(
 def test_whatever_an_engine_asks_for_is_pulled() -> None:
     """Or it would ask the Hub for the rest when it loads."""
     assert [each for each in DEFAULT_ALLOW_PATTERNS if not any(fnmatch(each, ours) for ours in worker.PATTERNS)] == []
-    source = (Path(worker.__file__).parent / "speech_model.py").read_text()
+    source = (Path(worker.__file__).parents[1] / "tts" / "speech_model.py").read_text()
     listed = source.partition("PATTERNS = (")[2].partition("\n)")[0]
     assert {word.strip('"*(), \n') for word in listed.split(",")} <= {each.strip("*") for each in worker.PATTERNS} | {
         ""

@@ -56,7 +56,7 @@ def sample(text: str) -> Sample:
 @pytest.mark.parametrize("sample", samples(), ids=lambda sample: str(sample.title))
 def test_each_sample_request_gets_what_its_title_says(sample: Sample, server: Server) -> None:
     if sample.path == "/status/events":
-        return  # it has no end; tests/test_live.py listens to it
+        return  # it has no end; tests/api/admin/test_status_events.py listens to it
     reply: Reply = server.request(sample.method, sample.path, sample.body, sample.headers)
     assert reply.status == sample.status, reply.body
     if sample.body and sample.body.get("stream"):

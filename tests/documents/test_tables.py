@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from localapi import errors
-from localapi import serving as connections
-from localapi.api import body, completions, openapi
-from localapi.api.chat_request import _NOT_HONOURED, ChatRequest
-from localapi.api.completions import CompletionRequest
-from localapi.api.generation_request import NO_EFFECT
+from localapi.api import openapi
+from localapi.api.openai import completions
+from localapi.api.openai.chat_request import _NOT_HONOURED, ChatRequest
+from localapi.api.openai.completions import CompletionRequest
+from localapi.api.openai.generation_request import NO_EFFECT
 from localapi.app import MAX_BODY_BYTES, Service, create_app
+from localapi.http import body
+from localapi.http import hypercorn_server as connections
 from localapi.manifest import ManifestSource, Overrides, read
 from localapi.settings import Settings
 from tests.documents.pages import README, ROOT, page, quoted

@@ -1,0 +1,1 @@
+"""Endpoints for whoever runs the server: status, health, metrics and actions."""

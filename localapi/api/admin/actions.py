@@ -1,0 +1,48 @@
+"""`POST /admin/...`: what whoever runs the server can ask of it."""
+
+from __future__ import annotations
+
+from quart import Blueprint, Response
+
+from localapi.api.admin.status import describe_attempt, describe_instance
+from localapi.http.replies import json_reply
+from localapi.reload.reloader import Reloader
+from localapi.runtime.instance import Instance
+from localapi.runtime.registry import Registry
+
+
+def routes(registry: Registry, reloader: Reloader) -> Blueprint:
+    """All of them. A model is named by its id or an alias."""
+    blueprint = Blueprint("admin", __name__)
+
+    @blueprint.post("/admin/reload")
+    async def reload() -> Response:
+        """Follow the manifest as it is now."""
+        attempt = await reloader.reload()
+        return json_reply(describe_attempt(attempt), status=200 if attempt.ok else 422)
+
+    @blueprint.post("/admin/models/<path:name>/load")
+    async def load(name: str) -> Response:
+        """Load a model that is not loaded; the reply comes when it is. Raises LoadFailed."""
+        return _reply(await registry.load(name))
+
+    @blueprint.post("/admin/models/<path:name>/unload")
+    async def unload(name: str) -> Response:
+        """End a model's worker when its requests have ended. Raises ModelInUse."""
+        return _reply(await registry.unload(name))
+
+    @blueprint.post("/admin/models/<path:name>/pin")
+    async def pin(name: str) -> Response:
+        """Load a model and keep it loaded, until it is unpinned or the server ends. Raises LoadFailed."""
+        return _reply(await registry.pin(name))
+
+    @blueprint.post("/admin/models/<path:name>/unpin")
+    async def unpin(name: str) -> Response:
+        """Treat a model as the manifest says again."""
+        return _reply(registry.unpin(name))
+
+    return blueprint
+
+
+def _reply(instance: Instance) -> Response:
+    return json_reply({"id": instance.name, **describe_instance(instance)})

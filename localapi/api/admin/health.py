@@ -1,0 +1,39 @@
+"""`GET /health`: the server is alive. `GET /health/ready`: it can answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable
+
+from quart import Blueprint, Response
+
+from localapi.http.replies import json_reply
+from localapi.runtime.registry import Registry
+
+
+def routes(registry: Registry, draining: Callable[[], bool]) -> Blueprint:
+    """Both endpoints; 503 with the reason where the server is not ready."""
+    blueprint = Blueprint("health", __name__)
+
+    @blueprint.get("/health")
+    async def live() -> Response:
+        return json_reply({"status": "ok"})
+
+    @blueprint.get("/health/ready")
+    async def ready() -> Response:
+        if draining():
+            return json_reply({"status": "shutting down"}, status=503)
+        wanted = [registry.instance(e.id) for e in registry.entries.values() if e.serving.wants_loading]
+        known = {entry.id for entry in registry.offered}
+        if failed := {each.name: each.last_error for each in wanted if each.state == "failed"}:
+            errors = failed if len(known) == len(registry.entries) else {}  # an error may name other models
+            return json_reply({"status": "failed", "models": _in(known, failed), "errors": errors}, status=503)
+        if loading := [each.name for each in wanted if each.state == "loading" or each.comes_back]:
+            return json_reply({"status": "loading", "models": _in(known, loading)}, status=503)
+        return json_reply({"status": "ready"})
+
+    return blueprint
+
+
+def _in(known: Container[str], names: Iterable[str]) -> list[str]:
+    """Those that whoever asks may know."""
+    return [name for name in names if name in known]

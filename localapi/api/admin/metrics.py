@@ -1,0 +1,180 @@
+"""`GET /metrics`: what Prometheus reads, by the ids of the manifest's models.
+
+prometheus_client is imported at the first scrape: it costs a tenth of a second, and most servers are never scraped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from quart import Blueprint, Response, request
+
+from localapi.backends.worker_engine import WorkerEngine
+from localapi.observability.counters import NO_MODEL, Histogram, OfModel, Tally
+from localapi.runtime.instance import Instance
+from localapi.runtime.registry import Registry
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def routes(registry: Registry, tally: Tally) -> Blueprint:
+    """The endpoint."""
+    blueprint = Blueprint("metrics", __name__)
+
+    @blueprint.get("/metrics")
+    async def metrics() -> Response:
+        pids = [instance.engine.pid for instance in registry.all_instances() if instance.engine]
+        memory = await asyncio.to_thread(resident_bytes, [pid for pid in pids if pid is not None])
+        text, content_type = _encoded(registry, tally, memory, request.headers.get("Accept", ""))
+        return Response(text, content_type=content_type)
+
+    return blueprint
+
+
+def resident_bytes(pids: Iterable[int]) -> dict[int, int]:
+    """The memory of each process that lives. Blocks for milliseconds."""
+    found: dict[int, int] = {}
+    listed = list(pids)
+    if sys.platform == "linux":
+        for pid in listed:
+            try:
+                found[pid] = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+            except (OSError, IndexError, ValueError):
+                continue
+        return found
+    if listed:
+        command = ["/bin/ps", "-o", "pid=,rss=", "-p", ",".join(map(str, listed))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)  # noqa: S603  # numbers
+        rows = (line.split() for line in done.stdout.splitlines())
+        found = {int(pid): int(kilobytes) * 1024 for pid, kilobytes in rows}
+    return found
+
+
+def _encoded(registry: Registry, tally: Tally, memory: Mapping[int, int], accept: str) -> tuple[bytes, str]:
+    from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415  # at the first scrape
+    from prometheus_client.exposition import choose_encoder  # noqa: PLC0415
+    from prometheus_client.registry import Collector  # noqa: PLC0415
+
+    class Now(Collector):
+        """All families as they are now."""
+
+        def collect(self) -> Iterator[Metric]:
+            yield from _of_requests(registry, tally)
+            yield from _of_instances(registry, memory)
+            yield from _of_manifest(registry, tally)
+
+    collectors = CollectorRegistry()
+    collectors.register(Now())
+    ProcessCollector(registry=collectors)
+    encode, content_type = choose_encoder(accept)
+    return encode(collectors), content_type
+
+
+def _of_requests(registry: Registry, tally: Tally) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily  # noqa: PLC0415
+
+    requests = CounterMetricFamily(
+        "localapi_requests", "Requests that have ended.", labels=["model", "endpoint", "status"]
+    )
+    for (model, endpoint, status), count in sorted(tally.requests.items()):
+        if model != NO_MODEL and model not in registry.entries:
+            continue  # it ended after its model was removed
+        requests.add_metric([model, endpoint, str(status)], count)
+    yield requests
+    models = {name: tally.models.get(name) or OfModel() for name in registry.entries}
+    chat = [name for name, entry in registry.entries.items() if entry.kind == "chat"]
+    speech = [name for name, entry in registry.entries.items() if entry.kind == "speech"]
+    for name, text, of in (
+        ("prompt_tokens", "Tokens of prompts.", chat),
+        ("cached_tokens", "Tokens of prompts that were not computed again.", chat),
+        ("completion_tokens", "Tokens of answers.", chat),
+        ("speech_characters", "Characters of texts that were spoken.", speech),
+        ("speech_seconds", "Seconds of sound.", speech),
+    ):
+        family = CounterMetricFamily(f"localapi_{name}", text, labels=["model"])
+        for model in of:
+            family.add_metric([model], getattr(models[model], name))
+        yield family
+    for name, text, field, of in (
+        ("time_to_first_token", "From the request to its first token.", "first_token", chat),
+        ("time_per_output_token", "From one token of an answer to the next.", "output_token", chat),
+        ("time_to_first_sound", "From the beginning of the work to its first sound.", "first_sound", speech),
+    ):
+        histogram = HistogramMetricFamily(f"localapi_{name}_seconds", text, labels=["model"])
+        for model in of:
+            counted: Histogram = getattr(models[model], field)
+            histogram.add_metric([model], _cumulative(counted), counted.sum)
+        yield histogram
+
+
+def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
+    total, buckets = 0, []
+    for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
+        total += count
+        buckets.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
+    return buckets
+
+
+def _of_instances(registry: Registry, memory: Mapping[int, int]) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
+
+    current = [registry.instance(name) for name in registry.entries]
+    by_name: dict[str, list[Instance]] = {instance.name: [instance] for instance in current}
+    for instance in registry.retiring:
+        by_name.setdefault(instance.name, []).append(instance)
+    by_name = {name: instances for name, instances in by_name.items() if name in registry.entries}
+    for name, text, value in (
+        ("requests_running", "Requests that are being answered.", running),
+        ("requests_waiting", "Requests of which nothing has come yet.", lambda i: i.leases - running(i)),
+        ("model_ready", "1 where the model is loaded.", lambda i: float(i.state == "ready" and not i.retired)),
+        ("worker_memory_bytes", "Memory of the model's processes.", lambda i: memory.get(_pid(i), 0)),
+    ):
+        gauge = GaugeMetricFamily(f"localapi_{name}", text, labels=["model"])
+        for model, instances in by_name.items():
+            gauge.add_metric([model], sum(map(value, instances)))
+        yield gauge
+    for name, text, field in (
+        ("model_loads", "Times that the model was loaded.", "loads"),
+        ("worker_deaths", "Ends of workers that nobody asked for.", "worker_deaths"),
+    ):
+        counter = CounterMetricFamily(f"localapi_{name}", text, labels=["model"])
+        for model, instances in by_name.items():
+            counter.add_metric([model], sum(getattr(instance, field) for instance in instances))
+        yield counter
+
+
+def running(instance: Instance) -> int:
+    """Requests of an instance of which something has come; all, of an engine that keeps nobody waiting."""
+    engine = instance.engine
+    if isinstance(engine, WorkerEngine):
+        return min(engine.work.running, instance.leases)
+    return instance.leases if engine else 0
+
+
+def _pid(instance: Instance) -> int:
+    return (instance.engine.pid if instance.engine else None) or 0
+
+
+def _of_manifest(registry: Registry, tally: Tally) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
+
+    reloads = CounterMetricFamily("localapi_reloads", "Readings of the manifest.", labels=["outcome"])
+    last = GaugeMetricFamily("localapi_last_reload_timestamp_seconds", "The last reading.", labels=["outcome"])
+    for ok, outcome in ((True, "ok"), (False, "failed")):
+        reloads.add_metric([outcome], tally.reloads[ok])
+        if ok in tally.reloaded_at:
+            last.add_metric([outcome], tally.reloaded_at[ok])
+    yield reloads
+    yield last
+    revision = registry.snapshot.revision if registry.snapshot else 0
+    yield GaugeMetricFamily("localapi_revision", "The revision that serves.", value=revision)
+    yield GaugeMetricFamily("localapi_start_time_seconds", "When the server started.", value=registry.started_at)

@@ -1,0 +1,1 @@
+"""OpenAI's API and what its clients expect beside it: one file per endpoint."""

@@ -1,0 +1,315 @@
+"""What a client may say to `POST /v1/chat/completions`: fields, bounds, and which of OpenAI's are not honoured."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import ConfigDict, Field
+
+from localapi.api.openai.generation_request import (
+    GenerationRequest,
+    Grammar,
+    Part,
+    Pattern,
+    form_of,
+    refuse,
+    request_ids,
+    settled,
+)
+from localapi.backends.parameters import MAX_COUNT, ChatParameters, FreeObject
+from localapi.errors import InvalidRequest
+from localapi.http.body import parse
+from localapi.manifest import Serving
+from localapi.worker.protocol import Chat, Form, JsonObject, JsonSchema
+
+MAX_MESSAGES: Final = 100_000
+MAX_TOOLS: Final = 1000
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+
+
+class TextPart(Part):
+    type: Literal["text"]
+    text: str
+
+
+Content = str | list[TextPart]
+
+
+class InstructionMessage(Part):
+    role: Literal["system", "developer"]
+    content: Content
+    name: str | None = None
+
+
+class UserMessage(Part):
+    role: Literal["user"]
+    content: Content
+    name: str | None = None
+
+
+class CalledFunction(Part):
+    name: str
+    arguments: str
+
+
+class ToolCall(Part):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class AssistantMessage(Part):
+    role: Literal["assistant"]
+    content: Content | None = None
+    reasoning_content: str | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class ToolMessage(Part):
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str
+
+
+Message = Annotated[InstructionMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class Function(Part):
+    name: FunctionName
+    description: str | None = None
+    parameters: FreeObject | None = None
+    strict: bool | None = None
+
+
+class Tool(Part):
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Part):
+    name: str
+
+
+class NamedTool(Part):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class AllowedTools(Part):
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool]
+
+
+class AllowedToolsChoice(Part):
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+class TextFormat(Part):
+    type: Literal["text"]
+
+
+class JsonObjectFormat(Part):
+    type: Literal["json_object"]
+
+
+class NamedSchema(Part):
+    name: str | None = None
+    json_schema: Annotated[dict[str, Any] | bool | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(Part):
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+ToolChoice = (
+    Literal["none", "auto", "required"] | Annotated[NamedTool | AllowedToolsChoice, Field(discriminator="type")]
+)
+
+_NOT_HONOURED: Final[Mapping[str, tuple[Any, ...]]] = {
+    "audio": (),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "modalities": (["text"],),
+    "service_tier": ("auto", "default"),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+"""Parameters that this server knows and does not honour, with the values that ask for nothing."""
+
+
+class ChatRequest(GenerationRequest, ChatParameters):
+    """The body."""
+
+    model_config = ConfigDict(extra="allow")
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    tools: Annotated[list[Tool], Field(default_factory=list, max_length=MAX_TOOLS)]
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool = True
+    response_format: ResponseFormat | None = None
+    regex: Pattern | None = None
+    grammar: Grammar | None = None
+    continue_final_message: bool = False
+
+    def to_chat(self, serving: Serving) -> tuple[Chat, list[str]]:
+        """The request as engines take it, and the names of the parameters that the entry's locks overrule."""
+        said, max_tokens, overruled = self._applied(serving)
+        tools, choice, name = self._tools()
+        chat = Chat(
+            id=next(request_ids),
+            messages=[plain_message(message) for message in self.messages],
+            sampling=said.sampling,
+            max_tokens=max_tokens,
+            stop=said.stop_strings,
+            n=self.n,
+            top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            form=self._form(),
+            tools=[tool.model_dump(exclude_none=True) for tool in tools],
+            tool_choice=choice,
+            tool_name=name,
+            parallel_tool_calls=self.parallel_tool_calls,
+            template_options=_template_options(said),
+            continues=self.continue_final_message,
+        )
+        return chat, overruled
+
+    def overruled(self, serving: Serving) -> list[str]:
+        """The names of the parameters that the entry's locks overrule."""
+        return self._applied(serving)[2]
+
+    def _applied(self, serving: Serving) -> tuple[ChatParameters, int | None, list[str]]:
+        said, overruled = settled(ChatParameters, self, serving)
+        max_tokens = self._max_tokens(said, serving)
+        if self.max_completion_tokens is not None and max_tokens != min(self.max_completion_tokens, MAX_COUNT):
+            overruled = sorted({*overruled, "max_completion_tokens"})
+        return said, max_tokens, overruled
+
+    def _max_tokens(self, said: ChatParameters, serving: Serving) -> int | None:
+        locked = serving.locked is not None and getattr(serving.locked, "max_tokens", None) is not None
+        if locked or self.max_completion_tokens is None:
+            return said.longest_answer
+        return min(self.max_completion_tokens, MAX_COUNT)
+
+    def _tools(self) -> tuple[list[Tool], Literal["none", "auto", "required"], str | None]:
+        """The tools that the model may use, how, and the one that it must use."""
+        match self.tool_choice:
+            case NamedTool(function=function):
+                return self.tools, "required", function.name
+            case AllowedToolsChoice(allowed_tools=allowed):
+                names = {tool.function.name for tool in allowed.tools}
+                return [tool for tool in self.tools if tool.function.name in names], allowed.mode, None
+            case None:
+                return self.tools, "auto", None
+            case mode:
+                return self.tools, mode, None
+
+    def _form(self) -> Form | None:
+        if (form := form_of(self.regex, self.grammar)) is not None:
+            return form
+        match self.response_format:
+            case JsonObjectFormat():
+                return JsonObject()
+            case JsonSchemaFormat(json_schema=NamedSchema(json_schema=schema)):
+                return JsonObject() if schema is None else JsonSchema(json.dumps(schema, ensure_ascii=False))
+            case _:
+                return None
+
+    def check(self) -> None:
+        """What no single field can tell. Raises InvalidRequest."""
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequest("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
+        forms = [
+            name
+            for name in ("regex", "grammar", "response_format")
+            if getattr(self, name) not in (None, TextFormat(type="text"))
+        ]
+        if len(forms) > 1:
+            raise InvalidRequest(f"Give one of {' and '.join(forms)}, not several.", param=forms[1])
+        if self.continue_final_message and self.messages[-1].role != "assistant":
+            raise InvalidRequest(
+                f"'continue_final_message' needs a last message of role assistant; found {self.messages[-1].role}.",
+                param="continue_final_message",
+            )
+        self._check_tools()
+        self._check_calls()
+
+    def _check_tools(self) -> None:
+        names = [tool.function.name for tool in self.tools]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InvalidRequest(f"The tool {twice!r} is there twice; names must differ.", param="tools")
+        chosen = self.tool_choice
+        wanted = [chosen.function.name] if isinstance(chosen, NamedTool) else []
+        if isinstance(chosen, AllowedToolsChoice):
+            wanted = [tool.function.name for tool in chosen.allowed_tools.tools]
+        if missing := [name for name in wanted if name not in names]:
+            raise InvalidRequest(
+                f"tool_choice names {missing[0]!r}; the tools are: {', '.join(names) or 'none'}.", param="tool_choice"
+            )
+        if chosen == "required" and not names:
+            raise InvalidRequest("tool_choice is 'required' and there are no tools.", param="tool_choice")
+        if self._form() is not None and (wanted or chosen == "required"):
+            raise InvalidRequest("An answer cannot be a tool call and have another form, too.", param="tool_choice")
+
+    def _check_calls(self) -> None:
+        """A tool message must answer a call that is there, as OpenAI's API wants it."""
+        calls: set[str] = set()
+        for at, message in enumerate(self.messages):
+            if isinstance(message, AssistantMessage):
+                calls |= {call.id for call in message.tool_calls or ()}
+            elif isinstance(message, ToolMessage) and message.tool_call_id not in calls:
+                raise InvalidRequest(
+                    f"No earlier assistant message calls a tool with the id {message.tool_call_id!r}.",
+                    param=f"messages[{at}].tool_call_id",
+                )
+
+
+def parse_chat(content: dict[str, Any]) -> tuple[ChatRequest, list[str]]:
+    """The request, and the names of the fields that nobody knows. Raises InvalidRequest."""
+    known = refuse(content, _NOT_HONOURED)
+    _refuse_other_parts(content.get("messages"))
+    request = parse(ChatRequest, known)
+    request.check()
+    return request, sorted(request.model_extra or ())
+
+
+def _refuse_other_parts(messages: object) -> None:
+    """Say plainly that an image is not read, before pydantic says that its type is not 'text'."""
+    for at, message in enumerate(messages if isinstance(messages, list) else ()):
+        content = message.get("content") if isinstance(message, dict) else None
+        for place, part in enumerate(content if isinstance(content, list) else ()):
+            kind = part.get("type") if isinstance(part, dict) else None
+            if isinstance(kind, str) and kind != "text":
+                raise InvalidRequest(
+                    f"Message parts of type {kind!r} are not supported: chat models run on mlx-lm, which reads text.",
+                    param=f"messages[{at}].content[{place}].type",
+                    code="unsupported_content",
+                )
+
+
+def plain_message(message: Message) -> dict[str, Any]:
+    """The message with its content as one string, as chat templates expect it."""
+    plain = message.model_dump(exclude_none=True)
+    if isinstance(message.content, list):
+        plain["content"] = "".join(part.text for part in message.content)
+    return plain
+
+
+def _template_options(said: ChatParameters) -> dict[str, Any]:
+    """Variables for the template; `reasoning_effort: none` is what most templates call enable_thinking."""
+    options = dict(said.chat_template_kwargs or {})
+    if wrong := [name for name in options if not re.fullmatch(r"[A-Za-z]\w*", name)]:
+        raise InvalidRequest(f"{wrong[0]!r} is no name of a variable.", param="chat_template_kwargs")
+    if said.reasoning_effort is not None:
+        options["reasoning_effort"] = said.reasoning_effort
+    return options

@@ -1,0 +1,115 @@
+"""What is known of a request for speech before an engine is asked: against one state of its entry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from typing import Any, Final
+
+from localapi.api.openai.reference_audio import manifest_audio, requested_audio
+from localapi.api.openai.speech_request import SpeechRequest, settled
+from localapi.api.openai.voices import engine_voices, found_voice
+from localapi.audio.formats import FORMATS, Format
+from localapi.backends.engine import Engine
+from localapi.backends.parameters import SpeechParameters
+from localapi.backends.speech import ENGINE_OPTIONS, SpeechOptions, SpeechSettings
+from localapi.errors import InvalidRequest
+from localapi.manifest import Entry
+from localapi.text.script import Script, script_of
+from localapi.worker.protocol import Voice
+
+PART_CHARACTERS: Final = 2000
+"""Of a text that an engine is asked to say at once; minutes of speech, some megabytes."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request against one state of its entry."""
+
+    entry: Entry
+    settings: SpeechSettings
+    said: SpeechParameters
+    script: Script
+    known: list[Voice] | None
+    """The engine's voices; None where only the loaded model knows them."""
+    voice: str | None
+    """As the engine names it; None: the engine's default."""
+    options: dict[str, Any]
+    """What the engine is told beside the text, the voice and the speed."""
+    unsupported: list[str]
+    """Parameters that the engine cannot honour, where the manifest says to warn."""
+
+    @property
+    def format(self) -> Format:
+        return FORMATS[self.said.response_format or "mp3"]
+
+    def parts(self) -> Iterator[list[str]]:
+        """The segments, as many at a time as have PART_CHARACTERS. A recording that is converted is converted once."""
+        part: list[str] = []
+        for segment in self.script.segments:
+            if "source_audio" not in self.options and sum(map(len, part)) >= PART_CHARACTERS:
+                yield part
+                part = []
+            part.append(segment)
+        yield part
+
+
+async def prepared_speech(request: SpeechRequest, entry: Entry, engine: Engine | None) -> Prepared:
+    """Everything that needs no engine. Raises InvalidRequest."""
+    settings, text = entry.serving.speech, request.input
+    assert settings is not None  # noqa: S101  # a speech entry
+    if len(text) > settings.max_input_characters:
+        raise InvalidRequest(
+            f"The text has {len(text)} characters; this model takes {settings.max_input_characters} at once "
+            "(max_input_characters in the manifest). Send it in parts.",
+            param="input", code="string_above_max_length",
+        )  # fmt: skip
+    script = await asyncio.to_thread(
+        script_of,
+        text,
+        markdown=settings.speakable,
+        lexicon=settings.lexicon,
+        language=settings.language,
+        apart=request.timestamps == "sentence",
+    )
+    if not script.segments:
+        raise InvalidRequest("The text holds nothing that can be spoken.", param="input")
+    known = await engine_voices(entry, engine)
+    said, by_request = settled(request, settings, known)
+    options = options_of(entry)
+    unsupported = _unsupported(request, options, by_request, settings)
+    voice = found_voice(entry, known, request.voice, said.voice)
+    told = {name: value for name in options.takes if (value := getattr(said, name)) is not None}
+    for name in {"ref_audio", "source_audio"} & set(told):
+        if name in by_request:
+            told[name] = await requested_audio(told[name], name, settings.audio_folders or ())
+        else:
+            told[name] = await manifest_audio(told[name], name)
+    if settings.unsupported == "warn":
+        told["unsupported"] = "warn"
+    return Prepared(entry, settings, said, script, known, voice, told, unsupported)
+
+
+def _unsupported(request: SpeechRequest, options: SpeechOptions, said: Set[str], settings: SpeechSettings) -> list[str]:
+    """What the request says and the engine cannot honour. Raises InvalidRequest, but where the manifest warns."""
+    found = sorted((ENGINE_OPTIONS & said) - options.takes)
+    if request.instructions:
+        found = ["instructions" if name == "instruct_text" else name for name in found]
+    if request.timestamps == "word" and not options.gives_times:
+        found.append("timestamps")
+    if found and settings.unsupported == "error":
+        name = found[0]
+        also = ' for words (it can for sentences: "timestamps": "sentence")' if name == "timestamps" else ""
+        raise InvalidRequest(
+            f"The backend {options.backend_name} cannot honour '{name}'{also}. Leave it out, or set "
+            "`unsupported: warn` for this model in the manifest.",
+            param=name, code="unsupported_parameter",
+        )  # fmt: skip
+    return found
+
+
+def options_of(entry: Entry) -> SpeechOptions:
+    """The backend's options of a speech entry."""
+    assert isinstance(entry.options, SpeechOptions)  # noqa: S101  # a speech entry
+    return entry.options

@@ -1,0 +1,319 @@
+"""`POST /v1/audio/speech`: a text, spoken. The sound leaves as it is made: as a file, or as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from quart import Blueprint, Response
+
+from localapi.api.openai.generation_request import request_ids
+from localapi.api.openai.prepared_speech import Prepared, options_of, prepared_speech
+from localapi.api.openai.recording import BYTES_PER_SAMPLE, Recording, SaidSegment
+from localapi.api.openai.speech_cache import FinishedSpeech, SpeechCache, content_key
+from localapi.api.openai.speech_request import SpeechRequest, parse_speech
+from localapi.api.openai.voices import loaded_engine
+from localapi.errors import ApiError, InvalidRequest
+from localapi.http import body, request_context
+from localapi.http.generation import OBJECT_BYTES, Generation
+from localapi.http.read_ahead import Ahead
+from localapi.http.replies import json_reply
+from localapi.manifest import fingerprint
+from localapi.runtime.lease import Lease
+from localapi.runtime.registry import Registry
+from localapi.worker.protocol import Event, Sound, Speak, Spoken, Times
+
+log = logging.getLogger(__name__)
+
+MEGABYTE: Final = 1024 * 1024
+HAVE_LENGTH: Final = frozenset({"wav", "flac"})
+"""Formats whose header tells the file's length: one sentence of them is worth the wait."""
+UNSUPPORTED_HEADER: Final = "x-unsupported-params"
+FRAMES_PER_SECOND: Final = 50
+"""What usage counts as a token of sound: OpenAI has no public rule, and codecs' frames of 20 ms are one."""
+BEGINNING_SECONDS: Final = 0.25
+"""How much of the first sound is encoded at first, and sent: every format gives bytes after so much."""
+
+
+def routes(registry: Registry) -> Blueprint:
+    """The endpoint."""
+    blueprint = Blueprint("speech", __name__)
+    cache = SpeechCache()
+
+    @blueprint.post("/v1/audio/speech")
+    async def create_speech() -> Response:
+        request, ignored = parse_speech(await body.read_object())
+        return body.name_ignored(ignored, await Speech(registry, request, cache).reply())
+
+    return blueprint
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What has become ready of a reply."""
+
+    data: bytes
+    segments: list[SaidSegment]
+    last: bool = False
+
+
+class Speech:
+    """One reply."""
+
+    def __init__(self, registry: Registry, request: SpeechRequest, cache: SpeechCache) -> None:
+        self._registry = registry
+        self._cache = cache
+        self._request = request
+        self._generation = Generation(registry, request.model, lambda _: (), kind="speech")
+        self._notes: list[str] = []
+        self._seconds = 0.0
+        self._prepared: Prepared | None = None
+
+    async def reply(self) -> Response:
+        """The reply in the shape that the request asks for. Raises ApiError before anything is sent."""
+        entry = self._generation.entry
+        prepared = self._prepared = await prepared_speech(self._request, entry, loaded_engine(self._registry, entry))
+        if self._request.stream_format == "sse":
+            pieces = Ahead(self._pieces(whole=False), size=_piece_bytes)
+            reply = await self._generation.reply(pieces, self._events, end=b"")
+        elif self._request.timestamps is not None:
+            reply = await self._timed()
+        else:
+            reply = await self._file(prepared)
+        if unsupported := ", ".join(self._prepared.unsupported):
+            reply.headers[UNSUPPORTED_HEADER] = unsupported
+            log.warning(
+                "%s: the engine cannot honour %s (%s)",
+                self._generation.entry.id,
+                unsupported,
+                request_context.current().id,
+            )
+        return reply
+
+    # Shapes
+
+    async def _file(self, prepared: Prepared) -> Response:
+        """The file alone. It begins to leave with the first sound, except where it is to have a length."""
+        short = prepared.format.name in HAVE_LENGTH and len(prepared.script.segments) == 1
+        whole = self._request.stream is False or (short and self._request.stream is None)
+        if whole:
+            async with aclosing(self._pieces(whole=True)) as made:
+                data = b"".join([piece.data async for piece in made])
+            return Response(data, content_type=self._content_type)
+        pieces = Ahead(self._pieces(whole=False), size=_piece_bytes)
+        request_context.current().held.push_async_callback(pieces.close)
+        await pieces.begun(None)  # an error is still a status
+        reply = Response(self._data(pieces), content_type=self._content_type)
+        reply.timeout = None
+        return reply
+
+    @property
+    def _content_type(self) -> str:
+        """Of what was leased: the manifest may have changed since the request came."""
+        assert self._prepared is not None  # noqa: S101  # reply() begins with it
+        return self._prepared.format.content_type
+
+    async def _data(self, pieces: Ahead[Piece]) -> AsyncGenerator[bytes, None]:
+        """The file's bytes. Raises BrokenOff where something fails now."""
+        try:
+            while (piece := await pieces.get()) is not None:
+                if piece.data:
+                    yield piece.data
+        except ApiError as error:
+            log.warning("%s: %s: broken off: %s", request_context.current().id, self._generation.entry.id, error.logged)
+            raise request_context.BrokenOff from error
+        except Exception as error:
+            log.exception("%s: %s: broken off", request_context.current().id, self._generation.entry.id)
+            raise request_context.BrokenOff from error
+
+    async def _timed(self) -> Response:
+        """JSON with the file and with the times."""
+        async with aclosing(self._pieces(whole=True)) as ready:
+            pieces = [piece async for piece in ready]
+        assert self._prepared is not None  # noqa: S101  # reply() begins with it
+        return json_reply(
+            {
+                "audio": base64.b64encode(b"".join(piece.data for piece in pieces)).decode(),
+                "format": self._prepared.format.name,
+                "content_type": self._prepared.format.content_type,
+                "duration_seconds": round(self._seconds, 3),
+                "timestamps": [self._timestamp(segment) for piece in pieces for segment in piece.segments],
+                "usage": self._usage(),
+                "notes": self._notes,
+            }
+        )
+
+    def _events(self, piece: Piece) -> Iterator[dict[str, Any]]:
+        """Server-sent events, as OpenAI names them, and `speech.audio.timestamps` where times were asked for."""
+        if piece.data:
+            yield {"type": "speech.audio.delta", "audio": base64.b64encode(piece.data).decode()}
+        if self._request.timestamps is not None and piece.segments:
+            timestamps = [self._timestamp(segment) for segment in piece.segments]
+            yield {"type": "speech.audio.timestamps", "timestamps": timestamps}
+        if piece.last:
+            notes = {"notes": self._notes} if self._notes else {}
+            yield {"type": "speech.audio.done", "usage": self._usage(), **notes}
+
+    def _timestamp(self, segment: SaidSegment) -> dict[str, Any]:
+        assert self._prepared is not None  # noqa: S101  # reply() begins with it
+        said: dict[str, Any] = {
+            "text": self._prepared.script.segments[segment.index],
+            "start": round(segment.start_seconds, 3),
+            "end": round(segment.end_seconds, 3),
+        }
+        if self._request.timestamps == "word":
+            said["words"] = [
+                {"word": word.text, "start": round(word.start_seconds, 3), "end": round(word.end_seconds, 3)}
+                for word in segment.words
+            ]
+        return said
+
+    def _usage(self) -> dict[str, int]:
+        read, made = len(self._request.input), round(self._seconds * FRAMES_PER_SECOND)
+        return {"input_tokens": read, "output_tokens": made, "total_tokens": read + made}
+
+    # The sound
+
+    async def _pieces(self, *, whole: bool) -> AsyncGenerator[Piece, None]:
+        """What was kept of the same text, or what the model says now. Raises ApiError."""
+        prepared = self._prepared
+        assert prepared is not None  # noqa: S101  # reply() begins with it
+        most_bytes = prepared.settings.speech_cache_mb * MEGABYTE
+        if most_bytes == 0:
+            async with aclosing(self._said_now(whole=whole)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        entry_id, key = prepared.entry.id, await asyncio.to_thread(self._content_key, prepared, whole=whole)
+        if (kept := self._cache.get(entry_id, key)) is not None:
+            self._seconds, self._notes = kept.segments[-1].end_seconds, kept.notes
+            log.info(
+                "%s: %.1f s of speech, kept from before (%s)", entry_id, self._seconds, request_context.current().id
+            )
+            yield Piece(kept.data, kept.segments, last=True)
+            return
+        said: list[Piece] = []
+        size = 0
+        async with aclosing(self._said_now(whole=whole)) as pieces:
+            async for piece in pieces:
+                size += len(piece.data)
+                if size <= most_bytes:
+                    said.append(piece)
+                else:
+                    said.clear()
+                yield piece
+        if said and self._prepared is prepared:  # and not what a reload made of it
+            segments = [segment for piece in said for segment in piece.segments]
+            finished = FinishedSpeech(b"".join(piece.data for piece in said), segments, self._notes)
+            self._cache.keep(entry_id, key, finished, most_bytes=most_bytes, entries=self._registry.entries)
+
+    def _content_key(self, prepared: Prepared, *, whole: bool) -> bytes:
+        return content_key(
+            fingerprint(prepared.entry.identity),
+            prepared.script.segments,
+            prepared.voice,
+            prepared.said.speed,
+            prepared.format.name,
+            prepared.settings.sentence_silence_ms,
+            sorted(prepared.options.items()),
+            self._request.timestamps,
+            whole,
+        )
+
+    async def _said_now(self, *, whole: bool) -> AsyncGenerator[Piece, None]:
+        """Lease the model and let it speak. Raises ApiError; InvalidRequest where the text makes no sound."""
+        async with self._registry.lease(self._request.model, "speech", self._generation.turn) as lease:
+            prepared = self._prepared
+            # Voices that nobody knew before are known now that the model is loaded.
+            knows_more = prepared is not None and prepared.known is None and lease.engine.loaded.voices is not None
+            if prepared is None or prepared.entry is not lease.entry or knows_more:
+                prepared = self._prepared = await prepared_speech(self._request, lease.entry, lease.engine)
+            self._generation.entry = lease.entry
+            async with aclosing(self._heard(lease, prepared)) as events:
+                async for piece in self._recorded(events, prepared, whole=whole):
+                    yield piece
+
+    async def _heard(self, lease: Lease, prepared: Prepared) -> AsyncGenerator[Event, None]:
+        """What the engine answers. It is asked for a part of a long text when the one before is wanted no more.
+
+        A worker does not know how quickly its sound is read; so it is never ahead by more than a part.
+        """
+        first = 0
+        for segments in prepared.parts():
+            speak = self._speak(prepared, segments)
+            log.debug("%s: the worker calls it request %d", request_context.current().id, speak.id)
+            async with aclosing(lease.answer(speak)) as events:
+                async for item in events:
+                    if isinstance(item, Sound | Times):
+                        item.segment += first
+                    yield item
+            first += len(segments)
+
+    async def _recorded(
+        self, events: AsyncIterator[Event], prepared: Prepared, *, whole: bool
+    ) -> AsyncGenerator[Piece, None]:
+        started, first_sound = time.monotonic(), None
+        speed = 1.0 if options_of(prepared.entry).has_speed else prepared.said.speed or 1.0
+        silence_seconds = prepared.settings.sentence_silence_ms / 1000
+        recording = Recording(prepared.format, speed=speed, silence_seconds=silence_seconds, whole=whole)
+        told = 0
+        try:
+            async for item in events:
+                if isinstance(item, Sound) and item.pcm:
+                    parts = _begun(item) if first_sound is None else (item,)
+                    first_sound = first_sound or time.monotonic()
+                    for part in parts:
+                        data = await asyncio.to_thread(recording.add, part)
+                        if data or len(recording.segments) > told:
+                            yield Piece(data, recording.segments[told:])
+                            told = len(recording.segments)
+                elif isinstance(item, Times):
+                    recording.note(item)
+                elif isinstance(item, Spoken):
+                    self._notes += [note for note in item.notes if note not in self._notes]
+            if first_sound is None:
+                raise InvalidRequest("Nothing in the text makes a sound with this voice.", param="input")
+            data = await asyncio.to_thread(recording.finish)
+            self._seconds = recording.segments[-1].end_seconds
+            yield Piece(data, recording.segments[told:], last=True)
+        finally:
+            recording.close()
+        request_context.current().tally.spoken(
+            self._generation.entry.id, characters=len(self._request.input), seconds=self._seconds,
+            first_seconds=first_sound - started,
+        )  # fmt: skip
+        log.info(
+            "%s: %.1f s of speech in %.1f s, first after %.2f s, text of %d (%s)",
+            self._generation.entry.id, self._seconds, time.monotonic() - started, first_sound - started,
+            len(self._request.input), request_context.current().id,
+        )  # fmt: skip
+        for note in self._notes:
+            log.warning("%s: %s (%s)", self._generation.entry.id, note, request_context.current().id)
+
+    def _speak(self, prepared: Prepared, segments: list[str]) -> Speak:
+        return Speak(
+            id=next(request_ids),
+            segments=segments,
+            voice=prepared.voice,
+            speed=(prepared.said.speed or 1.0) if options_of(prepared.entry).has_speed else 1.0,
+            options=prepared.options,
+            times=self._request.timestamps == "word",
+        )
+
+
+def _piece_bytes(piece: Piece) -> int:
+    return len(piece.data) + OBJECT_BYTES * (1 + sum(1 + len(segment.words) for segment in piece.segments))
+
+
+def _begun(sound: Sound) -> Iterator[Sound]:
+    """The beginning of a sound, and the rest: a whole sentence takes as long to encode as the beginning to arrive."""
+    length = round(BEGINNING_SECONDS * sound.sample_rate_hz) * BYTES_PER_SAMPLE
+    for pcm in (sound.pcm[:length], sound.pcm[length:]):
+        if pcm:
+            yield Sound(sound.id, sound.segment, pcm, sound.sample_rate_hz)

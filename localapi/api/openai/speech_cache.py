@@ -1,0 +1,53 @@
+"""Finished speech, kept for the same text said again, where the entry gives memory for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import msgspec
+
+from localapi.api.openai.recording import SaidSegment
+
+
+@dataclass(frozen=True)
+class FinishedSpeech:
+    """A file, and when its segments are said."""
+
+    data: bytes
+    segments: list[SaidSegment]
+    notes: list[str]
+
+
+def content_key(*parts: object) -> bytes:
+    """The same for the same parts: whatever decides what is heard, and how it is written. Hashes every byte of them."""
+    return hashlib.blake2b(msgspec.msgpack.encode(parts), digest_size=32).digest()
+
+
+class SpeechCache:
+    """By entry, the least recently asked for goes first."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, OrderedDict[bytes, FinishedSpeech]] = {}
+
+    def get(self, entry_id: str, key: bytes) -> FinishedSpeech | None:
+        """What was kept under this key."""
+        kept = self._kept.get(entry_id)
+        if kept is None or key not in kept:
+            return None
+        kept.move_to_end(key)
+        return kept[key]
+
+    def keep(
+        self, entry_id: str, key: bytes, speech: FinishedSpeech, *, most_bytes: int, entries: Collection[str]
+    ) -> None:
+        """Keep it if it fits, and forget what no longer does, and entries that are no more."""
+        self._kept = {name: kept for name, kept in self._kept.items() if name in entries}
+        kept = self._kept.setdefault(entry_id, OrderedDict())
+        kept[key] = speech
+        size = sum(len(each.data) for each in kept.values())
+        while size > most_bytes:
+            _, oldest = kept.popitem(last=False)
+            size -= len(oldest.data)

@@ -1,0 +1,102 @@
+"""The body of `POST /v1/audio/speech`: OpenAI's fields, those that other speech servers have, and what applies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from localapi.api.openai.generation_request import MAX_NAME, NO_EFFECT
+from localapi.backends.parameters import MAX_VOICE, ResponseFormat, SpeechParameters
+from localapi.backends.speech import ENGINE_OPTIONS, MappedVoice, SpeechSettings
+from localapi.errors import InvalidRequest
+from localapi.http import body
+from localapi.worker.protocol import Voice
+
+OPENAI_VOICES: Final = frozenset(
+    {
+        *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer"),
+        "verse",
+    }
+)
+"""Names that clients send where their user chose nothing. They stand for the default voice where nothing else says."""
+
+EMPTY_IS_UNSAID: Final = frozenset({*ENGINE_OPTIONS, "instructions", "voice"})
+"""Fields that clients send empty where their user wrote nothing."""
+
+
+def _voice_name(value: object) -> object:
+    """OpenAI's `{"id": name}` is that name."""
+    return value["id"] if isinstance(value, dict) and set(value) == {"id"} else value
+
+
+class SpeechRequest(SpeechParameters):
+    """The body. Unknown fields are kept in `model_extra`, for the reply to name."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    input: str
+    voice: Annotated[Annotated[str, Field(min_length=1, max_length=MAX_VOICE)] | None, BeforeValidator(_voice_name)] = (
+        None
+    )
+    instructions: str | None = None
+    """OpenAI's name of instruct_text."""
+    format: ResponseFormat | None = None
+    """The older name of response_format."""
+    stream_format: Literal["audio", "sse"] = "audio"
+    stream: bool | None = None
+    """False: the reply has a length, and is sent when all is said."""
+    timestamps: Literal["sentence", "word"] | None = None
+    """When each was said: in the reply's JSON, or as events."""
+
+
+def parse_speech(content: dict[str, Any]) -> tuple[SpeechRequest, list[str]]:
+    """The request, and the names of the fields that have no effect. Raises InvalidRequest."""
+    request = body.parse(
+        SpeechRequest,
+        {
+            key: value
+            for key, value in content.items()
+            if key not in NO_EFFECT and not (value == "" and key in EMPTY_IS_UNSAID)
+        },
+    )
+    for name, older in (("response_format", "format"), ("instruct_text", "instructions")):
+        both = {getattr(request, name), getattr(request, older)} - {None}
+        if len(both) > 1:
+            raise InvalidRequest(f"'{older}' and '{name}' mean the same and differ here. Send one.", param=older)
+    return request, sorted(request.model_extra or ())
+
+
+def settled(
+    request: SpeechRequest, settings: SpeechSettings, known: Sequence[Voice] | None = None
+) -> tuple[SpeechParameters, frozenset[str]]:
+    """What applies: the request, over the mapped voice that it names, over the entry's defaults.
+
+    `known` are the engine's voices: one of OpenAI's names may be one of them.
+
+    `voice` is the engine's name then; None is the engine's default. Also gives the names that the request itself said,
+    or the voice it chose.
+    """
+    said = request.model_dump(include=set(SpeechParameters.model_fields), exclude_none=True)
+    if request.format is not None:
+        said["response_format"] = request.format
+    if request.instructions is not None:
+        said["instruct_text"] = request.instructions
+    defaults = settings.defaults.model_dump(exclude_none=True)
+    voice = said.pop("voice", None) or defaults.pop("voice", None)
+    mapped = settings.voices.get(voice) if voice is not None else None
+    if mapped is None and voice in OPENAI_VOICES and voice not in {each.id for each in known or ()}:
+        default = settings.defaults.voice
+        mapped = settings.voices.get(default, MappedVoice(voice=default)) if default is not None else None
+        mapped = mapped or MappedVoice()
+    chosen = MappedVoice(voice=voice) if mapped is None else mapped
+    own = chosen.model_dump(exclude_none=True)
+    if "ref_audio" in own:
+        defaults.pop("ref_text", None)  # what another recording says
+    values = {**defaults, **own}
+    if "ref_audio" in said:
+        values.pop("ref_text", None)
+    values |= said
+    return SpeechParameters.model_validate(values), frozenset(said)

@@ -1,0 +1,76 @@
+"""`POST /v1/tokenize` and `POST /v1/detokenize`: what a model makes of a text, and back."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from quart import Blueprint, Response
+
+from localapi.api.openai.chat_request import Message, plain_message
+from localapi.api.openai.generation_request import MAX_NAME, TokenNumber, request_ids
+from localapi.errors import InvalidRequest
+from localapi.http import body
+from localapi.http.generation import Generation
+from localapi.http.replies import json_reply
+from localapi.runtime.registry import Registry
+from localapi.worker.protocol import Detokenize, Event, Text, Tokenize, Tokens
+
+
+class TokenizeRequest(BaseModel):
+    """A text, or a conversation as the chat endpoint would send it to the model."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    text: str | None = None
+    messages: list[Message] | None = None
+    add_special_tokens: bool = True
+
+
+class DetokenizeRequest(BaseModel):
+    """Tokens by their numbers."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    tokens: list[TokenNumber]
+
+
+def routes(registry: Registry) -> Blueprint:
+    """Both endpoints."""
+    blueprint = Blueprint("tokens", __name__)
+
+    @blueprint.post("/v1/tokenize")
+    async def tokenize() -> Response:
+        request = body.parse(TokenizeRequest, await body.read_object())
+        if (request.text is None) == (request.messages is None):
+            raise InvalidRequest("Give either 'text' or 'messages'.", param="text")
+        ask = Tokenize(
+            next(request_ids),
+            request.text,
+            None if request.messages is None else [plain_message(message) for message in request.messages],
+            request.add_special_tokens,
+        )
+        reply = await _reply(registry, request.model, ask)
+        tokens = reply.tokens if isinstance(reply, Tokens) else []
+        return _named(request, json_reply({"tokens": tokens, "count": len(tokens)}))
+
+    @blueprint.post("/v1/detokenize")
+    async def detokenize() -> Response:
+        request = body.parse(DetokenizeRequest, await body.read_object())
+        reply = await _reply(registry, request.model, Detokenize(next(request_ids), request.tokens))
+        return _named(request, json_reply({"text": reply.text if isinstance(reply, Text) else ""}))
+
+    return blueprint
+
+
+def _named(request: BaseModel, reply: Response) -> Response:
+    return body.name_ignored(sorted(request.model_extra or ()), reply)
+
+
+async def _reply(registry: Registry, model: str, ask: Tokenize | Detokenize) -> Event | Any:
+    """The one event that answers."""
+    async with aclosing(Generation(registry, model, lambda _: [ask]).events()) as events:
+        return await anext(events)

@@ -1,0 +1,128 @@
+"""`GET /v1/audio/voices` and `GET /v1/audio/models`: who can speak, in the shapes that Open WebUI and others read."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from typing import Any, Final
+
+from quart import Blueprint, Response, request
+
+from localapi.api.openai.models import describe
+from localapi.backends.engine import Engine
+from localapi.backends.speech import SpeechOptions
+from localapi.errors import InvalidRequest
+from localapi.http.replies import json_reply
+from localapi.manifest import Entry
+from localapi.runtime.registry import Registry
+from localapi.worker.protocol import Voice
+
+MOST_SHOWN: Final = 24
+"""Voices that an error names; an engine may have hundreds."""
+_FILE: Final = re.compile(r"[/\\~]|^\.|\.(?:json|np[yz]|pth?|safetensors|wav)(?!\w)", re.IGNORECASE)
+"""What models of mlx-audio open as a file when it is named as a voice (OuteTTS, Kokoro, Bark, VibeVoice)."""
+
+
+def routes(registry: Registry) -> Blueprint:
+    """Both endpoints."""
+    blueprint = Blueprint("voices", __name__)
+
+    @blueprint.get("/v1/audio/voices")
+    async def list_voices() -> Response:
+        """Of all speech models, or of the one that `?model=` names."""
+        name = request.args.get("model")
+        entries = _speech_entries(registry) if name is None else [registry.resolve(name, "speech")]
+        return json_reply({"voices": [voice for entry in entries for voice in await _voices(registry, entry)]})
+
+    @blueprint.get("/v1/audio/models")
+    async def list_speech_models() -> Response:
+        models = [{**describe(registry, entry), "name": entry.id} for entry in _speech_entries(registry)]
+        return json_reply({"object": "list", "models": models, "data": models})
+
+    return blueprint
+
+
+def _speech_entries(registry: Registry) -> list[Entry]:
+    return [entry for entry in registry.offered if entry.kind == "speech"]
+
+
+async def _voices(registry: Registry, entry: Entry) -> list[dict[str, Any]]:
+    """The names of the manifest first, then the engine's."""
+    settings = entry.serving.speech
+    assert settings is not None  # noqa: S101  # a speech entry
+    known = await engine_voices(entry, loaded_engine(registry, entry)) or []
+    mapped = [
+        {"id": name, "name": name, "language": "", "model": entry.id, "voice": voice.voice, "source": "manifest"}
+        for name, voice in settings.voices.items()
+    ]
+    own = [
+        {
+            "id": voice.id,
+            "name": voice.name or voice.id,
+            "language": voice.language,
+            "model": entry.id,
+            "voice": voice.id,
+            "source": "engine",
+        }
+        for voice in known
+        if voice.id not in settings.voices
+    ]
+    return mapped + own
+
+
+def loaded_engine(registry: Registry, entry: Entry) -> Engine | None:
+    """None where nothing is loaded, or where the entry has gone from the manifest meanwhile."""
+    return registry.instance(entry.id).engine if entry.id in registry.entries else None
+
+
+async def engine_voices(entry: Entry, engine: Engine | None) -> list[Voice] | None:
+    """What the loaded engine says, or what can be known without loading it; None where nothing can."""
+    if engine is not None and engine.loaded.voices is not None:
+        return engine.loaded.voices
+    assert isinstance(entry.options, SpeechOptions)  # noqa: S101  # a speech entry
+    return await entry.options.known_voices()
+
+
+def found_voice(entry: Entry, known: list[Voice] | None, asked: str | None, voice: str | None) -> str | None:
+    """The engine's own spelling of a voice; `asked` is the request's word for it. Raises InvalidRequest for no voice.
+
+    Where nobody knows the engine's voices, all names stand for themselves; a request's name cannot be a file's then.
+    """
+    if voice is None:
+        return None
+    if known is None:
+        if voice == asked and not _is_mapped(entry, voice) and _FILE.search(voice):
+            raise InvalidRequest(
+                f"{voice!r} is no name of a voice. Where it is the engine's, give it one in the manifest: "
+                "`voices: {NAME: VOICE}`.",
+                param="voice",
+            )
+        return voice
+    exact = next((each.id for each in known if each.id == voice), None)
+    alike = (each.id for each in known if _folded(each.id) == _folded(voice))
+    if (found := exact or next(alike, None)) is not None:
+        return found
+    assert isinstance(entry.options, SpeechOptions)  # noqa: S101  # a speech entry
+    if entry.options.has_voice(voice):
+        return voice
+    raise _unknown(asked, voice, entry, known)
+
+
+def _is_mapped(entry: Entry, voice: str) -> bool:
+    return entry.serving.speech is not None and voice in entry.serving.speech.voices
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _unknown(asked: str | None, voice: str, entry: Entry, known: list[Voice]) -> InvalidRequest:
+    mapped = entry.serving.speech.voices if entry.serving.speech else {}
+    ids = [each.id for each in known]
+    near = difflib.get_close_matches(voice, ids, n=MOST_SHOWN // 2)
+    shown = [*mapped, *near, *(name for name in ids if name not in near)][:MOST_SHOWN]
+    more = len(ids) + len(mapped) - len(shown)
+    rest = f" and {more} more: GET /v1/audio/voices lists them" if more > 0 else ""
+    why = f" (the manifest maps {asked!r} to it)" if asked != voice and asked in mapped else ""
+    return InvalidRequest(f"There is no voice {voice!r}{why}. This model has: {', '.join(shown)}{rest}.", param="voice")

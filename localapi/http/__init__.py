@@ -1,0 +1,1 @@
+"""HTTP below the endpoints: the server, who may ask, request bodies, and streams."""

@@ -1,0 +1,134 @@
+"""Reading a JSON body into a pydantic model, with OpenAI's kind of errors.
+
+Known fields are checked strictly. Unknown ones are accepted, as clients add fields that nobody documents; they are
+named in the reply header `x-ignored-params`, so nothing is ignored silently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from typing import Any, Final, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+from quart import Response, request
+
+from localapi.errors import InvalidRequest
+from localapi.http import request_context
+
+log = logging.getLogger(__name__)
+
+IGNORED_HEADER: Final = "x-ignored-params"
+LOCKED_HEADER: Final = "x-locked-params"
+_decode = msgspec.json.Decoder().decode
+_SHOWN = 80
+_NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
+BODY_SECONDS: Final = 60
+"""How long a client may take to send its body."""
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def read_object() -> dict[str, Any]:
+    """The request's JSON object, with null taken as unset. Raises InvalidRequest."""
+    try:
+        # Not Quart's BODY_TIMEOUT: its asyncio.wait_for loses the news that the client has left (before Python 3.12).
+        async with asyncio.timeout(BODY_SECONDS):
+            raw = await request.get_data(as_text=False)
+    except TimeoutError as error:
+        raise InvalidRequest(f"The body did not arrive within {BODY_SECONDS} s.") from error
+    if not raw.strip():
+        raise InvalidRequest("The request has no body. Send a JSON object.")
+    try:
+        content = _decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from error
+    except RecursionError as error:
+        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from error
+    if not isinstance(content, dict):
+        raise InvalidRequest(f"The body must be a JSON object; found {_described(content)}.")
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def parse(model: type[Body], content: dict[str, Any]) -> Body:
+    """Check known fields. Raises InvalidRequest that names the first bad one."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise _first_problem(error, content) from None
+
+
+def name_ignored(names: list[str], reply: Response) -> Response:
+    """Say in the reply, and in the log, which fields had no effect."""
+    if names:
+        listed = ", ".join(_NOT_IN_HEADERS.sub("?", name)[:_SHOWN] for name in names[:20])
+        reply.headers[IGNORED_HEADER] = " ".join(listed.split())
+        log.info("%s: ignored unknown parameters: %s", request_context.current().id, listed)
+    return reply
+
+
+def name_locked(names: list[str], reply: Response) -> Response:
+    """Say in the reply which parameters the manifest's `locked` has set otherwise."""
+    if names:
+        reply.headers[LOCKED_HEADER] = ", ".join(names)
+    return reply
+
+
+def _first_problem(error: ValidationError, content: dict[str, Any]) -> InvalidRequest:
+    """The problem of the first bad field that says most: a union reports one for each type that it tried."""
+    problems = [(_keys(p["loc"], content, missing=p["type"] == "missing"), p) for p in error.errors(include_url=False)]
+    first = problems[0][0]
+    keys, problem = min(
+        ((keys, p) for keys, p in problems if keys[:2] == first[:2] or keys[:1] == first[:1] != ("messages",)),
+        key=lambda found: (found[1]["type"].endswith("_type"), -len(found[0])),
+    )
+    param = _param(keys)
+    if problem["type"] == "missing":
+        return InvalidRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return InvalidRequest(
+        f"Invalid '{param}': {message}; found {_described(problem['input'])}.", param=param, code="invalid_value"
+    )
+
+
+def _keys(place: tuple[int | str, ...], content: object, *, missing: bool) -> tuple[int | str, ...]:
+    """The part of pydantic's place that leads through the body: it names the types that it tried there, too.
+
+    `missing`: the last part is a field that is not there.
+    """
+    keys: list[int | str] = []
+    for at, part in enumerate(place):
+        if (
+            isinstance(content, dict)
+            and isinstance(part, str)
+            and (part in content or (missing and at == len(place) - 1))
+        ):
+            keys.append(part)
+            content = content.get(part)
+        elif isinstance(content, list) and isinstance(part, int):
+            keys.append(part)
+            content = content[part]
+    return tuple(keys)
+
+
+def _param(keys: tuple[int | str, ...]) -> str:
+    """`messages[0].content`, as OpenAI writes it."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+
+
+def _described(value: object) -> str:
+    """What a value is, and the value itself, cut where it is long: `the string "hot"`."""
+    text = msgspec.json.encode(value, enc_hook=repr).decode()
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    match value:
+        case None | bool():
+            return shown
+        case int() | float():
+            return f"the number {shown}"
+        case str():
+            return f"the string {shown}"
+        case list():
+            return f"the array {shown}"
+        case _:
+            return f"the object {shown}"

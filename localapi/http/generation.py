@@ -1,0 +1,141 @@
+"""Engine events to a reply: whole when all is known, or as server-sent events from the first one on.
+
+Knows leases, status codes and the wire. What a chunk looks like is the endpoint's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from quart import Response
+
+from localapi.backends.options import Kind
+from localapi.errors import ApiError, GenerationFailed
+from localapi.http import request_context
+from localapi.http.merging import merged
+from localapi.http.read_ahead import Ahead
+from localapi.http.replies import DONE, comment, error_body, event
+from localapi.runtime.lease import Lease
+from localapi.runtime.queue import Turn
+from localapi.runtime.registry import Registry
+from localapi.worker.protocol import Delta, Event, Finished, Prefill, Request, ToolArguments, ToolStart, join
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+
+PRIME_SECONDS: Final = 2.0
+"""How long a stream's status waits for the first event, so that early failures are real status codes."""
+COMMENT_SECONDS: Final = 2.0
+"""How often a stream that has nothing to send yet says what it waits for."""
+OBJECT_BYTES: Final = 200
+"""What a small object takes in memory, about."""
+
+
+def event_bytes(event: Event) -> int:
+    """What an event takes in memory, about."""
+    match event:
+        case Delta():
+            likely = sum(1 + len(token.top) for token in event.logprobs)
+            return (1 + likely) * OBJECT_BYTES + len(event.text)
+        case ToolArguments():
+            return OBJECT_BYTES + len(event.text)
+        case _:
+            return OBJECT_BYTES
+
+
+@dataclass
+class Generation:
+    """One request on its way through a model. `requests_for` makes the engine's requests when the lease is there."""
+
+    registry: Registry
+    model: str
+    requests_for: Callable[[Lease], Sequence[Request]]
+    kind: Kind = "chat"
+
+    def __post_init__(self) -> None:
+        self.entry = self.registry.resolve(self.model, self.kind)
+        request_context.current().held.enter_context(self.registry.answering())
+        request_context.current().use(self.entry.id)
+        self.turn = Turn()
+        self._started = time.monotonic()
+        self._first_text: float | None = None
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Lease the model and let it answer; several requests at once. Raises ApiError."""
+        async with self.registry.lease(self.model, self.kind, self.turn) as lease:
+            self.entry = lease.entry
+            requests = self.requests_for(lease)
+            log.debug(
+                "%s: the worker calls it request %s",
+                request_context.current().id,
+                ", ".join(str(each.id) for each in requests),
+            )
+            answers = [lease.answer(request) for request in requests]
+            async with aclosing(merged(answers) if len(answers) > 1 else answers[0]) as events:
+                async for item in events:
+                    if self._first_text is None and isinstance(item, Delta | ToolStart):
+                        self._first_text = time.monotonic()
+                    if isinstance(item, Finished):
+                        self._log_done(item)
+                    yield item
+
+    async def stream(self, chunks_of: Callable[[Event], Iterator[dict[str, Any]]]) -> Response:
+        """The events as a reply."""
+        return await self.reply(Ahead(self.events(), size=event_bytes, join=join), chunks_of, end=DONE)
+
+    async def reply(
+        self, items: Ahead[Item], chunks_of: Callable[[Item], Iterator[dict[str, Any]]], *, end: bytes
+    ) -> Response:
+        """The reply as soon as there is something to say, or after a moment. The items' source leases the model."""
+        request_context.current().held.push_async_callback(items.close)
+        await items.begun(PRIME_SECONDS)
+        reply = Response(self._body(items, chunks_of, end), content_type="text/event-stream; charset=utf-8")
+        reply.headers["Cache-Control"] = "no-cache"
+        reply.timeout = None
+        return reply
+
+    async def _body(
+        self, items: Ahead[Item], chunks_of: Callable[[Item], Iterator[dict[str, Any]]], end: bytes
+    ) -> AsyncGenerator[bytes, None]:
+        """The stream's body. An error after the status has gone out is an event, and nothing follows it."""
+        try:
+            seconds = 0.0
+            while not await items.begun(seconds):
+                yield comment(self.registry.waiting_for(self.entry.id, self.turn))
+                seconds = COMMENT_SECONDS
+            while (item := await items.get()) is not None:
+                if isinstance(item, Prefill):
+                    yield comment(f"prompt {item.done} of {item.total} tokens")
+                else:
+                    for chunk in chunks_of(item):
+                        yield event(chunk)
+        except ApiError as error:
+            log.warning("%s: %s: %s", request_context.current().id, self.entry.id, error.logged)
+            yield event(error_body(error))
+            return
+        except Exception:
+            log.exception("%s: %s", request_context.current().id, self.entry.id)
+            yield event(error_body(GenerationFailed("The server failed while it answered; its log says how.")))
+            return
+        if end:
+            yield end
+
+    def _log_done(self, finished: Finished) -> None:
+        now = time.monotonic()
+        first = self._first_text or now
+        speed = finished.completion_tokens / max(now - first, 1e-3)
+        request_context.current().tally.answered(
+            self.entry.id, prompt=finished.prompt_tokens, cached=finished.cached_tokens,
+            completion=finished.completion_tokens, first_seconds=first - self._started, rest_seconds=now - first,
+        )  # fmt: skip
+        cached = f", {finished.cached_tokens} of them cached" if finished.cached_tokens else ""
+        log.info(
+            "%s: %d tokens, %.0f tokens/s, first after %.2f s, prompt of %d%s (%s)",
+            self.entry.id, finished.completion_tokens, speed, first - self._started, finished.prompt_tokens, cached,
+            request_context.current().id,
+        )  # fmt: skip

@@ -1,0 +1,115 @@
+"""Takes connections from a listening socket, also where the system has no more descriptors for them.
+
+asyncio's own servers log a hundred tracebacks a second then, and more with each second
+(`BaseSelectorEventLoop._accept_connection` goes on after an accept that failed, and each failure starts a timer of its
+own). Here whoever comes waits until a descriptor is free. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+from localapi.system.os_errors import advise
+from localapi.system.timer import Timer
+
+log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 100
+"""Connections that are taken before others have their turn."""
+RETRY_SECONDS: Final = 0.5
+QUIET_SECONDS: Final = 60.0
+"""Between two lines about the same shortage."""
+ENOUGH_DESCRIPTORS: Final = 4096
+"""A shell's limit may be 256, of which a worker takes three and a client one."""
+
+
+def raise_limit() -> None:
+    """Allow this process as many descriptors as it may allow itself, up to what is enough."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # a lower limit of the system's is no reason not to start
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Reader(asyncio.StreamReader):
+    """Tells of the end of its connection also while nobody reads."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.ended = asyncio.Event()
+
+    def feed_eof(self) -> None:
+        super().feed_eof()
+        self.ended.set()
+
+    def set_exception(self, exc: Exception) -> None:
+        super().set_exception(exc)
+        self.ended.set()
+
+
+Connected = Callable[[Reader, asyncio.StreamWriter], None]
+
+
+class Door:
+    """Gives each connection to `connected`, until it is closed."""
+
+    def __init__(self, listening: socket.socket, connected: Connected) -> None:
+        """`listening` does not block."""
+        self._loop = asyncio.get_running_loop()
+        self._listening = listening
+        self._connected = connected
+        self._opening: set[asyncio.Task[None]] = set()
+        self._retry = Timer(self._open)
+        self._told_at = -QUIET_SECONDS
+        self._open()
+
+    def close(self) -> None:
+        """Take no more connections. Those that were taken stay."""
+        self._retry.stop()
+        self._loop.remove_reader(self._listening)
+        self._listening.close()
+        for task in self._opening:
+            task.cancel()
+
+    def _open(self) -> None:
+        self._loop.add_reader(self._listening, self._take)
+
+    def _take(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                connection, _ = self._listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._pause(error)
+                return
+            connection.setblocking(False)
+            task = self._loop.create_task(self._begin(connection), name="connection")
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    def _pause(self, error: OSError) -> None:
+        """The socket stays readable, so that looking again at once would take all of a processor."""
+        self._loop.remove_reader(self._listening)
+        self._retry.start(RETRY_SECONDS)
+        if time.monotonic() - self._told_at < QUIET_SECONDS:
+            return
+        self._told_at = time.monotonic()
+        log.error("a connection could not be taken: %s. New ones wait until one can", advise(error))
+
+    async def _begin(self, connection: socket.socket) -> None:
+        reader = Reader(self._loop)
+        protocol = asyncio.StreamReaderProtocol(reader, lambda _, w: self._connected(reader, w), loop=self._loop)
+        try:
+            await self._loop.connect_accepted_socket(lambda: protocol, connection)
+        except OSError as error:
+            log.warning("a connection could not be taken: %s", error.strerror or error)
+            connection.close()

@@ -1,0 +1,117 @@
+"""What belongs to one HTTP request: its id, and what must be given back when it ends.
+
+Quart runs a handler and then its reply's body, and a client that leaves between the two would leave a lease behind. So
+the things a request holds hang on the ASGI call itself, which ends exactly once however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from localapi.http.host_check import plain_host
+from localapi.manifest import Key
+from localapi.observability import log
+from localapi.observability.counters import NO_MODEL, Tally
+
+if TYPE_CHECKING:
+    from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+
+
+CLIENT_LEFT: Final = 499
+"""Counted as the status of a request whose client left before it had one."""
+
+
+class BrokenOff(Exception):
+    """Raised in a body that cannot be completed, after the reason was logged: the connection ends in its middle.
+
+    A file whose end is missing must not look complete to whoever reads it.
+    """
+
+
+@dataclass
+class RequestScope:
+    """The request that is being answered."""
+
+    id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
+    held: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """Closed when the request has ended: answered, failed, or left by its client."""
+    tally: Tally = field(default_factory=Tally)
+    """Where what happens is counted."""
+    endpoint: str = "other"
+    """The path as routes name it."""
+    model: str = NO_MODEL
+    """The id of the entry that answers, where one does."""
+    key: Key | None = None
+    """Who asks; None where that was not asked."""
+
+    def use(self, model: str) -> None:
+        """Note the id of the entry that answers, also for the log."""
+        self.model = log.about.get()["model"] = model
+
+    def take(self, key: Key) -> None:
+        """Note who asks, also for the log."""
+        self.key = key
+        log.about.get()["key"] = key.name
+
+
+_current: ContextVar[RequestScope] = ContextVar("request_scope")
+
+
+def begin(tally: Tally) -> RequestScope:
+    """The scope of a request that begins in this context, also for the log."""
+    request = RequestScope(tally=tally)
+    _current.set(request)
+    log.about.set({"request_id": request.id})
+    return request
+
+
+def current() -> RequestScope:
+    """The scope of the request that this code answers."""
+    return _current.get()
+
+
+def current_key() -> Key | None:
+    """The key of the request that this code answers; None where there is no request."""
+    request = _current.get(None)
+    return request.key if request else None
+
+
+class ScopeMiddleware:
+    """ASGI: opens a scope for each HTTP request, sends its id as `x-request-id`, and counts it when it ends.
+
+    `ended` is called then.
+    """
+
+    def __init__(self, app: ASGIFramework, tally: Tally, ended: Callable[[], None]) -> None:
+        self._app = app
+        self._tally = tally
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["headers"] = plain_host(scope["headers"])
+        request = begin(self._tally)
+        status = CLIENT_LEFT
+
+        async def send_with_id(message: ASGISendEvent) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request.id.encode())]
+            await send(message)
+
+        try:
+            async with request.held:
+                with contextlib.suppress(BrokenOff):
+                    await self._app(scope, receive, send_with_id)
+        finally:
+            self._tally.requests[request.model, request.endpoint, status] += 1
+            self._ended()

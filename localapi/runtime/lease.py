@@ -1,0 +1,85 @@
+"""One request's right to use an instance, and what of the instance's faults the request need not see."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TypeVar
+
+from localapi.backends.engine import Engine
+from localapi.errors import RequestTimeout, WorkerEnded
+from localapi.manifest import Entry
+from localapi.runtime.instance import Instance
+from localapi.runtime.queue import Admission, Turn
+from localapi.worker.protocol import Event, Last, Prefill, Request
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What a request works with: its entry as it was when it came, and a loaded engine."""
+
+    entry: Entry
+    engine: Engine
+    instance: Instance
+    admission: Admission
+    turn: Turn
+
+    async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
+        """As the engine answers. Raises what it raises, RequestTimeout, and ModelBusy.
+
+        Where the worker ends before anything has come of the answer, a new worker gets the request, once: a second
+        end may be the request's fault.
+        """
+        for again in (True, False):
+            begun = False
+            try:
+                async with aclosing(self._attempt(request)) as events:
+                    async for item in events:
+                        self.turn.hear()
+                        begun = begun or not isinstance(item, Prefill)
+                        yield item
+            except WorkerEnded as error:
+                if begun or not again:
+                    raise
+                log.warning("%s: request %d begins again: %s", self.entry.id, request.id, error.message)
+            else:
+                return
+
+    async def _attempt(self, request: Request) -> AsyncGenerator[Event, None]:
+        engine = await self._in_time(self.instance.load())
+        async with aclosing(engine.answer(request)) as events:
+            while (item := await self._next(events)) is not None:
+                if isinstance(item, Last):
+                    self.instance.restarts.reset()
+                yield item
+
+    async def _next(self, events: AsyncGenerator[Event, None]) -> Event | None:
+        """The next event. Raises ModelBusy where the engine has not begun within the time that a request may wait."""
+        step = self._in_time(anext(events, None))
+        if self.turn.worked_since is not None:
+            return await step
+        async with self.admission.patience(self.turn):
+            return await step
+
+    async def _in_time(self, step: Awaitable[T]) -> T:
+        """What comes of it. Raises RequestTimeout."""
+        seconds = self.admission.serving.request_timeout_seconds
+        if seconds is None or self.turn.begun is None:
+            return await step
+        deadline = asyncio.timeout_at(self.turn.begun + seconds)
+        try:
+            async with deadline:
+                return await step
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise RequestTimeout(
+                f"{self.entry.id} had not answered after {seconds:g} s (request_timeout_seconds). Ask for less, or "
+                "raise it in the manifest."
+            ) from None

@@ -1,0 +1,72 @@
+"""One attempt to load a model: what it tells while it goes on, and its failure in words for people.
+
+Knows nothing of who waits for it, and nothing of attempts before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+
+from localapi.backends.engine import Engine
+from localapi.backends.options import EntryOptions
+from localapi.errors import LoadFailed, OutOfResources
+from localapi.system.os_errors import advise
+from localapi.worker.protocol import Loading
+
+log = logging.getLogger(__name__)
+
+
+class Load:
+    """Of one instance."""
+
+    task: asyncio.Task[Engine]
+    """What does it, from room in memory to the engine."""
+
+    def __init__(self, name: str, options: EntryOptions) -> None:
+        self.progress: Loading | None = None
+        self.reported_at = 0.0
+        """By the monotonic clock."""
+        self.has_room = False
+        """Whether there is memory for it. Before, it has begun nothing that would be lost."""
+        self.on_its_own = False
+        """Whether it goes on although nobody waits for it any more."""
+        self._name = name
+        self._options = options
+        self._fault = ""
+        """Why its worker was ended."""
+
+    async def start(self) -> Engine:
+        """The engine, loaded."""
+        log.info("%s: loading", self._name)
+        return await self._options.start(self._name, self._report)
+
+    def _report(self, progress: Loading) -> None:
+        if self.progress is None or self.progress.phase != progress.phase:
+            log.info("%s: %s", self._name, progress.phase)
+        self.progress = progress
+        self.reported_at = time.monotonic()
+
+    def end_worker(self, fault: str) -> None:
+        """End a worker that hangs, if there is one. `fault` says why, for people."""
+        if self.progress is not None and self.progress.pid is not None:
+            self._fault = fault
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself just now
+                os.kill(self.progress.pid, signal.SIGKILL)
+
+    def failure(self, error: Exception) -> LoadFailed:
+        """What whoever waits for the model is told of what was raised."""
+        match error:
+            case OSError():
+                return OutOfResources(f"The model cannot be loaded now: {advise(error)}.")
+            case LoadFailed() if not self._fault:
+                return error
+            case LoadFailed():
+                return LoadFailed(f"The worker {self._fault} while it loaded the model.", retryable=None)
+            case _:  # ours to mend
+                log.error("%s: the load failed in the server itself", self._name, exc_info=error)
+                return LoadFailed(f"The server failed while it loaded the model ({type(error).__name__}); see its log.")

@@ -1,0 +1,373 @@
+"""Name to instance, as requests see it, and the leases that requests hold on them.
+
+Knows which instances there are and when one gives way to another. Refuses to know where manifests come from (reload)
+and what a request says (api).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from localapi.backends.options import Kind
+from localapi.errors import InvalidRequest, ModelInUse, ModelNotFound, ModelUnavailable, WrongEndpoint
+from localapi.manifest import Entry, Manifest
+from localapi.runtime.instance import Instance
+from localapi.runtime.lease import Lease
+from localapi.runtime.memory import Memory
+from localapi.runtime.queue import Admission, Turn
+
+log = logging.getLogger(__name__)
+
+LONGEST_SHOWN = 200
+"""Characters of a name that does not exist, in messages."""
+MOST_LISTED = 30
+"""Names of those that do exist."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one manifest made true; replaced as a whole."""
+
+    revision: int
+    manifest: Manifest
+    instances: Mapping[str, Instance]
+    """By entry id."""
+
+
+@dataclass
+class Registry:
+    """The current snapshot, and the instances that earlier ones left behind."""
+
+    snapshot: Snapshot | None = None
+    started_at: float = field(default_factory=time.time)
+    """Unix time."""
+    retiring: dict[Instance, asyncio.Task[None]] = field(default_factory=dict)
+    admissions: dict[str, Admission] = field(default_factory=dict)
+    """By entry id."""
+    memory: Memory = field(default_factory=Memory)
+    pinned_by_hand: set[str] = field(default_factory=set)
+    """Ids of entries that were pinned while the server runs. The manifest's `pin`, edited, is the later word."""
+    closed: bool = False
+    """Whether nothing is leased any more, because the server ends."""
+    may_use: Callable[[Entry], bool] = lambda _: True
+    """Whether whoever asks now may know an entry."""
+    requests: int = 0
+    """That are being answered: they wait, have a lease, or have one no more while their clients still read."""
+    quiet: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while there are none."""
+
+    def __post_init__(self) -> None:
+        self.quiet.set()
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """By id, in the manifest's order."""
+        return self.snapshot.manifest.entries if self.snapshot else MappingProxyType({})
+
+    @property
+    def offered(self) -> list[Entry]:
+        """Those that whoever asks now may know."""
+        return [entry for entry in self.entries.values() if self.may_use(entry)]
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long running requests are waited for, where something has to end."""
+        return self.snapshot.manifest.server.drain_seconds if self.snapshot else 0
+
+    @property
+    def not_loaded(self) -> list[str]:
+        """What of the models that the manifest wants loaded is not, for people."""
+        wanted = [self.instance(entry.id) for entry in self.entries.values() if entry.serving.wants_loading]
+        return [
+            f"{each.name} is {'pinned' if each.pinned else 'to be preloaded'}, and not in memory: {each.last_error}"
+            for each in wanted
+            if each.lacks_room or (each.pinned and each.state == "failed")
+        ]
+
+    def resolve(self, name: str, kind: Kind | None = None) -> Entry:
+        """The entry of that id or alias. Raises ModelNotFound, and WrongEndpoint where it is of another kind."""
+        entry = self.snapshot.manifest.resolve(name) if self.snapshot else None
+        if entry is not None and not self.may_use(entry):
+            entry = None
+        if entry is not None and kind in (None, entry.kind):
+            return entry
+        name = name[:LONGEST_SHOWN]
+        known = _listed([e.id for e in self.offered if kind in (None, e.kind)])
+        if entry is not None:
+            raise WrongEndpoint(
+                f"{name!r} is a {entry.kind} model; this endpoint serves {kind} models: {known}.", param="model"
+            )
+        what = f"{kind} models" if kind else "models"
+        names = [n for e in self.offered if kind in (None, e.kind) for n in (e.id, *e.serving.aliases)]
+        near = difflib.get_close_matches(name.lower(), names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ModelNotFound(
+            f"The model {name!r} does not exist.{hint} The manifest has these {what}: {known}.", param="model"
+        )
+
+    @asynccontextmanager
+    async def lease(self, name: str, kind: Kind, turn: Turn | None = None) -> AsyncIterator[Lease]:
+        """Lease the instance behind a name, when it is this request's turn.
+
+        Raises ModelNotFound, WrongEndpoint, ModelBusy, LoadFailed, ModelUnavailable.
+        """
+        async with AsyncExitStack() as held:
+            yield await self._lease(name, kind, turn or Turn(), held)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Have a shutdown wait for a request, from here until its client has the whole reply."""
+        self.requests += 1
+        self.quiet.clear()
+        try:
+            yield
+        finally:
+            self.requests -= 1
+            if self.requests == 0:
+                self.quiet.set()
+
+    async def _lease(self, name: str, kind: Kind, turn: Turn, held: AsyncExitStack) -> Lease:
+        """What `lease` gives; `held` gives it back."""
+        while True:
+            self._refuse_when_closed()
+            admission = self.admissions[self.resolve(name, kind).id]
+            async with AsyncExitStack() as stack:
+                stack.enter_context(admission.place(turn))
+                async with admission.patience(turn):
+                    await turn.let_in()
+                    entry, instance = await self._opened(name, kind)
+                    if self.admissions[entry.id] is not admission:  # the name is another entry's now
+                        continue
+                    engine = await stack.enter_async_context(instance.lease())
+                admission.begin(turn)
+                await held.enter_async_context(stack.pop_all())
+                return Lease(entry, engine, instance, admission, turn)
+
+    def waiting_for(self, entry_id: str, turn: Turn) -> str:
+        """What a request waits for, for people: its place among those that wait, or how far loading is."""
+        if entry_id not in self.entries:
+            return f"waiting for {entry_id}"
+        if (before := self.admissions[entry_id].before(turn)) is not None:
+            return f"waiting for {entry_id}: {before or 'nobody'} before you"
+        instance = self.instance(entry_id)
+        if (place := self.memory.place(instance)) is not None:
+            return f"waiting for memory for {entry_id}: {place}"
+        progress = instance.progress
+        if progress is None:
+            return f"{'loading' if instance.state == 'loading' else 'waiting for'} {entry_id}"
+        share = f" {100 * progress.done // progress.total} %" if progress.total else ""
+        return f"loading {entry_id}: {progress.phase}{share}"
+
+    async def load(self, name: str) -> Instance:
+        """Load what is behind a name, and give it, also where it failed lately. Raises ModelNotFound, LoadFailed."""
+        _, instance = await self._opened(name)
+        instance.restarts.reset()
+        await instance.load()
+        return instance
+
+    async def unload(self, name: str) -> Instance:
+        """End what is behind a name when its requests have ended; new ones wait, and load it again.
+
+        Raises ModelNotFound, and ModelInUse where requests take longer than a shutdown would wait.
+        """
+        _, instance = await self._opened(name)
+        if not await instance.unload_when_free(self.drain_seconds):
+            raise ModelInUse(
+                f"Running requests of {instance.name} ({instance.leases}) did not end within {self.drain_seconds:g} s "
+                "(drain_seconds); it stays loaded. Ask again later."
+            )
+        self._pin(instance.name, by_hand=False)
+        return instance
+
+    async def pin(self, name: str) -> Instance:
+        """Load what is behind a name and keep it loaded. Raises ModelNotFound, LoadFailed; it is not pinned then."""
+        entry, _ = await self._opened(name)
+        new = entry.id not in self.pinned_by_hand
+        self._pin(entry.id, by_hand=True)
+        try:
+            instance = await self.load(entry.id)
+        except BaseException:
+            if new:
+                self._pin(entry.id, by_hand=False)
+            raise
+        log.info("%s: pinned by hand", instance.name)
+        return instance
+
+    def unpin(self, name: str) -> Instance:
+        """Take back a pin by hand. Raises ModelNotFound, and InvalidRequest where the manifest says it."""
+        entry = self.resolve(name)
+        if entry.serving.pin:
+            raise InvalidRequest(
+                f"The manifest pins {entry.id}. Remove `pin: true` there; the server follows as soon as you save it.",
+                param="model",
+                code="invalid_value",
+            )
+        if entry.id in self.pinned_by_hand:
+            self._pin(entry.id, by_hand=False)
+            log.info("%s: no longer pinned by hand", entry.id)
+        return self.instance(entry.id)
+
+    def _pin(self, entry_id: str, *, by_hand: bool) -> None:
+        """Nothing where the entry has gone meanwhile."""
+        if entry_id in self.entries:
+            (self.pinned_by_hand.add if by_hand else self.pinned_by_hand.discard)(entry_id)
+            self.instance(entry_id).follow(self.entries[entry_id].serving, by_hand=by_hand)
+
+    async def _opened(self, name: str, kind: Kind | None = None) -> tuple[Entry, Instance]:
+        """The current entry of a name and its instance, when nothing holds new leases back."""
+        while True:
+            self._refuse_when_closed()
+            entry = self.resolve(name, kind)
+            instance = self.instance(entry.id)
+            if not instance.held:
+                return entry, instance
+            await instance.opened()
+
+    def _refuse_when_closed(self) -> None:
+        if self.closed:
+            raise ModelUnavailable("The server is shutting down.")
+
+    def instance(self, entry_id: str) -> Instance:
+        """The current instance of an entry."""
+        if self.snapshot is None:
+            raise LookupError(entry_id)
+        return self.snapshot.instances[entry_id]
+
+    def commit(self, manifest: Manifest, prepared: Mapping[str, Instance]) -> Snapshot:
+        """Make a manifest current: one assignment, no await.
+
+        An entry keeps its instance where its identity is the same, takes the one that was prepared for it, or gets a
+        new one that loads at the first request. Instances that are left over retire.
+        """
+        old = self.snapshot
+        revision = old.revision + 1 if old else 1
+        self._follow_pins(manifest)
+        instances = {
+            entry.id: self._instance_for(entry, prepared.get(entry.id), revision) for entry in manifest.entries.values()
+        }
+        self.snapshot = Snapshot(revision, manifest, MappingProxyType(instances))
+        self._commit_admissions(old)
+        budget, was = manifest.server.memory_budget, self.memory.budget
+        if budget != was:
+            self.memory.follow(budget)
+            for instance in instances.values():
+                instance.restarts.reset()
+                if instance.pinned and instance.state == "failed":
+                    instance.begin_loading()
+        leaving = [each for each in (old.instances.values() if old else ()) if instances.get(each.name) is not each]
+        for instance in leaving:
+            self._retire(instance)
+        raised = was is not None and (budget is None or budget > was)
+        self._load_ahead(old, more_room=raised or bool(leaving))
+        if raised:
+            for instance in instances.values():
+                instance.forget_lack_of_room()
+        return self.snapshot
+
+    def _load_ahead(self, old: Snapshot | None, *, more_room: bool) -> None:
+        """Load what an edit wants loaded, and what there was no room for: what is pinned, then as the manifest says."""
+        before = old.manifest.entries if old else {}
+        for entry in sorted(self.entries.values(), key=lambda each: not each.serving.pin):
+            instance, was = self.instance(entry.id), before.get(entry.id)
+            edited = was is None or (was.kind, was.identity, was.serving) != (entry.kind, entry.identity, entry.serving)
+            wanted = entry.serving.wants_loading and (edited or (more_room and instance.lacks_room))
+            if wanted and instance.state in ("unloaded", "failed"):
+                instance.begin_loading()
+
+    def _follow_pins(self, manifest: Manifest) -> None:
+        """A pin by hand ends with its entry, and where somebody edits the entry's `pin`."""
+        for name in list(self.pinned_by_hand):
+            new = manifest.entries.get(name)
+            if new is None or new.serving.pin != self.entries[name].serving.pin:
+                self.pinned_by_hand.discard(name)
+
+    def _commit_admissions(self, old: Snapshot | None) -> None:
+        for name in self.admissions.keys() - self.entries.keys():
+            self.admissions.pop(name).close()
+        for entry in self.entries.values():
+            instance = self.instance(entry.id)
+            admission = self.admissions.setdefault(entry.id, Admission(entry.id, entry.serving, instance))
+            admission.engine = instance
+            admission.follow(entry.serving)
+            if old is not None and old.instances.get(entry.id) is not self.instance(entry.id):
+                admission.renew()
+
+    def refresh(self, manifest: Manifest) -> None:
+        """Take a manifest that says the same in other words: places and hashes change, the revision does not."""
+        if self.snapshot is not None:
+            self.snapshot = replace(self.snapshot, manifest=manifest)
+
+    def _instance_for(self, entry: Entry, prepared: Instance | None, revision: int) -> Instance:
+        current = self.snapshot.instances.get(entry.id) if self.snapshot else None
+        old = self.entries.get(entry.id)
+        if prepared is not None:
+            prepared.since_revision = revision
+            instance = prepared
+        elif current is not None and current.identity == entry.identity:
+            instance = current
+            if old is not None and old.serving != entry.serving:
+                instance.restarts.reset()
+        else:
+            instance = self.new_instance(entry, revision)
+        instance.follow(entry.serving, by_hand=entry.id in self.pinned_by_hand)
+        return instance
+
+    def new_instance(self, entry: Entry, revision: int = 0) -> Instance:
+        """Without a revision: one that is not in a snapshot yet."""
+        return Instance(entry.id, entry.options, since_revision=revision, room=self.memory)
+
+    def _retire(self, instance: Instance) -> None:
+        """Take no new leases, wait for the last one, end the worker."""
+        instance.retire()
+        self.retiring[instance] = asyncio.create_task(self._end(instance), name=f"retire {instance.name}")
+
+    async def _end(self, instance: Instance) -> None:
+        try:
+            await instance.drained()
+            loaded = instance.engine is not None
+            await instance.unload()
+            if loaded:
+                log.info("%s: the instance of revision %d is closed", instance.name, instance.since_revision)
+        finally:
+            self.retiring.pop(instance, None)
+
+    def all_instances(self) -> list[Instance]:
+        """Those of the snapshot, then those that retire."""
+        current = list(self.snapshot.instances.values()) if self.snapshot else []
+        return current + list(self.retiring)
+
+    async def drain(self, seconds: float, report: Callable[[int], None]) -> bool:
+        """Wait for running requests, at most so long; `report` gets their number every few seconds."""
+        deadline = time.monotonic() + seconds
+        while self.requests and (left := deadline - time.monotonic()) > 0:
+            report(self.requests)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, 5)):
+                    await self.quiet.wait()
+        return self.requests == 0
+
+    async def close(self) -> None:
+        """End every worker, whoever uses it."""
+        self.closed = True
+        for admission in self.admissions.values():
+            admission.close()
+        instances = self.all_instances()
+        for instance in instances:
+            instance.retire()
+        tasks = list(self.retiring.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*(i.unload() for i in instances), *tasks, return_exceptions=True)
+
+
+def _listed(ids: Sequence[str]) -> str:
+    """For a message: of very many the first ones."""
+    more = f" and {len(ids) - MOST_LISTED} more" if len(ids) > MOST_LISTED else ""
+    return (", ".join(ids[:MOST_LISTED]) or "none") + more

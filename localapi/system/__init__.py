@@ -1,0 +1,1 @@
+"""The operating system: threads, errors, sizes, processes and timers."""

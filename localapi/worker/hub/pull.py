@@ -1,0 +1,82 @@
+"""A download for the command line: `python -P -m localapi.worker.hub.pull REPO [--revision R] [--file NAME]`.
+
+Says what happens in lines of JSON: {"done", "total"} in bytes, at the end {"folder"} or {"path"}, or else {"error"} in
+a sentence. With --file that file alone is fetched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import Final
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+from localapi.worker.engine import CannotLoad, Report
+from localapi.worker.hub.repository import snapshot, told, unreachable
+from localapi.worker.hub.resumable_download import fetch
+from localapi.worker.protocol import Loading
+
+PATTERNS: Final = (
+    *("*.json", "*.jsonl", "*.safetensors", "*.npz", "*.model", "*.tiktoken", "*.txt", "*.jinja", "*.yaml", "*.wav"),
+    "*.py",
+)
+"""Whatever one of the engines asks for when it loads; mlx-lm asks for code, too, which is not run."""
+INTERRUPTED: Final = 130
+
+
+def main() -> None:
+    """Exit status 0 where all is there, 1 where it is not, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="localapi.worker.hub.pull", description="For the command line's use only.")
+    parser.add_argument("repository")
+    parser.add_argument("--revision")
+    parser.add_argument("--file")
+    asked = parser.parse_args()
+    try:
+        if asked.file:
+            _say(path=_file(asked.repository, asked.file, asked.revision))
+        else:
+            _say(folder=_folder(asked.repository, asked.revision))
+        status = 0
+    except CannotLoad as error:
+        _say(error=str(error))
+        status = 1
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    os._exit(status)  # threads may wait for the network
+
+
+def _folder(repository: str, revision: str | None) -> str:
+    away = unreachable(repository, revision)
+    with told(repository, revision):
+        if away is None:
+            fetch(repository, revision, _report(), patterns=PATTERNS)
+    return str(snapshot(repository, revision, lambda _: None, patterns=PATTERNS, away=away))
+
+
+def _file(repository: str, name: str, revision: str | None) -> str:
+    away = unreachable(repository, revision)
+    with told(repository, revision):
+        try:
+            return str(hf_hub_download(repository, name, revision=revision, local_files_only=away is not None))
+        except LocalEntryNotFoundError as error:
+            raise error from away or error.__cause__
+        except EntryNotFoundError:
+            raise CannotLoad(f"The Hugging Face repository {repository} has no file {name}.") from None
+
+
+def _report() -> Report:
+    def report(loading: Loading) -> None:
+        _say(done=loading.done, total=loading.total)
+
+    return report
+
+
+def _say(**line: object) -> None:
+    print(json.dumps(line), flush=True)  # noqa: T201  # what the command line reads
+
+
+if __name__ == "__main__":
+    main()

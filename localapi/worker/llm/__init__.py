@@ -1,0 +1,1 @@
+"""Chat and completions in a worker, on mlx-lm."""

@@ -1,0 +1,101 @@
+"""Requests that have come and are not begun, in the order in which they came.
+
+A long text or a grammar is read on a thread meanwhile, so that nobody's answer waits for it; what can be begun does not
+wait for it either. A short text is read when its turn has come: that takes less than to hand it over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from localapi.worker.llm.request_reading import Prompt
+from localapi.worker.protocol import Answering, Chat, Complete, Detokenize, Lark, TextRequest, Tokenize
+
+LONG_TEXT = 16_384
+"""Characters that are read on the thread. Tokenizing takes about a second per million."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request, with its prompt as soon as that is there."""
+
+    request: TextRequest
+    characters: int
+    """Of it that are still to be read."""
+    reading: Future[Prompt] | None
+
+    @property
+    def ready(self) -> bool:
+        """Whether nobody has to wait for its prompt."""
+        return self.reading is None or self.reading.done()
+
+
+class Arrivals:
+    """The queue."""
+
+    def __init__(self, read: Callable[[TextRequest], Prompt], wake: Callable[[], None]) -> None:
+        """`read` is called on any thread; so is `wake`, when `ready` may have changed."""
+        self._read = read
+        self._wake = wake
+        self._queue: deque[Arrival] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
+
+    @property
+    def ready(self) -> bool:
+        """Whether one can be taken."""
+        return any(arrival.ready for arrival in self._queue)
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def has(self, id: int) -> bool:  # noqa: A002  # the protocol's word
+        return any(arrival.request.id == id for arrival in self._queue)
+
+    def add(self, request: TextRequest) -> None:
+        """Put it at the end."""
+        length = characters(request)
+        if length < LONG_TEXT and not (isinstance(request, Answering) and isinstance(request.form, Lark)):
+            self._queue.append(Arrival(request, length, None))
+            return
+        reading = self._thread.submit(self._read, request)
+        self._queue.append(Arrival(request, 0, reading))
+        reading.add_done_callback(lambda _: self._wake())
+
+    def cancel(self, id: int) -> None:  # noqa: A002
+        """Forget it. A text that is being read is read to its end."""
+        for arrival in [arrival for arrival in self._queue if arrival.request.id == id]:
+            self._queue.remove(arrival)
+            if arrival.reading is not None:
+                arrival.reading.cancel()
+
+    def take(self) -> Arrival:
+        """The first one that is ready. There is one."""
+        found = next(arrival for arrival in self._queue if arrival.ready)
+        self._queue.remove(found)
+        return found
+
+    def prompt(self, arrival: Arrival) -> Prompt:
+        """What it reads. Raises what reading raises."""
+        return self._read(arrival.request) if arrival.reading is None else arrival.reading.result()
+
+
+def characters(request: TextRequest) -> int:
+    """About how much there is to read."""
+    match request:
+        case Chat():
+            return sum(map(_length, request.messages)) + len(str(request.tools))
+        case Complete():
+            return len(request.prompt)
+        case Tokenize():
+            return len(request.text or str(request.messages))
+        case Detokenize():
+            return len(request.tokens)
+
+
+def _length(message: dict[str, Any]) -> int:
+    """Agents write whole files into the arguments of calls."""
+    return sum(len(part if isinstance(part, str) else str(part)) for part in message.values())

@@ -1,0 +1,245 @@
+"""The running batch of one model: rows join it, grow by a token in each step, and leave.
+
+Everything that touches mlx-lm's batch API is here, because that API changes between minor versions. All MLX work is
+done on the caller's thread, which must be the one that loaded the model (MLX binds arrays to streams of their thread).
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.generate import BatchGenerator
+
+from localapi.worker.llm.constrained.grammar import GrammarStuck
+from localapi.worker.llm.logprobs import token_logprob
+from localapi.worker.llm.prefix_cache.cache import PrefixCache
+from localapi.worker.llm.prompt_boundaries import segments
+from localapi.worker.llm.row import Row
+from localapi.worker.protocol import Event, Failed, Prefill
+
+PREFILL_TOKENS = 256 if mx.default_device().type == mx.cpu else 2048
+"""Prompt tokens of one request that are processed at once while nobody decodes.
+
+MLX's masked attention computes the half that it throws away too, which on a CPU costs more than the fewer steps save:
+2,048 tokens of a small model took 2.1 s at once and 1.3 s in parts.
+"""
+LEAST_PREFILL_TOKENS = 16
+PREFILL_REQUESTS = 8
+SMOOTHING = 0.3
+"""How much the newest measurement of prefill speed counts."""
+
+
+class Batch:
+    """Rows by the batch's own name for them, their uid."""
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        stop_tokens: Sequence[int],
+        max_rows: int,
+        max_stall_seconds: float,
+        prefixes: PrefixCache,
+        token_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.prefixes = prefixes
+        self._model = model
+        self._stop_tokens = [[token] for token in stop_tokens]
+        self._max_rows = max_rows
+        self._max_stall_seconds = max_stall_seconds
+        self._token_bytes = token_bytes
+        self.tokens = 0
+        """That were written so far."""
+        self._rows: dict[int, Row] = {}
+        self._computed: dict[int, int] = {}
+        """How many of a row's tokens were there before it joined."""
+        self._decoding: set[int] = set()
+        self._leaving: list[int] = []
+        self._seconds_per_token = 0.0
+        """Of prefilling, as measured while others decode."""
+        self._generator = self._new_generator()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._rows or self._leaving)
+
+    @property
+    def room(self) -> int:
+        """How many rows may join."""
+        return self._max_rows - len(self._rows) - sum(len(row.copies) for row in self._rows.values())
+
+    def reaches(self) -> list[int]:
+        """Of all rows, with those that join later: the tokens that memory is kept for."""
+        return [row.reach for first in self._rows.values() for row in (first, *first.copies)]
+
+    def has(self, id: int) -> bool:  # noqa: A002  # the protocol's word
+        return any(row.id == id for row in self._rows.values())
+
+    def join(self, row: Row, events: list[Event]) -> None:
+        """Take a row in, and its copies as soon as its prompt is computed."""
+        try:
+            self._insert(row)
+        except Exception as error:
+            traceback.print_exception(error)
+            events.append(failure(row, error))
+            self.leave(row.id)
+
+    def leave(self, id: int) -> None:  # noqa: A002
+        """Forget a request's rows, before the next step. Unknown ids are ignored."""
+        for uid in [uid for uid, row in self._rows.items() if row.id == id]:
+            self._drop(uid)
+            self._leaving.append(uid)
+
+    def step(self, events: list[Event]) -> None:
+        """One decode step, and a chunk of each prompt. MLX computes the next one while the events are on their way."""
+        try:
+            if self._leaving:
+                self._remove()
+            if self._rows:
+                self._advance(events)
+        except Exception as error:  # from MLX or mlx-lm: which row is to blame is not known
+            self._fail_all(error, events)
+
+    def _insert(self, row: Row) -> None:
+        """Start from the longest beginning of the prompt that is still there; stop where its cache is worth keeping."""
+        hit = self.prefixes.fetch(row.prompt)
+        start = hit.length if hit else 0
+        row.tally.cached_tokens = max(row.tally.cached_tokens, start)
+        last = len(row.prompt) - 1
+        ends = [*row.boundaries, last] if row.copies else row.boundaries
+        copies = []
+        if start == last:
+            copies, row.copies = row.copies, []
+        self._insert_from(row, start, hit.caches if hit else None, segments(row.prompt, start, ends))
+        for copy in copies:
+            self._insert(copy)
+
+    def _insert_from(self, row: Row, start: int, caches: list[Any] | None, parts: list[list[int]]) -> None:
+        [uid] = self._generator.insert_segments(
+            [parts],
+            [row.max_tokens],
+            caches=[caches],  # type: ignore[list-item]  # None: an empty one is made
+            all_tokens=[row.prompt[:start]],
+            samplers=[row.sampler],
+            logits_processors=[list(row.processors)],
+        )
+        self._rows[uid] = row
+        self._computed[uid] = start
+
+    def _remove(self) -> None:
+        """Take rows out that have left. What they computed may serve the next turn."""
+        caches = self._generator.remove(self._leaving, return_prompt_caches=True)  # type: ignore[no-untyped-call]
+        self._leaving.clear()
+        for kept, tokens in caches.values():
+            self.prefixes.keep(tokens, kept)
+
+    def _advance(self, events: list[Event]) -> None:
+        self._generator.prefill_step_size = chunk = self._chunk()
+        if self._decoding and len(self._rows) > len(self._decoding):
+            with self._generator.stats() as stats:
+                prompts, responses = self._generator.next()  # type: ignore[no-untyped-call]
+            self._learn_speed(stats)
+        else:
+            prompts, responses = self._generator.next()  # type: ignore[no-untyped-call]
+        for prompt in prompts:
+            self._on_prompt(prompt, chunk, events)
+        for response in responses:
+            self._take(response, events)
+
+    def _learn_speed(self, stats: Any) -> None:
+        if stats.prompt_tokens:
+            measured = stats.prompt_time / stats.prompt_tokens
+            known = self._seconds_per_token
+            # Slower is believed at once, so that nobody waits; faster may be chance.
+            self._seconds_per_token = max(measured, (1 - SMOOTHING) * known + SMOOTHING * measured)
+
+    def _chunk(self) -> int:
+        """How many tokens of each prompt the next step processes: as many as those who decode can wait for."""
+        if not self._decoding:
+            return PREFILL_TOKENS
+        prompts = max(1, min(len(self._rows) - len(self._decoding), PREFILL_REQUESTS))
+        speed = self._seconds_per_token
+        tokens = int(self._max_stall_seconds / speed) if speed else LEAST_PREFILL_TOKENS * 4
+        return min(PREFILL_TOKENS, max(LEAST_PREFILL_TOKENS, tokens // prompts))
+
+    def _on_prompt(self, prompt: Any, chunk: int, events: list[Event]) -> None:
+        """A part of a prompt is computed: tell, keep, and start the copies when all of it but the last token is."""
+        uid, row = prompt.uid, self._rows[prompt.uid]
+        done, total = prompt.progress
+        if total > chunk:
+            events.append(Prefill(row.id, done + self._computed[uid], total + self._computed[uid]))
+        if prompt.end_of_prompt:
+            self._decoding.add(uid)
+        elif prompt.end_of_segment:
+            at = done + self._computed[uid]
+            if at in row.boundaries and not self.prefixes.covers(row.prompt[:at]):
+                caches, _ = self._generator.extract_cache([uid])[uid]  # type: ignore[no-untyped-call]
+                self.prefixes.put(row.prompt[:at], caches)
+            if at == len(row.prompt) - 1 and row.copies:
+                self._start_copies(uid, row)
+
+    def _start_copies(self, uid: int, row: Row) -> None:
+        copies, row.copies = row.copies, []
+        for copy in copies:
+            caches, tokens = self._generator.extract_cache([uid])[uid]  # type: ignore[no-untyped-call]
+            self._insert_from(copy, len(tokens), caches, [row.prompt[-1:]])
+
+    def _take(self, response: Any, events: list[Event]) -> None:
+        """Add one token to its row, and end the row where it is the last."""
+        uid, reason = response.uid, response.finish_reason
+        row = self._rows.get(uid)
+        if row is None:  # another answer to the same request failed in this step
+            return
+        try:
+            if row.top_logprobs is not None and reason != "stop":
+                row.logprobs.append(
+                    token_logprob(response.token, response.logprobs, row.top_logprobs, self._token_bytes)
+                )
+            self.tokens += 1
+            ended = row.grow(response.token, reason, events)
+        except Exception as error:  # this request's alone
+            events.append(failure(row, error))
+            self.leave(row.id)
+            return
+        if ended:
+            self._drop(uid)
+            if reason is None:  # the generator does not know that it has ended
+                self._leaving.append(uid)
+            else:
+                self.prefixes.keep(response.all_tokens, response.prompt_cache)
+
+    def _drop(self, uid: int) -> None:
+        del self._rows[uid], self._computed[uid]
+        self._decoding.discard(uid)
+
+    def _fail_all(self, error: Exception, events: list[Event]) -> None:
+        """What is in the batch cannot be trusted any more; start a new one."""
+        traceback.print_exception(error)
+        first_rows = {row.id: row for row in self._rows.values()}
+        events += [failure(row, error) for row in first_rows.values()]
+        self._rows.clear()
+        self._computed.clear()
+        self._decoding.clear()
+        self._leaving.clear()
+        # Before the new one: each sets MLX's wired limit, and puts it back.
+        self._generator.close()  # type: ignore[no-untyped-call]
+        self._generator = self._new_generator()
+
+    def _new_generator(self) -> BatchGenerator:
+        return BatchGenerator(
+            self._model,
+            stop_tokens=self._stop_tokens,
+            completion_batch_size=self._max_rows,
+            prefill_batch_size=min(PREFILL_REQUESTS, self._max_rows),  # mlx-lm takes the larger of the two for both
+            prefill_step_size=PREFILL_TOKENS,
+        )
+
+
+def failure(row: Row, error: Exception) -> Failed:
+    """The end of a request that the model failed on, or whose form cannot be kept to after all."""
+    if isinstance(error, GrammarStuck):
+        return Failed(row.id, "invalid_request", f"The answer cannot go on in its form: {error}", row.form_param)
+    return Failed(row.id, "generation_failed", f"The model failed on this request: {type(error).__name__}: {error}")

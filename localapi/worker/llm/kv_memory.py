@@ -1,0 +1,114 @@
+"""How much memory answers take while they grow, and who may begin without taking more than there is.
+
+What a row keeps is known from the shapes of the model's caches: most layers keep something for every token, sliding
+windows for the last ones, and recurrent layers a state of one size. Rows of a batch are as long as the longest.
+"""
+
+from __future__ import annotations
+
+import bisect
+import copy
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from localapi.worker.llm.prefix_cache.disk_store import arrays_in
+from localapi.worker.llm.prefix_cache.layers import flat
+
+STEP_TOKENS = 256
+"""mlx-lm's caches grow by so much."""
+UNSAID_TOKENS = 2048
+"""The answer that is reckoned with where nobody says how long it may be, or how much memory there is: clients ask for
+tens of thousands of tokens and mean no end. Most are shorter; one that is not is reckoned with as it grows."""
+SHARE = 0.5
+"""Of the memory that is left beside the model and its prefix cache. The rest is for what computing takes in between,
+and for other models."""
+LEAST_SHARE = 0.125
+"""Of all memory, for a model that leaves less."""
+_FAR = 1 << 40
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The memory of one row."""
+
+    fixed: int
+    """Bytes, however long it is."""
+    layers: tuple[tuple[float, int], ...]
+    """For each kind of layer the bytes for a token, and how many tokens it keeps at most."""
+
+    def bytes(self, tokens: int) -> int:
+        """Of a row of so many tokens."""
+        held = -(-tokens // STEP_TOKENS) * STEP_TOKENS
+        return self.fixed + int(sum(size * min(held, most) for size, most in self.layers))
+
+    def tokens(self, max_bytes: int) -> int:
+        """The longest row that takes no more."""
+        return bisect.bisect_right(range(_FAR), max_bytes, key=self.bytes) - 1
+
+
+def measured(empty: Sequence[Any], run: Callable[[mx.array, list[Any]], None]) -> Footprint:
+    """The footprint of rows with such caches; `run` puts two tokens through the model."""
+    caches = copy.deepcopy(list(empty))
+    run(mx.array([[0, 0]]), caches)
+    fixed, layers = 0, list[tuple[float, int]]()
+    for cache in flat(caches):
+        arrays = list(arrays_in([getattr(cache, "keys", None), getattr(cache, "values", None)]))
+        if arrays:
+            most = getattr(cache, "max_size", None) or getattr(cache, "chunk_size", None) or _FAR
+            layers.append((sum(array.nbytes / array.shape[2] for array in arrays), most))
+        else:
+            fixed += sum(array.nbytes for array in arrays_in(cache.state))
+    mx.clear_cache()
+    return Footprint(fixed, tuple(layers))
+
+
+def spare_bytes(reserved: int) -> int:
+    """What answers may take where nobody says, beside what is loaded and `reserved` for other things."""
+    device = mx.device_info()
+    limit = device.get("max_recommended_working_set_size") or device.get("total_memory")  # of Metal, of CUDA
+    total = int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return int(max(SHARE * (total - mx.get_active_memory() - reserved), LEAST_SHARE * total))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the answers of one model may take together."""
+
+    footprint: Footprint
+    max_bytes: int
+    together: bool
+    """Whether rows grow at the same time; otherwise one after the other."""
+    said: bool = True
+    """Whether `max_bytes` is somebody's word, and no `spare_bytes`: then nobody begins who may take more."""
+
+    @property
+    def most_bytes(self) -> int:
+        """What one request may take while nothing else runs."""
+        return self.max_bytes if self.said else int(self.max_bytes / SHARE)
+
+    def longest(self, rows: int) -> int:
+        """Tokens of each of so many rows that nothing else grows beside."""
+        return self.footprint.tokens(self.most_bytes // (rows if self.together else 1))
+
+    def fits(self, tokens: int, rows: int, running: Sequence[int]) -> bool:
+        """Whether so many rows of so many tokens may join those that run, whose tokens are given."""
+        if not running:
+            return True
+        return (len(running) + rows) * self.footprint.bytes(max(tokens, *running)) <= self.max_bytes
+
+    def refusal(self, prompt: int, reach: int, rows: int) -> str:
+        """What to tell somebody who asks for more than there is."""
+        needed = self.footprint.bytes(reach) * (rows if self.together else 1)
+        what = f"{rows} answers" if rows > 1 else "An answer"
+        return (
+            f"{what} of up to {reach - prompt} tokens after a prompt of {prompt} may take {_megabytes(needed)}; this "
+            f"model's kv_cache_mb is {_megabytes(self.most_bytes)}. Shorten the prompt or lower max_tokens."
+        )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1024 / 1024:.1f} MB"

@@ -1,0 +1,367 @@
+"""Chat with mlx-lm: from a request to rows of the running batch.
+
+A request is first in `_arrived` (its text is being read, or not even that), then in `_waiting` (its prompt is tokens,
+and there is no room in the batch or in memory), then in the batch. It is dropped wherever it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from localapi.worker.cache_folder import cache_folder
+from localapi.worker.engine import CannotLoad, Host, first_line
+from localapi.worker.llm.arrivals import Arrivals
+from localapi.worker.llm.batch import Batch
+from localapi.worker.llm.constrained.grammar import (
+    Constraint,
+    GrammarRefused,
+    Grammars,
+    Spec,
+    Tool,
+    ToolCalls,
+    think_block,
+)
+from localapi.worker.llm.detokenizer import Detokenizer
+from localapi.worker.llm.kv_memory import UNSAID_TOKENS, Memory, measured, spare_bytes
+from localapi.worker.llm.output.parts import PartsFormat, prompt_opens_thinking
+from localapi.worker.llm.output.stop_strings import Answer
+from localapi.worker.llm.penalties import penalties_for
+from localapi.worker.llm.prefix_cache.cache import PrefixCache
+from localapi.worker.llm.prefix_cache.disk_store import PrefixStore, fingerprint
+from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE, PromptRefused, PromptWriter
+from localapi.worker.llm.request_reading import ContextExceeded, Prompt, Reader
+from localapi.worker.llm.row import Processor, Row, Tally
+from localapi.worker.llm.sampling import sampler_for
+from localapi.worker.llm.serial import Serial, check_draft, empty_caches
+from localapi.worker.llm.weights import LoadedModel, load_weights
+from localapi.worker.protocol import (
+    Answering,
+    Chat,
+    Complete,
+    Delta,
+    Detokenize,
+    Event,
+    Failed,
+    Loaded,
+    Request,
+    Speak,
+    Text,
+    TextRequest,
+    Tokenize,
+    Tokens,
+    form_param,
+)
+
+READ_CHARACTERS = 32_768
+"""Characters of new prompts after which a decode step comes first. Tokenizing takes about a second per million."""
+UNKNOWN_CONTEXT_ANSWER_TOKENS = 32_768
+"""The longest answer where neither the request nor the model sets an end."""
+MEGABYTE = 1024 * 1024
+
+
+def load(options: dict[str, Any], host: Host) -> MlxLm:
+    """The model that the entry's options name. Raises CannotLoad."""
+    loaded = load_weights(options["path"], options.get("revision"), host.report, adapter=options.get("adapter"))
+    draft = load_weights(options["draft"], None, host.report) if options.get("draft") else None
+    return MlxLm(loaded, options, draft, wake=host.wake)
+
+
+class MlxLm:
+    """The engine: see `engine.Engine`."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        options: dict[str, Any],
+        draft: LoadedModel | None = None,
+        *,
+        wake: Callable[[], None],
+    ) -> None:
+        """`options`: the entry's identity, as `backends.mlx_lm` has it; `wake` as in `Host`. Raises CannotLoad."""
+        tokenizer = loaded.tokenizer
+        self._tokenizer = tokenizer
+        self._prompts = PromptWriter(tokenizer)
+        self._parts = PartsFormat(tokenizer)
+        self._width = _vocabulary(loaded)
+        self._grammars = Grammars(tokenizer, self._width)
+        self._detokenizer = Detokenizer(tokenizer, markers=_markers(tokenizer, self._parts.marks))
+        self._max_rows: int = options.get("max_batch", 32)
+        lone = _why_alone(loaded, options)
+        caches = _caches(loaded, draft, options.get("kv_bits"))
+        prefixes = _prefixes(loaded, draft, caches, options)
+        stop_tokens, token_bytes = sorted(tokenizer.eos_token_ids), self._detokenizer.token_bytes
+        self._batch: Batch | Serial
+        if lone:
+            self._batch = Serial(
+                loaded.model,
+                draft=draft.model if draft else None,
+                caches=caches,
+                stop_tokens=stop_tokens,
+                max_rows=self._max_rows,
+                prefixes=prefixes,
+                token_bytes=token_bytes,
+            )
+        else:
+            self._batch = Batch(
+                loaded.model,
+                stop_tokens=stop_tokens,
+                max_rows=self._max_rows,
+                max_stall_seconds=options.get("max_stall_ms", 100) / 1000,
+                prefixes=prefixes,
+                token_bytes=token_bytes,
+            )
+        self.loaded = _loaded(loaded.config, options.get("context_length"), self._prompts)
+        self._memory = _memory(loaded, draft, caches, options)
+        reader = Reader(
+            tokenizer,
+            self._prompts,
+            name=Path(options["path"]).name,
+            context_length=self.loaded.context_length,
+            needs_boundaries=prefixes.needs_boundaries,
+        )
+        self._arrived = Arrivals(reader.read, wake)
+        self._waiting: deque[Row] = deque()
+        if lone:
+            self.loaded.batched = False
+            self.loaded.notes.append(f"Requests are answered one after the other, because of {lone}.")
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._batch.busy or self._waiting or self._arrived.ready)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._arrived) + len(self._waiting)
+
+    @property
+    def tokens(self) -> int:
+        return self._batch.tokens
+
+    def take(self, request: Request) -> None:
+        assert not isinstance(request, Speak), request  # noqa: S101  # the server asks speech models for speech
+        waiting = any(row.id == request.id for row in self._waiting)
+        if waiting or self._arrived.has(request.id) or self._batch.has(request.id):
+            print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
+        else:
+            self._arrived.add(request)
+
+    def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
+        self._arrived.cancel(id)
+        self._waiting = deque(row for row in self._waiting if row.id != id)
+        self._batch.leave(id)
+
+    def step(self) -> list[Event]:
+        events: list[Event] = []
+        self._prepare(events)
+        while self._waiting and self._may_join(self._waiting[0]):
+            self._batch.join(self._waiting.popleft(), events)
+        self._batch.step(events)
+        if not self.busy:
+            mx.clear_cache()
+        return events
+
+    def save_some(self) -> bool:
+        """In an idle moment: write a little of what is worth keeping to disk; whether there is more."""
+        return self._batch.prefixes.save_some()
+
+    def _may_join(self, row: Row) -> bool:
+        rows = 1 + len(row.copies)
+        return self._batch.room >= rows and self._memory.fits(row.reach, rows, self._batch.reaches())
+
+    def _prepare(self, events: list[Event]) -> None:
+        """Make rows of arrived requests, as many as decoding can wait for."""
+        characters = 0
+        while self._arrived.ready and characters < READ_CHARACTERS:
+            arrival = self._arrived.take()
+            request = arrival.request
+            characters += arrival.characters
+            try:
+                self._start(request, self._arrived.prompt(arrival), events)
+            except ContextExceeded as error:
+                param = "prompt" if isinstance(request, Complete) else "messages"
+                events.append(Failed(request.id, "context_length_exceeded", str(error), param))
+            except PromptRefused as error:
+                events.append(Failed(request.id, "invalid_request", str(error), error.param))
+            except GrammarRefused as error:
+                assert isinstance(request, Answering)  # noqa: S101  # the others have no form
+                events.append(Failed(request.id, "invalid_request", str(error), form_param(request)))
+            except ValueError as error:  # a value that makes no sense; the server has checked those that it knows
+                events.append(Failed(request.id, "invalid_request", str(error)))
+            except Exception as error:  # our own mistake, with one request: the others go on
+                traceback.print_exception(error)
+                events.append(Failed(request.id, "generation_failed", f"The request could not be begun: {error}"))
+
+    def _start(self, request: TextRequest, prompt: Prompt, events: list[Event]) -> None:
+        """Answer at once, or make rows. Raises PromptRefused, GrammarRefused."""
+        match request:
+            case Tokenize():
+                events.append(Tokens(request.id, prompt.tokens))
+            case Detokenize():
+                events.append(Text(request.id, prompt.text))
+            case Chat():
+                self._waiting.append(self._chat(request, prompt))
+            case Complete():
+                row = self._row(request, prompt, self._grammars.constraint(request.form) if request.form else None)
+                if request.echo:
+                    events += [Delta(request.id, prompt.text, choice) for choice in range(request.n)]
+                self._waiting.append(row)
+
+    def _chat(self, request: Chat, prompt: Prompt) -> Row:
+        tools = request.tools if request.tool_choice != "none" else []
+        form: Spec | None = _tool_calls(request) if request.tool_choice == "required" else request.form
+        think = think_block(self._tokenizer, prompt.tokens) if form else None
+        row = self._row(request, prompt, self._grammars.constraint(form, think=think) if form else None)
+        prefill = str(request.messages[-1].get("content") or "") if request.continues else ""
+        thinking = prompt_opens_thinking(self._tokenizer, prompt.tokens, prefill=prefill)
+        for each in (row, *row.copies):
+            each.parts = self._parts.stream(tools, starts_thinking=thinking)
+            each.one_call = bool(tools) and not request.parallel_tool_calls
+        return row
+
+    def _row(self, request: Chat | Complete, prompt: Prompt, form: Constraint | None) -> Row:
+        """The request's first answer, with the others as its copies."""
+        if request.n > self._max_rows:
+            raise PromptRefused(f"n is {request.n}; this model answers {self._max_rows} at a time.", "n")
+        tally = Tally(request.id, len(prompt.tokens), rows_left=request.n)
+        max_tokens, reach = self._extent(request, tally.prompt_tokens)
+        rows = [
+            Row(
+                tally=tally,
+                choice=choice,
+                prompt=prompt.tokens,
+                max_tokens=max_tokens,
+                reach=reach,
+                length=tally.prompt_tokens,
+                sampler=sampler_for(request.sampling, choice),
+                processors=self._processors(request, form),
+                answer=Answer(
+                    self._detokenizer.stream(),
+                    [*request.stop, *(self._prompts.stop if isinstance(request, Chat) else ())],
+                    verbatim=isinstance(request, Complete) or request.continues,
+                ),
+                parts=None,
+                top_logprobs=request.top_logprobs,
+                form_param=form_param(request) if form else None,
+            )
+            for choice in range(request.n)
+        ]
+        rows[0].copies = rows[1:]
+        rows[0].boundaries = prompt.boundaries
+        return rows[0]
+
+    def _extent(self, request: Chat | Complete, prompt: int) -> tuple[int, int]:
+        """The most tokens of an answer, and the length of the row that memory is kept for.
+
+        Raises ContextExceeded and PromptRefused where that is more than all there is.
+        """
+        context, longest = self.loaded.context_length, self._memory.longest(request.n)
+        room = context - prompt if context is not None else request.max_tokens or UNKNOWN_CONTEXT_ANSWER_TOKENS
+        if request.max_tokens is None or not self._memory.said:
+            answer = max(1, min(request.max_tokens or room, room, longest - prompt))
+            reach = prompt + min(answer, UNSAID_TOKENS)
+        else:
+            answer = max(1, min(request.max_tokens, room))
+            reach = prompt + answer
+        if reach > longest:
+            problem = self._memory.refusal(prompt, reach, request.n)
+            raise PromptRefused(problem, "max_tokens") if prompt < longest else ContextExceeded(problem)
+        return answer, reach
+
+    def _processors(self, request: Chat | Complete, form: Constraint | None) -> list[Processor]:
+        bias = request.sampling.logit_bias
+        if wrong := [token for token in bias if not 0 <= token < self._width]:
+            raise PromptRefused(
+                f"logit_bias names the token {wrong[0]}; this model's are 0 to {self._width - 1}.", "logit_bias"
+            )
+        penalties = penalties_for(request.sampling)
+        found: list[Processor] = []
+        if penalties is not None:
+            found.append(penalties)
+        if form is not None:
+            found.append(form.fresh())
+        return found
+
+
+def _tool_calls(request: Chat) -> ToolCalls:
+    functions = [tool["function"] for tool in request.tools]
+    tools = tuple(
+        Tool(f["name"], json.dumps(f.get("parameters") or {}, ensure_ascii=False), bool(f.get("strict")))
+        for f in functions
+    )
+    return ToolCalls(tools, request.tool_name, request.parallel_tool_calls)
+
+
+def _loaded(config: dict[str, Any], asked: int | None, prompts: PromptWriter) -> Loaded:
+    """What there is to say about the model."""
+    own = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
+    notes = [] if prompts.has_template else [NO_TEMPLATE_NOTE]
+    if asked and own and asked > own:
+        notes.append(f"context_length is {asked}; the model was made for {own} tokens, and may write nonsense beyond.")
+    return Loaded(context_length=asked or own, notes=notes)
+
+
+def _vocabulary(loaded: LoadedModel) -> int:
+    """The width of the model's logits, which may be padded beyond the tokenizer's vocabulary."""
+    config = loaded.config
+    return int(config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or len(loaded.tokenizer))
+
+
+def _why_alone(loaded: LoadedModel, options: dict[str, Any]) -> str:
+    """What mlx-lm cannot batch in this entry; empty: nothing."""
+    options_alone = [f"the option {name}" for name in ("draft", "kv_bits") if options.get(name)]
+    caches = loaded.lone_caches
+    return " and ".join([*options_alone, *([f"the model's {caches}"] if caches else [])])
+
+
+def _caches(loaded: LoadedModel, draft: LoadedModel | None, kv_bits: int | None) -> list[Any]:
+    """The model's empty caches, followed by those of the draft model. Raises CannotLoad."""
+    if draft is None:
+        return empty_caches(loaded.model, kv_bits=kv_bits)
+    check_draft(loaded.model, loaded.tokenizer, draft.model, draft.tokenizer)
+    return empty_caches(loaded.model, kv_bits=kv_bits) + empty_caches(draft.model)
+
+
+def _memory(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], options: dict[str, Any]) -> Memory:
+    """Raises CannotLoad where the model does not compute."""
+    own = len(caches) if draft is None else len(loaded.model.layers)
+
+    def run(tokens: mx.array, filled: list[Any]) -> None:
+        mx.eval(loaded.model(tokens, cache=filled[:own]))
+        if draft is not None:
+            mx.eval(draft.model(tokens, cache=filled[own:]))
+
+    try:
+        footprint = measured(caches, run)
+    except Exception as error:  # whatever an architecture raises
+        raise CannotLoad(f"The model does not compute: {first_line(error)}.") from error
+    limit = options.get("kv_cache_mb")
+    max_bytes = limit * MEGABYTE if limit else spare_bytes(options.get("prefix_cache_mb", 1024) * MEGABYTE)
+    return Memory(footprint, max_bytes, together=not _why_alone(loaded, options), said=bool(limit))
+
+
+def _prefixes(
+    loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], options: dict[str, Any]
+) -> PrefixCache:
+    store, folder, disk_mb = None, cache_folder("prefixes"), options.get("prefix_cache_disk_mb")
+    if disk_mb and folder is None:
+        print("prompt caches are not kept: this user has no home; set XDG_CACHE_HOME", file=sys.stderr, flush=True)  # noqa: T201
+    elif disk_mb and folder is not None:
+        others = [fingerprint(part) for part in (loaded.adapter, draft and draft.folder) if part]
+        kv_bits = [f"kv_bits {options['kv_bits']}"] if options.get("kv_bits") else []
+        made_with = fingerprint(loaded.folder, *others, *kv_bits)
+        store = PrefixStore(folder, made_with, max_bytes=disk_mb * MEGABYTE)
+    max_bytes = options.get("prefix_cache_mb", 1024) * MEGABYTE
+    return PrefixCache(caches, max_bytes=max_bytes, store=store)
+
+
+def _markers(tokenizer: Any, marks: set[str]) -> set[int]:
+    """Tokens of the marks around thinking and tool calls: text, even where the tokenizer calls them special."""
+    return {token for mark in marks for token in tokenizer.encode(mark, add_special_tokens=False)}

@@ -1,0 +1,96 @@
+"""The text of one answer while it grows: no leading whitespace, and nothing from a stop string on.
+
+Stop strings are matched on text, character by character, so it does not matter how the model cut it into tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from localapi.worker.llm.detokenizer import TextStream
+
+
+class StopStrings:
+    """Looks for stop strings in a text that comes in pieces. The one that is complete first wins; at a tie the longest.
+
+    Text that may be the start of a stop string is held back, and given as soon as it turns out not to be. The work per
+    character is constant for each stop string, however long it is (Knuth, Morris, Pratt).
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = sorted({s for s in stop if s}, key=len, reverse=True)
+        self._borders = [_borders(s) for s in self._stop]
+        self._matched = [0] * len(self._stop)
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """The text that is certain not to be part of a stop string, and whether one was found."""
+        if not self._stop:
+            return text, False
+        for at, character in enumerate(text, start=len(self._held) + 1):
+            if length := self._advance(character):
+                return (self._held + text)[: at - length], True
+        text = self._held + text
+        certain = len(text) - max(self._matched)
+        self._held = text[certain:]
+        return text[:certain], False
+
+    def finish(self) -> str:
+        """What was held back for a stop string that did not come."""
+        return self._held
+
+    def _advance(self, character: str) -> int:
+        """Length of the stop string which this character completes, or 0."""
+        found = 0
+        for i, stop in enumerate(self._stop):
+            matched, borders = self._matched[i], self._borders[i]
+            while matched and stop[matched] != character:
+                matched = borders[matched - 1]
+            matched += stop[matched] == character
+            self._matched[i] = matched
+            if matched == len(stop):
+                found = max(found, matched)
+        return found
+
+
+class Answer:
+    """One answer's text. `stopped` turns True when a stop string was found; nothing follows then."""
+
+    def __init__(self, text: TextStream, stop: Sequence[str] = (), *, verbatim: bool = False) -> None:
+        """`verbatim`: leading whitespace is part of the answer, as where a text is written on."""
+        self._text = text
+        self._stop = StopStrings(stop)
+        self._begun = verbatim
+        self.stopped = False
+
+    def push(self, token: int) -> str:
+        """The text that the answer grows by with this token."""
+        return self._grow(self._text.push(token))
+
+    def finish(self) -> str:
+        """The rest of the answer, after the last token."""
+        if self.stopped:
+            return ""
+        rest = self._grow(self._text.finish())
+        return rest if self.stopped else rest + self._stop.finish()
+
+    def _grow(self, text: str) -> str:
+        if not self._begun:
+            text = text.lstrip()
+            self._begun = bool(text)
+        if not text:
+            return ""
+        text, self.stopped = self._stop.push(text)
+        return text
+
+
+def _borders(stop: str) -> list[int]:
+    """For each prefix of `stop`, the length of its longest proper prefix that is its suffix too."""
+    borders = [0] * len(stop)
+    length = 0
+    for i in range(1, len(stop)):
+        while length and stop[i] != stop[length]:
+            length = borders[length - 1]
+        length += stop[i] == stop[length]
+        borders[i] = length
+    return borders

@@ -1,0 +1,173 @@
+"""Tool calls in an answer's text: a section of it to calls with a name and JSON arguments.
+
+A section is the text behind the mark that starts calls, up to the mark that ends them; `Section` is the seam. Calls
+written as JSON are read as they grow (`JsonSection`). Every other syntax belongs to mlx-lm's parser of its model family
+and waits for the section's end (`ParsedSection`). What is no call comes back as text. Knows no MLX and no thinking.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from localapi.worker.llm.output.calls import Calls, Found, Section, encodable
+from localapi.worker.llm.output.json_section import JsonSection
+from localapi.worker.llm.output.markers import Markers
+
+Parser = Callable[[str, Any], Any]
+"""mlx-lm's `tool_parsers.<family>.parse_tool_call`: a section and OpenAI's tools to one call or several."""
+
+_NAME = re.compile(r"[\w.:/-]+")
+_GUESSING = {"glm47", "minicpm5"}
+"""Families whose parser makes a call of any text: with them a call counts only if the tool was offered."""
+_NEXT_CALL = {
+    "qwen3_coder": re.compile(r"(?<=</function>)\s*(?=<function=)"),
+    "kimi_k3": re.compile(r"(?<=<\|close\|>call<\|sep\|>)\s*(?=<\|open\|>call)"),
+    "minimax_m2": re.compile(r"(?<=</invoke>)\s*(?=<invoke )"),
+}
+"""Borders of calls, where the family's parser mixes up or drops calls if one section holds several."""
+_BACKTRACKING = {"gemma4", "function_gemma"}
+MOST_CALLS = 32
+"""Calls in one section of a family whose parser takes minutes over a long text full of starts."""
+INNER_MARKS = {
+    "function_gemma": ("<escape>",),
+    "gemma4": ('<|"|>',),
+    "glm47": ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
+    "kimi_k2": ("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"),
+    "kimi_k3": ("<|open|>", "<|close|>", "<|sep|>"),
+    "longcat": ("<longcat_arg_key>", "</longcat_arg_key>", "<longcat_arg_value>", "</longcat_arg_value>"),
+    "mistral": ("[ARGS]",),
+}
+"""What a family's parser reads inside a section, where it may be a special token."""
+
+
+class ToolFormat:
+    """How one model writes calls."""
+
+    def __init__(self, start: str, end: str, parser: Parser) -> None:
+        self.start = start
+        self.end = end
+        self.family = str(getattr(parser, "__module__", "")).rpartition(".")[2]
+        self._parser = parser
+
+    @property
+    def marks(self) -> set[str]:
+        """Strings that must reach the sections, even where the tokenizer calls them special."""
+        return {self.start, self.end, *INNER_MARKS.get(self.family, ())} - {""}
+
+    def section(self, tools: Sequence[dict[str, Any]], calls: Calls, *, abandon: str | None = None) -> Section:
+        """A section that begins now. `abandon`: a string which says that the section was none."""
+        if self.family == "json_tools":
+            return JsonSection(self.start, self.end, calls)
+        return ParsedSection(self, tools, calls, abandon)
+
+    def parse(self, text: str, tools: Sequence[dict[str, Any]]) -> list[tuple[str, str, object]]:
+        """Name, arguments and the model's id of each call. Raises anything where the text is not calls."""
+        if self.family in _BACKTRACKING and text.count("call:") > MOST_CALLS:
+            raise ValueError("too many calls")
+        parsed = self._parser(text, list(tools))
+        found = [_checked(call) for call in (parsed if isinstance(parsed, list) else [parsed])]
+        if not found:
+            raise ValueError("no call")
+        for name, arguments, _ in found:
+            if name not in _names(tools):
+                self._check_guess(name)
+            if self.family == "glm47" and arguments.keys() == {"raw"} and "<arg_key>" not in text:
+                raise ValueError("not the syntax of a call")
+        return [(name, _dumped(arguments), call_id) for name, arguments, call_id in found]
+
+    def pieces(self, text: str) -> list[str]:
+        """The section's calls, each alone, where the parser needs that."""
+        border = _NEXT_CALL.get(self.family)
+        return border.split(text) if border else [text]
+
+    def _check_guess(self, name: str) -> None:
+        if self.family in _GUESSING or not _NAME.fullmatch(name):
+            raise ValueError("no such tool")
+
+
+class ParsedSection:
+    """A section that mlx-lm parses once it is complete."""
+
+    def __init__(self, form: ToolFormat, tools: Sequence[dict[str, Any]], calls: Calls, abandon: str | None) -> None:
+        self._format = form
+        self._tools = tools
+        self._calls = calls
+        self._abandon = abandon
+        self._ends = Markers([form.end, abandon or ""])
+        self._text: list[str] = []
+        self._held = ""
+        self.rest: str | None = None
+
+    def push(self, text: str) -> list[Found]:
+        before, marker, behind = self._ends.split(self._held + text)
+        self._text.append(before)
+        if marker is None:
+            self._held = behind
+            return []
+        if marker == self._abandon:
+            self.rest = marker + behind
+            return [self._format.start + "".join(self._text)]
+        self.rest = behind
+        return self._found(marker)
+
+    def finish(self, *, cut: bool) -> list[Found]:
+        self.rest = ""
+        if cut and self._format.end:  # lenient parsers make calls with half of their arguments of it
+            return [self._format.start + "".join(self._text) + self._held]
+        return self._found(self._held)
+
+    def _found(self, marker: str) -> list[Found]:
+        text = "".join(self._text)
+        found: list[Found] = []
+        lost: list[Found] = []
+        for piece in self._format.pieces(text.strip()):
+            try:
+                calls = self._format.parse(piece, self._tools)
+            except Exception:  # parsers raise whatever their slip is: AttributeError, SyntaxError, RecursionError
+                lost.append(piece)
+                continue
+            for name, arguments, call_id in calls:
+                found += [self._calls.start(name, call_id), self._calls.grow(arguments)]
+                self._calls.complete += 1
+        return found + lost if found else [self._format.start + text + marker]
+
+
+def described(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The functions among OpenAI's tools, with all that parsers expect in their schemas."""
+    return [
+        {**tool, "function": _function(tool["function"])} for tool in tools if isinstance(tool.get("function"), dict)
+    ]
+
+
+def _function(function: dict[str, Any]) -> dict[str, Any]:
+    parameters = function.get("parameters")
+    parameters = parameters if isinstance(parameters, dict) else {}
+    properties = parameters.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
+    properties = {name: schema if isinstance(schema, dict) else {} for name, schema in properties.items()}
+    return {**function, "parameters": {**parameters, "properties": properties}}
+
+
+def _names(tools: Sequence[dict[str, Any]]) -> set[str]:
+    return {str(tool["function"].get("name")) for tool in tools}
+
+
+def _checked(call: Any) -> tuple[str, dict[str, Any], object]:
+    """Name, arguments and id of what a parser says is a call. Raises ValueError, or what json raises."""
+    name, arguments = call["name"], call.get("arguments", call.get("parameters"))
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments, strict=False)
+    if arguments is None:
+        arguments = {}
+    if not (isinstance(name, str) and name and encodable(name) and isinstance(arguments, dict)):
+        raise ValueError("not a call")
+    return name, arguments, call.get("id")
+
+
+def _dumped(arguments: dict[str, Any]) -> str:
+    """As JSON; raises ValueError or TypeError where Python's values are not JSON's."""
+    text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    return text if encodable(text) else json.dumps(arguments, allow_nan=False)

@@ -1,0 +1,396 @@
+"""Parts of prompt caches on disk, so that they outlive the worker.
+
+One file for each part, below `folder/<fingerprint>/`: a safetensors file with the tokens, the arrays and a checksum
+over all of it, made under another name and renamed when it is whole, because a worker may be killed at any time. Files
+are private to the user: they hold what people wrote. The byte cap is the whole folder's, and the file that was used
+least recently goes first, whichever model it belongs to: what is left of a model that was changed or removed must not
+fill the disk for ever, and a worker that misses a file only computes again. Knows nothing of conversations or of trees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import sys
+import time
+import zlib
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, get_args
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+from mlx.utils import tree_map
+
+from localapi.system.os_errors import advise
+
+Tokens = npt.NDArray[np.int32]
+Arrays = tuple[mx.array, ...]
+Kind = Literal["whole", "near"]
+
+PORTION_BYTES = 8 * 1024 * 1024
+"""What is written at once: some ten milliseconds, in which a new request would wait."""
+REST_SECONDS = 60
+"""After a write that failed, before the next."""
+STALE_SECONDS = 600
+"""The age at which an unfinished file is taken for a killed worker's."""
+MAX_HEADER_BYTES = 16 * 1024 * 1024
+FORMAT = "localapi prefix 1"
+_NO_SUM = "00000000"
+_DTYPES = {
+    "BOOL": mx.bool_, "U8": mx.uint8, "I8": mx.int8, "U16": mx.uint16, "I16": mx.int16, "U32": mx.uint32,
+    "I32": mx.int32, "U64": mx.uint64, "I64": mx.int64, "F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32,
+}  # fmt: skip
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a model's caches hold of one stretch of tokens, evaluated and with no other buffer behind it."""
+
+    sequences: Mapping[int, Arrays] = field(default_factory=dict)
+    """Layer → arrays with tokens on axis 2, up to the last of the stretch; not always from its first."""
+    states: Mapping[int, Any] = field(default_factory=dict)
+    """Layer → what its cache's `state` is after the last token: arrays in lists and tuples."""
+
+    @cached_property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in arrays_in(self))
+
+    def __bool__(self) -> bool:
+        return bool(self.sequences or self.states)
+
+    def cut(self, end: int, low: int, high: int) -> Part:
+        """What this part, whose stretch ends at `end`, holds of `low` to `high`: contiguous, but not evaluated."""
+        sequences = {}
+        for layer, arrays in self.sequences.items():
+            first = end - arrays[0].shape[2]
+            if max(low, first) < high:
+                between = slice(max(low, first) - first, high - first)
+                sequences[layer] = tuple(mx.contiguous(array[..., between, :]) for array in arrays)
+        return Part(sequences, tree_map(_contiguous, self.states) if high == end else {})
+
+    def better_than(self, other: Part | None) -> Part | None:
+        """Both in one, if this part holds anything that the other one does not."""
+        if other is None:
+            return self
+
+        def held(part: Part, layer: int) -> int:
+            return part.sequences[layer][0].shape[2] if layer in part.sequences else 0
+
+        more = {layer: arrays for layer, arrays in self.sequences.items() if held(self, layer) > held(other, layer)}
+        if not more and (other.states or not self.states):
+            return None
+        return Part({**other.sequences, **more}, other.states or self.states)
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """A file's place and what it is about, without its arrays."""
+
+    path: Path
+    kind: Kind
+    start: int
+    """Where its stretch begins; it ends with `tokens`."""
+    tokens: Tokens
+
+
+def fingerprint(folder: Path, *settings: object) -> str:
+    """What the contents of a cache depend on; 32 hexadecimal digits.
+
+    Weights count by name, size, time and header, because reading gigabytes takes longer than what is saved. `settings`:
+    everything else that changes a cache's contents, such as adapters and the KV cache's quantisation.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for package in ("mlx", "mlx-lm"):
+        digest.update(importlib.metadata.version(package).encode())
+    digest.update(repr(settings).encode())
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        size, changed = file.stat().st_size, 0
+        if file.suffix == ".safetensors":
+            changed = file.stat().st_mtime_ns
+            with file.open("rb") as stream:
+                content = stream.read(min(int.from_bytes(stream.read(8), "little"), MAX_HEADER_BYTES))
+        elif file.suffix in {".json", ".jinja", ".txt", ".model", ".tiktoken"}:
+            content = file.read_bytes()
+        else:
+            continue
+        digest.update(repr((str(file.relative_to(folder)), size, changed, len(content))).encode() + content)
+    return digest.hexdigest()
+
+
+class PrefixStore:
+    """The folder, for one model. What cannot be read or written costs a line on stderr, never an exception."""
+
+    def __init__(self, folder: Path, fingerprint: str, *, max_bytes: int) -> None:
+        self._root = folder
+        self._folder = folder / fingerprint
+        self._fingerprint = fingerprint
+        self._max_bytes = max_bytes
+        self._rests_until = 0.0
+        """By the monotonic clock: before that nothing is written."""
+        try:
+            self._make_folders()
+            self._sweep()
+        except OSError as error:
+            self._rest(error)
+        self._size = sum(size for _, size, _ in self._files())
+
+    def records(self) -> Iterator[Record]:
+        """What is there, each part after those that it continues."""
+        found = [record for path in self._folder.glob("*.safetensors") if (record := self._record(path))]
+        # A stretch may be in the file of a longer one that shares it, so what a file continues is known by its start.
+        whole = (record for record in found if record.kind == "whole")
+        near = (record for record in found if record.kind == "near")
+        yield from sorted(whole, key=lambda record: (record.start, len(record.tokens)))
+        yield from sorted(near, key=lambda record: len(record.tokens))
+
+    def read(self, record: Record) -> Part | None:
+        """The arrays of that file; None where they are gone or damaged."""
+        try:
+            with record.path.open("rb") as stream:
+                header = _header(stream)
+                _check(header, self._fingerprint)
+                arrays, total = _arrays(stream, header)
+            tokens = np.array(arrays[0])
+            if f"{total:08x}" != header["__metadata__"]["crc32"] or not np.array_equal(tokens, record.tokens):
+                raise ValueError("its checksum is wrong")  # noqa: TRY301
+            return _part(json.loads(header["__metadata__"]["form"]), arrays)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _unreadable(record.path, error)
+            return None
+        except (ValueError, LookupError, TypeError, RuntimeError) as error:
+            _damaged(record.path, error)
+            return None
+
+    def write(self, tokens: Tokens, part: Part, *, kind: Kind, start: int) -> Generator[None, None, Record | None]:
+        """Write a portion at each `next`; returns the record, or None where it cannot be kept."""
+        if time.monotonic() < self._rests_until or part.nbytes > self._max_bytes:
+            return None
+        digest = hashlib.blake2b(tokens.tobytes(), digest_size=12).hexdigest()
+        record = Record(self._folder / f"{kind}-{start}-{len(tokens)}-{digest}.safetensors", kind, start, tokens)
+        unfinished = record.path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            self._make_folders()
+            self._make_room(part.nbytes)
+            with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+                yield from _write(stream, self._fingerprint, record, part)
+            self._size += unfinished.stat().st_size
+            unfinished.replace(record.path)
+        except (TypeError, KeyError):  # a state that this format does not know
+            return None
+        except OSError as error:
+            self._rest(error)
+            return None
+        finally:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+        return record
+
+    def touch(self, records: Sequence[Record]) -> None:
+        """These were of use, the last one longest from now: the cap takes the files from the first on."""
+        now = time.time_ns()
+        for i, path in enumerate(dict.fromkeys(record.path for record in records)):
+            try:
+                os.utime(path, ns=(now + i, now + i))
+            except OSError:  # deleted by another worker
+                continue
+
+    def _record(self, path: Path) -> Record | None:
+        try:
+            with path.open("rb") as stream:
+                header = _header(stream)
+                _check(header, self._fingerprint)
+                about = header["__metadata__"]
+                _, end = header["tokens"]["data_offsets"]
+                tokens = np.frombuffer(stream.read(end), np.int32)
+                size = stream.tell() - end + max(entry["data_offsets"][1] for entry in _entries(header))
+            start, kind = int(about["start"]), about["kind"]
+            if size != path.stat().st_size or not 0 <= start < len(tokens) or kind not in get_args(Kind):
+                raise ValueError("its size is wrong")  # noqa: TRY301
+            return Record(path, kind, start, tokens)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _unreadable(path, error)
+            return None
+        except (ValueError, LookupError, TypeError, RuntimeError) as error:
+            _damaged(path, error)
+            return None
+
+    def _files(self) -> list[tuple[int, int, Path]]:
+        """Time of last use, size and path of all files in the folder, other models' included."""
+        files = []
+        for path in self._root.glob("*/*.safetensors"):
+            try:
+                state = path.stat()
+            except OSError:
+                continue
+            files.append((state.st_mtime_ns, state.st_size, path))
+        return sorted(files)
+
+    def _make_room(self, nbytes: int) -> None:
+        if self._size + nbytes <= self._max_bytes:
+            return
+        files = self._files()  # counted anew: other workers write here, too
+        self._size = sum(size for _, size, _ in files)
+        for _, size, path in files:
+            if self._size + nbytes <= self._max_bytes:
+                break
+            path.unlink(missing_ok=True)
+            self._size -= size
+
+    def _sweep(self) -> None:
+        """Delete what killed workers left unfinished."""
+        for path in self._root.glob("*/*.tmp"):
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                path.unlink(missing_ok=True)
+
+    def _make_folders(self) -> None:
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+
+    def _rest(self, error: OSError) -> None:
+        """A full disk will not have room in a moment; and once it has, all is well again."""
+        self._rests_until = time.monotonic() + REST_SECONDS
+        told = f"prompt caches are not kept in {self._root} for {REST_SECONDS} s: {advise(error)}"
+        print(told, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def arrays_in(tree: Any) -> Iterator[mx.array]:
+    """The arrays in a part, and in lists, tuples and dicts."""
+    if isinstance(tree, mx.array):
+        yield tree
+    elif isinstance(tree, Part):
+        yield from arrays_in([tree.sequences, tree.states])
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from arrays_in(item)
+    elif isinstance(tree, Mapping):
+        yield from arrays_in(list(tree.values()))
+
+
+def _contiguous(leaf: Any) -> Any:
+    return mx.contiguous(leaf) if isinstance(leaf, mx.array) else leaf
+
+
+def _write(stream: BinaryIO, fingerprint: str, record: Record, part: Part) -> Iterator[None]:
+    """The header, with no checksum yet, then the arrays, then the header again."""
+    arrays = [mx.array(record.tokens), *arrays_in(part)]
+    number = iter(range(1, len(arrays)))
+    form = {
+        "sequences": {layer: [next(number) for _ in arrays] for layer, arrays in part.sequences.items()},
+        "states": {layer: _formed(state, number) for layer, state in part.states.items()},
+    }
+    about = {
+        "crc32": _NO_SUM, "format": FORMAT, "fingerprint": fingerprint, "kind": record.kind,
+        "start": str(record.start), "form": json.dumps(form),
+    }  # fmt: skip
+    header = _encoded(about, arrays)
+    stream.write(header)
+    total = zlib.crc32(header)
+    written = 0
+    for array in (array for array in arrays if array.size):
+        content = np.array(array.reshape(-1).view(mx.uint8), copy=False).data
+        for i in range(0, len(content), PORTION_BYTES):
+            portion = content[i : i + PORTION_BYTES]
+            total = zlib.crc32(portion, total)
+            stream.write(portion)
+            if (written := written + len(portion)) >= PORTION_BYTES:
+                written = 0
+                yield
+    stream.seek(0)
+    stream.write(_encoded({**about, "crc32": f"{total:08x}"}, arrays))
+
+
+def _encoded(about: dict[str, str], arrays: Sequence[mx.array]) -> bytes:
+    """A safetensors file's beginning. The tokens come first, so that they can be read alone."""
+    header: dict[str, Any] = {"__metadata__": about}
+    offset = 0
+    for i, array in enumerate(arrays):
+        ends = [offset, offset := offset + array.nbytes]
+        entry = {"dtype": _DTYPE_NAMES[array.dtype], "shape": array.shape, "data_offsets": ends}
+        header[str(i) if i else "tokens"] = entry
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _header(stream: BinaryIO) -> dict[str, Any]:
+    length = int.from_bytes(stream.read(8), "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError("its header makes no sense")
+    header = json.loads(stream.read(length))
+    if not isinstance(header, dict):
+        raise TypeError("its header makes no sense")
+    return header
+
+
+def _check(header: dict[str, Any], fingerprint: str) -> None:
+    about = header["__metadata__"]
+    if about["format"] != FORMAT or about["fingerprint"] != fingerprint:
+        raise ValueError("it belongs to another model or version")
+
+
+def _entries(header: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    """Of the arrays, in their order in the file."""
+    return [header["tokens"], *(header[str(i)] for i in range(1, len(header) - 1))]
+
+
+def _arrays(stream: BinaryIO, header: dict[str, Any]) -> tuple[list[mx.array], int]:
+    """All arrays, in memory, and the checksum of the file; the stream stands behind the header."""
+    start = stream.tell()
+    stream.seek(0)
+    beginning = stream.read(start)
+    total = zlib.crc32(beginning.replace(header["__metadata__"]["crc32"].encode(), _NO_SUM.encode(), 1))
+    arrays = []
+    for entry in _entries(header):
+        dtype, (first, end) = _DTYPES[entry["dtype"]], entry["data_offsets"]
+        if stream.tell() != start + first:
+            raise ValueError("its arrays are not where they should be")
+        content = np.fromfile(stream, np.uint8, end - first)
+        total = zlib.crc32(content.data, total)
+        array = mx.array(content).view(dtype) if content.size else mx.array([], dtype=dtype)
+        arrays.append(array.reshape(entry["shape"]))
+    mx.eval(arrays)
+    return arrays, total
+
+
+def _formed(tree: Any, number: Iterator[int]) -> Any:
+    """The tree as JSON, with numbers in the place of its arrays."""
+    if isinstance(tree, mx.array):
+        return {"array": next(number)}
+    if isinstance(tree, tuple):
+        return {"tuple": [_formed(item, number) for item in tree]}
+    return [_formed(item, number) for item in tree] if isinstance(tree, list) else tree
+
+
+def _part(form: dict[str, Any], arrays: list[mx.array]) -> Part:
+    def tree(form: Any) -> Any:
+        if isinstance(form, dict):
+            return arrays[form["array"]] if "array" in form else tuple(tree(item) for item in form["tuple"])
+        return [tree(item) for item in form] if isinstance(form, list) else form
+
+    return Part(
+        {int(layer): tuple(arrays[i] for i in numbers) for layer, numbers in form["sequences"].items()},
+        {int(layer): tree(state) for layer, state in form["states"].items()},
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> None:
+    """The file may be whole: a drive that is away comes back."""
+    print(f"{path} cannot be read now: {advise(error)}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _damaged(path: Path, error: Exception) -> None:
+    print(f"{path} is damaged and will not be used: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    with contextlib.suppress(OSError):
+        path.unlink()

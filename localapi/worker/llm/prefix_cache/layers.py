@@ -1,0 +1,93 @@
+"""What of a model's caches can be kept: mlx-lm's cache of each layer, taken apart and put together again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_map
+from mlx_lm.models.cache import CacheList, KVCache, QuantizedKVCache, RotatingKVCache
+
+from localapi.worker.llm.prefix_cache.disk_store import Arrays, Kind, Part, arrays_in
+from localapi.worker.llm.prefix_cache.tree import Slot
+
+
+@dataclass(slots=True)
+class Found:
+    """What a hit is built of."""
+
+    length: int
+    sequences: dict[int, list[Arrays]] = field(default_factory=dict)
+    states: Mapping[int, Any] = field(default_factory=dict)
+    used: list[Slot] = field(default_factory=list)
+    """From the deepest node to the root."""
+
+
+class Layers:
+    """What kinds of caches a model has; takes them apart, and puts them together again."""
+
+    def __init__(self, empty: Sequence[Any]) -> None:
+        self._empty = list(empty)
+        kinds = list(enumerate(flat(empty)))
+        self._types = [type(cache) for _, cache in kinds]
+        self.whole = {i for i, cache in kinds if type(cache) in {KVCache, QuantizedKVCache}}
+        self.windows: dict[int, int] = {i: cache.max_size for i, cache in kinds if type(cache) is RotatingKVCache}
+        self.states = {i for i, _ in kinds} - self.whole - self.windows.keys()
+        self.have_near = bool(self.windows or self.states)
+        self.widest = max(self.windows.values(), default=0)
+
+    def taken(self, caches: Sequence[Any], length: int) -> dict[Kind, Part] | None:
+        """What the caches hold after `length` tokens, not evaluated; None if that cannot be said of one of them."""
+        whole, windows, states = {}, {}, {}
+        leaves = flat(caches)
+        if len(leaves) != len(self._types):
+            return None
+        for i, cache in enumerate(leaves):
+            if i in self.states:
+                states[i] = cache.state
+            elif type(cache) is not self._types[i] or cache.offset != length or getattr(cache, "keep", 0):
+                return None
+            elif i in self.windows:
+                size = min(length, self.windows[i])
+                both = (cache._temporal_order(array) for array in (cache.keys, cache.values))
+                windows[i] = tuple(array[..., -size:, :] for array in both)
+            else:
+                whole[i] = tuple(array[..., :length, :] for array in arrays_in([cache.keys, cache.values]))
+        return {"whole": Part(whole), "near": Part(windows, states)}
+
+    def built(self, found: Found) -> list[Any]:
+        number = iter(range(len(found.sequences) + len(found.states)))
+
+        def filled(empty: Any) -> Any:
+            if isinstance(empty, CacheList):
+                return CacheList(*(filled(cache) for cache in empty.caches))  # type: ignore[no-untyped-call]
+            layer, cache = next(number), copy.copy(empty)
+            if layer in found.states:
+                cache.state = tree_map(copy.copy, found.states[layer])
+                return cache
+            arrays = tuple(joined(pieces) for pieces in zip(*found.sequences[layer], strict=True))
+            half = len(arrays) // 2
+            cache.keys, cache.values = arrays if half == 1 else (list(arrays[:half]), list(arrays[half:]))
+            cache.offset = found.length
+            if layer in self.windows:
+                cache.keep, cache._idx = 0, cache.keys.shape[2]
+            return cache
+
+        return [filled(cache) for cache in self._empty]
+
+
+def flat(caches: Sequence[Any]) -> list[Any]:
+    """The caches, with those that are made of several taken apart."""
+    return [leaf for cache in caches for leaf in (flat(cache.caches) if isinstance(cache, CacheList) else [cache])]
+
+
+def cut(array: mx.array, low: int, high: int) -> mx.array:
+    """These tokens; another array even where it is all of them."""
+    return copy.copy(array) if low == 0 and high == array.shape[2] else array[..., low:high, :]
+
+
+def joined(pieces: Sequence[mx.array]) -> mx.array:
+    return pieces[0] if len(pieces) == 1 else mx.concatenate(list(pieces), axis=2)

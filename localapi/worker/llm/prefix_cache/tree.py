@@ -1,0 +1,67 @@
+"""The tree of token sequences that a prefix cache keeps its arrays in. Knows tokens and slots, and no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from localapi.worker.llm.prefix_cache.disk_store import Kind, Part, Record, Tokens
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """One of the two things that a node stores: in memory, on disk, both or neither."""
+
+    node: Node
+    kind: Kind
+    part: Part | None = None
+    record: Record | None = None
+
+    @property
+    def known(self) -> bool:
+        return self.part is not None or self.record is not None
+
+
+class Node:
+    """A stretch of tokens that follows its parent's."""
+
+    def __init__(self, parent: Node | None, start: int, tokens: Tokens) -> None:
+        self.parent = parent
+        self.start = start
+        self.tokens = tokens
+        self.children: dict[int, Node] = {}
+        self.whole = Slot(self, "whole")
+        self.near = Slot(self, "near")
+        if parent is not None:
+            parent.children[self.first] = self
+
+    @property
+    def first(self) -> int:
+        return int(self.tokens[0])
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.tokens)
+
+    def path_tokens(self) -> Tokens:
+        """All tokens up to the end of this stretch."""
+        stretches, node = [self.tokens], self
+        while node.parent is not None:
+            node = node.parent
+            stretches.append(node.tokens)
+        return np.concatenate(stretches[::-1])
+
+    def descendants(self) -> list[Node]:
+        """This node and all below it."""
+        nodes = [self]
+        for node in nodes:
+            nodes.extend(node.children.values())
+        return nodes
+
+
+def common_length(a: Tokens, b: Tokens) -> int:
+    """How many tokens are the same at the beginning."""
+    length = min(len(a), len(b))
+    different = a[:length] != b[:length]
+    return int(different.argmax()) if different.any() else length

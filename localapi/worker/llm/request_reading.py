@@ -1,0 +1,119 @@
+"""From a request's text to the tokens that its model reads, and a first look at its grammar.
+
+Knows templates and the tokenizer, and no MLX: it may run beside the model, on a thread of its own. Rust's tokenizers
+may be used by several threads as long as nobody changes their settings, which nobody does here.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass, field
+from typing import Any
+
+from localapi.worker.llm.constrained.grammar_trial import try_grammar
+from localapi.worker.llm.prompt import PromptRefused, PromptWriter
+from localapi.worker.llm.prompt_boundaries import boundaries
+from localapi.worker.protocol import Answering, Chat, Complete, Detokenize, Lark, TextRequest, Tokenize
+
+_PROBE = "   a  b   c \t\t\n\n \r\n\x01\x7f\u200b e\u0301 ẞ Ⅷ ﬁ 漢 \u1100\u1161\u11a8 𒀀 \ue000 🙂 .  "
+_COMPOSED = 3
+"""Times that a text is longer, in bytes, before Unicode composes its characters (https://unicode.org/faq/normalization)."""
+
+
+class ContextExceeded(Exception):
+    """The prompt does not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model reads."""
+
+    tokens: list[int]
+    text: str = ""
+    """Of the tokens, where the request wants it."""
+    boundaries: list[int] = field(default_factory=list)
+    """Lengths of its beginnings that later prompts may share."""
+
+
+class Reader:
+    """Reads the requests to one model."""
+
+    def __init__(
+        self, tokenizer: Any, prompts: PromptWriter, *, name: str, context_length: int | None, needs_boundaries: bool
+    ) -> None:
+        """`tokenizer` is mlx-lm's TokenizerWrapper; `needs_boundaries` as in `PrefixCache`."""
+        self._tokenizer = tokenizer
+        self._prompts = prompts
+        self._name = name
+        self._context_length = context_length
+        self._needs_boundaries = needs_boundaries
+        self._token_bytes = longest_token(tokenizer)
+        self._marks = tuple((number, str(token)) for number, token in tokenizer.added_tokens_decoder.items())
+
+    def read(self, request: TextRequest) -> Prompt:
+        """Raises PromptRefused, ContextExceeded and GrammarRefused."""
+        if isinstance(request, Answering) and isinstance(request.form, Lark):
+            try_grammar(request.form.text, self._marks)
+        match request:
+            case Chat():
+                tokens = self._prompts.tokens(request, self._check_text)
+                self._check(tokens)
+                rendering = self._prompts.rendering(request) if self._needs_boundaries else None
+                points = boundaries(rendering, rendering.messages, tokens) if rendering else []
+                return Prompt(tokens, boundaries=points)
+            case Complete():
+                tokens = self._completion(request.prompt)
+                return Prompt(tokens, self._text(tokens) if request.echo else "")
+            case Tokenize(messages=None):
+                return Prompt(self._tokenizer.encode(request.text or "", add_special_tokens=request.special))
+            case Tokenize():
+                return Prompt(self._prompts.conversation(request.messages or []))
+            case Detokenize():
+                self._check_numbers(request.tokens, "tokens")
+                return Prompt(request.tokens, self._text(request.tokens))
+
+    def _completion(self, prompt: str | list[int]) -> list[int]:
+        if isinstance(prompt, str):
+            self._check_text(prompt)
+            prompt = list(self._tokenizer.encode(prompt))
+        self._check_numbers(prompt, "prompt")
+        if not prompt:
+            raise PromptRefused("The prompt is empty.", "prompt")
+        self._check(prompt)
+        return prompt
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=False))
+
+    def _check_numbers(self, tokens: list[int], param: str) -> None:
+        vocabulary = len(self._tokenizer)
+        if wrong := next((token for token in tokens if token >= vocabulary), None):
+            raise PromptRefused(f"There is no token {wrong}: this model's are 0 to {vocabulary - 1}.", param)
+
+    def _check_text(self, text: str) -> None:
+        """Refuse what is too long however it is cut into tokens: cutting it takes a second per million characters."""
+        if self._token_bytes and self._context_length:
+            size = len(text.encode("utf-8", "replace"))
+            if (least := size // self._token_bytes) >= self._context_length:
+                raise ContextExceeded(self._too_long(f"at least {least}"))
+
+    def _check(self, tokens: list[int]) -> None:
+        if self._context_length is not None and len(tokens) >= self._context_length:
+            raise ContextExceeded(self._too_long(str(len(tokens))))
+
+    def _too_long(self, tokens: str) -> str:
+        return f"The prompt has {tokens} tokens; {self._name}'s context is {self._context_length} tokens."
+
+
+def longest_token(tokenizer: Any) -> int | None:
+    """Bytes of text that a token stands for at most; None where the tokenizer may drop text."""
+    tokens = tokenizer.encode(_PROBE, add_special_tokens=False)
+    text = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+    composed = unicodedata.normalize("NFC", _PROBE)
+    # Sentencepiece models may add a space in front, or drop one.
+    kept = any(text in (f" {probe}", probe, probe[1:]) for probe in (_PROBE, composed))
+    # A token that strips the space around it takes any amount of it.
+    if not kept or any(token.lstrip or token.rstrip for token in tokenizer.added_tokens_decoder.values()):
+        return None
+    longest = max(len(name.encode("utf-8", "replace")) for name in tokenizer.get_vocab())
+    return longest if text.endswith(_PROBE[1:]) else longest * _COMPOSED

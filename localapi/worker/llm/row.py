@@ -1,0 +1,135 @@
+"""One answer while it grows: from tokens to the events of OpenAI's API. No MLX.
+
+A request has one row for each of its `n` answers; what they have in common is counted in their `Tally`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from localapi.worker.llm.output.calls import ToolStart as StartedCall
+from localapi.worker.llm.output.parts import Content, Part, Parts, Reasoning
+from localapi.worker.llm.output.stop_strings import Answer
+from localapi.worker.protocol import Delta, Ended, Event, Finished, TokenLogprob, ToolArguments, ToolStart
+
+FinishReason = Literal["stop", "length"]
+
+
+class Processor(Protocol):
+    """What changes the odds before a token is drawn. It never raises; `error` says what went wrong."""
+
+    error: Exception | None
+
+    def __call__(self, tokens: Any, logits: Any) -> Any: ...
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the rows of one request add up to."""
+
+    id: int
+    prompt_tokens: int
+    rows_left: int = 1
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    """All generated tokens, those that ended answers included, as vLLM and mlx_lm.server count."""
+    reasoning_tokens: int = 0
+
+    def finished(self) -> Finished:
+        return Finished(self.id, self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.reasoning_tokens)
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One answer, ready for the batch."""
+
+    tally: Tally
+    choice: int
+    prompt: list[int]
+    """Its tokens; empty once they are the batch's."""
+    max_tokens: int
+    reach: int
+    """Tokens of prompt and answer that memory is kept for."""
+    length: int
+    """How many there are of both."""
+    sampler: Any
+    processors: list[Processor]
+    answer: Answer
+    parts: Parts | None
+    """None: the text is the answer, whatever it says."""
+    top_logprobs: int | None = None
+    form_param: str | None = None
+    """The request's field that gives the answer a form."""
+    one_call: bool = False
+    """Whether the answer ends with its first tool call."""
+    boundaries: list[int] = field(default_factory=list)
+    """Lengths of the prompt's beginnings that later prompts may share."""
+    copies: list[Row] = field(default_factory=list)
+    """Other answers to the same prompt, which need not compute it again."""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    """Of tokens whose text is still held back."""
+
+    @property
+    def id(self) -> int:
+        return self.tally.id
+
+    def grow(self, token: int, reason: FinishReason | None, events: list[Event]) -> bool:
+        """Take one token; whether it is the answer's last. A stop token is not text. Raises what its processors met."""
+        self.tally.completion_tokens += 1
+        self.length += 1
+        self.reach = max(self.reach, self.length)
+        for step in (*self.processors, self.sampler):
+            if (error := getattr(step, "error", None)) is not None:
+                raise error
+        text = "" if reason == "stop" else self.answer.push(token)
+        if reason is not None:
+            text += self.answer.finish()
+        if self.answer.stopped:
+            reason = "stop"
+        events += self._events(text, reason)
+        return reason is not None or self._has_called_enough(events)
+
+    def _has_called_enough(self, events: list[Event]) -> bool:
+        if not (self.one_call and self.parts and self.parts.complete_calls):
+            return False
+        events += self._end("stop")
+        return True
+
+    def _events(self, text: str, reason: FinishReason | None) -> Iterator[Event]:
+        if self.parts is None:
+            if text:
+                yield self._delta(text)
+        else:
+            if self.parts.state == "reasoning":
+                self.tally.reasoning_tokens += 1
+            yield from map(self._event, self.parts.push(text))
+        if reason is not None:
+            yield from self._end(reason)
+
+    def _end(self, reason: FinishReason) -> Iterator[Event]:
+        if self.parts is not None:
+            yield from map(self._event, self.parts.finish(cut=reason == "length"))
+        if self.logprobs:
+            yield self._delta("")
+        called = self.parts is not None and self.parts.called and reason == "stop"
+        yield Ended(self.id, self.choice, "tool_calls" if called else reason)
+        self.tally.rows_left -= 1
+        if self.tally.rows_left == 0:
+            yield self.tally.finished()
+
+    def _event(self, part: Part) -> Event:
+        match part:
+            case Content():
+                return self._delta(part.text)
+            case Reasoning():
+                return self._delta(part.text, reasoning=True)
+            case StartedCall():
+                return ToolStart(self.id, self.choice, part.index, part.call_id, part.name)
+            case _:
+                return ToolArguments(self.id, self.choice, part.index, part.text)
+
+    def _delta(self, text: str, *, reasoning: bool = False) -> Delta:
+        logprobs, self.logprobs = self.logprobs, []
+        return Delta(self.id, text, self.choice, reasoning, logprobs)

@@ -1,0 +1,178 @@
+"""From an entry's path to a loaded model, or to one clear line about why not.
+
+Knows files and mlx-lm's loading; nothing of requests. Code that comes with a model is never run.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, load_adapters, load_model, load_tokenizer
+
+from localapi.worker.engine import CannotLoad, Report, first_line
+from localapi.worker.hub.repository import anew, located
+from localapi.worker.protocol import Loading
+
+ADAPTER_PATTERNS = ["adapter_config.json", "adapters.safetensors"]
+READ_BYTES = 256 * 1024 * 1024
+"""Weights that are read between two reports of progress."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What mlx-lm made of a folder. `tokenizer` is mlx-lm's TokenizerWrapper."""
+
+    folder: Path
+    model: Any
+    tokenizer: Any
+    config: dict[str, Any]
+    adapter: Path | None = None
+    """The folder of the LoRA that is part of the model."""
+
+    @property
+    def lone_caches(self) -> str:
+        """The kinds of its caches that mlx-lm cannot batch (Llama 4's chunked one, for example); empty: it can."""
+        caches = make_prompt_cache(self.model)
+        return ", ".join(sorted({type(cache).__name__ for cache in caches if not hasattr(cache, "merge")}))
+
+
+def load_weights(path: str, revision: str | None, report: Report, *, adapter: str | None = None) -> LoadedModel:
+    """The model in this folder or repository, with its weights in memory. Raises CannotLoad."""
+    folder = located(path, revision, report, patterns=DEFAULT_ALLOW_PATTERNS)
+    adapted = _adapter_folder(adapter, report) if adapter else None
+    total = sum(check_weights(folder, path))
+    report(Loading("reading weights", 0, total))
+    model, config = _model(folder)
+    if adapted:
+        _adapt(model, folder, adapted)
+    for done in _read(model):
+        report(Loading("reading weights", min(done, total), total))
+    return LoadedModel(folder, model, _tokenizer(folder, config), config, adapted)
+
+
+def check_weights(folder: Path, path: str) -> Iterator[int]:
+    """The size of each weights file in bytes, after checking that all are there and whole. Raises CannotLoad.
+
+    `path`: the entry's, which says what can be done about it.
+    """
+    again = "Download the model again" if Path(path).is_absolute() else "Check the network and try again"
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = set(_json(index).get("weight_map", {}).values())
+        if missing := sorted(name for name in named if not (folder / name).is_file()):
+            raise CannotLoad(f"{folder} lacks {', '.join(missing)}, named in {index.name}. {again}.")
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+        raise CannotLoad(
+            f"{folder} holds no weights (model*.safetensors); found: {found}. Was the download broken off? {again}. "
+            "mlx-lm reads safetensors only; convert other formats with `mlx_lm.convert`."
+        )
+    for file in files:
+        try:
+            mx.load(str(file))  # reads the header, and checks it against the size; its error names no file
+        except RuntimeError as error:
+            raise CannotLoad(f"{file} is damaged: {first_line(error)}. {anew(file, path)}.") from error
+        yield file.stat().st_size
+
+
+def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The model with weights that are not read yet, and its config."""
+    config = _json(folder / "config.json")
+    if config.get("model_file"):
+        raise CannotLoad(
+            f"The model in {folder} needs code of its own ({config['model_file']}), and localapi does not run code "
+            "that comes with a model. Use a model whose architecture mlx-lm knows."
+        )
+    try:
+        model, config = load_model(folder, lazy=True)
+    except Exception as error:  # many kinds, from mlx-lm, from MLX and from the architecture's own config class
+        version, kind = importlib.metadata.version("mlx-lm"), config.get("model_type")
+        if "not supported" in str(error) and str(kind) in str(error):
+            raise CannotLoad(
+                f"{folder / 'config.json'} says model_type {kind!r}, which mlx-lm {version} does not know. Use a "
+                "model of another architecture, or a newer mlx-lm."
+            ) from error
+        raise CannotLoad(
+            f"mlx-lm {version} cannot load the model in {folder}: {first_line(error)}. Are config.json and the "
+            "weights of the same model?"
+        ) from error
+    return model, config
+
+
+def _adapter_folder(adapter: str, report: Report) -> Path:
+    folder = located(adapter, None, report, patterns=ADAPTER_PATTERNS)
+    if missing := [name for name in ADAPTER_PATTERNS if not (folder / name).is_file()]:
+        raise CannotLoad(
+            f"The adapter {adapter} holds no {' and no '.join(missing)}. mlx-lm's adapters have both; adapters of "
+            "other tools must be converted first."
+        )
+    return folder
+
+
+def _adapt(model: Any, folder: Path, adapter: Path) -> None:
+    """Put the adapter's layers into the model. Raises CannotLoad where they do not fit."""
+    if "fine_tune_type" not in (config := _json(adapter / "adapter_config.json")) and "num_layers" not in config:
+        raise CannotLoad(
+            f"{adapter / 'adapter_config.json'} names no num_layers: this adapter is not mlx-lm's. Convert it, or "
+            "train one with `mlx_lm.lora`."
+        )
+    try:
+        load_adapters(model, str(adapter))
+    except Exception as error:  # of another shape, of other layers, a damaged file
+        said = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
+        raise CannotLoad(
+            f"The adapter in {adapter} does not fit the model in {folder}: {said.rstrip('.')}. Use the model that it "
+            "was trained on."
+        ) from error
+    model.eval()  # the new layers would drop some of what they see, as in training
+
+
+def _read(model: Any) -> Iterator[int]:
+    """Read the weights in portions; gives the bytes that are read so far."""
+    arrays: list[mx.array] = [array for _, array in cast("list[Any]", tree_flatten(model.parameters()))]
+    done, size, portion = 0, 0, list[mx.array]()
+    try:
+        for array in arrays:
+            portion.append(array)
+            size += array.nbytes
+            if size >= READ_BYTES:
+                mx.eval(portion)
+                done, size, portion = done + size, 0, []
+                yield done
+        mx.eval(model.parameters())
+    except RuntimeError as error:
+        raise CannotLoad(f"Reading the weights failed: {first_line(error)}") from error
+    yield done + size
+
+
+def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
+    files = f"The tokenizer in {folder} (tokenizer.json, tokenizer_config.json)"
+    try:
+        tokenizer = load_tokenizer(  # type: ignore[no-untyped-call]
+            folder, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id")
+        )
+        words = tokenizer.encode("Hello", add_special_tokens=False)
+    except Exception as error:  # whatever transformers, tokenizers and json raise
+        raise CannotLoad(f"{files} cannot be read: {first_line(error)}") from error
+    if not words:  # transformers makes an empty tokenizer where there is no file
+        raise CannotLoad(f"{files} is missing or has no vocabulary. Download the model again.")
+    return tokenizer
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CannotLoad(f"{file} cannot be read: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise CannotLoad(f"{file} holds no JSON object.")
+    return content

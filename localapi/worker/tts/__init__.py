@@ -1,0 +1,1 @@
+"""Text to speech in a worker: Piper, eSpeak NG and mlx-audio."""

@@ -1,0 +1,177 @@
+"""Speech on MLX, with mlx-audio or mlx-audio-plus: whichever is in this environment.
+
+One segment of one request is made at a time, by turns; a model that streams is heard while it makes one. All on the
+main thread: MLX's arrays are lazy, and computed where they are looked at.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from localapi.audio import repeats
+from localapi.audio.levels import to_pcm16
+from localapi.worker.engine import Host, first_line
+from localapi.worker.protocol import Event, Failed, Loaded, Request, Sound, Speak, Spoken
+from localapi.worker.tts.generate_arguments import Arguments, Refused
+from localapi.worker.tts.speech_model import SpeechModel, load_speech_model
+
+ALWAYS = ("lang_code", "temperature", "max_tokens")
+"""The entry's options that are arguments of every call."""
+
+Pieces = Generator[Sound | None, None, None]
+"""None: a segment has ended."""
+
+
+def load(options: dict[str, Any], host: Host) -> MlxAudio:
+    """The model that the entry's options name; `package` says which of the two is here. Raises CannotLoad."""
+    model = load_speech_model(options["package"], options["path"], options.get("revision"), host.report)
+    return MlxAudio(model, options)
+
+
+@dataclass
+class Utterance:
+    """A request that is being answered."""
+
+    id: int
+    pieces: Pieces
+    notes: list[str] = field(default_factory=list)
+
+
+class MlxAudio:
+    """The engine; see `localapi.worker.engine.Engine`."""
+
+    def __init__(self, speech: SpeechModel, options: dict[str, Any]) -> None:
+        self._model = speech.model
+        self._sample_rate_hz = speech.sample_rate_hz
+        self._arguments = Arguments(speech.model.generate, speech.architecture, speech.sample_rate_hz)
+        self._streams = self._arguments.takes("stream")
+        self._trims = bool(options.get("trim_repeated_prefix"))
+        wanted = {name: options[name] for name in ALWAYS if options.get(name) is not None}
+        self._always = {name: value for name, value in wanted.items() if self._arguments.takes(name)}
+        self._turns: deque[Utterance] = deque()
+        voices = speech.voices if self._arguments.takes("voice") else None
+        notes = [f"{name} has no effect on {speech.architecture}" for name in wanted.keys() - self._always.keys()]
+        if self._arguments.needs_reference:
+            notes.append(f"{speech.architecture} speaks with the voice of a recording: ref_audio, or a voice with one")
+        self.loaded = Loaded(notes=sorted(notes), batched=False, voices=voices, takes=self._arguments.taken)
+
+    waiting = tokens = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._turns)
+
+    def take(self, request: Request) -> None:
+        assert isinstance(request, Speak), request  # noqa: S101  # the server asks chat models for text
+        if any(each.id == request.id for each in self._turns):
+            print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
+            return
+        notes: list[str] = []
+        self._turns.append(Utterance(request.id, self._say(request, notes), notes))
+
+    def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
+        for utterance in [each for each in self._turns if each.id == id]:
+            self._end(utterance)
+
+    def step(self) -> list[Event]:
+        utterance = self._turns[0]
+        try:
+            piece = next(utterance.pieces)
+        except StopIteration:
+            last: Event = Spoken(utterance.id, utterance.notes)
+        except Refused as error:
+            last = Failed(utterance.id, "invalid_request", str(error), error.param)
+        except (Exception, SystemExit) as error:  # of one request: the others go on
+            traceback.print_exc()
+            last = Failed(utterance.id, "generation_failed", f"The speech could not be made: {first_line(error)}.")
+        else:
+            if piece is None:
+                self._turns.rotate(-1)
+                return []
+            return [piece]
+        self._end(utterance)
+        return [last]
+
+    def save_some(self) -> bool:
+        return False
+
+    def _end(self, utterance: Utterance) -> None:
+        self._turns.remove(utterance)
+        utterance.pieces.close()
+        mx.clear_cache()  # MLX keeps what it has freed: gigabytes, after long texts
+
+    def _say(self, request: Speak, notes: list[str]) -> Pieces:
+        asked = self._arguments.of(request)
+        notes += asked.notes
+        arguments = {**asked.arguments, **self._always}
+        for segment, text in enumerate([" ".join(request.segments)] if asked.whole else request.segments):
+            trims = self._trims and segment == 0
+            try:
+                with closing(self._results(text, arguments, stream=self._streams and not trims)) as results:
+                    for pcm, sample_rate_hz in _trimmed(results) if trims else results:
+                        yield Sound(request.id, segment, pcm, sample_rate_hz)
+            except (AssertionError, LookupError, OSError, TypeError, ValueError) as error:
+                raise _blamed(error, request) from error
+            yield None
+
+    def _results(self, text: str, arguments: dict[str, Any], *, stream: bool) -> Generator[tuple[bytes, int]]:
+        """What the model gives, as PCM and its rate in Hz."""
+        results = iter(self._model.generate(text, **arguments, **({"stream": True} if stream else {})))
+        try:
+            first = next(results, None)
+        except (NotImplementedError, ValueError):
+            if not stream:
+                raise
+            # Some architectures have the argument to say that they cannot.
+            for piece in self._results(text, arguments, stream=False):
+                self._streams = False
+                yield piece
+            return
+        while first is not None:
+            if pcm := _pcm(first.audio):
+                yield pcm, int(getattr(first, "sample_rate", None) or self._sample_rate_hz)
+            first = next(results, None)
+
+
+def _pcm(audio: Any) -> bytes:
+    """Computes what is lazy. Several channels are mixed to one."""
+    if audio is None:
+        return b""
+    sound = np.array(audio.astype(mx.float32)) if isinstance(audio, mx.array) else np.asarray(audio)
+    sound = sound.squeeze()
+    if sound.ndim > 1:
+        sound = sound.mean(axis=int(np.argmin(sound.shape)))
+    return to_pcm16(sound)
+
+
+def _trimmed(results: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
+    """The whole segment, without the repeat of its first phrase."""
+    pieces = list(results)
+    if pieces:
+        rate = pieces[0][1]
+        yield repeats.trim(b"".join(pcm for pcm, _ in pieces), rate), rate
+
+
+def _blamed(error: Exception, request: Speak) -> Exception:
+    """The error as the request's fault, where it speaks of what the request says, or of a recording that it lacks."""
+    said = " ".join(str(error).split())
+    words = said.lower().replace("_", " ")
+    given = [*request.options, *(["voice"] if request.voice is not None else [])]
+    lacking = [
+        param
+        for param, word in (("ref_audio", "ref audio"), ("ref_audio", "reference audio"), ("ref_text", "ref text"))
+        if word in words and param not in given
+    ]
+    param = next(iter([*lacking, *(param for param in given if param.replace("_", " ") in words)]), None)
+    if param is None:
+        return error
+    return Refused(param, f"The model refused '{param}'{' (missing)' if lacking else ''}: {said[:300]}")

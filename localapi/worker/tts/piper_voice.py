@@ -1,0 +1,191 @@
+"""A loaded Piper voice: from text to phonemes, and from phonemes to sound. Knows no requests.
+
+Its sound is as loud as the voice was trained: normalised sentence by sentence, as Piper does by default, a whispered
+sentence would be as loud as a cry. A sentence that would be cut off at full scale is made quieter as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime  # type: ignore[import-untyped]
+from piper import PiperVoice, SynthesisConfig
+from piper.config import PhonemeType, PiperConfig
+from piper.const import BOS, EOS, PAD
+
+from localapi.worker.engine import CannotLoad, first_line
+from localapi.worker.tts.onnx_output import with_output_of
+from localapi.worker.tts.word_alignment import paired
+from localapi.worker.tts.word_times import WORD, Piece
+
+MAX_PHONEMES = 1_000
+"""Of a sentence; what is longer is cut at a blank. What a voice computes grows with the square: a text without a full
+stop could take all memory."""
+FULL_SCALE = 32_767
+WARM_UP = "1"
+"""Digits are read in every language."""
+_ERRORS_ONLY = 3
+
+logging.getLogger("piper").setLevel(logging.ERROR)  # it warns of each letter that a voice has no sound for
+
+Phonemes = list[str]
+Samples = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class SaidPhoneme:
+    """A phoneme, and which samples it takes."""
+
+    phoneme: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A sentence that was said."""
+
+    samples: Samples
+    phonemes: list[SaidPhoneme] | None
+    """None where the voice does not tell, or nobody asked."""
+
+
+class Voice:
+    """One file; on several threads at once."""
+
+    def __init__(self, path: Path, volume: float) -> None:
+        """Raises CannotLoad."""
+        config_path = path.with_name(f"{path.name}.json")
+        try:
+            self.config = PiperConfig.from_dict(json.loads(config_path.read_text("utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CannotLoad(
+                f"{config_path} does not describe a Piper voice: {type(error).__name__}: {error}"
+            ) from error
+        self._volume = volume
+        self._reading = threading.Lock()
+        """Of the ways to phonemes only the one through espeak-ng has a lock of its own."""
+        self._one_core = PiperVoice(_session(path, threads=1), self.config, download_dir=path.parent)
+        self._all_cores = self._one_core
+        if cores() > 1:
+            # A second copy of the weights. With threads of its own a session says one sentence sooner; without, several
+            # sentences take less of the processor together.
+            self._all_cores = PiperVoice(_session(path, threads=0), self.config, download_dir=path.parent)
+        self.tells_phonemes = len(self._one_core.session.get_outputs()) > 1
+
+    def warm_up(self) -> None:
+        """Say something once: a voice that cannot speak says so now. Raises CannotLoad."""
+        try:
+            for phonemes in self._read(WARM_UP) or [[]]:
+                self.say(phonemes, SynthesisConfig(), alone=True)
+                self.say(phonemes, SynthesisConfig(), alone=False)
+        except Exception as error:
+            what = f"espeak-ng's voice {self.config.espeak_voice!r}, which its configuration names"
+            hint = f" Does it know {what}?" if self.config.phoneme_type == PhonemeType.ESPEAK else ""
+            raise CannotLoad(
+                f"The voice was read and cannot speak: {type(error).__name__}: {first_line(error)}.{hint}"
+            ) from error
+
+    def sentences(self, text: str) -> Iterator[Phonemes]:
+        """What is to be said of a text; nothing where there is nothing to say."""
+        for sentence in self._read(plain(text)):
+            if any(map(str.isalnum, sentence)):
+                yield from _cut(sentence)
+
+    def say(self, phonemes: Phonemes, settings: SynthesisConfig, *, alone: bool, times: bool = False) -> Speech:
+        """One sentence; `alone` where all cores are free for it. Raises ValueError where the model gives no numbers."""
+        voice = self._all_cores if alone else self._one_core
+        ids = voice.phonemes_to_ids(phonemes)
+        sound, lengths = voice.phoneme_ids_to_audio(ids, settings, include_alignments=True)
+        loud = np.asarray(sound, np.float32).reshape(-1) * self._volume
+        peak = float(np.max(np.abs(loud), initial=0))
+        if not np.isfinite(peak):
+            raise ValueError("the model's sound is not made of numbers")
+        samples = np.rint(loud * (FULL_SCALE / max(peak, 1.0))).astype(np.int16)
+        return Speech(samples, self._said(phonemes, ids, lengths) if times and lengths is not None else None)
+
+    def pieces(self, text: str, said: list[SaidPhoneme]) -> Iterator[Piece]:
+        """Where the words of a text are among the phonemes that it became.
+
+        Words are read one by one for that, and both readings compared: the voice says "of the" as one word.
+        """
+        text = plain(text)
+        read = [
+            (word.start(), phoneme)
+            for word in WORD.finditer(text)
+            for sentence in self._read(word[0])
+            for phoneme in sentence
+            if phoneme.isalnum()
+        ]
+        sounds = [each for each in said if each.phoneme.isalnum()]
+        rate = self.config.sample_rate
+        for at, among in paired([phoneme for _, phoneme in read], [each.phoneme for each in sounds]):
+            yield Piece(read[at][0], sounds[among].start / rate, sounds[among].end / rate)
+
+    def _read(self, text: str) -> list[Phonemes]:
+        with self._reading:
+            return self._one_core.phonemize(text)
+
+    def _said(self, phonemes: Phonemes, ids: list[int], lengths: npt.NDArray[Any]) -> list[SaidPhoneme] | None:
+        """The phonemes with their samples; None where the numbers do not belong to them."""
+        table = self.config.phoneme_id_map
+        known = [phoneme for phoneme in phonemes if phoneme in table]
+        padding = len(table[PAD])
+        counts = [len(table[BOS]) + padding, *(len(table[each]) + padding for each in known), len(table[EOS])]
+        if sum(counts) != len(ids) or len(ids) != lengths.size:
+            return None
+        ends = np.concatenate([[0], np.cumsum(lengths)])[np.concatenate([[0], np.cumsum(counts)])]
+        spans = zip(known, ends[1:], ends[2:], strict=False)
+        return [SaidPhoneme(phoneme, int(start), int(end)) for phoneme, start, end in spans]
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    available: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+    return len(available(0)) if available else os.cpu_count() or 1
+
+
+def plain(text: str) -> str:
+    """The text without what Piper takes for commands, as long as it was.
+
+    `[[` would begin phonemes, and a zero character ends the text for espeak-ng.
+    """
+    return re.sub(r"\[(?=\[)", " ", text.replace("\0", " ")).encode("utf-8", "replace").decode()
+
+
+def _cut(sentence: Phonemes) -> Iterator[Phonemes]:
+    while len(sentence) > MAX_PHONEMES:
+        blanks = [at for at in range(1, MAX_PHONEMES) if sentence[at] == " "]
+        at = blanks[-1] if blanks else MAX_PHONEMES
+        yield sentence[:at]
+        sentence = sentence[at:]
+    yield sentence
+
+
+def _session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
+    """The model with an output for how long each phoneme takes, which files from the Hub do not have.
+
+    `threads`: for a run; 0: one for each core. Raises CannotLoad.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = _ERRORS_ONLY
+    providers = ["CPUExecutionProvider"]
+    try:
+        try:
+            model = with_output_of("Ceil", path.read_bytes())
+            return onnxruntime.InferenceSession(model, options, providers=providers)
+        except Exception:  # it is unlike other voices, or its weights are in another file
+            return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:
+        raise CannotLoad(f"{path} is no model that ONNX Runtime can run: {first_line(error)}.") from error

@@ -1,0 +1,138 @@
+"""From an entry's path to a loaded speech model, or to one clear line about why not.
+
+Knows files and the loading of mlx-audio and mlx-audio-plus, which install the same module; nothing of requests.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import mlx.core as mx
+from mlx_audio.tts.utils import get_available_models, load_model  # type: ignore[import-not-found]
+
+from localapi.worker.engine import CannotLoad, Report, first_line
+from localapi.worker.hub.repository import anew, located
+from localapi.worker.protocol import Loading, Voice
+
+PATTERNS = (
+    *("*.json", "*.jsonl", "*.safetensors", "*.npz", "*.model", "*.tiktoken", "*.txt", "*.jinja", "*.yaml"),
+    "*.wav",
+)
+"""What is downloaded of a repository: neither code nor pickles, which would be run."""
+
+VOICES = {".json", ".npy", ".npz", ".pt", ".safetensors", ".wav"}
+"""Files of a model's folder `voices` that hold a voice each."""
+
+ARCHITECTURES = "mlx_audio.tts.models"
+CONVERTER = f"{ARCHITECTURES}.cosyvoice2.scripts.convert"
+"""Imports torch, which the environment lacks, to convert weights, which is not done here."""
+
+
+@dataclass(frozen=True)
+class SpeechModel:
+    """What the package made of a folder."""
+
+    folder: Path
+    model: Any
+    architecture: str
+    """Its name among the package's: "soprano"."""
+    sample_rate_hz: int
+    voices: list[Voice] | None
+    """None where the folder has none."""
+
+
+def load_speech_model(package: str, path: str, revision: str | None, report: Report) -> SpeechModel:
+    """The model in this folder or repository, with its weights in memory. Raises CannotLoad."""
+    folder = located(path, revision, report, patterns=PATTERNS)
+    config = _config(folder)
+    total = sum(check_weights(folder, path))
+    report(Loading("reading weights", 0, total))
+    _leave_out_converter()
+    try:
+        model = load_model(folder)
+    except (Exception, SystemExit) as error:  # whatever the package, the architecture and MLX raise
+        raise CannotLoad(_why(error, package, folder, config)) from error
+    report(Loading("reading weights", total, total))
+    architecture = type(model).__module__.removeprefix(f"{ARCHITECTURES}.").partition(".")[0]
+    return SpeechModel(folder, model, architecture, _sample_rate_hz(model), _voices(folder))
+
+
+def check_weights(folder: Path, path: str) -> Iterator[int]:
+    """The size of each weights file in bytes, after checking that it is whole. Raises CannotLoad."""
+    for file in sorted(folder.rglob("*.safetensors")):
+        try:
+            mx.load(str(file))  # reads the header, and checks it against the size; its error names no file
+        except RuntimeError as error:
+            raise CannotLoad(f"{file} is damaged: {first_line(error)}. {anew(file, path)}.") from error
+        yield file.stat().st_size
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CannotLoad(f"{file} cannot be read: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise CannotLoad(f"{file} holds no JSON object.")
+    return content
+
+
+def _leave_out_converter() -> None:
+    stand_in = ModuleType(CONVERTER)
+    stand_in.convert_from_source = None  # type: ignore[attr-defined]
+    sys.modules.setdefault(CONVERTER, stand_in)
+
+
+def _why(error: BaseException, package: str, folder: Path, config: dict[str, Any]) -> str:
+    """For people. The package calls an architecture "not supported" whose imports fail; the first error tells."""
+    known = f"{package} {importlib.metadata.version(package)}"
+    kind = config.get("model_type") or config.get("architecture")
+    missing = _import_error(error)
+    if missing is not None and str(missing.name).startswith(f"{ARCHITECTURES}."):
+        return (
+            f"{folder / 'config.json'} says model_type {kind!r}, which {known} does not know. It knows: "
+            f"{', '.join(sorted(get_available_models()))}. Is it a model for the other one of mlx-audio and "
+            "mlx-audio-plus?"
+        )
+    if missing is not None:
+        return (
+            f"The architecture of the model in {folder} ({kind or folder.name}) cannot be imported from {known} here: "
+            f"{first_line(missing)}. Use a model of another architecture, or the other one of mlx-audio and "
+            "mlx-audio-plus."
+        )
+    if "safetensors" in str(error) and not any(folder.rglob("*.safetensors")):
+        found = ", ".join(sorted(place.name for place in folder.iterdir())[:8])
+        return f"{folder} holds no weights (*.safetensors); found: {found}. Was the download broken off?"
+    return (
+        f"{known} cannot load the model in {folder}: {first_line(error)}. Are config.json and the weights of the same "
+        "model?"
+    )
+
+
+def _import_error(error: BaseException | None) -> ImportError | None:
+    """The earliest ImportError that led to this one."""
+    found = None
+    while error is not None:
+        found = error if isinstance(error, ImportError) else found
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _sample_rate_hz(model: Any) -> int:
+    for place in (model, getattr(model, "config", None)):
+        if isinstance(rate := getattr(place, "sample_rate", None), int):
+            return rate
+    return 24_000
+
+
+def _voices(folder: Path) -> list[Voice] | None:
+    places = (folder / "voices").iterdir() if (folder / "voices").is_dir() else ()
+    return [Voice(name) for name in sorted({place.stem for place in places if place.suffix in VOICES})] or None

@@ -1,0 +1,344 @@
+"""More requests than a model may work on: a line in order, its limits, and edits of them, on a real model."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from localapi.errors import ModelBusy
+from localapi.runtime.queue import Admission, Turn
+from tests.server import Server, save, serving, until
+
+CHAT = "/v1/chat/completions"
+STORY = [{"role": "user", "content": "Tell me a story."}]
+
+
+def manifest(model: Path, **options: object) -> str:
+    said = "".join(f", {name}: {value}" for name, value in options.items())
+    return f"chat: {{endless: {{backend: mlx-lm, path: {model}, defaults: {{temperature: 0}}{said}}}}}"
+
+
+def body(**options: Any) -> dict[str, Any]:
+    return {"model": "endless", "messages": STORY, **options}
+
+
+class Stream:
+    """A streamed answer, line by line. Closing it is what a client does that leaves."""
+
+    def __init__(self, server: Server, **options: Any) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        self.connection.request(
+            "POST", CHAT, json.dumps(body(stream=True, **options)), {"Content-Type": "application/json"}
+        )
+
+    def reply(self) -> http.client.HTTPResponse:
+        return self.connection.getresponse()
+
+    def lines(self) -> Iterator[str]:
+        reply = self.reply()
+        assert reply.status == 200, reply.read()
+        while line := reply.readline():
+            if line.strip():
+                yield line.decode().strip()
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+@contextlib.contextmanager
+def streaming(server: Server, **options: Any) -> Iterator[Stream]:
+    stream = Stream(server, **options)
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+@contextlib.contextmanager
+def at_work(server: Server) -> Iterator[Stream]:
+    """One answer that never ends."""
+    with streaming(server) as stream:
+        assert next(line for line in stream.lines() if line.startswith("data: "))
+        yield stream
+
+
+def until_waiting(server: Server, count: int) -> None:
+    until(lambda: server.model("endless")["waiting"] == count)
+
+
+Offer = Callable[..., Server]
+
+
+@pytest.fixture(scope="module")
+def offer(tmp_path_factory: pytest.TempPathFactory, endless_model: Path) -> Iterator[Offer]:
+    """One server whose model stays loaded; what is given are the settings with which it offers it from then on."""
+    folder = tmp_path_factory.mktemp("offer")
+    with serving(folder, manifest(endless_model)) as server:
+
+        def follow(**options: object) -> Server:
+            save(folder / "models.yaml", manifest(endless_model, **options))
+            assert server.reload()["ok"]
+            return server
+
+        follow(max_concurrent=1)
+        assert server.request("POST", "/admin/models/endless/load").status == 200
+        yield follow
+
+
+def test_streams_wait_in_order_see_their_place_and_begin_in_that_order(offer: Offer) -> None:
+    server = offer(max_concurrent=1)
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(at_work(server))
+        waiting = []
+        for count in (1, 2, 3):
+            waiting.append(stack.enter_context(streaming(server, max_tokens=count)))
+            until_waiting(server, count)
+        lines = [stream.lines() for stream in waiting]
+        assert [next(each) for each in lines] == [
+            ": waiting for endless: nobody before you",
+            ": waiting for endless: 1 before you",
+            ": waiting for endless: 2 before you",
+        ]
+        waiting[1].close()
+        until_waiting(server, 2)
+        assert next(line for line in lines[2] if "2 before" not in line) == ": waiting for endless: 1 before you"
+        first.close()
+        for each in (lines[0], lines[2]):
+            assert [line for line in each if not line.startswith(":")][-1] == "data: [DONE]"
+        until_waiting(server, 0)
+        assert server.model("endless")["leases"] == 0
+
+
+def test_more_than_may_wait_are_refused_with_the_time_that_the_line_takes(offer: Offer) -> None:
+    server = offer(max_concurrent=1, max_waiting=1)
+    with at_work(server), streaming(server):
+        until_waiting(server, 1)
+        reply = server.request("POST", CHAT, body())
+        error = reply.json()["error"]
+        assert (reply.status, error["code"], error["type"]) == (429, "model_busy", "rate_limit_error")
+        message = r"No more requests may wait for endless: 1 waiting already \(max_waiting\)\. Try again in \d+ s\."
+        assert re.fullmatch(message, error["message"])
+        assert int(reply.headers["retry-after"]) >= 1
+
+
+def test_where_nobody_may_wait_a_request_may_still_load_the_model(tmp_path: Path, endless_model: Path) -> None:
+    with serving(tmp_path, manifest(endless_model, max_concurrent=1, max_waiting=0)) as server:
+        assert server.request("POST", CHAT, body(max_tokens=1)).status == 200
+        with at_work(server):
+            assert server.request("POST", CHAT, body()).status == 429
+
+
+def test_who_waits_too_long_is_told_so_before_and_after_a_stream_began(offer: Offer) -> None:
+    server = offer(max_concurrent=1, queue_timeout_seconds=60)
+    with at_work(server), streaming(server) as late:
+        lines = late.lines()
+        assert next(lines) == ": waiting for endless: nobody before you"
+        offer(max_concurrent=1, queue_timeout_seconds=0.5)  # an edit holds for those who wait already
+        *_, last = lines
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "model_busy"
+        reply = server.request("POST", CHAT, body())
+        assert (reply.status, reply.json()["error"]["code"]) == (429, "model_busy")
+        assert "no time for this request within 0.5 s" in reply.json()["error"]["message"]
+        assert server.model("endless")["loads"] == 1
+    until_waiting(server, 0)
+
+
+def test_the_wait_for_a_place_in_the_batch_has_an_end_too(offer: Offer) -> None:
+    server = offer(max_batch=1, queue_timeout_seconds=60)
+    with at_work(server), streaming(server) as late:
+        lines = late.lines()
+        assert next(lines) == ": waiting for endless: nobody before you"
+        assert server.model("endless")["waiting"] == 1
+        offer(max_batch=1, queue_timeout_seconds=0.5)
+        *_, last = lines
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "model_busy"
+        reply = server.request("POST", CHAT, body())
+        assert (reply.status, reply.json()["error"]["code"]) == (429, "model_busy")
+        assert server.model("endless")["loads"] == 1
+    until_waiting(server, 0)
+
+
+def test_an_edit_that_allows_more_lets_in_who_waits(offer: Offer) -> None:
+    server = offer(max_concurrent=1)
+    with at_work(server), streaming(server, max_tokens=2) as second:
+        until_waiting(server, 1)
+        offer(max_concurrent=2)
+        assert [*second.lines()][-1] == "data: [DONE]"
+        assert server.model("endless")["loads"] == 1
+
+
+def test_an_edit_that_removes_the_model_is_told_to_who_waits(tmp_path: Path, endless_model: Path) -> None:
+    with serving(tmp_path, manifest(endless_model, max_concurrent=1)) as server, at_work(server):
+        replies = []
+        waiting = threading.Thread(target=lambda: replies.append(server.request("POST", CHAT, body())))
+        waiting.start()
+        until_waiting(server, 1)
+        save(tmp_path / "models.yaml", "chat: {other: {backend: echo}}")
+        server.reload()
+        waiting.join()
+        assert replies[0].status == 404
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_work_that_takes_too_long_is_ended(offer: Offer, stream: bool) -> None:
+    server = offer(request_timeout_seconds=0.5)
+    reply = server.request("POST", CHAT, body(stream=stream))
+    content = reply.body.strip().rpartition(b"data: ")[2]
+    assert json.loads(content)["error"]["code"] == "request_timeout"
+    assert reply.status == (200 if stream else 504)
+    assert reply.headers.get("x-should-retry") == (None if stream else "false")
+    nothing = {"running": 0, "waiting": 0, "prompt_tokens_done": 0, "prompt_tokens_total": 0}
+    until(lambda: server.model("endless")["requests"] == nothing)
+
+
+def test_a_shutdown_answers_who_works_and_refuses_who_still_waits_at_its_end(
+    tmp_path: Path, endless_model: Path
+) -> None:
+    text = f"server: {{drain_seconds: 1}}\n{manifest(endless_model, max_concurrent=1)}"
+    with serving(tmp_path, text) as server, at_work(server):
+        replies = []
+        waiting = threading.Thread(target=lambda: replies.append(server.request("POST", CHAT, body())))
+        waiting.start()
+        until_waiting(server, 1)
+        assert server.stop() == 0
+        waiting.join()
+        assert replies[0].status == 503
+        assert "shutting down" in replies[0].json()["error"]["message"]
+
+
+def test_who_waits_inside_the_worker_counts_as_waiting(tmp_path: Path, endless_model: Path) -> None:
+    with (
+        serving(tmp_path, manifest(endless_model, max_batch=1, max_waiting=2)) as server,
+        at_work(server) as first,
+        contextlib.ExitStack() as stack,
+    ):
+        waiting = []
+        for count in (1, 2):
+            waiting.append(stack.enter_context(streaming(server, max_tokens=1)).lines())
+            until_waiting(server, count)
+        assert [next(each) for each in waiting] == [
+            ": waiting for endless: nobody before you",
+            ": waiting for endless: 1 before you",
+        ]
+        reply = server.request("POST", CHAT, body())
+        assert (reply.status, reply.json()["error"]["code"]) == (429, "model_busy")
+        assert "No more requests may wait for endless: 2 waiting already" in reply.json()["error"]["message"]
+        assert int(reply.headers["retry-after"]) >= 1
+        first.close()
+        until_waiting(server, 0)
+
+
+def test_who_waits_for_room_for_its_conversation_counts_as_waiting(tmp_path: Path, endless_model: Path) -> None:
+    """Of 32 answers at a time none can be begun beside one that may fill the memory for conversations."""
+    with (
+        serving(tmp_path, manifest(endless_model, kv_cache_mb=4, max_waiting=1)) as server,
+        at_work(server),
+        streaming(server, max_tokens=1) as stream,
+    ):
+        until_waiting(server, 1)
+        assert next(stream.lines()) == ": waiting for endless: nobody before you"
+        assert server.model("endless")["requests"]["waiting"] == 1
+        assert server.request("POST", CHAT, body()).status == 429
+
+
+def test_as_many_as_the_worker_answers_at_once_do_not_wait(tmp_path: Path, endless_model: Path) -> None:
+    with (
+        serving(tmp_path, manifest(endless_model, max_batch=3, max_waiting=0)) as server,
+        at_work(server),
+        at_work(server),
+        at_work(server),
+    ):
+        assert server.model("endless")["waiting"] == 0
+        assert server.request("POST", CHAT, body()).status == 429
+
+
+def engine(**counts: int | None) -> Any:
+    return SimpleNamespace(**{"at_once": None, "line": 0, **counts})
+
+
+@contextlib.contextmanager
+def at_the_engine(admission: Admission, count: int) -> Iterator[list[Turn]]:
+    with contextlib.ExitStack() as stack:
+        turns = [Turn() for _ in range(count)]
+        for turn in turns:
+            stack.enter_context(admission.place(turn))
+            admission.begin(turn)
+        yield turns
+
+
+@pytest.mark.parametrize(
+    ("at_once", "line", "max_waiting", "refused"),
+    [
+        (None, 0, 0, False),  # an engine that keeps nobody waiting
+        (4, 0, 0, False),
+        (3, 0, 0, True),  # it would wait for one of three
+        (3, 0, 1, False),
+        (4, 1, 1, True),  # one waits although there is a place: memory is short
+        (2, 1, 2, False),
+        (2, 2, 2, True),
+    ],
+)
+def test_whether_one_more_may_wait(at_once: int | None, line: int, max_waiting: int, refused: bool) -> None:
+    serving = SimpleNamespace(max_concurrent=None, max_waiting=max_waiting)
+    admission = Admission("m", cast("Any", serving), engine(at_once=at_once, line=line))
+    admission.engine = engine(at_once=None)
+    with at_the_engine(admission, 3):
+        admission.engine = engine(at_once=at_once, line=line)
+        with pytest.raises(ModelBusy) if refused else contextlib.nullcontext(), admission.place(Turn()):
+            pass
+
+
+def test_a_place_counts_those_in_the_line_of_the_engine_and_those_in_the_queue() -> None:
+    """Two of four are at work; of the others, and of two in the queue, the place is told."""
+    serving = SimpleNamespace(max_concurrent=4, max_waiting=None)
+    admission = Admission("m", cast("Any", serving), engine(at_once=2))
+    with contextlib.ExitStack() as stack:
+        turns = [Turn() for _ in range(6)]
+        for turn in turns:
+            stack.enter_context(admission.place(turn))
+        for turn in turns[:4]:
+            admission.begin(turn)  # and nobody has told yet that two of them are in line
+        assert [admission.before(turn) for turn in turns] == [
+            None,
+            None,
+            None,
+            None,
+            0,
+            1,
+        ]
+        admission.engine = engine(at_once=2, line=2)
+        assert [admission.before(turn) for turn in turns] == [None, None, 0, 1, 2, 3]
+        turns[2].hear()
+        admission.engine = engine(at_once=2, line=1)
+        assert [admission.before(turn) for turn in turns] == [None, None, None, 0, 1, 2]
+
+
+def test_how_long_the_line_takes_follows_from_the_work_and_not_from_the_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("localapi.runtime.queue.time.monotonic", lambda: now)
+    serving = SimpleNamespace(max_concurrent=None, max_waiting=0)
+    admission = Admission("m", cast("Any", serving), engine(at_once=1))
+    waited = Turn()
+    with at_the_engine(admission, 1), contextlib.suppress(ModelBusy):
+        admission.engine = engine(at_once=None)
+        with admission.place(waited):
+            admission.engine = engine(at_once=1)
+            admission.begin(waited)
+            now += 100
+            waited.works()
+            now += 4
+        admission.engine = engine(at_once=1, line=1)
+        with pytest.raises(ModelBusy) as busy, admission.place(Turn()):
+            pass
+    assert busy.value.retry_after_seconds == pytest.approx(2 * 4)

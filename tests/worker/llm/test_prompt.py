@@ -1,0 +1,90 @@
+"""Messages to a prompt, with templates of several tempers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from mlx_lm.tokenizer_utils import load as load_tokenizer
+
+from localapi.worker.llm.prompt import PromptRefused, PromptWriter
+from localapi.worker.protocol import Chat
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROLES = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+ROLES += "{% if add_generation_prompt %}[assistant]{% endif %}"
+KNOWS_DEVELOPER = "{# developer #}" + ROLES
+CALLS = "{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.arguments.city }}{% endfor %}{% endfor %}."
+STRICT = "{{ raise_exception('Conversation roles must alternate') }}"
+
+
+@pytest.fixture
+def written(tiny_model: Path) -> Any:
+    """Writes messages with a template, and gives the prompt as text."""
+    tokenizer = load_tokenizer(tiny_model)
+
+    def write(template: str | None, *messages: dict[str, Any]) -> str:
+        tokenizer._tokenizer.chat_template = template
+        tokenizer.has_chat_template = template is not None
+        return str(tokenizer.decode(PromptWriter(tokenizer).tokens(Chat(id=1, messages=list(messages)))))
+
+    return write
+
+
+def said(role: str, content: str | None, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+def test_the_template_writes_the_prompt_and_opens_the_answer(written: Any) -> None:
+    assert written(ROLES, said("system", "Be kind."), said("user", "Hi")) == "[system]Be kind.[user]Hi[assistant]"
+
+
+def test_no_content_is_empty_content(written: Any) -> None:
+    assert written(ROLES, said("assistant", None)) == "[assistant][assistant]"
+
+
+@pytest.mark.parametrize(("template", "role"), [(ROLES, "system"), (KNOWS_DEVELOPER, "developer")])
+def test_a_developer_is_the_system_unless_the_template_names_developers(written: Any, template: str, role: str) -> None:
+    assert written(template, said("developer", "Be brief.")) == f"[{role}]Be brief.[assistant]"
+
+
+def test_a_tool_calls_arguments_are_an_object_in_the_template(written: Any) -> None:
+    calls = [{"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}]
+    assert written(CALLS, said("assistant", None, tool_calls=calls)) == "Paris."
+
+
+def test_arguments_that_are_not_json_are_named(written: Any) -> None:
+    calls = [{"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{city"}}]
+    with pytest.raises(PromptRefused, match="not JSON") as caught:
+        written(CALLS, said("user", "Hi"), said("assistant", None, tool_calls=calls))
+    assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
+
+
+def test_what_the_template_says_is_the_error(written: Any) -> None:
+    with pytest.raises(PromptRefused, match="Conversation roles must alternate"):
+        written(STRICT, said("user", "Hi"))
+
+
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [([], "at least one"), ([said("user", "\ud800")], "surrogate"), ([said("user", {"a": object()})], "[user]")],  # type: ignore[arg-type]
+)
+def test_odd_messages_are_written_or_refused(written: Any, messages: list[dict[str, Any]], says: str) -> None:
+    try:
+        text = written(ROLES, *messages)
+    except PromptRefused as error:
+        text = str(error)
+    assert says in text
+
+
+def test_without_a_template_each_message_is_a_line_with_its_role(written: Any) -> None:
+    prompt = written(None, said("system", "Be kind."), said("user", "Hi"), said("assistant", "Ho"), said("user", "So?"))
+    assert prompt == "Be kind.\nUser: Hi\nAssistant: Ho\nUser: So?\nAssistant:"
+
+
+def test_without_a_template_the_next_users_line_ends_the_answer() -> None:
+    plain: Any = SimpleNamespace(has_chat_template=False, chat_template=None)
+    assert PromptWriter(plain).stop == ("\nUser:",)
