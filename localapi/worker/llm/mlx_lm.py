@@ -222,7 +222,7 @@ class MlxLm:
         prefill = str(request.messages[-1].get("content") or "") if request.continues else ""
         thinking = prompt_opens_thinking(self._tokenizer, prompt.tokens, prefill=prefill)
         for each in (row, *row.copies):
-            each.parts = self._parts.stream(tools, starts_thinking=thinking)
+            each.parts = self._parts.stream(tools, starts_thinking=thinking, stop=request.stop)
             each.one_call = bool(tools) and not request.parallel_tool_calls
         return row
 
@@ -244,7 +244,8 @@ class MlxLm:
                 processors=self._processors(request, form),
                 answer=Answer(
                     self._detokenizer.stream(),
-                    [*request.stop, *(self._prompts.stop if isinstance(request, Chat) else ())],
+                    # In chat, the client's stop strings apply to the content alone: its parts look for them.
+                    self._prompts.stop if isinstance(request, Chat) else request.stop,
                     verbatim=isinstance(request, Complete) or request.continues,
                 ),
                 parts=None,

@@ -89,6 +89,9 @@ class Row:
         if self.answer.stopped:
             reason = "stop"
         events += self._events(text, reason)
+        if reason is None and self.parts is not None and self.parts.stopped:
+            reason = "stop"
+            events += self._end(reason)
         return reason is not None or self._has_called_enough(events)
 
     def _has_called_enough(self, events: list[Event]) -> bool:
@@ -109,12 +112,16 @@ class Row:
             yield from self._end(reason)
 
     def _end(self, reason: FinishReason) -> Iterator[Event]:
+        ending: Literal["stop", "length", "tool_calls"] = reason
         if self.parts is not None:
             yield from map(self._event, self.parts.finish(cut=reason == "length"))
+            if self.parts.stopped:
+                ending = "stop"
+            if ending == "stop" and self.parts.calls_end_answer:
+                ending = "tool_calls"
         if self.logprobs:
             yield self._delta("")
-        called = self.parts is not None and self.parts.called and reason == "stop"
-        yield Ended(self.id, self.choice, "tool_calls" if called else reason)
+        yield Ended(self.id, self.choice, ending)
         self.tally.rows_left -= 1
         if self.tally.rows_left == 0:
             yield self.tally.finished()

@@ -254,6 +254,37 @@ def test_a_tool_call_comes_whole_and_in_pieces(client: openai.OpenAI) -> None:
     assert json.loads(streamed) == {"city": "Paris"}
 
 
+@pytest.mark.parametrize("stop", ["Paris", ["city"], ["{", "}"], "tool_call", "\n"])
+def test_a_stop_string_does_not_cut_a_call(client: openai.OpenAI, stop: Any) -> None:
+    asked = ask("What is the weather in Paris?")
+    question: Any = {"model": "demo", "messages": asked, "tools": [WEATHER], "stop": stop}
+    whole = client.chat.completions.create(**question).choices[0]
+    [call] = whole.message.tool_calls or []
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    assert whole.finish_reason == "tool_calls"
+    chunks = list(client.chat.completions.create(**question, stream=True))
+    pieces = [delta for chunk in chunks for delta in chunk.choices[0].delta.tool_calls or ()]
+    streamed = "".join(piece.function.arguments or "" for piece in pieces if piece.function)
+    assert json.loads(streamed) == {"city": "Paris"}
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize(("stop", "content"), [("\n", "Four."), ("Two", "Four."), ("ou", "F"), ("</think>", "Four.")])
+def test_a_stop_string_ends_the_answer_and_not_the_thinking(client: openai.OpenAI, stop: str, content: str) -> None:
+    message: Any = client.chat.completions.create(
+        model="demo", messages=ask("Think about two plus two."), stop=stop
+    ).choices[0].message  # fmt: skip
+    assert (message.reasoning_content, message.content) == ("Two and two make four.", content)
+
+
+def test_a_call_that_max_tokens_cuts_ends_by_length(client: openai.OpenAI) -> None:
+    question: Any = {"model": "demo", "messages": ask("What is the weather in Paris?"), "tools": [WEATHER]}
+    for most in (1, 8, 12):
+        choice = client.chat.completions.create(**question, max_tokens=most).choices[0]
+        assert choice.finish_reason == "length"
+        assert "Paris" not in str(choice.message)
+
+
 def test_without_tools_or_with_none_nothing_is_called(client: openai.OpenAI) -> None:
     question = ask("What is the weather in Paris?")
     for parameters in ({}, {"tools": [WEATHER], "tool_choice": "none"}):

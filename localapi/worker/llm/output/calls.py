@@ -34,6 +34,9 @@ class Calls:
         self.started = 0
         self.complete = 0
         self.broken = False
+        """Whether a call was cut or has arguments that are no JSON object."""
+        self.unfinished = False
+        """Whether the answer ended inside a call that had been given."""
         self._ids: set[str] = set()
 
     def start(self, name: str, call_id: object = None) -> ToolStart:

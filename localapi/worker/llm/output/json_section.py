@@ -43,6 +43,7 @@ class JsonSection:
         self._close(self._held)
         if self._spilling:
             self._arguments.append(self._held)
+        self._calls.unfinished = self._started
         self.rest = ""
         return self._given()
 

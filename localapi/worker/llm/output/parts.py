@@ -1,8 +1,11 @@
 """An answer's text to the parts that OpenAI's API knows: content, reasoning, tool calls.
 
-It comes behind `answer.Answer`, which makes text of tokens and stops at stop strings. Models mark parts with strings
-(`<think>`, `<tool_call>`); which ones, mlx-lm's TokenizerWrapper knows. Markers never come out, text that may begin one
-waits until it is certain, and nothing else is lost: what looks like a call and is none is text. Knows no MLX.
+It comes behind `stop_strings.Answer`, which makes text of tokens. Models mark parts with strings (`<think>`,
+`<tool_call>`); which ones, mlx-lm's TokenizerWrapper knows. Markers never come out, text that may begin one waits until
+it is certain, and nothing else is lost: what looks like a call and is none is text. Knows no MLX.
+
+Stop strings apply to the content as the client gets it, and to nothing else: not to thinking, calls or marks, nor to
+the whitespace that templates write around them.
 
 Where models leave the format:
 - A think block that never ends is reasoning to the end.
@@ -22,6 +25,7 @@ import msgspec
 
 from localapi.worker.llm.output.calls import Calls, Found, Section, ToolArguments, ToolStart
 from localapi.worker.llm.output.markers import Markers
+from localapi.worker.llm.output.stop_strings import StopStrings
 from localapi.worker.llm.output.tool_calls import ToolFormat, described
 
 __all__ = [
@@ -37,6 +41,8 @@ __all__ = [
 
 NORMAL, REASONING, TOOL = "normal", "reasoning", "tool"
 """mlx-lm's names of states. In any other (Muse Spark's headers) text is dropped."""
+MOST_TEMPLATE_SPACE = 8
+"""Characters of whitespace that may be a template's, between content and a call. More of it is the model's."""
 
 
 class Content(msgspec.Struct, frozen=True, tag=True):
@@ -87,6 +93,7 @@ class PartsFormat:
         tool_choice: str | dict[str, Any] | None = None,
         *,
         starts_thinking: bool = False,
+        stop: Sequence[str] = (),
     ) -> Parts:
         """The parts of one answer. Without tools, or with tool_choice "none", a call's text is content."""
         offered = described(tools or ()) if tool_choice != "none" else []
@@ -97,6 +104,7 @@ class PartsFormat:
             edges=self._edges if has_calls else self._toolless_edges,
             markers=self._markers if has_calls else self._toolless_markers,
             state=self._initial or (REASONING if starts_thinking and self.think_end else NORMAL),
+            stop=stop,
         )
 
 
@@ -111,6 +119,7 @@ class Parts:
         edges: Edges,
         markers: dict[str, Markers],
         state: str,
+        stop: Sequence[str],
     ) -> None:
         self._format = form
         self._tools = tools
@@ -122,6 +131,10 @@ class Parts:
         self._held = ""
         self._header = ""
         self._out: list[Part] = []
+        self._called = False
+        self._stop = StopStrings(stop) if stop else None
+        self.stopped = False
+        """Whether the content has come to a stop string. Nothing follows then."""
         self._content = _Flow(None if markers[NORMAL] else "")
         self._reasoning = _Flow("\r\n")
         self._reasoning.border()
@@ -135,8 +148,13 @@ class Parts:
 
     @property
     def called(self) -> bool:
-        """Whether a call has begun: finish_reason "stop" becomes "tool_calls"."""
-        return self._calls.started > 0
+        """Whether a call has begun."""
+        return self._called
+
+    @property
+    def calls_end_answer(self) -> bool:
+        """Whether there are calls and none was cut: then finish_reason "stop" becomes "tool_calls"."""
+        return self._called and not self._calls.unfinished
 
     @property
     def complete_calls(self) -> int:
@@ -156,7 +174,7 @@ class Parts:
     def finish(self, *, cut: bool = False) -> list[Part]:
         """The rest. `cut`: the answer ended where the model did not mean to end it, at max_tokens."""
         self._read("", final=True)
-        while self._section is not None:
+        while self._section is not None and not self.stopped:
             section = self._section
             self._take(section.finish(cut=cut))
             self._section = None
@@ -164,11 +182,13 @@ class Parts:
         if not self._content.said and not self._reasoning.said and not self.called:
             self._add(Content(self._header))
         self._add(Content(self._content.rest()))
+        if self._stop is not None and not self.stopped:
+            self._append(Content(self._stop.finish()))
         return self._given()
 
     def _read(self, text: str, *, final: bool = False) -> None:
         text, self._held = self._held + text, ""
-        while True:
+        while not self.stopped:
             if self._section is not None:
                 self._take(self._section.push(text))
                 if self._section.rest is None:
@@ -184,10 +204,20 @@ class Parts:
     def _say(self, text: str) -> None:
         if self._state == NORMAL:
             self._add(Content(self._content.say(text)))
+            self._stop_in_space()
         elif self._state == REASONING:
             self._add(Reasoning(self._reasoning.say(text)))
         else:
             self._header += text
+
+    def _stop_in_space(self) -> None:
+        """Look for a stop string in whitespace that waits, if there is too much of it to be a template's.
+
+        Otherwise an answer that ends in newlines for ever would not stop at them.
+        """
+        space = self._content.held
+        if self._stop is not None and len(space) > MOST_TEMPLATE_SPACE and self._stop.finds(space):
+            self._add(Content(space))
 
     def _cross(self, marker: str) -> None:
         """Follow a marker to the state behind it."""
@@ -220,6 +250,8 @@ class Parts:
 
     def _take(self, found: Sequence[Found]) -> None:
         for item in found:
+            if self.stopped:
+                return
             if isinstance(item, str):
                 if self._state not in (NORMAL, REASONING):
                     self._move(NORMAL)
@@ -230,8 +262,18 @@ class Parts:
             self._add(item)
 
     def _add(self, part: Part) -> None:
+        """Give a part, unless the content has come to a stop string."""
+        if self.stopped:
+            return
+        if self._stop is not None and isinstance(part, Content):
+            text, self.stopped = self._stop.push(part.text)
+            part = Content(text)
+        self._append(part)
+
+    def _append(self, part: Part) -> None:
         """Give a part; text that continues the last one becomes one with it."""
         if isinstance(part, ToolStart):
+            self._called = True
             self._out.append(part)
             return
         if not part.text:
@@ -256,7 +298,8 @@ class _Flow:
     def __init__(self, space: str | None) -> None:
         """`space`: what is whitespace, as for str.strip."""
         self._space = space
-        self._held = ""
+        self.held = ""
+        """Whitespace that waits for what comes next."""
         self._resuming = False
         self._keeps = False
         self.said = False
@@ -268,14 +311,14 @@ class _Flow:
         if self._resuming:
             body = text.lstrip(self._space)
             if self._keeps:
-                self._held += text[: len(text) - len(body)]
+                self.held += text[: len(text) - len(body)]
             text = body
         if not text:
             return ""
         self._resuming = False
-        text = self._held + text
+        text = self.held + text
         body = text.rstrip(self._space)
-        self._held = text[len(body) :]
+        self.held = text[len(body) :]
         if body:
             self.said, self.fresh = True, False
         return body
@@ -283,14 +326,14 @@ class _Flow:
     def border(self) -> None:
         """A section of another kind is here."""
         if not self.said:
-            self._held = ""
+            self.held = ""
         if not self._resuming:
-            self._keeps = self.said and not self._held
+            self._keeps = self.said and not self.held
         self._resuming = self.fresh = True
 
     def rest(self) -> str:
         """What waited, at the answer's end."""
-        return "" if self._resuming else self._held
+        return "" if self._resuming else self.held
 
 
 def prompt_opens_thinking(tokenizer: Any, prompt: str | Sequence[int], *, prefill: str = "") -> bool:

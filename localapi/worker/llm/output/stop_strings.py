@@ -1,10 +1,14 @@
-"""The text of one answer while it grows: no leading whitespace, and nothing from a stop string on.
+"""The text of one answer while it grows, and stop strings.
+
+`Answer` makes text of tokens: without leading whitespace, and with nothing from a stop string on. In chat, a client's
+stop strings apply to the content alone, so `parts.Parts` looks for them and not `Answer`.
 
 Stop strings are matched on text, character by character, so it does not matter how the model cut it into tokens.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 from localapi.worker.llm.detokenizer import TextStream
@@ -34,6 +38,12 @@ class StopStrings:
         certain = len(text) - max(self._matched)
         self._held = text[certain:]
         return text[:certain], False
+
+    def finds(self, text: str) -> bool:
+        """Return whether this text, if it came next, would complete a stop string."""
+        trial = copy.copy(self)
+        trial._matched = list(self._matched)
+        return trial.push(text)[1]
 
     def finish(self) -> str:
         """What was held back for a stop string that did not come."""

@@ -158,6 +158,89 @@ def test_tokens_of_a_real_vocabulary_give_the_same_parts_as_their_text(text: str
     assert whole.comparable == outcome(QWEN.stream(offered), [text.lstrip()]).comparable
 
 
+# --- stop strings ---
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "content"),
+    [
+        (["\n"], "<think>\nHm.\nSo.\n</think>\n\nHello\nyou", "Hello"),
+        (["Hm"], "<think>\nHm.\n</think>\n\nHello", "Hello"),
+        (["Hm"], "<think>\nHm.", ""),
+        (["think"], "<think>\nHm.\n</think>\n\nI think so", "I "),
+        (["</think>"], "<think>\nHm.\n</think>\n\nHello", "Hello"),
+        (["", "lo"], "Hello", "Hel"),
+        (["\n\n"], "Hello\n\n", "Hello"),
+        (["\n\n"], "Hello\n", "Hello\n"),
+        (["lo you"], "Hello <think>Hm.</think>you", "Hel"),
+        (["bad"], "Hello <tool_call>bad</tool_call> you", "Hello <tool_call>"),
+        (["l>b"], "Hello <tool_call>bad</tool_call> you", "Hello <tool_cal"),
+        (["<tool_call>"], "Hello <tool_call>bad</tool_call> you", "Hello "),
+        (["\n" * 4], "Hello" + "\n" * 40, "Hello"),
+    ],
+)
+def test_a_stop_string_ends_content_and_nothing_else(stop: list[str], text: str, content: str) -> None:
+    whole = stopped_at(stop, text)
+    assert (whole.content, whole.calls) == (content, [])
+
+
+@pytest.mark.parametrize(
+    ("stop", "before", "content"),
+    [
+        (["add"], "", ""),
+        (['"arguments"', "2.5", "{", "}"], "", ""),
+        (["</tool_call>", "<tool_call>"], "I see.\n", "I see."),
+        (["\n"], "I see.\n\n", "I see."),
+        (["see.\n<tool"], "I see.\n", "I see."),
+        (['see.\n\n<tool_call>\n{"name'], "I see.\n\n", "I see."),
+    ],
+)
+def test_a_stop_string_that_begins_or_ends_in_a_call_does_not_cut_it(
+    stop: list[str], before: str, content: str
+) -> None:
+    whole = stopped_at(stop, before + CALL)
+    assert (whole.content, whole.parsed) == (content, [ADD])
+
+
+def test_after_a_stop_string_there_is_no_call_and_behind_a_call_it_still_ends_content() -> None:
+    assert stopped_at(["END"], f"I see. END {CALL}").calls == []
+    assert stopped_at(["\n\n"], f"{CALL}\nOne.\n\nTwo.").content == "One."
+    assert stopped_at(["One. Two"], f"One.{CALL} Two.").content == ""
+
+
+def test_a_stop_string_is_found_as_soon_as_it_is_there() -> None:
+    parts = QWEN.stream(TOOLS, stop=["END."])
+    assert parts.push("The EN") == [Content("The ")]
+    assert not parts.stopped
+    assert parts.push("D. And") == []
+    assert parts.stopped
+    assert parts.push(" more" + CALL) == parts.finish() == []
+    assert not parts.called
+
+
+def stopped_at(stop: list[str], text: str) -> Outcome:
+    """What becomes of the text with these stop strings, the same for the whole at once and for single characters."""
+    whole = outcome(QWEN.stream(TOOLS, stop=stop), [text])
+    assert outcome(QWEN.stream(TOOLS, stop=stop), text).comparable == whole.comparable
+    return whole
+
+
+@given(
+    _texts, st.lists(st.sampled_from(["\n", "one", "e t", "</th", "tool", "{", "6}", "\n\n", "three\n"]), max_size=3)
+)
+def test_content_is_cut_before_the_first_stop_string_and_calls_and_thoughts_before_it_are_whole(
+    text: str, stop: list[str]
+) -> None:
+    free, whole = outcome(QWEN.stream(TOOLS), [text]), stopped_at(stop, text)
+    found = [string for string in stop if string in free.content]
+    assert free.content.startswith(whole.content)
+    assert not any(string in whole.content for string in stop)
+    assert (whole.content != free.content) == bool(found)
+    assert free.reasoning.startswith(whole.reasoning)
+    assert whole.parsed == [ADD] * len(whole.calls)
+    assert found or (whole.reasoning, whole.calls) == (free.reasoning, free.calls)
+
+
 # --- how the prompt begins the answer ---
 
 ASKED = [{"role": "user", "content": "What is <think>?"}]
