@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from hypercorn.config import Config
 from quart import Quart, Response
@@ -21,6 +21,7 @@ from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi.api import console, openapi
 from localapi.api.admin import actions, health, metrics, status, status_events
+from localapi.api.body_limits import MAX_BODY_BYTES, MEGABYTE, LimitedRequest, limit_of
 from localapi.api.openai import chat, completions, models, speech, tokens, voices
 from localapi.backends.variables import withhold
 from localapi.errors import (
@@ -52,8 +53,6 @@ from localapi.system.os_errors import NO_DESCRIPTOR, NO_ROOM, advise
 from localapi.system.working_directory import WorkingFolder
 
 log = logging.getLogger(__name__)
-
-MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 
 
 class Service:
@@ -191,6 +190,7 @@ def _requests(count: int) -> str:
 def create_app(service: Service) -> Quart:
     """The HTTP side of a service."""
     app = Quart("localapi", static_folder=None)
+    app.request_class = LimitedRequest
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     app.register_blueprint(chat.routes(service.registry))
     app.register_blueprint(completions.routes(service.registry))
@@ -242,7 +242,7 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
             methods = ", ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))
             return MethodNotAllowed(f"{http_request.path} does not take {http_request.method}; use {methods}.")
         case RequestEntityTooLarge():
-            return RequestTooLarge(f"The body is larger than {MAX_BODY_BYTES // 2**20} MiB.")
+            return RequestTooLarge(f"The body is larger than {limit_of(http_request.path) // MEGABYTE} MiB.")
         case HTTPException():
             return InvalidRequest(error.description or error.name)
         case _:

@@ -37,9 +37,25 @@ The class of an `ApiError` is its status; `type`, `code` and `param` are what Op
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Final
+
+MOST_SHOWN: Final = 100
+"""Characters of a value that a message repeats: a recording in base64 has millions."""
+_UNBROKEN: Final = re.compile(r"\S{300,}")
+
+
+def shown(value: object) -> str:
+    """Return a value in quotation marks for a message, cut if it is long."""
+    text = str(value)
+    return repr(text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…")
+
+
+def readable(message: str) -> str:
+    """Return a message without runs of characters that are no words, which others put into their errors."""
+    return _UNBROKEN.sub(lambda run: f"{run[0][: MOST_SHOWN - 1]}…", message)
 
 
 class LocalapiError(Exception):

@@ -21,6 +21,7 @@ from localapi.backends.mlx_audio import MlxAudio, MlxAudioPlus
 from localapi.backends.options import FolderOf, PathProblem
 from localapi.backends.piper import Piper
 from localapi.backends.speech import SpeechOptions
+from localapi.system.os_errors import advise
 
 Choice = tuple[str, Callable[..., SpeechOptions]]
 
@@ -74,11 +75,21 @@ def _choose(path: str | None, folder: Path) -> Choice:
     if path is None:
         return ("macos-say", MacosSay) if sys.platform == "darwin" else ("espeak-ng", EspeakNg)
     place = model_path.placed(path, folder)
+    try:
+        return _of_place(path, place)
+    except OSError as error:
+        name = model_path.shown_place(path, place)
+        raise PathProblem("path", f"{name} cannot be read: {advise(error)}") from error
+
+
+def _of_place(path: str, place: Path) -> Choice:
     if path.endswith(".onnx"):
         return "piper", Piper
     if not place.is_dir():
         if place.exists():
-            raise PathProblem("path", f"{place} is neither a Piper voice (.onnx) nor a folder")
+            raise PathProblem(
+                "path", f"{model_path.shown_place(path, place)} is neither a Piper voice (.onnx) nor a folder"
+            )
         return by_kind(architecture(cached_config(path) or {}, path))
     if (place / "config.json").is_file():
         return by_kind(architecture(_config(place / "config.json"), place.name))

@@ -14,6 +14,7 @@ from localapi.backends.espeak_voices import EspeakVoices
 from localapi.backends.options import FolderOf, PathProblem
 from localapi.backends.speech import SpeechOptions
 from localapi.backends.worker_engine import start_worker
+from localapi.errors import shown
 from localapi.worker.protocol import Voice
 
 DEFAULT_VOICE = "en-us"
@@ -50,7 +51,7 @@ class EspeakNg(SpeechOptions):
             base = voice.partition("+")[0]
             near = difflib.get_close_matches(base, voices.by_id, n=1)
             hint = f"; did you mean {near[0]!r}?" if near and near[0] != base else ""
-            raise PathProblem("voice", f"espeak-ng has no voice {voice!r}{hint} (as in en-us, de or en-us+f3)")
+            raise PathProblem("voice", f"espeak-ng has no voice {shown(voice)}{hint} (as in en-us, de or en-us+f3)")
         return self.model_copy(update={**self.located_settings(folder_of), "voice": voice})
 
     async def known_voices(self) -> list[Voice] | None:

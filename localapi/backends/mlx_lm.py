@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -10,7 +9,7 @@ from pydantic import Field
 
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.options import ChatOptions, PathProblem
+from localapi.backends.options import ChatOptions, FolderOf, PathProblem
 from localapi.backends.worker_engine import start_worker
 from localapi.system.threads import aside
 
@@ -102,7 +101,7 @@ class MlxLm(ChatOptions):
         ),
     ] = 0
 
-    def located(self, folder_of: Callable[[str], Path]) -> Self:
+    def located(self, folder_of: FolderOf) -> Self:
         found = {}
         for field, must_hold in _HOLDS.items():
             path = getattr(self, field)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from localapi.errors import LoadFailed
+from localapi.errors import MOST_SHOWN, LoadFailed, shown
 from localapi.system.os_errors import advise
 
 DEMO = "demo"
@@ -37,6 +37,11 @@ def is_place(path: str) -> bool:
 def placed(path: str, folder: Path) -> Path:
     """A path that starts from a folder, absolute; the home of a user whom nobody knows stays as it was written."""
     return (folder / os.path.expanduser(path)).absolute()  # Path's own raises for such a user
+
+
+def shown_place(path: str, place: Path) -> str:
+    """Return where a path leads, for a message; of a text that is too long for a path, its beginning."""
+    return str(place) if len(path) <= MOST_SHOWN else shown(path)
 
 
 def cached(repository: str, revision: str | None = None) -> Path | None:
@@ -70,7 +75,7 @@ def resolve(path: str, folder: Path, *, must_hold: str) -> str:
     try:
         return _folder(path, place, must_hold)
     except OSError as error:
-        raise ValueError(f"{place} cannot be read: {advise(error)}") from error
+        raise ValueError(f"{shown_place(path, place)} cannot be read: {advise(error)}") from error
 
 
 def check_present(paths: Iterable[tuple[str | None, str]]) -> None:
@@ -92,12 +97,17 @@ def _folder(path: str, place: Path, must_hold: str) -> str:
         if is_repository(path):
             return path
         raise ValueError(
-            f"{path!r} is neither a folder ({place} does not exist) nor a Hugging Face repository (owner/name)"
+            f"{shown(path)} is neither a folder ({shown_place(path, place)} does not exist) nor a Hugging Face "
+            "repository (owner/name)"
         )
     if not place.is_dir():
         what = "is a file, not a folder" if place.exists() else "does not exist"
-        raise ValueError(f"{place} {what}; give the model's folder or a Hugging Face repository (owner/name)")
+        raise ValueError(
+            f"{shown_place(path, place)} {what}; give the model's folder or a Hugging Face repository (owner/name)"
+        )
     if not (place / must_hold).is_file():
         found = sorted(p.name for p in place.iterdir())[:8]
-        raise ValueError(f"{place} holds no {must_hold}; found: {', '.join(found) or 'an empty folder'}")
+        raise ValueError(
+            f"{shown_place(path, place)} holds no {must_hold}; found: {', '.join(found) or 'an empty folder'}"
+        )
     return str(place)

@@ -83,13 +83,17 @@ MemorySize = Annotated[
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f](.*[^\s\x00-\x1f])?$")]
 
 
-FolderOf = Callable[[str], Path]
+OptionPath = str | tuple[str | int, ...]
+FolderOf = Callable[[OptionPath], Path]
 
 
 class PathProblem(ValueError):
-    """A path in the manifest does not lead to what it should; `field` is the option that holds it."""
+    """A path in the manifest does not lead to what it should; `field` is the option that holds it.
 
-    def __init__(self, field: str, message: str) -> None:
+    Below an option the field is the keys that lead there: ("voices", "me", "ref_audio").
+    """
+
+    def __init__(self, field: OptionPath, message: str) -> None:
         super().__init__(message)
         self.field = field
 

@@ -11,11 +11,11 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.model_path import placed
+from localapi.backends.model_path import placed, shown_place
 from localapi.backends.options import FolderOf, Identity, PathProblem
 from localapi.backends.speech import SpeechOptions
 from localapi.backends.worker_engine import start_worker
-from localapi.errors import LoadFailed
+from localapi.errors import LoadFailed, shown
 from localapi.system.os_errors import advise
 from localapi.system.threads import aside
 from localapi.worker.protocol import Voice
@@ -107,7 +107,7 @@ class Piper(SpeechOptions):
         if self.speaker is not None and not found.has(self.speaker):
             near = difflib.get_close_matches(str(self.speaker), found.speakers, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise PathProblem("speaker", f"{path.name} has no speaker {self.speaker!r}{hint} ({_listed(found)})")
+            raise PathProblem("speaker", f"{path.name} has no speaker {shown(self.speaker)}{hint} ({_listed(found)})")
         located = self.model_copy(update={**self.located_settings(folder_of), "path": str(path)})
         located._found = found
         return located
@@ -146,25 +146,25 @@ def _model(path: str, folder: Path) -> Path:
     """The .onnx file that an entry means. Raises PathProblem."""
     place = placed(path, folder)
     try:
-        return _file(place)
+        return _file(place, shown_place(path, place))
     except OSError as error:
-        raise PathProblem("path", f"{place} cannot be read: {advise(error)}") from error
+        raise PathProblem("path", f"{shown_place(path, place)} cannot be read: {advise(error)}") from error
 
 
-def _file(place: Path) -> Path:
+def _file(place: Path, name: str) -> Path:
     if place.is_dir():
         models = sorted(place.glob("*.onnx"))
         if len(models) != 1:
             found = ", ".join(each.name for each in models or sorted(place.iterdir())[:8]) or "an empty folder"
             count = f"{len(models)} voices" if models else "no voice"
-            raise PathProblem("path", f"{place} holds {count} (.onnx), and should hold one; found: {found}")
+            raise PathProblem("path", f"{name} holds {count} (.onnx), and should hold one; found: {found}")
         return models[0]
     if not place.is_file():
         beside = sorted(each.name for each in place.parent.glob("*.onnx")) if place.parent.is_dir() else []
         there = f"; there are: {', '.join(beside[:8])}" if beside else ""
-        raise PathProblem("path", f"{place} does not exist{there}")
+        raise PathProblem("path", f"{name} does not exist{there}")
     if place.suffix != ".onnx":
-        raise PathProblem("path", f"{place} is no Piper voice, whose name ends with .onnx")
+        raise PathProblem("path", f"{name} is no Piper voice, whose name ends with .onnx")
     return place
 
 

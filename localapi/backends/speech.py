@@ -7,9 +7,12 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from localapi.backends.model_path import placed
-from localapi.backends.options import EntryOptions, FolderOf, Name, PathProblem
+from localapi.audio.written_file import NotWritten, is_data_url, read_written
+from localapi.backends.model_path import placed, shown_place
+from localapi.backends.options import EntryOptions, FolderOf, Name, OptionPath, PathProblem
 from localapi.backends.parameters import MAX_SPEED, MIN_SPEED, SpeechParameters
+from localapi.errors import shown
+from localapi.system.os_errors import advise
 from localapi.text.lexicon import BadLexicon, read_lexicon
 from localapi.worker.protocol import Voice
 
@@ -146,12 +149,12 @@ class SpeechOptions(EntryOptions, SpeechSettings):
         """The settings that name files or folders, absolute; what the lexicon's file says is in `lexicon`."""
         self._refuse_what_nobody_takes()
         located: dict[str, Any] = {
-            "voices": {name: _located_voice(name, voice, folder_of("voices")) for name, voice in self.voices.items()},
+            "voices": {name: _located_voice(name, voice, folder_of) for name, voice in self.voices.items()},
             "audio_folders": self._located_folders(folder_of),
             "defaults": self._located_defaults(folder_of),
         }
         if self.lexicon_file is not None:
-            path = file_at("lexicon_file", self.lexicon_file, folder_of("lexicon_file"))
+            path = file_at("lexicon_file", self.lexicon_file, folder_of)
             try:
                 said = read_lexicon(path)
             except BadLexicon as error:
@@ -162,21 +165,26 @@ class SpeechOptions(EntryOptions, SpeechSettings):
     def _located_folders(self, folder_of: FolderOf) -> list[str]:
         if self.audio_folders is None:
             return [str(folder_of("audio_folders").resolve())]
-        return [str(_folder("audio_folders", each, folder_of)) for each in self.audio_folders]
+        return [
+            str(_folder(("audio_folders", index), each, folder_of)) for index, each in enumerate(self.audio_folders)
+        ]
 
     def _refuse_what_nobody_takes(self) -> None:
-        said: list[tuple[str, str, BaseModel]] = [("defaults", "", self.defaults)]
-        said += [("voices", f"{name}.", voice) for name, voice in self.voices.items()]
-        for field, place, values in said:
+        said: list[tuple[tuple[str, ...], BaseModel]] = [(("defaults",), self.defaults)]
+        said += [(("voices", name), voice) for name, voice in self.voices.items()]
+        for keys, values in said:
             for name in sorted(ENGINE_OPTIONS - self.takes):
                 if getattr(values, name, None) is not None:
-                    raise PathProblem(field, f"{place}{name}: the backend {self.backend_name} cannot honour it")
+                    raise PathProblem((*keys, name), f"the backend {self.backend_name} cannot honour it")
 
     def _located_defaults(self, folder_of: FolderOf) -> SpeechParameters:
         named = {name: getattr(self.defaults, name) for name in ("ref_audio", "source_audio")}
-        folder = folder_of("defaults")
         return self.defaults.model_copy(
-            update={name: audio_at("defaults", path, folder) for name, path in named.items() if path is not None}
+            update={
+                name: audio_at(("defaults", name), audio, folder_of)
+                for name, audio in named.items()
+                if audio is not None
+            }
         )
 
     def files(self) -> tuple[Path, ...]:
@@ -194,30 +202,57 @@ class SpeechOptions(EntryOptions, SpeechSettings):
         return False
 
 
-def file_at(field: str, path: str, folder: Path) -> Path:
-    """The absolute path of a file that the option `field` names. Raises PathProblem."""
-    place = placed(path, folder)
-    if not place.is_file():
-        raise PathProblem(field, f"{place} {'is no file' if place.exists() else 'does not exist'}")
+def file_at(field: OptionPath, path: str, folder_of: FolderOf) -> Path:
+    """Return the absolute path of a file that an option names. Raise PathProblem if there is no such file."""
+    place = placed(path, folder_of(field))
+    try:
+        is_file, exists = place.is_file(), place.exists()
+    except (OSError, ValueError) as error:
+        raise _no_place(field, path, error) from error
+    if not is_file:
+        raise PathProblem(field, f"{shown_place(path, place)} {'is no file' if exists else 'does not exist'}")
     return place
 
 
-def audio_at(field: str, audio: str, folder: Path) -> str:
-    """A data: URL as it stands, or the absolute path of a file. Raises PathProblem."""
-    return audio if audio.startswith("data:") else str(file_at(field, audio, folder))
+def audio_at(field: OptionPath, audio: str, folder_of: FolderOf) -> str:
+    """Return a data: URL as it stands, or the absolute path of a file. Raise PathProblem if it is neither."""
+    if is_data_url(audio):
+        try:
+            read_written(audio)
+        except NotWritten as error:
+            raise PathProblem(field, f"should be an audio file: {error}; found {shown(audio)}") from error
+        return audio
+    try:
+        return str(file_at(field, audio, folder_of))
+    except PathProblem as error:
+        try:
+            read_written(audio)
+        except NotWritten:
+            raise error from None
+        found = f"found base64 {shown(audio)}"
+        raise PathProblem(
+            field, f"should be a file or a data: URL; {found}: write data:audio/wav;base64, before it"
+        ) from None
 
 
-def _folder(field: str, path: str, folder_of: FolderOf) -> Path:
+def _folder(field: OptionPath, path: str, folder_of: FolderOf) -> Path:
     place = placed(path, folder_of(field))
-    if not place.is_dir():
-        raise PathProblem(field, f"{place} {'is no folder' if place.exists() else 'does not exist'}")
-    return place.resolve()
+    try:
+        is_folder, exists, resolved = place.is_dir(), place.exists(), place.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _no_place(field, path, error) from error
+    if not is_folder:
+        raise PathProblem(field, f"{shown_place(path, place)} {'is no folder' if exists else 'does not exist'}")
+    return resolved
 
 
-def _located_voice(name: str, voice: MappedVoice, folder: Path) -> MappedVoice:
+def _no_place(field: OptionPath, path: str, error: Exception) -> PathProblem:
+    """A path that the system does not even look for: it is too long, or behind a door that is locked."""
+    reason = advise(error) if isinstance(error, OSError) else error
+    return PathProblem(field, f"{shown(path)} cannot be looked up: {reason}")
+
+
+def _located_voice(name: str, voice: MappedVoice, folder_of: FolderOf) -> MappedVoice:
     if voice.ref_audio is None:
         return voice
-    try:
-        return voice.model_copy(update={"ref_audio": audio_at("voices", voice.ref_audio, folder)})
-    except PathProblem as error:
-        raise PathProblem("voices", f"ref_audio of {name!r}: {error}") from error
+    return voice.model_copy(update={"ref_audio": audio_at(("voices", name, "ref_audio"), voice.ref_audio, folder_of)})

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from localapi.backends.options import EntryOptions, Kind, Name, PathProblem
+from localapi.backends.options import EntryOptions, Kind, Name, OptionPath, PathProblem
 from localapi.backends.speech import SpeechSettings
-from localapi.errors import Problem
+from localapi.errors import Problem, shown
 from localapi.manifest.complaints import Place, check, expectation, suggestion
 from localapi.manifest.document import SECTIONS, Document
 from localapi.manifest.entries import Entry, Manifest, ManifestFile, Options, Said, ServerOptions
 from localapi.manifest.keys import Key, NoSecret, SecretElsewhere, digest, files_of, secret_of
-from localapi.manifest.origin import Items, KeyPath, Origin, Scalar, Table, leaves, noun, written
+from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, leaves, noun, written
 
 EntryPath = tuple[Kind, str]
 
@@ -64,7 +64,7 @@ def _options(root: Table, problems: list[Problem]) -> dict[EntryPath, Options]:
             try:
                 _NAME.validate_python(entry_id)
             except ValidationError as error:
-                message = f"a model's id should be {expectation(error.errors()[0])}; found {entry_id!r}"
+                message = f"a model's id should be {expectation(error.errors()[0])}; found {shown(entry_id)}"
                 problems.append(member.origin.problem(message, (section, entry_id)))
             if isinstance(member.node, Table):
                 place = Place(member.node, member.origin, (section, entry_id))
@@ -83,7 +83,7 @@ def _checked_entry(section: Kind, place: Place, problems: list[Problem]) -> Opti
         message = f"should be one of {', '.join(backends)}; found {noun(backend)}"
         problems.append(backend.origin.problem(message, path))
     elif backend.value not in backends:
-        message = f"unknown backend {backend.value!r}{suggestion(backend.value, list(backends))}"
+        message = f"unknown backend {shown(backend.value)}{suggestion(backend.value, list(backends))}"
         problems.append(backend.origin.problem(message, path))
     else:
         return check(backends[backend.value], place, problems)
@@ -173,7 +173,7 @@ def _unknown_models(key: Table, path: KeyPath, known: Mapping[str, str]) -> Iter
     models = key.get("models")
     for index, item in enumerate(models.nodes if isinstance(models, Items) else ()):
         if isinstance(item, Scalar) and item.text not in known:
-            message = f"the manifest has no model {item.text!r}{suggestion(item.text, list(known))}"
+            message = f"the manifest has no model {shown(item.text)}{suggestion(item.text, list(known))}"
             yield item.origin.problem(message, (*path, "models", index))
 
 
@@ -181,9 +181,8 @@ def _located(root: Table, path: EntryPath, options: Options, problems: list[Prob
     """The options with their paths found, each from the folder of whoever said it."""
     table = _entry_table(root, path)
 
-    def folder_of(field: str) -> Path:
-        node = table.get(field)
-        return (node.origin if node else table.origin).folder
+    def folder_of(field: OptionPath) -> Path:
+        return _deepest(table, field).folder
 
     try:
         return options.located(folder_of)
@@ -191,11 +190,27 @@ def _located(root: Table, path: EntryPath, options: Options, problems: list[Prob
         field, message, passing = error.field, str(error), _may_pass(error)
     except (OSError, RuntimeError, ValueError) as error:
         # A folder that may not be read, a name too long for the file system, ~somebody without a home.
-        field, message, passing = "path", f"cannot be looked up: {error}", _may_pass(error)
-    node = table.get(field)
-    problem = (node.origin if node else table.origin).problem(message, (*path, field))
+        reason = error.strerror if isinstance(error, OSError) else error
+        field, message, passing = "path", f"cannot be looked up: {reason}", _may_pass(error)
+    keys = (field,) if isinstance(field, str) else field
+    problem = _deepest(table, field).problem(message, (*path, *keys))
     problems.append(replace(problem, passing=passing))
     return options
+
+
+def _deepest(table: Table, field: OptionPath) -> Origin:
+    """Where an option was said; of keys below it, the last that was written."""
+    node: Node = table
+    for key in (field,) if isinstance(field, str) else field:
+        below: Node | None = None
+        if isinstance(node, Table):
+            below = node.get(str(key))
+        elif isinstance(node, Items) and isinstance(key, int) and key < len(node.nodes):
+            below = node.nodes[key]
+        if below is None:
+            break
+        node = below
+    return node.origin
 
 
 def _may_pass(error: BaseException | None) -> bool:

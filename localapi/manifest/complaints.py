@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from localapi.backends.options import ChatOptions, EntryOptions
 from localapi.backends.speech import SpeechOptions
-from localapi.errors import Problem
+from localapi.errors import MOST_SHOWN, Problem, shown
 from localapi.manifest.document import SECTIONS
 from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, noun, plain
 
@@ -67,7 +67,7 @@ def check(model: type[Model], place: Place, problems: list[Problem]) -> Model | 
 
 def suggestion(name: str, known: Collection[str], *, what: str = "known") -> str:
     """The end of a message about an unknown name: the nearest known one, and all of them."""
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name[:MOST_SHOWN], known, n=1)
     return f"{f'; did you mean {near[0]!r}?' if near else ''} ({what}: {', '.join(known)})"
 
 
@@ -137,14 +137,14 @@ def _unknown_key(model: type[BaseModel], place: Place, location: tuple[int | str
     model = _model_at(model, parents)
     defaults = model.model_fields.get("defaults")
     if defaults is not None and key in getattr(defaults.annotation, "model_fields", {}):
-        return f"unknown key {key!r} here; request parameters go under defaults: write `defaults: {{{key}: ...}}`"
+        return f"unknown key {shown(key)} here; request parameters go under defaults: write `defaults: {{{key}: ...}}`"
     backend = place.node.get("backend")
     if issubclass(model, ChatOptions | SpeechOptions) and isinstance(backend, Scalar):
         others = [name for name, options in SECTIONS[model.kind].items() if key in options.model_fields]
         if others:
-            return f"the backend {backend.text!r} has no {key!r}; these have: {', '.join(others)}"
+            return f"the backend {backend.text!r} has no {shown(key)}; these have: {', '.join(others)}"
     own_first = sorted(model.model_fields, key=lambda name: (name in EntryOptions.model_fields, name == "defaults"))
-    return f"unknown key {key!r}{suggestion(key, own_first)}"
+    return f"unknown key {shown(key)}{suggestion(key, own_first)}"
 
 
 def _model_at(model: type[BaseModel], parents: Sequence[int | str]) -> type[BaseModel]:

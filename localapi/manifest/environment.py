@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from localapi.backends.options import Kind
-from localapi.errors import ManifestError, Problem
+from localapi.errors import ManifestError, Problem, readable, shown
 from localapi.manifest.origin import Member, Node, Origin, Scalar, Table
 
 CHAT_ID = "local-chat"
@@ -70,7 +70,7 @@ NO_OVERRIDES = Overrides.model_construct()
 
 def _unclear(error: ErrorDetails) -> Problem:
     """ECHO_MODE is the only variable that is not text."""
-    message = f"should be 1, true, yes, on, 0, false, no or off; found {error['input']!r}"
+    message = f"should be 1, true, yes, on, 0, false, no or off; found {shown(error['input'])}"
     return Problem(f"environment {str(error['loc'][0]).upper()}", message)
 
 
@@ -89,7 +89,9 @@ class _Said:
     def problem(self) -> Problem:
         """The entry is named, and neither a file nor another variable says what it is."""
         add = "CHAT_MODEL_PATH" if self.section == "chat" else "AUDIO_BACKEND or AUDIO_MODEL_PATH"
-        message = f"no file has a {self.section} model {self.entry_id!r}; set {add} to add it, or name one that exists"
+        message = (
+            f"no file has a {self.section} model {shown(self.entry_id)}; set {add} to add it, or name one that exists"
+        )
         return _origin(str(self.named_by)).problem(message, (self.section, self.entry_id))
 
 
@@ -130,7 +132,7 @@ def _chat(overrides: Overrides) -> _Said:
     path = overrides.chat_model_path or overrides.model_path
     origin = _origin("CHAT_MODEL_PATH" if overrides.chat_model_path else "MODEL_PATH")
     if overrides.chat_model_path and overrides.model_path not in (None, overrides.chat_model_path):
-        origin = replace(origin, note=f"MODEL_PATH={overrides.model_path} is not used")
+        origin = replace(origin, note=f"MODEL_PATH={readable(overrides.model_path or '')} is not used")
     return _Said("chat", overrides.chat_id, named_by, "mlx-lm", {"path": _text(path, origin)} if path else {}, {})
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from localapi.errors import Excerpt, Problem
+from localapi.errors import MOST_SHOWN, Excerpt, Problem
 from localapi.manifest.lines import BREAK
 
 AROUND: Final = 3
@@ -20,6 +20,8 @@ MOST: Final = 20
 """Problems that get an excerpt; whoever has more mends these first."""
 LONGEST: Final = 200
 """Characters of a line."""
+_LONG_WORD: Final = re.compile(rf"\S{{{MOST_SHOWN + 1},}}")
+"""A recording in base64, say."""
 HIDDEN: Final = "········"
 _KEYS: Final = re.compile(r"api[_-]?keys?\b", re.IGNORECASE)
 _SECRET: Final = re.compile(
@@ -46,7 +48,7 @@ def _around(lines: Sequence[str], line: int) -> Excerpt:
 
 def _shown(text: str) -> list[str]:
     """All lines as they may be shown."""
-    lines = BREAK.split(text)
+    lines = [_LONG_WORD.sub(lambda word: f"{word[0][: MOST_SHOWN - 1]}…", line) for line in BREAK.split(text)]
     return [line if len(line) <= LONGEST else f"{line[:LONGEST]}…" for line in _without_secrets(lines)]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from localapi.errors import Problem
+from localapi.errors import Problem, readable
 
 KeyPath = tuple[str | int, ...]
 Plain = str | int | float | bool | None
@@ -32,7 +32,7 @@ class Origin:
 
     def problem(self, message: str, key: KeyPath = ()) -> Problem:
         """Something wrong at this place."""
-        return Problem(self.source, message, ".".join(map(str, key)), self.line, self.column)
+        return Problem(self.source, readable(message), ".".join(map(str, key)), self.line, self.column)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ NO_DRIVE: Final = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHO
 
 def advise(error: OSError) -> str:
     """What was wrong, where, and what to do, without a full stop at the end: "No space left on device: make room"."""
-    what = f"{error.strerror or error}{f' ({_name(error.filename)})' if error.filename else ''}"
+    # A name that is too long is a value that was never meant to be one: a recording in base64, say.
+    name = "" if error.filename is None or error.errno == errno.ENAMETOOLONG else f" ({_name(error.filename)})"
+    what = f"{error.strerror or error}{name}"
     if error.errno in NO_ROOM:
         return f"{what}: make room on that disk"
     if error.errno in NO_RIGHT:

@@ -49,7 +49,7 @@ def test_what_the_environment_said_has_none(write, monkeypatch):
 
 
 def test_long_lines_and_many_problems_are_cut(write):
-    long = f"chat: {{a: {{backend: nothing, description: {'x' * 5000}}}}}"
+    long = f"chat: {{a: {{backend: nothing, description: {'x ' * 2500}}}}}"
     (excerpt,) = excerpts(long, write)
     assert len(excerpt.lines[0]) == 201
     many = "chat:\n" + "".join(f"  m{number}: {{backend: nothing}}\n" for number in range(50))

@@ -7,22 +7,19 @@ bytes hold is for the worker to find out: sound from outside is decoded there, n
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from localapi.audio.decoder import container_of
+from localapi.audio.written_file import NotWritten, is_data_url, read_written
 from localapi.errors import GenerationFailed, InvalidRequest
 from localapi.system.threads import aside
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,40}://", re.IGNORECASE)
-_LONGEST_HEAD: Final = 1000
-"""Characters of a data: URL before its data."""
-_PIECE: Final = 256 * 1024
-"""Characters of base64 that are read at once: some tenths of a millisecond."""
+LONGEST_WRITTEN: Final = -(-MAX_BYTES * 4 // 3) + 64 * 1024
+"""Characters of the largest recording as base64, with a data: URL's beginning, and blanks."""
 
 
 async def requested_audio(value: str, param: str, folders: Sequence[str]) -> bytes:
@@ -41,58 +38,30 @@ async def requested_audio(value: str, param: str, folders: Sequence[str]) -> byt
                 f"'{param}' names a file that cannot be read: {error.strerror}.", param=param
             ) from error
     try:
-        data = await asyncio.to_thread(_decoded, value)
-        if container_of(data) is None:
-            raise ValueError("it holds no sound of a known kind")  # noqa: TRY301  # one message for all
-    except ValueError as error:
+        data = await asyncio.to_thread(read_written, value)
+    except NotWritten as error:
         allowed = f" or a file in {', '.join(folders)}" if folders else ""
         hint = "" if folders else " (files can be named where the manifest's audio_folders allows it)"
         raise InvalidRequest(
             f"'{param}' is no audio file as base64, no data: URL{allowed}: {error}{hint}.", param=param
         ) from error
+    if len(data) > MAX_BYTES:
+        raise _too_large(param)
     return data
 
 
 async def manifest_audio(value: str, param: str) -> bytes:
     """What the manifest says: a `data:` URL, or a file. Raises GenerationFailed where the file has gone."""
-    if value.startswith("data:"):
+    if is_data_url(value):
         try:
-            return await asyncio.to_thread(_decoded, value)
-        except ValueError as error:
+            return await asyncio.to_thread(read_written, value)
+        except NotWritten as error:
             raise GenerationFailed(f"The manifest's {param} is no data: URL: {error}.") from error
     path = Path(value)
     try:
         return await _read(path, param)
     except OSError as error:
         raise GenerationFailed(f"The file of {param} ({path.name}) cannot be read: {error.strerror}.") from error
-
-
-def _decoded(value: str) -> bytes:
-    """Raises ValueError with the reason. By pieces: the interpreter lock is held for as long as each takes."""
-    start = 0
-    if value[:5].lower() == "data:":
-        head, comma, _ = value[:_LONGEST_HEAD].partition(",")
-        if not (comma and head.lower().endswith(";base64")):
-            raise ValueError("its data: URL is not base64")
-        start = len(head) + 1
-    end = len(value.rstrip("= \t\r\n"))
-    data, rest = bytearray(), ""
-    for at in range(start, end, _PIECE):
-        text = rest + "".join(value[at : min(at + _PIECE, end)].split())
-        whole = len(text) & ~3
-        data += _of_base64(text[:whole])
-        rest = text[whole:]
-    data += _of_base64(rest)
-    if not data:
-        raise ValueError("it is empty")
-    return bytes(data)
-
-
-def _of_base64(text: str) -> bytes:
-    """Without its padding. Raises ValueError."""
-    if "=" in text:
-        raise ValueError("it goes on after its padding")
-    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def _allowed_file(value: str, folders: Sequence[str]) -> Path | None:
@@ -116,5 +85,13 @@ async def _read(path: Path, param: str) -> bytes:
 
     data = await aside(read)
     if len(data) > MAX_BYTES:
-        raise InvalidRequest(f"The file of '{param}' is larger than {MAX_BYTES // 2**20} MiB.", param=param)
+        raise _too_large(param)
     return data
+
+
+def _too_large(param: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The file of '{param}' is larger than {MAX_BYTES // 2**20} MiB. Some seconds of clear speech are enough; "
+        "FLAC or Opus takes less room than WAV.",
+        param=param,
+    )

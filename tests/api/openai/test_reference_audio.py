@@ -6,6 +6,7 @@ import asyncio
 import base64
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import quote, quote_from_bytes
 
 import pytest
 
@@ -25,6 +26,14 @@ WRITTEN = base64.b64encode(SOUND).decode()
         f"data:audio/wav;base64,{WRITTEN}",
         f"DATA:audio/webm;codecs=opus;Base64,{WRITTEN}",
         f"data:;base64,{WRITTEN}",
+        WRITTEN.translate(str.maketrans("+/", "-_")),
+        f"data:audio/wav;base64,{WRITTEN.translate(str.maketrans('+/', '-_')).rstrip('=')}",
+        f" data: audio/wav ; rate=16000 ; base64 , {WRITTEN} ",
+        f'data:audio/webm;codecs="opus,pcm";base64,{WRITTEN}',
+        f"data:audio/wav;base64;charset=utf-8,{WRITTEN}",
+        f"data:audio/wav;base64,{quote(WRITTEN, safe='')}",
+        f"data:audio/wav,{quote_from_bytes(SOUND)}",
+        " ".join(WRITTEN[at : at + 4] for at in range(0, len(WRITTEN), 4)),
     ],
 )
 async def test_base64_and_data_urls_are_read(value: str) -> None:

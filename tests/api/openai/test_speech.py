@@ -333,3 +333,12 @@ def speak_wav(path: Path) -> bytes:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))
         file.writeframes(b"\1\0" * 16_000)
     return path.read_bytes()
+
+
+def test_a_recording_may_be_as_large_as_its_field_allows(server: Server) -> None:
+    def written(megabytes: int) -> str:
+        return base64.b64encode(b"RIFF\0\0\0\0WAVE" + bytes(megabytes * 2**20)).decode()
+
+    assert speak(server, "Hi.", ref_audio=written(24), source_audio=written(1)).status == 200
+    assert refused(server, "Hi.", ref_audio=written(33))["param"] == "ref_audio"
+    assert speak(server, "Hi.", ref_audio=written(70)).status == 413
