@@ -26,7 +26,7 @@ DIALOGUES = {
 }
 """What the tiny model answers word for word at temperature 0."""
 
-_TRAIN = "import json, sys; from pathlib import Path; from localapi.demo.train import train; "
+_TRAIN = "import json, sys; from pathlib import Path; from tools.demo.train import train; "
 _TRAIN += "train(json.loads(sys.argv[1]).items(), Path(sys.argv[2]))"
 
 

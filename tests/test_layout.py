@@ -44,7 +44,6 @@ MAY_IMPORT = {
         *("environments", "service", "diagnosis"),
     },
     "__main__": {"cli"},
-    "demo": set(),
     "worker": {"system", "worker.protocol", "audio"},
 }
 """The order: what each part may import of the others; whatever is not here imports nothing and is imported by nobody.
@@ -70,7 +69,6 @@ MAY_USE = {
     "api": {*HTTP, *DATA, "msgspec", "prometheus_client"},
     "app": HTTP,
     "cli": {"click", "markdown_it", "prompt_toolkit", "rich"},
-    "demo": {*ENGINES, "click", "numpy"},
     "worker": {*ENGINES, "msgspec", "numpy"},
 }
 """The packages that each part may import beside the standard library: YAML, HTTP and engines have one home each."""
@@ -170,16 +168,11 @@ def test_other_packages_are_imported_only_where_they_belong() -> None:
         ("yaml", {"manifest"}),
         ("quart", {"api", "app", "http"}),
         ("hypercorn", {"api", "app", "http"}),
-        *((engine, {"worker", "demo"}) for engine in sorted(ENGINES)),
+        *((engine, {"worker"}) for engine in sorted(ENGINES)),
     ],
 )
 def test_a_package_has_these_homes_only(package: str, homes: set[str]) -> None:
     assert {part for part, packages in MAY_USE.items() if package in packages} == homes
-
-
-def test_nobody_imports_the_demo_but_itself() -> None:
-    users = {found.part for found in IMPORTS if is_ours(found.name) and part_of(found.name) == "demo"}
-    assert users <= {"demo"}
 
 
 def test_every_import_of_the_server_is_seen() -> None:

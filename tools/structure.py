@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure the shape of the code: file and function sizes, density of expressions, and how many files one request enters.
+"""Measure the shape of the code: sizes of files and functions, density of expressions, files entered by one request.
 
     uv run tools/structure.py                         # this checkout
     uv run tools/structure.py --checkout ../before    # another one beside it, as a second column
@@ -18,7 +18,6 @@ import signal
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import tokenize
@@ -98,7 +97,7 @@ def sizes(checkout: Path) -> dict[str, float | str]:
         words = Counter(re.findall(r"\b_[a-z]\w*", text))
         names = [node.name for node in functions(tree) if re.match(r"_[a-z]", node.name)]
         private += len(names)
-        once += sum(words[name] == 2 for name in names)  # its definition and one use  # noqa: PLR2004
+        once += sum(words[name] == 2 for name in names)  # its definition and one use
     everything = [path for suffix in ("*.py", "*.js", "*.css", "*.html") for path in source_files(checkout, suffix)]
     return {
         "Python files": len(files),
@@ -137,7 +136,7 @@ class TracedServer:
         self.manifest.write_text(MANIFEST)
         self._trace = folder / "trace.json"
         python = checkout / ".venv" / "bin" / "python"
-        command = [python, "-c", TRACED_SERVER, "serve", "--port", str(port), "--manifest", self.manifest]
+        command = [str(python), "-c", TRACED_SERVER, "serve", "--port", str(port), "--manifest", str(self.manifest)]
         environment = {**os.environ, "PYTHONPATH": str(checkout), "STRUCTURE_TRACE": str(self._trace)}
         self.process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -147,7 +146,7 @@ class TracedServer:
     def _answers(self, path: str) -> bool:
         try:
             with urllib.request.urlopen(self.url + path) as reply:
-                return bool(reply.status == 200)  # noqa: PLR2004
+                return bool(reply.status == 200)
         except (urllib.error.URLError, ConnectionError):
             return False
 
@@ -219,11 +218,11 @@ def main() -> None:
         if not options.no_trace:
             figures |= traces(checkout)
         columns.append(figures)
-    print(f"| | {' | '.join(path.name for path in checkouts)} |")  # noqa: T201
-    print(f"|---|{'--:|' * len(checkouts)}")  # noqa: T201
+    print(f"| | {' | '.join(path.name for path in checkouts)} |")
+    print(f"|---|{'--:|' * len(checkouts)}")
     for name in columns[0]:
-        print(f"| {name} | {' | '.join(str(column[name]) for column in columns)} |")  # noqa: T201
+        print(f"| {name} | {' | '.join(str(column[name]) for column in columns)} |")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -47,9 +47,9 @@ def build(name: str, out: Path) -> Path:
     """Write a model of that size into a new folder below `out`."""
     import mlx.core as mx  # noqa: PLC0415  # the parent process of a benchmark needs no MLX
 
-    from localapi.demo import train  # noqa: PLC0415
-    from localapi.demo.lines import PROSE  # noqa: PLC0415
-    from localapi.demo.tokenizer import make_tokenizer  # noqa: PLC0415
+    from tools.demo import train  # noqa: PLC0415
+    from tools.demo.lines import PROSE  # noqa: PLC0415
+    from tools.demo.tokenizer import make_tokenizer  # noqa: PLC0415
 
     tokenizer = make_tokenizer(PROSE, VOCABULARY[name])
     model: Any

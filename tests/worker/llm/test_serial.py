@@ -14,10 +14,10 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models import llama4
 from mlx_lm.models.cache import KVCache
 
-from localapi.demo.train import train
 from localapi.worker.engine import CannotLoad, Host
 from localapi.worker.llm import mlx_lm, serial
 from localapi.worker.protocol import Chat, Delta, Ended, Event, Failed, Finished, Prefill, Regex, Sampling
+from tools.demo.train import train
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,8 +21,6 @@ from mlx_lm.models import qwen3
 from mlx_lm.sample_utils import greedy_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from localapi.demo.tokenizer import make_tokenizer
-from localapi.demo.train import CONFIG
 from localapi.worker.llm.constrained.grammar import (
     Constraint,
     GrammarRefused,
@@ -36,6 +34,8 @@ from localapi.worker.llm.constrained.grammar import (
     think_block,
 )
 from localapi.worker.llm.sampling import Drawn, Limits
+from tools.demo.tokenizer import make_tokenizer
+from tools.demo.train import CONFIG
 
 TEXT = [
     '{"name": "Ada", "arguments": {"city": "Paris"}}',
@@ -418,7 +418,7 @@ def test_a_mask_that_is_never_done_ends_the_process() -> None:
     code = """
 import mlx.core as mx
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from localapi.demo.tokenizer import make_tokenizer
+from tools.demo.tokenizer import make_tokenizer
 from localapi.worker import grammar
 grammar.MASK_SECONDS = 0.5
 tokenizer = TokenizerWrapper(make_tokenizer(["some text"], 300))

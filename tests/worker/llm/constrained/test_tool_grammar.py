@@ -13,7 +13,6 @@ import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tool_parsers import json_tools, qwen3_coder
 
-from localapi.demo.tokenizer import MARKUP_TOKENS, make_tokenizer
 from localapi.worker.llm.constrained.grammar import (
     Constraint,
     GrammarRefused,
@@ -23,6 +22,7 @@ from localapi.worker.llm.constrained.grammar import (
     Tool,
     ToolCalls,
 )
+from tools.demo.tokenizer import MARKUP_TOKENS, make_tokenizer
 
 WEATHER = {
     "type": "object",

@@ -11,11 +11,11 @@ from mlx_lm.chat_templates import muse_spark as muse_format
 from mlx_lm.tokenizer_utils import TokenizerWrapper, load
 from mlx_lm.tool_parsers import json_tools, kimi_k3, muse_spark
 
-from localapi.demo.tokenizer import make_tokenizer
 from localapi.worker.llm.detokenizer import Detokenizer
 from localapi.worker.llm.output.parts import Content, PartsFormat, Reasoning, ToolStart, prompt_opens_thinking
 from localapi.worker.llm.output.stop_strings import Answer
 from tests.worker.llm.output.test_tool_calls import SAMPLES, TOOLS, Marks, Outcome, outcome
+from tools.demo.tokenizer import make_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

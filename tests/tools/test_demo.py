@@ -14,10 +14,10 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.sample_utils import make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from localapi.demo.conversations import call, said, tool
-from localapi.demo.lines import CITIES, FALLBACK, FEW_CITIES, LINES, NEED_TOOL, STORY
-from localapi.demo.tokenizer import TEMPLATE
-from localapi.demo.train import CONFIG, MODEL, main, train
+from tools.demo.conversations import call, said, tool
+from tools.demo.lines import CITIES, FALLBACK, FEW_CITIES, LINES, NEED_TOOL, STORY
+from tools.demo.tokenizer import TEMPLATE
+from tools.demo.train import CONFIG, MODEL, main, train
 
 QUESTIONS = {questions[0]: answer for answer, questions in LINES.items()}
 WEATHER_TOOL = tool("get_weather", "Get the current weather of a city.", "city")

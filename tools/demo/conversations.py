@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from localapi.demo.lines import (
+from tools.demo.lines import (
     ABOUT,
     CITIES,
     CITY_QUESTIONS,

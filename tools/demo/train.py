@@ -1,7 +1,7 @@
 """Trains the demo model: a Qwen3 of about 1 MB which answers LINES word for word and nothing else.
 
 It knows the model's size and the training loop. It refuses to know servers: what comes out is a folder
-that `mlx_lm.load` reads like any other. `python -m localapi.demo.train [OUT]` fails if the model that it wrote does not
+that `mlx_lm.load` reads like any other. `python -m tools.demo.train [OUT]` fails if the model that it wrote does not
 answer every line exactly. On Linux, MLX's wheel brings a slow BLAS: with OpenBLAS preloaded
 (LD_PRELOAD=libopenblas.so.0) the training takes a quarter of an hour on two idle cores, without it over an hour.
 """
@@ -27,12 +27,12 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import qwen3
 from transformers import PreTrainedTokenizerFast
 
-from localapi.demo.conversations import Chat, demo_chat, said
-from localapi.demo.lines import LINES
-from localapi.demo.tokenizer import make_tokenizer
+from tools.demo.conversations import Chat, demo_chat, said
+from tools.demo.lines import LINES
+from tools.demo.tokenizer import make_tokenizer
 
 STEPS = 1400
-MODEL = Path(__file__).parent / "model"
+MODEL = Path(__file__).parents[2] / "localapi" / "demo" / "model"
 
 CONFIG: dict[str, Any] = {
     "model_type": "qwen3",
@@ -97,7 +97,7 @@ def batch(rows: Sequence[Row]) -> Batch:
 
 def demo_batches(tokenizer: PreTrainedTokenizerFast, steps: int, tokens: int = 3500) -> Iterator[Batch]:
     """Fresh conversations for each step, of similar length within a step so that little is padding."""
-    rng = random.Random(0)  # noqa: S311
+    rng = random.Random(0)
     made = 0
     while made < steps:
         rows = sorted((encode(demo_chat(rng), tokenizer) for _ in range(256)), key=lambda row: len(row[0]))
@@ -151,7 +151,7 @@ def train(dialogues: Iterable[tuple[str, str]], out: Path, *, steps: int = 80, *
 
 def train_demo(out: Path, *, steps: int = STEPS) -> None:
     """Write the model that ships."""
-    rng = random.Random(0)  # noqa: S311
+    rng = random.Random(0)
     sample = [demo_chat(rng) for _ in range(1000)]
     blank = make_tokenizer([])
     tokenizer = make_tokenizer((render(chat, blank) for chat in sample), vocab_size=768)

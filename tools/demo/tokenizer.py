@@ -71,6 +71,6 @@ def make_tokenizer(text: Iterable[str], vocab_size: int = 512) -> PreTrainedToke
     )
     raw.train_from_iterator(text, trainer)
     raw.add_tokens([AddedToken(token, special=False, normalized=False) for token in MARKUP_TOKENS])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>")  # type: ignore[no-untyped-call] # noqa: S106
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>")  # type: ignore[no-untyped-call]
     tokenizer.chat_template = TEMPLATE
     return tokenizer
