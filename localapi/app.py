@@ -35,7 +35,6 @@ from localapi.errors import (
     StartError,
 )
 from localapi.http import auth, request_context
-from localapi.http.drain import DrainMiddleware
 from localapi.http.host_check import Guard, exposure
 from localapi.http.hypercorn_server import serve
 from localapi.http.replies import error_reply
@@ -224,7 +223,7 @@ def create_app(service: Service) -> Quart:
     async def refuse(error: Exception) -> Response:
         return error_reply(_as_api_error(error, app))
 
-    app.asgi_app = request_context.ScopeMiddleware(DrainMiddleware(app.asgi_app), service.tally, service.live.poke)  # type: ignore[method-assign]  # Quart's way
+    app.asgi_app = request_context.ScopeMiddleware(app.asgi_app, service.tally, service.live.poke)  # type: ignore[method-assign]  # Quart's way
     return app
 
 

@@ -1,8 +1,9 @@
 """Hypercorn's HTTP on a socket that is ours, with an end that comes in bounded time, and with limits.
 
 `hypercorn.asyncio.serve` keeps a connection for `keep_alive_timeout` after its client has closed it, at the end waits
-without limit for clients that do not read, and lets a client send the head of a request as slowly as it likes. It also
-speaks HTTP/2 to whoever asks, which no client of a local server does. These are mended here; parsing is h11's.
+without limit for clients that do not read, and lets a client send the head of a request as slowly as it likes. It
+closes connections on which a body is still coming, so that their clients lose the replies that they were just sent. It
+also speaks HTTP/2 to whoever asks, which no client of a local server does. These are fixed here; parsing is h11's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import re
 import socket
 from collections.abc import Awaitable
+from dataclasses import dataclass, replace
 from typing import Final
 
 import h11
@@ -20,7 +22,9 @@ from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response, StreamClosed
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.typing import ASGIFramework
 from hypercorn.utils import wrap_app
 
@@ -35,6 +39,13 @@ HEAD_SECONDS: Final = 20.0
 HEAD_BYTES: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 1000
 """More are closed at once: each costs a descriptor, and workers and files need some."""
+CONTINUE_SECONDS: Final = 0.05
+"""How long a client that asks whether to send its body waits for a refusal until it is told to go on."""
+DRAIN_BYTES: Final = 128 * 1024 * 1024
+"""What is read, and dropped, of a client that goes on sending after its reply."""
+DRAIN_SECONDS: Final = 30.0
+DRAIN_QUIET_SECONDS: Final = 3.0
+"""How long such a client may send nothing."""
 
 
 _WHOLE_URL: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
@@ -82,14 +93,65 @@ class Answered(EventWrapper):
             raise ConnectionResetError("the client has left")
 
 
+@dataclass(frozen=True)
+class Drains(Event):
+    """The reply is out, and the rest of the request's body is still to come."""
+
+
 class Http1(H11Protocol):
     """HTTP/1.1 and nothing else."""
+
+    connection: StrictConnection
 
     def strict(self, ended: asyncio.Event) -> Http1:
         """The same with the strict reader, for a connection of which `ended` tells the end."""
         self.connection = StrictConnection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self.can_read = Answered(ended)
+        self._replied = asyncio.Event()
+        self._drains = False
         return self
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Hypercorn's, and tell who waits for a reply."""
+        if isinstance(event, Response):
+            self._replied.set()
+            if self.connection.they_are_waiting_for_100_continue:
+                # Whether the body comes now is the client's choice, so what follows could be read in two ways.
+                event = replace(event, headers=[*event.headers, (b"connection", b"close")])
+        await super().stream_send(event)
+
+    async def _maybe_recycle(self) -> None:
+        """Hypercorn's closes the connection of a client that is still sending its body.
+
+        The system then resets it, and the client may never see its reply. Here the rest is read, and the next request
+        is taken when it has come.
+        """
+        if (self.connection.our_state, self.connection.their_state) != (h11.DONE, h11.SEND_BODY):
+            await super()._maybe_recycle()
+            return
+        stream, self.stream, self._drains = self.stream, None, True
+        if stream is not None:
+            await stream.handle(StreamClosed(stream_id=STREAM_ID))
+        if self._drains:
+            await self.send(Drains())
+
+    async def _handle_events(self) -> None:
+        await super()._handle_events()  # it returns at once when no application reads the body
+        while self._drains and await self._drained():
+            await super()._handle_events()
+
+    async def _drained(self) -> bool:
+        """Drop what has come of a body that nobody reads. Return whether that was all of it."""
+        try:
+            while self.connection.their_state is h11.SEND_BODY:
+                if self.connection.next_event() is h11.NEED_DATA:
+                    return False
+        except h11.RemoteProtocolError:
+            await self.send(Closed())
+            return False
+        self._drains = False
+        await super()._maybe_recycle()
+        return True
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Hypercorn's changes to HTTP/2 here."""
@@ -104,7 +166,12 @@ class Http1(H11Protocol):
             request = h11.Request(
                 method=request.method, target=request.target, headers=headers, http_version=request.http_version
             )
+        self._replied.clear()
         await super()._create_stream(request)
+        if self.connection.they_are_waiting_for_100_continue:
+            # Hypercorn says 100 next. A refusal that needs no body spares the client from sending it.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._replied.wait(), CONTINUE_SECONDS)
 
 
 class Connection(TCPServer):
@@ -113,6 +180,14 @@ class Connection(TCPServer):
     reader: Reader
     _head_begun = False
     _between_requests = True
+    _drains = False
+    """Whether what comes is dropped, or is the rest of a body that is."""
+    _closes = False
+    """Whether all that is to be sent was sent: what comes is not even parsed."""
+    _client_closed = False
+    """Whether nothing more comes."""
+    _drained_bytes = 0
+    _look: asyncio.TimerHandle | None = None
 
     async def _read_data(self) -> None:
         made = self.protocol  # by run(), which begins to read here
@@ -123,18 +198,68 @@ class Connection(TCPServer):
         with contextlib.suppress(OSError):
             while not self.reader.at_eof():
                 data = await self.reader.read(MAX_RECV)
+                if self._drains:
+                    self._drained_bytes += len(data)
+                    if self._drained_bytes > DRAIN_BYTES:
+                        break
+                if self._closes:
+                    continue
                 if data and self._between_requests and not self._head_begun:
                     self._head_begun = True
                     await self.idle_task.restart(self._task_group, self._head_timeout)
                 await self.protocol.handle(RawData(data))
+        self._client_closed = True
+        self._end_draining()
         await self.protocol.handle(Closed())
         # The client has closed. Hypercorn would wait for the idle timer; nobody will use this connection again.
         await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
-        if isinstance(event, Updated):
-            self._between_requests, self._head_begun = event.idle, False
-        await super().protocol_send(event)
+        match event:
+            case Closed():
+                await self._half_close()
+            case Drains():
+                self._begin_draining()
+            case Updated():
+                self._between_requests, self._head_begun = event.idle, False
+                self._end_draining()
+                if event.idle and self._client_closed:
+                    await self._half_close()
+                else:
+                    await super().protocol_send(event)
+            case _:
+                await super().protocol_send(event)
+
+    async def _half_close(self) -> None:
+        """Send nothing more, and read until the client closes as well.
+
+        What arrives at a socket that is closed resets the connection, and a reply that its client has not read yet is
+        lost with it (RFC 9112, 9.6).
+        """
+        if self._closes:
+            return
+        self._closes = True
+        with contextlib.suppress(OSError, RuntimeError):
+            self.writer.write_eof()
+        await self.protocol.handle(Closed())
+        self._begin_draining()
+
+    def _begin_draining(self) -> None:
+        self._drains, self._drained_bytes = True, 0
+        if not self._client_closed:
+            self._look_again(-1, self.loop.time() + DRAIN_SECONDS)
+
+    def _end_draining(self) -> None:
+        self._drains = False
+        if self._look is not None:
+            self._look.cancel()
+
+    def _look_again(self, before: int, ends: float) -> None:
+        """Close if the client has sent nothing for a while, and after a longer one in any case."""
+        if before == self._drained_bytes or self.loop.time() >= ends:
+            self.writer.close()
+        else:
+            self._look = self.loop.call_later(DRAIN_QUIET_SECONDS, self._look_again, self._drained_bytes, ends)
 
     async def _head_timeout(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -212,3 +212,144 @@ async def test_a_body_in_chunks_is_read() -> None:
             port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n", b"1;x=y\r\nc\r\n0\r\n\r\n"
         )
     assert answer.endswith(b"abc")
+
+
+# Replies before the body has come
+
+
+async def refuse(scope: Any, receive: Any, send: Any) -> None:
+    """An application that answers before it has read anything, as one does that asks for a key."""
+    await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"no", "more_body": False})
+
+
+REFUSED = b"\r\n\r\nno"
+LENGTH = HEAD + b"Content-Length: 200000\r\n\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+X = b"x" * 100_000
+X_CHUNK = b"186a0\r\n" + X + b"\r\n"
+Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Connected]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(60):
+            yield reader, writer
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("begun", "rest"),
+    [
+        (LENGTH, X + X),
+        (LENGTH + X, X),
+        (LENGTH + X + X[1:], b"x"),
+        (CHUNKED, X_CHUNK + b"0\r\n\r\n"),
+        (CHUNKED + X_CHUNK, X_CHUNK + b"0\r\n\r\n"),
+        (CHUNKED + X_CHUNK[:-4], X_CHUNK[-4:] + b"1\r\nx\r\n" * 10_000 + b"0\r\nTrailer: x\r\n\r\n"),
+        (CHUNKED + X_CHUNK, b"0\r\n\r\n"),
+    ],
+    ids=["length", "length, half", "length, nearly all", "chunks", "chunks, half", "within a chunk", "the last chunk"],
+)
+async def test_a_reply_does_not_wait_for_the_body_and_the_connection_is_used_again(begun: bytes, rest: bytes) -> None:
+    async with served(refuse) as port, connected(port) as (reader, writer):
+        for _ in range(3):
+            writer.write(begun)
+            assert (await reader.readuntil(REFUSED)).startswith(b"HTTP/1.1 401")
+            writer.write(rest)
+            await writer.drain()
+
+
+async def test_requests_behind_a_body_that_nobody_read_are_answered() -> None:
+    async with served(refuse) as port, connected(port) as (reader, writer):
+        writer.write((LENGTH + X + X + CHUNKED + X_CHUNK + b"0\r\n\r\n") * 2 + HEAD + b"Connection: close\r\n\r\n")
+        assert (await reader.read()).count(b"HTTP/1.1 401") == 5
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        LENGTH.replace(b"200000", b"2000000\r\nConnection: close"),
+        LENGTH.replace(b"200000", b"2000000").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        CHUNKED.replace(b"chunked", b"chunked\r\nConnection: close") + b"1e8480\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 2000000\r\n\r\n",
+        HEAD + b"Transfer-Encoding: xchunked\r\n\r\n",
+        HEAD + b"X: " + b"y" * 2 * hypercorn_server.HEAD_BYTES + b"\r\n\r\n",
+        CHUNKED + b"no chunk\r\n",
+    ],
+    ids=["close", "HTTP/1.0", "chunks, close", "no host", "unknown coding", "large head", "no chunks"],
+)
+async def test_a_client_that_sends_all_before_it_reads_gets_the_reply_of_a_connection_that_ends(head: bytes) -> None:
+    async with served(refuse) as port, connected(port) as (reader, writer):
+        writer.write(head)
+        for _ in range(20):
+            writer.write(X)
+            await writer.drain()
+        assert (await reader.read()).startswith((b"HTTP/1.1 4", b"HTTP/1.1 501"))
+
+
+async def endless(writer: asyncio.StreamWriter, data: bytes, *, seconds: float = 0) -> None:
+    """Send the same again and again, until the server has closed."""
+    while True:
+        writer.write(data)
+        await writer.drain()
+        await asyncio.sleep(seconds)
+
+
+async def test_a_client_that_sends_without_end_is_not_read_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hypercorn_server, "DRAIN_BYTES", 1_000_000)
+    async with served(refuse) as port, connected(port) as (_, writer):
+        writer.write(CHUNKED)
+        with pytest.raises(ConnectionError):
+            await endless(writer, X_CHUNK)
+
+
+@pytest.mark.parametrize("head", [LENGTH, LENGTH.replace(b"200000", b"200000\r\nConnection: close")])
+async def test_a_client_that_does_not_send_the_rest_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    monkeypatch.setattr(hypercorn_server, "DRAIN_QUIET_SECONDS", 0.1)
+    async with served(refuse) as port, connected(port) as (reader, writer):
+        writer.write(head)
+        assert (await reader.read()).startswith(b"HTTP/1.1 401")
+
+
+async def test_a_client_that_sends_slowly_is_not_waited_for_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hypercorn_server, "DRAIN_QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(hypercorn_server, "DRAIN_SECONDS", 0.5)
+    async with served(refuse) as port, connected(port) as (_, writer):
+        writer.write(LENGTH)
+        with pytest.raises(ConnectionError):
+            await endless(writer, b"x", seconds=0.02)
+
+
+async def test_a_client_that_asks_whether_to_send_is_told_no_before_it_has_sent() -> None:
+    async with served(refuse) as port, connected(port) as (reader, writer):
+        writer.write(LENGTH.replace(b"200000", b"200000\r\nExpect: 100-continue"))
+        head = await reader.readuntil(REFUSED)
+        assert (head[:12], b"connection: close" in head) == (b"HTTP/1.1 401", True)
+        writer.write(X + X)
+        assert await reader.read() == b""
+
+
+async def test_a_client_that_asks_whether_to_send_is_told_to_go_on() -> None:
+    async with served() as port, connected(port) as (reader, writer):
+        writer.write(HEAD + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+        writer.write(b"ab")
+        assert (await reader.readuntil(b"ab")).startswith(b"HTTP/1.1 200")
+
+
+async def test_clients_that_are_still_sending_do_not_keep_the_server_from_ending(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hypercorn_server, "GRACE_SECONDS", 0)
+    async with served(refuse) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(LENGTH)
+        await reader.readuntil(REFUSED)
+    writer.close()
+    assert [record.getMessage() for record in caplog.records] == []
