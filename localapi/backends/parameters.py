@@ -5,7 +5,8 @@ One definition serves both borders: an entry's `defaults` and `locked` in YAML, 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -33,6 +34,44 @@ def _sendable(value: dict[str, Any]) -> dict[str, Any]:
 
 FreeObject = Annotated[dict[str, Any], AfterValidator(_sendable)]
 """A JSON object whose content is between a client and a model."""
+
+
+TEMPLATE_PARAMETERS: Final = frozenset(
+    {
+        "add_generation_prompt",
+        "args",
+        "chat_template",
+        "continue_final_message",
+        "conversation",
+        "conversations",
+        "documents",
+        "kwargs",
+        "load_audio_from_video",
+        "max_length",
+        "messages",
+        "padding",
+        "processor_kwargs",
+        "sanitize_control_tokens",
+        "self",
+        "tokenize",
+        "tokenizer_kwargs",
+        "tools",
+        "truncation",
+    }
+)
+"""What `apply_chat_template` takes itself: a request's other fields decide on it, or the server does.
+
+So say transformers and mlx-lm; a test compares. Everything that begins with `return_` belongs to it, too.
+"""
+
+
+def _template_variables(value: dict[str, Any]) -> dict[str, Any]:
+    for name in value:
+        if not re.fullmatch(r"[A-Za-z]\w*", name):
+            raise ValueError(f"should be variables of the chat template; {name[:80]!r} is no name of a variable")
+        if name in TEMPLATE_PARAMETERS or name.startswith("return_"):
+            raise ValueError(f"should be variables of the chat template; {name[:80]!r} is none and cannot be set here")
+    return value
 
 
 class GenerationParameters(BaseModel):
@@ -126,7 +165,7 @@ class ChatParameters(GenerationParameters):
         Effort | None, Field(description="How long to think, for models whose template knows it; none: not at all.")
     ] = None
     chat_template_kwargs: Annotated[
-        FreeObject | None,
+        Annotated[FreeObject, AfterValidator(_template_variables)] | None,
         Field(description="Variables for the model's chat template.", examples=[{"enable_thinking": False}]),
     ] = None
 

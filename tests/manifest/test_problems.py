@@ -27,6 +27,13 @@ CASES = {
             "stall_seconds, swap)"
         ],
     ),
+    "a template variable that is a parameter of the library": (
+        "chat: {a: {backend: echo, defaults: {chat_template_kwargs: {tokenize: true}}}}",
+        [
+            "models.yaml:1:60: chat.a.defaults.chat_template_kwargs: should be variables of the chat template; "
+            "'tokenize' is none and cannot be set here; found a mapping"
+        ],
+    ),
     "a misspelt backend key is recognised": (
         """
         chat:

@@ -100,6 +100,30 @@ async def test_a_worker_without_work_or_without_a_limit_is_left_alone(world: Wor
     assert await watch(world, worker, 10 * STALL) == []
 
 
+async def test_a_worker_that_computes_with_nothing_to_do_is_ended(world: World) -> None:
+    began = world.now
+    assert "with nothing to do" in (await watch(world, Worker(None), 10 * STALL, cpu_share=0.9))[0]
+    assert STALL <= world.now - began <= 1.5 * STALL
+
+
+@pytest.mark.parametrize(("stall_seconds", "cpu_share"), [(STALL, 0.2), (None, 0.9)])
+async def test_a_worker_that_computes_a_little_or_without_a_limit_is_left_alone(
+    world: World, stall_seconds: float | None, cpu_share: float
+) -> None:
+    assert await watch(world, Worker(None, stall_seconds=stall_seconds), 10 * STALL, cpu_share=cpu_share) == []
+
+
+async def test_work_ends_the_time_of_a_worker_that_computes_with_nothing_to_do(world: World) -> None:
+    worker = Worker(None)
+    supervisor = Supervisor(lambda: [worker], Memory())  # type: ignore[list-item]  # a stand-in
+    for second in range(int(10 * STALL)):
+        world.now += 1
+        world.cpu[7] = world.cpu.get(7, 0.0) + 1
+        worker.silent_since = world.now if second % 50 == 0 else None
+        await supervisor.look()
+    assert worker.faults == []
+
+
 class Loader(ChatOptions):
     """A model whose worker is a number."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -308,8 +307,6 @@ def plain_message(message: Message) -> dict[str, Any]:
 def _template_options(said: ChatParameters) -> dict[str, Any]:
     """Variables for the template; `reasoning_effort: none` is what most templates call enable_thinking."""
     options = dict(said.chat_template_kwargs or {})
-    if wrong := [name for name in options if not re.fullmatch(r"[A-Za-z]\w*", name)]:
-        raise InvalidRequest(f"{wrong[0]!r} is no name of a variable.", param="chat_template_kwargs")
     if said.reasoning_effort is not None:
         options["reasoning_effort"] = said.reasoning_effort
     return options

@@ -12,11 +12,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from localapi.worker.llm.prompt import RENDER_SECONDS, TemplateTooSlow
 from localapi.worker.llm.request_reading import Prompt
 from localapi.worker.protocol import Answering, Chat, Complete, Detokenize, Lark, TextRequest, Tokenize
 
 LONG_TEXT = 16_384
 """Characters that are read on the thread. Tokenizing takes about a second per million."""
+SHORT_SECONDS = 0.1
+"""How long everybody's answer may wait for the template of a short text. If that takes longer, the thread does it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,11 @@ class Arrival:
 class Arrivals:
     """The queue."""
 
-    def __init__(self, read: Callable[[TextRequest], Prompt], wake: Callable[[], None]) -> None:
-        """`read` is called on any thread; so is `wake`, when `ready` may have changed."""
+    def __init__(self, read: Callable[[TextRequest, float], Prompt], wake: Callable[[], None]) -> None:
+        """`read` is called on any thread, with a bound for the template in seconds.
+
+        So is `wake`, when `ready` may have changed.
+        """
         self._read = read
         self._wake = wake
         self._queue: deque[Arrival] = deque()
@@ -61,9 +67,7 @@ class Arrivals:
         if length < LONG_TEXT and not (isinstance(request, Answering) and isinstance(request.form, Lark)):
             self._queue.append(Arrival(request, length, None))
             return
-        reading = self._thread.submit(self._read, request)
-        self._queue.append(Arrival(request, 0, reading))
-        reading.add_done_callback(lambda _: self._wake())
+        self._queue.append(self._on_the_thread(request))
 
     def cancel(self, id: int) -> None:  # noqa: A002
         """Forget it. A text that is being read is read to its end."""
@@ -78,9 +82,23 @@ class Arrivals:
         self._queue.remove(found)
         return found
 
-    def prompt(self, arrival: Arrival) -> Prompt:
-        """What it reads. Raises what reading raises."""
-        return self._read(arrival.request) if arrival.reading is None else arrival.reading.result()
+    def prompt(self, arrival: Arrival) -> Prompt | None:
+        """What it reads; None if its template takes long: it is read on the thread then, and can be taken again.
+
+        Raise what reading raises.
+        """
+        if arrival.reading is not None:
+            return arrival.reading.result()
+        try:
+            return self._read(arrival.request, SHORT_SECONDS)
+        except TemplateTooSlow:
+            self._queue.appendleft(self._on_the_thread(arrival.request))
+            return None
+
+    def _on_the_thread(self, request: TextRequest) -> Arrival:
+        reading = self._thread.submit(self._read, request, RENDER_SECONDS)
+        reading.add_done_callback(lambda _: self._wake())
+        return Arrival(request, 0, reading)
 
 
 def characters(request: TextRequest) -> int:

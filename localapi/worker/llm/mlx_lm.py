@@ -184,7 +184,8 @@ class MlxLm:
             request = arrival.request
             characters += arrival.characters
             try:
-                self._start(request, self._arrived.prompt(arrival), events)
+                if (prompt := self._arrived.prompt(arrival)) is not None:
+                    self._start(request, prompt, events)
             except ContextExceeded as error:
                 param = "prompt" if isinstance(request, Complete) else "messages"
                 events.append(Failed(request.id, "context_length_exceeded", str(error), param))

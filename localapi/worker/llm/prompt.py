@@ -11,8 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from localapi.system.time_limit import TimeLimitExceeded, limited
+from localapi.worker.llm import bounded_template
 from localapi.worker.protocol import Chat
 
+RENDER_SECONDS = 5.0
+"""The longest that a template may take. A conversation of a million tokens takes a fraction of a second."""
+LONGEST_REASON = 300
+"""Characters of an error that a template raises."""
 NO_TEMPLATE_NOTE = (
     'The tokenizer has no chat template: messages are written as "User: ..." and "Assistant: ...", one below the '
     'other, and an answer ends where the model writes the next "User:". A model trained for chat answers better.'
@@ -25,7 +31,8 @@ _THINKING_SWITCHES = ("enable_thinking", "thinking")
 class Rendering:
     """One request's messages, tools and template variables, as text; see `prefix_cache.Writer`."""
 
-    def __init__(self, writer: PromptWriter, request: Chat) -> None:
+    def __init__(self, writer: PromptWriter, request: Chat, seconds: float) -> None:
+        self._seconds = seconds
         self.messages = writer.messages(request)
         self._writer = writer
         self._request = request
@@ -33,7 +40,7 @@ class Rendering:
 
     def text(self, messages: list[dict[str, Any]], *, answer: bool) -> str:
         """What the template makes of these messages; `answer`: up to where the answer begins."""
-        return self._writer.templated(messages, self._request, self._options, prompt=answer)
+        return self._writer.templated(messages, self._request, self._options, prompt=answer, seconds=self._seconds)
 
     def encode(self, text: str) -> list[int]:
         """Its tokens."""
@@ -48,11 +55,16 @@ class PromptRefused(Exception):
         self.param = param
 
 
+class TemplateTooSlow(PromptRefused):
+    """The template did not come to its end in the time that it was given."""
+
+
 class PromptWriter:
     """Writes one model's prompts."""
 
     def __init__(self, tokenizer: Any) -> None:
         """`tokenizer` is mlx-lm's TokenizerWrapper."""
+        bounded_template.install()
         self._tokenizer = tokenizer
         self.has_template = bool(tokenizer.has_chat_template)
         self.stop: Sequence[str] = () if self.has_template else ("\nUser:",)
@@ -60,14 +72,19 @@ class PromptWriter:
         template = tokenizer.chat_template
         self._template = None if template is None else str(template)
 
-    def tokens(self, request: Chat, check: Callable[[str], None] | None = None) -> list[int]:
-        """The prompt, ready for the answer. `check` may refuse its text. Raises PromptRefused and what `check` does."""
+    def tokens(
+        self, request: Chat, check: Callable[[str], None] | None = None, *, seconds: float = RENDER_SECONDS
+    ) -> list[int]:
+        """The prompt, ready for the answer. `check` may refuse its text. Raises PromptRefused and what `check` does.
+
+        Raises TemplateTooSlow if the template takes longer than `seconds`.
+        """
         if not request.messages:
             raise PromptRefused("messages is empty; send at least one message.")
         messages, options = self.messages(request), self.options(request)
         with _refusing(messages):
             text = (
-                self.templated(messages, request, options, prompt=True)
+                self.templated(messages, request, options, prompt=True, seconds=seconds)
                 if self.has_template
                 else _plain(messages, request)
             )
@@ -79,13 +96,13 @@ class PromptWriter:
             raise PromptRefused("The messages make an empty prompt; send some text.")
         return tokens
 
-    def conversation(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+    def conversation(self, messages: Sequence[dict[str, Any]], *, seconds: float = RENDER_SECONDS) -> list[int]:
         """The tokens of messages alone, as a request without tools would send them. Raises PromptRefused."""
-        return self.tokens(Chat(id=0, messages=list(messages)))
+        return self.tokens(Chat(id=0, messages=list(messages)), seconds=seconds)
 
-    def rendering(self, request: Chat) -> Rendering | None:
+    def rendering(self, request: Chat, *, seconds: float = RENDER_SECONDS) -> Rendering | None:
         """The request's prompt as text, for finding where it can be cut; None where there is no template."""
-        return Rendering(self, request) if self.has_template else None
+        return Rendering(self, request, seconds) if self.has_template else None
 
     def messages(self, request: Chat) -> list[dict[str, Any]]:
         """The messages as templates expect them. Raises PromptRefused."""
@@ -122,22 +139,36 @@ class PromptWriter:
         """The tokens of a text that the template wrote."""
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def templated(self, messages: list[dict[str, Any]], request: Chat, options: dict[str, Any], *, prompt: bool) -> str:
-        """What the template makes of the messages. `prompt`: up to where the answer begins."""
+    def templated(
+        self, messages: list[dict[str, Any]], request: Chat, options: dict[str, Any], *, prompt: bool, seconds: float
+    ) -> str:
+        """What the template makes of the messages. `prompt`: up to where the answer begins.
+
+        Raises TemplateTooSlow.
+        """
         tools = request.tools if request.tool_choice != "none" else []
         if tools and not self._tokenizer.has_tool_calling:
             raise PromptRefused("This model's chat template knows no tools. Leave them out.", "tools")
         continues = prompt and request.continues
-        return str(
-            self._tokenizer.apply_chat_template(
-                messages,
-                tools=tools or None,
-                add_generation_prompt=prompt and not continues,
-                continue_final_message=continues,
-                tokenize=False,
-                **options,
+
+        def render() -> str:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages,
+                    tools=tools or None,
+                    add_generation_prompt=prompt and not continues,
+                    continue_final_message=continues,
+                    tokenize=False,
+                    **options,
+                )
             )
-        )
+
+        try:
+            return limited(seconds, render)
+        except TimeLimitExceeded:
+            raise TemplateTooSlow(
+                f"The model's chat template did not end within {seconds:g} s for these messages. Send fewer."
+            ) from None
 
 
 @contextmanager
@@ -150,7 +181,10 @@ def _refusing(messages: list[dict[str, Any]]) -> Iterator[None]:
     except Exception as error:
         if _SURROGATE.search(json.dumps(messages, ensure_ascii=False, default=str)):
             raise PromptRefused("A message holds half of a surrogate pair, which is not a character.") from error
-        raise PromptRefused(f"The model's chat template refuses these messages: {error}") from error
+        reason = str(error)
+        if len(reason) > LONGEST_REASON:  # transformers repeats the whole conversation in some
+            reason = f"{reason[:LONGEST_REASON]}…"
+        raise PromptRefused(f"The model's chat template refuses these messages: {reason}") from error
 
 
 def _plain(messages: list[dict[str, Any]], request: Chat) -> str:

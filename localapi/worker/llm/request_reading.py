@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from localapi.worker.llm.constrained.grammar_trial import try_grammar
-from localapi.worker.llm.prompt import PromptRefused, PromptWriter
+from localapi.worker.llm.prompt import RENDER_SECONDS, PromptRefused, PromptWriter
 from localapi.worker.llm.prompt_boundaries import boundaries
 from localapi.worker.protocol import Answering, Chat, Complete, Detokenize, Lark, TextRequest, Tokenize
 
@@ -50,15 +50,18 @@ class Reader:
         self._token_bytes = longest_token(tokenizer)
         self._marks = tuple((number, str(token)) for number, token in tokenizer.added_tokens_decoder.items())
 
-    def read(self, request: TextRequest) -> Prompt:
-        """Raises PromptRefused, ContextExceeded and GrammarRefused."""
+    def read(self, request: TextRequest, seconds: float = RENDER_SECONDS) -> Prompt:
+        """Raise PromptRefused, ContextExceeded and GrammarRefused.
+
+        Raise TemplateTooSlow, which is a PromptRefused, if the chat template takes longer than `seconds`.
+        """
         if isinstance(request, Answering) and isinstance(request.form, Lark):
             try_grammar(request.form.text, self._marks)
         match request:
             case Chat():
-                tokens = self._prompts.tokens(request, self._check_text)
+                tokens = self._prompts.tokens(request, self._check_text, seconds=seconds)
                 self._check(tokens)
-                rendering = self._prompts.rendering(request) if self._needs_boundaries else None
+                rendering = self._prompts.rendering(request, seconds=seconds) if self._needs_boundaries else None
                 points = boundaries(rendering, rendering.messages, tokens) if rendering else []
                 return Prompt(tokens, boundaries=points)
             case Complete():
@@ -67,7 +70,7 @@ class Reader:
             case Tokenize(messages=None):
                 return Prompt(self._tokenizer.encode(request.text or "", add_special_tokens=request.special))
             case Tokenize():
-                return Prompt(self._prompts.conversation(request.messages or []))
+                return Prompt(self._prompts.conversation(request.messages or [], seconds=seconds))
             case Detokenize():
                 self._check_numbers(request.tokens, "tokens")
                 return Prompt(request.tokens, self._text(request.tokens))

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from localapi.worker.llm.arrivals import LONG_TEXT, Arrivals
+from localapi.worker.llm.prompt import TemplateTooSlow
 from localapi.worker.llm.request_reading import ContextExceeded, Prompt
 from localapi.worker.protocol import Chat, Complete, TextRequest
 
@@ -18,11 +19,14 @@ class Gated:
         self.may = threading.Event()
         self.woken = threading.Semaphore(0)
         self.threads: dict[int, str] = {}
+        self.slow: set[int] = set()
 
-    def read(self, request: TextRequest) -> Prompt:
+    def read(self, request: TextRequest, seconds: float) -> Prompt:
         self.threads[request.id] = threading.current_thread().name
         if threading.current_thread() is not threading.main_thread():
             self.may.wait()
+        elif request.id in self.slow:
+            raise TemplateTooSlow("too slow")
         if request.id == 9:
             raise ContextExceeded("too long")
         return Prompt([request.id])
@@ -49,7 +53,8 @@ def long(id: int) -> Complete:  # noqa: A002
 def taken(arrivals: Arrivals) -> list[int]:
     found = []
     while arrivals.ready:
-        found += arrivals.prompt(arrivals.take()).tokens
+        prompt = arrivals.prompt(arrivals.take())
+        found += [] if prompt is None else prompt.tokens
     return found
 
 
@@ -97,4 +102,16 @@ def test_the_arguments_of_calls_are_text_to_be_read(arrivals: Arrivals, gated: G
     call = {"id": "1", "type": "function", "function": {"name": "write", "arguments": "x" * LONG_TEXT}}
     arrivals.add(Chat(id=1, messages=[{"role": "assistant", "content": None, "tool_calls": [call]}]))
     gated.woken.acquire()
+    assert gated.threads[1] != threading.main_thread().name
+
+
+def test_a_short_text_whose_template_is_slow_is_read_on_the_thread_after_all(arrivals: Arrivals, gated: Gated) -> None:
+    gated.slow = {1}
+    for id_ in (1, 2):
+        arrivals.add(short(id_))
+    assert taken(arrivals) == [2]
+    assert arrivals.has(1)
+    gated.may.set()
+    gated.woken.acquire()
+    assert taken(arrivals) == [1]
     assert gated.threads[1] != threading.main_thread().name

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from mlx_lm.chat_templates import deepseek_v32
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tokenizer_utils import load as load_tokenizer
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
+from transformers.utils.chat_template_utils import render_jinja_template
 
+from localapi.backends.parameters import objection
 from localapi.worker.llm.prompt import PromptRefused, PromptWriter
 from localapi.worker.protocol import Chat
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 ROLES = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
@@ -40,6 +47,20 @@ def said(role: str, content: str | None, **more: Any) -> dict[str, Any]:
 
 def test_the_template_writes_the_prompt_and_opens_the_answer(written: Any) -> None:
     assert written(ROLES, said("system", "Be kind."), said("user", "Hi")) == "[system]Be kind.[user]Hi[assistant]"
+
+
+def test_what_the_libraries_take_themselves_is_no_variable_of_a_template() -> None:
+    takers: list[Callable[..., Any]] = [
+        PreTrainedTokenizerBase.apply_chat_template,
+        ProcessorMixin.apply_chat_template,
+        render_jinja_template,
+        TokenizerWrapper.apply_chat_template,
+        deepseek_v32.apply_chat_template,
+    ]
+    taken = {name for taker in takers for name in inspect.signature(taker).parameters}
+    assert {"chat_template", "tokenize", "return_dict", "self"} < taken
+    assert {name for name in taken if not objection("chat_template_kwargs", {name: "x"})} == set()
+    assert objection("chat_template_kwargs", {"enable_thinking": False, "custom": 1}) == ""
 
 
 def test_no_content_is_empty_content(written: Any) -> None:

@@ -1,0 +1,83 @@
+"""Python code that must end: it is interrupted on whichever thread it runs, between two of its instructions.
+
+A signal would reach the main thread only. One call into C cannot be interrupted; what makes such calls long is refused
+before, in `worker.llm.bounded_template`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+AGAIN_SECONDS = 0.25
+"""An interruption may be lost: in a finalizer, or in a bare `except`."""
+Result = TypeVar("Result")
+
+# By item, not by attribute: other users of ctypes.pythonapi keep their own argument types.
+_interrupt = ctypes.pythonapi["PyThreadState_SetAsyncExc"]
+_interrupt.argtypes = (ctypes.c_ulong, ctypes.py_object)
+_take_back = ctypes.pythonapi["PyThreadState_SetAsyncExc"]
+_take_back.argtypes = (ctypes.c_ulong, ctypes.c_void_p)
+
+
+class TimeLimitExceeded(Exception):
+    """The work took too long, and was given up."""
+
+
+class _Interrupted(BaseException):
+    """Raised in the middle of the work. No `except Exception` there catches it."""
+
+
+class _Watch:
+    """Interrupts a thread again and again, from some time after `begin` until it is told to stop."""
+
+    def __init__(self, thread: int, seconds: float) -> None:
+        self._thread = thread
+        self._seconds = seconds
+        self._begun = threading.Event()
+        self._stopped = threading.Event()
+        self._timer = threading.Thread(target=self._run, name="time limit", daemon=True)
+        self._timer.start()
+
+    def _run(self) -> None:
+        self._begun.wait()
+        seconds = self._seconds
+        while not self._stopped.wait(seconds):
+            _interrupt(self._thread, _Interrupted)
+            seconds = AGAIN_SECONDS
+
+    def begin(self) -> None:
+        """From here on the thread must be ready to be interrupted anywhere."""
+        self._begun.set()
+
+    def stop(self) -> None:
+        """No interruption comes after this. May be interrupted itself, and called again then."""
+        self._stopped.set()
+        self._begun.set()
+        self._timer.join()
+        _take_back(self._thread, None)
+
+
+def limited(seconds: float, work: Callable[[], Result]) -> Result:
+    """Return what the work returns. Raise TimeLimitExceeded if it does not end in time, and what it raises itself."""
+    watch = _Watch(threading.get_ident(), seconds)
+    try:
+        try:
+            watch.begin()
+            return work()
+        finally:
+            _stop(watch)
+    except _Interrupted:
+        _stop(watch)  # again: the interruption may have come before the first one had begun
+        raise TimeLimitExceeded(f"it took longer than {seconds:g} s") from None
+
+
+def _stop(watch: _Watch) -> None:
+    while True:
+        try:
+            watch.stop()
+        except _Interrupted:
+            continue
+        return

@@ -1,0 +1,67 @@
+"""Work that does not end is interrupted, on any thread, and nothing is interrupted after it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import NoReturn
+
+import pytest
+
+from localapi.system.time_limit import TimeLimitExceeded, limited
+
+LONG = 1000.0
+
+
+def spin() -> NoReturn:
+    while True:
+        pass
+
+
+def spin_and_swallow() -> NoReturn:
+    """As a template whose values have methods that catch everything."""
+    for _ in range(3):
+        try:
+            spin()
+        except:  # noqa: E722  # this is what the test is about
+            continue
+    spin()
+
+
+def test_work_gives_its_result_and_its_errors() -> None:
+    assert limited(LONG, lambda: 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        limited(LONG, lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("endless", [spin, spin_and_swallow])
+def test_endless_work_is_interrupted(endless: object) -> None:
+    with pytest.raises(TimeLimitExceeded):
+        limited(0.01, endless)  # type: ignore[arg-type]
+
+
+def test_endless_work_is_interrupted_on_another_thread_too() -> None:
+    caught: list[Exception] = []
+
+    def work() -> None:
+        try:
+            limited(0.01, spin)
+        except TimeLimitExceeded as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(caught) == 1
+
+
+def test_nothing_is_interrupted_once_the_work_has_ended() -> None:
+    """Each limit is about as long as its work, so that the two meet."""
+    outcomes = set()
+    for tick in range(400):
+        try:
+            outcomes.add(limited(tick / 100_000, lambda: time.sleep(0.002) or "done"))
+        except TimeLimitExceeded:
+            outcomes.add("interrupted")
+        sum(range(1000))
+    assert outcomes == {"done", "interrupted"}
