@@ -37,6 +37,7 @@ from localapi.errors import (
     OutOfResources,
     WorkerEnded,
 )
+from localapi.system import openblas_library
 from localapi.system.os_errors import advise
 from localapi.worker import protocol
 from localapi.worker.protocol import (
@@ -104,6 +105,9 @@ def _command(interpreter: Path | None) -> tuple[str, ...]:
 def _variables(interpreter: Path | None) -> dict[str, str]:
     """A worker's environment. What says where this server's packages are, another Python is not told."""
     kept = {k: v for k, v in inherited().items() if interpreter is None or k not in _OF_THIS_PYTHON}
+    library = openblas_library.package_library() if interpreter is not None else None
+    if library is not None:  # environments have none of their own
+        kept.setdefault(openblas_library.SWITCH, str(library))
     return {**kept, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 

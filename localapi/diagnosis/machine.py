@@ -9,12 +9,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from localapi.backends.model_path import cache_folder
 from localapi.diagnosis.finding import Finding, Grade, Subject
 from localapi.service import system
 from localapi.system.byte_sizes import readable
+from localapi.system.openblas_library import PACKAGE, SWITCH
 
 OLDEST: Final = (3, 11)
 MLX_SECONDS: Final = 7.0
@@ -48,8 +49,19 @@ def mlx(subject: Subject) -> list[Finding]:
     about = json.loads(done.stdout)
     words = f"MLX {about['version']} on {about['driver']}: {about['name']}"
     if about["driver"] == "CPU":
-        return [Finding("mlx", "ok", f"{words}; large models are slow without a GPU")]
+        return [_on_processor(words, about["blas"])]
     return [Finding("mlx", "ok", f"{words}, {readable(about['memory_bytes'] or 0)} for models")]
+
+
+def _on_processor(words: str, blas: dict[str, Any] | None) -> Finding:
+    """MLX on a CPU, and what it multiplies matrices with."""
+    says = f"{words}; large models are slow without a GPU"
+    if blas is None:
+        return Finding("mlx", "ok", says)
+    if blas["fast"]:
+        return Finding("mlx", "ok", f"{words}, with {blas['says']}; large models are slow without a GPU")
+    mend = f"unset {SWITCH}" if os.environ.get(SWITCH) else f"uv pip install --reinstall {PACKAGE}"
+    return Finding("mlx", "note", f"{words}, with {blas['says']}", mend)
 
 
 def memory(subject: Subject) -> list[Finding]:

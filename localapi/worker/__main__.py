@@ -24,7 +24,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from localapi.worker import descriptor_limit, transformers_index
+from localapi.worker import blas, descriptor_limit, transformers_index
 from localapi.worker.engine import CannotLoad, Engine, Host
 from localapi.worker.outbox import Outbox
 from localapi.worker.protocol import (
@@ -88,15 +88,20 @@ def main() -> None:
         except OSError:
             os._exit(0)  # the server is gone, and there is nobody to tell
 
-    engine = load(inbox.get(), Host(send, lambda: inbox.put(None)), send)
+    first = inbox.get()
+    assert isinstance(first, Load), first  # noqa: S101  # the protocol's first message
+    place = blas.take_place() if first.engine.startswith("mlx") else None
+    engine = load(first, Host(send, lambda: inbox.put(None)), send)
     if engine is None:
         server.shutdown(socket.SHUT_WR)  # what was sent arrives before the end of file
         os._exit(1)
+    if place is not None and not place.taken:
+        engine.loaded.notes.append(f"MLX computes with {place.says}")
     engine.loaded.device_bytes = device_bytes()
     send(engine.loaded)
     gc.collect()
     gc.freeze()  # the libraries' many long-lived objects need no look at every collection
-    serve(engine, inbox, send)
+    serve(engine, inbox, send, place.threads if place is not None else None)
 
 
 def end_with_server() -> None:
@@ -121,9 +126,8 @@ def read(stream: BinaryIO, inbox: Inbox) -> None:
         os._exit(0)
 
 
-def load(first: ToWorker | None, host: Host, send: Send) -> Engine | None:
+def load(first: Load, host: Host, send: Send) -> Engine | None:
     """The engine, loaded with progress reports; None when it was refused, after saying so."""
-    assert isinstance(first, Load), first  # noqa: S101  # the protocol's first message
     try:
         host.report(Loading(phase=f"importing {first.engine}"))
         module = importlib.import_module(ENGINES[first.engine])
@@ -140,7 +144,7 @@ def load(first: ToWorker | None, host: Host, send: Send) -> Engine | None:
     return engine
 
 
-def serve(engine: Engine, inbox: Inbox, send: Send) -> None:
+def serve(engine: Engine, inbox: Inbox, send: Send, threads: blas.Threads | None = None) -> None:
     """Take messages and step, for ever. Blocks where there is nothing to do."""
     outbox = Outbox(send, lambda events: Step(events, device_bytes(), engine.waiting, engine.tokens))
     while True:
@@ -150,6 +154,8 @@ def serve(engine: Engine, inbox: Inbox, send: Send) -> None:
                 while inbox.empty() and engine.save_some():
                     pass
             handle(inbox.get(), engine, outbox)
+        if threads is not None:
+            threads.look()
         outbox.add(engine.step())
 
 

@@ -16,6 +16,7 @@ from localapi.client import Server
 from localapi.diagnosis import CHECKS, Finding, Subject, examine, models, network
 from localapi.errors import CannotInstall
 from localapi.manifest import ManifestSource, Overrides, read
+from localapi.system.openblas_library import package_library
 from tests.cli.conftest import NOBODY, Run
 from tests.fake_hub import hub_with
 from tests.server import serving
@@ -43,6 +44,20 @@ def test_a_machine_without_a_hub_can_serve_what_it_has(localapi: Run, folder: Pa
     assert [each["grade"] for each in told["findings"] if each["topic"] in ("python", "mlx", "manifest", "server")] == [
         "ok", "ok", "ok", "ok",
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(package_library() is None, reason="OpenBLAS takes MLX's place on Linux on x86-64 and arm64")
+def test_what_mlx_multiplies_matrices_with_is_told_with_the_reason(localapi: Run, folder: Path) -> None:
+    (folder / "models.yaml").write_text(ECHO)
+    (folder / "mine.so").write_text("not a library")
+    fast, off, broken = (
+        findings(localapi("doctor", "--json", **variables).stdout, "mlx")
+        for variables in ({}, {"LOCALAPI_BLAS": "off"}, {"LOCALAPI_BLAS": str(folder / "mine.so")})
+    )
+    assert [each["grade"] for each in (*fast, *off, *broken)] == ["ok", "note", "note"]
+    assert "OpenBLAS" in fast[0]["says"]
+    assert (off[0]["mend"], broken[0]["mend"]) == ("unset LOCALAPI_BLAS", "unset LOCALAPI_BLAS")
+    assert "mine.so" in broken[0]["says"]
 
 
 def test_a_manifest_that_never_comes_is_told(localapi: Run, folder: Path) -> None:

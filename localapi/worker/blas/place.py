@@ -1,0 +1,189 @@
+"""Put OpenBLAS in the place of MLX's BLAS: choose a library, prepare it once, try it once, load it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from localapi.system.openblas_library import PACKAGE, SWITCH
+from localapi.worker.blas import verdicts
+from localapi.worker.blas.candidates import OFF, PREFIX, Candidate, candidates
+from localapi.worker.blas.elf import without_prefix
+from localapi.worker.blas.threads import Threads, usable_cores
+from localapi.worker.blas.verdicts import Verdict
+from localapi.worker.cache_folder import cache_folder
+
+_FORMAT: Final = "1"
+"""Of what is kept in the cache."""
+_UNUSED_SECONDS: Final = 30 * 24 * 3600
+"""After so long a copy is deleted: the library that it was made of is another one now."""
+_MACHINES: Final = ("x86_64", "aarch64")
+_INSTALL: Final = f"Install it: uv pip install {PACKAGE}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What came of it."""
+
+    says: str
+    """For people: the library in use, or why it is MLX's own."""
+    threads: Threads | None = None
+    """None if MLX computes with its own."""
+
+    @property
+    def taken(self) -> bool:
+        return self.threads is not None
+
+
+def take_place() -> Place | None:
+    """Load OpenBLAS for MLX to find; None if this MLX needs none. Before MLX is imported, once in a process."""
+    if sys.platform != "linux" or platform.machine() not in _MACHINES:
+        return None
+    try:
+        mlx = importlib.metadata.version("mlx-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    if os.environ.get(SWITCH, "").strip().lower() in OFF:
+        return Place(f"MLX's own BLAS, as {SWITCH} says")
+    if "mlx.core" in sys.modules:
+        return Place("MLX's own BLAS: MLX was imported before")
+    reasons = []
+    for candidate in candidates():
+        try:
+            return _taken(candidate, mlx)
+        except (OSError, ValueError, AttributeError) as error:
+            reasons.append(f"{candidate.path} cannot be used: {error}")
+    return Place(f"MLX's own BLAS, which is slow. {'; '.join(reasons) or f'No OpenBLAS is here. {_INSTALL}'}")
+
+
+def _taken(candidate: Candidate, mlx: str) -> Place:
+    """Raises OSError, ValueError and AttributeError with the reason if this library cannot be used."""
+    folder = _own_folder()
+    if folder is not None:
+        try:
+            with _locked(folder):
+                library = _prepared(candidate, folder)
+                verdict = _verdict(library, folder / f"{verdicts.key(library.name, mlx)}.json")
+            return _loaded(str(library), verdict)
+        except OSError:
+            pass  # a full disk, or one whose files may not be executed
+    with _in_memory(_plain(candidate)) as (path, descriptor):
+        return _loaded(path, verdicts.tried(path, [descriptor]))
+
+
+def _prepared(candidate: Candidate, folder: Path) -> Path:
+    """Return the library under plain names, from the cache; made now if it is not there. Raises OSError, NotRenamable.
+
+    Its name holds what it was made of, and a checksum.
+    """
+    made_of = hashlib.sha256(f"{_FORMAT} {candidate.stamp}".encode()).hexdigest()[:16]
+    for library in folder.glob(f"{made_of}-*.so"):
+        if _whole(library):
+            os.utime(library)
+            return library
+        library.unlink()
+    content = _plain(candidate)
+    library = folder / f"{made_of}-{zlib.crc32(content):08x}.so"
+    draft = folder / f".{library.name}.draft"
+    draft.write_bytes(content)
+    draft.chmod(0o600)
+    os.replace(draft, library)
+    if not _whole(library):
+        raise OSError(f"{folder} does not keep what is written")
+    for old in folder.glob("*.so"):
+        if time.time() - old.stat().st_mtime > _UNUSED_SECONDS:
+            old.unlink()
+    return library
+
+
+def _verdict(library: Path, file: Path) -> Verdict:
+    """Return what is known of the library; tried now if nothing is. Raises OSError if it can never be loaded."""
+    if os.statvfs(library).f_flag & os.ST_NOEXEC:
+        raise OSError(f"files in {library.parent} may not be executed")
+    verdict = verdicts.read(file)
+    if verdict is None:
+        verdict = verdicts.tried(str(library))
+        verdicts.keep(verdict, file)
+    return verdict
+
+
+def _plain(candidate: Candidate) -> bytes:
+    """Return the library's content, under the names that MLX looks for. Raises OSError, NotRenamable."""
+    content = candidate.path.read_bytes()
+    return without_prefix(content, PREFIX) if PREFIX + b"cblas_sgemm\0" in content else content
+
+
+def _whole(library: Path) -> bool:
+    """Whether it is there, as it was written, and nobody else could have written it."""
+    about = library.stat()
+    owned = about.st_uid == os.geteuid() and about.st_mode & 0o022 == 0
+    return owned and library.stem.endswith(f"-{zlib.crc32(library.read_bytes()):08x}")
+
+
+def _own_folder() -> Path | None:
+    """Return the folder in the user's cache; None if there can be none."""
+    folder = cache_folder("openblas")
+    if folder is None:
+        return None
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if folder.stat().st_uid == os.geteuid() and os.access(folder, os.W_OK) else None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time prepares and tries; the others find what it has made."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _in_memory(content: bytes) -> Iterator[tuple[str, int]]:
+    """Give the path of a file without a disk, and its descriptor. Raises OSError if the system has none."""
+    descriptor = os.memfd_create("libopenblas", 0)
+    with os.fdopen(descriptor, "wb", buffering=0, closefd=True) as file:
+        file.write(content)
+        os.set_inheritable(descriptor, False)
+        yield f"/proc/self/fd/{descriptor}", descriptor
+
+
+def _loaded(path: str, verdict: Verdict) -> Place:
+    """Raises ValueError with the reason of a bad verdict, OSError if the loader refuses the file."""
+    if not verdict.good:
+        raise ValueError(verdict.reason)
+    most = usable_cores()
+    with _variable("OPENBLAS_NUM_THREADS", str(most)):  # it starts as many when it is loaded
+        library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    words = verdict.about.split()
+    target = next((word for word in words[2:] if not word.isupper() and "=" not in word and "_" not in word), "")
+    name = f"{' '.join(words[:2])}{f' ({target})' if target else ''}"
+    return Place(f"{name}, up to {most} thread{'s' * (most > 1)}", Threads(most, library.openblas_set_num_threads))
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for as long."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -1,0 +1,161 @@
+"""How many threads OpenBLAS computes with: as many as there are cores that nobody else uses.
+
+Its threads wait for each other by spinning. On a core that another program uses as well, one that was interrupted
+holds up all others: with two threads on two busy cores, a model decoded five times slower than with one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+LOOK_SECONDS: Final = 0.2
+"""Between two looks at what other programs use."""
+CALM_SECONDS: Final = 1.0
+"""How long cores must have been free before they are used again."""
+TOLERATED: Final = 0.3
+"""Cores' worth of work by others that is too little to matter: there is always some."""
+MOST: Final = 16
+"""Decoding waits for memory, which so many cores use up; OpenBLAS itself does not choose fewer for it."""
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_IDLE: Final = (3, 4)
+"""idle and iowait, of the numbers in a line of /proc/stat."""
+
+
+def fitting(cores: int, busy_elsewhere: float) -> int:
+    """Return how many threads to use beside others that keep so many of the cores busy."""
+    return max(1, math.floor(cores - busy_elsewhere + TOLERATED))
+
+
+@dataclass
+class Governor:
+    """Lowers the number at once, and raises it after a calm time."""
+
+    cores: int
+    threads: int = 1
+    _calm_since: float | None = None
+
+    def decide(self, now: float, elapsed: float, busy_elsewhere: float) -> int:
+        """Return the number of threads from `now` on, by the load of the last `elapsed` seconds."""
+        wanted = fitting(self.cores, busy_elsewhere)
+        if wanted <= self.threads:
+            self._calm_since = None
+            self.threads = wanted
+            return wanted
+        if self._calm_since is None:
+            self._calm_since = now - elapsed
+        if now - self._calm_since >= CALM_SECONDS:
+            self._calm_since = None
+            self.threads = wanted
+        return self.threads
+
+
+class Threads:
+    """Follows the load of this process's cores, and tells OpenBLAS."""
+
+    def __init__(self, most: int, set_threads: Callable[[int], None]) -> None:
+        self._governor = Governor(most)
+        self._set = set_threads
+        self._cores = os.sched_getaffinity(0)
+        self._looked_at = time.monotonic()
+        self._busy = busy_seconds(self._cores)
+        self._own = time.process_time()
+        set_threads(1)
+
+    def look(self) -> None:
+        """Choose anew, if the last look was long enough ago. Between steps, on the thread that computes."""
+        now = time.monotonic()
+        elapsed = now - self._looked_at
+        if elapsed < LOOK_SECONDS or self._governor.cores == 1:
+            return
+        busy, own = busy_seconds(self._cores), time.process_time()
+        elsewhere = max(0.0, (busy - self._busy) - (own - self._own)) / elapsed
+        before = self._governor.threads
+        if self._governor.decide(now, elapsed, elsewhere) != before:
+            self._set(self._governor.threads)
+        self._looked_at, self._busy, self._own = now, busy, own
+
+
+def busy_seconds(cores: Iterable[int], stat: Path = Path("/proc/stat")) -> float:
+    """Return how long these cores have worked since the machine started, for anybody; 0 if nobody says."""
+    wanted = {f"cpu{core}" for core in cores}
+    busy = 0
+    try:
+        lines = stat.read_text().splitlines()
+    except OSError:
+        return 0.0
+    for line in lines:
+        name, *numbers = line.split()
+        if name in wanted:
+            # The first eight: time of guests, which follows, is part of user time. What a hypervisor took (steal) is
+            # no time of ours, either.
+            ticks = [int(number) for number in numbers[:8]]
+            busy += sum(ticks) - sum(ticks[at] for at in _IDLE)
+    return busy / _TICKS
+
+
+def usable_cores(environ: Mapping[str, str] = os.environ) -> int:
+    """Return the number of cores that this process may compute on: real ones, within the limits of its container.
+
+    OPENBLAS_NUM_THREADS and OMP_NUM_THREADS, which say it for OpenBLAS everywhere, are upper bounds.
+    """
+    allowed = os.sched_getaffinity(0)
+    bounds = [float(_real_cores(allowed)), cgroup_quota(), float(MOST)]
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        said = environ.get(name, "").partition(",")[0].strip()
+        if said.isdecimal() and int(said) > 0:
+            bounds.append(float(said))
+            break
+    return max(1, math.floor(min(bounds)))
+
+
+def _real_cores(allowed: Iterable[int], system: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Return how many cores are behind these; two threads of one core have one arithmetic unit."""
+    cores = set()
+    for cpu in allowed:
+        try:
+            cores.add((system / f"cpu{cpu}/topology/thread_siblings_list").read_text())
+        except OSError:
+            cores.add(str(cpu))
+    return len(cores)
+
+
+def cgroup_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Return how many cores' worth of time the container allows; infinity if it sets no limit.
+
+    Of version 2 the least of all levels, of version 1 what is seen at the root, which a container sees as its own.
+    """
+    quotas = [math.inf]
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        lines = []
+    own = next((line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::")), "")
+    folder = root / own
+    for place in (folder, *folder.parents):
+        if not place.is_relative_to(root):
+            break
+        quotas.append(_quota(_read(place / "cpu.max").split()))
+    quota = _read(root / "cpu/cpu.cfs_quota_us")
+    period = _read(root / "cpu/cpu.cfs_period_us")
+    quotas.append(_quota([quota.strip(), period.strip()]))
+    return min(quotas)
+
+
+def _quota(words: list[str]) -> float:
+    """Of "QUOTA PERIOD", where no limit is "max" or negative."""
+    if len(words) != 2 or not all(word.isdecimal() for word in words) or int(words[1]) == 0:  # noqa: PLR2004
+        return math.inf
+    return int(words[0]) / int(words[1])
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
