@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from localapi.worker.llm.output.calls import Calls, Found
 from localapi.worker.llm.output.json_call import JsonCall, NotACall, is_object
 
@@ -9,8 +11,10 @@ from localapi.worker.llm.output.json_call import JsonCall, NotACall, is_object
 class JsonSection:
     """A section of `{"name": ..., "arguments": {...}}`, read while it grows: one call, several, or a list of them."""
 
-    def __init__(self, start: str, end: str, calls: Calls) -> None:
+    def __init__(self, start: str, end: str, calls: Calls, names: Collection[str]) -> None:
+        """`names`: of the tools; a call of any other is text."""
         self._end = end
+        self._names = names
         self._calls = calls
         self._call: JsonCall | None = None
         self._raw = [start]
@@ -63,6 +67,9 @@ class JsonSection:
             call.take(character)
         except NotACall:
             return self._broken(call, character)
+        if not self._started and call.name is not None and call.name not in self._names:
+            self._reject()
+            return False
         if not self._started:
             self._raw.append(character)
         self._follow(call)

@@ -13,7 +13,8 @@ Where models leave the format:
   in mlx-lm: what was streamed as content cannot become reasoning). A second start marker at the start of thinking is
   dropped too.
 - A call inside a think block is a call, and content follows it (as in mlx-lm). If it is none, thinking goes on.
-- A call of a function that is not among the tools is a call: clients tell the model so, and it tries again.
+- A call of a function that is not among the tools is text.
+- A call that comes without the marks around it is a call, if its own tags cannot be mistaken for text.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class PartsFormat:
         )
         self._initial: str | None = tokenizer.response_initial_state
         self._edges = _edges(tokenizer)
+        if self.tool_format and self.tool_format.bare_start:
+            self._edges[NORMAL].setdefault(self.tool_format.bare_start, TOOL)
         self._markers = _markers(self._edges)
         self._toolless_edges = _without_calls(self._edges)
         self._toolless_markers = _markers(self._toolless_edges)
@@ -241,7 +244,7 @@ class Parts:
             self._say(marker)
             return
         abandon = self._format.think_end if self._state == REASONING else None
-        self._section = form.section(self._tools, self._calls, abandon=abandon)
+        self._section = form.section(marker, self._tools, self._calls, abandon=abandon)
 
     def _move(self, state: str) -> None:
         self._state = state

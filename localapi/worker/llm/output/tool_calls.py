@@ -1,8 +1,9 @@
 """Tool calls in an answer's text: a section of it to calls with a name and JSON arguments.
 
 A section is the text behind the mark that starts calls, up to the mark that ends them; `Section` is the seam. Calls
-written as JSON are read as they grow (`JsonSection`). Every other syntax belongs to mlx-lm's parser of its model family
-and waits for the section's end (`ParsedSection`). What is no call comes back as text. Knows no MLX and no thinking.
+written as JSON are read as they grow (`JsonSection`). Values that are text between tags wait for the section's end and
+are converted by the tool's schema (`TaggedSection`). Every other syntax belongs to mlx-lm's parser of its model family
+(`ParsedSection`). What is no call comes back as text. Knows no MLX and no thinking.
 """
 
 from __future__ import annotations
@@ -15,19 +16,17 @@ from typing import Any
 from localapi.worker.llm.output.calls import Calls, Found, Section, encodable
 from localapi.worker.llm.output.json_section import JsonSection
 from localapi.worker.llm.output.markers import Markers
+from localapi.worker.llm.output.tagged_calls import TAGS
+from localapi.worker.llm.output.tagged_section import TaggedSection
 
 Parser = Callable[[str, Any], Any]
 """mlx-lm's `tool_parsers.<family>.parse_tool_call`: a section and OpenAI's tools to one call or several."""
 
-_NAME = re.compile(r"[\w.:/-]+")
-_GUESSING = {"glm47", "minicpm5"}
-"""Families whose parser makes a call of any text: with them a call counts only if the tool was offered."""
 _NEXT_CALL = {
-    "qwen3_coder": re.compile(r"(?<=</function>)\s*(?=<function=)"),
+    "kimi_k2": re.compile(r"(?<=<\|tool_call_end\|>)\s*(?=<\|tool_call_begin\|>)"),
     "kimi_k3": re.compile(r"(?<=<\|close\|>call<\|sep\|>)\s*(?=<\|open\|>call)"),
-    "minimax_m2": re.compile(r"(?<=</invoke>)\s*(?=<invoke )"),
 }
-"""Borders of calls, where the family's parser mixes up or drops calls if one section holds several."""
+"""Borders of calls, if the family's parser mixes up or drops calls when one section holds several."""
 _BACKTRACKING = {"gemma4", "function_gemma"}
 MOST_CALLS = 32
 """Calls in one section of a family whose parser takes minutes over a long text full of starts."""
@@ -51,20 +50,49 @@ class ToolFormat:
         self.end = end
         self.family = str(getattr(parser, "__module__", "")).rpartition(".")[2]
         self._parser = parser
+        self._tags = TAGS.get(self.family)
+        self.bare_start = self._tags.bare if self._tags else ""
+        """How a call begins without a section around it; empty if it cannot be told from text."""
 
     @property
     def marks(self) -> set[str]:
         """Strings that must reach the sections, even where the tokenizer calls them special."""
         return {self.start, self.end, *INNER_MARKS.get(self.family, ())} - {""}
 
-    def section(self, tools: Sequence[dict[str, Any]], calls: Calls, *, abandon: str | None = None) -> Section:
-        """A section that begins now. `abandon`: a string which says that the section was none."""
+    def section(
+        self, mark: str, tools: Sequence[dict[str, Any]], calls: Calls, *, abandon: str | None = None
+    ) -> Section:
+        """Return a section that begins now with this mark. `abandon`: a string which says that the section was none."""
         if self.family == "json_tools":
-            return JsonSection(self.start, self.end, calls)
-        return ParsedSection(self, tools, calls, abandon)
+            return JsonSection(self.start, self.end, calls, names_of(tools))
+        if self._tags is None:
+            return ParsedSection(self, tools, calls, abandon)
+        if mark == self.bare_start:
+            return TaggedSection(mark, self._tags.call_end, self._tags, tools, calls, stray_end=self.end)
+
+        def other(text: str) -> list[Found]:
+            return self.found(text, tools, calls)
+
+        tagged = TaggedSection(self.start, self.end, self._tags, tools, calls, abandon=abandon, other=other)
+        return tagged if self._tags.whole_section else JsonOrTags(self, tagged, tools, calls)
+
+    def found(self, text: str, tools: Sequence[dict[str, Any]], calls: Calls) -> list[Found]:
+        """Return the calls of a section as mlx-lm's parser reads them, and what is none behind them."""
+        found: list[Found] = []
+        lost: list[Found] = []
+        for piece in self._pieces(text.strip()):
+            try:
+                parsed = self.parse(piece, tools)
+            except Exception:  # parsers raise whatever their slip is: AttributeError, SyntaxError, RecursionError
+                lost.append(piece)
+                continue
+            for name, arguments, call_id in parsed:
+                found += [calls.start(name, call_id), calls.grow(arguments)]
+                calls.complete += 1
+        return found + lost if found else []
 
     def parse(self, text: str, tools: Sequence[dict[str, Any]]) -> list[tuple[str, str, object]]:
-        """Name, arguments and the model's id of each call. Raises anything where the text is not calls."""
+        """Name, arguments and the model's id of each call. Raises anything where the text is not calls of the tools."""
         if self.family in _BACKTRACKING and text.count("call:") > MOST_CALLS:
             raise ValueError("too many calls")
         parsed = self._parser(text, list(tools))
@@ -72,20 +100,48 @@ class ToolFormat:
         if not found:
             raise ValueError("no call")
         for name, arguments, _ in found:
-            if name not in _names(tools):
-                self._check_guess(name)
-            if self.family == "glm47" and arguments.keys() == {"raw"} and "<arg_key>" not in text:
+            if name not in names_of(tools):
+                raise ValueError("no such tool")
+            if self.family == "glm47" and arguments.keys() == {"raw"}:
                 raise ValueError("not the syntax of a call")
         return [(name, _dumped(arguments), call_id) for name, arguments, call_id in found]
 
-    def pieces(self, text: str) -> list[str]:
+    def _pieces(self, text: str) -> list[str]:
         """The section's calls, each alone, where the parser needs that."""
         border = _NEXT_CALL.get(self.family)
         return border.split(text) if border else [text]
 
-    def _check_guess(self, name: str) -> None:
-        if self.family in _GUESSING or not _NAME.fullmatch(name):
-            raise ValueError("no such tool")
+
+class JsonOrTags:
+    """A section whose first character says how its calls are written: models of these families write JSON, too."""
+
+    def __init__(self, form: ToolFormat, tagged: Section, tools: Sequence[dict[str, Any]], calls: Calls) -> None:
+        self._format = form
+        self._tagged = tagged
+        self._tools = tools
+        self._calls = calls
+        self._section: Section | None = None
+        self._space = ""
+        self.rest: str | None = None
+
+    def push(self, text: str) -> list[Found]:
+        if self._section is None:
+            text, self._space = self._space + text, ""
+            if not text.strip():
+                self._space = text
+                return []
+            is_json = text.lstrip().startswith(("{", "["))
+            json_section = JsonSection(self._format.start, self._format.end, self._calls, names_of(self._tools))
+            self._section = json_section if is_json else self._tagged
+        found = self._section.push(text)
+        self.rest = self._section.rest
+        return found
+
+    def finish(self, *, cut: bool) -> list[Found]:
+        section = self._section or self._tagged
+        found = section.push(self._space) + section.finish(cut=cut)
+        self.rest = section.rest
+        return found
 
 
 class ParsedSection:
@@ -121,18 +177,7 @@ class ParsedSection:
 
     def _found(self, marker: str) -> list[Found]:
         text = "".join(self._text)
-        found: list[Found] = []
-        lost: list[Found] = []
-        for piece in self._format.pieces(text.strip()):
-            try:
-                calls = self._format.parse(piece, self._tools)
-            except Exception:  # parsers raise whatever their slip is: AttributeError, SyntaxError, RecursionError
-                lost.append(piece)
-                continue
-            for name, arguments, call_id in calls:
-                found += [self._calls.start(name, call_id), self._calls.grow(arguments)]
-                self._calls.complete += 1
-        return found + lost if found else [self._format.start + text + marker]
+        return self._format.found(text, self._tools, self._calls) or [self._format.start + text + marker]
 
 
 def described(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -151,7 +196,7 @@ def _function(function: dict[str, Any]) -> dict[str, Any]:
     return {**function, "parameters": {**parameters, "properties": properties}}
 
 
-def _names(tools: Sequence[dict[str, Any]]) -> set[str]:
+def names_of(tools: Sequence[dict[str, Any]]) -> set[str]:
     return {str(tool["function"].get("name")) for tool in tools}
 
 

@@ -251,20 +251,11 @@ def test_a_thought_about_a_mark_stays_a_thought(name: str) -> None:
     assert whole.parsed == PARIS
 
 
-@pytest.mark.parametrize("name", ["json_tools", "pythonic", "mistral", "minimax_m2", "muse_spark", "kimi_k2"])
-def test_a_function_that_was_not_offered_is_called_all_the_same(name: str) -> None:
+@FAMILIES
+def test_a_call_whose_name_is_no_tools_is_text(name: str) -> None:
     text = SAMPLES[name][0].replace("get_weather", "get_climate")
-    assert read(family(name), text).parsed == [("get_climate", {"city": "Paris", **_days(name)})]
-
-
-def _days(name: str) -> dict[str, Any]:
-    return {"days": "3" if name == "minimax_m2" else 3}
-
-
-@pytest.mark.parametrize("name", ["glm47", "laguna", "minicpm5"])
-def test_where_the_parser_makes_a_call_of_any_text_a_call_must_name_a_tool(name: str) -> None:
-    text = SAMPLES[name][0].replace("get_weather", "get_climate")
-    assert read(family(name), text).content == text
+    whole = read(family(name), text)
+    assert (whole.content, whole.calls) == (text, [])
 
 
 @pytest.mark.parametrize("name", ["glm47", "laguna"])
@@ -472,7 +463,8 @@ def test_any_arguments_come_out_equal_whatever_their_json_looks_like(
     pairs: list[tuple[str, Any]] = [("name", name), ("id", arguments), (key, written if string else arguments)]
     call = dict(reversed(pairs) if reverse else pairs)
     text = f"<tool_call>{json.dumps(call, ensure_ascii=ascii_, indent=indent)}</tool_call>"
-    whole = outcome(JSON.stream(TOOLS), [text[at : at + size] for at in range(0, len(text), size)])
+    parts = JSON.stream([tool(name.strip())])
+    whole = outcome(parts, [text[at : at + size] for at in range(0, len(text), size)])
     assert whole.parsed == [(name.strip(), arguments)]
     assert whole.content == ""
 

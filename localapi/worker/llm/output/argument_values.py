@@ -1,0 +1,268 @@
+"""A tool call's argument that a model wrote as plain text, to the JSON value that the tool's schema asks for.
+
+Many formats write `5`, `true` and `{"a": 1}` between tags, just as they write text, and only the schema says which is
+meant. Values become JSON text and not Python's values, so that numbers keep all their digits.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, NoReturn
+from urllib.parse import unquote
+
+Schema = Any
+"""A JSON schema as the client sent it, so possibly anything."""
+
+_JSON_NUMBER: Final = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_INTEGER: Final = re.compile(r"-?\d+", re.ASCII)
+_MOST_DIGITS: Final = 400
+"""Digits of an integer that is written out of a number with a fraction or an exponent: `1e3` is 1000."""
+_BOOLEAN_WORDS: Final = {"1": "true", "yes": "true", "on": "true", "0": "false", "no": "false", "off": "false"}
+_TYPE_NAMES: Final = {
+    "boolean": ("bool",),
+    "integer": ("int", "uint", "long", "short", "unsigned"),
+    "number": ("num", "float", "double", "decimal"),
+    "object": ("obj", "dict", "map"),
+    "array": ("arr", "list", "tuple"),
+    "string": ("str", "text", "char", "varchar"),
+    "null": ("null", "none"),
+}
+"""JSON's types, and how the names begin that clients write for them."""
+_TEXT_KEYWORDS: Final = {"pattern", "minLength", "maxLength"}
+_MOST_SCHEMAS: Final = 200
+"""Schemas that a value is compared with, or that are searched for a property. The others allow anything."""
+
+
+def converted(text: str, schema: Schema, root: Schema) -> str:
+    """Return the value as JSON: the first reading that the schema allows, else the text as a string.
+
+    `root` is the schema that references are looked up in.
+    """
+    words = not _Fit("string", '""', root, exact=False).of(schema)
+    readings = list(_readings(text, words=words))
+    # A value that is not in the enum is still better as one of its types than as text.
+    for exact in (True, False):
+        for kind, value in readings:
+            if _Fit(kind, value, root, exact=exact).of(schema):
+                return value
+    return json_string(text)
+
+
+def property_schema(name: str, schema: Schema, root: Schema, seen: set[int] | None = None) -> Schema:
+    """Return what an object's schema says of this property, wherever it says it; True if it says nothing.
+
+    `seen`: the schemas that were searched already, by their identity.
+    """
+    seen = set() if seen is None else seen
+    if not isinstance(schema, dict) or id(schema) in seen or len(seen) > _MOST_SCHEMAS:
+        return True
+    seen.add(id(schema))
+    properties = schema.get("properties")
+    if isinstance(properties, dict) and name in properties:
+        return properties[name]
+    places = [_referred(schema, root)]
+    for key in ("allOf", "anyOf", "oneOf"):
+        places += _listed(schema, key)
+    found = [property_schema(name, place, root, seen) for place in places]
+    found = [each for each in found if each is not True]
+    if found:
+        return found[0] if len(found) == 1 else {"anyOf": found}
+    patterns = schema.get("patternProperties")
+    for pattern, each in patterns.items() if isinstance(patterns, dict) else ():
+        try:
+            if re.search(pattern, name):
+                return each
+        except re.error:
+            continue
+    return schema.get("additionalProperties") or True
+
+
+def json_string(text: str) -> str:
+    """Return the text as a JSON string."""
+    return _sendable(json.dumps(text, ensure_ascii=False))
+
+
+def _readings(text: str, *, words: bool) -> Iterator[tuple[str, str]]:
+    """Yield what the text may mean, most specific first, as a type and a value in JSON.
+
+    `words`: whether text cannot be meant, so that "yes", "none" and "007" are a boolean, null and a number.
+    """
+    stripped = text.strip()
+    lower = stripped.lower()
+    if lower == "null" or stripped == "None" or (words and lower == "none"):
+        yield "null", "null"
+    if (number := _number(stripped, lenient=words)) is not None:
+        yield ("integer" if _INTEGER.fullmatch(number) else "number"), number
+        if (integer := _integer(number)) is not None:
+            yield "integer", integer
+    if lower in ("true", "false"):
+        yield "boolean", lower
+    elif words and lower in _BOOLEAN_WORDS:
+        yield "boolean", _BOOLEAN_WORDS[lower]
+    if stripped.startswith(("{", "[")) and (container := _container(stripped)) is not None:
+        yield ("object" if container.startswith("{") else "array"), container
+    yield "string", json_string(text)
+    yield "string", json_string(stripped)
+
+
+class _Fit:
+    """Whether a schema allows a value, as far as its type; `exact`: and as far as enum and const."""
+
+    def __init__(self, kind: str, value: str, root: Schema, *, exact: bool) -> None:
+        self._kind = kind
+        self._value = value
+        self._root = root
+        self._exact = exact
+        # Each schema is looked at once: references may lead in circles, and to the same place on millions of ways.
+        self._known: dict[int, bool] = {}
+
+    def of(self, schema: Schema) -> bool:
+        if not isinstance(schema, dict):
+            return schema is not False
+        if id(schema) not in self._known:
+            self._known[id(schema)] = True
+            self._known[id(schema)] = len(self._known) > _MOST_SCHEMAS or self._of(schema)
+        return self._known[id(schema)]
+
+    def _of(self, schema: dict[str, Any]) -> bool:
+        types = _types(schema)
+        members = [*_listed(schema, "enum"), *([schema["const"]] if "const" in schema else [])]
+        if types and not self._is_one_of(types):
+            return False
+        if members and self._exact and not any(_equal(self._value, member) for member in members):
+            return False
+        if members and not self._exact and not self._is_one_of({_kind(member) for member in members}):
+            return False
+        if not types and not members and self._kind != "string" and _TEXT_KEYWORDS.intersection(schema):
+            return False
+        if not self.of(_referred(schema, self._root)) or not all(map(self.of, _listed(schema, "allOf"))):
+            return False
+        choices = [_listed(schema, "anyOf"), _listed(schema, "oneOf")]
+        return all(any(map(self.of, choice)) for choice in choices if choice)
+
+    def _is_one_of(self, types: set[str]) -> bool:
+        return self._kind in types or (self._kind == "integer" and "number" in types)
+
+
+def _types(schema: dict[str, Any]) -> set[str]:
+    """Return the types that the schema names; none if it names none, or one that nobody knows."""
+    named = schema.get("type")
+    types = set()
+    for name in named if isinstance(named, list) else [named]:
+        known = [type_ for type_, starts in _TYPE_NAMES.items() if str(name).lower().startswith((type_, *starts))]
+        if name is None or not known:
+            return set()
+        types.add(known[0])
+    return types | {"null"} if types and schema.get("nullable") is True else types
+
+
+def _kind(member: object) -> str:
+    """Return the JSON type of a value of Python's."""
+    if member is None:
+        return "null"
+    if isinstance(member, bool):
+        return "boolean"
+    names = {int: "integer", float: "number", str: "string", list: "array"}
+    return names.get(type(member), "object")
+
+
+def _equal(value: str, member: object) -> bool:
+    try:
+        read = json.loads(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        return False
+    return bool(read == member) and isinstance(read, bool) == isinstance(member, bool)
+
+
+def _referred(schema: dict[str, Any], root: Schema) -> Schema:
+    """Return what `$ref` means; True if there is none, or it does not lead into this schema."""
+    reference = schema.get("$ref")
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return True
+    place = root
+    for step in reference[1:].split("/")[1:]:
+        key = unquote(step).replace("~1", "/").replace("~0", "~")
+        if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
+            place = place[int(key)]
+        elif isinstance(place, dict) and key in place:
+            place = place[key]
+        else:
+            return True
+    return place
+
+
+def _listed(schema: dict[str, Any], key: str) -> list[Any]:
+    value = schema.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _number(text: str, *, lenient: bool) -> str | None:
+    """Return the number as JSON writes it. `lenient`: also for what JSON writes otherwise, such as `+5` and `007`."""
+    if _JSON_NUMBER.fullmatch(text):
+        return text
+    if not lenient or not _NUMBER.fullmatch(text):
+        return None
+    try:
+        return str(Decimal(text))
+    except InvalidOperation:  # an exponent of twenty digits
+        return None
+
+
+def _integer(number: str) -> str | None:
+    """Return a whole number that is written with a fraction or an exponent, without them."""
+    try:
+        exact = Decimal(number)
+    except InvalidOperation:
+        return None
+    if exact.adjusted() > _MOST_DIGITS or exact != int(exact):
+        return None
+    return str(int(exact))
+
+
+def _container(text: str) -> str | None:
+    """Return an object or array as JSON. Models write Python's literals, too, as their templates do."""
+    try:
+        json.loads(text, parse_constant=_refuse)
+        return _sendable(text)
+    except (ValueError, RecursionError):
+        pass
+    try:  # control characters in strings, which JSON forbids and models write
+        return _dumped(json.loads(text, strict=False))
+    except (ValueError, RecursionError):
+        pass
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know, as in "\d"
+            tree = ast.parse(text, mode="eval")
+        return _dumped(ast.literal_eval(_JsonNames().visit(tree)))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+
+
+class _JsonNames(ast.NodeTransformer):
+    """Lets JSON's true, false and null stand among Python's literals."""
+
+    _values: Final = {"true": True, "false": False, "null": None}
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(self._values[node.id]) if node.id in self._values else node
+
+
+def _dumped(value: object) -> str:
+    """Return the value as JSON. Raises ValueError and TypeError if it has none."""
+    return _sendable(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def _sendable(text: str) -> str:
+    """Return the JSON with lone surrogates, which no reply can carry, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,0 +1,185 @@
+"""A section of calls whose arguments are text between tags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from localapi.worker.llm.output.calls import Calls, Found
+from localapi.worker.llm.output.markers import Markers
+from localapi.worker.llm.output.tagged_calls import (
+    NotCalls,
+    Reading,
+    Tags,
+    as_json,
+    begins_call,
+    is_of_no_tool,
+    parameters,
+    read,
+)
+
+_MOST_MARKS: Final = 64
+"""Marks within one value. A model that repeats them for ever would be read again and again."""
+_LONGEST_HEAD: Final = 256
+"""Characters of a bare call's first tag."""
+
+
+class TaggedSection:
+    """A section that is read once it is complete, or a single call that the model wrote without a section around it.
+
+    A mark that ends the section may also stand in a value. Then the section goes on; if no better end comes, it has
+    ended there after all.
+    """
+
+    def __init__(
+        self,
+        start: str,
+        end: str,
+        tags: Tags,
+        tools: Sequence[dict[str, Any]],
+        calls: Calls,
+        *,
+        abandon: str | None = None,
+        stray_end: str = "",
+        other: Callable[[str], list[Found]] = lambda _: [],
+    ) -> None:
+        """`abandon`: a string which says that the section was none. `stray_end`: what may follow a bare call.
+
+        `other` reads the calls of a section that is not written in tags.
+        """
+        self._start = start
+        self._end = end
+        self._tags = tags
+        self._tools = tools
+        self._calls = calls
+        self._abandon = abandon
+        self._stray_end = stray_end
+        self._other = other
+        self._is_bare = bool(stray_end)
+        self._ends = Markers([end, abandon or ""])
+        self._text = ""
+        self._held = ""
+        self._marks = 0
+        self._first_abandon: int | None = None
+        self._second_best: tuple[Reading, int] | None = None
+        """Calls that are complete if nothing better comes, and where the text behind them begins."""
+        self._is_over = False
+        self.rest: str | None = None
+
+    def push(self, text: str) -> list[Found]:
+        if self._is_over:
+            self._skip_stray_end(text)
+            return []
+        text = self._held + text
+        while True:
+            before, marker, text = self._ends.split(text)
+            self._text += before
+            if self._is_none():
+                self.rest = self._text + (marker or "") + text
+                return [self._start]
+            if marker is None:
+                self._held = text
+                return []
+            found = self._at_mark(marker, text)
+            if found is not None:
+                return found
+            self._text += marker
+
+    def finish(self, *, cut: bool) -> list[Found]:
+        if self._is_over:
+            self.rest = self._held
+            return []
+        if self._tags.call_end and not self._tags.whole_section:
+            reading = self._reading("", closed=False)
+        else:
+            reading = None if cut else self._without_end()
+        if reading is not None and (reading.certain or (reading.likely and not cut)):
+            self.rest = self._held
+            return self._found(reading)
+        if self._second_best is not None and not cut:
+            reading, behind = self._second_best
+            self.rest = self._text[behind:] + self._held
+            return self._found(reading)
+        text, self.rest = self._text + self._held, ""
+        if self._first_abandon is not None:
+            text, self.rest = text[: self._first_abandon], text[self._first_abandon :]
+        return [self._start + text]
+
+    def _at_mark(self, marker: str, behind: str) -> list[Found] | None:
+        """Return what the section has come to at its end; None if it goes on."""
+        reading = self._reading(marker, closed=True) if marker == self._end else None
+        if reading is not None and reading.certain:
+            self._end_before(behind)
+            return self._found(reading)
+        if reading is not None and reading.likely and self._second_best is None:
+            self._second_best = reading, len(self._text) + len(marker)
+        if marker == self._abandon and self._first_abandon is None:
+            self._first_abandon = len(self._text)
+        self._marks += 1
+        if begins_call(self._own_text(""), self._tags, self._tools) and self._marks <= _MOST_MARKS:
+            return None
+        if marker == self._abandon:
+            self.rest = marker + behind
+            return [self._start + self._text]
+        self._end_before(behind)
+        return self._other(self._text) or [self._start + self._text + marker]
+
+    def _is_none(self) -> bool:
+        """Return whether it is certain already that this is no call of one of the tools."""
+        text = self._own_text("")
+        if self._tags.call_end and is_of_no_tool(text, self._tags, self._tools):
+            return True
+        if not self._is_bare:
+            return False
+        head = text[len(self._start) : _LONGEST_HEAD]
+        is_complete = len(text) >= _LONGEST_HEAD or any(character in head for character in "<>\n")
+        return is_complete and self._tags.call.match(text[:_LONGEST_HEAD]) is None
+
+    def _reading(self, marker: str, *, closed: bool) -> Reading | None:
+        try:
+            return read(self._own_text(marker), self._tags, self._tools, closed=closed)
+        except NotCalls:
+            return None
+
+    def _without_end(self) -> Reading | None:
+        """Return the calls of a section whose end mark is missing, if that mark also ends its last call.
+
+        The model ended its answer here, so the call counts if its last argument is whole and none is missing.
+        """
+        if not self._text.rstrip().endswith(self._tags.argument_end):
+            return None
+        reading = self._reading(self._end, closed=True)
+        if reading is None:
+            return None
+        last = reading.calls[-1]
+        required = (parameters(last.name, self._tools) or {}).get("required")
+        is_whole = not isinstance(required, list) or last.arguments.keys() >= set(map(str, required))
+        return reading if is_whole else None
+
+    def _own_text(self, marker: str) -> str:
+        """Return the section's text; with its marks, if they are the call's own tags."""
+        return self._start + self._text + marker if self._is_bare or self._tags.whole_section else self._text
+
+    def _found(self, reading: Reading) -> list[Found]:
+        found: list[Found] = []
+        for call in reading.calls:
+            schema = parameters(call.name, self._tools) or {}
+            found += [self._calls.start(call.name), self._calls.grow(as_json(call, schema))]
+            self._calls.complete += 1
+        return [*found, reading.rest] if reading.rest else found
+
+    def _end_before(self, behind: str) -> None:
+        if not self._is_bare:
+            self.rest = behind
+            return
+        self._is_over, self._held = True, ""
+        self._skip_stray_end(behind)
+
+    def _skip_stray_end(self, text: str) -> None:
+        """Models that forget the mark which begins a section often write the one that ends it."""
+        self._held += text
+        after = self._held.lstrip()
+        if after.startswith(self._stray_end):
+            self.rest = after.removeprefix(self._stray_end)
+        elif not self._stray_end.startswith(after):
+            self.rest = self._held
