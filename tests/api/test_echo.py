@@ -93,9 +93,9 @@ def test_stop_text_ends_the_answer_and_is_not_part_of_it(server: Server) -> None
 
 
 def test_content_in_parts_is_joined_and_null_parameters_are_unset(server: Server) -> None:
-    parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     body = {"model": "parrot", "messages": [{"role": "user", "content": parts}], "temperature": None, "stop": None}
-    assert server.request("POST", "/v1/chat/completions", body).json()["choices"][0]["message"]["content"] == "one two"
+    assert server.request("POST", "/v1/chat/completions", body).json()["choices"][0]["message"]["content"] == "one\ntwo"
 
 
 def test_all_roles_are_taken(server: Server) -> None:
@@ -109,6 +109,25 @@ def test_all_roles_are_taken(server: Server) -> None:
     ]
     reply = server.client().chat.completions.create(model="parrot", messages=messages)
     assert reply.choices[0].message.content == "u"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": None, "refusal": "No."},
+        {"role": "assistant", "content": [{"type": "text", "text": "I"}, {"type": "refusal", "refusal": "refuse"}]},
+        {"role": "assistant", "content": None, "refusal": None, "tool_calls": None, "audio": None, "annotations": []},
+        {"role": "assistant", "tool_calls": [{"id": "1", "type": None, "function": {"name": "f"}}]},
+        *(
+            {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": arguments}}]}
+            for arguments in ("", None, '{"a": "b', "\\d", "5", {"a": None}, {})
+        ),
+    ],
+)
+def test_what_an_assistant_said_before_is_taken_back_with_a_result_of_nothing(server: Server, message: Any) -> None:
+    result = [{"role": "tool", "tool_call_id": "1", "content": None}] if message.get("tool_calls") else []
+    body = {"model": "parrot", "messages": [*HELLO, message, *result]}
+    assert server.request("POST", "/v1/chat/completions", body).status == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/models/org/bird", "/v1/models/org%2Fbird", "/v1/models/parrot"])

@@ -34,7 +34,13 @@ class TextPart(Part):
     text: str
 
 
+class RefusalPart(Part):
+    type: Literal["refusal"]
+    refusal: str
+
+
 Content = str | list[TextPart]
+AssistantContent = str | list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]]
 
 
 class InstructionMessage(Part):
@@ -51,18 +57,20 @@ class UserMessage(Part):
 
 class CalledFunction(Part):
     name: str
-    arguments: str
+    arguments: str | FreeObject | None = None
+    """Whatever the model wrote, JSON or not; some clients send the object that it is."""
 
 
 class ToolCall(Part):
     id: str
-    type: Literal["function"] = "function"
+    type: Literal["function"] | None = "function"
     function: CalledFunction
 
 
 class AssistantMessage(Part):
     role: Literal["assistant"]
-    content: Content | None = None
+    content: AssistantContent | None = None
+    refusal: str | None = None
     reasoning_content: str | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
@@ -70,7 +78,7 @@ class AssistantMessage(Part):
 
 class ToolMessage(Part):
     role: Literal["tool"]
-    content: Content
+    content: Content | None = None
     tool_call_id: str
 
 
@@ -288,7 +296,7 @@ def _refuse_other_parts(messages: object) -> None:
         content = message.get("content") if isinstance(message, dict) else None
         for place, part in enumerate(content if isinstance(content, list) else ()):
             kind = part.get("type") if isinstance(part, dict) else None
-            if isinstance(kind, str) and kind != "text":
+            if isinstance(kind, str) and kind not in ("text", "refusal"):
                 raise InvalidRequest(
                     f"Message parts of type {kind!r} are not supported: chat models run on mlx-lm, which reads text.",
                     param=f"messages[{at}].content[{place}].type",
@@ -298,9 +306,16 @@ def _refuse_other_parts(messages: object) -> None:
 
 def plain_message(message: Message) -> dict[str, Any]:
     """The message with its content as one string, as chat templates expect it."""
-    plain = message.model_dump(exclude_none=True)
-    if isinstance(message.content, list):
-        plain["content"] = "".join(part.text for part in message.content)
+    plain = message.model_dump(exclude_none=True, exclude={"refusal"})
+    content = message.content
+    if isinstance(content, list):
+        # As separate paragraphs: what is not meant to touch comes as parts, as OpenAI's and most servers read them.
+        plain["content"] = "\n".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
+    elif content is None:
+        plain["content"] = (message.refusal or "") if isinstance(message, AssistantMessage) else ""
+    for call in plain.get("tool_calls") or ():
+        call["type"] = "function"
+        call["function"].setdefault("arguments", "")
     return plain
 
 

@@ -9,10 +9,11 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from localapi.system.time_limit import TimeLimitExceeded, limited
-from localapi.worker.llm import bounded_template
+from localapi.worker.llm import bounded_template, call_history
 from localapi.worker.protocol import Chat
 
 RENDER_SECONDS = 5.0
@@ -105,16 +106,16 @@ class PromptWriter:
         return Rendering(self, request, seconds) if self.has_template else None
 
     def messages(self, request: Chat) -> list[dict[str, Any]]:
-        """The messages as templates expect them. Raises PromptRefused."""
-        return [self._message(message, f"messages[{i}]") for i, message in enumerate(request.messages)]
+        """The messages as templates expect them."""
+        return [self._message(message) for message in request.messages]
 
-    def _message(self, message: dict[str, Any], place: str) -> dict[str, Any]:
+    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
         """The message as templates expect it. The roles that a template does not name it would often drop silently."""
         written = {**message, "content": message.get("content") or ""}
         if written.get("role") == "developer" and self._template is not None and "developer" not in self._template:
             written["role"] = "system"
         if calls := message.get("tool_calls"):
-            written["tool_calls"] = [_tool_call(call, f"{place}.tool_calls[{i}]") for i, call in enumerate(calls)]
+            written["tool_calls"] = [call_history.expected(call) for call in calls]
         return written
 
     def options(self, request: Chat) -> dict[str, Any]:
@@ -151,7 +152,7 @@ class PromptWriter:
             raise PromptRefused("This model's chat template knows no tools. Leave them out.", "tools")
         continues = prompt and request.continues
 
-        def render() -> str:
+        def render(messages: list[dict[str, Any]]) -> str:
             return str(
                 self._tokenizer.apply_chat_template(
                     messages,
@@ -163,12 +164,30 @@ class PromptWriter:
                 )
             )
 
-        try:
-            return limited(seconds, render)
-        except TimeLimitExceeded:
-            raise TemplateTooSlow(
-                f"The model's chat template did not end within {seconds:g} s for these messages. Send fewer."
-            ) from None
+        return self._first_form(messages, render, seconds)
+
+    def _first_form(
+        self, messages: list[dict[str, Any]], render: Callable[[list[dict[str, Any]]], str], seconds: float
+    ) -> str:
+        """Render the first form of the messages that the template takes whole. Raises what it says to the first one."""
+        incomplete: str | None = None
+        refusal: Exception | None = None
+        for form in call_history.forms(messages):
+            try:
+                text = limited(seconds, partial(render, form))
+            except TimeLimitExceeded:
+                raise TemplateTooSlow(
+                    f"The model's chat template did not end within {seconds:g} s for these messages. Send fewer."
+                ) from None
+            except Exception as error:  # whatever a template raises
+                refusal = refusal or error
+                continue
+            if not call_history.loses_arguments(messages, text):
+                return text
+            incomplete = incomplete or text
+        if incomplete is None and refusal is not None:
+            raise refusal
+        return incomplete or ""
 
 
 @contextmanager
@@ -198,17 +217,3 @@ def _plain(messages: list[dict[str, Any]], request: Chat) -> str:
 def _line(message: dict[str, Any]) -> str:
     name = _LINE_OF_ROLE.get(message.get("role", ""))
     return f"{name}: {message['content']}" if name else str(message["content"])
-
-
-def _tool_call(call: dict[str, Any], place: str) -> dict[str, Any]:
-    """The call with its arguments as an object: OpenAI sends JSON in a string, and templates write JSON themselves."""
-    function = call.get("function") or {}
-    arguments = function.get("arguments")
-    if not isinstance(arguments, str):
-        return call
-    place = f"{place}.function.arguments"
-    try:
-        value = json.loads(arguments or "{}")
-    except ValueError as error:
-        raise PromptRefused(f"{place} is not JSON: {error}", place) from error
-    return {**call, "function": {**function, "arguments": value}}

@@ -238,6 +238,18 @@ def test_a_form_that_cannot_be_had_is_refused(server: Server, form: Any, words: 
     assert reply.json()["error"]["param"] == next(iter(form))
 
 
+@pytest.mark.parametrize("most", [12, 16, 20, 24])
+def test_a_call_that_was_cut_is_taken_back_with_its_result(server: Server, most: int) -> None:
+    body: Any = {"model": "demo", "messages": ask("What is the weather in Paris?"), "tools": [WEATHER]}
+    body |= {"tool_choice": "required", "max_tokens": most}
+    message = server.request("POST", "/v1/chat/completions", body).json()["choices"][0]["message"]
+    results = [
+        {"role": "tool", "tool_call_id": call["id"], "content": None} for call in message.get("tool_calls") or ()
+    ]
+    body = {**body, "tool_choice": "auto", "messages": [*body["messages"], message, *results]}
+    assert server.request("POST", "/v1/chat/completions", body).status == 200
+
+
 def test_a_tool_call_comes_whole_and_in_pieces(client: openai.OpenAI) -> None:
     question = ask("What is the weather in Paris?")
     whole = client.chat.completions.create(model="demo", messages=question, tools=[WEATHER]).choices[0]

@@ -77,13 +77,6 @@ def test_a_tool_calls_arguments_are_an_object_in_the_template(written: Any) -> N
     assert written(CALLS, said("assistant", None, tool_calls=calls)) == "Paris."
 
 
-def test_arguments_that_are_not_json_are_named(written: Any) -> None:
-    calls = [{"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{city"}}]
-    with pytest.raises(PromptRefused, match="not JSON") as caught:
-        written(CALLS, said("user", "Hi"), said("assistant", None, tool_calls=calls))
-    assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
-
-
 def test_what_the_template_says_is_the_error(written: Any) -> None:
     with pytest.raises(PromptRefused, match="Conversation roles must alternate"):
         written(STRICT, said("user", "Hi"))
