@@ -36,6 +36,9 @@ def assert_error(reply: Any, status: int, param: str | None, words: str) -> None
     assert reply.headers["content-type"] == "application/json"
 
 
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -72,13 +75,12 @@ def test_a_body_that_is_no_json_object(server: Server, body: bytes, words: str) 
         ({"temperature": "hot"}, "temperature", 'found the string "hot"'),
         ({"temperature": 3}, "temperature", "less than or equal to 2"),
         ({"temperature": True}, "temperature", "found true"),
-        ({"top_p": 0}, "top_p", "greater than 0"),
+        ({"top_p": -0.1}, "top_p", "greater than or equal to 0"),
         ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
         ({"max_tokens": 1.5}, "max_tokens", "found the number 1.5"),
-        ({"max_completion_tokens": -1}, "max_completion_tokens", "greater than or equal to 1"),
+        ({"max_completion_tokens": -2}, "max_completion_tokens", "greater than or equal to 1"),
         ({"stop": 5}, "stop", "found the number 5"),
         ({"stop": [5]}, "stop[0]", "found the number 5"),
-        ({"stop": [""]}, "stop[0]", "at least 1 character"),
         ({"stop": ["x"] * 17}, "stop", "at most 16"),
         ({"seed": 2**80}, "seed", "less than or equal"),
         ({"seed": "x"}, "seed", 'found the string "x"'),
@@ -114,6 +116,11 @@ def test_a_body_that_is_no_json_object(server: Server, body: bytes, words: str) 
         ({"chat_template_kwargs": {"tokenize": True}}, "chat_template_kwargs", "cannot be set here"),
         ({"chat_template_kwargs": {"return_offsets": True}}, "chat_template_kwargs", "cannot be set here"),
         ({"continue_final_message": True}, "continue_final_message", "found user"),
+        (
+            {"continue_final_message": True, "messages": [*OK, {"role": "assistant", "tool_calls": [CALL]}]},
+            "continue_final_message",
+            "tool_calls",
+        ),
         ({"messages": [{"role": "tool", "tool_call_id": "x", "content": "y"}]}, "messages[0].tool_call_id", "'x'"),
         ({"audio": {"voice": "alloy"}}, "audio", "not supported"),
         ({"modalities": ["audio"]}, "modalities", "not supported"),
@@ -131,12 +138,39 @@ def test_a_field_that_is_wrong_is_named(server: Server, change: dict[str, Any], 
     [
         {"n": 1, "logprobs": False, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "tools": []},
         {"response_format": {"type": "text"}, "tool_choice": "auto", "parallel_tool_calls": True, "store": False},
+        {"max_tokens": -1, "max_completion_tokens": -1, "stop": "", "top_p": 0},
+        {"stop": ["", ""]},
+        {"stop": ["no such text", *[""] * 20]},
         {"max_tokens": 2**65, "max_completion_tokens": 2**65, "top_k": 2**65},
         {"user": "u", "metadata": {"a": "b"}, "service_tier": "auto", "modalities": ["text"], "prompt_cache_key": "k"},
     ],
 )
 def test_values_that_ask_for_nothing_special_are_taken(server: Server, harmless: dict[str, Any]) -> None:
     assert server.request("POST", CHAT, {"model": "m", "messages": OK, **harmless}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"verbosity": "low", "service_tier": "flex"}, "service_tier, verbosity"),
+        ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
+        ({"verbosity": "medium", "service_tier": "auto"}, None),
+        ({"stream_options": {"include_usage": True, "frob": 1}}, "stream_options.frob"),
+        ({"response_format": {"type": "text", "frob": 1}}, "response_format.frob"),
+        ({"tools": [{"type": "function", "frob": 1, "function": {"name": "f", "x": 1}}]},
+         "tools[0].frob, tools[0].function.x"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"x": 1}}}]}, None),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {}}]}]},
+         "messages[0].content[0].cache_control"),
+        ({"messages": [{**message, "frob": 1} for message in OK * 3]}, "messages[0].frob"),
+        ({"messages": [*OK, {"role": "assistant", "content": "a", "annotations": [], "audio": None}]}, None),
+    ],
+)  # fmt: skip
+def test_what_has_no_effect_is_named_also_inside_of_fields(
+    server: Server, fields: dict[str, Any], named: str | None
+) -> None:
+    reply = server.request("POST", CHAT, {"model": "m", "messages": OK, **fields})
+    assert (reply.status, reply.headers.get("x-ignored-params")) == (200, named)
 
 
 def test_an_unknown_field_of_any_name_is_told_in_a_header(server: Server) -> None:

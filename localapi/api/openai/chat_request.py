@@ -17,8 +17,9 @@ from localapi.api.openai.generation_request import (
     refuse,
     request_ids,
     settled,
+    unknown_fields,
 )
-from localapi.backends.parameters import MAX_COUNT, ChatParameters, FreeObject
+from localapi.backends.parameters import MAX_COUNT, ChatParameters, FreeObject, MaxTokens
 from localapi.errors import InvalidRequest
 from localapi.http.body import parse
 from localapi.manifest import Serving
@@ -145,8 +146,6 @@ _NOT_HONOURED: Final[Mapping[str, tuple[Any, ...]]] = {
     "function_call": ("none", "auto"),
     "functions": ([],),
     "modalities": (["text"],),
-    "service_tier": ("auto", "default"),
-    "verbosity": ("medium",),
     "web_search_options": (),
 }
 """Parameters that this server knows and does not honour, with the values that ask for nothing."""
@@ -158,7 +157,7 @@ class ChatRequest(GenerationRequest, ChatParameters):
     model_config = ConfigDict(extra="allow")
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
-    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_completion_tokens: MaxTokens = None
     logprobs: bool = False
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     tools: Annotated[list[Tool], Field(default_factory=list, max_length=MAX_TOOLS)]
@@ -248,6 +247,11 @@ class ChatRequest(GenerationRequest, ChatParameters):
                 f"'continue_final_message' needs a last message of role assistant; found {self.messages[-1].role}.",
                 param="continue_final_message",
             )
+        if self.continue_final_message and getattr(self.messages[-1], "tool_calls", None):
+            raise InvalidRequest(
+                "'continue_final_message' continues text; the last message has tool_calls. Send their results.",
+                param="continue_final_message",
+            )
         self._check_tools()
         self._check_calls()
 
@@ -282,12 +286,12 @@ class ChatRequest(GenerationRequest, ChatParameters):
 
 
 def parse_chat(content: dict[str, Any]) -> tuple[ChatRequest, list[str]]:
-    """The request, and the names of the fields that nobody knows. Raises InvalidRequest."""
+    """The request, and the names of the fields that have no effect. Raises InvalidRequest."""
     known = refuse(content, _NOT_HONOURED)
     _refuse_other_parts(content.get("messages"))
     request = parse(ChatRequest, known)
     request.check()
-    return request, sorted(request.model_extra or ())
+    return request, unknown_fields(request, known)
 
 
 def _refuse_other_parts(messages: object) -> None:

@@ -22,6 +22,7 @@ from localapi.api.openai.generation_request import (
     refuse,
     request_ids,
     settled,
+    unknown_fields,
 )
 from localapi.backends.parameters import GenerationParameters
 from localapi.errors import InvalidRequest
@@ -66,12 +67,13 @@ def routes(registry: Registry) -> Blueprint:
 
     @blueprint.post("/v1/completions")
     async def create_completion() -> Response:
-        request = body.parse(CompletionRequest, refuse(await body.read_object(), _NOT_HONOURED))
+        content = refuse(await body.read_object(), _NOT_HONOURED)
+        request = body.parse(CompletionRequest, content)
         if request.echo and request.logprobs is not None:
             raise InvalidRequest("'echo' with 'logprobs' is not supported.", param="echo", code="unsupported_parameter")
         completion = TextCompletion(registry, request)
         reply = await completion.stream() if request.stream else await completion.whole()
-        return body.name_locked(completion.overruled, body.name_ignored(sorted(request.model_extra or ()), reply))
+        return body.name_locked(completion.overruled, body.name_ignored(unknown_fields(request, content), reply))
 
     return blueprint
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeVar
 
@@ -15,6 +16,7 @@ from localapi.worker.protocol import Lark, Regex
 
 MAX_CHOICES: Final = 64
 MAX_NAME: Final = 200
+_INDEX: Final = re.compile(r"\[\d+\]")
 Parameters = TypeVar("Parameters", bound=GenerationParameters)
 request_ids = itertools.count(1)
 """Numbers for requests to engines, unique in this process."""
@@ -24,7 +26,6 @@ NO_EFFECT: Final = frozenset(
         "user",
         "metadata",
         "moderation",
-        "prediction",
         "safety_identifier",
         "store",
         "prompt_cache_key",
@@ -35,6 +36,13 @@ NO_EFFECT: Final = frozenset(
 """OpenAI's fields that say something about the caller or the bill, or are a hint, and change no answer."""
 
 
+HINTS: Final[Mapping[str, tuple[Any, ...]]] = {
+    "prediction": (),
+    "service_tier": ("auto", "default"),
+    "verbosity": ("medium",),
+}
+"""OpenAI's wishes that an answer may leave unfulfilled, with the values that ask for nothing. The reply names them."""
+
 TokenNumber = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Pattern = Annotated[str, Field(min_length=1, max_length=10_000)]
 """A regular expression that the whole answer matches."""
@@ -43,7 +51,7 @@ Grammar = Annotated[str, Field(min_length=1, max_length=100_000)]
 
 
 class Part(BaseModel):
-    """An object in a request. What is not named in it is left to the clients that put it there."""
+    """An object in a request. What it does not know has no effect, and is named in the reply: see `unknown_fields`."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
@@ -79,6 +87,8 @@ def form_of(regex: str | None, grammar: str | None) -> Regex | Lark | None:
 
 def refuse(content: Mapping[str, Any], not_honoured: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
     """The body without the fields that ask for nothing. Raises InvalidRequest for one that cannot be honoured."""
+    nothing = {name for name, harmless in HINTS.items() if any(_same(content.get(name), value) for value in harmless)}
+    nothing |= {*not_honoured, *NO_EFFECT}
     for name, harmless in not_honoured.items():
         if name in content and not any(_same(content[name], value) for value in harmless):
             raise InvalidRequest(
@@ -86,7 +96,29 @@ def refuse(content: Mapping[str, Any], not_honoured: Mapping[str, tuple[Any, ...
                 param=name,
                 code="unsupported_parameter",
             )
-    return {key: value for key, value in content.items() if key not in not_honoured and key not in NO_EFFECT}
+    return {key: value for key, value in content.items() if key not in nothing}
+
+
+def unknown_fields(request: BaseModel, content: Mapping[str, Any]) -> list[str]:
+    """Return the fields of the body that the request does not know, in order; of a list's items each kind once."""
+    found: dict[str, str] = {}
+    _collect_unknown(request, content, "", found)
+    return sorted(found.values())
+
+
+def _collect_unknown(value: object, given: object, place: str, found: dict[str, str]) -> None:
+    """Compare a part of the request with what it was made of."""
+    if isinstance(value, BaseModel) and isinstance(given, Mapping):
+        known = {field.alias or name: name for name, field in type(value).model_fields.items()}
+        for key, item in given.items():
+            path = f"{place}.{key}" if place else key
+            if key in known:
+                _collect_unknown(getattr(value, known[key]), item, path, found)
+            elif not place or item not in (None, []):  # inside of messages, clients send back what they got
+                found.setdefault(_INDEX.sub("[]", path), path)
+    elif isinstance(value, list) and isinstance(given, list):
+        for at, (item, raw) in enumerate(zip(value, given, strict=False)):
+            _collect_unknown(item, raw, f"{place}[{at}]", found)
 
 
 def _same(given: object, harmless: object) -> bool:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from quart import Blueprint, Response
 
 from localapi.api.openai.chat_request import Message, plain_message
-from localapi.api.openai.generation_request import MAX_NAME, TokenNumber, request_ids
+from localapi.api.openai.generation_request import MAX_NAME, TokenNumber, request_ids, unknown_fields
 from localapi.errors import InvalidRequest
 from localapi.http import body
 from localapi.http.generation import Generation
@@ -44,7 +44,8 @@ def routes(registry: Registry) -> Blueprint:
 
     @blueprint.post("/v1/tokenize")
     async def tokenize() -> Response:
-        request = body.parse(TokenizeRequest, await body.read_object())
+        content = await body.read_object()
+        request = body.parse(TokenizeRequest, content)
         if (request.text is None) == (request.messages is None):
             raise InvalidRequest("Give either 'text' or 'messages'.", param="text")
         ask = Tokenize(
@@ -55,19 +56,20 @@ def routes(registry: Registry) -> Blueprint:
         )
         reply = await _reply(registry, request.model, ask)
         tokens = reply.tokens if isinstance(reply, Tokens) else []
-        return _named(request, json_reply({"tokens": tokens, "count": len(tokens)}))
+        return _named(request, content, json_reply({"tokens": tokens, "count": len(tokens)}))
 
     @blueprint.post("/v1/detokenize")
     async def detokenize() -> Response:
-        request = body.parse(DetokenizeRequest, await body.read_object())
+        content = await body.read_object()
+        request = body.parse(DetokenizeRequest, content)
         reply = await _reply(registry, request.model, Detokenize(next(request_ids), request.tokens))
-        return _named(request, json_reply({"text": reply.text if isinstance(reply, Text) else ""}))
+        return _named(request, content, json_reply({"text": reply.text if isinstance(reply, Text) else ""}))
 
     return blueprint
 
 
-def _named(request: BaseModel, reply: Response) -> Response:
-    return body.name_ignored(sorted(request.model_extra or ()), reply)
+def _named(request: BaseModel, content: dict[str, Any], reply: Response) -> Response:
+    return body.name_ignored(unknown_fields(request, content), reply)
 
 
 async def _reply(registry: Registry, model: str, ask: Tokenize | Detokenize) -> Event | Any:
