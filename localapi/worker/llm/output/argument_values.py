@@ -83,6 +83,14 @@ def property_schema(name: str, schema: Schema, root: Schema, seen: set[int] | No
     return schema.get("additionalProperties") or True
 
 
+def item_schema(schema: Schema, root: Schema) -> Schema:
+    """Return what an array's schema says of its items, as far as it says it directly; True if it says nothing."""
+    for place in (schema, _referred(schema, root) if isinstance(schema, dict) else True):
+        if isinstance(place, dict) and isinstance(place.get("items"), dict):
+            return place["items"]
+    return True
+
+
 def json_string(text: str) -> str:
     """Return the text as a JSON string."""
     return _sendable(json.dumps(text, ensure_ascii=False))

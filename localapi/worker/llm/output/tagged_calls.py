@@ -157,10 +157,10 @@ def begins_call(text: str, tags: Tags, tools: Sequence[dict[str, Any]]) -> bool:
     return tags.argument.match(text, _behind_space(text, start.end())) is not None
 
 
-def is_of_no_tool(text: str, tags: Tags, tools: Sequence[dict[str, Any]]) -> bool:
-    """Return whether a call begins here, of a tool that there is not."""
+def name_of_call(text: str, tags: Tags) -> str | None:
+    """Return the name of the call that begins here; None if none does."""
     start = tags.call.match(text, _behind_space(text, 0))
-    return start is not None and parameters(_unquoted(start["name"]), tools) is None
+    return None if start is None else _unquoted(start["name"])
 
 
 def parameters(name: str, tools: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from localapi.worker.llm.output.tagged_calls import (
     Tags,
     as_json,
     begins_call,
-    is_of_no_tool,
+    name_of_call,
     parameters,
     read,
 )
@@ -21,7 +22,9 @@ from localapi.worker.llm.output.tagged_calls import (
 _MOST_MARKS: Final = 64
 """Marks within one value. A model that repeats them for ever would be read again and again."""
 _LONGEST_HEAD: Final = 256
-"""Characters of a bare call's first tag."""
+"""Characters of the first tag, if it is the mark that starts the section."""
+_FIRST_TAG: Final = re.compile(rf"[^<>\n]{{0,{_LONGEST_HEAD - 1}}}[<>\n]")
+"""What may be such a tag, behind its first character."""
 
 
 class TaggedSection:
@@ -56,6 +59,7 @@ class TaggedSection:
         self._stray_end = stray_end
         self._other = other
         self._is_bare = bool(stray_end)
+        self._has_own_tags = self._is_bare or tags.whole_section
         self._ends = Markers([end, abandon or ""])
         self._text = ""
         self._held = ""
@@ -63,6 +67,8 @@ class TaggedSection:
         self._first_abandon: int | None = None
         self._second_best: tuple[Reading, int] | None = None
         """Calls that are complete if nothing better comes, and where the text behind them begins."""
+        self._is_of_tool = False
+        """Whether the text begins with a call of one of the tools."""
         self._is_over = False
         self.rest: str | None = None
 
@@ -126,14 +132,19 @@ class TaggedSection:
 
     def _is_none(self) -> bool:
         """Return whether it is certain already that this is no call of one of the tools."""
-        text = self._own_text("")
-        if self._tags.call_end and is_of_no_tool(text, self._tags, self._tools):
-            return True
-        if not self._is_bare:
+        if self._is_of_tool or not self._tags.call_end:
             return False
-        head = text[len(self._start) : _LONGEST_HEAD]
-        is_complete = len(text) >= _LONGEST_HEAD or any(character in head for character in "<>\n")
-        return is_complete and self._tags.call.match(text[:_LONGEST_HEAD]) is None
+        text = self._own_text("")
+        if self._has_own_tags:
+            head = _FIRST_TAG.match(text, 1)
+            if head is None:
+                return len(text) > _LONGEST_HEAD
+            text = text[: head.end()]
+        name = name_of_call(text, self._tags)
+        if name is None:
+            return self._has_own_tags
+        self._is_of_tool = parameters(name, self._tools) is not None
+        return not self._is_of_tool
 
     def _reading(self, marker: str, *, closed: bool) -> Reading | None:
         try:
@@ -158,7 +169,7 @@ class TaggedSection:
 
     def _own_text(self, marker: str) -> str:
         """Return the section's text; with its marks, if they are the call's own tags."""
-        return self._start + self._text + marker if self._is_bare or self._tags.whole_section else self._text
+        return self._start + self._text + marker if self._has_own_tags else self._text
 
     def _found(self, reading: Reading) -> list[Found]:
         found: list[Found] = []

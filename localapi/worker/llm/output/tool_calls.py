@@ -2,18 +2,23 @@
 
 A section is the text behind the mark that starts calls, up to the mark that ends them; `Section` is the seam. Calls
 written as JSON are read as they grow (`JsonSection`). Values that are text between tags wait for the section's end and
-are converted by the tool's schema (`TaggedSection`). Every other syntax belongs to mlx-lm's parser of its model family
-(`ParsedSection`). What is no call comes back as text. Knows no MLX and no thinking.
+are converted by the tool's schema (`TaggedSection`). Every other syntax waits for it, too (`ParsedSection`): Gemma's is
+read here, and the others belong to mlx-lm's parser of their family. What is no call comes back as text. Knows no MLX
+and no thinking.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from localapi.worker.llm.output import gemma_calls
 from localapi.worker.llm.output.calls import Calls, Found, Section, encodable
+from localapi.worker.llm.output.gemma_calls import STRING_MARKS
 from localapi.worker.llm.output.json_section import JsonSection
 from localapi.worker.llm.output.markers import Markers
 from localapi.worker.llm.output.tagged_calls import TAGS
@@ -27,12 +32,12 @@ _NEXT_CALL = {
     "kimi_k3": re.compile(r"(?<=<\|close\|>call<\|sep\|>)\s*(?=<\|open\|>call)"),
 }
 """Borders of calls, if the family's parser mixes up or drops calls when one section holds several."""
-_BACKTRACKING = {"gemma4", "function_gemma"}
-MOST_CALLS = 32
-"""Calls in one section of a family whose parser takes minutes over a long text full of starts."""
+_PYTHONIC = re.compile(
+    r"""\s*\[\s*[\w.]+\((?:\s*\w+\s*=(?:\s*"[^"]*"\s*|\s*'[^']*'\s*|[^,"'()\[\]]+)(?:,|(?=\))))*\s*\)\s*\]\s*"""
+)
+"""A call that is no Python, as with a newline in a string, and whose arguments can still be told apart."""
 INNER_MARKS = {
-    "function_gemma": ("<escape>",),
-    "gemma4": ('<|"|>',),
+    **{family: (mark,) for family, mark in STRING_MARKS.items()},
     "glm47": ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
     "kimi_k2": ("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"),
     "kimi_k3": ("<|open|>", "<|close|>", "<|sep|>"),
@@ -82,20 +87,29 @@ class ToolFormat:
         lost: list[Found] = []
         for piece in self._pieces(text.strip()):
             try:
-                parsed = self.parse(piece, tools)
+                parsed, rest = self.parse(piece, tools)
             except Exception:  # parsers raise whatever their slip is: AttributeError, SyntaxError, RecursionError
                 lost.append(piece)
                 continue
+            lost += [rest] if rest else []
             for name, arguments, call_id in parsed:
                 found += [calls.start(name, call_id), calls.grow(arguments)]
                 calls.complete += 1
         return found + lost if found else []
 
-    def parse(self, text: str, tools: Sequence[dict[str, Any]]) -> list[tuple[str, str, object]]:
-        """Name, arguments and the model's id of each call. Raises anything where the text is not calls of the tools."""
-        if self.family in _BACKTRACKING and text.count("call:") > MOST_CALLS:
-            raise ValueError("too many calls")
-        parsed = self._parser(text, list(tools))
+    def parse(self, text: str, tools: Sequence[dict[str, Any]]) -> tuple[list[tuple[str, str, object]], str]:
+        """Return name, arguments and the model's id of each call, and text behind them that is none.
+
+        Raises anything where the text is not calls of the tools.
+        """
+        if self.family in STRING_MARKS:
+            read, rest = gemma_calls.read(text, STRING_MARKS[self.family], tools)
+            return [(name, arguments, None) for name, arguments in read], rest
+        if self.family == "pythonic" and not (_is_python(text) or _PYTHONIC.fullmatch(text)):
+            raise ValueError("values that end nobody knows where")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know, as in "\\d"
+            parsed = self._parser(text, list(tools))
         found = [_checked(call) for call in (parsed if isinstance(parsed, list) else [parsed])]
         if not found:
             raise ValueError("no call")
@@ -104,7 +118,7 @@ class ToolFormat:
                 raise ValueError("no such tool")
             if self.family == "glm47" and arguments.keys() == {"raw"}:
                 raise ValueError("not the syntax of a call")
-        return [(name, _dumped(arguments), call_id) for name, arguments, call_id in found]
+        return [(name, _dumped(arguments), call_id) for name, arguments, call_id in found], ""
 
     def _pieces(self, text: str) -> list[str]:
         """The section's calls, each alone, where the parser needs that."""
@@ -194,6 +208,16 @@ def _function(function: dict[str, Any]) -> dict[str, Any]:
     properties = properties if isinstance(properties, dict) else {}
     properties = {name: schema if isinstance(schema, dict) else {} for name, schema in properties.items()}
     return {**function, "parameters": {**parameters, "properties": properties}}
+
+
+def _is_python(text: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know, as in "\\d"
+            ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    return True
 
 
 def names_of(tools: Sequence[dict[str, Any]]) -> set[str]:

@@ -504,9 +504,31 @@ def test_a_long_text_full_of_starts_costs_no_more_than_any_other() -> None:
             assert not parts.broken_call
 
 
-def test_a_section_full_of_starts_that_a_parser_would_take_minutes_for_is_text() -> None:
-    for name in ("gemma4", "function_gemma"):
+def test_a_section_full_of_starts_is_text() -> None:
+    for name in ("gemma4", "function_gemma", "qwen3_coder", "pythonic"):
         form = FORMATS[name]
         start = form.tool_format.start if form.tool_format else ""
         text = start + "call:a{" * 8000
         assert outcome(form.stream(TOOLS), [text]).content == text
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ('[add(a="say "hi" now", b=2)]', []),
+        ("[add(a='it's')]", []),
+        ('[add(a="two\nlines", b=2)]', [("add", {"a": "two\nlines", "b": 2})]),
+        ('[add(a="\\d+", b={"c": true})]', [("add", {"a": "\\d+", "b": {"c": True}})]),
+        ("[add(a=1234567890123456789)]", [("add", {"a": 1234567890123456789})]),
+    ],
+)
+def test_python_that_cannot_be_read_for_certain_is_text(text: str, calls: list[Any]) -> None:
+    whole = read(family("pythonic"), f"<|tool_call_start|>{text}<|tool_call_end|>")
+    assert whole.parsed == calls
+    assert bool(whole.content) == (not calls)
+
+
+def test_of_kimis_calls_the_one_that_is_cut_is_not_lost() -> None:
+    first, second = (SAMPLES["kimi_k2"][0].split("<|tool_calls_section_end|>")[0], "<|tool_call_begin|>functions.add:1")
+    whole = read(family("kimi_k2"), first + second)
+    assert (whole.parsed, whole.content) == (PARIS, second)

@@ -1,0 +1,116 @@
+"""Gemma's calls: `call:name{city:<|"|>Paris<|"|>,days:3}`, with objects and lists within.
+
+Only strings are marked. What else a value may be, the tool's schema says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from localapi.worker.llm.output.argument_values import converted, item_schema, json_string, property_schema
+from localapi.worker.llm.output.tagged_calls import parameters
+
+_CALL: Final = re.compile(r"\s*call:(?P<name>[^\s{}]+?)\s*(?=\{)")
+_KEY: Final = re.compile(r"\s*(?P<key>[^\s:,{}\[\]<>\"]+)\s*:\s*")
+_BARE_ITEM: Final = re.compile(r"[^,{}\[\]]*(?=[,}\]])")
+_JSON_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_SPACE: Final = re.compile(r"\s*")
+
+STRING_MARKS: Final = {"function_gemma": "<escape>", "gemma4": '<|"|>'}
+"""What stands around strings, by mlx-lm's name of the family."""
+
+
+def read(text: str, string_mark: str, tools: Sequence[dict[str, Any]]) -> tuple[list[tuple[str, str]], str]:
+    """Return the calls, each as name and arguments in JSON, and the text behind them that is none."""
+    found: list[tuple[str, str]] = []
+    at = 0
+    while start := _CALL.match(text, at):
+        schema = parameters(start["name"], tools)
+        if schema is None:
+            break
+        value = _Value(text, string_mark, schema)
+        try:
+            arguments, end = value.read(start.end(), schema)
+        except (ValueError, RecursionError):
+            break
+        found.append((start["name"], arguments))
+        at = end
+    return found, text[at:].strip()
+
+
+class _Value:
+    """Reads values out of a text, each as JSON and with its end. Raises ValueError where one is not whole."""
+
+    def __init__(self, text: str, string_mark: str, root: Any) -> None:
+        self._text = text
+        self._mark = string_mark
+        self._root = root
+        # A value without marks may hold commas: it ends where the next key begins.
+        key = rf"(?:{re.escape(string_mark)}|[^\s:,{{}}\[\]]+\s*:)"
+        self._bare_member = re.compile(rf"[^{{}}\[\]]*?(?=,\s*{key}|[}}\]])")
+
+    def read(self, at: int, schema: Any, bare: re.Pattern[str] | None = None) -> tuple[str, int]:
+        if self._text.startswith("{", at):
+            return self._object(at + 1, schema)
+        if self._text.startswith("[", at):
+            return self._array(at + 1, schema)
+        if self._text.startswith(self._mark, at):
+            string, end = self._string(at)
+            return json_string(string), end
+        if found := _JSON_STRING.match(self._text, at):
+            return json.dumps(json.loads(found[0], strict=False)), found.end()
+        found = (bare or self._bare_member).match(self._text, at)
+        if found is None:
+            raise ValueError("a value has no end")
+        return converted(found[0].strip(), schema, self._root), found.end()
+
+    def _object(self, at: int, schema: Any) -> tuple[str, int]:
+        members: dict[str, str] = {}
+        at = self._behind_space(at)
+        while not self._text.startswith("}", at):
+            key, at = self._key(at)
+            members[key], at = self.read(at, property_schema(key, schema, self._root))
+            at = self._behind_comma(at, "}")
+        return "{" + ", ".join(f"{json_string(key)}: {value}" for key, value in members.items()) + "}", at + 1
+
+    def _array(self, at: int, schema: Any) -> tuple[str, int]:
+        items = []
+        item = item_schema(schema, self._root)
+        at = self._behind_space(at)
+        while not self._text.startswith("]", at):
+            value, at = self.read(at, item, _BARE_ITEM)
+            items.append(value)
+            at = self._behind_comma(at, "]")
+        return "[" + ", ".join(items) + "]", at + 1
+
+    def _key(self, at: int) -> tuple[str, int]:
+        if self._text.startswith(self._mark, at):
+            key, at = self._string(at)
+            at = self._behind_space(at)
+            if not self._text.startswith(":", at):
+                raise ValueError("a key without a value")
+            return key, self._behind_space(at + 1)
+        found = _KEY.match(self._text, at)
+        if found is None:
+            raise ValueError("no key")
+        return found["key"], found.end()
+
+    def _string(self, at: int) -> tuple[str, int]:
+        start = at + len(self._mark)
+        end = self._text.index(self._mark, start)
+        return self._text[start:end], end + len(self._mark)
+
+    def _behind_comma(self, at: int, closing: str) -> int:
+        at = self._behind_space(at)
+        if self._text.startswith(",", at):
+            return self._behind_space(at + 1)
+        if not self._text.startswith(closing, at):
+            raise ValueError(f"neither a comma nor {closing}")
+        return at
+
+    def _behind_space(self, at: int) -> int:
+        found = _SPACE.match(self._text, at)
+        return found.end() if found else at
