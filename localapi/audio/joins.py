@@ -42,14 +42,15 @@ class Join:
         self._held = samples[ready:]
         return self._gone(samples[:ready])
 
-    def end_segment(self) -> bytes:
-        """The rest of this segment. What is fed next begins another."""
+    def end_segment(self, *, silence: bool = True) -> bytes:
+        """The rest of this segment. What is fed next begins another, behind some silence unless told otherwise."""
         samples, self._held = self._held, array("h")
         if samples and abs(samples[-1]) > CLICK:
             for i, gain in zip(range(len(samples) - 1, -1, -1), self._ramp, strict=False):
                 samples[i] = round(samples[i] * gain)
         last = self._gone(samples)
-        self._silence_due |= self._begun > 0
+        if self._begun:
+            self._silence_due = silence
         self._half, self._begun, self._fades_in = b"", 0, False
         return last
 

@@ -12,6 +12,7 @@ from localapi.audio.tone import tone
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.speech import SpeechOptions
 from localapi.errors import InvalidRequest
+from localapi.text.weight import weight
 from localapi.worker.protocol import Event, Loaded, Request, Sound, Speak, Spoken
 
 CHARACTERS_PER_SECOND = 15
@@ -45,7 +46,7 @@ class EchoSpeechEngine:
         if not isinstance(request, Speak):
             raise InvalidRequest("This model speaks: use POST /v1/audio/speech.")
         for index, segment in enumerate(request.segments):
-            seconds = max(SHORTEST_SECONDS, len(segment) / CHARACTERS_PER_SECOND) / request.speed
+            seconds = max(SHORTEST_SECONDS, weight(segment) / CHARACTERS_PER_SECOND) / request.speed
             for pcm in tone(seconds, SAMPLE_RATE_HZ):
                 yield Sound(request.id, index, pcm, SAMPLE_RATE_HZ)
                 await asyncio.sleep(0)

@@ -24,6 +24,7 @@ from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.speech import SpeechOptions
 from localapi.errors import GenerationFailed, InvalidRequest, LoadFailed, ModelUnavailable
 from localapi.system.os_errors import advise
+from localapi.text.weight import weight
 from localapi.worker.protocol import Event, Loaded, Loading, Request, Sound, Speak, Spoken, Voice
 
 AT_ONCE = 4
@@ -231,7 +232,7 @@ class MacosSayEngine:
             raise _unloaded() from None
 
     async def _say(self, text: str, voice: str | None, pace: Pace, file: Path) -> tuple[bytes, int]:
-        seconds = GRACE_SECONDS + len(text) / CHARACTERS_PER_SECOND
+        seconds = GRACE_SECONDS + weight(text) / CHARACTERS_PER_SECOND
         command = [self._path, *_arguments(voice, pace.rate_wpm, file)]
         try:
             ended = await self._children.run(*command, text=text.encode(errors="replace"), seconds=seconds)

@@ -28,6 +28,7 @@ class _MlxAudio(SpeechOptions):
     right to the sample. They are never told one.
     """
 
+    joins_sentences = True
     path: Annotated[
         str,
         Field(

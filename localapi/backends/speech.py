@@ -141,6 +141,13 @@ class SpeechOptions(EntryOptions, SpeechSettings):
     """The ENGINE_OPTIONS that it honours."""
     gives_times: ClassVar[bool] = False
     """Whether the engine can tell when each word is said."""
+    joins_sentences: ClassVar[bool] = False
+    """Whether short sentences are better said in one call: each has its price, and sounds odd by itself."""
+
+    @property
+    def says_sentences_apart(self) -> bool:
+        """Whether each sentence is a call by itself: whatever a request asks to know, the sound is the same."""
+        return not self.joins_sentences or self.sentence_silence_ms > 0
 
     def located(self, folder_of: FolderOf) -> SpeechOptions:
         return self.model_copy(update=self.located_settings(folder_of))

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from localapi.backends.speech import SpeechOptions
 from localapi.cli import completing, sound_output
 from localapi.cli.given_text import given_text
 from localapi.cli.options import profile_option, server_of, server_options, source_of
@@ -120,7 +121,10 @@ def _show_script(text: str, entry: Entry) -> None:
     """What the text becomes, before a voice says it."""
     settings = entry.serving.speech
     assert settings is not None  # noqa: S101  # a speech entry
-    script = script_of(text, markdown=settings.speakable, lexicon=settings.lexicon, language=settings.language)
+    apart = isinstance(entry.options, SpeechOptions) and entry.options.says_sentences_apart
+    script = script_of(
+        text, markdown=settings.speakable, lexicon=settings.lexicon, language=settings.language, apart=apart
+    )
     for word in script.replaced:
         click.echo(f"{word.written} is said {word.said!r}", err=True)
     for segment in script.segments:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from localapi.text.clean import clean, is_speakable
 from localapi.text.lexicon import Lexicon
@@ -25,6 +26,13 @@ class Script:
     """Each with something to say; none where the text has nothing."""
     replaced: list[Replaced]
     """In the order of the text."""
+    goes_on: Mapping[int, str] = field(default_factory=dict)
+    """Numbers of the segments whose last sentence goes on in the next one, with the white space between both."""
+
+    def text(self, first: int, last: int) -> str:
+        """What these segments say, up to the last and with it."""
+        spaced = [self.segments[index] + self.goes_on.get(index, " ") for index in range(first, last)]
+        return "".join([*spaced, self.segments[last]])
 
 
 def script_of(
@@ -48,7 +56,13 @@ def script_of(
     words = Lexicon(lexicon)
     found = words.applied(said)
     segments = sentences(words.apply(said), language=language, apart=apart)
+    spoken = [segment for segment in segments if is_speakable(segment.text)]
     return Script(
-        [segment.text for segment in segments if is_speakable(segment.text)],
+        [segment.text for segment in spoken],
         [Replaced(said[each.start : each.end], each.said) for each in found],
+        {
+            index: " " * (after.start > segment.end)
+            for index, (segment, after) in enumerate(itertools.pairwise(spoken))
+            if segment.goes_on
+        },
     )

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import sentencex  # type: ignore[import-untyped]
 
 from localapi.text.clean import is_speakable
+from localapi.text.weight import is_wide, reach, weight
 
 _WINDOW = 4096
 """Characters that sentencex sees at once."""
@@ -29,14 +30,17 @@ _FRAGMENT = 20
 _ROOM = (50, 100, 200)
 """The weight up to which sentences are put together, for the first segment, the second, and all later ones."""
 _LONG_START = 120
-"""Over this weight the first sentence is cut after a clause, if it has several."""
+"""Over this weight the first sentence is cut: after a clause if there is one, else between words."""
+_EARLY_WORDS = 60
+"""The weight of what is said first of a sentence that has no clause."""
+_HEAVIEST = 400
+"""The weight up to which a sentence is said in one go; half a minute of speech."""
 
 _LINE = re.compile("[^\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 _BREAKS = frozenset({"\n", "\r\n", "\r"})
 _NOT_A_SPACE = re.compile(r"[^\S ]|[\ud800-\udfff]")
 _SPACES = re.compile(r"\s+")
 _CLAUSE = re.compile(r"[,;:)\]\u2013\u2014](?=\s)|[\uff0c\u3001\uff1b\uff1a\u060c\u061b]|(?<=\s)[-\u2013\u2014](?=\s)")
-_WIDE = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U000323af]")
 _SCRIPTS = {
     "LATIN": "en",
     "CJK": "zh",
@@ -65,6 +69,8 @@ class Segment:
     text: str
     start: int
     end: int
+    goes_on: bool = False
+    """Whether its last sentence goes on in the next segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,8 @@ class _Piece:
     """Whether it is the first of its paragraph."""
     closes: bool
     """Whether it is the last."""
+    goes_on: bool
+    """Whether its sentence goes on in the next piece."""
     says: bool
     """Whether there is anything to say in it."""
 
@@ -84,20 +92,34 @@ class _Piece:
 def sentences(text: str, *, language: str | None = None, longest: int = 400, apart: bool = False) -> list[Segment]:
     """The text as segments of at most `longest` characters; between them stands nothing but white space.
 
+    What would take more than half a minute to say is cut, too.
+
     `language` is a BCP 47 tag; None guesses one from the script of each paragraph. A newline ends a sentence, except
     in prose that was wrapped to lines. Sentences are put together because each call has its price and its own melody;
     the first segments stay small, each up to twice the one before: the first is heard soon, and an engine of twice
     the speed of speech need not fall silent after it. Paragraphs stay apart, for the pause between them.
-    `apart` leaves each sentence by itself, for those who want to know when it is said.
+    `apart` leaves each sentence by itself; one that is long is still cut.
     A segment without anything to say exists only where the whole text has nothing, or where `longest` leaves no room.
     """
     if longest < 1:
         raise ValueError(f"longest should be at least 1, not {longest}")
     found: list[_Piece] = []
     for start, end in _paragraphs(text):
-        found += _pieces(text, start, end, language=language, longest=longest, first=not (found or apart))
+        found += _pieces(text, start, end, language=language, longest=longest, first=not found)
     segments = (_segment(text, piece) for piece in _joined(text, found, longest, apart=apart))
     return [segment for segment in segments if segment.text]
+
+
+def shares(text: str, *, language: str | None = None) -> list[tuple[str, float]]:
+    """The sentences of a text, each with its share of the time that all take, by their letters."""
+    found: list[str] = []
+    begun = 0
+    for segment in sentences(text, language=language, apart=True):
+        if not segment.goes_on:
+            found.append(text[begun : segment.end].strip())
+            begun = segment.end
+    whole = sum(map(weight, found))
+    return [(sentence, weight(sentence) / whole) for sentence in found]
 
 
 def _paragraphs(text: str) -> list[tuple[int, int]]:
@@ -124,10 +146,15 @@ def _pieces(text: str, start: int, end: int, *, language: str | None, longest: i
         borders.update(window_start + length for length in _lengths(text[window_start:window_end], tag))
     marks = sorted(borders)
     if first:
-        marks[1:1] = _early_cut(text, marks[0], marks[1])
-    marks = [at for before, after in itertools.pairwise(marks) for at in (before, *_cuts(text, before, after, longest))]
+        marks[1:1] = _early_cuts(text, marks[0], marks[1])
+    marks = [
+        at
+        for before, after in itertools.pairwise(marks)
+        for at in (before, *_cuts(text, before, after, longest, _HEAVIEST))
+    ]
     for before, after in itertools.pairwise([*marks, end]):
-        yield _Piece(before, after, before == start, after == end, is_speakable(text[before:after]))
+        says = is_speakable(text[before:after])
+        yield _Piece(before, after, before == start, after == end, after not in borders, says)
 
 
 def _lengths(text: str, language: str) -> Iterator[int]:
@@ -154,20 +181,47 @@ def _guess(text: str) -> str:
     return max(counts, key=counts.__getitem__, default="en")
 
 
-def _early_cut(text: str, start: int, end: int) -> Sequence[int]:
-    """Where a first sentence that takes long to say can be cut."""
-    if _weight(text[start:end]) <= _LONG_START:
-        return ()
-    ends = [match.end() for match in _CLAUSE.finditer(text, start, min(end, start + _LONG_START))]
-    return [at for at in ends if _FRAGMENT <= _weight(text[start:at]) <= _LONG_START][-1:]
+def _early_cuts(text: str, start: int, end: int) -> Iterator[int]:
+    """Where a first sentence that takes long to say is cut: its parts grow as the segments do."""
+    if weight(text[start:end]) <= _LONG_START:
+        return
+    at = _early_clause(text, start, end) or _early_word(text, start, end)
+    room = 2 * _EARLY_WORDS
+    while at is not None:
+        yield at
+        high = reach(text, at, end, room)
+        room *= 2
+        if high == end or room > 2 * _HEAVIEST:
+            return
+        at = _cut(text, at + (high - at) // 2, high, high)
 
 
-def _cuts(text: str, start: int, end: int, longest: int) -> Iterator[int]:
-    """Places that cut a span into parts of at most `longest` characters, about as long as each other."""
-    while end - start > longest:
+def _early_clause(text: str, start: int, end: int) -> int | None:
+    ends = [match.end() for match in _CLAUSE.finditer(text, start, reach(text, start, end, _LONG_START))]
+    return next((at for at in reversed(ends) if weight(text[start:at]) >= _FRAGMENT), None)
+
+
+def _early_word(text: str, start: int, end: int) -> int | None:
+    high = reach(text, start, end, _EARLY_WORDS)
+    spaces = [match.end() for match in _SPACES.finditer(text, start, high)]
+    word = next((at for at in reversed(spaces) if weight(text[start:at]) >= _FRAGMENT), None)
+    if word is None and is_wide(text[high]) and not _is_inside(text, high):
+        return high  # Chinese and Japanese have no blanks; a run of other letters may be one word
+    return word
+
+
+def _cuts(text: str, start: int, end: int, longest: int, heaviest: int | None = None) -> Iterator[int]:
+    """Places that cut a span into parts of at most `longest` characters and `heaviest`, about as long as each other."""
+    while True:
         parts = math.ceil((end - start) / longest)
+        high = start + longest
+        if heaviest is not None:
+            parts = max(parts, math.ceil(weight(text[start:end]) / heaviest))
+            high = min(high, reach(text, start, end, heaviest))
+        if parts <= 1:
+            return
         aim = start + (end - start) // parts
-        start = _cut(text, start + max(1, longest // 4), start + longest, aim)
+        start = _cut(text, start + max(1, (high - start) // 4), high, aim)
         yield start
 
 
@@ -195,11 +249,6 @@ def _is_inside(text: str, at: int) -> bool:
     )
 
 
-def _weight(text: str) -> int:
-    """Roughly how long it takes to say, in Latin letters: a Chinese, Japanese or Korean sign counts as three."""
-    return len(text) if text.isascii() else len(text) + 2 * sum(1 for _ in _WIDE.finditer(text))
-
-
 def _joined(text: str, pieces: Sequence[_Piece], longest: int, *, apart: bool) -> list[_Piece]:
     """Short pieces of one paragraph put together, and pieces without anything to say put to their neighbours."""
     joined: list[_Piece] = []
@@ -207,7 +256,9 @@ def _joined(text: str, pieces: Sequence[_Piece], longest: int, *, apart: bool) -
         room = None if apart else _ROOM[min(len(joined), len(_ROOM)) - 1]
         if joined and _belong(text, joined[-1], piece, longest=longest, room=room):
             last = joined.pop()
-            joined.append(_Piece(last.start, piece.end, last.opens, piece.closes, last.says or piece.says))
+            joined.append(
+                _Piece(last.start, piece.end, last.opens, piece.closes, piece.goes_on, last.says or piece.says)
+            )
         else:
             joined.append(piece)
     return joined
@@ -215,20 +266,20 @@ def _joined(text: str, pieces: Sequence[_Piece], longest: int, *, apart: bool) -
 
 def _belong(text: str, last: _Piece, piece: _Piece, *, longest: int, room: int | None) -> bool:
     whole = text[last.start : piece.end].strip()
-    if len(whole) > longest:
+    if len(whole) > longest or weight(whole) > _HEAVIEST:
         return False
     if not (last.says and piece.says):
         return True
     if piece.opens or room is None:
         return False
     before, after = text[last.start : last.end].strip(), text[piece.start : piece.end].strip()
-    if _weight(before) < _FRAGMENT or (piece.closes and _weight(after) < _FRAGMENT):
+    if weight(before) < _FRAGMENT or (piece.closes and weight(after) < _FRAGMENT):
         return True
-    return _weight(whole) <= room
+    return weight(whole) <= room
 
 
 def _segment(text: str, piece: _Piece) -> Segment:
     whole = text[piece.start : piece.end]
     start = piece.end - len(whole.lstrip())
     end = piece.start + len(whole.rstrip())
-    return Segment(text[start:end], start, end)
+    return Segment(text[start:end], start, end, piece.goes_on)

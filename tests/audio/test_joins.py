@@ -42,6 +42,12 @@ def test_silence_stands_between_segments_and_nowhere_else() -> None:
     assert not sound[7200:9600].any()
 
 
+def test_no_silence_stands_where_a_segment_goes_on() -> None:
+    join = Join(RATE, silence_seconds=0.1)
+    parts = [join.feed(CONSTANT), join.end_segment(silence=False), join.feed(CONSTANT), join.end_segment()]
+    assert len(b"".join([*parts, join.feed(CONSTANT), join.end_segment()])) == 2 * (3 * 2400 + 2400)
+
+
 def test_a_segment_without_sound_leaves_no_trace() -> None:
     segments = [b"", CONSTANT, b"", b"\x01", b"", CONSTANT, b""]
     assert joined(Join(RATE, silence_seconds=0.1), segments) == joined(

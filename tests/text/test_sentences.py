@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from localapi.text import sentences as module
 from localapi.text.clean import is_speakable
-from localapi.text.sentences import Segment, sentences
+from localapi.text.sentences import Segment, sentences, shares
 from tests.text.counting import HOSTILE, calls
 
 LONG = "This sentence is long enough to stand alone, as its author wanted, and then it ends"
@@ -215,3 +215,39 @@ def test_apart_leaves_every_sentence_by_itself() -> None:
         "Yes!",
     ]
     assert len(sentences(text)) < 4
+
+
+def weight(text: str) -> int:
+    return sum(3 if "\u3040" <= char <= "\ud7af" else 1 for char in text)
+
+
+@pytest.mark.parametrize("text", ["many words and no mark between any of them " * 20, "没有标点的很长的句子" * 80])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_text_without_marks_begins_with_few_words_and_grows(text: str, apart: bool) -> None:
+    weights = [weight(each.text) for each in sentences(text, apart=apart)]
+    assert weights[0] <= 60
+    assert all(after <= 2.1 * max(before, 60) for before, after in itertools.pairwise(weights[:4]))
+    assert max(weights) <= 400
+    assert len(weights) < 12
+
+
+def test_words_without_marks_are_cut_between_them() -> None:
+    text = "many words and no mark between any of them " * 20
+    assert " ".join(texts(text)) == text.strip()
+
+
+def test_one_word_without_an_end_is_not_cut_early() -> None:
+    assert len(texts("x" * 300)) == 1
+
+
+def test_what_ends_no_sentence_says_so() -> None:
+    text = "word " * 300 + "end. Another one."
+    assert [each.goes_on for each in sentences(text, apart=True)][-3:] == [True, False, False]
+    assert not any(each.goes_on for each in sentences(f"{LONG}. {LONG}.", apart=True))
+
+
+def test_sentences_that_are_said_together_share_the_time_by_their_letters() -> None:
+    assert shares("Hi. Good bye. 你好。") == [("Hi.", 3 / 19), ("Good bye.", 9 / 19), ("你好。", 7 / 19)]
+    assert shares("One.") == [("One.", 1)]
+    [(sentence, share)] = shares("many words and no mark between any of them " * 8)
+    assert (len(sentence), share) == (43 * 8 - 1, 1)

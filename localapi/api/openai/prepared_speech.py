@@ -17,10 +17,11 @@ from localapi.backends.speech import ENGINE_OPTIONS, SpeechOptions, SpeechSettin
 from localapi.errors import InvalidRequest
 from localapi.manifest import Entry
 from localapi.text.script import Script, script_of
+from localapi.text.weight import weight
 from localapi.worker.protocol import Voice
 
-PART_CHARACTERS: Final = 2000
-"""Of a text that an engine is asked to say at once; minutes of speech, some megabytes."""
+PART_WEIGHT: Final = 2000
+"""Letters that an engine is asked to say at once; minutes of speech, some megabytes."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ class Prepared:
         return FORMATS[self.said.response_format or "mp3"]
 
     def parts(self) -> Iterator[list[str]]:
-        """The segments, as many at a time as have PART_CHARACTERS. A recording that is converted is converted once."""
+        """The segments, as many at a time as have PART_WEIGHT. A recording that is converted is converted once."""
         part: list[str] = []
         for segment in self.script.segments:
-            if "source_audio" not in self.options and sum(map(len, part)) >= PART_CHARACTERS:
+            if "source_audio" not in self.options and sum(map(weight, part)) >= PART_WEIGHT:
                 yield part
                 part = []
             part.append(segment)
@@ -71,7 +72,7 @@ async def prepared_speech(request: SpeechRequest, entry: Entry, engine: Engine |
         markdown=settings.speakable,
         lexicon=settings.lexicon,
         language=settings.language,
-        apart=request.timestamps == "sentence",
+        apart=options_of(entry).says_sentences_apart,
     )
     if not script.segments:
         raise InvalidRequest("The text holds nothing that can be spoken.", param="input")

@@ -6,6 +6,7 @@ done in threads and never on the event loop.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,9 +22,10 @@ BYTES_PER_SAMPLE: Final = 2
 
 @dataclass
 class SaidSegment:
-    """When a segment was said, in seconds of the file."""
+    """When a segment was said, or several that make one sentence; in seconds of the file."""
 
     index: int
+    last: int
     start_seconds: float
     end_seconds: float
     words: list[SaidWord]
@@ -32,8 +34,20 @@ class SaidSegment:
 class Recording:
     """One file. `whole` keeps everything back until the end, and gives the file a header that knows its length."""
 
-    def __init__(self, format: Format, *, speed: float, silence_seconds: float, whole: bool) -> None:  # noqa: A002
+    def __init__(
+        self,
+        format: Format,  # noqa: A002  # OpenAI's word
+        *,
+        speed: float,
+        silence_seconds: float,
+        whole: bool,
+        goes_on: Container[int] = (),
+    ) -> None:
+        """`goes_on`: segments whose sentence goes on in the next one; no silence belongs between both."""
         self._format = format
+        self._goes_on = goes_on
+        self._unfinished: SaidSegment | None = None
+        """A sentence of which more segments follow."""
         self._speed = speed
         self._silence_seconds = silence_seconds
         self._whole = bytearray() if whole else None
@@ -76,6 +90,8 @@ class Recording:
         if self._encoder is None:
             raise GenerationFailed("The engine said nothing.")
         data = self._end_segment()
+        if self._unfinished is not None:  # the rest of it made no sound
+            self.segments.append(self._unfinished)
         if self._tempo is not None:
             data += self._write(self._tempo.finish())
         if self._whole is not None:
@@ -106,9 +122,16 @@ class Recording:
             SaidWord(word.text, (start + word.start_seconds) / self._speed, (start + word.end_seconds) / self._speed)
             for word in self._times.pop(self._index, ())
         ]
-        self.segments.append(SaidSegment(self._index, start / self._speed, end / self._speed, words))
-        self._start_seconds, self._segment_bytes = end + self._silence_seconds, 0
-        return self._encode(self._join.end_segment())
+        said = SaidSegment(self._index, self._index, start / self._speed, end / self._speed, words)
+        if self._unfinished is not None:
+            begun = self._unfinished
+            said = SaidSegment(begun.index, said.last, begun.start_seconds, said.end_seconds, begun.words + said.words)
+        goes_on = self._index in self._goes_on
+        self._unfinished = said if goes_on else None
+        if not goes_on:
+            self.segments.append(said)
+        self._start_seconds, self._segment_bytes = end + (0 if goes_on else self._silence_seconds), 0
+        return self._encode(self._join.end_segment(silence=not goes_on))
 
     def _encode(self, pcm: bytes) -> bytes:
         return self._write(self._tempo.feed(pcm) if self._tempo is not None else pcm)

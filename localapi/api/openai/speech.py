@@ -27,13 +27,16 @@ from localapi.http.replies import json_reply
 from localapi.manifest import fingerprint
 from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
+from localapi.text.weight import weight
 from localapi.worker.protocol import Event, Sound, Speak, Spoken, Times
 
 log = logging.getLogger(__name__)
 
 MEGABYTE: Final = 1024 * 1024
 HAVE_LENGTH: Final = frozenset({"wav", "flac"})
-"""Formats whose header tells the file's length: one sentence of them is worth the wait."""
+"""Formats whose header tells the file's length: a little of them is worth the wait."""
+SHORT_WEIGHT: Final = 50
+"""Letters; what is not longer, or is one sentence, gets a length."""
 UNSUPPORTED_HEADER: Final = "x-unsupported-params"
 FRAMES_PER_SECOND: Final = 50
 """What usage counts as a token of sound: OpenAI has no public rule, and codecs' frames of 20 ms are one."""
@@ -100,7 +103,9 @@ class Speech:
 
     async def _file(self, prepared: Prepared) -> Response:
         """The file alone. It begins to leave with the first sound, except where it is to have a length."""
-        short = prepared.format.name in HAVE_LENGTH and len(prepared.script.segments) == 1
+        segments = prepared.script.segments
+        is_short = len(segments) == 1 or sum(map(weight, segments)) <= SHORT_WEIGHT
+        short = is_short and prepared.format.name in HAVE_LENGTH
         whole = self._request.stream is False or (short and self._request.stream is None)
         if whole:
             async with aclosing(self._pieces(whole=True)) as made:
@@ -143,7 +148,7 @@ class Speech:
                 "format": self._prepared.format.name,
                 "content_type": self._prepared.format.content_type,
                 "duration_seconds": round(self._seconds, 3),
-                "timestamps": [self._timestamp(segment) for piece in pieces for segment in piece.segments],
+                "timestamps": [said for piece in pieces for segment in piece.segments for said in self._times(segment)],
                 "usage": self._usage(),
                 "notes": self._notes,
             }
@@ -154,25 +159,33 @@ class Speech:
         if piece.data:
             yield {"type": "speech.audio.delta", "audio": base64.b64encode(piece.data).decode()}
         if self._request.timestamps is not None and piece.segments:
-            timestamps = [self._timestamp(segment) for segment in piece.segments]
+            timestamps = [said for segment in piece.segments for said in self._times(segment)]
             yield {"type": "speech.audio.timestamps", "timestamps": timestamps}
         if piece.last:
             notes = {"notes": self._notes} if self._notes else {}
             yield {"type": "speech.audio.done", "usage": self._usage(), **notes}
 
-    def _timestamp(self, segment: SaidSegment) -> dict[str, Any]:
-        assert self._prepared is not None  # noqa: S101  # reply() begins with it
-        said: dict[str, Any] = {
-            "text": self._prepared.script.segments[segment.index],
-            "start": round(segment.start_seconds, 3),
-            "end": round(segment.end_seconds, 3),
-        }
-        if self._request.timestamps == "word":
-            said["words"] = [
-                {"word": word.text, "start": round(word.start_seconds, 3), "end": round(word.end_seconds, 3)}
-                for word in segment.words
-            ]
-        return said
+    def _times(self, segment: SaidSegment) -> Iterator[dict[str, Any]]:
+        """When each of its sentences was said. Those that were said in one call share the time by their letters."""
+        prepared = self._prepared
+        assert prepared is not None  # noqa: S101  # reply() begins with it
+        text = prepared.script.text(segment.index, segment.last)
+        together = [(text, 1.0)]
+        if not options_of(prepared.entry).says_sentences_apart:
+            from localapi.text.sentences import shares  # noqa: PLC0415  # costly, and loaded with the script
+
+            together = shares(text, language=prepared.settings.language)
+        start, seconds = segment.start_seconds, segment.end_seconds - segment.start_seconds
+        for sentence, share in together:
+            end = start + share * seconds
+            said: dict[str, Any] = {"text": sentence, "start": round(start, 3), "end": round(end, 3)}
+            if self._request.timestamps == "word":
+                said["words"] = [
+                    {"word": word.text, "start": round(word.start_seconds, 3), "end": round(word.end_seconds, 3)}
+                    for word in segment.words
+                ]
+            yield said
+            start = end
 
     def _usage(self) -> dict[str, int]:
         read, made = len(self._request.input), round(self._seconds * FRAMES_PER_SECOND)
@@ -261,7 +274,9 @@ class Speech:
         started, first_sound = time.monotonic(), None
         speed = 1.0 if options_of(prepared.entry).has_speed else prepared.said.speed or 1.0
         silence_seconds = prepared.settings.sentence_silence_ms / 1000
-        recording = Recording(prepared.format, speed=speed, silence_seconds=silence_seconds, whole=whole)
+        recording = Recording(
+            prepared.format, speed=speed, silence_seconds=silence_seconds, whole=whole, goes_on=prepared.script.goes_on
+        )
         told = 0
         try:
             async for item in events:

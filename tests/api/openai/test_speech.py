@@ -173,6 +173,31 @@ def test_silence_lies_between_sentences(server: Server) -> None:
     assert [round(b["start"] - a["end"], 2) for a, b in itertools.pairwise(times)] == [0.5] * (len(times) - 1)
 
 
+@pytest.mark.parametrize("text", ["Hi. Yes. No.", "One. Two! Three?", "你好。再见。谢谢。", "1. a\n2. b\n3. c"])
+def test_silence_lies_between_short_sentences_too(server: Server, text: str) -> None:
+    without = said(server, text)
+    sentences = len(speak(server, text, model="reader", timestamps="sentence").json()["timestamps"])
+    assert sentences >= 3
+    assert said(server, text, model="reader") == pytest.approx(without + 0.5 * (sentences - 1), abs=0.02)
+
+
+def test_no_silence_lies_inside_a_sentence_that_is_cut_for_its_length(server: Server) -> None:
+    text = "many words and no mark between any of them " * 12 + "end. And another sentence."
+    [first, second] = speak(server, text, model="reader", timestamps="sentence").json()["timestamps"]
+    assert first["text"] + " " + second["text"] == text
+    assert first["end"] == pytest.approx(len(first["text"]) / 15, rel=0.05)
+    assert second["start"] - first["end"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("model", ["tone", "reader"])
+@pytest.mark.parametrize("speed", [1, 2])
+def test_asking_for_times_changes_nothing_that_is_heard(server: Server, model: str, speed: float) -> None:
+    text = "Hi. Yes. " + "many words and no mark between any of them " * 12 + "end. No, never; " + "or maybe " * 20
+    heard = speak(server, text, model=model, speed=speed, response_format="pcm").body
+    timed = speak(server, text, model=model, speed=speed, response_format="pcm", timestamps="sentence").json()
+    assert base64.b64decode(timed["audio"]) == heard
+
+
 @pytest.mark.parametrize("text", ["", "   \n ", "...", "\u200b", "\x00", "?!"])
 def test_text_with_nothing_to_say_is_refused(server: Server, text: str) -> None:
     assert refused(server, text)["param"] == "input"

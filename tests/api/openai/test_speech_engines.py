@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import json
@@ -121,6 +122,21 @@ def test_the_times_of_words_lie_in_order_within_the_file(server: Server, model: 
     edges = [edge for word in words for edge in (word["start"], word["end"])]
     assert edges == sorted(edges)
     assert 0 <= edges[0] < edges[-1] <= said["duration_seconds"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("times", ["sentence", "word"])
+def test_asking_for_times_changes_nothing_that_is_heard(server: Server, model: str, times: str) -> None:
+    if model == "mac" and times == "word":
+        pytest.skip("say does not tell when words are said")
+    text = "Hi. Yes! " + "many words and no mark between any of them " * 6 + "end. No, never."
+    heard = speak(server, model, text, response_format="pcm").body
+    timed = speak(server, model, text, response_format="pcm", timestamps=times).json()
+    sound = base64.b64decode(timed["audio"])
+    # eSpeak NG itself differs by some samples from one time to the next
+    assert len(sound) == pytest.approx(len(heard), rel=0.005 if model == "system" else 0)
+    assert [segment["text"] for segment in timed["timestamps"]][:2] == ["Hi.", "Yes!"]
+    assert len(timed["timestamps"]) == 4
 
 
 def test_a_file_that_cannot_be_completed_does_not_look_complete(server: Server) -> None:
