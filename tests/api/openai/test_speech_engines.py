@@ -22,7 +22,7 @@ from tests.piper_voice import make_voice
 from tests.server import Reply, Server, save, serving
 from tests.sound import decoded, pitch_hz, seconds
 
-FAKEBIN = Path(__file__).parent / "fakebin"
+FAKEBIN = Path(__file__).parents[2] / "fakebin"
 MANIFEST = """
 speech:
   system:
@@ -81,7 +81,8 @@ def test_each_engine_gives_each_format_and_all_last_as_long(server: Server, mode
         assert 0.05 < np.abs(samples).max() <= 1
         assert (np.abs(samples) >= 0.999).mean() < 0.001  # not clipped
     assert lengths["pcm"] > 2
-    assert {name: length - lengths["pcm"] < 0.12 for name, length in lengths.items()} == dict.fromkeys(FORMATS, True)
+    # AAC adds up to two frames of 1024 samples
+    assert {name: length - lengths["pcm"] < 0.13 for name, length in lengths.items()} == dict.fromkeys(FORMATS, True)
 
 
 @pytest.mark.parametrize("model", MODELS)
