@@ -1,7 +1,8 @@
 """Piper voices made here: the graph of a voice with tones for sounds, run by the real `PiperVoice`.
 
-A phoneme is a tone whose pitch is its number, held for four, eight or twelve frames; so the length follows the phonemes
-and the length scale, and what was said can be read from the samples. Of Piper's inputs and outputs nothing is left out.
+A phoneme is a tone whose pitch is its number, held for a little more than three, six or nine frames, rounded up as real
+voices do; so the length follows the phonemes, and the length scale not quite, and what was said can be read from the
+samples. Of Piper's inputs and outputs nothing is left out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from piper.phoneme_ids import DEFAULT_PHONEME_ID_MAP
 
 HOP: Final = 64
 """Samples of a frame."""
+SHORTEST_FRAMES: Final = 3.1
+"""Of the shortest phonemes; the others take twice and three times as many. Rounded up, they last too long at a high
+speed and not long enough at a low one."""
 FIRST_SOUND: Final = 3
 """Number of the first phoneme that is no padding."""
 BASE_HZ, STEP_HZ, SPEAKER_HZ = 90.0, 7.0, 120.0
@@ -84,7 +88,7 @@ class _Graph:
         for name, values in {**axes, "by_hop": [1, HOP], "out": [1, 1, 1, -1]}.items():
             self._constant(name, np.array(values, np.int64))
         floats = {
-            "shortest": 4.0,
+            "shortest": SHORTEST_FRAMES,
             "base": BASE_HZ,
             "step": STEP_HZ,
             "one_f": 1.0,

@@ -1,4 +1,4 @@
-"""One more output for an ONNX model: the result of a node inside it, with no other package than what runs it.
+"""More outputs for an ONNX model: what goes into a node inside it, and what comes out; needs no package to do so.
 
 An ONNX file is one protobuf message (https://onnx.ai/onnx/repo-docs/IR.html). Messages that are written one after the
 other are read as one, with their lists joined: so an output is added by appending it.
@@ -12,7 +12,7 @@ _GRAPH = 7
 """Of a ModelProto."""
 _NODE, _OUTPUT = 1, 12
 """Of a GraphProto."""
-_NODE_OUTPUT, _OPERATOR = 2, 4
+_NODE_INPUT, _NODE_OUTPUT, _OPERATOR = 1, 2, 4
 """Of a NodeProto."""
 _NAME = 1
 """Of a ValueInfoProto."""
@@ -21,15 +21,27 @@ _MORE = 0x80
 
 
 def with_output_of(operator: str, model: bytes) -> bytes:
-    """The model with the output of its one node of this operator as its last output; as it is where it has that one.
+    """Return the model with the output of its one node of this operator as its last output, unless it has that already.
 
-    Raises ValueError where there is no such node, or several, or no model.
+    Raises ValueError if there is no such node, or several, or no model.
     """
+    return _with(operator, _NODE_OUTPUT, model)
+
+
+def with_input_of(operator: str, model: bytes) -> bytes:
+    """Return the model with the input of its one node of this operator as its last output, unless it has that already.
+
+    Raises ValueError if there is no such node, or several, or no model.
+    """
+    return _with(operator, _NODE_INPUT, model)
+
+
+def _with(operator: str, end: int, model: bytes) -> bytes:
     graph = b"".join(_fields(memoryview(model), _GRAPH))
     nodes = [node for node in _fields(memoryview(graph), _NODE) if [*_fields(node, _OPERATOR)] == [operator.encode()]]
     if len(nodes) != 1:
         raise ValueError(f"{len(nodes)} nodes do {operator}, not one")
-    name = bytes(next(_fields(nodes[0], _NODE_OUTPUT)))
+    name = bytes(next(_fields(nodes[0], end)))
     if any(name in map(bytes, _fields(output, _NAME)) for output in _fields(memoryview(graph), _OUTPUT)):
         return model
     return model + _field(_GRAPH, _field(_OUTPUT, _field(_NAME, name)))

@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from piper import SynthesisConfig
-
 from localapi.worker.engine import Host
 from localapi.worker.protocol import Event, Failed, Loaded, Loading, Request, Sound, Speak, Spoken, Times
-from localapi.worker.tts.piper_voice import Phonemes, SaidPhoneme, Voice, cores
+from localapi.worker.tts.piper_voice import Phonemes, SaidPhoneme, Settings, Voice, cores
 from localapi.worker.tts.turns import Turns
 from localapi.worker.tts.word_times import said_words
 
@@ -53,9 +51,8 @@ class Piper:
             message = f"This model has no voice {request.voice!r}. Its voices: {known}."
             self._turns.say(Failed(request.id, "invalid_request", message, param="voice"))
             return
-        settings = SynthesisConfig(
-            speaker_id=speaker,
-            length_scale=self._voice.config.length_scale / request.speed,
+        settings = Settings(
+            speaker=speaker,
             noise_scale=self._options.get("noise_scale"),
             noise_w_scale=self._options.get("noise_w_scale"),
         )
@@ -87,7 +84,7 @@ class Piper:
 class Segment:
     """A segment of a request: see `turns.Part`. A piece of work is a sentence."""
 
-    def __init__(self, voice: Voice, settings: SynthesisConfig, request: Speak, index: int) -> None:
+    def __init__(self, voice: Voice, settings: Settings, request: Speak, index: int) -> None:
         self._voice = voice
         self._settings = settings
         self._request = request
@@ -105,7 +102,9 @@ class Segment:
             self._sentences = deque(self._voice.sentences(self._text))
         if not self._sentences:
             return []
-        speech = self._voice.say(self._sentences[0], self._settings, alone=alone, times=self._request.times)
+        speech = self._voice.say(
+            self._sentences[0], self._settings, alone=alone, speed=self._request.speed, times=self._request.times
+        )
         if self._said is not None and speech.phonemes is not None:
             self._said += [
                 SaidPhoneme(each.phoneme, each.start + self._samples, each.end + self._samples)

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime  # type: ignore[import-untyped]
-from piper import PiperVoice, SynthesisConfig
+from piper import PiperVoice
 from piper.config import PhonemeType, PiperConfig
 from piper.const import BOS, EOS, PAD
 
 from localapi.worker.engine import CannotLoad, first_line
-from localapi.worker.tts.onnx_output import with_output_of
+from localapi.worker.tts.onnx_output import with_input_of, with_output_of
 from localapi.worker.tts.word_alignment import paired
 from localapi.worker.tts.word_times import WORD, Piece
 
@@ -34,6 +34,13 @@ stop could take all memory."""
 FULL_SCALE = 32_767
 WARM_UP = "1"
 """Digits are read in every language."""
+FASTEST_VOICE = 2.0
+"""A phoneme takes one frame or more, so a voice cannot shorten without end: at four times the speed nearly all would
+last as long as each other. What is faster is made of its sound."""
+_OUTPUTS = 2
+"""The sound, and how many frames each phoneme takes; what the frames were rounded up from comes after them."""
+_ROUNDING = 1e-4
+"""Of a frame: what multiplying may have added."""
 _ERRORS_ONLY = 3
 
 logging.getLogger("piper").setLevel(logging.ERROR)  # it warns of each letter that a voice has no sound for
@@ -49,6 +56,36 @@ class SaidPhoneme:
     phoneme: str
     start: int
     end: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to say it; None is the voice's own."""
+
+    speaker: int | None = None
+    noise_scale: float | None = None
+    noise_w_scale: float | None = None
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """How many frames each phoneme takes: as they were made, whole numbers, and what they were rounded up from."""
+
+    whole: npt.NDArray[np.float32]
+    exact: npt.NDArray[np.float32] | None = None
+
+    def share_of_natural(self, speed: float) -> float:
+        """How many they are of those that it would have been, had the voice not been told to be so much faster."""
+        if self.exact is None:
+            return 1.0
+        natural = np.ceil(self.exact.astype(np.float64) * speed - _ROUNDING).sum()
+        return float(self.whole.sum(dtype=np.float64) / max(natural, 1.0))
+
+    @property
+    def ends(self) -> npt.NDArray[np.float64]:
+        """Where each phoneme ends, as a share of the whole."""
+        ends = np.cumsum(self.whole.astype(np.float64))
+        return np.asarray(ends / max(ends[-1], 1.0), np.float64)
 
 
 @dataclass(frozen=True)
@@ -81,14 +118,16 @@ class Voice:
             # A second copy of the weights. With threads of its own a session says one sentence sooner; without, several
             # sentences take less of the processor together.
             self._all_cores = PiperVoice(_session(path, threads=0), self.config, download_dir=path.parent)
-        self.tells_phonemes = len(self._one_core.session.get_outputs()) > 1
+        outputs = len(self._one_core.session.get_outputs())
+        self.tells_phonemes = outputs > 1
+        self._tells_exact_lengths = outputs > _OUTPUTS
 
     def warm_up(self) -> None:
         """Say something once: a voice that cannot speak says so now. Raises CannotLoad."""
         try:
             for phonemes in self._read(WARM_UP) or [[]]:
-                self.say(phonemes, SynthesisConfig(), alone=True)
-                self.say(phonemes, SynthesisConfig(), alone=False)
+                self.say(phonemes, Settings(), alone=True)
+                self.say(phonemes, Settings(), alone=False)
         except Exception as error:
             what = f"espeak-ng's voice {self.config.espeak_voice!r}, which its configuration names"
             hint = f" Does it know {what}?" if self.config.phoneme_type == PhonemeType.ESPEAK else ""
@@ -102,17 +141,28 @@ class Voice:
             if any(map(str.isalnum, sentence)):
                 yield from _cut(sentence)
 
-    def say(self, phonemes: Phonemes, settings: SynthesisConfig, *, alone: bool, times: bool = False) -> Speech:
-        """One sentence; `alone` where all cores are free for it. Raises ValueError where the model gives no numbers."""
+    def say(
+        self, phonemes: Phonemes, settings: Settings, *, alone: bool, speed: float = 1.0, times: bool = False
+    ) -> Speech:
+        """Say one sentence; `alone` if all cores are free for it. Raises ValueError if the model gives no numbers.
+
+        It lasts 1 / `speed` as long as it would by itself, to the sample. The voice is asked for a length that it can
+        make well, and the rest is done to its sound.
+        """
         voice = self._all_cores if alone else self._one_core
         ids = voice.phonemes_to_ids(phonemes)
-        sound, lengths = voice.phoneme_ids_to_audio(ids, settings, include_alignments=True)
-        loud = np.asarray(sound, np.float32).reshape(-1) * self._volume
+        by_voice = min(speed, FASTEST_VOICE) if self._tells_exact_lengths else 1.0
+        sound, frames = self._run(voice.session, ids, self.config.length_scale / by_voice, settings)
+        loud = sound * self._volume
         peak = float(np.max(np.abs(loud), initial=0))
         if not np.isfinite(peak):
             raise ValueError("the model's sound is not made of numbers")
         samples = np.rint(loud * (FULL_SCALE / max(peak, 1.0))).astype(np.int16)
-        return Speech(samples, self._said(phonemes, ids, lengths) if times and lengths is not None else None)
+        if speed != 1:
+            missing = speed if frames is None else speed * frames.share_of_natural(by_voice)
+            samples = _at_tempo(samples, self.config.sample_rate, missing)
+        said = self._said(phonemes, ids, frames.ends * samples.size) if times and frames is not None else None
+        return Speech(samples, said)
 
     def pieces(self, text: str, said: list[SaidPhoneme]) -> Iterator[Piece]:
         """Where the words of a text are among the phonemes that it became.
@@ -136,15 +186,33 @@ class Voice:
         with self._reading:
             return self._one_core.phonemize(text)
 
-    def _said(self, phonemes: Phonemes, ids: list[int], lengths: npt.NDArray[Any]) -> list[SaidPhoneme] | None:
-        """The phonemes with their samples; None where the numbers do not belong to them."""
+    def _run(
+        self, session: onnxruntime.InferenceSession, ids: list[int], scale: float, settings: Settings
+    ) -> tuple[npt.NDArray[np.float32], _Frames | None]:
+        """The sound of phonemes, and how many frames each of them takes if the voice tells."""
+        config = self.config
+        noise = config.noise_scale if settings.noise_scale is None else settings.noise_scale
+        noise_w = config.noise_w_scale if settings.noise_w_scale is None else settings.noise_w_scale
+        inputs = {
+            "input": np.array([ids], np.int64),
+            "input_lengths": np.array([len(ids)], np.int64),
+            "scales": np.array([noise, scale, noise_w], np.float32),
+        }
+        if config.num_speakers > 1:
+            speaker = config.default_speaker_id if settings.speaker is None else settings.speaker
+            inputs["sid"] = np.array([speaker], np.int64)
+        sound, *lengths = (np.asarray(output, np.float32).reshape(-1) for output in session.run(None, inputs))
+        return sound, _Frames(*lengths) if lengths else None
+
+    def _said(self, phonemes: Phonemes, ids: list[int], id_ends: npt.NDArray[Any]) -> list[SaidPhoneme] | None:
+        """The phonemes with their samples; None if the numbers do not belong to them."""
         table = self.config.phoneme_id_map
         known = [phoneme for phoneme in phonemes if phoneme in table]
         padding = len(table[PAD])
         counts = [len(table[BOS]) + padding, *(len(table[each]) + padding for each in known), len(table[EOS])]
-        if sum(counts) != len(ids) or len(ids) != lengths.size:
+        if sum(counts) != len(ids) or len(ids) != id_ends.size:
             return None
-        ends = np.concatenate([[0], np.cumsum(lengths)])[np.concatenate([[0], np.cumsum(counts)])]
+        ends = np.concatenate([[0], id_ends])[np.concatenate([[0], np.cumsum(counts)])]
         spans = zip(known, ends[1:], ends[2:], strict=False)
         return [SaidPhoneme(phoneme, int(start), int(end)) for phoneme, start, end in spans]
 
@@ -161,6 +229,14 @@ def plain(text: str) -> str:
     `[[` would begin phonemes, and a zero character ends the text for espeak-ng.
     """
     return re.sub(r"\[(?=\[)", " ", text.replace("\0", " ")).encode("utf-8", "replace").decode()
+
+
+def _at_tempo(samples: Samples, rate_hz: int, speed: float) -> Samples:
+    """The same sound so much faster, at the same pitch."""
+    from localapi.audio.tempo import FASTEST, SLOWEST, Tempo  # noqa: PLC0415  # costly, and seldom needed
+
+    tempo = Tempo(rate_hz, min(max(speed, SLOWEST), FASTEST))
+    return np.frombuffer(tempo.feed(samples.tobytes()) + tempo.finish(), np.int16)
 
 
 def _cut(sentence: Phonemes) -> Iterator[Phonemes]:
@@ -183,7 +259,7 @@ def _session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     providers = ["CPUExecutionProvider"]
     try:
         try:
-            model = with_output_of("Ceil", path.read_bytes())
+            model = with_input_of("Ceil", with_output_of("Ceil", path.read_bytes()))
             return onnxruntime.InferenceSession(model, options, providers=providers)
         except Exception:  # it is unlike other voices, or its weights are in another file
             return onnxruntime.InferenceSession(str(path), options, providers=providers)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localapi.worker.tts.onnx_output import with_output_of
+from localapi.worker.tts.onnx_output import with_input_of, with_output_of
 from tests.piper_voice import make_voice
 
 
@@ -27,6 +27,11 @@ def test_the_node_is_an_output_and_its_values_are_those_of_the_sound(tmp_path: P
     session = onnxruntime.InferenceSession(model)
     sound, frames = session.run(None, {**inputs, "input_lengths": np.array([4])})
     assert frames.sum() * 64 == sound.size
+
+
+def test_what_the_node_gets_is_an_output_too(tmp_path: Path) -> None:
+    model = with_output_of("Ceil", make_voice(tmp_path / "voice.onnx").read_bytes())
+    assert outputs(with_input_of("Ceil", model)) == ["output", "w_ceil", "scaled_frames"]
 
 
 def test_an_output_that_is_there_is_not_added_again(tmp_path: Path) -> None:

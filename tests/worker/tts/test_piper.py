@@ -115,10 +115,29 @@ def test_a_cancelled_request_is_silent_and_the_others_go_on(tiny: Loop) -> None:
     assert {event.id for event in events} == {1}
 
 
-def test_speed_halves_and_doubles_the_length(tiny: Loop) -> None:
-    usual = seconds(tiny.say(FOX))
-    for speed in (0.25, 0.5, 2.0, 4.0):
-        assert seconds(tiny.say(FOX, speed=speed)) == pytest.approx(usual / speed, rel=0.03)
+@pytest.mark.parametrize("speed", [0.25, 0.4, 0.5, 0.8, 1.1, 1.5, 2.0, 3.0, 4.0])
+@pytest.mark.parametrize("text", [FOX, "Ah.", TWO_SENTENCES])
+def test_speech_lasts_as_long_as_the_speed_says(tiny: Loop, text: str, speed: float) -> None:
+    usual = seconds(tiny.say(text))
+    assert seconds(tiny.say(text, speed=speed)) == pytest.approx(usual / speed, rel=0.001)
+
+
+@pytest.mark.parametrize("speed", [0.25, 0.5, 2.0, 4.0])
+def test_words_are_told_where_they_are_at_every_speed(tiny: Loop, speed: float) -> None:
+    usual = words(tiny.say(TWO_SENTENCES, times=True))
+    told = words(tiny.say(TWO_SENTENCES, times=True, speed=speed))
+    for word, same in zip(told, usual, strict=True):
+        assert word.text == same.text
+        # Whole frames let a word take a little more or less of its sentence than at the voice's own pace
+        assert word.start_seconds * speed == pytest.approx(same.start_seconds, abs=0.1)
+        assert word.end_seconds * speed == pytest.approx(same.end_seconds, abs=0.1)
+
+
+def test_a_voice_that_cannot_tell_lengths_keeps_the_speed_too(folder: Path) -> None:
+    engine = load(untold(folder))
+    usual = seconds(engine.say(FOX))
+    for speed in (0.25, 2.0, 4.0):
+        assert seconds(engine.say(FOX, speed=speed)) == pytest.approx(usual / speed, rel=0.001)
 
 
 def test_speakers_speak_by_name_and_by_number(three: Loop) -> None:
@@ -176,14 +195,19 @@ def test_times_come_once_for_a_segment_after_its_sound(tiny: Loop) -> None:
     assert kinds == [(Sound, 0), (Sound, 0), (Times, 0), (Sound, 1), (Times, 1), (Spoken, None)]
 
 
-def test_a_voice_that_cannot_tell_words_says_so(folder: Path) -> None:
+def untold(folder: Path) -> Path:
+    """A voice that does not tell how long its phonemes take."""
     path = make_voice(folder / "untold.onnx")
     model = onnx.load(path)
     for node in model.graph.node:
         if node.op_type == "Ceil":
             node.op_type = "Round"
     onnx.save(model, path)
-    events = load(path).say(FOX, times=True)
+    return path
+
+
+def test_a_voice_that_cannot_tell_words_says_so(folder: Path) -> None:
+    events = load(untold(folder)).say(FOX, times=True)
     assert [type(event) for event in events] == [Sound, Spoken]
     assert isinstance(events[-1], Spoken)
     assert events[-1].notes == [piper.NO_TIMES]
