@@ -50,7 +50,9 @@ from localapi.worker.protocol import (
     Detokenize,
     Event,
     Failed,
+    Lark,
     Loaded,
+    Regex,
     Request,
     Speak,
     Text,
@@ -222,8 +224,9 @@ class MlxLm:
         row = self._row(request, prompt, self._grammars.constraint(form, think=think) if form else None)
         prefill = str(request.messages[-1].get("content") or "") if request.continues else ""
         thinking = prompt_opens_thinking(self._tokenizer, prompt.tokens, prefill=prefill)
+        verbatim = isinstance(form, Regex | Lark)
         for each in (row, *row.copies):
-            each.parts = self._parts.stream(tools, starts_thinking=thinking, stop=request.stop)
+            each.parts = self._parts.stream(tools, starts_thinking=thinking, stop=request.stop, verbatim=verbatim)
             each.one_call = bool(tools) and not request.parallel_tool_calls
         return row
 
@@ -247,7 +250,9 @@ class MlxLm:
                     self._detokenizer.stream(),
                     # In chat, the client's stop strings apply to the content alone: its parts look for them.
                     self._prompts.stop if isinstance(request, Chat) else request.stop,
-                    verbatim=isinstance(request, Complete) or request.continues,
+                    verbatim=isinstance(request, Complete)
+                    or request.continues
+                    or isinstance(request.form, Regex | Lark),
                 ),
                 parts=None,
                 top_logprobs=request.top_logprobs,

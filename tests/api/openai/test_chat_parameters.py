@@ -223,6 +223,23 @@ def test_json_object_regex_and_grammar_hold_too(client: openai.OpenAI) -> None:
     ).startswith("a")
 
 
+@pytest.mark.parametrize("space", [" ", "\n", "\n\n\n", "  \t"])
+@pytest.mark.parametrize("thinks", [False, True])
+def test_a_form_keeps_its_whitespace_behind_thinking_too(client: openai.OpenAI, thinks: bool, space: str) -> None:
+    quoted = json.dumps(space)
+    effort: Any = {} if thinks else {"reasoning_effort": "none"}
+    for form in ({"regex": f"{space}ab{space}"}, {"grammar": f'start: {quoted} "ab" {quoted}\n'}):
+        for model, question in (("demo", "Think about two plus two."), ("noise", "go")):
+            if thinks == (model == "noise"):
+                continue  # noise would think to the end of its tokens
+            whole = client.chat.completions.create(
+                model=model, messages=ask(question), extra_body=form, max_tokens=300, **effort
+            )
+            assert whole.choices[0].message.content == f"{space}ab{space}"
+            reasoning = getattr(whole.choices[0].message, "reasoning_content", None)
+            assert bool(reasoning) == thinks
+
+
 @pytest.mark.parametrize(
     ("form", "words"),
     [

@@ -225,7 +225,9 @@ class Grammars:
                 parts = [{"lark_grammar": text}]
             case ToolCalls():
                 parts = call_parts(self._tokenizer, spec, self._marks)
-        return parts if think is None else after_thinking(think, parts, self._marks)
+        if think is None:
+            return parts
+        return after_thinking(think, parts, self._marks, verbatim=isinstance(spec, Regex | Lark))
 
     def _refusal(self, spec: Spec, reason: str) -> GrammarRefused:
         """What llguidance has to say, as people should read it."""

@@ -21,6 +21,9 @@ _TEXT_AND_SPACE = "TEXT: /(?s:.*)/\nSPACE: /[ \\t\\r\\n]{0,8}/\n"
 _MORE_PROPERTIES = {"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"}
 """Where properties may be that `properties` does not name."""
 
+BEHIND_THINKING = "\n\n"
+"""What most templates write between thinking and answer."""
+
 Part = dict[str, Any]
 
 
@@ -96,12 +99,16 @@ class Marks:
         return json.dumps(text, ensure_ascii=False) if number is None else f"<[{number}]>"
 
 
-def after_thinking(think: ThinkBlock, parts: Sequence[Part], marks: Marks) -> list[Part]:
-    """The grammar, for a model that thinks before it follows it."""
+def after_thinking(think: ThinkBlock, parts: Sequence[Part], marks: Marks, *, verbatim: bool = False) -> list[Part]:
+    """The grammar, for a model that thinks before it follows it.
+
+    `verbatim`: whitespace at the answer's start is its own, so that behind the thinking must be of a known length.
+    """
+    space = json.dumps(BEHIND_THINKING) if verbatim else "SPACE"
     if think.opened:
-        start = "start: free SPACE @answer\n"
+        start = f"start: free {space} @answer\n"
     else:
-        start = f"start: thought? @answer\nthought: {marks.lark(think.start)} free SPACE\n"
+        start = f"start: thought? @answer\nthought: {marks.lark(think.start)} free {space}\n"
     whole = start + marks.until(think.end) + _TEXT_AND_SPACE
     return [{"lark_grammar": whole}, {**parts[0], "name": "answer"}, *parts[1:]]
 

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from localapi.worker.llm.constrained.tool_grammar import BEHIND_THINKING
 from localapi.worker.llm.output.calls import Calls, Found, Section, ToolArguments, ToolStart
 from localapi.worker.llm.output.markers import Markers
 from localapi.worker.llm.output.stop_strings import StopStrings
@@ -97,8 +98,12 @@ class PartsFormat:
         *,
         starts_thinking: bool = False,
         stop: Sequence[str] = (),
+        verbatim: bool = False,
     ) -> Parts:
-        """The parts of one answer. Without tools, or with tool_choice "none", a call's text is content."""
+        """The parts of one answer. Without tools, or with tool_choice "none", a call's text is content.
+
+        `verbatim`: whitespace at the content's start is part of it, as a form demands it.
+        """
         offered = described(tools or ()) if tool_choice != "none" else []
         has_calls = bool(offered and self.tool_format)
         return Parts(
@@ -108,6 +113,7 @@ class PartsFormat:
             markers=self._markers if has_calls else self._toolless_markers,
             state=self._initial or (REASONING if starts_thinking and self.think_end else NORMAL),
             stop=stop,
+            verbatim=verbatim,
         )
 
 
@@ -123,6 +129,7 @@ class Parts:
         markers: dict[str, Markers],
         state: str,
         stop: Sequence[str],
+        verbatim: bool,
     ) -> None:
         self._format = form
         self._tools = tools
@@ -138,7 +145,7 @@ class Parts:
         self._stop = StopStrings(stop) if stop else None
         self.stopped = False
         """Whether the content has come to a stop string. Nothing follows then."""
-        self._content = _Flow(None if markers[NORMAL] else "")
+        self._content = _VerbatimFlow() if verbatim else _Flow(None if markers[NORMAL] else "")
         self._reasoning = _Flow("\r\n")
         self._reasoning.border()
 
@@ -337,6 +344,29 @@ class _Flow:
     def rest(self) -> str:
         """What waited, at the answer's end."""
         return "" if self._resuming else self.held
+
+
+class _VerbatimFlow(_Flow):
+    """Text whose whitespace is its own, but for what `tool_grammar.after_thinking` puts between it and thinking."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self._skipping = 0
+
+    def say(self, text: str) -> str:
+        while self._skipping and text:
+            if not BEHIND_THINKING.endswith(text[0]):
+                self._skipping = 0
+                break
+            self._skipping -= 1
+            text = text[1:]
+        if text:
+            self.said, self.fresh = True, False
+        return text
+
+    def border(self) -> None:
+        self.fresh = True
+        self._skipping = len(BEHIND_THINKING)
 
 
 def prompt_opens_thinking(tokenizer: Any, prompt: str | Sequence[int], *, prefill: str = "") -> bool:
