@@ -419,7 +419,7 @@ def test_a_mask_that_is_never_done_ends_the_process() -> None:
 import mlx.core as mx
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tools.demo.tokenizer import make_tokenizer
-from localapi.worker import grammar
+from localapi.worker.llm.constrained import grammar
 grammar.MASK_SECONDS = 0.5
 tokenizer = TokenizerWrapper(make_tokenizer(["some text"], 300))
 tokenizer.eos_token_ids = {0}
