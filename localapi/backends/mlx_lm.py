@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -92,6 +94,14 @@ class MlxLm(ChatOptions):
             examples=[4096],
         ),
     ] = 1024
+    cpu_weights: Annotated[
+        Literal["auto", "float32", "stored"],
+        Field(
+            description="Without a GPU: float32 is much faster and takes up to eight times the memory; auto: if that fits "
+            "and is faster, and there is no memory_budget.",
+            examples=["stored"],
+        ),
+    ] = "auto"
     prefix_cache_disk_mb: Annotated[
         int,
         Field(
@@ -110,6 +120,18 @@ class MlxLm(ChatOptions):
             except ValueError as error:
                 raise PathProblem(field, str(error)) from error
         return self.model_copy(update=found)
+
+    def growth(self) -> float:
+        if self.cpu_weights != "float32" or sys.platform != "linux":
+            return 1.0
+        try:
+            config = json.loads((self.weight_files()[0].parent / "config.json").read_text("utf-8"))
+            return 32 / int(config["quantization"]["bits"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return 2.0  # 16 bits, or not there yet
+
+    def in_bounds(self) -> Self:
+        return self.model_copy(update={"cpu_weights": "stored"}) if self.cpu_weights == "auto" else self
 
     @property
     def at_once(self) -> int:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -209,6 +209,14 @@ class EntryOptions(BaseModel):
     def repositories(self) -> tuple[tuple[str, str | None], ...]:
         """What a located entry needs of the Hugging Face Hub: names of repositories, each with its revision."""
         return ()
+
+    def growth(self) -> float:
+        """Return how many bytes of memory a byte of the weights' files takes. Blocks."""
+        return 1.0
+
+    def in_bounds(self) -> Self:
+        """Return the same without what takes more memory than its files say; where memory has a bound."""
+        return self
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         """Load the model, which logs call `name`. Raises `errors.LoadFailed`; `report` is called as loading goes on."""

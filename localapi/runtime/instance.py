@@ -34,8 +34,8 @@ State = Literal["unloaded", "loading", "ready", "failed", "closed"]
 class Room(Protocol):
     """What instances ask before they load, and tell when they have ended."""
 
-    async def enter(self, instance: Instance) -> None:
-        """Wait until there is memory for it. Raises LoadFailed where there can be none."""
+    async def enter(self, instance: Instance) -> bool:
+        """Wait until there is memory for it; whether it has a bound. Raises LoadFailed where there can be none."""
 
     def leave(self, instance: Instance) -> None:
         """Its worker has ended."""
@@ -295,9 +295,9 @@ class Instance:
         try:
             while self._closing is not None:
                 await asyncio.shield(self._closing)
-            await self._room.enter(self)
+            bounded = await self._room.enter(self)
             load.has_room = True
-            engine = await load.start()
+            engine = await load.start(bounded=bounded)
         except BaseException as error:
             if load.has_room:
                 self._room.leave(self)

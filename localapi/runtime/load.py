@@ -40,10 +40,11 @@ class Load:
         self._fault = ""
         """Why its worker was ended."""
 
-    async def start(self) -> Engine:
-        """The engine, loaded."""
+    async def start(self, *, bounded: bool) -> Engine:
+        """The engine, loaded. `bounded`: whether the memory of all models has a bound."""
         log.info("%s: loading", self._name)
-        return await self._options.start(self._name, self._report)
+        options = self._options.in_bounds() if bounded else self._options
+        return await options.start(self._name, self._report)
 
     def _report(self, progress: Loading) -> None:
         if self.progress is None or self.progress.phase != progress.phase:

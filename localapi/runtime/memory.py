@@ -39,6 +39,8 @@ class Holding:
     need: int
     """Bytes that were expected."""
     measured: int = 0
+    identity: str = ""
+    """What was loaded, and whether within a bound."""
     settled: bool = False
     """Whether it was measured after it had loaded."""
 
@@ -112,18 +114,22 @@ class Memory:
         self.budget = budget
         self.wake()
 
-    async def enter(self, instance: Instance) -> None:
-        """Wait until there is room for an instance, and take it. Raises NoRoom where there can be none."""
+    async def enter(self, instance: Instance) -> bool:
+        """Wait until there is room for an instance, and take it; whether that has a bound.
+
+        Raises NoRoom where there can be none.
+        """
         began = time.monotonic()
         self._queue.append(instance)
         try:
             expected = await aside(lambda: expected_bytes(instance.options))
             if expected == 0:
-                return
-            known = self._known.get(fingerprint(instance.identity)) or Known(expected, expected)
+                return self.budget is not None
             while True:
                 changed = self._changed
                 self.note(await usage(self._pids()))
+                identity = self._identity(instance)
+                known = self._known.get(identity) or Known(expected, expected)
                 if self.budget is None:
                     need = known.loaded
                     break
@@ -137,7 +143,8 @@ class Memory:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
                         await changed.wait()
-            self._holdings[instance] = Holding(need)
+            self._holdings[instance] = Holding(need, identity=identity)
+            return self.budget is not None
         finally:
             if self._in_order[0] is instance:  # who left from behind it held nobody
                 self._release()
@@ -163,10 +170,12 @@ class Memory:
             holding.measured = used[pid].memory_bytes + instance.device_bytes
             if instance.state == "ready":
                 holding.settled = True
-                known = self._known.setdefault(
-                    fingerprint(instance.identity), Known(holding.measured, holding.measured)
-                )
+                known = self._known.setdefault(holding.identity, Known(holding.measured, holding.measured))
                 known.most = max(known.most, holding.measured)
+
+    def _identity(self, instance: Instance) -> str:
+        """What decides how much it takes: without a bound it may take more than its files."""
+        return f"{fingerprint(instance.identity)} {'bounded' if self.budget is not None else ''}"
 
     def shrink(self) -> None:
         """End idle models where those that are loaded have grown over the budget."""
@@ -268,7 +277,8 @@ def expected_bytes(options: EntryOptions) -> int:
     """What a worker will take, by its files; 0 where there is no worker. Blocks."""
     if options.worker_bytes == 0:
         return 0
-    return options.worker_bytes + int(FILES_FACTOR * sum(_size(path) for path in options.weight_files()))
+    files = sum(_size(path) for path in options.weight_files())
+    return options.worker_bytes + int(FILES_FACTOR * options.growth() * files)
 
 
 def _size(path: Path) -> int:

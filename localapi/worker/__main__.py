@@ -91,7 +91,9 @@ def main() -> None:
     first = inbox.get()
     assert isinstance(first, Load), first  # noqa: S101  # the protocol's first message
     place = blas.take_place() if first.engine.startswith("mlx") else None
-    engine = load(first, Host(send, lambda: inbox.put(None)), send)
+    threads = place.threads if place is not None else None
+    host = Host(send, lambda: inbox.put(None), place.says if place is not None and place.taken else "")
+    engine = load(first, host, send, threads)
     if engine is None:
         server.shutdown(socket.SHUT_WR)  # what was sent arrives before the end of file
         os._exit(1)
@@ -101,7 +103,7 @@ def main() -> None:
     send(engine.loaded)
     gc.collect()
     gc.freeze()  # the libraries' many long-lived objects need no look at every collection
-    serve(engine, inbox, send, place.threads if place is not None else None)
+    serve(engine, inbox, send, threads)
 
 
 def end_with_server() -> None:
@@ -126,11 +128,13 @@ def read(stream: BinaryIO, inbox: Inbox) -> None:
         os._exit(0)
 
 
-def load(first: Load, host: Host, send: Send) -> Engine | None:
+def load(first: Load, host: Host, send: Send, threads: blas.Threads | None = None) -> Engine | None:
     """The engine, loaded with progress reports; None when it was refused, after saying so."""
     try:
         host.report(Loading(phase=f"importing {first.engine}"))
         module = importlib.import_module(ENGINES[first.engine])
+        if threads is not None:
+            threads.look()  # an engine may measure while it loads
         engine: Engine = module.load(first.options, host)
     except CannotLoad as error:
         send(LoadRefused(message=str(error)))

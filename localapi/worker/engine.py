@@ -22,6 +22,8 @@ class Host:
     """Tell how far loading is. On the main thread."""
     wake: Callable[[], None]
     """Have the loop look at `busy` again. From any thread: for engines that compute on threads of their own."""
+    fast_blas: str = ""
+    """What MLX computes products of float32 with, on a processor; empty if that is slow, or no matter."""
 
 
 class CannotLoad(Exception):

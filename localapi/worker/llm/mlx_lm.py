@@ -18,6 +18,7 @@ import mlx.core as mx
 
 from localapi.worker.cache_folder import cache_folder
 from localapi.worker.engine import CannotLoad, Host, first_line
+from localapi.worker.llm import float32
 from localapi.worker.llm.arrivals import Arrivals
 from localapi.worker.llm.batch import Batch
 from localapi.worker.llm.constrained.grammar import (
@@ -30,6 +31,7 @@ from localapi.worker.llm.constrained.grammar import (
     think_block,
 )
 from localapi.worker.llm.detokenizer import Detokenizer
+from localapi.worker.llm.float32 import AS_STORED, Widened
 from localapi.worker.llm.kv_memory import UNSAID_TOKENS, Memory, measured, spare_bytes
 from localapi.worker.llm.output.parts import PartsFormat, prompt_opens_thinking
 from localapi.worker.llm.output.stop_strings import Answer
@@ -71,8 +73,16 @@ MEGABYTE = 1024 * 1024
 
 def load(options: dict[str, Any], host: Host) -> MlxLm:
     """The model that the entry's options name. Raises CannotLoad."""
-    loaded = load_weights(options["path"], options.get("revision"), host.report, adapter=options.get("adapter"))
-    draft = load_weights(options["draft"], None, host.report) if options.get("draft") else None
+    how = options.get("cpu_weights", "auto")
+
+    def widen(model: Any) -> Widened:
+        if how == "stored" or not host.fast_blas or mx.default_device() != mx.Device(mx.cpu):
+            return AS_STORED
+        return float32.widen(model, asked=how == "float32", blas=host.fast_blas)
+
+    path, revision = options["path"], options.get("revision")
+    loaded = load_weights(path, revision, host.report, adapter=options.get("adapter"), widen=widen)
+    draft = load_weights(options["draft"], None, host.report, widen=widen) if options.get("draft") else None
     return MlxLm(loaded, options, draft, wake=host.wake)
 
 
@@ -121,6 +131,8 @@ class MlxLm:
                 token_bytes=token_bytes,
             )
         self.loaded = _loaded(loaded.config, options.get("context_length"), self._prompts)
+        if loaded.widened.says:
+            self.loaded.notes.append(loaded.widened.says)
         self._memory = _memory(loaded, draft, caches, options)
         reader = Reader(
             tokenizer,
@@ -362,6 +374,7 @@ def _prefixes(
         print("prompt caches are not kept: this user has no home; set XDG_CACHE_HOME", file=sys.stderr, flush=True)  # noqa: T201
     elif disk_mb and folder is not None:
         others = [fingerprint(part) for part in (loaded.adapter, draft and draft.folder) if part]
+        others += ["float32"] if loaded.widened.done else []  # what is kept of a prompt then is float32, too
         kv_bits = [f"kv_bits {options['kv_bits']}"] if options.get("kv_bits") else []
         made_with = fingerprint(loaded.folder, *others, *kv_bits)
         store = PrefixStore(folder, made_with, max_bytes=disk_mb * MEGABYTE)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, load_adapters, load_model, load
 
 from localapi.worker.engine import CannotLoad, Report, first_line
 from localapi.worker.hub.repository import anew, located
+from localapi.worker.llm.float32 import AS_STORED, Widened
 from localapi.worker.protocol import Loading
 
 ADAPTER_PATTERNS = ["adapter_config.json", "adapters.safetensors"]
@@ -36,6 +37,7 @@ class LoadedModel:
     config: dict[str, Any]
     adapter: Path | None = None
     """The folder of the LoRA that is part of the model."""
+    widened: Widened = AS_STORED
 
     @property
     def lone_caches(self) -> str:
@@ -44,8 +46,18 @@ class LoadedModel:
         return ", ".join(sorted({type(cache).__name__ for cache in caches if not hasattr(cache, "merge")}))
 
 
-def load_weights(path: str, revision: str | None, report: Report, *, adapter: str | None = None) -> LoadedModel:
-    """The model in this folder or repository, with its weights in memory. Raises CannotLoad."""
+def load_weights(
+    path: str,
+    revision: str | None,
+    report: Report,
+    *,
+    adapter: str | None = None,
+    widen: Callable[[Any], Widened] = lambda _: AS_STORED,
+) -> LoadedModel:
+    """The model in this folder or repository, with its weights in memory. Raises CannotLoad.
+
+    `widen` may put other numbers in the place of the model's, before they are read.
+    """
     folder = located(path, revision, report, patterns=DEFAULT_ALLOW_PATTERNS)
     adapted = _adapter_folder(adapter, report) if adapter else None
     total = sum(check_weights(folder, path))
@@ -53,9 +65,11 @@ def load_weights(path: str, revision: str | None, report: Report, *, adapter: st
     model, config = _model(folder)
     if adapted:
         _adapt(model, folder, adapted)
+    widened = _widened(model, widen)
+    total = max(total, sum(array.nbytes for array in _arrays(model)))
     for done in _read(model):
         report(Loading("reading weights", min(done, total), total))
-    return LoadedModel(folder, model, _tokenizer(folder, config), config, adapted)
+    return LoadedModel(folder, model, _tokenizer(folder, config), config, adapted, widened)
 
 
 def check_weights(folder: Path, path: str) -> Iterator[int]:
@@ -136,9 +150,20 @@ def _adapt(model: Any, folder: Path, adapter: Path) -> None:
     model.eval()  # the new layers would drop some of what they see, as in training
 
 
+def _widened(model: Any, widen: Callable[[Any], Widened]) -> Widened:
+    try:
+        return widen(model)
+    except RuntimeError as error:  # it reads some of the weights
+        raise CannotLoad(f"Reading the weights failed: {first_line(error)}") from error
+
+
+def _arrays(model: Any) -> list[mx.array]:
+    return [array for _, array in cast("list[Any]", tree_flatten(model.parameters()))]
+
+
 def _read(model: Any) -> Iterator[int]:
     """Read the weights in portions; gives the bytes that are read so far."""
-    arrays: list[mx.array] = [array for _, array in cast("list[Any]", tree_flatten(model.parameters()))]
+    arrays = _arrays(model)
     done, size, portion = 0, 0, list[mx.array]()
     try:
         for array in arrays:

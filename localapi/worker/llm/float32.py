@@ -1,0 +1,325 @@
+"""Weights as float32 numbers, on a processor: more memory, and several times the speed.
+
+MLX's CPU build leaves float32 products to a BLAS and computes all others itself, those of quantised weights and of 16
+bits, on one core and for each row of a prompt anew. With OpenBLAS float32 is ten times faster with prompts.
+Whether it is faster on this machine, for weights of this kind, is measured once and kept in the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import mlx.core as mx
+from mlx.nn.layers.embedding import Embedding
+from mlx.nn.layers.linear import Linear
+from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
+from mlx.utils import tree_map, tree_unflatten
+
+from localapi.system.byte_sizes import readable
+from localapi.worker.cache_folder import cache_folder
+
+SHARE: Final = 0.5
+"""Of the memory that is free, which the weights may take. The rest is for conversations and other programs."""
+PROMPT_GAIN: Final = 1.5
+"""How much faster prompts must be."""
+DECODE_GAIN: Final = 1.05
+"""How much faster a single row must be. If it is not, it goes on to be computed with the weights as they are stored."""
+PROMPT_ROWS: Final = 32
+TOLERANCE: Final = 1e-3
+"""Between two results in float32, of the largest number."""
+SMALL_BYTES: Final = 32 * 2**20
+"""Of float32 weights. Smaller models spend their time elsewhere."""
+AGAIN_SECONDS: Final = 24 * 3600
+"""After so long a gain that was found too small is measured again: the machine may have been busy then."""
+_SAMPLE_BYTES: Final = 48 * 2**20
+"""Of float32 weights that are measured with: more than near caches hold, as when a whole model is read for a token."""
+_REPEATS: Final = 4
+_HALF: Final = (mx.float16, mx.bfloat16)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much faster float32 is than what is stored."""
+
+    prompt: float
+    decode: float
+
+    @property
+    def prompts(self) -> bool:
+        return self.prompt >= PROMPT_GAIN
+
+    @property
+    def all(self) -> bool:
+        return self.prompts and self.decode >= DECODE_GAIN
+
+
+@dataclass(frozen=True)
+class Widened:
+    """What became of a model's weights."""
+
+    done: bool = False
+    says: str = ""
+    """For people; empty if there was nothing to decide."""
+
+
+AS_STORED: Final = Widened()
+
+
+def widen(model: Any, *, asked: bool, blas: str) -> Widened:
+    """Make the model's weights float32 where that is possible and better.
+
+    `asked`: whether the entry says so, and nothing is measured. `blas`: what computes, for the cache of measurements.
+    """
+    kinds: dict[str, list[Any]] = {}
+    for _, module in model.named_modules():
+        if kind := _kind(module):
+            kinds.setdefault(kind, []).append(module)
+    needed = sum(_float32_bytes(module) for modules in kinds.values() for module in modules)
+    if not kinds or (needed < SMALL_BYTES and not asked):
+        return AS_STORED
+    free = available_bytes()
+    if needed > SHARE * free and not asked:
+        sizes = f"as float32 they take {readable(needed)}, and {readable(free)} are free"
+        return Widened(says=f"The weights stay as they are stored: {sizes}")
+    # What most of the weights are decides: a model of which one half is float32 has the faults of both.
+    kind, modules = max(kinds.items(), key=lambda each: sum(_float32_bytes(module) for module in each[1]))
+    gain = _known(f"{kind} {blas}", lambda: measured(modules))
+    speeds = f"prompts are read {gain.prompt:.1f} times and answers written {gain.decode:.1f} times as fast"
+    if not asked and not (gain.prompts if _quantised(modules[0]) else gain.all):
+        return Widened(says=f"The weights stay as they are stored: as float32 {speeds} here")
+    both = not asked and not gain.all
+    _replace(model, keep_stored=both)
+    also = ", so that these are written with the weights as they are stored" if both else ""
+    return Widened(True, f"The weights are float32 in memory, {readable(needed)}: {speeds}{also}")
+
+
+def _kind(module: Any) -> str:
+    """What decides how fast a layer is; empty if it is float32, or of a sort that is left alone.
+
+    Only the layers of MLX itself: an architecture's own may look at their numbers in ways of its own. Experts are left
+    alone, too: only a few of them are read for a token, and together they are most of a model.
+    """
+    if _quantised(module):
+        return f"{module.mode} {module.bits} {module.group_size} {module.scales.dtype}"
+    if type(module) in (Linear, Embedding) and module.weight.dtype in _HALF:
+        return str(module.weight.dtype)
+    return ""
+
+
+def _quantised(module: Any) -> bool:
+    return type(module) in (QuantizedLinear, QuantizedEmbedding)
+
+
+def _float32_bytes(module: Any) -> int:
+    if _quantised(module):
+        return 4 * int(module.scales.size) * int(module.group_size)
+    return 4 * int(module.weight.size)
+
+
+def _weight(module: Any) -> mx.array:
+    """The layer's weights as float32; computed where they are looked at."""
+    exact = _exact(module)
+    if _quantised(module):
+        weight = mx.dequantize(
+            exact["weight"],
+            exact["scales"],
+            exact.get("biases"),
+            group_size=module.group_size,
+            bits=module.bits,
+            mode=module.mode,
+        )
+        return weight.astype(mx.float32)
+    return exact["weight"]
+
+
+def _exact(module: Any) -> dict[str, mx.array]:
+    """The layer's parameters, with what has 16 bits as float32: so that nothing is rounded on the way."""
+    return {name: a.astype(mx.float32) if a.dtype in _HALF else a for name, a in module.parameters().items()}
+
+
+class _LinearForPrompts(Linear):
+    """A layer whose single rows are computed with the quantised weights."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if x.size == x.shape[-1]:
+            stored: mx.array = self.stored(x)
+            return stored
+        return super().__call__(x)
+
+
+class _EmbeddingForPrompts(Embedding):
+    """The same of a table of words, which is the last layer of some models, too."""
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        if x.size == x.shape[-1]:
+            stored: mx.array = self.stored.as_linear(x)
+            return stored
+        return x @ self.weight.T
+
+
+def _replace(model: Any, *, keep_stored: bool) -> None:
+    """Put float32 in the place of each layer, and of all other numbers of 16 bits."""
+    replaced = []
+    for name, module in model.named_modules():
+        if not _kind(module):
+            continue
+        keep = keep_stored and _quantised(module)
+        if type(module) in (Embedding, QuantizedEmbedding):
+            new: Any = _EmbeddingForPrompts(1, 1) if keep else Embedding(1, 1)
+        else:
+            new = (_LinearForPrompts if keep else Linear)(1, 1, bias="bias" in module)
+            if "bias" in module:
+                new.bias = module.bias
+        new.weight = _weight(module)
+        if keep:
+            new.stored = module
+        replaced.append((name, new))
+    model.update_modules(tree_unflatten(replaced))
+    model.update(tree_map(lambda a: a.astype(mx.float32) if a.dtype in _HALF else a, model.parameters()))
+    model.eval()
+
+
+def measured(modules: Sequence[Any]) -> Gain:
+    """Compare some of these layers, of one kind, with the same as float32; no gain if the results differ."""
+    sample = list(_sample(modules))
+    weights = [_weight(module) for module in sample]
+    mx.eval(weights)
+    if not _right(sample[0], weights[0]):
+        return Gain(0, 0)
+    dtype = sample[0].scales.dtype if _quantised(sample[0]) else sample[0].weight.dtype
+    if not mx.issubdtype(dtype, mx.floating):
+        dtype = mx.bfloat16  # the scales of some formats are whole numbers, and models in them compute with this
+    gains = []
+    for rows, count in ((PROMPT_ROWS, 1 + len(sample) // 8), (1, len(sample))):
+        given = [mx.random.normal((rows, weight.shape[1]), key=mx.random.key(rows)) for weight in weights[:count]]
+        half = [x.astype(dtype) for x in given]
+        mx.eval(given, half)
+        slow = _timed(partial(_products, sample, half))
+        fast = _timed(partial(_wide_products, weights, given))
+        gains.append(slow / fast)
+    return Gain(*gains)
+
+
+def _sample(modules: Sequence[Any]) -> Iterator[Any]:
+    size = 0
+    for module in modules:
+        if size and size + _float32_bytes(module) > _SAMPLE_BYTES:
+            continue  # the table of words alone may be larger than all that should be measured
+        size += _float32_bytes(module)
+        yield module
+
+
+def _products(modules: Sequence[Any], rows: Sequence[mx.array]) -> list[mx.array]:
+    return [_product(module, x) for module, x in zip(modules, rows, strict=False)]
+
+
+def _wide_products(weights: Sequence[mx.array], rows: Sequence[mx.array]) -> list[mx.array]:
+    return [x @ weight.T for weight, x in zip(weights, rows, strict=False)]
+
+
+def _product(module: Any, x: mx.array) -> mx.array:
+    """Without the bias."""
+    if _quantised(module):
+        return mx.quantized_matmul(
+            x,
+            module.weight,
+            scales=module.scales,
+            biases=module.get("biases"),
+            transpose=True,
+            group_size=module.group_size,
+            bits=module.bits,
+            mode=module.mode,
+        )
+    product: mx.array = x @ module.weight.T
+    return product
+
+
+def _timed(compute: Callable[[], list[mx.array]]) -> float:
+    """Seconds of the try that other programs disturbed least."""
+    best = float("inf")
+    for _ in range(_REPEATS):
+        began = time.perf_counter()
+        mx.eval(compute())
+        best = min(best, time.perf_counter() - began)
+    return max(best, 1e-6)
+
+
+def _right(module: Any, weight: mx.array) -> bool:
+    """Whether a product with this weight is the layer's own, which is computed in float32, too.
+
+    As it is stored it would be summed in 16 bits, which is off by a tenth in long rows.
+    """
+    x = mx.random.normal((3, weight.shape[1]), key=mx.random.key(1))
+    exact = _exact(module)
+    if _quantised(module):
+        wanted = mx.quantized_matmul(
+            x,
+            exact["weight"],
+            scales=exact["scales"],
+            biases=exact.get("biases"),
+            transpose=True,
+            group_size=module.group_size,
+            bits=module.bits,
+            mode=module.mode,
+        )
+    else:
+        wanted = x @ exact["weight"].T
+    return bool(mx.max(mx.abs(x @ weight.T - wanted)) <= TOLERANCE * mx.max(mx.abs(wanted)))
+
+
+def _known(what: str, measure: Callable[[], Gain]) -> Gain:
+    """What was measured before on this machine, or now."""
+    name = hashlib.sha256(
+        f"{what} {importlib.metadata.version('mlx')} {Path(__file__).read_text()}".encode()
+    ).hexdigest()[:16]
+    folder = cache_folder("float32")
+    file = folder and folder / f"{name}.json"
+    if file is None:
+        return measure()
+    try:
+        known = Gain(**json.loads(file.read_text()))
+        if known.all or 0 <= time.time() - file.stat().st_mtime < AGAIN_SECONDS:
+            return known
+    except (OSError, ValueError, TypeError):
+        pass  # not measured yet
+    gain = measure()
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = file.with_name(f".{name}.{os.getpid()}")
+        draft.write_text(json.dumps(asdict(gain)))
+        draft.replace(file)
+    except OSError:
+        pass  # a full disk, or one that may not be written: it is measured again at the next load
+    return gain
+
+
+def available_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """What could be allocated now without swapping: of the machine and of its container, the less."""
+    amounts = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
+    for line in _text(proc / "meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            amounts = [1024 * int(line.split()[1])]
+    own = next((line[3:].strip("/") for line in _text(proc / "self/cgroup").splitlines() if line.startswith("0::")), "")
+    for folder in (cgroup / own, *(cgroup / own).parents):
+        limit, used = _text(folder / "memory.max").strip(), _text(folder / "memory.current").strip()
+        if limit.isdecimal() and used.isdecimal():
+            amounts.append(max(0, int(limit) - int(used)))
+        if folder == cgroup:
+            break
+    return min(amounts)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
