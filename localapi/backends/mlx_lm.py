@@ -97,8 +97,8 @@ class MlxLm(ChatOptions):
     cpu_weights: Annotated[
         Literal["auto", "float32", "stored"],
         Field(
-            description="Without a GPU: float32 is much faster and takes up to eight times the memory; auto: if that fits "
-            "and is faster, and there is no memory_budget.",
+            description="Without a GPU: float32 is much faster and takes up to eight times the memory; auto: if "
+            "that fits and is faster, and there is no memory_budget.",
             examples=["stored"],
         ),
     ] = "auto"
