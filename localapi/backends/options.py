@@ -165,7 +165,7 @@ class EntryOptions(BaseModel):
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="A worker that has work and does nothing for so long is ended; null: it is left alone.",
+            description="A worker that does nothing for so long with work, or computes without, is ended; null: never.",
             examples=[300],
         ),
     ] = DEFAULT_STALL_SECONDS
