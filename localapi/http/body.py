@@ -22,8 +22,10 @@ log = logging.getLogger(__name__)
 
 IGNORED_HEADER: Final = "x-ignored-params"
 LOCKED_HEADER: Final = "x-locked-params"
+RELAXED_HEADER: Final = "x-relaxed-params"
 _decode = msgspec.json.Decoder().decode
 _SHOWN = 80
+_SHOWN_PLACE = 200
 _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 BODY_SECONDS: Final = 60
 """How long a client may take to send its body."""
@@ -65,6 +67,15 @@ def name_ignored(names: list[str], reply: Response) -> Response:
         listed = ", ".join(_NOT_IN_HEADERS.sub("?", name)[:_SHOWN] for name in names[:20])
         reply.headers[IGNORED_HEADER] = " ".join(listed.split())
         log.info("%s: ignored unknown parameters: %s", request_context.current().id, listed)
+    return reply
+
+
+def name_relaxed(places: list[str], reply: Response) -> Response:
+    """Say in the reply, and in the log, where the request asks more of the answer's form than is kept."""
+    if places:
+        listed = ", ".join(_NOT_IN_HEADERS.sub("?", place)[:_SHOWN_PLACE] for place in places[:20])
+        reply.headers[RELAXED_HEADER] = " ".join(listed.split())
+        log.info("%s: not kept: %s", request_context.current().id, listed)
     return reply
 
 

@@ -23,13 +23,15 @@ from localapi.http.replies import DONE, comment, error_body, event
 from localapi.runtime.lease import Lease
 from localapi.runtime.queue import Turn
 from localapi.runtime.registry import Registry
-from localapi.worker.protocol import Delta, Event, Finished, Prefill, Request, ToolArguments, ToolStart, join
+from localapi.worker.protocol import Delta, Event, Finished, Prefill, Relaxed, Request, ToolArguments, ToolStart, join
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 PRIME_SECONDS: Final = 2.0
 """How long a stream's status waits for the first event, so that early failures are real status codes."""
+FORM_PRIME_SECONDS: Final = 10.0
+"""The same if a reply header may have to tell what of the asked form is not kept."""
 COMMENT_SECONDS: Final = 2.0
 """How often a stream that has nothing to send yet says what it waits for."""
 OBJECT_BYTES: Final = 200
@@ -64,6 +66,8 @@ class Generation:
         self.turn = Turn()
         self._started = time.monotonic()
         self._first_text: float | None = None
+        self.relaxed: list[str] = []
+        """Where the request asks more of the answer's form than is kept, as far as that is known yet."""
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Lease the model and let it answer; several requests at once. Raises ApiError."""
@@ -80,20 +84,30 @@ class Generation:
                 async for item in events:
                     if self._first_text is None and isinstance(item, Delta | ToolStart):
                         self._first_text = time.monotonic()
+                    if isinstance(item, Relaxed):
+                        self.relaxed = item.places
                     if isinstance(item, Finished):
                         self._log_done(item)
                     yield item
 
-    async def stream(self, chunks_of: Callable[[Event], Iterator[dict[str, Any]]]) -> Response:
+    async def stream(
+        self, chunks_of: Callable[[Event], Iterator[dict[str, Any]]], *, prime_seconds: float = PRIME_SECONDS
+    ) -> Response:
         """The events as a reply."""
-        return await self.reply(Ahead(self.events(), size=event_bytes, join=join), chunks_of, end=DONE)
+        items = Ahead(self.events(), size=event_bytes, join=join)
+        return await self.reply(items, chunks_of, end=DONE, prime_seconds=prime_seconds)
 
     async def reply(
-        self, items: Ahead[Item], chunks_of: Callable[[Item], Iterator[dict[str, Any]]], *, end: bytes
+        self,
+        items: Ahead[Item],
+        chunks_of: Callable[[Item], Iterator[dict[str, Any]]],
+        *,
+        end: bytes,
+        prime_seconds: float = PRIME_SECONDS,
     ) -> Response:
         """The reply as soon as there is something to say, or after a moment. The items' source leases the model."""
         request_context.current().held.push_async_callback(items.close)
-        await items.begun(PRIME_SECONDS)
+        await items.begun(prime_seconds)
         reply = Response(self._body(items, chunks_of, end), content_type="text/event-stream; charset=utf-8")
         reply.headers["Cache-Control"] = "no-cache"
         reply.timeout = None
@@ -111,6 +125,8 @@ class Generation:
             while (item := await items.get()) is not None:
                 if isinstance(item, Prefill):
                     yield comment(f"prompt {item.done} of {item.total} tokens")
+                elif isinstance(item, Relaxed):  # for a stream whose headers went out before this was known
+                    yield comment(f"not kept: {', '.join(item.places)}")
                 else:
                     for chunk in chunks_of(item):
                         yield event(chunk)

@@ -25,7 +25,10 @@ _HEADER_NAMES: Final = re.compile(r"[\w!#$%&'*+.^`|~, -]{1,2000}", re.ASCII)
 _HOST: Final = re.compile(rb"([\w-]{1,63}(\.[\w-]{1,63})*\.?|\[[\w:.%]+\])(:[0-9]{1,5})?", re.ASCII)
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([^\s@/?#:\[\]]+|\[[^\s@/?#\]]+\])(:[0-9]{1,5})?", re.IGNORECASE)
 """What a browser sends: no user, no path."""
-EXPOSED: Final = "x-request-id, x-ignored-params, x-locked-params, x-unsupported-params, x-should-retry, retry-after"
+EXPOSED: Final = (
+    "x-request-id, x-ignored-params, x-locked-params, x-relaxed-params, x-unsupported-params, x-should-retry, "
+    "retry-after"
+)
 """Reply headers that a page may read beside those that every page may."""
 PREFLIGHT_SECONDS: Final = 600
 

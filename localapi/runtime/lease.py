@@ -14,7 +14,7 @@ from localapi.errors import RequestTimeout, WorkerEnded
 from localapi.manifest import Entry
 from localapi.runtime.instance import Instance
 from localapi.runtime.queue import Admission, Turn
-from localapi.worker.protocol import Event, Last, Prefill, Request
+from localapi.worker.protocol import Event, Last, Prefill, Relaxed, Request
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Lease:
                 async with aclosing(self._attempt(request)) as events:
                     async for item in events:
                         self.turn.hear()
-                        begun = begun or not isinstance(item, Prefill)
+                        begun = begun or not isinstance(item, Prefill | Relaxed)
                         yield item
             except WorkerEnded as error:
                 if begun or not again:

@@ -45,6 +45,8 @@ class JsonSchema(msgspec.Struct, frozen=True, tag=True):
 
     schema: str
     """The schema as JSON, with its keys in the user's order: answers name properties in that order."""
+    strict: bool = False
+    """Whether objects are closed, and a schema that cannot be kept to the letter is refused; else it is relaxed."""
 
 
 class JsonObject(msgspec.Struct, frozen=True, tag=True):
@@ -115,7 +117,8 @@ def form_param(request: Answering) -> str:
         case Lark():
             return "grammar"
         case None:
-            return "tool_choice"
+            required = isinstance(request, Chat) and request.tool_choice == "required"
+            return "tool_choice" if required else "tools"
         case _:
             return "response_format"
 
@@ -212,6 +215,14 @@ class Prefill(msgspec.Struct, tag=True):
     done: int
     total: int
     """Tokens."""
+
+
+class Relaxed(msgspec.Struct, tag=True):
+    """What the request asks of an answer's form and is not kept. It comes before the answer."""
+
+    id: int
+    places: list[str]
+    """Where in the request that stands ("response_format.schema.properties.tags.uniqueItems")."""
 
 
 class TopLogprob(msgspec.Struct):
@@ -340,7 +351,10 @@ class Failed(msgspec.Struct, tag=True):
     param: str | None = None
 
 
-Event = Prefill | Delta | ToolStart | ToolArguments | Ended | Finished | Tokens | Text | Sound | Times | Spoken | Failed
+Event = (
+    Prefill | Relaxed | Delta | ToolStart | ToolArguments | Ended | Finished | Tokens | Text | Sound | Times | Spoken
+    | Failed
+)  # fmt: skip
 Last = Finished | Tokens | Text | Spoken | Failed
 """After one of these nothing follows for the id."""
 

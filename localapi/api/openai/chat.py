@@ -14,7 +14,7 @@ from quart import Blueprint, Response
 from localapi.api.openai.chat_request import ChatRequest, parse_chat
 from localapi.api.openai.choices import ChatChoice, Growth, chunk_choice, usage
 from localapi.http import body
-from localapi.http.generation import Generation
+from localapi.http.generation import FORM_PRIME_SECONDS, PRIME_SECONDS, Generation
 from localapi.http.replies import json_reply
 from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
@@ -30,6 +30,7 @@ def routes(registry: Registry) -> Blueprint:
         request, ignored = parse_chat(await body.read_object())
         completion = ChatCompletion(registry, request)
         reply = await completion.stream() if request.stream else await completion.whole()
+        body.name_relaxed(completion.relaxed, reply)
         return body.name_locked(completion.overruled, body.name_ignored(ignored, reply))
 
     return blueprint
@@ -52,6 +53,11 @@ class ChatCompletion:
         self.overruled = self.request.overruled(self._generation.entry.serving)
         self._begun: set[int] = set()
 
+    @property
+    def relaxed(self) -> list[str]:
+        """Where the request asks more of the answer's form than is kept."""
+        return self._generation.relaxed
+
     def _requests_for(self, lease: Lease) -> list[Chat]:
         chat, self.overruled = self.request.to_chat(lease.entry.serving)
         return [chat]
@@ -71,7 +77,8 @@ class ChatCompletion:
 
     async def stream(self) -> Response:
         """The reply in chunks."""
-        return await self._generation.stream(self._chunks)
+        seconds = FORM_PRIME_SECONDS if self.request.may_be_relaxed else PRIME_SECONDS
+        return await self._generation.stream(self._chunks, prime_seconds=seconds)
 
     def _chunks(self, item: Event) -> Iterator[dict[str, Any]]:
         """What one event sends: the role with an answer's first, usage with the last where it was asked for."""

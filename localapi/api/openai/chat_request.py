@@ -123,6 +123,8 @@ class TextFormat(Part):
 
 class JsonObjectFormat(Part):
     type: Literal["json_object"]
+    json_schema: Annotated[dict[str, Any] | bool | None, Field(alias="schema")] = None
+    """Not OpenAI's, but llama.cpp's and others': the object's schema."""
 
 
 class NamedSchema(Part):
@@ -224,12 +226,22 @@ class ChatRequest(GenerationRequest, ChatParameters):
         if (form := form_of(self.regex, self.grammar)) is not None:
             return form
         match self.response_format:
-            case JsonObjectFormat():
-                return JsonObject()
-            case JsonSchemaFormat(json_schema=NamedSchema(json_schema=schema)):
-                return JsonObject() if schema is None else JsonSchema(json.dumps(schema, ensure_ascii=False))
+            case JsonObjectFormat(json_schema=schema):
+                strict = False
+            case JsonSchemaFormat(json_schema=NamedSchema(json_schema=schema, strict=said)):
+                strict = bool(said)
             case _:
                 return None
+        return JsonObject() if schema is None else JsonSchema(json.dumps(schema, ensure_ascii=False), strict)
+
+    @property
+    def may_be_relaxed(self) -> bool:
+        """Whether the reply may have to say that a schema is not kept to the letter."""
+        form = self._form()
+        if isinstance(form, JsonSchema) and not form.strict:
+            return True
+        forced = self.tool_choice not in (None, "none", "auto")
+        return self.tool_choice != "none" and any(forced or tool.function.strict for tool in self.tools)
 
     def check(self) -> None:
         """What no single field can tell. Raises InvalidRequest."""

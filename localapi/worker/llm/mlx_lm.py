@@ -23,6 +23,7 @@ from localapi.worker.llm.arrivals import Arrivals
 from localapi.worker.llm.batch import Batch
 from localapi.worker.llm.constrained.grammar import (
     Constraint,
+    FormatUnknown,
     GrammarRefused,
     Grammars,
     Spec,
@@ -55,6 +56,7 @@ from localapi.worker.protocol import (
     Lark,
     Loaded,
     Regex,
+    Relaxed,
     Request,
     Speak,
     Text,
@@ -176,7 +178,10 @@ class MlxLm:
         events: list[Event] = []
         self._prepare(events)
         while self._waiting and self._may_join(self._waiting[0]):
-            self._batch.join(self._waiting.popleft(), events)
+            row = self._waiting.popleft()
+            if row.relaxed:
+                events.append(Relaxed(row.id, list(row.relaxed)))
+            self._batch.join(row, events)
         self._batch.step(events)
         if not self.busy:
             mx.clear_cache()
@@ -231,16 +236,35 @@ class MlxLm:
 
     def _chat(self, request: Chat, prompt: Prompt) -> Row:
         tools = request.tools if request.tool_choice != "none" else []
-        form: Spec | None = _tool_calls(request) if request.tool_choice == "required" else request.form
-        think = think_block(self._tokenizer, prompt.tokens) if form else None
-        row = self._row(request, prompt, self._grammars.constraint(form, think=think) if form else None)
+        constraint, relaxed = self._constraint(request, prompt)
+        row = self._row(request, prompt, constraint)
+        row.relaxed = relaxed
         prefill = str(request.messages[-1].get("content") or "") if request.continues else ""
         thinking = prompt_opens_thinking(self._tokenizer, prompt.tokens, prefill=prefill)
-        verbatim = isinstance(form, Regex | Lark)
+        verbatim = request.tool_choice != "required" and isinstance(request.form, Regex | Lark)
         for each in (row, *row.copies):
             each.parts = self._parts.stream(tools, starts_thinking=thinking, stop=request.stop, verbatim=verbatim)
             each.one_call = bool(tools) and not request.parallel_tool_calls
         return row
+
+    def _constraint(self, request: Chat, prompt: Prompt) -> tuple[Constraint | None, tuple[str, ...]]:
+        """What holds the answer to its form, and what the request asks for beyond that. Raises GrammarRefused."""
+        form: Spec | None = request.form
+        if request.tool_choice == "required":
+            form = _tool_calls(request)
+        if form is not None:
+            think = think_block(self._tokenizer, prompt.tokens)
+            constraint = self._grammars.constraint(form, think=think)
+            return constraint, constraint.relaxed
+        calls = _tool_calls(request, optional=True)
+        strict = [tool.name for tool in calls.tools if tool.strict]
+        if request.tool_choice == "none" or not strict:
+            return None, ()
+        try:
+            constraint = self._grammars.constraint(calls)
+        except FormatUnknown:  # the model may still call them: a client that always says strict must not lose its tools
+            return None, tuple(f"tools[{name}].strict" for name in strict)
+        return constraint, constraint.relaxed
 
     def _row(self, request: Chat | Complete, prompt: Prompt, form: Constraint | None) -> Row:
         """The request's first answer, with the others as its copies."""
@@ -309,13 +333,13 @@ class MlxLm:
         return found
 
 
-def _tool_calls(request: Chat) -> ToolCalls:
+def _tool_calls(request: Chat, *, optional: bool = False) -> ToolCalls:
     functions = [tool["function"] for tool in request.tools]
     tools = tuple(
         Tool(f["name"], json.dumps(f.get("parameters") or {}, ensure_ascii=False), bool(f.get("strict")))
         for f in functions
     )
-    return ToolCalls(tools, request.tool_name, request.parallel_tool_calls)
+    return ToolCalls(tools, request.tool_name, request.parallel_tool_calls, optional)
 
 
 def _loaded(config: dict[str, Any], asked: int | None, prompts: PromptWriter) -> Loaded:

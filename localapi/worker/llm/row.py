@@ -62,6 +62,8 @@ class Row:
     top_logprobs: int | None = None
     form_param: str | None = None
     """The request's field that gives the answer a form."""
+    relaxed: tuple[str, ...] = ()
+    """Where the request asks more of the answer's form than is kept."""
     one_call: bool = False
     """Whether the answer ends with its first tool call."""
     boundaries: list[int] = field(default_factory=list)

@@ -267,6 +267,129 @@ def test_a_call_that_was_cut_is_taken_back_with_its_result(server: Server, most:
     assert server.request("POST", "/v1/chat/completions", body).status == 200
 
 
+TAGS: Any = {
+    "type": "object",
+    "properties": {"tags": {"type": "array", "items": {"type": "boolean"}, "maxItems": 2, "uniqueItems": True}},
+    "required": ["tags"],
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_of_a_schema_is_not_kept_is_named_in_a_header(server: Server, stream: bool) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "tags", "schema": TAGS}}
+    body = {"model": "noise", "messages": ask("go"), "response_format": form, "max_tokens": 40, "stream": stream}
+
+    reply = server.request("POST", "/v1/chat/completions", body)
+
+    assert reply.status == 200
+    assert reply.headers["x-relaxed-params"] == "response_format.schema.properties.tags.uniqueItems"
+
+
+def test_a_strict_schema_is_kept_to_the_letter_or_refused(server: Server) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "tags", "schema": TAGS, "strict": True}}
+    body = {"model": "noise", "messages": ask("go"), "response_format": form, "max_tokens": 40}
+
+    reply = server.request("POST", "/v1/chat/completions", body)
+
+    assert reply.status == 400
+    assert reply.json()["error"]["param"] == "response_format"
+    assert "properties.tags.uniqueItems" in reply.json()["error"]["message"]
+
+
+def test_a_strict_schema_has_no_properties_that_it_does_not_name(client: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"in": {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}},
+        "required": ["in"],
+    }
+    form: Any = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
+    for seed in range(6):
+        text = say(client, "noise", response_format=form, seed=seed, reasoning_effort="none", temperature=1.5)
+        answer = json.loads(text)
+        assert (answer.keys(), answer["in"].keys()) == ({"in"}, {"a"})
+
+
+def test_json_object_keeps_to_a_schema_that_stands_beside_it(client: openai.OpenAI) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": [7]}}, "required": ["a"], "additionalProperties": False}
+    text = say(
+        client,
+        "noise",
+        response_format={"type": "json_object", "schema": schema},
+        reasoning_effort="none",
+        temperature=1,
+    )
+    assert json.loads(text) == {"a": 7}
+
+
+STRICT: Any = {**WEATHER, "function": {
+    **WEATHER["function"],
+    "strict": True,
+    "parameters": {
+        "type": "object",
+        "properties": {"place": {"enum": ["Rome", "Oslo"]}, "days": {"type": "integer", "minimum": 1, "maximum": 3}},
+        "required": ["place", "days"],
+        "additionalProperties": False,
+    },
+}}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_arguments_of_a_strict_tool_keep_to_its_schema_if_the_model_chooses_to_call(
+    client: openai.OpenAI, stream: bool
+) -> None:
+    """The demo was taught to give `city`."""
+    asked: Any = {"model": "demo", "messages": ask("What is the weather in Paris?"), "tools": [STRICT]}
+    if stream:
+        chunks = client.chat.completions.create(**asked, stream=True)
+        pieces = [call.function for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+        name = "".join(piece.name or "" for piece in pieces if piece)
+        arguments = "".join(piece.arguments or "" for piece in pieces if piece)
+    else:
+        choice = client.chat.completions.create(**asked).choices[0]
+        assert choice.finish_reason == "tool_calls"
+        [call] = choice.message.tool_calls or []
+        assert call.type == "function"
+        name, arguments = call.function.name, call.function.arguments
+    assert name == "get_weather"
+    jsonschema.validate(json.loads(arguments), STRICT["function"]["parameters"])
+
+
+def test_beside_a_strict_tool_the_model_answers_as_it_would(client: openai.OpenAI) -> None:
+    for question in ("Hello!", "Think about two plus two."):
+        plain: Any = client.chat.completions.create(model="demo", messages=ask(question)).choices[0]
+        beside: Any = client.chat.completions.create(model="demo", messages=ask(question), tools=[STRICT]).choices[0]
+        assert beside.finish_reason == "stop"
+        if "Think" in question:
+            assert beside.message == plain.message
+
+
+HOPELESS: Any = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {"type": "strin"}}}}}
+
+
+def test_a_tool_whose_schema_is_hopeless_leaves_the_others_as_they_are(server: Server) -> None:
+    body = {
+        "model": "demo", "messages": ask("What is the weather in Paris?"), "tools": [WEATHER, HOPELESS],
+        "tool_choice": "required", "parallel_tool_calls": False,
+    }  # fmt: skip
+
+    reply = server.request("POST", "/v1/chat/completions", body)
+
+    assert reply.status == 200
+    [call] = reply.json()["choices"][0]["message"]["tool_calls"]
+    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == ("get_weather", {"city": "Paris"})
+    assert reply.headers["x-relaxed-params"] == "tools[f].parameters"
+
+
+def test_a_strict_tool_whose_schema_cannot_be_kept_is_refused(server: Server) -> None:
+    function = {"name": "f", "strict": True, "parameters": TAGS}
+    body = {"model": "demo", "messages": ask("Hello!"), "tools": [{"type": "function", "function": function}]}
+
+    reply = server.request("POST", "/v1/chat/completions", body)
+
+    assert reply.status == 400
+    assert reply.json()["error"]["param"] == "tools"
+
+
 def test_a_tool_call_comes_whole_and_in_pieces(client: openai.OpenAI) -> None:
     question = ask("What is the weather in Paris?")
     whole = client.chat.completions.create(model="demo", messages=question, tools=[WEATHER]).choices[0]

@@ -15,26 +15,37 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, regex_to_lark
+from llguidance import LLMatcher, LLTokenizer, regex_to_lark
 from llguidance.hf import from_tokenizer
 
-from localapi.worker.llm.constrained.tool_grammar import (
+from localapi.worker.llm.constrained.schema_grammar import (
+    AS_WRITTEN,
+    LIMITS,
+    PIECEWISE,
+    TYPE_ONLY,
     GrammarRefused,
-    Marks,
     Part,
+    any_object,
+    problem_of,
+    schema_part,
+)
+from localapi.worker.llm.constrained.tool_grammar import (
+    CallParts,
+    FormatUnknown,
+    Marks,
     ThinkBlock,
     Tool,
     ToolCalls,
     after_thinking,
     arguments_part,
     call_parts,
-    json_part,
     think_block,
 )
 from localapi.worker.protocol import JsonObject, JsonSchema, Lark, Regex
 
 __all__ = [
     "Constraint",
+    "FormatUnknown",
     "GrammarRefused",
     "GrammarStuck",
     "Grammars",
@@ -51,11 +62,8 @@ __all__ = [
 
 CACHED_GRAMMARS = 64
 LONGEST_GRAMMAR = 131_072
-"""Characters. With LIMITS it bounds what compiling can cost, which is time that no other row gets a token in."""
+"""Characters. With LIMITS it bounds what compiling can cost."""
 LONGEST_REASON = 300
-LIMITS = LLParserLimits(
-    initial_lexer_fuel=200_000, max_grammar_size=15_000, max_lexer_states=50_000, verbose_errors=False
-)
 MASK_SECONDS = 10
 """Of processor time. A mask takes milliseconds; one that takes so long never ends, and nobody else gets a token."""
 
@@ -101,11 +109,13 @@ class Constraint:
     """A logits processor for one row: leaves only tokens that its grammar allows, and at the end an end token.
 
     The batch calls it once for each token, with the one before as the last of `tokens`; so it counts no prompt.
-    `error` is what went wrong: the tokens since then are free, and no answer.
+    `error` is what went wrong: the tokens since then are free, and no answer. `relaxed` names what was asked for and is
+    not kept.
     """
 
-    def __init__(self, grammar: LLMatcher, vocabulary: _Vocabulary) -> None:
+    def __init__(self, grammar: LLMatcher, vocabulary: _Vocabulary, relaxed: tuple[str, ...] = ()) -> None:
         """`grammar` is not changed."""
+        self.relaxed = relaxed
         self._grammar = grammar
         self._matcher = grammar.deep_copy()
         self._vocabulary = vocabulary
@@ -115,7 +125,7 @@ class Constraint:
 
     def fresh(self) -> Constraint:
         """The same constraint, for an answer that starts now."""
-        return Constraint(self._grammar, self._vocabulary)
+        return Constraint(self._grammar, self._vocabulary, self.relaxed)
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """`tokens`: prompt and answer so far; `logits`: (1, vocabulary), masked in what is returned. Never raises."""
@@ -181,7 +191,8 @@ class Grammars:
 
     def constraint(self, spec: Spec, *, think: ThinkBlock | None = None) -> Constraint:
         """The constraint for one answer, which may think first. Raises GrammarRefused."""
-        return Constraint(self._compiled(spec, think), self._vocabulary)
+        matcher, relaxed = self._compiled(spec, think)
+        return Constraint(matcher, self._vocabulary, relaxed)
 
     @cached_property
     def _vocabulary(self) -> _Vocabulary:
@@ -199,45 +210,85 @@ class Grammars:
         mask[ends] = True
         return _Vocabulary(tokens=tokens, width=self._width, ends=mx.array(mask))
 
-    def _compile(self, spec: Spec, think: ThinkBlock | None) -> LLMatcher:
-        grammar = json.dumps({"grammars": self._parts(spec, think)})
+    def _compile(self, spec: Spec, think: ThinkBlock | None) -> tuple[LLMatcher, tuple[str, ...]]:
+        """The grammar, and what it relaxes: nothing if all of it compiles, and otherwise as little as possible."""
+        problem = ""
+        for kept in (AS_WRITTEN, PIECEWISE, TYPE_ONLY) if _may_relax(spec) else (AS_WRITTEN,):
+            found = self._parts(spec, kept)
+            parts = found.parts
+            if think is not None:
+                parts = after_thinking(think, parts, self._marks, verbatim=isinstance(spec, Regex | Lark))
+            matcher, problem = self._matcher(parts)
+            if not problem:
+                return matcher, found.relaxed
+            if isinstance(spec, JsonSchema) and _is_impossible(problem):
+                break
+        raise self._refusal(spec, problem)
+
+    def _matcher(self, parts: list[Part]) -> tuple[Any, str]:
+        """The compiled grammar, or what is wrong with it."""
+        grammar = json.dumps({"grammars": parts})
         if len(grammar) > LONGEST_GRAMMAR:
-            raise GrammarRefused(f"The grammar is too long: {len(grammar)} characters; at most {LONGEST_GRAMMAR} work.")
+            return None, f"it is too long: {len(grammar)} characters; at most {LONGEST_GRAMMAR} work"
         matcher = LLMatcher(self._vocabulary.tokens, grammar, log_level=0, limits=LIMITS)
         if not matcher.is_error():
             matcher.compute_bitmask()  # some errors show only here; and every copy starts with this work done
         if matcher.is_error() or (matcher.is_stopped() and not matcher.is_accepting()):
-            problem = matcher.get_error()
-            impossible = not problem or problem.startswith("NoExtension")
-            raise self._refusal(spec, "no text satisfies it" if impossible else problem)
-        return matcher
+            return None, matcher.get_error() or "NoExtension"
+        return matcher, ""
 
-    def _parts(self, spec: Spec, think: ThinkBlock | None) -> list[Part]:
-        """What llguidance compiles."""
+    def _parts(self, spec: Spec, kept: int) -> CallParts:
+        """What llguidance compiles, and what of the request is left out of it."""
         match spec:
-            case JsonSchema(schema=schema):
-                parts = [json_part(schema)]
+            case JsonSchema(schema=text, strict=strict):
+                found = schema_part("The JSON schema", _read(text), strict=strict, kept=kept)
+                places = ["" if place == "." else f".{place}" for place in found.relaxed]
+                return CallParts([found.part], tuple(f"response_format.schema{place}" for place in places))
             case JsonObject():
-                parts = [json_part('{"type": "object"}')]
+                return CallParts([any_object()], ())
             case Regex(pattern=pattern):
-                parts = [{"lark_grammar": f"start: /{regex_to_lark(pattern, 'd')}/"}]
+                return CallParts([{"lark_grammar": f"start: /{regex_to_lark(pattern, 'd')}/"}], ())
             case Lark(text=text):
-                parts = [{"lark_grammar": text}]
+                return CallParts([{"lark_grammar": text}], ())
             case ToolCalls():
-                parts = call_parts(self._tokenizer, spec, self._marks)
-        if think is None:
-            return parts
-        return after_thinking(think, parts, self._marks, verbatim=isinstance(spec, Regex | Lark))
+                return call_parts(self._tokenizer, spec, self._marks, kept=kept)
 
     def _refusal(self, spec: Spec, reason: str) -> GrammarRefused:
         """What llguidance has to say, as people should read it."""
         subject = _SUBJECTS[type(spec)]
         for tool in spec.tools if isinstance(spec, ToolCalls) else ():
-            arguments = json.dumps({"grammars": [arguments_part(tool)]})
-            if problem := LLMatcher.validate_grammar(arguments, limits=LIMITS):
+            if problem := problem_of(arguments_part(tool).part):
                 subject, reason = f"The parameters of {tool.name}", problem
                 break
+        reason = "no text satisfies it" if reason.startswith("NoExtension") else reason
         reason = reason.replace("<non-verbose/>", "").strip()
         if len(reason) > LONGEST_REASON:
             reason = reason[:LONGEST_REASON] + "…"
         return GrammarRefused(f"{subject} cannot be followed: {reason}")
+
+
+def _may_relax(spec: Spec) -> bool:
+    match spec:
+        case JsonSchema(strict=strict):
+            return not strict
+        case ToolCalls(tools=tools):
+            return not all(tool.strict for tool in tools)
+        case _:
+            return False
+
+
+def _is_impossible(problem: str) -> bool:
+    """Whether the schema is at fault: it contradicts itself."""
+    return problem.startswith(("NoExtension", "Unsatisfiable"))
+
+
+def _read(text: str) -> object:
+    try:
+        schema: object = json.loads(text)
+    except ValueError as error:
+        raise GrammarRefused(f"The JSON schema is not a JSON object: {error}.") from error
+    except RecursionError as error:
+        raise GrammarRefused("The JSON schema is nested too deeply.") from error
+    if not isinstance(schema, dict | bool):
+        raise GrammarRefused(f"The JSON schema is not a JSON object but {type(schema).__name__}.")
+    return schema

@@ -12,7 +12,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
-from localapi.worker.llm.constrained.tool_grammar import GrammarRefused
+from localapi.worker.llm.constrained.schema_grammar import GrammarRefused
 
 TRIED_GRAMMARS = 64
 _WALK = Path(__file__).with_name("grammar_walk.py")

@@ -8,27 +8,34 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from llguidance import LLMatcher
 
-WHITESPACE = r"( |\r?\n[ \t]{0,40})"
-"""What JSON may have between its parts: enough to be indented, too little to be endless, which small models like."""
+from localapi.worker.llm.constrained.schema_grammar import (
+    AS_WRITTEN,
+    GrammarRefused,
+    Part,
+    SchemaPart,
+    any_object,
+    schema_part,
+)
+
 _TEXT_AND_SPACE = "TEXT: /(?s:.*)/\nSPACE: /[ \\t\\r\\n]{0,8}/\n"
-_MORE_PROPERTIES = {"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"}
+_MORE_PROPERTIES = {
+    "additionalProperties", "patternProperties", "propertyNames", "unevaluatedProperties", "dependentSchemas",
+    "dependencies", "$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf", "oneOf", "if",
+}  # fmt: skip
 """Where properties may be that `properties` does not name."""
 
 BEHIND_THINKING = "\n\n"
 """What most templates write between thinking and answer."""
 
-Part = dict[str, Any]
 
-
-class GrammarRefused(Exception):
-    """The form cannot be had from this model; the message is for people and says why."""
+class FormatUnknown(GrammarRefused):
+    """Nobody has written down how this model writes calls."""
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -42,13 +49,15 @@ class Tool(msgspec.Struct, frozen=True):
 
 
 class ToolCalls(msgspec.Struct, frozen=True, tag=True):
-    """One call or more, and no other text."""
+    """One call or more, and no other text; or, if calls are `optional`, any text with calls in it."""
 
     tools: tuple[Tool, ...]
     choice: str | None = None
     """The only function to call; None: any."""
     parallel: bool = True
     """Whether there may be several calls."""
+    optional: bool = False
+    """Whether only what stands in a call has a form."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +100,21 @@ class Marks:
             return f"free: TEXT {self._piece(first)} {tail}\n"
         return f"free: ended {tail}\nended[suffix={self._piece(first)}]: TEXT\n"
 
+    def text_up_to(self, mark: str, ends: Collection[int]) -> str:
+        """Rules: `text`, any text, with all special tokens but the mark's and the `ends`; and `begun`, up to the mark.
+
+        A mark that is a token of its own counts also where it is spelled in letters: whoever reads calls sees no
+        difference.
+        """
+        first, *rest = self._pieces(mark)
+        tail = " ".join(map(self._piece, rest))
+        others = sorted(number for text, number in self._numbers.items() if text != first and number not in ends)
+        special = f"(<[{','.join(map(str, others))}]> TEXT)*" if others else ""
+        token = f" | text {self._piece(first)} {tail}" if first in self._numbers else ""
+        spelled = f"spelled[lazy]: TEXT {json.dumps(mark, ensure_ascii=False)}\n"
+        before = f"(TEXT <[{','.join(map(str, others))}]>)*" if others else ""
+        return f"text: TEXT {special}\nbegun: {before} spelled{token}\n{spelled}"
+
     def _pieces(self, text: str) -> list[str]:
         return [piece for piece in self._split.split(text) if piece]
 
@@ -113,54 +137,80 @@ def after_thinking(think: ThinkBlock, parts: Sequence[Part], marks: Marks, *, ve
     return [{"lark_grammar": whole}, {**parts[0], "name": "answer"}, *parts[1:]]
 
 
-def json_part(schema: str, *, lenient: bool = False) -> Part:
-    """JSON of this schema. Raises GrammarRefused where it is no schema at all."""
-    try:
-        grammar = LLMatcher.grammar_from_json_schema(
-            schema, defaults={"whitespace_pattern": WHITESPACE, "lenient": lenient}
-        )
-    except ValueError as error:
-        raise GrammarRefused(f"The JSON schema is not a JSON object: {error}") from error
-    part: Part = json.loads(grammar)["grammars"][0]
-    return part
+@dataclass(frozen=True, slots=True)
+class CallParts:
+    """Calls as parts of a grammar."""
+
+    parts: list[Part]
+    relaxed: tuple[str, ...]
+    """Where the tools' schemas ask for more than is kept."""
 
 
-def call_parts(tokenizer: Any, calls: ToolCalls, marks: Marks) -> list[Part]:
-    """Calls in the format of the model's template. Raises GrammarRefused."""
+def call_parts(tokenizer: Any, calls: ToolCalls, marks: Marks, *, kept: int = AS_WRITTEN) -> CallParts:
+    """Calls in the format of the model's template. Raises GrammarRefused; `kept` as in `schema_part`."""
     tools = [tool for tool in calls.tools if calls.choice in (None, tool.name)]
     if not tools:
         raise GrammarRefused(f"There is no tool {calls.choice!r}." if calls.choice else "There is no tool to call.")
     parser = tokenizer.tool_parser
     if parser is None:
-        raise GrammarRefused("Forced tool calls need a chat template with tools, which this model does not have.")
+        raise FormatUnknown("Forced tool calls need a chat template with tools, which this model does not have.")
     format_ = parser.__module__.rpartition(".")[2]
     if format_ != "json_tools":
-        raise GrammarRefused(f"Forced tool calls are not supported for this model's format of tool calls, {format_}.")
-    return _json_tools(tokenizer, tools, marks, parallel=calls.parallel)
+        raise FormatUnknown(f"Forced tool calls are not supported for this model's format of tool calls, {format_}.")
+    arguments = [arguments_part(tool, kept=kept, called=not calls.optional) for tool in tools]
+    relaxed = [place for tool, part in zip(tools, arguments, strict=True) for place in _places(tool, part)]
+    parts = [{**found.part, "name": f"arguments{i}"} for i, found in enumerate(arguments)]
+    whole = _json_tools(tokenizer, tools, marks, parallel=calls.parallel, optional=calls.optional)
+    return CallParts([{"lark_grammar": whole}, *parts], tuple(relaxed))
 
 
-def _json_tools(tokenizer: Any, tools: Sequence[Tool], marks: Marks, *, parallel: bool) -> list[Part]:
+def _json_tools(tokenizer: Any, tools: Sequence[Tool], marks: Marks, *, parallel: bool, optional: bool) -> str:
     """Hermes' and Qwen's: `<tool_call>\\n{"name": "f", "arguments": {...}}\\n</tool_call>`."""
-    start, end = marks.lark(tokenizer.tool_call_start + "\n"), marks.lark("}\n" + tokenizer.tool_call_end)
     heads = [json.dumps(f'{{"name": {json.dumps(tool.name)}, "arguments": ') for tool in tools]
     functions = " | ".join(f"{head} @arguments{i}" for i, head in enumerate(heads))
+    function = f"function: {functions}\n"
+    if optional:
+        text = marks.text_up_to(tokenizer.tool_call_start, tokenizer.eos_token_ids)
+        end = f'"}}" SPACE {marks.lark(tokenizer.tool_call_end)}'
+        return f"start: (begun SPACE function {end})* text\n{function}{text}{_TEXT_AND_SPACE}"
+    start, end = marks.lark(tokenizer.tool_call_start + "\n"), marks.lark("}\n" + tokenizer.tool_call_end)
     more = '("\\n" call)*' if parallel else ""
-    whole = f"start: call {more}\ncall: {start} function {end}\nfunction: {functions}\n"
-    schemas = [{**arguments_part(tool), "name": f"arguments{i}"} for i, tool in enumerate(tools)]
-    return [{"lark_grammar": whole}, *schemas]
+    return f"start: call {more}\ncall: {start} function {end}\n{function}"
 
 
-def arguments_part(tool: Tool) -> Part:
-    """A tool's arguments: an object, without properties that its schema does not name unless that asks for them."""
+def arguments_part(tool: Tool, *, kept: int = AS_WRITTEN, called: bool = True) -> SchemaPart:
+    """A tool's arguments: an object, without properties that its schema does not name unless that asks for them.
+
+    `called`: whether it is one that must be called. If calls are optional, a tool that is not strict takes any object.
+    Raises GrammarRefused for a strict tool whose schema is none, or more than can be kept.
+    """
+    subject = f"The parameters of {tool.name}"
+    if not tool.strict and not called:
+        return SchemaPart(any_object(), ())
+    try:
+        schema = _arguments_schema(subject, tool)
+        return schema_part(subject, schema, strict=tool.strict, kept=kept)
+    except GrammarRefused:
+        if tool.strict:
+            raise
+        return SchemaPart(any_object(), (".",))
+
+
+def _arguments_schema(subject: str, tool: Tool) -> dict[str, Any]:
     try:
         schema = json.loads(tool.parameters or "{}")
-    except ValueError as error:
-        raise GrammarRefused(f"The parameters of {tool.name} are not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise GrammarRefused(f"{subject} are not JSON: {error}.") from error
     if not isinstance(schema, dict):
-        raise GrammarRefused(f"The parameters of {tool.name} are not a JSON schema but {type(schema).__name__}.")
-    if (type_ := schema.get("type", "object")) != "object":
-        raise GrammarRefused(f"The parameters of {tool.name} must be an object; the schema's type is {type_!r}.")
+        raise GrammarRefused(f"{subject} are not a JSON schema but {type(schema).__name__}.")
+    type_ = schema.get("type")
+    if type_ is not None and type_ != "object" and not (isinstance(type_, list) and "object" in type_):
+        raise GrammarRefused(f"{subject} must be an object; the schema's type is {type_!r}.")
     schema["type"] = "object"
     if not _MORE_PROPERTIES.intersection(schema) and ("properties" in schema or len(schema) == 1):
         schema["additionalProperties"] = False
-    return json_part(json.dumps(schema, ensure_ascii=False), lenient=not tool.strict)
+    return schema
+
+
+def _places(tool: Tool, part: SchemaPart) -> list[str]:
+    return [f"tools[{tool.name}].parameters" + ("" if place == "." else f".{place}") for place in part.relaxed]

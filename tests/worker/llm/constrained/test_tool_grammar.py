@@ -43,6 +43,10 @@ ONE = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</t
 OTHER = '<tool_call>\n{"name": "get", "arguments": {"x":1,"y":-2}}\n</tool_call>'
 
 
+def strict(name: str, parameters: str) -> Tool:
+    return Tool(name, parameters, strict=True)
+
+
 def wrapper(*, special: bool, parser: Any = json_tools) -> TokenizerWrapper:
     """A tokenizer that has the marks as tokens of their own, or not."""
     tokenizer = make_tokenizer([ONE, OTHER] * 5, vocab_size=400)
@@ -156,7 +160,7 @@ def test_only_a_strict_tool_is_refused_where_its_schema_cannot_be_kept(grammars:
     schema = '{"type": "object", "properties": {"a": {"type": "array", "uniqueItems": true}}}'
 
     grammars.constraint(ToolCalls((Tool("loose", schema),)))
-    with pytest.raises(GrammarRefused, match=r"parameters of strict cannot be followed: .*uniqueItems"):
+    with pytest.raises(GrammarRefused, match=r"parameters of strict cannot be enforced at: .*uniqueItems"):
         grammars.constraint(ToolCalls((*TOOLS, Tool("strict", schema, strict=True))))
 
 
@@ -165,10 +169,13 @@ def test_only_a_strict_tool_is_refused_where_its_schema_cannot_be_kept(grammars:
     [
         (ToolCalls(()), "no tool to call"),
         (ToolCalls(TOOLS, choice="other"), "There is no tool 'other'"),
-        (ToolCalls((Tool("f", "["),)), "f are not JSON"),
-        (ToolCalls((Tool("f", "[]"),)), "not a JSON schema but list"),
-        (ToolCalls((Tool("f", '{"type": "array"}'),)), "must be an object; the schema's type is 'array'"),
-        (ToolCalls((Tool("f", '{"properties": {"a": {"type": "strin"}}}'),)), "parameters of f .*Invalid type: strin"),
+        (ToolCalls((strict("f", "["),)), "f are not JSON"),
+        (ToolCalls((strict("f", "[]"),)), "not a JSON schema but list"),
+        (ToolCalls((strict("f", '{"type": "array"}'),)), "must be an object; the schema's type is 'array'"),
+        (
+            ToolCalls((strict("f", '{"properties": {"a": {"type": "strin"}}}'),)),
+            "parameters of f .*Invalid type: strin",
+        ),
     ],
 )
 def test_what_cannot_be_called_is_refused_with_the_reason(grammars: Grammars, calls: ToolCalls, reason: str) -> None:

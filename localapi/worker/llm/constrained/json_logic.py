@@ -1,0 +1,225 @@
+"""What schemas say about the values of other schemas: `not`, `$ref`, `allOf`, `anyOf`, `oneOf`, `if`. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from localapi.worker.llm.constrained.json_level import COMBINING, MEANINGFUL, OBJECT_KEYWORDS, Level, Rewritten, Schema
+from localapi.worker.llm.constrained.json_one_of import Alternatives
+from localapi.worker.llm.constrained.json_pattern import followed_patterns
+from localapi.worker.llm.constrained.json_values import equal, is_type
+
+DEEPEST_MERGE: Final = 16
+_PLAIN_OBJECT: Final = frozenset({"type", "properties", "required", "allOf"})
+
+
+def apply_negation(level: Level) -> None:
+    """`not`, where it takes types or values away or forbids a property."""
+    if "not" not in level.node:
+        return
+    said = level.node["not"]
+    denied = level.whole.resolved(said) if isinstance(said, dict) else said
+    meant = {key: value for key, value in denied.items() if key in MEANINGFUL} if isinstance(denied, dict) else denied
+    if meant is False:
+        return
+    if meant is True or said == {}:
+        level.types = []
+        return
+    match meant:
+        case {"type": str() | list() as denied_types, **rest} if not rest:
+            _deny_types(level, {denied_types} if isinstance(denied_types, str) else set(denied_types))
+        case {"const": value, **rest} if not rest:
+            _deny_values(level, [value])
+        case {"enum": list() as values, **rest} if not rest:
+            _deny_values(level, values)
+        case {"pattern": str() as pattern, **rest} if not rest.keys() - {"type"} and level.types == ["string"]:
+            _deny_pattern(level, f"^(?!{pattern[1:]})" if pattern.startswith("^") else f"^(?![\\s\\S]*(?:{pattern}))")
+        case {"required": [str() as name], **rest} if not rest and level.types == ["object"]:
+            level.also.append({"properties": {name: False}})
+        case _:
+            level.relax("not")
+
+
+def _deny_types(level: Level, denied: set[str]) -> None:
+    if "integer" in denied and "number" in level.types and "number" not in denied:
+        level.relax("not")
+        return
+    if "number" in denied:
+        denied = denied | {"integer"}
+    level.types = [name for name in level.types if name not in denied]
+
+
+def _deny_values(level: Level, values: list[Any]) -> None:
+    """Values that are not allowed: of known ones, all nulls, all booleans, and strings."""
+    if "enum" in level.node or "const" in level.node:
+        members = [level.node["const"]] if "const" in level.node else level.items_of("enum")
+        left = [member for member in members if not any(equal(member, value) for value in values)]
+        level.node = {key: value for key, value in level.node.items() if key != "const"} | {"enum": left}
+        return
+    if None in values:
+        level.types = [name for name in level.types if name != "null"]
+    flags = [value for value in values if isinstance(value, bool)]
+    if flags and "boolean" in level.types:
+        left = [value for value in (True, False) if value not in flags]
+        level.types.remove("boolean")
+        if left and not level.types:
+            level.types = ["boolean"]
+            level.node = {**level.node, "enum": left}
+        elif left:
+            level.relax("not")
+            level.types.append("boolean")
+    if strings := [value for value in values if isinstance(value, str)]:
+        _deny_pattern(level, f"^(?!(?:{'|'.join(map(re.escape, strings))})$)")
+    others = [value for value in values if value is not None and not isinstance(value, bool | str)]
+    if any(is_type(value, name) for value in others for name in level.types):
+        level.relax("not")
+
+
+def _deny_pattern(level: Level, pattern: str) -> None:
+    """An expression that denies something."""
+    if "string" not in level.types:
+        return
+    found = followed_patterns(pattern)
+    if not found.exact:
+        level.relax("not")
+    level.also += [{"pattern": each} for each in found.patterns]
+
+
+def add_references(level: Level) -> None:
+    """Rewrite `$ref` and its kin."""
+    for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
+        ref = level.node.get(keyword)
+        if ref is None:
+            continue
+        if not isinstance(ref, str):
+            raise level.wrong(keyword, "a string")
+        branch = level.branch or _others(level, keyword)
+        found = level.whole.reference(ref, level.path, keyword, branch=branch)
+        if "$ref" in level.out:
+            level.also.append(found)
+        else:
+            level.out.update(found)
+
+
+def add_combinations(level: Level) -> None:
+    """Rewrite `allOf`, `anyOf` and `oneOf`."""
+    everything = _members(level, "allOf")
+    alone = len(everything) == 1 and not level.branch and not _others(level, "allOf")
+    level.also += [level.below(part, "allOf", at, branch=not alone) for at, part in enumerate(everything)]
+    if "anyOf" in level.node:
+        shared = level.branch or _others(level, "anyOf")
+        parts = enumerate(_members(level, "anyOf"))
+        _any_of(level, [level.below(part, "anyOf", at, branch=shared) for at, part in parts])
+    if "oneOf" in level.node:
+        shared = level.branch or _others(level, "oneOf")
+        members = _members(level, "oneOf")
+        alternatives = Alternatives(level.whole, members, level.types)
+        if not alternatives.separated():
+            level.relax("oneOf")
+        rewritten = [level.below(part, "oneOf", at, branch=shared) for at, part in enumerate(members)]
+        _any_of(level, list(map(_with, rewritten, alternatives.additions)))
+
+
+def _members(level: Level, keyword: str) -> list[Any]:
+    """The schemas that a keyword combines."""
+    members = level.items_of(keyword)
+    if keyword in level.node and not members:
+        raise level.wrong(keyword, "a list of schemas that is not empty")
+    return members
+
+
+def _others(level: Level, keyword: str) -> bool:
+    """Whether other keywords speak about the same object."""
+    return bool((OBJECT_KEYWORDS | COMBINING) & level.node.keys() - {keyword})
+
+
+def _any_of(level: Level, members: list[Rewritten]) -> None:
+    if any(member is True or member == {} for member in members):
+        return
+    possible = [member for member in members if member is not False]
+    if not possible:
+        level.also.append(False)
+    elif "anyOf" in level.out or "$ref" in level.out:
+        level.also.append({"anyOf": possible})
+    else:
+        level.out["anyOf"] = possible
+
+
+def _with(member: Rewritten, addition: Schema) -> Rewritten:
+    if not addition or isinstance(member, bool):
+        return member
+    return {"allOf": [member, addition]}
+
+
+def add_conditions(level: Level) -> None:
+    """`if`, where it asks for a property with one of some known values."""
+    node = level.node
+    if "if" not in node or not {"then", "else"} & node.keys():
+        return
+    then, other = node.get("then", True), node.get("else", True)
+    condition = node["if"]
+    if isinstance(condition, bool) or condition == {}:
+        level.also.append(level.below(other if condition is False else then, "then", branch=True))
+        return
+    split = _split(level, condition)
+    if split is None:
+        level.relax("if")
+        return
+    name, fitting, others = split
+    branches: list[Rewritten] = []
+    for values, consequence, key, must in ((fitting, then, "then", False), (others, other, "else", True)):
+        if not values:
+            continue
+        case: Schema = {"properties": {name: {"enum": values}}}
+        if must or "required" in condition:
+            case["required"] = [name]
+        below = level.below(consequence, key, branch=True)
+        if below is not False:
+            branches.append({"allOf": [case, below]} if below is not True and below != {} else case)
+    level.also.append({"anyOf": branches} if branches else False)
+
+
+def _split(level: Level, condition: Any) -> tuple[str, list[Any], list[Any]] | None:
+    """The property that a condition is about, its values that fit, and the others."""
+    meant = {k: v for k, v in condition.items() if k in MEANINGFUL} if isinstance(condition, dict) else {}
+    asked = meant.get("properties")
+    if level.types != ["object"] or not isinstance(asked, dict) or len(asked) != 1:
+        return None
+    if meant.keys() - {"properties", "required", "type"}:
+        return None
+    [(name, wanted)] = asked.items()
+    own = level.whole.resolved(level.mapping("properties").get(name))
+    known = own.get("enum", [own["const"]] if "const" in own else None)
+    if known is None and own.get("type") == "boolean":
+        known = [True, False]
+    wanted = {k: v for k, v in wanted.items() if k in MEANINGFUL} if isinstance(wanted, dict) else {}
+    values = wanted.get("enum", [wanted["const"]] if "const" in wanted else None)
+    if not isinstance(known, list) or not isinstance(values, list) or wanted.keys() - {"enum", "const", "type"}:
+        return None
+    if meant.get("required", [name]) != [name] or ("required" not in meant and name not in level.items_of("required")):
+        return None
+    fitting = [value for value in known if any(equal(value, each) for each in values)]
+    return name, fitting, [value for value in known if value not in fitting]
+
+
+def merged(level: Level, node: Schema, depth: int = 0) -> Schema:
+    """Parts that all name properties of one object, as one part, which can be closed."""
+    if depth > DEEPEST_MERGE or not isinstance(node.get("allOf"), list) or not node["allOf"]:
+        return node
+    parts: list[Schema] = [{key: value for key, value in node.items() if key != "allOf"}]
+    for member in node["allOf"]:
+        part = merged(level, level.whole.resolved(member), depth + 1)
+        if part.get("type") != "object" and "properties" not in part and "required" not in part:
+            return node
+        parts.append(part)
+    whole: Schema = {**parts[0], "type": "object", "properties": {}, "required": []}
+    for part in parts:
+        meant = part.keys() & MEANINGFUL
+        if meant - _PLAIN_OBJECT or part.get("type", "object") != "object" or not part.keys().isdisjoint({"allOf"}):
+            return node
+        for name, schema in part.get("properties", {}).items():
+            known = whole["properties"].get(name, schema)
+            whole["properties"][name] = schema if known == schema else {"allOf": [known, schema]}
+        whole["required"] += part.get("required", [])
+    return whole

@@ -1,0 +1,440 @@
+"""Regular expressions of JSON schemas (ECMAScript's), as expressions that llguidance (1.9) follows. Pure.
+
+llguidance's dialect is that of Rust's `regex`: it has no look-around. A look-ahead at the start is an expression of its
+own that holds beside the rest. What is denied, or asserted further on, goes through `regex_algebra`.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from localapi.worker.llm.constrained.ecma_regex import PLACEHOLDER, NotFollowed, pythonic
+from localapi.worker.llm.constrained.regex_algebra import (
+    ANYTHING,
+    EMPTY,
+    NOTHING,
+    Ranges,
+    Regex,
+    TooLarge,
+    alternative,
+    both,
+    concatenated,
+    denied,
+    inverted,
+    is_nothing,
+    one_of,
+    repeated,
+    rust_class,
+    rust_regex,
+)
+
+_sre: Any = re._parser  # type: ignore[attr-defined]  # the one parser of these expressions in the library
+_codes: Any = re._constants  # type: ignore[attr-defined]
+
+LONGEST: Final = 10_000
+MOST_COPIES: Final = 8
+"""Of what is repeated with an assertion inside."""
+_DIGIT: Final = ((0x30, 0x39),)
+_WORD: Final = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
+_SPACE: Final = (
+    (0x9, 0xD), (0x20, 0x20), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x2028, 0x2029), (0x202F, 0x202F),
+    (0x205F, 0x205F), (0x3000, 0x3000),
+)  # fmt: skip
+_LINE_ENDS: Final = ((0xA, 0xA), (0xD, 0xD), (0x2028, 0x2029))
+
+START, WORD, OTHER, SOMETHING, UNKNOWN = "start", "word", "other", "something", "unknown"
+"""What is before a place in a text: nothing, a letter of a word, another character, some character, or who knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patterns:
+    """Expressions that hold together."""
+
+    patterns: tuple[str, ...]
+    exact: bool
+    """Whether they say all that the original says; otherwise less."""
+
+
+@lru_cache(256)
+def followed_patterns(pattern: str) -> Patterns:
+    """What to give llguidance for a schema's `pattern`."""
+    if len(pattern) > LONGEST:
+        return Patterns((), exact=False)
+    classes: list[str] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            parsed = _sre.parse(pythonic(pattern, classes))
+    except (re.error, RecursionError, OverflowError, NotFollowed):
+        return Patterns((), exact=False)
+    writer = _Writer(classes, ignore_case=bool(parsed.state.flags & re.IGNORECASE))
+    texts: list[str] = []
+    exact = True
+    for part in _parts(list(parsed)):
+        try:
+            text = writer.pattern(part)
+        except (NotFollowed, TooLarge, RecursionError):
+            exact = False
+            text = writer.without_assertions(part)
+        if text != "^":
+            texts.append(text)
+    return Patterns(tuple(texts), exact)
+
+
+def _parts(items: list[Any]) -> list[list[Any]]:
+    """Assertions at the text's start and end, each as an expression of its own, and the rest."""
+    parts: list[list[Any]] = []
+    if items and items[0][0] is _codes.AT and items[0][1] in _STARTS:
+        start, rest = items[0], items[1:]
+        while rest and rest[0][0] in (_codes.ASSERT, _codes.ASSERT_NOT) and rest[0][1][0] > 0:
+            op, (_, inner) = rest.pop(0)
+            inner = list(inner)
+            if inner and inner[0] == start:
+                inner = inner[1:]
+            parts.append([start, *inner] if op is _codes.ASSERT else [start, (op, (1, inner))])
+        items = [start, *rest]
+    if items and items[-1][0] is _codes.AT and items[-1][1] in _ENDS:
+        end, rest = items[-1], items[:-1]
+        while rest and rest[-1][0] in (_codes.ASSERT, _codes.ASSERT_NOT) and rest[-1][1][0] < 0:
+            parts.append([rest.pop(), end])
+        items = [*rest, end]
+    return [*parts, items]
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether both expressions, of those that `followed_patterns` gives, may be found in one text."""
+    try:
+        sides = [
+            _Writer([], ignore_case=False).texts_with(list(_sre.parse(pythonic(text, [])))) for text in (one, other)
+        ]
+        return not is_nothing(both(*sides))
+    except (re.error, NotFollowed, TooLarge, RecursionError):
+        return True
+
+
+def length_pattern(shortest: int, longest: int | None) -> str:
+    """Any text of so many characters."""
+    return f"^[\\s\\S]{{{shortest},{'' if longest is None else longest}}}$"
+
+
+def alternatives(patterns: list[str]) -> str:
+    """An expression for what one of them matches."""
+    return "|".join(f"(?:{pattern})" for pattern in patterns)
+
+
+_STARTS: Final = (_codes.AT_BEGINNING, _codes.AT_BEGINNING_STRING)
+_ENDS: Final = (_codes.AT_END, _codes.AT_END_STRING)
+
+
+class _Writer:
+    """Writes what Python's parser made of one expression."""
+
+    def __init__(self, classes: list[str], *, ignore_case: bool) -> None:
+        self._classes = classes
+        self._ignore_case = ignore_case
+
+    def pattern(self, items: list[Any]) -> str:
+        """The expression for Rust. Raises NotFollowed, TooLarge."""
+        if self._is_plain(items):
+            text = self._texts(items)
+            return f"(?i){text}" if self._ignore_case else text
+        if self._ignore_case:
+            raise NotFollowed
+        (op, value), *others = items
+        if op in (_codes.ASSERT, _codes.ASSERT_NOT) and value[0] < 0 and _is_end(others):  # see _parts
+            behind = concatenated(ANYTHING, self._sequence(value[1]))
+            found = denied(behind) if op is _codes.ASSERT_NOT else behind
+        else:
+            found = self._whole(items)
+        if found == ANYTHING:
+            return "^"
+        return f"^(?:{rust_regex(found)})$"
+
+    def texts_with(self, items: list[Any]) -> Regex:
+        """All texts in which the expression is found. Raises NotFollowed."""
+        return self._whole(items)
+
+    def without_assertions(self, items: list[Any]) -> str:
+        """The expression for Rust without what it asserts inside: more texts match."""
+        try:
+            return self.pattern(_stripped(items))
+        except (NotFollowed, TooLarge, RecursionError):
+            return "^"
+
+    # Written as it is
+
+    def _is_plain(self, items: list[Any]) -> bool:
+        """Whether nothing is asserted but the start and the end of the text, at its start and end."""
+        if len(items) == 1 and items[0][0] is _codes.BRANCH:
+            return all(self._is_plain(list(branch)) for branch in items[0][1][1])
+        inner = items
+        if inner and inner[0][0] is _codes.AT and inner[0][1] in _STARTS:
+            inner = inner[1:]
+        if inner and inner[-1][0] is _codes.AT and inner[-1][1] in _ENDS:
+            inner = inner[:-1]
+        return not any(map(_asserts, inner))
+
+    def _texts(self, items: Any) -> str:
+        return "".join(self._text(op, value) for op, value in items)
+
+    def _text(self, op: Any, value: Any) -> str:
+        if op in (_codes.LITERAL, _codes.NOT_LITERAL, _codes.IN, _codes.ANY):
+            return self._class(op, value)
+        if op is _codes.AT:
+            return "^" if value in _STARTS else "$"
+        if op is _codes.BRANCH:
+            return "(?:" + "|".join(map(self._texts, value[1])) + ")"
+        if op is _codes.SUBPATTERN:
+            _, added, removed, inner = value
+            if removed or added & ~re.IGNORECASE:
+                raise NotFollowed
+            return ("(?i:" if added else "(?:") + self._texts(inner) + ")"
+        if op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
+            low, high, inner = value
+            most = "" if high is _codes.MAXREPEAT else str(high)
+            times = {(0, ""): "*", (1, ""): "+", (0, "1"): "?"}.get((low, most), f"{{{low},{most}}}")
+            return f"(?:{self._texts(inner)}){times}"
+        raise NotFollowed
+
+    def _class(self, op: Any, value: Any) -> str:
+        if op is _codes.ANY:
+            return rust_class(inverted(_LINE_ENDS))
+        if op is not _codes.IN:
+            negated, members = op is _codes.NOT_LITERAL, [(_codes.LITERAL, value)]
+        else:
+            negated = value[0][0] is _codes.NEGATE
+            members = value[1:] if negated else value
+        unicode_classes = [self._placeheld(member) for op_, member in members if op_ is _codes.LITERAL]
+        shorthand = [_SHORTHANDS[member] for op_, member in members if op_ is _codes.CATEGORY and member in _SHORTHANDS]
+        if not any(unicode_classes) and not shorthand:
+            return rust_class(self.characters(op, value))
+        ranges: list[tuple[int, int]] = []
+        for op_, member in members:
+            if op_ is _codes.LITERAL and not self._placeheld(member):
+                ranges.append((member, member))
+            elif op_ is _codes.RANGE:
+                ranges.append(member)
+            elif op_ is _codes.CATEGORY and member not in _SHORTHANDS:
+                ranges += _category(member)
+        inner = rust_class(tuple(ranges))[1:-1] if ranges else ""
+        return f"[{'^' if negated else ''}{inner}{''.join(filter(None, unicode_classes))}{''.join(shorthand)}]"
+
+    def _placeheld(self, number: int) -> str:
+        at = number - PLACEHOLDER
+        return self._classes[at] if 0 <= at < len(self._classes) else ""
+
+    # Through the algebra
+
+    def _whole(self, items: list[Any]) -> Regex:
+        """All texts in which the expression is found."""
+        if items and items[0][0] is _codes.AT and items[0][1] in _STARTS:
+            return self._then(items[1:], ANYTHING, START)
+        here = self._then(items, ANYTHING, START)
+        if not (_anchored_inside(items) or _begins_at_border(items)):
+            return concatenated(ANYTHING, self._then(items, ANYTHING, SOMETHING))
+        word, other = one_of(_WORD), one_of(inverted(_WORD))
+        later = [concatenated(ANYTHING, concatenated(kind, self._then(items, ANYTHING, before)))
+                 for kind, before in ((word, WORD), (other, OTHER))]  # fmt: skip
+        return alternative(here, *later)
+
+    def _then(self, items: list[Any], rest: Regex, before: str) -> Regex:  # noqa: PLR0911  # one for each kind of item
+        """The items, and then what `rest` allows up to the end of the text."""
+        if not items:
+            return rest
+        (op, value), *others = items
+        if op is _codes.AT:
+            return self._place(value, others, rest, before)
+        if op in (_codes.ASSERT, _codes.ASSERT_NOT):
+            direction, inner = value
+            if direction < 0:
+                raise NotFollowed
+            ahead = self._then(list(inner), ANYTHING, before)
+            ahead = denied(ahead) if op is _codes.ASSERT_NOT else ahead
+            return both(ahead, self._then(others, rest, before))
+        if not _asserts((op, value)):
+            after = _after(self, op, value, before)
+            return concatenated(self._plain(op, value), self._then(others, rest, after))
+        follows = self._then(others, rest, UNKNOWN if others else before)
+        if op is _codes.BRANCH:
+            return alternative(*(self._then(list(branch), follows, before) for branch in value[1]))
+        if op is _codes.SUBPATTERN:
+            return self._then(list(value[3]), follows, before)
+        if (
+            op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT)
+            and value[1] is not _codes.MAXREPEAT
+            and value[1] <= MOST_COPIES
+        ):
+            low, high, inner = value
+            found = follows
+            for copy in range(high, 0, -1):
+                again = self._then(list(inner), found, before if copy == 1 else UNKNOWN)
+                found = again if copy <= low else alternative(follows, again)
+            return found
+        raise NotFollowed
+
+    def _place(self, place: Any, others: list[Any], rest: Regex, before: str) -> Regex:
+        """A start, an end, or the border of a word."""
+        if place in _STARTS:
+            if before == UNKNOWN:
+                raise NotFollowed
+            return self._then(others, rest, before) if before == START else NOTHING
+        follows = self._then(others, rest, before)
+        if place in _ENDS:
+            return both(EMPTY, follows)
+        if place not in (_codes.AT_BOUNDARY, _codes.AT_NON_BOUNDARY) or before in (SOMETHING, UNKNOWN):
+            raise NotFollowed
+        word = concatenated(one_of(_WORD), ANYTHING)
+        is_border = place is _codes.AT_BOUNDARY
+        return both(word if (before != WORD) == is_border else denied(word), follows)
+
+    def _plain(self, op: Any, value: Any) -> Regex:
+        """What asserts nothing."""
+        if op in (_codes.LITERAL, _codes.NOT_LITERAL, _codes.IN, _codes.ANY):
+            return one_of(self.characters(op, value))
+        if op is _codes.BRANCH:
+            return alternative(*(self._sequence(branch) for branch in value[1]))
+        if op is _codes.SUBPATTERN:
+            if value[1] or value[2]:
+                raise NotFollowed
+            return self._sequence(value[3])
+        if op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
+            low, high, inner = value
+            return repeated(self._sequence(inner), low, None if high is _codes.MAXREPEAT else high)
+        raise NotFollowed
+
+    def _sequence(self, items: Any) -> Regex:
+        found = EMPTY
+        for op, value in reversed(list(items)):
+            found = concatenated(self._plain(op, value), found)
+        return found
+
+    def characters(self, op: Any, value: Any) -> Ranges:
+        """The characters of a class."""
+        if op is _codes.ANY:
+            return inverted(_LINE_ENDS)
+        if op is not _codes.IN:
+            value = [*([(_codes.NEGATE, None)] if op is _codes.NOT_LITERAL else []), (_codes.LITERAL, value)]
+        ranges: list[tuple[int, int]] = []
+        negated = False
+        for op_, member in value:
+            if op_ is _codes.NEGATE:
+                negated = True
+            elif op_ is _codes.LITERAL:
+                if self._placeheld(member):
+                    raise NotFollowed
+                ranges.append((member, member))
+            elif op_ is _codes.RANGE:
+                ranges.append(member)
+            elif op_ is _codes.CATEGORY:
+                ranges += _category(member)
+            else:
+                raise NotFollowed
+        return inverted(tuple(ranges)) if negated else inverted(inverted(tuple(ranges)))
+
+
+_SHORTHANDS: Final = {
+    _codes.CATEGORY_NOT_DIGIT: "\\P{Nd}",
+    _codes.CATEGORY_NOT_WORD: "[^_\\p{L}\\p{N}]",
+}
+"""In Unicode's meaning, so that Python's and ECMAScript's meanings both hold."""
+
+
+def _category(category: Any) -> Ranges:
+    known = {
+        _codes.CATEGORY_DIGIT: _DIGIT,
+        _codes.CATEGORY_WORD: _WORD,
+        _codes.CATEGORY_SPACE: _SPACE,
+        _codes.CATEGORY_NOT_DIGIT: inverted(_DIGIT),
+        _codes.CATEGORY_NOT_WORD: inverted(_WORD),
+        _codes.CATEGORY_NOT_SPACE: inverted((*_SPACE, (0x1C, 0x1F), (0x85, 0x85), (0xFEFF, 0xFEFF))),
+    }
+    if category not in known:
+        raise NotFollowed
+    return known[category]
+
+
+def _asserts(item: Any) -> bool:
+    """Whether an item holds an assertion, or something else that is no mere text."""
+    op, value = item
+    if op in (_codes.AT, _codes.ASSERT, _codes.ASSERT_NOT):
+        return True
+    if op is _codes.BRANCH:
+        return any(_asserts(each) for branch in value[1] for each in branch)
+    if op is _codes.SUBPATTERN:
+        return any(map(_asserts, value[3]))
+    if op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
+        return any(map(_asserts, value[2]))
+    return False
+
+
+def _is_end(items: list[Any]) -> bool:
+    return len(items) == 1 and items[0][0] is _codes.AT and items[0][1] in _ENDS
+
+
+def _stripped(items: Any) -> list[Any]:
+    """The items without assertions other than the text's start and end."""
+    found: list[Any] = []
+    for op, value in items:
+        if op is _codes.BRANCH:
+            found.append((op, (value[0], [_stripped(branch) for branch in value[1]])))
+        elif op is _codes.SUBPATTERN:
+            found.append((op, (*value[:3], _stripped(value[3]))))
+        elif op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
+            found.append((op, (*value[:2], _stripped(value[2]))))
+        elif op not in (_codes.ASSERT, _codes.ASSERT_NOT) and (op is not _codes.AT or value in (*_STARTS, *_ENDS)):
+            found.append((op, value))
+    return found
+
+
+def _anchored_inside(items: list[Any]) -> bool:
+    """Whether a start is asserted anywhere."""
+    for op, value in items:
+        if op is _codes.AT and value in _STARTS:
+            return True
+        inner: list[Any] = []
+        if op is _codes.BRANCH:
+            inner = [each for branch in value[1] for each in branch]
+        elif op is _codes.SUBPATTERN:
+            inner = list(value[3])
+        elif op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
+            inner = list(value[2])
+        elif op in (_codes.ASSERT, _codes.ASSERT_NOT):
+            inner = list(value[1])
+        if _anchored_inside(inner):
+            return True
+    return False
+
+
+def _begins_at_border(items: list[Any]) -> bool:
+    return bool(items) and items[0][0] is _codes.AT
+
+
+def _after(writer: _Writer, op: Any, value: Any, before: str) -> str:
+    """What is before the place behind a plain item."""
+    if op is _codes.SUBPATTERN:
+        return _behind(writer, list(value[3]), before)
+    if op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
+        inside = _behind(writer, list(value[2]), before)
+        return inside if value[0] > 0 or inside == before else UNKNOWN
+    if op is _codes.BRANCH:
+        return UNKNOWN
+    characters = writer.characters(op, value)
+    if not _common(characters, inverted(_WORD)):
+        return WORD
+    return SOMETHING if _common(characters, _WORD) else OTHER
+
+
+def _behind(writer: _Writer, items: list[Any], before: str) -> str:
+    if not items:
+        return before
+    op, value = items[-1]
+    return _after(writer, op, value, before)
+
+
+def _common(one: Ranges, other: Ranges) -> Ranges:
+    """The characters of both."""
+    return inverted((*inverted(one), *inverted(other)))

@@ -1,0 +1,285 @@
+"""JSON schemas as clients write them, rewritten into what llguidance (1.9) follows to the letter. Pure.
+
+What asserts nothing is dropped. What llguidance cannot follow is expressed otherwise if that is possible: exactly, or
+by a schema that allows somewhat less and nothing else. What is left is relaxed, and named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import unquote
+
+from localapi.worker.llm.constrained.json_arrays import add_arrays
+from localapi.worker.llm.constrained.json_level import (
+    COMBINING,
+    OBJECT_KEYWORDS,
+    Level,
+    NotASchema,
+    Rewritten,
+    Schema,
+    joined,
+    other_types,
+)
+from localapi.worker.llm.constrained.json_logic import (
+    add_combinations,
+    add_conditions,
+    add_references,
+    apply_negation,
+    merged,
+)
+from localapi.worker.llm.constrained.json_numbers import followed_range, members_nearby, spells
+from localapi.worker.llm.constrained.json_objects import add_objects
+from localapi.worker.llm.constrained.json_pattern import followed_patterns
+from localapi.worker.llm.constrained.json_values import TYPES, equal, is_type
+
+DEEPEST: Final = 64
+"""Levels of a schema. A chain of references is no level."""
+FORMATS: Final = frozenset(
+    {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
+)
+"""Those that llguidance knows. Any other asserts nothing, as the specification has it."""
+_HOLDS_ANY_JSON: Final = frozenset({"const", "default", "example", "examples", "enum"})
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A schema that llguidance follows."""
+
+    schema: Schema
+    relaxed: tuple[str, ...]
+    """Where the schema asks for more: paths that end with a keyword ("properties.tags.uniqueItems"), or "." alone."""
+
+
+def followed(schema: object, *, close: bool = False) -> Followed:
+    """Rewrite a schema. Raises NotASchema.
+
+    `close`: objects have no properties that are not named, as OpenAI's strict mode has it, except where the schema says
+    something about such properties.
+    """
+    rewriter = _Rewriter(schema, close=close)
+    root = rewriter.rewritten(schema, "", branch=False)
+    rewriter.finish()
+    if root is True:
+        root = {}
+    if root is False:
+        root = {"enum": []}
+    if (
+        isinstance(schema, dict)
+        and "type" not in root
+        and OBJECT_KEYWORDS & root.keys()
+        and not COMBINING & root.keys()
+    ):
+        root["type"] = "object"  # a keyword for objects says nothing about other values, and nobody means that
+    if rewriter.definitions:
+        root["$defs"] = rewriter.definitions
+    return Followed(root, tuple(dict.fromkeys(rewriter.relaxed)))
+
+
+class _Rewriter:
+    """One schema's rewriting."""
+
+    def __init__(self, root: object, *, close: bool) -> None:
+        self._root = root
+        self.close = close
+        self._names: dict[tuple[int, bool], str] = {}
+        self._pending: list[tuple[str, Any, str, bool]] = []
+        self._anchors: dict[str, Any] | None = None
+        self.definitions: dict[str, Rewritten] = {}
+        self.relaxed: list[str] = []
+
+    def finish(self) -> None:
+        """Rewrite what references name."""
+        while self._pending:
+            name, target, path, branch = self._pending.pop()
+            self.definitions[name] = self.rewritten(target, path, branch=branch)
+
+    def rewritten(self, node: Any, path: str, *, branch: bool, depth: int = 0) -> Rewritten:
+        """One level. `branch`: another schema speaks about the same value, so that an object must stay open."""
+        if isinstance(node, bool):
+            return node
+        if not isinstance(node, dict):
+            raise NotASchema(f"{path or 'it'} must be an object or a boolean; found {type(node).__name__}")
+        if depth > DEEPEST:
+            self.relax(path, ".")
+            return {}
+        said = {key: value for key, value in node.items() if value is not None or key == "const"}
+        return _rewritten(Level(self, said, path, depth, branch=branch))
+
+    def relax(self, path: str, keyword: str) -> None:
+        self.relaxed.append(joined(path, keyword) if keyword != "." else path or ".")
+
+    def reference(self, ref: str, path: str, keyword: str, *, branch: bool) -> Schema:
+        """A reference to a rewritten definition; anything where there is none."""
+        found, target = self._target(ref)
+        if not found:
+            self.relax(path, keyword)
+            return {}
+        key = (id(target), branch)
+        if key not in self._names:
+            self._names[key] = name = f"d{len(self._names)}"
+            self.definitions[name] = {}
+            self._pending.append((name, target, ref.rpartition("#")[2].lstrip("/").replace("/", ".") or ref, branch))
+        return {"$ref": f"#/$defs/{self._names[key]}"}
+
+    def resolved(self, node: Any) -> Schema:
+        """A schema as it is written, behind references that stand alone; {} for anything else."""
+        for _ in range(DEEPEST):
+            if not isinstance(node, dict):
+                return {}
+            ref = node.get("$ref")
+            if not isinstance(ref, str):
+                return node
+            found, target = self._target(ref)
+            if not found or (OBJECT_KEYWORDS | {"type", "enum", "const"}) & node.keys():
+                return {}
+            node = target
+        return {}
+
+    def _target(self, ref: str) -> tuple[bool, Any]:
+        """What a reference names, within this schema."""
+        base, _, fragment = ref.partition("#")
+        start: Any = self._root
+        if base:
+            if base not in self._known():
+                return False, None
+            start = self._known()[base]
+        if not fragment:
+            return True, start
+        if not fragment.startswith("/"):
+            return ("#" + fragment in self._known()), self._known().get("#" + fragment)
+        for text in (fragment, unquote(fragment)):
+            found, target = _pointed(start, text)
+            if found:
+                return True, target
+        return False, None
+
+    def _known(self) -> dict[str, Any]:
+        """Schemas by `$id`, and by anchor with a "#" before it."""
+        if self._anchors is None:
+            self._anchors = {}
+            stack: list[Any] = [self._root]
+            while stack:
+                node = stack.pop()
+                if isinstance(node, list):
+                    stack += node
+                if not isinstance(node, dict):
+                    continue
+                stack += [value for key, value in node.items() if key not in _HOLDS_ANY_JSON]
+                for key in ("$id", "id"):
+                    if isinstance(name := node.get(key), str):
+                        self._anchors.setdefault(name if name.startswith("#") else name.rstrip("#"), node)
+                for key in ("$anchor", "$dynamicAnchor"):
+                    if isinstance(name := node.get(key), str):
+                        self._anchors.setdefault(f"#{name}", node)
+        return self._anchors
+
+
+def _rewritten(level: Level) -> Rewritten:
+    """The level, or False where nothing satisfies it."""
+    if level.whole.close and not level.branch and "allOf" in level.node:
+        level.node = merged(level, level.node)
+    apply_negation(level)
+    if not level.types:
+        return False
+    if set(level.types) != set(TYPES) - {"integer"}:
+        level.out["type"] = level.types[0] if len(level.types) == 1 else list(level.types)
+    if not _values(level):
+        return False
+    for name, add in _OF_TYPES.items():
+        if name in level.types:
+            add(level)
+    add_references(level)
+    add_combinations(level)
+    add_conditions(level)
+    if False in level.also:
+        return False
+    if rest := [also for also in level.also if also is not True and also != {}]:
+        level.out["allOf"] = rest
+    return level.out
+
+
+def _values(level: Level) -> bool:
+    """`const` and `enum`; whether any value is left."""
+    if "enum" not in level.node and "const" not in level.node:
+        return True
+    members = level.items_of("enum") if "enum" in level.node else [level.node["const"]]
+    if "const" in level.node:
+        members = [member for member in members if equal(member, level.node["const"])]
+    members = [member for member in members if any(is_type(member, name) for name in level.types)]
+    exact = [member for member in members if spells(member)]
+    near: list[Schema] = []
+    for member in members:
+        if not spells(member):
+            schema, is_exact = members_nearby(member)
+            near.append(schema)
+            if not is_exact:
+                level.relax("const" if "const" in level.node else "enum")
+    if not near:
+        level.out["enum"] = exact
+        return bool(exact)
+    level.also.append({"anyOf": [*([{"enum": exact}] if exact else []), *near]})
+    return True
+
+
+def _numbers(level: Level) -> None:
+    node = level.node
+    for keyword in ("minimum", "maximum", "multipleOf"):
+        if keyword in node and (isinstance(node[keyword], bool) or not isinstance(node[keyword], int | float)):
+            raise level.wrong(keyword, "a number")
+    for keyword in ("exclusiveMinimum", "exclusiveMaximum"):
+        if keyword in node and not isinstance(node[keyword], int | float):
+            raise level.wrong(keyword, "a number")
+    if "multipleOf" in node and not node["multipleOf"] > 0:
+        raise level.wrong("multipleOf", "more than 0")
+    found = followed_range(node, whole="number" not in level.types)
+    for keyword in found.relaxed:
+        level.relax(keyword)
+    multiples = found.keywords.pop("enum", None)
+    if multiples is not None:
+        level.also.append({"anyOf": [{"enum": multiples}, *other_types(level.types, "integer")]})
+    level.out.update(found.keywords)
+
+
+def _strings(level: Level) -> None:
+    shortest, longest = level.count("minLength"), level.count("maxLength")
+    if shortest:
+        level.out["minLength"] = shortest
+    if longest is not None:
+        level.out["maxLength"] = longest
+    if level.node.get("format") in FORMATS:
+        level.out["format"] = level.node["format"]
+    if "pattern" not in level.node:
+        return
+    if not isinstance(level.node["pattern"], str):
+        raise level.wrong("pattern", "a string")
+    found = followed_patterns(level.node["pattern"])
+    if not found.exact:
+        level.relax("pattern")
+    if found.patterns:
+        level.out["pattern"] = found.patterns[0]
+        level.also += [{"pattern": pattern} for pattern in found.patterns[1:]]
+
+
+_OF_TYPES: Final = {
+    "integer": _numbers,
+    "number": _numbers,
+    "string": _strings,
+    "array": add_arrays,
+    "object": add_objects,
+}
+"""What rewrites the keywords for values of a type. "integer" and "number" never stand together."""
+
+
+def _pointed(start: Any, fragment: str) -> tuple[bool, Any]:
+    """What a JSON pointer names."""
+    target = start
+    for piece in fragment.split("/")[1:]:
+        key = piece.replace("~1", "/").replace("~0", "~")
+        if isinstance(target, dict) and key in target:
+            target = target[key]
+        elif isinstance(target, list) and key.isdecimal() and int(key) < len(target):
+            target = target[int(key)]
+        else:
+            return False, None
+    return True, target

@@ -1,0 +1,310 @@
+"""Regular expressions with intersection and complement, and their way back to expressions without. Pure.
+
+Brzozowski's derivatives make a deterministic automaton, and removing its states one by one makes an expression of it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final
+
+TOP: Final = 0x10FFFF
+MOST_STATES: Final = 150
+LONGEST_RESULT: Final = 20_000
+MOST_STEPS: Final = 60_000
+"""Derivatives that one expression may take, those of its parts included."""
+
+Ranges = tuple[tuple[int, int], ...]
+Regex = tuple[Any, ...]
+"""("none",), ("empty",), ("set", ranges), ("then", a, b), ("or", parts), ("and", parts), ("not", a),
+("repeat", a, least, most)."""
+
+NOTHING: Final[Regex] = ("none",)
+EMPTY: Final[Regex] = ("empty",)
+_SURROGATES: Final = (0xD800, 0xDFFF)
+
+
+class TooLarge(Exception):
+    """The automaton or the expression would be."""
+
+
+def inverted(ranges: Ranges) -> Ranges:
+    """All other characters, in order and without overlaps."""
+    found: list[tuple[int, int]] = []
+    start = 0
+    for low, high in sorted((*ranges, _SURROGATES)):
+        if low > start:
+            found.append((start, low - 1))
+        start = max(start, high + 1)
+    if start <= TOP:
+        found.append((start, TOP))
+    return tuple(found)
+
+
+def one_of(ranges: Ranges) -> Regex:
+    """One character."""
+    return ("set", ranges) if ranges else NOTHING
+
+
+_ANY_SET: Final = inverted(())
+ANYTHING: Final[Regex] = ("repeat", ("set", _ANY_SET), 0, None)
+
+
+def concatenated(one: Regex, other: Regex) -> Regex:
+    """One and then the other."""
+    if NOTHING in (one, other):
+        return NOTHING
+    if one == EMPTY:
+        return other
+    if other == EMPTY:
+        return one
+    if one[0] == "then":
+        return concatenated(one[1], concatenated(one[2], other))
+    if one == ANYTHING and (other == ANYTHING or (other[0] == "then" and other[1] == ANYTHING)):
+        return other
+    return ("then", one, other)
+
+
+def alternative(*parts: Regex) -> Regex:
+    """One of them."""
+    flat: set[Regex] = set()
+    for part in parts:
+        flat |= set(part[1]) if part[0] == "or" else {part}
+    flat.discard(NOTHING)
+    if ANYTHING in flat:
+        return ANYTHING
+    sets = [part for part in flat if part[0] == "set"]
+    if len(sets) > 1:
+        flat -= set(sets)
+        flat.add(one_of(inverted(inverted(tuple(pair for part in sets for pair in part[1])))))
+    if not flat:
+        return NOTHING
+    return next(iter(flat)) if len(flat) == 1 else ("or", tuple(sorted(flat, key=repr)))
+
+
+def both(*parts: Regex) -> Regex:
+    """All of them at once."""
+    flat: set[Regex] = set()
+    for part in parts:
+        flat |= set(part[1]) if part[0] == "and" else {part}
+    flat.discard(ANYTHING)
+    if NOTHING in flat:
+        return NOTHING
+    if EMPTY in flat:
+        return EMPTY if all(map(_has_empty, flat)) else NOTHING
+    if not flat:
+        return ANYTHING
+    return next(iter(flat)) if len(flat) == 1 else ("and", tuple(sorted(flat, key=repr)))
+
+
+def denied(part: Regex) -> Regex:
+    """All other texts."""
+    if part == NOTHING:
+        return ANYTHING
+    if part == ANYTHING:
+        return NOTHING
+    return part[1] if part[0] == "not" else ("not", part)
+
+
+def repeated(part: Regex, least: int, most: int | None) -> Regex:
+    """So many times."""
+    if most == 0 or part == EMPTY:
+        return EMPTY
+    if part == NOTHING:
+        return EMPTY if least == 0 else NOTHING
+    if (least, most) == (1, 1):
+        return part
+    return ("repeat", part, least, most)
+
+
+@lru_cache(20_000)
+def _has_empty(part: Regex) -> bool:  # noqa: PLR0911  # one for each kind
+    """Whether the empty text is one of its texts."""
+    match part[0]:
+        case "empty":
+            return True
+        case "then":
+            return _has_empty(part[1]) and _has_empty(part[2])
+        case "or":
+            return any(map(_has_empty, part[1]))
+        case "and":
+            return all(map(_has_empty, part[1]))
+        case "not":
+            return not _has_empty(part[1])
+        case "repeat":
+            return part[2] == 0 or _has_empty(part[1])
+        case _:
+            return False
+
+
+class _Automaton:
+    """Derivatives of one expression by one character of each kind that it tells apart."""
+
+    def __init__(self, regex: Regex) -> None:
+        self._kinds = _kinds(regex)
+        self._known: dict[tuple[Regex, int], Regex] = {}
+        self._steps = 0
+
+    def moves(self, state: Regex) -> dict[Regex, Ranges]:
+        """Where which characters lead."""
+        found: dict[Regex, list[tuple[int, int]]] = {}
+        for kind in self._kinds:
+            target = self._derived(state, kind[0][0])
+            if target != NOTHING:
+                found.setdefault(target, []).extend(kind)
+        return {target: inverted(inverted(tuple(ranges))) for target, ranges in found.items()}
+
+    def _derived(self, part: Regex, character: int) -> Regex:
+        key = (part, character)
+        if key not in self._known:
+            self._steps += 1
+            if self._steps > MOST_STEPS:
+                raise TooLarge
+            self._known[key] = self._derive(part, character)
+        return self._known[key]
+
+    def _derive(self, part: Regex, character: int) -> Regex:  # noqa: PLR0911  # one for each kind
+        match part[0]:
+            case "set":
+                return EMPTY if any(low <= character <= high for low, high in part[1]) else NOTHING
+            case "then":
+                first = concatenated(self._derived(part[1], character), part[2])
+                return alternative(first, self._derived(part[2], character)) if _has_empty(part[1]) else first
+            case "or":
+                return alternative(*(self._derived(each, character) for each in part[1]))
+            case "and":
+                return both(*(self._derived(each, character) for each in part[1]))
+            case "not":
+                return denied(self._derived(part[1], character))
+            case "repeat":
+                _, inner, least, most = part
+                rest = repeated(inner, max(0, least - 1), None if most is None else most - 1)
+                return concatenated(self._derived(inner, character), rest)
+            case _:
+                return NOTHING
+
+
+def _kinds(regex: Regex) -> list[Ranges]:
+    """Characters that no set of the expression tells apart, together."""
+    sets: set[Ranges] = set()
+    stack: list[Any] = [regex]
+    while stack:
+        part = stack.pop()
+        if part[0] == "set":
+            sets.add(part[1])
+        elif part[0] in ("or", "and"):
+            stack += part[1]
+        else:
+            stack += [each for each in part[1:] if isinstance(each, tuple)]
+    borders = {0} | {low for ranges in sets for low, _ in ranges} | {high + 1 for ranges in sets for _, high in ranges}
+    cuts = sorted(border for border in borders if border <= TOP)
+    kinds: dict[frozenset[int], list[tuple[int, int]]] = {}
+    ordered = sorted(sets)
+    for low, following in zip(cuts, [*cuts[1:], TOP + 1], strict=True):
+        if _SURROGATES[0] <= low <= _SURROGATES[1]:
+            continue
+        member = frozenset(i for i, ranges in enumerate(ordered) if any(a <= low <= b for a, b in ranges))
+        kinds.setdefault(member, []).append((low, following - 1))
+    return [tuple(ranges) for ranges in kinds.values()]
+
+
+def is_nothing(regex: Regex) -> bool:
+    """Whether no text is one of its texts. Raises TooLarge."""
+    automaton, known, waiting = _Automaton(regex), {regex}, [regex]
+    while waiting:
+        state = waiting.pop()
+        if _has_empty(state):
+            return False
+        for target in automaton.moves(state):
+            if target not in known:
+                if len(known) >= MOST_STATES:
+                    raise TooLarge
+                known.add(target)
+                waiting.append(target)
+    return True
+
+
+def rust_regex(regex: Regex) -> str:
+    """The expression in Rust's syntax. Raises TooLarge."""
+    automaton = _Automaton(regex)
+    numbers: dict[Regex, int] = {regex: 0}
+    edges: dict[tuple[int, int], str] = {}
+    ends: set[int] = set()
+    waiting = [regex]
+    while waiting:
+        state = waiting.pop()
+        if _has_empty(state):
+            ends.add(numbers[state])
+        for target, ranges in automaton.moves(state).items():
+            if target not in numbers:
+                if len(numbers) >= MOST_STATES:
+                    raise TooLarge
+                numbers[target] = len(numbers)
+                waiting.append(target)
+            edges[numbers[state], numbers[target]] = rust_class(ranges)
+    return _without_states(len(numbers), edges, ends)
+
+
+def _without_states(count: int, edges: dict[tuple[int, int], str], ends: set[int]) -> str:
+    """Remove the states, cheapest first, until one edge from start to end is left."""
+    start, end = -1, -2
+    edges = {**edges, (start, 0): "", **{(state, end): "" for state in ends}}
+    left = set(range(count))
+    while left:
+        state = min(left, key=lambda each: _cost(each, edges))
+        left.discard(state)
+        loop = edges.pop((state, state), None)
+        again = "" if loop is None else f"{_atom(loop)}*"
+        into = {source: text for (source, target), text in edges.items() if target == state}
+        out = {target: text for (source, target), text in edges.items() if source == state}
+        edges = {pair: text for pair, text in edges.items() if state not in pair}
+        for source, first in into.items():
+            for target, last in out.items():
+                text = first + again + last  # alternatives are always in a group already
+                known = edges.get((source, target))
+                edges[source, target] = text if known is None else _either(known, text)
+                if len(edges[source, target]) > LONGEST_RESULT:
+                    raise TooLarge
+    return edges.get((start, end), "[^\\s\\S]")
+
+
+def _cost(state: int, edges: dict[tuple[int, int], str]) -> int:
+    into = [len(text) for (source, target), text in edges.items() if target == state and source != state]
+    out = [len(text) for (source, target), text in edges.items() if source == state and target != state]
+    return sum(into) * len(out) + sum(out) * len(into) + len(edges.get((state, state), "")) * len(into) * len(out)
+
+
+def _either(one: str, other: str) -> str:
+    if one == "":
+        return f"{_atom(other)}?"
+    if other == "":
+        return f"{_atom(one)}?"
+    return f"(?:{one}|{other})"
+
+
+def _atom(text: str) -> str:
+    """Fit to be repeated."""
+    is_class = text.startswith("[") and text.endswith("]") and text.count("[") == 1
+    return text if is_class else f"(?:{text})"
+
+
+def rust_class(ranges: Ranges) -> str:
+    """A class of characters."""
+    ranges = inverted(inverted(ranges))
+    if not ranges:
+        return "[^\\s\\S]"
+    if ranges == _ANY_SET:
+        return "[\\s\\S]"
+    others = inverted(ranges)
+    if len(others) < len(ranges):
+        return f"[^{_members(others)}]"
+    return f"[{_members(ranges)}]"
+
+
+def _members(ranges: Ranges) -> str:
+    return "".join(_one(low) if low == high else f"{_one(low)}-{_one(high)}" for low, high in ranges)
+
+
+def _one(number: int) -> str:
+    character = chr(number)
+    return character if character.isascii() and character.isalnum() else f"\\x{{{number:x}}}"

@@ -1,0 +1,90 @@
+"""A JSON schema as a part of a grammar: to the letter, or relaxed if the request is not strict. Knows no tokens."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from llguidance import LLMatcher, LLParserLimits
+
+from localapi.worker.llm.constrained.json_level import NotASchema, Schema
+from localapi.worker.llm.constrained.json_schema import followed
+
+WHITESPACE: Final = r"( |\r?\n[ \t]{0,40})"
+"""What JSON may have between its parts: enough to be indented, too little to be endless, which small models like."""
+LIMITS: Final = LLParserLimits(
+    initial_lexer_fuel=200_000, max_grammar_size=15_000, max_lexer_states=50_000, verbose_errors=False
+)
+"""With these, and a grammar's length, compiling costs so much at most, in which no other row gets a token."""
+AS_WRITTEN, PIECEWISE, TYPE_ONLY = 0, 1, 2
+"""How much of a schema that is not strict is kept: all; what compiles, property by property; only its type."""
+_SHOWN_PLACES: Final = 5
+
+Part = dict[str, Any]
+"""llguidance's: a grammar that others may refer to by its name."""
+
+
+class GrammarRefused(Exception):
+    """The form cannot be had from this model; the message is for people and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaPart:
+    """A schema, compiled as far as that goes without tokens."""
+
+    part: Part
+    relaxed: tuple[str, ...]
+    """As in `Followed`."""
+
+
+def schema_part(subject: str, schema: object, *, strict: bool, kept: int = AS_WRITTEN) -> SchemaPart:
+    """Return JSON of this schema.
+
+    Raises GrammarRefused, naming the `subject`, if it is none, or if it is strict and asks for more than works.
+    """
+    try:
+        found = followed(schema, close=strict)
+    except NotASchema as error:
+        raise GrammarRefused(f"{subject} cannot be followed: {error}.") from error
+    if strict and found.relaxed:
+        places = ", ".join(found.relaxed[:_SHOWN_PLACES])
+        raise GrammarRefused(f"{subject} cannot be enforced at: {places}. Change it, or leave strict out.")
+    if strict or kept == AS_WRITTEN:
+        return SchemaPart(_compiled(found.schema), found.relaxed)
+    if kept == PIECEWISE:
+        schema, dropped = _what_compiles(found.schema)
+        return SchemaPart(_compiled(schema), (*found.relaxed, *dropped))
+    only = {"type": found.schema["type"]} if "type" in found.schema else {}
+    return SchemaPart(_compiled(only), (".",))
+
+
+def any_object() -> Part:
+    """Any JSON object."""
+    return _compiled({"type": "object"})
+
+
+def problem_of(part: Part) -> str:
+    """What llguidance has against this part; empty: nothing."""
+    return LLMatcher.validate_grammar(json.dumps({"grammars": [part]}), limits=LIMITS)
+
+
+def _what_compiles(schema: Schema) -> tuple[Schema, list[str]]:
+    """The schema with anything in place of properties that do not compile, and where that was."""
+    definitions = {"$defs": schema["$defs"]} if "$defs" in schema else {}
+    properties = dict(schema.get("properties", {}))
+    dropped: list[str] = []
+    for name, part in properties.items():
+        if isinstance(part, dict) and problem_of(_compiled({**part, **definitions})):
+            properties[name] = {}
+            dropped.append(f"properties.{name}")
+    if not dropped:
+        return schema, []
+    return {**schema, "properties": properties}, dropped
+
+
+def _compiled(schema: Schema) -> Part:
+    text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
+    grammar = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": WHITESPACE})
+    part: Part = json.loads(grammar)["grammars"][0]
+    return part
