@@ -9,7 +9,7 @@ import re
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from localapi.worker.protocol import Sampling
 
@@ -18,7 +18,7 @@ MAX_SEED = MAX_COUNT = 2**63 - 1
 MIN_SPEED, MAX_SPEED = 0.25, 4.0
 MAX_VOICE = 200
 
-StopString = Annotated[str, Field(max_length=1000)]
+StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]
 ResponseFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -74,21 +74,6 @@ def _template_variables(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _without_empty(value: object) -> object:
-    """Empty stop strings, which clients send for none, stop nothing."""
-    if value == "":
-        return None
-    return [item for item in value if item != ""] or None if isinstance(value, list) else value
-
-
-def _limit(value: object) -> object:
-    """-1, which clients of llama.cpp and others send for no limit, says nothing."""
-    return None if isinstance(value, int) and value == -1 else value
-
-
-MaxTokens = Annotated[int | None, Field(ge=1), BeforeValidator(_limit)]
-
-
 class GenerationParameters(BaseModel):
     """How text is generated; None means that nobody said."""
 
@@ -99,12 +84,7 @@ class GenerationParameters(BaseModel):
     ] = None
     top_p: Annotated[
         float | None,
-        Field(
-            ge=0,
-            le=1,
-            description="Sample from the likeliest tokens that reach this probability; 0: always take the likeliest.",
-            examples=[0.95],
-        ),
+        Field(gt=0, le=1, description="Sample from the likeliest tokens that reach this probability.", examples=[0.95]),
     ] = None
     top_k: Annotated[
         int | None, Field(ge=-1, description="Sample from so many likeliest tokens; 0: from all.", examples=[40])
@@ -140,11 +120,9 @@ class GenerationParameters(BaseModel):
             examples=[{"1234": -100}],
         ),
     ] = None
-    max_tokens: Annotated[MaxTokens, Field(description="Most tokens to generate.", examples=[1024])] = None
+    max_tokens: Annotated[int | None, Field(ge=1, description="Most tokens to generate.", examples=[1024])] = None
     stop: Annotated[
-        Annotated[
-            StopString | Annotated[list[StopString], Field(max_length=16)] | None, BeforeValidator(_without_empty)
-        ],
+        StopString | Annotated[list[StopString], Field(max_length=16)] | None,
         Field(description="Text that ends the answer; it is not part of the answer.", examples=["END"]),
     ] = None
     seed: Annotated[

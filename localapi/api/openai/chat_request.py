@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from localapi.api.openai.generation_request import (
     GenerationRequest,
     Grammar,
+    MaxTokens,
     Part,
     Pattern,
     form_of,
@@ -19,7 +20,7 @@ from localapi.api.openai.generation_request import (
     settled,
     unknown_fields,
 )
-from localapi.backends.parameters import MAX_COUNT, ChatParameters, FreeObject, MaxTokens
+from localapi.backends.parameters import MAX_COUNT, ChatParameters, FreeObject
 from localapi.errors import InvalidRequest
 from localapi.http.body import parse
 from localapi.manifest import Serving

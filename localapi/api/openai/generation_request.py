@@ -7,15 +7,16 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from localapi.backends.parameters import MAX_COUNT, GenerationParameters
+from localapi.backends.parameters import MAX_COUNT, GenerationParameters, StopString
 from localapi.errors import InvalidRequest
 from localapi.manifest import Serving
 from localapi.worker.protocol import Lark, Regex
 
 MAX_CHOICES: Final = 64
 MAX_NAME: Final = 200
+GREEDY_TOP_P: Final = 1e-9
 _INDEX: Final = re.compile(r"\[\d+\]")
 Parameters = TypeVar("Parameters", bound=GenerationParameters)
 request_ids = itertools.count(1)
@@ -62,12 +63,38 @@ class StreamOptions(Part):
     """Padding against observers of the network; on one machine there is nothing to pad."""
 
 
+def _without_empty(value: object) -> object:
+    """Empty stop strings, which clients send for none, stop nothing."""
+    if value == "":
+        return None
+    return [item for item in value if item != ""] or None if isinstance(value, list) else value
+
+
+def _limit(value: object) -> object:
+    """-1, which clients of other servers send for no limit, says nothing."""
+    return None if isinstance(value, int) and value == -1 else value
+
+
+def _share(value: float | None) -> float | None:
+    """0 takes the likeliest token, as so little does."""
+    return GREEDY_TOP_P if value == 0 else value
+
+
+MaxTokens = Annotated[int | None, Field(ge=1), BeforeValidator(_limit)]
+
+
 class GenerationRequest(GenerationParameters):
     """The part of a body that both endpoints share. Unknown fields are kept in `model_extra`, for the reply to name."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    # What clients send for "nothing" is taken from them, and is a mistake in a manifest.
+    top_p: Annotated[float | None, Field(ge=0, le=1), AfterValidator(_share)] = None
+    max_tokens: MaxTokens = None
+    stop: Annotated[
+        StopString | Annotated[list[StopString], Field(max_length=16)] | None, BeforeValidator(_without_empty)
+    ] = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     stream: bool = False
     stream_options: StreamOptions | None = None

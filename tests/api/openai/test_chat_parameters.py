@@ -80,7 +80,9 @@ def say(client: openai.OpenAI, model: str, question: str = "go", **parameters: A
     return reply.choices[0].message.content or ""
 
 
-@pytest.mark.parametrize("limit", [{"extra_body": {"top_k": 1}}, {"extra_body": {"min_p": 1.0}}, {"top_p": 1e-6}])
+@pytest.mark.parametrize(
+    "limit", [{"extra_body": {"top_k": 1}}, {"extra_body": {"min_p": 1.0}}, {"top_p": 1e-6}, {"top_p": 0}]
+)
 def test_limits_to_the_likeliest_token_are_greedy_at_any_temperature(client: openai.OpenAI, limit: Any) -> None:
     greedy = say(client, "noise", temperature=0, max_tokens=20)
     assert say(client, "noise", temperature=2, max_tokens=20, **limit) == greedy
