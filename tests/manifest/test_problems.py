@@ -22,8 +22,8 @@ CASES = {
         [
             "models.yaml:5:5: chat.a.max_bach: unknown key 'max_bach'; did you mean 'max_batch'? (known: locked, "
             "backend, path, revision, adapter, draft, kv_bits, context_length, max_batch, kv_cache_mb, "
-            "max_stall_ms, prefix_cache_mb, prefix_cache_disk_mb, defaults, aliases, description, preload, pin, "
-            "keep_alive, max_concurrent, max_waiting, queue_timeout_seconds, request_timeout_seconds, "
+            "max_stall_ms, prefix_cache_mb, cpu_weights, prefix_cache_disk_mb, defaults, aliases, description, "
+            "preload, pin, keep_alive, max_concurrent, max_waiting, queue_timeout_seconds, request_timeout_seconds, "
             "stall_seconds, swap)"
         ],
     ),
