@@ -39,6 +39,13 @@ FORMATS: Final = frozenset(
     {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
 """Those that llguidance knows. Any other asserts nothing, as the specification has it."""
+_FORMAT_LIMITS: Final = {
+    "date": "^(?:000[1-9]|00[1-9]|0[1-9]|[1-9])",
+    "date-time": "^(?:000[1-9]|00[1-9]|0[1-9]|[1-9])[^:]*:[0-9]{2}:[0-5]",
+    "time": "^[0-9]{2}:[0-9]{2}:[0-5]",
+    "duration": "^[^0-9]*(?:[0-9]{1,4}[^0-9]+)+$",
+}
+"""What a format allows and few programs read: the year 0, leap seconds, durations of a billion years."""
 _HOLDS_ANY_JSON: Final = frozenset({"const", "default", "example", "examples", "enum"})
 
 
@@ -249,6 +256,8 @@ def _strings(level: Level) -> None:
         level.out["maxLength"] = longest
     if level.node.get("format") in FORMATS:
         level.out["format"] = level.node["format"]
+        if limit := _FORMAT_LIMITS.get(level.node["format"]):
+            level.also.append({"pattern": limit})
     if "pattern" not in level.node:
         return
     if not isinstance(level.node["pattern"], str):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import json
 import random
+import uuid
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
@@ -225,6 +229,7 @@ def test_what_is_asked_for_is_kept(schema: Any) -> None:
         ({"if": {"type": "string"}, "then": {"minLength": 3}}, "if"),
         ({"type": "array", "contains": {"const": 1}, "maxContains": 1}, "contains"),
         ({"enum": [2**70 + 1, 1]}, "enum"),
+        ({"const": -(2**63)}, "const"),
         ({"type": "integer", "multipleOf": 10**10}, "multipleOf"),
         ({"type": "integer", "minimum": 10**20}, "minimum"),
         ({"allOf": [{"type": "object"}], "unevaluatedProperties": False}, "unevaluatedProperties"),
@@ -313,6 +318,22 @@ def test_a_property_that_is_named_first_is_written_first() -> None:
 )
 def test_what_a_schema_allows_can_be_written(schema: Any, value: Any) -> None:
     assert reaches(schema, value)
+
+
+@pytest.mark.parametrize(
+    ("form", "read"),
+    [
+        ("date", datetime.date.fromisoformat),
+        ("date-time", lambda text: datetime.datetime.fromisoformat(text.upper())),
+        ("time", lambda text: datetime.time.fromisoformat(text.upper())),
+        ("uuid", uuid.UUID),
+        ("ipv4", ipaddress.IPv4Address),
+        ("ipv6", ipaddress.IPv6Address),
+    ],
+)
+def test_what_is_written_in_a_format_can_be_read(form: str, read: Callable[[str], object]) -> None:
+    for text in answers({"type": "string", "format": form}, 60):
+        read(text)
 
 
 def schemas() -> st.SearchStrategy[Any]:
