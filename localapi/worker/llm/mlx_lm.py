@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +77,31 @@ MEGABYTE = 1024 * 1024
 def load(options: dict[str, Any], host: Host) -> MlxLm:
     """The model that the entry's options name. Raises CannotLoad."""
     how = options.get("cpu_weights", "auto")
+    adapter, draft_path = options.get("adapter"), options.get("draft")
 
     def widen(model: Any) -> Widened:
         if how == "stored" or not host.fast_blas or mx.default_device() != mx.Device(mx.cpu):
             return AS_STORED
         return float32.widen(model, asked=how == "float32", blas=host.fast_blas)
 
-    path, revision = options["path"], options.get("revision")
-    loaded = load_weights(path, revision, host.report, adapter=options.get("adapter"), widen=widen)
-    draft = load_weights(options["draft"], None, host.report, widen=widen) if options.get("draft") else None
+    def loaded_from(path: str, revision: str | None, adapter: str | None = None) -> LoadedModel:
+        model = load_weights(path, revision, host.report, adapter=adapter, widen=widen)
+        if not model.widened.done or _computes(model):
+            return model
+        stored = load_weights(path, revision, host.report, adapter=adapter)
+        return replace(stored, widened=Widened(says="The weights stay as they are stored: the model needs them so"))
+
+    loaded = loaded_from(options["path"], options.get("revision"), adapter)
+    draft = loaded_from(draft_path, None) if draft_path else None
     return MlxLm(loaded, options, draft, wake=host.wake)
+
+
+def _computes(loaded: LoadedModel) -> bool:
+    """Whether the model computes numbers. An architecture may look into its layers, and not find what it expects."""
+    try:
+        return bool(mx.all(mx.isfinite(loaded.model(mx.array([[0, 0]])))))
+    except Exception:  # whatever an architecture raises
+        return False
 
 
 class MlxLm:

@@ -16,7 +16,8 @@ from huggingface_hub import HfApi
 
 from localapi.worker.engine import CannotLoad, Host
 from localapi.worker.hub import repository
-from localapi.worker.llm import mlx_lm
+from localapi.worker.llm import float32, mlx_lm
+from localapi.worker.llm.float32 import Widened
 from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE
 from localapi.worker.protocol import Loaded, Loading
 
@@ -47,6 +48,23 @@ def truncate(file: Path, size: int) -> None:
 def name_a_missing_shard(folder: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("fault", [AttributeError("no scales"), None], ids=["raises", "gives no numbers"])
+def test_a_model_that_does_not_compute_in_float32_is_loaded_as_it_is_stored(
+    tiny_model: Path, fault: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(model: Any, **_: Any) -> Widened:
+        if fault is not None:
+            model.model = None
+        else:
+            model.model.norm.weight = model.model.norm.weight * float("nan")
+        return Widened(done=True, says="wide")
+
+    monkeypatch.setattr(float32, "widen", spoil)
+    engine = mlx_lm.load({"path": str(tiny_model)}, Host(lambda _: None, lambda: None, fast_blas="a fast one"))
+    (note,) = [note for note in engine.loaded.notes if "weights" in note]
+    assert "as they are stored" in note
 
 
 def test_progress_ends_with_all_the_bytes_of_the_weights(tiny_model: Path) -> None:
