@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-_GRAPH = 7
+GRAPH = 7
 """Of a ModelProto."""
-_NODE, _OUTPUT = 1, 12
+NODE, _OUTPUT = 1, 12
 """Of a GraphProto."""
-_NODE_INPUT, _NODE_OUTPUT, _OPERATOR = 1, 2, 4
+NODE_INPUT, NODE_OUTPUT, OPERATOR = 1, 2, 4
 """Of a NodeProto."""
 _NAME = 1
 """Of a ValueInfoProto."""
@@ -25,7 +25,7 @@ def with_output_of(operator: str, model: bytes) -> bytes:
 
     Raises ValueError if there is no such node, or several, or no model.
     """
-    return _with(operator, _NODE_OUTPUT, model)
+    return _with(operator, NODE_OUTPUT, model)
 
 
 def with_input_of(operator: str, model: bytes) -> bytes:
@@ -33,25 +33,35 @@ def with_input_of(operator: str, model: bytes) -> bytes:
 
     Raises ValueError if there is no such node, or several, or no model.
     """
-    return _with(operator, _NODE_INPUT, model)
+    return _with(operator, NODE_INPUT, model)
 
 
 def _with(operator: str, end: int, model: bytes) -> bytes:
-    graph = b"".join(_fields(memoryview(model), _GRAPH))
-    nodes = [node for node in _fields(memoryview(graph), _NODE) if [*_fields(node, _OPERATOR)] == [operator.encode()]]
+    graph = b"".join(fields(memoryview(model), GRAPH))
+    nodes = [node for node in fields(memoryview(graph), NODE) if [*fields(node, OPERATOR)] == [operator.encode()]]
     if len(nodes) != 1:
         raise ValueError(f"{len(nodes)} nodes do {operator}, not one")
-    name = bytes(next(_fields(nodes[0], end)))
-    if any(name in map(bytes, _fields(output, _NAME)) for output in _fields(memoryview(graph), _OUTPUT)):
+    name = bytes(next(fields(nodes[0], end)))
+    if any(name in map(bytes, fields(output, _NAME)) for output in fields(memoryview(graph), _OUTPUT)):
         return model
-    return model + _field(_GRAPH, _field(_OUTPUT, _field(_NAME, name)))
+    return model + field(GRAPH, field(_OUTPUT, field(_NAME, name)))
 
 
-def _fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """The contents of every field of this number that is bytes, text or a message."""
+def fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
+    """Give the contents of every field of this number that is bytes, text or a message. Raises ValueError."""
+    return (content for kind, _, content in spans(message) if kind == wanted and content is not None)
+
+
+def spans(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview | None]]:
+    """Give each field's number, the whole of it, and its content if that is bytes, text or a message.
+
+    Raises ValueError for what is no message.
+    """
     at = 0
     try:
         while at < len(message):
+            begun = at
+            content = None
             key, at = _varint(message, at)
             match key & 7:
                 case 0:
@@ -62,11 +72,11 @@ def _fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
                     at += 4
                 case 2:
                     length, at = _varint(message, at)
-                    if key >> 3 == wanted:
-                        yield message[at : at + length]
+                    content = message[at : at + length]
                     at += length
                 case other:
                     raise ValueError(f"no protobuf: a field of type {other}")
+            yield key >> 3, message[begun:at], content
     except IndexError:
         raise ValueError("no protobuf: it ends too early") from None
 
@@ -83,8 +93,14 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def _field(number: int, content: bytes) -> bytes:
-    return _written(number << 3 | 2) + _written(len(content)) + content
+def field(kind: int, content: bytes) -> bytes:
+    """Return a field of bytes, text or a message, as it is written."""
+    return _written(kind << 3 | 2) + _written(len(content)) + content
+
+
+def number(kind: int, value: int) -> bytes:
+    """Return a field of a whole number, as it is written."""
+    return _written(kind << 3) + _written(value)
 
 
 def _written(number: int) -> bytes:

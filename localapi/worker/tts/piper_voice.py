@@ -24,6 +24,7 @@ from piper.config import PhonemeType, PiperConfig
 from piper.const import BOS, EOS, PAD
 
 from localapi.worker.engine import CannotLoad, first_line
+from localapi.worker.tts.onnx_noise import with_same_noise
 from localapi.worker.tts.onnx_output import with_input_of, with_output_of
 from localapi.worker.tts.word_alignment import paired
 from localapi.worker.tts.word_times import WORD, Piece
@@ -259,7 +260,8 @@ def _session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     providers = ["CPUExecutionProvider"]
     try:
         try:
-            model = with_input_of("Ceil", with_output_of("Ceil", path.read_bytes()))
+            model = with_same_noise(path.read_bytes(), "input")
+            model = with_input_of("Ceil", with_output_of("Ceil", model))
             return onnxruntime.InferenceSession(model, options, providers=providers)
         except Exception:  # it is unlike other voices, or its weights are in another file
             return onnxruntime.InferenceSession(str(path), options, providers=providers)
