@@ -23,6 +23,7 @@ from localapi.api import console, openapi
 from localapi.api.admin import actions, health, metrics, status, status_events
 from localapi.api.body_limits import MAX_BODY_BYTES, MEGABYTE, LimitedRequest, limit_of
 from localapi.api.openai import chat, completions, models, speech, tokens, voices
+from localapi.api.wrong_path import MAX_SHOWN, no_such_path
 from localapi.backends.variables import withhold
 from localapi.errors import (
     ApiError,
@@ -235,11 +236,13 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
             log.info("%s: %s: %d: %s", request_context.current().id, asked, error.status, error.logged)
             return error
         case NoSuchPath():
-            known = sorted({path for _, path in openapi.documented(app)})
-            return NotFound(f"There is nothing at {asked}. This server has: {', '.join(known)}.")
+            return NotFound(no_such_path(http_request.method, http_request.path, openapi.documented(app)))
         case NoSuchMethod():
-            methods = ", ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))
-            return MethodNotAllowed(f"{http_request.path} does not take {http_request.method}; use {methods}.")
+            allowed = sorted(error.valid_methods or ())
+            methods = ", ".join(method for method in allowed if method not in ("HEAD", "OPTIONS"))
+            return MethodNotAllowed(
+                f"{http_request.path[:MAX_SHOWN]} does not take {http_request.method}; use {methods}.", allowed=allowed
+            )
         case RequestEntityTooLarge():
             return RequestTooLarge(f"The body is larger than {limit_of(http_request.path) // MEGABYTE} MiB.")
         case HTTPException():

@@ -21,6 +21,7 @@
         ├── MethodNotAllowed     405
         ├── ModelInUse           409
         ├── RequestTooLarge      413
+        ├── UnsupportedEncoding  415
         ├── ModelBusy            429
         ├── GenerationFailed     500
         ├── ModelUnavailable     503
@@ -229,11 +230,15 @@ class ModelNotFound(NotFound):
 
 
 class MethodNotAllowed(ApiError):
-    """The path exists, with other methods."""
+    """The path exists, with other methods; these are `allowed`."""
 
     status = 405
     type = "invalid_request_error"
     code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allowed: Iterable[str]) -> None:
+        super().__init__(message)
+        self.allowed = tuple(allowed)
 
 
 class ModelInUse(ApiError):
@@ -250,6 +255,14 @@ class RequestTooLarge(ApiError):
     status = 413
     type = "invalid_request_error"
     code = "request_too_large"
+
+
+class UnsupportedEncoding(ApiError):
+    """The body's Content-Encoding is not one that this server decodes."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_encoding"
 
 
 class ModelBusy(ApiError):

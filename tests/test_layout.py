@@ -65,7 +65,7 @@ MAY_USE = {
     "backends": {*DATA, "msgspec"},
     "manifest": {*SETTINGS, "dotenv", "yaml"},
     "reload": {"watchfiles"},
-    "http": {*HTTP, *DATA, "h11", "msgspec"},
+    "http": {*HTTP, *DATA, "brotli", "h11", "msgspec"},
     "api": {*HTTP, *DATA, "msgspec", "prometheus_client"},
     "app": HTTP,
     "cli": {"click", "markdown_it", "prompt_toolkit", "rich"},

@@ -35,7 +35,7 @@ EVENTS: Final = "text/event-stream"
 SOUND: Final[Content] = {each.content_type: None for each in FORMATS.values()}
 OF_ALL: Final = frozenset({401, 403, 500})
 OF_MODELS: Final = frozenset({400, 404})
-OF_WORK: Final = frozenset({400, 404, 413, 429, 503, 504})
+OF_WORK: Final = frozenset({400, 404, 413, 415, 429, 503, 504})
 OPEN_PATHS: Final = frozenset({"/health", "/", "/console/{file}"})
 """They need no key."""
 _REF: Final = "#/components/schemas/{model}"

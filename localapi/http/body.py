@@ -7,6 +7,7 @@ named in the reply header `x-ignored-params`, so nothing is ignored silently.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import logging
 import re
 from typing import Any, Final, TypeVar
@@ -17,6 +18,7 @@ from quart import Response, request
 
 from localapi.errors import InvalidRequest
 from localapi.http import request_context
+from localapi.http.encodings import decode, encoding_of
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +35,20 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 async def read_object() -> dict[str, Any]:
-    """The request's JSON object, with null taken as unset. Raises InvalidRequest."""
+    """The request's JSON object, with null taken as unset.
+
+    Raises InvalidRequest, RequestTooLarge and UnsupportedEncoding.
+    """
+    encoding = encoding_of(",".join(request.headers.getlist("Content-Encoding")))
     try:
         # Not Quart's BODY_TIMEOUT: its asyncio.wait_for loses the news that the client has left (before Python 3.12).
         async with asyncio.timeout(BODY_SECONDS):
-            raw = await request.get_data(as_text=False)
+            raw: bytes = await request.get_data(cache=True, as_text=False, parse_form_data=False)
     except TimeoutError as error:
         raise InvalidRequest(f"The body did not arrive within {BODY_SECONDS} s.") from error
+    if raw and encoding is not None:
+        raw = await asyncio.to_thread(decode, raw, encoding, request.max_content_length or 0)
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     if not raw.strip():
         raise InvalidRequest("The request has no body. Send a JSON object.")
     try:

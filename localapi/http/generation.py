@@ -19,7 +19,7 @@ from localapi.errors import ApiError, GenerationFailed
 from localapi.http import request_context
 from localapi.http.merging import merged
 from localapi.http.read_ahead import Ahead
-from localapi.http.replies import DONE, comment, error_body, event
+from localapi.http.replies import DONE, EVENT_STREAM, comment, error_body, event, streamed_reply
 from localapi.runtime.lease import Lease
 from localapi.runtime.queue import Turn
 from localapi.runtime.registry import Registry
@@ -108,10 +108,7 @@ class Generation:
         """The reply as soon as there is something to say, or after a moment. The items' source leases the model."""
         request_context.current().held.push_async_callback(items.close)
         await items.begun(prime_seconds)
-        reply = Response(self._body(items, chunks_of, end), content_type="text/event-stream; charset=utf-8")
-        reply.headers["Cache-Control"] = "no-cache"
-        reply.timeout = None
-        return reply
+        return streamed_reply(self._body(items, chunks_of, end), EVENT_STREAM)
 
     async def _body(
         self, items: Ahead[Item], chunks_of: Callable[[Item], Iterator[dict[str, Any]]], end: bytes

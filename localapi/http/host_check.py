@@ -64,7 +64,7 @@ class Guard:
     def check(self) -> None:
         """Raises Forbidden."""
         asked = _name(f"//{request.headers.get('Host', '')}")
-        if not self._answers_for(asked):
+        if not (self._answers_for(asked) or _has_no_host()):
             names = ", ".join(sorted(self._own | {*self._options().allowed_hosts}))
             raise Forbidden(
                 f"The Host {asked!r} is not served here; this server answers for {names}. "
@@ -125,6 +125,11 @@ def _matches(origin: str, allowed: str) -> bool:
         return origin == allowed
     beginning = allowed.removesuffix(":*")
     return origin == beginning or re.fullmatch(re.escape(beginning) + r":\d{1,5}", origin) is not None
+
+
+def _has_no_host() -> bool:
+    """Whether the request is one of HTTP/1.0 without a Host, as probes of load balancers send; no browser does."""
+    return request.http_version == "1.0" and all(name != b"host" for name, _ in request.scope["headers"])
 
 
 def _is_address(name: str) -> bool:

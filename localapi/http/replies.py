@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
 from quart import Response
 
-from localapi.errors import ApiError, InvalidKey, NoRoom
+from localapi.errors import ApiError, InvalidKey, MethodNotAllowed, NoRoom, UnsupportedEncoding
 from localapi.http import request_context
+from localapi.http.encodings import ENCODINGS
 
 _encode = msgspec.json.Encoder().encode
 
 DONE = b"data: [DONE]\n\n"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 
 def error_body(error: ApiError) -> dict[str, Any]:
@@ -41,10 +44,23 @@ def error_reply(error: ApiError) -> Response:
     reply = json_reply(error_body(error), status=error.status)
     if isinstance(error, InvalidKey):
         reply.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, MethodNotAllowed):
+        reply.headers["Allow"] = ", ".join(error.allowed)
+    if isinstance(error, UnsupportedEncoding):
+        reply.headers["Accept-Encoding"] = ", ".join(ENCODINGS)
     if error.retryable is not None:
         reply.headers["x-should-retry"] = "true" if error.retryable else "false"
     if error.retry_after_seconds is not None:
         reply.headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+    return reply
+
+
+def streamed_reply(body: AsyncGenerator[bytes, None], content_type: str) -> Response:
+    """A reply that is sent as it is made."""
+    reply = Response(body, content_type=content_type)
+    reply.headers["Cache-Control"] = "no-cache"
+    reply.headers["X-Accel-Buffering"] = "no"  # nginx, and what understands its header, would collect it first
+    reply.timeout = None
     return reply
 
 

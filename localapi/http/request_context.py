@@ -98,6 +98,7 @@ class ScopeMiddleware:
             await self._app(scope, receive, send)
             return
         scope["headers"] = plain_host(scope["headers"])
+        scope["path"] = scope["path"].rstrip("/") or "/"  # some clients end every path with a slash
         request = begin(self._tally)
         status = CLIENT_LEFT
 

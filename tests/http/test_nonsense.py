@@ -193,11 +193,75 @@ def test_a_speech_model_at_the_chat_endpoint_is_refused_with_the_models_that_fit
     assert reply.json()["error"]["code"] == "wrong_endpoint"
 
 
-def test_wrong_methods_and_paths(server: Server) -> None:
-    assert_error(server.request("GET", CHAT), 405, None, "use POST")
-    assert_error(server.request("DELETE", "/v1/models"), 405, None, "use GET")
-    assert_error(server.request("GET", "/v2/anything"), 404, None, "/v1/chat/completions")
-    assert_error(server.request("GET", "/v1"), 404, None, "/v1/models")
+@pytest.mark.parametrize(
+    ("method", "path", "words", "allowed"),
+    [
+        ("GET", CHAT, "use POST", {"POST"}),
+        ("DELETE", "/v1/models", "use GET", {"GET", "HEAD"}),
+        ("PUT", "/v1/models/m", "use GET", {"GET", "HEAD"}),
+        ("PATCH", "/v1/audio/speech/", "use POST", {"POST"}),
+        ("POST", "/status/events", "use GET", {"GET", "HEAD"}),
+        ("GET", "/admin/models/m/load", "use POST", {"POST"}),
+        ("TRACE", "/", "use GET", {"GET", "HEAD"}),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(
+    server: Server, method: str, path: str, words: str, allowed: set[str]
+) -> None:
+    reply = server.request(method, path)
+    assert_error(reply, 405, None, words)
+    assert set(reply.headers["allow"].split(", ")) - {"OPTIONS"} == allowed
+    assert server.request("OPTIONS", path).headers["allow"].split(", ") != []
+
+
+def test_head_of_what_takes_post_is_405_without_a_body(server: Server) -> None:
+    reply = server.request("HEAD", CHAT)
+    assert (reply.status, reply.body) == (405, b"")
+    assert "POST" in reply.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        ("GET", "/v2/anything", "/v1/chat/completions"),
+        ("GET", "/v1", "/v1/models"),
+        ("POST", "/chat/completions", "/v1/chat/completions"),
+        ("POST", "/v1/audio/speach", "/v1/audio/speech"),
+        ("POST", "/admin", "/v1/"),
+        ("OPTIONS", "*", "/v1/"),
+    ],
+)
+def test_a_wrong_path_names_the_nearest_and_not_those_of_administration(
+    server: Server, method: str, path: str, words: str
+) -> None:
+    reply = server.request(method, path)
+    assert_error(reply, 404, None, words)
+    assert "/admin/" not in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/models", None),
+        ("GET", "/v1/models/m", None),
+        ("POST", CHAT, {"model": "m", "messages": OK}),
+        ("POST", "/v1/completions", {"model": "m", "prompt": "hi"}),
+        ("POST", "/v1/audio/speech", {"model": "s", "input": "hi"}),
+        ("GET", "/v1/audio/voices", None),
+        ("POST", "/v1/tokenize", {"model": "m", "text": "hi"}),
+        ("GET", "/health", None),
+        ("GET", "/health/ready", None),
+        ("HEAD", "/health", None),
+        ("GET", "/status", None),
+        ("GET", "/metrics", None),
+        ("GET", "/openapi.json", None),
+        ("POST", "/admin/models/m/load", None),
+    ],
+)
+def test_a_slash_at_the_end_of_a_path_changes_nothing(server: Server, method: str, path: str, body: Any) -> None:
+    plain, slashed = (server.request(method, each, body) for each in (path, f"{path}/"))
+    assert (plain.status, slashed.status) == (200, 200)
+    assert slashed.headers["content-type"] == plain.headers["content-type"]
 
 
 def test_a_body_of_20_mb_is_413(server: Server) -> None:

@@ -68,6 +68,34 @@ def test_another_host_is_refused_with_where_to_add_it(server: Server, host: str)
     assert "server.allowed_hosts" in reply.json()["error"]["message"]
 
 
+def answered(server: Server, sent: str) -> bytes:
+    """All that comes for these bytes until the server closes."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(sent.encode())
+        return connection.makefile("rb").read()
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/ready", "/health/", "/v1/models"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_probe_of_http_1_0_needs_no_host(server: Server, method: str, path: str) -> None:
+    assert answered(server, f"{method} {path} HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "Host:\r\n", "Host: evil.example\r\n", "Origin: https://evil.example\r\n", "Origin: null\r\n",
+        "Host: evil.example\r\nConnection: keep-alive\r\n",
+    ],
+)  # fmt: skip
+def test_http_1_0_is_no_way_around_the_host_and_the_origin(server: Server, lines: str) -> None:
+    assert answered(server, f"GET /health HTTP/1.0\r\n{lines}\r\n").startswith(b"HTTP/1.1 403 ")
+
+
+def test_http_1_1_needs_a_host(server: Server) -> None:
+    assert answered(server, "GET /health HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
 @pytest.mark.parametrize(
     "origin",
     [

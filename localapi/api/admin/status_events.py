@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from quart import Blueprint, Response
 
-from localapi.http.replies import comment, event
+from localapi.http.replies import EVENT_STREAM, comment, event, streamed_reply
 from localapi.observability.log_buffer import History
 
 log = logging.getLogger(__name__)
@@ -141,10 +141,7 @@ def routes(live: Live, allowed: Callable[[], bool]) -> Blueprint:
                         return
                     yield message
 
-        reply = Response(body(), content_type="text/event-stream; charset=utf-8")
-        reply.headers["Cache-Control"] = "no-cache"
-        reply.timeout = None
-        return reply
+        return streamed_reply(body(), EVENT_STREAM)
 
     return blueprint
 

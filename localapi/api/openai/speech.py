@@ -23,7 +23,7 @@ from localapi.errors import ApiError, InvalidRequest
 from localapi.http import body, request_context
 from localapi.http.generation import OBJECT_BYTES, Generation
 from localapi.http.read_ahead import Ahead
-from localapi.http.replies import json_reply
+from localapi.http.replies import json_reply, streamed_reply
 from localapi.manifest import fingerprint
 from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
@@ -114,9 +114,7 @@ class Speech:
         pieces = Ahead(self._pieces(whole=False), size=_piece_bytes)
         request_context.current().held.push_async_callback(pieces.close)
         await pieces.begun(None)  # an error is still a status
-        reply = Response(self._data(pieces), content_type=self._content_type)
-        reply.timeout = None
-        return reply
+        return streamed_reply(self._data(pieces), self._content_type)
 
     @property
     def _content_type(self) -> str:

@@ -1,0 +1,46 @@
+"""What a client is told that asks for a path which is not there: the nearest one that is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+from typing import Final
+
+MAX_SHOWN: Final = 200
+"""Characters of a path that are looked at and shown."""
+CHAT: Final = "/v1/chat/completions"
+_NOT_NAMED: Final = ("/admin/", "/console/")
+_WORD: Final = re.compile(r"[a-z]+")
+_SAME_WORD: Final = 0.8
+"""Letters in common, as a share: "model" and "models", "completion" and "completions"."""
+
+
+def no_such_path(method: str, path: str, routes: Iterable[tuple[str, str]]) -> str:
+    """Return the message; `routes` are the methods and paths of the server."""
+    asked = path[:MAX_SHOWN]
+    found = nearest(asked, [route for _, route in routes])
+    example = "" if found == CHAT else f", as in {CHAT}"
+    return f"There is nothing at {method} {asked}; the nearest path is {found}, and OpenAI's API is under /v1{example}."
+
+
+def nearest(path: str, routes: Iterable[str]) -> str:
+    """Return the route that a path was most likely meant to be; none of those that administer the server.
+
+    Words come before letters: `/api/chat` is nearer to `/v1/chat/completions` than to `/status`. A path that has no
+    word of any route is most likely one of OpenAI's API that this server does not have.
+    """
+    candidates = sorted({route for route in routes if not route.startswith(_NOT_NAMED) and route != "/"})
+    words = {route: _common_words(path, route) for route in candidates}
+    most = max(words.values())
+    best = [route for route in candidates if words[route] == most and (most or route.startswith("/v1/"))]
+    return max(best, key=lambda route: _likeness(path, route))
+
+
+def _common_words(path: str, route: str) -> int:
+    asked, had = set(_WORD.findall(path.lower())), set(_WORD.findall(route))
+    return sum(1 for word in had - {"v", "id"} if any(_likeness(word, each) >= _SAME_WORD for each in asked))
+
+
+def _likeness(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other, autojunk=False).ratio()
