@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from hypercorn.config import Config
@@ -22,7 +23,7 @@ from werkzeug.exceptions import NotFound as NoSuchPath
 from localapi.api import console, openapi
 from localapi.api.admin import actions, health, metrics, status, status_events
 from localapi.api.body_limits import MAX_BODY_BYTES, MEGABYTE, LimitedRequest, limit_of
-from localapi.api.openai import chat, completions, models, speech, tokens, voices
+from localapi.api.openai import models
 from localapi.api.wrong_path import MAX_SHOWN, no_such_path
 from localapi.backends.variables import withhold
 from localapi.errors import (
@@ -39,9 +40,10 @@ from localapi.http import auth, request_context
 from localapi.http.host_check import Guard, exposure
 from localapi.http.hypercorn_server import serve
 from localapi.http.replies import error_reply
+from localapi.kinds import KINDS
 from localapi.manifest import Manifest, ManifestSource, ServerOptions, read
 from localapi.observability import log as logs
-from localapi.observability.counters import Tally
+from localapi.observability.counters import Counters
 from localapi.observability.log_buffer import History
 from localapi.reload.reloader import Attempt, Reloader
 from localapi.reload.watcher import Watch
@@ -63,7 +65,7 @@ class Service:
         self.source = source
         self.folder = WorkingFolder()
         self.registry = Registry(may_use=auth.may_use)
-        self.tally = Tally()
+        self.counters = Counters()
         self.history = History(self._recorded)
         self.live = status_events.Live(self.status, self.history)
         self.reloader = Reloader(self.registry, self._read, apply=self._apply, tell=self._tell)
@@ -85,7 +87,7 @@ class Service:
     def _apply(self, manifest: Manifest) -> None:
         logs.set_level(self.settings.log_level or manifest.server.log_level)
         of_entries = [path for entry in manifest.entries.values() for path in entry.options.files()]
-        self.tally.keep(manifest.entries)
+        self.counters.keep(manifest.entries)
         self.watch.follow([*of_entries, *manifest.key_files])
         if self.started:
             for warning in self.warnings():
@@ -97,7 +99,7 @@ class Service:
             self.live.poke()
 
     def _tell(self, attempt: Attempt) -> None:
-        self.tally.reloaded(attempt.at, ok=attempt.ok)
+        self.counters.reloaded(attempt.at, ok=attempt.ok)
         self.live.poke()
 
     def status(self) -> dict[str, Any]:
@@ -192,16 +194,14 @@ def create_app(service: Service) -> Quart:
     app = Quart("localapi", static_folder=None)
     app.request_class = LimitedRequest
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
-    app.register_blueprint(chat.routes(service.registry))
-    app.register_blueprint(completions.routes(service.registry))
-    app.register_blueprint(tokens.routes(service.registry))
-    app.register_blueprint(speech.routes(service.registry))
-    app.register_blueprint(voices.routes(service.registry))
+    for kind in KINDS.values():
+        for module in kind.endpoints:
+            app.register_blueprint(import_module(module).routes(service.registry))
     app.register_blueprint(models.routes(service.registry))
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
     app.register_blueprint(openapi.routes())
     app.register_blueprint(console.routes())
-    app.register_blueprint(metrics.routes(service.registry, service.tally))
+    app.register_blueprint(metrics.routes(service.registry, service.counters))
     app.register_blueprint(status.routes(service.status))
     app.register_blueprint(status_events.routes(service.live, auth.still_admin(service.registry)))
     app.register_blueprint(actions.routes(service.registry, service.reloader))
@@ -224,7 +224,7 @@ def create_app(service: Service) -> Quart:
     async def refuse(error: Exception) -> Response:
         return error_reply(_as_api_error(error, app))
 
-    app.asgi_app = request_context.ScopeMiddleware(app.asgi_app, service.tally, service.live.poke)  # type: ignore[method-assign]  # Quart's way
+    app.asgi_app = request_context.ScopeMiddleware(app.asgi_app, service.counters, service.live.poke)  # type: ignore[method-assign]  # Quart's way
     return app
 
 

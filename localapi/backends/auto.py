@@ -61,10 +61,10 @@ class Auto(SpeechOptions):
     ] = None
 
     def located(self, folder_of: FolderOf) -> SpeechOptions:
-        serving = {name: getattr(self, name) for name in SpeechOptions.model_fields}
+        settings = {name: getattr(self, name) for name in self.setting_names()}
         backend, options = _choose(self.path, folder_of("path"))
         path = {} if self.path is None else {"path": self.path}
-        return options(backend=backend, **path, **serving).located(folder_of)
+        return options(backend=backend, **path, **settings).located(folder_of)
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         raise NotImplementedError("a located entry is one of the chosen backend")

@@ -1,7 +1,7 @@
 """What every entry of the manifest can say, whatever its backend.
 
 A backend's options are one frozen pydantic class. The fields declared here and in the class of a section (the one that
-sets `kind`) are *serving* settings, applied to a loaded model in place; every field that a backend adds is part of the
+sets `section`) are *settings*, applied to a loaded model in place; every field that a backend adds is part of the
 entry's *identity*: changing it changes what is loaded.
 """
 
@@ -19,7 +19,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.parameters import ChatParameters
 
-Kind = Literal["chat", "speech"]
 FOREVER = float("inf")
 DEFAULT_STALL_SECONDS = 120.0
 _UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -111,7 +110,8 @@ class EntryOptions(BaseModel):
     """One entry as the manifest writes it."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-    kind: ClassVar[Kind]
+    section: ClassVar[str]
+    """Of the manifest: the name of the kind."""
     worker_bytes: ClassVar[int] = 0
     """Memory of a worker without weights: the interpreter and the libraries. 0: there is no worker."""
 
@@ -177,9 +177,18 @@ class EntryOptions(BaseModel):
     def identity(self) -> Identity:
         """The part of the entry that decides what is loaded."""
         backend: str = self.backend  # type: ignore[attr-defined]  # every member of the union declares it
-        section = next(kind for kind in type(self).__mro__ if "kind" in vars(kind))
-        serving = {*EntryOptions.model_fields, *section.model_fields}  # type: ignore[attr-defined]
-        return Identity(backend, self.model_dump(exclude={"backend", *serving}))
+        return Identity(backend, self.model_dump(exclude={"backend", *self.setting_names()}))
+
+    @classmethod
+    def setting_names(cls) -> tuple[str, ...]:
+        """Return the names of the options that can change while the model stays loaded."""
+        of_section = next(each for each in cls.__mro__ if "section" in vars(each))
+        return tuple(of_section.model_fields)  # type: ignore[attr-defined]  # an EntryOptions
+
+    @property
+    def wants_loading(self) -> bool:
+        """True if the model is to be loaded before a request asks for it."""
+        return self.preload or self.pin
 
     @property
     def backend_name(self) -> str:
@@ -226,7 +235,7 @@ class EntryOptions(BaseModel):
 class ChatOptions(EntryOptions):
     """An entry of the section `chat`."""
 
-    kind = "chat"
+    section = "chat"
     defaults: Annotated[
         ChatParameters,
         Field(

@@ -1,16 +1,14 @@
-"""What a model is for, and which backend runs it, by what its files say; nothing is imported for that."""
+"""Which backend runs a model, from its config.json and its name; nothing is imported for that."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from localapi.backends.auto import SPEECH, architecture, by_kind
-from localapi.backends.options import Kind
 
 _CHAT_CLASSES: Final = ("ForCausalLM", "LMHeadModel")
 """Endings of the classes that config.json names for models that write text. What ends in ForConditionalGeneration may
@@ -24,24 +22,29 @@ packages have it: Orpheus (tts/models/llama) and VyvoTTS (tts/models/qwen3). In 
 _PADDING: Final = 1024
 """Tokens that a vocabulary may have beyond those that are used."""
 
-Recognized = tuple[Kind, str]
-"""A section of the manifest, and a backend."""
 
-
-def recognize(config: Mapping[str, Any], name: str) -> Recognized | None:
-    """By a model's config.json and its name; None where these do not tell."""
-    kind = architecture(dict(config), name)
-    words = [word for word in re.split(r"[^a-z0-9.]+", name.lower().rpartition("/")[2]) if word]
-    speaker = kind if kind in SPEECH else _speaks(config, kind, words)
-    if speaker:
-        return "speech", by_kind(speaker)[0]
-    if any(word.endswith("tts") for word in words):
-        return None  # it speaks, in a way that none of the packages knows
+def chat_backend(config: Mapping[str, Any], name: str) -> str | None:
+    """Return the backend that chats with a model, or None if it speaks or nothing tells."""
+    kind, words = architecture(dict(config), name), _words(name)
+    if _speaker(config, kind, words) or any(word.endswith("tts") for word in words):
+        return None  # or it speaks in a way that none of the packages knows
     classes = config.get("architectures")
     named = isinstance(classes, list) and any(str(each).endswith(_CHAT_CLASSES) for each in classes)
-    if named or kind in _architectures_of_mlx_lm():
-        return "chat", "mlx-lm"
-    return None
+    return "mlx-lm" if named or kind in _architectures_of_mlx_lm() else None
+
+
+def speech_backend(config: Mapping[str, Any], name: str) -> str | None:
+    """Return the backend that speaks with a model, or None if nothing tells that one does."""
+    speaker = _speaker(config, architecture(dict(config), name), _words(name))
+    return by_kind(speaker)[0] if speaker else None
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[^a-z0-9.]+", name.lower().rpartition("/")[2]) if word]
+
+
+def _speaker(config: Mapping[str, Any], kind: str, words: Sequence[str]) -> str | None:
+    return kind if kind in SPEECH else _speaks(config, kind, words)
 
 
 def _speaks(config: Mapping[str, Any], kind: str, words: Sequence[str]) -> str | None:
@@ -56,17 +59,6 @@ def _speaks(config: Mapping[str, Any], kind: str, words: Sequence[str]) -> str |
     if not any(word.endswith("tts") for word in words):
         return None
     return next((word for word in words if word in SPEECH), None)
-
-
-def recognize_place(place: Path) -> Recognized | None:
-    """By what is in a folder, or by a file's name. Raises ValueError for a config.json that cannot be read."""
-    if place.suffix == ".onnx":
-        return "speech", "piper"
-    config = place / "config.json"
-    if config.is_file():
-        content = json.loads(config.read_text("utf-8"))
-        return recognize(content, place.name) if isinstance(content, dict) else None
-    return ("speech", "piper") if place.is_dir() and any(place.glob("*.onnx")) else None
 
 
 def _architectures_of_mlx_lm() -> frozenset[str]:

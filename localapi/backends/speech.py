@@ -134,7 +134,7 @@ class SpeechSettings(BaseModel):
 class SpeechOptions(EntryOptions, SpeechSettings):
     """An entry of the section `speech`."""
 
-    kind = "speech"
+    section = "speech"
     has_speed: ClassVar[bool] = False
     """Whether the engine speaks faster and slower by itself; otherwise the server stretches what it says."""
     takes: ClassVar[frozenset[str]] = frozenset()

@@ -9,14 +9,15 @@ import click
 from localapi.cli import completing, outcome
 from localapi.cli.options import manifest_option, profile_option, server_of, server_options, source_of
 from localapi.cli.proposal import free_id, propose
-from localapi.manifest import Kind, adding, names_in, value_of
+from localapi.kinds import KINDS
+from localapi.manifest import adding, names_in, value_of
 from localapi.settings import Settings
 
 
 @click.command("add")
 @click.argument("model", required=False, metavar="[REPO_OR_PATH]")
 @click.option("--id", "entry_id", help="What clients call it.  [default: made of the name]")
-@click.option("--kind", type=click.Choice(["chat", "speech"]), help="What it is for.  [default: as its files say]")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="What it is for.  [default: as its files say]")
 @click.option("--backend", help="What runs it.  [default: as its files say]", shell_complete=completing.backends)
 @click.option("--alias", "aliases", multiple=True, metavar="NAME", help="Another name for it; may be given again.")
 @click.option(
@@ -30,7 +31,7 @@ from localapi.settings import Settings
 def command(
     model: str | None,
     entry_id: str | None,
-    kind: Kind | None,
+    kind: str | None,
     backend: str | None,
     *,
     aliases: tuple[str, ...],
@@ -44,7 +45,7 @@ def command(
     """
     said = Settings.read(**flags)
     source = source_of(said)
-    proposal = propose(model, source.manifest.parent, kind=kind, backend=backend)
+    proposal = propose(model, source.manifest.parent, kind=KINDS[kind] if kind else None, backend=backend)
     options: dict[str, object] = {"backend": proposal.backend}
     options |= {"path": proposal.path} if proposal.path is not None else {}
     options |= {"aliases": list(aliases)} if aliases else {}
@@ -52,11 +53,11 @@ def command(
         _put(options, setting)
     name = entry_id or free_id(proposal.name, names_in(source))
     with outcome.unsaved(source):
-        edit = adding(source, proposal.section, name, options)
+        edit = adding(source, proposal.kind.name, name, options)
     if dry_run:
         click.echo(edit.diff(), nl=False)
         return
-    outcome.save(server_of(said), edit, name, f"added {proposal.section}.{name} ({proposal.backend})")
+    outcome.save(server_of(said), edit, name, f"added {proposal.kind}.{name} ({proposal.backend})")
 
 
 def _put(options: dict[str, object], setting: str) -> None:

@@ -19,12 +19,12 @@ def diff(manifest: Manifest, models: Mapping[str, Any]) -> Diff:
     """What a server with these models, as `/status` tells them by their ids, would do with the manifest."""
     both = [entry for entry in manifest.entries.values() if entry.id in models]
     changed = tuple(
-        e.id for e in both if models[e.id]["identity"] != fingerprint(e.identity) or models[e.id]["kind"] != e.kind
+        e.id for e in both if models[e.id]["identity"] != fingerprint(e.identity) or models[e.id]["kind"] != e.kind.name
     )
     return Diff(
         added=tuple(name for name in manifest.entries if name not in models),
         changed=changed,
-        updated=tuple(e.id for e in both if e.id not in changed and models[e.id]["serving"] != fingerprint(e.serving)),
+        updated=tuple(e.id for e in both if e.id not in changed and models[e.id]["serving"] != fingerprint(e.settings)),
         removed=tuple(name for name in models if name not in manifest.entries),
     )
 
@@ -59,7 +59,7 @@ def plan(manifest: Manifest, status: Mapping[str, Any] | None) -> Plan:
     models = {model["id"]: model for model in status["models"]} if status else {}
     found = diff(manifest, models)
     entries = manifest.entries
-    changes = [Change(name, entries[name].kind, "added") for name in found.added]
+    changes = [Change(name, entries[name].kind.name, "added") for name in found.added]
     changes += [_changed(entries[name], models[name], _swap(entries[name], models[name])) for name in found.changed]
     changes += [_changed(entries[name], models[name], "in place") for name in found.updated]
     changes += [
@@ -71,11 +71,11 @@ def plan(manifest: Manifest, status: Mapping[str, Any] | None) -> Plan:
 
 def _swap(entry: Entry, model: Mapping[str, Any]) -> Does:
     """How it is replaced: as the manifest's new text says, where it is loaded."""
-    return entry.serving.swap if model["state"] in IN_USE else "not loaded"
+    return entry.options.swap if model["state"] in IN_USE else "not loaded"
 
 
 def _changed(entry: Entry, model: Mapping[str, Any], does: Does) -> Change:
-    return Change(entry.id, entry.kind, does, _differing(entry.keys, model["keys"]), int(model["leases"]))
+    return Change(entry.id, entry.kind.name, does, _differing(entry.keys, model["keys"]), int(model["leases"]))
 
 
 def _differing(new: Mapping[str, str], old: Mapping[str, str]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ def models(kind: str | None = None) -> Completion:
     """Offers the ids of the manifest's models, of one kind or all; the manifest is the one that the command reads."""
 
     def offer(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        entries = [entry for entry in _entries(ctx) if kind in {None, entry.kind}]
+        entries = [entry for entry in _entries(ctx) if kind in {None, entry.kind.name}]
         return _items(((entry.id, entry.options.backend_name) for entry in entries), incomplete)
 
     return offer
@@ -37,9 +37,9 @@ def profiles(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Co
 
 def backends(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offers the names of backends."""
-    from localapi.manifest import sections  # noqa: PLC0415  # only where it is asked for
+    from localapi.kinds import KINDS  # noqa: PLC0415  # only where it is asked for
 
-    return _items(((name, kind) for kind, options in sections().items() for name in options), incomplete)
+    return _items(((name, kind.name) for kind in KINDS.values() for name in kind.backends), incomplete)
 
 
 def _entries(ctx: click.Context) -> list[Entry]:

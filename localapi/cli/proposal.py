@@ -12,21 +12,20 @@ from typing import Any, Final
 
 from localapi.backends import model_path
 from localapi.backends.auto import cached_config
-from localapi.backends.options import Kind
-from localapi.backends.recognition import Recognized, recognize, recognize_place
 from localapi.cli.download import file_of
 from localapi.errors import CannotDownload, CannotEdit
-from localapi.manifest import sections
+from localapi.kinds import CHAT, KINDS, Kind, recognize, recognize_place
 
-SAY: Final = "say --kind chat or --kind speech, or --backend"
-_USUAL: Final[dict[Kind, str]] = {"chat": "mlx-lm", "speech": "auto"}
+SAY: Final = f"say {' or '.join(f'--kind {name}' for name in KINDS)}, or --backend"
+Recognized = tuple[Kind, str]
+"""A kind, and a backend."""
 
 
 @dataclass(frozen=True)
 class Proposal:
     """An entry without its id."""
 
-    section: Kind
+    kind: Kind
     backend: str
     path: str | None
     """As the manifest writes it."""
@@ -40,14 +39,14 @@ def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str 
     What is not given is found out from the model's own files, if need be those on the Hub. Raises CannotEdit and
     CannotDownload.
     """
-    section = _section(backend, kind)
+    section = _kind(backend, kind)
     if named is None:
         if backend is None or section is None:
             raise CannotEdit("there is nothing to add: name a repository or a folder, or a --backend that needs none")
         return Proposal(section, backend, None, "voice" if backend == "auto" else backend)
     place = model_path.placed(named, Path())
     if named == model_path.DEMO:
-        return Proposal(section or "chat", backend or "mlx-lm", named, named)
+        return Proposal(section or CHAT, backend or CHAT.usual_backend, named, named)
     if os.path.exists(place) or model_path.is_place(named):
         found = _found(place, section, backend)
         return Proposal(*found, _written(place, folder), place.stem if place.is_file() else place.resolve().name)
@@ -66,11 +65,11 @@ def free_id(name: str, taken: Collection[str]) -> str:
     return next(each for each in (wanted, *(f"{wanted}-{number}" for number in range(2, 10_000))) if each not in taken)
 
 
-def _section(backend: str | None, kind: Kind | None) -> Kind | None:
-    """The section that a backend asks for. Raises CannotEdit where it is not the one that was asked for."""
+def _kind(backend: str | None, kind: Kind | None) -> Kind | None:
+    """Return the kind that a backend asks for. Raise CannotEdit where it is not the one that was asked for."""
     if backend is None:
         return kind
-    has = [section for section, backends in sections().items() if backend in backends]
+    has = [each for each in KINDS.values() if backend in each.backends]
     if not has:
         raise CannotEdit(f"there is no backend {backend!r}; there are: {', '.join(_backends())}")
     if kind is not None and kind not in has:
@@ -79,7 +78,7 @@ def _section(backend: str | None, kind: Kind | None) -> Kind | None:
 
 
 def _backends() -> list[str]:
-    return list(dict.fromkeys(name for backends in sections().values() for name in backends))
+    return list(dict.fromkeys(name for kind in KINDS.values() for name in kind.backends))
 
 
 def _found(place: Path, section: Kind | None, backend: str | None) -> Recognized:
@@ -99,7 +98,7 @@ def _of_repository(name: str, section: Kind | None, backend: str | None) -> Reco
         return section, backend
     config = cached_config(name)
     if config is None and section is not None:
-        return section, _USUAL[section]
+        return section, section.usual_backend
     return _completed(recognize(_config(name) if config is None else config, name), section, name)
 
 
@@ -107,7 +106,7 @@ def _completed(found: Recognized | None, section: Kind | None, name: str) -> Rec
     if found is not None and section in (None, found[0]):
         return found
     if section is not None:
-        return section, _USUAL[section]
+        return section, section.usual_backend
     raise CannotEdit(f"nothing in {name} tells whether it chats or speaks: {SAY}")
 
 

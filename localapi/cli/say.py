@@ -9,13 +9,14 @@ from typing import Any, Final
 
 import click
 
-from localapi.backends.speech import SpeechOptions
 from localapi.cli import completing, sound_output
 from localapi.cli.given_text import given_text
 from localapi.cli.options import profile_option, server_of, server_options, source_of
 from localapi.cli.temporary_server import or_temporary
 from localapi.client import Server
 from localapi.errors import OperatorError
+from localapi.kinds import SPEECH
+from localapi.kinds.speech import speech_options
 from localapi.manifest import Entry, read
 from localapi.settings import Settings
 from localapi.system.byte_sizes import readable
@@ -94,7 +95,7 @@ def _first_speech_model(server: Server) -> str:
 def _speech_entry(settings: Settings, name: str | None) -> Entry:
     """The manifest's entry that speaks. Raises ManifestError and NoSpeechModel."""
     manifest = read(source_of(settings), needs_secrets=False)
-    speakers = [entry for entry in manifest.entries.values() if entry.serving.speech is not None]
+    speakers = [entry for entry in manifest.entries.values() if entry.kind is SPEECH]
     if not speakers:
         raise NoSpeechModel(f"the manifest has no speech model: {ADD_ONE}")
     entry = manifest.resolve(name) if name is not None else speakers[0]
@@ -119,11 +120,13 @@ def _give(pieces: Iterator[bytes], output: str | None) -> None:
 
 def _show_script(text: str, entry: Entry) -> None:
     """What the text becomes, before a voice says it."""
-    settings = entry.serving.speech
-    assert settings is not None  # noqa: S101  # a speech entry
-    apart = isinstance(entry.options, SpeechOptions) and entry.options.says_sentences_apart
+    settings = speech_options(entry.options)
     script = script_of(
-        text, markdown=settings.speakable, lexicon=settings.lexicon, language=settings.language, apart=apart
+        text,
+        markdown=settings.speakable,
+        lexicon=settings.lexicon,
+        language=settings.language,
+        apart=settings.says_sentences_apart,
     )
     for word in script.replaced:
         click.echo(f"{word.written} is said {word.said!r}", err=True)

@@ -98,10 +98,10 @@ def _models(service: Service) -> list[str]:
         [
             [
                 e.id,
-                e.kind,
+                e.kind.name,
                 e.options.backend_name,
-                "pinned" if e.serving.pin else "preload" if e.serving.preload else "unloaded",
-                ", ".join(e.serving.aliases),
+                "pinned" if e.options.pin else "preload" if e.options.preload else "unloaded",
+                ", ".join(e.options.aliases),
             ]
             for e in service.registry.entries.values()
         ],

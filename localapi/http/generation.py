@@ -14,12 +14,13 @@ from typing import Any, Final, TypeVar
 
 from quart import Response
 
-from localapi.backends.options import Kind
 from localapi.errors import ApiError, GenerationFailed
 from localapi.http import request_context
 from localapi.http.merging import merged
 from localapi.http.read_ahead import Ahead
 from localapi.http.replies import DONE, EVENT_STREAM, comment, error_body, event, streamed_reply
+from localapi.kinds import Kind
+from localapi.kinds.chat import count_answer
 from localapi.runtime.lease import Lease
 from localapi.runtime.queue import Turn
 from localapi.runtime.registry import Registry
@@ -57,7 +58,7 @@ class Generation:
     registry: Registry
     model: str
     requests_for: Callable[[Lease], Sequence[Request]]
-    kind: Kind = "chat"
+    kind: Kind
 
     def __post_init__(self) -> None:
         self.entry = self.registry.resolve(self.model, self.kind)
@@ -142,9 +143,9 @@ class Generation:
         now = time.monotonic()
         first = self._first_text or now
         speed = finished.completion_tokens / max(now - first, 1e-3)
-        request_context.current().tally.answered(
-            self.entry.id, prompt=finished.prompt_tokens, cached=finished.cached_tokens,
-            completion=finished.completion_tokens, first_seconds=first - self._started, rest_seconds=now - first,
+        count_answer(
+            request_context.current().counters, self.entry.id, finished,
+            first_seconds=first - self._started, rest_seconds=now - first,
         )  # fmt: skip
         cached = f", {finished.cached_tokens} of them cached" if finished.cached_tokens else ""
         log.info(

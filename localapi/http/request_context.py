@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from localapi.http.host_check import plain_host
 from localapi.manifest import Key
 from localapi.observability import log
-from localapi.observability.counters import NO_MODEL, Tally
+from localapi.observability.counters import NO_MODEL, Counters
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
@@ -41,7 +41,7 @@ class RequestScope:
     id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
     held: AsyncExitStack = field(default_factory=AsyncExitStack)
     """Closed when the request has ended: answered, failed, or left by its client."""
-    tally: Tally = field(default_factory=Tally)
+    counters: Counters = field(default_factory=Counters)
     """Where what happens is counted."""
     endpoint: str = "other"
     """The path as routes name it."""
@@ -63,9 +63,9 @@ class RequestScope:
 _current: ContextVar[RequestScope] = ContextVar("request_scope")
 
 
-def begin(tally: Tally) -> RequestScope:
+def begin(counters: Counters) -> RequestScope:
     """The scope of a request that begins in this context, also for the log."""
-    request = RequestScope(tally=tally)
+    request = RequestScope(counters=counters)
     _current.set(request)
     log.about.set({"request_id": request.id})
     return request
@@ -88,9 +88,9 @@ class ScopeMiddleware:
     `ended` is called then.
     """
 
-    def __init__(self, app: ASGIFramework, tally: Tally, ended: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIFramework, counters: Counters, ended: Callable[[], None]) -> None:
         self._app = app
-        self._tally = tally
+        self._counters = counters
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -99,7 +99,7 @@ class ScopeMiddleware:
             return
         scope["headers"] = plain_host(scope["headers"])
         scope["path"] = scope["path"].rstrip("/") or "/"  # some clients end every path with a slash
-        request = begin(self._tally)
+        request = begin(self._counters)
         status = CLIENT_LEFT
 
         async def send_with_id(message: ASGISendEvent) -> None:
@@ -114,5 +114,5 @@ class ScopeMiddleware:
                 with contextlib.suppress(BrokenOff):
                     await self._app(scope, receive, send_with_id)
         finally:
-            self._tally.requests[request.model, request.endpoint, status] += 1
+            self._counters.requests[request.model, request.endpoint, status] += 1
             self._ended()

@@ -1,14 +1,13 @@
 """The manifest: YAML, profile and environment in, one frozen value out, or errors that name the line."""
 
-from localapi.backends.options import Kind
 from localapi.manifest.description import Row, describe
-from localapi.manifest.entries import Entry, LogLevel, Manifest, ManifestFile, ServerOptions, Serving, fingerprint
+from localapi.manifest.entries import Entry, LogLevel, Manifest, ManifestFile, ServerOptions, fingerprint
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
 from localapi.manifest.keys import Key, holder
 from localapi.manifest.profiles import profile_names
 from localapi.manifest.reading import ManifestSource, read
 from localapi.manifest.reference import markdown
-from localapi.manifest.saving import Edit, adding, names_in, removing, sections, value_of
+from localapi.manifest.saving import Edit, adding, names_in, removing, value_of
 from localapi.manifest.schema import json_schema
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "Edit",
     "Entry",
     "Key",
-    "Kind",
     "LogLevel",
     "Manifest",
     "ManifestFile",
@@ -24,7 +22,6 @@ __all__ = [
     "Overrides",
     "Row",
     "ServerOptions",
-    "Serving",
     "adding",
     "describe",
     "fingerprint",
@@ -35,6 +32,5 @@ __all__ = [
     "profile_names",
     "read",
     "removing",
-    "sections",
     "value_of",
 ]

@@ -9,16 +9,17 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from localapi.backends.options import EntryOptions, Kind, Name, OptionPath, PathProblem
-from localapi.backends.speech import SpeechSettings
+from localapi.backends.options import EntryOptions, Name, OptionPath, PathProblem
 from localapi.errors import Problem, shown
+from localapi.kinds import KINDS
 from localapi.manifest.complaints import Place, check, expectation, suggestion
-from localapi.manifest.document import SECTIONS, Document
-from localapi.manifest.entries import Entry, Manifest, ManifestFile, Options, Said, ServerOptions
+from localapi.manifest.document import document
+from localapi.manifest.entries import Entry, Manifest, ManifestFile, Said, ServerOptions
 from localapi.manifest.keys import Key, NoSecret, SecretElsewhere, digest, files_of, secret_of
 from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, leaves, noun, written
 
-EntryPath = tuple[Kind, str]
+EntryPath = tuple[str, str]
+"""Section and id."""
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -31,35 +32,35 @@ def manifest_of(
     Problems at a key that already has one are left out: they would say the same of what the first left behind.
     """
     found: list[Problem] = []
-    document = check(Document, Place(root, root.origin, ()), found)
+    top = check(document(), Place(root, root.origin, ()), found)
     options = _options(root, found)
     _check_names(root, options, found)
-    echo = document is not None and document.echo
+    echo = top is not None and top.echo
     if not echo:
         options = {path: _located(root, path, entry, found) for path, entry in options.items()}
     missing = found if needs_secrets else []
-    keys, key_files = _keys(root, document.server, options, found, missing) if document is not None else ((), ())
+    keys, key_files = _keys(root, top.server, options, found, missing) if top is not None else ((), ())
     known = {problem.key for problem in problems if problem.key}
     problems.extend(problem for problem in found if problem.key not in known)
-    if problems or document is None:
+    if problems or top is None:
         return None
     return Manifest(
-        entries={path[1]: _entry(path[1], entry, document.server, echo=echo) for path, entry in options.items()},
-        server=document.server,
+        entries={path[1]: _entry(path[1], entry, top.server, echo=echo) for path, entry in options.items()},
+        server=top.server,
         echo=echo,
         keys=keys,
         key_files=key_files,
-        key_variables=tuple(said.env for said in document.server.api_keys.values() if said.env is not None),
+        key_variables=tuple(said.env for said in top.server.api_keys.values() if said.env is not None),
         missing_secrets=() if needs_secrets else tuple(missing),
         files=files,
         said={path: Said(written(node), node.origin) for path, node in leaves(root) if path},
     )
 
 
-def _options(root: Table, problems: list[Problem]) -> dict[EntryPath, Options]:
-    """The entries of both sections as far as they are right, chat first."""
-    checked: dict[EntryPath, Options] = {}
-    for section in SECTIONS:
+def _options(root: Table, problems: list[Problem]) -> dict[EntryPath, EntryOptions]:
+    """Return the entries of all sections as far as they are valid."""
+    checked: dict[EntryPath, EntryOptions] = {}
+    for section in KINDS:
         for entry_id, member in (root.table(section) or Table({}, root.origin)).members.items():
             try:
                 _NAME.validate_python(entry_id)
@@ -74,8 +75,8 @@ def _options(root: Table, problems: list[Problem]) -> dict[EntryPath, Options]:
     return checked
 
 
-def _checked_entry(section: Kind, place: Place, problems: list[Problem]) -> Options | None:
-    backends, path = SECTIONS[section], (*place.path, "backend")
+def _checked_entry(section: str, place: Place, problems: list[Problem]) -> EntryOptions | None:
+    backends, path = KINDS[section].backends, (*place.path, "backend")
     backend = place.node.get("backend")
     if backend is None:
         problems.append(_no_backend(section, place))
@@ -90,8 +91,8 @@ def _checked_entry(section: Kind, place: Place, problems: list[Problem]) -> Opti
     return None
 
 
-def _no_backend(section: Kind, place: Place) -> Problem:
-    backends = ", ".join(SECTIONS[section])
+def _no_backend(section: str, place: Place) -> Problem:
+    backends = ", ".join(KINDS[section].backends)
     for key in difflib.get_close_matches("backend", place.node.members, n=1):
         message = f"unknown key {key!r}; did you mean 'backend'? (one of {backends})"
         return place.node.members[key].origin.problem(message, (*place.path, key))
@@ -99,7 +100,7 @@ def _no_backend(section: Kind, place: Place) -> Problem:
     return place.origin.problem(message, (*place.path, "backend"))
 
 
-def _check_names(root: Table, options: dict[EntryPath, Options], problems: list[Problem]) -> None:
+def _check_names(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
     """Ids and aliases are one namespace; whoever comes second has the problem."""
     taken: dict[str, tuple[KeyPath, Origin]] = {}
     for path, origin, name in [*_ids(root), *_aliases(root, options)]:
@@ -112,7 +113,7 @@ def _check_names(root: Table, options: dict[EntryPath, Options], problems: list[
 
 
 def _ids(root: Table) -> list[tuple[KeyPath, Origin, str]]:
-    sections = ((section, root.table(section)) for section in SECTIONS)
+    sections = ((section, root.table(section)) for section in KINDS)
     return [
         ((section, key), member.origin, key)
         for section, table in sections
@@ -121,7 +122,7 @@ def _ids(root: Table) -> list[tuple[KeyPath, Origin, str]]:
     ]
 
 
-def _aliases(root: Table, options: dict[EntryPath, Options]) -> list[tuple[KeyPath, Origin, str]]:
+def _aliases(root: Table, options: dict[EntryPath, EntryOptions]) -> list[tuple[KeyPath, Origin, str]]:
     found: list[tuple[KeyPath, Origin, str]] = []
     for section, entry_id in options:
         node = _entry_table(root, (section, entry_id)).get("aliases")
@@ -134,7 +135,7 @@ def _aliases(root: Table, options: dict[EntryPath, Options]) -> list[tuple[KeyPa
 def _keys(
     root: Table,
     server: ServerOptions,
-    options: dict[EntryPath, Options],
+    options: dict[EntryPath, EntryOptions],
     problems: list[Problem],
     missing: list[Problem],
 ) -> tuple[tuple[Key, ...], tuple[Path, ...]]:
@@ -177,7 +178,7 @@ def _unknown_models(key: Table, path: KeyPath, known: Mapping[str, str]) -> Iter
             yield item.origin.problem(message, (*path, "models", index))
 
 
-def _located(root: Table, path: EntryPath, options: Options, problems: list[Problem]) -> Options:
+def _located(root: Table, path: EntryPath, options: EntryOptions, problems: list[Problem]) -> EntryOptions:
     """The options with their paths found, each from the folder of whoever said it."""
     table = _entry_table(root, path)
 
@@ -227,12 +228,11 @@ def _entry_table(root: Table, path: EntryPath) -> Table:
     return entry
 
 
-def _entry(entry_id: str, options: Options, server: ServerOptions, *, echo: bool) -> Entry:
+def _entry(entry_id: str, options: EntryOptions, server: ServerOptions, *, echo: bool) -> Entry:
     return Entry.of(entry_id, _as_echo(options) if echo else options, server=server)
 
 
-def _as_echo(options: Options) -> Options:
+def _as_echo(options: EntryOptions) -> EntryOptions:
     """The same offer, answered by echo."""
-    serving = {*EntryOptions.model_fields, "locked", *SpeechSettings.model_fields} & set(type(options).model_fields)
-    echo: Callable[..., Options] = SECTIONS[options.kind]["echo"]
-    return echo(backend="echo", **{name: getattr(options, name) for name in serving})
+    echo: Callable[..., EntryOptions] = KINDS[options.section].backends["echo"]
+    return echo(backend="echo", **{name: getattr(options, name) for name in options.setting_names()})

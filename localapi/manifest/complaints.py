@@ -10,10 +10,9 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from localapi.backends.options import ChatOptions, EntryOptions
-from localapi.backends.speech import SpeechOptions
+from localapi.backends.options import EntryOptions
 from localapi.errors import MOST_SHOWN, Problem, shown
-from localapi.manifest.document import SECTIONS
+from localapi.kinds import KINDS
 from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, noun, plain
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -139,8 +138,8 @@ def _unknown_key(model: type[BaseModel], place: Place, location: tuple[int | str
     if defaults is not None and key in getattr(defaults.annotation, "model_fields", {}):
         return f"unknown key {shown(key)} here; request parameters go under defaults: write `defaults: {{{key}: ...}}`"
     backend = place.node.get("backend")
-    if issubclass(model, ChatOptions | SpeechOptions) and isinstance(backend, Scalar):
-        others = [name for name, options in SECTIONS[model.kind].items() if key in options.model_fields]
+    if issubclass(model, EntryOptions) and isinstance(backend, Scalar):
+        others = [name for name, options in KINDS[model.section].backends.items() if key in options.model_fields]
         if others:
             return f"the backend {backend.text!r} has no {shown(key)}; these have: {', '.join(others)}"
     own_first = sorted(model.model_fields, key=lambda name: (name in EntryOptions.model_fields, name == "defaults"))

@@ -1,38 +1,40 @@
-"""The shape of a manifest: its top level, its sections, and which backends each section knows."""
+"""The shape of a manifest: its top level, and a section for each kind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, cast, get_args
+import functools
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from localapi.backends import ChatEntry, SpeechEntry
-from localapi.backends.options import Kind
-from localapi.manifest.entries import Options, ServerOptions
+from localapi.kinds import KINDS
+from localapi.manifest.entries import ServerOptions
 
 
-class Document(BaseModel):
-    """The top level. Entries are checked one by one, with the options of the backend that each names."""
+class TopLevel(BaseModel):
+    """What is not about one model. Entries are checked one by one, with the options of the backend that each names."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     server: Annotated[ServerOptions, Field(description="What is not about one model.")] = ServerOptions()
     echo: Annotated[bool, Field(description="Every entry answers with echo; no model is loaded.")] = False
-    chat: Annotated[dict[str, dict[str, object]], Field(description="Chat models, by their ids.")] = {}
-    speech: Annotated[dict[str, dict[str, object]], Field(description="Speech models, by their ids.")] = {}
 
 
-def _backends(union: object) -> Mapping[str, type[Options]]:
-    classes = cast("tuple[type[Options], ...]", get_args(get_args(union)[0]))
-    return {get_args(options.model_fields["backend"].annotation)[0]: options for options in classes}
+def document() -> type[TopLevel]:
+    """Return the class of a whole manifest: the top level with the sections of all kinds."""
+    return _document(tuple(KINDS))
 
 
-SECTIONS: Mapping[Kind, Mapping[str, type[Options]]] = {"chat": _backends(ChatEntry), "speech": _backends(SpeechEntry)}
-"""The options of each backend, by section and name."""
+@functools.cache
+def _document(sections: tuple[str, ...]) -> type[TopLevel]:
+    fields: dict[str, Any] = {
+        name: (Annotated[dict[str, dict[str, object]], Field(description=KINDS[name].description)], {})
+        for name in sections
+    }
+    return create_model("Document", __base__=TopLevel, **fields)
 
 
-def known_options(section: Kind, backend: object) -> frozenset[str]:
-    """The keys that an entry of this backend may have; none where there is no such backend."""
-    options = SECTIONS[section].get(backend) if isinstance(backend, str) else None
+def known_options(section: str, backend: object) -> frozenset[str]:
+    """Return the keys that an entry of this backend may have; none if there is no such backend."""
+    options = KINDS[section].backends.get(backend) if isinstance(backend, str) else None
     return frozenset(options.model_fields) if options else frozenset()

@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from localapi.backends.options import Kind
 from localapi.errors import CannotEdit, ManifestError
 from localapi.manifest.lines import Lines
 from localapi.manifest.origin import Table, plain
@@ -28,7 +27,7 @@ _SEPARATOR: Final = re.compile(r"\s*,[ \t]*")
 Options = Mapping[str, object]
 
 
-def with_entry(text: Text, section: Kind, entry_id: str, options: Options) -> str:
+def with_entry(text: Text, section: str, entry_id: str, options: Options) -> str:
     """The text with one more entry, the last of its section. Raises CannotEdit, and ManifestError for a broken text."""
     before = said(text)
     entries = dict(entries_of(before, section))
@@ -39,7 +38,7 @@ def with_entry(text: Text, section: Kind, entry_id: str, options: Options) -> st
     return _checked(text, after, expected, f"add {section}.{entry_id}")
 
 
-def without_entry(text: Text, section: Kind, entry_id: str) -> str:
+def without_entry(text: Text, section: str, entry_id: str) -> str:
     """The text without the entry and the comments that are its own. Raises as `with_entry`."""
     before = said(text)
     entries = dict(entries_of(before, section))
@@ -57,7 +56,7 @@ def without_entry(text: Text, section: Kind, entry_id: str) -> str:
     return _checked(text, after, expected, f"remove {section}.{entry_id}")
 
 
-def entries_of(manifest: Mapping[str, object], section: Kind) -> Mapping[str, object]:
+def entries_of(manifest: Mapping[str, object], section: str) -> Mapping[str, object]:
     """The entries of a section in what `said` gives. Raises CannotEdit where it is anything else than a mapping."""
     found = manifest.get(section)
     if not isinstance(found, Mapping | None):
@@ -93,7 +92,7 @@ def _without_empty(manifest: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in manifest.items() if value not in (None, {})}
 
 
-def _with_entry(lines: Lines, root: Placed | None, section: Kind, entry_id: str, options: Options) -> str:
+def _with_entry(lines: Lines, root: Placed | None, section: str, entry_id: str, options: Options) -> str:
     if root is None:
         return lines.inserted(len(lines.text), [f"{section}:", *block_lines(entry_id, options, STEP, STEP)])
     member = root.member(section)
@@ -112,7 +111,7 @@ def _with_entry(lines: Lines, root: Placed | None, section: Kind, entry_id: str,
     return lines.inserted(lines.after(value.end, indent), block_lines(entry_id, options, indent + step, step))
 
 
-def _with_section(lines: Lines, root: Placed, section: Kind, entry_id: str, options: Options) -> str:
+def _with_section(lines: Lines, root: Placed, section: str, entry_id: str, options: Options) -> str:
     if root.form == "flow":
         return _into_flow(lines.text, root, f"{section}: {in_yaml({entry_id: options})}")
     indent, step = lines.column(root.members[0].start), _step(lines, root)

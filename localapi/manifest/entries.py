@@ -1,7 +1,7 @@
 """What a manifest is once it is read: frozen values that the server compares, and nothing of YAML.
 
-Two revisions are compared with ==: an entry whose `identity` is equal keeps what is loaded; one whose `serving` differs
-is changed in place.
+Two revisions are compared with ==: an entry whose `identity` is equal keeps what is loaded; one whose `settings` differ
+are changed in place.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from localapi.backends.options import ChatOptions, Duration, Identity, Kind, MemorySize, Name
-from localapi.backends.parameters import ChatParameters, SpeechParameters
-from localapi.backends.speech import SpeechOptions, SpeechSettings
+from localapi.backends.options import Duration, EntryOptions, Identity, MemorySize, Name
 from localapi.errors import Problem
+from localapi.kinds import KINDS, Kind
 from localapi.manifest.excerpts import with_excerpts
 from localapi.manifest.keys import Key, KeyOptions
 from localapi.manifest.origin import KeyPath, Origin
 
 LogLevel = Literal["debug", "info", "warning", "error"]
-Options = ChatOptions | SpeechOptions
 
 _MINUTES = 60.0
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:.]*")
@@ -106,78 +104,40 @@ class ServerOptions(BaseModel):
     ] = []
 
 
-@dataclass(frozen=True, kw_only=True)
-class Serving:
-    """How an entry is offered: everything that can change while its model stays loaded."""
-
-    aliases: tuple[str, ...]
-    description: str | None
-    defaults: ChatParameters | SpeechParameters
-    locked: ChatParameters | None
-    """What no request can change; None for speech."""
-    speech: SpeechSettings | None
-    """What only speech has; None for chat."""
-    preload: bool
-    pin: bool
-    keep_alive: float
-    """Seconds without a request until the model is unloaded; infinity for never. The server's default is applied."""
-    swap: Literal["warm", "cold"]
-    max_concurrent: int | None
-    max_waiting: int | None
-    queue_timeout_seconds: float | None
-    request_timeout_seconds: float | None
-    stall_seconds: float | None
-
-    @property
-    def wants_loading(self) -> bool:
-        """Whether the model is loaded before anybody asks for it."""
-        return self.preload or self.pin
-
-
 @dataclass(frozen=True)
 class Entry:
     """One model of the manifest."""
 
     id: str
-    kind: Kind
-    options: Options
-    """Starts the model; paths are absolute and checked. In echo mode these are echo's."""
+    options: EntryOptions
+    """What the manifest says; paths are absolute and checked. In echo mode these are echo's."""
     identity: Identity
-    serving: Serving
+    """The part of the options that decides what is loaded."""
+    keep_alive: float
+    """Seconds without a request until the model is unloaded; infinity for never. The server's default is applied."""
+
+    @property
+    def kind(self) -> Kind:
+        """What the model does."""
+        return KINDS[self.options.section]
+
+    @cached_property
+    def settings(self) -> Mapping[str, object]:
+        """How the model is offered: everything that can change while it stays loaded."""
+        settings = {name: getattr(self.options, name) for name in self.options.setting_names()}
+        return {**settings, "keep_alive": self.keep_alive}
 
     @cached_property
     def keys(self) -> Mapping[str, str]:
-        """A fingerprint of each setting, by its name: what `localapi plan` tells the changed ones by."""
-        serving = {part.name: getattr(self.serving, part.name) for part in dataclasses.fields(self.serving)}
-        speech = serving.pop("speech")
-        settings = {} if speech is None else {name: getattr(speech, name) for name in type(speech).model_fields}
-        said = {"backend": self.identity.backend, **self.identity.options, **serving, **settings}
+        """A fingerprint of each option, by its name, which tells `localapi plan` what changed."""
+        said = {"backend": self.identity.backend, **self.identity.options, **self.settings}
         return {name: fingerprint(value) for name, value in said.items()}
 
     @classmethod
-    def of(cls, entry_id: str, options: Options, *, server: ServerOptions) -> Entry:
-        """The entry that these options describe."""
-        serving = Serving(
-            aliases=tuple(options.aliases),
-            description=options.description,
-            defaults=options.defaults,
-            locked=options.locked if isinstance(options, ChatOptions) else None,
-            speech=_settings(options) if isinstance(options, SpeechOptions) else None,
-            preload=options.preload,
-            pin=options.pin,
-            keep_alive=server.keep_alive if options.keep_alive is None else options.keep_alive,
-            swap=options.swap,
-            max_concurrent=options.max_concurrent,
-            max_waiting=options.max_waiting,
-            queue_timeout_seconds=options.queue_timeout_seconds,
-            request_timeout_seconds=options.request_timeout_seconds,
-            stall_seconds=options.stall_seconds,
-        )
-        return cls(entry_id, options.kind, options, options.identity(), serving)
-
-
-def _settings(options: SpeechOptions) -> SpeechSettings:
-    return SpeechSettings.model_construct(**{name: getattr(options, name) for name in SpeechSettings.model_fields})
+    def of(cls, entry_id: str, options: EntryOptions, *, server: ServerOptions) -> Entry:
+        """Return the entry that these options describe."""
+        keep_alive = server.keep_alive if options.keep_alive is None else options.keep_alive
+        return cls(entry_id, options, options.identity(), keep_alive)
 
 
 @dataclass(frozen=True)
@@ -202,7 +162,7 @@ class Manifest:
     """What models.yaml, a profile and the environment say together."""
 
     entries: Mapping[str, Entry]
-    """By id, in the order of the files: chat, then speech."""
+    """By id, in the order of the files, one kind after the other."""
     server: ServerOptions = field(default_factory=ServerOptions)
     echo: bool = False
     """Every entry answers with echo."""
@@ -227,11 +187,11 @@ class Manifest:
         """The entry with this id or alias."""
         if name in self.entries:
             return self.entries[name]
-        return next((entry for entry in self.entries.values() if name in entry.serving.aliases), None)
+        return next((entry for entry in self.entries.values() if name in entry.options.aliases), None)
 
     def problem(self, entry_id: str, message: str) -> Problem:
         """Something wrong with an entry, at the place that says what to load."""
-        kind = self.entries[entry_id].kind
+        kind = self.entries[entry_id].kind.name
         said = [key for key in self.said if key[:2] == (kind, entry_id)]
         key = next((key for key in said if key[2:] == ("path",)), said[0])
         problem = self.said[key].origin.problem(message, key)

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from localapi.backends.options import Kind
 from localapi.errors import ManifestError, Problem, readable, shown
+from localapi.kinds import KINDS, Kind, Variables
 from localapi.manifest.origin import Member, Node, Origin, Scalar, Table
 
-CHAT_ID = "local-chat"
-AUDIO_ID = "local-audio"
-_AUDIO_DEFAULTS = ("ref_audio", "ref_text", "instruct_text", "source_audio")
 
-
-class Overrides(BaseSettings):
-    """What the environment says about models. Build it with `read()`; `NO_OVERRIDES` says nothing."""
+class _Environment(BaseSettings):
+    """The part that is no kind's: echo mode."""
 
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
-    chat_model_id: str | None = None
-    chat_model_path: str | None = None
-    model_id: str | None = None
-    model_path: str | None = None
-    audio_model_id: str | None = None
-    audio_backend: str | None = None
-    audio_model_path: str | None = None
-    audio_ref_audio: str | None = None
-    audio_ref_text: str | None = None
-    audio_instruct_text: str | None = None
-    audio_source_audio: str | None = None
     echo_mode: bool | None = None
 
     @model_validator(mode="before")
@@ -43,29 +28,40 @@ class Overrides(BaseSettings):
     def _blank_is_unset(cls, values: Mapping[str, object]) -> Mapping[str, object]:
         return {name: value for name, value in values.items() if not (isinstance(value, str) and not value.strip())}
 
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the environment says about models. Build it with `read()`; `NO_OVERRIDES` says nothing."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Variables that are set and not blank, by name."""
+    echo_mode: bool | None = None
+
     @classmethod
     def read(cls) -> Self:
-        """What the environment and `.env` in the current folder say. Raises ManifestError."""
+        """Return what the environment and `.env` in the current folder say. Raise ManifestError."""
+        fields: dict[str, Any] = {name.lower(): (str | None, None) for name in variables()}
         try:
-            return cls()
+            said = create_model("Environment", __base__=_Environment, **fields)()
         except ValidationError as error:
             raise ManifestError([_unclear(part) for part in error.errors()]) from None
         except (OSError, UnicodeDecodeError) as error:
             raise ManifestError([Problem(".env", f"cannot be read: {error}")]) from None
+        values = {name: getattr(said, name.lower()) for name in variables()}
+        return cls({name: value for name, value in values.items() if value is not None}, said.echo_mode)
 
-    @property
-    def chat_id(self) -> str:
-        """The entry that the CHAT variables are about."""
-        return self.chat_model_id or self.model_id or CHAT_ID
-
-    @property
-    def audio_id(self) -> str:
-        """The entry that the AUDIO variables are about."""
-        return self.audio_model_id or AUDIO_ID
+    def entry_id(self, about: Variables) -> str:
+        """Return the id of the entry that a kind's variables describe."""
+        return next((self.values[name] for name in about.names if name in self.values), about.entry_id)
 
 
-NO_OVERRIDES = Overrides.model_construct()
+NO_OVERRIDES = Overrides()
 """Says nothing, whatever the environment holds."""
+
+
+def variables() -> list[str]:
+    """Return the names of all variables that describe entries."""
+    return [name for kind in KINDS.values() if kind.variables for name in kind.variables.all]
 
 
 def _unclear(error: ErrorDetails) -> Problem:
@@ -78,21 +74,21 @@ def _unclear(error: ErrorDetails) -> Problem:
 class _Said:
     """What the variables say about one entry."""
 
-    section: Kind
+    kind: Kind
+    about: Variables
     entry_id: str
     named_by: str | None
-    """The variable that names the entry; None where it is the usual one."""
-    backend_if_new: str
+    """The variable that names the entry; None for the usual one."""
     options: dict[str, Scalar]
     defaults: dict[str, Scalar]
 
     def problem(self) -> Problem:
-        """The entry is named, and neither a file nor another variable says what it is."""
-        add = "CHAT_MODEL_PATH" if self.section == "chat" else "AUDIO_BACKEND or AUDIO_MODEL_PATH"
+        """Return the complaint that the entry is named, and neither a file nor another variable says what it is."""
+        add = " or ".join(names[0] for names in self.about.options.values())
         message = (
-            f"no file has a {self.section} model {shown(self.entry_id)}; set {add} to add it, or name one that exists"
+            f"no file has a {self.kind} model {shown(self.entry_id)}; set {add} to add it, or name one that exists"
         )
-        return _origin(str(self.named_by)).problem(message, (self.section, self.entry_id))
+        return _origin(str(self.named_by)).problem(message, (self.kind.name, self.entry_id))
 
 
 def layer(overrides: Overrides, lower: Table, *, alone: bool) -> Table:
@@ -108,47 +104,51 @@ def layer(overrides: Overrides, lower: Table, *, alone: bool) -> Table:
         members["echo"] = Member(echo.origin, echo)
     echo_origin = echo.origin if isinstance(echo, Scalar) and echo.value is True else None
     unknown: list[Problem] = []
-    for said in (_chat(overrides), _audio(overrides)):
-        entries = lower.table(said.section)
+    for said in (_said(overrides, kind, kind.variables) for kind in KINDS.values() if kind.variables):
+        entries = lower.table(said.kind.name)
         options = dict(said.options)
         if entries is None or said.entry_id not in entries.members:
             if options or said.defaults:
                 first = next(iter((options or said.defaults).values()))
-                options.setdefault("backend", _text(said.backend_if_new, first.origin))
+                options.setdefault("backend", _text(said.about.backend, first.origin))
             elif echo_origin and (alone or said.named_by):
                 options["backend"] = _text("echo", echo_origin)
             elif said.named_by:
                 unknown.append(said.problem())
         if options or said.defaults:
             entry = _table({**options, **({"defaults": _table(said.defaults)} if said.defaults else {})})
-            members[said.section] = Member(entry.origin, _table({said.entry_id: entry}))
+            members[said.kind.name] = Member(entry.origin, _table({said.entry_id: entry}))
     if unknown:
         raise ManifestError(unknown)
     return Table(members, _origin(""))
 
 
-def _chat(overrides: Overrides) -> _Said:
-    named_by = "CHAT_MODEL_ID" if overrides.chat_model_id else "MODEL_ID" if overrides.model_id else None
-    path = overrides.chat_model_path or overrides.model_path
-    origin = _origin("CHAT_MODEL_PATH" if overrides.chat_model_path else "MODEL_PATH")
-    if overrides.chat_model_path and overrides.model_path not in (None, overrides.chat_model_path):
-        origin = replace(origin, note=f"MODEL_PATH={readable(overrides.model_path or '')} is not used")
-    return _Said("chat", overrides.chat_id, named_by, "mlx-lm", {"path": _text(path, origin)} if path else {}, {})
-
-
-def _audio(overrides: Overrides) -> _Said:
-    named_by = "AUDIO_MODEL_ID" if overrides.audio_model_id else None
-    options = {"backend": overrides.audio_backend, "path": overrides.audio_model_path}
-    variables = {"backend": "AUDIO_BACKEND", "path": "AUDIO_MODEL_PATH"}
-    defaults = {name: getattr(overrides, f"audio_{name}") for name in _AUDIO_DEFAULTS}
+def _said(overrides: Overrides, kind: Kind, about: Variables) -> _Said:
+    named_by = next((name for name in about.names if name in overrides.values), None)
+    options = {option: _first(overrides, names) for option, names in about.options.items()}
+    defaults = {parameter: _first(overrides, names) for parameter, names in about.defaults.items()}
     return _Said(
-        "speech",
-        overrides.audio_id,
+        kind,
+        about,
+        overrides.entry_id(about),
         named_by,
-        "auto",
-        {name: _text(value, _origin(variables[name])) for name, value in options.items() if value},
-        {name: _text(value, _origin(f"AUDIO_{name.upper()}")) for name, value in defaults.items() if value},
+        {option: value for option, value in options.items() if value is not None},
+        {parameter: value for parameter, value in defaults.items() if value is not None},
     )
+
+
+def _first(overrides: Overrides, names: Sequence[str]) -> Scalar | None:
+    """Return the value of the first variable that is set; its origin says which others are not used."""
+    found = [name for name in names if name in overrides.values]
+    if not found:
+        return None
+    value = overrides.values[found[0]]
+    others = [name for name in found[1:] if overrides.values[name] != value]
+    note = ", ".join(f"{name}={readable(overrides.values[name])}" for name in others)
+    origin = _origin(found[0])
+    if note:
+        origin = replace(origin, note=f"{note} is not used")
+    return Scalar(value, value, origin)
 
 
 def _origin(variable: str) -> Origin:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from localapi.backends.options import Kind
-from localapi.manifest.document import SECTIONS, known_options
+from localapi.kinds import KINDS
+from localapi.manifest.document import known_options
 from localapi.manifest.origin import Member, Node, Scalar, Table
 
 
@@ -13,7 +13,7 @@ def overlay(lower: Table, upper: Table) -> Table:
     A null removes what the lower layer says, and means nothing where that says nothing. Where `upper` gives an entry
     another backend, the options that only the former backend knew (its path, say) do not carry over.
     """
-    for section in SECTIONS:
+    for section in KINDS:
         entries, over = lower.table(section), upper.table(section)
         if entries and over:
             kept = {key: _without_former(section, member, over.get(key)) for key, member in entries.members.items()}
@@ -41,7 +41,7 @@ def _merged(lower: Table, upper: Table) -> Table:
     return Table(members, lower.origin if lower.members else upper.origin)
 
 
-def _without_former(section: Kind, member: Member, over: Node | None) -> Member:
+def _without_former(section: str, member: Member, over: Node | None) -> Member:
     """The entry without the options that the backend named in `over` has no use for."""
     if not (isinstance(member.node, Table) and isinstance(over, Table)):
         return member

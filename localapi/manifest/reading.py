@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from localapi.errors import ManifestError, Problem
+from localapi.kinds import KINDS
 from localapi.manifest import environment
 from localapi.manifest.checking import manifest_of
-from localapi.manifest.document import SECTIONS
 from localapi.manifest.entries import Manifest, ManifestFile
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
 from localapi.manifest.excerpts import with_excerpts
@@ -73,7 +73,7 @@ def read(source: ManifestSource, instead: Text | None = None, *, needs_secrets: 
         merged = overlay(merged, environment.layer(source.overrides, merged, alone=alone))
     except ManifestError as error:
         problems.extend(error.problems)
-    if alone and not problems and not any(merged.get(section) for section in SECTIONS):
+    if alone and not problems and not any(merged.get(section) for section in KINDS):
         raise ManifestError([_nothing_to_serve(source)])
     manifest = manifest_of(merged, files, problems, needs_secrets=needs_secrets)
     if problems or manifest is None:
@@ -126,7 +126,7 @@ def _empty_entries(root: Table) -> list[Problem]:
     """In a profile an entry of null removes; in the manifest there is nothing to remove, so something is forgotten."""
     return [
         member.origin.problem("is empty; say at least its backend, or remove the line", (section, key))
-        for section in SECTIONS
+        for section in KINDS
         for key, member in (root.table(section) or Table({}, root.origin)).members.items()
         if isinstance(member.node, Scalar) and member.node.value is None
     ]

@@ -8,12 +8,11 @@ from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel
 
-from localapi.backends.options import ChatOptions, EntryOptions, Kind
-from localapi.backends.parameters import ChatParameters, SpeechParameters
-from localapi.backends.speech import MappedVoice, SpeechOptions
+from localapi.backends.options import EntryOptions
+from localapi.kinds import KINDS, Kind
 from localapi.manifest import wording
-from localapi.manifest.document import SECTIONS, Document
-from localapi.manifest.entries import Options, ServerOptions
+from localapi.manifest.document import TopLevel
+from localapi.manifest.entries import ServerOptions
 from localapi.manifest.keys import KeyOptions
 
 COMMAND: Final = "uv run localapi schema --markdown > docs/manifest.md"
@@ -32,14 +31,7 @@ are errors, and `null` is as if the option were left out. `uv run localapi check
   `512MB`, `8GB`, `75%` (of the machine's memory) or a number of bytes.
 - Paths of files start from the folder of the file that names them.
 """
-_KINDS: Final[Mapping[Kind, type[EntryOptions]]] = {"chat": ChatOptions, "speech": SpeechOptions}
-_NESTED: Final[Mapping[type[BaseModel], str]] = {
-    ServerOptions: "server",
-    KeyOptions: "server.api_keys.NAME",
-    ChatParameters: "chat.ID.defaults and chat.ID.locked",
-    MappedVoice: "speech.ID.voices.NAME",
-    SpeechParameters: "speech.ID.defaults",
-}
+_OF_SERVER: Final[Mapping[type[BaseModel], str]] = {ServerOptions: "server", KeyOptions: "server.api_keys.NAME"}
 """Classes with a section of their own, and its heading."""
 _ROW: Final = "| {} | {} | {} | {} | {} | {} |"
 _HEAD: Final = [_ROW.format("option", "value", "default", "a change", "what it does", "example"), "|---" * 6 + "|"]
@@ -51,26 +43,30 @@ def markdown() -> str:
         _INTRODUCTION,
         _section(ServerOptions, "What is not about one model. All of it changes in place."),
         _section(KeyOptions, "[docs/security.md](security.md#api-keys) has more. One of `env` and `file` is required."),
-        _titled("echo", _table(Document, ["echo"], hot=set())),
+        _titled("echo", _table(TopLevel, ["echo"], hot=set())),
         _titled("Every model", _table(EntryOptions, EntryOptions.model_fields, hot=EntryOptions.model_fields)),
-        *_of_kind("chat", ChatParameters),
-        *_of_kind("speech", MappedVoice, SpeechParameters),
+        *(part for kind in KINDS.values() for part in _of_kind(kind)),
     ]
     return "\n".join(parts)
 
 
+def _nested() -> dict[type[BaseModel], str]:
+    """Return the classes with a section of their own, and its heading."""
+    return {**_OF_SERVER, **{model: title for kind in KINDS.values() for model, title in kind.nested.items()}}
+
+
 def _section(model: type[BaseModel], text: str = "") -> str:
     """The section of a nested class; its owner changes in place, and so does all of it."""
-    return _titled(_NESTED[model], _table(model, model.model_fields, hot=model.model_fields), text=text)
+    return _titled(_nested()[model], _table(model, model.model_fields, hot=model.model_fields), text=text)
 
 
-def _of_kind(kind: Kind, *nested: type[BaseModel]) -> Iterable[str]:
-    options = _KINDS[kind]
+def _of_kind(kind: Kind) -> Iterable[str]:
+    options = kind.options
     own = [name for name in options.model_fields if name not in EntryOptions.model_fields]
     yield _titled(f"Every {kind} model", _table(options, own, hot=own))
-    yield from (_section(model) for model in nested)
+    yield from (_section(model) for model in kind.nested)
     told: dict[str, str] = {}
-    for name, backend in SECTIONS[kind].items():
+    for name, backend in kind.backends.items():
         description = str(backend.model_fields["backend"].description)
         added = [field for field in backend.model_fields if field not in options.model_fields and field != "backend"]
         rows = _table(backend, added, hot=_in_place(backend, name)) if added else ["It has no options of its own."]
@@ -80,7 +76,7 @@ def _of_kind(kind: Kind, *nested: type[BaseModel]) -> Iterable[str]:
         yield _titled(f"{kind}: {name}", rows, text=f"`backend: {name}`. {description}")
 
 
-def _in_place(backend: type[Options], name: str) -> set[str]:
+def _in_place(backend: type[EntryOptions], name: str) -> set[str]:
     """The options that are no part of what is loaded, so that a save changes them in place."""
     required = {field: "" for field, info in backend.model_fields.items() if info.is_required()}
     identity = backend.model_construct(None, **{**required, "backend": name}).identity().options
@@ -93,7 +89,7 @@ def _anchor(title: str) -> str:
 
 
 def _link_to(options: frozenset[str]) -> str:
-    title = next(title for model, title in _NESTED.items() if options == set(model.model_fields))
+    title = next(title for model, title in _nested().items() if options == set(model.model_fields))
     return f"[options](#{_anchor(title)})"
 
 

@@ -14,14 +14,13 @@ import os
 import shlex
 import stat
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from localapi.backends.options import Kind
 from localapi.errors import CannotEdit
-from localapi.manifest.document import SECTIONS
+from localapi.kinds import KINDS
 from localapi.manifest.editing import Options, entries_of, is_blank, said, with_entry, without_entry
 from localapi.manifest.origin import plain
 from localapi.manifest.reading import ManifestSource, read
@@ -90,7 +89,7 @@ class Edit:
             raise CannotEdit(f"{self.path} is read-only, and is left as it is: chmod u+w {shlex.quote(str(self.path))}")
 
 
-def adding(source: ManifestSource, section: Kind, entry_id: str, options: Options) -> Edit:
+def adding(source: ManifestSource, section: str, entry_id: str, options: Options) -> Edit:
     """The edit that adds an entry; makes the file where there is none. Raises CannotEdit and ManifestError."""
     if not os.path.lexists(source.manifest):
         return _checked(source, None, with_entry(Text(source.manifest, "", ""), section, entry_id, options))
@@ -101,7 +100,7 @@ def removing(source: ManifestSource, entry_id: str) -> Edit:
     """The edit that removes an entry. Raises CannotEdit, also for an id that the file has not, and ManifestError."""
     text = read_text(source.manifest)
     told = said(text)
-    known: dict[str, Kind] = {each: section for section in SECTIONS for each in entries_of(told, section)}
+    known: dict[str, str] = {each: section for section in KINDS for each in entries_of(told, section)}
     if entry_id not in known:
         listed = ", ".join(known) or "none"
         raise CannotEdit(f"{source.manifest} has no entry {entry_id!r}{_of_others(source, entry_id)}; it has: {listed}")
@@ -113,7 +112,7 @@ def names_in(source: ManifestSource) -> set[str]:
     if not os.path.lexists(source.manifest) or is_blank(read_text(source.manifest)):
         return set()
     entries = read(source, needs_secrets=False).entries.values()
-    return {name for entry in entries for name in (entry.id, *entry.serving.aliases)}
+    return {name for entry in entries for name in (entry.id, *entry.options.aliases)}
 
 
 def value_of(text: str, named: str) -> object:
@@ -125,11 +124,6 @@ def value_of(text: str, named: str) -> object:
     return plain(layer.root.members["value"].node)
 
 
-def sections() -> Mapping[Kind, Collection[str]]:
-    """The names of the backends of each section."""
-    return SECTIONS
-
-
 def _of_others(source: ManifestSource, name: str) -> str:
     """Where a name comes from that no entry of the file has."""
     manifest = read(source, needs_secrets=False)
@@ -138,7 +132,7 @@ def _of_others(source: ManifestSource, name: str) -> str:
         return ""
     if entry.id != name:
         return f" (it is an alias of {entry.id!r})"
-    origin = next(said.origin for key, said in manifest.said.items() if key[:2] == (entry.kind, name))
+    origin = next(said.origin for key, said in manifest.said.items() if key[:2] == (entry.kind.name, name))
     return f" (it comes from {origin})"
 
 

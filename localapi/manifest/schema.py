@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from localapi.backends.options import Kind
-from localapi.manifest.document import SECTIONS, Document
+from localapi.kinds import KINDS
+from localapi.manifest.document import document
 
 Schema = dict[str, Any]
 
@@ -21,26 +21,26 @@ _NULL: Schema = {"type": "null"}
 
 def json_schema() -> Schema:
     """JSON Schema, draft 2020-12."""
-    models = [Document, *(options for backends in SECTIONS.values() for options in backends.values())]
+    models = [document(), *(options for kind in KINDS.values() for options in kind.backends.values())]
     _, generated = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     definitions: Schema = {name: _readable(schema) for name, schema in generated["$defs"].items()}
-    document = definitions.pop("Document")
-    for section in SECTIONS:
+    top = definitions.pop("Document")
+    for section in KINDS:
         change = f"{section.capitalize()}Change"
         definitions[change] = _change(section, definitions)
-        document["properties"][section] = _section(section, change, document["properties"][section]["description"])
+        top["properties"][section] = _section(section, change, top["properties"][section]["description"])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "The manifest of localapi (models.yaml), and its profiles",
-        **document,
+        **top,
         "description": "Which models exist, and how they are offered. The server follows this file while it runs.",
         "$defs": dict(sorted(definitions.items())),
     }
 
 
-def _section(section: Kind, change: str, description: str) -> Schema:
+def _section(section: str, change: str, description: str) -> Schema:
     """Entries by id: one of the backends' options, a profile's change, or null."""
-    names = [options.__name__ for options in SECTIONS[section].values()]
+    names = [options.__name__ for options in KINDS[section].backends.values()]
     entry: Schema = {"anyOf": [*({"$ref": _REF.format(model=name)} for name in (*names, change)), _NULL]}
     return {
         "description": description,
@@ -50,10 +50,10 @@ def _section(section: Kind, change: str, description: str) -> Schema:
     }
 
 
-def _change(section: Kind, definitions: Schema) -> Schema:
+def _change(section: str, definitions: Schema) -> Schema:
     """What a profile may change in an entry without naming its backend: any option of any backend."""
     properties: Schema = {}
-    for options in SECTIONS[section].values():
+    for options in KINDS[section].backends.values():
         for key, schema in definitions[options.__name__]["properties"].items():
             properties.setdefault(key, schema)
     del properties["backend"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -33,51 +33,43 @@ class Histogram:
         self.sum += value
 
 
-@dataclass
-class OfModel:
-    """What one model did."""
+@dataclass(frozen=True)
+class Metric:
+    """A figure of a model: a count that only grows, or a histogram of durations if it has bounds."""
 
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    speech_characters: int = 0
-    speech_seconds: float = 0.0
-    first_token: Histogram = field(default_factory=lambda: Histogram(FIRST_SECONDS))
-    output_token: Histogram = field(default_factory=lambda: Histogram(TOKEN_SECONDS))
-    first_sound: Histogram = field(default_factory=lambda: Histogram(FIRST_SECONDS))
+    name: str
+    """Without the prefix `localapi_`; a histogram's ends in its unit."""
+    help: str
+    bounds: tuple[float, ...] | None = None
+    """Upper bounds of a histogram's buckets, in seconds."""
 
 
 @dataclass
-class Tally:
+class Counters:
     """The counts of one server, by the ids of entries."""
 
     requests: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     """By model, endpoint and status."""
-    models: dict[str, OfModel] = field(default_factory=dict)
+    counts: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
+    """By model and metric."""
+    histograms: dict[tuple[str, str], Histogram] = field(default_factory=dict)
+    """By model and metric."""
     reloads: Counter[bool] = field(default_factory=Counter)
     """Readings of the manifest, by whether they went well."""
     reloaded_at: dict[bool, float] = field(default_factory=dict)
     """The last of each, in Unix time."""
 
-    def answered(
-        self, model: str, *, prompt: int, cached: int, completion: int, first_seconds: float, rest_seconds: float
-    ) -> None:
-        """An answer in tokens is complete. `rest_seconds`: from the first token to the last."""
-        counts = self._of(model)
-        counts.prompt_tokens += prompt
-        counts.cached_tokens += cached
-        counts.completion_tokens += completion
-        if completion:
-            counts.first_token.add(first_seconds)
-        if completion > 1:
-            counts.output_token.add(rest_seconds / (completion - 1))
+    def count(self, model: str, metric: Metric, amount: float) -> None:
+        """Add to a model's count."""
+        self.counts[model, metric.name] += amount
 
-    def spoken(self, model: str, *, characters: int, seconds: float, first_seconds: float) -> None:
-        """A text was spoken, which took so many seconds of sound."""
-        counts = self._of(model)
-        counts.speech_characters += characters
-        counts.speech_seconds += seconds
-        counts.first_sound.add(first_seconds)
+    def observe(self, model: str, metric: Metric, value: float) -> None:
+        """Add one value to a model's histogram."""
+        self.histogram(model, metric).add(value)
+
+    def histogram(self, model: str, metric: Metric) -> Histogram:
+        """Return a model's histogram, an empty one if nothing was observed."""
+        return self.histograms.setdefault((model, metric.name), Histogram(metric.bounds or ()))
 
     def reloaded(self, at: float, *, ok: bool) -> None:
         """The manifest was read."""
@@ -86,10 +78,7 @@ class Tally:
 
     def keep(self, models: Collection[str]) -> None:
         """Forget models that are gone: there is a row for each entry of the manifest and no more."""
-        for gone in self.models.keys() - set(models):
-            del self.models[gone]
-        for key in [key for key in self.requests if key[0] not in (NO_MODEL, *models)]:
-            del self.requests[key]
-
-    def _of(self, model: str) -> OfModel:
-        return self.models.setdefault(model, OfModel())
+        kept = {NO_MODEL, *models}
+        for table in (self.counts, self.histograms, self.requests):
+            for key in [key for key in table if key[0] not in kept]:
+                del table[key]  # type: ignore[arg-type]  # each table has its own keys

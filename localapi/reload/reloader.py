@@ -51,14 +51,14 @@ class Diff:
 
 
 def diff(old: Manifest | None, new: Manifest) -> Diff:
-    """Compare two manifests by the identities and serving settings of their entries."""
+    """Compare two manifests by the identities and settings of their entries."""
     before: Mapping[str, Entry] = old.entries if old else {}
     both = [entry for entry in new.entries.values() if entry.id in before]
     changed = tuple(e.id for e in both if e.identity != before[e.id].identity or e.kind != before[e.id].kind)
     return Diff(
         added=tuple(name for name in new.entries if name not in before),
         changed=changed,
-        updated=tuple(e.id for e in both if e.id not in changed and e.serving != before[e.id].serving),
+        updated=tuple(e.id for e in both if e.id not in changed and e.settings != before[e.id].settings),
         removed=tuple(name for name in before if name not in new.entries),
         server=old is not None and (old.server, old.keys) != (new.server, new.keys),
     )
@@ -279,7 +279,7 @@ class Reloader:
 
     async def _prepare_one(self, entry: Entry) -> None:
         """Load an entry's new instance: beside the old one (warm), or after the old one has ended (cold)."""
-        if entry.serving.swap == "warm":
+        if entry.options.swap == "warm":
             await self._new_instance(entry).load()
             return
         old = self.registry.instance(entry.id)
@@ -319,7 +319,7 @@ class Reloader:
 
     def _new_instance(self, entry: Entry) -> Instance:
         new = self._prepared.setdefault(entry.id, self.registry.new_instance(entry))
-        new.stall_seconds = entry.serving.stall_seconds
+        new.stall_seconds = entry.options.stall_seconds
         return new
 
     def instances(self) -> list[Instance]:

@@ -17,7 +17,7 @@ from localapi.backends.engine import Engine
 from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity
 from localapi.backends.worker_engine import WorkerEngine
 from localapi.errors import LoadFailed, ModelUnavailable, NoRoom, NoRoomAhead
-from localapi.manifest import Serving
+from localapi.manifest import Entry
 from localapi.runtime.backoff import FIRST_PAUSE_SECONDS, Restarts
 from localapi.runtime.load import Load
 from localapi.system.timer import Timer
@@ -410,11 +410,11 @@ class Instance:
         """Wait until no lease is held."""
         await self._no_leases.wait()
 
-    def follow(self, serving: Serving, *, by_hand: bool = False) -> None:
+    def follow(self, entry: Entry, *, by_hand: bool = False) -> None:
         """Apply settings in place, also to a wait that has begun. `by_hand`: pinned, whatever the manifest says."""
-        self.pinned = serving.pin or by_hand
-        keep_alive = FOREVER if self.pinned else serving.keep_alive
-        self.stall_seconds = serving.stall_seconds
+        self.pinned = entry.options.pin or by_hand
+        keep_alive = FOREVER if self.pinned else entry.keep_alive
+        self.stall_seconds = entry.options.stall_seconds
         if keep_alive != self.keep_alive:
             self.keep_alive = keep_alive
             self._start_idle_timer()

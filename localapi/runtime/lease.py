@@ -69,7 +69,7 @@ class Lease:
 
     async def _in_time(self, step: Awaitable[T]) -> T:
         """What comes of it. Raises RequestTimeout."""
-        seconds = self.admission.serving.request_timeout_seconds
+        seconds = self.admission.options.request_timeout_seconds
         if seconds is None or self.turn.begun is None:
             return await step
         deadline = asyncio.timeout_at(self.turn.begun + seconds)

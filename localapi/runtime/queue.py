@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager, contextmanager
 from statistics import fmean
 from typing import Final, Protocol
 
+from localapi.backends.options import EntryOptions
 from localapi.errors import ModelBusy
-from localapi.manifest import Serving
 
 RECENT: Final = 20
 """Requests whose durations say how long the next ones will take."""
@@ -100,9 +100,9 @@ class Turn:
 class Admission:
     """The turns of one entry."""
 
-    def __init__(self, name: str, serving: Serving, engine: Engine) -> None:
+    def __init__(self, name: str, options: EntryOptions, engine: Engine) -> None:
         self.name = name
-        self.serving = serving
+        self.options = options
         self.engine = engine
         self._queue: list[Turn] = []
         self._inside: set[Turn] = set()
@@ -121,7 +121,7 @@ class Admission:
     @property
     def _at_once(self) -> int | None:
         """How many can be worked on at the same time."""
-        bounds = [bound for bound in (self.serving.max_concurrent, self.engine.at_once) if bound is not None]
+        bounds = [bound for bound in (self.options.max_concurrent, self.engine.at_once) if bound is not None]
         return min(bounds, default=None)
 
     @property
@@ -141,11 +141,11 @@ class Admission:
         line = given[max(0, len(given) - self.engine.line) :]
         return line.index(turn) if turn in line else None
 
-    def follow(self, serving: Serving) -> None:
+    def follow(self, options: EntryOptions) -> None:
         """Apply settings in place. Who waits already keeps the place, but waits no longer than is now allowed."""
-        self.serving = serving
+        self.options = options
         for turn in (*self._queue, *self._inside):
-            turn.wait_at_most(serving.queue_timeout_seconds)
+            turn.wait_at_most(options.queue_timeout_seconds)
         self._let_in()
 
     def renew(self) -> None:
@@ -182,7 +182,7 @@ class Admission:
     async def patience(self, turn: Turn) -> AsyncIterator[None]:
         """For as long as a turn waits. Raises ModelBusy when that took too long."""
         try:
-            async with turn.patience(self.serving.queue_timeout_seconds):
+            async with turn.patience(self.options.queue_timeout_seconds):
                 yield
         except TimeoutError:
             waited = time.monotonic() - turn.came
@@ -196,11 +196,11 @@ class Admission:
 
     @property
     def _full(self) -> bool:
-        most, soon = self.serving.max_waiting, self._free  # these wait for the model alone, if it is not there
+        most, soon = self.options.max_waiting, self._free  # these wait for the model alone, if it is not there
         return most is not None and self.waiting >= most + (1 if soon is None else soon)
 
     def _let_in(self) -> None:
-        at_once = self.serving.max_concurrent
+        at_once = self.options.max_concurrent
         while self._queue and (self._closed or at_once is None or len(self._inside) < at_once):
             turn = self._queue.pop(0)
             self._inside.add(turn)

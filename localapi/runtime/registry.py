@@ -15,8 +15,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from localapi.backends.options import Kind
 from localapi.errors import InvalidRequest, ModelInUse, ModelNotFound, ModelUnavailable, WrongEndpoint
+from localapi.kinds import Kind
 from localapi.manifest import Entry, Manifest
 from localapi.runtime.instance import Instance
 from localapi.runtime.lease import Lease
@@ -84,7 +84,7 @@ class Registry:
     @property
     def not_loaded(self) -> list[str]:
         """What of the models that the manifest wants loaded is not, for people."""
-        wanted = [self.instance(entry.id) for entry in self.entries.values() if entry.serving.wants_loading]
+        wanted = [self.instance(entry.id) for entry in self.entries.values() if entry.options.wants_loading]
         return [
             f"{each.name} is {'pinned' if each.pinned else 'to be preloaded'}, and not in memory: {each.last_error}"
             for each in wanted
@@ -105,7 +105,7 @@ class Registry:
                 f"{name!r} is a {entry.kind} model; this endpoint serves {kind} models: {known}.", param="model"
             )
         what = f"{kind} models" if kind else "models"
-        names = [n for e in self.offered if kind in (None, e.kind) for n in (e.id, *e.serving.aliases)]
+        names = [n for e in self.offered if kind in (None, e.kind) for n in (e.id, *e.options.aliases)]
         near = difflib.get_close_matches(name.lower(), names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ModelNotFound(
@@ -203,7 +203,7 @@ class Registry:
     def unpin(self, name: str) -> Instance:
         """Take back a pin by hand. Raises ModelNotFound, and InvalidRequest where the manifest says it."""
         entry = self.resolve(name)
-        if entry.serving.pin:
+        if entry.options.pin:
             raise InvalidRequest(
                 f"The manifest pins {entry.id}. Remove `pin: true` there; the server follows as soon as you save it.",
                 param="model",
@@ -218,7 +218,7 @@ class Registry:
         """Nothing where the entry has gone meanwhile."""
         if entry_id in self.entries:
             (self.pinned_by_hand.add if by_hand else self.pinned_by_hand.discard)(entry_id)
-            self.instance(entry_id).follow(self.entries[entry_id].serving, by_hand=by_hand)
+            self.instance(entry_id).follow(self.entries[entry_id], by_hand=by_hand)
 
     async def _opened(self, name: str, kind: Kind | None = None) -> tuple[Entry, Instance]:
         """The current entry of a name and its instance, when nothing holds new leases back."""
@@ -274,10 +274,14 @@ class Registry:
     def _load_ahead(self, old: Snapshot | None, *, more_room: bool) -> None:
         """Load what an edit wants loaded, and what there was no room for: what is pinned, then as the manifest says."""
         before = old.manifest.entries if old else {}
-        for entry in sorted(self.entries.values(), key=lambda each: not each.serving.pin):
+        for entry in sorted(self.entries.values(), key=lambda each: not each.options.pin):
             instance, was = self.instance(entry.id), before.get(entry.id)
-            edited = was is None or (was.kind, was.identity, was.serving) != (entry.kind, entry.identity, entry.serving)
-            wanted = entry.serving.wants_loading and (edited or (more_room and instance.lacks_room))
+            edited = was is None or (was.kind, was.identity, was.settings) != (
+                entry.kind,
+                entry.identity,
+                entry.settings,
+            )
+            wanted = entry.options.wants_loading and (edited or (more_room and instance.lacks_room))
             if wanted and instance.state in ("unloaded", "failed"):
                 instance.begin_loading()
 
@@ -285,7 +289,7 @@ class Registry:
         """A pin by hand ends with its entry, and where somebody edits the entry's `pin`."""
         for name in list(self.pinned_by_hand):
             new = manifest.entries.get(name)
-            if new is None or new.serving.pin != self.entries[name].serving.pin:
+            if new is None or new.options.pin != self.entries[name].options.pin:
                 self.pinned_by_hand.discard(name)
 
     def _commit_admissions(self, old: Snapshot | None) -> None:
@@ -293,9 +297,9 @@ class Registry:
             self.admissions.pop(name).close()
         for entry in self.entries.values():
             instance = self.instance(entry.id)
-            admission = self.admissions.setdefault(entry.id, Admission(entry.id, entry.serving, instance))
+            admission = self.admissions.setdefault(entry.id, Admission(entry.id, entry.options, instance))
             admission.engine = instance
-            admission.follow(entry.serving)
+            admission.follow(entry.options)
             if old is not None and old.instances.get(entry.id) is not self.instance(entry.id):
                 admission.renew()
 
@@ -312,11 +316,11 @@ class Registry:
             instance = prepared
         elif current is not None and current.identity == entry.identity:
             instance = current
-            if old is not None and old.serving != entry.serving:
+            if old is not None and old.settings != entry.settings:
                 instance.restarts.reset()
         else:
             instance = self.new_instance(entry, revision)
-        instance.follow(entry.serving, by_hand=entry.id in self.pinned_by_hand)
+        instance.follow(entry, by_hand=entry.id in self.pinned_by_hand)
         return instance
 
     def new_instance(self, entry: Entry, revision: int = 0) -> Instance:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from localapi.manifest import Overrides
+from localapi.manifest.environment import variables
 from localapi.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """No variable of ours, no cache, no Hub, and a port on which nobody listens."""
-    names = {*Overrides.model_fields, *Settings.model_fields, "localapi_manifest", "localapi_profile"}
+    names = {*map(str.lower, variables()), "echo_mode", *Settings.model_fields, "localapi_manifest", "localapi_profile"}
     clean = {k: v for k, v in os.environ.items() if k.lower() not in names and not k.startswith(("HF_", "LOCALAPI_"))}
     home = tmp_path / "home"
     home.mkdir()

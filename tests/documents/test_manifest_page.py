@@ -9,15 +9,16 @@ from pydantic import BaseModel
 
 from localapi.backends.parameters import ChatParameters, SpeechParameters
 from localapi.backends.speech import MappedVoice
+from localapi.kinds import KINDS
 from localapi.manifest import markdown, reference
-from localapi.manifest.document import SECTIONS, Document
+from localapi.manifest.document import document
 from localapi.manifest.entries import Entry, ServerOptions
 from localapi.manifest.keys import KeyOptions
 from tests.documents.pages import cells, page, quoted
 
 LONGEST = 150
 """Characters of a description, which editors show in a small window."""
-ENTRIES = [(kind, name, options) for kind, backends in SECTIONS.items() for name, options in backends.items()]
+ENTRIES = [(kind.name, name, options) for kind in KINDS.values() for name, options in kind.backends.items()]
 OTHERS: list[type[BaseModel]] = [ServerOptions, KeyOptions, ChatParameters, MappedVoice, SpeechParameters]
 PLACES = [(f"{kind}-{name}", options) for kind, name, options in ENTRIES] + [(each.__name__, each) for each in OTHERS]
 OPTIONS = [
@@ -70,4 +71,4 @@ def quoted_link(text: str) -> str:
 
 
 def test_every_top_level_key_is_described() -> None:
-    assert [key for key, field in Document.model_fields.items() if not field.description] == []
+    assert [key for key, field in document().model_fields.items() if not field.description] == []

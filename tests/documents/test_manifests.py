@@ -10,8 +10,9 @@ import pytest
 from localapi.backends.echo_speech import EchoSpeech
 from localapi.backends.mlx_lm import MlxLm
 from localapi.backends.parameters import ChatParameters, SpeechParameters
+from localapi.kinds import KINDS
 from localapi.manifest import ManifestSource, ServerOptions, read
-from localapi.manifest.document import SECTIONS, Document
+from localapi.manifest.document import document
 from tests.documents.pages import README, Block, blocks, parameters
 from tests.piper_voice import make_voice
 
@@ -57,18 +58,18 @@ def test_the_examples_in_yaml_have_these_entries(folder: Path) -> None:
         ("operator", None, True), ("guest", {"local-chat"}, False),
     ]  # fmt: skip
     speaking = read(ManifestSource(given("configs/voices.yaml", folder), "voices"))
-    assert [entry.id for entry in speaking.entries.values() if entry.kind == "speech"] == [
+    assert [entry.id for entry in speaking.entries.values() if entry.kind.name == "speech"] == [
         "local-audio", "amy", "robot", "cloned",
     ]  # fmt: skip
 
 
 def test_the_manifest_by_example_shows_every_option_and_value() -> None:
     example = "".join(block.text for block in blocks("yaml"))
-    fields = {*Document.model_fields, *ServerOptions.model_fields, *MlxLm.model_fields, *EchoSpeech.model_fields}
+    fields = {*document().model_fields, *ServerOptions.model_fields, *MlxLm.model_fields, *EchoSpeech.model_fields}
     fields |= {*ChatParameters.model_fields, *SpeechParameters.model_fields}
-    fields |= {name for options in SECTIONS.values() for backend in options.values() for name in backend.model_fields}
+    fields |= {name for kind in KINDS.values() for backend in kind.backends.values() for name in backend.model_fields}
     words = set(re.findall(r"[\w-]+", example))
-    backends = {name for options in SECTIONS.values() for name in options}
+    backends = {name for kind in KINDS.values() for name in kind.backends}
     assert fields - words == set()
     assert backends - words == set()
     assert {"debug", "info", "warning", "error", "warm", "cold", "forever", "demo"} - words == set()

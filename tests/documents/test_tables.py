@@ -19,7 +19,10 @@ from localapi.api.openai.generation_request import NO_EFFECT
 from localapi.app import Service, create_app
 from localapi.http import body
 from localapi.http import hypercorn_server as connections
+from localapi.kinds import CHAT as CHAT_KIND
+from localapi.kinds import SPEECH
 from localapi.manifest import ManifestSource, Overrides, read
+from localapi.manifest.environment import variables
 from localapi.settings import Settings
 from tests.documents.pages import README, ROOT, page, quoted
 
@@ -28,8 +31,8 @@ SECURITY = page("security.md")
 
 
 def variables_of_the_code() -> set[str]:
-    fields = {**Settings.model_fields, **Overrides.model_fields}
-    return {str(field.validation_alias or name).upper() for name, field in fields.items()}
+    settings = {str(field.validation_alias or name).upper() for name, field in Settings.model_fields.items()}
+    return {*settings, *variables(), "ECHO_MODE"}
 
 
 def test_the_environment_table_lists_every_variable() -> None:
@@ -44,7 +47,9 @@ def test_the_environment_table_tells_defaults_as_they_are(tmp_path: Path, monkey
     told = {quoted(row[0])[0]: row[1] for row in README.table("Environment")}
     settings, overrides, source = Settings.read(), Overrides.read(), ManifestSource()
     assert (told["HOST"], told["PORT"]) == (settings.host, str(settings.port))
-    assert (told["CHAT_MODEL_ID"], told["AUDIO_MODEL_ID"]) == (overrides.chat_id, overrides.audio_id)
+    assert (told["CHAT_MODEL_ID"], told["AUDIO_MODEL_ID"]) == (
+        *(overrides.entry_id(kind.variables) for kind in (CHAT_KIND, SPEECH) if kind.variables),
+    )
     assert told["LOCALAPI_MANIFEST"] == str(source.manifest)
 
 

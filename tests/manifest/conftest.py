@@ -9,6 +9,7 @@ import pytest
 
 from localapi.errors import ManifestError
 from localapi.manifest import Manifest, ManifestSource, Overrides, read
+from localapi.manifest.environment import variables
 from localapi.settings import Settings
 
 Write = Callable[..., Path]
@@ -19,7 +20,13 @@ Problems = Callable[..., list[str]]
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, empty; no variable of ours is set."""
-    for name in (*Overrides.model_fields, *Settings.model_fields, "localapi_manifest", "localapi_profile"):
+    for name in (
+        *map(str.lower, variables()),
+        "echo_mode",
+        *Settings.model_fields,
+        "localapi_manifest",
+        "localapi_profile",
+    ):
         monkeypatch.delenv(name.upper(), raising=False)
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)

@@ -226,7 +226,7 @@ def attempt(folder: Path, case: Case) -> bool:
             describe(manifest)
             for entry in manifest.entries.values():
                 assert fingerprint(entry.identity)
-                assert fingerprint(entry.serving)
+                assert fingerprint(entry.settings)
                 assert manifest.problem(entry.id, "")
     except ManifestError as error:
         if not error.problems or not all(str(problem).isprintable() for problem in error.problems):

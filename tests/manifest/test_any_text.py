@@ -64,7 +64,7 @@ def attempt(folder: Path, data: bytes, profile: bytes = b"{}") -> Manifest | Non
         assert describe(manifest)
         for entry in manifest.entries.values():
             assert fingerprint(entry.identity)
-            assert fingerprint(entry.serving)
+            assert fingerprint(entry.settings)
             assert manifest.problem(entry.id, "")
         return manifest
     return None

@@ -29,7 +29,7 @@ def test_a_path_in_the_environment_wins_over_the_file(env, manifest_of):
 
     entry = manifest_of(MANIFEST).entries["local-chat"]
 
-    assert (entry.options.path, entry.serving.aliases) == ("org/other", ("x",))
+    assert (entry.options.path, entry.options.aliases) == ("org/other", ["x"])
 
 
 def test_a_path_for_an_entry_that_no_file_has_adds_it(env, manifest_of):
@@ -76,8 +76,8 @@ def test_audio_variables_change_the_backend_and_the_defaults(env, manifest_of, t
 
     assert entry.identity.backend == "mlx-audio-plus"
     assert entry.options.path == "org/voice"
-    assert entry.serving.aliases == ("tts-1",)
-    assert entry.serving.defaults.model_dump(exclude_none=True) == {
+    assert entry.options.aliases == ["tts-1"]
+    assert entry.options.defaults.model_dump(exclude_none=True) == {
         "ref_audio": str(tmp_path / "me.wav"),
         "ref_text": "hello",
         "instruct_text": "calm",
@@ -103,7 +103,7 @@ def test_echo_mode_alone_is_a_manifest_of_both_kinds(env, manifest_of):
     manifest = manifest_of(None)
 
     assert manifest.echo
-    assert [(entry.id, entry.kind) for entry in manifest.entries.values()] == [
+    assert [(entry.id, entry.kind.name) for entry in manifest.entries.values()] == [
         ("local-chat", "chat"),
         ("local-audio", "speech"),
     ]

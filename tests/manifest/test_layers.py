@@ -22,9 +22,9 @@ def test_maps_merge_and_lists_and_scalars_replace(manifest_of):
 
     manifest = manifest_of(MANIFEST, profile)
 
-    serving = manifest.entries["a"].serving
+    serving = manifest.entries["a"].options
     assert list(manifest.entries) == ["a", "b", "c"]
-    assert serving.aliases == ("z",)
+    assert serving.aliases == ["z"]
     assert serving.defaults.model_dump(exclude_none=True) == {"temperature": 0.5, "stop": "end", "top_p": 0.5}
     assert (manifest.server.log_level, manifest.server.drain_seconds) == ("warning", 1)
 
@@ -41,7 +41,7 @@ def test_null_puts_an_option_back_to_its_default(manifest_of):
     manifest = manifest_of(MANIFEST, "chat: {a: {max_batch: ~, defaults: {temperature: ~}}}\nserver: ~")
 
     assert manifest.entries["a"].options.max_batch == 32
-    assert manifest.entries["a"].serving.defaults.temperature is None
+    assert manifest.entries["a"].options.defaults.temperature is None
     assert manifest.server.log_level == "info"
 
 
@@ -53,7 +53,7 @@ def test_another_backend_drops_the_options_that_only_the_former_one_knew(manifes
     entry = manifest_of(MANIFEST, "chat: {a: {backend: echo}}").entries["a"]
 
     assert entry.identity.backend == "echo"
-    assert entry.serving.aliases == ("x", "y")
+    assert entry.options.aliases == ["x", "y"]
 
 
 def test_a_profile_changes_an_entry_without_naming_its_backend(manifest_of):
@@ -83,9 +83,9 @@ speech:
 
     a, b = manifest.entries.values()
     assert manifest.echo
-    assert (a.identity.backend, a.kind, b.identity.backend, b.kind) == ("echo", "chat", "echo", "speech")
-    assert (a.serving.aliases, a.serving.defaults.temperature, a.serving.keep_alive) == (("x",), 0, 3600)
-    assert b.serving.speech.voices["alloy"].voice == "one"
+    assert (a.identity.backend, str(a.kind), b.identity.backend, str(b.kind)) == ("echo", "chat", "echo", "speech")
+    assert (a.options.aliases, a.options.defaults.temperature, a.keep_alive) == (["x"], 0, 3600)
+    assert b.options.voices["alloy"].voice == "one"
 
 
 def test_echo_still_checks_the_entries(problems_of):
@@ -99,7 +99,7 @@ def test_a_profile_is_looked_up_beside_the_manifest_then_here_then_among_the_shi
     source = ManifestSource(folder / "elsewhere/models.yaml", "dev")
 
     def description() -> str | None:
-        return read(source).entries["a"].serving.description
+        return read(source).entries["a"].options.description
 
     assert source.files()[1].parent.name == "configs"
     assert "local-chat" in read(source).entries

@@ -89,7 +89,7 @@ def test_a_data_url_with_sound_is_taken_as_it_stands(manifest_of) -> None:
 
     entry = manifest_of(FIELDS["speech.a.defaults.ref_audio"].replace("VALUE", f'"{url}"')).entries["a"]
 
-    assert entry.serving.defaults.ref_audio == url
+    assert entry.options.defaults.ref_audio == url
 
 
 def test_a_relative_recording_of_the_environment_starts_from_the_current_folder(
@@ -102,4 +102,4 @@ def test_a_relative_recording_of_the_environment_starts_from_the_current_folder(
 
     manifest = read(ManifestSource(folder / "elsewhere/models.yaml", overrides=Overrides.read()))
 
-    assert manifest.entries["local-audio"].serving.defaults.ref_audio == str(folder / "here.wav")
+    assert manifest.entries["local-audio"].options.defaults.ref_audio == str(folder / "here.wav")

@@ -41,13 +41,13 @@ def test_what_we_ship_names_its_schema_and_keeps_to_it(path, schema):
 def test_the_shipped_manifest_offers_what_the_readme_says():
     manifest = read(ManifestSource(MANIFEST))
 
-    assert [(e.id, e.identity.backend, e.serving.aliases) for e in manifest.entries.values()] == [
-        ("local-chat", "mlx-lm", ("gpt-4o-mini",)),
-        ("demo", "mlx-lm", ()),
-        ("echo", "echo", ()),
-        ("local-audio", "macos-say" if sys.platform == "darwin" else "espeak-ng", ("tts-1",)),
+    assert [(e.id, e.identity.backend, e.options.aliases) for e in manifest.entries.values()] == [
+        ("local-chat", "mlx-lm", ["gpt-4o-mini"]),
+        ("demo", "mlx-lm", []),
+        ("echo", "echo", []),
+        ("local-audio", "macos-say" if sys.platform == "darwin" else "espeak-ng", ["tts-1"]),
     ]
-    assert manifest.entries["demo"].serving.defaults.temperature == 0
+    assert manifest.entries["demo"].options.defaults.temperature == 0
 
 
 @pytest.mark.parametrize("profile", [path.stem for path in PROFILES])

@@ -30,14 +30,14 @@ from localapi.manifest import fingerprint
 def test_text_is_what_looks_like_text(written, meant, manifest_of):
     manifest = manifest_of(f"chat:\n  a:\n    backend: echo\n    description: {written}\n")
 
-    assert manifest.entries["a"].serving.description == meant
+    assert manifest.entries["a"].options.description == meant
 
 
 @pytest.mark.parametrize(("written", "meant"), [("010", 10), ("+7", 7), ("-3", -3)])
 def test_whole_numbers_are_decimal(written, meant, manifest_of):
     manifest = manifest_of(f"chat: {{a: {{backend: echo, defaults: {{seed: {written}}}}}}}")
 
-    assert manifest.entries["a"].serving.defaults.seed == meant
+    assert manifest.entries["a"].options.defaults.seed == meant
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_whole_numbers_are_decimal(written, meant, manifest_of):
 def test_a_duration_is_read_in_seconds(written, seconds, manifest_of):
     manifest = manifest_of(f"chat: {{a: {{backend: echo, keep_alive: {written}}}}}")
 
-    assert manifest.entries["a"].serving.keep_alive == seconds
+    assert manifest.entries["a"].keep_alive == seconds
 
 
 def test_anchors_and_merge_keys_repeat_values(manifest_of):
@@ -60,7 +60,7 @@ chat:
 """
     )
 
-    a, b, c = (manifest.entries[name].serving for name in "abc")
+    a, b, c = (manifest.entries[name].options for name in "abc")
     assert (a.preload, b.preload, c.preload, c.swap) == (True, False, True, "cold")
     assert (b.defaults.temperature, c.defaults.temperature, c.defaults.top_p) == (0.1, 0.1, 0.5)
 
@@ -93,7 +93,7 @@ def test_a_name_leads_to_its_entry_by_id_or_alias(manifest_of):
 def test_the_servers_keep_alive_is_every_entrys_that_does_not_say(manifest_of):
     manifest = manifest_of("server: {keep_alive: 5m}\nchat: {a: {backend: echo}, b: {backend: echo, keep_alive: 0}}")
 
-    assert [entry.serving.keep_alive for entry in manifest.entries.values()] == [300, 0]
+    assert [entry.keep_alive for entry in manifest.entries.values()] == [300, 0]
 
 
 def test_what_is_served_differently_is_still_the_same_model(manifest_of):
@@ -102,8 +102,8 @@ def test_what_is_served_differently_is_still_the_same_model(manifest_of):
 
     assert before.identity == after.identity
     assert fingerprint(before.identity) == fingerprint(after.identity)
-    assert before.serving != after.serving
-    assert fingerprint(before.serving) != fingerprint(after.serving)
+    assert before.settings != after.settings
+    assert fingerprint(before.settings) != fingerprint(after.settings)
 
 
 def test_what_is_loaded_differently_is_another_model(manifest_of):
@@ -112,7 +112,7 @@ def test_what_is_loaded_differently_is_another_model(manifest_of):
 
     assert before.identity != after.identity
     assert fingerprint(before.identity) != fingerprint(after.identity)
-    assert before.serving == after.serving
+    assert before.settings == after.settings
 
 
 def test_a_manifest_names_its_files_by_hash(manifest_of):

@@ -15,6 +15,7 @@ from localapi.api.admin import health
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions
 from localapi.errors import LoadFailed, ManifestError, ModelNotFound, ModelUnavailable, Problem
+from localapi.kinds import CHAT
 from localapi.manifest import Entry, Manifest, ServerOptions
 from localapi.manifest.entries import Said
 from localapi.manifest.origin import Origin
@@ -130,10 +131,10 @@ def test_a_diff_names_what_was_added_changed_updated_and_removed() -> None:
 async def test_an_entry_of_the_same_identity_keeps_its_engine(gate: Gate) -> None:
     reading = Reading(manifest(m="w"))
     async with following(reading) as (registry, reloader):
-        async with registry.lease("m", "chat") as first:
+        async with registry.lease("m", CHAT) as first:
             reading.next = manifest(m={"weights": "w", "aliases": ["alias"]})
             assert (await reloader.reload()).diff.updated == ("m",)
-        async with registry.lease("alias", "chat") as second:
+        async with registry.lease("alias", CHAT) as second:
             assert second.engine is first.engine
     assert gate.loaded == ["w"]
 
@@ -141,17 +142,17 @@ async def test_an_entry_of_the_same_identity_keeps_its_engine(gate: Gate) -> Non
 async def test_a_warm_swap_loads_the_new_beside_the_old_and_lets_leases_finish(gate: Gate) -> None:
     reading = Reading(manifest(m="old"))
     async with following(reading) as (registry, reloader):
-        async with registry.lease("m", "chat") as before:
+        async with registry.lease("m", CHAT) as before:
             gate.open.clear()
             gate.waiting.clear()
             reading.next = manifest(m="new")
             swap = asyncio.create_task(reloader.reload())
             await gate.waiting.wait()
-            async with registry.lease("m", "chat") as during:
+            async with registry.lease("m", CHAT) as during:
                 assert during.engine is before.engine
             gate.open.set()
             assert (await swap).ok
-            async with registry.lease("m", "chat") as after:
+            async with registry.lease("m", CHAT) as after:
                 assert after.engine is not before.engine
             assert gate.closed == []
             assert [i.leases for i in registry.retiring] == [1]
@@ -162,21 +163,21 @@ async def test_a_warm_swap_loads_the_new_beside_the_old_and_lets_leases_finish(g
 async def test_a_warm_swap_that_does_not_load_changes_nothing_and_names_the_place(gate: Gate) -> None:
     reading = Reading(manifest(a="old", b="b"))
     async with following(reading) as (registry, reloader):
-        async with registry.lease("a", "chat") as before:
+        async with registry.lease("a", CHAT) as before:
             gate.broken.add("bad")
             reading.next = manifest(a="bad", c="c")
             attempt = await reloader.reload()
         assert not attempt.ok
         assert str(attempt.problems[0]) == "models.yaml:1:3: chat.a.weights: the model does not load: bad is broken"
         assert list(registry.entries) == ["a", "b"]
-        async with registry.lease("a", "chat") as after:
+        async with registry.lease("a", CHAT) as after:
             assert after.engine is before.engine
 
 
 async def test_a_cold_swap_ends_the_old_before_it_loads_the_new(gate: Gate) -> None:
     reading = Reading(manifest(m={"weights": "old", "swap": "cold"}))
     async with following(reading) as (registry, reloader):
-        async with registry.lease("m", "chat"):
+        async with registry.lease("m", CHAT):
             reading.next = manifest(m={"weights": "new", "swap": "cold"})
             swap = asyncio.create_task(reloader.reload())
             await until(lambda: registry.instance("m").held)
@@ -241,7 +242,7 @@ async def test_a_cold_swap_that_waits_too_long_for_a_request_is_refused(gate: Ga
     first = manifest(m={"weights": "old", "swap": "cold"})
     reading = Reading(Manifest(entries=first.entries, said=first.said, server=server))
     async with following(reading) as (registry, reloader):
-        async with registry.lease("m", "chat") as lease:
+        async with registry.lease("m", CHAT) as lease:
             reading.next = manifest(m={"weights": "new", "swap": "cold"})
             attempt = await reloader.reload()
             assert "running requests (1) did not end" in attempt.problems[0].message
@@ -377,7 +378,7 @@ async def test_twenty_triggers_during_a_pass_cause_one_more(gate: Gate) -> None:
 async def test_a_removed_model_finishes_its_lease_and_is_not_found_any_more(gate: Gate) -> None:
     reading = Reading(manifest(m="w", n="n"))
     async with following(reading) as (registry, reloader):
-        async with registry.lease("m", "chat"):
+        async with registry.lease("m", CHAT):
             reading.next = manifest(n="n")
             await reloader.reload()
             with pytest.raises(ModelNotFound):
@@ -456,7 +457,7 @@ async def test_an_idle_model_is_unloaded_after_its_keep_alive_and_loads_again(ga
 
 async def test_a_leased_model_is_not_unloaded(gate: Gate) -> None:
     reading = Reading(manifest(m={"weights": "w", "keep_alive": 0}))
-    async with following(reading) as (registry, _), registry.lease("m", "chat"):
+    async with following(reading) as (registry, _), registry.lease("m", CHAT):
         for _ in range(20):
             await asyncio.sleep(0)
         assert gate.closed == []
@@ -510,7 +511,7 @@ async def test_preload_loads_what_an_edit_adds(gate: Gate) -> None:
 
 
 async def first_engine(registry: Registry, name: str) -> Any:
-    async with registry.lease(name, "chat") as lease:
+    async with registry.lease(name, CHAT) as lease:
         return lease.engine
 
 

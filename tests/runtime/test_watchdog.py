@@ -12,6 +12,7 @@ import pytest
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions
 from localapi.errors import LoadFailed
+from localapi.kinds import CHAT
 from localapi.manifest import Entry, Manifest, ServerOptions
 from localapi.runtime.backoff import TOLERATED
 from localapi.runtime.memory import Memory
@@ -169,7 +170,7 @@ async def test_models_that_grow_over_the_budget_make_the_idle_ones_go(world: Wor
     supervisor = Supervisor(registry.all_instances, registry.memory)
     for name in ("pinned", "first", "second"):
         await registry.load(name)
-    async with registry.lease("busy", "chat"):
+    async with registry.lease("busy", CHAT):
         world.memory = {1: 3 * GB, 2: 2 * GB, 3: 2 * GB, 4: 3 * GB}
         await supervisor.look()
         assert loaded(registry) == ["pinned", "first", "second", "busy"]
@@ -198,7 +199,7 @@ async def test_a_load_reckons_with_what_the_same_model_took_before(world: World)
 async def test_loads_wait_in_order_and_one_that_nobody_waits_for_leaves_the_line(world: World) -> None:
     registry = registry_of(GB, a={}, b={}, c={})
     world.memory = dict.fromkeys((1, 2, 3), GB)
-    async with registry.lease("a", "chat"):
+    async with registry.lease("a", CHAT):
         waiting = []
         for name in ("b", "c"):
             waiting.append(asyncio.create_task(registry.load(name)))
@@ -217,10 +218,10 @@ async def test_a_model_without_room_is_tried_at_each_request_however_often_there
     await registry.pin("a")
     for _ in range(TOLERATED + 1):
         with pytest.raises(LoadFailed, match=r"b needs about .*, and a 1.00 GB must stay"):
-            async with registry.lease("b", "chat"):
+            async with registry.lease("b", CHAT):
                 """There is no room."""
     registry.unpin("a")
-    async with registry.lease("b", "chat"):
+    async with registry.lease("b", CHAT):
         assert loaded(registry) == ["b"]
     await registry.close()
 
@@ -257,7 +258,7 @@ PIN: dict[str, Any] = {"pin": True}
 
 async def used(registry: Registry, name: str) -> None:
     """Have a request come and go."""
-    async with registry.lease(name, "chat"):
+    async with registry.lease(name, CHAT):
         """It is answered."""
 
 
@@ -280,7 +281,7 @@ async def test_an_edit_that_pins_a_model_takes_the_place_of_a_preloaded_one_and_
 async def test_an_edit_that_preloads_a_model_disturbs_no_busy_one(world: World) -> None:
     registry = registry_of(GB, a={}, b={})
     world.memory = dict.fromkeys((1, 2), GB)
-    async with registry.lease("a", "chat"):
+    async with registry.lease("a", CHAT):
         edit(registry, a={}, b=PRE)
         await until(lambda: not registry.instance("b").loads_now)
         assert (registry.not_loaded[0][:20], registry.instance("a").held) == ("b is to be preloaded", False)
@@ -301,7 +302,7 @@ async def test_a_lower_budget_gives_no_used_model_away_for_one_to_preload(world:
 async def test_a_load_that_nobody_waits_for_lets_requests_pass(world: World) -> None:
     registry = registry_of(2 * GB, old={}, small={}, pre={})
     world.memory = {1: GB, 2: GB, 3: GB}
-    async with registry.lease("old", "chat"):
+    async with registry.lease("old", CHAT):
         edit(registry, small={}, pre=PRE, more=PRE)  # `old` retires when its request has ended
         await until(lambda: loaded(registry) == ["pre", "old"])
         await until(lambda: registry.memory.waiting == ["more"])

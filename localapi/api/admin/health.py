@@ -22,7 +22,7 @@ def routes(registry: Registry, draining: Callable[[], bool]) -> Blueprint:
     async def ready() -> Response:
         if draining():
             return json_reply({"status": "shutting down"}, status=503)
-        wanted = [registry.instance(e.id) for e in registry.entries.values() if e.serving.wants_loading]
+        wanted = [registry.instance(e.id) for e in registry.entries.values() if e.options.wants_loading]
         known = {entry.id for entry in registry.offered}
         if failed := {each.name: each.last_error for each in wanted if each.state == "failed"}:
             errors = failed if len(known) == len(registry.entries) else {}  # an error may name other models

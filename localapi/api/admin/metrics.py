@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 from quart import Blueprint, Response, request
 
 from localapi.backends.worker_engine import WorkerEngine
-from localapi.observability.counters import NO_MODEL, Histogram, OfModel, Tally
+from localapi.kinds import KINDS
+from localapi.observability.counters import NO_MODEL, Counters, Histogram
 from localapi.runtime.instance import Instance
 from localapi.runtime.registry import Registry
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
-def routes(registry: Registry, tally: Tally) -> Blueprint:
+def routes(registry: Registry, counters: Counters) -> Blueprint:
     """The endpoint."""
     blueprint = Blueprint("metrics", __name__)
 
@@ -34,7 +35,7 @@ def routes(registry: Registry, tally: Tally) -> Blueprint:
     async def metrics() -> Response:
         pids = [instance.engine.pid for instance in registry.all_instances() if instance.engine]
         memory = await asyncio.to_thread(resident_bytes, [pid for pid in pids if pid is not None])
-        text, content_type = _encoded(registry, tally, memory, request.headers.get("Accept", ""))
+        text, content_type = _encoded(registry, counters, memory, request.headers.get("Accept", ""))
         return Response(text, content_type=content_type)
 
     return blueprint
@@ -59,7 +60,7 @@ def resident_bytes(pids: Iterable[int]) -> dict[int, int]:
     return found
 
 
-def _encoded(registry: Registry, tally: Tally, memory: Mapping[int, int], accept: str) -> tuple[bytes, str]:
+def _encoded(registry: Registry, counters: Counters, memory: Mapping[int, int], accept: str) -> tuple[bytes, str]:
     from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415  # at the first scrape
     from prometheus_client.exposition import choose_encoder  # noqa: PLC0415
     from prometheus_client.registry import Collector  # noqa: PLC0415
@@ -68,9 +69,9 @@ def _encoded(registry: Registry, tally: Tally, memory: Mapping[int, int], accept
         """All families as they are now."""
 
         def collect(self) -> Iterator[Metric]:
-            yield from _of_requests(registry, tally)
+            yield from _of_requests(registry, counters)
             yield from _of_instances(registry, memory)
-            yield from _of_manifest(registry, tally)
+            yield from _of_manifest(registry, counters)
 
     collectors = CollectorRegistry()
     collectors.register(Now())
@@ -79,41 +80,31 @@ def _encoded(registry: Registry, tally: Tally, memory: Mapping[int, int], accept
     return encode(collectors), content_type
 
 
-def _of_requests(registry: Registry, tally: Tally) -> Iterator[Metric]:
+def _of_requests(registry: Registry, counters: Counters) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily  # noqa: PLC0415
 
     requests = CounterMetricFamily(
         "localapi_requests", "Requests that have ended.", labels=["model", "endpoint", "status"]
     )
-    for (model, endpoint, status), count in sorted(tally.requests.items()):
+    for (model, endpoint, status), count in sorted(counters.requests.items()):
         if model != NO_MODEL and model not in registry.entries:
             continue  # it ended after its model was removed
         requests.add_metric([model, endpoint, str(status)], count)
     yield requests
-    models = {name: tally.models.get(name) or OfModel() for name in registry.entries}
-    chat = [name for name, entry in registry.entries.items() if entry.kind == "chat"]
-    speech = [name for name, entry in registry.entries.items() if entry.kind == "speech"]
-    for name, text, of in (
-        ("prompt_tokens", "Tokens of prompts.", chat),
-        ("cached_tokens", "Tokens of prompts that were not computed again.", chat),
-        ("completion_tokens", "Tokens of answers.", chat),
-        ("speech_characters", "Characters of texts that were spoken.", speech),
-        ("speech_seconds", "Seconds of sound.", speech),
-    ):
-        family = CounterMetricFamily(f"localapi_{name}", text, labels=["model"])
-        for model in of:
-            family.add_metric([model], getattr(models[model], name))
-        yield family
-    for name, text, field, of in (
-        ("time_to_first_token", "From the request to its first token.", "first_token", chat),
-        ("time_per_output_token", "From one token of an answer to the next.", "output_token", chat),
-        ("time_to_first_sound", "From the beginning of the work to its first sound.", "first_sound", speech),
-    ):
-        histogram = HistogramMetricFamily(f"localapi_{name}_seconds", text, labels=["model"])
-        for model in of:
-            counted: Histogram = getattr(models[model], field)
-            histogram.add_metric([model], _cumulative(counted), counted.sum)
-        yield histogram
+    for kind in KINDS.values():
+        models = [name for name, entry in registry.entries.items() if entry.kind is kind]
+        for metric in kind.metrics:
+            if metric.bounds is None:
+                family = CounterMetricFamily(f"localapi_{metric.name}", metric.help, labels=["model"])
+                for model in models:
+                    family.add_metric([model], counters.counts[model, metric.name])
+                yield family
+            else:
+                histogram = HistogramMetricFamily(f"localapi_{metric.name}", metric.help, labels=["model"])
+                for model in models:
+                    counted = counters.histogram(model, metric)
+                    histogram.add_metric([model], _cumulative(counted), counted.sum)
+                yield histogram
 
 
 def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
@@ -164,15 +155,15 @@ def _pid(instance: Instance) -> int:
     return (instance.engine.pid if instance.engine else None) or 0
 
 
-def _of_manifest(registry: Registry, tally: Tally) -> Iterator[Metric]:
+def _of_manifest(registry: Registry, counters: Counters) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
 
     reloads = CounterMetricFamily("localapi_reloads", "Readings of the manifest.", labels=["outcome"])
     last = GaugeMetricFamily("localapi_last_reload_timestamp_seconds", "The last reading.", labels=["outcome"])
     for ok, outcome in ((True, "ok"), (False, "failed")):
-        reloads.add_metric([outcome], tally.reloads[ok])
-        if ok in tally.reloaded_at:
-            last.add_metric([outcome], tally.reloaded_at[ok])
+        reloads.add_metric([outcome], counters.reloads[ok])
+        if ok in counters.reloaded_at:
+            last.add_metric([outcome], counters.reloaded_at[ok])
     yield reloads
     yield last
     revision = registry.snapshot.revision if registry.snapshot else 0

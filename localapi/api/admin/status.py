@@ -13,6 +13,7 @@ import localapi
 from localapi.backends.engine import Engine
 from localapi.backends.worker_engine import WorkerEngine
 from localapi.http.replies import json_reply
+from localapi.kinds import CHAT
 from localapi.manifest import Entry, fingerprint
 from localapi.reload.reloader import Attempt, Reloader
 from localapi.runtime.instance import Instance
@@ -71,18 +72,18 @@ def describe(registry: Registry, reloader: Reloader, warnings: list[str], folder
 
 def _entry(entry: Entry, registry: Registry) -> dict[str, Any]:
     manifest = registry.snapshot.manifest if registry.snapshot else None
-    path = manifest.said.get((entry.kind, entry.id, "path")) if manifest else None
+    path = manifest.said.get((entry.kind.name, entry.id, "path")) if manifest else None
     by_hand = "hand" if entry.id in registry.pinned_by_hand else None
     return {
         "id": entry.id,
-        "kind": entry.kind,
+        "kind": entry.kind.name,
         "backend": entry.options.backend_name,
         "path": path.text if path else None,
-        "description": entry.serving.description,
-        "aliases": list(entry.serving.aliases),
-        "pinned_by": "manifest" if entry.serving.pin else by_hand,
+        "description": entry.options.description,
+        "aliases": list(entry.options.aliases),
+        "pinned_by": "manifest" if entry.options.pin else by_hand,
         "identity": fingerprint(entry.identity),
-        "serving": fingerprint(entry.serving),
+        "serving": fingerprint(entry.settings),
         "keys": entry.keys,
     }
 
@@ -117,7 +118,9 @@ def _work(engine: Engine | None) -> dict[str, int] | None:
 
 def _tokens_per_second(instance: Instance) -> float | None:
     """Of chat models in processes of their own: 0 while they write nothing, or are not loaded."""
-    if instance.options.kind != "chat" or not (instance.engine is None or isinstance(instance.engine, WorkerEngine)):
+    if instance.options.section != CHAT.name or not (
+        instance.engine is None or isinstance(instance.engine, WorkerEngine)
+    ):
         return None
     return round(instance.engine.tokens_per_second, 1) if instance.engine else 0.0
 

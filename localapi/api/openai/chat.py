@@ -16,6 +16,7 @@ from localapi.api.openai.choices import ChatChoice, Growth, chunk_choice, usage
 from localapi.http import body
 from localapi.http.generation import FORM_PRIME_SECONDS, PRIME_SECONDS, Generation
 from localapi.http.replies import json_reply
+from localapi.kinds.chat import CHAT, chat_options
 from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Chat, Delta, Ended, Event, Finished, ToolArguments, ToolStart
@@ -48,9 +49,9 @@ class ChatCompletion:
     """Parameters that the entry's locks set otherwise."""
 
     def __post_init__(self) -> None:
-        self._generation = Generation(self.registry, self.request.model, self._requests_for)
+        self._generation = Generation(self.registry, self.request.model, self._requests_for, CHAT)
         # Also where the stream's headers go out before there is a lease.
-        self.overruled = self.request.overruled(self._generation.entry.serving)
+        self.overruled = self.request.overruled(chat_options(self._generation.entry.options))
         self._begun: set[int] = set()
 
     @property
@@ -59,7 +60,7 @@ class ChatCompletion:
         return self._generation.relaxed
 
     def _requests_for(self, lease: Lease) -> list[Chat]:
-        chat, self.overruled = self.request.to_chat(lease.entry.serving)
+        chat, self.overruled = self.request.to_chat(chat_options(lease.entry.options))
         return [chat]
 
     async def whole(self) -> Response:

@@ -20,10 +20,10 @@ from localapi.api.openai.generation_request import (
     settled,
     unknown_fields,
 )
+from localapi.backends.options import ChatOptions
 from localapi.backends.parameters import MAX_COUNT, ChatParameters, FreeObject
 from localapi.errors import InvalidRequest
 from localapi.http.body import parse
-from localapi.manifest import Serving
 from localapi.worker.protocol import Chat, Form, JsonObject, JsonSchema
 
 MAX_MESSAGES: Final = 100_000
@@ -171,9 +171,9 @@ class ChatRequest(GenerationRequest, ChatParameters):
     grammar: Grammar | None = None
     continue_final_message: bool = False
 
-    def to_chat(self, serving: Serving) -> tuple[Chat, list[str]]:
+    def to_chat(self, options: ChatOptions) -> tuple[Chat, list[str]]:
         """The request as engines take it, and the names of the parameters that the entry's locks overrule."""
-        said, max_tokens, overruled = self._applied(serving)
+        said, max_tokens, overruled = self._applied(options)
         tools, choice, name = self._tools()
         chat = Chat(
             id=next(request_ids),
@@ -193,19 +193,19 @@ class ChatRequest(GenerationRequest, ChatParameters):
         )
         return chat, overruled
 
-    def overruled(self, serving: Serving) -> list[str]:
+    def overruled(self, options: ChatOptions) -> list[str]:
         """The names of the parameters that the entry's locks overrule."""
-        return self._applied(serving)[2]
+        return self._applied(options)[2]
 
-    def _applied(self, serving: Serving) -> tuple[ChatParameters, int | None, list[str]]:
-        said, overruled = settled(ChatParameters, self, serving)
-        max_tokens = self._max_tokens(said, serving)
+    def _applied(self, options: ChatOptions) -> tuple[ChatParameters, int | None, list[str]]:
+        said, overruled = settled(ChatParameters, self, options)
+        max_tokens = self._max_tokens(said, options)
         if self.max_completion_tokens is not None and max_tokens != min(self.max_completion_tokens, MAX_COUNT):
             overruled = sorted({*overruled, "max_completion_tokens"})
         return said, max_tokens, overruled
 
-    def _max_tokens(self, said: ChatParameters, serving: Serving) -> int | None:
-        locked = serving.locked is not None and getattr(serving.locked, "max_tokens", None) is not None
+    def _max_tokens(self, said: ChatParameters, options: ChatOptions) -> int | None:
+        locked = options.locked.max_tokens is not None
         if locked or self.max_completion_tokens is None:
             return said.longest_answer
         return min(self.max_completion_tokens, MAX_COUNT)

@@ -29,6 +29,7 @@ from localapi.errors import InvalidRequest
 from localapi.http import body
 from localapi.http.generation import Generation
 from localapi.http.replies import json_reply
+from localapi.kinds.chat import CHAT, chat_options
 from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Complete, Delta, Ended, Event, Finished, TokenLogprob
@@ -89,15 +90,15 @@ class TextCompletion:
     overruled: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._generation = Generation(self.registry, self.request.model, self._requests_for)
-        _, self.overruled = settled(GenerationParameters, self.request, self._generation.entry.serving)
+        self._generation = Generation(self.registry, self.request.model, self._requests_for, CHAT)
+        _, self.overruled = settled(GenerationParameters, self.request, chat_options(self._generation.entry.options))
         self._first_choice: dict[int, int] = {}
         self._offsets: dict[int, int] = {}
         self._total = Finished(0, 0, 0)
         self._left = len(self.request.prompts)
 
     def _requests_for(self, lease: Lease) -> list[Complete]:
-        said, self.overruled = settled(GenerationParameters, self.request, lease.entry.serving)
+        said, self.overruled = settled(GenerationParameters, self.request, chat_options(lease.entry.options))
         requests = [
             Complete(
                 id=next(request_ids),

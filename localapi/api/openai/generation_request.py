@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from localapi.backends.options import ChatOptions
 from localapi.backends.parameters import MAX_COUNT, GenerationParameters, StopString
 from localapi.errors import InvalidRequest
-from localapi.manifest import Serving
 from localapi.worker.protocol import Lark, Regex
 
 MAX_CHOICES: Final = 64
@@ -153,13 +153,13 @@ def _same(given: object, harmless: object) -> bool:
     return given == harmless and isinstance(given, bool) == isinstance(harmless, bool)
 
 
-def settled(kind: type[Parameters], request: GenerationRequest, serving: Serving) -> tuple[Parameters, list[str]]:
+def settled(kind: type[Parameters], request: GenerationRequest, options: ChatOptions) -> tuple[Parameters, list[str]]:
     """What applies: the request's parameters over the entry's defaults, and the entry's locks over both.
 
     Also gives the names of the request's parameters that a lock overrules.
     """
     said = request.model_dump(include=set(kind.model_fields), exclude_none=True)
-    locked = serving.locked.model_dump(exclude_none=True) if serving.locked else {}
-    values = {**serving.defaults.model_dump(exclude_none=True), **said, **locked}
+    locked = options.locked.model_dump(exclude_none=True)
+    values = {**options.defaults.model_dump(exclude_none=True), **said, **locked}
     known = {name: value for name, value in values.items() if name in kind.model_fields}
     return kind.model_validate(known), sorted(name for name in said if name in locked and said[name] != locked[name])

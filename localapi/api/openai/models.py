@@ -6,8 +6,6 @@ from typing import Any
 
 from quart import Blueprint, Response
 
-from localapi.backends.engine import Engine
-from localapi.backends.speech import SpeechOptions
 from localapi.http.replies import json_reply
 from localapi.manifest import Entry
 from localapi.runtime.registry import Registry
@@ -37,27 +35,10 @@ def describe(registry: Registry, entry: Entry) -> dict[str, Any]:
         "object": "model",
         "created": int(registry.started_at),
         "owned_by": "localapi",
-        "kind": entry.kind,
+        "kind": entry.kind.name,
         "backend": entry.options.backend_name,
         "state": instance.state,
-        "aliases": list(entry.serving.aliases),
-        "description": entry.serving.description,
+        "aliases": list(entry.options.aliases),
+        "description": entry.options.description,
     }
-    if entry.serving.speech is not None:
-        content["voices"] = sorted(entry.serving.speech.voices)
-        content["takes"] = taken_fields(entry, engine)
-    else:
-        options = entry.identity.options
-        content["context_length"] = engine.loaded.context_length if engine else options.get("context_length")
-        content["batched"] = engine.loaded.batched if engine else not (options.get("draft") or options.get("kv_bits"))
-    return content
-
-
-def taken_fields(entry: Entry, engine: Engine | None) -> list[str]:
-    """What a request for speech may say beside voice, speed and format: what the backend takes, and of that what the
-    model does, which may be known only when it is loaded.
-    """
-    assert isinstance(entry.options, SpeechOptions)  # noqa: S101  # a speech entry
-    of_model = engine.loaded.takes if engine else None
-    taken = entry.options.takes if of_model is None else entry.options.takes.intersection(of_model)
-    return sorted({*taken, "instructions"} if "instruct_text" in taken else taken)
+    return {**content, **entry.kind.describe(entry.options, engine.loaded if engine else None)}

@@ -15,6 +15,7 @@ from localapi.backends.engine import Engine
 from localapi.backends.parameters import SpeechParameters
 from localapi.backends.speech import ENGINE_OPTIONS, SpeechOptions, SpeechSettings
 from localapi.errors import InvalidRequest
+from localapi.kinds.speech import speech_options
 from localapi.manifest import Entry
 from localapi.text.script import Script, script_of
 from localapi.text.weight import weight
@@ -58,8 +59,7 @@ class Prepared:
 
 async def prepared_speech(request: SpeechRequest, entry: Entry, engine: Engine | None) -> Prepared:
     """Everything that needs no engine. Raises InvalidRequest."""
-    settings, text = entry.serving.speech, request.input
-    assert settings is not None  # noqa: S101  # a speech entry
+    settings, text = speech_options(entry.options), request.input
     if len(text) > settings.max_input_characters:
         raise InvalidRequest(
             f"The text has {len(text)} characters; this model takes {settings.max_input_characters} at once "
@@ -72,13 +72,13 @@ async def prepared_speech(request: SpeechRequest, entry: Entry, engine: Engine |
         markdown=settings.speakable,
         lexicon=settings.lexicon,
         language=settings.language,
-        apart=options_of(entry).says_sentences_apart,
+        apart=speech_options(entry.options).says_sentences_apart,
     )
     if not script.segments:
         raise InvalidRequest("The text holds nothing that can be spoken.", param="input")
     known = await engine_voices(entry, engine)
     said, by_request = settled(request, settings, known)
-    options = options_of(entry)
+    options = speech_options(entry.options)
     unsupported = _unsupported(request, options, by_request, settings)
     voice = found_voice(entry, known, request.voice, said.voice)
     told = {name: value for name in options.takes if (value := getattr(said, name)) is not None}
@@ -108,9 +108,3 @@ def _unsupported(request: SpeechRequest, options: SpeechOptions, said: Set[str],
             param=name, code="unsupported_parameter",
         )  # fmt: skip
     return found
-
-
-def options_of(entry: Entry) -> SpeechOptions:
-    """The backend's options of a speech entry."""
-    assert isinstance(entry.options, SpeechOptions)  # noqa: S101  # a speech entry
-    return entry.options

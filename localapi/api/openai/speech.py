@@ -14,7 +14,7 @@ from typing import Any, Final
 from quart import Blueprint, Response
 
 from localapi.api.openai.generation_request import request_ids
-from localapi.api.openai.prepared_speech import Prepared, options_of, prepared_speech
+from localapi.api.openai.prepared_speech import Prepared, prepared_speech
 from localapi.api.openai.recording import BYTES_PER_SAMPLE, Recording, SaidSegment
 from localapi.api.openai.speech_cache import FinishedSpeech, SpeechCache, content_key
 from localapi.api.openai.speech_request import SpeechRequest, parse_speech
@@ -24,6 +24,8 @@ from localapi.http import body, request_context
 from localapi.http.generation import OBJECT_BYTES, Generation
 from localapi.http.read_ahead import Ahead
 from localapi.http.replies import json_reply, streamed_reply
+from localapi.kinds import SPEECH
+from localapi.kinds.speech import CHARACTERS, SECONDS, TIME_TO_FIRST_SOUND, speech_options
 from localapi.manifest import fingerprint
 from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
@@ -73,7 +75,7 @@ class Speech:
         self._registry = registry
         self._cache = cache
         self._request = request
-        self._generation = Generation(registry, request.model, lambda _: (), kind="speech")
+        self._generation = Generation(registry, request.model, lambda _: (), kind=SPEECH)
         self._notes: list[str] = []
         self._seconds = 0.0
         self._prepared: Prepared | None = None
@@ -169,7 +171,7 @@ class Speech:
         assert prepared is not None  # noqa: S101  # reply() begins with it
         text = prepared.script.text(segment.index, segment.last)
         together = [(text, 1.0)]
-        if not options_of(prepared.entry).says_sentences_apart:
+        if not speech_options(prepared.entry.options).says_sentences_apart:
             from localapi.text.sentences import shares  # noqa: PLC0415  # costly, and loaded with the script
 
             together = shares(text, language=prepared.settings.language)
@@ -239,7 +241,7 @@ class Speech:
 
     async def _said_now(self, *, whole: bool) -> AsyncGenerator[Piece, None]:
         """Lease the model and let it speak. Raises ApiError; InvalidRequest where the text makes no sound."""
-        async with self._registry.lease(self._request.model, "speech", self._generation.turn) as lease:
+        async with self._registry.lease(self._request.model, SPEECH, self._generation.turn) as lease:
             prepared = self._prepared
             # Voices that nobody knew before are known now that the model is loaded.
             knows_more = prepared is not None and prepared.known is None and lease.engine.loaded.voices is not None
@@ -270,7 +272,7 @@ class Speech:
         self, events: AsyncIterator[Event], prepared: Prepared, *, whole: bool
     ) -> AsyncGenerator[Piece, None]:
         started, first_sound = time.monotonic(), None
-        speed = 1.0 if options_of(prepared.entry).has_speed else prepared.said.speed or 1.0
+        speed = 1.0 if speech_options(prepared.entry.options).has_speed else prepared.said.speed or 1.0
         silence_seconds = prepared.settings.sentence_silence_ms / 1000
         recording = Recording(
             prepared.format, speed=speed, silence_seconds=silence_seconds, whole=whole, goes_on=prepared.script.goes_on
@@ -297,10 +299,10 @@ class Speech:
             yield Piece(data, recording.segments[told:], last=True)
         finally:
             recording.close()
-        request_context.current().tally.spoken(
-            self._generation.entry.id, characters=len(self._request.input), seconds=self._seconds,
-            first_seconds=first_sound - started,
-        )  # fmt: skip
+        counters, model = request_context.current().counters, self._generation.entry.id
+        counters.count(model, CHARACTERS, len(self._request.input))
+        counters.count(model, SECONDS, self._seconds)
+        counters.observe(model, TIME_TO_FIRST_SOUND, first_sound - started)
         log.info(
             "%s: %.1f s of speech in %.1f s, first after %.2f s, text of %d (%s)",
             self._generation.entry.id, self._seconds, time.monotonic() - started, first_sound - started,
@@ -314,7 +316,7 @@ class Speech:
             id=next(request_ids),
             segments=segments,
             voice=prepared.voice,
-            speed=(prepared.said.speed or 1.0) if options_of(prepared.entry).has_speed else 1.0,
+            speed=(prepared.said.speed or 1.0) if speech_options(prepared.entry.options).has_speed else 1.0,
             options=prepared.options,
             times=self._request.timestamps == "word",
         )

@@ -14,6 +14,7 @@ from localapi.errors import InvalidRequest
 from localapi.http import body
 from localapi.http.generation import Generation
 from localapi.http.replies import json_reply
+from localapi.kinds import CHAT
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Detokenize, Event, Text, Tokenize, Tokens
 
@@ -74,5 +75,5 @@ def _named(request: BaseModel, content: dict[str, Any], reply: Response) -> Resp
 
 async def _reply(registry: Registry, model: str, ask: Tokenize | Detokenize) -> Event | Any:
     """The one event that answers."""
-    async with aclosing(Generation(registry, model, lambda _: [ask]).events()) as events:
+    async with aclosing(Generation(registry, model, lambda _: [ask], CHAT).events()) as events:
         return await anext(events)

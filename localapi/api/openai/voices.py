@@ -11,9 +11,10 @@ from quart import Blueprint, Response, request
 
 from localapi.api.openai.models import describe
 from localapi.backends.engine import Engine
-from localapi.backends.speech import SpeechOptions
 from localapi.errors import InvalidRequest
 from localapi.http.replies import json_reply
+from localapi.kinds import SPEECH
+from localapi.kinds.speech import speech_options
 from localapi.manifest import Entry
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Voice
@@ -32,7 +33,7 @@ def routes(registry: Registry) -> Blueprint:
     async def list_voices() -> Response:
         """Of all speech models, or of the one that `?model=` names."""
         name = request.args.get("model")
-        entries = _speech_entries(registry) if name is None else [registry.resolve(name, "speech")]
+        entries = _speech_entries(registry) if name is None else [registry.resolve(name, SPEECH)]
         return json_reply({"voices": [voice for entry in entries for voice in await _voices(registry, entry)]})
 
     @blueprint.get("/v1/audio/models")
@@ -44,13 +45,12 @@ def routes(registry: Registry) -> Blueprint:
 
 
 def _speech_entries(registry: Registry) -> list[Entry]:
-    return [entry for entry in registry.offered if entry.kind == "speech"]
+    return [entry for entry in registry.offered if entry.kind is SPEECH]
 
 
 async def _voices(registry: Registry, entry: Entry) -> list[dict[str, Any]]:
     """The names of the manifest first, then the engine's."""
-    settings = entry.serving.speech
-    assert settings is not None  # noqa: S101  # a speech entry
+    settings = speech_options(entry.options)
     known = await engine_voices(entry, loaded_engine(registry, entry)) or []
     mapped = [
         {"id": name, "name": name, "language": "", "model": entry.id, "voice": voice.voice, "source": "manifest"}
@@ -80,8 +80,7 @@ async def engine_voices(entry: Entry, engine: Engine | None) -> list[Voice] | No
     """What the loaded engine says, or what can be known without loading it; None where nothing can."""
     if engine is not None and engine.loaded.voices is not None:
         return engine.loaded.voices
-    assert isinstance(entry.options, SpeechOptions)  # noqa: S101  # a speech entry
-    return await entry.options.known_voices()
+    return await speech_options(entry.options).known_voices()
 
 
 def found_voice(entry: Entry, known: list[Voice] | None, asked: str | None, voice: str | None) -> str | None:
@@ -103,14 +102,13 @@ def found_voice(entry: Entry, known: list[Voice] | None, asked: str | None, voic
     alike = (each.id for each in known if _folded(each.id) == _folded(voice))
     if (found := exact or next(alike, None)) is not None:
         return found
-    assert isinstance(entry.options, SpeechOptions)  # noqa: S101  # a speech entry
-    if entry.options.has_voice(voice):
+    if speech_options(entry.options).has_voice(voice):
         return voice
     raise _unknown(asked, voice, entry, known)
 
 
 def _is_mapped(entry: Entry, voice: str) -> bool:
-    return entry.serving.speech is not None and voice in entry.serving.speech.voices
+    return voice in speech_options(entry.options).voices
 
 
 def _folded(name: str) -> str:
@@ -118,7 +116,7 @@ def _folded(name: str) -> str:
 
 
 def _unknown(asked: str | None, voice: str, entry: Entry, known: list[Voice]) -> InvalidRequest:
-    mapped = entry.serving.speech.voices if entry.serving.speech else {}
+    mapped = speech_options(entry.options).voices
     ids = [each.id for each in known]
     near = difflib.get_close_matches(voice, ids, n=MOST_SHOWN // 2)
     shown = [*mapped, *near, *(name for name in ids if name not in near)][:MOST_SHOWN]

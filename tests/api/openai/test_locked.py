@@ -11,20 +11,21 @@ import pytest
 from localapi.api.openai.chat import ChatCompletion
 from localapi.api.openai.chat_request import parse_chat
 from localapi.api.openai.completions import CompletionRequest, TextCompletion
+from localapi.backends.echo import Echo
 from localapi.backends.parameters import ChatParameters
 from localapi.http import request_context
-from localapi.observability.counters import Tally
+from localapi.observability.counters import Counters
 
-SERVING = SimpleNamespace(defaults=ChatParameters(), locked=ChatParameters(max_tokens=3))
+OPTIONS = Echo(backend="echo", locked=ChatParameters(max_tokens=3))
 REGISTRY: Any = SimpleNamespace(
-    resolve=lambda *_: SimpleNamespace(id="m", serving=SERVING), answering=contextlib.nullcontext
+    resolve=lambda *_: SimpleNamespace(id="m", options=OPTIONS), answering=contextlib.nullcontext
 )
 """Of one entry, which nothing is leased from."""
 
 
 @pytest.fixture(autouse=True)
 def request_scope() -> None:
-    request_context.begin(Tally())
+    request_context.begin(Counters())
 
 
 def test_chat_knows_it_before_there_is_a_lease() -> None:

@@ -12,11 +12,11 @@ from quart import Response
 from localapi.api.openai.speech import Speech
 from localapi.api.openai.speech_cache import SpeechCache
 from localapi.api.openai.speech_request import parse_speech
-from localapi.backends.options import Kind
 from localapi.http import request_context
+from localapi.kinds import Kind
 from localapi.manifest import Manifest, ManifestSource, read
 from localapi.manifest.environment import NO_OVERRIDES
-from localapi.observability.counters import Tally
+from localapi.observability.counters import Counters
 from localapi.runtime.queue import Turn
 from localapi.runtime.registry import Lease, Registry
 
@@ -46,7 +46,7 @@ def manifest(folder: Path, text: str) -> Manifest:
 
 async def reply_of(registry: Registry, **body: object) -> tuple[Response, bytes]:
     request, _ = parse_speech({"model": "tone", "input": TEXT, **body})
-    here = request_context.begin(Tally())
+    here = request_context.begin(Counters())
     async with here.held:
         reply = await Speech(registry, request, SpeechCache()).reply()
         return reply, await reply.get_data(as_text=False)

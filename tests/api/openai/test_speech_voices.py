@@ -14,6 +14,7 @@ from localapi.backends.espeak_ng import EspeakNg
 from localapi.backends.piper import Piper
 from localapi.backends.speech import MappedVoice, SpeechOptions
 from localapi.errors import InvalidRequest
+from localapi.kinds.speech import speech_options
 from localapi.manifest import Entry
 from localapi.manifest.entries import ServerOptions
 from tests.piper_voice import make_voice
@@ -26,10 +27,9 @@ def entry_of(options: SpeechOptions, folder: Path) -> Entry:
 async def meant(entry: Entry, voice: str) -> str | None:
     """The engine's voice for what a request says."""
     assert isinstance(entry.options, SpeechOptions)
-    assert entry.serving.speech is not None
     known = await entry.options.known_voices()
     request, _ = parse_speech({"model": "it", "input": "hi", "voice": voice})
-    said, _ = settled(request, entry.serving.speech, known)
+    said, _ = settled(request, speech_options(entry.options), known)
     return found_voice(entry, known, request.voice, said.voice)
 
 
@@ -79,8 +79,7 @@ async def test_a_request_names_no_file_as_a_voice_of_an_engine_that_lists_none(t
 def test_an_empty_text_is_as_if_the_field_were_left_out(piper: Entry, field: str) -> None:
     body: dict[str, Any] = {"model": "it", "input": "hi", field: ""}
     request, ignored = parse_speech(body)
-    assert piper.serving.speech is not None
-    said, by_request = settled(request, piper.serving.speech)
+    said, by_request = settled(request, speech_options(piper.options))
     assert not by_request
     assert said.voice is None
     assert ignored == []

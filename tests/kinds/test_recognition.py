@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from localapi.backends.recognition import Recognized, recognize
+from localapi.kinds import CHAT as CHAT_KIND
+from localapi.kinds import SPEECH, Kind, recognize
+
+Recognized = tuple[Kind, str]
 
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 QWEN3 = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
-PLUS: Recognized = ("speech", "mlx-audio-plus")
-UPSTREAM: Recognized = ("speech", "mlx-audio")
-CHAT: Recognized = ("chat", "mlx-lm")
+PLUS: Recognized = (SPEECH, "mlx-audio-plus")
+UPSTREAM: Recognized = (SPEECH, "mlx-audio")
+CHAT: Recognized = (CHAT_KIND, "mlx-lm")
 
 
 @pytest.mark.parametrize(

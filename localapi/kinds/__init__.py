@@ -1,0 +1,51 @@
+"""The kinds of model: whatever lists kinds iterates over KINDS, and nothing else names one.
+
+A new kind is one file here, a backend, the endpoints that it names, and a console page if it has one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from localapi.kinds.chat import CHAT
+from localapi.kinds.kind import Kind, Variables, by_name
+from localapi.kinds.speech import SPEECH
+
+__all__ = ["CHAT", "KINDS", "SPEECH", "Kind", "Variables", "by_name", "recognize", "recognize_place", "register"]
+
+KINDS: dict[str, Kind] = {}
+"""Every kind by its name, in the order of the manifest's sections."""
+
+
+def register(kind: Kind) -> None:
+    """Add a kind, before the manifest is read. Raise ValueError if its name is taken."""
+    if kind.name in KINDS:
+        raise ValueError(f"there is a kind {kind.name!r} already")
+    KINDS[kind.name] = kind
+
+
+register(CHAT)
+register(SPEECH)
+
+
+def recognize(config: Mapping[str, Any], name: str) -> tuple[Kind, str] | None:
+    """Return the kind and the backend of a model by its config.json and its name, or None if these do not tell."""
+    for kind in KINDS.values():
+        if (backend := kind.recognize(config, name)) is not None:
+            return kind, backend
+    return None
+
+
+def recognize_place(place: Path) -> tuple[Kind, str] | None:
+    """Return the kind and the backend of a folder or file. Raise ValueError for a broken config.json."""
+    config = place / "config.json"
+    if config.is_file():
+        content = json.loads(config.read_text("utf-8"))
+        return recognize(content, place.name) if isinstance(content, dict) else None
+    for kind in KINDS.values():
+        if (backend := kind.recognize_place(place)) is not None:
+            return kind, backend
+    return None

@@ -1,0 +1,75 @@
+"""Chat models: conversations, completions and tokens."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from localapi.backends.echo import Echo
+from localapi.backends.mlx_lm import MlxLm
+from localapi.backends.options import ChatOptions, EntryOptions
+from localapi.backends.parameters import ChatParameters
+from localapi.backends.recognition import chat_backend
+from localapi.kinds.kind import Kind, Variables, by_name
+from localapi.observability.counters import FIRST_SECONDS, TOKEN_SECONDS, Counters, Metric
+from localapi.worker.protocol import Finished, Loaded
+
+PROMPT_TOKENS: Final = Metric("prompt_tokens", "Tokens of prompts.")
+CACHED_TOKENS: Final = Metric("cached_tokens", "Tokens of prompts that were not computed again.")
+COMPLETION_TOKENS: Final = Metric("completion_tokens", "Tokens of answers.")
+TIME_TO_FIRST_TOKEN: Final = Metric(
+    "time_to_first_token_seconds", "From the request to its first token.", FIRST_SECONDS
+)
+TIME_PER_OUTPUT_TOKEN: Final = Metric(
+    "time_per_output_token_seconds", "From one token of an answer to the next.", TOKEN_SECONDS
+)
+
+
+def count_answer(
+    counters: Counters, model: str, answer: Finished, *, first_seconds: float, rest_seconds: float
+) -> None:
+    """Count a complete answer. `rest_seconds` is the time from the first token to the last."""
+    counters.count(model, PROMPT_TOKENS, answer.prompt_tokens)
+    counters.count(model, CACHED_TOKENS, answer.cached_tokens)
+    counters.count(model, COMPLETION_TOKENS, answer.completion_tokens)
+    if answer.completion_tokens:
+        counters.observe(model, TIME_TO_FIRST_TOKEN, first_seconds)
+    if answer.completion_tokens > 1:
+        counters.observe(model, TIME_PER_OUTPUT_TOKEN, rest_seconds / (answer.completion_tokens - 1))
+
+
+def chat_options(options: EntryOptions) -> ChatOptions:
+    """Return the options of an entry that is known to be of this section."""
+    assert isinstance(options, ChatOptions)  # noqa: S101
+    return options
+
+
+def describe(options: EntryOptions, loaded: Loaded | None) -> dict[str, Any]:
+    """Return the context length and whether requests are batched, as far as they are known before loading."""
+    if loaded is not None:
+        return {"context_length": loaded.context_length, "batched": loaded.batched}
+    said = options.identity().options
+    return {
+        "context_length": said.get("context_length"),
+        "batched": not (said.get("draft") or said.get("kv_bits")),
+    }
+
+
+CHAT: Final = Kind(
+    name="chat",
+    description="Chat models, by their ids.",
+    options=ChatOptions,
+    backends=by_name(Echo, MlxLm),
+    usual_backend="mlx-lm",
+    variables=Variables(
+        entry_id="local-chat",
+        names=("CHAT_MODEL_ID", "MODEL_ID"),
+        options={"path": ("CHAT_MODEL_PATH", "MODEL_PATH")},
+        backend="mlx-lm",
+    ),
+    nested={ChatParameters: "chat.ID.defaults and chat.ID.locked"},
+    endpoints=("localapi.api.openai.chat", "localapi.api.openai.completions", "localapi.api.openai.tokens"),
+    metrics=(PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN),
+    example=("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}),
+    describe=describe,
+    recognize=chat_backend,
+)

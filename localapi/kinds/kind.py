@@ -1,0 +1,93 @@
+"""What it takes to add a kind of model: everything that the rest of the program knows about kinds is declared here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from localapi.backends.options import EntryOptions
+from localapi.observability.counters import Metric
+from localapi.worker.protocol import Loaded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variables:
+    """Environment variables that describe one entry. The first of several names that is set counts."""
+
+    entry_id: str
+    """Id of the entry if no variable names one."""
+    names: tuple[str, ...]
+    """Variables that name the entry."""
+    options: Mapping[str, tuple[str, ...]]
+    """Variables that set an option, by the option."""
+    defaults: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Variables that set one of the entry's `defaults`, by the parameter."""
+    backend: str
+    """Backend of an entry that no file has and no variable gives one."""
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every variable."""
+        of_options = (name for names in (*self.options.values(), *self.defaults.values()) for name in names)
+        return (*self.names, *of_options)
+
+
+def nothing(options: EntryOptions, loaded: Loaded | None) -> dict[str, Any]:
+    """Return no fields."""
+    return {}
+
+
+def unknown(config: Mapping[str, Any], name: str) -> str | None:
+    """Recognize no model."""
+    return None
+
+
+def unknown_place(place: Path) -> str | None:
+    """Recognize no folder and no file."""
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Kind:
+    """What a model does: chat, speech, … Two kinds are the same only if they are the same object."""
+
+    name: str
+    """The section of the manifest, and `kind` in replies."""
+    description: str
+    """Of the section, for the schema."""
+    options: type[EntryOptions]
+    """What every entry of the section can say; its `section` is the name."""
+    backends: Mapping[str, type[EntryOptions]]
+    """Options of each backend, by its name. One of them is `echo`."""
+    usual_backend: str
+    """Backend of a model that `localapi add` knows the kind of, and no more."""
+    variables: Variables | None = None
+    nested: Mapping[type[BaseModel], str] = field(default_factory=dict)
+    """Classes inside the options that the reference describes in a section of their own, and its heading."""
+    endpoints: tuple[str, ...] = ()
+    """Modules with `routes(registry)`, which returns a Quart blueprint, and OPERATIONS for the OpenAPI document."""
+    metrics: tuple[Metric, ...] = ()
+    """What `/metrics` counts for models of this kind beside what it counts for every model."""
+    example: tuple[str, Mapping[str, Any]] | None = None
+    """Path and body of a request to try a model with; its `model` is filled in."""
+    describe: Callable[[EntryOptions, Loaded | None], Mapping[str, Any]] = nothing
+    """Return the fields that only this kind has in `/v1/models`, from an entry and what its loaded model said."""
+    recognize: Callable[[Mapping[str, Any], str], str | None] = unknown
+    """Return the backend for a model with this config.json and name, or None if it is not of this kind."""
+    recognize_place: Callable[[Path], str | None] = unknown_place
+    """Return the backend for a folder without config.json, or for a file; None if it is not of this kind."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"<Kind {self.name}>"
+
+
+def by_name(*options: type[EntryOptions]) -> dict[str, type[EntryOptions]]:
+    """Return the options of backends by the name that each declares as its `backend`."""
+    return {get_args(each.model_fields["backend"].annotation)[0]: each for each in options}

@@ -1,0 +1,81 @@
+"""Speech models: texts, spoken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from localapi.backends.auto import Auto
+from localapi.backends.echo_speech import EchoSpeech
+from localapi.backends.espeak_ng import EspeakNg
+from localapi.backends.macos_say import MacosSay
+from localapi.backends.mlx_audio import MlxAudio, MlxAudioPlus
+from localapi.backends.options import EntryOptions
+from localapi.backends.parameters import SpeechParameters
+from localapi.backends.piper import Piper
+from localapi.backends.recognition import speech_backend
+from localapi.backends.speech import MappedVoice, SpeechOptions
+from localapi.kinds.kind import Kind, Variables, by_name
+from localapi.observability.counters import FIRST_SECONDS, Metric
+from localapi.worker.protocol import Loaded
+
+CHARACTERS: Final = Metric("speech_characters", "Characters of texts that were spoken.")
+SECONDS: Final = Metric("speech_seconds", "Seconds of sound.")
+TIME_TO_FIRST_SOUND: Final = Metric(
+    "time_to_first_sound_seconds", "From the beginning of the work to its first sound.", FIRST_SECONDS
+)
+
+
+def speech_options(options: EntryOptions) -> SpeechOptions:
+    """Return the options of an entry that is known to be of this section."""
+    assert isinstance(options, SpeechOptions)  # noqa: S101
+    return options
+
+
+def describe(options: EntryOptions, loaded: Loaded | None) -> dict[str, Any]:
+    """Return the mapped voices, and the fields that a request may have beside voice, speed and format.
+
+    What a model takes of what its backend takes may be known only when it is loaded.
+    """
+    speech = speech_options(options)
+    taken = set(speech.takes)
+    if loaded is not None and loaded.takes is not None:
+        taken &= set(loaded.takes)
+    if "instruct_text" in taken:
+        taken.add("instructions")
+    return {"voices": sorted(speech.voices), "takes": sorted(taken)}
+
+
+def recognize_place(place: Path) -> str | None:
+    """Recognize a Piper voice, or a folder of them."""
+    if place.suffix == ".onnx" or (place.is_dir() and any(place.glob("*.onnx"))):
+        return "piper"
+    return None
+
+
+SPEECH: Final = Kind(
+    name="speech",
+    description="Speech models, by their ids.",
+    options=SpeechOptions,
+    backends=by_name(EchoSpeech, Auto, MacosSay, EspeakNg, Piper, MlxAudio, MlxAudioPlus),
+    usual_backend="auto",
+    variables=Variables(
+        entry_id="local-audio",
+        names=("AUDIO_MODEL_ID",),
+        options={"backend": ("AUDIO_BACKEND",), "path": ("AUDIO_MODEL_PATH",)},
+        defaults={
+            "ref_audio": ("AUDIO_REF_AUDIO",),
+            "ref_text": ("AUDIO_REF_TEXT",),
+            "instruct_text": ("AUDIO_INSTRUCT_TEXT",),
+            "source_audio": ("AUDIO_SOURCE_AUDIO",),
+        },
+        backend="auto",
+    ),
+    nested={MappedVoice: "speech.ID.voices.NAME", SpeechParameters: "speech.ID.defaults"},
+    endpoints=("localapi.api.openai.speech", "localapi.api.openai.voices"),
+    metrics=(CHARACTERS, SECONDS, TIME_TO_FIRST_SOUND),
+    example=("/v1/audio/speech", {"input": "Hello", "voice": "alloy"}),
+    describe=describe,
+    recognize=speech_backend,
+    recognize_place=recognize_place,
+)

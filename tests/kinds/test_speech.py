@@ -1,0 +1,32 @@
+"""What `GET /v1/models` says that a speech model takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from localapi.backends.echo_speech import EchoSpeech
+from localapi.backends.espeak_ng import EspeakNg
+from localapi.kinds.speech import describe
+from localapi.worker.protocol import Loaded
+
+ALL = ["instruct_text", "instructions", "ref_audio", "ref_text", "source_audio"]
+
+
+@pytest.mark.parametrize(
+    ("loaded", "fields"),
+    [
+        (None, ALL),
+        (Loaded(), ALL),
+        (Loaded(takes=["ref_audio", "ref_text"]), ["ref_audio", "ref_text"]),
+        (Loaded(takes=["instruct_text"]), ["instruct_text", "instructions"]),
+        (Loaded(takes=[]), []),
+    ],
+)
+def test_a_model_takes_what_its_backend_does_and_of_that_what_it_says_itself(
+    loaded: Loaded | None, fields: list[str]
+) -> None:
+    assert describe(EchoSpeech(backend="echo"), loaded)["takes"] == fields
+
+
+def test_a_backend_that_takes_nothing_more_says_so() -> None:
+    assert describe(EspeakNg(backend="espeak-ng"), None)["takes"] == []
