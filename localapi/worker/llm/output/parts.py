@@ -81,8 +81,10 @@ class PartsFormat:
         self._edges = _edges(tokenizer)
         if self.tool_format and self.tool_format.bare_start:
             self._edges[NORMAL].setdefault(self.tool_format.bare_start, TOOL)
-        self._markers = _markers(self._edges)
         self._toolless_edges = _without_calls(self._edges)
+        if self.tool_format and self.tool_format.end_is_no_text:
+            self._edges[NORMAL].setdefault(self.tool_format.end, NORMAL)
+        self._markers = _markers(self._edges)
         self._toolless_markers = _markers(self._toolless_edges)
 
     @property

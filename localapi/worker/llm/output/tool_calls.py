@@ -36,6 +36,8 @@ _PYTHONIC = re.compile(
     r"""\s*\[\s*[\w.]+\((?:\s*\w+\s*=(?:\s*"[^"]*"\s*|\s*'[^']*'\s*|[^,"'()\[\]]+)(?:,|(?=\))))*\s*\)\s*\]\s*"""
 )
 """A call that is no Python, as with a newline in a string, and whose arguments can still be told apart."""
+_BARE_CALL = {"kimi_k2": ("<|tool_call_begin|>", "<|tool_call_end|>")}
+"""What stands around one call, if it cannot be mistaken for text: models forget the marks around the section."""
 INNER_MARKS = {
     **{family: (mark,) for family, mark in STRING_MARKS.items()},
     "glm47": ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
@@ -56,8 +58,14 @@ class ToolFormat:
         self.family = str(getattr(parser, "__module__", "")).rpartition(".")[2]
         self._parser = parser
         self._tags = TAGS.get(self.family)
-        self.bare_start = self._tags.bare if self._tags else ""
+        self._bare_call = _BARE_CALL.get(self.family)
+        if self._bare_call:
+            self.bare_start = self._bare_call[0]
+        else:
+            self.bare_start = self._tags.bare if self._tags else ""
         """How a call begins without a section around it; empty if it cannot be told from text."""
+        self.end_is_no_text = self._bare_call is not None
+        """Whether the mark that ends a section is dropped where there is none, as behind a call without its start."""
 
     @property
     def marks(self) -> set[str]:
@@ -70,8 +78,10 @@ class ToolFormat:
         """Return a section that begins now with this mark. `abandon`: a string which says that the section was none."""
         if self.family == "json_tools":
             return JsonSection(self.start, self.end, calls, names_of(tools))
+        if self._bare_call and mark == self.bare_start:
+            return ParsedSection(self, tools, calls, start=mark, end=self._bare_call[1])
         if self._tags is None:
-            return ParsedSection(self, tools, calls, abandon)
+            return ParsedSection(self, tools, calls, start=self.start, end=self.end, abandon=abandon)
         if mark == self.bare_start:
             return TaggedSection(mark, self._tags.call_end, self._tags, tools, calls, stray_end=self.end)
 
@@ -161,12 +171,24 @@ class JsonOrTags:
 class ParsedSection:
     """A section that mlx-lm parses once it is complete."""
 
-    def __init__(self, form: ToolFormat, tools: Sequence[dict[str, Any]], calls: Calls, abandon: str | None) -> None:
+    def __init__(
+        self,
+        form: ToolFormat,
+        tools: Sequence[dict[str, Any]],
+        calls: Calls,
+        *,
+        start: str,
+        end: str,
+        abandon: str | None = None,
+    ) -> None:
+        """`abandon`: a string which says that the section was none."""
         self._format = form
+        self._start = start
+        self._end = end
         self._tools = tools
         self._calls = calls
         self._abandon = abandon
-        self._ends = Markers([form.end, abandon or ""])
+        self._ends = Markers([end, abandon or ""])
         self._text: list[str] = []
         self._held = ""
         self.rest: str | None = None
@@ -179,19 +201,19 @@ class ParsedSection:
             return []
         if marker == self._abandon:
             self.rest = marker + behind
-            return [self._format.start + "".join(self._text)]
+            return [self._start + "".join(self._text)]
         self.rest = behind
         return self._found(marker)
 
     def finish(self, *, cut: bool) -> list[Found]:
         self.rest = ""
-        if cut and self._format.end:  # lenient parsers make calls with half of their arguments of it
-            return [self._format.start + "".join(self._text) + self._held]
+        if cut and self._end:  # lenient parsers make calls with half of their arguments of it
+            return [self._start + "".join(self._text) + self._held]
         return self._found(self._held)
 
     def _found(self, marker: str) -> list[Found]:
         text = "".join(self._text)
-        return self._format.found(text, self._tools, self._calls) or [self._format.start + text + marker]
+        return self._format.found(text, self._tools, self._calls) or [self._start + text + marker]
 
 
 def described(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -532,3 +532,14 @@ def test_of_kimis_calls_the_one_that_is_cut_is_not_lost() -> None:
     first, second = (SAMPLES["kimi_k2"][0].split("<|tool_calls_section_end|>")[0], "<|tool_call_begin|>functions.add:1")
     whole = read(family("kimi_k2"), first + second)
     assert (whole.parsed, whole.content) == (PARIS, second)
+
+
+def test_kimis_calls_need_no_marks_around_the_section() -> None:
+    first, second = (SAMPLES["kimi_k2"][i].removeprefix("<|tool_calls_section_begin|>") for i in (0, 1))
+    bare = first.removesuffix("<|tool_calls_section_end|>")
+    for text in (bare, first, bare + second):
+        whole = read(family("kimi_k2"), f"I see.{text}")
+        assert whole.parsed == (PARIS if text != bare + second else [*PARIS, SUM])
+        assert whole.content == "I see."
+    cut = bare[:-30]
+    assert read(family("kimi_k2"), cut, cut=True).content == read(family("kimi_k2"), cut).content == cut
