@@ -20,6 +20,9 @@ LIMITS: Final = LLParserLimits(
 AS_WRITTEN, PIECEWISE, TYPE_ONLY = 0, 1, 2
 """How much of a schema that is not strict is kept: all; what compiles, property by property; only its type."""
 _SHOWN_PLACES: Final = 5
+MOST_TRIALS: Final = 32
+LONGEST_PART: Final = 65_536
+"""Characters of one schema, beside which others have room in a grammar."""
 
 Part = dict[str, Any]
 """llguidance's: a grammar that others may refer to by its name."""
@@ -53,8 +56,9 @@ def schema_part(subject: str, schema: object, *, strict: bool, kept: int = AS_WR
     if strict or kept == AS_WRITTEN:
         return SchemaPart(_compiled(found.schema), found.relaxed)
     if kept == PIECEWISE:
-        schema, dropped = _what_compiles(found.schema)
-        return SchemaPart(_compiled(schema), (*found.relaxed, *dropped))
+        rest, dropped = _what_compiles(found.schema)
+        if rest is not None:
+            return SchemaPart(_compiled(rest), (*found.relaxed, *dropped))
     only = {"type": found.schema["type"]} if "type" in found.schema else {}
     return SchemaPart(_compiled(only), (".",))
 
@@ -69,18 +73,31 @@ def problem_of(part: Part) -> str:
     return LLMatcher.validate_grammar(json.dumps({"grammars": [part]}), limits=LIMITS)
 
 
-def _what_compiles(schema: Schema) -> tuple[Schema, list[str]]:
-    """The schema with anything in place of properties that do not compile, and where that was."""
+def _what_compiles(schema: Schema) -> tuple[Schema | None, list[str]]:
+    """The schema with anything in place of properties that do not compile, and where that was; None: that does not do.
+
+    Compiling is tried a few times at most: no other row gets a token meanwhile.
+    """
+    if not _problem(schema):
+        return schema, []
+    if len(schema.get("properties", {})) > MOST_TRIALS:
+        return None, []
     definitions = {"$defs": schema["$defs"]} if "$defs" in schema else {}
     properties = dict(schema.get("properties", {}))
     dropped: list[str] = []
     for name, part in properties.items():
-        if isinstance(part, dict) and problem_of(_compiled({**part, **definitions})):
+        if part is False or (isinstance(part, dict) and _problem({**part, **definitions})):
             properties[name] = {}
             dropped.append(f"properties.{name}")
-    if not dropped:
-        return schema, []
-    return {**schema, "properties": properties}, dropped
+    rest = {**schema, "properties": properties}
+    return (None, []) if not dropped or _problem(rest) else (rest, dropped)
+
+
+def _problem(schema: Schema) -> str:
+    part = _compiled(schema)
+    if len(json.dumps(part)) > LONGEST_PART:
+        return "too long"
+    return problem_of(part)
 
 
 def _compiled(schema: Schema) -> Part:

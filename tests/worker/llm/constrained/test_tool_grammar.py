@@ -165,6 +165,48 @@ def test_only_a_strict_tool_is_refused_where_its_schema_cannot_be_kept(grammars:
 
 
 @pytest.mark.parametrize(
+    ("parameters", "place"),
+    [
+        ('{"properties": {"a": {"type": "strin"}}}', ""),
+        ('{"type": "array"}', ""),
+        ("[", ""),
+        ('{"$ref": "#"}', ""),
+        ('{"properties": {"a": false}, "required": ["a"]}', ".properties.a"),
+        ('{"properties": {"a": {"minimum": 5, "maximum": 3, "type": "integer"}}, "required": ["a"]}', ".properties.a"),
+        (json.dumps({"properties": {f"p{i}": {"type": "string"} for i in range(4000)}}), ""),
+        (json.dumps({"properties": {"a": {"enum": ["x" * 300_000]}}}), ".properties.a"),
+        ('{"properties": {"a": {"const": -9223372036854775808}}}', ".properties.a.const"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_hopeless_tool_takes_any_object_and_leaves_the_others_as_they_are(
+    tokenizer: TokenizerWrapper, grammars: Grammars, parameters: str, place: str
+) -> None:
+    constraint = grammars.constraint(ToolCalls((*TOOLS, Tool("hopeless", parameters))))
+
+    assert constraint.relaxed == (f"tools[hopeless].parameters{place}",)
+    assert allows(tokenizer, constraint.fresh(), '<tool_call>\n{"name": "hopeless", "arguments": {')
+    assert allows(tokenizer, constraint.fresh(), f"{ONE}<|im_end|>")
+    assert not allows(tokenizer, constraint.fresh(), ONE.replace("city", "town"))
+
+
+def test_only_a_call_has_a_form_if_calls_are_optional(tokenizer: TokenizerWrapper, grammars: Grammars) -> None:
+    tools = (strict("get_weather", json.dumps(WEATHER)), Tool("get", json.dumps(POINT)))
+    constraint = grammars.constraint(ToolCalls(tools, optional=True))
+
+    for text in ("", "Well, {}: <b> \u6f22 <tool\n", "<think>Hm.</think>No.", f"Sure.\n{ONE}", f"{ONE}\n{OTHER} Done."):
+        assert allows(tokenizer, constraint.fresh(), f"{text}<|im_end|>"), text
+    assert allows(tokenizer, constraint.fresh(), OTHER.replace('"x"', '"free"'))
+    for text in (
+        "<tool_call>What",
+        ONE.replace("city", "town"),
+        ONE.replace("get_weather", "other"),
+        "<tool_call><|im_end|>",
+    ):
+        assert not allows(tokenizer, constraint.fresh(), text), text
+
+
+@pytest.mark.parametrize(
     ("calls", "reason"),
     [
         (ToolCalls(()), "no tool to call"),
