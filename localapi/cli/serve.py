@@ -62,14 +62,20 @@ def _greet(service: Service, source: ManifestSource, settings: Settings, port: i
     """What a person wants to know first; for a program, only what it cannot ask."""
     watched = ", ".join(str(path) for path in source.files())
     following = f"following {watched}" if watched else "following no file: the environment is the manifest"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = reachable(settings.host, port)
     if settings.log_format == "json":
-        log.info("localapi %s on http://%s:%d/v1", localapi.__version__, host, port)
+        log.info("localapi %s on %s/v1", localapi.__version__, address)
         log.info("%s", following)
         for warning in service.warnings():
             log.warning("%s", warning)
         return
-    _show(service, f"http://{host}:{port}/v1", following)
+    _show(service, address, following)
+
+
+def reachable(host: str, port: int) -> str:
+    """Return the URL that a browser on this machine can open for a server that listens on `host`."""
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # shown, not bound to
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _show(service: Service, address: str, following: str) -> None:
@@ -80,7 +86,8 @@ def _show(service: Service, address: str, following: str) -> None:
         with contextlib.suppress(OSError):  # a log on a full disk is no reason not to serve
             click.secho(text, err=True, color=colour, **style)
 
-    say(f"{click.style('localapi', bold=True)} {localapi.__version__} on {click.style(address, bold=True)}")
+    say(f"{click.style('localapi', bold=True)} {localapi.__version__} on {click.style(f'{address}/v1', bold=True)}")
+    say(f"console on {click.style(f'{address}/', bold=True)}")
     say()
     for line in _models(service):
         say(f"  {line}")
