@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from hypercorn.config import Config
@@ -46,6 +47,7 @@ from localapi.observability import log as logs
 from localapi.observability.counters import Counters
 from localapi.observability.log_buffer import History
 from localapi.reload.reloader import Attempt, Reloader
+from localapi.reload.settling import Settling
 from localapi.reload.watcher import Watch
 from localapi.runtime.registry import Registry
 from localapi.runtime.watchdog import Supervisor
@@ -68,13 +70,20 @@ class Service:
         self.counters = Counters()
         self.history = History(self._recorded)
         self.live = status_events.Live(self.status, self.history)
-        self.reloader = Reloader(self.registry, self._read, apply=self._apply, tell=self._tell)
+        self.reloader = Reloader(
+            self.registry, self._read, settling=Settling(self._files), apply=self._apply, tell=self._tell
+        )
         self.watch = Watch(source, self.reloader.trigger, self.folder)
         self.started = False
         """Whether the first revision serves, and the terminal has been told about it."""
         self.supervisor = Supervisor(self.reloader.instances, self.registry.memory)
         self.draining = False
         self.app = create_app(self)
+
+    def _files(self) -> tuple[Path, ...]:
+        """The manifest's files, which may be looked at as they are now."""
+        self.folder.return_to_it()
+        return self.source.files()
 
     def _read(self) -> Manifest:
         """The manifest as its source says it now. A file that was once there has to stay: its loss is an error."""
@@ -86,9 +95,8 @@ class Service:
 
     def _apply(self, manifest: Manifest) -> None:
         logs.set_level(self.settings.log_level or manifest.server.log_level)
-        of_entries = [path for entry in manifest.entries.values() for path in entry.options.files()]
         self.counters.keep(manifest.entries)
-        self.watch.follow([*of_entries, *manifest.key_files])
+        self.watch.follow(manifest.files_beside)
         if self.started:
             for warning in self.warnings():
                 log.warning("%s", warning)
@@ -117,7 +125,7 @@ class Service:
         exposed = exposure(self.settings.host, keys=bool(snapshot and snapshot.manifest.keys))
         unread = ["the manifest is being read and does not come: is its drive connected?"] * self.reloader.reads_slowly
         excess = [told] if (told := self.registry.memory.excess) else []
-        return [*exposed, *unread, *excess, *self.registry.not_loaded]
+        return [*exposed, *unread, *excess, *self.reloader.swaps.warnings, *self.registry.not_loaded]
 
     async def run(self, listening: socket.socket, started: Callable[[], None]) -> None:
         """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raises ManifestError.
@@ -161,7 +169,7 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, on_stop, number)
-        loop.add_signal_handler(signal.SIGHUP, self.reloader.trigger)
+        loop.add_signal_handler(signal.SIGHUP, self.reloader.trigger_by_hand)
         return stop
 
     async def _drained(self, stop: asyncio.Event, following: list[asyncio.Task[None]]) -> None:

@@ -56,6 +56,7 @@ class Server:
         }
         here = {"PYTHONPATH": str(Path(__file__).parent.parent)} if program is None else {}
         command = [sys.executable, "-m", "localapi"] if program is None else [str(program)]
+        self.folder = folder
         self.process = subprocess.Popen(
             [*through, *command, "serve", "--port", "0", *arguments],
             cwd=folder,

@@ -244,7 +244,19 @@ class AttemptReply(Shape):
     ok: bool
     revision: int
     changes: Changes
+    not_loaded: dict[str, str]
     problems: list[ProblemReply]
+
+
+class SwapReply(OpenShape):
+    """What is to replace a model: it loads, or it did not load and is tried again; the old one answers on."""
+
+    state: Literal["loading", "failed"]
+    backend: str
+    path: str | None
+    error: str | None
+    failures: int
+    next_try_at: float | None
 
 
 class StatusModel(OpenShape):

@@ -12,7 +12,7 @@ from localapi.reload.reloader import Diff
 IN_USE: Final = frozenset({"ready", "loading"})
 """States of a model that a change replaces at once."""
 
-Does = Literal["added", "warm", "cold", "not loaded", "in place", "removed"]
+Does = Literal["added", "warm", "cold", "not loaded", "did not load", "in place", "removed"]
 
 
 def diff(manifest: Manifest, models: Mapping[str, Any]) -> Diff:
@@ -40,6 +40,8 @@ class Change:
     """The settings that differ."""
     requests: int = 0
     """Those that run on it now."""
+    error: str | None = None
+    """Why it did not load, where the server has tried that already."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,20 @@ def plan(manifest: Manifest, status: Mapping[str, Any] | None) -> Plan:
 
 def _swap(entry: Entry, model: Mapping[str, Any]) -> Does:
     """How it is replaced: as the manifest's new text says, where it is loaded."""
+    if _failed(entry, model):
+        return "did not load"
     return entry.options.swap if model["state"] in IN_USE else "not loaded"
 
 
+def _failed(entry: Entry, model: Mapping[str, Any]) -> bool:
+    """Whether the server has tried in vain to load just this."""
+    swap = model.get("swap") or {}
+    return swap.get("state") == "failed" and swap["identity"] == fingerprint(entry.identity)
+
+
 def _changed(entry: Entry, model: Mapping[str, Any], does: Does) -> Change:
-    return Change(entry.id, entry.kind.name, does, _differing(entry.keys, model["keys"]), int(model["leases"]))
+    error = model["swap"]["error"] if does == "did not load" else None
+    return Change(entry.id, entry.kind.name, does, _differing(entry.keys, model["keys"]), int(model["leases"]), error)
 
 
 def _differing(new: Mapping[str, str], old: Mapping[str, str]) -> tuple[str, ...]:

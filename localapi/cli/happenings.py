@@ -43,8 +43,16 @@ def _reloads(before: Status, now: Status) -> Iterator[str]:
     changed = change if change != before.get("last_change") else None
     if changed:
         yield from _reload(changed)
-    if attempt and attempt not in (change, before.get("last_attempt")) and not (changed and attempt["ok"]):
+    news = attempt and attempt not in (change, before.get("last_attempt")) and not (changed and attempt["ok"])
+    if attempt and news and not _is_another_try(attempt, before.get("last_attempt")):
         yield from _reload(attempt)
+
+
+def _is_another_try(attempt: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
+    """Whether it only tried again what had not loaded, for which the server's warnings stand."""
+    failed = attempt.get("not_loaded")
+    changed = any(attempt["changes"].values())
+    return bool(failed) and not changed and before is not None and before.get("not_loaded") == failed
 
 
 def _reload(attempt: Mapping[str, Any]) -> Iterator[str]:

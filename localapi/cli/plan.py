@@ -24,13 +24,22 @@ from localapi.settings import Settings
 CHANGED: Final = 3
 """Exit status of --exit-code: 1 says that something went wrong, and 2 that the command line did."""
 
-SIGNS: Final = {"added": "+", "warm": "~", "cold": "~", "not loaded": "~", "in place": "=", "removed": "-"}
+SIGNS: Final = {
+    "added": "+",
+    "warm": "~",
+    "cold": "~",
+    "not loaded": "~",
+    "did not load": "~",
+    "in place": "=",
+    "removed": "-",
+}
 COLOURS: Final = {"+": "green", "~": "yellow", "=": "cyan", "-": "red"}
 WORDS: Final = {
     "added": "is new",
     "warm": "loads beside the old one, which answers until it is ready (warm)",
     "cold": "loads when the old one has finished its requests and ended; new requests wait (cold)",
     "not loaded": "is not loaded: the next request loads it so",
+    "did not load": "did not load, so the old one answers on; the server tries it again from time to time",
     "in place": "changes in place, also where it is loaded",
     "removed": "goes",
 }
@@ -87,4 +96,5 @@ def _show(found: Plan, server: Server, *, compared: bool) -> None:
 def _words(change: Change) -> str:
     keys = f": {', '.join(change.keys)}" if change.keys else ""
     running = f"; running requests: {change.requests}, {ENDS.get(change.does, ENDS_ELSE)}" if change.requests else ""
-    return f"{WORDS[change.does]}{keys}{running}"
+    reason = f"; {change.error}" if change.error else ""
+    return f"{WORDS[change.does]}{keys}{running}{reason}"

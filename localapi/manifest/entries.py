@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from localapi.backends.options import Duration, EntryOptions, Identity, MemorySize, Name
 from localapi.errors import Problem
 from localapi.kinds import KINDS, Kind
-from localapi.manifest.excerpts import with_excerpts
 from localapi.manifest.keys import Key, KeyOptions
 from localapi.manifest.origin import KeyPath, Origin
 
@@ -140,6 +139,10 @@ class Entry:
         return cls(entry_id, options, options.identity(), keep_alive)
 
 
+def _called(entry: Entry, aliases: list[str]) -> Entry:
+    return dataclasses.replace(entry, options=entry.options.model_copy(update={"aliases": aliases}))
+
+
 @dataclass(frozen=True)
 class ManifestFile:
     """A file that a manifest was read from, and what it held then."""
@@ -189,14 +192,24 @@ class Manifest:
             return self.entries[name]
         return next((entry for entry in self.entries.values() if name in entry.options.aliases), None)
 
-    def problem(self, entry_id: str, message: str) -> Problem:
-        """Something wrong with an entry, at the place that says what to load."""
-        kind = self.entries[entry_id].kind.name
-        said = [key for key in self.said if key[:2] == (kind, entry_id)]
-        key = next((key for key in said if key[2:] == ("path",)), said[0])
-        problem = self.said[key].origin.problem(message, key)
-        (shown,) = with_excerpts([problem], {str(file.path): file.text for file in self.files})
-        return shown
+    @property
+    def files_beside(self) -> tuple[Path, ...]:
+        """Files that it names, and that are followed as it is itself."""
+        return (*(path for entry in self.entries.values() for path in entry.options.files()), *self.key_files)
+
+    def keeping(self, other: Manifest, entry_ids: Collection[str]) -> Manifest:
+        """The same, with these entries as `other` has them.
+
+        Their aliases are the new ones: one that they gave up may be another entry's now.
+        """
+        if not entry_ids:
+            return self
+        kept = {name: _called(other.entries[name], self.entries[name].options.aliases) for name in entry_ids}
+        new, old = ({(each.entries[name].kind.name, name) for name in kept} for each in (self, other))
+        said = {key: value for key, value in self.said.items() if key[:2] not in new}
+        said |= {key: value for key, value in other.said.items() if key[:2] in old}
+        entries = {name: kept.get(name, entry) for name, entry in self.entries.items()}
+        return dataclasses.replace(self, entries=entries, said=said)
 
 
 def fingerprint(value: object) -> str:

@@ -1,7 +1,8 @@
-"""The server follows its manifest: read → diff → prepare → commit → retire.
+"""The server follows its manifest: settle → read → diff → prepare → commit → retire.
 
 Level-triggered: whatever notices a change only sets an event, and one task runs passes, so any number of changes during
-a pass cause exactly one more. A pass that fails changes nothing; what it found is kept for `GET /status`.
+a pass cause exactly one more. A file that is not valid changes nothing; what was found is kept for `GET /status`. An
+entry that is to be replaced and does not load stays as it was, alone, and is tried again.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
 
-from localapi.errors import LoadFailed, ManifestError, ModelUnavailable, Problem
+from localapi.errors import ManifestError, ModelUnavailable, Problem
 from localapi.manifest import Entry, Manifest
+from localapi.reload.settling import Loss, Settling, loss_of
 from localapi.reload.summary import told
+from localapi.reload.swaps import Outcome, Superseded, Swaps
 from localapi.runtime.instance import Instance
 from localapi.runtime.registry import Registry
 from localapi.system.threads import aside
@@ -23,11 +27,18 @@ from localapi.system.timer import Timer
 
 log = logging.getLogger(__name__)
 
-_SWAP = "swap"
+T = TypeVar("T")
+
 SLOW_SECONDS = 10.0
 """No disk takes as long for a manifest."""
 RETRY_SECONDS = 5.0
 """After a manifest that could not be read, though nothing may be wrong with it."""
+PATIENCE_SECONDS = 30.0
+"""How long the rest of an edit waits for models that load, to be applied together with them."""
+SHORT_PATIENCE_SECONDS = 2.0
+"""How long another edit waits for models that were loading before."""
+LOOK_SECONDS = 0.1
+"""Between two looks at files that may be half-written."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +85,21 @@ class Attempt:
     """The revision that serves after it."""
     diff: Diff = Diff()
     problems: tuple[Problem, ...] = ()
+    not_loaded: Mapping[str, str] = field(default_factory=dict)
+    """Why entries stay as they were although the manifest was applied: their new models did not load. By id."""
+    unfinished: bool = False
+    """Whether models still load that are to replace others: the next pass goes on with them."""
 
     @property
     def ok(self) -> bool:
         return not self.problems
 
 
-class Superseded(Exception):  # nothing went wrong: the manifest changed again while a pass prepared
-    """The pass begins anew; what it has prepared is kept for the next one."""
-
-
 class Reloader:
     """Runs the passes.
 
-    `read` blocks and raises ManifestError. `apply` is called with each manifest that was committed, for what is not per
-    model; `tell` with each attempt.
+    `read` blocks and raises ManifestError; `settling` says when the files that it reads are complete. `apply` is called
+    with each manifest that was committed, for what is not per model; `tell` with each attempt.
     """
 
     def __init__(
@@ -96,20 +107,25 @@ class Reloader:
         registry: Registry,
         read: Callable[[], Manifest],
         *,
+        settling: Settling | None = None,
         apply: Callable[[Manifest], None] = lambda _: None,
         tell: Callable[[Attempt], None] = lambda _: None,
     ) -> None:
         self.registry = registry
+        self.swaps = Swaps(registry)
         self.last_attempt: Attempt | None = None
         self.last_change: Attempt | None = None
         """The one that made the revision that serves."""
         self._read = read
+        self._settling = settling or Settling(lambda: ())
         self._apply = apply
         self._tell = tell
         self._wanted = asyncio.Event()
         self._waiters: list[asyncio.Future[Attempt]] = []
-        self._prepared: dict[str, Instance] = {}
-        """Instances that load for a manifest that is not committed yet, by entry id."""
+        self._answered = 0
+        """How many of these the pass that runs answers: they asked before it read."""
+        self._try_at_once = False
+        """Whether the next pass tries also what failed lately."""
         self.preparing = False
         self.reading_since: float | None = None
         """Unix time; None where the manifest is not being read."""
@@ -121,11 +137,16 @@ class Reloader:
         """Ask for a pass."""
         self._wanted.set()
 
+    def trigger_by_hand(self) -> None:
+        """Ask for a pass that also tries at once what did not load lately."""
+        self._try_at_once = True
+        self.trigger()
+
     async def reload(self) -> Attempt:
-        """Ask for a pass and wait for its outcome. Raises ModelUnavailable where the server ends before."""
+        """As `trigger_by_hand`, and wait for the outcome. Raises ModelUnavailable where the server ends before."""
         waiter: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        self.trigger()
+        self.trigger_by_hand()
         return await waiter
 
     async def start(self) -> Attempt:
@@ -141,14 +162,14 @@ class Reloader:
             while True:
                 await self._wanted.wait()
                 self._wanted.clear()
-                # Whoever asks while this pass runs is answered by the next one: this one has read already.
-                count = len(self._waiters)
                 try:
                     attempt = await self._pass()
                 except Superseded:
                     log.info("another change came while models were loading: reading the manifest again")
                     continue
-                waiters, self._waiters = self._waiters[:count], self._waiters[count:]
+                if attempt.unfinished:
+                    continue
+                waiters, self._waiters = self._waiters[: self._answered], self._waiters[self._answered :]
                 for waiter in waiters:
                     if not waiter.done():
                         waiter.set_result(attempt)
@@ -157,36 +178,75 @@ class Reloader:
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_exception(ModelUnavailable("The server is shutting down."))
-            await self._discard(list(self._prepared))
+            await self.swaps.discard()
 
     async def _pass(self) -> Attempt:
         self._retry.stop()
-        changes = Diff()
         try:
-            manifest = await self._read_aside()
-            changes = diff(self._current(), manifest)
-            await self._prepare(changes, manifest)
-            attempt = self._commit(manifest, changes)
+            manifest = await self._settled()
+            attempt = self._commit(manifest, await self._prepare(manifest))
         except ManifestError as error:
-            await self._discard(self._prepared.keys())
+            await self.swaps.discard()
             attempt = self._refused(error)
         except Superseded:
             raise
         except Exception as error:  # ours to mend; following the manifest must go on
             log.exception("the manifest could not be applied")
-            await self._discard(self._prepared.keys())
+            await self.swaps.discard()
             problem = Problem("manifest", f"could not be applied: {type(error).__name__}: {error}")
             attempt = self._refused(ManifestError([problem]))
         self.last_attempt = attempt
         self._tell(attempt)
         return attempt
 
-    async def _read_aside(self) -> Manifest:
-        """Where that never ends, only the manifest is not followed: nothing waits for it, not even a shutdown."""
+    async def _settled(self) -> Manifest:
+        """Read the manifest when its files are complete. Raises ManifestError."""
+        current = self._current()
+        beside = current.files_beside if current else ()
+        while True:
+            await self._still(beside, Loss.NOTHING)
+            # Whoever asks from here on is answered by the next pass: this one reads now.
+            self._wanted.clear()
+            self._answered = len(self._waiters)
+            manifest, error = None, None
+            try:
+                manifest = await self._aside(self._read)
+            except ManifestError as raised:
+                error = raised
+            else:
+                beside = (*(current.files_beside if current else ()), *manifest.files_beside)
+            loss = loss_of(current, manifest, self._used(current))
+            if await self._still(beside, loss, until_changed=True):
+                break
+        self._settling.read()
+        if manifest is None:
+            raise error or AssertionError
+        return manifest
+
+    async def _still(self, beside: Sequence[Path], loss: Loss, *, until_changed: bool = False) -> bool:
+        """Wait until the files have been still for long enough; whether they said the same all the time."""
+        began, told, same = time.monotonic(), False, True
+        while True:
+            same = await self._aside(lambda: self._settling.look(beside)) and same
+            left = self._settling.wait(loss)
+            if left <= 0 or (until_changed and not same):
+                return same
+            if not told and time.monotonic() - began > SLOW_SECONDS:
+                told = True
+                log.info("the manifest's files keep changing: they are read when they have been still for a moment")
+            await asyncio.sleep(min(left, LOOK_SECONDS))
+
+    def _used(self, manifest: Manifest | None) -> list[str]:
+        """The entries whose models are loaded or stay loaded."""
+        instances = [self.registry.instance(name) for name in manifest.entries] if manifest else []
+        return [each.name for each in instances if each.pinned or each.state in ("ready", "loading")]
+
+    async def _aside(self, call: Callable[[], T]) -> T:
+        """Look at the files. Where that never ends, only they are not followed: nothing waits, not even a shutdown."""
         self.reading_since = time.time()
         slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._tell_of_a_slow_read)
         try:
-            return await aside(self._read)
+            return await aside(call)
         finally:
             slow.cancel()
             self.reading_since, self.reads_slowly = None, False
@@ -219,116 +279,50 @@ class Reloader:
             self._retry.start(RETRY_SECONDS)
         return Attempt(time.time(), revision, problems=error.problems)
 
-    def _commit(self, manifest: Manifest, changes: Diff) -> Attempt:
+    async def _prepare(self, manifest: Manifest) -> Outcome:
+        """Load what is to replace loaded models. Raises Superseded."""
+        current = self._current()
+        if current is None:
+            return Outcome()
+        swapping = self.swaps.among(manifest.entries[name] for name in diff(current, manifest).changed)
+        others = diff(current, manifest.keeping(current, [entry.id for entry in swapping]))
+        load_already = all(self.swaps.loads(entry) for entry in swapping)
+        patience = SHORT_PATIENCE_SECONDS if load_already else PATIENCE_SECONDS
+        at_once, self._try_at_once = self._try_at_once, False
+        self.preparing = bool(swapping)
+        try:
+            return await self.swaps.prepare(
+                swapping, self._wanted, at_once=at_once, patience=patience if others else None
+            )
+        finally:
+            self.preparing = False
+
+    def _commit(self, manifest: Manifest, swaps: Outcome) -> Attempt:
         """Make it current; a manifest that says what the current one says makes no new revision."""
-        first = self.registry.snapshot is None
+        current = self._current()
+        served = manifest.keeping(current, swaps.kept) if current else manifest
+        changes = diff(current, served)
         was_refused = self.last_attempt is not None and not self.last_attempt.ok
-        if changes or first:
-            prepared, self._prepared = self._prepared, {}
-            revision = self.registry.commit(manifest, prepared).revision
-            self._apply(manifest)
-            if not first:
-                log.info("reloaded revision %d: %s", revision, changes)
+        if changes or current is None:
+            self.registry.commit(served, self.swaps.take(swaps.ready))
+            self._apply(served)
+            if current is not None:
+                log.info("reloaded revision %d: %s", self._revision(), changes)
+                self.swaps.room_may_have_come()
         else:
-            self.registry.refresh(manifest)
+            self.registry.refresh(served)
             level = logging.INFO if was_refused else logging.DEBUG
             log.log(level, "the manifest was read and says what revision %d serves", self._revision())
-        attempt = Attempt(time.time(), self._revision(), changes)
-        if changes or first:
+        self._settling.serve()
+        if swaps.slow:
+            self.trigger()  # the rest of the manifest does not wait for them: they are for the next pass
+        elif (seconds := self.swaps.seconds_to_next_try) is not None:
+            self._retry.start(seconds)
+        attempt = Attempt(time.time(), self._revision(), changes, not_loaded=swaps.failed, unfinished=bool(swaps.slow))
+        if changes or current is None:
             self.last_change = attempt
         return attempt
 
-    async def _prepare(self, changes: Diff, manifest: Manifest) -> None:
-        """Load what is to replace loaded models. Raises ManifestError, with everything as it was; Superseded."""
-        wanted = {n: manifest.entries[n] for n in changes.changed if self._is_in_use(n) or n in self._prepared}
-        kept = {n for n, i in self._prepared.items() if n in wanted and i.identity == wanted[n].identity}
-        await self._discard(self._prepared.keys() - kept)
-        if not wanted:
-            return
-        self.preparing = True
-        try:
-            results = await self._unless_superseded([self._prepare_one(entry) for entry in wanted.values()])
-        finally:
-            self.preparing = False
-        problems = []
-        for entry, failure in zip(wanted.values(), results, strict=True):
-            if isinstance(failure, ModelUnavailable):
-                problems.append(manifest.problem(entry.id, f"the model does not load: {failure.message}"))
-            elif failure is not None:
-                raise failure
-        if problems:
-            raise ManifestError(problems)
-
-    def _is_in_use(self, entry_id: str) -> bool:
-        return self.registry.instance(entry_id).state in ("ready", "loading")
-
-    async def _unless_superseded(self, loads: Sequence[Coroutine[None, None, None]]) -> list[BaseException | None]:
-        """The outcome of each. Raises Superseded when a trigger comes first; what loads goes on loading then."""
-        work = asyncio.gather(*loads, return_exceptions=True)
-        again = asyncio.create_task(self._wanted.wait(), name="another trigger")
-        either: list[asyncio.Future[Any]] = [work, again]
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise Superseded
-            return work.result()
-        finally:
-            work.cancel()
-            again.cancel()
-            await asyncio.gather(work, again, return_exceptions=True)
-
-    async def _prepare_one(self, entry: Entry) -> None:
-        """Load an entry's new instance: beside the old one (warm), or after the old one has ended (cold)."""
-        if entry.options.swap == "warm":
-            await self._new_instance(entry).load()
-            return
-        old = self.registry.instance(entry.id)
-        new = self._new_instance(entry)
-        old.hold(_SWAP)
-        try:
-            await self._drain(old)
-            await old.unload()
-            await new.load()
-        except asyncio.CancelledError:
-            raise  # superseded: it stays held for the next pass, which goes on with it or gives it up
-        except BaseException:
-            self._reopen(entry.id)
-            raise
-
-    async def _drain(self, old: Instance) -> None:
-        """Wait for running requests, at most as long as a shutdown would. Raises LoadFailed."""
-        seconds = self.registry.drain_seconds
-        log.info("%s: cold swap: it ends before the new one loads; running requests: %d", old.name, old.leases)
-        try:
-            async with asyncio.timeout(seconds):
-                await old.drained()
-        except TimeoutError:
-            raise LoadFailed(
-                f"running requests ({old.leases}) did not end within {seconds:g} s (drain_seconds); it was not replaced"
-            ) from None
-
-    def _reopen(self, entry_id: str) -> None:
-        """Let the current instance take requests again; it loads again at the first, or at once where it is pinned.
-
-        A commit does it by retiring.
-        """
-        snapshot = self.registry.snapshot
-        old = snapshot.instances.get(entry_id) if snapshot else None
-        if old is not None and old.release(_SWAP) and old.pinned:
-            old.begin_loading()
-
-    def _new_instance(self, entry: Entry) -> Instance:
-        new = self._prepared.setdefault(entry.id, self.registry.new_instance(entry))
-        new.stall_seconds = entry.options.stall_seconds
-        return new
-
     def instances(self) -> list[Instance]:
         """All that there are: those of the registry, and those that are prepared for it."""
-        return [*self.registry.all_instances(), *self._prepared.values()]
-
-    async def _discard(self, entry_ids: Iterable[str]) -> None:
-        """Give up instances that no manifest wants any more."""
-        names = list(entry_ids)
-        for name in names:
-            self._reopen(name)
-        await asyncio.gather(*(self._prepared.pop(name).unload() for name in names))
+        return [*self.registry.all_instances(), *self.swaps.instances]

@@ -121,9 +121,3 @@ def test_a_manifest_names_its_files_by_hash(manifest_of):
     assert [str(file.path) for file in before.files] == ["models.yaml"]
     assert before.files != after.files
     assert before == after
-
-
-def test_a_problem_found_later_is_shown_at_the_entrys_path(manifest_of):
-    manifest = manifest_of("chat:\n  a:\n    backend: mlx-lm\n    path: demo\n")
-
-    assert str(manifest.problem("a", "does not load")) == "models.yaml:4:11: chat.a.path: does not load"

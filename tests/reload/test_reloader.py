@@ -160,18 +160,141 @@ async def test_a_warm_swap_loads_the_new_beside_the_old_and_lets_leases_finish(g
     assert (gate.loaded, gate.closed) == (["old", "new"], ["old", "new"])
 
 
-async def test_a_warm_swap_that_does_not_load_changes_nothing_and_names_the_place(gate: Gate) -> None:
+async def test_an_entry_whose_warm_swap_does_not_load_stays_alone_as_it_was(gate: Gate) -> None:
     reading = Reading(manifest(a="old", b="b"))
     async with following(reading) as (registry, reloader):
         async with registry.lease("a", CHAT) as before:
             gate.broken.add("bad")
-            reading.next = manifest(a="bad", c="c")
+            reading.next = manifest(a={"weights": "bad", "aliases": ["alias"]}, c="c")
             attempt = await reloader.reload()
-        assert not attempt.ok
-        assert str(attempt.problems[0]) == "models.yaml:1:3: chat.a.weights: the model does not load: bad is broken"
-        assert list(registry.entries) == ["a", "b"]
-        async with registry.lease("a", CHAT) as after:
-            assert after.engine is before.engine
+        assert (attempt.ok, attempt.revision, attempt.not_loaded) == (True, 2, {"a": "bad is broken"})
+        assert str(attempt.diff) == "+c =a -b"
+        assert list(registry.entries) == ["a", "c"]
+        for name in ("a", "alias"):
+            async with registry.lease(name, CHAT) as after:
+                assert after.engine is before.engine
+        assert "bad is broken" in reloader.swaps.warnings[0]
+
+
+async def test_several_entries_that_do_not_load_stay_and_the_others_are_replaced(gate: Gate) -> None:
+    reading = Reading(manifest(a="a", b="b", c="c"))
+    async with following(reading) as (registry, reloader):
+        for name in "abc":
+            await first_engine(registry, name)
+        gate.broken |= {"a2", "b2"}
+        reading.next = manifest(a="a2", b={"weights": "b2", "swap": "cold"}, c="c2")
+        attempt = await reloader.reload()
+        assert (attempt.diff.changed, set(attempt.not_loaded)) == (("c",), {"a", "b"})
+        assert [(await first_engine(registry, name)).weights for name in "abc"] == ["a", "b", "c2"]
+
+
+async def test_what_did_not_load_is_tried_again_by_itself(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("localapi.reload.swaps.FIRST_PAUSE_SECONDS", 0.01)
+    reading = Reading(manifest(m="old"))
+    async with following(reading) as (registry, reloader):
+        await first_engine(registry, "m")
+        gate.broken.add("new")
+        reading.next = manifest(m="new")
+        assert (await reloader.reload()).not_loaded
+        await until(lambda: (swap := reloader.swaps.of("m")) is not None and swap.failures > 2)
+        assert reloader.last_attempt
+        assert reloader.last_attempt.revision == 1
+        gate.broken.clear()
+        await until(lambda: registry.entries["m"].identity == reading.next.entries["m"].identity)  # type: ignore[union-attr]
+        assert (await first_engine(registry, "m")).weights == "new"
+        assert (reloader.swaps.of("m"), reloader.swaps.warnings) == (None, [])
+
+
+async def test_another_edit_does_not_try_again_what_failed_just_now(gate: Gate) -> None:
+    reading = Reading(manifest(m={"weights": "old", "swap": "cold"}))
+    async with following(reading) as (registry, reloader):
+        await first_engine(registry, "m")
+        gate.broken.add("new")
+        reading.next = manifest(m={"weights": "new", "swap": "cold"})
+        assert (await reloader.reload()).not_loaded
+        async with registry.lease("m", CHAT) as lease:
+            reading.next = manifest(m={"weights": "new", "swap": "cold"}, n="n")
+            reloader.trigger()
+            await until(lambda: "n" in registry.entries)
+            assert await first_engine(registry, "m") is lease.engine
+        assert (swap := reloader.swaps.of("m"))
+        assert (swap.state, swap.failures, swap.error) == ("failed", 1, "new is broken")
+
+
+async def test_what_did_not_load_is_tried_at_once_when_somebody_asks_or_mends_it(gate: Gate) -> None:
+    reading = Reading(manifest(m="old"))
+    async with following(reading) as (registry, reloader):
+        await first_engine(registry, "m")
+        gate.broken.add("bad")
+        reading.next = manifest(m="bad")
+        assert (await reloader.reload()).not_loaded
+        assert (await reloader.reload()).not_loaded
+        assert (swap := reloader.swaps.of("m"))
+        assert swap.failures == 2
+        reading.next = manifest(m="good")
+        reloader.trigger()
+        await until(lambda: registry.instance("m").engine is not None and "good" in gate.loaded)
+        assert (await reloader.reload()).not_loaded == {}
+        assert (await first_engine(registry, "m")).weights == "good"
+
+
+async def test_a_swap_that_failed_and_is_taken_back_or_removed_is_forgotten(gate: Gate) -> None:
+    reading = Reading(manifest(m="old", n="n"))
+    async with following(reading) as (registry, reloader):
+        for entries in (manifest(m="old", n="n"), manifest(n="n")):
+            if "m" in registry.entries:
+                await first_engine(registry, "m")
+            gate.broken.add("bad")
+            reading.next = manifest(m="bad", n="n")
+            assert (await reloader.reload()).not_loaded
+            reading.next = entries
+            assert (await reloader.reload()).not_loaded == {}
+            assert (reloader.swaps.of("m"), reloader.swaps.seconds_to_next_try) == (None, None)
+
+
+async def test_an_old_model_that_unloads_meanwhile_is_still_the_one_that_answers(gate: Gate) -> None:
+    reading = Reading(manifest(m="old"))
+    async with following(reading) as (registry, reloader):
+        await first_engine(registry, "m")
+        gate.broken.add("new")
+        reading.next = manifest(m="new")
+        assert (await reloader.reload()).not_loaded
+        await registry.unload("m")
+        reading.next = manifest(m="new", n="n")
+        assert (await reloader.reload()).not_loaded
+        assert (await first_engine(registry, "m")).weights == "old"
+
+
+async def test_an_alias_goes_over_to_another_entry_though_its_old_one_stays(gate: Gate) -> None:
+    reading = Reading(manifest(a={"weights": "a", "aliases": ["x"]}, b="b"))
+    async with following(reading) as (registry, reloader):
+        await first_engine(registry, "a")
+        gate.broken.add("bad")
+        reading.next = manifest(a="bad", b={"weights": "b", "aliases": ["x"]})
+        assert (await reloader.reload()).not_loaded
+        assert (registry.resolve("x").id, registry.resolve("a").identity.options["weights"]) == ("b", "a")
+
+
+async def test_an_edit_does_not_wait_for_a_load_that_takes_long(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("localapi.reload.reloader.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("localapi.reload.reloader.SHORT_PATIENCE_SECONDS", 0.01)
+    reading = Reading(manifest(m="old", cold={"weights": "cold", "swap": "cold"}))
+    async with following(reading) as (registry, reloader):
+        for name in ("m", "cold"):
+            await first_engine(registry, name)
+        gate.open.clear()
+        reading.next = manifest(m="new", cold={"weights": "cold 2", "swap": "cold"}, n="n")
+        swap = asyncio.create_task(reloader.reload())
+        await until(lambda: "n" in registry.entries)
+        reading.next = manifest(m="new", cold={"weights": "cold 2", "swap": "cold"}, o="o")
+        reloader.trigger()
+        await until(lambda: "o" in registry.entries)
+        assert ((found := reloader.swaps.of("m")) and found.state, swap.done()) == ("loading", False)
+        assert registry.instance("m").engine is not None
+        gate.open.set()
+        assert (await swap).ok
+        assert [(await first_engine(registry, name)).weights for name in ("m", "cold")] == ["new", "cold 2"]
+    assert gate.loaded == ["old", "cold", "new", "cold 2"]
 
 
 async def test_a_cold_swap_ends_the_old_before_it_loads_the_new(gate: Gate) -> None:
@@ -195,7 +318,7 @@ async def test_a_cold_swap_that_does_not_load_brings_the_old_one_back(gate: Gate
         assert (await first_engine(registry, "m")).weights == "old"
         gate.broken.add("new")
         reading.next = manifest(m={"weights": "new", "swap": "cold"})
-        assert not (await reloader.reload()).ok
+        assert (await reloader.reload()).not_loaded
         assert (await first_engine(registry, "m")).weights == "old"
     assert gate.loaded == ["old", "old"]
 
@@ -206,7 +329,7 @@ async def test_a_pinned_model_is_back_after_a_cold_swap_that_does_not_load(gate:
         await until(lambda: registry.instance("m").state == "ready")
         gate.broken.add("new")
         reading.next = manifest(m={"weights": "new", "swap": "cold", "pin": True})
-        assert not (await reloader.reload()).ok
+        assert (await reloader.reload()).not_loaded
         await until(lambda: registry.instance("m").state == "ready")
         assert gate.loaded == ["old", "old"]
 
@@ -237,7 +360,7 @@ async def test_a_cold_swap_that_is_read_again_keeps_the_old_one_closed(gate: Gat
     assert gate.loaded == ["old", "new"]
 
 
-async def test_a_cold_swap_that_waits_too_long_for_a_request_is_refused(gate: Gate) -> None:
+async def test_a_cold_swap_that_waits_too_long_for_a_request_is_given_up(gate: Gate) -> None:
     server = ServerOptions(drain_seconds=0)
     first = manifest(m={"weights": "old", "swap": "cold"})
     reading = Reading(Manifest(entries=first.entries, said=first.said, server=server))
@@ -245,7 +368,7 @@ async def test_a_cold_swap_that_waits_too_long_for_a_request_is_refused(gate: Ga
         async with registry.lease("m", CHAT) as lease:
             reading.next = manifest(m={"weights": "new", "swap": "cold"})
             attempt = await reloader.reload()
-            assert "running requests (1) did not end" in attempt.problems[0].message
+            assert "requests (1) did not end" in attempt.not_loaded["m"]
         assert await first_engine(registry, "m") is lease.engine
 
 

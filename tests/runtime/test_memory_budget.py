@@ -133,8 +133,9 @@ def test_a_warm_swap_counts_twice_and_a_cold_one_once(tmp_path: Path) -> None:
     with serving(tmp_path, chats(ONE, a="")) as server:
         assert server.request("POST", CHAT, ask("a")).status == 200
         save(tmp_path / "models.yaml", chats(ONE, a=", context_length: 512"))
-        problem = server.reload()["problems"][0]["message"]
-        assert re.search(r"memory_budget is 150 MB, and a \d+ MB must stay\. Say swap: cold for it", problem)
+        reason = server.reload()["not_loaded"]["a"]
+        assert re.search(r"memory_budget is 150 MB, and a \d+ MB must stay\. Say swap: cold for it", reason)
+        assert server.request("POST", CHAT, ask("a")).status == 200
         save(tmp_path / "models.yaml", chats(ONE, a=", context_length: 512, swap: cold"))
         assert server.reload()["ok"]
         assert server.request("POST", CHAT, ask("a")).status == 200

@@ -16,9 +16,11 @@ from localapi.http.replies import json_reply
 from localapi.kinds import CHAT
 from localapi.manifest import Entry, fingerprint
 from localapi.reload.reloader import Attempt, Reloader
+from localapi.reload.swaps import Swap
 from localapi.runtime.instance import Instance
 from localapi.runtime.registry import Registry
 from localapi.system.working_directory import WorkingFolder
+from localapi.worker.protocol import Loading
 
 
 def routes(describe: Callable[[], dict[str, Any]]) -> Blueprint:
@@ -63,6 +65,7 @@ def describe(registry: Registry, reloader: Reloader, warnings: list[str], folder
                 **describe_instance(instance),
                 "waiting": registry.admissions[entry.id].waiting,
                 "memory_bytes": registry.memory.of(instance),
+                "swap": _swap(reloader.swaps.of(entry.id)),
             }
             for entry, instance in entries
         ],
@@ -88,9 +91,28 @@ def _entry(entry: Entry, registry: Registry) -> dict[str, Any]:
     }
 
 
+def _swap(swap: Swap | None) -> dict[str, Any] | None:
+    """What is to replace an entry: it loads, or has not loaded and is tried again."""
+    if swap is None:
+        return None
+    return {
+        "state": swap.state,
+        "backend": swap.entry.options.backend_name,
+        "path": swap.entry.identity.options.get("path"),
+        "identity": fingerprint(swap.entry.identity),
+        "error": swap.error,
+        "failures": swap.failures,
+        "next_try_at": swap.next_try_at,
+        "progress": _progress(swap.progress),
+    }
+
+
+def _progress(progress: Loading | None) -> dict[str, Any] | None:
+    return {"phase": progress.phase, "done": progress.done, "total": progress.total} if progress else None
+
+
 def describe_instance(instance: Instance) -> dict[str, Any]:
     """How one instance is."""
-    progress = instance.progress
     return {
         "state": instance.state,
         "pinned": instance.pinned,
@@ -107,7 +129,7 @@ def describe_instance(instance: Instance) -> dict[str, Any]:
         "failures_in_a_row": instance.restarts.in_a_row,
         "cooling_down_until": instance.restarts.cooling_down_until,
         "last_error": instance.last_error,
-        "progress": {"phase": progress.phase, "done": progress.done, "total": progress.total} if progress else None,
+        "progress": _progress(instance.progress),
     }
 
 
@@ -139,6 +161,7 @@ def describe_attempt(attempt: Attempt) -> dict[str, Any]:
             "removed": changes.removed,
             "server": changes.server,
         },
+        "not_loaded": dict(attempt.not_loaded),
         "problems": [
             {
                 "source": p.source,

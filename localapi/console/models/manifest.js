@@ -12,6 +12,8 @@ export function Manifest({ status, api, now }) {
       <div class="grow">
         <h2>${files.map(nameOf).join(" + ") || "No manifest"}
           ${broken ? html` <span class="badge bad">${plural(attempt.problems.length, "problem")}</span>`
+            : Object.keys(attempt?.not_loaded ?? {}).length > 0
+              ? html` <span class="badge warn">${plural(Object.keys(attempt.not_loaded).length, "model")} not replaced</span>`
             : preparing ? html` <span class="badge info">preparing</span>` : html` <span class="badge good">in force</span>`}</h2>
         ${files.some((file) => file !== nameOf(file)) && html`<p class="muted break">
           ${files.map((file) => html`<span class="mono" key=${file}>${file}</span>`)}</p>`}

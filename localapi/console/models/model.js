@@ -25,6 +25,7 @@ export function Model({ model, api, admin, now }) {
       <a class="button small" href="#${model.kind}/${encodeURIComponent(model.id)}" aria-label="Try ${model.id}">Try</a>
     </div>
     ${model.progress && html`<${Progress} progress=${model.progress} />`}
+    ${model.swap && html`<${Swap} swap=${model.swap} now=${now} />`}
     ${state.error && html`<div class="notice bad model-wide" role="alert"><strong>${state.error.what} failed</strong>
       <span>${state.error.message}</span></div>`}
     ${model.last_error && !state.error && model.state !== "loading" && html`<div class="notice ${model.state === "failed" ? "bad" : "warn"} model-wide"><strong>Last error</strong>
@@ -55,6 +56,19 @@ function Progress({ progress: { phase, done, total } }) {
     <p class="small"><span class="spinner" aria-hidden="true"></span> ${phase}${share}</p>
     ${total > 0 && html`<progress max=${total} value=${done} aria-label="Loading: ${phase}"></progress>`}
   </div>`;
+}
+
+/** What is to replace it: this one answers until that is loaded. */
+function Swap({ swap, now }) {
+  const what = swap.path ?? swap.backend;
+  if (swap.state === "loading") {
+    const phase = swap.progress ? `: ${swap.progress.phase}` : "";
+    return html`<p class="small model-wide break"><span class="spinner" aria-hidden="true"></span>
+      ${" "}Loading its replacement, <span class="mono">${what}</span>${phase}</p>`;
+  }
+  const next = swap.next_try_at > now ? ` Next try in ${duration(swap.next_try_at - now)}.` : "";
+  return html`<div class="notice warn model-wide"><strong>Not replaced</strong>
+    <span class="break"><span class="mono">${what}</span> did not load, so this one answers on: ${swap.error}${next}</span></div>`;
 }
 
 function Actions({ model, act, busy }) {
