@@ -42,6 +42,8 @@ AGAIN_SECONDS: Final = 24 * 3600
 """After so long a gain that was found too small is measured again: the machine may have been busy then."""
 _SAMPLE_BYTES: Final = 48 * 2**20
 """Of float32 weights that are measured with: more than near caches hold, as when a whole model is read for a token."""
+DIRECT_SIZE: Final = 1_000_000
+"""Weights of smaller layers OpenBLAS multiplies where they are: SMALL_MATRIX_OPT, of x86-64 with AVX-512."""
 _REPEATS: Final = 4
 _HALF: Final = (mx.float16, mx.bfloat16)
 
@@ -146,6 +148,11 @@ def _exact(module: Any) -> dict[str, mx.array]:
     return {name: a.astype(mx.float32) if a.dtype in _HALF else a for name, a in module.parameters().items()}
 
 
+def _by_columns(weight: mx.array) -> mx.array:
+    """The same weight, laid out as the product takes it: OpenBLAS then copies a small one for no single row."""
+    return mx.contiguous(weight.T).T if weight.size < DIRECT_SIZE else weight
+
+
 class _LinearForPrompts(Linear):
     """A layer whose single rows are computed with the quantised weights."""
 
@@ -175,11 +182,12 @@ def _replace(model: Any, *, keep_stored: bool) -> None:
         keep = keep_stored and _quantised(module)
         if type(module) in (Embedding, QuantizedEmbedding):
             new: Any = _EmbeddingForPrompts(1, 1) if keep else Embedding(1, 1)
+            new.weight = _weight(module)
         else:
             new = (_LinearForPrompts if keep else Linear)(1, 1, bias="bias" in module)
             if "bias" in module:
                 new.bias = module.bias
-        new.weight = _weight(module)
+            new.weight = _by_columns(_weight(module))
         if keep:
             new.stored = module
         replaced.append((name, new))
@@ -191,7 +199,7 @@ def _replace(model: Any, *, keep_stored: bool) -> None:
 def measured(modules: Sequence[Any]) -> Gain:
     """Compare some of these layers, of one kind, with the same as float32; no gain if the results differ."""
     sample = list(_sample(modules))
-    weights = [_weight(module) for module in sample]
+    weights = [_by_columns(_weight(module)) for module in sample]
     mx.eval(weights)
     if not _right(sample[0], weights[0]):
         return Gain(0, 0)
