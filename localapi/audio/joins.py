@@ -20,10 +20,12 @@ class Join:
     def __init__(
         self, sample_rate_hz: int, *, silence_seconds: float = 0.0, fade_seconds: float = FADE_SECONDS
     ) -> None:
+        self._sample_rate_hz = sample_rate_hz
         length = max(1, round(fade_seconds * sample_rate_hz))
         self._ramp = [0.5 - 0.5 * math.cos(math.pi * i / length) for i in range(length)]
         """The gain of each sample, counted from an edge that fades."""
         self._silence = bytes(2 * round(silence_seconds * sample_rate_hz))
+        self._silence_next: bytes | None = None
         self._silence_due = False
         self._half = b""
         """The first byte of a sample that is not complete."""
@@ -54,6 +56,10 @@ class Join:
         self._half, self._begun, self._fades_in = b"", 0, False
         return last
 
+    def pause(self, seconds: float) -> None:
+        """Put this silence before what is fed next, in place of the usual."""
+        self._silence_next = bytes(2 * round(seconds * self._sample_rate_hz))
+
     def _gone(self, samples: array[int]) -> bytes:
         """The samples, with the silence before them and the fade that are due."""
         if not samples:
@@ -62,6 +68,8 @@ class Join:
         if self._begun == 0:
             self._fades_in = abs(samples[0]) > CLICK
             silence = self._silence if self._silence_due else b""
+            if self._silence_next is not None:
+                silence, self._silence_next = self._silence_next, None
         if self._fades_in:
             for i, gain in enumerate(self._ramp[self._begun : self._begun + len(samples)]):
                 samples[i] = round(samples[i] * gain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
@@ -15,6 +16,7 @@ from localapi.backends.options import FolderOf, PathProblem
 from localapi.backends.speech import SpeechOptions
 from localapi.backends.worker_engine import start_worker
 from localapi.errors import shown
+from localapi.text.scripts import HAN
 from localapi.worker.protocol import Voice
 
 DEFAULT_VOICE = "en-us"
@@ -43,6 +45,7 @@ class EspeakNg(SpeechOptions):
     rate_wpm: Annotated[int, Field(ge=80, le=450, description="Words a minute at speed 1.", examples=[150])] = 175
     pitch: Annotated[int, Field(ge=0, le=100, description="How high it speaks.", examples=[60])] = 50
     gives_times = True
+    chooses_voices = True
 
     def located(self, folder_of: FolderOf) -> Self:
         voices = espeak_voices.found()
@@ -53,6 +56,21 @@ class EspeakNg(SpeechOptions):
             hint = f"; did you mean {near[0]!r}?" if near and near[0] != base else ""
             raise PathProblem("voice", f"espeak-ng has no voice {shown(voice)}{hint} (as in en-us, de or en-us+f3)")
         return self.model_copy(update={**self.located_settings(folder_of), "voice": voice})
+
+    def reads(self, language: str) -> frozenset[str]:
+        """All but the Chinese signs of Japanese, which it does not know."""
+        scripts = super().reads(language)
+        return scripts - {HAN} if language.partition("-")[0] == "ja" else scripts
+
+    def voice_for(self, language: str, like: str | None, known: Sequence[Voice]) -> str | None:
+        """The voice for a language, with the variant of the usual one."""
+        voices = espeak_voices.found()
+        voice = voices.for_language(language) if voices is not None else None
+        _, plus, variant = (like or self.voice or "").partition("+")
+        return None if voice is None else voice + plus + variant
+
+    def language_of(self, voice: str | None, known: Sequence[Voice]) -> str | None:
+        return super().language_of((voice or self.voice or DEFAULT_VOICE).partition("+")[0], known)
 
     async def known_voices(self) -> list[Voice] | None:
         voices = await asyncio.to_thread(espeak_voices.found)

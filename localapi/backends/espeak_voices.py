@@ -15,6 +15,8 @@ from localapi.worker.protocol import Voice
 
 PACKAGE = "espeakng_loader"
 _USUAL_PRIORITY = 5
+_SPOKEN_AS = {"zh-hk": "yue", "zh-mo": "yue", "iw": "he", "no": "nb"}
+"""Tags whose language has a name of its own here."""
 _REGION, _SCRIPT = 2, 4
 """Letters of these parts of a language tag."""
 
@@ -41,18 +43,23 @@ class EspeakVoices:
     def has(self, voice: str) -> bool:
         """Whether there is this voice, alone or with a variant."""
         base, plus, variant = voice.partition("+")
-        return base.lower() in self.by_id and (not plus or variant in self.variants)
+        return base.lower() in self.by_id and (not plus or self._variant(variant) is not None)
+
+    def _variant(self, name: str) -> str | None:
+        """A variant as the data spells it."""
+        return next((each for each in self.variants if each.lower() == name.lower()), None)
 
     def voice(self, voice: str) -> Voice:
         """As clients see it."""
         base, plus, variant = voice.partition("+")
         found = self.by_id[base.lower()]
+        variant = self._variant(variant) or variant
         return Voice(found.id + plus + variant, f"{found.name}{plus and ' + '}{variant}", _tag(found.id))
 
     def for_language(self, language: str) -> str | None:
         """The voice that suits a language best: for pt-PT one of that, or else one of pt."""
         tag = language.lower().replace("_", "-")
-        for wanted in (tag, tag.partition("-")[0]):
+        for wanted in (_SPOKEN_AS.get(tag, tag), tag.partition("-")[0]):
             suited = [(each.languages[wanted], each.id) for each in self.by_id.values() if wanted in each.languages]
             if suited:
                 return min(suited)[1]

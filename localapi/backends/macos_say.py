@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -84,12 +84,21 @@ class MacosSay(SpeechOptions):
         ),
     ] = None
     has_speed = True
+    chooses_voices = True
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         report(Loading("listing the voices"))
         path, children = _say(), Children(AT_ONCE)
         await fresh_voices(path)
         return MacosSayEngine(path, children, self.rate_wpm)
+
+    def language_of(self, voice: str | None, known: Sequence[Voice]) -> str | None:
+        """The system's own voice is taken for English, as `say` does not tell."""
+        return super().language_of(voice, known) if voice is not None else "en"
+
+    def voice_for(self, language: str, like: str | None, known: Sequence[Voice]) -> str | None:
+        voice = say_voices.for_language(known, language)
+        return None if voice is None else voice.id
 
     async def known_voices(self) -> list[Voice] | None:
         try:

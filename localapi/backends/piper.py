@@ -14,6 +14,7 @@ from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.model_path import placed, shown_place
 from localapi.backends.options import FolderOf, Identity, PathProblem
 from localapi.backends.speech import SpeechOptions
+from localapi.backends.voice_names import named
 from localapi.backends.worker_engine import start_worker
 from localapi.errors import LoadFailed, shown
 from localapi.system.os_errors import advise
@@ -62,7 +63,9 @@ class _Found:
 
     def has(self, speaker: str | int) -> bool:
         """Whether a name or a number is one of them."""
-        return speaker in self.speakers or str(speaker) in map(str, range(max(self.count, 1)))
+        if named(self.speakers, str(speaker)) is not None:
+            return True
+        return str(speaker) in map(str, range(max(self.count, 1)))
 
 
 class Piper(SpeechOptions):

@@ -15,6 +15,15 @@ from localapi.worker.protocol import Voice
 
 NEAR = 5
 
+_SPOKEN_AS = {"zh": "zh-CN", "cmn": "zh-CN", "yue": "zh-HK", "iw": "he-IL", "no": "nb-NO", "nb": "nb-NO", "he": "he-IL"}
+"""Languages by the region that Apple's voices have, or most readers."""
+_NOVELTIES = frozenset({
+    "Albert", "Bad News", "Bahh", "Bells", "Boing", "Bubbles", "Cellos", "Good News", "Jester", "Junior", "Organ",
+    "Ralph", "Superstar", "Trinoids", "Whisper", "Wobble", "Zarvox", "Eddy", "Flo", "Grandma", "Grandpa", "Reed",
+    "Rocko", "Sandy", "Shelley",
+})  # fmt: skip
+"""Voices for fun, and older ones, that nobody gets who has not asked for them."""
+
 _LINE = re.compile(r"^(.+?)\s+([a-z]{2,3}(?:[-_][\w@=.-]+)?)\s+#")
 """A name, which may have spaces and brackets, and a locale. Long names have one space before it: no columns."""
 
@@ -31,6 +40,19 @@ def parse(listing: str) -> list[Voice]:
 def find(voices: Sequence[Voice], name: str) -> Voice | None:
     """The voice of that name; capitals and how an accent is encoded do not count, as they do not for `say`."""
     return next((voice for voice in voices if _folded(voice.id) == _folded(name)), None)
+
+
+def for_language(voices: Sequence[Voice], language: str) -> Voice | None:
+    """The voice that suits a language best: of its region, if there is one; the better recordings first."""
+    tag = _folded(_SPOKEN_AS.get(language.lower(), language).replace("_", "-"))
+    of_language = [each for each in voices if _folded(each.language).partition("-")[0] == tag.partition("-")[0]]
+    serious = [each for each in of_language if each.id.partition(" (")[0] not in _NOVELTIES]
+    return min(serious or of_language, key=lambda voice: _rank(voice, tag), default=None)
+
+
+def _rank(voice: Voice, tag: str) -> tuple[bool, int]:
+    better = ("(Premium)" in voice.id, "(Enhanced)" in voice.id, True)
+    return _folded(voice.language) != tag, better.index(True)
 
 
 def near(voices: Sequence[Voice], name: str) -> list[str]:

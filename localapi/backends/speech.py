@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -11,9 +12,11 @@ from localapi.audio.written_file import NotWritten, is_data_url, read_written
 from localapi.backends.model_path import placed, shown_place
 from localapi.backends.options import EntryOptions, FolderOf, Name, OptionPath, PathProblem
 from localapi.backends.parameters import MAX_SPEED, MIN_SPEED, SpeechParameters
+from localapi.backends.voice_names import folded
 from localapi.errors import shown
 from localapi.system.os_errors import advise
 from localapi.text.lexicon import BadLexicon, read_lexicon
+from localapi.text.scripts import scripts_of_language
 from localapi.worker.protocol import Voice
 
 ENGINE_OPTIONS: Final = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})
@@ -139,6 +142,8 @@ class SpeechOptions(EntryOptions, SpeechSettings):
     """Whether the engine speaks faster and slower by itself; otherwise the server stretches what it says."""
     takes: ClassVar[frozenset[str]] = frozenset()
     """The ENGINE_OPTIONS that it honours."""
+    chooses_voices: ClassVar[bool] = False
+    """Whether the engine has voices for many languages, and a text that names none gets the one that can read it."""
     gives_times: ClassVar[bool] = False
     """Whether the engine can tell when each word is said."""
     joins_sentences: ClassVar[bool] = False
@@ -202,6 +207,21 @@ class SpeechOptions(EntryOptions, SpeechSettings):
 
         A voice that the manifest maps to must be one of these, or one that `has_voice` knows.
         """
+        return None
+
+    def language_of(self, voice: str | None, known: Sequence[Voice]) -> str | None:
+        """Return the language that a voice speaks, or the usual one; None if nobody knows."""
+        if voice is not None:
+            return next((each.language or None for each in known if folded(each.id) == folded(voice)), None)
+        languages = {each.language for each in known}
+        return next(iter(languages)) or None if len(languages) == 1 else None
+
+    def reads(self, language: str) -> frozenset[str]:
+        """Return the scripts that a voice of this language reads."""
+        return scripts_of_language(language)
+
+    def voice_for(self, language: str, like: str | None, known: Sequence[Voice]) -> str | None:
+        """Return the voice that is best for a language, as similar to another as can be; None if there is none."""
         return None
 
     def has_voice(self, voice: str) -> bool:

@@ -130,6 +130,8 @@ def _show_script(text: str, entry: Entry) -> None:
     )
     for word in script.replaced:
         click.echo(f"{word.written} is said {word.said!r}", err=True)
+    if script.ignored:
+        click.echo(f"markup that is left out: {', '.join(script.ignored)}", err=True)
     for segment in script.segments:
         click.echo(segment)
     if not script.segments:

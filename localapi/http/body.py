@@ -70,11 +70,16 @@ def parse(model: type[Body], content: dict[str, Any]) -> Body:
         raise _first_problem(error, content) from None
 
 
+def in_header(names: list[str]) -> str:
+    """Return names that others chose as the value of a header."""
+    return " ".join(", ".join(_NOT_IN_HEADERS.sub("?", name)[:_SHOWN] for name in names[:20]).split())
+
+
 def name_ignored(names: list[str], reply: Response) -> Response:
     """Say in the reply, and in the log, which fields had no effect."""
     if names:
-        listed = ", ".join(_NOT_IN_HEADERS.sub("?", name)[:_SHOWN] for name in names[:20])
-        reply.headers[IGNORED_HEADER] = " ".join(listed.split())
+        listed = in_header(names)
+        reply.headers[IGNORED_HEADER] = listed
         log.info("%s: ignored unknown parameters: %s", request_context.current().id, listed)
     return reply
 

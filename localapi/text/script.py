@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from localapi.text.clean import clean, is_speakable
 from localapi.text.lexicon import Lexicon
+from localapi.text.markup import Manner, Marked, read_markup
+
+_ENDS = re.compile(r"[.!?:;\u2026\u3002\uff01\uff1f\u061f\u0964][\"'\u201d\u2019)\]\u00bb\u300d\s]*\Z|\n\s*\Z")
+"""The end of a sentence."""
+
+
+_LOOKED_AT = 200
+"""Characters at the end of a text, to see whether its sentence has ended."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +37,12 @@ class Script:
     """In the order of the text."""
     goes_on: Mapping[int, str] = field(default_factory=dict)
     """Numbers of the segments whose last sentence goes on in the next one, with the white space between both."""
-
-    def text(self, first: int, last: int) -> str:
-        """What these segments say, up to the last and with it."""
-        spaced = [self.segments[index] + self.goes_on.get(index, " ") for index in range(first, last)]
-        return "".join([*spaced, self.segments[last]])
+    manners: list[Manner] = field(default_factory=list)
+    """How each segment is to be said."""
+    pauses: Mapping[int, float] = field(default_factory=dict)
+    """Seconds of silence before segments, in place of the usual silence; before the one after the last: at the end."""
+    ignored: list[str] = field(default_factory=list)
+    """Names of markup that was left out."""
 
 
 def script_of(
@@ -52,17 +62,50 @@ def script_of(
     from localapi.text.sentences import sentences  # noqa: PLC0415  # costly, and only needed where something is said
     from localapi.text.speakable import speakable  # noqa: PLC0415
 
-    said = clean(speakable(text) if markdown else text)
-    words = Lexicon(lexicon)
-    found = words.applied(said)
-    segments = sentences(words.apply(said), language=language, apart=apart)
-    spoken = [segment for segment in segments if is_speakable(segment.text)]
-    return Script(
-        [segment.text for segment in spoken],
-        [Replaced(said[each.start : each.end], each.said) for each in found],
-        {
-            index: " " * (after.start > segment.end)
-            for index, (segment, after) in enumerate(itertools.pairwise(spoken))
-            if segment.goes_on
-        },
-    )
+    marked = read_markup(text)
+    cleaned = clean(speakable(marked.text) if markdown else marked.text)
+    words, replaced = Lexicon(lexicon), list[Replaced]()
+    segments, manners = list[str](), list[Manner]()
+    goes_on, pauses = dict[int, str](), dict[int, float]()
+    before = ""
+    for passage in _passages(marked, cleaned, words, replaced):
+        if passage.pause_seconds is not None:
+            pauses[len(segments)] = pauses.get(len(segments), 0.0) + passage.pause_seconds
+        found = [
+            segment
+            for segment in sentences(passage.text, language=passage.manner.language or language, apart=apart)
+            if is_speakable(segment.text)
+        ]
+        if found and segments and len(segments) not in pauses and not _ENDS.search(before):
+            goes_on[len(segments) - 1] = " " * (before[-1:].isspace() or passage.text[:1].isspace())
+        before = (passage.text if found else before + passage.text)[-_LOOKED_AT:]
+        for index, (segment, after) in enumerate(itertools.pairwise(found), len(segments)):
+            if segment.goes_on:
+                goes_on[index] = " " * (after.start > segment.end)
+        segments += [segment.text for segment in found]
+        manners += [passage.manner] * len(found)
+    return Script(segments, replaced, goes_on, manners, pauses, marked.ignored)
+
+
+@dataclass
+class _Passage:
+    """Text that is said in one manner, without a pause."""
+
+    text: str
+    manner: Manner
+    pause_seconds: float | None
+
+
+def _passages(marked: Marked, cleaned: str, words: Lexicon, replaced: list[Replaced]) -> list[_Passage]:
+    """The text between pauses and changes of manner, with its words replaced; what was replaced goes to the list."""
+    passages = [_Passage("", Manner(), None)]
+    for mark, text in marked.parts(cleaned):
+        said = text
+        if not mark.is_literal:
+            replaced += [Replaced(text[each.start : each.end], each.said) for each in words.applied(text)]
+            said = words.apply(text)
+        if mark.pause_seconds is None and mark.manner == passages[-1].manner:
+            passages[-1].text += said
+        else:
+            passages.append(_Passage(said, mark.manner, mark.pause_seconds))
+    return passages

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from localapi.api.openai.reference_audio import manifest_audio, requested_audio
-from localapi.api.openai.speech_request import SpeechRequest, settled
+from localapi.api.openai.speech_request import SpeechRequest, is_placeholder, meant_voice, settled
+from localapi.api.openai.voice_choice import Cast, Casting, Line
 from localapi.api.openai.voices import engine_voices, found_voice
 from localapi.audio.formats import FORMATS, Format
 from localapi.backends.engine import Engine
 from localapi.backends.parameters import SpeechParameters
 from localapi.backends.speech import ENGINE_OPTIONS, SpeechOptions, SpeechSettings
+from localapi.backends.voice_names import named
 from localapi.errors import InvalidRequest
 from localapi.kinds.speech import speech_options
 from localapi.manifest import Entry
-from localapi.text.script import Script, script_of
+from localapi.text.script import script_of
 from localapi.text.weight import weight
 from localapi.worker.protocol import Voice
 
@@ -32,11 +34,9 @@ class Prepared:
     entry: Entry
     settings: SpeechSettings
     said: SpeechParameters
-    script: Script
+    cast: Cast
     known: list[Voice] | None
     """The engine's voices; None where only the loaded model knows them."""
-    voice: str | None
-    """As the engine names it; None: the engine's default."""
     options: dict[str, Any]
     """What the engine is told beside the text, the voice and the speed."""
     unsupported: list[str]
@@ -46,14 +46,20 @@ class Prepared:
     def format(self) -> Format:
         return FORMATS[self.said.response_format or "mp3"]
 
-    def parts(self) -> Iterator[list[str]]:
-        """The segments, as many at a time as have PART_WEIGHT. A recording that is converted is converted once."""
-        part: list[str] = []
-        for segment in self.script.segments:
-            if "source_audio" not in self.options and sum(map(weight, part)) >= PART_WEIGHT:
+    def parts(self) -> Iterator[list[Line]]:
+        """The lines of one voice at one speed, as many at a time as have PART_WEIGHT.
+
+        A recording that is converted is converted once.
+        """
+        has_speed = speech_options(self.entry.options).has_speed
+        part: list[Line] = []
+        for line in self.cast.lines:
+            is_long = sum(weight(each.text) for each in part) >= PART_WEIGHT
+            is_other = part and (line.voice != part[0].voice or (has_speed and line.speed != part[0].speed))
+            if (is_long or is_other) and "source_audio" not in self.options:
                 yield part
                 part = []
-            part.append(segment)
+            part.append(line)
         yield part
 
 
@@ -71,7 +77,7 @@ async def prepared_speech(request: SpeechRequest, entry: Entry, engine: Engine |
         text,
         markdown=settings.speakable,
         lexicon=settings.lexicon,
-        language=settings.language,
+        language=request.language or settings.language,
         apart=speech_options(entry.options).says_sentences_apart,
     )
     if not script.segments:
@@ -81,6 +87,16 @@ async def prepared_speech(request: SpeechRequest, entry: Entry, engine: Engine |
     options = speech_options(entry.options)
     unsupported = _unsupported(request, options, by_request, settings)
     voice = found_voice(entry, known, request.voice, said.voice)
+    casting = Casting(
+        options,
+        known or (),
+        voice,
+        is_named=request.voice is not None and not is_placeholder(request.voice, settings, known),
+        speed=said.speed or 1.0,
+        language=request.language or (settings.language if voice is None and not hasattr(options, "voice") else None),
+        named=lambda name: _named_in_text(name, entry, known),
+    )
+    cast = await asyncio.to_thread(casting.cast, script)
     told = {name: value for name in options.takes if (value := getattr(said, name)) is not None}
     for name in {"ref_audio", "source_audio"} & set(told):
         if name in by_request:
@@ -89,7 +105,19 @@ async def prepared_speech(request: SpeechRequest, entry: Entry, engine: Engine |
             told[name] = await manifest_audio(told[name], name)
     if settings.unsupported == "warn":
         told["unsupported"] = "warn"
-    return Prepared(entry, settings, said, script, known, voice, told, unsupported)
+    return Prepared(entry, settings, said, cast, known, told, unsupported)
+
+
+def _named_in_text(name: str, entry: Entry, known: list[Voice] | None) -> str | None:
+    """The engine's voice for a name in the text. Raises LookupError if there is none that is only a name."""
+    settings = speech_options(entry.options)
+    mapped = meant_voice(name, settings, known)
+    if mapped.ref_audio is not None or (known is None and named(settings.voices, name) is None):
+        raise LookupError(name)
+    try:
+        return found_voice(entry, known, None, mapped.voice)
+    except InvalidRequest as error:
+        raise LookupError(name) from error
 
 
 def _unsupported(request: SpeechRequest, options: SpeechOptions, said: Set[str], settings: SpeechSettings) -> list[str]:

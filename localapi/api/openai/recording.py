@@ -6,8 +6,9 @@ done in threads and never on the event loop.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from localapi.audio.encoder import Encoder, encoded
@@ -38,17 +39,23 @@ class Recording:
         self,
         format: Format,  # noqa: A002  # OpenAI's word
         *,
-        speed: float,
+        speeds: Sequence[float],
         silence_seconds: float,
         whole: bool,
         goes_on: Container[int] = (),
+        pauses: Mapping[int, float] = MappingProxyType({}),
     ) -> None:
-        """`goes_on`: segments whose sentence goes on in the next one; no silence belongs between both."""
+        """`speeds`: by how much each segment is to be quicker than the engine says it.
+
+        `goes_on`: segments whose sentence goes on in the next one; no silence belongs between both.
+        `pauses`: seconds before segments, in place of the silence; before the one after the last: at the end.
+        """
         self._format = format
         self._goes_on = goes_on
         self._unfinished: SaidSegment | None = None
         """A sentence of which more segments follow."""
-        self._speed = speed
+        self._speeds = speeds
+        self._pauses = pauses
         self._silence_seconds = silence_seconds
         self._whole = bytearray() if whole else None
         self._join: Join | None = None
@@ -61,25 +68,24 @@ class Recording:
         """Those that are complete."""
         self._index = -1
         self._start_seconds = 0.0
+        self._pause_at_end = 0.0
 
     @property
     def seconds(self) -> float:
         """How long what has been said so far lasts."""
-        return (self._start_seconds + self._said_seconds()) / self._speed
+        return self._start_seconds + self._said_seconds() + self._pause_at_end
 
     def add(self, sound: Sound) -> bytes:
         """The file's next bytes, maybe none. Raises GenerationFailed where the engine contradicts itself."""
-        data = b""
         if self._join is None:
             self._open(sound.sample_rate_hz)
         elif sound.sample_rate_hz != self._rate_hz:
             raise GenerationFailed(f"The engine changed from {self._rate_hz} to {sound.sample_rate_hz} Hz in one text.")
+        data = b""
         if sound.segment != self._index:
             data = self._end_segment()
-            self._index = sound.segment
-        self._segment_bytes += len(sound.pcm)
-        assert self._join is not None  # noqa: S101  # it was opened
-        return data + self._encode(self._join.feed(sound.pcm))
+            self._begin_segment(sound.segment)
+        return data + self._feed(sound.pcm if self._tempo is None else self._tempo.feed(sound.pcm))
 
     def note(self, times: Times) -> None:
         """When a segment's words are said."""
@@ -92,8 +98,8 @@ class Recording:
         data = self._end_segment()
         if self._unfinished is not None:  # the rest of it made no sound
             self.segments.append(self._unfinished)
-        if self._tempo is not None:
-            data += self._write(self._tempo.finish())
+        self._pause_at_end = self._pause_before(len(self._speeds)) or 0.0
+        data += self._write(bytes(BYTES_PER_SAMPLE * round(self._pause_at_end * self._rate_hz)))
         if self._whole is not None:
             return encoded(bytes(self._whole), self._format, self._rate_hz)
         return data + self._encoder.finish()
@@ -107,22 +113,43 @@ class Recording:
     def _open(self, rate_hz: int) -> None:
         self._rate_hz = rate_hz
         self._join = Join(rate_hz, silence_seconds=self._silence_seconds)
-        self._tempo = Tempo(rate_hz, self._speed) if self._speed != 1 else None
         self._encoder = Encoder(self._format, rate_hz)
 
     def _said_seconds(self) -> float:
-        """Of the segment that is being said, before the change of speed."""
+        """Of the segment that is being said."""
         return self._segment_bytes / BYTES_PER_SAMPLE / self._rate_hz if self._rate_hz else 0.0
+
+    def _pause_before(self, index: int) -> float | None:
+        """What markup says of the time since the last segment that was heard; None if it says nothing."""
+        named = [self._pauses[each] for each in range(self._index + 1, index + 1) if each in self._pauses]
+        return sum(named) if named else None
+
+    def _begin_segment(self, index: int) -> None:
+        pause = self._pause_before(index)
+        if pause is not None:
+            assert self._join is not None  # noqa: S101  # it was opened
+            self._join.pause(pause)
+        elif self.segments and self._unfinished is None:
+            pause = self._silence_seconds
+        self._start_seconds += pause or 0.0
+        self._index = index
+        speed = self._speeds[index]
+        self._tempo = Tempo(self._rate_hz, speed) if speed != 1 else None
 
     def _end_segment(self) -> bytes:
         if self._index < 0 or self._join is None:
             return b""
+        data = b""
+        if self._tempo is not None:
+            data = self._feed(self._tempo.finish())
+            self._tempo.close()
         start, end = self._start_seconds, self._start_seconds + self._said_seconds()
+        speed = self._speeds[self._index]
         words = [
-            SaidWord(word.text, (start + word.start_seconds) / self._speed, (start + word.end_seconds) / self._speed)
+            SaidWord(word.text, start + word.start_seconds / speed, start + word.end_seconds / speed)
             for word in self._times.pop(self._index, ())
         ]
-        said = SaidSegment(self._index, self._index, start / self._speed, end / self._speed, words)
+        said = SaidSegment(self._index, self._index, start, end, words)
         if self._unfinished is not None:
             begun = self._unfinished
             said = SaidSegment(begun.index, said.last, begun.start_seconds, said.end_seconds, begun.words + said.words)
@@ -130,11 +157,14 @@ class Recording:
         self._unfinished = said if goes_on else None
         if not goes_on:
             self.segments.append(said)
-        self._start_seconds, self._segment_bytes = end + (0 if goes_on else self._silence_seconds), 0
-        return self._encode(self._join.end_segment(silence=not goes_on))
+        self._start_seconds, self._segment_bytes = end, 0
+        return data + self._write(self._join.end_segment(silence=not goes_on))
 
-    def _encode(self, pcm: bytes) -> bytes:
-        return self._write(self._tempo.feed(pcm) if self._tempo is not None else pcm)
+    def _feed(self, pcm: bytes) -> bytes:
+        """The file's next bytes for sound at its right speed."""
+        self._segment_bytes += len(pcm)
+        assert self._join is not None  # noqa: S101  # it was opened
+        return self._write(self._join.feed(pcm))
 
     def _write(self, pcm: bytes) -> bytes:
         if self._whole is not None:

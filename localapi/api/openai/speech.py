@@ -18,6 +18,7 @@ from localapi.api.openai.prepared_speech import Prepared, prepared_speech
 from localapi.api.openai.recording import BYTES_PER_SAMPLE, Recording, SaidSegment
 from localapi.api.openai.speech_cache import FinishedSpeech, SpeechCache, content_key
 from localapi.api.openai.speech_request import SpeechRequest, parse_speech
+from localapi.api.openai.voice_choice import Line
 from localapi.api.openai.voices import loaded_engine
 from localapi.errors import ApiError, InvalidRequest
 from localapi.http import body, request_context
@@ -40,6 +41,10 @@ HAVE_LENGTH: Final = frozenset({"wav", "flac"})
 SHORT_WEIGHT: Final = 50
 """Letters; what is not longer, or is one sentence, gets a length."""
 UNSUPPORTED_HEADER: Final = "x-unsupported-params"
+MARKUP_HEADER: Final = "x-ignored-markup"
+"""Names what SSML says and nobody honours."""
+SCRIPT_HEADER: Final = "x-unread-scripts"
+"""Names the scripts that the voice does not read."""
 FRAMES_PER_SECOND: Final = 50
 """What usage counts as a token of sound: OpenAI has no public rule, and codecs' frames of 20 ms are one."""
 BEGINNING_SECONDS: Final = 0.25
@@ -99,14 +104,23 @@ class Speech:
                 unsupported,
                 request_context.current().id,
             )
+        for header, names, what in (
+            (MARKUP_HEADER, self._prepared.cast.ignored, "the text's markup is left out"),
+            (SCRIPT_HEADER, self._prepared.cast.unread, "the voice does not read"),
+        ):
+            if names:
+                reply.headers[header] = body.in_header(names)
+                log.info(
+                    "%s: %s: %s (%s)", self._generation.entry.id, what, ", ".join(names), request_context.current().id
+                )
         return reply
 
     # Shapes
 
     async def _file(self, prepared: Prepared) -> Response:
         """The file alone. It begins to leave with the first sound, except where it is to have a length."""
-        segments = prepared.script.segments
-        is_short = len(segments) == 1 or sum(map(weight, segments)) <= SHORT_WEIGHT
+        texts = [line.text for line in prepared.cast.lines]
+        is_short = len(texts) == 1 or sum(map(weight, texts)) <= SHORT_WEIGHT
         short = is_short and prepared.format.name in HAVE_LENGTH
         whole = self._request.stream is False or (short and self._request.stream is None)
         if whole:
@@ -150,7 +164,7 @@ class Speech:
                 "duration_seconds": round(self._seconds, 3),
                 "timestamps": [said for piece in pieces for segment in piece.segments for said in self._times(segment)],
                 "usage": self._usage(),
-                "notes": self._notes,
+                "notes": self._told,
             }
         )
 
@@ -162,14 +176,14 @@ class Speech:
             timestamps = [said for segment in piece.segments for said in self._times(segment)]
             yield {"type": "speech.audio.timestamps", "timestamps": timestamps}
         if piece.last:
-            notes = {"notes": self._notes} if self._notes else {}
+            notes = {"notes": self._told} if self._told else {}
             yield {"type": "speech.audio.done", "usage": self._usage(), **notes}
 
     def _times(self, segment: SaidSegment) -> Iterator[dict[str, Any]]:
         """When each of its sentences was said. Those that were said in one call share the time by their letters."""
         prepared = self._prepared
         assert prepared is not None  # noqa: S101  # reply() begins with it
-        text = prepared.script.text(segment.index, segment.last)
+        text = prepared.cast.text(segment.index, segment.last)
         together = [(text, 1.0)]
         if not speech_options(prepared.entry.options).says_sentences_apart:
             from localapi.text.sentences import shares  # noqa: PLC0415  # costly, and loaded with the script
@@ -186,6 +200,15 @@ class Speech:
                 ]
             yield said
             start = end
+
+    @property
+    def _told(self) -> list[str]:
+        """What a listener may miss."""
+        assert self._prepared is not None  # noqa: S101  # reply() begins with it
+        cast = self._prepared.cast
+        ignored = [f"this markup is left out: {', '.join(cast.ignored)}"] if cast.ignored else []
+        unread = [f"the voice does not read this script: {', '.join(cast.unread)}"] if cast.unread else []
+        return [*ignored, *unread, *self._notes]
 
     def _usage(self) -> dict[str, int]:
         read, made = len(self._request.input), round(self._seconds * FRAMES_PER_SECOND)
@@ -229,9 +252,8 @@ class Speech:
     def _content_key(self, prepared: Prepared, *, whole: bool) -> bytes:
         return content_key(
             fingerprint(prepared.entry.identity),
-            prepared.script.segments,
-            prepared.voice,
-            prepared.said.speed,
+            [(line.text, line.voice, line.speed) for line in prepared.cast.lines],
+            sorted(prepared.cast.pauses.items()),
             prepared.format.name,
             prepared.settings.sentence_silence_ms,
             sorted(prepared.options.items()),
@@ -258,24 +280,28 @@ class Speech:
         A worker does not know how quickly its sound is read; so it is never ahead by more than a part.
         """
         first = 0
-        for segments in prepared.parts():
-            speak = self._speak(prepared, segments)
+        for lines in prepared.parts():
+            speak = self._speak(prepared, lines)
             log.debug("%s: the worker calls it request %d", request_context.current().id, speak.id)
             async with aclosing(lease.answer(speak)) as events:
                 async for item in events:
                     if isinstance(item, Sound | Times):
                         item.segment += first
                     yield item
-            first += len(segments)
+            first += len(lines)
 
     async def _recorded(
         self, events: AsyncIterator[Event], prepared: Prepared, *, whole: bool
     ) -> AsyncGenerator[Piece, None]:
         started, first_sound = time.monotonic(), None
-        speed = 1.0 if speech_options(prepared.entry.options).has_speed else prepared.said.speed or 1.0
-        silence_seconds = prepared.settings.sentence_silence_ms / 1000
+        has_speed = speech_options(prepared.entry.options).has_speed
         recording = Recording(
-            prepared.format, speed=speed, silence_seconds=silence_seconds, whole=whole, goes_on=prepared.script.goes_on
+            prepared.format,
+            speeds=[1.0 if has_speed else line.speed for line in prepared.cast.lines],
+            silence_seconds=prepared.settings.sentence_silence_ms / 1000,
+            whole=whole,
+            pauses=prepared.cast.pauses,
+            goes_on=prepared.cast.goes_on,
         )
         told = 0
         try:
@@ -295,7 +321,7 @@ class Speech:
             if first_sound is None:
                 raise InvalidRequest("Nothing in the text makes a sound with this voice.", param="input")
             data = await asyncio.to_thread(recording.finish)
-            self._seconds = recording.segments[-1].end_seconds
+            self._seconds = recording.seconds
             yield Piece(data, recording.segments[told:], last=True)
         finally:
             recording.close()
@@ -311,12 +337,12 @@ class Speech:
         for note in self._notes:
             log.warning("%s: %s (%s)", self._generation.entry.id, note, request_context.current().id)
 
-    def _speak(self, prepared: Prepared, segments: list[str]) -> Speak:
+    def _speak(self, prepared: Prepared, lines: list[Line]) -> Speak:
         return Speak(
             id=next(request_ids),
-            segments=segments,
-            voice=prepared.voice,
-            speed=(prepared.said.speed or 1.0) if speech_options(prepared.entry.options).has_speed else 1.0,
+            segments=[line.text for line in lines],
+            voice=lines[0].voice,
+            speed=lines[0].speed if speech_options(prepared.entry.options).has_speed else 1.0,
             options=prepared.options,
             times=self._request.timestamps == "word",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
@@ -10,6 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from localapi.api.openai.generation_request import MAX_NAME, NO_EFFECT
 from localapi.backends.parameters import MAX_VOICE, ResponseFormat, SpeechParameters
 from localapi.backends.speech import ENGINE_OPTIONS, MappedVoice, SpeechSettings
+from localapi.backends.voice_names import folded, named
 from localapi.errors import InvalidRequest
 from localapi.http import body
 from localapi.worker.protocol import Voice
@@ -22,6 +24,8 @@ OPENAI_VOICES: Final = frozenset(
 )
 """Names that clients send where their user chose nothing. They stand for the default voice where nothing else says."""
 
+_TAG: Final = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{1,8})*")
+"""A language as BCP 47 writes it."""
 EMPTY_IS_UNSAID: Final = frozenset({*ENGINE_OPTIONS, "instructions", "voice"})
 """Fields that clients send empty where their user wrote nothing."""
 
@@ -48,6 +52,8 @@ class SpeechRequest(SpeechParameters):
     stream_format: Literal["audio", "sse"] = "audio"
     stream: bool | None = None
     """False: the reply has a length, and is sent when all is said."""
+    language: str | None = None
+    """Of the text, as a BCP 47 tag; "auto" and "" count as left out."""
     timestamps: Literal["sentence", "word"] | None = None
     """When each was said: in the reply's JSON, or as events."""
 
@@ -59,14 +65,37 @@ def parse_speech(content: dict[str, Any]) -> tuple[SpeechRequest, list[str]]:
         {
             key: value
             for key, value in content.items()
-            if key not in NO_EFFECT and not (value == "" and key in EMPTY_IS_UNSAID)
+            if key not in NO_EFFECT
+            and not (value == "" and key in EMPTY_IS_UNSAID)
+            and not (key == "language" and isinstance(value, str) and value.strip().lower() in ("", "auto"))
         },
     )
     for name, older in (("response_format", "format"), ("instruct_text", "instructions")):
         both = {getattr(request, name), getattr(request, older)} - {None}
         if len(both) > 1:
             raise InvalidRequest(f"'{older}' and '{name}' mean the same and differ here. Send one.", param=older)
-    return request, sorted(request.model_extra or ())
+    ignored = sorted(request.model_extra or ())
+    if request.language is not None and not _TAG.fullmatch(request.language):
+        return request.model_copy(update={"language": None}), [*ignored, "language"]
+    return request, ignored
+
+
+def is_placeholder(voice: str, settings: SpeechSettings, known: Sequence[Voice] | None = None) -> bool:
+    """Return whether a name is one of OpenAI's that neither the manifest nor the engine has."""
+    if folded(voice) not in OPENAI_VOICES or named(settings.voices, voice) is not None:
+        return False
+    return folded(voice) not in {folded(each.id) for each in known or ()}
+
+
+def meant_voice(voice: str, settings: SpeechSettings, known: Sequence[Voice] | None = None) -> MappedVoice:
+    """Return what a name stands for: what the manifest says, the default, or the engine's voice of that name."""
+    mapped = named(settings.voices, voice)
+    if mapped is None and is_placeholder(voice, settings, known):
+        default = settings.defaults.voice
+        if default is None:
+            return MappedVoice()
+        mapped, voice = named(settings.voices, default), default
+    return MappedVoice(voice=voice) if mapped is None else mapped
 
 
 def settled(
@@ -86,12 +115,7 @@ def settled(
         said["instruct_text"] = request.instructions
     defaults = settings.defaults.model_dump(exclude_none=True)
     voice = said.pop("voice", None) or defaults.pop("voice", None)
-    mapped = settings.voices.get(voice) if voice is not None else None
-    if mapped is None and voice in OPENAI_VOICES and voice not in {each.id for each in known or ()}:
-        default = settings.defaults.voice
-        mapped = settings.voices.get(default, MappedVoice(voice=default)) if default is not None else None
-        mapped = mapped or MappedVoice()
-    chosen = MappedVoice(voice=voice) if mapped is None else mapped
+    chosen = MappedVoice() if voice is None else meant_voice(voice, settings, known)
     own = chosen.model_dump(exclude_none=True)
     if "ref_audio" in own:
         defaults.pop("ref_text", None)  # what another recording says

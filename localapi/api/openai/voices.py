@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from typing import Any, Final
 
 from quart import Blueprint, Response, request
 
 from localapi.api.openai.models import describe
 from localapi.backends.engine import Engine
+from localapi.backends.voice_names import folded, named
 from localapi.errors import InvalidRequest
 from localapi.http.replies import json_reply
 from localapi.kinds import SPEECH
@@ -99,7 +99,7 @@ def found_voice(entry: Entry, known: list[Voice] | None, asked: str | None, voic
             )
         return voice
     exact = next((each.id for each in known if each.id == voice), None)
-    alike = (each.id for each in known if _folded(each.id) == _folded(voice))
+    alike = (each.id for each in known if folded(each.id) == folded(voice))
     if (found := exact or next(alike, None)) is not None:
         return found
     if speech_options(entry.options).has_voice(voice):
@@ -108,11 +108,7 @@ def found_voice(entry: Entry, known: list[Voice] | None, asked: str | None, voic
 
 
 def _is_mapped(entry: Entry, voice: str) -> bool:
-    return voice in speech_options(entry.options).voices
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    return named(speech_options(entry.options).voices, voice) is not None
 
 
 def _unknown(asked: str | None, voice: str, entry: Entry, known: list[Voice]) -> InvalidRequest:
@@ -122,5 +118,9 @@ def _unknown(asked: str | None, voice: str, entry: Entry, known: list[Voice]) ->
     shown = [*mapped, *near, *(name for name in ids if name not in near)][:MOST_SHOWN]
     more = len(ids) + len(mapped) - len(shown)
     rest = f" and {more} more: GET /v1/audio/voices lists them" if more > 0 else ""
-    why = f" (the manifest maps {asked!r} to it)" if asked != voice and asked in mapped else ""
+    why = (
+        f" (the manifest maps {asked!r} to it)"
+        if asked is not None and asked != voice and named(mapped, asked) is not None
+        else ""
+    )
     return InvalidRequest(f"There is no voice {voice!r}{why}. This model has: {', '.join(shown)}{rest}.", param="voice")

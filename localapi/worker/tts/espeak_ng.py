@@ -46,7 +46,7 @@ class EspeakNg:
         self._library = library
         self._options = options
         self._files: Mapping[str, str] = options["files"]
-        self._variants = frozenset(options["variants"])
+        self._variants: dict[str, str] = {variant.lower(): variant for variant in options["variants"]}
         self._asked: deque[_Asked] = deque()
         """In the order of their turns."""
         self.loaded = Loaded(batched=False)
@@ -114,9 +114,10 @@ class EspeakNg:
         """A voice as the library finds it. Of variants only those that are there: the library reads any file."""
         language, plus, variant = voice.partition("+")
         file = self._files.get(language.lower())
-        if file is None or (plus and variant not in self._variants):
+        variant = self._variants.get(variant.lower(), "")
+        if file is None or (plus and not variant):
             known = ", ".join(self._files)
-            variants = ", ".join(sorted(self._variants))
+            variants = ", ".join(sorted(self._variants.values()))
             raise UnknownVoice(
                 f"eSpeak NG has no voice {voice!r}. Its voices: {known}; each alone or with a variant after a plus, "
                 f"as in {self._options['voice'].partition('+')[0]}+f3: {variants}."

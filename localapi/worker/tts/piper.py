@@ -75,8 +75,9 @@ class Piper:
         wanted = self._options.get("speaker") if name is None else name
         if wanted is None:
             return None
-        if wanted in self._speakers:
-            return self._speakers[wanted]
+        for speaker, number in self._speakers.items():
+            if speaker.casefold() == str(wanted).casefold():
+                return number
         numbers = {str(number): number for number in range(self._voice.config.num_speakers)}
         return numbers[str(wanted)]
 

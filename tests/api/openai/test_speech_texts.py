@@ -29,7 +29,7 @@ from tests.piper_voice import make_voice
 from tests.server import Reply, Server, serving
 from tests.sound import seconds
 
-FAKEBIN = Path(__file__).parent / "fakebin"
+FAKEBIN = Path(__file__).parents[2] / "fakebin"
 MANIFEST = """
 speech:
   tone: {backend: echo, preload: true}

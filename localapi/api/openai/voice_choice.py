@@ -1,0 +1,158 @@
+"""Who says which part of a text: the voice that somebody named, or else one that can read the part's script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from localapi.backends.parameters import MAX_SPEED, MIN_SPEED
+from localapi.backends.speech import SpeechOptions
+from localapi.text.clean import is_speakable
+from localapi.text.script import Script
+from localapi.text.scripts import HAN, KANA, Run, language_of, main_script, runs
+from localapi.worker.protocol import Voice
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one voice says in one call."""
+
+    text: str
+    voice: str | None
+    """As the engine names it; None: the engine's default."""
+    speed: float
+
+
+@dataclass(frozen=True)
+class Cast:
+    """A text with its voices."""
+
+    lines: list[Line]
+    goes_on: dict[int, str]
+    """Numbers of the lines whose sentence goes on in the next one, with the white space between both."""
+    pauses: dict[int, float]
+    """Seconds before lines in place of the usual silence; before the one after the last: at the end."""
+    ignored: list[str]
+    """Markup that was left out."""
+    unread: list[str]
+    """Scripts that a voice does not read, which was named or of which there is no better."""
+
+    def text(self, first: int, last: int) -> str:
+        """What these lines say, up to the last and with it."""
+        spaced = [self.lines[index].text + self.goes_on.get(index, " ") for index in range(first, last)]
+        return "".join([*spaced, self.lines[last].text])
+
+
+Named = Callable[[str], str | None]
+"""The engine's voice for a name in the text. Raises LookupError if there is none."""
+
+
+@dataclass(frozen=True)
+class Casting:
+    """The voices that there are, and who speaks unless the text says otherwise."""
+
+    options: SpeechOptions
+    known: Sequence[Voice]
+    voice: str | None
+    """As the engine names it; None: the engine's default."""
+    is_named: bool
+    """Whether the client chose it."""
+    speed: float
+    language: str | None
+    """What the client, or the manifest, says of the text's language."""
+    named: Named
+
+    def cast(self, script: Script) -> Cast:
+        """Give every segment a voice; those in several scripts are cut where the voice has to change."""
+        lines: list[Line] = []
+        goes_on: dict[int, str] = {}
+        pauses: dict[int, float] = {}
+        ignored, unread = dict.fromkeys(script.ignored), dict[str, None]()
+        for index, (text, manner) in enumerate(zip(script.segments, script.manners, strict=True)):
+            if index in script.pauses:
+                pauses[len(lines)] = script.pauses[index]
+            speed = min(max(self.speed * manner.rate, MIN_SPEED), MAX_SPEED)
+            voice, is_named = self.voice, self.is_named
+            if manner.voice is not None:
+                try:
+                    voice, is_named = self.named(manner.voice), True
+                except LookupError:
+                    ignored[f"voice[{manner.voice}]"] = None
+            parts, left = self._parts(text, voice, manner.language or self.language, is_named=is_named)
+            unread |= dict.fromkeys(left)
+            if manner.language and not is_named and not self._can_speak(manner.language, voice):
+                ignored[f"lang[{manner.language}]"] = None
+            for number, (part, speaker) in enumerate(parts):
+                if number < len(parts) - 1:
+                    goes_on[len(lines)] = " " * (part[-1:].isspace() or parts[number + 1][0][:1].isspace())
+                lines.append(Line(part.strip(), speaker, speed))
+            if index in script.goes_on:
+                goes_on[len(lines) - 1] = script.goes_on[index]
+        if len(script.segments) in script.pauses:
+            pauses[len(lines)] = script.pauses[len(script.segments)]
+        return Cast(lines, goes_on, pauses, list(ignored), list(unread))
+
+    def _can_speak(self, language: str, voice: str | None) -> bool:
+        own = self.options.language_of(voice, self.known)
+        return self.options.chooses_voices or own is None or _first(own) == _first(language)
+
+    def _parts(
+        self, text: str, voice: str | None, language: str | None, *, is_named: bool
+    ) -> tuple[list[tuple[str, str | None]], list[str]]:
+        """Parts of a text with their voices, and the scripts that remain unread."""
+        own = self.options.language_of(voice, self.known)
+        if own is None:
+            return [(text, voice)], []
+        found = runs(text)
+        if is_named or not self.options.chooses_voices:
+            return [(text, voice)], _unread(text, found, self.options.reads(own))
+        voice, own = self._usual(found, text, voice, own, language)
+        reads = self.options.reads(own)
+        parts: list[tuple[str, str | None]] = []
+        for run in found:
+            speaker = voice
+            if run.script and run.script not in reads:
+                speaker = self._for_script(run.text, run.script, language, voice)[0] or voice
+            if parts and (parts[-1][1] == speaker or not is_speakable(run.text)):
+                parts[-1] = (parts[-1][0] + run.text, parts[-1][1])
+            else:
+                parts.append((run.text, speaker))
+        unread: list[str] = []
+        for part, speaker in parts:
+            its = self.options.language_of(speaker, self.known)
+            unread += _unread(part, runs(part), self.options.reads(its)) if its is not None else []
+        return parts, unread
+
+    def _usual(
+        self, found: Sequence[Run], text: str, voice: str | None, own: str, language: str | None
+    ) -> tuple[str | None, str]:
+        """The voice for most of a text, and its language: the one given, if it can read that."""
+        if language is not None and _first(language) != _first(own):
+            other = self.options.voice_for(language, voice, self.known)
+            if other is not None:
+                voice, own = other, language
+        main = main_script(found)
+        if main and main not in self.options.reads(own):
+            other, its = self._for_script(text, main, language, voice)
+            if other is not None and its is not None:
+                return other, its
+        return voice, own
+
+    def _for_script(self, text: str, script: str, hint: str | None, like: str | None) -> tuple[str | None, str | None]:
+        """The voice that reads a script, and its language."""
+        language = language_of(text, script, hint)
+        voice = None if language is None else self.options.voice_for(language, like, self.known)
+        return voice, language
+
+
+def _unread(text: str, found: Sequence[Run], reads: frozenset[str]) -> list[str]:
+    """The scripts of a text that are not among those."""
+    scripts = [run.script for run in found if run.script]
+    if KANA in scripts and HAN not in reads and any("\u4e00" <= char <= "\u9fff" for char in text):
+        scripts.append(HAN)
+    return [script for script in dict.fromkeys(scripts) if script not in reads]
+
+
+def _first(tag: str) -> str:
+    first = tag.replace("_", "-").partition("-")[0].lower()
+    return {"cmn": "zh", "yue": "zh", "no": "nb"}.get(first, first)

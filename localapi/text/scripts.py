@@ -1,0 +1,122 @@
+"""In which script a text is written, and which languages are written in it. Knows no voices.
+
+Python has no table of scripts; the names of letters begin with it (https://unicode.org/reports/tr24/).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+LATIN, HAN, KANA = "Latin", "Han", "Kana"
+_BY_NAME: Final = {
+    "LATIN": LATIN, "CYRILLIC": "Cyrillic", "GREEK": "Greek", "ARABIC": "Arabic", "HEBREW": "Hebrew", "CJK": HAN,
+    "IDEOGRAPHIC": HAN, "BOPOMOFO": HAN, "HIRAGANA": KANA, "KATAKANA": KANA, "HANGUL": "Hangul",
+    "DEVANAGARI": "Devanagari", "BENGALI": "Bengali", "GURMUKHI": "Gurmukhi", "GUJARATI": "Gujarati",
+    "ORIYA": "Odia", "TAMIL": "Tamil", "TELUGU": "Telugu", "KANNADA": "Kannada", "MALAYALAM": "Malayalam",
+    "SINHALA": "Sinhala", "THAI": "Thai", "LAO": "Lao", "MYANMAR": "Myanmar", "KHMER": "Khmer",
+    "GEORGIAN": "Georgian", "ARMENIAN": "Armenian", "ETHIOPIC": "Ethiopic", "TIBETAN": "Tibetan", "THAANA": "Thaana",
+    "MONGOLIAN": "Mongolian", "CHEROKEE": "Cherokee",
+}  # fmt: skip
+"""By the first word of a letter's name."""
+_LANGUAGES: Final = {
+    "Cyrillic": ("ru", "uk", "be", "bg", "mk", "sr", "kk", "ky", "tt", "ba", "cv", "mn", "nog", "tg"),
+    "Greek": ("el", "grc"), "Arabic": ("ar", "fa", "ur", "sd", "ug", "ps"), "Hebrew": ("he", "iw", "yi"),
+    HAN: ("zh", "cmn", "yue", "hak", "ja", "wuu", "nan"), KANA: ("ja",), "Hangul": ("ko",),
+    "Devanagari": ("hi", "mr", "ne", "kok"), "Bengali": ("bn", "as", "bpy"), "Gurmukhi": ("pa",), "Gujarati": ("gu",),
+    "Odia": ("or",), "Tamil": ("ta",), "Telugu": ("te",), "Kannada": ("kn",), "Malayalam": ("ml",),
+    "Sinhala": ("si",), "Thai": ("th",), "Lao": ("lo",), "Myanmar": ("my", "shn"), "Khmer": ("km",),
+    "Georgian": ("ka",), "Armenian": ("hy", "hyw"), "Ethiopic": ("am", "ti"), "Tibetan": ("bo",), "Thaana": ("dv",),
+    "Mongolian": ("mn",), "Cherokee": ("chr",),
+}  # fmt: skip
+"""The languages that are written in a script, the one with most readers first."""
+_TELLING: Final = {
+    "Cyrillic": (("be", "ўЎ"), ("kk", "қҚғҒәӘңҢұҰ"), ("mk", "ѓЃќЌѕЅ"),
+        ("sr", "ђЂћЋџЏљЉњЊ"), ("uk", "їЇєЄґҐіІ")),
+    "Arabic": (("ur", "ٹڈڑںے"), ("fa", "پچژگکی")),
+}  # fmt: skip
+"""Letters that only one of a script's languages has."""
+_WHOLE_WORDS: Final = frozenset({HAN, KANA, "Hangul"})
+"""Scripts of which one sign can be a word. A lone alpha in other text is a name that every voice knows."""
+_WIDE_WEIGHT: Final = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """A part of a text in one script; what has none goes with the letters before it."""
+
+    script: str
+    """ "" if there is no letter in all the text."""
+    text: str
+
+
+@lru_cache(maxsize=4096)
+def script_of_letter(char: str) -> str:
+    """Return the script of a letter; "" for what belongs to any, or to none that is known."""
+    if char.isascii():
+        return LATIN if char.isalpha() else ""
+    if not char.isalpha():
+        return ""
+    first, *more = unicodedata.name(char, "").replace("-", " ").split() or [""]
+    if first in ("FULLWIDTH", "HALFWIDTH") and more:
+        first = more[0]
+    return _BY_NAME.get(first, "")
+
+
+def scripts_of_language(tag: str) -> frozenset[str]:
+    """Return the scripts that a reader of this language reads. Latin is one of all: every text has such words."""
+    first, *more = tag.lower().replace("_", "-").split("-")
+    if "latn" in more:
+        return frozenset({LATIN})
+    return frozenset({LATIN, *(script for script, languages in _LANGUAGES.items() if first in languages)})
+
+
+def language_of(text: str, script: str, hint: str | None) -> str | None:
+    """Return the language that a text in this script is in; `hint` is one that it may be."""
+    if hint is not None and script in scripts_of_language(hint) and script != LATIN:
+        return hint
+    for language, letters in _TELLING.get(script, ()):
+        if any(letter in text for letter in letters):
+            return language
+    return next(iter(_LANGUAGES.get(script, ())), None)
+
+
+def runs(text: str) -> list[Run]:
+    """Return the text in parts of one script each. Where there is kana, Chinese signs are Japanese."""
+    if text.isascii():
+        return [Run(LATIN if any(map(str.isalpha, text)) else "", text)]
+    scripts = _settled([script_of_letter(char) for char in text])
+    found: list[Run] = []
+    script, start = next(filter(None, scripts), ""), 0
+    for at, own in enumerate(scripts):
+        if own and own != script:
+            found.append(Run(script, text[start:at]))
+            script, start = own, at
+    return [*found, Run(script, text[start:])]
+
+
+def main_script(parts: Sequence[Run]) -> str:
+    """Return the script that takes longest to say."""
+    weights: Counter[str] = Counter()
+    for part in parts:
+        weights[part.script] += len(part.text) * (_WIDE_WEIGHT if part.script in _WHOLE_WORDS else 1)
+    return max(weights, key=weights.__getitem__, default="")
+
+
+def _settled(scripts: list[str]) -> list[str]:
+    """The scripts of characters, without lone letters, and with one script for all that is Japanese."""
+    if KANA in scripts:
+        scripts = [KANA if script == HAN else script for script in scripts]
+    counts = Counter(filter(None, scripts))
+    usual = max(counts, key=counts.__getitem__, default="")
+    for at, script in enumerate(scripts):
+        if script in ("", usual, LATIN) or script in _WHOLE_WORDS:
+            continue
+        neighbours = (scripts[at - 1] if at else "", scripts[at + 1] if at + 1 < len(scripts) else "")
+        if script not in neighbours:
+            scripts[at] = ""
+    return scripts
