@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import urllib.parse
 from collections.abc import Generator, Iterator, Mapping
@@ -15,8 +14,9 @@ from localapi.client import Server
 from localapi.client.streams import CHAT_PATH, streamed
 from localapi.errors import NoServer, OperatorError, Refused
 
-MEASURABLE_SECONDS: Final = 0.05
-"""What was written in less time came in one piece, and says nothing of speed."""
+MEASURABLE_SECONDS: Final = 0.2
+MEASURABLE_TOKENS: Final = 20
+"""What was written in less time, or is shorter, says nothing of a model's speed."""
 _END: Final = "[DONE]"
 
 
@@ -53,7 +53,7 @@ class Answer:
     @property
     def tokens_per_second(self) -> float | None:
         """How fast it was written once it had begun; None where that is not known."""
-        if self.tokens is None or self.writing_seconds < MEASURABLE_SECONDS:
+        if self.tokens is None or self.tokens < MEASURABLE_TOKENS or self.writing_seconds < MEASURABLE_SECONDS:
             return None
         return (self.tokens - 1) / self.writing_seconds
 
@@ -100,9 +100,13 @@ def chat_models(server: Server) -> list[str]:
 
 
 def first_chat_model(server: Server) -> str:
-    """The model that is asked where none is named. Raises NoChatModel."""
-    with contextlib.suppress(IndexError):
-        return chat_models(server)[0]
+    """The model that is asked where none is named: one that is loaded, `demo`, or the first. Raises NoChatModel."""
+    models = [model for model in server.get("/v1/models")["data"] if model.get("kind", "chat") == "chat"]
+    names = [model["id"] for model in models]
+    loaded = [model["id"] for model in models if model.get("state") == "ready"]
+    demo = [name for name in names if name == "demo"]
+    for name in (*loaded, *demo, *names):
+        return str(name)
     raise NoChatModel(f"the server on {server.address} has no chat model: add one to the section chat of its manifest")
 
 

@@ -56,7 +56,7 @@ class _Numbers(click.ParamType[list[int]]):
 def command(
     model: str | None, *, streams: list[int], tokens: int, prompt_tokens: int, rounds: int, as_json: bool, **flags: Any
 ) -> None:
-    """Measure how fast a model of a running server answers; without MODEL, its first chat model.
+    """Measure how fast a model of a running server answers; without MODEL, one that is loaded, or demo.
 
     Medians of the time to the first token and of tokens per second, after a first request that is not measured. A
     round in which a request fails is counted and not measured. Ctrl-C shows what was measured so far.

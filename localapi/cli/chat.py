@@ -40,7 +40,7 @@ def command(
     no_history: bool,
     **flags: Any,
 ) -> None:
-    """Chat with a model of a running server; without MODEL, with its first chat model.
+    """Chat with a model of a running server; without MODEL, with one that is loaded, or demo.
 
     With QUESTION, or a question on standard input, print the answer alone and end.
     """

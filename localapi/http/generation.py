@@ -35,6 +35,9 @@ FORM_PRIME_SECONDS: Final = 10.0
 """The same if a reply header may have to tell what of the asked form is not kept."""
 COMMENT_SECONDS: Final = 2.0
 """How often a stream that has nothing to send yet says what it waits for."""
+MEASURABLE_TOKENS: Final = 20
+MEASURABLE_SECONDS: Final = 0.2
+"""A shorter answer says nothing of a model's speed."""
 OBJECT_BYTES: Final = 200
 """What a small object takes in memory, about."""
 
@@ -142,14 +145,21 @@ class Generation:
     def _log_done(self, finished: Finished) -> None:
         now = time.monotonic()
         first = self._first_text or now
-        speed = finished.completion_tokens / max(now - first, 1e-3)
+        speed = _speed_shown(finished.completion_tokens, now - first)
         count_answer(
             request_context.current().counters, self.entry.id, finished,
             first_seconds=first - self._started, rest_seconds=now - first,
         )  # fmt: skip
         cached = f", {finished.cached_tokens} of them cached" if finished.cached_tokens else ""
         log.info(
-            "%s: %d tokens, %.0f tokens/s, first after %.2f s, prompt of %d%s (%s)",
+            "%s: %d tokens%s, first after %.2f s, prompt of %d%s (%s)",
             self.entry.id, finished.completion_tokens, speed, first - self._started, finished.prompt_tokens, cached,
             request_context.current().id,
         )  # fmt: skip
+
+
+def _speed_shown(tokens: int, seconds: float) -> str:
+    """What the log says of an answer's speed: nothing if it was too short to measure."""
+    if tokens < MEASURABLE_TOKENS or seconds < MEASURABLE_SECONDS:
+        return ""
+    return f", {tokens / seconds:.0f} tokens/s"
