@@ -78,7 +78,7 @@ def test_it_is_played_where_there_is_a_player(server: Server, folder: Path, tmp_
 
 def test_a_dry_run_shows_the_script_and_needs_no_server(folder: Path, server: Server) -> None:
     done = say(folder, "--dry-run", "A **GIF** moves. \U0001f600 And so on.")
-    assert done.stdout.decode() == "A jif moves. And so on.\n"
+    assert done.stdout.decode() == "A jif moves.\nAnd so on.\n"
     assert done.stderr.decode() == "GIF is said 'jif'\n"
 
 
