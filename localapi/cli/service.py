@@ -94,9 +94,11 @@ def _command(settings: Settings) -> list[str]:
 
 
 def _values(names: tuple[str, ...]) -> dict[str, str]:
-    """Of variables of this environment. Raises CannotInstall where one is not there, or cannot be passed on."""
-    if missing := [name for name in names if name not in os.environ]:
-        raise CannotInstall(f"the environment has no variable {', '.join(missing)}: set it, and install again")
+    """Return the values of the variables that are set. Raise CannotInstall if one cannot be passed on."""
+    for name in names:
+        if name not in os.environ:
+            click.echo(f"{name} is not set, so the server does not get it; set it and install again", err=True)
+    names = tuple(name for name in names if name in os.environ)
     if odd := [name for name in names if not os.environ[name].isprintable()]:
         raise CannotInstall(
             f"the value of {', '.join(odd)} is not text on one line (it has line ends, control characters, or bytes "

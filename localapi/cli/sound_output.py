@@ -78,6 +78,8 @@ def play(pieces: Iterator[bytes]) -> None:
     with tempfile.TemporaryDirectory(prefix="localapi-") as folder:
         path = Path(folder) / "said.wav"
         write(pieces, path, lambda _: None)
-        status = subprocess.run([*player, str(path)], check=False, stdout=sys.stderr).returncode  # noqa: S603
-    if status != 0:
-        raise NothingSaid(f"{player[0]} ended with exit status {status}")
+        played = subprocess.run([*player, str(path)], check=False, stdout=sys.stderr, stderr=subprocess.PIPE)  # noqa: S603
+    if played.returncode != 0:
+        said = played.stderr.decode(errors="replace").strip().splitlines()
+        reason = said[0] if said else f"it ended with exit status {played.returncode}"
+        raise NothingSaid(f"{player[0]} cannot play sound here ({reason}): write a file with --output FILE")

@@ -64,6 +64,18 @@ def test_a_pipe_gets_wav_and_standard_input_is_the_text(server: Server, folder: 
     assert seconds(done.stdout, "wav") == pytest.approx(1, abs=0.05)
 
 
+def test_a_player_without_a_sound_device_is_told_in_one_line(server: Server, folder: Path, tmp_path: Path) -> None:
+    player = tmp_path / "aplay"
+    player.write_text("#!/bin/sh\necho 'ALSA: Unknown PCM default' >&2\necho 'audio open error' >&2\nexit 1\n")
+    player.chmod(0o755)
+    done = say(folder, TEXT, "--port", str(server.port), path=str(tmp_path))
+    assert done.returncode == 1
+    told = done.stderr.decode().strip()
+    assert len(told.splitlines()) == 1
+    assert "aplay" in told
+    assert "--output" in told
+
+
 def test_it_is_played_where_there_is_a_player(server: Server, folder: Path, tmp_path: Path) -> None:
     player = tmp_path / "afplay"
     player.write_text(

@@ -123,11 +123,22 @@ def test_a_dry_run_shows_the_file_and_no_value(platform: str, monkeypatch: pytes
     assert [file for file in Path.home().rglob("*") if file.is_file()] == []
 
 
+def test_a_variable_that_is_not_set_is_named_and_the_others_are_given(
+    monkeypatch: pytest.MonkeyPatch, machine: Path
+) -> None:
+    monkeypatch.setenv("THERE", "yes")
+    done = localapi("install", "--env", "NOT_THERE", "--env", "THERE")
+    assert done.exit_code == 0
+    assert "NOT_THERE is not set" in done.stderr
+    written = "".join(file.read_text() for file in Path.home().rglob("*") if file.is_file())
+    assert "THERE" in written
+    assert "NOT_THERE" not in written
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("--port", "0"), "needs a port that clients know"),
-        (("--env", "NOT_THERE"), "the environment has no variable NOT_THERE"),
         (("--env", "LINES", "--env", "BYTES"), "the value of LINES, BYTES is not text on one line"),
         (("--profile", "./a\nb.yaml"), "holds a control character"),
         (("--manifest", "nope.yaml"), "does not exist"),
