@@ -50,7 +50,7 @@ from localapi.reload.reloader import Attempt, Reloader
 from localapi.reload.settling import Settling
 from localapi.reload.watcher import Watch
 from localapi.runtime.registry import Registry
-from localapi.runtime.watchdog import Supervisor
+from localapi.runtime.watchdog import Watchdog
 from localapi.settings import Settings
 from localapi.system.allocator import share_memory
 from localapi.system.os_errors import NO_DESCRIPTOR, NO_ROOM, advise
@@ -76,7 +76,7 @@ class Service:
         self.watch = Watch(source, self.reloader.trigger, self.folder)
         self.started = False
         """Whether the first revision serves, and the terminal has been told about it."""
-        self.supervisor = Supervisor(self.reloader.instances, self.registry.memory)
+        self.watchdog = Watchdog(self.reloader.instances, self.registry.memory)
         self.draining = False
         self.app = create_app(self)
 
@@ -146,13 +146,13 @@ class Service:
             asyncio.create_task(self.reloader.run(), name="reload"),
             asyncio.create_task(self.watch.run(), name="watch"),
         ]
-        supervision = asyncio.create_task(self.supervisor.run(), name="supervision")  # also during a shutdown
+        watchdog = asyncio.create_task(self.watchdog.run(), name="watchdog")  # also during a shutdown
         try:
             started()
             self.started = True
             await serve(self.app, config, listening, self._drained(stop, following))
         finally:
-            await _cancel([*following, supervision])
+            await _cancel([*following, watchdog])
             await self.registry.close()
             logging.getLogger("localapi").removeHandler(self.history)
 

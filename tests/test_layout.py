@@ -63,6 +63,7 @@ SETTINGS = {*DATA, "pydantic_settings"}
 
 MAY_USE = {
     "settings": SETTINGS,
+    "system": {"psutil"},
     "worker.protocol": {"msgspec"},
     "audio": {"av", "numpy"},
     "text": {"sentencex", "markdown_it"},

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.in_process import InProcessEngine
 from localapi.backends.options import ChatOptions
 from localapi.errors import InvalidRequest
 from localapi.worker.protocol import (
@@ -23,7 +24,6 @@ from localapi.worker.protocol import (
     Ended,
     Event,
     Finished,
-    Loaded,
     Request,
     Speak,
     Text,
@@ -43,15 +43,10 @@ class Echo(ChatOptions):
         return EchoEngine()
 
 
-class EchoEngine:
+class EchoEngine(InProcessEngine):
     """The engine. One word is one token, except where tokens are asked for: there one character is."""
 
-    def __init__(self) -> None:
-        self.loaded = Loaded()
-        self.pid = None
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         """`stop`, `max_tokens`, `n` and logprobs hold; sampling has nothing to choose, and a form cannot be had."""
         match request:
             case Tokenize():
@@ -64,9 +59,6 @@ class EchoEngine:
                 for event in _echo(request):
                     yield event
                     await asyncio.sleep(0)
-
-    async def close(self) -> None:
-        """Nothing to give back."""
 
 
 def _echo(request: Chat | Complete) -> Iterator[Event]:

@@ -10,10 +10,11 @@ from pydantic import Field
 
 from localapi.audio.tone import tone
 from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.in_process import InProcessEngine
 from localapi.backends.speech import SpeechOptions
 from localapi.errors import InvalidRequest
 from localapi.text.weight import weight
-from localapi.worker.protocol import Event, Loaded, Request, Sound, Speak, Spoken
+from localapi.worker.protocol import Event, Request, Sound, Speak, Spoken
 
 CHARACTERS_PER_SECOND = 15
 """Of an English speaker who does not hurry."""
@@ -34,15 +35,10 @@ class EchoSpeech(SpeechOptions):
         return EchoSpeechEngine()
 
 
-class EchoSpeechEngine:
+class EchoSpeechEngine(InProcessEngine):
     """The engine; a segment is one tone."""
 
-    def __init__(self) -> None:
-        self.loaded = Loaded()
-        self.pid = None
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         if not isinstance(request, Speak):
             raise InvalidRequest("This model speaks: use POST /v1/audio/speech.")
         for index, segment in enumerate(request.segments):
@@ -51,6 +47,3 @@ class EchoSpeechEngine:
                 yield Sound(request.id, index, pcm, SAMPLE_RATE_HZ)
                 await asyncio.sleep(0)
         yield Spoken(request.id)
-
-    async def close(self) -> None:
-        """Nothing to give back."""

@@ -21,6 +21,7 @@ from pydantic import Field
 from localapi.backends import say_voices
 from localapi.backends.children import Children, Stopped, TookTooLong
 from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.in_process import InProcessEngine
 from localapi.backends.speech import SpeechOptions
 from localapi.errors import GenerationFailed, InvalidRequest, LoadFailed, ModelUnavailable
 from localapi.system.os_errors import advise
@@ -162,13 +163,12 @@ class Pace(NamedTuple):
     """By how much what it says is to be quicker still."""
 
 
-class MacosSayEngine:
+class MacosSayEngine(InProcessEngine):
     """The engine. Each segment is an utterance of its own, and one is made while the one before it is heard."""
 
     def __init__(self, path: str, children: Children, rate_wpm: int | None) -> None:
         """The voices of that `say` have been listed."""
-        self.pid = None
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        super().__init__()
         self._path = path
         self._children = children
         self._rate_wpm = rate_wpm
@@ -178,7 +178,7 @@ class MacosSayEngine:
     def loaded(self) -> Loaded:
         return Loaded(voices=_listed[self._path].voices)
 
-    async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         if not isinstance(request, Speak):
             raise InvalidRequest("This model speaks: use POST /v1/audio/speech.")
         voice = None if request.voice is None else self._voice(request.voice)

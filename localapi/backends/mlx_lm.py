@@ -148,4 +148,7 @@ class MlxLm(ChatOptions):
     async def start(self, name: str, report: ReportLoading) -> Engine:
         paths = [(getattr(self, field), must_hold) for field, must_hold in _HOLDS.items()]
         await aside(lambda: model_path.check_present(paths))
-        return await start_worker(name, "mlx-lm", self.identity().options, needs="mlx_lm", report=report)
+        return await start_worker(
+            name, "mlx-lm", self.identity().options, needs="mlx_lm", max_batch=self.at_once, writes_tokens=True,
+            report=report,
+        )  # fmt: skip

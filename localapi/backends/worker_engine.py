@@ -18,13 +18,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
 import msgspec
 
-from localapi.backends.engine import ReportLoading
+from localapi.backends.engine import ReportLoading, Vitals
 from localapi.backends.token_rate import Speed
 from localapi.backends.variables import inherited
 from localapi.errors import (
@@ -39,6 +38,7 @@ from localapi.errors import (
 )
 from localapi.system import openblas_library
 from localapi.system.os_errors import advise
+from localapi.system.process_usage import Usage, usage
 from localapi.worker import protocol
 from localapi.worker.protocol import (
     Event,
@@ -57,6 +57,8 @@ log = logging.getLogger(__name__)
 MAX_LINE_BYTES = 4096
 END_SECONDS = 5
 """How long a worker may take to end itself after its socket has closed."""
+USAGE_SECONDS = 0.5
+"""How old a measurement of a worker's process may be."""
 
 BOOTSTRAP = Path(protocol.__file__).with_name("bootstrap.py")
 _OF_THIS_PYTHON = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
@@ -76,16 +78,21 @@ async def start_worker(
     report: ReportLoading,
     needs: str | None = None,
     interpreter: Path | None = None,
+    max_batch: int | None = None,
+    writes_tokens: bool = False,
 ) -> WorkerEngine:
     """Start a worker and load a model in it.
 
     `needs` is the Python package that the engine imports; `interpreter` the Python of another environment, which has
-    it. Raises LoadFailed; whatever goes wrong, also a cancellation, the process has ended when this returns.
+    it. `max_batch` is how many requests it answers concurrently, if more are queued inside it. Raises LoadFailed;
+    whatever goes wrong, also a cancellation, the process has ended when this returns.
     """
     if needs is not None and importlib.util.find_spec(needs) is None:
         package = {"piper": "piper-tts"}.get(needs, needs.replace("_", "-"))
         raise LoadFailed(f"The package {package} is not installed here. Install it: uv pip install {package}")
     worker = await _spawn(name, interpreter)
+    worker.max_batch = max_batch
+    worker.writes_tokens = writes_tokens
     try:
         worker.send(protocol.Load(engine, dict(options)))
         await worker.wait_until_loaded(report)
@@ -177,18 +184,6 @@ class Mailbox:
         return event
 
 
-@dataclass(frozen=True)
-class Work:
-    """What an engine is asked at the moment."""
-
-    running: int
-    waiting: int
-    """Requests of which nothing has come yet."""
-    prompt_tokens_done: int
-    prompt_tokens_total: int
-    """Of the long prompts that are being read."""
-
-
 class WorkerEngine:
     """An engine in a process of its own; see `backends.engine.Engine`."""
 
@@ -201,6 +196,8 @@ class WorkerEngine:
     ) -> None:
         self.name = name
         self.loaded = Loaded()
+        self.max_batch: int | None = None
+        self.writes_tokens = False
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._process = process
         self._reader = reader
@@ -211,57 +208,71 @@ class WorkerEngine:
         self._frames: asyncio.Task[None] | None = None
         self._closing = False
         self._fault = ""
-        self.last_step_at = time.monotonic()
-        """When it last told of a step, by the monotonic clock."""
-        self._asked_at = self.last_step_at
+        self._heard_at = time.monotonic()
+        """When it last told of a step, or how loading goes on; by the monotonic clock."""
+        self._asked_at = self._heard_at
         self._owes_a_sign = False
         """Whether it was told of a client that left, and has told of nothing since."""
         self._speed = Speed()
-        self.device_bytes = 0
+        self._device_bytes = 0
         """Memory of an accelerator that it told of last."""
-        self.waiting = 0
-        """Requests in the worker's own line that it told of last."""
+        self._queued = 0
+        """Requests in the worker's own queue that it told of last."""
+        self._usage: Usage | None = None
+        self._measured_at = -USAGE_SECONDS
 
     @property
-    def silent_since(self) -> float | None:
-        """When it last told of a step, or was asked after that; None where it has nothing to tell.
-
-        Clients that leave do not end its silence: one that hangs would never be ended if they all left before that
-        shows.
-        """
-        return max(self.last_step_at, self._asked_at) if self._works else None
+    def _loading(self) -> bool:
+        return self._frames is None
 
     @property
     def _works(self) -> bool:
+        # Clients that leave do not end its silence: one that hangs would never be ended if they all left before that
+        # shows.
         return bool(self._mailboxes) or self._owes_a_sign
 
-    @property
-    def tokens_per_second(self) -> float:
-        """As measured over the last moments, in all answers; 0 where it is asked nothing."""
-        if not self._mailboxes:
+    def vitals(self) -> Vitals:
+        boxes = self._mailboxes.values()
+        running = sum(box.begun for box in boxes)
+        unanswered = len(boxes) - running
+        # What was asked since the worker last told of its queue may have to wait, too.
+        beyond = 0 if self.max_batch is None else len(boxes) - self.max_batch
+        prompts = [box.prefill for box in boxes if box.prefill is not None and box.prefill.done < box.prefill.total]
+        if not boxes:
             self._speed.forget()
-        return self._speed.now
+        used = self._measured()
+        return Vitals(
+            running=running,
+            unanswered=unanswered,
+            queued=min(unanswered, max(self._queued, beyond)),
+            max_batch=self.max_batch,
+            prompt_tokens_done=sum(prompt.done for prompt in prompts),
+            prompt_tokens_total=sum(prompt.total for prompt in prompts),
+            tokens_per_second=self._speed.now if self.writes_tokens else None,
+            memory_bytes=used.memory_bytes if used else None,
+            device_bytes=self._device_bytes,
+            cpu_seconds=used.cpu_seconds if used else None,
+            loading=self._loading,
+            last_step_at=None if self._loading else self._heard_at,
+            silent_since=max(self._heard_at, self._asked_at) if self._works or self._loading else None,
+            pid=self._process.pid,
+        )
 
-    def end(self, fault: str) -> None:
-        """End it although it was asked for something. `fault` says why, for people: "hung for 120 s"."""
-        self._fault = fault
+    def _measured(self) -> Usage | None:
+        now = time.monotonic()
+        if now - self._measured_at >= USAGE_SECONDS:
+            self._usage = usage(self._process.pid) if self._process.returncode is None else None
+            self._measured_at = now
+        return self._usage
+
+    def end(self, reason: str) -> None:
+        log.error("%s: worker %d %s", self.name, self._process.pid, reason)
+        self._fault = reason
         self._kill()
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has ended by itself
             self._process.kill()
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
-
-    @property
-    def work(self) -> Work:
-        boxes = self._mailboxes.values()
-        running = sum(box.begun for box in boxes)
-        prompts = [box.prefill for box in boxes if box.prefill is not None and box.prefill.done < box.prefill.total]
-        done, total = sum(prompt.done for prompt in prompts), sum(prompt.total for prompt in prompts)
-        return Work(running, len(boxes) - running, done, total)
 
     def send(self, message: protocol.ToWorker) -> None:
         """Put a message on the way. Nothing happens when the worker has gone: `ended` tells that."""
@@ -270,7 +281,7 @@ class WorkerEngine:
 
     async def wait_until_loaded(self, report: ReportLoading) -> None:
         """Follow the worker until it serves. Raises LoadFailed."""
-        report(Loading("starting a worker", pid=self.pid))
+        report(Loading("starting a worker"), self)
         while True:
             try:
                 message = await self._receive()
@@ -278,17 +289,19 @@ class WorkerEngine:
                 raise LoadFailed(f"The worker sent something that is no message: {error}") from error
             match message:
                 case None:
-                    how = await self._how_it_ended()
+                    how = self._fault or await self._how_it_ended()
                     raise LoadFailed(f"The worker {how} while it loaded the model.", retryable=None)
                 case Loading():
-                    message.pid = self.pid
-                    report(message)
+                    self._heard_at = time.monotonic()
+                    report(message, self)
                 case LoadRefused():
                     raise LoadFailed(message.message)
                 case Loaded():
                     self.loaded = message
-                    self.device_bytes = message.device_bytes
-                    self.last_step_at = time.monotonic()
+                    if self.max_batch is not None and not message.batched:
+                        self.max_batch = 1
+                    self._device_bytes = message.device_bytes
+                    self._heard_at = time.monotonic()
                     self._frames = asyncio.create_task(self._distribute(), name=f"frames of {self.name}")
                     return
                 case Step():
@@ -357,10 +370,10 @@ class WorkerEngine:
             while (message := await self._receive()) is not None:
                 if not isinstance(message, Step):
                     raise msgspec.ValidationError(f"{type(message).__name__} after loading")
-                self.last_step_at = time.monotonic()
+                self._heard_at = time.monotonic()
                 self._owes_a_sign = False
-                self.device_bytes = message.device_bytes
-                self.waiting = message.waiting
+                self._device_bytes = message.device_bytes
+                self._queued = message.waiting
                 self._speed.note(message.tokens)
                 for event in message.events:
                     self._deliver(event)

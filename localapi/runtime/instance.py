@@ -13,9 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Literal, Protocol
 
-from localapi.backends.engine import Engine
+from localapi.backends.engine import Engine, Supervised, Vitals
 from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity
-from localapi.backends.worker_engine import WorkerEngine
 from localapi.errors import LoadFailed, ModelUnavailable, NoRoom, NoRoomAhead
 from localapi.manifest import Entry
 from localapi.runtime.backoff import FIRST_PAUSE_SECONDS, Restarts
@@ -121,31 +120,26 @@ class Instance:
         return self._loading.progress if self._loading is not None else None
 
     @property
-    def worker_pid(self) -> int | None:
-        """Of the worker, also while it loads."""
+    def supervised(self) -> Supervised | None:
+        """The engine, or what loads its model; None if nothing can be measured or ended."""
         if self._engine is not None:
-            return self._engine.pid
-        return self.progress.pid if self.progress else None
+            return self._engine
+        return self._loading.by if self._loading is not None else None
 
     @property
-    def device_bytes(self) -> int:
-        """Memory of an accelerator, which the process does not show."""
-        return self._engine.device_bytes if isinstance(self._engine, WorkerEngine) else 0
+    def vitals(self) -> Vitals | None:
+        """Of the loaded engine; None if nothing is loaded."""
+        return self._engine.vitals() if self._engine is not None else None
 
     @property
     def at_once(self) -> int | None:
-        """Requests that the engine answers at the same time; None where it keeps nobody waiting."""
-        loaded = self._engine.loaded if self._engine is not None else None
-        return 1 if loaded is not None and not loaded.batched and self.options.at_once else self.options.at_once
+        """Requests that the engine answers concurrently; None if it never queues any."""
+        return self._engine.vitals().max_batch if self._engine is not None else self.options.at_once
 
     @property
     def line(self) -> int:
-        """Requests that wait inside the engine: those that it told of, or must have since."""
-        if not isinstance(self._engine, WorkerEngine):
-            return 0
-        work = self._engine.work
-        beyond = 0 if self.at_once is None else work.running + work.waiting - self.at_once
-        return min(work.waiting, max(self._engine.waiting, beyond))
+        """Requests that are queued inside the engine."""
+        return self._engine.vitals().queued if self._engine is not None else 0
 
     @property
     def loads_now(self) -> bool:
@@ -168,26 +162,6 @@ class Instance:
         if not self.asked:
             self.left_out = self.last_error = f"Unloaded before a request came: {why}. Its next request loads it again."
         self._close_engine()
-
-    @property
-    def silent_since(self) -> float | None:
-        """When the worker last gave a sign, by the monotonic clock; None where it has nothing to do."""
-        if isinstance(self._engine, WorkerEngine):
-            return self._engine.silent_since
-        return self._loading.reported_at if self._loading is not None and self._loading.progress else None
-
-    @property
-    def last_step_at(self) -> float | None:
-        """When the worker last told of a step; None where there is no worker."""
-        return self._engine.last_step_at if isinstance(self._engine, WorkerEngine) else None
-
-    def end_worker(self, fault: str) -> None:
-        """End a worker that does not do its work; its requests get an error. `fault` says why, for people."""
-        log.error("%s: worker %s %s", self.name, self.worker_pid, fault)
-        if isinstance(self._engine, WorkerEngine):
-            self._engine.end(fault)
-        elif self._loading is not None:
-            self._loading.end_worker(fault)
 
     @property
     def held(self) -> bool:

@@ -6,13 +6,9 @@ Knows nothing of who waits for it, and nothing of attempts before it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import signal
-import time
 
-from localapi.backends.engine import Engine
+from localapi.backends.engine import Engine, Supervised
 from localapi.backends.options import EntryOptions
 from localapi.errors import LoadFailed, OutOfResources
 from localapi.system.os_errors import advise
@@ -29,16 +25,14 @@ class Load:
 
     def __init__(self, name: str, options: EntryOptions) -> None:
         self.progress: Loading | None = None
-        self.reported_at = 0.0
-        """By the monotonic clock."""
+        self.by: Supervised | None = None
+        """What does the loading, if that can be measured and ended."""
         self.has_room = False
         """Whether there is memory for it. Before, it has begun nothing that would be lost."""
         self.on_its_own = False
         """Whether it goes on although nobody waits for it any more."""
         self._name = name
         self._options = options
-        self._fault = ""
-        """Why its worker was ended."""
 
     async def start(self, *, bounded: bool) -> Engine:
         """The engine, loaded. `bounded`: whether the memory of all models has a bound."""
@@ -46,28 +40,19 @@ class Load:
         options = self._options.in_bounds() if bounded else self._options
         return await options.start(self._name, self._report)
 
-    def _report(self, progress: Loading) -> None:
+    def _report(self, progress: Loading, by: Supervised | None = None) -> None:
         if self.progress is None or self.progress.phase != progress.phase:
             log.info("%s: %s", self._name, progress.phase)
         self.progress = progress
-        self.reported_at = time.monotonic()
-
-    def end_worker(self, fault: str) -> None:
-        """End a worker that hangs, if there is one. `fault` says why, for people."""
-        if self.progress is not None and self.progress.pid is not None:
-            self._fault = fault
-            with contextlib.suppress(ProcessLookupError):  # it has ended by itself just now
-                os.kill(self.progress.pid, signal.SIGKILL)
+        self.by = by
 
     def failure(self, error: Exception) -> LoadFailed:
         """What whoever waits for the model is told of what was raised."""
         match error:
             case OSError():
                 return OutOfResources(f"The model cannot be loaded now: {advise(error)}.")
-            case LoadFailed() if not self._fault:
-                return error
             case LoadFailed():
-                return LoadFailed(f"The worker {self._fault} while it loaded the model.", retryable=None)
+                return error
             case _:  # ours to mend
                 log.error("%s: the load failed in the server itself", self._name, exc_info=error)
                 return LoadFailed(f"The server failed while it loaded the model ({type(error).__name__}); see its log.")

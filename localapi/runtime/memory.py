@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,6 @@ from localapi.errors import NoRoom, NoRoomAhead
 from localapi.manifest import fingerprint
 from localapi.runtime.instance import Instance
 from localapi.system.byte_sizes import readable
-from localapi.system.process_usage import Usage, usage
 from localapi.system.threads import aside
 
 log = logging.getLogger(__name__)
@@ -127,7 +126,7 @@ class Memory:
                 return self.budget is not None
             while True:
                 changed = self._changed
-                self.note(await usage(self._pids()))
+                self.note(self._holdings)
                 identity = self._identity(instance)
                 known = self._known.get(identity) or Known(expected, expected)
                 if self.budget is None:
@@ -161,13 +160,14 @@ class Memory:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def note(self, used: Mapping[int, Usage]) -> None:
-        """What processes use now, by process id."""
-        for instance, holding in self._holdings.items():
-            pid = instance.worker_pid
-            if pid is None or pid not in used:
+    def note(self, instances: Iterable[Instance]) -> None:
+        """Measure what instances take, also one that nothing was expected of."""
+        for instance in list(instances):
+            taken = instance.supervised.vitals().total_bytes if instance.supervised is not None else None
+            if not taken:
                 continue
-            holding.measured = used[pid].memory_bytes + instance.device_bytes
+            holding = self._holdings.setdefault(instance, Holding(0, identity=self._identity(instance)))
+            holding.measured = taken
             if instance.state == "ready":
                 holding.settled = True
                 known = self._known.setdefault(holding.identity, Known(holding.measured, holding.measured))
@@ -181,9 +181,6 @@ class Memory:
         """End idle models where those that are loaded have grown over the budget."""
         if self.budget is not None and not self._queue:
             self._evict(self.used - self._leaving() - self.budget, self._evictable(), "within memory_budget")
-
-    def _pids(self) -> list[int]:
-        return [pid for instance in self._holdings if (pid := instance.worker_pid) is not None]
 
     def _need(self, instance: Instance, known: Known, budget: int) -> int:
         """Bytes to have free: what it took at most, if there can be as much. Raises NoRoom."""

@@ -181,8 +181,6 @@ class Loading(msgspec.Struct, tag=True):
     done: int = 0
     total: int = 0
     """Bytes; 0 where nothing is counted."""
-    pid: int | None = None
-    """Of the worker; the server notes it here."""
 
 
 class Loaded(msgspec.Struct, tag=True):

@@ -18,7 +18,7 @@ async def test_nonsense_of_a_worker_that_is_gone_ends_its_engine() -> None:
     )
     worker = WorkerEngine("m", process, reader, writer)
     theirs.sendall(protocol.frame(protocol.Loaded()))
-    await worker.wait_until_loaded(lambda _: None)
+    await worker.wait_until_loaded(lambda *_: None)
     await process.wait()
     await worker._output
     await asyncio.sleep(0)  # asyncio forgets the process when it has ended and its output, too

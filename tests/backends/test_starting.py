@@ -14,7 +14,7 @@ from tests.conftest import Children
 @pytest.mark.parametrize("turns", range(1, 13))
 async def test_a_start_that_is_given_up_leaves_no_process(turns: int, children: Children) -> None:
     """After each number of turns of the loop: it is in another place then."""
-    start = asyncio.create_task(start_worker("m", "mlx-lm", {"path": "none"}, report=lambda _: None))
+    start = asyncio.create_task(start_worker("m", "mlx-lm", {"path": "none"}, report=lambda *_: None))
     for _ in range(turns):
         await asyncio.sleep(0)
     start.cancel()

@@ -13,6 +13,7 @@ from quart import Quart
 
 from localapi.api.admin import health
 from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.in_process import InProcessEngine
 from localapi.backends.options import ChatOptions
 from localapi.errors import LoadFailed, ManifestError, ModelNotFound, ModelUnavailable, Problem
 from localapi.kinds import CHAT
@@ -22,7 +23,7 @@ from localapi.manifest.origin import Origin
 from localapi.reload.reloader import Reloader, diff
 from localapi.runtime.backoff import TOLERATED
 from localapi.runtime.registry import Registry
-from localapi.worker.protocol import Event, Loaded, Request
+from localapi.worker.protocol import Event, Request
 
 
 class Gate:
@@ -37,15 +38,13 @@ class Gate:
         self.closed: list[str] = []
 
 
-class FakeEngine:
+class FakeEngine(InProcessEngine):
     def __init__(self, weights: str, gate: Gate) -> None:
+        super().__init__()
         self.weights = weights
         self.gate = gate
-        self.loaded = Loaded()
-        self.pid = None
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         raise NotImplementedError
         yield
 

@@ -1,25 +1,24 @@
-"""What the supervisor makes of what it sees, with a clock and with processes of the test's own."""
+"""What the watchdog makes of what it sees, as a table; and what the memory planner does with it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
 import pytest
 
-from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.engine import Engine, ReportLoading, Vitals
+from localapi.backends.in_process import InProcessEngine
 from localapi.backends.options import ChatOptions
 from localapi.errors import LoadFailed
 from localapi.kinds import CHAT
 from localapi.manifest import Entry, Manifest, ServerOptions
 from localapi.runtime.backoff import TOLERATED
-from localapi.runtime.memory import Memory
 from localapi.runtime.registry import Registry
-from localapi.runtime.watchdog import COMPUTING_FACTOR, Supervisor
-from localapi.system.process_usage import Usage
-from localapi.worker.protocol import Event, Loaded, Loading, Request
+from localapi.runtime.watchdog import COMPUTING_FACTOR, Watchdog, judge
+from localapi.worker.protocol import Event, Request
 
 STALL = 100.0
 GB = 2**30
@@ -27,127 +26,110 @@ GB = 2**30
 
 @dataclass
 class World:
-    """The time, and what processes have used by then."""
+    """The time, and what engines take of memory, by their numbers."""
 
     now: float = 1000.0
-    cpu: dict[int, float] = field(default_factory=dict)
     memory: dict[int, int] = field(default_factory=dict)
 
     def monotonic(self) -> float:
         return self.now
-
-    async def usage(self, pids: Collection[int]) -> dict[int, Usage]:
-        return {pid: Usage(self.memory.get(pid, 0), self.cpu.get(pid, 0.0)) for pid in pids}
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr("localapi.runtime.watchdog.time", world)
-    monkeypatch.setattr("localapi.runtime.watchdog.usage", world.usage)
-    monkeypatch.setattr("localapi.runtime.memory.usage", world.usage)
+    monkeypatch.setattr(Numbered, "world", world, raising=False)
     return world
 
 
-@dataclass
-class Worker:
-    """As much of an instance as the supervisor judges by."""
-
-    silent_since: float | None
-    worker_pid: int = 7
-    stall_seconds: float | None = STALL
-    progress: Loading | None = None
-    faults: list[str] = field(default_factory=list)
-
-    def end_worker(self, fault: str) -> None:
-        self.faults.append(fault)
-
-
-async def watch(world: World, worker: Worker, seconds: float, *, cpu_share: float = 0.0) -> list[str]:
-    """Look every second for so long, until the worker is ended."""
-    supervisor = Supervisor(lambda: [worker], Memory())  # type: ignore[list-item]  # a stand-in
-    for _ in range(int(seconds)):
-        world.now += 1
-        world.cpu[7] = world.cpu.get(7, 0.0) + cpu_share
-        await supervisor.look()
-        if worker.faults:
-            break
-    return worker.faults
-
-
-async def test_a_worker_that_does_nothing_is_ended_in_time(world: World) -> None:
-    worker = Worker(silent_since=world.now)
-    assert await watch(world, worker, STALL - 2) == []
-    assert await watch(world, worker, STALL) == ["hung: it did nothing for 100 s (stall_seconds) and was ended"]
-
-
-async def test_threads_that_only_look_around_do_not_keep_a_worker_alive(world: World) -> None:
-    assert await watch(world, Worker(world.now), 2 * STALL, cpu_share=0.002)
-
-
-async def test_a_worker_that_computes_in_one_step_has_longer_and_not_for_ever(world: World) -> None:
-    began = world.now
-    assert "in one step" in (await watch(world, Worker(world.now), 10 * STALL, cpu_share=0.5))[0]
-    assert world.now - began == COMPUTING_FACTOR * STALL
-
-
-async def test_a_worker_that_loads_may_compute_for_ever(world: World) -> None:
-    loading = Worker(world.now, progress=Loading("reading weights"))
-    assert await watch(world, loading, 10 * STALL, cpu_share=0.5) == []
-
-
-@pytest.mark.parametrize("worker", [Worker(None), Worker(0.0, stall_seconds=None)])
-async def test_a_worker_without_work_or_without_a_limit_is_left_alone(world: World, worker: Worker) -> None:
-    assert await watch(world, worker, 10 * STALL) == []
-
-
-async def test_a_worker_that_computes_with_nothing_to_do_is_ended(world: World) -> None:
-    began = world.now
-    assert "with nothing to do" in (await watch(world, Worker(None), 10 * STALL, cpu_share=0.9))[0]
-    assert STALL <= world.now - began <= 1.5 * STALL
-
-
-@pytest.mark.parametrize(("stall_seconds", "cpu_share"), [(STALL, 0.2), (None, 0.9)])
-async def test_a_worker_that_computes_a_little_or_without_a_limit_is_left_alone(
-    world: World, stall_seconds: float | None, cpu_share: float
-) -> None:
-    assert await watch(world, Worker(None, stall_seconds=stall_seconds), 10 * STALL, cpu_share=cpu_share) == []
-
-
-async def test_work_ends_the_time_of_a_worker_that_computes_with_nothing_to_do(world: World) -> None:
-    worker = Worker(None)
-    supervisor = Supervisor(lambda: [worker], Memory())  # type: ignore[list-item]  # a stand-in
+def watch(
+    vitals: Callable[[float], Vitals],
+    *,
+    cpu_share: float | None = 0.0,
+    limit: float | None = STALL,
+    seconds: float = 10 * STALL,
+) -> tuple[float, str | None]:
+    """Look every second, until the engine has to be ended: after how many seconds, and why."""
+    record = None
     for second in range(int(10 * STALL)):
-        world.now += 1
-        world.cpu[7] = world.cpu.get(7, 0.0) + 1
-        worker.silent_since = world.now if second % 50 == 0 else None
-        await supervisor.look()
-    assert worker.faults == []
+        cpu_seconds = None if cpu_share is None else cpu_share * second
+        seen = replace(vitals(second), cpu_seconds=cpu_seconds)
+        record, fault = judge(record, seen, limit, float(second))
+        if fault is not None:
+            return second, fault
+    return 10 * STALL, None
+
+
+SILENT = Vitals(running=1, silent_since=0.0)
+LOADING = Vitals(loading=True, silent_since=0.0)
+IDLE = Vitals()
+BUSY = Vitals(running=1)
+
+
+@pytest.mark.parametrize(
+    ("vitals", "cpu_share", "limit", "after", "why"),
+    [
+        pytest.param(SILENT, 0.0, STALL, STALL, "did nothing", id="silent without computing"),
+        pytest.param(SILENT, 0.002, STALL, STALL, "did nothing", id="silent while threads look around"),
+        pytest.param(SILENT, 0.5, STALL, COMPUTING_FACTOR * STALL, "in one step", id="silent while computing"),
+        pytest.param(SILENT, None, STALL, COMPUTING_FACTOR * STALL, "in one step", id="silent, computing unknown"),
+        pytest.param(SILENT, 0.0, None, None, None, id="silent without a limit"),
+        pytest.param(LOADING, 0.5, STALL, None, None, id="loading"),
+        pytest.param(LOADING, 0.0, STALL, STALL, "did nothing", id="loading and hanging"),
+        pytest.param(IDLE, 0.0, STALL, None, None, id="idle"),
+        pytest.param(IDLE, 0.2, STALL, None, None, id="idle, computing a little"),
+        pytest.param(IDLE, 0.9, STALL, STALL, "with nothing to do", id="idle and computing"),
+        pytest.param(IDLE, 0.9, None, None, None, id="idle and computing without a limit"),
+        pytest.param(IDLE, None, STALL, None, None, id="idle, computing unknown"),
+        pytest.param(BUSY, 0.9, STALL, None, None, id="at work, and never telling of steps"),
+    ],
+)
+def test_when_an_engine_is_ended(
+    vitals: Vitals, cpu_share: float | None, limit: float | None, after: float | None, why: str | None
+) -> None:
+    ended, fault = watch(lambda _: vitals, cpu_share=cpu_share, limit=limit)
+    if after is None or why is None:
+        assert fault is None
+    else:
+        assert why in (fault or "")
+        assert after <= ended <= 1.5 * after
+
+
+def test_a_step_ends_a_silence() -> None:
+    _, fault = watch(lambda now: Vitals(running=1, silent_since=now // 50 * 50))
+    assert fault is None
+
+
+def test_work_ends_the_time_of_an_engine_that_computes_with_nothing_to_do() -> None:
+    _, fault = watch(lambda now: Vitals(running=1, silent_since=now) if now % 50 == 0 else IDLE, cpu_share=1.0)
+    assert fault is None
 
 
 class Loader(ChatOptions):
-    """A model whose worker is a number."""
+    """A model whose engine is a number."""
 
     backend: Literal["loader"] = "loader"
     pid: int
     worker_bytes = GB
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
-        return Loaded_(self.pid)
+        return Numbered(self.pid)
 
 
-class Loaded_:  # noqa: N801  # the protocol has the plain name
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.loaded = Loaded()
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+class Numbered(InProcessEngine):
+    world: ClassVar[World]
 
-    async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         raise NotImplementedError
         yield
 
-    async def close(self) -> None:
-        """Nothing to give back."""
+    def vitals(self) -> Vitals:
+        return Vitals(memory_bytes=self.world.memory.get(self.number, 0))
 
 
 def registry_of(budget: int, **options: dict[str, Any]) -> Registry:
@@ -167,18 +149,18 @@ def loaded(registry: Registry) -> list[str]:
 
 async def test_models_that_grow_over_the_budget_make_the_idle_ones_go(world: World) -> None:
     registry = registry_of(10 * GB, pinned={"pin": True}, first={}, second={}, busy={})
-    supervisor = Supervisor(registry.all_instances, registry.memory)
+    watchdog = Watchdog(registry.all_instances, registry.memory)
     for name in ("pinned", "first", "second"):
         await registry.load(name)
     async with registry.lease("busy", CHAT):
         world.memory = {1: 3 * GB, 2: 2 * GB, 3: 2 * GB, 4: 3 * GB}
-        await supervisor.look()
+        watchdog.look()
         assert loaded(registry) == ["pinned", "first", "second", "busy"]
         world.memory[4] = 4 * GB
-        await supervisor.look()
+        watchdog.look()
         assert loaded(registry) == ["pinned", "second", "busy"]
         world.memory[4] = 20 * GB
-        await supervisor.look()
+        watchdog.look()
         assert loaded(registry) == ["pinned", "busy"]
     await registry.close()
 
@@ -187,7 +169,7 @@ async def test_a_load_reckons_with_what_the_same_model_took_before(world: World)
     registry = registry_of(10 * GB, a={}, b={})
     world.memory = {1: 8 * GB, 2: GB}
     await registry.load("a")
-    await Supervisor(registry.all_instances, registry.memory).look()
+    Watchdog(registry.all_instances, registry.memory).look()
     await registry.unload("a")
     await registry.load("b")
     world.memory[2] = 3 * GB

@@ -5,17 +5,11 @@ prometheus_client is imported at the first scrape: it costs a tenth of a second,
 
 from __future__ import annotations
 
-import asyncio
-import os
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from quart import Blueprint, Response, request
 
-from localapi.backends.worker_engine import WorkerEngine
 from localapi.kinds import KINDS
 from localapi.observability.counters import NO_MODEL, Counters, Histogram
 from localapi.runtime.instance import Instance
@@ -24,8 +18,6 @@ from localapi.runtime.registry import Registry
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-
 
 def routes(registry: Registry, counters: Counters) -> Blueprint:
     """The endpoint."""
@@ -33,34 +25,13 @@ def routes(registry: Registry, counters: Counters) -> Blueprint:
 
     @blueprint.get("/metrics")
     async def metrics() -> Response:
-        pids = [instance.engine.pid for instance in registry.all_instances() if instance.engine]
-        memory = await asyncio.to_thread(resident_bytes, [pid for pid in pids if pid is not None])
-        text, content_type = _encoded(registry, counters, memory, request.headers.get("Accept", ""))
+        text, content_type = _encoded(registry, counters, request.headers.get("Accept", ""))
         return Response(text, content_type=content_type)
 
     return blueprint
 
 
-def resident_bytes(pids: Iterable[int]) -> dict[int, int]:
-    """The memory of each process that lives. Blocks for milliseconds."""
-    found: dict[int, int] = {}
-    listed = list(pids)
-    if sys.platform == "linux":
-        for pid in listed:
-            try:
-                found[pid] = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-            except (OSError, IndexError, ValueError):
-                continue
-        return found
-    if listed:
-        command = ["/bin/ps", "-o", "pid=,rss=", "-p", ",".join(map(str, listed))]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)  # noqa: S603  # numbers
-        rows = (line.split() for line in done.stdout.splitlines())
-        found = {int(pid): int(kilobytes) * 1024 for pid, kilobytes in rows}
-    return found
-
-
-def _encoded(registry: Registry, counters: Counters, memory: Mapping[int, int], accept: str) -> tuple[bytes, str]:
+def _encoded(registry: Registry, counters: Counters, accept: str) -> tuple[bytes, str]:
     from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415  # at the first scrape
     from prometheus_client.exposition import choose_encoder  # noqa: PLC0415
     from prometheus_client.registry import Collector  # noqa: PLC0415
@@ -70,7 +41,7 @@ def _encoded(registry: Registry, counters: Counters, memory: Mapping[int, int], 
 
         def collect(self) -> Iterator[Metric]:
             yield from _of_requests(registry, counters)
-            yield from _of_instances(registry, memory)
+            yield from _of_instances(registry)
             yield from _of_manifest(registry, counters)
 
     collectors = CollectorRegistry()
@@ -115,7 +86,7 @@ def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
     return buckets
 
 
-def _of_instances(registry: Registry, memory: Mapping[int, int]) -> Iterator[Metric]:
+def _of_instances(registry: Registry) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
 
     current = [registry.instance(name) for name in registry.entries]
@@ -127,11 +98,14 @@ def _of_instances(registry: Registry, memory: Mapping[int, int]) -> Iterator[Met
         ("requests_running", "Requests that are being answered.", running),
         ("requests_waiting", "Requests of which nothing has come yet.", lambda i: i.leases - running(i)),
         ("model_ready", "1 where the model is loaded.", lambda i: float(i.state == "ready" and not i.retired)),
-        ("worker_memory_bytes", "Memory of the model's processes.", lambda i: memory.get(_pid(i), 0)),
+        ("worker_memory_bytes", "Memory of the model's processes.", memory),
     ):
         gauge = GaugeMetricFamily(f"localapi_{name}", text, labels=["model"])
         for model, instances in by_name.items():
-            gauge.add_metric([model], sum(map(value, instances)))
+            values = [value(instance) for instance in instances]
+            known = [each for each in values if each is not None]
+            if len(known) == len(values):
+                gauge.add_metric([model], sum(known))
         yield gauge
     for name, text, field in (
         ("model_loads", "Times that the model was loaded.", "loads"),
@@ -144,15 +118,15 @@ def _of_instances(registry: Registry, memory: Mapping[int, int]) -> Iterator[Met
 
 
 def running(instance: Instance) -> int:
-    """Requests of an instance of which something has come; all, of an engine that keeps nobody waiting."""
-    engine = instance.engine
-    if isinstance(engine, WorkerEngine):
-        return min(engine.work.running, instance.leases)
-    return instance.leases if engine else 0
+    """Return how many requests of an instance something has come of."""
+    vitals = instance.vitals
+    return min(vitals.running, instance.leases) if vitals else 0
 
 
-def _pid(instance: Instance) -> int:
-    return (instance.engine.pid if instance.engine else None) or 0
+def memory(instance: Instance) -> int | None:
+    """Return what an instance takes of this machine's memory, or None if nobody can tell."""
+    vitals = instance.vitals
+    return vitals.memory_bytes if vitals else 0
 
 
 def _of_manifest(registry: Registry, counters: Counters) -> Iterator[Metric]:

@@ -10,8 +10,7 @@ from typing import Any
 from quart import Blueprint, Response
 
 import localapi
-from localapi.backends.engine import Engine
-from localapi.backends.worker_engine import WorkerEngine
+from localapi.backends.engine import Vitals
 from localapi.http.replies import json_reply
 from localapi.kinds import CHAT
 from localapi.manifest import Entry, fingerprint
@@ -64,13 +63,21 @@ def describe(registry: Registry, reloader: Reloader, warnings: list[str], folder
                 **_entry(entry, registry),
                 **describe_instance(instance),
                 "waiting": registry.admissions[entry.id].waiting,
-                "memory_bytes": registry.memory.of(instance),
+                "memory_bytes": _memory_bytes(registry, instance),
                 "swap": _swap(reloader.swaps.of(entry.id)),
             }
             for entry, instance in entries
         ],
         "retiring": [{"id": instance.name, **describe_instance(instance)} for instance in registry.retiring],
     }
+
+
+def _memory_bytes(registry: Registry, instance: Instance) -> int | None:
+    """Return what the budget counts for an instance, or what its engine takes; None if nobody can tell."""
+    counted = registry.memory.of(instance)
+    if counted is None and instance.vitals is not None:
+        return instance.vitals.total_bytes
+    return counted
 
 
 def _entry(entry: Entry, registry: Registry) -> dict[str, Any]:
@@ -112,18 +119,20 @@ def _progress(progress: Loading | None) -> dict[str, Any] | None:
 
 
 def describe_instance(instance: Instance) -> dict[str, Any]:
-    """How one instance is."""
+    """Return how one instance is."""
+    vitals = instance.vitals
+    last_step_at = vitals.last_step_at if vitals else None
     return {
         "state": instance.state,
         "pinned": instance.pinned,
         "leases": instance.leases,
         "since_revision": instance.since_revision,
-        "pid": instance.engine.pid if instance.engine else None,
-        "requests": _work(instance.engine),
-        "tokens_per_second": _tokens_per_second(instance),
+        "pid": vitals.pid if vitals else None,
+        "requests": _requests(vitals) if vitals else None,
+        "tokens_per_second": _tokens_per_second(instance, vitals),
         "ready_since": instance.ready_since,
         "loads": instance.loads,
-        "last_step_age_seconds": None if instance.last_step_at is None else time.monotonic() - instance.last_step_at,
+        "last_step_age_seconds": None if last_step_at is None else time.monotonic() - last_step_at,
         "worker_deaths": instance.worker_deaths,
         "restarts": instance.restarted,
         "failures_in_a_row": instance.restarts.in_a_row,
@@ -133,18 +142,20 @@ def describe_instance(instance: Instance) -> dict[str, Any]:
     }
 
 
-def _work(engine: Engine | None) -> dict[str, int] | None:
-    """Of engines in processes; the others keep nobody waiting."""
-    return asdict(engine.work) if isinstance(engine, WorkerEngine) else None
+def _requests(vitals: Vitals) -> dict[str, int]:
+    return {
+        "running": vitals.running,
+        "waiting": vitals.unanswered,
+        "prompt_tokens_done": vitals.prompt_tokens_done,
+        "prompt_tokens_total": vitals.prompt_tokens_total,
+    }
 
 
-def _tokens_per_second(instance: Instance) -> float | None:
-    """Of chat models in processes of their own: 0 while they write nothing, or are not loaded."""
-    if instance.options.section != CHAT.name or not (
-        instance.engine is None or isinstance(instance.engine, WorkerEngine)
-    ):
-        return None
-    return round(instance.engine.tokens_per_second, 1) if instance.engine else 0.0
+def _tokens_per_second(instance: Instance, vitals: Vitals | None) -> float | None:
+    """Return 0 for a chat model that writes nothing, or is not loaded; None if nobody can tell."""
+    if vitals is None:
+        return 0.0 if instance.options.section == CHAT.name else None
+    return None if vitals.tokens_per_second is None else round(vitals.tokens_per_second, 1)
 
 
 def describe_attempt(attempt: Attempt) -> dict[str, Any]:

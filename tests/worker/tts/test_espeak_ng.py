@@ -203,7 +203,7 @@ def test_a_default_voice_that_is_not_there_does_not_load() -> None:
 
 async def test_a_worker_gets_what_it_needs_from_the_entry() -> None:
     entry = EspeakNg(backend="espeak-ng").located(lambda _: Path.cwd())
-    engine = await entry.start("espeak", lambda _: None)
+    engine = await entry.start("espeak", lambda *_: None)
     try:
         async with asyncio.timeout(60):
             events = [event async for event in engine.answer(Speak(id=1, segments=[FOX], times=True))]

@@ -319,7 +319,7 @@ def test_files_that_are_no_voice_do_not_load(tmp_path: Path) -> None:
 
 async def test_a_worker_answers_several_at_once(voice: Path, tiny: Loop) -> None:
     entry = Piper(backend="piper", path=str(voice)).located(lambda _: voice.parent)
-    engine = await entry.start("tiny", lambda _: None)
+    engine = await entry.start("tiny", lambda *_: None)
 
     async def ask(number: int) -> list[Any]:
         return [event async for event in engine.answer(Speak(id=number, segments=[FOX, TWO_SENTENCES], times=True))]
