@@ -18,8 +18,6 @@ Result = TypeVar("Result")
 # By item, not by attribute: other users of ctypes.pythonapi keep their own argument types.
 _interrupt = ctypes.pythonapi["PyThreadState_SetAsyncExc"]
 _interrupt.argtypes = (ctypes.c_ulong, ctypes.py_object)
-_take_back = ctypes.pythonapi["PyThreadState_SetAsyncExc"]
-_take_back.argtypes = (ctypes.c_ulong, ctypes.c_void_p)
 
 
 class TimeLimitExceeded(Exception):
@@ -36,6 +34,7 @@ class _Watch:
     def __init__(self, thread: int, seconds: float) -> None:
         self._thread = thread
         self._seconds = seconds
+        self._interrupted = False
         self._begun = threading.Event()
         self._stopped = threading.Event()
         self._timer = threading.Thread(target=self._run, name="time limit", daemon=True)
@@ -45,6 +44,7 @@ class _Watch:
         self._begun.wait()
         seconds = self._seconds
         while not self._stopped.wait(seconds):
+            self._interrupted = True
             _interrupt(self._thread, _Interrupted)
             seconds = AGAIN_SECONDS
 
@@ -53,11 +53,17 @@ class _Watch:
         self._begun.set()
 
     def stop(self) -> None:
-        """No interruption comes after this. May be interrupted itself, and called again then."""
+        """End the interruptions. Called by the watched thread: again if it is interrupted here."""
         self._stopped.set()
         self._begun.set()
         self._timer.join()
-        _take_back(self._thread, None)
+        if self._interrupted:
+            # One may still be pending. To replace it by NULL would leave Python 3.11 and 3.12 looking for it before
+            # every call and loop from then on; only its arrival ends that.
+            self._interrupted = False
+            _interrupt(self._thread, _Interrupted)
+            for _ in range(100):
+                pass
 
 
 def limited(seconds: float, work: Callable[[], Result]) -> Result:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -65,3 +68,40 @@ def test_nothing_is_interrupted_once_the_work_has_ended() -> None:
             outcomes.add("interrupted")
         sum(range(1000))
     assert outcomes == {"done", "interrupted"}
+
+
+PROFILED = """
+import sys
+from localapi.system.time_limit import TimeLimitExceeded, limited
+
+def spin():
+    while True:
+        pass
+
+try:
+    limited(*eval(sys.argv[1]))
+except TimeLimitExceeded:
+    print("interrupted")
+
+def called():
+    pass
+
+def calls():
+    for _ in range(3):
+        called()
+
+sys.setprofile(lambda *_: None)
+calls()
+sys.setprofile(None)
+print("done")
+"""
+
+
+@pytest.mark.parametrize(("limit", "printed"), [("(1000, int)", "done"), ("(0.01, spin)", "interrupted done")])
+def test_the_interpreter_looks_for_no_interruption_once_the_work_has_ended(limit: str, printed: str) -> None:
+    """Python 3.11 would not only be slower from then on: under a profiler it stands still."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROFILED, limit],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split() == printed.split()
