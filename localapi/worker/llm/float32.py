@@ -26,6 +26,7 @@ from mlx.utils import tree_map, tree_unflatten
 
 from localapi.system.byte_sizes import readable
 from localapi.worker.cache_folder import cache_folder
+from localapi.worker.llm import row_products
 
 SHARE: Final = 0.5
 """Of the memory that is free, which the weights may take. The rest is for conversations and other programs."""
@@ -231,7 +232,10 @@ def _products(modules: Sequence[Any], rows: Sequence[mx.array]) -> list[mx.array
 
 
 def _wide_products(weights: Sequence[mx.array], rows: Sequence[mx.array]) -> list[mx.array]:
-    return [x @ weight.T for weight, x in zip(weights, rows, strict=False)]
+    return [
+        row_products.product(x, weight) if row_products.takes(x, weight) else x @ weight.T
+        for weight, x in zip(weights, rows, strict=False)
+    ]
 
 
 def _product(module: Any, x: mx.array) -> mx.array:

@@ -19,7 +19,7 @@ import mlx.core as mx
 
 from localapi.worker.cache_folder import cache_folder
 from localapi.worker.engine import CannotLoad, Host, first_line
-from localapi.worker.llm import float32
+from localapi.worker.llm import float32, row_products
 from localapi.worker.llm.arrivals import Arrivals
 from localapi.worker.llm.batch import Batch
 from localapi.worker.llm.constrained.grammar import (
@@ -79,14 +79,17 @@ def load(options: dict[str, Any], host: Host) -> MlxLm:
     how = options.get("cpu_weights", "auto")
     adapter, draft_path = options.get("adapter"), options.get("draft")
 
+    on_processor = bool(host.fast_blas) and mx.default_device() == mx.Device(mx.cpu)
+
     def widen(model: Any) -> Widened:
-        if how == "stored" or not host.fast_blas or mx.default_device() != mx.Device(mx.cpu):
+        if how == "stored" or not on_processor:
             return AS_STORED
         return float32.widen(model, asked=how == "float32", blas=host.fast_blas)
 
     def loaded_from(path: str, revision: str | None, adapter: str | None = None) -> LoadedModel:
         model = load_weights(path, revision, host.report, adapter=adapter, widen=widen)
-        if not model.widened.done or _computes(model):
+        replaced = row_products.use_in(model.model) if on_processor else 0
+        if not (model.widened.done or replaced) or _computes(model):
             return model
         stored = load_weights(path, revision, host.report, adapter=adapter)
         return replace(stored, widened=Widened(says="The weights stay as they are stored: the model needs them so"))
