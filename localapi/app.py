@@ -24,7 +24,9 @@ from werkzeug.exceptions import NotFound as NoSuchPath
 from localapi.api import console, openapi
 from localapi.api.admin import actions, health, metrics, status, status_events
 from localapi.api.body_limits import MAX_BODY_BYTES, MEGABYTE, LimitedRequest, limit_of
+from localapi.api.dialect import DialectBlueprint
 from localapi.api.openai import models
+from localapi.api.openai.wire import error_body
 from localapi.api.wrong_path import MAX_SHOWN, no_such_path
 from localapi.backends.variables import withhold
 from localapi.errors import (
@@ -230,7 +232,11 @@ def create_app(service: Service) -> Quart:
 
     @app.errorhandler(Exception)
     async def refuse(error: Exception) -> Response:
-        return error_reply(_as_api_error(error, app))
+        # What no dialect's endpoint answers has OpenAI's form.
+        blueprint = app.blueprints.get(http_request.blueprint or "")
+        body_of = blueprint.error_body if isinstance(blueprint, DialectBlueprint) else error_body
+        api_error = _as_api_error(error, app)
+        return error_reply(api_error, body_of(api_error))
 
     app.asgi_app = request_context.ScopeMiddleware(app.asgi_app, service.counters, service.live.poke)  # type: ignore[method-assign]  # Quart's way
     return app

@@ -169,6 +169,14 @@ class ChatParameters(GenerationParameters):
         Field(description="Variables for the model's chat template.", examples=[{"enable_thinking": False}]),
     ] = None
 
+    @property
+    def template_options(self) -> dict[str, Any]:
+        """Return the variables for the chat template; engines know what a template calls `reasoning_effort`."""
+        options = dict(self.chat_template_kwargs or {})
+        if self.reasoning_effort is not None:
+            options["reasoning_effort"] = self.reasoning_effort
+        return options
+
 
 class SpeechParameters(BaseModel):
     """How text is spoken; None means that nobody said."""

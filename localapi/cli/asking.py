@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from localapi.client import Server
 from localapi.client.streams import CHAT_PATH, streamed
 from localapi.errors import NoServer, OperatorError, Refused
+from localapi.system.byte_sizes import readable
 
 MEASURABLE_SECONDS: Final = 0.2
 MEASURABLE_TOKENS: Final = 20
@@ -26,7 +27,7 @@ class NoChatModel(OperatorError):
 
 @dataclass(frozen=True)
 class Piece:
-    """Something of an answer: text, what the model thinks, or a note on what it waits for."""
+    """Something of an answer: text, what the model thinks, or a note on what the request is waiting for."""
 
     kind: Literal["text", "thought", "note"]
     text: str
@@ -66,7 +67,8 @@ class Answer:
         with closing(server.events(CHAT_PATH, streamed(request))) as events:
             for event in events:
                 if event.name == "comment":
-                    yield Piece("note", event.data)
+                    if event.data.startswith("{"):  # others may be of a proxy
+                        yield Piece("note", in_words(event.json()))
                 elif event.data == _END:
                     return
                 else:
@@ -92,6 +94,28 @@ class Answer:
             self.first_seconds = elapsed
         self.writing_seconds = elapsed - self.first_seconds
         return piece
+
+
+def in_words(aside: Mapping[str, Any]) -> str:
+    """Return what a comment between the events of a stream says, for people; nothing if it is not known here."""
+    if places := aside.get("relaxed"):
+        return f"not kept: {', '.join(places)}"
+    progress = aside.get("progress") or {}
+    model, position, step = progress.get("model"), progress.get("position"), progress.get("step")
+    done, total = progress.get("done", 0), progress.get("total", 0)
+    match progress.get("state"):
+        case "queued":
+            return f"queued for {model}: position {position}"
+        case "memory":
+            used = f"{readable(done)} of {readable(total)} in use"
+            return f"{model} is waiting for memory: position {position}, {used}"
+        case "loading":
+            share = f" {100 * done // total} %" if total else ""
+            return f"loading {model}: {step}{share}" if step else f"loading {model}"
+        case "prompt":
+            return f"reading the prompt: {done} of {total} tokens"
+        case _:
+            return f"waiting for {model}" if model else ""
 
 
 def chat_models(server: Server) -> list[str]:

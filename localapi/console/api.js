@@ -7,7 +7,8 @@
  *     await api.post("/admin/models/x/load", body?)    the same
  *     await api.request("POST", path, body, {signal})  the Response itself, for sound
  *     for await (const chunk of api.stream(path, body, {signal, onReply, onComment}))
- *                                                      each parsed `data:` of a stream, up to [DONE]
+ *                                                      each parsed `data:` of a stream, up to [DONE];
+ *                                                      comments are {progress} or {relaxed}, see docs/http.md
  *     api.events(path, {onEvent, onState})             follows a stream for ever; returns what ends it
  *     api.hasKey                                       whether requests carry a key
  *
@@ -72,7 +73,7 @@ export function createApi({ onRefused = () => {} } = {}) {
     onReply(reply);
     for await (const event of eventsOf(reply.body)) {
       if (event.comment !== undefined) {
-        onComment(event.comment);
+        if (event.comment.startsWith("{")) onComment(JSON.parse(event.comment)); // others may be of a proxy
       } else if (event.data === "[DONE]") {
         return;
       } else {

@@ -1,16 +1,13 @@
-/** What an answer waits for: the model's loading, its place in the queue, its prompt. */
+/** What a request is waiting for: its place in the queue, memory, the model's loading, its prompt. */
 
 import { html } from "./dom.js";
+import { bytes } from "./format.js";
 
-/** `note` is what the stream's comments say, `model` what is known of the model. */
-export function Loading({ note, model, waitsFor = "the first token" }) {
-  const progress = model?.state === "loading" ? model.progress : null;
-  const share = progress?.total ? progress.done / progress.total : null;
-  const prompt = /^prompt (\d+) of (\d+) tokens$/.exec(note);
-  const text = prompt
-    ? `Reading the prompt: ${prompt[1]} of ${prompt[2]} tokens`
-    : textOf(note, model, progress, waitsFor);
-  const value = prompt ? Number(prompt[1]) / Number(prompt[2]) : share;
+/** `progress` is what the stream says, `model` what is known of the model: its loading is newer. */
+export function Loading({ progress = null, model, waitsFor = "the first token" }) {
+  const current = model?.state === "loading" ? loadingOf(model, progress) : progress;
+  const text = textOf(current, waitsFor);
+  const value = current?.total && current.state !== "memory" ? current.done / current.total : null;
   return html`<div class="waiting">
     <span class="spinner" aria-hidden="true"></span>
     <span>${text}</span>
@@ -18,12 +15,24 @@ export function Loading({ note, model, waitsFor = "the first token" }) {
   </div>`;
 }
 
-function textOf(note, model, progress, waitsFor) {
-  if (progress) {
-    return `Loading: ${progress.phase}`;
+function loadingOf({ progress }, told) {
+  if (progress === null || progress === undefined) {
+    return told ?? { state: "loading" };
   }
-  if (note !== "") {
-    return note[0].toUpperCase() + note.slice(1);
+  return { state: "loading", step: progress.phase, done: progress.done, total: progress.total };
+}
+
+function textOf(progress, waitsFor) {
+  switch (progress?.state) {
+    case "queued":
+      return `Queued for ${progress.model}: position ${progress.position}`;
+    case "memory":
+      return `Waiting for memory: position ${progress.position}, ${bytes(progress.done)} of ${bytes(progress.total)} in use`;
+    case "loading":
+      return progress.step ? `Loading: ${progress.step}` : "Loading";
+    case "prompt":
+      return `Reading the prompt: ${progress.done} of ${progress.total} tokens`;
+    default:
+      return `Waiting for ${waitsFor}`;
   }
-  return model?.state === "loading" ? "Loading" : `Waiting for ${waitsFor}`;
 }

@@ -1,49 +1,87 @@
-"""Engine events to a reply: whole when all is known, or as server-sent events from the first one on.
+"""One request on its way through a model: leased, answered, streamed, cancelled and counted.
 
-Knows leases, status codes and the wire. What a chunk looks like is the endpoint's business.
+Knows leases, status codes and streams, and no wire format: how an event looks is the renderer's business.
 """
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeVar
 
 from quart import Response
 
 from localapi.errors import ApiError, GenerationFailed
 from localapi.http import request_context
-from localapi.http.merging import merged
 from localapi.http.read_ahead import Ahead
-from localapi.http.replies import DONE, EVENT_STREAM, comment, error_body, event, streamed_reply
+from localapi.http.replies import streamed_reply
 from localapi.kinds import Kind
 from localapi.kinds.chat import count_answer
+from localapi.manifest import Entry
 from localapi.runtime.lease import Lease
+from localapi.runtime.progress import Progress
 from localapi.runtime.queue import Turn
 from localapi.runtime.registry import Registry
-from localapi.worker.protocol import Delta, Event, Finished, Prefill, Relaxed, Request, ToolArguments, ToolStart, join
+from localapi.worker.protocol import (
+    Answering,
+    Delta,
+    Ended,
+    Event,
+    Finished,
+    Prefill,
+    Relaxed,
+    Request,
+    ToolArguments,
+    ToolStart,
+)
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
+Shown_contra = TypeVar("Shown_contra", contravariant=True)
 
 PRIME_SECONDS: Final = 2.0
 """How long a stream's status waits for the first event, so that early failures are real status codes."""
 FORM_PRIME_SECONDS: Final = 10.0
 """The same if a reply header may have to tell what of the asked form is not kept."""
-COMMENT_SECONDS: Final = 2.0
-"""How often a stream that has nothing to send yet says what it waits for."""
 MEASURABLE_TOKENS: Final = 20
 MEASURABLE_SECONDS: Final = 0.2
 """A shorter answer says nothing of a model's speed."""
+PROGRESS_SECONDS: Final = 2.0
+"""How often a stream that has nothing to send yet says what it is waiting for."""
 OBJECT_BYTES: Final = 200
 """What a small object takes in memory, about."""
 
+request_ids = itertools.count(1)
+"""Numbers for requests to engines, unique in this process."""
+
+
+class Renderer(Protocol[Shown_contra]):
+    """How a stream looks on the wire."""
+
+    @property
+    def content_type(self) -> str:
+        """Return the Content-Type of the stream."""
+
+    def render(self, item: Shown_contra) -> Iterable[bytes]:
+        """Return what one item of the answer sends."""
+
+    def progress(self, progress: Progress) -> bytes:
+        """Return what says how far the request is; nothing if the format has no place for it."""
+
+    def error(self, error: ApiError) -> bytes:
+        """Return what tells of an error after the status has been sent. Nothing follows it, not even `end`."""
+
+    def end(self) -> bytes:
+        """Return what marks a stream as complete."""
+
 
 def event_bytes(event: Event) -> int:
-    """What an event takes in memory, about."""
+    """Return what an event takes in memory, about."""
     match event:
         case Delta():
             likely = sum(1 + len(token.top) for token in event.logprobs)
@@ -54,95 +92,83 @@ def event_bytes(event: Event) -> int:
             return OBJECT_BYTES
 
 
+def begin(registry: Registry, model: str, kind: Kind) -> Generation:
+    """Begin to answer the current HTTP request with a model. Raise ModelNotFound and WrongEndpoint."""
+    entry = registry.resolve(model, kind)
+    scope = request_context.current()
+    scope.held.enter_context(registry.answering())
+    scope.use(entry.id)
+    return Generation(registry, model, kind, entry)
+
+
 @dataclass
 class Generation:
-    """One request on its way through a model. `requests_for` makes the engine's requests when the lease is there."""
+    """One request on its way. `entry` is the model's entry, and the leased one once there is a lease."""
 
     registry: Registry
     model: str
-    requests_for: Callable[[Lease], Sequence[Request]]
     kind: Kind
+    entry: Entry
+    turn: Turn = field(default_factory=Turn)
+    relaxed: list[str] = field(default_factory=list)
+    """Where the request asks more of the answer's form than is kept, as far as that is known yet."""
 
     def __post_init__(self) -> None:
-        self.entry = self.registry.resolve(self.model, self.kind)
-        request_context.current().held.enter_context(self.registry.answering())
-        request_context.current().use(self.entry.id)
-        self.turn = Turn()
         self._started = time.monotonic()
         self._first_text: float | None = None
-        self.relaxed: list[str] = []
-        """Where the request asks more of the answer's form than is kept, as far as that is known yet."""
 
-    async def events(self) -> AsyncGenerator[Event, None]:
-        """Lease the model and let it answer; several requests at once. Raises ApiError."""
+    async def events(self, requests_for: Callable[[Lease], Sequence[Request]]) -> AsyncGenerator[Event, None]:
+        """Lease the model and let it answer; several requests at once. Raise ApiError.
+
+        Several requests look like one: their choices are counted through, and one `Finished` sums them up.
+        """
         async with self.registry.lease(self.model, self.kind, self.turn) as lease:
             self.entry = lease.entry
-            requests = self.requests_for(lease)
-            log.debug(
-                "%s: the worker calls it request %s",
-                request_context.current().id,
-                ", ".join(str(each.id) for each in requests),
-            )
+            requests = requests_for(lease)
+            numbers = ", ".join(str(each.id) for each in requests)
+            log.debug("%s: the worker calls it request %s", request_context.current().id, numbers)
             answers = [lease.answer(request) for request in requests]
-            async with aclosing(merged(answers) if len(answers) > 1 else answers[0]) as events:
+            async with aclosing(_as_one(requests, answers) if len(answers) > 1 else answers[0]) as events:
                 async for item in events:
                     if self._first_text is None and isinstance(item, Delta | ToolStart):
                         self._first_text = time.monotonic()
                     if isinstance(item, Relaxed):
                         self.relaxed = item.places
                     if isinstance(item, Finished):
-                        self._log_done(item)
+                        self._count(item)
                     yield item
 
     async def stream(
-        self, chunks_of: Callable[[Event], Iterator[dict[str, Any]]], *, prime_seconds: float = PRIME_SECONDS
+        self, items: Ahead[Item], renderer: Renderer[Item], *, prime_seconds: float = PRIME_SECONDS
     ) -> Response:
-        """The events as a reply."""
-        items = Ahead(self.events(), size=event_bytes, join=join)
-        return await self.reply(items, chunks_of, end=DONE, prime_seconds=prime_seconds)
-
-    async def reply(
-        self,
-        items: Ahead[Item],
-        chunks_of: Callable[[Item], Iterator[dict[str, Any]]],
-        *,
-        end: bytes,
-        prime_seconds: float = PRIME_SECONDS,
-    ) -> Response:
-        """The reply as soon as there is something to say, or after a moment. The items' source leases the model."""
+        """Return the reply as soon as there is something to say, or after a moment. Raise what comes before that."""
         request_context.current().held.push_async_callback(items.close)
         await items.begun(prime_seconds)
-        return streamed_reply(self._body(items, chunks_of, end), EVENT_STREAM)
+        return streamed_reply(self._body(items, renderer), renderer.content_type)
 
-    async def _body(
-        self, items: Ahead[Item], chunks_of: Callable[[Item], Iterator[dict[str, Any]]], end: bytes
-    ) -> AsyncGenerator[bytes, None]:
-        """The stream's body. An error after the status has gone out is an event, and nothing follows it."""
+    async def _body(self, items: Ahead[Item], renderer: Renderer[Item]) -> AsyncGenerator[bytes, None]:
         try:
             seconds = 0.0
             while not await items.begun(seconds):
-                yield comment(self.registry.waiting_for(self.entry.id, self.turn))
-                seconds = COMMENT_SECONDS
+                yield renderer.progress(self.registry.progress(self.entry.id, self.turn))
+                seconds = PROGRESS_SECONDS
             while (item := await items.get()) is not None:
                 if isinstance(item, Prefill):
-                    yield comment(f"prompt {item.done} of {item.total} tokens")
-                elif isinstance(item, Relaxed):  # for a stream whose headers went out before this was known
-                    yield comment(f"not kept: {', '.join(item.places)}")
-                else:
-                    for chunk in chunks_of(item):
-                        yield event(chunk)
+                    yield renderer.progress(Progress("prompt", self.entry.id, done=item.done, total=item.total))
+                    continue
+                for part in renderer.render(item):
+                    yield part
         except ApiError as error:
             log.warning("%s: %s: %s", request_context.current().id, self.entry.id, error.logged)
-            yield event(error_body(error))
-            return
+            yield renderer.error(error)
         except Exception:
             log.exception("%s: %s", request_context.current().id, self.entry.id)
-            yield event(error_body(GenerationFailed("The server failed while it answered; its log says how.")))
-            return
-        if end:
-            yield end
+            yield renderer.error(GenerationFailed("The server failed while it answered; its log says how."))
+        else:
+            if end := renderer.end():
+                yield end
 
-    def _log_done(self, finished: Finished) -> None:
+    def _count(self, finished: Finished) -> None:
         now = time.monotonic()
         first = self._first_text or now
         speed = _speed_shown(finished.completion_tokens, now - first)
@@ -159,7 +185,70 @@ class Generation:
 
 
 def _speed_shown(tokens: int, seconds: float) -> str:
-    """What the log says of an answer's speed: nothing if it was too short to measure."""
+    """Return what the log says of an answer's speed: nothing if it was too short to measure."""
     if tokens < MEASURABLE_TOKENS or seconds < MEASURABLE_SECONDS:
         return ""
     return f", {tokens / seconds:.0f} tokens/s"
+
+
+Arrived = asyncio.Queue[Event | Exception | None]
+"""None: a source has ended."""
+
+
+async def _as_one(
+    requests: Sequence[Request], answers: Sequence[AsyncGenerator[Event, None]]
+) -> AsyncGenerator[Event, None]:
+    """Yield the events of several answers as those of one."""
+    first_choice: dict[int, int] = {}
+    choices = 0
+    for request in requests:
+        first_choice[request.id] = choices
+        choices += request.n if isinstance(request, Answering) else 1
+    left = len(requests)
+    total = Finished(requests[0].id, 0, 0)
+    async with aclosing(merged(answers)) as events:
+        async for item in events:
+            if isinstance(item, Delta | ToolStart | ToolArguments | Ended):
+                item.choice += first_choice[item.id]
+                yield item
+            elif isinstance(item, Finished):
+                left -= 1
+                total.prompt_tokens += item.prompt_tokens
+                total.completion_tokens += item.completion_tokens
+                total.cached_tokens += item.cached_tokens
+                total.reasoning_tokens += item.reasoning_tokens
+                if left == 0:
+                    yield total
+            else:
+                yield item
+
+
+async def merged(sources: Sequence[AsyncGenerator[Event, None]]) -> AsyncGenerator[Event, None]:
+    """Yield the events of all sources as they come. The first that raises ends the others, and so does closing this."""
+    arrived: Arrived = asyncio.Queue(1)  # a source waits until its event is wanted
+    tasks = [asyncio.create_task(_pass_on(source, arrived)) for source in sources]
+    try:
+        left = len(tasks)
+        while left:
+            item = await arrived.get()
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                left -= 1
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pass_on(source: AsyncGenerator[Event, None], arrived: Arrived) -> None:
+    try:
+        async with aclosing(source) as events:
+            async for event in events:
+                await arrived.put(event)
+    except Exception as error:  # raised where the events are wanted
+        await arrived.put(error)
+    else:
+        await arrived.put(None)

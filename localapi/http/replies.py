@@ -1,10 +1,12 @@
-"""How things look on the wire: OpenAI's error object, JSON, server-sent events."""
+"""What replies have in common: JSON, streams, server-sent events, and the headers of errors.
+
+Knows no wire format: what an error's body holds is its dialect's business.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator
-from typing import Any
 
 import msgspec
 from quart import Response
@@ -13,21 +15,14 @@ from localapi.errors import ApiError, InvalidKey, MethodNotAllowed, NoRoom, Unsu
 from localapi.http import request_context
 from localapi.http.encodings import ENCODINGS
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
+"""Any value that msgspec can encode, as JSON."""
 
-DONE = b"data: [DONE]\n\n"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 
-def error_body(error: ApiError) -> dict[str, Any]:
-    """OpenAI's error object, always with all four keys."""
-    return {
-        "error": {"message": _told(error), "type": error.type, "param": error.param, "code": error.reply_code},
-    }
-
-
-def _told(error: ApiError) -> str:
-    """The message, without names of models that do not exist for the key that asks."""
+def told(error: ApiError) -> str:
+    """Return an error's message without names of models that do not exist for the key that asks."""
     key = request_context.current_key()
     if isinstance(error, NoRoom) and key is not None and not all(map(key.opens, error.beside)):
         return error.unnamed
@@ -35,13 +30,13 @@ def _told(error: ApiError) -> str:
 
 
 def json_reply(content: object, *, status: int = 200) -> Response:
-    """Any value that msgspec can encode."""
-    return Response(_encode(content), status=status, content_type="application/json")
+    """Return any value that msgspec can encode."""
+    return Response(encode(content), status=status, content_type="application/json")
 
 
-def error_reply(error: ApiError) -> Response:
-    """The reply for an error that happened before anything was sent."""
-    reply = json_reply(error_body(error), status=error.status)
+def error_reply(error: ApiError, content: object) -> Response:
+    """Return the reply for an error that happened before anything was sent; `content` is its JSON body."""
+    reply = json_reply(content, status=error.status)
     if isinstance(error, InvalidKey):
         reply.headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, MethodNotAllowed):
@@ -56,7 +51,7 @@ def error_reply(error: ApiError) -> Response:
 
 
 def streamed_reply(body: AsyncGenerator[bytes, None], content_type: str) -> Response:
-    """A reply that is sent as it is made."""
+    """Return a reply that is sent as it is made."""
     reply = Response(body, content_type=content_type)
     reply.headers["Cache-Control"] = "no-cache"
     reply.headers["X-Accel-Buffering"] = "no"  # nginx, and what understands its header, would collect it first
@@ -65,10 +60,10 @@ def streamed_reply(body: AsyncGenerator[bytes, None], content_type: str) -> Resp
 
 
 def event(content: object, *, name: str | None = None) -> bytes:
-    """One server-sent event; OpenAI's have no name."""
-    return (f"event: {name}\n".encode() if name else b"") + b"data: " + _encode(content) + b"\n\n"
+    """Return one server-sent event."""
+    return (f"event: {name}\n".encode() if name else b"") + b"data: " + encode(content) + b"\n\n"
 
 
-def comment(text: str) -> bytes:
-    """A line that clients skip; it keeps a connection alive and tells whoever looks what is going on."""
-    return b": " + " ".join(text.split()).encode() + b"\n\n"
+def comment(content: object) -> bytes:
+    """Return JSON as a comment between server-sent events: clients skip it, and it keeps a connection alive."""
+    return b": " + encode(content) + b"\n\n"

@@ -101,12 +101,11 @@ class Memory:
         """Those that wait for room: as they came, and what nobody waits for behind the others."""
         return sorted(self._queue, key=lambda each: each.ahead_of_requests)
 
-    def place(self, instance: Instance) -> str | None:
-        """What a load waits for, for people; None where it does not wait."""
+    def position(self, instance: Instance) -> int | None:
+        """Return a load's position among those that wait for memory, from 1; None if it does not wait."""
         if instance not in self._queue or self.budget is None:
             return None
-        before = self._in_order.index(instance)
-        return f"{before or 'nobody'} before it; {readable(self.used)} of {readable(self.budget)} are in use"
+        return self._in_order.index(instance) + 1
 
     def follow(self, budget: int | None) -> None:
         """Another budget, also for those who wait."""

@@ -21,6 +21,7 @@ from localapi.manifest import Entry, Manifest
 from localapi.runtime.instance import Instance
 from localapi.runtime.lease import Lease
 from localapi.runtime.memory import Memory
+from localapi.runtime.progress import Progress
 from localapi.runtime.queue import Admission, Turn
 
 log = logging.getLogger(__name__)
@@ -150,20 +151,21 @@ class Registry:
                 await held.enter_async_context(stack.pop_all())
                 return Lease(entry, engine, instance, admission, turn)
 
-    def waiting_for(self, entry_id: str, turn: Turn) -> str:
-        """What a request waits for, for people: its place among those that wait, or how far loading is."""
+    def progress(self, entry_id: str, turn: Turn) -> Progress:
+        """Return what a request is waiting for: its turn, memory, or a model that is being loaded."""
         if entry_id not in self.entries:
-            return f"waiting for {entry_id}"
+            return Progress("waiting", entry_id)
         if (before := self.admissions[entry_id].before(turn)) is not None:
-            return f"waiting for {entry_id}: {before or 'nobody'} before you"
+            return Progress("queued", entry_id, position=before + 1)
         instance = self.instance(entry_id)
-        if (place := self.memory.place(instance)) is not None:
-            return f"waiting for memory for {entry_id}: {place}"
-        progress = instance.progress
-        if progress is None:
-            return f"{'loading' if instance.state == 'loading' else 'waiting for'} {entry_id}"
-        share = f" {100 * progress.done // progress.total} %" if progress.total else ""
-        return f"loading {entry_id}: {progress.phase}{share}"
+        position = self.memory.position(instance)
+        if position is not None:
+            used, budget = self.memory.used, self.memory.budget or 0
+            return Progress("memory", entry_id, position=position, done=used, total=budget)
+        loading = instance.progress
+        if loading is None:
+            return Progress("loading" if instance.state == "loading" else "waiting", entry_id)
+        return Progress("loading", entry_id, step=loading.phase, done=loading.done, total=loading.total)
 
     async def load(self, name: str) -> Instance:
         """Load what is behind a name, and give it, also where it failed lately. Raises ModelNotFound, LoadFailed."""

@@ -112,7 +112,7 @@ def test_what_an_answer_waits_for_is_told(server: Server, tmp_path: Path) -> Non
     with chatting(server, tmp_path, "single", "--max-tokens", "4") as chat:
         ready(chat)
         chat.enter(STORY)
-        chat.wait_for("waiting for single: nobody before you")
+        chat.wait_for("queued for single: position 1")
         running.close()
         chat.wait_for("to the first token.* 4 tokens · cut off")
         assert "nobody before you" not in chat.text

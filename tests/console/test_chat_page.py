@@ -612,7 +612,7 @@ def test_what_an_answer_waits_for_can_be_seen(chat: Page, server: Server) -> Non
     with server.client().chat.completions.create(model="endless", messages=question, stream=True) as before:
         next(iter(before))  # it is being answered, and this model answers one at a time
         send(chat, "hi")
-        expect(last_answer(chat, "endless")).to_contain_text("Waiting for endless: nobody before you")
+        expect(last_answer(chat, "endless")).to_contain_text("Queued for endless: position 1")
     expect(last_answer(chat, "endless").locator(".markdown")).not_to_be_empty(timeout=60_000)
     message_field(chat).press("Escape")
 

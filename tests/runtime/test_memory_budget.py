@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import re
 import threading
@@ -80,7 +81,8 @@ def test_a_busy_model_is_not_ended_and_the_load_waits_its_turn_in_sight(tmp_path
             assert server.model("busy")["leases"] == 1
             stream.close()
         assert replies[0].status == 200
-        assert re.search(rb": waiting for memory for a: nobody before it; \d+ MB of 150 MB are in use", replies[0].body)
+        [progress] = re.findall(rb'^: ({"progress":{"state":"memory".*})$', replies[0].body, re.MULTILINE)[:1]
+        assert json.loads(progress)["progress"].items() >= {"model": "a", "position": 1, "total": 150 * 2**20}.items()
         assert replies[0].body.endswith(b"data: [DONE]\n\n")
         assert loaded(server) == {"a"}
 

@@ -31,6 +31,12 @@ def body(**options: Any) -> dict[str, Any]:
     return {"model": "endless", "messages": STORY, **options}
 
 
+def queued(position: int) -> str:
+    """Return the comment of a stream that is queued."""
+    progress = {"state": "queued", "model": "endless", "position": position}
+    return f": {json.dumps({'progress': progress}, separators=(',', ':'))}"
+
+
 class Stream:
     """A streamed answer, line by line. Closing it is what a client does that leaves."""
 
@@ -104,13 +110,13 @@ def test_streams_wait_in_order_see_their_place_and_begin_in_that_order(offer: Of
             until_waiting(server, count)
         lines = [stream.lines() for stream in waiting]
         assert [next(each) for each in lines] == [
-            ": waiting for endless: nobody before you",
-            ": waiting for endless: 1 before you",
-            ": waiting for endless: 2 before you",
+            queued(1),
+            queued(2),
+            queued(3),
         ]
         waiting[1].close()
         until_waiting(server, 2)
-        assert next(line for line in lines[2] if "2 before" not in line) == ": waiting for endless: 1 before you"
+        assert next(line for line in lines[2] if line != queued(3)) == queued(2)
         first.close()
         for each in (lines[0], lines[2]):
             assert [line for line in each if not line.startswith(":")][-1] == "data: [DONE]"
@@ -141,7 +147,7 @@ def test_who_waits_too_long_is_told_so_before_and_after_a_stream_began(offer: Of
     server = offer(max_concurrent=1, queue_timeout_seconds=60)
     with at_work(server), streaming(server) as late:
         lines = late.lines()
-        assert next(lines) == ": waiting for endless: nobody before you"
+        assert next(lines) == queued(1)
         offer(max_concurrent=1, queue_timeout_seconds=0.5)  # an edit holds for those who wait already
         *_, last = lines
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "model_busy"
@@ -156,7 +162,7 @@ def test_the_wait_for_a_place_in_the_batch_has_an_end_too(offer: Offer) -> None:
     server = offer(max_batch=1, queue_timeout_seconds=60)
     with at_work(server), streaming(server) as late:
         lines = late.lines()
-        assert next(lines) == ": waiting for endless: nobody before you"
+        assert next(lines) == queued(1)
         assert server.model("endless")["waiting"] == 1
         offer(max_batch=1, queue_timeout_seconds=0.5)
         *_, last = lines
@@ -226,8 +232,8 @@ def test_who_waits_inside_the_worker_counts_as_waiting(tmp_path: Path, endless_m
             waiting.append(stack.enter_context(streaming(server, max_tokens=1)).lines())
             until_waiting(server, count)
         assert [next(each) for each in waiting] == [
-            ": waiting for endless: nobody before you",
-            ": waiting for endless: 1 before you",
+            queued(1),
+            queued(2),
         ]
         reply = server.request("POST", CHAT, body())
         assert (reply.status, reply.json()["error"]["code"]) == (429, "model_busy")
@@ -245,7 +251,7 @@ def test_who_waits_for_room_for_its_conversation_counts_as_waiting(tmp_path: Pat
         streaming(server, max_tokens=1) as stream,
     ):
         until_waiting(server, 1)
-        assert next(stream.lines()) == ": waiting for endless: nobody before you"
+        assert next(stream.lines()) == queued(1)
         assert server.model("endless")["requests"]["waiting"] == 1
         assert server.request("POST", CHAT, body()).status == 429
 

@@ -79,7 +79,7 @@ class Live:
                     async with asyncio.timeout(COMMENT_SECONDS):
                         await news.wait()
                 except TimeoutError:
-                    yield comment("nothing has changed")
+                    yield comment({"unchanged": True})
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:

@@ -4,98 +4,128 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from quart import Blueprint, Response
+from quart import Blueprint
 
+from localapi.api.answers import Answer
+from localapi.api.dialect import DialectBlueprint
+from localapi.api.openai import wire
 from localapi.api.openai.chat_request import ChatRequest, parse_chat
-from localapi.api.openai.choices import ChatChoice, Growth, chunk_choice, usage
-from localapi.http import body
-from localapi.http.generation import FORM_PRIME_SECONDS, PRIME_SECONDS, Generation
-from localapi.http.replies import json_reply
-from localapi.kinds.chat import CHAT, chat_options
-from localapi.runtime.lease import Lease
+from localapi.api.text_request import TextRequest
 from localapi.runtime.registry import Registry
-from localapi.worker.protocol import Chat, Delta, Ended, Event, Finished, ToolArguments, ToolStart
+from localapi.worker.protocol import (
+    Delta,
+    Ended,
+    Event,
+    Finished,
+    TokenLogprob,
+    ToolArguments,
+    ToolStart,
+    TopLogprob,
+)
+
+Growth = Delta | ToolStart | ToolArguments | Ended
 
 
 def routes(registry: Registry) -> Blueprint:
-    """The endpoint."""
-    blueprint = Blueprint("chat", __name__)
-
-    @blueprint.post("/v1/chat/completions")
-    async def create_chat_completion() -> Response:
-        request, ignored = parse_chat(await body.read_object())
-        completion = ChatCompletion(registry, request)
-        reply = await completion.stream() if request.stream else await completion.whole()
-        body.name_relaxed(completion.relaxed, reply)
-        return body.name_locked(completion.overruled, body.name_ignored(ignored, reply))
-
-    return blueprint
+    """Return the endpoint."""
+    return DialectBlueprint(registry, OpenAIChat())
 
 
-@dataclass
-class ChatCompletion:
+class OpenAIChat:
+    """OpenAI's chat completions."""
+
+    path = "/v1/chat/completions"
+    error_body = staticmethod(wire.error_body)
+
+    def parse(self, content: dict[str, Any]) -> tuple[TextRequest, ChatReply]:
+        body, ignored = parse_chat(content)
+        return body.neutral(ignored), ChatReply(body)
+
+
+class ChatReply(wire.EventStream[Event]):
     """One reply."""
 
-    registry: Registry
-    request: ChatRequest
-    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(14)}")
-    created: int = field(default_factory=lambda: int(time.time()))
-    overruled: list[str] = field(default_factory=list)
-    """Parameters that the entry's locks set otherwise."""
+    model = ""
 
-    def __post_init__(self) -> None:
-        self._generation = Generation(self.registry, self.request.model, self._requests_for, CHAT)
-        # Also where the stream's headers go out before there is a lease.
-        self.overruled = self.request.overruled(chat_options(self._generation.entry.options))
+    def __init__(self, body: ChatRequest) -> None:
+        super().__init__(self._chunks_of)
+        self._body = body
+        self._id = f"chatcmpl-{secrets.token_hex(14)}"
+        self._created = int(time.time())
         self._begun: set[int] = set()
+        """Choices whose role has been sent."""
 
-    @property
-    def relaxed(self) -> list[str]:
-        """Where the request asks more of the answer's form than is kept."""
-        return self._generation.relaxed
+    def whole(self, answers: Sequence[Answer], usage: Finished) -> dict[str, Any]:
+        choices = [_choice(at, answer) for at, answer in enumerate(answers)]
+        return {**self._frame("chat.completion"), "choices": choices, "usage": wire.usage(usage)}
 
-    def _requests_for(self, lease: Lease) -> list[Chat]:
-        chat, self.overruled = self.request.to_chat(chat_options(lease.entry.options))
-        return [chat]
-
-    async def whole(self) -> Response:
-        """The reply when all is known."""
-        choices = [ChatChoice(index) for index in range(self.request.n)]
-        counted: dict[str, Any] = {}
-        async with aclosing(self._generation.events()) as events:
-            async for item in events:
-                if isinstance(item, Delta | ToolStart | ToolArguments | Ended):
-                    choices[item.choice].add(item)
-                elif isinstance(item, Finished):
-                    counted = usage(item)
-        reply = {"choices": [choice.whole() for choice in choices], "usage": counted}
-        return json_reply({**self._frame("chat.completion"), **reply})
-
-    async def stream(self) -> Response:
-        """The reply in chunks."""
-        seconds = FORM_PRIME_SECONDS if self.request.may_be_relaxed else PRIME_SECONDS
-        return await self._generation.stream(self._chunks, prime_seconds=seconds)
-
-    def _chunks(self, item: Event) -> Iterator[dict[str, Any]]:
-        """What one event sends: the role with an answer's first, usage with the last where it was asked for."""
+    def _chunks_of(self, item: Event) -> Iterator[dict[str, Any]]:
+        """Yield the role with an answer's first chunk, and usage at the end if the client asked for it."""
         match item:
             case Delta() | ToolStart() | ToolArguments() | Ended():
                 if item.choice not in self._begun:
                     self._begun.add(item.choice)
-                    yield self._chunk(Delta(item.id, "", item.choice), role="assistant")
-                yield self._chunk(item)
-            case Finished() if self.request.include_usage:
-                yield {**self._frame("chat.completion.chunk"), "choices": [], "usage": usage(item)}
-
-    def _chunk(self, item: Growth, **more: str) -> dict[str, Any]:
-        choice = chunk_choice(item)
-        choice["delta"] = {**more, **choice["delta"]}
-        return {**self._frame("chat.completion.chunk"), "choices": [choice]}
+                    first = _chunk_choice(Delta(item.id, "", item.choice))
+                    first["delta"] = {"role": "assistant", **first["delta"]}
+                    yield {**self._frame("chat.completion.chunk"), "choices": [first]}
+                yield {**self._frame("chat.completion.chunk"), "choices": [_chunk_choice(item)]}
+            case Finished() if self._body.include_usage:
+                yield {**self._frame("chat.completion.chunk"), "choices": [], "usage": wire.usage(item)}
 
     def _frame(self, kind: str) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self._generation.entry.id}
+        return {"id": self._id, "object": kind, "created": self._created, "model": self.model}
+
+
+def _choice(index: int, answer: Answer) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": answer.text or (None if answer.calls else ""),
+        "refusal": None,
+    }
+    if answer.reasoning:
+        message["reasoning_content"] = answer.reasoning
+    if answer.calls:
+        message["tool_calls"] = [_call(call.id, call.name, call.arguments) for call in answer.calls]
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": _logprobs(answer.tokens),
+        "finish_reason": answer.reason,
+    }
+
+
+def _chunk_choice(event: Growth) -> dict[str, Any]:
+    delta: dict[str, Any]
+    match event:
+        case Delta():
+            delta = {"reasoning_content" if event.reasoning else "content": event.text}
+        case ToolStart():
+            delta = {"tool_calls": [{"index": event.index, **_call(event.call_id, event.name, "")}]}
+        case ToolArguments():
+            delta = {"tool_calls": [{"index": event.index, "function": {"arguments": event.text}}]}
+        case Ended():
+            delta = {}
+    return {
+        "index": event.choice,
+        "delta": delta,
+        "logprobs": _logprobs(event.logprobs) if isinstance(event, Delta) else None,
+        "finish_reason": event.reason if isinstance(event, Ended) else None,
+    }
+
+
+def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _logprobs(tokens: list[TokenLogprob]) -> dict[str, Any] | None:
+    if not tokens:
+        return None
+    content = [{**_likely(token), "top_logprobs": [_likely(other) for other in token.top]} for token in tokens]
+    return {"content": content, "refusal": None}
+
+
+def _likely(token: TopLogprob) -> dict[str, Any]:
+    return {"token": token.token.decode("utf-8", "replace"), "logprob": token.logprob, "bytes": list(token.token)}

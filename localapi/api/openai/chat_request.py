@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field
@@ -16,12 +16,10 @@ from localapi.api.openai.generation_request import (
     Pattern,
     form_of,
     refuse,
-    request_ids,
-    settled,
     unknown_fields,
 )
-from localapi.backends.options import ChatOptions
-from localapi.backends.parameters import MAX_COUNT, ChatParameters, FreeObject
+from localapi.api.text_request import TextRequest
+from localapi.backends.parameters import ChatParameters, FreeObject
 from localapi.errors import InvalidRequest
 from localapi.http.body import parse
 from localapi.worker.protocol import Chat, Form, JsonObject, JsonSchema
@@ -171,16 +169,12 @@ class ChatRequest(GenerationRequest, ChatParameters):
     grammar: Grammar | None = None
     continue_final_message: bool = False
 
-    def to_chat(self, options: ChatOptions) -> tuple[Chat, list[str]]:
-        """The request as engines take it, and the names of the parameters that the entry's locks overrule."""
-        said, max_tokens, overruled = self._applied(options)
+    def neutral(self, ignored: Sequence[str]) -> TextRequest:
+        """Return the request as all dialects give it."""
         tools, choice, name = self._tools()
         chat = Chat(
-            id=next(request_ids),
+            id=0,
             messages=[plain_message(message) for message in self.messages],
-            sampling=said.sampling,
-            max_tokens=max_tokens,
-            stop=said.stop_strings,
             n=self.n,
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             form=self._form(),
@@ -188,27 +182,24 @@ class ChatRequest(GenerationRequest, ChatParameters):
             tool_choice=choice,
             tool_name=name,
             parallel_tool_calls=self.parallel_tool_calls,
-            template_options=_template_options(said),
             continues=self.continue_final_message,
         )
-        return chat, overruled
+        limits = [name for name in ("max_tokens", "max_completion_tokens") if getattr(self, name) is not None]
+        return TextRequest(
+            model=self.model,
+            asks=[chat],
+            said=self.parameters(),
+            names={"max_tokens": limits},
+            stream=self.stream,
+            ignored=ignored,
+        )
 
-    def overruled(self, options: ChatOptions) -> list[str]:
-        """The names of the parameters that the entry's locks overrule."""
-        return self._applied(options)[2]
-
-    def _applied(self, options: ChatOptions) -> tuple[ChatParameters, int | None, list[str]]:
-        said, overruled = settled(ChatParameters, self, options)
-        max_tokens = self._max_tokens(said, options)
-        if self.max_completion_tokens is not None and max_tokens != min(self.max_completion_tokens, MAX_COUNT):
-            overruled = sorted({*overruled, "max_completion_tokens"})
-        return said, max_tokens, overruled
-
-    def _max_tokens(self, said: ChatParameters, options: ChatOptions) -> int | None:
-        locked = options.locked.max_tokens is not None
-        if locked or self.max_completion_tokens is None:
-            return said.longest_answer
-        return min(self.max_completion_tokens, MAX_COUNT)
+    def parameters(self) -> ChatParameters:
+        """Return the parameters that the client set. `max_completion_tokens` is the newer name of `max_tokens`."""
+        said = super().parameters()
+        if self.max_completion_tokens is None:
+            return said
+        return said.model_copy(update={"max_tokens": self.max_completion_tokens})
 
     def _tools(self) -> tuple[list[Tool], Literal["none", "auto", "required"], str | None]:
         """The tools that the model may use, how, and the one that it must use."""
@@ -234,15 +225,6 @@ class ChatRequest(GenerationRequest, ChatParameters):
             case _:
                 return None
         return JsonObject() if schema is None else JsonSchema(json.dumps(schema, ensure_ascii=False), strict)
-
-    @property
-    def may_be_relaxed(self) -> bool:
-        """Whether the reply may have to say that a schema is not kept to the letter."""
-        form = self._form()
-        if isinstance(form, JsonSchema) and not form.strict:
-            return True
-        forced = self.tool_choice not in (None, "none", "auto")
-        return self.tool_choice != "none" and any(forced or tool.function.strict for tool in self.tools)
 
     def check(self) -> None:
         """What no single field can tell. Raises InvalidRequest."""
@@ -334,11 +316,3 @@ def plain_message(message: Message) -> dict[str, Any]:
         call["type"] = "function"
         call["function"].setdefault("arguments", "")
     return plain
-
-
-def _template_options(said: ChatParameters) -> dict[str, Any]:
-    """Variables for the template; `reasoning_effort: none` is what most templates call enable_thinking."""
-    options = dict(said.chat_template_kwargs or {})
-    if said.reasoning_effort is not None:
-        options["reasoning_effort"] = said.reasoning_effort
-    return options

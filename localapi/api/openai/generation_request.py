@@ -1,16 +1,14 @@
-"""What chat and completion requests have in common: fields, how defaults and locks apply, what is refused."""
+"""What OpenAI's chat and completion requests have in common: fields, and what is refused."""
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from localapi.backends.options import ChatOptions
-from localapi.backends.parameters import MAX_COUNT, GenerationParameters, StopString
+from localapi.backends.parameters import MAX_COUNT, ChatParameters, GenerationParameters, StopString
 from localapi.errors import InvalidRequest
 from localapi.worker.protocol import Lark, Regex
 
@@ -18,9 +16,6 @@ MAX_CHOICES: Final = 64
 MAX_NAME: Final = 200
 GREEDY_TOP_P: Final = 1e-9
 _INDEX: Final = re.compile(r"\[\d+\]")
-Parameters = TypeVar("Parameters", bound=GenerationParameters)
-request_ids = itertools.count(1)
-"""Numbers for requests to engines, unique in this process."""
 
 NO_EFFECT: Final = frozenset(
     {
@@ -101,8 +96,14 @@ class GenerationRequest(GenerationParameters):
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream ends with a chunk of usage."""
+        """True if a stream ends with a chunk of usage."""
         return self.stream_options is not None and self.stream_options.include_usage
+
+    def parameters(self) -> ChatParameters:
+        """Return the parameters that the client set, and no others."""
+        return ChatParameters.model_validate(
+            self.model_dump(include=set(ChatParameters.model_fields), exclude_none=True)
+        )
 
 
 def form_of(regex: str | None, grammar: str | None) -> Regex | Lark | None:
@@ -151,15 +152,3 @@ def _collect_unknown(value: object, given: object, place: str, found: dict[str, 
 def _same(given: object, harmless: object) -> bool:
     """Equal, and a boolean only equals a boolean: `n: true` is not `n: 1`."""
     return given == harmless and isinstance(given, bool) == isinstance(harmless, bool)
-
-
-def settled(kind: type[Parameters], request: GenerationRequest, options: ChatOptions) -> tuple[Parameters, list[str]]:
-    """What applies: the request's parameters over the entry's defaults, and the entry's locks over both.
-
-    Also gives the names of the request's parameters that a lock overrules.
-    """
-    said = request.model_dump(include=set(kind.model_fields), exclude_none=True)
-    locked = options.locked.model_dump(exclude_none=True)
-    values = {**options.defaults.model_dump(exclude_none=True), **said, **locked}
-    known = {name: value for name, value in values.items() if name in kind.model_fields}
-    return kind.model_validate(known), sorted(name for name in said if name in locked and said[name] != locked[name])

@@ -13,16 +13,16 @@ from typing import Any, Final
 
 from quart import Blueprint, Response
 
-from localapi.api.openai.generation_request import request_ids
 from localapi.api.openai.prepared_speech import Prepared, prepared_speech
 from localapi.api.openai.recording import BYTES_PER_SAMPLE, Recording, SaidSegment
 from localapi.api.openai.speech_cache import FinishedSpeech, SpeechCache, content_key
 from localapi.api.openai.speech_request import SpeechRequest, parse_speech
 from localapi.api.openai.voice_choice import Line
 from localapi.api.openai.voices import loaded_engine
+from localapi.api.openai.wire import EventStream
 from localapi.errors import ApiError, InvalidRequest
 from localapi.http import body, request_context
-from localapi.http.generation import OBJECT_BYTES, Generation
+from localapi.http.generation import OBJECT_BYTES, begin, request_ids
 from localapi.http.read_ahead import Ahead
 from localapi.http.replies import json_reply, streamed_reply
 from localapi.kinds import SPEECH
@@ -80,7 +80,7 @@ class Speech:
         self._registry = registry
         self._cache = cache
         self._request = request
-        self._generation = Generation(registry, request.model, lambda _: (), kind=SPEECH)
+        self._generation = begin(registry, request.model, SPEECH)
         self._notes: list[str] = []
         self._seconds = 0.0
         self._prepared: Prepared | None = None
@@ -91,7 +91,7 @@ class Speech:
         prepared = self._prepared = await prepared_speech(self._request, entry, loaded_engine(self._registry, entry))
         if self._request.stream_format == "sse":
             pieces = Ahead(self._pieces(whole=False), size=_piece_bytes)
-            reply = await self._generation.reply(pieces, self._events, end=b"")
+            reply = await self._generation.stream(pieces, EventStream(self._events, end=b""))
         elif self._request.timestamps is not None:
             reply = await self._timed()
         else:

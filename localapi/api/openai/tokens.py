@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from quart import Blueprint, Response
 
 from localapi.api.openai.chat_request import Message, plain_message
-from localapi.api.openai.generation_request import MAX_NAME, TokenNumber, request_ids, unknown_fields
+from localapi.api.openai.generation_request import MAX_NAME, TokenNumber, unknown_fields
 from localapi.errors import InvalidRequest
 from localapi.http import body
-from localapi.http.generation import Generation
+from localapi.http.generation import begin, request_ids
 from localapi.http.replies import json_reply
 from localapi.kinds import CHAT
 from localapi.runtime.registry import Registry
@@ -40,7 +40,7 @@ class DetokenizeRequest(BaseModel):
 
 
 def routes(registry: Registry) -> Blueprint:
-    """Both endpoints."""
+    """Return both endpoints."""
     blueprint = Blueprint("tokens", __name__)
 
     @blueprint.post("/v1/tokenize")
@@ -74,6 +74,6 @@ def _named(request: BaseModel, content: dict[str, Any], reply: Response) -> Resp
 
 
 async def _reply(registry: Registry, model: str, ask: Tokenize | Detokenize) -> Event | Any:
-    """The one event that answers."""
-    async with aclosing(Generation(registry, model, lambda _: [ask], CHAT).events()) as events:
+    """Return the one event that answers."""
+    async with aclosing(begin(registry, model, CHAT).events(lambda _: [ask])) as events:
         return await anext(events)

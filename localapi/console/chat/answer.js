@@ -19,7 +19,7 @@ export function Answer({ turn, model, keyed, isLast, again, sendResults }) {
     ${turn.reasoning && html`<${Reasoning} turn=${turn} />`}
     ${turn.content && html`<${Markdown} text=${turn.content} />`}
     ${turn.calls.length > 0 && html`<${Calls} calls=${turn.calls} sendResults=${isLast && ended ? sendResults : null} />`}
-    ${turn.state === "waiting" && html`<${Loading} note=${turn.note} model=${model} />`}
+    ${turn.state === "waiting" && html`<${Loading} progress=${turn.progress} model=${model} />`}
     ${turn.error && html`<${Failure} error=${turn.error} />`}
     ${turn.state === "stopped" && html`<p class="stopped">Stopped by you.</p>`}
     <${Notes} turn=${turn} />

@@ -13,7 +13,7 @@ function newAnswer(body) {
     role: "assistant",
     body,
     state: "waiting", // then "answering", and one of "complete", "stopped" and "failed"
-    note: "",
+    progress: null, // what the server is doing before the answer begins
     content: "",
     reasoning: "",
     calls: [],
@@ -146,7 +146,7 @@ export class Conversation {
       answer.error = running.signal.aborted ? null : error;
     } finally {
       answer.endedAt = performance.now();
-      answer.note = "";
+      answer.progress = null;
       if (this.running === running) {
         this.running = null;
       }
@@ -162,8 +162,8 @@ export class Conversation {
         answer.ignored = reply.headers.get("x-ignored-params") ?? "";
         answer.locked = reply.headers.get("x-locked-params") ?? "";
       },
-      onComment: (comment) => {
-        answer.note = comment;
+      onComment: ({ progress }) => {
+        answer.progress = progress ?? answer.progress;
         this.onChange();
       },
     });
@@ -184,7 +184,7 @@ function take(answer, chunk) {
   const now = performance.now();
   if (reasoning || content || calls.length > 0) {
     answer.state = "answering";
-    answer.note = "";
+    answer.progress = null;
     answer.firstAt ??= now;
   }
   if (reasoning) {

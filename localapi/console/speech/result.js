@@ -40,7 +40,7 @@ function spoken({ state, sound }) {
 function Facts({ utterance, model }) {
   const { firstSeconds, totalSeconds, bytes: size, sound, state } = utterance;
   if (state === "waiting") {
-    return html`<${Loading} note="" model=${model} waitsFor="the first sound" />`;
+    return html`<${Loading} model=${model} waitsFor="the first sound" />`;
   }
   const facts = [
     firstSeconds !== null && [`first byte ${firstSeconds.toFixed(2)} s`, "time to the first byte"],

@@ -1,0 +1,95 @@
+"""The seam for wire formats: what a dialect declares, and the endpoint that serves it.
+
+A dialect is one file: it parses a body into a `TextRequest`, and shows answers, errors and progress in its own form.
+Everything between both is here and in `http.generation`, once for all dialects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from quart import Blueprint, Response
+
+from localapi.api.answers import Answer, collected
+from localapi.api.text_request import TextRequest
+from localapi.errors import ApiError
+from localapi.http import body
+from localapi.http.generation import FORM_PRIME_SECONDS, PRIME_SECONDS, Generation, Renderer, begin, event_bytes
+from localapi.http.read_ahead import Ahead
+from localapi.http.replies import json_reply
+from localapi.kinds.chat import CHAT, chat_options
+from localapi.runtime.lease import Lease
+from localapi.runtime.registry import Registry
+from localapi.worker.protocol import Chat, Complete, Event, Finished, join
+
+
+class Reply(Renderer[Event], Protocol):
+    """How one reply looks on the wire, whole or as a stream."""
+
+    model: str
+    """Id of the entry that answers. The server sets it; a reload can change it until the model is leased."""
+
+    def whole(self, answers: Sequence[Answer], usage: Finished) -> object:
+        """Return the JSON of a reply that is not streamed."""
+
+
+class Dialect(Protocol):
+    """One wire format."""
+
+    @property
+    def path(self) -> str:
+        """Return the path of the endpoint."""
+
+    def parse(self, content: dict[str, Any]) -> tuple[TextRequest, Reply]:
+        """Return the request that a body makes, and what shows its reply. Raise InvalidRequest."""
+
+    def error_body(self, error: ApiError) -> object:
+        """Return the JSON of a reply with an error's status."""
+
+
+class DialectBlueprint(Blueprint):
+    """The endpoint of a dialect. Whatever goes wrong there, also with the key, has the dialect's form."""
+
+    def __init__(self, registry: Registry, dialect: Dialect) -> None:
+        super().__init__(dialect.path.strip("/").replace("/", "-"), __name__)
+        self.error_body = dialect.error_body
+
+        @self.post(dialect.path)
+        async def answer() -> Response:
+            request, reply = dialect.parse(await body.read_object())
+            return await TextAnswer(begin(registry, request.model, CHAT), request, reply).response()
+
+
+@dataclass
+class TextAnswer:
+    """The answer to one request."""
+
+    generation: Generation
+    request: TextRequest
+    reply: Reply
+    overruled: list[str] = field(default_factory=list)
+    """Parameters that the entry's locks set otherwise."""
+
+    async def response(self) -> Response:
+        """Return the reply, whole or as a stream. Raise ApiError before anything is sent."""
+        # The entry of now, for a stream whose headers are sent before there is a lease.
+        _, self.overruled = self.request.for_entry(chat_options(self.generation.entry.options))
+        self.reply.model = self.generation.entry.id
+        events = self.generation.events(self._requests)
+        if self.request.stream:
+            prime_seconds = FORM_PRIME_SECONDS if self.request.may_be_relaxed else PRIME_SECONDS
+            items = Ahead(events, size=event_bytes, join=join)
+            response = await self.generation.stream(items, self.reply, prime_seconds=prime_seconds)
+        else:
+            answers, usage = await collected(events, self.request.count)
+            response = json_reply(self.reply.whole(answers, usage))
+        body.name_relaxed(self.generation.relaxed, response)
+        body.name_locked(self.overruled, response)
+        return body.name_ignored(list(self.request.ignored), response)
+
+    def _requests(self, lease: Lease) -> list[Chat | Complete]:
+        requests, self.overruled = self.request.for_entry(chat_options(lease.entry.options))
+        self.reply.model = lease.entry.id
+        return requests

@@ -1,0 +1,29 @@
+"""What a request that has no answer yet is waiting for. Facts only: consoles and terminals put them into words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a request is before its answer begins."""
+
+    state: Literal["waiting", "queued", "memory", "loading", "prompt"]
+    """`memory`: the model is waiting for room in the memory budget; `prompt`: the model is reading the prompt."""
+    model: str
+    """Id of the entry."""
+    position: int | None = None
+    """In the queue, or among the models that are waiting for memory; from 1."""
+    step: str = ""
+    """Of loading: "downloading", "reading weights"."""
+    done: int = 0
+    total: int = 0
+    """Tokens of the prompt, bytes that are loaded, or bytes in use of the memory budget; 0 if nothing is counted."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields that are known, for JSON."""
+        counted = ("done", "total") if self.total else ()
+        known = [name for name in ("position", "step") if getattr(self, name)]
+        return {name: getattr(self, name) for name in ("state", "model", *known, *counted)}
