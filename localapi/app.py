@@ -28,7 +28,7 @@ from localapi.api.dialect import DialectBlueprint
 from localapi.api.openai import models
 from localapi.api.openai.wire import error_body
 from localapi.api.wrong_path import MAX_SHOWN, no_such_path
-from localapi.backends.variables import withhold
+from localapi.backends.process import withhold
 from localapi.errors import (
     ApiError,
     GenerationFailed,

@@ -1,4 +1,4 @@
-"""Commands that run to their end as child processes: so many at once, each for so long, none of them left behind.
+"""Commands that run to their end as child processes: a few concurrently, each with a time limit, none left behind.
 
 Knows nothing of what they do.
 """
@@ -6,13 +6,10 @@ Knows nothing of what they do.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from dataclasses import dataclass
 
-from localapi.backends.variables import inherited
+from localapi.backends.process import describe_end, inherited, kill_group
 
 
 class TookTooLong(Exception):
@@ -33,13 +30,10 @@ class Ended:
 
     @property
     def how(self) -> str:
-        """For people: "ended with exit status 1: disk full"."""
-        known = {number.value: number.name for number in signal.Signals}
+        """Return how it ended, for people: "ended with exit status 1: disk full"."""
         last_line = (self.errors or self.output).decode(errors="replace").strip().rpartition("\n")[2]
         words = f": {last_line[:300]}" if last_line else ""
-        if self.status < 0:
-            return f"was killed by {known.get(-self.status, f'signal {-self.status}')}{words}"
-        return f"ended with exit status {self.status}{words}"
+        return f"{describe_end(self.status)}{words}"
 
 
 class Children:
@@ -53,7 +47,7 @@ class Children:
     async def run(self, *command: str, text: bytes | None = None, seconds: float) -> Ended:
         """Run a command, with `text` on its stdin, once there is a place for it.
 
-        Raises TookTooLong, Stopped, and OSError where it cannot be started. However this is left, by a cancellation
+        Raises TookTooLong, Stopped, and OSError if it cannot be started. However this is left, by a cancellation
         too, the process has ended and is reaped.
         """
         async with self._places:
@@ -73,7 +67,7 @@ class Children:
                 return await self._end_of(process, text, seconds)
             finally:
                 if process.returncode is None:
-                    _kill(process)
+                    kill_group(process)
                     await process.communicate()
                 self._running.discard(process)
 
@@ -93,11 +87,4 @@ class Children:
         """Kill those that run and start no other."""
         self._stopped = True
         for process in self._running:
-            _kill(process)
-
-
-def _kill(process: Process) -> None:
-    """Kill a process and what it has started. macOS answers EPERM where only a zombie is left of the group."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process)

@@ -1,4 +1,4 @@
-"""The server's end of a worker: starting it, talking to it, and noticing its end.
+"""An engine in a worker: a process of its own, which the server talks to over a channel.
 
 The worker gets one end of a socket pair as an inherited descriptor: there is no path that could be left behind, guessed
 or be too long, and both sides see the other's death as end of file. Knows nothing of what the worker loads.
@@ -7,12 +7,8 @@ or be too long, and both sides see the other's death as end of file. Knows nothi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import logging
-import os
-import re
-import signal
 import socket
 import sys
 import time
@@ -23,9 +19,11 @@ from typing import Any, assert_never
 
 import msgspec
 
+from localapi.backends import process
+from localapi.backends.channel import Channel
 from localapi.backends.engine import ReportLoading, Vitals
+from localapi.backends.process import ChildProcess
 from localapi.backends.token_rate import Speed
-from localapi.backends.variables import inherited
 from localapi.errors import (
     ApiError,
     ContextLengthExceeded,
@@ -38,7 +36,6 @@ from localapi.errors import (
 )
 from localapi.system import openblas_library
 from localapi.system.os_errors import advise
-from localapi.system.process_usage import Usage, usage
 from localapi.worker import protocol
 from localapi.worker.protocol import (
     Event,
@@ -53,12 +50,6 @@ from localapi.worker.protocol import (
 )
 
 log = logging.getLogger(__name__)
-
-MAX_LINE_BYTES = 4096
-END_SECONDS = 5
-"""How long a worker may take to end itself after its socket has closed."""
-USAGE_SECONDS = 0.5
-"""How old a measurement of a worker's process may be."""
 
 BOOTSTRAP = Path(protocol.__file__).with_name("bootstrap.py")
 _OF_THIS_PYTHON = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
@@ -84,17 +75,16 @@ async def start_worker(
     """Start a worker and load a model in it.
 
     `needs` is the Python package that the engine imports; `interpreter` the Python of another environment, which has
-    it. `max_batch` is how many requests it answers concurrently, if more are queued inside it. Raises LoadFailed;
-    whatever goes wrong, also a cancellation, the process has ended when this returns.
+    it. `max_batch` is how many requests it answers concurrently, if it queues the rest. Raises LoadFailed; whatever
+    goes wrong, also a cancellation, the process has ended when this returns.
     """
     if needs is not None and importlib.util.find_spec(needs) is None:
         package = {"piper": "piper-tts"}.get(needs, needs.replace("_", "-"))
         raise LoadFailed(f"The package {package} is not installed here. Install it: uv pip install {package}")
-    worker = await _spawn(name, interpreter)
-    worker.max_batch = max_batch
-    worker.writes_tokens = writes_tokens
+    child, channel = await _spawn(name, interpreter)
+    worker = WorkerEngine(name, child, channel, max_batch=max_batch, writes_tokens=writes_tokens)
     try:
-        worker.send(protocol.Load(engine, dict(options)))
+        channel.send(protocol.Load(engine, dict(options)))
         await worker.wait_until_loaded(report)
     except BaseException:
         await worker.close()
@@ -102,31 +92,7 @@ async def start_worker(
     return worker
 
 
-def _command(interpreter: Path | None) -> tuple[str, ...]:
-    """What runs a worker, but for its socket."""
-    if interpreter is None:
-        return sys.executable, "-P", "-m", "localapi.worker"  # -P: no module of the current folder
-    return str(interpreter), "-I", "-u", str(BOOTSTRAP)
-
-
-def _variables(interpreter: Path | None) -> dict[str, str]:
-    """A worker's environment. What says where this server's packages are, another Python is not told."""
-    kept = {k: v for k, v in inherited().items() if interpreter is None or k not in _OF_THIS_PYTHON}
-    library = openblas_library.package_library() if interpreter is not None else None
-    if library is not None:  # environments have none of their own
-        kept.setdefault(openblas_library.SWITCH, str(library))
-    return {**kept, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
-
-
-def _folder() -> str:
-    """Where a worker starts: where the server is, unless that folder was deleted. In none, engines fail to import."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return os.sep
-
-
-async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
+async def _spawn(name: str, interpreter: Path | None) -> tuple[ChildProcess, Channel]:
     try:
         ours, theirs = socket.socketpair()
     except OSError as error:
@@ -134,24 +100,34 @@ async def _spawn(name: str, interpreter: Path | None) -> WorkerEngine:
     with theirs:
         reader, writer = await asyncio.open_connection(sock=ours)  # first: after the process nothing may be cancelled
         try:
-            # Its own process group: Ctrl-C in the terminal reaches the server alone. Not its own session: Linux shares
-            # the processor out by session (sched_autogroup), and on a busy machine the worker was a third slower so.
-            process = await asyncio.create_subprocess_exec(
+            child = await process.start(
                 *(*_command(interpreter), "--fd", str(theirs.fileno())),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                process_group=0,
+                on_line=lambda line: log.info("%s: %s", name, line),
+                fds=[theirs.fileno()],
                 env=_variables(interpreter),
-                cwd=_folder(),
             )
         except BaseException as error:
             writer.close()
             if isinstance(error, OSError):
                 raise OutOfResources(f"No worker process could be started: {advise(error)}.") from error
             raise
-    return WorkerEngine(name, process, reader, writer)
+    return child, Channel(reader, writer)
+
+
+def _command(interpreter: Path | None) -> tuple[str, ...]:
+    """Return what runs a worker, without its socket."""
+    if interpreter is None:
+        return sys.executable, "-P", "-m", "localapi.worker"  # -P: no module of the current folder
+    return str(interpreter), "-I", "-u", str(BOOTSTRAP)
+
+
+def _variables(interpreter: Path | None) -> dict[str, str]:
+    """Return a worker's environment. Another Python is not told where this server's packages are."""
+    kept = {k: v for k, v in process.inherited().items() if interpreter is None or k not in _OF_THIS_PYTHON}
+    library = openblas_library.package_library() if interpreter is not None else None
+    if library is not None:  # environments have none of their own
+        kept.setdefault(openblas_library.SWITCH, str(library))
+    return {**kept, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 class Mailbox:
@@ -159,9 +135,9 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.begun = False
-        """Whether anything has come."""
+        """True once anything has come."""
         self.prefill: Prefill | None = None
-        """How far the prompt is, while that is what is told."""
+        """How much of the prompt has been read, if that is what came last."""
         self._events: deque[Event | ApiError] = deque()
         self._arrived = asyncio.Event()
 
@@ -174,7 +150,7 @@ class Mailbox:
         self._arrived.set()
 
     async def get(self) -> Event:
-        """The next event. Raises the ApiError that was put in its place."""
+        """Return the next event. Raise the ApiError that was put in its place."""
         while not self._events:
             self._arrived.clear()
             await self._arrived.wait()
@@ -185,111 +161,94 @@ class Mailbox:
 
 
 class WorkerEngine:
-    """An engine in a process of its own; see `backends.engine.Engine`."""
+    """See `backends.engine.Engine`."""
 
     def __init__(
         self,
         name: str,
-        process: asyncio.subprocess.Process,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        child: ChildProcess,
+        channel: Channel,
+        *,
+        max_batch: int | None = None,
+        writes_tokens: bool = False,
     ) -> None:
         self.name = name
         self.loaded = Loaded()
-        self.max_batch: int | None = None
-        self.writes_tokens = False
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._process = process
-        self._reader = reader
-        self._writer = writer
+        self._child = child
+        self._channel = channel
+        self._max_batch = max_batch
+        self._writes_tokens = writes_tokens
         self._mailboxes: dict[int, Mailbox] = {}
-        self._last_lines: deque[str] = deque(maxlen=5)
-        self._output = asyncio.create_task(self._log_output(), name=f"output of {name}")
-        self._frames: asyncio.Task[None] | None = None
+        self._steps: asyncio.Task[None] | None = None
+        """Distributes what the worker sends; None while the model loads."""
         self._closing = False
         self._fault = ""
+        """Why it was ended, for people."""
         self._heard_at = time.monotonic()
         """When it last told of a step, or how loading goes on; by the monotonic clock."""
         self._asked_at = self._heard_at
         self._owes_a_sign = False
-        """Whether it was told of a client that left, and has told of nothing since."""
+        """True if it was told of a client that left, and has told of nothing since."""
         self._speed = Speed()
         self._device_bytes = 0
-        """Memory of an accelerator that it told of last."""
+        """Memory of an accelerator, as it told last."""
         self._queued = 0
-        """Requests in the worker's own queue that it told of last."""
-        self._usage: Usage | None = None
-        self._measured_at = -USAGE_SECONDS
+        """Requests in the worker's own queue, as it told last."""
 
     @property
     def _loading(self) -> bool:
-        return self._frames is None
+        return self._steps is None
 
     @property
     def _works(self) -> bool:
-        # Clients that leave do not end its silence: one that hangs would never be ended if they all left before that
-        # shows.
+        # Clients that leave do not end its silence: a worker that hangs would never be ended if they all left before
+        # that shows.
         return bool(self._mailboxes) or self._owes_a_sign
 
     def vitals(self) -> Vitals:
         boxes = self._mailboxes.values()
         running = sum(box.begun for box in boxes)
         unanswered = len(boxes) - running
-        # What was asked since the worker last told of its queue may have to wait, too.
-        beyond = 0 if self.max_batch is None else len(boxes) - self.max_batch
+        # What it was asked since it last told of its queue may have to wait, too.
+        beyond = 0 if self._max_batch is None else len(boxes) - self._max_batch
         prompts = [box.prefill for box in boxes if box.prefill is not None and box.prefill.done < box.prefill.total]
         if not boxes:
             self._speed.forget()
-        used = self._measured()
+        used = self._child.usage()
         return Vitals(
             running=running,
             unanswered=unanswered,
             queued=min(unanswered, max(self._queued, beyond)),
-            max_batch=self.max_batch,
+            max_batch=self._max_batch,
             prompt_tokens_done=sum(prompt.done for prompt in prompts),
             prompt_tokens_total=sum(prompt.total for prompt in prompts),
-            tokens_per_second=self._speed.now if self.writes_tokens else None,
+            tokens_per_second=self._speed.now if self._writes_tokens else None,
             memory_bytes=used.memory_bytes if used else None,
             device_bytes=self._device_bytes,
             cpu_seconds=used.cpu_seconds if used else None,
             loading=self._loading,
             last_step_at=None if self._loading else self._heard_at,
             silent_since=max(self._heard_at, self._asked_at) if self._works or self._loading else None,
-            pid=self._process.pid,
+            pid=self._child.pid,
         )
 
-    def _measured(self) -> Usage | None:
-        now = time.monotonic()
-        if now - self._measured_at >= USAGE_SECONDS:
-            self._usage = usage(self._process.pid) if self._process.returncode is None else None
-            self._measured_at = now
-        return self._usage
-
     def end(self, reason: str) -> None:
-        log.error("%s: worker %d %s", self.name, self._process.pid, reason)
+        log.error("%s: worker %d %s", self.name, self._child.pid, reason)
         self._fault = reason
-        self._kill()
-
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
-            self._process.kill()
-
-    def send(self, message: protocol.ToWorker) -> None:
-        """Put a message on the way. Nothing happens when the worker has gone: `ended` tells that."""
-        if not self._writer.is_closing():
-            self._writer.write(protocol.frame(message))
+        self._child.kill()
 
     async def wait_until_loaded(self, report: ReportLoading) -> None:
-        """Follow the worker until it serves. Raises LoadFailed."""
+        """Follow the worker until its model is loaded. Raise LoadFailed."""
         report(Loading("starting a worker"), self)
         while True:
             try:
-                message = await self._receive()
+                message = await self._channel.receive()
             except msgspec.MsgspecError as error:
                 raise LoadFailed(f"The worker sent something that is no message: {error}") from error
             match message:
                 case None:
-                    how = self._fault or await self._how_it_ended()
+                    how = self._fault or await self._child.how_it_ended()
                     raise LoadFailed(f"The worker {how} while it loaded the model.", retryable=None)
                 case Loading():
                     self._heard_at = time.monotonic()
@@ -297,17 +256,20 @@ class WorkerEngine:
                 case LoadRefused():
                     raise LoadFailed(message.message)
                 case Loaded():
-                    self.loaded = message
-                    if self.max_batch is not None and not message.batched:
-                        self.max_batch = 1
-                    self._device_bytes = message.device_bytes
-                    self._heard_at = time.monotonic()
-                    self._frames = asyncio.create_task(self._distribute(), name=f"frames of {self.name}")
+                    self._take(message)
                     return
                 case Step():
                     raise LoadFailed("The worker answered before it had loaded.")
                 case _:
                     assert_never(message)
+
+    def _take(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        if self._max_batch is not None and not loaded.batched:
+            self._max_batch = 1
+        self._device_bytes = loaded.device_bytes
+        self._heard_at = time.monotonic()
+        self._steps = asyncio.create_task(self._distribute(), name=f"steps of {self.name}")
 
     async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
         if self.ended.done() or self._closing:
@@ -326,48 +288,32 @@ class WorkerEngine:
                     return
         finally:
             if self._mailboxes.pop(request.id, None) is not None:
-                self.send(protocol.Cancel(request.id))
+                self._channel.send(protocol.Cancel(request.id))
                 self._owes_a_sign = True
 
     def _ask(self, request: Request) -> None:
         try:
-            self.send(request)
+            self._channel.send(request)
         except (OverflowError, RecursionError, TypeError, msgspec.MsgspecError) as error:
             raise InvalidRequest(f"The request holds a value that no model can be sent: {error}") from error
 
     async def close(self) -> None:
-        """Close the socket, on which the worker ends itself; kill it if it does not."""
+        """Close the channel, on which the worker ends itself; kill it if it does not."""
         self._closing = True
         self._fail_all("was unloaded")
-        self._writer.close()
+        self._channel.close()
         try:
-            async with asyncio.timeout(END_SECONDS):
-                await self._process.wait()
-        except TimeoutError:
-            log.warning("%s: worker %d did not end by itself; killed", self.name, self._process.pid)
-            self._kill()
-            await self._process.wait()
+            if not await self._child.close():
+                log.warning("%s: worker %d did not end by itself; killed", self.name, self._child.pid)
         finally:
-            if self._process.returncode is None:
-                self._kill()
-            for task in filter(None, (self._frames, self._output)):
-                task.cancel()
-            await asyncio.gather(*filter(None, (self._frames, self._output)), return_exceptions=True)
-
-    async def _receive(self) -> protocol.ToServer | None:
-        """The next message, or None at the end. Raises msgspec.MsgspecError on a frame that is none."""
-        try:
-            (length,) = protocol.LENGTH.unpack(await self._reader.readexactly(protocol.LENGTH.size))
-            if length > protocol.MAX_FRAME_BYTES:
-                raise msgspec.DecodeError(f"a frame of {length} bytes")
-            return protocol.decode_to_server(await self._reader.readexactly(length))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return None
+            if self._steps is not None:
+                self._steps.cancel()
+                await asyncio.gather(self._steps, return_exceptions=True)
 
     async def _distribute(self) -> None:
         """Bring each event to the request that waits for it, until the worker ends."""
         try:
-            while (message := await self._receive()) is not None:
+            while (message := await self._channel.receive()) is not None:
                 if not isinstance(message, Step):
                     raise msgspec.ValidationError(f"{type(message).__name__} after loading")
                 self._heard_at = time.monotonic()
@@ -378,11 +324,11 @@ class WorkerEngine:
                 for event in message.events:
                     self._deliver(event)
         except msgspec.MsgspecError as error:
-            self._kill()
+            self._child.kill()
             how = f"sent something that is no message ({error}) and was ended"
         else:
-            how = self._fault or await self._how_it_ended()
-        self._writer.close()
+            how = self._fault or await self._child.how_it_ended()
+        self._channel.close()
         if not self._closing:
             self._fail_all(how)
             self.ended.set_result(f"its worker {how}")
@@ -402,36 +348,3 @@ class WorkerEngine:
     def _gone(self, how: str) -> ModelUnavailable:
         kind = ModelUnavailable if self._closing else WorkerEnded
         return kind(f"The model's worker {how} before the answer was complete. Send the request again.")
-
-    async def _how_it_ended(self) -> str:
-        """For people: "was killed by SIGKILL", "ended with exit status 1 (its last words)"."""
-        try:
-            async with asyncio.timeout(END_SECONDS):
-                status = await self._process.wait()
-        except TimeoutError:
-            self._kill()
-            return "closed its socket and did not end"
-        if status < 0:
-            known = {number.value: number.name for number in signal.Signals}
-            return f"was killed by {known.get(-status, f'signal {-status}')}"
-        await asyncio.wait([self._output], timeout=1)
-        words = f" ({self._last_lines[-1]})" if self._last_lines else ""
-        return f"ended with exit status {status}{words}"
-
-    async def _log_output(self) -> None:
-        """The worker's stdout and stderr, line by line. A progress bar's carriage returns end lines too."""
-        assert self._process.stdout is not None  # noqa: S101  # it was started with a pipe
-        rest = b""
-        while chunk := await self._process.stdout.read(MAX_LINE_BYTES):
-            *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
-            for line in lines:
-                self._log_line(line)
-            if len(rest) > MAX_LINE_BYTES:
-                self._log_line(rest)
-                rest = b""
-        self._log_line(rest)
-
-    def _log_line(self, line: bytes) -> None:
-        if text := line.decode(errors="replace").strip():
-            self._last_lines.append(text)
-            log.info("%s: %s", self.name, text)

@@ -6,6 +6,8 @@ import asyncio
 import socket
 import sys
 
+from localapi.backends import process
+from localapi.backends.channel import Channel
 from localapi.backends.worker_engine import WorkerEngine
 from localapi.worker import protocol
 
@@ -13,14 +15,11 @@ from localapi.worker import protocol
 async def test_nonsense_of_a_worker_that_is_gone_ends_its_engine() -> None:
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    worker = WorkerEngine("m", process, reader, writer)
+    child = await process.start(sys.executable, "-c", "", on_line=lambda _: None)
+    worker = WorkerEngine("m", child, Channel(reader, writer))
     theirs.sendall(protocol.frame(protocol.Loaded()))
     await worker.wait_until_loaded(lambda *_: None)
-    await process.wait()
-    await worker._output
+    await child.wait()
     await asyncio.sleep(0)  # asyncio forgets the process when it has ended and its output, too
     with theirs:
         theirs.sendall(protocol.LENGTH.pack(3) + b"abc")

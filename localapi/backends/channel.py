@@ -1,0 +1,60 @@
+"""A channel to a worker: frames over any pair of byte streams."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import msgspec
+
+from localapi.worker import protocol
+
+
+class Reader(Protocol):
+    """Where bytes come from, like asyncio.StreamReader."""
+
+    async def readexactly(self, n: int) -> bytes:
+        """Return so many bytes. Raise IncompleteReadError or ConnectionError at the end."""
+
+
+class Writer(Protocol):
+    """Where bytes go, like asyncio.StreamWriter."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, now or later."""
+
+    def is_closing(self) -> bool:
+        """Return True if nothing is sent any more."""
+
+    def close(self) -> None:
+        """End both directions: the other side sees the end of its input."""
+
+
+class Channel:
+    """The server's end: messages go to the worker, and its messages come back."""
+
+    def __init__(self, reader: Reader, writer: Writer) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def send(self, message: protocol.ToWorker) -> None:
+        """Put a message on the way, unless the channel is closed: whoever receives learns that.
+
+        Raises OverflowError, RecursionError, TypeError or msgspec.MsgspecError for a value that cannot be sent.
+        """
+        if not self._writer.is_closing():
+            self._writer.write(protocol.frame(message))
+
+    async def receive(self) -> protocol.ToServer | None:
+        """Return the next message, or None at the end. Raise msgspec.MsgspecError for a frame that is none."""
+        try:
+            (length,) = protocol.LENGTH.unpack(await self._reader.readexactly(protocol.LENGTH.size))
+            if length > protocol.MAX_FRAME_BYTES:
+                raise msgspec.DecodeError(f"a frame of {length} bytes")
+            return protocol.decode_to_server(await self._reader.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+
+    def close(self) -> None:
+        """Close both directions."""
+        self._writer.close()

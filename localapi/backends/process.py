@@ -1,0 +1,166 @@
+"""Child processes: how they are started, what they inherit, what they print, what they use and how they end.
+
+Knows nothing of what a process does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import time
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from localapi.system import process_usage
+from localapi.system.process_usage import Usage
+
+MAX_LINE_BYTES: Final = 4096
+END_SECONDS: Final = 5
+"""How long a process may take to end after it was asked to, or after it has closed its connection."""
+USAGE_SECONDS: Final = 0.5
+"""How old a measurement may be."""
+
+_withheld = {"LOCALAPI_API_KEY"}
+
+
+def withhold(names: Iterable[str]) -> None:
+    """Never pass these variables on, from now on. What was once a key is not forgotten when the manifest is edited."""
+    _withheld.update(names)
+
+
+def inherited() -> dict[str, str]:
+    """Return the environment of a child process: the server's own, without the keys that open the server.
+
+    A child runs other people's libraries on other people's files, and needs no key. What it does need of the server's
+    environment nobody can know (HF_HOME, proxies, the settings of libraries), so all else is passed on.
+    """
+    return {name: value for name, value in os.environ.items() if name not in _withheld}
+
+
+async def start(
+    *command: str, on_line: Callable[[str], None], fds: Sequence[int] = (), env: Mapping[str, str] | None = None
+) -> ChildProcess:
+    """Start a program; `on_line` gets each line that it prints. Raise OSError if it cannot be started."""
+    # Its own process group: Ctrl-C in the terminal reaches the server alone. Not its own session: Linux shares the
+    # processor out by session (sched_autogroup), and on a busy machine a worker was a third slower so.
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        pass_fds=fds,
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=STDOUT,
+        process_group=0,
+        env=inherited() if env is None else env,
+        cwd=_folder(),
+    )
+    child = ChildProcess(process, on_line)
+    child.output = asyncio.create_task(child.read_output(), name=f"output of process {process.pid}")
+    return child
+
+
+def _folder() -> str:
+    """Return the server's folder, or the root if that folder was deleted: in none, Python fails to import."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return os.sep
+
+
+def kill_group(process: Process) -> None:
+    """Kill a process that leads a group, and all that it has started."""
+    if process.returncode is None:
+        # macOS answers EPERM if only a zombie is left of the group.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def describe_end(status: int) -> str:
+    """Return how a process ended, for people: "was killed by SIGKILL", "ended with exit status 1"."""
+    if status >= 0:
+        return f"ended with exit status {status}"
+    known = {number.value: number.name for number in signal.Signals}
+    return f"was killed by {known.get(-status, f'signal {-status}')}"
+
+
+class ChildProcess:
+    """A running program whose output is read as it comes."""
+
+    output: asyncio.Task[None]
+    """Reads what it prints; done when that has ended."""
+
+    def __init__(self, process: Process, on_line: Callable[[str], None]) -> None:
+        self.pid = process.pid
+        self.last_line = ""
+        self._process = process
+        self._on_line = on_line
+        self._usage: Usage | None = None
+        self._measured_at = -USAGE_SECONDS
+
+    def usage(self) -> Usage | None:
+        """Return what it uses, as measured a moment ago, or None if it has ended."""
+        now = time.monotonic()
+        if now - self._measured_at >= USAGE_SECONDS:
+            self._usage = process_usage.usage(self.pid) if self._process.returncode is None else None
+            self._measured_at = now
+        return self._usage
+
+    def kill(self) -> None:
+        """Kill it, and all that it has started."""
+        kill_group(self._process)
+
+    async def wait(self) -> int:
+        """Return its exit status once it has ended and its output has been read; negative is the signal's number."""
+        status = await self._process.wait()
+        # Another process may have inherited its output and hold it open.
+        await asyncio.wait([self.output], timeout=1)
+        return status
+
+    async def how_it_ended(self) -> str:
+        """Return how it ended, for people; kill it if it goes on although its connection is closed."""
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                status = await self._process.wait()
+        except TimeoutError:
+            self.kill()
+            return "closed its socket and did not end"
+        if status < 0:
+            return describe_end(status)
+        await self.wait()
+        return f"{describe_end(status)} ({self.last_line})" if self.last_line else describe_end(status)
+
+    async def close(self, seconds: float = END_SECONDS) -> bool:
+        """Give it so long to end by itself, then kill it; nothing is left of it. Return True if it ended by itself."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._process.wait()
+        except TimeoutError:
+            self.kill()
+            await self._process.wait()
+            return False
+        finally:
+            self.kill()
+            self.output.cancel()
+            await asyncio.gather(self.output, return_exceptions=True)
+        return True
+
+    async def read_output(self) -> None:
+        """Read its stdout and stderr, line by line. A progress bar's carriage returns end lines, too."""
+        assert self._process.stdout is not None  # noqa: S101  # it was started with a pipe
+        rest = b""
+        while chunk := await self._process.stdout.read(MAX_LINE_BYTES):
+            *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
+            for line in lines:
+                self._take(line)
+            if len(rest) > MAX_LINE_BYTES:
+                self._take(rest)
+                rest = b""
+        self._take(rest)
+
+    def _take(self, line: bytes) -> None:
+        if text := line.decode(errors="replace").strip():
+            self.last_line = text
+            self._on_line(text)
