@@ -244,10 +244,15 @@ class Speech:
                 else:
                     said.clear()
                 yield piece
-        if said and self._prepared is prepared:  # and not what a reload made of it
+        if said and await self._says(key, whole=whole):
             segments = [segment for piece in said for segment in piece.segments]
             finished = FinishedSpeech(b"".join(piece.data for piece in said), segments, self._notes)
             self._cache.keep(entry_id, key, finished, most_bytes=most_bytes, entries=self._registry.entries)
+
+    async def _says(self, key: bytes, *, whole: bool) -> bool:
+        """Return whether what was said is what this key stands for: a reload may have made something else of it."""
+        assert self._prepared is not None  # noqa: S101  # reply() begins with it
+        return await asyncio.to_thread(self._content_key, self._prepared, whole=whole) == key
 
     def _content_key(self, prepared: Prepared, *, whole: bool) -> bytes:
         return content_key(
@@ -267,7 +272,7 @@ class Speech:
             prepared = self._prepared
             # Voices that nobody knew before are known now that the model is loaded.
             knows_more = prepared is not None and prepared.known is None and lease.engine.loaded.voices is not None
-            if prepared is None or prepared.entry is not lease.entry or knows_more:
+            if prepared is None or prepared.entry != lease.entry or knows_more:
                 prepared = self._prepared = await prepared_speech(self._request, lease.entry, lease.engine)
             self._generation.entry = lease.entry
             async with aclosing(self._heard(lease, prepared)) as events:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import openai
 import pytest
 
 from tests.piper_voice import make_voice
-from tests.server import Reply, Server, save, serving
+from tests.server import Reply, Server, save, serving, until
 from tests.sound import decoded, pitch_hz, seconds
 
 FAKEBIN = Path(__file__).parents[2] / "fakebin"
@@ -198,3 +199,22 @@ def test_an_entry_that_cannot_be_is_refused_with_its_line(tmp_path: Path) -> Non
             save(tmp_path / "models.yaml", f"speech:\n  tone: {{backend: echo}}\n  v: {{backend: piper, {broken}}}\n")
             server.wait_for(rf"models.yaml:3:\d+: speech.v.*{reason}", after=seen)
         assert speak(server, "tone").status == 200
+
+
+def test_speech_is_kept_although_the_manifest_was_read_anew_while_it_waited(tmp_path: Path) -> None:
+    manifest = "speech: {system: {backend: espeak-ng, max_concurrent: 1, speech_cache_mb: 4}}\n"
+    with serving(tmp_path, f"server: {{log_level: debug}}\n{manifest}") as server, ThreadPoolExecutor() as threads:
+        speak(server, "system", "Hello.")
+        worker = server.model("system")["pid"]
+        os.kill(worker, signal.SIGSTOP)
+        threads.submit(speak, server, "system", "This one holds the place.")
+        until(lambda: server.model("system")["leases"])
+        waits = threads.submit(speak, server, "system")
+        until(lambda: server.model("system")["waiting"])
+        seen = len(server.lines)
+        save(tmp_path / "models.yaml", f"# A remark.\nserver: {{log_level: debug}}\n{manifest}")
+        server.wait_for("the manifest was read", after=seen)
+        os.kill(worker, signal.SIGCONT)
+        first = waits.result()
+        assert speak(server, "system").body == first.body
+        server.wait_for("kept from before", after=seen)
