@@ -1,6 +1,6 @@
-"""auto: whichever backend the path asks for, and the system's voice where there is no path.
+"""The backend auto: chosen by the path, or the system's voice without a path.
 
-Only files are read: the model's own config.json, in its folder or where Hugging Face's cache has it.
+The choice reads only files: the model's config.json, from its folder or from Hugging Face's cache.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ UPSTREAM_ONLY: Final = frozenset({
     "longcat", "longcat_audiodit", "melotts", "moss_tts", "moss_tts_delay", "moss_tts_local", "moss_tts_nano",
     "omnivoice", "pocket_tts", "qwen3_tts", "rumik_oss", "spark", "tada", "voxcpm2", "voxtral_tts", "zonos2",
 })  # fmt: skip
-"""Architectures of mlx-audio 0.6.2 that mlx-audio-plus 0.1.8 has not, or cannot import in its environment."""
+"""Architectures of mlx-audio 0.6.2 that mlx-audio-plus 0.1.8 lacks, or cannot import in its environment."""
 
 SPEECH: Final = UPSTREAM_ONLY | frozenset({
     "bark", "chatterbox_turbo", "cosyvoice2", "cosyvoice3", "csm", "dia", "indextts", "marvis", "outetts", "sesame",
     "soprano", "vibevoice", "vibevoice_streaming", "voxcpm", "voxcpm1.5",
 })  # fmt: skip
-"""All that one of the two packages speaks with, but for those that share their name with a chat model."""
+"""Speech architectures of either package, except those that share their name with a chat model."""
 
 
 class Auto(SpeechOptions):
-    """A choice by what the path holds.
+    """Choice of a backend by what the path holds.
 
-    It is made when the manifest is read: located, an entry is one of another backend.
+    It is made when the manifest is read: locating the entry returns an entry of another backend.
     """
 
     backend: Annotated[
         Literal["auto"],
-        Field(description="Chosen by the path: piper, mlx-audio or mlx-audio-plus; without one the system's voice."),
+        Field(description="Chosen by the path: piper, mlx-audio or mlx-audio-plus; the system's voice without a path."),
     ]
     path: Annotated[
         str | None,
@@ -71,7 +71,7 @@ class Auto(SpeechOptions):
 
 
 def _choose(path: str | None, folder: Path) -> Choice:
-    """The backend for a path, by what is there. Raises PathProblem where nothing can be made of it."""
+    """Return the backend for what is at a path. Raise PathProblem if there is no model."""
     if path is None:
         return ("macos-say", MacosSay) if sys.platform == "darwin" else ("espeak-ng", EspeakNg)
     place = model_path.placed(path, folder)
@@ -102,12 +102,12 @@ def _of_place(path: str, place: Path) -> Choice:
 
 
 def by_kind(kind: str) -> Choice:
-    """The backend for an architecture."""
+    """Return the backend for an architecture."""
     return ("mlx-audio", MlxAudio) if kind in UPSTREAM_ONLY else ("mlx-audio-plus", MlxAudioPlus)
 
 
 def architecture(config: dict[str, Any], name: str) -> str:
-    """The architecture: as config.json says, or as a part of the name, which is how both packages do it."""
+    """Return the architecture from config.json, or else from a part of the name, as both packages do."""
     said = config.get("model_type") or config.get("architecture")
     if said == "llama" and "acoustic_dim" in config:
         return "tada"
@@ -123,12 +123,12 @@ def _config(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise PathProblem("path", f"{file} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise PathProblem("path", f"{file} holds no JSON object")
+        raise PathProblem("path", f"{file} is not a JSON object")
     return content
 
 
 def cached_config(repository: str) -> dict[str, Any] | None:
-    """What the cache has of a repository's config.json; None where it has none, or no such repository can be."""
+    """Return a repository's config.json from the cache, or None if it is not there."""
     folder = model_path.cached(repository)
     try:
         return None if folder is None else _config(folder / "config.json")

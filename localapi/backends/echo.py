@@ -1,4 +1,4 @@
-"""Echo: answers without a model, inside the server. For trying the API, for tests, and for clients' own tests.
+"""The backend echo: answers without a model, inside the server, for trying the API and for tests of clients.
 
 Chat repeats the last user message word by word; a completion repeats its prompt.
 """
@@ -35,26 +35,26 @@ from localapi.worker.protocol import (
 
 
 class Echo(ChatOptions):
-    """A chat model that repeats what the user said last."""
+    """Options of a chat model that repeats the last user message."""
 
-    backend: Annotated[Literal["echo"], Field(description="No model: repeats the last message, for trying clients.")]
+    backend: Annotated[Literal["echo"], Field(description="No model: repeats the last message, to try clients.")]
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         return EchoEngine()
 
 
 class EchoEngine(InProcessEngine):
-    """The engine. One word is one token, except where tokens are asked for: there one character is."""
+    """Engine that counts one token per word, or one per character in tokenize and detokenize."""
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
-        """`stop`, `max_tokens`, `n` and logprobs hold; sampling has nothing to choose, and a form cannot be had."""
+        """Repeat the prompt. Honour `stop`, `max_tokens`, `n` and logprobs; refuse structured output."""
         match request:
             case Tokenize():
                 yield Tokens(request.id, [ord(c) for c in _tokenized(request)])
             case Detokenize():
                 yield Text(request.id, _characters(request.tokens))
             case Speak():
-                raise InvalidRequest("This model answers in text.")
+                raise InvalidRequest("This model answers with text: use POST /v1/chat/completions.")
             case _:
                 for event in _echo(request):
                     yield event
@@ -64,7 +64,7 @@ class EchoEngine(InProcessEngine):
 def _echo(request: Chat | Complete) -> Iterator[Event]:
     if request.form is not None or (isinstance(request, Chat) and request.tool_choice == "required"):
         raise InvalidRequest(
-            "The echo backend answers in the user's words: it has no forms and calls no tools.",
+            "The echo backend supports neither structured output nor tool calls. Use another model.",
             param=form_param(request),
         )
     prompt, text, prompt_tokens = _read(request)
@@ -83,7 +83,7 @@ def _echo(request: Chat | Complete) -> Iterator[Event]:
 
 
 def _read(request: Chat | Complete) -> tuple[str, str, int]:
-    """The prompt, what to say, and the prompt's tokens."""
+    """Return the prompt, the answer, and the number of prompt tokens."""
     if isinstance(request, Complete):
         prompt = request.prompt if isinstance(request.prompt, str) else _characters(request.prompt)
         return prompt, prompt, len(_words(prompt))
@@ -99,18 +99,18 @@ def _tokenized(request: Tokenize) -> str:
 def _characters(tokens: list[int]) -> str:
     try:
         text = "".join(map(chr, tokens))
-        text.encode()  # halves of surrogate pairs are no characters
+        text.encode()  # halves of surrogate pairs are not characters
     except (ValueError, OverflowError) as error:
-        raise InvalidRequest("Echo's tokens are characters by their number in Unicode.", param="tokens") from error
+        raise InvalidRequest("Tokens of the echo backend are Unicode code points.", param="tokens") from error
     return text
 
 
 def _words(text: str) -> list[str]:
-    """The text cut before each word, so that joining gives it back."""
+    """Return the text split before each word; the parts joined are the text."""
     return re.findall(r"\s*\S+|\s+$", text)
 
 
 def _cut(text: str, stops: list[str]) -> tuple[str, bool]:
-    """The text before the first stop string, and whether there was one."""
+    """Return the text before the first stop string, and whether there was one."""
     ends = [at for stop in stops if (at := text.find(stop)) >= 0]
     return (text[: min(ends)], True) if ends else (text, False)

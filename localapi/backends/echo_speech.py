@@ -1,4 +1,4 @@
-"""Echo for speech: a tone as long as the text would take. For trying the API and for clients' own tests."""
+"""The backend echo for speech: a tone as long as the text would take, for trying the API and for tests of clients."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from localapi.text.weight import weight
 from localapi.worker.protocol import Event, Request, Sound, Speak, Spoken
 
 CHARACTERS_PER_SECOND = 15
-"""Of an English speaker who does not hurry."""
+"""Rate of unhurried English speech."""
 SAMPLE_RATE_HZ = 24_000
 SHORTEST_SECONDS = 0.1
 
 
 class EchoSpeech(SpeechOptions):
-    """A voice that sounds a tone. It takes every parameter, and only the speed changes what is heard."""
+    """Options of a voice that plays a tone. It accepts every parameter; only the speed has an effect."""
 
     backend: Annotated[
-        Literal["echo"], Field(description="No model: a tone as long as the text would take, for trying clients.")
+        Literal["echo"], Field(description="No model: plays a tone as long as the text would take, to try clients.")
     ]
     has_speed = True
     takes = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})
@@ -36,11 +36,11 @@ class EchoSpeech(SpeechOptions):
 
 
 class EchoSpeechEngine(InProcessEngine):
-    """The engine; a segment is one tone."""
+    """Engine that plays one tone for each segment."""
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         if not isinstance(request, Speak):
-            raise InvalidRequest("This model speaks: use POST /v1/audio/speech.")
+            raise InvalidRequest("This is a speech model: use POST /v1/audio/speech.")
         for index, segment in enumerate(request.segments):
             seconds = max(SHORTEST_SECONDS, weight(segment) / CHARACTERS_PER_SECOND) / request.speed
             for pcm in tone(seconds, SAMPLE_RATE_HZ):

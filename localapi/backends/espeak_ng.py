@@ -1,4 +1,4 @@
-"""espeak-ng: real speech with no model, in a hundred languages."""
+"""The backend espeak-ng: speech without a model, in a hundred languages."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ DEFAULT_VOICE = "en-us"
 
 
 class EspeakNg(SpeechOptions):
-    """The voices of eSpeak NG.
+    """Options of a voice of eSpeak NG.
 
-    The server stretches for a request's speed: what the engine makes of twice the words a minute takes less than half
-    the time, and the shorter the text, the less.
+    The server changes the tempo for a request's `speed`: at twice the words per minute, the engine's speech takes less
+    than half the time, and the shorter the text, the larger the error.
     """
 
     backend: Annotated[
-        Literal["espeak-ng"], Field(description="eSpeak NG, which comes along: a hundred languages, no download.")
+        Literal["espeak-ng"], Field(description="eSpeak NG, which is included: a hundred languages, no download.")
     ]
     worker_bytes = 40 * 1024 * 1024
     voice: Annotated[
         str | None,
         Field(
             min_length=1,
-            description="Who speaks where a request does not say: en-us, de, or with a variant en-us+f3; by default "
-            "the first voice for `language`, or en-us.",
+            description="Default voice: en-us, de, or en-us+f3 with a variant. If unset, the first voice for "
+            "`language`, or en-us.",
             examples=["en-gb+f3"],
         ),
     ] = None
-    rate_wpm: Annotated[int, Field(ge=80, le=450, description="Words a minute at speed 1.", examples=[150])] = 175
-    pitch: Annotated[int, Field(ge=0, le=100, description="How high it speaks.", examples=[60])] = 50
+    rate_wpm: Annotated[int, Field(ge=80, le=450, description="Words per minute at speed 1.", examples=[150])] = 175
+    pitch: Annotated[int, Field(ge=0, le=100, description="Pitch of the voice.", examples=[60])] = 50
     gives_times = True
     chooses_voices = True
 
@@ -58,12 +58,12 @@ class EspeakNg(SpeechOptions):
         return self.model_copy(update={**self.located_settings(folder_of), "voice": voice})
 
     def reads(self, language: str) -> frozenset[str]:
-        """All but the Chinese signs of Japanese, which it does not know."""
+        """Return the scripts of the language, without kanji, which eSpeak NG does not read."""
         scripts = super().reads(language)
         return scripts - {HAN} if language.partition("-")[0] == "ja" else scripts
 
     def voice_for(self, language: str, like: str | None, known: Sequence[Voice]) -> str | None:
-        """The voice for a language, with the variant of the usual one."""
+        """Return the voice for a language, with the variant of the default voice."""
         voices = espeak_voices.found()
         voice = voices.for_language(language) if voices is not None else None
         _, plus, variant = (like or self.voice or "").partition("+")
@@ -77,7 +77,7 @@ class EspeakNg(SpeechOptions):
         return None if voices is None else self._offered(voices)
 
     def has_voice(self, voice: str) -> bool:
-        """Any language with any variant."""
+        """Return True for any language with any variant."""
         voices = espeak_voices.found()
         return voices is not None and voices.has(voice)
 
@@ -90,9 +90,7 @@ class EspeakNg(SpeechOptions):
         return await start_worker(name, "espeak-ng", options, needs="espeakng_loader", report=report)
 
     def _offered(self, voices: EspeakVoices) -> list[Voice]:
-        """The default voice first, then all; with variants only that one, as all would be thousands, and those that the
-        entry maps to.
-        """
+        """Return the default voice, then all others; variants only if the entry uses them, as there are thousands."""
         default = (self.voice or DEFAULT_VOICE).partition("+")[0]
         varied = [f"{default}+{variant}" for variant in voices.variants]
         mapped = [voice.voice for voice in self.voices.values() if voice.voice and voices.has(voice.voice)]
@@ -100,7 +98,7 @@ class EspeakNg(SpeechOptions):
 
 
 def _for_language(language: str | None, voices: EspeakVoices | None) -> str:
-    """The voice for a language; the default one where that speaks it, or where nothing speaks it."""
+    """Return the voice for a language; the default voice if it, or no voice, speaks the language."""
     if language is None or voices is None or DEFAULT_VOICE.startswith(language.lower()):
         return DEFAULT_VOICE
     return voices.for_language(language) or DEFAULT_VOICE

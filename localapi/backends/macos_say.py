@@ -1,7 +1,7 @@
-"""macos-say: the voices of macOS, a child process of `say` for each utterance.
+"""The backend macos-say: the voices of macOS, one child process of `say` per utterance.
 
-What the text can do is the concern here. It goes to `say` on its stdin, never as an argument, where "-f/etc/passwd"
-would read that file aloud; and what engines below `say` take for commands is made harmless in it.
+The text is not trusted. It is written to the standard input of `say`, as the argument "-f/etc/passwd" would read that
+file aloud. Sequences that the speech engines behind `say` take for commands are removed.
 """
 
 from __future__ import annotations
@@ -34,45 +34,47 @@ CHUNKS_PER_SECOND = 2
 
 LISTING_SECONDS = 30
 FRESH_SECONDS = 10
-"""How old a list of voices may be, which takes a second to make, before it is made again."""
+"""Maximum age of the list of voices. Making it takes about a second."""
 GRACE_SECONDS = 20
-"""How long `say` may take beside what it needs for the text: for a voice that is read from the disk first."""
+"""Time that `say` may take in addition to the text, for example to read a voice from disk."""
 CHARACTERS_PER_SECOND = 20
-"""It makes hundreds; below this it hangs, which it does on some long punctuation."""
+"""Slowest plausible rate. `say` reaches hundreds; if it is slower than this, it hangs (on some long punctuation)."""
 
 USUAL_WPM = 175
-"""What most voices speak at by themselves."""
+"""Default rate of most voices."""
 SLOWEST_WPM, FASTEST_WPM = 90, 400
-"""What voices do well. Some speak at their own pace when asked for less, as if they had not been asked
-(https://github.com/Marak/say.js/issues/81); beyond these a filter does the rest."""
+"""Range that voices support. Some ignore lower rates (https://github.com/Marak/say.js/issues/81).
+
+Beyond this range, a filter changes the tempo.
+"""
 
 
 class Listed(NamedTuple):
-    """The voices, and when there were these."""
+    """Voices, and when they were listed."""
 
     voices: list[Voice]
     at: float
-    """On the monotonic clock."""
+    """Time on the monotonic clock."""
 
 
 _listed: dict[str, Listed] = {}
-"""By the path of `say`. Whoever lists the voices anew does it for all: some may have been installed."""
+"""Voices by the path of `say`, shared by all engines. They are listed again as voices may get installed."""
 
 
 @dataclass
 class Listing:
-    """A list that is being made, and how many wait for it."""
+    """List that is being made, and how many wait for it."""
 
     task: asyncio.Task[list[Voice]]
     waiting: int = 0
 
 
 _listings: dict[str, Listing] = {}
-"""By the path of `say`."""
+"""Running listings by the path of `say`."""
 
 
 class MacosSay(SpeechOptions):
-    """The voices of macOS."""
+    """Options of a voice of macOS."""
 
     backend: Annotated[Literal["macos-say"], Field(description="The voices of macOS.")]
     rate_wpm: Annotated[
@@ -80,7 +82,7 @@ class MacosSay(SpeechOptions):
         Field(
             ge=SLOWEST_WPM,
             le=FASTEST_WPM,
-            description="Words a minute at speed 1, by the voice's own measure; its own pace where this is not given.",
+            description="Words per minute at speed 1, as the voice counts them. Default: the voice's own rate.",
             examples=[160],
         ),
     ] = None
@@ -94,7 +96,7 @@ class MacosSay(SpeechOptions):
         return MacosSayEngine(path, children, self.rate_wpm)
 
     def language_of(self, voice: str | None, known: Sequence[Voice]) -> str | None:
-        """The system's own voice is taken for English, as `say` does not tell."""
+        """Return the language of a voice; English for the system's default voice, as `say` does not tell."""
         return super().language_of(voice, known) if voice is not None else "en"
 
     def voice_for(self, language: str, like: str | None, known: Sequence[Voice]) -> str | None:
@@ -112,14 +114,17 @@ def _say() -> str:
     path = shutil.which("say")
     if path is None:
         raise LoadFailed(
-            "macos-say speaks with the command `say` of macOS, which is not on this machine. "
-            "Say backend: espeak-ng, or auto for the voice that the system has."
+            "The backend macos-say needs the command `say` of macOS, which is not on this machine. "
+            "Use `backend: espeak-ng`, or `backend: auto` for the system's voice."
         )
     return path
 
 
 async def fresh_voices(path: str) -> list[Voice]:
-    """The voices that this `say` has, or had a moment ago: listed once for all who wait. Raises LoadFailed."""
+    """Return the voices of this `say`, listed at most FRESH_SECONDS ago. Concurrent callers share one listing.
+
+    Raise LoadFailed if they cannot be listed.
+    """
     last = _listed.get(path)
     if last is not None and time.monotonic() - last.at <= FRESH_SECONDS:
         return last.voices
@@ -149,25 +154,25 @@ async def _list(path: str) -> list[Voice]:
     if ended.status != 0:
         raise LoadFailed(f"{path} -v '?' {ended.how}")
     if not voices:
-        raise LoadFailed(f"{path} -v '?' lists no voice: it is not the command `say` of macOS.")
+        raise LoadFailed(f"{path} -v '?' lists no voices. It is not the command `say` of macOS.")
     _listed[path] = Listed(voices, time.monotonic())
     return voices
 
 
 class Pace(NamedTuple):
-    """How a speed is reached."""
+    """Rate of `say` and additional tempo that together give a speed."""
 
     rate_wpm: int | None
-    """What `say` is asked for. None: nothing, as naming a rate makes it leave a Siri voice that is the system's."""
+    """Rate to pass to `say`. None: no rate, as any rate makes `say` abandon a Siri voice set as the system's voice."""
     tempo: float
-    """By how much what it says is to be quicker still."""
+    """Factor by which to speed up the result."""
 
 
 class MacosSayEngine(InProcessEngine):
-    """The engine. Each segment is an utterance of its own, and one is made while the one before it is heard."""
+    """Engine that makes one utterance per segment, and prepares the next one while the last one is sent."""
 
     def __init__(self, path: str, children: Children, rate_wpm: int | None) -> None:
-        """The voices of that `say` have been listed."""
+        """Create the engine for a `say` whose voices were listed."""
         super().__init__()
         self._path = path
         self._children = children
@@ -180,7 +185,7 @@ class MacosSayEngine(InProcessEngine):
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         if not isinstance(request, Speak):
-            raise InvalidRequest("This model speaks: use POST /v1/audio/speech.")
+            raise InvalidRequest("This is a speech model: use POST /v1/audio/speech.")
         voice = None if request.voice is None else self._voice(request.voice)
         pace = pace_of(request.speed, self._rate_wpm)
         texts = iter(request.segments)
@@ -205,9 +210,9 @@ class MacosSayEngine(InProcessEngine):
             await asyncio.wait(self._making)
 
     def _voice(self, name: str) -> str:
-        """The voice's name as `say` lists it: any other it may speak in the system's voice without a word of it.
+        """Return the voice's name as `say` lists it. Raise InvalidRequest for an unknown voice.
 
-        Raises InvalidRequest.
+        `say` silently uses the system's voice for some unknown names.
         """
         voices = _listed[self._path].voices
         if (voice := say_voices.find(voices, name)) is not None:
@@ -220,7 +225,7 @@ class MacosSayEngine(InProcessEngine):
         )
 
     def _make(self, text: str | None, voice: str | None, pace: Pace) -> asyncio.Task[tuple[bytes, int]] | None:
-        """Begin with an utterance, if there is one more."""
+        """Start making an utterance, unless there are no more."""
         if text is None:
             return None
         task = asyncio.create_task(self._utter(harmless(text), voice, pace), name="say")
@@ -229,7 +234,7 @@ class MacosSayEngine(InProcessEngine):
         return task
 
     async def _utter(self, text: str, voice: str | None, pace: Pace) -> tuple[bytes, int]:
-        """PCM and its rate in Hz; no PCM for a text that says nothing. Raises GenerationFailed, ModelUnavailable."""
+        """Return PCM and its rate in Hz; no PCM for a text without words. Raise GenerationFailed, ModelUnavailable."""
         if not text.strip():
             return b"", SAMPLE_RATE_HZ
         try:
@@ -247,7 +252,7 @@ class MacosSayEngine(InProcessEngine):
             ended = await self._children.run(*command, text=text.encode(errors="replace"), seconds=seconds)
         except TookTooLong:
             raise GenerationFailed(
-                f"say had not said a text of {len(text)} characters after {seconds:.0f} seconds and was ended. "
+                f"say did not finish a text of {len(text)} characters in {seconds:.0f} seconds and was ended. "
                 "Long runs of punctuation can make it hang."
             ) from None
         if ended.status != 0:
@@ -260,7 +265,7 @@ def _unloaded() -> ModelUnavailable:
 
 
 def _arguments(voice: str | None, rate_wpm: int | None, file: Path) -> list[str]:
-    """Without --data-format `say` cannot write WAVE."""
+    """Return the arguments of `say`, which needs --data-format to write WAVE."""
     return [
         *(() if voice is None else ("-v", voice)),
         *(() if rate_wpm is None else ("-r", str(rate_wpm))),
@@ -269,15 +274,15 @@ def _arguments(voice: str | None, rate_wpm: int | None, file: Path) -> list[str]
 
 
 def _sound(file: Path, tempo: float) -> tuple[bytes, int]:
-    """The PCM of what `say` wrote, and its rate in Hz. Raises GenerationFailed."""
+    """Return the PCM that `say` wrote, and its rate in Hz. Raise GenerationFailed."""
     from localapi.audio import wav  # noqa: PLC0415  # the manifest reads this module's options
 
     try:
         pcm, sample_rate_hz = wav.read(file.read_bytes())
     except FileNotFoundError:
-        raise GenerationFailed("say ended well and has written nothing.") from None
+        raise GenerationFailed("say ended successfully but wrote no file.") from None
     except wav.NotWav as error:
-        raise GenerationFailed(f"What say has written cannot be read: {error}.") from error
+        raise GenerationFailed(f"The file that say wrote cannot be read: {error}.") from error
     return _stretched(pcm, sample_rate_hz, tempo), sample_rate_hz
 
 
@@ -291,9 +296,9 @@ def _stretched(pcm: bytes, sample_rate_hz: int, tempo: float) -> bytes:
 
 
 def pace_of(speed: float, rate_wpm: int | None) -> Pace:
-    """How to speak at a speed, where `rate_wpm` is 1; None for the voice's own pace.
+    """Return how to speak at a speed, relative to `rate_wpm` or, if it is None, to the voice's own rate.
 
-    See https://github.com/dharmab/skyeye/issues/611 for what naming a rate does to the system's voice.
+    https://github.com/dharmab/skyeye/issues/611 shows what any rate does to the system's voice.
     """
     if rate_wpm is None and speed == 1:
         return Pace(None, 1)
@@ -307,9 +312,9 @@ _BRACKETS = re.compile(r"(?<=\[)(?=\[)|(?<=\])(?=\])")
 
 
 def harmless(text: str) -> str:
-    """The text without anything that a voice could take for a command, and with all its words.
+    """Return the text without anything that a voice could take for a command, and with all its words.
 
-    `[[volm 0]]` is one of `say`'s: the brackets are parted. Below `say`, ESC begins one for the voices of Nuance, and a
-    backquote for those of Eloquence. Control characters go first, so that none of them hides between two brackets.
+    `[[volm 0]]` is a command of `say`: its brackets are removed. ESC begins a command of Nuance's voices, a backquote
+    one of Eloquence's. Control characters are removed first, so that none can hide between two brackets.
     """
     return _BRACKETS.sub(" ", _CONTROLS.sub(" ", text).replace("`", "'"))

@@ -1,4 +1,4 @@
-"""mlx-audio and mlx-audio-plus: speech models on MLX, each package in an environment of its own."""
+"""The backends mlx-audio and mlx-audio-plus: speech models on MLX, each package in its own environment."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _MUST_HOLD = "config.json"
 
 
 class _MlxAudio(SpeechOptions):
-    """What both have in common.
+    """Options of both backends.
 
-    `has_speed` stays False although some architectures take a speed: most ignore it, and the server's stretching is
-    right to the sample. They are never told one.
+    `has_speed` is False although some architectures take a speed: most ignore it, and the server's tempo change is
+    exact. No speed is passed to the models.
     """
 
     joins_sentences = True
@@ -43,37 +43,37 @@ class _MlxAudio(SpeechOptions):
     trim_repeated_prefix: Annotated[
         bool,
         Field(
-            description="Cut the first phrase where the model says it twice. The first sentence is then heard when it "
-            "is done, also of models that can be heard earlier."
+            description="Remove the first phrase if the model says it twice. The first sentence is then sent only when "
+            "it is complete."
         ),
     ] = True
     lang_code: Annotated[
         str | None,
-        Field(min_length=1, description="The model's own name of a language, where it takes one.", examples=["en"]),
+        Field(min_length=1, description="Language code of the model, if it takes one.", examples=["en"]),
     ] = None
     temperature: Annotated[
         float | None,
-        Field(
-            ge=0, le=2, description="How freely the model speaks, where it can be told; 0: the same.", examples=[0.6]
-        ),
+        Field(ge=0, le=2, description="Randomness, if the model supports it; 0: always the same.", examples=[0.6]),
     ] = None
     max_tokens: Annotated[
         int | None,
         Field(
             ge=1,
-            description="Most tokens of one sentence, where the model takes a limit and would not stop.",
+            description="Maximum tokens per sentence, if the model takes a limit.",
             examples=[1200],
         ),
     ] = None
     install: Annotated[
         Literal["manual", "auto"],
-        Field(description="Where the backend's environment is missing: say so, or install it at the first load."),
+        Field(
+            description="If the backend's environment is missing: manual reports it, auto installs it at first load."
+        ),
     ] = "manual"
     takes = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})
     worker_bytes = 400 * 1024 * 1024
 
     def identity(self) -> Identity:
-        """All but how the environment is made: the same model runs in it."""
+        """Return the identity without `install`, which does not change the model."""
         identity = super().identity()
         return replace(identity, options={k: v for k, v in identity.options.items() if k != "install"})
 
@@ -105,18 +105,18 @@ class _MlxAudio(SpeechOptions):
 
 
 class MlxAudio(_MlxAudio):
-    """A speech model of mlx-audio."""
+    """Options of a speech model of mlx-audio."""
 
     backend: Annotated[
         Literal["mlx-audio"],
-        Field(description="Speech models on MLX, in an environment that `localapi install mlx-audio` makes."),
+        Field(description="Speech models on MLX, in an environment installed by `localapi install mlx-audio`."),
     ]
 
 
 class MlxAudioPlus(_MlxAudio):
-    """A speech model of mlx-audio-plus."""
+    """Options of a speech model of mlx-audio-plus."""
 
     backend: Annotated[
         Literal["mlx-audio-plus"],
-        Field(description="Speech models on MLX, in an environment that `localapi install mlx-audio-plus` makes."),
+        Field(description="Speech models on MLX, in an environment installed by `localapi install mlx-audio-plus`."),
     ]

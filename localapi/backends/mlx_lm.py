@@ -1,4 +1,4 @@
-"""Chat on MLX through mlx-lm, in a worker."""
+"""The backend mlx-lm: chat on MLX, in a worker."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from localapi.backends.worker_engine import start_worker
 from localapi.system.threads import aside
 
 _HOLDS = {"path": "config.json", "adapter": "adapter_config.json", "draft": "config.json"}
-"""Options that name a folder or a repository, and the file that a folder must hold."""
+"""File that a folder must hold, by the option that names a folder or a repository."""
 
 
 class MlxLm(ChatOptions):
-    """Any model that mlx-lm can load."""
+    """Options of a model that mlx-lm can load."""
 
     backend: Annotated[Literal["mlx-lm"], Field(description="Chat on MLX: any model that mlx-lm can load.")]
     worker_bytes = 110 * 1024 * 1024
@@ -28,7 +28,7 @@ class MlxLm(ChatOptions):
         str,
         Field(
             min_length=1,
-            description="A folder, a Hugging Face repository (owner/name), or demo, which comes along.",
+            description="A folder, a Hugging Face repository (owner/name), or demo (the included model).",
             examples=["mlx-community/Qwen3-0.6B-4bit"],
         ),
     ]
@@ -39,7 +39,7 @@ class MlxLm(ChatOptions):
         str | None,
         Field(
             min_length=1,
-            description="A LoRA for the model: a folder or a Hugging Face repository.",
+            description="LoRA adapter for the model: a folder or a Hugging Face repository.",
             examples=["./lora"],
         ),
     ] = None
@@ -47,33 +47,41 @@ class MlxLm(ChatOptions):
         str | None,
         Field(
             min_length=1,
-            description="A small model of the same family that writes ahead: a folder or a repository. Quicker for one "
-            "person; requests are answered one by one.",
+            description="Draft model of the same family for speculative decoding: a folder or a repository. Requests "
+            "are then answered one at a time.",
             examples=["mlx-community/Qwen3-0.6B-4bit"],
         ),
     ] = None
     kv_bits: Annotated[
         Literal[4, 8] | None,
         Field(
-            description="Keep conversations in so few bits, where memory is short; requests go one by one then.",
+            description="Bits per value in the KV cache, to save memory. Requests are then answered one at a time.",
             examples=[8],
         ),
     ] = None
     context_length: Annotated[
         int | None,
         Field(
-            ge=16, description="Most tokens of prompt and answer together; the model's own by default.", examples=[8192]
+            ge=16,
+            description="Maximum tokens of prompt and answer together. Default: the model's own limit.",
+            examples=[8192],
         ),
     ] = None
     max_batch: Annotated[
-        int, Field(ge=1, le=512, description="Most answers that are written at the same time.", examples=[16])
+        int,
+        Field(
+            ge=1,
+            le=512,
+            description="Maximum answers generated concurrently; further requests are queued.",
+            examples=[16],
+        ),
     ] = 32
     kv_cache_mb: Annotated[
         int | None,
         Field(
             ge=1,
-            description="Memory for conversations that are being answered; more requests wait. Without it, half of "
-            "what the model leaves.",
+            description="Memory for running conversations; further requests are queued. Default: half of the memory "
+            "that the model leaves.",
             examples=[4096],
         ),
     ] = None
@@ -82,7 +90,7 @@ class MlxLm(ChatOptions):
         Field(
             ge=10,
             le=60_000,
-            description="How long a new prompt may hold up answers that are being written.",
+            description="How long a new prompt may delay the answers being generated, in milliseconds.",
             examples=[50],
         ),
     ] = 100
@@ -90,15 +98,15 @@ class MlxLm(ChatOptions):
         int,
         Field(
             ge=0,
-            description="Memory for beginnings of prompts, so that the next turn need not compute them.",
+            description="Memory for prompt prefixes, so that the next turn of a conversation does not recompute them.",
             examples=[4096],
         ),
     ] = 1024
     cpu_weights: Annotated[
         Literal["auto", "float32", "stored"],
         Field(
-            description="Without a GPU: float32 is much faster and takes up to eight times the memory; auto: if "
-            "that fits and is faster, and there is no memory_budget.",
+            description="Without a GPU: float32 is faster but takes up to 8 times the memory; auto: float32 if it "
+            "fits, is faster, and memory_budget is unset.",
             examples=["stored"],
         ),
     ] = "auto"
@@ -106,7 +114,7 @@ class MlxLm(ChatOptions):
         int,
         Field(
             ge=0,
-            description="The same on disk, where it outlives unloading and restarts; 0: not kept.",
+            description="Disk space for prompt prefixes, kept across unloading and restarts; 0: none.",
             examples=[8192],
         ),
     ] = 0
@@ -128,7 +136,7 @@ class MlxLm(ChatOptions):
             config = json.loads((self.weight_files()[0].parent / "config.json").read_text("utf-8"))
             return 32 / int(config["quantization"]["bits"])
         except (OSError, ValueError, LookupError, TypeError):
-            return 2.0  # 16 bits, or not there yet
+            return 2.0  # 16 bits, or not downloaded yet
 
     def in_bounds(self) -> Self:
         return self.model_copy(update={"cpu_weights": "stored"}) if self.cpu_weights == "auto" else self

@@ -1,4 +1,4 @@
-"""Where a model is: the embedded demo, a folder, or a repository of the Hugging Face Hub."""
+"""Paths of models: the included demo, a folder, or a repository of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ _OF_A_PLACE = ("/", "./", "../", "~")
 
 
 def cache_folder() -> Path:
-    """Where the Hub's client keeps what it downloads."""
+    """Return the folder for downloads of the Hub's client."""
     home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
     return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
 
 
 def is_repository(name: str) -> bool:
-    """Whether a repository of the Hub can have this name."""
+    """Return whether a repository of the Hub can have this name."""
     return _REPOSITORY.fullmatch(name) is not None
 
 
 def is_place(path: str) -> bool:
-    """Whether a path is one of this machine by its beginning, whatever exists."""
+    """Return whether a text is written as a path on this machine, existing or not."""
     return path.startswith(_OF_A_PLACE)
 
 
 def placed(path: str, folder: Path) -> Path:
-    """A path that starts from a folder, absolute; the home of a user whom nobody knows stays as it was written."""
-    return (folder / os.path.expanduser(path)).absolute()  # Path's own raises for such a user
+    """Return an absolute path, relative to a folder. An unknown user's home (~name) stays as written."""
+    return (folder / os.path.expanduser(path)).absolute()  # Path.expanduser raises for such a user
 
 
 def shown_place(path: str, place: Path) -> str:
-    """Return where a path leads, for a message; of a text that is too long for a path, its beginning."""
+    """Return an absolute path for a message, or the beginning of a text that is too long for a path."""
     return str(place) if len(path) <= MOST_SHOWN else shown(path)
 
 
 def cached(repository: str, revision: str | None = None) -> Path | None:
-    """The folder where the Hub's cache has a repository; None where it has none, or no such repository can be."""
+    """Return the folder of a repository in the Hub's cache, or None if it is not there."""
     if not is_repository(repository):
         return None
     folder = cache_folder() / f"models--{repository.replace('/', '--')}"
@@ -57,17 +57,17 @@ def cached(repository: str, revision: str | None = None) -> Path | None:
 
 
 def weights(path: str | None, revision: str | None = None) -> list[Path]:
-    """The weights in a located folder or repository, as far as they are on this machine."""
+    """Return the weight files of a located folder or repository that are on this machine."""
     folder = Path(path) if path and Path(path).is_dir() else cached(path or "", revision)
     return sorted(folder.rglob("*.safetensors")) if folder else []
 
 
 def resolve(path: str, folder: Path, *, must_hold: str) -> str:
-    """An absolute folder, or the repository's name as it stands.
+    """Return an absolute folder, or the name of a repository unchanged.
 
-    `demo` is the model that comes with this package. A path that starts with /, ./, ../ or ~, or that exists below
-    `folder`, is a folder and must hold the file `must_hold`; anything of the form owner/name is a repository. Raises
-    ValueError with what was found instead.
+    `demo` is the model that this package includes. A path that starts with /, ./, ../ or ~, or that exists below
+    `folder`, is a folder and must hold the file `must_hold`. Anything else of the form owner/name is a repository.
+    Raise ValueError, with what was found, for anything else.
     """
     if path == DEMO:
         return str(DEMO_FOLDER)
@@ -79,10 +79,9 @@ def resolve(path: str, folder: Path, *, must_hold: str) -> str:
 
 
 def check_present(paths: Iterable[tuple[str | None, str]]) -> None:
-    """Whether the folders among located paths still hold what they must; repositories are not looked at.
+    """Raise LoadFailed if a folder among located paths is gone or incomplete. Repositories are not checked. Blocks.
 
-    Found out here, it costs no process, and the next load succeeds as soon as the folder is back. Blocks. Raises
-    LoadFailed.
+    Checking before a process is started means that the next load succeeds as soon as the folder is back.
     """
     for path, must_hold in paths:
         if path and Path(path).is_absolute():

@@ -1,8 +1,8 @@
-"""What every entry of the manifest can say, whatever its backend.
+"""Options that every entry of the manifest has, whatever its backend.
 
 A backend's options are one frozen pydantic class. The fields declared here and in the class of a section (the one that
-sets `section`) are *settings*, applied to a loaded model in place; every field that a backend adds is part of the
-entry's *identity*: changing it changes what is loaded.
+sets `section`) are *settings*, applied to a loaded model in place. Every field that a backend adds is part of the
+entry's *identity*: changing it loads another model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_duration(value: object) -> float:
-    """Seconds from 90, "90s", "15m", "1.5h", "2d" or "forever" (infinity). Raises ValueError on anything else."""
+    """Return seconds for 90, "90s", "15m", "1.5h", "2d" or "forever" (infinity). Raise ValueError for anything else."""
     if value == "forever":
         return FOREVER
     if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value)):
@@ -51,7 +51,7 @@ _UNIT_BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def parse_memory(value: object) -> int | None:
-    """Bytes from 8000000000, "8GB", "512 MB" or "75%" of this machine's memory. Raises ValueError on anything else."""
+    """Return bytes for 8000000000, "8GB", "512 MB" or "75%" (of the memory). Raise ValueError for anything else."""
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -87,9 +87,9 @@ FolderOf = Callable[[OptionPath], Path]
 
 
 class PathProblem(ValueError):
-    """A path in the manifest does not lead to what it should; `field` is the option that holds it.
+    """A path in the manifest does not lead to what it should.
 
-    Below an option the field is the keys that lead there: ("voices", "me", "ref_audio").
+    `field` is the option that holds the path, or the keys that lead to a nested one: ("voices", "me", "ref_audio").
     """
 
     def __init__(self, field: OptionPath, message: str) -> None:
@@ -99,11 +99,11 @@ class PathProblem(ValueError):
 
 @dataclass(frozen=True)
 class Identity:
-    """What is loaded: two entries with equal identities are the same model."""
+    """What to load. Two entries with equal identities are the same model."""
 
     backend: str
     options: Mapping[str, Any]
-    """The backend's own fields, as plain values with paths resolved."""
+    """Fields of the backend itself, as plain values with resolved paths."""
 
 
 class EntryOptions(BaseModel):
@@ -111,43 +111,44 @@ class EntryOptions(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
     section: ClassVar[str]
-    """Of the manifest: the name of the kind."""
+    """Section of the manifest, which is the name of the kind."""
     worker_bytes: ClassVar[int] = 0
-    """Memory of a worker without weights: the interpreter and the libraries. 0: there is no worker."""
+    """Memory of a worker without weights (interpreter and libraries); 0 if there is no worker."""
 
     aliases: Annotated[
-        list[Name], Field(description="Other names that requests may use for this model.", examples=[["gpt-4o-mini"]])
+        list[Name], Field(description="Additional names for this model in requests.", examples=[["gpt-4o-mini"]])
     ] = []
     description: Annotated[str | None, Field(description="Shown in the model list.", examples=["Small and quick."])] = (
         None
     )
     preload: Annotated[bool, Field(description="Load when the server starts, not at the first request.")] = False
     pin: Annotated[
-        bool, Field(description="Load when the server starts, and keep it: neither keep_alive nor others unload it.")
+        bool,
+        Field(description="Load when the server starts, and keep loaded despite keep_alive and memory_budget."),
     ] = False
     keep_alive: Annotated[
         Duration | None,
         Field(
-            description="Unload after so long without a request: 30s, 15m, 0 (at once), forever.",
+            description="Unload after this time without a request: 30s, 15m, 0 (at once), forever.",
             examples=["1h"],
         ),
     ] = None
     max_concurrent: Annotated[
         int | None,
-        Field(
-            ge=1, description="Most requests at work at the same time; more wait. No bound without it.", examples=[4]
-        ),
+        Field(ge=1, description="Maximum requests running concurrently; further requests are queued.", examples=[4]),
     ] = None
     max_waiting: Annotated[
         int | None,
-        Field(ge=0, description="Most requests that wait; more are refused with a 429. null: no bound.", examples=[16]),
+        Field(
+            ge=0, description="Maximum requests in the queue; further ones get a 429. null: no limit.", examples=[16]
+        ),
     ] = 256
     queue_timeout_seconds: Annotated[
         float | None,
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="How long a request may wait until the model works on it; then it gets a 429.",
+            description="How long a request may wait in the queue before it gets a 429. Default: no limit.",
             examples=[60],
         ),
     ] = None
@@ -156,7 +157,7 @@ class EntryOptions(BaseModel):
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="How long the model may work on a request; then it gets a 504.",
+            description="How long the model may work on a request before it gets a 504. Default: no limit.",
             examples=[600],
         ),
     ] = None
@@ -165,17 +166,17 @@ class EntryOptions(BaseModel):
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="A worker that does nothing for so long with work, or computes without, is ended; null: never.",
+            description="End a worker that makes no progress, or computes without a request, for this long; null: off.",
             examples=[300],
         ),
     ] = DEFAULT_STALL_SECONDS
     swap: Annotated[
         Literal["warm", "cold"],
-        Field(description="When what is loaded changes: warm loads the new beside the old, cold ends the old first."),
+        Field(description="How to replace a loaded model: warm loads the new one first, cold ends the old one first."),
     ] = "warm"
 
     def identity(self) -> Identity:
-        """The part of the entry that decides what is loaded."""
+        """Return the part of the entry that decides what is loaded."""
         backend: str = self.backend  # type: ignore[attr-defined]  # every member of the union declares it
         return Identity(backend, self.model_dump(exclude={"backend", *self.setting_names()}))
 
@@ -192,43 +193,43 @@ class EntryOptions(BaseModel):
 
     @property
     def backend_name(self) -> str:
-        """The backend that answers; differs from `backend` where the manifest leaves the choice."""
+        """Backend that answers; differs from `backend` if the manifest leaves the choice open (`auto`)."""
         return self.identity().backend
 
     @property
     def at_once(self) -> int | None:
-        """Requests that its engine answers at the same time, where more wait inside it; None where nobody does."""
+        """Maximum requests that the engine answers concurrently and queues beyond; None if it does not queue."""
         return None
 
     def located(self, folder_of: FolderOf) -> EntryOptions:
-        """The same entry with its paths made absolute and checked, and with what the manifest left open decided.
+        """Return this entry with absolute, checked paths, and with everything decided that the manifest left open.
 
-        `folder_of` gives, for an option's name, the folder that relative paths in it start from. Raises PathProblem.
+        `folder_of` returns the folder that relative paths in an option start from. Raise PathProblem for a bad path.
         """
         return self
 
     def files(self) -> tuple[Path, ...]:
-        """The files that a located entry was made of: when one changes, the manifest is read again."""
+        """Return the files that a located entry depends on. If one changes, the manifest is reloaded."""
         return ()
 
     def weight_files(self) -> Iterable[Path]:
-        """The files of a located entry that are read into memory, as far as they are on this machine. Blocks."""
+        """Return the files of a located entry that get loaded into memory, if they are on this machine. Blocks."""
         return ()
 
     def repositories(self) -> tuple[tuple[str, str | None], ...]:
-        """What a located entry needs of the Hugging Face Hub: names of repositories, each with its revision."""
+        """Return the Hugging Face repositories that a located entry needs, each with its revision."""
         return ()
 
     def growth(self) -> float:
-        """Return how many bytes of memory a byte of the weights' files takes. Blocks."""
+        """Return how many bytes of memory each byte of the weight files takes. Blocks."""
         return 1.0
 
     def in_bounds(self) -> Self:
-        """Return the same without what takes more memory than its files say; where memory has a bound."""
+        """Return this entry without options that take more memory than its files, for use with a memory budget."""
         return self
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
-        """Load the model, which logs call `name`. Raises `errors.LoadFailed`; `report` is called as loading goes on."""
+        """Load the model and report progress to `report`. Raise `errors.LoadFailed`. Logs use `name`."""
         raise NotImplementedError
 
 
@@ -239,13 +240,13 @@ class ChatOptions(EntryOptions):
     defaults: Annotated[
         ChatParameters,
         Field(
-            description="Request parameters that apply where a request does not say.",
+            description="Request parameters that apply unless a request sets them.",
             examples=[{"temperature": 0.7, "max_tokens": 1024}],
         ),
     ] = ChatParameters()
     locked: Annotated[
         ChatParameters,
-        Field(description="Request parameters that no request can change.", examples=[{"reasoning_effort": "none"}]),
+        Field(description="Request parameters that override the request.", examples=[{"reasoning_effort": "none"}]),
     ] = ChatParameters()
 
     def located(self, folder_of: FolderOf) -> ChatOptions:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from localapi.worker.protocol import Sampling
 
 MAX_SEED = MAX_COUNT = 2**63 - 1
-"""What fits where numbers are sent to workers."""
+"""Largest number that can be sent to a worker."""
 MIN_SPEED, MAX_SPEED = 0.25, 4.0
 MAX_VOICE = 200
 
@@ -28,12 +28,12 @@ def _sendable(value: dict[str, Any]) -> dict[str, Any]:
     try:
         msgspec.msgpack.encode(value)
     except (OverflowError, RecursionError, TypeError, msgspec.MsgspecError) as error:
-        raise ValueError(f"Value holds something that no model can be sent: {error}") from error
+        raise ValueError(f"Value cannot be sent to a model: {error}") from error
     return value
 
 
 FreeObject = Annotated[dict[str, Any], AfterValidator(_sendable)]
-"""A JSON object whose content is between a client and a model."""
+"""JSON object whose content only the client and the model interpret."""
 
 
 TEMPLATE_PARAMETERS: Final = frozenset(
@@ -59,71 +59,72 @@ TEMPLATE_PARAMETERS: Final = frozenset(
         "truncation",
     }
 )
-"""What `apply_chat_template` takes itself: a request's other fields decide on it, or the server does.
+"""Parameters of `apply_chat_template` itself, which the server or other fields of a request set.
 
-So say transformers and mlx-lm; a test compares. Everything that begins with `return_` belongs to it, too.
+A test compares them with transformers and mlx-lm. All names that begin with `return_` belong to them, too.
 """
 
 
 def _template_variables(value: dict[str, Any]) -> dict[str, Any]:
     for name in value:
         if not re.fullmatch(r"[A-Za-z]\w*", name):
-            raise ValueError(f"should be variables of the chat template; {name[:80]!r} is no name of a variable")
+            raise ValueError(f"should be variables of the chat template; {name[:80]!r} is not a variable name")
         if name in TEMPLATE_PARAMETERS or name.startswith("return_"):
-            raise ValueError(f"should be variables of the chat template; {name[:80]!r} is none and cannot be set here")
+            raise ValueError(f"should be variables of the chat template; {name[:80]!r} is reserved")
     return value
 
 
 class GenerationParameters(BaseModel):
-    """How text is generated; None means that nobody said."""
+    """Parameters of text generation; None if unset."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     temperature: Annotated[
-        float | None, Field(ge=0, le=2, description="0 always takes the likeliest token.", examples=[0.7])
+        float | None, Field(ge=0, le=2, description="Randomness; 0: always the likeliest token.", examples=[0.7])
     ] = None
     top_p: Annotated[
         float | None,
-        Field(gt=0, le=1, description="Sample from the likeliest tokens that reach this probability.", examples=[0.95]),
+        Field(gt=0, le=1, description="Sample from the likeliest tokens with this total probability.", examples=[0.95]),
     ] = None
     top_k: Annotated[
-        int | None, Field(ge=-1, description="Sample from so many likeliest tokens; 0: from all.", examples=[40])
+        int | None, Field(ge=-1, description="Sample from this many of the likeliest tokens; 0: all.", examples=[40])
     ] = None
     min_p: Annotated[
         float | None,
         Field(
             ge=0,
             le=1,
-            description="Sample from tokens at least so likely, as a share of the likeliest.",
+            description="Minimum probability of a token, relative to the likeliest token.",
             examples=[0.05],
         ),
     ] = None
     presence_penalty: Annotated[
-        float | None, Field(ge=-2, le=2, description="Against any token that was generated already.", examples=[0.5])
+        float | None, Field(ge=-2, le=2, description="Penalty for tokens that were already generated.", examples=[0.5])
     ] = None
     frequency_penalty: Annotated[
-        float | None, Field(ge=-2, le=2, description="Against tokens by how often they were generated.", examples=[0.5])
+        float | None,
+        Field(ge=-2, le=2, description="Penalty for tokens by how often they were generated.", examples=[0.5]),
     ] = None
     repetition_penalty: Annotated[
         float | None,
         Field(
             gt=0,
             le=10,
-            description="Divides the odds of tokens in the prompt or answer; 1: as they are.",
+            description="Penalty for tokens in the prompt or answer, as a divisor of their scores; 1: none.",
             examples=[1.1],
         ),
     ] = None
     logit_bias: Annotated[
         dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None,
         Field(
-            description="Added to the odds of single tokens, by their number; -100 forbids, 100 forces.",
+            description="Values added to the scores of tokens, by token id; -100 forbids, 100 forces a token.",
             examples=[{"1234": -100}],
         ),
     ] = None
-    max_tokens: Annotated[int | None, Field(ge=1, description="Most tokens to generate.", examples=[1024])] = None
+    max_tokens: Annotated[int | None, Field(ge=1, description="Maximum tokens to generate.", examples=[1024])] = None
     stop: Annotated[
         StopString | Annotated[list[StopString], Field(max_length=16)] | None,
-        Field(description="Text that ends the answer; it is not part of the answer.", examples=["END"]),
+        Field(description="Text, or a list of texts, that ends the answer and is not part of it.", examples=["END"]),
     ] = None
     seed: Annotated[
         int | None,
@@ -144,7 +145,7 @@ class GenerationParameters(BaseModel):
 
     @property
     def sampling(self) -> Sampling:
-        """What engines draw tokens by; OpenAI's values where nobody said."""
+        """Sampling parameters for engines, with OpenAI's values for unset ones."""
         return Sampling(
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
@@ -159,10 +160,10 @@ class GenerationParameters(BaseModel):
 
 
 class ChatParameters(GenerationParameters):
-    """How a conversation is answered; None means that nobody said."""
+    """Parameters of a chat answer; None if unset."""
 
     reasoning_effort: Annotated[
-        Effort | None, Field(description="How long to think, for models whose template knows it; none: not at all.")
+        Effort | None, Field(description="How much to reason, if the model's template supports it; none: not at all.")
     ] = None
     chat_template_kwargs: Annotated[
         Annotated[FreeObject, AfterValidator(_template_variables)] | None,
@@ -179,38 +180,37 @@ class ChatParameters(GenerationParameters):
 
 
 class SpeechParameters(BaseModel):
-    """How text is spoken; None means that nobody said."""
+    """Parameters of speech; None if unset."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     voice: Annotated[
         str | None,
-        Field(
-            min_length=1, max_length=MAX_VOICE, description="Who speaks: one of the entry's voices.", examples=["alloy"]
-        ),
+        Field(min_length=1, max_length=MAX_VOICE, description="Voice: one of the entry's voices.", examples=["alloy"]),
     ] = None
     speed: Annotated[
-        float | None, Field(ge=MIN_SPEED, le=MAX_SPEED, description="How fast: 2 takes half the time.", examples=[1.2])
+        float | None,
+        Field(ge=MIN_SPEED, le=MAX_SPEED, description="Speed factor; 2 takes half the time.", examples=[1.2]),
     ] = None
     response_format: Annotated[
-        ResponseFormat | None, Field(description="Format of the reply: mp3 where nobody says.", examples=["wav"])
+        ResponseFormat | None, Field(description="Audio format of the reply; mp3 by default.", examples=["wav"])
     ] = None
-    ref_audio: Annotated[str | None, Field(description="A recording of the voice to clone.", examples=["./me.wav"])] = (
+    ref_audio: Annotated[str | None, Field(description="Recording of the voice to clone.", examples=["./me.wav"])] = (
         None
     )
-    ref_text: Annotated[str | None, Field(description="What is said in ref_audio.", examples=["What I say in it."])] = (
+    ref_text: Annotated[str | None, Field(description="Transcript of ref_audio.", examples=["What I say in it."])] = (
         None
     )
-    instruct_text: Annotated[str | None, Field(description="How to speak, in words.", examples=["Calm and slow."])] = (
-        None
-    )
+    instruct_text: Annotated[
+        str | None, Field(description="Instructions for the style of speaking.", examples=["Calm and slow."])
+    ] = None
     source_audio: Annotated[
-        str | None, Field(description="Speech to say again in another voice.", examples=["./speech.wav"])
+        str | None, Field(description="Recording to repeat in the chosen voice.", examples=["./speech.wav"])
     ] = None
 
 
 def objection(name: str, value: object) -> str:
-    """Why a chat parameter cannot have this value; empty where it can."""
+    """Return why a chat parameter cannot have this value, or "" if it can."""
     try:
         ChatParameters.model_validate({name: value})
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""piper: small and quick voices, one .onnx file each, with a description beside it."""
+"""The backend piper: small, fast voices, one .onnx file each with its description beside it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from localapi.system.threads import aside
 from localapi.worker.protocol import Voice
 
 MOST_SHOWN = 24
-"""Speakers that an error names; a voice may have hundreds."""
+"""Maximum speakers that an error lists; a voice may have hundreds."""
 
 
 class _Audio(BaseModel):
@@ -38,7 +38,7 @@ class _Language(BaseModel):
 
 
 class _Description(BaseModel):
-    """What a voice's .onnx.json must say, of what it says."""
+    """Required fields of a voice's .onnx.json."""
 
     audio: _Audio
     espeak: _Espeak
@@ -52,26 +52,26 @@ class _Description(BaseModel):
 
 @dataclass(frozen=True)
 class _Found:
-    """A voice's files as they were when the manifest was read."""
+    """Files of a voice when the manifest was read."""
 
     speakers: dict[str, int]
-    """By name, or by number where they have none; one for a voice with one speaker."""
+    """Speaker ids by name, or by number if they have no names; one entry for a voice with a single speaker."""
     count: int
     language: str
     stamp: tuple[int, ...]
-    """Sizes and times of both files: another stamp is another voice."""
+    """Sizes and times of both files; if they differ, the voice has changed."""
 
     def has(self, speaker: str | int) -> bool:
-        """Whether a name or a number is one of them."""
+        """Return whether there is a speaker with this name or number."""
         if named(self.speakers, str(speaker)) is not None:
             return True
         return str(speaker) in map(str, range(max(self.count, 1)))
 
 
 class Piper(SpeechOptions):
-    """A Piper voice."""
+    """Options of a Piper voice."""
 
-    backend: Annotated[Literal["piper"], Field(description="Small and quick voices, one .onnx file each.")]
+    backend: Annotated[Literal["piper"], Field(description="Small, fast voices, one .onnx file each.")]
     worker_bytes = 90 * 1024 * 1024
     path: Annotated[
         str, Field(min_length=1, description="A voice (.onnx), or a folder with one.", examples=["./voices/amy.onnx"])
@@ -79,24 +79,24 @@ class Piper(SpeechOptions):
     speaker: Annotated[
         str | int | None,
         Field(
-            description="Who of a voice with several speakers speaks where a request does not say: name or number.",
+            description="Default speaker of a voice with several speakers: name or number.",
             examples=["anna"],
         ),
     ] = None
     noise_scale: Annotated[
         float | None,
-        Field(ge=0, le=2, description="How much the sound varies; the voice's own by default.", examples=[0.5]),
+        Field(ge=0, le=2, description="Variation of the sound. Default: the voice's own value.", examples=[0.5]),
     ] = None
     noise_w_scale: Annotated[
         float | None,
-        Field(ge=0, le=2, description="How much the rhythm varies; the voice's own by default.", examples=[0.6]),
+        Field(ge=0, le=2, description="Variation of the rhythm. Default: the voice's own value.", examples=[0.6]),
     ] = None
     volume: Annotated[
         float,
         Field(
             gt=0,
             le=10,
-            description="Factor on the voice's own loudness; a sentence is never louder than can be.",
+            description="Volume relative to the voice's own; loud sentences are limited, not clipped.",
             examples=[0.8],
         ),
     ] = 1.0
@@ -127,14 +127,14 @@ class Piper(SpeechOptions):
         return (Path(self.path),)
 
     async def known_voices(self) -> list[Voice] | None:
-        """The speakers by name, and by number those that the entry maps to."""
+        """Return the speakers by name, and those that the entry maps to by number."""
         if self._found is None:
             return None
         mapped = [voice.voice for voice in self.voices.values() if voice.voice and self._found.has(voice.voice)]
         return [Voice(name, language=self._found.language) for name in dict.fromkeys([*self._found.speakers, *mapped])]
 
     def has_voice(self, voice: str) -> bool:
-        """By number, too."""
+        """Return whether there is a speaker with this name or number."""
         return self._found is not None and self._found.has(voice)
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
@@ -146,7 +146,7 @@ class Piper(SpeechOptions):
 
 
 def _model(path: str, folder: Path) -> Path:
-    """The .onnx file that an entry means. Raises PathProblem."""
+    """Return the .onnx file of an entry. Raise PathProblem if there is none."""
     place = placed(path, folder)
     try:
         return _file(place, shown_place(path, place))
@@ -160,14 +160,14 @@ def _file(place: Path, name: str) -> Path:
         if len(models) != 1:
             found = ", ".join(each.name for each in models or sorted(place.iterdir())[:8]) or "an empty folder"
             count = f"{len(models)} voices" if models else "no voice"
-            raise PathProblem("path", f"{name} holds {count} (.onnx), and should hold one; found: {found}")
+            raise PathProblem("path", f"{name} should hold one voice (.onnx), but holds {count}; found: {found}")
         return models[0]
     if not place.is_file():
         beside = sorted(each.name for each in place.parent.glob("*.onnx")) if place.parent.is_dir() else []
         there = f"; there are: {', '.join(beside[:8])}" if beside else ""
         raise PathProblem("path", f"{name} does not exist{there}")
     if place.suffix != ".onnx":
-        raise PathProblem("path", f"{name} is no Piper voice, whose name ends with .onnx")
+        raise PathProblem("path", f"{name} is not a Piper voice: the name should end with .onnx")
     return place
 
 
@@ -176,13 +176,13 @@ def _description(model: Path) -> Path:
 
 
 def _read(model: Path) -> _Found:
-    """What the description beside a model says. Raises PathProblem."""
+    """Return the description beside a model. Raise PathProblem if it is missing or invalid."""
     description = _description(model)
     try:
         said = _Description.model_validate(json.loads(description.read_bytes()))
         stats = model.stat(), description.stat()
     except FileNotFoundError as error:
-        raise PathProblem("path", f"{description} is missing: every Piper voice comes with that file") from error
+        raise PathProblem("path", f"{description} is missing; every Piper voice needs that file") from error
     except OSError as error:
         raise PathProblem("path", f"{description} cannot be read: {advise(error)}") from error
     except ValidationError as error:
@@ -190,7 +190,7 @@ def _read(model: Path) -> _Found:
         where = ".".join(map(str, first["loc"]))
         raise PathProblem("path", f"{description} does not describe a Piper voice: {where}: {first['msg']}") from error
     except ValueError as error:
-        raise PathProblem("path", f"{description} is no JSON: {error}") from error
+        raise PathProblem("path", f"{description} is not valid JSON: {error}") from error
     stamp = tuple(number for stat in stats for number in (stat.st_size, stat.st_mtime_ns))
     return _Found(_speakers(model, said), said.num_speakers, said.language.code.replace("_", "-"), stamp)
 
@@ -205,4 +205,4 @@ def _speakers(model: Path, said: _Description) -> dict[str, int]:
 def _listed(found: _Found) -> str:
     shown = list(found.speakers)[:MOST_SHOWN]
     more = f" and {found.count - len(shown)} more" if found.count > len(shown) else ""
-    return f"its speakers: {', '.join(shown)}{more}; or a number below {found.count}"
+    return f"speakers: {', '.join(shown)}{more}; or a number below {found.count}"

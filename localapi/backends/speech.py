@@ -1,4 +1,4 @@
-"""What an entry of the section `speech` can say, whatever its backend."""
+"""Options that every entry of the section `speech` has, whatever its backend."""
 
 from __future__ import annotations
 
@@ -20,36 +20,34 @@ from localapi.text.scripts import scripts_of_language
 from localapi.worker.protocol import Voice
 
 ENGINE_OPTIONS: Final = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})
-"""What requests can say beside voice and speed; a backend names those that it takes."""
+"""Parameters of requests besides voice and speed; a backend names those that it supports."""
 
 
 class MappedVoice(BaseModel):
-    """What a name in `voices` stands for."""
+    """Meaning of a name in `voices`."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     voice: Annotated[
-        str | None, Field(min_length=1, description="The engine's name of the voice.", examples=["en-us"])
+        str | None, Field(min_length=1, description="Name of the voice in the engine.", examples=["en-us"])
     ] = None
     speed: Annotated[
         float | None,
-        Field(
-            ge=MIN_SPEED, le=MAX_SPEED, description="How fast it speaks where a request does not say.", examples=[0.9]
-        ),
+        Field(ge=MIN_SPEED, le=MAX_SPEED, description="Default speed factor of this voice.", examples=[0.9]),
     ] = None
     ref_audio: Annotated[
-        str | None, Field(min_length=1, description="An audio file with the voice to clone.", examples=["./me.wav"])
+        str | None, Field(min_length=1, description="Audio file with the voice to clone.", examples=["./me.wav"])
     ] = None
-    ref_text: Annotated[str | None, Field(description="What is said in ref_audio.", examples=["What I say in it."])] = (
+    ref_text: Annotated[str | None, Field(description="Transcript of ref_audio.", examples=["What I say in it."])] = (
         None
     )
-    instruct_text: Annotated[str | None, Field(description="How to speak, in words.", examples=["Calm and slow."])] = (
-        None
-    )
+    instruct_text: Annotated[
+        str | None, Field(description="Instructions for the style of speaking.", examples=["Calm and slow."])
+    ] = None
 
 
 def _as_mapped(value: object) -> object:
-    """A name alone is the engine's voice."""
+    """Accept a name alone as the voice in the engine."""
     return {"voice": value} if isinstance(value, str) else value
 
 
@@ -66,99 +64,102 @@ VoiceMap = dict[
 
 
 class SpeechSettings(BaseModel):
-    """How a speech model is offered, beside what every model has."""
+    """Settings of speech models, in addition to those of every model."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     defaults: Annotated[
         SpeechParameters,
         Field(
-            description="Request parameters that apply where a request does not say.",
+            description="Request parameters that apply unless a request sets them.",
             examples=[{"voice": "alloy", "speed": 1.1}],
         ),
     ] = SpeechParameters()
     voices: Annotated[
         VoiceMap,
         Field(
-            description="Names that requests may use: the engine's voice, or voice, speed, ref_audio, ref_text.",
+            description="Voice names for requests, each with a voice of the engine, or with voice, speed, ref_audio, "
+            "ref_text and instruct_text.",
             examples=[{"alloy": "en-us"}],
         ),
     ] = {}
-    max_input_characters: Annotated[int, Field(ge=1, description="Longest text of one request.", examples=[10000])] = (
-        4096
-    )
+    max_input_characters: Annotated[
+        int, Field(ge=1, description="Maximum length of a request's text.", examples=[10000])
+    ] = 4096
     language: Annotated[
         str | None,
         Field(
             min_length=2,
-            description="Language of the texts (en, zh, ...) where the letters do not tell.",
+            description="Language of the texts (en, zh, ...), if it is not evident from the letters.",
             examples=["en"],
         ),
     ] = None
     speakable: Annotated[
-        bool, Field(description="Say the text of markdown, not its marks; leave out code blocks and emoji.")
+        bool, Field(description="Read the text of markdown aloud without its markup; leave out code blocks and emoji.")
     ] = False
     lexicon: Annotated[
-        dict[Name, str], Field(description="Words, and how to say each: {GIF: jif}.", examples=[{"GIF": "jif"}])
+        dict[Name, str], Field(description="Pronunciations of words: {GIF: jif}.", examples=[{"GIF": "jif"}])
     ] = {}
     lexicon_file: Annotated[
         str | None,
         Field(
             min_length=1,
-            description="A file with more of the lexicon, a line `word: as said` each.",
+            description="File with further pronunciations, one `word: as spoken` per line.",
             examples=["./words.txt"],
         ),
     ] = None
     sentence_silence_ms: Annotated[
-        int, Field(ge=0, le=10_000, description="Silence between sentences.", examples=[200])
+        int, Field(ge=0, le=10_000, description="Silence between sentences, in milliseconds.", examples=[200])
     ] = 0
     unsupported: Annotated[
         Literal["error", "warn"],
-        Field(description="A parameter that the engine cannot honour: refuse the request, or say so in a header."),
+        Field(
+            description="If the engine does not support a parameter: refuse the request, or name it in a reply header."
+        ),
     ] = "error"
     speech_cache_mb: Annotated[
         int,
         Field(
             ge=0,
-            description="Memory for finished speech: the same text again is there at once; 0: none.",
+            description="Cache of finished speech, for repeated requests; 0: none.",
             examples=[64],
         ),
     ] = 0
     audio_folders: Annotated[
         list[str] | None,
         Field(
-            description="Folders from which requests may name files in ref_audio and source_audio; [] for none. By "
-            "default the manifest's own folder.",
+            description="Folders whose files requests may use as ref_audio and source_audio; [] for none. Default: the "
+            "manifest's folder.",
             examples=[["./recordings"]],
         ),
     ] = None
 
 
 class SpeechOptions(EntryOptions, SpeechSettings):
-    """An entry of the section `speech`."""
+    """Options of an entry of the section `speech`."""
 
     section = "speech"
     has_speed: ClassVar[bool] = False
-    """Whether the engine speaks faster and slower by itself; otherwise the server stretches what it says."""
+    """True if the engine changes its speed itself; otherwise the server changes the tempo of the sound."""
     takes: ClassVar[frozenset[str]] = frozenset()
-    """The ENGINE_OPTIONS that it honours."""
+    """Supported ENGINE_OPTIONS."""
     chooses_voices: ClassVar[bool] = False
-    """Whether the engine has voices for many languages, and a text that names none gets the one that can read it."""
+    """True if the engine has voices for many languages; unless a request names one, the text decides."""
     gives_times: ClassVar[bool] = False
-    """Whether the engine can tell when each word is said."""
+    """True if the engine reports the times of words."""
     joins_sentences: ClassVar[bool] = False
-    """Whether short sentences are better said in one call: each has its price, and sounds odd by itself."""
+    """True if short sentences should be joined: each call has a cost, and very short texts sound odd."""
 
     @property
     def says_sentences_apart(self) -> bool:
-        """Whether each sentence is a call by itself: whatever a request asks to know, the sound is the same."""
+        """True if each sentence is a separate call, regardless of the request, so that the sound is always the same."""
         return not self.joins_sentences or self.sentence_silence_ms > 0
 
     def located(self, folder_of: FolderOf) -> SpeechOptions:
         return self.model_copy(update=self.located_settings(folder_of))
 
     def located_settings(self, folder_of: FolderOf) -> dict[str, Any]:
-        """The settings that name files or folders, absolute; what the lexicon's file says is in `lexicon`."""
+        """Return the settings that name files or folders, with absolute paths and the lexicon file's words."""
         self._refuse_what_nobody_takes()
         located: dict[str, Any] = {
             "voices": {name: _located_voice(name, voice, folder_of) for name, voice in self.voices.items()},
@@ -187,7 +188,7 @@ class SpeechOptions(EntryOptions, SpeechSettings):
         for keys, values in said:
             for name in sorted(ENGINE_OPTIONS - self.takes):
                 if getattr(values, name, None) is not None:
-                    raise PathProblem((*keys, name), f"the backend {self.backend_name} cannot honour it")
+                    raise PathProblem((*keys, name), f"the backend {self.backend_name} does not support it")
 
     def _located_defaults(self, folder_of: FolderOf) -> SpeechParameters:
         named = {name: getattr(self.defaults, name) for name in ("ref_audio", "source_audio")}
@@ -203,14 +204,14 @@ class SpeechOptions(EntryOptions, SpeechSettings):
         return () if self.lexicon_file is None else (Path(self.lexicon_file),)
 
     async def known_voices(self) -> list[Voice] | None:
-        """The engine's voices without loading it; None where only the loaded model knows, or nothing is to choose.
+        """Return the engine's voices without loading it; None if only the loaded model knows, or there is no choice.
 
-        A voice that the manifest maps to must be one of these, or one that `has_voice` knows.
+        The manifest may map names to these voices, and to those for which `has_voice` is true.
         """
         return None
 
     def language_of(self, voice: str | None, known: Sequence[Voice]) -> str | None:
-        """Return the language that a voice speaks, or the usual one; None if nobody knows."""
+        """Return the language of a voice, or of the default voice; None if unknown."""
         if voice is not None:
             return next((each.language or None for each in known if folded(each.id) == folded(voice)), None)
         languages = {each.language for each in known}
@@ -221,11 +222,11 @@ class SpeechOptions(EntryOptions, SpeechSettings):
         return scripts_of_language(language)
 
     def voice_for(self, language: str, like: str | None, known: Sequence[Voice]) -> str | None:
-        """Return the voice that is best for a language, as similar to another as can be; None if there is none."""
+        """Return the best voice for a language, as similar to the voice `like` as possible; None if there is none."""
         return None
 
     def has_voice(self, voice: str) -> bool:
-        """Whether the engine has a voice that `known_voices` does not list, as there would be thousands."""
+        """Return whether the engine has a voice that `known_voices` does not list, as there would be thousands."""
         return False
 
 
@@ -237,7 +238,7 @@ def file_at(field: OptionPath, path: str, folder_of: FolderOf) -> Path:
     except (OSError, ValueError) as error:
         raise _no_place(field, path, error) from error
     if not is_file:
-        raise PathProblem(field, f"{shown_place(path, place)} {'is no file' if exists else 'does not exist'}")
+        raise PathProblem(field, f"{shown_place(path, place)} {'is not a file' if exists else 'does not exist'}")
     return place
 
 
@@ -258,7 +259,7 @@ def audio_at(field: OptionPath, audio: str, folder_of: FolderOf) -> str:
             raise error from None
         found = f"found base64 {shown(audio)}"
         raise PathProblem(
-            field, f"should be a file or a data: URL; {found}: write data:audio/wav;base64, before it"
+            field, f"should be a file or a data: URL; {found}: prefix it with data:audio/wav;base64,"
         ) from None
 
 
@@ -269,12 +270,12 @@ def _folder(field: OptionPath, path: str, folder_of: FolderOf) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         raise _no_place(field, path, error) from error
     if not is_folder:
-        raise PathProblem(field, f"{shown_place(path, place)} {'is no folder' if exists else 'does not exist'}")
+        raise PathProblem(field, f"{shown_place(path, place)} {'is not a folder' if exists else 'does not exist'}")
     return resolved
 
 
 def _no_place(field: OptionPath, path: str, error: Exception) -> PathProblem:
-    """A path that the system does not even look for: it is too long, or behind a door that is locked."""
+    """Return the problem for a path that cannot be looked up: it is too long, or a folder may not be searched."""
     reason = advise(error) if isinstance(error, OSError) else error
     return PathProblem(field, f"{shown(path)} cannot be looked up: {reason}")
 

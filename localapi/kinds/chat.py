@@ -14,7 +14,7 @@ from localapi.observability.counters import FIRST_SECONDS, TOKEN_SECONDS, Counte
 from localapi.worker.protocol import Finished, Loaded
 
 PROMPT_TOKENS: Final = Metric("prompt_tokens", "Tokens of prompts.")
-CACHED_TOKENS: Final = Metric("cached_tokens", "Tokens of prompts that were not computed again.")
+CACHED_TOKENS: Final = Metric("cached_tokens", "Tokens of prompts that were not recomputed.")
 COMPLETION_TOKENS: Final = Metric("completion_tokens", "Tokens of answers.")
 TIME_TO_FIRST_TOKEN: Final = Metric(
     "time_to_first_token_seconds", "From the request to its first token.", FIRST_SECONDS

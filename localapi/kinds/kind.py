@@ -1,4 +1,4 @@
-"""What it takes to add a kind of model: everything that the rest of the program knows about kinds is declared here."""
+"""The declaration of a kind of model: everything that the rest of the program knows about it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Variables:
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Every variable."""
+        """Return every variable."""
         of_options = (name for names in (*self.options.values(), *self.defaults.values()) for name in names)
         return (*self.names, *of_options)
 
@@ -53,25 +53,25 @@ def unknown_place(place: Path) -> str | None:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Kind:
-    """What a model does: chat, speech, … Two kinds are the same only if they are the same object."""
+    """Task of a model: chat, speech, … Kinds are compared by identity."""
 
     name: str
-    """The section of the manifest, and `kind` in replies."""
+    """Name of the section in the manifest, and `kind` in replies."""
     description: str
-    """Of the section, for the schema."""
+    """Description of the section, for the schema."""
     options: type[EntryOptions]
-    """What every entry of the section can say; its `section` is the name."""
+    """Options of every entry of the section; their `section` is the name."""
     backends: Mapping[str, type[EntryOptions]]
     """Options of each backend, by its name. One of them is `echo`."""
     usual_backend: str
-    """Backend of a model that `localapi add` knows the kind of, and no more."""
+    """Backend for `localapi add` if only the kind of a model is known."""
     variables: Variables | None = None
     nested: Mapping[type[BaseModel], str] = field(default_factory=dict)
     """Classes inside the options that the reference describes in a section of their own, and its heading."""
     endpoints: tuple[str, ...] = ()
     """Modules with `routes(registry)`, which returns a Quart blueprint, and OPERATIONS for the OpenAPI document."""
     metrics: tuple[Metric, ...] = ()
-    """What `/metrics` counts for models of this kind beside what it counts for every model."""
+    """Metrics of this kind, in addition to those of every model."""
     example: tuple[str, Mapping[str, Any]] | None = None
     """Path and body of a request to try a model with; its `model` is filled in."""
     describe: Callable[[EntryOptions, Loaded | None], Mapping[str, Any]] = nothing

@@ -1,4 +1,4 @@
-"""Speech models: texts, spoken."""
+"""Speech models: text to speech."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from localapi.worker.protocol import Loaded
 CHARACTERS: Final = Metric("speech_characters", "Characters of texts that were spoken.")
 SECONDS: Final = Metric("speech_seconds", "Seconds of sound.")
 TIME_TO_FIRST_SOUND: Final = Metric(
-    "time_to_first_sound_seconds", "From the beginning of the work to its first sound.", FIRST_SECONDS
+    "time_to_first_sound_seconds", "From the start of the work to its first sound.", FIRST_SECONDS
 )
 
 
@@ -35,7 +35,7 @@ def speech_options(options: EntryOptions) -> SpeechOptions:
 def describe(options: EntryOptions, loaded: Loaded | None) -> dict[str, Any]:
     """Return the mapped voices, and the fields that a request may have beside voice, speed and format.
 
-    What a model takes of what its backend takes may be known only when it is loaded.
+    Which fields a model supports may be known only once it is loaded.
     """
     speech = speech_options(options)
     taken = set(speech.takes)

@@ -12,11 +12,11 @@ from localapi.manifest.entries import ServerOptions
 
 
 class TopLevel(BaseModel):
-    """What is not about one model. Entries are checked one by one, with the options of the backend that each names."""
+    """Options of the server as a whole. Entries are checked one by one, with the options of their backend."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    server: Annotated[ServerOptions, Field(description="What is not about one model.")] = ServerOptions()
+    server: Annotated[ServerOptions, Field(description="Options of the server as a whole.")] = ServerOptions()
     echo: Annotated[bool, Field(description="Every entry answers with echo; no model is loaded.")] = False
 
 
@@ -35,6 +35,6 @@ def _document(sections: tuple[str, ...]) -> type[TopLevel]:
 
 
 def known_options(section: str, backend: object) -> frozenset[str]:
-    """Return the keys that an entry of this backend may have; none if there is no such backend."""
+    """Return the keys that an entry with this backend may have; none if there is no such backend."""
     options = KINDS[section].backends.get(backend) if isinstance(backend, str) else None
     return frozenset(options.model_fields) if options else frozenset()

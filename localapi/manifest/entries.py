@@ -1,7 +1,7 @@
-"""What a manifest is once it is read: frozen values that the server compares, and nothing of YAML.
+"""A manifest after reading: frozen values that the server compares, without YAML.
 
-Two revisions are compared with ==: an entry whose `identity` is equal keeps what is loaded; one whose `settings` differ
-are changed in place.
+Two revisions are compared with ==. An entry with an equal `identity` keeps its loaded model; different `settings` are
+changed in place.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _origin(value: object) -> object:
     if isinstance(value, str) and not _ORIGIN.fullmatch(value.lower()):
         raise ValueError(
             "should be an origin such as https://chat.example or http://localhost:*, without a path; "
-            "to name all pages of the web is not possible"
+            "allowing all pages is not possible"
         )
     return value.lower() if isinstance(value, str) else value
 
@@ -51,7 +51,7 @@ OriginPattern = Annotated[str, BeforeValidator(_origin)]
 
 
 class ServerOptions(BaseModel):
-    """What the server does for every model; applied while it runs."""
+    """Options of the server as a whole; changes apply while it runs."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -67,37 +67,37 @@ class ServerOptions(BaseModel):
     keep_alive: Annotated[
         Duration,
         Field(
-            description="keep_alive of every entry that does not say: 30s, 15m, 0 (at once), forever.",
+            description="keep_alive of entries that do not set it: 30s, 15m, 0 (at once), forever.",
             examples=["1h"],
         ),
     ] = 15 * _MINUTES
     memory_budget: Annotated[
         MemorySize,
         Field(
-            description="What all models together may take: 8GB, 75% (of the machine's memory); null: no bound.",
+            description="Memory for all models together: 8GB, 75% (of the machine's memory); null: no limit.",
             examples=["75%"],
         ),
     ] = None
-    log_level: Annotated[LogLevel, Field(description="How much the server logs.")] = "info"
+    log_level: Annotated[LogLevel, Field(description="Minimum level of log messages.")] = "info"
     api_keys: Annotated[
         dict[Name, KeyOptions],
         Field(
-            description="Keys by their names; where there are any, requests need one. docs/security.md has more.",
+            description="API keys by name; if there are any, every request needs one. See docs/security.md.",
             examples=[{"laptop": {"env": "LAPTOP_KEY", "admin": True}}],
         ),
     ] = {}
     allowed_hosts: Annotated[
         list[HostName],
         Field(
-            description="Names of this server beside localhost and HOST, as clients write them; without a port.",
+            description="Additional names of this server in the Host header, besides localhost and HOST; without port.",
             examples=[["studio.local"]],
         ),
     ] = []
     allowed_origins: Annotated[
         list[OriginPattern],
         Field(
-            description="Web pages that may use this server beside those of this machine: https://chat.example, or "
-            "http://192.168.1.5:* for every port.",
+            description="Additional web origins that may use this server: https://chat.example, or "
+            "http://192.168.1.5:* for any port.",
             examples=[["https://chat.example"]],
         ),
     ] = []
@@ -109,26 +109,26 @@ class Entry:
 
     id: str
     options: EntryOptions
-    """What the manifest says; paths are absolute and checked. In echo mode these are echo's."""
+    """Options from the manifest, with absolute, checked paths. In echo mode, options of the backend echo."""
     identity: Identity
-    """The part of the options that decides what is loaded."""
+    """Part of the options that decides what is loaded."""
     keep_alive: float
-    """Seconds without a request until the model is unloaded; infinity for never. The server's default is applied."""
+    """Seconds without a request until the model is unloaded; infinity for never. Includes the server's default."""
 
     @property
     def kind(self) -> Kind:
-        """What the model does."""
+        """Kind of the model."""
         return KINDS[self.options.section]
 
     @cached_property
     def settings(self) -> Mapping[str, object]:
-        """How the model is offered: everything that can change while it stays loaded."""
+        """Options that can change while the model stays loaded."""
         settings = {name: getattr(self.options, name) for name in self.options.setting_names()}
         return {**settings, "keep_alive": self.keep_alive}
 
     @cached_property
     def keys(self) -> Mapping[str, str]:
-        """A fingerprint of each option, by its name, which tells `localapi plan` what changed."""
+        """Return a fingerprint of each option, for `localapi plan`."""
         said = {"backend": self.identity.backend, **self.identity.options, **self.settings}
         return {name: fingerprint(value) for name, value in said.items()}
 
@@ -145,7 +145,7 @@ def _called(entry: Entry, aliases: list[str]) -> Entry:
 
 @dataclass(frozen=True)
 class ManifestFile:
-    """A file that a manifest was read from, and what it held then."""
+    """A file that a manifest was read from, and its content then."""
 
     path: Path
     sha256: str
@@ -154,7 +154,7 @@ class ManifestFile:
 
 @dataclass(frozen=True)
 class Said:
-    """A value as it was written, and where."""
+    """A value as written, and its place."""
 
     text: str
     origin: Origin
@@ -162,45 +162,45 @@ class Said:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What models.yaml, a profile and the environment say together."""
+    """Merged content of models.yaml, a profile and the environment."""
 
     entries: Mapping[str, Entry]
-    """By id, in the order of the files, one kind after the other."""
+    """Entries by id, in the order of the files, one kind after the other."""
     server: ServerOptions = field(default_factory=ServerOptions)
     echo: bool = False
-    """Every entry answers with echo."""
+    """True if every entry answers with echo."""
     keys: tuple[Key, ...] = ()
-    """Who may ask; none: everybody."""
+    """API keys; if there are none, access is open."""
     key_files: tuple[Path, ...] = field(default=(), compare=False)
-    """The files that the keys' secrets came from."""
+    """Files with the secrets of keys."""
     key_variables: tuple[str, ...] = field(default=(), compare=False)
-    """The variables that hold keys' secrets."""
+    """Variables with the secrets of keys."""
     missing_secrets: tuple[Problem, ...] = field(default=(), compare=False)
-    """Keys that are left out of `keys` because their secrets are not to be had here, where that is allowed."""
+    """Problems of keys that are missing from `keys` because their secrets cannot be read here."""
     files: tuple[ManifestFile, ...] = field(default=(), compare=False)
     said: Mapping[KeyPath, Said] = field(default_factory=dict, compare=False)
-    """Each value that somebody said, by its path of keys; a list is one value."""
+    """Explicit values by their path of keys; a list is one value."""
 
     @cached_property
     def keys_of_server(self) -> Mapping[str, str]:
-        """A fingerprint of each setting of the server; of API keys what the manifest says, and no secret."""
+        """Return a fingerprint of each option of the server; for API keys without their secrets."""
         return {name: fingerprint(getattr(self.server, name)) for name in ServerOptions.model_fields}
 
     def resolve(self, name: str) -> Entry | None:
-        """The entry with this id or alias."""
+        """Return the entry with this id or alias."""
         if name in self.entries:
             return self.entries[name]
         return next((entry for entry in self.entries.values() if name in entry.options.aliases), None)
 
     @property
     def files_beside(self) -> tuple[Path, ...]:
-        """Files that it names, and that are followed as it is itself."""
+        """Return the files that the manifest names and that the server follows, too."""
         return (*(path for entry in self.entries.values() for path in entry.options.files()), *self.key_files)
 
     def keeping(self, other: Manifest, entry_ids: Collection[str]) -> Manifest:
-        """The same, with these entries as `other` has them.
+        """Return this manifest with these entries taken from `other`.
 
-        Their aliases are the new ones: one that they gave up may be another entry's now.
+        They get their new aliases, as another entry may have taken an old one.
         """
         if not entry_ids:
             return self
@@ -213,7 +213,7 @@ class Manifest:
 
 
 def fingerprint(value: object) -> str:
-    """A short digest that is equal for equal values, in every process and on every machine."""
+    """Return a short digest that is equal for equal values, in every process and on every machine."""
     text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

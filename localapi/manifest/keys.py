@@ -1,7 +1,7 @@
-"""API keys: what each opens, and where its secret is. A secret itself stays outside: what is kept of it is a digest.
+"""API keys: which models each key may use, and where its secret is. Only a digest of a secret is kept.
 
-A digest is made with a number that this process chose, so it tells nothing outside of it. No message of this module
-repeats what the manifest says below `api_keys`: somebody may have put a secret there.
+Digests are salted with a random number of this process, so they are useless outside of it. No message of this module
+repeats a value below `api_keys`: somebody may have put a secret there.
 """
 
 from __future__ import annotations
@@ -24,35 +24,33 @@ SHORTEST: Final = 16
 LONGEST: Final = 1000
 DOTENV: Final = Path(".env")
 _OF_THIS_PROCESS: Final = secrets.token_bytes(32)
-_WHERE: Final = (
-    "{env: NAME} or {file: path}, which say where the secret is; it does not belong into the manifest itself"
-)
+_WHERE: Final = "{env: NAME} or {file: path}, the place of the secret; do not write a secret into the manifest"
 
 
 class KeyOptions(BaseModel):
-    """One key as the manifest writes it."""
+    """One key as written in the manifest."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     env: Annotated[
         str | None,
-        Field(description="The variable of the environment or of .env that holds it.", examples=["LAPTOP_KEY"]),
+        Field(description="Variable in the environment or .env that holds the secret.", examples=["LAPTOP_KEY"]),
     ] = None
     file: Annotated[
         str | None,
         Field(
-            description="The file that holds it and nothing else, a path from the manifest's folder.",
+            description="File that contains only the secret; relative to the manifest's folder.",
             examples=["./laptop.key"],
         ),
     ] = None
     models: Annotated[
         list[Name] | None,
         Field(
-            description="Ids and aliases of the models that it opens; all of them, if left out.",
+            description="Ids and aliases of the models that the key may use. Default: all.",
             examples=[["local-chat"]],
         ),
     ] = None
-    admin: Annotated[bool, Field(description="Whether it also opens /status, /metrics and /admin.")] = False
+    admin: Annotated[bool, Field(description="Also allow /status, /metrics and /admin.")] = False
 
     @model_validator(mode="before")
     @classmethod
@@ -73,34 +71,34 @@ class KeyOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Key:
-    """One key as the server knows it."""
+    """One key as the server uses it."""
 
     name: str
     digest: bytes = field(repr=False)
     models: frozenset[str] | None = None
-    """The ids of the entries that it opens; None: all."""
+    """Ids of the entries that the key may use; None: all."""
     admin: bool = False
 
     def opens(self, entry_id: str) -> bool:
-        """Whether requests with this key may use the entry."""
+        """Return whether requests with this key may use the entry."""
         return self.models is None or entry_id in self.models
 
 
 class NoSecret(ValueError):
-    """A key's secret cannot be had; the message says why, and not what was found."""
+    """A key's secret cannot be read. The message gives the reason, never the value found."""
 
 
 class SecretElsewhere(NoSecret):
-    """Whoever reads now does not have it; the server may."""
+    """This process has no access to a secret; the server may have."""
 
 
 def digest(secret: str) -> bytes:
-    """Equal for equal secrets, in this process only."""
+    """Return a digest that is equal for equal secrets, in this process only."""
     return hmac.digest(_OF_THIS_PROCESS, secret.encode("utf-8", "surrogatepass"), hashlib.sha256)
 
 
 def holder(keys: tuple[Key, ...], presented: str) -> Key | None:
-    """The key whose secret this is. It takes as long for one key as for another, and for none."""
+    """Return the key with this secret, or None. The time does not depend on which key it is."""
     shown, found = digest(presented), None
     for key in keys:
         found = key if hmac.compare_digest(shown, key.digest) else found
@@ -108,55 +106,53 @@ def holder(keys: tuple[Key, ...], presented: str) -> Key | None:
 
 
 def secret_of(options: KeyOptions, folder: Path) -> str:
-    """The secret, from where the options say. Blocks on files. Raises NoSecret."""
+    """Read the secret. Blocks on files. Raise NoSecret if it cannot be read or is unsuitable."""
     what = "the variable" if options.env is not None else "the file"
     found = _variable(options.env) if options.env is not None else _content(folder / str(options.file))
     secret = found.strip()
     if not secret:
         raise NoSecret(f"{what} is empty; put a secret of at least {SHORTEST} characters there")
     if not (secret.isascii() and secret.isprintable()) or " " in secret:
-        raise NoSecret(f"{what} should hold one word of printable ASCII characters, as a header carries it")
+        raise NoSecret(f"{what} should hold printable ASCII characters without spaces")
     if len(secret) < SHORTEST:
         raise NoSecret(
-            f"the secret in {what} has {len(secret)} characters, and fewer than {SHORTEST} can be guessed; "
-            f"make one: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            f"the secret in {what} has {len(secret)} characters and should have at least {SHORTEST}; "
+            f"generate one: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
         )
     if len(secret) > LONGEST:
-        raise NoSecret(f"the secret in {what} has more than {LONGEST} characters")
+        raise NoSecret(f"the secret in {what} should have at most {LONGEST} characters")
     return secret
 
 
 def files_of(options: KeyOptions, folder: Path) -> Iterator[Path]:
-    """What to watch for changes of the secret."""
+    """Yield the files to watch for changes of the secret."""
     yield DOTENV if options.env is not None else folder / str(options.file)
 
 
 def _variable(name: str) -> str:
-    """The environment wins over `.env`, as everywhere."""
+    """Return a variable; the environment takes precedence over `.env`."""
     try:
         value = os.environ.get(name) or dotenv_values(DOTENV, interpolate=False).get(name)
-    except (OSError, ValueError) as error:  # also what is no UTF-8
-        reason = (error.strerror if isinstance(error, OSError) else None) or "it holds no UTF-8 text"
+    except (OSError, ValueError) as error:  # also for invalid UTF-8
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not UTF-8 text"
         raise NoSecret(f".env cannot be read: {reason}") from None
     if value is None:
-        raise SecretElsewhere(
-            "there is no such variable in the environment or in .env; set it before the server starts"
-        )
+        raise SecretElsewhere("the variable is not set in the environment or in .env; set it before the server starts")
     return value
 
 
 def _content(path: Path) -> str:
     if os.path.exists(path) and not os.path.isfile(path):  # where Path.exists raises, open tells why
-        raise NoSecret("this is no regular file")
+        raise NoSecret("this is not a regular file")
     try:
         with path.open("rb") as file:
             return file.read(LONGEST * 2).decode()
     except FileNotFoundError:
-        raise NoSecret("there is no such file; create it, readable for you only") from None
+        raise NoSecret("the file does not exist; create it, readable only by you") from None
     except UnicodeDecodeError:
-        raise NoSecret("the file holds no text") from None
+        raise NoSecret("the file is not UTF-8 text") from None
     except PermissionError:
         raise SecretElsewhere("the file cannot be read: Permission denied") from None
     except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "it is no path"
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not a valid path"
         raise NoSecret(f"the file cannot be read: {reason}") from None

@@ -21,28 +21,29 @@ _INTRODUCTION: Final = f"""\
 # Every option of the manifest
 
 <!-- Made by `{COMMAND}`.
-What it says stands beside the options, in localapi/backends and localapi/manifest. -->
+Edit the descriptions beside the options, in localapi/backends and localapi/manifest. -->
 
-`models.yaml` and profiles, option by option; [README](../README.md#the-manifest) shows a whole manifest. Unknown keys
-are errors, and `null` is as if the option were left out. `uv run localapi check` shows every value and who said it.
+Reference of all options in `models.yaml` and profiles; [README](../README.md#the-manifest) shows a whole manifest.
+Unknown keys are errors, and `null` is the same as leaving an option out. `uv run localapi check` shows every value and
+its source.
 
-- *a change*: what a save does to a loaded model. *in place*: requests notice nothing. *loads anew*: as `swap` says.
+- *on change*: what a change does to a loaded model. *in place*: requests are not affected. *reloads*: see `swap`.
 - A *duration* is `30s`, `15m`, `2h`, `1d`, a number of seconds, `0` (at once) or `forever`. An *amount of memory* is
   `512MB`, `8GB`, `75%` (of the machine's memory) or a number of bytes.
-- Paths of files start from the folder of the file that names them.
+- File paths are relative to the folder of the file that names them.
 """
 _OF_SERVER: Final[Mapping[type[BaseModel], str]] = {ServerOptions: "server", KeyOptions: "server.api_keys.NAME"}
-"""Classes with a section of their own, and its heading."""
+"""Headings of classes that have their own section."""
 _ROW: Final = "| {} | {} | {} | {} | {} | {} |"
-_HEAD: Final = [_ROW.format("option", "value", "default", "a change", "what it does", "example"), "|---" * 6 + "|"]
+_HEAD: Final = [_ROW.format("option", "value", "default", "on change", "description", "example"), "|---" * 6 + "|"]
 
 
 def markdown() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [
         _INTRODUCTION,
-        _section(ServerOptions, "What is not about one model. All of it changes in place."),
-        _section(KeyOptions, "[docs/security.md](security.md#api-keys) has more. One of `env` and `file` is required."),
+        _section(ServerOptions, "Options of the server as a whole. All of them change in place."),
+        _section(KeyOptions, "See [docs/security.md](security.md#api-keys). Either `env` or `file` is required."),
         _titled("echo", _table(TopLevel, ["echo"], hot=set())),
         _titled("Every model", _table(EntryOptions, EntryOptions.model_fields, hot=EntryOptions.model_fields)),
         *(part for kind in KINDS.values() for part in _of_kind(kind)),
@@ -51,12 +52,12 @@ def markdown() -> str:
 
 
 def _nested() -> dict[type[BaseModel], str]:
-    """Return the classes with a section of their own, and its heading."""
+    """Return the headings of classes that have their own section."""
     return {**_OF_SERVER, **{model: title for kind in KINDS.values() for model, title in kind.nested.items()}}
 
 
 def _section(model: type[BaseModel], text: str = "") -> str:
-    """The section of a nested class; its owner changes in place, and so does all of it."""
+    """Return the section of a nested class, whose options all change in place."""
     return _titled(_nested()[model], _table(model, model.model_fields, hot=model.model_fields), text=text)
 
 
@@ -69,22 +70,22 @@ def _of_kind(kind: Kind) -> Iterable[str]:
     for name, backend in kind.backends.items():
         description = str(backend.model_fields["backend"].description)
         added = [field for field in backend.model_fields if field not in options.model_fields and field != "backend"]
-        rows = _table(backend, added, hot=_in_place(backend, name)) if added else ["It has no options of its own."]
+        rows = _table(backend, added, hot=_in_place(backend, name)) if added else ["It has no additional options."]
         same = told.setdefault("\n".join(rows), name)
         if added and same != name:
-            rows = [f"Its options are those of [{same}](#{_anchor(f'{kind}: {same}')})."]
+            rows = [f"It has the same options as [{same}](#{_anchor(f'{kind}: {same}')})."]
         yield _titled(f"{kind}: {name}", rows, text=f"`backend: {name}`. {description}")
 
 
 def _in_place(backend: type[EntryOptions], name: str) -> set[str]:
-    """The options that are no part of what is loaded, so that a save changes them in place."""
+    """Return the options that are not part of the identity, and therefore change in place."""
     required = {field: "" for field, info in backend.model_fields.items() if info.is_required()}
     identity = backend.model_construct(None, **{**required, "backend": name}).identity().options
     return set(backend.model_fields) - set(identity) - {"backend"}
 
 
 def _anchor(title: str) -> str:
-    """What links to a section name it by."""
+    """Return the anchor of a section, for links to it."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
@@ -104,7 +105,7 @@ def _table(model: type[BaseModel], names: Iterable[str], *, hot: Iterable[str]) 
         part, field = schema["properties"][name], model.model_fields[name]
         default = "required" if field.is_required() else f"`{wording.default(part)}`"
         example = f"`{name}: {wording.one_line(example_of(model, name))}`"
-        change = "in place" if name in hot else "loads anew"
+        change = "in place" if name in hot else "reloads"
         value = wording.value(part, schema.get("$defs", {}), _link_to)
         cells = (f"`{name}`", value, default, change, str(field.description), example)
         rows.append(_ROW.format(*(cell.replace("|", "\\|") for cell in cells)))
@@ -112,7 +113,7 @@ def _table(model: type[BaseModel], names: Iterable[str], *, hot: Iterable[str]) 
 
 
 def example_of(model: type[BaseModel], name: str) -> Any:
-    """A value that somebody may want: the field's own example, or one that differs from the default."""
+    """Return the example of a field, or a value that differs from its default."""
     field = model.model_fields[name]
     if field.examples:
         return field.examples[0]
@@ -123,6 +124,6 @@ def example_of(model: type[BaseModel], name: str) -> Any:
 
 
 def _parts(annotation: Any) -> list[Any]:
-    """The Literals of an annotation."""
+    """Return the Literals of an annotation."""
     union = (annotation, *get_args(annotation))
     return [part for part in union if getattr(part, "__origin__", None) is Literal]

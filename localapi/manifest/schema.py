@@ -1,7 +1,7 @@
 """The JSON Schema of models.yaml and of profiles, made from the same classes that check them.
 
-One schema serves both, so that editors need one line. What a profile may do and a manifest cannot is allowed: an entry
-without a backend (it changes one of the manifest's), and null (it removes what the manifest says).
+One schema serves both, so that editors need one line. It allows what only a profile may contain: an entry without a
+backend (it changes an entry of the manifest), and null (it removes a value).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NULL: Schema = {"type": "null"}
 
 
 def json_schema() -> Schema:
-    """JSON Schema, draft 2020-12."""
+    """Return a JSON Schema of draft 2020-12."""
     models = [document(), *(options for kind in KINDS.values() for options in kind.backends.values())]
     _, generated = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     definitions: Schema = {name: _readable(schema) for name, schema in generated["$defs"].items()}
@@ -33,13 +33,13 @@ def json_schema() -> Schema:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "The manifest of localapi (models.yaml), and its profiles",
         **top,
-        "description": "Which models exist, and how they are offered. The server follows this file while it runs.",
+        "description": "Declares the models of the server, which follows this file while it runs.",
         "$defs": dict(sorted(definitions.items())),
     }
 
 
 def _section(section: str, change: str, description: str) -> Schema:
-    """Entries by id: one of the backends' options, a profile's change, or null."""
+    """Return the schema of entries by id: options of a backend, changes of a profile, or null."""
     names = [options.__name__ for options in KINDS[section].backends.values()]
     entry: Schema = {"anyOf": [*({"$ref": _REF.format(model=name)} for name in (*names, change)), _NULL]}
     return {
@@ -51,7 +51,7 @@ def _section(section: str, change: str, description: str) -> Schema:
 
 
 def _change(section: str, definitions: Schema) -> Schema:
-    """What a profile may change in an entry without naming its backend: any option of any backend."""
+    """Return the schema of a profile's changes to an entry: any option of any backend."""
     properties: Schema = {}
     for options in KINDS[section].backends.values():
         for key, schema in definitions[options.__name__]["properties"].items():
@@ -66,8 +66,9 @@ def _change(section: str, definitions: Schema) -> Schema:
 
 
 def _readable(schema: Schema) -> Schema:
-    """A model's schema for people: without generated titles and what its docstring says to programmers after its first
-    paragraph, and with null wherever null means "as by default".
+    """Return a model's schema for users.
+
+    It has no generated titles and only the first paragraph of a docstring; null is allowed if it means the default.
     """
     required = schema.get("required", [])
     properties = {
@@ -86,7 +87,7 @@ def _untitled(item: tuple[str, Schema]) -> tuple[str, Schema]:
 
 
 def _or_null(schema: Schema) -> Schema:
-    """The same schema, or null; what describes the value stays outside, where editors look for it."""
+    """Return a schema that also allows null, with the description outside, where editors look for it."""
     if _NULL in schema.get("anyOf", []):
         return schema
     outside = {name: part for name, part in schema.items() if name in ("description", "default", "examples")}

@@ -1,4 +1,4 @@
-"""JSON Schemas of single options in the words of people: what may be written, its bounds, its default."""
+"""JSON Schemas of single options in words: possible values, bounds, default."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from localapi.backends.options import Duration, MemorySize
 
 Schema = Mapping[str, Any]
 LinkTo = Callable[[frozenset[str]], str]
-"""Gives the link to the section that tells of these options."""
+"""Returns the link to the section that describes these options."""
 
 _DURATION: Final = TypeAdapter(Duration).json_schema()["anyOf"]
 _MEMORY: Final = TypeAdapter(MemorySize).json_schema()["anyOf"]
 _EXACT: Final = 2**53
-"""Bounds from here on only say what fits where numbers are sent."""
+"""Bounds beyond this only come from the wire format, and are not shown."""
 
 
 def value(schema: Schema, definitions: Schema, link_to: LinkTo) -> str:
-    """What may be written."""
+    """Describe the possible values."""
     if "anyOf" in schema:
         return _either(schema["anyOf"], definitions, link_to)
     if "$ref" in schema:
@@ -32,7 +32,8 @@ def value(schema: Schema, definitions: Schema, link_to: LinkTo) -> str:
         return ", ".join(f"`{each}`" for each in schema["enum"])
     if schema["type"] == "array":
         most = f", at most {schema['maxItems']}" if "maxItems" in schema else ""
-        return f"a list of {value(schema['items'], definitions, link_to)}{most}"
+        items = value(schema["items"], definitions, link_to)
+        return f"list of {'strings' if items == 'string' else items}{most}"
     if schema["type"] == "object":
         return _map(schema, definitions, link_to)
     return _SCALARS[schema["type"]](schema)
@@ -40,21 +41,21 @@ def value(schema: Schema, definitions: Schema, link_to: LinkTo) -> str:
 
 def _either(parts: list[Schema], definitions: Schema, link_to: LinkTo) -> str:
     if all(part in parts for part in _DURATION):
-        return "a duration"
+        return "duration"
     if parts == _MEMORY:
-        return "an amount of memory"
+        return "amount of memory"
     said = [value(part, definitions, link_to) for part in parts if part != {"type": "null"}]
     return " or ".join(dict.fromkeys(said))
 
 
 def _map(schema: Schema, definitions: Schema, link_to: LinkTo) -> str:
     each = next(iter(schema.get("patternProperties", {}).values()), schema.get("additionalProperties"))
-    return f"names, each with {value(each, definitions, link_to)}" if isinstance(each, dict) else "names and values"
+    return f"map of names to {value(each, definitions, link_to)}" if isinstance(each, dict) else "map"
 
 
 def _text(schema: Schema) -> str:
     least = schema.get("minLength", 1)
-    return "text" if least == 1 else f"text of at least {least} characters"
+    return "string" if least == 1 else f"string of at least {least} characters"
 
 
 def _bounds(schema: Schema) -> str:
@@ -71,13 +72,13 @@ def _bounds(schema: Schema) -> str:
 _SCALARS: Final[Mapping[str, Callable[[Schema], str]]] = {
     "boolean": lambda _: "`true`, `false`",
     "string": _text,
-    "integer": lambda schema: f"a whole number{_bounds(schema)}",
-    "number": lambda schema: f"a number{_bounds(schema)}",
+    "integer": lambda schema: f"integer{_bounds(schema)}",
+    "number": lambda schema: f"number{_bounds(schema)}",
 }
 
 
 def default(schema: Schema) -> str:
-    """The default as YAML has it; what is null within one is not said."""
+    """Return the default as YAML, without nulls inside of it."""
     usual = schema.get("default")
     if isinstance(usual, dict):
         usual = {key: part for key, part in usual.items() if part is not None}
@@ -88,6 +89,6 @@ def default(schema: Schema) -> str:
 
 
 def one_line(value: object) -> str:
-    """A value as YAML, on one line."""
+    """Return a value as YAML, on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000)
     return text.removesuffix("...\n").strip()

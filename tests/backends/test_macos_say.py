@@ -162,7 +162,7 @@ async def test_where_there_is_no_say_the_error_tells_what_to_use(fake: Fake) -> 
 @pytest.mark.parametrize(
     ("script", "why"),
     [
-        ("#!/bin/sh\necho hello\n", "lists no voice: it is not the command `say` of macOS"),
+        ("#!/bin/sh\necho hello\n", "is not the command `say` of macOS"),
         ("#!/bin/sh\necho no daemon >&2; exit 3\n", "ended with exit status 3: no daemon"),
         ("#!/nowhere/interpreter\n", "could not be started"),
         ("#!/bin/sh\nexec sleep 1000\n", "did not list its voices within 0.2 seconds"),
@@ -472,7 +472,7 @@ async def test_unloading_ends_what_runs_and_what_waits(engine: Engine, fake: Fak
 async def test_a_say_that_hangs_is_ended(engine: Engine, fake: Fake) -> None:
     fake.set(HANG_ON="!!!!")
     fake.monkeypatch.setattr(macos_say, "GRACE_SECONDS", 0.3)
-    with pytest.raises(GenerationFailed, match="50 characters after 3 seconds"):
+    with pytest.raises(GenerationFailed, match="50 characters in 3 seconds"):
         await events(engine, speak("!" * 50))
     assert fake.lines("end") == []
 
@@ -486,7 +486,7 @@ async def test_a_say_that_hangs_is_ended(engine: Engine, fake: Fake) -> None:
         ({"FAIL": "1", "STDERR": "x" * 100_000}, "ended with exit status 1: x{300}$"),
         ({"WRITES": "garbage"}, "cannot be read: no WAV file"),
         ({"WRITES": "empty"}, "cannot be read: no WAV file"),
-        ({"WRITES": "nothing"}, "ended well and has written nothing"),
+        ({"WRITES": "nothing"}, "wrote no file"),
     ],
 )
 async def test_a_say_that_fails_is_told_and_the_next_request_is_answered(

@@ -258,7 +258,6 @@ def test_check_and_say_do_not_need_the_secrets_of_the_server(tmp_path: Path) -> 
         checked = localapi(tmp_path, "check", *port, env=key)
         said = localapi(tmp_path, "say", "hello", "-o", "hello.wav", *port, env=key)
     assert checked.returncode == 0
-    place = "models.yaml:1:30: server.api_keys.x.env: there is no such variable"
-    assert checked.stderr.startswith(f"not here, where the server needs it: {place}")
+    assert "models.yaml:1:30: server.api_keys.x.env: " in checked.stderr
     assert (said.returncode, said.stderr) == (0, "")
     assert (tmp_path / "hello.wav").stat().st_size > 1000

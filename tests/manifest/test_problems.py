@@ -31,7 +31,7 @@ CASES = {
         "chat: {a: {backend: echo, defaults: {chat_template_kwargs: {tokenize: true}}}}",
         [
             "models.yaml:1:60: chat.a.defaults.chat_template_kwargs: should be variables of the chat template; "
-            "'tokenize' is none and cannot be set here; found a mapping"
+            "'tokenize' is reserved; found a mapping"
         ],
     ),
     "a misspelt backend key is recognised": (
@@ -89,7 +89,7 @@ CASES = {
         """,
         [
             "models.yaml:2:3: chat.a.path: is missing, and the backend 'mlx-lm' needs it: "
-            "A folder, a Hugging Face repository (owner/name), or demo, which comes along."
+            "A folder, a Hugging Face repository (owner/name), or demo (the included model)."
         ],
     ),
     "a number where text is wanted is shown as it was written": (

@@ -306,7 +306,7 @@ def rename_kind(folder: Path) -> None:
     [
         (empty, "holds no weights (*.safetensors); found: config.json"),
         (damage, "model.safetensors is damaged"),
-        (no_config, "config.json holds no JSON object"),
+        (no_config, "config.json is not a JSON object"),
         (break_imports, "No module named 'no_such_package_of_localapis_tests'"),
         (rename_kind, "says model_type 'tinynothing', which mlx-audio"),
     ],
