@@ -23,10 +23,11 @@ from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi.api import console, openapi
 from localapi.api.admin import actions, health, metrics, status, status_events
-from localapi.api.body_limits import MAX_BODY_BYTES, MEGABYTE, LimitedRequest, limit_of
+from localapi.api.body_limits import LimitedRequest, limit_of
 from localapi.api.dialect import DialectBlueprint
 from localapi.api.openai import models
 from localapi.api.openai.wire import error_body
+from localapi.api.operation import MAX_BODY_BYTES, MEGABYTE
 from localapi.api.wrong_path import MAX_SHOWN, no_such_path
 from localapi.backends.process import withhold
 from localapi.errors import (

@@ -45,9 +45,10 @@ class Server:
         *arguments: str,
         env: Mapping[str, str] | None = None,
         program: Path | None = None,
+        module: str = "localapi",
         through: Sequence[str] = (),
     ) -> None:
-        """`program` is one that is installed elsewhere; without it, it is this checkout's.
+        """`program` is one that is installed elsewhere; without it, it is `module`, of this checkout.
 
         `through` is a command that starts the server in its own place, with other rights.
         """
@@ -55,7 +56,7 @@ class Server:
             name: value for name, value in os.environ.items() if not name.startswith(("LOCALAPI_", "CHAT_", "AUDIO_"))
         }
         here = {"PYTHONPATH": str(Path(__file__).parent.parent)} if program is None else {}
-        command = [sys.executable, "-m", "localapi"] if program is None else [str(program)]
+        command = [sys.executable, "-m", module] if program is None else [str(program)]
         self.folder = folder
         self.process = subprocess.Popen(
             [*through, *command, "serve", "--port", "0", *arguments],
@@ -166,12 +167,13 @@ def serving(
     *arguments: str,
     env: Mapping[str, str] | None = None,
     program: Path | None = None,
+    module: str = "localapi",
     through: Sequence[str] = (),
 ) -> Iterator[Server]:
     """A server for a manifest, which must end well."""
     if manifest is not None:
         save(folder / "models.yaml", manifest)
-    server = Server(folder, *arguments, env=env, program=program, through=through)
+    server = Server(folder, *arguments, env=env, program=program, module=module, through=through)
     try:
         yield server
     finally:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import functools
+from typing import Any
 
 from quart import Request
 
-from localapi.api.openai.reference_audio import LONGEST_WRITTEN
+from localapi.api.openapi import operations
+from localapi.api.operation import MAX_BODY_BYTES
 
-MEGABYTE: Final = 2**20
-MAX_BODY_BYTES: Final = 16 * MEGABYTE
-SPEECH: Final = "/v1/audio/speech"
-MAX_SPEECH_BODY_BYTES: Final = 2 * LONGEST_WRITTEN + MEGABYTE
-"""A text, and the two recordings that a request can bring (ref_audio, source_audio)."""
+
+@functools.cache
+def _limits() -> dict[str, int]:
+    return {path: operation.max_body_bytes for (_, path), operation in operations().items()}
 
 
 def limit_of(path: str) -> int:
     """Return the bytes that a body for this path may have."""
-    return MAX_SPEECH_BODY_BYTES if path.rstrip("/") == SPEECH else MAX_BODY_BYTES
+    return _limits().get(path.rstrip("/"), MAX_BODY_BYTES)
 
 
 class LimitedRequest(Request):

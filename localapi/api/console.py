@@ -15,6 +15,7 @@ from typing import Final
 
 from quart import Blueprint, Response, request
 
+from localapi.api.operation import Operation, Operations
 from localapi.errors import NotFound
 
 INDEX: Final = "index.html"
@@ -68,6 +69,26 @@ def routes() -> Blueprint:
         return _reply(found)
 
     return blueprint
+
+
+OPERATIONS: Final[Operations] = {
+    ("GET", "/"): Operation(summary="The console, a page.", content={"text/html": None}),
+    ("GET", "/console/{file}"): Operation(
+        summary="The console's files.",
+        content=dict.fromkeys(kind.partition(";")[0] for kind in CONTENT_TYPES.values()),
+        errors=frozenset({404}),
+        parameters=(
+            {
+                "name": "file",
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string"},
+                "example": "app.js",
+                "description": "A file's name below the console's folder.",
+            },
+        ),
+    ),
+}
 
 
 @functools.cache

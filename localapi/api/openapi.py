@@ -1,167 +1,93 @@
-"""`GET /openapi.json`: the API as a document, made from the classes that check requests and from the route table.
+"""`GET /openapi.json`: the API as a document, made from the OPERATIONS that stand beside the routes.
 
-An operation says here what no class does: a sentence, and the kinds of its replies. Which errors there are is the tree
-of `errors`. A route without an operation, or an operation without a route, is a bug that a test finds.
+Which errors there are is the tree of `errors`. A route without an operation, or an operation without a route, is a bug
+that a test finds.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Final
 
+import msgspec
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from quart import Blueprint, Quart, Response
 
 import localapi
+from localapi.api import console
 from localapi.api import reply_shapes as shapes
-from localapi.api.console import CONTENT_TYPES
-from localapi.api.openai.chat_request import ChatRequest
-from localapi.api.openai.completions import CompletionRequest
-from localapi.api.openai.speech_request import SpeechRequest
-from localapi.api.openai.tokens import DetokenizeRequest, TokenizeRequest
-from localapi.audio.formats import FORMATS
+from localapi.api.admin import actions, health, metrics, status, status_events
+from localapi.api.openai import models
+from localapi.api.operation import ERRORS_OF_ALL, JSON, Content, Operation, Operations, Schema, Shape
 from localapi.errors import ApiError
+from localapi.http import auth
 from localapi.http.replies import json_reply
+from localapi.kinds import KINDS
 
-Schema = dict[str, Any]
-Content = Mapping[str, type[BaseModel] | None]
-"""Content types, and the shape of those that are JSON."""
-
-JSON: Final = "application/json"
-EVENTS: Final = "text/event-stream"
-SOUND: Final[Content] = {each.content_type: None for each in FORMATS.values()}
-OF_ALL: Final = frozenset({401, 403, 500})
-OF_MODELS: Final = frozenset({400, 404})
-OF_WORK: Final = frozenset({400, 404, 413, 415, 429, 503, 504})
-OPEN_PATHS: Final = frozenset({"/health", "/", "/console/{file}"})
-"""They need no key."""
-_REF: Final = "#/components/schemas/{model}"
-
-
-@dataclass(frozen=True)
-class Operation:
-    """What an endpoint takes and gives."""
-
-    summary: str
-    content: Content
-    """Of the reply with status 200."""
-    body: type[BaseModel] | None = None
-    errors: frozenset[int] = frozenset()
-    """Statuses with an error object, beside those that every endpoint may give."""
-    others: Mapping[int, type[BaseModel]] = field(default_factory=dict)
-    """Statuses with another shape."""
-    parameters: tuple[Schema, ...] = ()
-
-
-_ID: Final[Schema] = {
-    "name": "id", "in": "path", "required": True, "schema": {"type": "string"},
-    "description": "An id or an alias; slashes may be percent-encoded or not.",
-}  # fmt: skip
-_FILE: Final[Schema] = {
-    "name": "file", "in": "path", "required": True, "schema": {"type": "string"},
-    "description": "A file's name below the console's folder.",
-}  # fmt: skip
-_MODEL: Final[Schema] = {
-    "name": "model", "in": "query", "required": False, "schema": {"type": "string"},
-    "description": "The voices of this speech model only.",
-}  # fmt: skip
-
-OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
-    ("GET", "/v1/models"): Operation("All models.", {JSON: shapes.ModelList}),
-    ("GET", "/v1/models/{id}"): Operation(
-        "One model.", {JSON: shapes.ModelObject}, errors=frozenset({404}), parameters=(_ID,)
-    ),
-    ("POST", "/v1/chat/completions"): Operation(
-        "The answer to a conversation.", {JSON: shapes.ChatReply, EVENTS: None}, ChatRequest, OF_WORK
-    ),
-    ("POST", "/v1/completions"): Operation(
-        "The continuation of a text or of tokens.",
-        {JSON: shapes.CompletionReply, EVENTS: None},
-        CompletionRequest,
-        OF_WORK,
-    ),
-    ("POST", "/v1/tokenize"): Operation("The tokens of a text.", {JSON: shapes.TokensReply}, TokenizeRequest, OF_WORK),
-    ("POST", "/v1/detokenize"): Operation("The text of tokens.", {JSON: shapes.TextReply}, DetokenizeRequest, OF_WORK),
-    ("POST", "/v1/audio/speech"): Operation(
-        "A text, spoken.", {**SOUND, EVENTS: None, JSON: shapes.TimedSpeech}, SpeechRequest, OF_WORK
-    ),
-    ("GET", "/v1/audio/voices"): Operation(
-        "The voices of speech models.", {JSON: shapes.VoiceList}, errors=OF_MODELS, parameters=(_MODEL,)
-    ),
-    ("GET", "/v1/audio/models"): Operation("The speech models.", {JSON: shapes.SpeechModelList}),
-    ("GET", "/health"): Operation("Whether the server lives.", {JSON: shapes.Health}),
-    ("GET", "/health/ready"): Operation("Whether it can answer.", {JSON: shapes.Health}, others={503: shapes.Health}),
-    ("GET", "/status"): Operation("The whole truth.", {JSON: shapes.StatusReply}),
-    ("GET", "/status/events"): Operation("The status, and its changes as they happen.", {EVENTS: None}),
-    ("GET", "/metrics"): Operation(
-        "Counts and times for Prometheus.", {"text/plain": None, "application/openmetrics-text": None}
-    ),
-    ("POST", "/admin/reload"): Operation(
-        "Reads the manifest now.",
-        {JSON: shapes.AttemptReply},
-        errors=frozenset({503}),
-        others={422: shapes.AttemptReply},
-    ),
-    ("POST", "/admin/models/{id}/load"): Operation(
-        "Loads a model.", {JSON: shapes.InstanceReply}, errors=frozenset({404, 429, 503}), parameters=(_ID,)
-    ),
-    ("POST", "/admin/models/{id}/unload"): Operation(
-        "Ends a model's worker.", {JSON: shapes.InstanceReply}, errors=frozenset({404, 409, 503}), parameters=(_ID,)
-    ),
-    ("POST", "/admin/models/{id}/pin"): Operation(
-        "Loads a model and keeps it loaded.",
-        {JSON: shapes.InstanceReply},
-        errors=frozenset({404, 429, 503}),
-        parameters=(_ID,),
-    ),
-    ("POST", "/admin/models/{id}/unpin"): Operation(
-        "Treats a model as the manifest says again.",
-        {JSON: shapes.InstanceReply},
-        errors=frozenset({400, 404, 503}),
-        parameters=(_ID,),
-    ),
-    ("GET", "/openapi.json"): Operation("This document.", {JSON: shapes.OpenShape}),
-    ("GET", "/"): Operation("The console, a page.", {"text/html": None}),
-    ("GET", "/console/{file}"): Operation(
-        "The console's files.",
-        dict.fromkeys(kind.partition(";")[0] for kind in CONTENT_TYPES.values()),
-        errors=frozenset({404}),
-        parameters=(_FILE,),
-    ),
-}
+_REF: Final = "#/components/schemas/{name}"
 
 
 def routes() -> Blueprint:
-    """The endpoint."""
+    """Return the endpoint."""
     blueprint = Blueprint("openapi", __name__)
-    made: list[Schema] = []
 
     @blueprint.get("/openapi.json")
     async def openapi() -> Response:
-        if not made:
-            made.append(document())
-        return json_reply(made[0])
+        return json_reply(document())
 
     return blueprint
 
 
+OPERATIONS: Final[Operations] = {("GET", "/openapi.json"): Operation(summary="This document.", content={JSON: None})}
+_OF_NO_KIND: Final = (
+    ("models", models.OPERATIONS),
+    ("status", {**health.OPERATIONS, **status.OPERATIONS, **status_events.OPERATIONS, **metrics.OPERATIONS}),
+    ("administration", actions.OPERATIONS),
+    ("documents", {**OPERATIONS, **console.OPERATIONS}),
+)
+"""Endpoints that no kind brings, by the tag that they get."""
+
+
+def tagged() -> dict[str, Operations]:
+    """Return all operations by their tag, which is the kind's name for those that a kind brings."""
+    found: dict[str, Operations] = {}
+    for kind in KINDS.values():
+        of_kind: dict[tuple[str, str], Operation] = {}
+        for name in kind.endpoints:
+            of_kind.update(import_module(name).OPERATIONS)
+        found[kind.name] = of_kind
+    return {**found, **dict(_OF_NO_KIND)}
+
+
+def operations() -> Operations:
+    """Return all operations by their method and path."""
+    return {endpoint: operation for found in tagged().values() for endpoint, operation in found.items()}
+
+
 def documented(app: Quart) -> set[tuple[str, str]]:
-    """The routes of an app as this document names them."""
+    """Return the routes of an app as this document names them."""
     return {
-        (method, re.sub(r"<[^>]+>", "{id}", rule.rule.replace("<path:file>", "{file}")))
+        (method, _path(rule.rule))
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
 
 
+def _path(rule: str) -> str:
+    return re.sub(r"<[^>]+>", "{id}", rule.replace("<path:file>", "{file}"))
+
+
+@functools.cache
 def document() -> Schema:
-    """OpenAPI 3.1."""
+    """Return the document, OpenAPI 3.1."""
     paths: dict[str, Schema] = {}
-    for (method, path), operation in OPERATIONS.items():
-        paths.setdefault(path, {})[method.lower()] = _operation(operation, path)
+    for tag, found in tagged().items():
+        for (method, path), operation in found.items():
+            paths.setdefault(path, {})[method.lower()] = {"tags": [tag], **_operation(operation, path)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -183,8 +109,8 @@ def document() -> Schema:
 
 
 def _operation(operation: Operation, path: str) -> Schema:
-    errors = (OF_ALL | operation.errors) - operation.others.keys()
-    if path in OPEN_PATHS:
+    errors = (ERRORS_OF_ALL | operation.errors) - operation.others.keys()
+    if path in map(_path, auth.OPEN):
         errors -= {401}
     replies = {
         "200": {"description": operation.summary, "content": _content(operation.content)},
@@ -195,23 +121,24 @@ def _operation(operation: Operation, path: str) -> Schema:
     if operation.parameters:
         described["parameters"] = list(operation.parameters)
     if operation.body is not None:
-        described["requestBody"] = {"required": True, "content": _content({JSON: operation.body})}
+        content = _content({JSON: operation.body})
+        content[JSON]["example"] = {"model": "MODEL", **operation.example}
+        described["requestBody"] = {"required": True, "content": content}
     return described
 
 
 def _content(content: Content) -> Schema:
     return {
-        kind: {"schema": {"$ref": _REF.format(model=shape.__name__)}} if shape else {}
-        for kind, shape in content.items()
+        kind: {"schema": {"$ref": _REF.format(name=shape.__name__)}} if shape else {} for kind, shape in content.items()
     }
 
 
-def _reply(shape: type[BaseModel], status: int) -> Schema:
+def _reply(shape: Shape, status: int) -> Schema:
     return {"description": ", ".join(codes_of(status)) or "See `status`.", "content": _content({JSON: shape})}
 
 
 def codes_of(status: int) -> list[str]:
-    """The codes of errors with this status."""
+    """Return the codes of errors with this status."""
     return sorted({kind.code or kind.type for kind in _tree(ApiError) if kind.status == status})
 
 
@@ -222,19 +149,23 @@ def _tree(kind: type[ApiError]) -> Iterator[type[ApiError]]:
 
 
 def _schemas() -> Schema:
-    models: list[type[BaseModel]] = [shapes.ErrorReply]
-    for operation in OPERATIONS.values():
-        models += [shape for shape in operation.content.values() if shape is not None]
-        models += [*operation.others.values(), *([operation.body] if operation.body else [])]
-    bodies = {operation.body.__name__ for operation in OPERATIONS.values() if operation.body}
-    unique = list(dict.fromkeys(models))
-    _, generated = models_json_schema([(model, "validation") for model in unique], ref_template=_REF)
-    schemas: Schema = generated["$defs"]
-    return {name: _null_is_unset(schema) if name in bodies else schema for name, schema in schemas.items()}
+    bodies: list[type[BaseModel]] = []
+    replies: list[Shape] = [shapes.ErrorReply]
+    for operation in operations().values():
+        bodies += [operation.body] if operation.body else []
+        replies += [shape for shape in (*operation.content.values(), *operation.others.values()) if shape]
+    _, of_bodies = models_json_schema(
+        [(body, "validation") for body in dict.fromkeys(bodies)], ref_template=_REF.format(name="{model}")
+    )
+    schemas: Schema = of_bodies["$defs"]
+    for body in bodies:
+        schemas[body.__name__] = _null_is_unset(schemas[body.__name__])
+    _, of_replies = msgspec.json.schema_components(dict.fromkeys(replies), ref_template=_REF)
+    return schemas | of_replies
 
 
 def _null_is_unset(schema: Schema) -> Schema:
-    """A body's schema: null is the same as leaving a key out, whatever the key's type."""
+    """Return a body's schema in which null is the same as leaving a key out, whatever the key's type."""
     required = schema.get("required", [])
     null = {"type": "null"}
     properties = {

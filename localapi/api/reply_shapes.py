@@ -7,19 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from msgspec import Meta, Struct
 
 
-class Shape(BaseModel):
+class Shape(Struct, kw_only=True, forbid_unknown_fields=True):
     """An object with these keys and no others."""
 
-    model_config = ConfigDict(extra="forbid", defer_build=True)
 
-
-class OpenShape(BaseModel):
+class OpenShape(Struct, kw_only=True):
     """An object with these keys, and maybe more."""
-
-    model_config = ConfigDict(extra="allow", defer_build=True)
 
 
 class ErrorDetails(Shape):
@@ -44,15 +40,15 @@ class ModelObject(OpenShape):
     object: Literal["model"]
     created: int
     owned_by: str
-    kind: Literal["chat", "speech"]
+    kind: str
     backend: str
     state: str
     aliases: list[str]
     description: str | None
-    voices: Annotated[list[str], Field(description="Of a speech model: the names that the manifest maps.")] = []
+    voices: Annotated[list[str], Meta(description="Of a speech model: the names that the manifest maps.")] = []
     takes: Annotated[
         list[str],
-        Field(description="Of a speech model: the fields that it takes beside voice, speed, format and timestamps."),
+        Meta(description="Of a speech model: the fields that it takes beside voice, speed, format and timestamps."),
     ] = []
 
 
@@ -264,12 +260,12 @@ class StatusModel(OpenShape):
 
     id: str
     state: str
-    leases: Annotated[int, Field(ge=0)]
+    leases: Annotated[int, Meta(ge=0)]
     loads: int
     worker_deaths: int
     last_error: str | None
     pinned: bool
-    tokens_per_second: Annotated[float, Field(ge=0)] | None
+    tokens_per_second: Annotated[float, Meta(ge=0)] | None
 
 
 class InstanceReply(OpenShape):

@@ -2,7 +2,9 @@
  * The frame of the console, and which page is shown.
  *
  * A page is a component, exported by its module: `export function ChatPage({models, status, api, server})`.
- *   models   null until known; as /v1/models, with each one's part of /status where the key may read it
+ *   models   null until known; as /v1/models, with each one's part of /status if the key may read it. A page for a kind
+ *            of model (`kind` in PAGES) gets those of its kind only
+ *   pageOf   the id of the page for each kind of model that has one
  *   status   as GET /status, or null where the key may not read it
  *   api      see api.js
  *   server   all that server.js knows; `admin`: whether buttons for /admin make sense; `round`: another with each key
@@ -24,11 +26,12 @@ import { ThemeButton } from "./theme.js";
 
 const PAGES = [
   { id: "models", name: "Models", page: ModelsPage },
-  { id: "chat", name: "Chat", page: ChatPage },
-  { id: "speech", name: "Speech", page: SpeechPage },
+  { id: "chat", name: "Chat", page: ChatPage, kind: "chat" },
+  { id: "speech", name: "Speech", page: SpeechPage, kind: "speech" },
   { id: "events", name: "Events", page: EventsPage },
   { id: "api", name: "API", page: ReferencePage },
 ];
+const PAGE_OF_KIND = Object.fromEntries(PAGES.filter(({ kind }) => kind).map(({ id, kind }) => [kind, id]));
 
 let refused = () => {};
 const api = createApi({ onRefused: (error) => refused(error) });
@@ -65,7 +68,8 @@ function App() {
     setRound(round + 1);
   };
   const admin = !server.limited;
-  const given = { models: server.models, status: server.status, api, server: { ...server, admin, round } };
+  const given = { status: server.status, api, server: { ...server, admin, round }, pageOf: PAGE_OF_KIND };
+  const modelsFor = (kind) => (kind ? server.models?.filter((model) => model.kind === kind) : server.models) ?? null;
   return html`
     <a class="button skip" href="#main" onClick=${toMain}>Skip to the page</a>
     <div class="shell">
@@ -73,8 +77,8 @@ function App() {
       <main class="main" id="main" tabindex="-1">
         <${Connection} connection=${server.connection} />
         ${PAGES.filter(({ id }) => seen.current.has(id)).map(
-          ({ id, page }) => html`<section key=${id} hidden=${id !== route} aria-label=${id}>
-            <${Kept} page=${page} given=${given} active=${id === route} /></section>`,
+          ({ id, page, kind }) => html`<section key=${id} hidden=${id !== route} aria-label=${id}>
+            <${Kept} page=${page} given=${{ ...given, models: modelsFor(kind) }} active=${id === route} /></section>`,
         )}
       </main>
     </div>

@@ -27,6 +27,10 @@ export function duration(seconds) {
   return `${Math.floor(hours / 24)} days`;
 }
 
+export function capitalized(word) {
+  return word.charAt(0).toUpperCase() + word.slice(1);
+}
+
 export function plural(count, word) {
   return `${count} ${word}${count === 1 ? "" : "s"}`;
 }

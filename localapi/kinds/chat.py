@@ -69,7 +69,6 @@ CHAT: Final = Kind(
     nested={ChatParameters: "chat.ID.defaults and chat.ID.locked"},
     endpoints=("localapi.api.openai.chat", "localapi.api.openai.completions", "localapi.api.openai.tokens"),
     metrics=(PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN),
-    example=("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}),
     describe=describe,
     recognize=chat_backend,
 )

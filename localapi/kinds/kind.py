@@ -72,8 +72,6 @@ class Kind:
     """Modules with `routes(registry)`, which returns a Quart blueprint, and OPERATIONS for the OpenAPI document."""
     metrics: tuple[Metric, ...] = ()
     """Metrics of this kind, in addition to those of every model."""
-    example: tuple[str, Mapping[str, Any]] | None = None
-    """Path and body of a request to try a model with; its `model` is filled in."""
     describe: Callable[[EntryOptions, Loaded | None], Mapping[str, Any]] = nothing
     """Return the fields that only this kind has in `/v1/models`, from an entry and what its loaded model said."""
     recognize: Callable[[Mapping[str, Any], str], str | None] = unknown

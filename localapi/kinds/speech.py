@@ -74,7 +74,6 @@ SPEECH: Final = Kind(
     nested={MappedVoice: "speech.ID.voices.NAME", SpeechParameters: "speech.ID.defaults"},
     endpoints=("localapi.api.openai.speech", "localapi.api.openai.voices"),
     metrics=(CHARACTERS, SECONDS, TIME_TO_FIRST_SOUND),
-    example=("/v1/audio/speech", {"input": "Hello", "voice": "alloy"}),
     describe=describe,
     recognize=speech_backend,
     recognize_place=recognize_place,

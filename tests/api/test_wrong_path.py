@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from localapi.api.openapi import OPERATIONS
+from localapi.api.openapi import operations
 from localapi.api.wrong_path import nearest, no_such_path
 
 CHAT, MODELS, SPEECH = "/v1/chat/completions", "/v1/models", "/v1/audio/speech"
@@ -37,18 +37,18 @@ CHAT, MODELS, SPEECH = "/v1/chat/completions", "/v1/models", "/v1/audio/speech"
     ],
 )
 def test_a_path_that_is_nearly_right_is_led_to_the_right_one(asked: str, meant: str) -> None:
-    assert nearest(asked, {path for _, path in OPERATIONS}) == meant
+    assert nearest(asked, {path for _, path in operations()}) == meant
 
 
 @pytest.mark.parametrize(
     "asked", ["/", "", "/tts", "/v2/x", "/api/tags", "/admin", "/admin/models/x/lod", "/é", "/a" * 99]
 )
 def test_a_path_that_is_like_none_is_led_to_the_api_and_never_to_what_administers_the_server(asked: str) -> None:
-    assert nearest(asked, {path for _, path in OPERATIONS}).startswith("/v1/")
+    assert nearest(asked, {path for _, path in operations()}).startswith("/v1/")
 
 
 def test_the_message_is_one_short_sentence_however_long_the_path_is() -> None:
-    message = no_such_path("GET", "/" + "x" * 50_000, OPERATIONS)
+    message = no_such_path("GET", "/" + "x" * 50_000, operations())
     assert len(message) < 400
     assert "/v1" in message
     assert "/admin" not in message

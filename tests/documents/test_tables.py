@@ -11,11 +11,11 @@ import pytest
 
 from localapi import errors
 from localapi.api import openapi
-from localapi.api.body_limits import MAX_BODY_BYTES, MAX_SPEECH_BODY_BYTES
-from localapi.api.openai import completions
+from localapi.api.openai import completions, speech
 from localapi.api.openai.chat_request import _NOT_HONOURED, ChatRequest
 from localapi.api.openai.completions import CompletionRequest
 from localapi.api.openai.generation_request import NO_EFFECT
+from localapi.api.operation import MAX_BODY_BYTES
 from localapi.app import Service, create_app
 from localapi.http import body
 from localapi.http import hypercorn_server as connections
@@ -98,7 +98,7 @@ def test_the_limits_below_the_application_are_told_as_they_are() -> None:
         f"{connections.HEAD_BYTES // 1024} KiB, complete within {connections.HEAD_SECONDS:g} s of its first byte"
     )
     assert told["body of a request"] == (
-        f"{MAX_BODY_BYTES // 2**20} MiB ({MAX_SPEECH_BODY_BYTES // 2**20} MiB for speech, with recordings), "
+        f"{MAX_BODY_BYTES // 2**20} MiB ({speech.MAX_BODY_BYTES // 2**20} MiB for speech, with recordings), "
         f"complete within {body.BODY_SECONDS} s"
     )
     assert told["connections"].startswith(f"{connections.MAX_CONNECTIONS};")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from quart import Blueprint, Response
 
+from localapi.api import reply_shapes as shapes
 from localapi.api.admin.status import describe_attempt, describe_instance
+from localapi.api.operation import JSON, MODEL_ID, Operation, Operations
 from localapi.http.replies import json_reply
 from localapi.reload.reloader import Reloader
 from localapi.runtime.instance import Instance
@@ -42,6 +46,26 @@ def routes(registry: Registry, reloader: Reloader) -> Blueprint:
         return _reply(registry.unpin(name))
 
     return blueprint
+
+
+def _of_model(summary: str, *errors: int) -> Operation:
+    return Operation(
+        summary=summary, content={JSON: shapes.InstanceReply}, errors=frozenset(errors), parameters=(MODEL_ID,)
+    )
+
+
+OPERATIONS: Final[Operations] = {
+    ("POST", "/admin/reload"): Operation(
+        summary="Reads the manifest now.",
+        content={JSON: shapes.AttemptReply},
+        errors=frozenset({503}),
+        others={422: shapes.AttemptReply},
+    ),
+    ("POST", "/admin/models/{id}/load"): _of_model("Loads a model.", 404, 429, 503),
+    ("POST", "/admin/models/{id}/unload"): _of_model("Ends a model's worker.", 404, 409, 503),
+    ("POST", "/admin/models/{id}/pin"): _of_model("Loads a model and keeps it loaded.", 404, 429, 503),
+    ("POST", "/admin/models/{id}/unpin"): _of_model("Treats a model as the manifest says again.", 400, 404, 503),
+}
 
 
 def _reply(instance: Instance) -> Response:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
+from typing import Final
 
 from quart import Blueprint, Response
 
+from localapi.api import reply_shapes as shapes
+from localapi.api.operation import JSON, Operation, Operations
 from localapi.http.replies import json_reply
 from localapi.runtime.registry import Registry
 
@@ -32,6 +35,14 @@ def routes(registry: Registry, draining: Callable[[], bool]) -> Blueprint:
         return json_reply({"status": "ready"})
 
     return blueprint
+
+
+OPERATIONS: Final[Operations] = {
+    ("GET", "/health"): Operation(summary="Whether the server lives.", content={JSON: shapes.Health}),
+    ("GET", "/health/ready"): Operation(
+        summary="Whether it can answer.", content={JSON: shapes.Health}, others={503: shapes.Health}
+    ),
+}
 
 
 def _in(known: Container[str], names: Iterable[str]) -> list[str]:

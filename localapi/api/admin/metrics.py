@@ -6,10 +6,11 @@ prometheus_client is imported at the first scrape: it costs a tenth of a second,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quart import Blueprint, Response, request
 
+from localapi.api.operation import Operation, Operations
 from localapi.kinds import KINDS
 from localapi.observability.counters import NO_MODEL, Counters, Histogram
 from localapi.runtime.instance import Instance
@@ -29,6 +30,13 @@ def routes(registry: Registry, counters: Counters) -> Blueprint:
         return Response(text, content_type=content_type)
 
     return blueprint
+
+
+OPERATIONS: Final[Operations] = {
+    ("GET", "/metrics"): Operation(
+        summary="Counts and times for Prometheus.", content={"text/plain": None, "application/openmetrics-text": None}
+    ),
+}
 
 
 def _encoded(registry: Registry, counters: Counters, accept: str) -> tuple[bytes, str]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from quart import Blueprint, Response
 
 import localapi
+from localapi.api import reply_shapes as shapes
+from localapi.api.operation import JSON, Operation, Operations
 from localapi.backends.engine import Vitals
 from localapi.http.replies import json_reply
-from localapi.kinds import CHAT
 from localapi.manifest import Entry, fingerprint
 from localapi.reload.reloader import Attempt, Reloader
 from localapi.reload.swaps import Swap
@@ -31,6 +32,11 @@ def routes(describe: Callable[[], dict[str, Any]]) -> Blueprint:
         return json_reply(describe())
 
     return blueprint
+
+
+OPERATIONS: Final[Operations] = {
+    ("GET", "/status"): Operation(summary="The whole truth.", content={JSON: shapes.StatusReply}),
+}
 
 
 def describe(registry: Registry, reloader: Reloader, warnings: list[str], folder: WorkingFolder) -> dict[str, Any]:
@@ -129,7 +135,7 @@ def describe_instance(instance: Instance) -> dict[str, Any]:
         "since_revision": instance.since_revision,
         "pid": vitals.pid if vitals else None,
         "requests": _requests(vitals) if vitals else None,
-        "tokens_per_second": _tokens_per_second(instance, vitals),
+        "tokens_per_second": _tokens_per_second(vitals),
         "ready_since": instance.ready_since,
         "loads": instance.loads,
         "last_step_age_seconds": None if last_step_at is None else time.monotonic() - last_step_at,
@@ -151,11 +157,9 @@ def _requests(vitals: Vitals) -> dict[str, int]:
     }
 
 
-def _tokens_per_second(instance: Instance, vitals: Vitals | None) -> float | None:
-    """Return 0 for a chat model that writes nothing, or is not loaded; None if nobody can tell."""
-    if vitals is None:
-        return 0.0 if instance.options.section == CHAT.name else None
-    return None if vitals.tokens_per_second is None else round(vitals.tokens_per_second, 1)
+def _tokens_per_second(vitals: Vitals | None) -> float | None:
+    """Return 0 for a model that writes nothing at the moment; None if it is not loaded, or nobody can tell."""
+    return None if vitals is None or vitals.tokens_per_second is None else round(vitals.tokens_per_second, 1)
 
 
 def describe_attempt(attempt: Attempt) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from quart import Blueprint, Response
 
+from localapi.api.operation import EVENTS, Operation, Operations
 from localapi.http.replies import EVENT_STREAM, comment, event, streamed_reply
 from localapi.observability.log_buffer import History
 
@@ -144,6 +145,11 @@ def routes(live: Live, allowed: Callable[[], bool]) -> Blueprint:
         return streamed_reply(body(), EVENT_STREAM)
 
     return blueprint
+
+
+OPERATIONS: Final[Operations] = {
+    ("GET", "/status/events"): Operation(summary="The status, and its changes as they happen.", content={EVENTS: None}),
+}
 
 
 def difference(before: Status, after: Status) -> Status | None:

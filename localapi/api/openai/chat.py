@@ -5,14 +5,16 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from quart import Blueprint
 
+from localapi.api import reply_shapes as shapes
 from localapi.api.answers import Answer
 from localapi.api.dialect import DialectBlueprint
 from localapi.api.openai import wire
 from localapi.api.openai.chat_request import ChatRequest, parse_chat
+from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, Operation, Operations
 from localapi.api.text_request import TextRequest
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import (
@@ -32,6 +34,17 @@ Growth = Delta | ToolStart | ToolArguments | Ended
 def routes(registry: Registry) -> Blueprint:
     """Return the endpoint."""
     return DialectBlueprint(registry, OpenAIChat())
+
+
+OPERATIONS: Final[Operations] = {
+    ("POST", "/v1/chat/completions"): Operation(
+        summary="The answer to a conversation.",
+        content={JSON: shapes.ChatReply, EVENTS: None},
+        body=ChatRequest,
+        example={"messages": [{"role": "user", "content": "Hello!"}]},
+        errors=ERRORS_OF_WORK,
+    ),
+}
 
 
 class OpenAIChat:

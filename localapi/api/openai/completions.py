@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 from quart import Blueprint
 
+from localapi.api import reply_shapes as shapes
 from localapi.api.answers import Answer
 from localapi.api.dialect import DialectBlueprint
 from localapi.api.openai import wire
@@ -22,6 +23,7 @@ from localapi.api.openai.generation_request import (
     refuse,
     unknown_fields,
 )
+from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, Operation, Operations
 from localapi.api.text_request import TextRequest
 from localapi.errors import InvalidRequest
 from localapi.http import body
@@ -81,6 +83,17 @@ class CompletionRequest(GenerationRequest):
 def routes(registry: Registry) -> Blueprint:
     """Return the endpoint."""
     return DialectBlueprint(registry, OpenAICompletions())
+
+
+OPERATIONS: Final[Operations] = {
+    ("POST", "/v1/completions"): Operation(
+        summary="The continuation of a text or of tokens.",
+        content={JSON: shapes.CompletionReply, EVENTS: None},
+        body=CompletionRequest,
+        example={"prompt": "Once upon a time"},
+        errors=ERRORS_OF_WORK,
+    ),
+}
 
 
 class OpenAICompletions:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from quart import Blueprint, Response
 
+from localapi.api import reply_shapes as shapes
+from localapi.api.operation import JSON, MODEL_ID, Operation, Operations
 from localapi.http.replies import json_reply
 from localapi.manifest import Entry
 from localapi.runtime.registry import Registry
@@ -24,6 +26,14 @@ def routes(registry: Registry) -> Blueprint:
         return json_reply(describe(registry, registry.resolve(name)))
 
     return blueprint
+
+
+OPERATIONS: Final[Operations] = {
+    ("GET", "/v1/models"): Operation(summary="All models.", content={JSON: shapes.ModelList}),
+    ("GET", "/v1/models/{id}"): Operation(
+        summary="One model.", content={JSON: shapes.ModelObject}, errors=frozenset({404}), parameters=(MODEL_ID,)
+    ),
+}
 
 
 def describe(registry: Registry, entry: Entry) -> dict[str, Any]:

@@ -13,13 +13,17 @@ from typing import Any, Final
 
 from quart import Blueprint, Response
 
+from localapi.api import reply_shapes as shapes
 from localapi.api.openai.prepared_speech import Prepared, prepared_speech
 from localapi.api.openai.recording import BYTES_PER_SAMPLE, Recording, SaidSegment
+from localapi.api.openai.reference_audio import LONGEST_WRITTEN
 from localapi.api.openai.speech_cache import FinishedSpeech, SpeechCache, content_key
 from localapi.api.openai.speech_request import SpeechRequest, parse_speech
 from localapi.api.openai.voice_choice import Line
 from localapi.api.openai.voices import loaded_engine
 from localapi.api.openai.wire import EventStream
+from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, MEGABYTE, Operation, Operations
+from localapi.audio.formats import FORMATS
 from localapi.errors import ApiError, InvalidRequest
 from localapi.http import body, request_context
 from localapi.http.generation import OBJECT_BYTES, begin, request_ids
@@ -35,7 +39,6 @@ from localapi.worker.protocol import Event, Sound, Speak, Spoken, Times
 
 log = logging.getLogger(__name__)
 
-MEGABYTE: Final = 1024 * 1024
 HAVE_LENGTH: Final = frozenset({"wav", "flac"})
 """Formats whose header tells the file's length: a little of them is worth the wait."""
 SHORT_WEIGHT: Final = 50
@@ -49,6 +52,8 @@ FRAMES_PER_SECOND: Final = 50
 """What usage counts as a token of sound: OpenAI has no public rule, and codecs' frames of 20 ms are one."""
 BEGINNING_SECONDS: Final = 0.25
 """How much of the first sound is encoded at first, and sent: every format gives bytes after so much."""
+MAX_BODY_BYTES: Final = 2 * LONGEST_WRITTEN + MEGABYTE
+"""A text, and the two recordings that a request can bring (ref_audio, source_audio)."""
 
 
 def routes(registry: Registry) -> Blueprint:
@@ -62,6 +67,18 @@ def routes(registry: Registry) -> Blueprint:
         return body.name_ignored(ignored, await Speech(registry, request, cache).reply())
 
     return blueprint
+
+
+OPERATIONS: Final[Operations] = {
+    ("POST", "/v1/audio/speech"): Operation(
+        summary="A text, spoken.",
+        content={**{each.content_type: None for each in FORMATS.values()}, EVENTS: None, JSON: shapes.TimedSpeech},
+        body=SpeechRequest,
+        example={"input": "Good morning!"},
+        max_body_bytes=MAX_BODY_BYTES,
+        errors=ERRORS_OF_WORK,
+    ),
+}
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from quart import Blueprint, Response
 
+from localapi.api import reply_shapes as shapes
 from localapi.api.openai.chat_request import Message, plain_message
 from localapi.api.openai.generation_request import MAX_NAME, TokenNumber, unknown_fields
+from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
 from localapi.errors import InvalidRequest
 from localapi.http import body
 from localapi.http.generation import begin, request_ids
@@ -67,6 +69,24 @@ def routes(registry: Registry) -> Blueprint:
         return _named(request, content, json_reply({"text": reply.text if isinstance(reply, Text) else ""}))
 
     return blueprint
+
+
+OPERATIONS: Final[Operations] = {
+    ("POST", "/v1/tokenize"): Operation(
+        summary="The tokens of a text.",
+        content={JSON: shapes.TokensReply},
+        body=TokenizeRequest,
+        example={"text": "Hello!"},
+        errors=ERRORS_OF_WORK,
+    ),
+    ("POST", "/v1/detokenize"): Operation(
+        summary="The text of tokens.",
+        content={JSON: shapes.TextReply},
+        body=DetokenizeRequest,
+        example={"tokens": [72, 105]},
+        errors=ERRORS_OF_WORK,
+    ),
+}
 
 
 def _named(request: BaseModel, content: dict[str, Any], reply: Response) -> Response:

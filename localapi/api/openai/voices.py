@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from quart import Blueprint, Response, request
 
+from localapi.api import reply_shapes as shapes
 from localapi.api.openai.models import describe
+from localapi.api.operation import JSON, Operation, Operations, Schema
 from localapi.backends.engine import Engine
 from localapi.backends.voice_names import folded, named
 from localapi.errors import InvalidRequest
@@ -42,6 +44,24 @@ def routes(registry: Registry) -> Blueprint:
         return json_reply({"object": "list", "models": models, "data": models})
 
     return blueprint
+
+
+_MODEL: Final[Schema] = {
+    "name": "model",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "The voices of this speech model only.",
+}
+OPERATIONS: Final[Operations] = {
+    ("GET", "/v1/audio/voices"): Operation(
+        summary="The voices of speech models.",
+        content={JSON: shapes.VoiceList},
+        errors=frozenset({400, 404}),
+        parameters=(_MODEL,),
+    ),
+    ("GET", "/v1/audio/models"): Operation(summary="The speech models.", content={JSON: shapes.SpeechModelList}),
+}
 
 
 def _speech_entries(registry: Registry) -> list[Entry]:

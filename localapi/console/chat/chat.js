@@ -48,7 +48,7 @@ export function ChatPage({ models, api, active }) {
   const [front, setFront] = useState(0);
   const [settingsOpen, setSettingsOpen] = useState(false);
   const [problem, setProblem] = useState("");
-  const offered = (models ?? []).filter((model) => model.kind === "chat");
+  const offered = models ?? [];
   const chosen = chosenOf(offered);
   const conversations = chosen.map((model) => conversationWith(model, api));
   const running = conversations.filter((conversation) => conversation.isRunning);

@@ -6,7 +6,8 @@ import { Icon } from "../icons.js";
 
 const TONES = { ready: "good", loading: "info", failed: "bad", closed: "warn", unloaded: "" };
 
-export function Model({ model, api, admin, now }) {
+/** `page` is the id of the page to try it on, if its kind has one. */
+export function Model({ model, page, api, admin, now }) {
   const [act, state] = useActions(api, model.id);
   return html`<article class="card model" aria-label=${model.id}>
     <div class="model-name">
@@ -22,7 +23,7 @@ export function Model({ model, api, admin, now }) {
     ${admin && model.leases !== undefined && html`<${Figures} model=${model} />`}
     <div class="model-actions">
       ${admin && model.leases !== undefined && html`<${Actions} model=${model} act=${act} busy=${state.busy} />`}
-      <a class="button small" href="#${model.kind}/${encodeURIComponent(model.id)}" aria-label="Try ${model.id}">Try</a>
+      ${page && html`<a class="button small" href="#${page}/${encodeURIComponent(model.id)}" aria-label="Try ${model.id}">Try</a>`}
     </div>
     ${model.progress && html`<${Progress} progress=${model.progress} />`}
     ${model.swap && html`<${Swap} swap=${model.swap} now=${now} />`}
@@ -45,7 +46,7 @@ function What({ model }) {
 
 function Figures({ model }) {
   const figures = [["Memory", bytes(model.memory_bytes)], ["Running", model.leases], ["Waiting", model.waiting]];
-  if (model.kind === "chat") figures.push(["Tokens/s", speed(model.tokens_per_second)]);
+  if (model.tokens_per_second !== null) figures.push(["Tokens/s", speed(model.tokens_per_second)]);
   return html`<dl class="figures">${figures.map(([name, value]) => html`<div key=${name}><dt>${name}</dt>
     <dd class="number ${value === 0 || value === "–" || value === "0" ? "muted" : ""}">${value}</dd></div>`)}</dl>`;
 }

@@ -2,15 +2,13 @@
 
 import { CopyButton } from "../copy_button.js";
 import { html, useState } from "../dom.js";
-import { plural, useClock } from "../format.js";
+import { capitalized, plural, useClock } from "../format.js";
 import { MANY, hasWords } from "../words.js";
 import { Manifest } from "./manifest.js";
 import { Model } from "./model.js";
 import { Overview } from "./overview.js";
 
-const KINDS = [["chat", "Chat"], ["speech", "Speech"]];
-
-export function ModelsPage({ models, status, api, server, active }) {
+export function ModelsPage({ models, status, api, server, pageOf, active }) {
   useClock(active);
   const [words, setWords] = useState("");
   const now = Date.now() / 1000 + server.skew;
@@ -30,8 +28,8 @@ export function ModelsPage({ models, status, api, server, active }) {
       <input class="input" type="search" value=${words} placeholder="Find a model: its name, backend or state"
         onInput=${(event) => setWords(event.target.value)} /></label>`}
     ${models.length > 0 && shown.length === 0 && html`<div class="empty"><strong>No model has all of these words.</strong></div>`}
-    ${KINDS.map(([kind, name]) => html`<${Group} key=${kind} name=${name} now=${now} api=${api} admin=${server.admin}
-      models=${shown.filter((model) => model.kind === kind)} />`)}
+    ${[...Map.groupBy(shown, (model) => model.kind)].map(([kind, some]) => html`<${Group} key=${kind} name=${capitalized(kind)}
+      models=${some} page=${pageOf[kind]} now=${now} api=${api} admin=${server.admin} />`)}
     ${status?.retiring.length > 0 && html`<${Retiring} instances=${status.retiring} />`}
   </div>`;
 }
@@ -56,11 +54,10 @@ function Waiting({ server }) {
       : html`<span class="spinner" aria-hidden="true"></span><p>Asking the server…</p>`}</div></div>`;
 }
 
-function Group({ name, models, api, admin, now }) {
-  if (models.length === 0) return null;
+function Group({ name, models, page, api, admin, now }) {
   return html`<section class="stack" aria-label="${name} models">
     <h2 class="group">${name} <span class="muted">${models.length}</span></h2>
-    ${models.map((model) => html`<${Model} key=${model.id} model=${model} api=${api} admin=${admin} now=${now} />`)}
+    ${models.map((model) => html`<${Model} key=${model.id} model=${model} page=${page} api=${api} admin=${admin} now=${now} />`)}
   </section>`;
 }
 

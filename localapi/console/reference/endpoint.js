@@ -4,13 +4,10 @@ import { CopyButton } from "../copy_button.js";
 import { html, useState } from "../dom.js";
 import { exampleModel } from "../first_model.js";
 import { SchemaTree } from "./schema_tree.js";
-import { exampleOf, limitsOf, typeOf } from "./schemas.js";
+import { limitsOf, typeOf } from "./schemas.js";
 import { asCurl } from "../snippets.js";
 
 const JSON_TYPE = "application/json";
-/** Of endpoints where no field but the model is required, and which want one more all the same. */
-const ALSO = { "/v1/tokenize": { text: "Hello!" } };
-const HINTS = { tokens: [72, 105], prompt: "Once upon a time", input: "Good morning!" };
 
 export function Endpoint({ method, path, operation, document, models, keyed }) {
   const [isOpen, setIsOpen] = useState(false);
@@ -25,7 +22,7 @@ export function Endpoint({ method, path, operation, document, models, keyed }) {
       html`<div class="endpoint-body">
         ${operation.description && html`<p>${operation.description}</p>`}
         <${Parameters} parameters=${operation.parameters ?? []} document=${document} />
-        <${Example} curl=${exampleCurl({ method, path, operation, document, models, keyed })} />
+        <${Example} curl=${exampleCurl({ method, path, operation, models, keyed })} />
         <${Body} operation=${operation} document=${document} />
         <${Replies} responses=${operation.responses} document=${document} />
       </div>`
@@ -96,14 +93,15 @@ function Reply({ status, reply, document }) {
   </details>`;
 }
 
-/** A request for curl. Its model is one of the manifest's, of the kind that the endpoint takes. */
-function exampleCurl({ method, path, operation, document, models, keyed }) {
-  const kind = path.startsWith("/v1/audio/") ? "speech" : "chat";
-  const model = exampleModel(models.filter((each) => each.kind === kind))?.id ?? "MODEL";
-  const values = { id: model, file: "app.js" };
-  const address = path.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? name);
-  const schema = operation.requestBody?.content?.[JSON_TYPE]?.schema;
-  const body = schema && { ...exampleOf(schema, document, { ...HINTS, model }), ...ALSO[path] };
-  const file = path === "/v1/audio/speech" ? "speech.mp3" : null;
+/** A request for curl. Its model is one of the manifest's, of the kind that the endpoint is tagged with, if it is. */
+function exampleCurl({ method, path, operation, models, keyed }) {
+  const ofKind = models.filter((each) => operation.tags?.includes(each.kind));
+  const model = exampleModel(ofKind.length > 0 ? ofKind : models)?.id ?? "MODEL";
+  const values = Object.fromEntries((operation.parameters ?? []).map(({ name, example }) => [name, example ?? model]));
+  const address = path.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  const example = operation.requestBody?.content?.[JSON_TYPE]?.example;
+  const body = example && { ...example, model };
+  const [type] = Object.keys(operation.responses["200"].content ?? {});
+  const file = type?.startsWith("audio/") ? "speech.mp3" : null;
   return asCurl(address, body, { method, keyed, file });
 }

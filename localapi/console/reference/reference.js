@@ -2,18 +2,10 @@
 
 import { Failure } from "../failure.js";
 import { html, useEffect, useState } from "../dom.js";
+import { capitalized } from "../format.js";
 import { Endpoint } from "./endpoint.js";
 
-const GROUPS = [
-  ["Chat and text", /^\/v1\/(chat|completions|tokenize|detokenize)/],
-  ["Speech", /^\/v1\/audio\//],
-  ["Models", /^\/v1\/models/],
-  ["What happens inside", /^\/(status|metrics|health)/],
-  ["Administration", /^\/admin\//],
-  ["This page and its document", /^\//],
-];
-
-/** The document's operations, in the groups above. */
+/** The document's operations as [tag, operations], in the document's order. */
 function groupsOf(document, wanted) {
   const words = wanted.toLowerCase().split(/\s+/).filter(Boolean);
   const operations = Object.entries(document.paths)
@@ -24,10 +16,7 @@ function groupsOf(document, wanted) {
       const text = `${method} ${path} ${operation.summary ?? ""} ${operation.description ?? ""}`.toLowerCase();
       return words.every((word) => text.includes(word));
     });
-  const groupOf = (path) => GROUPS.find(([, form]) => form.test(path))[0];
-  return GROUPS.map(([name]) => [name, operations.filter(({ path }) => groupOf(path) === name)]).filter(
-    ([, found]) => found.length > 0,
-  );
+  return [...Map.groupBy(operations, ({ operation }) => operation.tags?.[0] ?? "other")];
 }
 
 /** The document, asked for again with each key. */
@@ -76,7 +65,7 @@ export function ReferencePage({ models, api, server }) {
     ${groups.map(
       ([name, operations]) =>
         html`<section key=${name} class="reference-group" aria-label=${name}>
-          <h2>${name}</h2>
+          <h2>${capitalized(name)}</h2>
           ${operations.map(
             (each) =>
               html`<${Endpoint}

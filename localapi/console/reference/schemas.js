@@ -129,24 +129,3 @@ export function namesIn(schema, document) {
     one.items ? [name, ...namesIn(one.items, document)] : [name],
   );
 }
-
-/** A small value that the schema allows. `hints` has values for keys of that name. */
-export function exampleOf(schema, document, hints, depth = 0) {
-  const { discriminator } = resolved(schema, document).schema;
-  const preferred = discriminator?.mapping?.user;
-  const [first] = preferred ? [resolved({ $ref: preferred }, document)] : alternatives(schema, document);
-  const one = first?.schema ?? {};
-  if (one.const !== undefined || one.enum !== undefined) {
-    return one.const ?? one.enum[0];
-  }
-  if (one.type === "array") {
-    return depth > 6 ? [] : [exampleOf(one.items ?? {}, document, hints, depth + 1)];
-  }
-  if (one.type === "object") {
-    const keys = depth > 6 ? [] : (one.required ?? []);
-    return Object.fromEntries(
-      keys.map((key) => [key, hints[key] ?? exampleOf(one.properties[key], document, hints, depth + 1)]),
-    );
-  }
-  return { integer: 1, number: 1, boolean: true }[one.type] ?? "Hello!";
-}

@@ -26,7 +26,7 @@ export function SpeechPage({ models, api }) {
   const [utterance, setUtterance] = useState(null);
   const [, show] = useReducer((count) => count + 1, 0);
   const audio = useRef(null);
-  const offered = (models ?? []).filter((model) => model.kind === "speech");
+  const offered = models ?? [];
   const model = offered.find((each) => each.id === said.model) ?? offered[0] ?? null;
   const voices = useVoices(api, model);
   const set = (changes) => setSaid((before) => ({ ...before, ...changes }));

@@ -1,0 +1,58 @@
+"""What an endpoint says of itself: each module of endpoints declares its OPERATIONS beside its routes.
+
+`openapi` makes the document of them, and `body_limits` asks them how large a body may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from pydantic import BaseModel
+
+Schema = dict[str, Any]
+Shape = type[BaseModel] | type[msgspec.Struct]
+"""The class of a JSON body: requests are checked by pydantic, replies are encoded by msgspec."""
+Content = Mapping[str, Shape | None]
+"""Content types, and the shape of those that are JSON."""
+
+MEGABYTE: Final = 2**20
+MAX_BODY_BYTES: Final = 16 * MEGABYTE
+JSON: Final = "application/json"
+EVENTS: Final = "text/event-stream"
+ERRORS_OF_ALL: Final = frozenset({401, 403, 500})
+ERRORS_OF_WORK: Final = frozenset({400, 404, 413, 415, 429, 503, 504})
+"""Of endpoints that have a model work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """What an endpoint takes and gives."""
+
+    summary: str
+    content: Content
+    """Of the reply with status 200."""
+    body: type[BaseModel] | None = None
+    example: Mapping[str, Any] = field(default_factory=dict)
+    """A body to try it with; its `model` is filled in."""
+    max_body_bytes: int = MAX_BODY_BYTES
+    errors: frozenset[int] = frozenset()
+    """Statuses with an error object, beside those that every endpoint may give."""
+    others: Mapping[int, Shape] = field(default_factory=dict)
+    """Statuses with another shape."""
+    parameters: tuple[Schema, ...] = ()
+
+
+Operations = Mapping[tuple[str, str], Operation]
+"""Operations by method and path; parameters of a path are in braces, as OpenAPI writes them."""
+
+MODEL_ID: Final[Schema] = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "An id or an alias; slashes may be percent-encoded or not.",
+}
+"""The parameter of paths that name a model."""
