@@ -40,7 +40,7 @@ MAY_IMPORT = {
         *("runtime", "reload", "http", "api"),
     },
     "client": {"errors"},
-    "service": {"errors"},
+    "service": {"errors", "system"},
     "diagnosis": {"errors", "system", "settings", "environments", "backends", "manifest", "client", "service"},
     "cli": {
         *("errors", "system", "observability", "settings", "text", "backends", "kinds"),

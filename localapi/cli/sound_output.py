@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from localapi.errors import OperatorError
+from localapi.system.whole_file import replacing
 
 FORMATS: Final = ("mp3", "opus", "aac", "flac", "wav", "pcm")
 SUFFIXES: Final = {**{f".{name}": name for name in FORMATS}, ".ogg": "opus"}
@@ -44,20 +44,12 @@ def write(pieces: Iterator[bytes], path: Path, progress: Callable[[int], None]) 
     `progress` gets the bytes so far.
     """
     special = path.exists() and not path.is_file()
-    draft = path if special else path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        try:
-            with draft.open("wb") as out:
-                written = 0
-                for piece in pieces:
-                    written += out.write(piece)
-                    progress(written)
-            if not special:
-                draft.replace(path)
-        except BaseException:
-            if not special:
-                draft.unlink(missing_ok=True)
-            raise
+        with path.open("wb") if special else replacing(path, mode=None) as out:
+            written = 0
+            for piece in pieces:
+                written += out.write(piece)
+                progress(written)
     except OSError as error:
         raise NothingSaid(f"{path} cannot be written: {error.strerror}") from error
 

@@ -6,14 +6,12 @@ nothing. The secrets of keys may be known to the server alone.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import io
 import os
 import shlex
 import stat
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +24,9 @@ from localapi.manifest.origin import plain
 from localapi.manifest.reading import ManifestSource, read
 from localapi.manifest.text import Text, read_text, text_of
 from localapi.manifest.yaml_layer import layer_of
+from localapi.system.whole_file import replacing
 
 _BOM: Final = b"\xef\xbb\xbf"
-_NEW_MODE: Final = 0o666
 _WRITABLE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -60,19 +58,12 @@ class Edit:
         try:
             self._refuse_what_changed(target)
             self._refuse_read_only(target)
-            mode = stat.S_IMODE(target.stat().st_mode) if self.before is not None else _NEW_MODE & ~_umask()
-            handle, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(self.after)
-                    file.flush()
-                    os.fchmod(handle, mode)
-                    os.fsync(handle)
+            mode = None if self.before is None else stat.S_IMODE(target.stat().st_mode)
+            with replacing(target, mode=mode) as file:
+                file.write(self.after)
+                file.flush()
+                os.fsync(file.fileno())
                 self._refuse_what_changed(target)
-                Path(draft).replace(target)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    Path(draft).unlink()
         except OSError as error:
             raise CannotEdit(f"{self.path} cannot be written: {error.strerror or error}") from None
 
@@ -153,9 +144,3 @@ def _checked(source: ManifestSource, before: bytes | None, after: str) -> Edit:
 def _lines(data: bytes) -> list[str]:
     """Of all line ends of YAML, "\n" alone ends one for `diff`."""
     return list(io.StringIO(data.decode("utf-8-sig", errors="replace"), newline="\n"))
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from localapi.errors import CannotInstall
+from localapi.system.whole_file import write_whole
 
 SECONDS: Final = 30.0
 """How long launchctl or systemctl may take. To end the server takes as long as its requests do."""
@@ -77,15 +76,8 @@ def last_words(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def write(path: Path, text: str, mode: int) -> None:
-    """A file that appears whole, and is never readable for others before `mode` says so. Raises CannotInstall."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file whole or not at all. Raise CannotInstall."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "w", encoding="utf-8") as file:
-            file.write(text)
-        draft.chmod(mode)
-        draft.replace(path)
+        write_whole(path, text.encode(), mode=mode)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
         raise CannotInstall(f"{path} cannot be written: {error.strerror}") from None

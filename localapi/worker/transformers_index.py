@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from localapi.system.whole_file import write_whole
 from localapi.worker.cache_folder import cache_folder
 
 _MODULE: Final = "transformers.utils.import_utils"
@@ -77,7 +77,7 @@ def _kept(define: Define, folder: Path) -> Define:
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             text = json.dumps({"state": state, "structure": _plain(found)})
             if _structure(json.loads(text)["structure"]) == found:  # else another version has another form
-                _write(file, text)
+                write_whole(file, text.encode())
         return found
 
     return kept
@@ -98,14 +98,3 @@ def _plain(structure: Structure) -> list[Any]:
 
 def _structure(plain: list[Any]) -> Structure:
     return {frozenset(needs): {module: set(names) for module, names in modules.items()} for needs, modules in plain}
-
-
-def _write(file: Path, content: str) -> None:
-    """As a whole or not at all, also beside another worker that does the same."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = file.with_suffix(f".{os.getpid()}.draft")
-    try:
-        draft.write_text(content)
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from localapi.system.openblas_library import PACKAGE, SWITCH
+from localapi.system.whole_file import write_whole
 from localapi.worker.blas import verdicts
 from localapi.worker.blas.candidates import OFF, PREFIX, Candidate, candidates
 from localapi.worker.blas.elf import without_prefix
@@ -96,10 +97,7 @@ def _prepared(candidate: Candidate, folder: Path) -> Path:
         library.unlink()
     content = _plain(candidate)
     library = folder / f"{made_of}-{zlib.crc32(content):08x}.so"
-    draft = folder / f".{library.name}.draft"
-    draft.write_bytes(content)
-    draft.chmod(0o600)
-    os.replace(draft, library)
+    write_whole(library, content, mode=0o600)
     if not _whole(library):
         raise OSError(f"{folder} does not keep what is written")
     for old in folder.glob("*.so"):

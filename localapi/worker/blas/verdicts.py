@@ -14,12 +14,13 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+
+from localapi.system.whole_file import write_whole
 
 TRIAL_SECONDS: Final = 60
 AGAIN_SECONDS: Final = 24 * 3600
@@ -74,10 +75,8 @@ def read(file: Path) -> Verdict | None:
 
 
 def keep(verdict: Verdict, file: Path) -> None:
-    """Write it, whole or not at all. Raises OSError."""
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as draft:
-        json.dump(asdict(verdict), draft)
-    os.replace(draft.name, file)
+    """Write it. Raise OSError."""
+    write_whole(file, json.dumps(asdict(verdict)).encode())
 
 
 def tried(library: str, descriptors: Sequence[int] = ()) -> Verdict:

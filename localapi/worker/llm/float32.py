@@ -7,6 +7,7 @@ Whether it is faster on this machine, for weights of this kind, is measured once
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -25,6 +26,7 @@ from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from mlx.utils import tree_map, tree_unflatten
 
 from localapi.system.byte_sizes import readable
+from localapi.system.whole_file import write_whole
 from localapi.worker.cache_folder import cache_folder
 from localapi.worker.llm import row_products
 
@@ -304,13 +306,8 @@ def _known(what: str, measure: Callable[[], Gain]) -> Gain:
     except (OSError, ValueError, TypeError):
         pass  # not measured yet
     gain = measure()
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = file.with_name(f".{name}.{os.getpid()}")
-        draft.write_text(json.dumps(asdict(gain)))
-        draft.replace(file)
-    except OSError:
-        pass  # a full disk, or one that may not be written: it is measured again at the next load
+    with contextlib.suppress(OSError):  # a full disk, or one that may not be written: it is measured again next time
+        write_whole(file, json.dumps(asdict(gain)).encode())
     return gain
 
 

@@ -1,0 +1,43 @@
+"""Files that appear whole or not at all, also when two processes write the same one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int | None = 0o600) -> Iterator[BinaryIO]:
+    """Open a draft that takes the place of the file at the end, unless an error is raised. Raise OSError.
+
+    `mode` None leaves the rights to the umask. Until the end only the owner may read the draft.
+    """
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fchmod(handle, 0o666 & ~_umask() if mode is None else mode)
+            os.fsync(handle)
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+        raise
+
+
+def write_whole(path: Path, content: bytes, *, mode: int | None = 0o600) -> None:
+    """Write the file, and its folder if there is none. Raise OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with replacing(path, mode=mode) as file:
+        file.write(content)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
