@@ -266,6 +266,8 @@ class StatusModel(OpenShape):
     last_error: str | None
     pinned: bool
     tokens_per_second: Annotated[float, Meta(ge=0)] | None
+    healthy: bool | None
+    unhealthy_reason: str | None
 
 
 class InstanceReply(OpenShape):

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.console.playground import copied, message_field, telling
+from tests.own_engines import other_server, program
 from tests.server import Server, save, serving
 
 MANIFEST = """\
@@ -279,3 +280,16 @@ def test_a_lost_connection_is_told_and_found_again(page: Page, tmp_path: Path, r
             expect(page.get_by_role("banner")).to_contain_text("Live")
             page.close()
     assert all("ERR_" in refusal for refusal in refusals)
+
+
+def test_a_model_whose_engine_cannot_answer_is_told_with_the_reason(page: Page, tmp_path: Path) -> None:
+    with other_server() as other:
+        manifest = json.dumps({"chat": {"remote": {"backend": "remote", "url": other.url, "preload": True}}})
+        other.vitals = {"healthy": False, "reason": "out of disk"}
+        with serving(tmp_path, manifest, program=program(tmp_path)) as server:
+            page.goto(server.url)
+            expect(model(page, "remote").get_by_text("out of disk")).to_be_visible()
+            expect(model(page, "remote").locator("dd").first).to_have_text("\N{EN DASH}")  # of its memory
+            other.vitals = {}
+            expect(model(page, "remote").get_by_text("out of disk")).to_be_hidden()
+            page.close()

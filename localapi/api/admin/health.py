@@ -27,7 +27,9 @@ def routes(registry: Registry, draining: Callable[[], bool]) -> Blueprint:
             return json_reply({"status": "shutting down"}, status=503)
         wanted = [registry.instance(e.id) for e in registry.entries.values() if e.options.wants_loading]
         known = {entry.id for entry in registry.offered}
-        if failed := {each.name: each.last_error for each in wanted if each.state == "failed"}:
+        failed = {each.name: each.last_error for each in wanted if each.state == "failed"}
+        failed |= {each.name: each.vitals.reason for each in wanted if each.vitals and not each.vitals.healthy}
+        if failed:
             errors = failed if len(known) == len(registry.entries) else {}  # an error may name other models
             return json_reply({"status": "failed", "models": _in(known, failed), "errors": errors}, status=503)
         if loading := [each.name for each in wanted if each.state == "loading" or each.comes_back]:

@@ -13,7 +13,6 @@ from quart import Blueprint, Response, request
 from localapi.api.operation import Operation, Operations
 from localapi.kinds import KINDS
 from localapi.observability.counters import NO_MODEL, Counters, Histogram
-from localapi.runtime.instance import Instance
 from localapi.runtime.registry import Registry
 
 if TYPE_CHECKING:
@@ -97,44 +96,33 @@ def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
 def _of_instances(registry: Registry) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
 
-    current = [registry.instance(name) for name in registry.entries]
-    by_name: dict[str, list[Instance]] = {instance.name: [instance] for instance in current}
-    for instance in registry.retiring:
-        by_name.setdefault(instance.name, []).append(instance)
-    by_name = {name: instances for name, instances in by_name.items() if name in registry.entries}
-    for name, text, value in (
-        ("requests_running", "Requests that are being answered.", running),
-        ("requests_waiting", "Requests of which nothing has come yet.", lambda i: i.leases - running(i)),
-        ("model_ready", "1 where the model is loaded.", lambda i: float(i.state == "ready" and not i.retired)),
-        ("worker_memory_bytes", "Memory of the model's processes.", memory),
-    ):
-        gauge = GaugeMetricFamily(f"localapi_{name}", text, labels=["model"])
-        for model, instances in by_name.items():
-            values = [value(instance) for instance in instances]
-            known = [each for each in values if each is not None]
-            if len(known) == len(values):
-                gauge.add_metric([model], sum(known))
-        yield gauge
-    for name, text, field in (
-        ("model_loads", "Times that the model was loaded.", "loads"),
-        ("worker_deaths", "Ends of workers that nobody asked for.", "worker_deaths"),
-    ):
-        counter = CounterMetricFamily(f"localapi_{name}", text, labels=["model"])
-        for model, instances in by_name.items():
-            counter.add_metric([model], sum(getattr(instance, field) for instance in instances))
-        yield counter
+    def gauge(name: str, text: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"localapi_{name}", text, labels=["model"])
 
-
-def running(instance: Instance) -> int:
-    """Return how many requests of an instance something has come of."""
-    vitals = instance.vitals
-    return min(vitals.running, instance.leases) if vitals else 0
-
-
-def memory(instance: Instance) -> int | None:
-    """Return what an instance takes of this machine's memory, or None if nobody can tell."""
-    vitals = instance.vitals
-    return vitals.memory_bytes if vitals else 0
+    running = gauge("requests_running", "Requests that are being answered.")
+    waiting = gauge("requests_waiting", "Requests of which nothing has come yet.")
+    ready = gauge("model_ready", "1 if the model is loaded.")
+    healthy = gauge("model_healthy", "0 if the loaded model cannot answer, 1 if it can.")
+    memory = gauge("worker_memory_bytes", "Memory of the model's processes.")
+    loads = CounterMetricFamily("localapi_model_loads", "Times that the model was loaded.", labels=["model"])
+    deaths = CounterMetricFamily("localapi_worker_deaths", "Ends of workers that nobody asked for.", labels=["model"])
+    for model in registry.entries:
+        current = registry.instance(model)
+        instances = [current, *(each for each in registry.retiring if each.name == model)]
+        vitals = [each.vitals for each in instances if each.vitals is not None]
+        leases = sum(each.leases for each in instances)
+        begun = min(sum(each.running for each in vitals), leases)
+        running.add_metric([model], begun)
+        waiting.add_metric([model], leases - begun)
+        ready.add_metric([model], float(current.state == "ready"))
+        if current.vitals is not None:
+            healthy.add_metric([model], float(current.vitals.healthy))
+        known = [each.memory_bytes for each in vitals if each.memory_bytes is not None]
+        if len(known) == len(vitals):
+            memory.add_metric([model], sum(known))
+        loads.add_metric([model], sum(each.loads for each in instances))
+        deaths.add_metric([model], sum(each.worker_deaths for each in instances))
+    yield from (running, waiting, ready, healthy, memory, loads, deaths)
 
 
 def _of_manifest(registry: Registry, counters: Counters) -> Iterator[Metric]:

@@ -135,6 +135,8 @@ def describe_instance(instance: Instance) -> dict[str, Any]:
         "since_revision": instance.since_revision,
         "pid": vitals.pid if vitals else None,
         "requests": _requests(vitals) if vitals else None,
+        "healthy": vitals.healthy if vitals else None,
+        "unhealthy_reason": vitals.reason if vitals and not vitals.healthy else None,
         "tokens_per_second": _tokens_per_second(vitals),
         "ready_since": instance.ready_since,
         "loads": instance.loads,

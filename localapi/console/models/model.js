@@ -27,6 +27,8 @@ export function Model({ model, page, api, admin, now }) {
     </div>
     ${model.progress && html`<${Progress} progress=${model.progress} />`}
     ${model.swap && html`<${Swap} swap=${model.swap} now=${now} />`}
+    ${model.healthy === false && html`<div class="notice bad model-wide"><strong>Not healthy</strong>
+      <span class="break">${model.unhealthy_reason}</span></div>`}
     ${state.error && html`<div class="notice bad model-wide" role="alert"><strong>${state.error.what} failed</strong>
       <span>${state.error.message}</span></div>`}
     ${model.last_error && !state.error && model.state !== "loading" && html`<div class="notice ${model.state === "failed" ? "bad" : "warn"} model-wide"><strong>Last error</strong>
