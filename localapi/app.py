@@ -91,7 +91,8 @@ class Service:
     def _read(self) -> Manifest:
         """The manifest as its source says it now. A file that was once there has to stay: its loss is an error."""
         self.folder.return_to_it()
-        manifest = read(self.source)
+        snapshot = self.registry.snapshot
+        manifest = read(self.source, served=snapshot.manifest if snapshot else None)
         withhold(manifest.key_variables)
         self.source = self.source.pinned()
         return manifest
@@ -128,7 +129,8 @@ class Service:
         exposed = exposure(self.settings.host, keys=bool(snapshot and snapshot.manifest.keys))
         unread = ["the manifest is being read and does not come: is its drive connected?"] * self.reloader.reads_slowly
         excess = [told] if (told := self.registry.memory.excess) else []
-        return [*exposed, *unread, *excess, *self.reloader.swaps.warnings, *self.registry.not_loaded]
+        absent = [str(problem) for problem in snapshot.manifest.absent] if snapshot else []
+        return [*exposed, *unread, *absent, *excess, *self.reloader.swaps.warnings, *self.registry.not_loaded]
 
     async def run(self, listening: socket.socket, started: Callable[[], None]) -> None:
         """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raises ManifestError.

@@ -52,7 +52,8 @@ speech: {voice: {backend: piper, path: ./tiny.onnx}}
             assert ask(server, model).status == 200
             file.rename(f"{file}.away")
             assert ask(server, model).status == 200
-            assert any(str(file) in problem["message"] for problem in server.reload()["problems"])
+            assert server.reload()["ok"]
+            assert any(str(file) in warning for warning in server.status()["warnings"])
             assert server.request("POST", f"/admin/models/{model}/unload").status == 200
             for _ in range(TOLERATED + 1):
                 assert f"{file} does not exist" in error_of(ask(server, model))
@@ -60,6 +61,24 @@ speech: {voice: {backend: piper, path: ./tiny.onnx}}
             Path(f"{file}.away").rename(file)
             assert ask(server, model).status == 200
         assert server.reload()["ok"]
+        assert server.status()["warnings"] == []
+
+
+def test_a_folder_that_is_gone_keeps_no_edit_of_other_entries_away(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "localapi/demo/model", tmp_path / "model")
+    entry = "demo: {backend: mlx-lm, path: ./model}"
+    with serving(tmp_path, f"chat: {{{entry}}}") as server:
+        (tmp_path / "model").rename(tmp_path / "away")
+        save(tmp_path / "models.yaml", f"chat: {{{entry}, other: {{backend: echo}}}}")
+        server.wait_for(r"reloaded revision 2: \+other")
+        assert ask(server, "other").status == 200
+        assert any("chat.demo.path" in warning for warning in server.status()["warnings"])
+        save(tmp_path / "models.yaml", "chat: {demo: {backend: mlx-lm, path: ./model, preload: true}}")
+        server.wait_for("manifest refused: models.yaml:1:.*chat.demo.path")
+        (tmp_path / "away").rename(tmp_path / "model")
+        save(tmp_path / "models.yaml", f"chat: {{{entry}}}")
+        server.wait_for("reloaded revision 3: -other")
+        assert server.status()["warnings"] == []
 
 
 def test_a_pinned_model_comes_back_with_its_file(tmp_path: Path) -> None:
@@ -107,7 +126,8 @@ speech: {voice: {backend: piper, path: ./tiny.onnx}}
             told = error_of(ask(server, model))
             assert "Permission denied" in told
             assert "the user that the server runs as" in told
-            assert any("Permission denied" in problem["message"] for problem in server.reload()["problems"])
+            assert server.reload()["ok"]
+            assert any("Permission denied" in warning for warning in server.status()["warnings"])
             assert ask(server, "echo").status == 200
             file.chmod(rights)
             assert ask(server, model).status == 200

@@ -25,19 +25,29 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 def manifest_of(
-    root: Table, files: tuple[ManifestFile, ...], problems: list[Problem], *, needs_secrets: bool = True
+    root: Table,
+    files: tuple[ManifestFile, ...],
+    problems: list[Problem],
+    *,
+    needs_secrets: bool = True,
+    served: Manifest | None = None,
 ) -> Manifest | None:
     """The manifest that the merged layers describe; None where there are problems, which are added to the list.
 
     Problems at a key that already has one are left out: they would say the same of what the first left behind.
+    `served` is the manifest that serves now.
     """
     found: list[Problem] = []
     top = check(document(), Place(root, root.origin, ()), found)
     options = _options(root, found)
     _check_names(root, options, found)
     echo = top is not None and top.echo
+    said = {path: Said(written(node), node.origin) for path, node in leaves(root) if path}
+    absent: list[Problem] = []
     if not echo:
-        options = {path: _located(root, path, entry, found) for path, entry in options.items()}
+        for path, entry in options.items():
+            before = _said_before(path, said, served)
+            options[path] = _located(root, path, entry, found if before is None else absent, before=before)
     missing = found if needs_secrets else []
     keys, key_files = _keys(root, top.server, options, found, missing) if top is not None else ((), ())
     known = {problem.key for problem in problems if problem.key}
@@ -53,7 +63,8 @@ def manifest_of(
         key_variables=tuple(said.env for said in top.server.api_keys.values() if said.env is not None),
         missing_secrets=() if needs_secrets else tuple(missing),
         files=files,
-        said={path: Said(written(node), node.origin) for path, node in leaves(root) if path},
+        absent=tuple(absent),
+        said=said,
     )
 
 
@@ -178,8 +189,25 @@ def _unknown_models(key: Table, path: KeyPath, known: Mapping[str, str]) -> Iter
             yield item.origin.problem(message, (*path, "models", index))
 
 
-def _located(root: Table, path: EntryPath, options: EntryOptions, problems: list[Problem]) -> EntryOptions:
-    """The options with their paths found, each from the folder of whoever said it."""
+def _said_before(path: EntryPath, said: Mapping[KeyPath, Said], served: Manifest | None) -> EntryOptions | None:
+    """Return the options of the entry that serves, if the manifest says of it what it says now."""
+    entry = served.entries.get(path[1]) if served is not None and not served.echo else None
+    if served is None or entry is None:
+        return None
+    now, before = ({key: value for key, value in each.items() if key[:2] == path} for each in (said, served.said))
+    same = now.keys() == before.keys() and all(
+        (value.text, value.origin.folder) == (before[key].text, before[key].origin.folder) for key, value in now.items()
+    )
+    return entry.options if same else None
+
+
+def _located(
+    root: Table, path: EntryPath, options: EntryOptions, problems: list[Problem], *, before: EntryOptions | None = None
+) -> EntryOptions:
+    """Return the options with their paths found, each from the folder of whoever said it.
+
+    If something is not there, return what they were `before`.
+    """
     table = _entry_table(root, path)
 
     def folder_of(field: OptionPath) -> Path:
@@ -196,7 +224,7 @@ def _located(root: Table, path: EntryPath, options: EntryOptions, problems: list
     keys = (field,) if isinstance(field, str) else field
     problem = _deepest(table, field).problem(message, (*path, *keys))
     problems.append(replace(problem, passing=passing))
-    return options
+    return options if before is None else before
 
 
 def _deepest(table: Table, field: OptionPath) -> Origin:

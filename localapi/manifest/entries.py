@@ -177,6 +177,8 @@ class Manifest:
     """Variables with the secrets of keys."""
     missing_secrets: tuple[Problem, ...] = field(default=(), compare=False)
     """Problems of keys that are missing from `keys` because their secrets cannot be read here."""
+    absent: tuple[Problem, ...] = field(default=(), compare=False)
+    """Missing files of entries that have not changed since the files were there."""
     files: tuple[ManifestFile, ...] = field(default=(), compare=False)
     said: Mapping[KeyPath, Said] = field(default_factory=dict, compare=False)
     """Explicit values by their path of keys; a list is one value."""

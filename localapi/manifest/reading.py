@@ -56,11 +56,14 @@ class ManifestSource:
         return replace(self, path=self.manifest) if os.path.exists(self.manifest) else self
 
 
-def read(source: ManifestSource, instead: Text | None = None, *, needs_secrets: bool = True) -> Manifest:
+def read(
+    source: ManifestSource, instead: Text | None = None, *, needs_secrets: bool = True, served: Manifest | None = None
+) -> Manifest:
     """Read everything that the source names. Blocks on files. Raises ManifestError with every problem found.
 
     `instead` is taken for what the manifest's file holds: the same as if it had been saved. Only a server needs the
-    keys' secrets. Others may do without those that are not in their environment.
+    keys' secrets. Others may do without those that are not in their environment. An entry that says what it says in
+    `served` is not refused because its files are gone since.
     """
     alone = instead is None and source.path is None and not os.path.exists(source.manifest)
     problems: list[Problem] = []
@@ -75,7 +78,7 @@ def read(source: ManifestSource, instead: Text | None = None, *, needs_secrets: 
         problems.extend(error.problems)
     if alone and not problems and not any(merged.get(section) for section in KINDS):
         raise ManifestError([_nothing_to_serve(source)])
-    manifest = manifest_of(merged, files, problems, needs_secrets=needs_secrets)
+    manifest = manifest_of(merged, files, problems, needs_secrets=needs_secrets, served=served)
     if problems or manifest is None:
         raise _refusal(problems, source, files)
     return manifest

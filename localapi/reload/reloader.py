@@ -314,6 +314,11 @@ class Reloader:
             level = logging.INFO if was_refused else logging.DEBUG
             log.log(level, "the manifest was read and says what revision %d serves", self._revision())
         self._settling.serve()
+        for problem in served.absent:
+            if current is None or problem not in current.absent:
+                log.warning("%s", problem)
+        if served.absent:
+            self._retry.start(RETRY_SECONDS)  # no file of the manifest changes when they are back
         if swaps.slow:
             self.trigger()  # the rest of the manifest does not wait for them: they are for the next pass
         elif (seconds := self.swaps.seconds_to_next_try) is not None:
