@@ -20,6 +20,7 @@ from localapi.http.generation import FORM_PRIME_SECONDS, PRIME_SECONDS, Generati
 from localapi.http.read_ahead import Ahead
 from localapi.http.replies import json_reply
 from localapi.kinds.chat import CHAT, chat_options
+from localapi.manifest import Entry
 from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Chat, Complete, Event, Finished, join
@@ -71,11 +72,13 @@ class TextAnswer:
     reply: Reply
     overruled: list[str] = field(default_factory=list)
     """Parameters that the entry's locks set otherwise."""
+    unsupported: list[str] = field(default_factory=list)
+    """What the entry's backend does not honour."""
 
     async def response(self) -> Response:
         """Return the reply, whole or as a stream. Raise ApiError before anything is sent."""
         # The entry of now, for a stream whose headers are sent before there is a lease.
-        _, self.overruled = self.request.for_entry(chat_options(self.generation.entry.options))
+        self._requests_for(self.generation.entry)
         self.reply.model = self.generation.entry.id
         events = self.generation.events(self._requests)
         if self.request.stream:
@@ -87,9 +90,15 @@ class TextAnswer:
             response = json_reply(self.reply.whole(answers, usage))
         body.name_relaxed(self.generation.relaxed, response)
         body.name_locked(self.overruled, response)
+        body.name_unsupported(self.unsupported, response)
         return body.name_ignored(list(self.request.ignored), response)
 
     def _requests(self, lease: Lease) -> list[Chat | Complete]:
-        requests, self.overruled = self.request.for_entry(chat_options(lease.entry.options))
         self.reply.model = lease.entry.id
+        return self._requests_for(lease.entry)
+
+    def _requests_for(self, entry: Entry) -> list[Chat | Complete]:
+        options = chat_options(entry.options)
+        honoured, self.unsupported = self.request.honoured_by(options)
+        requests, self.overruled = honoured.for_entry(options)
         return requests

@@ -5,16 +5,27 @@ A parameter is None until the client or the manifest sets it; what nobody sets, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import msgspec
 
 from localapi.backends.options import ChatOptions
-from localapi.backends.parameters import ChatParameters
+from localapi.backends.parameters import FORMS, MEDIA, ChatParameters
+from localapi.errors import InvalidRequest
 from localapi.http.generation import request_ids
-from localapi.worker.protocol import Chat, Complete, JsonSchema
+from localapi.worker.protocol import (
+    AudioPart,
+    Chat,
+    Complete,
+    ImagePart,
+    JsonSchema,
+    Message,
+    Part,
+    TextPart,
+    form_param,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +44,35 @@ class TextRequest:
     stream: bool = False
     ignored: Sequence[str] = ()
     """Fields of the body that have no effect."""
+
+    def honoured_by(self, options: ChatOptions) -> tuple[TextRequest, list[str]]:
+        """Return the request without what the entry's backend does not honour, and the client's names of that.
+
+        Raise InvalidRequest if there is any, unless the entry says `unsupported: warn`.
+        """
+        unhonoured = list(self._unhonoured(options.honours))
+        if not unhonoured:
+            return self, []
+        if options.unsupported == "error":
+            raise unhonoured[0].error(options.backend_name)
+        names = {each.name for each in unhonoured}
+        said = self.said.model_copy(update=dict.fromkeys(names & ChatParameters.model_fields.keys()))
+        asks = [_without(ask, names) for ask in self.asks]
+        return replace(self, asks=asks, said=said), [each.param for each in unhonoured]
+
+    def _unhonoured(self, honours: Set[str]) -> Iterator[Unhonoured]:
+        for name in self.said.model_dump(exclude_none=True):
+            if name not in honours:
+                yield Unhonoured(name, self.names.get(name, [name])[0])
+        for name in dict.fromkeys(name for ask in self.asks for name in _features(ask)):
+            if name not in honours:
+                yield Unhonoured(name, name)
+        for ask in self.asks:
+            for at, message in enumerate(ask.messages if isinstance(ask, Chat) else ()):
+                for place, part in enumerate(() if isinstance(message.content, str) else message.content):
+                    medium = _medium(part)
+                    if medium is not None and medium not in honours:
+                        yield Unhonoured(medium, f"messages[{at}].content[{place}].type", "unsupported_content")
 
     @property
     def count(self) -> int:
@@ -60,6 +100,90 @@ class TextRequest:
         return [_with(ask, parameters) for ask in self.asks], sorted(overruled)
 
 
+@dataclass(frozen=True)
+class Unhonoured:
+    """Something that a request asks for and its backend does not honour."""
+
+    name: str
+    """As in `ChatOptions.honours`."""
+    param: str
+    """Where the client says it."""
+    code: str = "unsupported_parameter"
+
+    def error(self, backend: str) -> InvalidRequest:
+        """Return the refusal."""
+        what = f"{self.name} parts in messages" if self.name in MEDIA else f"'{self.param}'"
+        return InvalidRequest(
+            f"The backend {backend} does not support {what}. Leave it out, or set `unsupported: warn` for this model "
+            "in the manifest.",
+            param=self.param,
+            code=self.code,
+        )
+
+
+_NOTHING: Final[Mapping[str, Mapping[str, Any]]] = {
+    **{form: {"form": None} for form in FORMS},
+    "n": {"n": 1},
+    "logprobs": {"top_logprobs": None},
+    "tools": {"tools": [], "tool_choice": "auto", "tool_name": None},
+    "tool_choice": {"tool_choice": "auto", "tool_name": None},
+    "parallel_tool_calls": {"parallel_tool_calls": True},
+    "continue_final_message": {"continues": False},
+    "echo": {"echo": False},
+}
+"""The fields of a request that does not ask for a feature."""
+
+
+def _features(ask: Chat | Complete) -> Iterator[str]:
+    """Yield the TEXT_FEATURES that a request asks for."""
+    if ask.form is not None:
+        yield form_param(ask)
+    if ask.n > 1:
+        yield "n"
+    if ask.top_logprobs is not None:
+        yield "logprobs"
+    if isinstance(ask, Complete):
+        if ask.echo:
+            yield "echo"
+        return
+    if ask.tools and ask.tool_choice != "none":
+        yield "tools"
+    if ask.tool_choice == "required":
+        yield "tool_choice"
+    if not ask.parallel_tool_calls and ask.tools:
+        yield "parallel_tool_calls"
+    if ask.continues:
+        yield "continue_final_message"
+
+
+def _medium(part: Part) -> str | None:
+    match part:
+        case ImagePart():
+            return "image"
+        case AudioPart():
+            return "audio"
+        case TextPart():
+            return None
+
+
+def _without(ask: Chat | Complete, names: Set[str]) -> Chat | Complete:
+    """Return the request without these features and media."""
+    changes: dict[str, Any] = {}
+    for name in dict.fromkeys(_features(ask)):
+        if name in names:
+            changes |= _NOTHING[name]
+    if isinstance(ask, Chat) and names & MEDIA:
+        changes["messages"] = [_without_media(message, names) for message in ask.messages]
+    return msgspec.structs.replace(ask, **changes)
+
+
+def _without_media(message: Message, names: Set[str]) -> Message:
+    if isinstance(message.content, str):
+        return message
+    kept = [part for part in message.content if _medium(part) not in names]
+    return msgspec.structs.replace(message, content=kept)
+
+
 def _with(ask: Chat | Complete, parameters: ChatParameters) -> Chat | Complete:
     settled: dict[str, Any] = {
         "id": next(request_ids),
@@ -77,4 +201,4 @@ def _may_be_relaxed(ask: Chat | Complete) -> bool:
         return True
     if not isinstance(ask, Chat) or ask.tool_choice == "none":
         return False
-    return any(ask.tool_choice == "required" or tool["function"].get("strict") for tool in ask.tools)
+    return any(ask.tool_choice == "required" or tool.strict for tool in ask.tools)

@@ -15,6 +15,7 @@ from pydantic import Field
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.in_process import InProcessEngine
 from localapi.backends.options import ChatOptions
+from localapi.backends.parameters import FORMS, TEXT
 from localapi.errors import InvalidRequest
 from localapi.worker.protocol import (
     Chat,
@@ -30,13 +31,13 @@ from localapi.worker.protocol import (
     Tokenize,
     TokenLogprob,
     Tokens,
-    form_param,
 )
 
 
 class Echo(ChatOptions):
     """Options of a chat model that repeats the last user message."""
 
+    honours = TEXT - FORMS - {"tool_choice"}
     backend: Annotated[Literal["echo"], Field(description="No model: repeats the last message, to try clients.")]
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
@@ -47,7 +48,7 @@ class EchoEngine(InProcessEngine):
     """Engine that counts one token per word, or one per character in tokenize and detokenize."""
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Repeat the prompt. Honour `stop`, `max_tokens`, `n` and logprobs; refuse structured output."""
+        """Repeat the prompt. Honour `stop`, `max_tokens`, `n` and logprobs; sampling has nothing to choose."""
         match request:
             case Tokenize():
                 yield Tokens(request.id, [ord(c) for c in _tokenized(request)])
@@ -62,11 +63,6 @@ class EchoEngine(InProcessEngine):
 
 
 def _echo(request: Chat | Complete) -> Iterator[Event]:
-    if request.form is not None or (isinstance(request, Chat) and request.tool_choice == "required"):
-        raise InvalidRequest(
-            "The echo backend supports neither structured output nor tool calls. Use another model.",
-            param=form_param(request),
-        )
     prompt, text, prompt_tokens = _read(request)
     answer, stopped = _cut(text, request.stop)
     words = _words(answer)
@@ -87,13 +83,13 @@ def _read(request: Chat | Complete) -> tuple[str, str, int]:
     if isinstance(request, Complete):
         prompt = request.prompt if isinstance(request.prompt, str) else _characters(request.prompt)
         return prompt, prompt, len(_words(prompt))
-    users = (m.get("content") or "" for m in reversed(request.messages) if m["role"] == "user")
-    tokens = sum(len(_words(message.get("content") or "")) for message in request.messages)
-    return "", str(next(users, "")), tokens
+    users = (message.text for message in reversed(request.messages) if message.role == "user")
+    tokens = sum(len(_words(message.text)) for message in request.messages)
+    return "", next(users, ""), tokens
 
 
 def _tokenized(request: Tokenize) -> str:
-    return request.text or "\n".join(str(m.get("content") or "") for m in request.messages or ())
+    return request.text or "\n".join(message.text for message in request.messages or ())
 
 
 def _characters(tokens: list[int]) -> str:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.parameters import ChatParameters
+from localapi.backends.parameters import TEXT, ChatParameters
 
 FOREVER = float("inf")
 DEFAULT_STALL_SECONDS = 120.0
@@ -237,6 +237,12 @@ class ChatOptions(EntryOptions):
     """An entry of the section `chat`."""
 
     section = "chat"
+    honours: ClassVar[frozenset[str]] = TEXT
+    """What the backend honours of ChatParameters, TEXT_FEATURES and MEDIA. What it does not is refused or reported."""
+    unsupported: Annotated[
+        Literal["error", "warn"],
+        Field(description="A parameter that the backend cannot honour: refuse the request, or say so in a header."),
+    ] = "error"
     defaults: Annotated[
         ChatParameters,
         Field(

@@ -145,17 +145,18 @@ class GenerationParameters(BaseModel):
 
     @property
     def sampling(self) -> Sampling:
-        """Sampling parameters for engines, with OpenAI's values for unset ones."""
+        """Return the sampling parameters for engines; None if unset."""
+        bias = self.logit_bias
         return Sampling(
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            top_k=min(max(self.top_k or 0, 0), MAX_COUNT),
-            min_p=self.min_p or 0.0,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=None if self.top_k is None else min(max(self.top_k, 0), MAX_COUNT),
+            min_p=self.min_p,
             seed=self.seed,
-            presence_penalty=self.presence_penalty or 0.0,
-            frequency_penalty=self.frequency_penalty or 0.0,
-            repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
-            logit_bias={int(token): bias for token, bias in (self.logit_bias or {}).items()},
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty,
+            logit_bias=None if bias is None else {int(token): odds for token, odds in bias.items()},
         )
 
 
@@ -177,6 +178,17 @@ class ChatParameters(GenerationParameters):
         if self.reasoning_effort is not None:
             options["reasoning_effort"] = self.reasoning_effort
         return options
+
+
+FORMS: Final = frozenset({"response_format", "regex", "grammar"})
+TEXT_FEATURES: Final = FORMS | {
+    *("n", "logprobs", "tools", "tool_choice", "parallel_tool_calls", "continue_final_message", "echo"),
+}
+"""What else a request for text can ask for; `tool_choice` stands for a call that the model must make."""
+MEDIA: Final = frozenset({"image", "audio"})
+"""What messages can hold beside text."""
+TEXT: Final = TEXT_FEATURES | ChatParameters.model_fields.keys()
+"""All that a backend can honour without media."""
 
 
 class SpeechParameters(BaseModel):

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 IGNORED_HEADER: Final = "x-ignored-params"
 LOCKED_HEADER: Final = "x-locked-params"
 RELAXED_HEADER: Final = "x-relaxed-params"
+UNSUPPORTED_HEADER: Final = "x-unsupported-params"
 _decode = msgspec.json.Decoder().decode
 _SHOWN = 80
 _SHOWN_PLACE = 200
@@ -90,6 +91,15 @@ def name_relaxed(places: list[str], reply: Response) -> Response:
         listed = ", ".join(_NOT_IN_HEADERS.sub("?", place)[:_SHOWN_PLACE] for place in places[:20])
         reply.headers[RELAXED_HEADER] = " ".join(listed.split())
         log.info("%s: not kept: %s", request_context.current().id, listed)
+    return reply
+
+
+def name_unsupported(names: list[str], reply: Response) -> Response:
+    """Say in the reply, and in the log, which parameters the backend does not honour."""
+    if names:
+        listed = ", ".join(_NOT_IN_HEADERS.sub("?", name)[:_SHOWN_PLACE] for name in names[:20])
+        reply.headers[UNSUPPORTED_HEADER] = listed
+        log.warning("%s: not supported by the backend: %s", request_context.current().id, listed)
     return reply
 
 

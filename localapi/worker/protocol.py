@@ -26,18 +26,86 @@ class Load(msgspec.Struct, tag=True):
 
 
 class Sampling(msgspec.Struct, frozen=True):
-    """How the next token is chosen."""
+    """How the next token is chosen. None: nobody set it, and the engine decides."""
 
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
     """0: all tokens."""
-    min_p: float = 0.0
+    min_p: float | None = None
     seed: int | None = None
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    logit_bias: dict[int, float] = {}
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+
+
+class TextPart(msgspec.Struct, frozen=True, tag="text"):
+    """A paragraph of a message."""
+
+    text: str
+
+
+class ImagePart(msgspec.Struct, frozen=True, tag="image"):
+    """A picture in a message."""
+
+    url: str
+    """A data: URL that holds it, or its address, which nobody here fetches."""
+    detail: str | None = None
+    """How closely to look at it, in OpenAI's words."""
+
+
+class AudioPart(msgspec.Struct, frozen=True, tag="audio"):
+    """A recording in a message."""
+
+    data: bytes
+    """An audio file."""
+    format: str
+    """Of the file: "wav", "mp3"."""
+
+
+Part = TextPart | ImagePart | AudioPart
+
+
+class FunctionCall(msgspec.Struct, frozen=True):
+    """A call that the model made on an earlier turn."""
+
+    id: str
+    name: str
+    arguments: str | dict[str, Any] = ""
+    """Whatever the model wrote, JSON or not; some clients send the object that it is."""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A turn of a conversation."""
+
+    role: str
+    """system, developer, user, assistant or tool."""
+    content: str | list[Part] = ""
+    name: str | None = None
+    reasoning: str | None = None
+    """What the model thought on that turn."""
+    calls: list[FunctionCall] = []
+    call_id: str | None = None
+    """The call that a message of the role tool is the result of."""
+
+    @property
+    def text(self) -> str:
+        """Return the text of the message. Parts are paragraphs: what is not meant to touch is sent in parts."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
+
+
+class FunctionTool(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A function that the model may call."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    """JSON Schema of its arguments."""
+    strict: bool | None = None
+    """True if the arguments must match the schema."""
 
 
 class JsonSchema(msgspec.Struct, frozen=True, tag=True):
@@ -87,10 +155,8 @@ class Answering(msgspec.Struct, kw_only=True):
 class Chat(Answering, tag=True, kw_only=True):
     """Server to worker: continue this conversation."""
 
-    messages: list[dict[str, Any]]
-    """OpenAI's messages with content as one string; checked by the server."""
-    tools: list[dict[str, Any]] = []
-    """OpenAI's function tools."""
+    messages: list[Message]
+    tools: list[FunctionTool] = []
     tool_choice: Literal["none", "auto", "required"] = "auto"
     tool_name: str | None = None
     """The one function that must be called; tool_choice is "required" then."""
@@ -128,7 +194,7 @@ class Tokenize(msgspec.Struct, tag=True):
 
     id: int
     text: str | None = None
-    messages: list[dict[str, Any]] | None = None
+    messages: list[Message] | None = None
     special: bool = True
     """Whether the tokens that a text begins or ends with are added, and special tokens in it read as such."""
 

@@ -29,7 +29,7 @@ from localapi.http.replies import encode, told
 from localapi.manifest import ManifestSource
 from localapi.runtime.progress import Progress
 from localapi.settings import Settings
-from localapi.worker.protocol import Chat, Delta, Ended, Event, Finished
+from localapi.worker.protocol import Chat, Delta, Ended, Event, Finished, Message
 
 MANIFEST = """
 server: {api_keys: {me: {file: me.key}}}
@@ -83,7 +83,7 @@ class Letters:
 
     def parse(self, content: dict[str, Any]) -> tuple[TextRequest, LetterReply]:
         letter = body.parse(Letter, content)
-        chat = Chat(id=0, messages=[{"role": "user", "content": letter.say}])
+        chat = Chat(id=0, messages=[Message("user", letter.say)])
         request = TextRequest(
             model=letter.to,
             asks=[chat],

@@ -14,10 +14,12 @@ from localapi.api.openai.chat import OpenAIChat
 from localapi.api.openai.completions import OpenAICompletions
 from localapi.backends.echo import Echo
 from localapi.backends.parameters import ChatParameters
+from localapi.errors import InvalidRequest
 from localapi.http import request_context
 from localapi.http.generation import begin
 from localapi.kinds import CHAT
 from localapi.observability.counters import Counters
+from localapi.worker.protocol import Chat, Message, Sampling, TextPart
 
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -87,3 +89,68 @@ async def test_a_stream_whose_headers_are_sent_before_the_lease_names_what_a_loc
 
 async def _at_once(*_: Any, **__: Any) -> Any:
     return SimpleNamespace(headers={})
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+AUDIO = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+FORM = {"response_format": {"type": "json_object"}}
+
+
+def seen(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}, *parts]}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code"),
+    [
+        (FORM, "response_format", "unsupported_parameter"),
+        ({"regex": "a+"}, "regex", "unsupported_parameter"),
+        ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
+        (seen(IMAGE), "messages[0].content[1].type", "unsupported_content"),
+        (seen(AUDIO), "messages[0].content[1].type", "unsupported_content"),
+    ],
+)
+def test_what_a_backend_does_not_honour_is_refused_with_its_name(body: dict[str, Any], param: str, code: str) -> None:
+    request, _ = OpenAIChat().parse({**HELLO, **body})
+    with pytest.raises(InvalidRequest) as refused:
+        request.honoured_by(options())
+    assert (refused.value.param, refused.value.reply_code) == (param, code)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"temperature": 1, "seed": 2, "n": 2, "stop": "x", "logprobs": True},
+        {"tools": TOOLS},
+        {"tools": TOOLS, "tool_choice": "none"},
+        {"response_format": {"type": "text"}},
+        {"continue_final_message": True, "messages": [{"role": "assistant", "content": "Well"}]},
+    ],
+)
+def test_what_it_honours_passes(body: dict[str, Any]) -> None:
+    request, _ = OpenAIChat().parse({**HELLO, **body})
+    assert request.honoured_by(options()) == (request, [])
+
+
+def test_a_manifest_can_have_it_reported_and_left_out() -> None:
+    class Bare(Echo):
+        honours = frozenset({"max_tokens"})
+
+    entry = Bare(backend="echo", unsupported="warn")
+    body = {**seen(IMAGE), "temperature": 1, "max_tokens": 5, "n": 2, "seed": 1, "tools": TOOLS, **FORM}
+    request, _ = OpenAIChat().parse({**HELLO, **body})
+    honoured, left_out = request.honoured_by(entry)
+    [chat], _ = honoured.for_entry(entry)
+    assert left_out == ["temperature", "seed", "response_format", "n", "tools", "messages[0].content[1].type"]
+    assert isinstance(chat, Chat)
+    assert (chat.form, chat.n, chat.tools, chat.max_tokens) == (None, 1, [], 5)
+    assert chat.sampling == Sampling()
+    assert chat.messages == [Message("user", [TextPart("hi")])]
+
+
+def test_parameters_stay_unset_until_somebody_sets_them() -> None:
+    request, _ = OpenAIChat().parse({**HELLO, "top_p": 0.5})
+    [chat], _ = request.for_entry(options({"temperature": 0.3}))
+    assert chat.sampling == Sampling(temperature=0.3, top_p=0.5)
+    assert chat.max_tokens is None

@@ -70,7 +70,7 @@ def test_a_body_that_is_no_json_object(server: Server, body: bytes, words: str) 
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]},
             "messages[0].content[0].type",
-            "which reads text",
+            "image",
         ),
         ({"temperature": "hot"}, "temperature", 'found the string "hot"'),
         ({"temperature": 3}, "temperature", "less than or equal to 2"),

@@ -24,6 +24,7 @@ from localapi.worker.protocol import (
     Loaded,
     Loading,
     LoadRefused,
+    Message,
     Sampling,
     Step,
     ToServer,
@@ -84,7 +85,7 @@ def worker(path: Path | None = None) -> Iterator[Worker]:
 
 
 def ask(id: int, text: str, **options: Any) -> Chat:  # noqa: A002
-    return Chat(id=id, messages=[{"role": "user", "content": text}], sampling=Sampling(temperature=0), **options)
+    return Chat(id=id, messages=[Message("user", text)], sampling=Sampling(temperature=0), **options)
 
 
 def test_a_worker_reports_loads_answers_and_ends_with_the_socket(tiny_model: Path) -> None:

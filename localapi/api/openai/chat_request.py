@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from localapi.api.openai.generation_request import (
     GenerationRequest,
@@ -22,11 +23,20 @@ from localapi.api.text_request import TextRequest
 from localapi.backends.parameters import ChatParameters, FreeObject
 from localapi.errors import InvalidRequest
 from localapi.http.body import parse
+from localapi.worker import protocol
 from localapi.worker.protocol import Chat, Form, JsonObject, JsonSchema
 
 MAX_MESSAGES: Final = 100_000
 MAX_TOOLS: Final = 1000
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+
+
+def _base64(value: str) -> str:
+    try:
+        base64.b64decode(value, validate=True)
+    except ValueError:
+        raise ValueError("should be a file in base64") from None
+    return value
 
 
 class TextPart(Part):
@@ -39,7 +49,30 @@ class RefusalPart(Part):
     refusal: str
 
 
+class ImageUrl(Part):
+    url: str
+    detail: str | None = None
+
+
+class ImagePart(Part):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class InputAudio(Part):
+    data: Annotated[str, AfterValidator(_base64)]
+    format: str
+
+
+class AudioPart(Part):
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
 Content = str | list[TextPart]
+UserContent = str | list[Annotated[TextPart | ImagePart | AudioPart, Field(discriminator="type")]]
+USER_PARTS: Final = frozenset({"text", "refusal", "image_url", "input_audio"})
+"""Types that are parsed; which of them a model reads is its backend's to say."""
 AssistantContent = str | list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]]
 
 
@@ -51,7 +84,7 @@ class InstructionMessage(Part):
 
 class UserMessage(Part):
     role: Literal["user"]
-    content: Content
+    content: UserContent
     name: str | None = None
 
 
@@ -174,11 +207,11 @@ class ChatRequest(GenerationRequest, ChatParameters):
         tools, choice, name = self._tools()
         chat = Chat(
             id=0,
-            messages=[plain_message(message) for message in self.messages],
+            messages=[neutral_message(message) for message in self.messages],
             n=self.n,
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             form=self._form(),
-            tools=[tool.model_dump(exclude_none=True) for tool in tools],
+            tools=[protocol.FunctionTool(**tool.function.model_dump()) for tool in tools],
             tool_choice=choice,
             tool_name=name,
             parallel_tool_calls=self.parallel_tool_calls,
@@ -290,29 +323,51 @@ def parse_chat(content: dict[str, Any]) -> tuple[ChatRequest, list[str]]:
 
 
 def _refuse_other_parts(messages: object) -> None:
-    """Say plainly that an image is not read, before pydantic says that its type is not 'text'."""
+    """Say plainly that a video is not read, before pydantic says that its type is not 'text'."""
     for at, message in enumerate(messages if isinstance(messages, list) else ()):
         content = message.get("content") if isinstance(message, dict) else None
+        known = USER_PARTS if isinstance(message, dict) and message.get("role") == "user" else {"text", "refusal"}
         for place, part in enumerate(content if isinstance(content, list) else ()):
             kind = part.get("type") if isinstance(part, dict) else None
-            if isinstance(kind, str) and kind not in ("text", "refusal"):
+            if isinstance(kind, str) and kind not in known:
                 raise InvalidRequest(
-                    f"Message parts of type {kind!r} are not supported: chat models run on mlx-lm, which reads text.",
+                    f"Message parts of type {kind!r} are not supported here. Send text.",
                     param=f"messages[{at}].content[{place}].type",
                     code="unsupported_content",
                 )
 
 
-def plain_message(message: Message) -> dict[str, Any]:
-    """The message with its content as one string, as chat templates expect it."""
-    plain = message.model_dump(exclude_none=True, exclude={"refusal"})
+def neutral_message(message: Message) -> protocol.Message:
+    """Return the message as engines take it."""
     content = message.content
+    parts: str | list[protocol.Part] = ""
     if isinstance(content, list):
-        # As separate paragraphs: what is not meant to touch comes as parts, as OpenAI's and most servers read them.
-        plain["content"] = "\n".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
-    elif content is None:
-        plain["content"] = (message.refusal or "") if isinstance(message, AssistantMessage) else ""
-    for call in plain.get("tool_calls") or ():
-        call["type"] = "function"
-        call["function"].setdefault("arguments", "")
-    return plain
+        parts = [_part(part) for part in content]
+    elif content is not None:
+        parts = content
+    elif isinstance(message, AssistantMessage):
+        parts = message.refusal or ""
+    calls: list[protocol.FunctionCall] = []
+    if isinstance(message, AssistantMessage):
+        for call in message.tool_calls or ():
+            calls.append(protocol.FunctionCall(call.id, call.function.name, call.function.arguments or ""))
+    return protocol.Message(
+        message.role,
+        parts,
+        name=None if isinstance(message, ToolMessage) else message.name,
+        reasoning=message.reasoning_content if isinstance(message, AssistantMessage) else None,
+        calls=calls,
+        call_id=message.tool_call_id if isinstance(message, ToolMessage) else None,
+    )
+
+
+def _part(part: TextPart | RefusalPart | ImagePart | AudioPart) -> protocol.Part:
+    match part:
+        case TextPart():
+            return protocol.TextPart(part.text)
+        case RefusalPart():
+            return protocol.TextPart(part.refusal)
+        case ImagePart():
+            return protocol.ImagePart(part.image_url.url, part.image_url.detail)
+        case AudioPart():
+            return protocol.AudioPart(base64.b64decode(part.input_audio.data), part.input_audio.format)

@@ -43,7 +43,6 @@ HAVE_LENGTH: Final = frozenset({"wav", "flac"})
 """Formats whose header tells the file's length: a little of them is worth the wait."""
 SHORT_WEIGHT: Final = 50
 """Letters; what is not longer, or is one sentence, gets a length."""
-UNSUPPORTED_HEADER: Final = "x-unsupported-params"
 MARKUP_HEADER: Final = "x-ignored-markup"
 """Names what SSML says and nobody honours."""
 SCRIPT_HEADER: Final = "x-unread-scripts"
@@ -114,7 +113,7 @@ class Speech:
         else:
             reply = await self._file(prepared)
         if unsupported := ", ".join(self._prepared.unsupported):
-            reply.headers[UNSUPPORTED_HEADER] = unsupported
+            reply.headers[body.UNSUPPORTED_HEADER] = unsupported
             log.warning(
                 "%s: the engine cannot honour %s (%s)",
                 self._generation.entry.id,

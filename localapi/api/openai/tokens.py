@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from quart import Blueprint, Response
 
 from localapi.api import reply_shapes as shapes
-from localapi.api.openai.chat_request import Message, plain_message
+from localapi.api.openai.chat_request import Message, neutral_message
 from localapi.api.openai.generation_request import MAX_NAME, TokenNumber, unknown_fields
 from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
 from localapi.errors import InvalidRequest
@@ -54,7 +54,7 @@ def routes(registry: Registry) -> Blueprint:
         ask = Tokenize(
             next(request_ids),
             request.text,
-            None if request.messages is None else [plain_message(message) for message in request.messages],
+            None if request.messages is None else [neutral_message(message) for message in request.messages],
             request.add_special_tokens,
         )
         reply = await _reply(registry, request.model, ask)

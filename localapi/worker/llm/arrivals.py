@@ -10,11 +10,10 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from localapi.worker.llm.prompt import RENDER_SECONDS, TemplateTooSlow
 from localapi.worker.llm.request_reading import Prompt
-from localapi.worker.protocol import Answering, Chat, Complete, Detokenize, Lark, TextRequest, Tokenize
+from localapi.worker.protocol import Answering, Chat, Complete, Detokenize, Lark, Message, TextRequest, Tokenize
 
 LONG_TEXT = 16_384
 """Characters that are read on the thread. Tokenizing takes about a second per million."""
@@ -109,11 +108,11 @@ def characters(request: TextRequest) -> int:
         case Complete():
             return len(request.prompt)
         case Tokenize():
-            return len(request.text or str(request.messages))
+            return len(request.text or "") + sum(map(_length, request.messages or ()))
         case Detokenize():
             return len(request.tokens)
 
 
-def _length(message: dict[str, Any]) -> int:
+def _length(message: Message) -> int:
     """Agents write whole files into the arguments of calls."""
-    return sum(len(part if isinstance(part, str) else str(part)) for part in message.values())
+    return len(message.text) + len(message.reasoning or "") + sum(len(str(call.arguments)) for call in message.calls)

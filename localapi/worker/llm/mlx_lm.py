@@ -40,7 +40,7 @@ from localapi.worker.llm.output.stop_strings import Answer
 from localapi.worker.llm.penalties import penalties_for
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.prefix_cache.disk_store import PrefixStore, fingerprint
-from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE, PromptRefused, PromptWriter
+from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE, PromptRefused, PromptWriter, offered_tools
 from localapi.worker.llm.request_reading import ContextExceeded, Prompt, Reader
 from localapi.worker.llm.row import Processor, Row, Tally
 from localapi.worker.llm.sampling import sampler_for
@@ -254,11 +254,11 @@ class MlxLm:
                 self._waiting.append(row)
 
     def _chat(self, request: Chat, prompt: Prompt) -> Row:
-        tools = request.tools if request.tool_choice != "none" else []
+        tools = offered_tools(request)
         constraint, relaxed = self._constraint(request, prompt)
         row = self._row(request, prompt, constraint)
         row.relaxed = relaxed
-        prefill = str(request.messages[-1].get("content") or "") if request.continues else ""
+        prefill = request.messages[-1].text if request.continues else ""
         thinking = prompt_opens_thinking(self._tokenizer, prompt.tokens, prefill=prefill)
         verbatim = request.tool_choice != "required" and isinstance(request.form, Regex | Lark)
         for each in (row, *row.copies):
@@ -338,7 +338,7 @@ class MlxLm:
         return answer, reach
 
     def _processors(self, request: Chat | Complete, form: Constraint | None) -> list[Processor]:
-        bias = request.sampling.logit_bias
+        bias = request.sampling.logit_bias or {}
         if wrong := [token for token in bias if not 0 <= token < self._width]:
             raise PromptRefused(
                 f"logit_bias names the token {wrong[0]}; this model's are 0 to {self._width - 1}.", "logit_bias"
@@ -353,10 +353,9 @@ class MlxLm:
 
 
 def _tool_calls(request: Chat, *, optional: bool = False) -> ToolCalls:
-    functions = [tool["function"] for tool in request.tools]
     tools = tuple(
-        Tool(f["name"], json.dumps(f.get("parameters") or {}, ensure_ascii=False), bool(f.get("strict")))
-        for f in functions
+        Tool(tool.name, json.dumps(tool.parameters or {}, ensure_ascii=False), bool(tool.strict))
+        for tool in request.tools
     )
     return ToolCalls(tools, request.tool_name, request.parallel_tool_calls, optional)
 

@@ -17,10 +17,10 @@ from localapi.worker.protocol import Sampling
 def penalties_for(sampling: Sampling) -> Penalties | None:
     """The processor for these parameters; None where they change nothing."""
     changes = (
-        sampling.presence_penalty != 0,
-        sampling.frequency_penalty != 0,
-        sampling.repetition_penalty != 1,
-        bool(sampling.logit_bias),
+        sampling.presence_penalty,
+        sampling.frequency_penalty,
+        sampling.repetition_penalty not in (None, 1),
+        sampling.logit_bias,
     )
     return Penalties(sampling) if any(changes) else None
 
@@ -33,7 +33,10 @@ class Penalties:
     """
 
     def __init__(self, sampling: Sampling) -> None:
-        self._sampling = sampling
+        self._presence = sampling.presence_penalty or 0.0
+        self._frequency = sampling.frequency_penalty or 0.0
+        self._repetition = 1.0 if sampling.repetition_penalty is None else sampling.repetition_penalty
+        self._logit_bias = sampling.logit_bias or {}
         self._prompt_tokens: int | None = None
         self._counts = mx.zeros((0,))
         """How often each token was generated (vocabulary,)."""
@@ -59,21 +62,20 @@ class Penalties:
             self._counts = mx.zeros((vocabulary,))
             self._seen = mx.zeros((vocabulary,), mx.bool_)
             self._seen[tokens] = True
-            self._bias = _bias(self._sampling.logit_bias, vocabulary)
+            self._bias = _bias(self._logit_bias, vocabulary)
         elif len(tokens) > self._prompt_tokens:
             newest = tokens[-1:]
             self._counts = self._counts.at[newest].add(1)
             self._seen[newest] = True
 
     def _changed(self, logits: mx.array) -> mx.array:
-        sampling = self._sampling
-        if sampling.repetition_penalty != 1:
-            penalty = sampling.repetition_penalty
+        if self._repetition != 1:
+            penalty = self._repetition
             logits = mx.where(self._seen, mx.where(logits > 0, logits / penalty, logits * penalty), logits)
-        if sampling.frequency_penalty != 0:
-            logits = logits - sampling.frequency_penalty * self._counts
-        if sampling.presence_penalty != 0:
-            logits = logits - sampling.presence_penalty * (self._counts > 0)
+        if self._frequency != 0:
+            logits = logits - self._frequency * self._counts
+        if self._presence != 0:
+            logits = logits - self._presence * (self._counts > 0)
         return logits if self._bias is None else logits + self._bias
 
 

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from localapi.system.time_limit import TimeLimitExceeded, limited
 from localapi.worker.llm import bounded_template, call_history
-from localapi.worker.protocol import Chat
+from localapi.worker.protocol import Chat, Message
 
 RENDER_SECONDS = 5.0
 """The longest that a template may take. A conversation of a million tokens takes a fraction of a second."""
@@ -97,7 +99,7 @@ class PromptWriter:
             raise PromptRefused("The messages make an empty prompt; send some text.")
         return tokens
 
-    def conversation(self, messages: Sequence[dict[str, Any]], *, seconds: float = RENDER_SECONDS) -> list[int]:
+    def conversation(self, messages: Sequence[Message], *, seconds: float = RENDER_SECONDS) -> list[int]:
         """The tokens of messages alone, as a request without tools would send them. Raises PromptRefused."""
         return self.tokens(Chat(id=0, messages=list(messages)), seconds=seconds)
 
@@ -109,13 +111,25 @@ class PromptWriter:
         """The messages as templates expect them."""
         return [self._message(message) for message in request.messages]
 
-    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The message as templates expect it. The roles that a template does not name it would often drop silently."""
-        written = {**message, "content": message.get("content") or ""}
-        if written.get("role") == "developer" and self._template is not None and "developer" not in self._template:
+    def _message(self, message: Message) -> dict[str, Any]:
+        """Return the message as templates expect it, in OpenAI's form with the content as text."""
+        written: dict[str, Any] = {"role": message.role, "content": message.text}
+        # A role that a template does not name it would often drop silently.
+        if message.role == "developer" and self._template is not None and "developer" not in self._template:
             written["role"] = "system"
-        if calls := message.get("tool_calls"):
-            written["tool_calls"] = [call_history.expected(call) for call in calls]
+        if message.name is not None:
+            written["name"] = message.name
+        if message.reasoning is not None:
+            written["reasoning_content"] = message.reasoning
+        if message.call_id is not None:
+            written["tool_call_id"] = message.call_id
+        if message.calls:
+            written["tool_calls"] = [
+                call_history.expected(
+                    {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                )
+                for call in message.calls
+            ]
         return written
 
     def options(self, request: Chat) -> dict[str, Any]:
@@ -147,7 +161,7 @@ class PromptWriter:
 
         Raises TemplateTooSlow.
         """
-        tools = request.tools if request.tool_choice != "none" else []
+        tools = offered_tools(request)
         if tools and not self._tokenizer.has_tool_calling:
             raise PromptRefused("This model's chat template knows no tools. Leave them out.", "tools")
         continues = prompt and request.continues
@@ -190,6 +204,13 @@ class PromptWriter:
         return incomplete or ""
 
 
+def offered_tools(request: Chat) -> list[dict[str, Any]]:
+    """Return the tools that the model may call, as templates expect them: in OpenAI's form."""
+    if request.tool_choice == "none":
+        return []
+    return [{"type": "function", "function": msgspec.to_builtins(tool)} for tool in request.tools]
+
+
 @contextmanager
 def _refusing(messages: list[dict[str, Any]]) -> Iterator[None]:
     """What templates and tokenizers raise is about these messages: jinja2's errors, and Python's own."""
@@ -208,7 +229,7 @@ def _refusing(messages: list[dict[str, Any]]) -> Iterator[None]:
 
 def _plain(messages: list[dict[str, Any]], request: Chat) -> str:
     """The prompt for a model without a template."""
-    if request.tools and request.tool_choice != "none":
+    if offered_tools(request):
         raise PromptRefused("This model has no chat template, and so no tools. Leave them out.", "tools")
     lines = [_line(message) for message in messages]
     return "\n".join(lines if request.continues else [*lines, "Assistant:"])

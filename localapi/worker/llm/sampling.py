@@ -17,6 +17,8 @@ from localapi.worker.protocol import Sampling
 
 COLDEST = 1e-3
 """Below this temperature the most likely token is taken: the odds are the same, and half precision overflows there."""
+DEFAULT_TEMPERATURE = 1.0
+"""As OpenAI's, if nobody sets it."""
 _SEED_MASK = 2**64 - 1
 
 
@@ -75,14 +77,15 @@ def sampler_for(sampling: Sampling, choice: int = 0) -> Sampler:
 
     Raises ValueError where no token can be drawn with them.
     """
-    temperature, top_p = sampling.temperature, sampling.top_p
+    temperature = DEFAULT_TEMPERATURE if sampling.temperature is None else sampling.temperature
+    top_p = 1.0 if sampling.top_p is None else sampling.top_p
     if not (math.isfinite(temperature) and temperature >= 0):
         raise ValueError(f"temperature must be a number from 0 on; it is {temperature}")
     if math.isnan(top_p):
         raise ValueError(f"top_p must be a number from 0 to 1; it is {top_p}")
     if temperature < COLDEST or top_p <= 0:
         return greedy_sampler
-    limits = Limits(temperature, min(top_p, 1.0), max(sampling.top_k, 0), sampling.min_p)
+    limits = Limits(temperature, min(top_p, 1.0), max(sampling.top_k or 0, 0), sampling.min_p or 0.0)
     if sampling.seed is not None:
         key = mx.random.key(sampling.seed & _SEED_MASK)
         return Drawn(limits, mx.random.split(key, choice + 1)[choice] if choice else key)

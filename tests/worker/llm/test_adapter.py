@@ -14,7 +14,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from localapi.worker.engine import CannotLoad, Host
 from localapi.worker.llm import mlx_lm
 from localapi.worker.llm.prefix_cache.disk_store import fingerprint
-from localapi.worker.protocol import Chat, Delta, Event, Finished, Sampling
+from localapi.worker.protocol import Chat, Delta, Event, Finished, Message, Sampling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ def answers(engine: mlx_lm.MlxLm, requests: int) -> list[str]:
         engine.take(
             Chat(
                 id=i,
-                messages=[{"role": "user", "content": QUESTION}],
+                messages=[Message("user", QUESTION)],
                 sampling=Sampling(temperature=0),
                 max_tokens=12,
             )

@@ -9,7 +9,7 @@ import pytest
 from localapi.worker.llm.arrivals import LONG_TEXT, Arrivals
 from localapi.worker.llm.prompt import TemplateTooSlow
 from localapi.worker.llm.request_reading import ContextExceeded, Prompt
-from localapi.worker.protocol import Chat, Complete, TextRequest
+from localapi.worker.protocol import Chat, Complete, FunctionCall, Message, TextRequest
 
 
 class Gated:
@@ -99,8 +99,8 @@ def test_a_cancelled_request_is_gone_also_while_it_is_read(arrivals: Arrivals, g
 
 def test_the_arguments_of_calls_are_text_to_be_read(arrivals: Arrivals, gated: Gated) -> None:
     gated.may.set()
-    call = {"id": "1", "type": "function", "function": {"name": "write", "arguments": "x" * LONG_TEXT}}
-    arrivals.add(Chat(id=1, messages=[{"role": "assistant", "content": None, "tool_calls": [call]}]))
+    call = FunctionCall("1", "write", "x" * LONG_TEXT)
+    arrivals.add(Chat(id=1, messages=[Message("assistant", calls=[call])]))
     gated.woken.acquire()
     assert gated.threads[1] != threading.main_thread().name
 

@@ -10,12 +10,12 @@ from mlx_lm.tokenizer_utils import load as load_tokenizer
 
 from localapi.worker.llm.bounded_template import MAX_CHARACTERS
 from localapi.worker.llm.prompt import PromptRefused, PromptWriter, TemplateTooSlow
-from localapi.worker.protocol import Chat
+from localapi.worker.protocol import Chat, Message
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-HI = {"role": "user", "content": "hi"}
+HI = Message("user", "hi")
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def rendered(tiny_model: Path) -> Any:
     """Renders a template, as the prompt of one message."""
     tokenizer = load_tokenizer(tiny_model)
 
-    def render(template: str, message: dict[str, Any] = HI, **options: Any) -> str:
+    def render(template: str, message: Message = HI, **options: Any) -> str:
         tokenizer._tokenizer.chat_template = template
         tokenizer.has_chat_template = True
         request = Chat(id=1, messages=[message], template_options=options)
@@ -106,10 +106,10 @@ def test_what_is_small_is_rendered_as_ever(rendered: Any, template: str, text: s
 def test_a_long_message_is_no_template_that_is_too_large(rendered: Any) -> None:
     long = "word " * 100_000
     assert len(long) < MAX_CHARACTERS
-    assert rendered("{{ messages[0].content }}", {"role": "user", "content": long}).startswith("word word")
+    assert rendered("{{ messages[0].content }}", Message("user", long)).startswith("word word")
 
 
 def test_an_error_does_not_repeat_the_whole_conversation(rendered: Any) -> None:
     with pytest.raises(PromptRefused) as caught:
-        rendered("{{ raise_exception(messages[0].content) }}", {"role": "user", "content": "word " * 10_000})
+        rendered("{{ raise_exception(messages[0].content) }}", Message("user", "word " * 10_000))
     assert len(str(caught.value)) < 1000

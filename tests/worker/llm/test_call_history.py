@@ -14,7 +14,7 @@ from mlx_lm.chat_templates import deepseek_v32
 from mlx_lm.tokenizer_utils import load as load_tokenizer
 
 from localapi.worker.llm.prompt import PromptRefused, PromptWriter
-from localapi.worker.protocol import Chat
+from localapi.worker.protocol import Chat, FunctionCall, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,12 +68,8 @@ def write(tiny_model: Path) -> Write:
         tokenizer._tokenizer.chat_template = template if isinstance(template, str) else None
         tokenizer._chat_template = None if isinstance(template, str) else template
         tokenizer.has_chat_template = True
-        call = {"id": ID, "type": "function", "function": {"name": "weather", "arguments": arguments}}
-        messages = [
-            {"role": "user", "content": "Hi"},
-            {"role": "assistant", "content": "", "tool_calls": [call]},
-            {"role": "tool", "content": "", "tool_call_id": ID},
-        ]
+        call = FunctionCall(ID, "weather", arguments or "")
+        messages = [Message("user", "Hi"), Message("assistant", calls=[call]), Message("tool", call_id=ID)]
         return str(tokenizer.decode(PromptWriter(tokenizer).tokens(Chat(id=1, messages=messages))))
 
     return write

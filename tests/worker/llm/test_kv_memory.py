@@ -15,7 +15,7 @@ from localapi.worker.llm import mlx_lm
 from localapi.worker.llm.kv_memory import STEP_TOKENS, Footprint, Memory, measured
 from localapi.worker.llm.prefix_cache.disk_store import arrays_in
 from localapi.worker.llm.prefix_cache.layers import flat
-from localapi.worker.protocol import Chat, Complete, Delta, Event, Failed, Finished, Sampling
+from localapi.worker.protocol import Chat, Complete, Delta, Event, Failed, Finished, Message, Sampling
 from tests.worker.llm.prefix_cache.test_cache import MODELS, model
 
 GREEDY = Sampling(temperature=0)
@@ -84,7 +84,7 @@ def engine(endless_model: Path) -> mlx_lm.MlxLm:
 
 
 def ask(id: int, **options: Any) -> Chat:  # noqa: A002  # the protocol's word
-    return Chat(id=id, messages=[{"role": "user", "content": "Tell me a story."}], sampling=GREEDY, **options)
+    return Chat(id=id, messages=[Message("user", "Tell me a story.")], sampling=GREEDY, **options)
 
 
 def run(engine: mlx_lm.MlxLm) -> list[Event]:

@@ -25,6 +25,7 @@ from localapi.worker.protocol import (
     Event,
     Failed,
     Finished,
+    Message,
     Prefill,
     Regex,
     Sampling,
@@ -67,7 +68,7 @@ def _leaves_nothing_behind(tiny: mlx_lm.MlxLm, endless: mlx_lm.MlxLm) -> Any:
 
 
 def ask(id: int, text: str, sampling: Sampling = GREEDY, **options: Any) -> Chat:  # noqa: A002
-    return Chat(id=id, messages=[{"role": "user", "content": text}], sampling=sampling, **options)
+    return Chat(id=id, messages=[Message("user", text)], sampling=sampling, **options)
 
 
 def run(engine: mlx_lm.MlxLm, *requests: Chat | Complete) -> dict[int, list[Event]]:
@@ -357,10 +358,7 @@ def test_nothing_that_a_client_sends_stops_the_engine(
     ended: list[int] = []
     for request_id in range(count := draws(60)):
         messages = [
-            {
-                "role": chance.choice(["user", "assistant", "developer", "tool", "", "👋"]),
-                "content": chance.choice(ODD_TEXTS),
-            }
+            Message(chance.choice(["user", "assistant", "developer", "tool", "", "👋"]), chance.choice(ODD_TEXTS))
             for _ in range(chance.randrange(4))
         ]
         sampling, stop = chance.choice(ODD_SAMPLING), chance.choice(ODD_STOPS)

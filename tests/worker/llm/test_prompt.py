@@ -15,7 +15,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from localapi.backends.parameters import objection
 from localapi.worker.llm.prompt import PromptRefused, PromptWriter
-from localapi.worker.protocol import Chat
+from localapi.worker.protocol import Chat, FunctionCall, ImagePart, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ def written(tiny_model: Path) -> Any:
     """Writes messages with a template, and gives the prompt as text."""
     tokenizer = load_tokenizer(tiny_model)
 
-    def write(template: str | None, *messages: dict[str, Any]) -> str:
+    def write(template: str | None, *messages: Message) -> str:
         tokenizer._tokenizer.chat_template = template
         tokenizer.has_chat_template = template is not None
         return str(tokenizer.decode(PromptWriter(tokenizer).tokens(Chat(id=1, messages=list(messages)))))
@@ -41,8 +41,8 @@ def written(tiny_model: Path) -> Any:
     return write
 
 
-def said(role: str, content: str | None, **more: Any) -> dict[str, Any]:
-    return {"role": role, "content": content, **more}
+def said(role: str, content: Any, **more: Any) -> Message:
+    return Message(role, content, **more)
 
 
 def test_the_template_writes_the_prompt_and_opens_the_answer(written: Any) -> None:
@@ -64,7 +64,7 @@ def test_what_the_libraries_take_themselves_is_no_variable_of_a_template() -> No
 
 
 def test_no_content_is_empty_content(written: Any) -> None:
-    assert written(ROLES, said("assistant", None)) == "[assistant][assistant]"
+    assert written(ROLES, said("assistant", "")) == "[assistant][assistant]"
 
 
 @pytest.mark.parametrize(("template", "role"), [(ROLES, "system"), (KNOWS_DEVELOPER, "developer")])
@@ -73,8 +73,8 @@ def test_a_developer_is_the_system_unless_the_template_names_developers(written:
 
 
 def test_a_tool_calls_arguments_are_an_object_in_the_template(written: Any) -> None:
-    calls = [{"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}]
-    assert written(CALLS, said("assistant", None, tool_calls=calls)) == "Paris."
+    calls = [FunctionCall("1", "weather", '{"city": "Paris"}')]
+    assert written(CALLS, said("assistant", "", calls=calls)) == "Paris."
 
 
 def test_what_the_template_says_is_the_error(written: Any) -> None:
@@ -84,9 +84,9 @@ def test_what_the_template_says_is_the_error(written: Any) -> None:
 
 @pytest.mark.parametrize(
     ("messages", "says"),
-    [([], "at least one"), ([said("user", "\ud800")], "surrogate"), ([said("user", {"a": object()})], "[user]")],  # type: ignore[arg-type]
+    [([], "at least one"), ([said("user", "\ud800")], "surrogate"), ([said("user", [ImagePart("data:,")])], "[user]")],
 )
-def test_odd_messages_are_written_or_refused(written: Any, messages: list[dict[str, Any]], says: str) -> None:
+def test_odd_messages_are_written_or_refused(written: Any, messages: list[Message], says: str) -> None:
     try:
         text = written(ROLES, *messages)
     except PromptRefused as error:

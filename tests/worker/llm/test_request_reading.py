@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from localapi.worker.llm.constrained.tool_grammar import GrammarRefused
 from localapi.worker.llm.prompt import PromptWriter
 from localapi.worker.llm.request_reading import ContextExceeded, Reader, longest_token
-from localapi.worker.protocol import Chat, Complete, Lark
+from localapi.worker.protocol import Chat, Complete, Lark, Message
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_no_text_has_fewer_tokens_than_its_bytes_say(tokenizer: Any) -> None:
     ("request_", "param"),
     [
         (Complete(id=1, prompt="word " * 200_000), "prompt"),
-        (Chat(id=1, messages=[{"role": "user", "content": "word " * 200_000}]), "messages"),
+        (Chat(id=1, messages=[Message("user", "word " * 200_000)]), "messages"),
     ],
 )
 def test_what_cannot_fit_is_refused_without_looking_at_its_tokens(

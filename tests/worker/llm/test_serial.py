@@ -16,7 +16,7 @@ from mlx_lm.models.cache import KVCache
 
 from localapi.worker.engine import CannotLoad, Host
 from localapi.worker.llm import mlx_lm, serial
-from localapi.worker.protocol import Chat, Delta, Ended, Event, Failed, Finished, Prefill, Regex, Sampling
+from localapi.worker.protocol import Chat, Delta, Ended, Event, Failed, Finished, Message, Prefill, Regex, Sampling
 from tools.demo.train import train
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def load(path: Path, **options: Any) -> mlx_lm.MlxLm:
 
 
 def ask(id: int, text: str, sampling: Sampling = GREEDY, **options: Any) -> Chat:  # noqa: A002
-    return Chat(id=id, messages=[{"role": "user", "content": text}], sampling=sampling, **options)
+    return Chat(id=id, messages=[Message("user", text)], sampling=sampling, **options)
 
 
 def run(engine: mlx_lm.MlxLm, *requests: Chat) -> dict[int, list[Event]]:
@@ -208,11 +208,7 @@ def test_a_seed_gives_the_same_answer_again(engine: mlx_lm.MlxLm) -> None:
 
 def test_the_next_turn_computes_only_what_is_new(engine: mlx_lm.MlxLm, batch: mlx_lm.MlxLm) -> None:
     first = finished(run(engine, ask(1, FRANCE[0]))[1])
-    turns = [
-        {"role": "user", "content": FRANCE[0]},
-        {"role": "assistant", "content": FRANCE[1]},
-        {"role": "user", "content": QUESTIONS[1]},
-    ]
+    turns = [Message("user", FRANCE[0]), Message("assistant", FRANCE[1]), Message("user", QUESTIONS[1])]
     next_turn = Chat(id=2, messages=turns, sampling=GREEDY, max_tokens=20)
     events = run(engine, next_turn)[2]
     assert finished(events).cached_tokens >= first.prompt_tokens
