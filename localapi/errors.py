@@ -3,13 +3,13 @@
     LocalapiError
     ├── OperatorError            one clear line on the terminal, exit status 1
     │   ├── StartError           a busy port, a missing package, a missing manifest
-    │   ├── EnvironmentFailed    the environment of a backend that cannot be installed
-    │   ├── NoServer             the command line asks a server that does not answer
-    │   ├── Refused              … or that answers with an error
-    │   ├── CannotEdit           the manifest's file cannot be changed as the command line was asked to
-    │   ├── CannotDownload       a repository that the command line was asked for
-    │   ├── CannotInstall        the service of this user's session
-    │   └── ManifestError        what is wrong in the manifest, with file, line, column and key
+    │   ├── EnvironmentFailed    a backend's environment cannot be installed
+    │   ├── NoServer             a command finds no server
+    │   ├── Refused              the server refuses what a command asks for
+    │   ├── CannotEdit           a command cannot edit the manifest
+    │   ├── CannotDownload       a command cannot download a repository
+    │   ├── CannotInstall        a command cannot install the service
+    │   └── ManifestError        an invalid manifest, with file, line, column and key
     └── ApiError                 an OpenAI-shaped reply with an HTTP status
         ├── InvalidRequest       400
         │   ├── WrongEndpoint
@@ -44,7 +44,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 MOST_SHOWN: Final = 100
-"""Characters of a value that a message repeats: a recording in base64 has millions."""
+"""Maximum characters of a value in a message; a recording in base64 has millions."""
 _UNBROKEN: Final = re.compile(r"\S{300,}")
 
 
@@ -55,20 +55,20 @@ def shown(value: object) -> str:
 
 
 def readable(message: str) -> str:
-    """Return a message without runs of characters that are no words, which others put into their errors."""
+    """Return another program's message with very long words cut."""
     return _UNBROKEN.sub(lambda run: f"{run[0][: MOST_SHOWN - 1]}…", message)
 
 
 class LocalapiError(Exception):
-    """The root: everything below it is meant to be read by a person."""
+    """Root of all errors whose message is written for people."""
 
 
 class OperatorError(LocalapiError):
-    """Something that whoever runs the server can mend."""
+    """A problem that the operator of the server can fix."""
 
 
 class StartError(OperatorError):
-    """The server cannot start as it was asked to."""
+    """The server cannot start."""
 
 
 class EnvironmentFailed(OperatorError):
@@ -76,13 +76,13 @@ class EnvironmentFailed(OperatorError):
 
 
 class NoServer(OperatorError):
-    """No server answers where one is asked, or its connection broke."""
+    """No server answers at the address, or the connection broke."""
 
 
 class Refused(OperatorError):
-    """The server answered with an error; the message is the server's.
+    """The server answered with an error, whose message this is.
 
-    `status` is HTTP's; `code` is the error's own, such as "model_not_found", where it has one.
+    `status` is the HTTP status; `code` is the code of the error, such as "model_not_found", if it has one.
     """
 
     def __init__(self, message: str, *, status: int, code: str | None = None) -> None:
@@ -91,20 +91,20 @@ class Refused(OperatorError):
 
 
 class CannotEdit(OperatorError):
-    """The manifest's file cannot be changed as the command line was asked to; it is as it was."""
+    """The manifest's file cannot be edited, and is unchanged."""
 
 
 class CannotDownload(OperatorError):
-    """A repository of the Hub, or a file of it, cannot be had."""
+    """A repository of the Hub, or a file of it, cannot be downloaded."""
 
 
 class CannotInstall(OperatorError):
-    """The service that starts the server cannot be installed, removed or looked at."""
+    """The system service cannot be installed, removed or queried."""
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Some lines of a file, for people; `first_line` counts from 1."""
+    """Lines of a file to show; `first_line` counts from 1."""
 
     first_line: int
     lines: tuple[str, ...]
@@ -112,10 +112,10 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong in the manifest.
+    """One problem in the manifest.
 
-    `source` is the file (or "environment NAME") that said it; `line` and `column` count from 1 and are None where the
-    source has no lines; `key` is the dotted path of the value ("chat.demo.path").
+    `source` is the file, or "environment NAME". `line` and `column` count from 1; they are None if the source has no
+    lines. `key` is the dotted path of the value ("chat.demo.path").
     """
 
     source: str
@@ -124,18 +124,20 @@ class Problem:
     line: int | None = None
     column: int | None = None
     passing: bool = False
-    """Whether it may pass although nobody edits a file: a drive that is away, a server without descriptors."""
+    """True if it may pass without an edit: a drive that is gone, a server without free descriptors."""
     excerpt: Excerpt | None = field(default=None, compare=False, repr=False)
-    """The lines around it, as they were read."""
+    """Lines around the problem, as they were read."""
 
     def __str__(self) -> str:
         place = self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
         text = f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
-        return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)  # a key may hold a line's end
+        return "".join(
+            each if each.isprintable() else repr(each)[1:-1] for each in text
+        )  # a key may contain a line break
 
 
 class ManifestError(OperatorError):
-    """The manifest cannot be applied; `problems` holds at least one entry and names every place."""
+    """The manifest cannot be applied. `problems` has every problem found, and at least one."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -145,8 +147,8 @@ class ManifestError(OperatorError):
 class ApiError(LocalapiError):
     """An error that a client of the API gets as its reply.
 
-    `retryable` False tells OpenAI's SDKs not to send the same request again (`x-should-retry: false`); None leaves
-    them to their rule for the status. `retry_after_seconds` becomes the Retry-After header.
+    `retryable` False tells OpenAI's SDKs not to retry (`x-should-retry: false`); with None they decide by the status.
+    `retry_after_seconds` becomes the Retry-After header.
     """
 
     status: ClassVar[int] = 500
@@ -171,19 +173,19 @@ class ApiError(LocalapiError):
 
     @property
     def logged(self) -> str:
-        """What the log tells of it."""
+        """Text for the log."""
         return self.message
 
 
 class InvalidRequest(ApiError):
-    """The request cannot be served as it was written."""
+    """The request is invalid."""
 
     status = 400
     type = "invalid_request_error"
 
     @property
     def logged(self) -> str:
-        """Not the message, which shows what was found: it may be a part of somebody's conversation."""
+        """Code and parameter, without the message, which may repeat a part of a conversation."""
         return " ".join(filter(None, (self.reply_code or self.type, self.param)))
 
 
@@ -200,7 +202,7 @@ class ContextLengthExceeded(InvalidRequest):
 
 
 class InvalidKey(ApiError):
-    """The request has no API key, or one that the manifest does not know."""
+    """The request has no API key, or one that is not in the manifest."""
 
     status = 401
     type = "invalid_request_error"
@@ -208,7 +210,7 @@ class InvalidKey(ApiError):
 
 
 class Forbidden(ApiError):
-    """The Host or Origin of the request is not one that this server answers, or its key does not open this."""
+    """The Host or Origin of the request is not allowed, or its key lacks the right."""
 
     status = 403
     type = "permission_error"
@@ -216,7 +218,7 @@ class Forbidden(ApiError):
 
 
 class NotFound(ApiError):
-    """There is no such path."""
+    """The path does not exist."""
 
     status = 404
     type = "invalid_request_error"
@@ -230,7 +232,7 @@ class ModelNotFound(NotFound):
 
 
 class MethodNotAllowed(ApiError):
-    """The path exists, with other methods; these are `allowed`."""
+    """The path exists only with the methods in `allowed`."""
 
     status = 405
     type = "invalid_request_error"
@@ -250,7 +252,7 @@ class ModelInUse(ApiError):
 
 
 class RequestTooLarge(ApiError):
-    """The body is over the limit."""
+    """The request body exceeds the limit."""
 
     status = 413
     type = "invalid_request_error"
@@ -258,7 +260,7 @@ class RequestTooLarge(ApiError):
 
 
 class UnsupportedEncoding(ApiError):
-    """The body's Content-Encoding is not one that this server decodes."""
+    """The Content-Encoding of the request body is not supported."""
 
     status = 415
     type = "invalid_request_error"
@@ -281,7 +283,7 @@ class GenerationFailed(ApiError):
 
 
 class ModelUnavailable(ApiError):
-    """The model exists in the manifest and cannot answer now."""
+    """The model is in the manifest but cannot answer now."""
 
     status = 503
     code = "model_unavailable"
@@ -290,8 +292,8 @@ class ModelUnavailable(ApiError):
 class LoadFailed(ModelUnavailable):
     """The model did not load; the message says why and what to do.
 
-    `counts`: whether it speaks against the model. It does not where this was found before a process was started, and
-    finding it again costs nothing: then the next request tries again, however often that has failed.
+    `counts` is True if this failure counts towards the back-off. It is False if the failure was found before a process
+    was started, and is cheap to find again: then the next request tries again, however often that has failed.
     """
 
     def __init__(self, message: str, *, retryable: bool | None = False, counts: bool = True) -> None:
@@ -300,7 +302,7 @@ class LoadFailed(ModelUnavailable):
 
 
 class OutOfResources(LoadFailed):
-    """The system has no descriptor, process or room left for what the server was about to do."""
+    """The system is out of descriptors, processes or disk space."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retryable=None, counts=False)
@@ -308,9 +310,9 @@ class OutOfResources(LoadFailed):
 
 
 class NoRoom(LoadFailed):
-    """The memory budget does not hold the model beside what must stay.
+    """The memory budget has no room for the model beside models that must stay loaded.
 
-    `beside` are the ids of these others; not everybody may know of them, who are told `unnamed`.
+    `beside` are the ids of these models. Clients that may not see them get the message `unnamed`.
     """
 
     def __init__(self, message: str, *, beside: Iterable[str], unnamed: str) -> None:
@@ -320,15 +322,15 @@ class NoRoom(LoadFailed):
 
 
 class NoRoomAhead(LoadFailed):
-    """A model is not loaded before somebody asks for it: others that were loaded so would have to go."""
+    """A model is not preloaded, as other preloaded models would have to be unloaded for it."""
 
 
 class WorkerEnded(ModelUnavailable):
-    """The model's worker ended by itself, or was ended because it hung, before the answer was complete."""
+    """The model's worker crashed, or was ended because it hung, before the answer was complete."""
 
 
 class RequestTimeout(ApiError):
-    """The model worked on the request for longer than the manifest allows."""
+    """The request took longer than the manifest allows."""
 
     status = 504
     code = "request_timeout"

@@ -1,4 +1,4 @@
-"""What needs a restart to change: address, manifest, log level. From flags, the environment and `.env`."""
+"""Settings that need a restart to change (address, manifest, log level), from flags, the environment and `.env`."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ def _lowered(value: object) -> object:
 
 
 class Settings(BaseSettings):
-    """How this server was started. Build it with `read()`."""
+    """Settings of this process. Build them with `read()`."""
 
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    """0 lets the system choose."""
+    """Port; 0 lets the system choose."""
     manifest: Annotated[Path | None, Field(validation_alias="LOCALAPI_MANIFEST")] = None
     profile: Annotated[str | None, Field(validation_alias="LOCALAPI_PROFILE")] = None
     api_key: Annotated[SecretStr | None, Field(validation_alias="LOCALAPI_API_KEY")] = None
-    """What the other commands send to a server that asks for keys."""
+    """API key that the other commands send to the server."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, BeforeValidator(_lowered)] = None
-    """Over the manifest's server.log_level where given."""
+    """Log level that overrides the manifest's server.log_level."""
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lowered)] = "text"
-    """Log lines for people, or a JSON object on each."""
+    """Format of log lines: text for people, or one JSON object per line."""
 
     @property
     def address(self) -> str:
-        """Where the server of these settings is, or would be."""
+        """URL of the server."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     @property
     def key_header(self) -> dict[str, str]:
-        """The header that carries the key; none where there is no key. Raises StartError for what is none."""
+        """Header with the API key, or no header without a key. Raise StartError if the key is invalid."""
         if self.api_key is None:
             return {}
         key = self.api_key.get_secret_value()
         if not (key.isascii() and key.isprintable()):
-            raise StartError("LOCALAPI_API_KEY holds a character that is in no key: a key is printable ASCII text")
+            raise StartError("LOCALAPI_API_KEY should be printable ASCII text, but has other characters")
         return {"Authorization": f"Bearer {key}"}
 
     @model_validator(mode="before")
@@ -64,7 +64,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def read(cls, **flags: object) -> Self:
-        """Flags (by the names of the fields; None is not given) over the environment over `.env`. Raises StartError."""
+        """Return settings from flags (by field name; None is unset), the environment and `.env`, in that order.
+
+        Raise StartError for an invalid value.
+        """
         given: dict[str, Any] = {_ALIASES.get(name, name): value for name, value in flags.items() if value is not None}
         try:
             return cls(**given)

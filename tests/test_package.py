@@ -226,7 +226,7 @@ def test_the_installed_program_tells_its_version(program: Path, tmp_path: Path) 
 def test_without_a_manifest_it_says_how_to_get_one(program: Path, tmp_path: Path) -> None:
     done = typed(program, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "`localapi init` writes one" in done.stderr
+    assert "`localapi init`" in done.stderr
 
 
 def test_a_first_manifest_serves_the_demo(program: Path, tmp_path: Path) -> None:

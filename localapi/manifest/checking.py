@@ -1,4 +1,4 @@
-"""From the merged layers to a manifest: every value checked, every path found, every name used once."""
+"""Make a manifest of merged layers: check every value, locate every path, and reject duplicate names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from localapi.manifest.keys import Key, NoSecret, SecretElsewhere, digest, files
 from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, leaves, noun, written
 
 EntryPath = tuple[str, str]
-"""Section and id."""
+"""Section and id of an entry."""
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -32,10 +32,9 @@ def manifest_of(
     needs_secrets: bool = True,
     served: Manifest | None = None,
 ) -> Manifest | None:
-    """The manifest that the merged layers describe; None where there are problems, which are added to the list.
+    """Return the manifest that the merged layers describe; None if there are problems, which are added to the list.
 
-    Problems at a key that already has one are left out: they would say the same of what the first left behind.
-    `served` is the manifest that serves now.
+    Only the first problem at each key is reported: later ones are consequences of it. `served` is the active manifest.
     """
     found: list[Problem] = []
     top = check(document(), Place(root, root.origin, ()), found)
@@ -69,7 +68,7 @@ def manifest_of(
 
 
 def _options(root: Table, problems: list[Problem]) -> dict[EntryPath, EntryOptions]:
-    """Return the entries of all sections as far as they are valid."""
+    """Return the valid entries of all sections."""
     checked: dict[EntryPath, EntryOptions] = {}
     for section in KINDS:
         for entry_id, member in (root.table(section) or Table({}, root.origin)).members.items():
@@ -107,12 +106,12 @@ def _no_backend(section: str, place: Place) -> Problem:
     for key in difflib.get_close_matches("backend", place.node.members, n=1):
         message = f"unknown key {key!r}; did you mean 'backend'? (one of {backends})"
         return place.node.members[key].origin.problem(message, (*place.path, key))
-    message = f"is missing: say which backend answers (one of {backends})"
+    message = f"is missing: name the entry's backend (one of {backends})"
     return place.origin.problem(message, (*place.path, "backend"))
 
 
 def _check_names(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
-    """Ids and aliases are one namespace; whoever comes second has the problem."""
+    """Check that ids and aliases are unique; the second use of a name is the problem."""
     taken: dict[str, tuple[KeyPath, Origin]] = {}
     for path, origin, name in [*_ids(root), *_aliases(root, options)]:
         if name in taken:
@@ -150,9 +149,9 @@ def _keys(
     problems: list[Problem],
     missing: list[Problem],
 ) -> tuple[tuple[Key, ...], tuple[Path, ...]]:
-    """The keys with their secrets read, and the files to watch for changes of these.
+    """Return the keys with their secrets, and the files to watch for changes of secrets.
 
-    `missing` gets what is wrong only here, where a secret is not that the server may have.
+    `missing` collects problems of secrets that this process cannot read, but the server may.
     """
     section = root.table("server")
     table = section.table("api_keys") if section else None
@@ -175,7 +174,7 @@ def _keys(
             wrong.append(origin.problem(str(error), (*path, field)))
             continue
         if (same := next((other.name for other in keys if other.digest == key.digest), None)) is not None:
-            message = f"this is the secret of the key {same!r}, too; give each its own"
+            message = f"is also the secret of the key {same!r}; use a different one for each key"
             problems.append(origin.problem(message, (*path, field)))
         keys.append(key)
     return tuple(keys), tuple(dict.fromkeys(files))
@@ -190,7 +189,7 @@ def _unknown_models(key: Table, path: KeyPath, known: Mapping[str, str]) -> Iter
 
 
 def _said_before(path: EntryPath, said: Mapping[KeyPath, Said], served: Manifest | None) -> EntryOptions | None:
-    """Return the options of the entry that serves, if the manifest says of it what it says now."""
+    """Return the options of the active entry, if the entry is unchanged in the new manifest."""
     entry = served.entries.get(path[1]) if served is not None and not served.echo else None
     if served is None or entry is None:
         return None
@@ -204,9 +203,9 @@ def _said_before(path: EntryPath, said: Mapping[KeyPath, Said], served: Manifest
 def _located(
     root: Table, path: EntryPath, options: EntryOptions, problems: list[Problem], *, before: EntryOptions | None = None
 ) -> EntryOptions:
-    """Return the options with their paths found, each from the folder of whoever said it.
+    """Return the options with located paths, each relative to the folder of its source.
 
-    If something is not there, return what they were `before`.
+    If a file is gone, return the options from `before`.
     """
     table = _entry_table(root, path)
 
@@ -218,7 +217,7 @@ def _located(
     except PathProblem as error:
         field, message, passing = error.field, str(error), _may_pass(error)
     except (OSError, RuntimeError, ValueError) as error:
-        # A folder that may not be read, a name too long for the file system, ~somebody without a home.
+        # An unreadable folder, a name too long for the file system, ~user of an unknown user.
         reason = error.strerror if isinstance(error, OSError) else error
         field, message, passing = "path", f"cannot be looked up: {reason}", _may_pass(error)
     keys = (field,) if isinstance(field, str) else field
@@ -228,7 +227,7 @@ def _located(
 
 
 def _deepest(table: Table, field: OptionPath) -> Origin:
-    """Where an option was said; of keys below it, the last that was written."""
+    """Return the origin of an option, or of the last key below it."""
     node: Node = table
     for key in (field,) if isinstance(field, str) else field:
         below: Node | None = None
@@ -243,7 +242,7 @@ def _deepest(table: Table, field: OptionPath) -> Origin:
 
 
 def _may_pass(error: BaseException | None) -> bool:
-    """Whether the system is behind it, and not a file that is not there."""
+    """Return whether the system is the cause, and not a missing file."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
@@ -261,6 +260,6 @@ def _entry(entry_id: str, options: EntryOptions, server: ServerOptions, *, echo:
 
 
 def _as_echo(options: EntryOptions) -> EntryOptions:
-    """The same offer, answered by echo."""
+    """Return the entry with the same settings and the backend echo."""
     echo: Callable[..., EntryOptions] = KINDS[options.section].backends["echo"]
     return echo(backend="echo", **{name: getattr(options, name) for name in options.setting_names()})

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in plain sentences and at the place that said it."""
+"""Translate pydantic's errors into plain sentences with their place in the manifest."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ _EXPECTED = {
     "string_too_short": "text that is not empty",
     "string_too_long": "text of at most {max_length} characters",
     "too_long": "a list of at most {max_length} items",
-    "string_pattern_mismatch": "text on one line that neither begins nor ends with a blank",
+    "string_pattern_mismatch": "text on one line, without a space at its beginning or end",
 }
-"""What each of pydantic's errors says should be there (https://docs.pydantic.dev/latest/errors/validation_errors/)."""
+"""Expected value for each type of error (https://docs.pydantic.dev/latest/errors/validation_errors/)."""
 
 
 SECRET: KeyPath = ("server", "api_keys")
-"""What is found below this key is never shown."""
+"""Key below which no value is shown."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A table to check, and the key that holds it."""
+    """A table to check, and its key."""
 
     node: Table
     origin: Origin
-    """Of the key; problems with something that is not there are shown here."""
+    """Origin of the key, where missing values are reported."""
     path: KeyPath
 
 
 def check(model: type[Model], place: Place, problems: list[Problem]) -> Model | None:
-    """The table as a value of `model`; None where it has problems, which are added to the list."""
+    """Return the table as a value of `model`, or None if it has problems, which are added to the list."""
     try:
         return model.model_validate(plain(place.node))
     except ValidationError as error:
@@ -65,13 +65,13 @@ def check(model: type[Model], place: Place, problems: list[Problem]) -> Model | 
 
 
 def suggestion(name: str, known: Collection[str], *, what: str = "known") -> str:
-    """The end of a message about an unknown name: the nearest known one, and all of them."""
+    """Return the end of a message about an unknown name: the nearest known name, and all names."""
     near = difflib.get_close_matches(name[:MOST_SHOWN], known, n=1)
     return f"{f'; did you mean {near[0]!r}?' if near else ''} ({what}: {', '.join(known)})"
 
 
 def expectation(complaint: ErrorDetails) -> str:
-    """What should be there, after the words "should be"."""
+    """Return what was expected, to follow the words "should be"."""
     context: Mapping[str, Any] = complaint.get("ctx", {})
     if complaint["type"] == "value_error":
         return str(context["error"]).removeprefix("should be ")
@@ -81,7 +81,7 @@ def expectation(complaint: ErrorDetails) -> str:
 
 
 def _sentences(model: type[BaseModel], place: Place, errors: Iterable[ErrorDetails]) -> Iterable[Problem]:
-    """One problem for each place: the members of a union complain one by one, and mean "either ... or"."""
+    """Yield one problem per place; errors of the members of a union are combined."""
     wrong: dict[KeyPath, list[ErrorDetails]] = {}
     for error in errors:
         path, key_origin, _ = _follow(place, error["loc"])
@@ -100,9 +100,9 @@ def _sentences(model: type[BaseModel], place: Place, errors: Iterable[ErrorDetai
 
 
 def _follow(place: Place, location: tuple[int | str, ...]) -> tuple[KeyPath, Origin, Node]:
-    """Where a location of pydantic's leads: the path, the place of its last key, and the value.
+    """Return the path, the origin of the last key, and the value for a location in pydantic's errors.
 
-    Locations also name the members of unions, and keys that are not there; both are passed over.
+    Locations also name members of unions and missing keys; both are skipped.
     """
     path, origin = place.path, place.origin
     current: Node = place.node
@@ -136,18 +136,18 @@ def _unknown_key(model: type[BaseModel], place: Place, location: tuple[int | str
     model = _model_at(model, parents)
     defaults = model.model_fields.get("defaults")
     if defaults is not None and key in getattr(defaults.annotation, "model_fields", {}):
-        return f"unknown key {shown(key)} here; request parameters go under defaults: write `defaults: {{{key}: ...}}`"
+        return f"unknown key {shown(key)}; request parameters belong under defaults: `defaults: {{{key}: ...}}`"
     backend = place.node.get("backend")
     if issubclass(model, EntryOptions) and isinstance(backend, Scalar):
         others = [name for name, options in KINDS[model.section].backends.items() if key in options.model_fields]
         if others:
-            return f"the backend {backend.text!r} has no {shown(key)}; these have: {', '.join(others)}"
+            return f"the backend {backend.text!r} has no option {shown(key)}; backends with it: {', '.join(others)}"
     own_first = sorted(model.model_fields, key=lambda name: (name in EntryOptions.model_fields, name == "defaults"))
     return f"unknown key {shown(key)}{suggestion(key, own_first)}"
 
 
 def _model_at(model: type[BaseModel], parents: Sequence[int | str]) -> type[BaseModel]:
-    """The model that the keys lead to: through fields, and through maps whose values are models."""
+    """Return the model at a path of keys, through fields and through maps whose values are models."""
     found: Any = model
     for parent in parents:
         found = get_args(found)[1] if get_origin(found) is dict else found.model_fields[str(parent)].annotation
@@ -160,6 +160,6 @@ def _model_at(model: type[BaseModel], parents: Sequence[int | str]) -> type[Base
 
 def _missing_key(model: type[BaseModel], place: Place, name: str) -> str:
     backend = place.node.get("backend")
-    who = f"the backend {backend.text!r} needs it" if isinstance(backend, Scalar) else "it is needed"
+    who = f" by the backend {backend.text!r}" if isinstance(backend, Scalar) else ""
     said = model.model_fields[name].description if name in model.model_fields else None
-    return f"is missing, and {who}{f': {said}' if said else ''}"
+    return f"is missing, but required{who}{f': {said}' if said else ''}"

@@ -1,4 +1,4 @@
-"""A manifest told to a person: each value, and where it came from."""
+"""A manifest as a table for people: each value and its source."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class Row:
     """One value of a manifest."""
 
     key: str
-    """Dotted: chat.local-chat.path."""
+    """Dotted path of the value: chat.local-chat.path."""
     value: str
     origin: str
-    """File:line:column, "environment NAME" or "default"."""
+    """Source of the value: FILE:LINE:COLUMN, "environment NAME" or "default"."""
 
 
 def describe(manifest: Manifest) -> list[Row]:
-    """Each value that somebody said, in the manifest's order; first the server's plain options, with their defaults.
+    """Return the server's options, with defaults, then each explicit value in the manifest's order.
 
-    Entries' defaults are left out: they would bury what was said.
+    Defaults of entries are left out: there are too many.
     """
     rows: dict[KeyPath, Row] = {
         ("server", name): Row(f"server.{name}", _default(name), "default")
@@ -40,7 +40,7 @@ def describe(manifest: Manifest) -> list[Row]:
 
 
 def duration(seconds: float) -> str:
-    """As the manifest would write it: 15m, 1h, 90s, forever."""
+    """Return a duration as the manifest writes it: 15m, 1h, 90s, forever."""
     if math.isinf(seconds):
         return "forever"
     unit, length = next(((unit, length) for unit, length in _UNITS if seconds and seconds % length == 0), ("s", 1))
@@ -57,7 +57,7 @@ def _default(name: str) -> str:
 
 
 def _located(manifest: Manifest, path: KeyPath) -> str | None:
-    """The text that an option became when its entry was located."""
+    """Return the value of an option after its entry was located."""
     match path:
         case (_, str(entry_id), str(option)) if entry_id in manifest.entries:
             value = manifest.entries[entry_id].identity.options.get(option)

@@ -1,8 +1,8 @@
-"""An entry put into a manifest's text, or taken out of it; every other line stays as it is.
+"""Insert an entry into a manifest's text, or remove one, and leave every other line as it is.
 
-Lines are put in and taken out where the parser says that keys and values are. (To write the file anew out of what was
-read keeps comments with ruamel.yaml, but neither indentation nor blanks.) What comes out is read again: where anything
-but the entry has changed, the edit is refused.
+Lines are inserted and removed at the positions of keys and values from the parser. (ruamel.yaml keeps comments when it
+writes a file, but neither indentation nor spaces.) The result is read again: if anything but the entry has changed, the
+edit is refused.
 """
 
 from __future__ import annotations
@@ -21,25 +21,28 @@ from localapi.manifest.yaml_layer import layer_of
 
 STEP: Final = 2
 _BARE: Final = re.compile(r"\s*:[ \t]*")
-"""What follows a section's key where there is nothing else on its line."""
+"""Rest of the line after the key of a section that begins on the next line."""
 _SEPARATOR: Final = re.compile(r"\s*,[ \t]*")
 
 Options = Mapping[str, object]
 
 
 def with_entry(text: Text, section: str, entry_id: str, options: Options) -> str:
-    """The text with one more entry, the last of its section. Raises CannotEdit, and ManifestError for a broken text."""
+    """Return the text with a new entry at the end of its section.
+
+    Raise CannotEdit, or ManifestError for an invalid text.
+    """
     before = said(text)
     entries = dict(entries_of(before, section))
     if entry_id in entries:
-        raise CannotEdit(f"{text.path} has an entry {section}.{entry_id} already")
+        raise CannotEdit(f"{text.path} already has an entry {section}.{entry_id}")
     after = _with_entry(Lines(text.text), place(text.text), section, entry_id, options)
     expected = {**before, section: {**entries, entry_id: dict(options)}}
     return _checked(text, after, expected, f"add {section}.{entry_id}")
 
 
 def without_entry(text: Text, section: str, entry_id: str) -> str:
-    """The text without the entry and the comments that are its own. Raises as `with_entry`."""
+    """Return the text without an entry and its comments. Raise CannotEdit or ManifestError as `with_entry` does."""
     before = said(text)
     entries = dict(entries_of(before, section))
     root = place(text.text)
@@ -47,7 +50,7 @@ def without_entry(text: Text, section: str, entry_id: str) -> str:
     member = of_section.value.member(entry_id) if of_section else None
     if root is None or of_section is None or member is None:
         raise CannotEdit(
-            f"{section}.{entry_id} does not stand in {text.path} itself: it comes from an alias (* or <<); "
+            f"{section}.{entry_id} is not written in {text.path} itself, but comes from an alias (* or <<); "
             "edit the file by hand"
         )
     del entries[entry_id]
@@ -57,20 +60,20 @@ def without_entry(text: Text, section: str, entry_id: str) -> str:
 
 
 def entries_of(manifest: Mapping[str, object], section: str) -> Mapping[str, object]:
-    """The entries of a section in what `said` gives. Raises CannotEdit where it is anything else than a mapping."""
+    """Return the entries of a section in the result of `said`. Raise CannotEdit if the section is not a mapping."""
     found = manifest.get(section)
     if not isinstance(found, Mapping | None):
-        raise CannotEdit(f"the section {section} does not hold models by their ids: mend it by hand")
+        raise CannotEdit(f"the section {section} should map ids to models; fix it by hand")
     return found or {}
 
 
 def is_blank(text: Text) -> bool:
-    """Whether there is nothing but comments, which the server refuses: a file may be read while it is written."""
+    """Return whether there are only comments, which a server refuses, as the file may still be being written."""
     return all(line.strip()[:1] in ("", "#") for line in text.text.splitlines())
 
 
 def said(text: Text) -> dict[str, object]:
-    """What a text says by itself; nothing where it holds comments only. Raises ManifestError."""
+    """Return the content of a text by itself; empty if it has only comments. Raise ManifestError."""
     if is_blank(text):
         return {}
     layer = layer_of(text)
@@ -84,7 +87,7 @@ def said(text: Text) -> dict[str, object]:
 def _checked(text: Text, after: str, expected: Mapping[str, object], what: str) -> str:
     found = said(Text(text.path, after, ""))
     if _without_empty(found) != _without_empty(expected):
-        raise CannotEdit(f"{text.path} is written in a way that only a person can edit: {what} by hand")
+        raise CannotEdit(f"{text.path} cannot be edited automatically because of how it is written: {what} by hand")
     return after
 
 
@@ -104,7 +107,7 @@ def _with_entry(lines: Lines, root: Placed | None, section: str, entry_id: str, 
     if value.form == "block":
         return _into_block(lines, value, entry_id, options)
     if value.form != "scalar":
-        raise CannotEdit(f"the section {section} is an alias; only a person can edit that")
+        raise CannotEdit(f"the section {section} is an alias; edit the file by hand")
     if value.start < value.end:  # null, ~
         return lines.text[: value.start] + f"{{{flow}}}" + lines.text[value.end :]
     indent, step = lines.column(member.start), _step(lines, root)
@@ -137,7 +140,7 @@ def _into_flow(text: str, mapping: Placed, item: str) -> str:
 
 
 def _step(lines: Lines, root: Placed) -> int:
-    """How far the first block of a section is indented."""
+    """Return the indentation of the first block of a section."""
     for member in root.members:
         if member.value.form == "block":
             return lines.column(member.value.members[0].start) - lines.column(member.start)
@@ -153,7 +156,7 @@ def _without_entry(lines: Lines, root: Placed, section: PlacedMember, member: Pl
 
 
 def _goes_with_its_entry(lines: Lines, root: Placed, section: PlacedMember) -> bool:
-    """Whether a section would be left with nothing at all: no entry, and no comment of anybody."""
+    """Return whether a section would become empty, without entries and comments."""
     indent, key_end = lines.column(section.start), section.start + len(section.key)
     (entry,) = section.value.members
     inner, keeps = lines.column(entry.start), entry.value.keeps
@@ -175,7 +178,7 @@ def _out_of_block(lines: Lines, mapping: Placed, member: PlacedMember) -> str:
     if before is not None:
         while start > floor and lines.blank_above(start):
             start = lines.previous_line(start)
-        # What follows must not become the end of a text that keeps its blank lines; a comment would end it.
+        # Following lines must not become the end of a block text that keeps its blank lines; a comment would end it.
         spare = before.value.keeps and not lines.text[before.end : start].strip()
     else:
         spare = at + 1 < len(mapping.members) and not lines.blank_above(start)

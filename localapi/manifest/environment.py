@@ -1,4 +1,4 @@
-"""The environment (and `.env`) as a layer over the files: which variables there are, and which values they set."""
+"""The environment (and `.env`) as a layer over the files: its variables, and the values that they set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from localapi.manifest.origin import Member, Node, Origin, Scalar, Table
 
 
 class _Environment(BaseSettings):
-    """The part that is no kind's: echo mode."""
+    """Variables that do not belong to a kind: echo mode."""
 
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
@@ -31,7 +31,7 @@ class _Environment(BaseSettings):
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the environment says about models. Build it with `read()`; `NO_OVERRIDES` says nothing."""
+    """Variables about models. Build it with `read()`; `NO_OVERRIDES` is empty."""
 
     values: Mapping[str, str] = field(default_factory=dict)
     """Variables that are set and not blank, by name."""
@@ -39,7 +39,7 @@ class Overrides:
 
     @classmethod
     def read(cls) -> Self:
-        """Return what the environment and `.env` in the current folder say. Raise ManifestError."""
+        """Return the variables of the environment and of `.env` in the current folder. Raise ManifestError."""
         fields: dict[str, Any] = {name.lower(): (str | None, None) for name in variables()}
         try:
             said = create_model("Environment", __base__=_Environment, **fields)()
@@ -56,7 +56,7 @@ class Overrides:
 
 
 NO_OVERRIDES = Overrides()
-"""Says nothing, whatever the environment holds."""
+"""Overrides without any variable, whatever the environment has."""
 
 
 def variables() -> list[str]:
@@ -65,37 +65,35 @@ def variables() -> list[str]:
 
 
 def _unclear(error: ErrorDetails) -> Problem:
-    """ECHO_MODE is the only variable that is not text."""
+    """Return the problem of ECHO_MODE, the only variable that is not text."""
     message = f"should be 1, true, yes, on, 0, false, no or off; found {shown(error['input'])}"
     return Problem(f"environment {str(error['loc'][0]).upper()}", message)
 
 
 @dataclass(frozen=True)
 class _Said:
-    """What the variables say about one entry."""
+    """Values of the variables about one entry."""
 
     kind: Kind
     about: Variables
     entry_id: str
     named_by: str | None
-    """The variable that names the entry; None for the usual one."""
+    """Variable that names the entry; None if it is the default id."""
     options: dict[str, Scalar]
     defaults: dict[str, Scalar]
 
     def problem(self) -> Problem:
-        """Return the complaint that the entry is named, and neither a file nor another variable says what it is."""
+        """Return the problem of an entry that is only named, neither in a file nor described by another variable."""
         add = " or ".join(names[0] for names in self.about.options.values())
-        message = (
-            f"no file has a {self.kind} model {shown(self.entry_id)}; set {add} to add it, or name one that exists"
-        )
+        message = f"there is no {self.kind} model {shown(self.entry_id)}; set {add} to add it, or name an existing one"
         return _origin(str(self.named_by)).problem(message, (self.kind.name, self.entry_id))
 
 
 def layer(overrides: Overrides, lower: Table, *, alone: bool) -> Table:
-    """What the environment says, as a layer over `lower`; entries that it describes and `lower` lacks are added.
+    """Return the environment as a layer over `lower`, with new entries for those that `lower` lacks.
 
-    `alone` says that there is no manifest: then echo mode adds an entry of each kind. Raises ManifestError where an
-    id is all that is known of an entry.
+    If there is no manifest (`alone`), echo mode adds an entry of each kind. Raise ManifestError if only the id of an
+    entry is known.
     """
     echo = lower.get("echo")
     members: dict[str, Member] = {}
@@ -138,7 +136,7 @@ def _said(overrides: Overrides, kind: Kind, about: Variables) -> _Said:
 
 
 def _first(overrides: Overrides, names: Sequence[str]) -> Scalar | None:
-    """Return the value of the first variable that is set; its origin says which others are not used."""
+    """Return the value of the first variable that is set, with a note about unused others in its origin."""
     found = [name for name in names if name in overrides.values]
     if not found:
         return None
@@ -160,6 +158,6 @@ def _text(value: str, origin: Origin) -> Scalar:
 
 
 def _table(nodes: Mapping[str, Node]) -> Table:
-    """A table of at least one member, which lends it its origin."""
+    """Return a table with the origin of its first member."""
     members = {key: Member(node.origin, node) for key, node in nodes.items()}
     return Table(members, next(iter(members.values())).origin)

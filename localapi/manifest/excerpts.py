@@ -1,7 +1,7 @@
-"""The lines of a file around what is wrong in it, as they were when it was read.
+"""The lines of a file around a problem, as they were when it was read.
 
-A manifest holds no secrets, but somebody may have put one where it does not belong. So what stands below `api_keys`,
-and what looks like the value of a secret, is not repeated.
+A manifest should not contain secrets, but somebody may have put one there. So lines below `api_keys`, and values that
+look like secrets, are hidden.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from localapi.errors import MOST_SHOWN, Excerpt, Problem
 from localapi.manifest.lines import BREAK
 
 AROUND: Final = 3
-"""Lines before and after the one that is meant."""
+"""Lines to show before and after the line of the problem."""
 MOST: Final = 20
-"""Problems that get an excerpt; whoever has more mends these first."""
+"""Maximum problems with an excerpt."""
 LONGEST: Final = 200
-"""Characters of a line."""
+"""Maximum characters of a line."""
 _LONG_WORD: Final = re.compile(rf"\S{{{MOST_SHOWN + 1},}}")
-"""A recording in base64, say."""
+"""Word too long to show, such as a recording in base64."""
 HIDDEN: Final = "········"
 _KEYS: Final = re.compile(r"api[_-]?keys?\b", re.IGNORECASE)
 _SECRET: Final = re.compile(
@@ -30,7 +30,7 @@ _SECRET: Final = re.compile(
 
 
 def with_excerpts(problems: Sequence[Problem], texts: Mapping[str, str]) -> list[Problem]:
-    """The problems, each with its lines where it has a place in one of these texts, which are named as its source."""
+    """Return the problems, with excerpts for those whose place is in one of these texts (by source)."""
     lines = {source: _shown(text) for source, text in texts.items()}
     return [
         replace(problem, excerpt=_around(lines[problem.source], problem.line))
@@ -41,19 +41,22 @@ def with_excerpts(problems: Sequence[Problem], texts: Mapping[str, str]) -> list
 
 
 def _around(lines: Sequence[str], line: int) -> Excerpt:
-    """`line` counts from 1, and may be one after the last: there the parser missed something."""
+    """Return the lines around a line, which counts from 1 and may be one past the end of the file."""
     first = max(1, line - AROUND)
     return Excerpt(first, tuple(lines[first - 1 : line + AROUND]))
 
 
 def _shown(text: str) -> list[str]:
-    """All lines as they may be shown."""
+    """Return all lines with secrets hidden and long words cut."""
     lines = [_LONG_WORD.sub(lambda word: f"{word[0][: MOST_SHOWN - 1]}…", line) for line in BREAK.split(text)]
     return [line if len(line) <= LONGEST else f"{line[:LONGEST]}…" for line in _without_secrets(lines)]
 
 
 def _without_secrets(lines: Sequence[str]) -> Iterator[str]:
-    """Below `api_keys` are the lines that are indented further, and those inside brackets that it opened."""
+    """Yield the lines with secrets hidden.
+
+    Lines below `api_keys` are those with a deeper indentation, and those inside brackets that were opened there.
+    """
     indent, depth = None, 0
     for line in lines:
         if indent is not None and (depth > 0 or _indent(line) > indent or not line.strip()):
@@ -65,7 +68,7 @@ def _without_secrets(lines: Sequence[str]) -> Iterator[str]:
             indent, depth = _indent(line), _opened(line[found.end() :])
             end = line.find(":", found.end()) + 1 or found.end()
             yield line[:end] + (f" {HIDDEN}" if line[end:].strip() else "")
-        elif found := _SECRET.search(line[:LONGEST]):  # what is cut off is not shown; on a whole line it takes too long
+        elif found := _SECRET.search(line[:LONGEST]):  # the rest is cut anyway, and searching it is slow
             yield f"{line[: found.end()]} {HIDDEN}"
         else:
             yield line
@@ -76,5 +79,5 @@ def _indent(line: str) -> int:
 
 
 def _opened(text: str) -> int:
-    """Brackets that are opened and not closed; quotes are not looked at, as what is hidden too much harms nobody."""
+    """Return the number of unclosed brackets. Quotes are ignored: hiding too much does no harm."""
     return sum(text.count(bracket) for bracket in "{[") - sum(text.count(bracket) for bracket in "}]")

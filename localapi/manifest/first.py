@@ -1,4 +1,4 @@
-"""The manifest that a new user begins with: the shipped models.yaml, which names its schema on its first line."""
+"""The first manifest of a new user: the shipped models.yaml, which names its schema on its first line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHIPPED: Final = "models.yaml"
 
 
 def first_manifest() -> str:
-    """The text of a manifest that has its JSON Schema beside it, as `SCHEMA`."""
+    """Return the text of a manifest whose JSON Schema is beside it, in the file `SCHEMA`."""
     package = Path(localapi.__file__).parent
     shipped = next(place for place in (package / _SHIPPED, package.parent / _SHIPPED) if place.is_file())
     return shipped.read_text("utf-8").replace(f"$schema=configs/{SCHEMA}", f"$schema={SCHEMA}", 1)

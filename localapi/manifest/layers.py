@@ -1,4 +1,4 @@
-"""One layer laid over another: maps merge, lists and scalars replace, null removes."""
+"""Merge layers: maps are merged, lists and scalars replaced, and null removes a value."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from localapi.manifest.origin import Member, Node, Scalar, Table
 
 
 def overlay(lower: Table, upper: Table) -> Table:
-    """What two layers say together, the upper one having the last word.
+    """Return two layers merged; values of the upper one take precedence.
 
-    A null removes what the lower layer says, and means nothing where that says nothing. Where `upper` gives an entry
-    another backend, the options that only the former backend knew (its path, say) do not carry over.
+    A null removes a value of the lower layer, if there is one. If `upper` changes the backend of an entry, options that
+    only the former backend has, such as its path, are dropped.
     """
     for section in KINDS:
         entries, over = lower.table(section), upper.table(section)
@@ -22,7 +22,7 @@ def overlay(lower: Table, upper: Table) -> Table:
 
 
 def without_nulls(layer: Table) -> Table:
-    """The first layer: there is nothing below for its nulls to remove."""
+    """Return the lowest layer without nulls, which have nothing to remove."""
     return _merged(Table({}, layer.origin), layer)
 
 
@@ -42,7 +42,7 @@ def _merged(lower: Table, upper: Table) -> Table:
 
 
 def _without_former(section: str, member: Member, over: Node | None) -> Member:
-    """The entry without the options that the backend named in `over` has no use for."""
+    """Return the entry without options that the backend named in `over` does not have."""
     if not (isinstance(member.node, Table) and isinstance(over, Table)):
         return member
     backend = known_options(section, _text(over.get("backend")))

@@ -1,6 +1,6 @@
-"""The lines of a text by the places of characters in it: where they begin and end, and which belong to what.
+"""Find lines of a text by positions of characters: where they begin and end, and which belong together.
 
-Knows blanks, comments and line ends, and nothing else of YAML.
+Knows blanks, comments and line breaks, and nothing else of YAML.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from typing import Final
 
 BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-"""What YAML 1.1 takes for the end of a line."""
+"""Line breaks of YAML 1.1."""
 _USUAL_BREAK: Final = re.compile("\r\n|[\n\r]")
-"""What editors end lines with; the others may stand in the middle of a comment."""
+"""Line breaks of editors; the others may occur inside of a comment."""
 _LAST_BREAK: Final = re.compile(rf"({BREAK.pattern})\Z")
 
 
 class Lines:
-    """A text. Places are numbers of characters; "a line" is the place where it begins."""
+    """A text whose positions count characters; a line is identified by the position where it begins."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -27,46 +27,46 @@ class Lines:
         self._break = found[0] if found else "\n"
 
     def line_start(self, at: int) -> int:
-        """The line of a place."""
+        """Return the line at a position."""
         return self._starts[bisect_right(self._starts, at) - 1]
 
     def line_end(self, at: int) -> int:
-        """Where the line of a place ends, before its line end."""
+        """Return the end of the line at a position, before its line break."""
         found = BREAK.search(self.text, at)
         return found.start() if found else len(self.text)
 
     def next_line(self, at: int) -> int:
-        """The line after that of a place; the end of the text after the last one."""
+        """Return the line after the one at a position, or the end of the text after the last line."""
         after = bisect_right(self._starts, at)
         return self._starts[after] if after < len(self._starts) else len(self.text)
 
     def previous_line(self, line: int) -> int:
-        """The line before a line."""
+        """Return the line before a line."""
         return self.line_start(line - 1)
 
     def column(self, at: int) -> int:
-        """How many characters stand before a place on its line."""
+        """Return the number of characters before a position on its line."""
         return at - self.line_start(at)
 
     def is_blank(self, line: int) -> bool:
-        """Whether a line holds nothing; the end of the text is no line."""
+        """Return whether a line is blank; the end of the text is not a line."""
         return line < len(self.text) and not self._content(line)
 
     def blank_above(self, line: int) -> bool:
-        """Whether there is an empty line above a line."""
+        """Return whether the line above a line is blank."""
         return line > 0 and self.is_blank(self.previous_line(line))
 
     def begin(self, at: int, indent: int, floor: int) -> int:
-        """The line where something begins with the comments right above it that are as far indented as it is."""
+        """Return the line where something begins, including the comments directly above with the same indentation."""
         line = self.line_start(at)
         while line > floor and self._comment_indent(above := self.previous_line(line)) == indent:
             line = above
         return line
 
     def after(self, end: int, indent: int, *, keeps: bool = False) -> int:
-        """The line after something that ends there, and after the deeper comments right below it.
+        """Return the line after something that ends at a position, and after the deeper comments directly below it.
 
-        What `keeps` its last empty lines ends where the next line begins.
+        A value that `keeps` its last blank lines ends where the next line begins.
         """
         line = end if keeps else self.next_line(max(end - 1, 0))
         while line < len(self.text) and (found := self._comment_indent(line)) is not None and found > indent:
@@ -74,7 +74,7 @@ class Lines:
         return line
 
     def after_all(self, end: int, indent: int, *, keeps: bool = False) -> int:
-        """The line after something, and after all deeper comments that follow, also behind empty lines."""
+        """Return the line after something, and after all deeper comments that follow, even after blank lines."""
         after = line = self.after(end, indent, keeps=keeps)
         while line < len(self.text):
             found = self._comment_indent(line)
@@ -85,7 +85,7 @@ class Lines:
         return after
 
     def inserted(self, line: int, new: Sequence[str]) -> str:
-        """The text with new lines before a line; at the end, it ends with a line end if it did before."""
+        """Return the text with new lines before a line. The text ends with a line break if it did before."""
         before, after = self.text[:line], self.text[line:]
         lines = self._break.join(new)
         if before and not _LAST_BREAK.search(before):
@@ -93,7 +93,7 @@ class Lines:
         return before + lines + self._break + after
 
     def removed(self, start: int, end: int) -> str:
-        """The text without these lines; at the end, it ends with a line end if it did before."""
+        """Return the text without these lines. The text ends with a line break if it did before."""
         before, after = self.text[:start], self.text[end:]
         ended = self._starts[-1] == len(self.text)
         return before + after if after or ended else _LAST_BREAK.sub("", before)
@@ -102,6 +102,6 @@ class Lines:
         return self.text[line : self.line_end(line)].strip()
 
     def _comment_indent(self, line: int) -> int | None:
-        """How far a line's comment is indented; None for a line that is no comment."""
+        """Return the indentation of a comment line, or None for any other line."""
         content = self.text[line : self.line_end(line)]
         return len(content) - len(content.lstrip()) if content.lstrip().startswith("#") else None

@@ -1,4 +1,4 @@
-"""Where a value came from, and the tree of values that remembers it."""
+"""A tree of values that know their origin."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SHOWN = 60
 
 @dataclass(frozen=True)
 class Origin:
-    """The file, line and column, or the variable, that said a value."""
+    """The file, line and column, or the variable, of a value."""
 
     source: str
-    """The file as it was named, or "environment NAME"."""
+    """File as it was named, or "environment NAME"."""
     folder: Path
-    """Where relative paths start."""
+    """Folder that relative paths start from."""
     line: int | None = None
     column: int | None = None
     note: str = ""
@@ -31,7 +31,7 @@ class Origin:
         return f"{place} ({self.note})" if self.note else place
 
     def problem(self, message: str, key: KeyPath = ()) -> Problem:
-        """Something wrong at this place."""
+        """Return a problem at this place."""
         return Problem(self.source, readable(message), ".".join(map(str, key)), self.line, self.column)
 
 
@@ -41,7 +41,7 @@ class Scalar:
 
     value: Plain
     text: str
-    """As it was written, without quotes."""
+    """Value as written, without quotes."""
     origin: Origin
 
 
@@ -55,10 +55,10 @@ class Items:
 
 @dataclass(frozen=True)
 class Member:
-    """A key of a table and what it holds."""
+    """A key of a table and its value."""
 
     origin: Origin
-    """Of the key."""
+    """Origin of the key."""
     node: Node
 
 
@@ -70,12 +70,12 @@ class Table:
     origin: Origin
 
     def get(self, key: str) -> Node | None:
-        """What the key holds."""
+        """Return the value of a key."""
         member = self.members.get(key)
         return member.node if member else None
 
     def table(self, key: str) -> Table | None:
-        """What the key holds, if that is a table."""
+        """Return the value of a key, if it is a table."""
         node = self.get(key)
         return node if isinstance(node, Table) else None
 
@@ -84,7 +84,7 @@ Node = Scalar | Items | Table
 
 
 def plain(node: Node) -> object:
-    """The same as dict, list and scalars."""
+    """Return a node as a plain dict, list or scalar."""
     if isinstance(node, Table):
         return {key: plain(member.node) for key, member in node.members.items()}
     if isinstance(node, Items):
@@ -93,7 +93,7 @@ def plain(node: Node) -> object:
 
 
 def leaves(node: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
-    """Every scalar and list with its path of keys; a list is one leaf, because layers replace it whole."""
+    """Yield every scalar and list with its path of keys; a list is one leaf, as layers replace it whole."""
     if isinstance(node, Table) and node.members:
         for key, member in node.members.items():
             yield from leaves(member.node, (*path, key))
@@ -102,7 +102,7 @@ def leaves(node: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
 
 
 def noun(node: Node) -> str:
-    """What was found, for a message: the text 'abc', the number 1.10, a list."""
+    """Describe a node for a message: the text 'abc', the number 1.10, a list."""
     if isinstance(node, Table):
         return "a mapping"
     if isinstance(node, Items):
@@ -119,7 +119,7 @@ def _short(text: str) -> str:
 
 
 def written(node: Node) -> str:
-    """The value in YAML, on one line."""
+    """Return the value as YAML, on one line."""
     if isinstance(node, Table):
         return "{" + ", ".join(f"{key}: {written(member.node)}" for key, member in node.members.items()) + "}"
     if isinstance(node, Items):

@@ -1,6 +1,6 @@
-"""Where each key and value of a YAML text begins and ends, in characters: what an edit needs to know of it.
+"""The positions of each key and value in a YAML text, in characters, for editing it.
 
-Takes texts that `yaml_layer` found nothing wrong with, and refuses to know what their values mean.
+The text must be valid for `yaml_layer`. Nothing here interprets values.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from yaml import events
 Form = Literal["block", "flow", "list", "scalar", "alias"]
 
 _KEEPS = re.compile(r"[|>][-+0-9]*\+|[|>]\+")
-"""The head of a text block whose last empty lines belong to it."""
+"""Header of a block text that includes its last blank lines."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A value."""
+    """A value and its position."""
 
     start: int
     end: int
-    """After its last character; of a block, after the last one that it holds."""
+    """Position after the last character, including nested values."""
     form: Form
-    """A mapping is a block or, in brackets, a flow."""
+    """Style of a mapping: a block or, in brackets, a flow."""
     members: tuple[PlacedMember, ...] = ()
-    """Of a mapping."""
+    """Members of a mapping."""
     keeps: bool = False
-    """Whether it ends with empty lines that are a part of it."""
+    """True if its last blank lines are a part of it."""
 
     def member(self, key: str) -> PlacedMember | None:
-        """The one of this key."""
+        """Return the member with this key."""
         return next((each for each in self.members if each.key == key), None)
 
 
@@ -44,18 +44,18 @@ class PlacedMember:
 
     key: str
     start: int
-    """Of the key, or of the ? before it."""
+    """Position of the key, or of the ? before it."""
     value: Placed
 
     @property
     def end(self) -> int:
-        """After the value's last character."""
+        """Position after the last character of the value."""
         return self.value.end
 
 
 def place(text: str) -> Placed | None:
-    """The root value; None where the text holds none."""
-    # PyYAML's own parser, also where there is libyaml: its positions count characters.
+    """Return the root value, or None if the text has no value."""
+    # PyYAML's own parser, even if libyaml is available: its positions count characters.
     stream = yaml.parse(text, Loader=yaml.SafeLoader)
     for event in stream:
         if isinstance(event, events.DocumentStartEvent):
@@ -87,7 +87,7 @@ def _value(text: str, event: events.Event, stream: Iterator[events.Event]) -> Pl
 
 
 def _key_start(text: str, key: int) -> int:
-    """Of a key that was written behind a ?, the place of that."""
+    """Return the start of a key, or of the ? before it."""
     before = text[:key].rstrip(" \t")
     return len(before) - 1 if before.endswith("?") else key
 

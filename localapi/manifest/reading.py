@@ -1,4 +1,4 @@
-"""From files and environment to a manifest: the one way in."""
+"""Read a manifest from files and the environment. This is the only way to get one."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from localapi.manifest.yaml_layer import Layer, layer_of, read_layer
 
 DEFAULT_MANIFEST = Path("models.yaml")
 
-# os.path.exists answers where Path.exists raises: for a name that is too long, or in a folder that may not be searched.
+# os.path.exists returns False if Path.exists raises: for a name that is too long, or in an unreadable folder.
 
 
 @dataclass(frozen=True)
 class ManifestSource:
-    """Where a manifest comes from; reading it again may give another manifest."""
+    """Source of a manifest. Reading it again may return another manifest."""
 
     path: Path | None = None
-    """None: `models.yaml` in the current folder, which may be missing where the environment is enough."""
+    """Path of the manifest. None: `models.yaml` in the current folder, optional if the environment names a model."""
     profile: str | None = None
-    """A name or, with a slash or .yaml, a path."""
+    """Name of the profile or, with a slash or .yaml, path of its file."""
     overrides: Overrides = NO_OVERRIDES
 
     @property
     def manifest(self) -> Path:
-        """The manifest's file, which may not exist."""
+        """Path of the manifest, which may not exist."""
         return DEFAULT_MANIFEST if self.path is None else self.path
 
     def files(self) -> tuple[Path, ...]:
-        """The files to watch, whether they exist now or not: the manifest, then the profile."""
+        """Return the files to watch, existing or not: the manifest, then the profile."""
         if self.profile is None:
             return (self.manifest,)
         try:
@@ -49,9 +49,9 @@ class ManifestSource:
             return (self.manifest,)
 
     def pinned(self) -> ManifestSource:
-        """The same, with `models.yaml` no longer optional if it exists now.
+        """Return this source, but with a required `models.yaml` if the file exists now.
 
-        A server that once read the file must not take the moment in which an editor replaces it for its absence.
+        A server that has read the file must not treat it as absent while an editor replaces it.
         """
         return replace(self, path=self.manifest) if os.path.exists(self.manifest) else self
 
@@ -59,11 +59,11 @@ class ManifestSource:
 def read(
     source: ManifestSource, instead: Text | None = None, *, needs_secrets: bool = True, served: Manifest | None = None
 ) -> Manifest:
-    """Read everything that the source names. Blocks on files. Raises ManifestError with every problem found.
+    """Read everything that the source names. Blocks on files. Raise ManifestError with every problem found.
 
-    `instead` is taken for what the manifest's file holds: the same as if it had been saved. Only a server needs the
-    keys' secrets. Others may do without those that are not in their environment. An entry that says what it says in
-    `served` is not refused because its files are gone since.
+    `instead` replaces the content of the manifest's file, as if it had been saved. Only a server needs the secrets of
+    keys; other commands may run in an environment without them. An entry that is unchanged since `served` is accepted
+    even if its files are gone.
     """
     alone = instead is None and source.path is None and not os.path.exists(source.manifest)
     problems: list[Problem] = []
@@ -87,7 +87,7 @@ def read(
 def _layers(
     source: ManifestSource, problems: list[Problem], instead: Text | None, *, alone: bool
 ) -> list[Layer | None]:
-    """The manifest's layer and the profile's; None for one that cannot be read. All problems are collected."""
+    """Return the layers of the manifest and the profile; None for one that cannot be read. Collect all problems."""
     layers: list[Layer | None] = []
     if not alone:
         layer = _read(source.manifest, problems, instead)
@@ -126,9 +126,9 @@ def _merged(roots: list[Table]) -> Table:
 
 
 def _empty_entries(root: Table) -> list[Problem]:
-    """In a profile an entry of null removes; in the manifest there is nothing to remove, so something is forgotten."""
+    """Return problems for null entries: a profile removes entries that way, but in the manifest it is an error."""
     return [
-        member.origin.problem("is empty; say at least its backend, or remove the line", (section, key))
+        member.origin.problem("is empty; set at least its backend, or remove the line", (section, key))
         for section in KINDS
         for key, member in (root.table(section) or Table({}, root.origin)).members.items()
         if isinstance(member.node, Scalar) and member.node.value is None
@@ -137,14 +137,14 @@ def _empty_entries(root: Table) -> list[Problem]:
 
 def _nothing_to_serve(source: ManifestSource) -> Problem:
     message = (
-        "does not exist in the current folder; `localapi init` writes one, with a model that comes along. Or give "
+        "does not exist in the current folder; create one with `localapi init`, which includes a small model. Or name "
         "another file with --manifest, or set CHAT_MODEL_PATH, AUDIO_MODEL_PATH or ECHO_MODE=1"
     )
     return Problem(str(source.manifest), message)
 
 
 def _refusal(problems: list[Problem], source: ManifestSource, read_files: tuple[ManifestFile, ...]) -> ManifestError:
-    """In the order of the files, then of the lines; what the environment said comes last."""
+    """Return an error with the problems in the order of files and lines; those of the environment come last."""
     files = [str(path) for path in source.files()]
 
     def place(problem: Problem) -> tuple[int, int, int]:

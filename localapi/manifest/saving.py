@@ -1,7 +1,7 @@
-"""A manifest's file with one entry more or less: shown, or saved as editors save, whole or not at all.
+"""Add an entry to a manifest's file, or remove one: show the change, or save it atomically.
 
-What would be saved is read by the server's own reader first, with profile and environment, so that a mistake changes
-nothing. The secrets of keys may be known to the server alone.
+The result is first read as the server would, with profile and environment, so that an invalid edit is never saved.
+Only the secrets of keys may be missing here.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ _WRITABLE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of one file, checked and not yet made."""
+    """A checked change of a file that is not saved yet."""
 
     path: Path
-    """As it was named."""
+    """Path as it was named."""
     before: bytes | None
-    """None: there is no file."""
+    """Content before the change; None if there is no file."""
     after: bytes
 
     @property
     def sha256(self) -> str:
-        """Of the file when it is saved, as `GET /status` tells it."""
+        """Return the digest of the changed file, as in `GET /status`."""
         return hashlib.sha256(self.after).hexdigest()
 
     def diff(self) -> str:
-        """The change, as `diff -u` tells it; line ends are shown as they are."""
+        """Return the change in the form of `diff -u`, with unchanged line breaks."""
         old = [] if self.before is None else _lines(self.before)
         name = str(self.path)
         told = difflib.unified_diff(old, _lines(self.after), "/dev/null" if self.before is None else name, name)
         return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in told)
 
     def save(self) -> None:
-        """Replace the file in one step. Mode and links stay. Raises CannotEdit where it was changed meanwhile."""
+        """Replace the file atomically, and keep its mode and links. Raise CannotEdit if it has changed since."""
         target = self.path.resolve()
         try:
             self._refuse_what_changed(target)
@@ -70,25 +70,25 @@ class Edit:
     def _refuse_what_changed(self, target: Path) -> None:
         now = target.read_bytes() if target.exists() else None
         if now != self.before:
-            raise CannotEdit(f"{self.path} was changed meanwhile by somebody else, and is left as it is: try again")
+            raise CannotEdit(f"{self.path} has changed since it was read and was not saved; try again")
 
     def _refuse_read_only(self, target: Path) -> None:
-        """A file in its place could be made all the same; whoever took the right away did not mean that."""
+        """Raise CannotEdit for a read-only file, which could be replaced, but is read-only for a reason."""
         if self.before is None:
             return
         if not stat.S_IMODE(target.stat().st_mode) & _WRITABLE or not os.access(target, os.W_OK):
-            raise CannotEdit(f"{self.path} is read-only, and is left as it is: chmod u+w {shlex.quote(str(self.path))}")
+            raise CannotEdit(f"{self.path} is read-only; allow edits with: chmod u+w {shlex.quote(str(self.path))}")
 
 
 def adding(source: ManifestSource, section: str, entry_id: str, options: Options) -> Edit:
-    """The edit that adds an entry; makes the file where there is none. Raises CannotEdit and ManifestError."""
+    """Return the edit that adds an entry, and creates the file if necessary. Raise CannotEdit or ManifestError."""
     if not os.path.lexists(source.manifest):
         return _checked(source, None, with_entry(Text(source.manifest, "", ""), section, entry_id, options))
     return _edited(source, lambda text: with_entry(text, section, entry_id, options))
 
 
 def removing(source: ManifestSource, entry_id: str) -> Edit:
-    """The edit that removes an entry. Raises CannotEdit, also for an id that the file has not, and ManifestError."""
+    """Return the edit that removes an entry. Raise CannotEdit, for example for an unknown id, or ManifestError."""
     text = read_text(source.manifest)
     told = said(text)
     known: dict[str, str] = {each: section for section in KINDS for each in entries_of(told, section)}
@@ -99,7 +99,7 @@ def removing(source: ManifestSource, entry_id: str) -> Edit:
 
 
 def names_in(source: ManifestSource) -> set[str]:
-    """Ids and aliases that are taken, by whatever the source names. Raises ManifestError."""
+    """Return all ids and aliases of the manifest. Raise ManifestError."""
     if not os.path.lexists(source.manifest) or is_blank(read_text(source.manifest)):
         return set()
     entries = read(source, needs_secrets=False).entries.values()
@@ -107,16 +107,16 @@ def names_in(source: ManifestSource) -> set[str]:
 
 
 def value_of(text: str, named: str) -> object:
-    """What a value in YAML means to the manifest. Raises CannotEdit, with the name of whoever says it."""
+    """Return the value of a YAML text. Raise CannotEdit, naming its source, if it is invalid."""
     layer = layer_of(Text(Path(named), f"value: {text}\n", ""))
     if layer.problems or layer.root is None or set(layer.root.members) != {"value"}:
         why = layer.problems[0].message if layer.problems else "it is more than one value"
-        raise CannotEdit(f"{named}: {text!r} is no value in YAML: {why}")
+        raise CannotEdit(f"{named}: {text!r} is not a YAML value: {why}")
     return plain(layer.root.members["value"].node)
 
 
 def _of_others(source: ManifestSource, name: str) -> str:
-    """Where a name comes from that no entry of the file has."""
+    """Return where a name that is not an id in the file comes from, for a message."""
     manifest = read(source, needs_secrets=False)
     entry = manifest.resolve(name)
     if entry is None:
@@ -142,5 +142,5 @@ def _checked(source: ManifestSource, before: bytes | None, after: str) -> Edit:
 
 
 def _lines(data: bytes) -> list[str]:
-    """Of all line ends of YAML, "\n" alone ends one for `diff`."""
+    r"""Return the lines of a file as `diff` sees them, which are ended only by \n."""
     return list(io.StringIO(data.decode("utf-8-sig", errors="replace"), newline="\n"))

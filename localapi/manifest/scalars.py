@@ -1,6 +1,6 @@
-"""What a plain YAML scalar means: the core schema of YAML 1.2, without its octal and hexadecimal numbers.
+"""Resolve plain YAML scalars by the core schema of YAML 1.2, without octal and hexadecimal numbers.
 
-Only true and false are booleans, so `voice: no` is the text "no"; a date or `12:30` is text as well.
+Only true and false are booleans, so `voice: no` is the text "no". A date or `12:30` is text as well.
 https://yaml.org/spec/1.2.2/#103-core-schema
 """
 
@@ -24,7 +24,7 @@ _FRACTION = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
 def resolve(text: str) -> Plain:
-    """The value of a scalar that was written without quotes."""
+    """Return the value of a scalar that was written without quotes."""
     if text in _WORDS:
         return _WORDS[text]
     if _WHOLE.fullmatch(text):

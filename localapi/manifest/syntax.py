@@ -1,6 +1,6 @@
-"""YAML's syntax errors in plain words: what is wrong at the place, and what to do.
+"""Explain YAML's syntax errors in plain words: what is wrong at a place, and what to do.
 
-libyaml and PyYAML's own parser word the same error differently; the first pattern found in either decides.
+libyaml and PyYAML's own parser word the same error differently; the first pattern found in the text decides.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import yaml
 from localapi.errors import Problem
 
 _INDENTATION = (
-    "this does not line up with what is above: begin it in the same column as its neighbours, indented with blanks"
+    "the indentation does not match the lines above; start in the same column as its neighbours, indented with spaces"
 )
-_TAB = "found a tab; YAML is indented with blanks only"
-_MISPLACED = "found {found} where the value should have ended; put text that holds quotes or brackets in quotes"
+_TAB = "found a tab; indent YAML with spaces only"
+_MISPLACED = "found {found} after the end of the value; put text with quotes or brackets in quotes"
 _UNCLOSED_LIST = "the list that begins at line {line}, column {column} is not closed before this: add a ',' or its ']'"
 _UNCLOSED_MAPPING = _UNCLOSED_LIST.replace("list", "mapping").replace("']'", "'}}'")
 
@@ -22,37 +22,37 @@ _AT_START = {
     "unexpected end of stream": "this quote is never closed; add the closing quote",
     "unexpected document separator": "this quote is not closed before the line ---; add the closing quote",
 }
-"""Errors that are best shown where the thing begins, not where the parser gave up."""
+"""Errors to report at the beginning of the construct, not where the parser gave up."""
 
 _AT_PLACE = {
     "values are not allowed": (
-        "there cannot be a ':' here: check how this line and the one before are indented, put a blank after each ':' "
-        "that follows a key, and put text that holds ': ' in quotes"
+        "unexpected ':'; check the indentation of this line and the one before, put a space after the ':' of each key, "
+        "and put text that contains ': ' in quotes"
     ),
-    "sequence entries are not allowed": "a list cannot begin here: put each `- item` on a line of its own",
+    "sequence entries are not allowed": "a list cannot begin here; put each `- item` on its own line",
     "found a tab character": _TAB,
     "cannot start any token": "a value cannot begin with {found}; put the text in quotes",
     "',' or ']'": _UNCLOSED_LIST,
     "',' or '}'": _UNCLOSED_MAPPING,
-    "node content": "found {found} where a value should be",
-    "unknown escape character": "this backslash means nothing in double quotes; use single quotes",
-    "escape code": "this escape names no character; use single quotes for a plain backslash",
-    "expected hexadecimal": "this escape names no character; use single quotes for a plain backslash",
-    "alphabetic or numeric character": "* and & begin an alias or anchor, and no name follows; put the text in quotes",
+    "node content": "expected a value, but found {found}",
+    "unknown escape character": "this is not a valid escape in double quotes; use single quotes for a backslash",
+    "escape code": "this escape is not a character; use single quotes for a plain backslash",
+    "expected hexadecimal": "this escape is not a character; use single quotes for a plain backslash",
+    "alphabetic or numeric character": "* and & begin an alias or anchor, but no name follows; put the text in quotes",
     "expected key": _INDENTATION,
     "'-' indicator": _INDENTATION,
     "<block end>": _INDENTATION,
-    "document start": "nothing may follow the end of the document; remove this",
+    "document start": "found text after the end of the document; remove it",
     "directive": "lines that begin with % are directives, which a manifest does not need; remove this line",
-    "incompatible YAML document": "the %YAML line asks for a version that is not supported; remove the line",
-    "tag": "tags (words that begin with !) are not supported here; put the text in quotes or remove the tag",
-    "comment or line break": "a text block begins on the line after | or >; end this line here",
-    "chomping or indentation": "a text block begins on the line after | or >; end this line here",
+    "incompatible YAML document": "the version in the %YAML line is not supported; remove the line",
+    "tag": "tags (words that begin with !) are not supported; put the text in quotes or remove the tag",
+    "comment or line break": "a block text begins on the line after | or >; end this line here",
+    "chomping or indentation": "a block text begins on the line after | or >; end this line here",
 }
 
 
 def explain(error: yaml.YAMLError, source: str, text: str) -> Problem:
-    """The problem for the operator."""
+    """Return the problem that a parser's error means."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return Problem(source, f"is not valid YAML: {' '.join(str(error).split())}")
     problem = error.problem or "it cannot be read"

@@ -1,4 +1,4 @@
-"""From a file to its text, or to the one reason why not."""
+"""Read the text of a file, or say why that is not possible."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from localapi.system.os_errors import advise
 MAX_BYTES = 1024 * 1024
 
 UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What YAML does not allow in a file (https://yaml.org/spec/1.2.2/#51-character-set), and no setting needs."""
+"""Characters that YAML does not allow (https://yaml.org/spec/1.2.2/#51-character-set)."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """What a file held when it was read."""
+    """Content of a file when it was read."""
 
     path: Path
     text: str
@@ -26,12 +26,12 @@ class Text:
 
 
 def read_text(path: Path) -> Text:
-    """The file's text. Raises ManifestError where it is no text file of ordinary size."""
+    """Return a file's text. Raise ManifestError if it is not a text file of ordinary size."""
     return text_of(path, _read_bytes(path))
 
 
 def text_of(path: Path, data: bytes) -> Text:
-    """What these bytes say, of a file of this name. Raises ManifestError as `read_text` does."""
+    """Return bytes of a file as text. Raise ManifestError as `read_text` does."""
     if len(data) > MAX_BYTES:
         raise _problem(path, f"is larger than {MAX_BYTES // 1024} KiB; is this the right file?")
     try:
@@ -41,7 +41,7 @@ def text_of(path: Path, data: bytes) -> Text:
         message = f"is not UTF-8 text: found the byte 0x{data[error.start]:02x}; save the file as UTF-8"
         raise _problem(path, message, before=before) from None
     if found := UNPRINTABLE.search(text):
-        message = f"holds a control character (U+{ord(found[0]):04X}) that YAML does not allow; remove it"
+        message = f"contains a control character (U+{ord(found[0]):04X}) that YAML does not allow; remove it"
         raise _problem(path, message, before=text[: found.start()])
     return Text(path, text, hashlib.sha256(data).hexdigest())
 
@@ -64,7 +64,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _problem(path: Path, message: str, *, before: str | None = None, passing: bool = False) -> ManifestError:
-    """`before` is the text up to the place of the problem."""
+    """Return an error with a single problem, at the end of the text `before`."""
     if before is None:
         return ManifestError([Problem(str(path), message, passing=passing)])
     lines = re.split(r"\r\n|\r|\n", before)

@@ -1,4 +1,4 @@
-"""Values as YAML text, written as a person would: plain where that is safe, on one line, in quotes where it must be."""
+"""Write values as YAML as a person would: on one line, and in quotes only if necessary."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from localapi.manifest.scalars import resolve
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./][\w./@+-]*", re.ASCII)
 _OTHER_BOOLEANS = frozenset({"y", "n", "yes", "no", "on", "off"})
-"""Text here, and booleans to programs that read YAML 1.1."""
+"""Texts that are booleans in YAML 1.1."""
 _ESCAPED = re.compile("[\x7f-\xa0\u2028\u2029\ufeff]")
 
 
 def in_yaml(value: object) -> str:  # noqa: PLR0911  # one for each kind of value
-    """A value on one line, which reads as the same value. Raises TypeError for what YAML has no word for."""
+    """Return a value on one line that reads as the same value. Raise TypeError if YAML has no form for it."""
     match value:
         case None:
             return "null"
@@ -36,7 +36,7 @@ def in_yaml(value: object) -> str:  # noqa: PLR0911  # one for each kind of valu
 
 
 def block_lines(key: str, options: Mapping[str, object], indent: int, step: int) -> list[str]:
-    """A mapping of one key, a line for each of its options."""
+    """Return the lines of a mapping with one key, and one line for each of its options."""
     lines = [f"{' ' * indent}{_text(key)}:"]
     return lines + [f"{' ' * (indent + step)}{_text(name)}: {in_yaml(value)}" for name, value in options.items()]
 

@@ -1,7 +1,7 @@
-"""From YAML text to a tree whose every value knows its line and column.
+"""Parse YAML text into a tree whose values know their line and column.
 
-The tree is built from the parser's events, one pass and without PyYAML's constructors: those keep the last of two equal
-keys without a word, know YAML 1.1's booleans, and follow aliases without end.
+The tree is built from the parser's events in one pass, without PyYAML's constructors: those silently drop duplicate
+keys, use the booleans of YAML 1.1, and follow aliases without limit.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ Started = events.ScalarEvent | events.SequenceStartEvent | events.MappingStartEv
 
 @dataclass(frozen=True)
 class Layer:
-    """What one file says."""
+    """Content of one file."""
 
     text: Text
     root: Table | None
-    """None where the problems leave nothing to go on with."""
+    """Tree of values; None if the problems leave nothing usable."""
     problems: tuple[Problem, ...]
 
 
 def read_layer(path: Path) -> Layer:
-    """The layer that a file holds. Raises ManifestError where it holds no text."""
+    """Read the layer of a file. Raise ManifestError if it is not text."""
     return layer_of(read_text(path))
 
 
 def layer_of(text: Text) -> Layer:
-    """The layer that a text is, which may not be in its file yet."""
+    """Return the layer of a text, which may not be saved yet."""
     composer = _Composer(text)
     return Layer(text, composer.compose(), tuple(composer.problems))
 
 
 class _GiveUp(Exception):
-    """The rest of the file would tell nothing more; the problem is already noted."""
+    """Stop reading: the problem is noted, and the rest of the file is of no use."""
 
 
 @dataclass(frozen=True)
 class _Anchored:
-    """A node that aliases may repeat. `node` is None while it is still being read."""
+    """A node for aliases to repeat; `node` is None until it is complete."""
 
     node: Node | None = None
     size: int = 1
@@ -73,7 +73,7 @@ class _Composer:
     _events: Iterator[events.Event] = field(init=False)
 
     def compose(self) -> Table | None:
-        """The tree of the one document, as far as it can be understood."""
+        """Return the tree of the only document, as far as it is valid."""
         try:
             self._events = yaml.parse(self.source.text, Loader=_LOADER)
             return self._document()
@@ -83,7 +83,7 @@ class _Composer:
             self.problems.append(explain(error, str(self.source.path), self.source.text))
             return None
         except (ValueError, OverflowError) as error:
-            # PyYAML's own scanner lets "\UFFFFFFFF" out as a ValueError of chr().
+            # For "\UFFFFFFFF", PyYAML's own scanner raises a ValueError of chr().
             self.problems.append(Problem(str(self.source.path), f"is not valid YAML: {error}"))
             return None
 
@@ -91,18 +91,18 @@ class _Composer:
         next(self._events)
         event = next(self._events)
         if isinstance(event, events.StreamEndEvent):
-            self.problems.append(Problem(str(self.source.path), "is empty; write {} if it should say nothing"))
+            self.problems.append(Problem(str(self.source.path), "is empty; write {} for an empty manifest"))
             return None
         started = next(self._events)
         root = self._node(started, (), 1)
         next(self._events)
         after = next(self._events)
         if isinstance(after, events.DocumentStartEvent):
-            self._note(after, "a second document begins here (---); a manifest is one document: remove the line")
+            self._note(after, "a second document begins here (---); a manifest is one document, so remove the line")
         if isinstance(root, Table):
             return root
         if isinstance(root, Scalar) and root.value is None:
-            self.problems.append(root.origin.problem("is empty; write {} if it should say nothing"))
+            self.problems.append(root.origin.problem("is empty; write {} for an empty manifest"))
         else:
             self.problems.append(root.origin.problem(f"should be keys such as chat: and speech:; found {noun(root)}"))
         return None
@@ -113,7 +113,7 @@ class _Composer:
         assert isinstance(event, Started)  # noqa: S101  # the parser's grammar leaves nothing else
         self._count(event, 1, depth)
         if event.tag not in _PLAIN_TAGS:
-            self._note(event, f"tags are not supported here; found {_written(str(event.tag))}: remove it", path)
+            self._note(event, f"tags are not supported; found {_written(str(event.tag))}: remove it", path)
         if event.anchor is None:
             return self._untagged(event, path, depth)
         before, deepest = self._nodes, self._deepest
@@ -133,7 +133,7 @@ class _Composer:
         if isinstance(event, events.MappingStartEvent):
             return self._table(origin, path, depth)
         if found := UNPRINTABLE.search(event.value):
-            self._note(event, f"holds a control character (U+{ord(found[0]):04X}); remove it", path)
+            self._note(event, f"contains a control character (U+{ord(found[0]):04X}); remove it", path)
             return Scalar("", "", origin)
         plain = event.implicit[0] and event.tag is None
         return Scalar(resolve(event.value) if plain else event.value, event.value, origin)
@@ -150,7 +150,7 @@ class _Composer:
             node = self._node(next(self._events), (*path, key), depth + 1)
             if key in seen:
                 first = f"line {seen[key].line}, column {seen[key].column}"
-                message = f"the key {key!r} is here a second time; the first is at {first}: remove one"
+                message = f"duplicate key {key!r}; the first is at {first}: remove one"
                 self.problems.append(at.problem(message, (*path, key)))
             seen.setdefault(key, at)
             if merges:
@@ -169,7 +169,7 @@ class _Composer:
         return node.text
 
     def _merged(self, node: Node, path: KeyPath) -> dict[str, Member]:
-        """What `<<: *anchor` or `<<: [*one, *two]` brings; earlier ones win."""
+        """Return the members that `<<: *anchor` or `<<: [*one, *two]` merges; earlier ones take precedence."""
         members: dict[str, Member] = {}
         for part in node.nodes if isinstance(node, Items) else (node,):
             if isinstance(part, Table):
@@ -210,5 +210,5 @@ class _Composer:
 
 
 def _written(tag: str) -> str:
-    """A tag as its author wrote it."""
+    """Return a tag as its author wrote it."""
     return tag.replace("tag:yaml.org,2002:", "!!", 1)

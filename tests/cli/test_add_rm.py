@@ -59,9 +59,9 @@ def test_a_read_only_file_is_left_alone(localapi: Run, manifest: Path) -> None:
     for command in (("add", "demo"), ("rm", "bird")):
         done = localapi(*command)
         (line,) = done.stderr.splitlines()
-        assert (done.returncode, line) == (
-            1, "localapi: models.yaml is read-only, and is left as it is: chmod u+w models.yaml"
-        )  # fmt: skip
+        assert done.returncode == 1
+        assert line.startswith("localapi: models.yaml is read-only")
+        assert line.endswith("chmod u+w models.yaml")
     assert manifest.read_text() == MANIFEST
 
 
@@ -108,9 +108,9 @@ def test_the_same_model_twice_gets_another_id(localapi: Run, folder: Path) -> No
     [
         (("demo", "--set", "bogus=1"), "models.yaml:7:5: chat.demo.bogus: unknown key 'bogus'"),
         (("demo", "--set", "swap=hot"), "models.yaml:7:11: chat.demo.swap: should be 'warm' or 'cold'; found"),
-        (("demo", "--id", "bird"), "has an entry chat.bird already"),
+        (("demo", "--id", "bird"), "an entry chat.bird"),
         (("demo", "--alias", "gpt-4o"), "the name 'gpt-4o' is already taken by chat.bird.aliases.0"),
-        (("demo", "--set", "description=a: b"), "--set description: 'a: b' is no value in YAML"),
+        (("demo", "--set", "description=a: b"), "--set description: 'a: b' is not a YAML value"),
         (("./nope",), "nope does not exist"),
         (("~nobody-of-this-name/nope",), "~nobody-of-this-name/nope does not exist"),
         (("x" * 300,), "xxx' is neither a folder"),
@@ -181,7 +181,7 @@ def test_links_and_modes_stay(localapi: Run, folder: Path, manifest: Path, tmp_p
 def test_a_file_that_somebody_changed_meanwhile_is_left_alone(manifest: Path) -> None:
     edit = adding(ManifestSource(manifest), "chat", "new", {"backend": "echo"})
     manifest.write_text(MANIFEST + "  other: {backend: echo}\n")
-    with pytest.raises(CannotEdit, match="was changed meanwhile"):
+    with pytest.raises(CannotEdit, match="has changed"):
         edit.save()
     assert manifest.read_text() == MANIFEST + "  other: {backend: echo}\n"
     assert os.listdir(manifest.parent) == ["models.yaml"]

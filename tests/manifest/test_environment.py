@@ -145,13 +145,13 @@ def test_a_relative_path_in_the_environment_starts_from_the_current_folder(env, 
     [
         (
             {"CHAT_MODEL_ID": "mine"},
-            "environment CHAT_MODEL_ID: chat.mine: no file has a chat model 'mine'; "
-            "set CHAT_MODEL_PATH to add it, or name one that exists",
+            "environment CHAT_MODEL_ID: chat.mine: there is no chat model 'mine'; "
+            "set CHAT_MODEL_PATH to add it, or name an existing one",
         ),
         (
             {"AUDIO_MODEL_ID": "mine"},
-            "environment AUDIO_MODEL_ID: speech.mine: no file has a speech model 'mine'; "
-            "set AUDIO_BACKEND or AUDIO_MODEL_PATH to add it, or name one that exists",
+            "environment AUDIO_MODEL_ID: speech.mine: there is no speech model 'mine'; "
+            "set AUDIO_BACKEND or AUDIO_MODEL_PATH to add it, or name an existing one",
         ),
         (
             {"AUDIO_BACKEND": "say"},
@@ -160,8 +160,8 @@ def test_a_relative_path_in_the_environment_starts_from_the_current_folder(env, 
         ),
         (
             {"AUDIO_BACKEND": "macos-say", "AUDIO_MODEL_PATH": "x"},
-            "environment AUDIO_MODEL_PATH: speech.local-audio.path: the backend 'macos-say' has no 'path'; "
-            "these have: auto, piper, mlx-audio, mlx-audio-plus",
+            "environment AUDIO_MODEL_PATH: speech.local-audio.path: the backend 'macos-say' has no option "
+            "'path'; backends with it: auto, piper, mlx-audio, mlx-audio-plus",
         ),
         (
             {"ECHO_MODE": "perhaps"},

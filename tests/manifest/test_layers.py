@@ -120,9 +120,7 @@ def test_an_unknown_profile_lists_those_that_exist(write):
     write("{}")
     write("{}", "configs/mine.yaml")
 
-    with pytest.raises(
-        ManifestError, match=r"^profile: there is no profile 'nope' \(found: .*dev, echo, mine; looked in"
-    ):
+    with pytest.raises(ManifestError, match=r"^profile: .*'nope'.*dev, echo, mine"):
         read(ManifestSource(None, "nope"))
 
 
@@ -138,7 +136,7 @@ def test_a_profile_that_no_file_system_could_hold_is_a_problem(name, write):
 def test_a_profile_name_that_is_none_is_refused(name, write):
     write("{}")
 
-    with pytest.raises(ManifestError, match="cannot be the name of a profile"):
+    with pytest.raises(ManifestError, match="not a valid profile name"):
         read(ManifestSource(None, name))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -19,20 +20,11 @@ CASES = {
             path: demo
             max_bach: 3
         """,
-        [
-            "models.yaml:5:5: chat.a.max_bach: unknown key 'max_bach'; did you mean 'max_batch'? (known: locked, "
-            "backend, path, revision, adapter, draft, kv_bits, context_length, max_batch, kv_cache_mb, "
-            "max_stall_ms, prefix_cache_mb, cpu_weights, prefix_cache_disk_mb, defaults, aliases, description, "
-            "preload, pin, keep_alive, max_concurrent, max_waiting, queue_timeout_seconds, request_timeout_seconds, "
-            "stall_seconds, swap)"
-        ],
+        ["models.yaml:5:5: chat.a.max_bach: …'max_bach'…'max_batch'…(known: locked, backend, path, …, aliases, …)"],
     ),
     "a template variable that is a parameter of the library": (
         "chat: {a: {backend: echo, defaults: {chat_template_kwargs: {tokenize: true}}}}",
-        [
-            "models.yaml:1:60: chat.a.defaults.chat_template_kwargs: should be variables of the chat template; "
-            "'tokenize' is reserved; found a mapping"
-        ],
+        ["models.yaml:1:60: chat.a.defaults.chat_template_kwargs: …'tokenize'…found a mapping"],
     ),
     "a misspelt backend key is recognised": (
         """
@@ -40,46 +32,37 @@ CASES = {
           a:
             bakend: echo
         """,
-        ["models.yaml:3:5: chat.a.bakend: unknown key 'bakend'; did you mean 'backend'? (one of echo, mlx-lm)"],
+        ["models.yaml:3:5: chat.a.bakend: …unknown key…'bakend'…'backend'…(one of echo, mlx-lm)"],
     ),
     "a missing backend lists the backends": (
         """
         chat:
           a: {aliases: [b]}
         """,
-        ["models.yaml:2:3: chat.a.backend: is missing: say which backend answers (one of echo, mlx-lm)"],
+        ["models.yaml:2:3: chat.a.backend: …missing…(one of echo, mlx-lm)"],
     ),
     "an unknown backend lists the backends": (
         """
         chat:
           a: {backend: mlxlm}
         """,
-        ["models.yaml:2:16: chat.a.backend: unknown backend 'mlxlm'; did you mean 'mlx-lm'? (known: echo, mlx-lm)"],
+        ["models.yaml:2:16: chat.a.backend: …unknown backend…'mlxlm'…'mlx-lm'…(known: echo, mlx-lm)"],
     ),
     "a backend that is not text": (
         "chat: {a: {backend: [echo]}}",
-        ["models.yaml:1:21: chat.a.backend: should be one of echo, mlx-lm; found a list"],
+        ["models.yaml:1:21: chat.a.backend: …found a list"],
     ),
     "an unknown key of a mapped voice": (
         "speech: {a: {backend: echo, voices: {x: {voice: y, speeed: 2}}}}",
-        [
-            "models.yaml:1:52: speech.a.voices.x.speeed: unknown key 'speeed'; did you mean 'speed'? "
-            "(known: voice, speed, ref_audio, ref_text, instruct_text)"
-        ],
+        ["models.yaml:1:52: speech.a.voices.x.speeed: …unknown key…'speed'…(known: voice, speed, …)"],
     ),
     "an option of another backend says whose it is": (
         "speech: {a: {backend: espeak-ng, path: x}}",
-        [
-            "models.yaml:1:34: speech.a.path: the backend 'espeak-ng' has no 'path'; "
-            "these have: auto, piper, mlx-audio, mlx-audio-plus"
-        ],
+        ["models.yaml:1:34: speech.a.path: …'espeak-ng'…'path'"],
     ),
     "a request parameter beside defaults is sent there": (
         "chat: {a: {backend: echo, temperature: 1}}",
-        [
-            "models.yaml:1:27: chat.a.temperature: unknown key 'temperature' here; "
-            "request parameters go under defaults: write `defaults: {temperature: ...}`"
-        ],
+        ["models.yaml:1:27: chat.a.temperature: …unknown key…'temperature'…`defaults: {temperature: ...}`"],
     ),
     "a missing path says what a path is": (
         """
@@ -87,43 +70,40 @@ CASES = {
           a:
             backend: mlx-lm
         """,
-        [
-            "models.yaml:2:3: chat.a.path: is missing, and the backend 'mlx-lm' needs it: "
-            "A folder, a Hugging Face repository (owner/name), or demo (the included model)."
-        ],
+        ["models.yaml:2:3: chat.a.path: …missing…'mlx-lm'…owner/name"],
     ),
     "a number where text is wanted is shown as it was written": (
         "chat: {a: {backend: echo, description: 1.10}}",
         [
-            'models.yaml:1:40: chat.a.description: should be text; found the number 1.10: put it in quotes, "1.10"',
+            "models.yaml:1:40: chat.a.description: …found the number 1.10…quote",
         ],
     ),
     "text where a number is wanted": (
         "chat: {a: {backend: echo, defaults: {temperature: '1', seed: 1.5}}}",
         [
-            "models.yaml:1:51: chat.a.defaults.temperature: should be a number; found the text '1'",
-            "models.yaml:1:62: chat.a.defaults.seed: should be a whole number; found the number 1.5",
+            "models.yaml:1:51: chat.a.defaults.temperature: …found the text '1'",
+            "models.yaml:1:62: chat.a.defaults.seed: …found the number 1.5",
         ],
     ),
     "a number out of range": (
         "chat: {a: {backend: echo, defaults: {temperature: 2.5, top_p: 0, max_tokens: -1}}}",
         [
-            "models.yaml:1:51: chat.a.defaults.temperature: should be at most 2; found the number 2.5",
-            "models.yaml:1:63: chat.a.defaults.top_p: should be more than 0; found the number 0",
-            "models.yaml:1:78: chat.a.defaults.max_tokens: should be at least 1; found the number -1",
+            "models.yaml:1:51: chat.a.defaults.temperature: …at most 2…found the number 2.5",
+            "models.yaml:1:63: chat.a.defaults.top_p: …more than 0…found the number 0",
+            "models.yaml:1:78: chat.a.defaults.max_tokens: …at least 1…found the number -1",
         ],
     ),
     "yes is text and no boolean": (
         "chat: {a: {backend: echo, preload: yes}}",
-        ["models.yaml:1:36: chat.a.preload: should be true or false; found the text 'yes'"],
+        ["models.yaml:1:36: chat.a.preload: …found the text 'yes'"],
     ),
     "a choice that does not exist": (
         "chat: {a: {backend: echo, swap: hot}}",
-        ["models.yaml:1:33: chat.a.swap: should be 'warm' or 'cold'; found the text 'hot'"],
+        ["models.yaml:1:33: chat.a.swap: …'warm'…'cold'…found the text 'hot'"],
     ),
     "a union names everything it takes": (
         "chat: {a: {backend: echo, defaults: {stop: 5}}}",
-        ['models.yaml:1:44: chat.a.defaults.stop: should be text or a list; found the number 5: put it in quotes, "5"'],
+        ["models.yaml:1:44: chat.a.defaults.stop: …found the number 5…quote"],
     ),
     "an item of a list has its own place": (
         """
@@ -137,40 +117,34 @@ CASES = {
               stop: [""]
         """,
         [
-            'models.yaml:6:9: chat.a.aliases.1: should be text; found the number 4: put it in quotes, "4"',
-            "models.yaml:8:14: chat.a.defaults.stop.0: should be text that is not empty; found the text ''",
+            "models.yaml:6:9: chat.a.aliases.1: …found the number 4…quote",
+            "models.yaml:8:14: chat.a.defaults.stop.0: …found the text ''",
         ],
     ),
     "a duration that is none": (
         "server: {keep_alive: soon}",
-        [
-            "models.yaml:1:22: server.keep_alive: should be a duration such as 30s, 15m, 2h, 0 (at once) "
-            "or \"forever\"; found the text 'soon'"
-        ],
+        ["models.yaml:1:22: server.keep_alive: …found the text 'soon'"],
     ),
     "endless draining": (
         "server: {drain_seconds: .inf}",
-        ["models.yaml:1:25: server.drain_seconds: should be a finite number; found the number .inf"],
+        ["models.yaml:1:25: server.drain_seconds: …found the number .inf"],
     ),
-    "a section that is a list": ("chat: [a]", ["models.yaml:1:7: chat: should be a mapping; found a list"]),
+    "a section that is a list": ("chat: [a]", ["models.yaml:1:7: chat: …found a list"]),
     "an entry that is text": (
         "chat: {a: mlx-lm}",
-        ["models.yaml:1:11: chat.a: should be a mapping; found the text 'mlx-lm'"],
+        ["models.yaml:1:11: chat.a: …found the text 'mlx-lm'"],
     ),
     "an entry with nothing in it": (
         "chat:\n  a:\n",
-        ["models.yaml:2:3: chat.a: is empty; say at least its backend, or remove the line"],
+        ["models.yaml:2:3: chat.a: …is empty"],
     ),
     "an unknown section": (
         "chats: {}",
-        ["models.yaml:1:1: chats: unknown key 'chats'; did you mean 'chat'? (known: server, echo, chat, speech)"],
+        ["models.yaml:1:1: chats: …unknown key…'chats'…'chat'…(known: server, echo, chat, speech)"],
     ),
     "an id with a blank at its end": (
         'chat: {"a ": {backend: echo}}',
-        [
-            "models.yaml:1:8: chat.a : a model's id should be text on one line that neither begins nor ends with a "
-            "blank; found 'a '"
-        ],
+        ["models.yaml:1:8: chat.a : …found…'a '"],
     ),
     "an id in both sections": (
         """
@@ -179,7 +153,7 @@ CASES = {
         speech:
           a: {backend: echo}
         """,
-        ["models.yaml:4:3: speech.a: the name 'a' is already taken by chat.a at models.yaml:2:3; choose another"],
+        ["models.yaml:4:3: speech.a: …'a'…already taken…models.yaml:2:3"],
     ),
     "an alias that is another entry's id or alias": (
         """
@@ -188,10 +162,8 @@ CASES = {
           b: {backend: echo, aliases: [c]}
         """,
         [
-            "models.yaml:2:32: chat.a.aliases.0: the name 'b' is already taken by chat.b at models.yaml:3:3; "
-            "choose another",
-            "models.yaml:3:32: chat.b.aliases.0: the name 'c' is already taken by chat.a.aliases.1 at "
-            "models.yaml:2:35; choose another",
+            "models.yaml:2:32: chat.a.aliases.0: …'b'…already taken…models.yaml:3:3",
+            "models.yaml:3:32: chat.b.aliases.0: …'c'…alias…models.yaml:2:35",
         ],
     ),
     "a duplicate key names both places": (
@@ -200,108 +172,108 @@ CASES = {
           a: {backend: echo}
           a: {backend: echo}
         """,
-        ["models.yaml:3:3: chat.a: the key 'a' is here a second time; the first is at line 2, column 3: remove one"],
+        ["models.yaml:3:3: chat.a: …'a'…line 2, column 3"],
     ),
     "a key that is a number": (
         "chat: {4: {backend: echo}}",
-        ['models.yaml:1:8: chat: a key should be text; found the number 4: put it in quotes, "4"'],
+        ["models.yaml:1:8: chat: …found the number 4…quote"],
     ),
     "a tag": (
         "chat: {a: {backend: !!python/name:os.system echo}}",
-        ["models.yaml:1:21: chat.a.backend: tags are not supported here; found !!python/name:os.system: remove it"],
+        ["models.yaml:1:21: chat.a.backend: …tags"],
     ),
     "an alias without an anchor": (
         "chat: *all",
-        ["models.yaml:1:7: chat: there is no anchor &all before this alias; write the value itself"],
+        ["models.yaml:1:7: chat: …alias"],
     ),
     "an alias inside what it stands for": (
         "chat: &all {a: *all}",
-        ["models.yaml:1:16: chat.a: the alias *all is inside what it stands for; write the value itself"],
+        ["models.yaml:1:16: chat.a: …alias"],
     ),
     "a path that leads nowhere": (
         "chat: {a: {backend: mlx-lm, path: nowhere}}",
-        [
-            "models.yaml:1:35: chat.a.path: 'nowhere' is neither a folder ({folder}/nowhere does not exist) "
-            "nor a Hugging Face repository (owner/name)"
-        ],
+        ["models.yaml:1:35: chat.a.path: …'nowhere'…does not exist…owner/name"],
     ),
     "a control character": (
         'chat: {a: {backend: "ec\\0ho"}}',
-        ["models.yaml:1:21: chat.a.backend: holds a control character (U+0000); remove it"],
+        ["models.yaml:1:21: chat.a.backend: …control character…U+0000"],
     ),
-    "an empty file": ("# nothing\n", ["models.yaml: is empty; write {} if it should say nothing"]),
-    "a file that says null": ("~", ["models.yaml:1:1: is empty; write {} if it should say nothing"]),
+    "an empty file": ("# nothing\n", ["models.yaml: …is empty"]),
+    "a file that says null": ("~", ["models.yaml:1:1: …is empty"]),
     "a list at the top": (
         "- a",
-        ["models.yaml:1:1: should be keys such as chat: and speech:; found a list"],
+        ["models.yaml:1:1: should be keys such as chat: …found a list"],
     ),
     "two documents": (
         "chat: {}\n---\nchat: {}\n",
-        ["models.yaml:2:1: a second document begins here (---); a manifest is one document: remove the line"],
+        ["models.yaml:2:1: …second document"],
     ),
 }
 
 SYNTAX = {
-    "a tab": ("chat:\n\ta: 1\n", "2:1: not valid YAML: found a tab; YAML is indented with blanks only"),
+    "a tab": ("chat:\n\ta: 1\n", "2:1: …tab"),
     "a wrong indentation": (
         "chat:\n  a: 1\n b: 2\n",
-        "3:2: not valid YAML: this does not line up with what is above: "
-        "begin it in the same column as its neighbours, indented with blanks",
+        "3:2: …indented",
     ),
     "an open list": (
         "a: [1, 2\nb: 3\n",
-        "2:2: not valid YAML: the list that begins at line 1, column 4 is not closed before this: add a ',' or its ']'",
+        "2:2: …line 1, column 4…not closed…','…']'",
     ),
     "an open mapping": (
         "a: {x: 1\nb: 3\n",
-        "2:2: not valid YAML: the mapping that begins at line 1, column 4 is not closed before this: "
-        "add a ',' or its '}'",
+        "2:2: …line 1, column 4…not closed…','…'}'",
     ),
-    "an open quote": ("a: 'x\nb: 1\n", "1:4: not valid YAML: this quote is never closed; add the closing quote"),
+    "an open quote": ("a: 'x\nb: 1\n", "1:4: …never closed"),
     "a quote inside quotes": (
         "a: 'it's'\n",
-        "1:8: not valid YAML: found 's' where the value should have ended; "
-        "put text that holds quotes or brackets in quotes",
+        "1:8: …'s'…quote",
     ),
     "a key without a colon": (
         "a: 1\nb\n",
-        "2:1: not valid YAML: a key with no ':' after it; write `key: value`",
+        "2:1: …':'…`key: value`",
     ),
     "a colon in text": (
         "a: b: c\n",
-        "1:5: not valid YAML: there cannot be a ':' here: check how this line and the one before are indented, "
-        "put a blank after each ':' that follows a key, and put text that holds ': ' in quotes",
+        "1:5: …':'…indentation…': '",
     ),
-    "a reserved character": ("a: @x\n", "1:4: not valid YAML: a value cannot begin with '@'; put the text in quotes"),
-    "a closing bracket alone": ("a: }\n", "1:4: not valid YAML: found '}' where a value should be"),
+    "a reserved character": ("a: @x\n", "1:4: …'@'…quote"),
+    "a closing bracket alone": ("a: }\n", "1:4: …found…'}'"),
 }
 
 BYTES = {
     "bytes that are no UTF-8": (
         b"chat:\n  a: \xff\xfe\n",
-        "2:6: is not UTF-8 text: found the byte 0xff; save the file as UTF-8",
+        "2:6: …UTF-8…found the byte 0xff",
     ),
     "a control character in the file": (
         b"a: 1\r\nb: \x07",
-        "2:4: holds a control character (U+0007) that YAML does not allow; remove it",
+        "2:4: …control character…U+0007",
     ),
 }
+
+
+def says(line: str, facts: str) -> bool:
+    """Return whether a line has these facts in this order; an ellipsis in `facts` stands for any words."""
+    return re.match(".*".join(map(re.escape, facts.split("…"))), line) is not None
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_wrong_manifest_is_explained(name, problems_of, folder):
     text, expected = CASES[name]
 
-    assert problems_of(textwrap.dedent(text).lstrip("\n")) == [
-        line.replace("{folder}", str(folder)) for line in expected
-    ]
+    lines = problems_of(textwrap.dedent(text).lstrip("\n"))
+    assert len(lines) == len(expected)
+    for line, facts in zip(lines, expected, strict=True):
+        assert says(line, facts.replace("{folder}", str(folder)))
 
 
 @pytest.mark.parametrize("name", SYNTAX)
 def test_a_syntax_error_is_explained_in_plain_words(name, problems_of):
     text, expected = SYNTAX[name]
 
-    assert problems_of(text) == [f"models.yaml:{expected}"]
+    (line,) = problems_of(text)
+    assert says(line, f"models.yaml:{expected}")
 
 
 @pytest.mark.parametrize("name", BYTES)
@@ -312,7 +284,7 @@ def test_a_file_that_is_no_text_is_explained(name, folder):
     with pytest.raises(ManifestError) as caught:
         read(ManifestSource())
 
-    assert str(caught.value) == f"models.yaml:{expected}"
+    assert says(str(caught.value), f"models.yaml:{expected}")
 
 
 def test_all_problems_of_both_files_are_told_in_the_order_of_files_and_lines(problems_of):
@@ -368,10 +340,8 @@ def test_a_missing_file_that_was_asked_for():
 
 
 def test_no_manifest_and_no_environment_says_what_to_do(problems_of):
-    assert problems_of(None) == [
-        "models.yaml: does not exist in the current folder; `localapi init` writes one, with a model that comes along. "
-        "Or give another file with --manifest, or set CHAT_MODEL_PATH, AUDIO_MODEL_PATH or ECHO_MODE=1"
-    ]
+    (line,) = problems_of(None)
+    assert says(line, "models.yaml: …`localapi init`…--manifest…CHAT_MODEL_PATH, AUDIO_MODEL_PATH or ECHO_MODE=1")
 
 
 def test_a_home_that_does_not_exist_is_a_problem_of_the_path(problems_of):

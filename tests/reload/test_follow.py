@@ -91,7 +91,7 @@ def test_sighup_and_the_admin_endpoint_read_again(server: Server, tmp_path: Path
     save(tmp_path / "models.yaml", "chat: [")
     reply = server.request("POST", "/admin/reload")
     assert reply.status == 422
-    assert "where a value should be" in reply.json()["problems"][0]["message"]
+    assert "expected a value" in reply.json()["problems"][0]["message"]
 
 
 def test_aliases_and_defaults_change_in_place(server: Server, tmp_path: Path) -> None:
