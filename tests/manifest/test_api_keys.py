@@ -69,7 +69,7 @@ def test_models_are_told_by_ids_and_aliases(manifest_of, write):
         (f"{{env: GOOD, secret: {SECRET}}}", "unknown key 'secret'"),
         ("{env: GOOD, models: [d]}", "server.api_keys.team.models.0: the manifest has no model 'd' (known: a, c, b)"),
         ("{env: GOOD, admin: 1}", "server.api_keys.team.admin: should be true or false"),
-        (f"{{env: GOOD}}\n    other: {{env: GOOD}}  # {SECRET}", "the secret of the key 'team', too"),
+        (f"{{env: GOOD}}\n    other: {{env: GOOD}}  # {SECRET}", "the secret of the key 'team'"),
     ],
 )
 def test_what_is_wrong_is_told_at_its_line_without_the_secret(said, words, problems_of, write, monkeypatch):
