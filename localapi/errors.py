@@ -26,6 +26,7 @@
         ├── GenerationFailed     500
         ├── ModelUnavailable     503
         │   ├── LoadFailed
+        │   │   ├── FilesUnreadable
         │   │   ├── OutOfResources
         │   │   ├── NoRoom
         │   │   └── NoRoomAhead
@@ -290,23 +291,42 @@ class ModelUnavailable(ApiError):
 
 
 class LoadFailed(ModelUnavailable):
-    """The model did not load; the message says why and what to do.
+    """The model did not load; the message says why and what to do."""
 
-    `counts` is True if this failure counts towards the back-off. It is False if the failure was found before a process
-    was started, and is cheap to find again: then the next request tries again, however often that has failed.
-    """
+    counts: ClassVar[bool] = True
+    """True if this failure counts towards the back-off. It is False if the failure is found before a process is started,
+    and is cheap to find again: then the next request tries again, however often that has failed."""
 
-    def __init__(self, message: str, *, retryable: bool | None = False, counts: bool = True) -> None:
+    def __init__(self, message: str, *, retryable: bool | None = False) -> None:
         super().__init__(message, retryable=retryable)
-        self.counts = counts
+
+    @property
+    def fault(self) -> tuple[object, ...]:
+        """Return what went wrong, apart from words and sizes. Equal for two failures if the same fault occurs again."""
+        return (type(self),)
+
+
+class FilesUnreadable(LoadFailed):
+    """The model's files are missing, or cannot be read."""
+
+    counts = False
 
 
 class OutOfResources(LoadFailed):
     """The system is out of descriptors, processes or disk space."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, retryable=None, counts=False)
+    counts = False
+
+    def __init__(self, message: str, *, number: int | None = None) -> None:
+        super().__init__(message, retryable=None)
         self.retry_after_seconds = 5
+        self.number = number
+        """The error number of the system."""
+
+    @property
+    def fault(self) -> tuple[object, ...]:
+        """Return the class and the resource."""
+        return (type(self), self.number)
 
 
 class NoRoom(LoadFailed):
@@ -315,10 +335,17 @@ class NoRoom(LoadFailed):
     `beside` are the ids of these models. Clients that may not see them get the message `unnamed`.
     """
 
+    counts = False
+
     def __init__(self, message: str, *, beside: Iterable[str], unnamed: str) -> None:
-        super().__init__(message, counts=False)
+        super().__init__(message)
         self.beside = frozenset(beside)
         self.unnamed = unnamed
+
+    @property
+    def fault(self) -> tuple[object, ...]:
+        """Return the class and the models that must stay."""
+        return (type(self), self.beside)
 
 
 class NoRoomAhead(LoadFailed):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from localapi.runtime.backoff import FIRST_PAUSE_SECONDS, TOLERATED, Restarts
+from localapi.runtime.backoff import FIRST_PAUSE_SECONDS, TOLERATED, Backoff
 from tests.piper_voice import make_voice
 from tests.server import Reply, Server, save, serving, until
 from tests.unanswered import unanswered
@@ -199,13 +199,13 @@ speech:
 
 @pytest.mark.parametrize("jump", [-7 * 86400.0, 7 * 86400.0])
 def test_a_pause_is_as_long_whatever_the_clock_says(monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
-    restarts, now = Restarts(), time.time
+    backoff, now = Backoff(), time.time
     for _ in range(TOLERATED):
-        restarts.failed()
-    before = restarts.seconds_left
+        backoff.failed()
+    before = backoff.seconds_left
     monkeypatch.setattr(time, "time", lambda: now() + jump)
-    assert 0 < restarts.seconds_left <= before
-    assert restarts.cooling_down_until == pytest.approx(now() + jump + before, abs=2)
+    assert 0 < backoff.seconds_left <= before
+    assert backoff.paused_until == pytest.approx(now() + jump + before, abs=2)
 
 
 # Network drives

@@ -21,7 +21,9 @@ async def install(environment: Environment, report: ReportLoading) -> None:
             on_line=lambda line: report(Loading(f"installing {environment.name}: {line}")),
         )
     except OSError as error:
-        raise OutOfResources(f"{environment.name} could not be installed: {advise(error)}.") from error
+        raise OutOfResources(
+            f"{environment.name} could not be installed: {advise(error)}.", number=error.errno
+        ) from error
     try:
         status = await child.wait()
     finally:

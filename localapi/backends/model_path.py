@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from localapi.errors import MOST_SHOWN, LoadFailed, shown
+from localapi.errors import MOST_SHOWN, FilesUnreadable, shown
 from localapi.system.os_errors import advise
 
 DEMO = "demo"
@@ -79,7 +79,7 @@ def resolve(path: str, folder: Path, *, must_hold: str) -> str:
 
 
 def check_present(paths: Iterable[tuple[str | None, str]]) -> None:
-    """Raise LoadFailed if a folder among located paths is gone or incomplete. Repositories are not checked. Blocks.
+    """Raise FilesUnreadable if a folder among located paths is gone or incomplete. Repositories are not checked. Blocks.
 
     Checking before a process is started means that the next load succeeds as soon as the folder is back.
     """
@@ -88,7 +88,7 @@ def check_present(paths: Iterable[tuple[str | None, str]]) -> None:
             try:
                 resolve(path, Path("/"), must_hold=must_hold)
             except ValueError as error:
-                raise LoadFailed(f"The model cannot be loaded: {error}.", counts=False) from error
+                raise FilesUnreadable(f"The model cannot be loaded: {error}.") from error
 
 
 def _folder(path: str, place: Path, must_hold: str) -> str:

@@ -16,7 +16,7 @@ from localapi.backends.options import FolderOf, Identity, PathProblem
 from localapi.backends.speech import SpeechOptions
 from localapi.backends.voice_names import named
 from localapi.backends.worker_engine import start_worker
-from localapi.errors import LoadFailed, shown
+from localapi.errors import FilesUnreadable, shown
 from localapi.system.os_errors import advise
 from localapi.system.threads import aside
 from localapi.worker.protocol import Voice
@@ -141,7 +141,7 @@ class Piper(SpeechOptions):
         try:
             await aside(lambda: _read(_model(self.path, Path("/"))))
         except PathProblem as error:
-            raise LoadFailed(f"The voice cannot be loaded: {error}.", counts=False) from error
+            raise FilesUnreadable(f"The voice cannot be loaded: {error}.") from error
         return await start_worker(name, "piper", self.identity().options, needs="piper", report=report)
 
 

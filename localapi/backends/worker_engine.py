@@ -96,7 +96,7 @@ async def _spawn(name: str, interpreter: Path | None) -> tuple[ChildProcess, Cha
     try:
         ours, theirs = socket.socketpair()
     except OSError as error:
-        raise OutOfResources(f"No socket for a worker could be made: {advise(error)}.") from error
+        raise OutOfResources(f"No socket for a worker could be made: {advise(error)}.", number=error.errno) from error
     with theirs:
         reader, writer = await asyncio.open_connection(sock=ours)  # first: after the process nothing may be cancelled
         try:
@@ -109,7 +109,9 @@ async def _spawn(name: str, interpreter: Path | None) -> tuple[ChildProcess, Cha
         except BaseException as error:
             writer.close()
             if isinstance(error, OSError):
-                raise OutOfResources(f"No worker process could be started: {advise(error)}.") from error
+                raise OutOfResources(
+                    f"No worker process could be started: {advise(error)}.", number=error.errno
+                ) from error
             raise
     return child, Channel(reader, writer)
 

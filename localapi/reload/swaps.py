@@ -11,18 +11,16 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Literal
 
 from localapi.errors import LoadFailed, ModelUnavailable, NoRoom
 from localapi.manifest import Entry
 from localapi.runtime.backoff import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
-from localapi.runtime.instance import Instance
+from localapi.runtime.instance import Instance, Pause
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Loading
 
 log = logging.getLogger(__name__)
-
-_SWAP: Final = "swap"
 
 
 class Superseded(Exception):  # nothing went wrong: the manifest changed again while models were loading
@@ -175,7 +173,7 @@ class Swaps:
         for name in names:
             self._reopen(name)
             self._coming.pop(name)
-        await asyncio.gather(*(self._prepared.pop(name).unload() for name in names))
+        await asyncio.gather(*(self._prepared.pop(name).close() for name in names))
 
     def _is_in_use(self, entry_id: str) -> bool:
         return self._registry.instance(entry_id).state in ("ready", "loading")
@@ -212,7 +210,7 @@ class Swaps:
             return
         old = self._registry.instance(entry.id)
         new = self._new_instance(entry)
-        old.hold(_SWAP)
+        old.pause(Pause.SWAP)
         try:
             await self._drain(old)
             await old.unload()
@@ -242,7 +240,7 @@ class Swaps:
         """
         snapshot = self._registry.snapshot
         old = snapshot.instances.get(entry_id) if snapshot else None
-        if old is not None and old.release(_SWAP) and old.pinned:
+        if old is not None and old.resume(Pause.SWAP) and old.pinned:
             old.begin_loading()
 
     def _new_instance(self, entry: Entry) -> Instance:

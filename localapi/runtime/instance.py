@@ -1,4 +1,4 @@
-"""One entry running as one identity described it: when its model is loaded and when it ends.
+"""One entry at one identity, as a state machine: when its model is loaded, and when it ends.
 
 Knows leases, and how long an unused model stays. Refuses to know names, manifests and what a request says.
 """
@@ -7,46 +7,67 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from enum import Enum
 from typing import Final, Literal, Protocol
 
 from localapi.backends.engine import Engine, Supervised, Vitals
 from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity
 from localapi.errors import LoadFailed, ModelUnavailable, NoRoom, NoRoomAhead
 from localapi.manifest import Entry
-from localapi.runtime.backoff import FIRST_PAUSE_SECONDS, Restarts
+from localapi.runtime.backoff import FIRST_PAUSE_SECONDS, Backoff
 from localapi.runtime.load import Load
+from localapi.runtime.states import (
+    Closed,
+    Draining,
+    Failed,
+    FailureReason,
+    InvalidTransition,
+    Loading,
+    Ready,
+    State,
+    Unloaded,
+    check_transition,
+)
+from localapi.system.in_flight import InFlight
 from localapi.system.timer import Timer
-from localapi.worker.protocol import Loading
+from localapi.worker import protocol
 
 log = logging.getLogger(__name__)
 
-RESTART_SECONDS: Final = 1.0
-"""Before a pinned model is loaded again by itself."""
+RELOAD_SECONDS: Final = 1.0
+"""Pause before a pinned model whose worker has ended is loaded again."""
 
-State = Literal["unloaded", "loading", "ready", "failed", "closed"]
+StateName = Literal["unloaded", "loading", "ready", "failed", "closed"]
 
 
-class Room(Protocol):
-    """What instances ask before they load, and tell when they have ended."""
+class Pause(Enum):
+    """Why an instance takes no new leases for a while."""
 
-    async def enter(self, instance: Instance) -> bool:
-        """Wait until there is memory for it; whether it has a bound. Raises LoadFailed where there can be none."""
+    SWAP = "swap"
+    MEMORY = "memory"
+    UNLOAD = "unload"
 
-    def leave(self, instance: Instance) -> None:
-        """Its worker has ended."""
 
-    def wake(self) -> None:
-        """An instance has become idle."""
+class Reservations(Protocol):
+    """Memory, as instances ask for it."""
+
+    async def reserve(self, instance: Instance) -> bool:
+        """Wait until there is memory for an instance, and return True if that has a bound. Raise LoadFailed."""
+
+    def free(self, instance: Instance) -> None:
+        """Take note that what an instance had in memory has ended."""
+
+    def reconsider(self) -> None:
+        """Take note that an instance has become idle."""
 
 
 class Instance:
-    """One entry running as one identity described it. Outlives its manifest while leased."""
+    """One entry at one identity. Outlives its manifest while it is leased."""
 
-    def __init__(self, name: str, options: EntryOptions, *, since_revision: int, room: Room) -> None:
+    def __init__(self, name: str, options: EntryOptions, *, since_revision: int, memory: Reservations) -> None:
         self.name = name
         self.options = options
         self.identity: Identity = options.identity()
@@ -54,181 +75,214 @@ class Instance:
         """Seconds from the last lease to unloading."""
         self.pinned = False
         self.stall_seconds: float | None = DEFAULT_STALL_SECONDS
-        """How long a worker with work may do nothing."""
-        self.restarts = Restarts()
+        """How long an engine with work may do nothing."""
+        self.backoff = Backoff()
         self.since_revision = since_revision
-        self.leases = 0
+        """0 while no revision has it: it is to replace another instance."""
+        self.retired = False
+        """True if no revision has it any more."""
         self.loads = 0
         self.worker_deaths = 0
-        self.restarted = 0
+        self.restarts = 0
         """Loads after a worker had ended by itself or had been ended."""
         self.last_error: str | None = None
-        self.left_out: str | None = None
-        """Why it is not loaded ahead of requests: there is no room for it beside what is loaded."""
-        self.asked = False
-        """Whether a request has used what is loaded."""
-        self.ready_since: float | None = None
-        """Unix time."""
         self.last_used = time.monotonic()
-        self.retired = False
-        self._room = room
+        self._state: State = Unloaded()
+        self._memory = memory
+        self._leases = InFlight()
         self._waiters = 0
-        self._died = False
-        """Whether the last worker ended by itself."""
-        self._failure: type[LoadFailed] | None = None
-        """Of which kind the last load's was, where it failed; the error itself would keep alive what it passed."""
-        self._restart_timer = Timer(self._restart)
-        self._holds: set[str] = set()
+        self._deaths_before = 0
+        """`worker_deaths` at the last load."""
+        self._pauses: set[Pause] = set()
         self._open = asyncio.Event()
         self._open.set()
-        self._engine: Engine | None = None
-        self._loading: Load | None = None
-        self._closing: asyncio.Task[None] | None = None
         self._idle_timer = Timer(self._on_idle)
-        self._no_leases = asyncio.Event()
-        self._no_leases.set()
+        self._reload_timer = Timer(self._on_reload)
+
+    # What others see
 
     @property
-    def state(self) -> State:
-        if self.retired and self._engine is None and self._loading is None:
+    def state(self) -> StateName:
+        """Return the state as `/status` names it."""
+        state = self._state.then if isinstance(self._state, Draining) else self._state
+        match state:
+            case Loading():
+                return "loading"
+            case Ready():
+                return "ready"
+            case Closed():
+                return "closed"
+        if self.retired:
             return "closed"
-        if self._loading is not None:
-            return "loading"
-        if self._engine is not None:
-            return "ready"
+        if self.backoff.seconds_left:
+            return "failed"
         # A worker that has ended by itself needs nobody: the next request loads the model again.
-        return "failed" if self._failure is not None or self.restarts.seconds_left else "unloaded"
-
-    @property
-    def lacks_room(self) -> bool:
-        """Whether it is not loaded because memory_budget leaves no room for it."""
-        return self.left_out is not None or self._failure is NoRoom
-
-    @property
-    def comes_back(self) -> bool:
-        """Whether it will be loaded again by itself."""
-        return self.pinned and self._restart_timer.runs
+        failed = isinstance(state, Failed) and state.reason is not FailureReason.WORKER_ENDED
+        return "failed" if failed else "unloaded"
 
     @property
     def engine(self) -> Engine | None:
-        """The loaded engine; None where nothing is loaded."""
-        return self._engine
-
-    @property
-    def progress(self) -> Loading | None:
-        """How far loading is."""
-        return self._loading.progress if self._loading is not None else None
+        """Return the loaded engine."""
+        return self._state.engine if isinstance(self._state, Ready) else None
 
     @property
     def supervised(self) -> Supervised | None:
-        """The engine, or what loads its model; None if nothing can be measured or ended."""
-        if self._engine is not None:
-            return self._engine
-        return self._loading.by if self._loading is not None else None
+        """Return the engine, or what loads its model; None if nothing can be measured or ended."""
+        match self._state:
+            case Ready(engine=engine):
+                return engine
+            case Loading(load=load):
+                return load.by
+        return None
 
     @property
     def vitals(self) -> Vitals | None:
-        """Of the loaded engine; None if nothing is loaded."""
-        return self._engine.vitals() if self._engine is not None else None
+        """Return the vitals of the loaded engine."""
+        return self.engine.vitals() if self.engine is not None else None
 
     @property
-    def at_once(self) -> int | None:
-        """Requests that the engine answers concurrently; None if it never queues any."""
-        return self._engine.vitals().max_batch if self._engine is not None else self.options.at_once
+    def max_batch(self) -> int | None:
+        """Return how many requests the engine answers concurrently; None if it never queues any."""
+        return self.engine.vitals().max_batch if self.engine is not None else self.options.at_once
 
     @property
-    def line(self) -> int:
-        """Requests that are queued inside the engine."""
-        return self._engine.vitals().queued if self._engine is not None else 0
+    def queued(self) -> int:
+        """Return how many requests are queued inside the engine."""
+        return self.engine.vitals().queued if self.engine is not None else 0
 
     @property
-    def loads_now(self) -> bool:
-        """Whether it is being loaded."""
-        return self._loading is not None
+    def progress(self) -> protocol.Loading | None:
+        """Return how far loading is."""
+        return self._state.load.progress if isinstance(self._state, Loading) else None
 
     @property
-    def ahead_of_requests(self) -> bool:
-        """Whether it is loaded for requests that may come, and for none that has."""
+    def ready_since(self) -> float | None:
+        """Return the Unix time at which the model was loaded."""
+        return self._state.since if isinstance(self._state, Ready) else None
+
+    @property
+    def is_loading(self) -> bool:
+        """Return True if a load is in progress, or queued for memory."""
+        return isinstance(self._state, Loading)
+
+    @property
+    def used(self) -> bool:
+        """Return True if a request has used what is loaded."""
+        return isinstance(self._state, Ready) and self._state.used
+
+    @property
+    def lacks_memory(self) -> bool:
+        """Return True if it is not loaded because memory_budget leaves no room for it."""
+        match self._state:
+            case Unloaded(no_room_to_preload=no_room):
+                return no_room
+            case Failed(reason=reason):
+                return reason is FailureReason.NO_ROOM
+        return False
+
+    @property
+    def will_reload(self) -> bool:
+        """Return True if it will be loaded again without a request."""
+        return self.pinned and self._reload_timer.runs
+
+    @property
+    def is_speculative(self) -> bool:
+        """Return True if it is loaded for requests that may come, and no request waits for it."""
         return self._waiters == 0 and not self.pinned and self.since_revision != 0
 
     @property
-    def stays(self) -> bool:
-        """Whether it must not be ended for another one: it is pinned, or about to take another one's place."""
+    def is_protected(self) -> bool:
+        """Return True if it may not be evicted: it is pinned, or about to replace another instance."""
         return not self.retired and (self.pinned or self.since_revision == 0)
 
-    def evict(self, why: str) -> None:
-        """End an idle worker for another model."""
-        log.info("%s: unloaded: %s", self.name, why)
-        if not self.asked:
-            self.left_out = self.last_error = f"Unloaded before a request came: {why}. Its next request loads it again."
-        self._close_engine()
-
     @property
-    def held(self) -> bool:
-        """Whether new leases have to wait."""
-        return bool(self._holds)
+    def leases(self) -> int:
+        """Return how many leases are held."""
+        return self._leases.count
 
-    def hold(self, why: str) -> None:
-        """Keep new leases waiting, until what was held for this reason is released."""
-        self._holds.add(why)
-        self._open.clear()
-
-    def release(self, why: str) -> bool:
-        """Take back a hold; whether there was one."""
-        held = why in self._holds
-        self._holds.discard(why)
-        if not self._holds:
-            self._open.set()
-        return held
-
-    def forget_lack_of_room(self) -> None:
-        """There may be room for it now: the next load finds out."""
-        if self._failure is NoRoom and self._loading is None:
-            self._failure = self.last_error = None
-
-    async def opened(self) -> None:
-        """Wait until nothing holds new leases back."""
-        await self._open.wait()
-
-    def retire(self) -> None:
-        """Whoever waits for a lease has to look for the instance that came after this one."""
-        self.retired = True
-        self._holds.clear()
-        self._open.set()
+    # Leases
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Engine]:
-        """One request's right to use this instance; loads it first. Raises LoadFailed."""
-        self.leases += 1
-        self.asked = True
-        self._no_leases.clear()
+        """Give one request the right to use this instance; load it first. Raise LoadFailed and ModelUnavailable."""
         self._idle_timer.stop()
+        if isinstance(self._state, Ready):
+            self._state.used = True
         try:
-            yield await self.load()
+            with self._leases.one():
+                yield await self.load()
         finally:
-            self.leases -= 1
             self.last_used = time.monotonic()
             if self.leases == 0:
-                self._no_leases.set()
                 self._start_idle_timer()
-                self._room.wake()
+                self._memory.reconsider()
+
+    async def drained(self) -> None:
+        """Wait until no lease is held."""
+        await self._leases.none()
+
+    @property
+    def is_paused(self) -> bool:
+        """Return True if new leases have to wait."""
+        return bool(self._pauses)
+
+    def pause(self, reason: Pause) -> None:
+        """Keep new leases waiting until `resume` is called for the same reason."""
+        self._pauses.add(reason)
+        self._open.clear()
+
+    def resume(self, reason: Pause) -> bool:
+        """End a pause, and return True if there was one."""
+        was_paused = reason in self._pauses
+        self._pauses.discard(reason)
+        if not self._pauses:
+            self._open.set()
+        return was_paused
+
+    async def resumed(self) -> None:
+        """Wait until new leases are taken."""
+        await self._open.wait()
+
+    def retire(self) -> None:
+        """Send those who wait for a lease to the instance that came after this one."""
+        self.retired = True
+        self._pauses.clear()
+        self._open.set()
+
+    # Settings
+
+    def follow(self, entry: Entry, *, by_hand: bool = False) -> None:
+        """Apply settings in place. `by_hand`: it is pinned, whatever the manifest says."""
+        self.pinned = entry.options.pin or by_hand
+        self.stall_seconds = entry.options.stall_seconds
+        keep_alive = FOREVER if self.pinned else entry.keep_alive
+        if keep_alive != self.keep_alive:
+            self.keep_alive = keep_alive
+            self._start_idle_timer()
+
+    # Loading
 
     async def load(self) -> Engine:
-        """The engine, loaded once however many wait for it. Raises LoadFailed, and ModelUnavailable in a pause.
+        """Return the engine, loaded once however many wait for it.
 
-        A load goes on when whoever asked for it has left: the next request will want it.
+        The load goes on if those who asked for it leave: the next request will want it. Raise LoadFailed, and
+        ModelUnavailable during the pause after failures.
         """
-        if self._engine is not None and self._engine.ended.done():
-            self._on_ended(self._engine, self._engine.ended)
-        while self._closing is not None:
-            await asyncio.shield(self._closing)
-        if self._engine is not None:
-            return self._engine
-        if self._loading is None:
-            self._refuse_in_a_pause()
+        if self.engine is not None and self.engine.ended.done():
+            self._on_engine_ended(self.engine)
+        while isinstance(self._state, Draining):
+            await asyncio.wait([self._state.ending])
+        match self._state:
+            case Ready(engine=engine):
+                return engine
+            case Closed():
+                raise ModelUnavailable(f"{self.name} has been replaced or removed. Send the request again.")
+            case Unloaded() | Failed():
+                self._refuse_during_pause()
         self._waiters += 1
+        load = self._begin_load()
         try:
-            return await asyncio.shield(self._begin_loading().task)
+            return await asyncio.shield(load.task)
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if current is not None and current.cancelling():
@@ -238,138 +292,146 @@ class Instance:
             ) from None
         finally:
             self._waiters -= 1
-            load = self._loading
-            if load is not None and self._waiters == 0 and not load.has_room and not load.on_its_own:
-                self._loading = None
-                load.task.cancel()  # it waits for memory, and nobody for it
-
-    def _refuse_in_a_pause(self) -> None:
-        if left := self.restarts.seconds_left:
-            raise ModelUnavailable(
-                f"{self.name} failed {self.restarts.in_a_row} times in a row and is left alone for {left:.0f} s: "
-                f"{self.last_error} (POST /admin/models/{self.name}/load tries at once.)",
-                retry_after_seconds=left,
-            )
+            if self._waiters == 0 and not load.has_room and not load.detached and self._is_current(load):
+                self._cancel_load(load)  # it is queued for memory, and nobody waits for it
 
     def begin_loading(self) -> None:
-        """Load it if it is not loaded, whether or not somebody waits for it."""
-        if self._engine is None:
-            self._begin_loading().on_its_own = True
+        """Load the model if it is not loaded, whether or not anybody waits for it."""
+        if not isinstance(self._state, Ready):
+            self._begin_load().detached = True
 
-    def _begin_loading(self) -> Load:
-        """The load that goes on, or a new one."""
-        if self._loading is None:
-            self._loading = load = Load(self.name, self.options)
-            load.task = asyncio.create_task(self._load(load), name=f"load {self.name}")
-            load.task.add_done_callback(_retrieve)
-        return self._loading
+    def _begin_load(self) -> Load:
+        """Return the load that is in progress, or a new one."""
+        state = self._state
+        if isinstance(state, Loading):
+            return state.load
+        after = state.ending if isinstance(state, Draining) else None
+        otherwise = state.then if isinstance(state, Draining) else state
+        if not isinstance(otherwise, Unloaded | Failed):
+            raise InvalidTransition(f"{self.name}: {type(state).__name__} → Loading")
+        load = Load(self.name, self.options)
+        self._become(Loading(load, otherwise, after), "load begins", level=logging.DEBUG)
+        load.task = asyncio.create_task(self._load(load, after), name=f"load {self.name}")
+        load.task.add_done_callback(_retrieve)
+        return load
 
-    async def _load(self, load: Load) -> Engine:
+    async def _load(self, load: Load, after: asyncio.Task[object] | None) -> Engine:
         started = time.monotonic()
         try:
-            while self._closing is not None:
-                await asyncio.shield(self._closing)
-            bounded = await self._room.enter(self)
+            if after is not None:
+                await asyncio.wait([after])
+            bounded = await self._memory.reserve(self)
             load.has_room = True
             engine = await load.start(bounded=bounded)
         except BaseException as error:
             if load.has_room:
-                self._room.leave(self)
+                self._memory.free(self)
             if not isinstance(error, Exception):
+                if isinstance(self._state, Loading) and self._is_current(load):
+                    self._become(self._state.otherwise, "load cancelled", level=logging.DEBUG)
                 raise
             failure = load.failure(error)
-            self._note_failure(failure)
+            if self._is_current(load):
+                self._on_load_failed(failure)
             raise failure from error
-        finally:
-            if self._loading is load:
-                self._loading = None
-        self._take(engine)
-        log.info("%s: loaded in %.1f s", self.name, time.monotonic() - started)
-        for note in engine.loaded.notes:
-            log.info("%s: %s", self.name, note)
+        if not self._is_current(load):  # it was cancelled, and the backend did not notice
+            await self._close(engine)
+            raise asyncio.CancelledError
+        self._on_loaded(engine, seconds=time.monotonic() - started)
         return engine
 
-    def _take(self, engine: Engine) -> None:
-        """It is loaded."""
-        self._engine = engine
+    def _is_current(self, load: Load) -> bool:
+        return isinstance(self._state, Loading) and self._state.load is load
+
+    def _on_loaded(self, engine: Engine, *, seconds: float) -> None:
         self.loads += 1
-        self.restarted += self._died
-        self._died = False
-        self._restart_timer.stop()
-        self._failure = self.last_error = self.left_out = None
-        self.asked = self.leases > 0
-        self.ready_since = time.time()
-        engine.ended.add_done_callback(lambda ended: self._on_ended(engine, ended))
+        if self.worker_deaths > self._deaths_before:
+            self.restarts += 1
+        self._deaths_before = self.worker_deaths
+        self.last_error = None
         self.last_used = time.monotonic()
+        self._reload_timer.stop()
+        self._become(Ready(engine, since=time.time(), used=self.leases > 0), "loaded in %.1f s", seconds)
+        for note in engine.loaded.notes:
+            log.info("%s: %s", self.name, note)
+        engine.ended.add_done_callback(lambda _: self._on_engine_ended(engine))
         if self.leases == 0:
             self._start_idle_timer()
-            self._room.wake()
+            self._memory.reconsider()
 
-    def _note_failure(self, failure: LoadFailed) -> None:
-        """It is not loaded."""
+    def _on_load_failed(self, failure: LoadFailed) -> None:
+        assert isinstance(self._state, Loading)  # noqa: S101  # only a load fails
+        before = self._state.otherwise
+        self.last_error = failure.message
         if isinstance(failure, NoRoomAhead):
-            self.left_out = self.last_error = failure.message
-            self._failure = None
-            log.warning("%s: %s", self.name, failure.message)
+            self._become(Unloaded(no_room_to_preload=True), "%s", failure.message, level=logging.WARNING)
             return
-        again = not failure.counts and _plain(failure.message) == _plain(self.last_error)
-        log.log(logging.DEBUG if again else logging.ERROR, "%s: not loaded: %s", self.name, failure.message)
-        self.last_error, self.left_out, self._failure = failure.message, None, type(failure)
+        reason = FailureReason.NO_ROOM if isinstance(failure, NoRoom) else FailureReason.NOT_LOADED
+        failed = Failed(reason, failure.fault)
+        # What is found without starting a process may be tried every few seconds; it is worth one line.
+        repeated = not failure.counts and before == failed
+        level = logging.DEBUG if repeated else logging.ERROR
+        self._become(failed, "not loaded: %s", failure.message, level=level)
         self._count_failure(counts=failure.counts)
 
-    def _on_ended(self, engine: Engine, ended: asyncio.Future[str]) -> None:
-        if ended.cancelled() or self._engine is not engine:
+    def _on_engine_ended(self, engine: Engine) -> None:
+        """Take note that an engine has ended without being asked to."""
+        if self.engine is not engine or engine.ended.cancelled():
             return
         self.worker_deaths += 1
-        self.last_error = ended.result()
-        self._died = True
-        log.error("%s: %s; the next request loads it again", self.name, self.last_error)
-        self._close_engine()
-        self._count_failure()
+        self.last_error = engine.ended.result()
+        failed = Failed(FailureReason.WORKER_ENDED)
+        self._end_engine(failed, "%s; the next request loads it again", self.last_error, level=logging.ERROR)
+        self._count_failure(counts=True)
 
-    def _count_failure(self, *, counts: bool = True) -> None:
+    def _count_failure(self, *, counts: bool) -> None:
         if counts:
-            self.restarts.failed()
-        if left := self.restarts.seconds_left:
-            log.error("%s: failed %d times in a row; left alone for %.0f s", self.name, self.restarts.in_a_row, left)
+            self.backoff.failed()
+        pause_seconds = self.backoff.seconds_left
+        if pause_seconds:
+            log.error(
+                "%s: failed %d times in a row; it is not loaded for %.0f s",
+                self.name, self.backoff.failures, pause_seconds,
+            )  # fmt: skip
         if self.pinned and not self.retired:
-            self._restart_timer.start(max(left, RESTART_SECONDS if counts else FIRST_PAUSE_SECONDS))
+            self._reload_timer.start(max(pause_seconds, RELOAD_SECONDS if counts else FIRST_PAUSE_SECONDS))
 
-    def _restart(self) -> None:
-        """Load a pinned model again, for which nobody has to ask."""
+    def _on_reload(self) -> None:
+        """Load a pinned model again, which needs no request."""
         if self.pinned and not self.retired:
             self.begin_loading()
 
+    def _refuse_during_pause(self) -> None:
+        if seconds_left := self.backoff.seconds_left:
+            raise ModelUnavailable(
+                f"{self.name} failed {self.backoff.failures} times in a row and is left alone for "
+                f"{seconds_left:.0f} s: {self.last_error} (POST /admin/models/{self.name}/load tries at once.)",
+                retry_after_seconds=seconds_left,
+            )
+
+    def forget_lack_of_memory(self) -> None:
+        """Take note that there may be room now: the next load finds out."""
+        if isinstance(self._state, Failed) and self._state.reason is FailureReason.NO_ROOM:
+            self.last_error = None
+            self._become(Unloaded(), "may fit into the memory budget now", level=logging.DEBUG)
+
+    # Unloading
+
     async def unload(self) -> None:
-        """End the engine, whoever uses it, and give its memory back. The next lease loads again."""
-        self._restart_timer.stop()
-        self._idle_timer.stop()
-        if (loading := self._loading) is not None:
-            loading.task.cancel()
-            await asyncio.wait([loading.task])
-            if self._loading is loading:  # it was cancelled before it began
-                self._loading = None
-        self._close_engine()
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
+        """End the engine, even if it is leased, and give its memory back. The next lease loads the model again."""
+        self._reload_timer.stop()
+        if isinstance(self._state, Loading):
+            load = self._state.load
+            self._cancel_load(load)
+            await asyncio.wait([load.task])
+        if isinstance(self._state, Ready):
+            self._end_engine(Unloaded(), "unloaded", level=logging.DEBUG)
+        while isinstance(self._state, Draining):
+            await asyncio.wait([self._state.ending])
 
-    def _close_engine(self) -> None:
-        self._idle_timer.stop()
-        engine, self._engine, self.ready_since = self._engine, None, None
-        if engine is not None:
-            self._closing = asyncio.create_task(self._close(engine), name=f"close {self.name}")
-
-    async def _close(self, engine: Engine) -> None:
-        try:
-            await engine.close()
-        finally:
-            self._room.leave(self)
-            if self._closing is asyncio.current_task():
-                self._closing = None
-
-    async def unload_when_free(self, seconds: float) -> bool:
-        """Unload as soon as no request runs, while new ones wait; whether that came within so many seconds."""
-        self.hold("unload")
+    async def unload_when_drained(self, seconds: float) -> bool:
+        """Unload as soon as no lease is held, while new ones wait. Return False if that takes longer than `seconds`."""
+        self.pause(Pause.UNLOAD)
         try:
             async with asyncio.timeout(seconds):
                 await self.drained()
@@ -377,35 +439,71 @@ class Instance:
         except TimeoutError:
             return False
         finally:
-            self.release("unload")
+            self.resume(Pause.UNLOAD)
         return True
 
-    async def drained(self) -> None:
-        """Wait until no lease is held."""
-        await self._no_leases.wait()
+    def evict(self, reason: str) -> None:
+        """End an idle engine for another model. `reason` is for people."""
+        then = Unloaded()
+        if not self.used:
+            self.last_error = f"Unloaded before a request came: {reason}. Its next request loads it again."
+            then = Unloaded(no_room_to_preload=True)
+        self._end_engine(then, "unloaded: %s", reason)
 
-    def follow(self, entry: Entry, *, by_hand: bool = False) -> None:
-        """Apply settings in place, also to a wait that has begun. `by_hand`: pinned, whatever the manifest says."""
-        self.pinned = entry.options.pin or by_hand
-        keep_alive = FOREVER if self.pinned else entry.keep_alive
-        self.stall_seconds = entry.options.stall_seconds
-        if keep_alive != self.keep_alive:
-            self.keep_alive = keep_alive
-            self._start_idle_timer()
+    async def close(self, *, level: int = logging.DEBUG) -> None:
+        """End for good, even if it is leased. `level` is that of the log record."""
+        self.retire()
+        while not isinstance(self._state, Unloaded | Failed | Closed):
+            await self.unload()
+        if not isinstance(self._state, Closed):
+            self._become(Closed(), "the instance of revision %d is closed", self.since_revision, level=level)
+
+    def _cancel_load(self, load: Load) -> None:
+        assert isinstance(self._state, Loading)  # noqa: S101  # callers have looked
+        load.task.cancel()
+        after, otherwise = self._state.after, self._state.otherwise
+        ending = load.task if after is None or after.done() else after
+        self._drain(ending, otherwise, "load cancelled", level=logging.DEBUG)
+
+    def _end_engine(self, then: Unloaded | Failed, message: str, *args: object, level: int = logging.INFO) -> None:
+        assert isinstance(self._state, Ready)  # noqa: S101  # callers have looked
+        ending = asyncio.create_task(self._close(self._state.engine), name=f"close {self.name}")
+        self._drain(ending, then, message, *args, level=level)
+
+    async def _close(self, engine: Engine) -> None:
+        try:
+            await engine.close()
+        finally:
+            self._memory.free(self)
+
+    def _drain(
+        self, ending: asyncio.Task[Engine] | asyncio.Task[None], then: Unloaded | Failed,
+        message: str, *args: object, level: int,
+    ) -> None:  # fmt: skip
+        self._become(Draining(ending, then), message, *args, level=level)
+        ending.add_done_callback(self._on_drained)
+
+    def _on_drained(self, ending: asyncio.Task[Engine] | asyncio.Task[None]) -> None:
+        if isinstance(self._state, Draining) and self._state.ending is ending:
+            self._become(self._state.then, "its memory is free", level=logging.DEBUG)
 
     def _start_idle_timer(self) -> None:
         self._idle_timer.stop()
-        if self.leases == 0 and self._engine is not None and self.keep_alive != FOREVER:
+        if self.leases == 0 and isinstance(self._state, Ready) and self.keep_alive != FOREVER:
             self._idle_timer.start(self.keep_alive)
 
     def _on_idle(self) -> None:
-        log.info("%s: unloaded after %g s without a request", self.name, self.keep_alive)
-        self._close_engine()
+        self._end_engine(Unloaded(), "unloaded after %g s without a request", self.keep_alive)
 
+    # The one place where the state changes
 
-def _plain(message: str | None) -> str:
-    """Without its numbers: a load that is tried every few seconds finds other sizes each time."""
-    return re.sub(r"\d+", "", message or "")
+    def _become(self, state: State, message: str, *args: object, level: int = logging.INFO) -> None:
+        """Enter a state and log why. Raise InvalidTransition if it may not follow the current one."""
+        check_transition(self._state, state)
+        self._state = state
+        if not isinstance(state, Ready):
+            self._idle_timer.stop()
+        log.log(level, "%s: " + message, self.name, *args)
 
 
 def _retrieve(task: asyncio.Task[Engine]) -> None:

@@ -56,7 +56,7 @@ class Lease:
         async with aclosing(engine.answer(request)) as events:
             while (item := await self._next(events)) is not None:
                 if isinstance(item, Last):
-                    self.instance.restarts.reset()
+                    self.instance.backoff.reset()
                 yield item
 
     async def _next(self, events: AsyncGenerator[Event, None]) -> Event | None:

@@ -18,24 +18,24 @@ log = logging.getLogger(__name__)
 
 
 class Load:
-    """Of one instance."""
+    """One attempt of one instance."""
 
     task: asyncio.Task[Engine]
-    """What does it, from room in memory to the engine."""
+    """What carries it out, from reserving memory to the engine. Its instance sets it."""
 
     def __init__(self, name: str, options: EntryOptions) -> None:
         self.progress: Loading | None = None
         self.by: Supervised | None = None
         """What does the loading, if that can be measured and ended."""
         self.has_room = False
-        """Whether there is memory for it. Before, it has begun nothing that would be lost."""
-        self.on_its_own = False
-        """Whether it goes on although nobody waits for it any more."""
+        """True if there is memory for it. Until then, cancelling it loses nothing."""
+        self.detached = False
+        """True if it goes on even if nobody waits for it."""
         self._name = name
         self._options = options
 
     async def start(self, *, bounded: bool) -> Engine:
-        """The engine, loaded. `bounded`: whether the memory of all models has a bound."""
+        """Return the loaded engine. `bounded`: the memory of all models has a bound."""
         log.info("%s: loading", self._name)
         options = self._options.in_bounds() if bounded else self._options
         return await options.start(self._name, self._report)
@@ -47,12 +47,12 @@ class Load:
         self.by = by
 
     def failure(self, error: Exception) -> LoadFailed:
-        """What whoever waits for the model is told of what was raised."""
+        """Return the error that those who wait for the model get for what was raised."""
         match error:
             case OSError():
-                return OutOfResources(f"The model cannot be loaded now: {advise(error)}.")
+                return OutOfResources(f"The model cannot be loaded now: {advise(error)}.", number=error.errno)
             case LoadFailed():
                 return error
-            case _:  # ours to mend
+            case _:  # a bug
                 log.error("%s: the load failed in the server itself", self._name, exc_info=error)
                 return LoadFailed(f"The server failed while it loaded the model ({type(error).__name__}); see its log.")

@@ -17,7 +17,7 @@ from typing import Final
 from localapi.backends.options import EntryOptions
 from localapi.errors import NoRoom, NoRoomAhead
 from localapi.manifest import fingerprint
-from localapi.runtime.instance import Instance
+from localapi.runtime.instance import Instance, Pause
 from localapi.system.byte_sizes import readable
 from localapi.system.threads import aside
 
@@ -28,7 +28,6 @@ FILES_FACTOR: Final = 1.2
 HOLD_AFTER_SECONDS: Final = 5.0
 """How long a load waits for a busy model to become idle by itself. Then that one takes no new requests until it is."""
 _LOOK_SECONDS: Final = 1.0
-_HOLD: Final = "memory"
 
 
 @dataclass
@@ -99,7 +98,7 @@ class Memory:
     @property
     def _in_order(self) -> list[Instance]:
         """Those that wait for room: as they came, and what nobody waits for behind the others."""
-        return sorted(self._queue, key=lambda each: each.ahead_of_requests)
+        return sorted(self._queue, key=lambda each: each.is_speculative)
 
     def position(self, instance: Instance) -> int | None:
         """Return a load's position among those that wait for memory, from 1; None if it does not wait."""
@@ -110,9 +109,9 @@ class Memory:
     def follow(self, budget: int | None) -> None:
         """Another budget, also for those who wait."""
         self.budget = budget
-        self.wake()
+        self.reconsider()
 
-    async def enter(self, instance: Instance) -> bool:
+    async def reserve(self, instance: Instance) -> bool:
         """Wait until there is room for an instance, and take it; whether that has a bound.
 
         Raises NoRoom where there can be none.
@@ -135,7 +134,7 @@ class Memory:
                 if self._in_order[0] is instance:
                     if self.used + need <= self.budget:
                         break
-                    if instance.ahead_of_requests:
+                    if instance.is_speculative:
                         self._refuse_ahead(instance, need, self.budget)
                     self._make_room(instance, need, hold=time.monotonic() - began >= HOLD_AFTER_SECONDS)
                 with contextlib.suppress(TimeoutError):
@@ -147,14 +146,14 @@ class Memory:
             if self._in_order[0] is instance:  # who left from behind it held nobody
                 self._release()
             self._queue.remove(instance)
-            self.wake()
+            self.reconsider()
 
-    def leave(self, instance: Instance) -> None:
+    def free(self, instance: Instance) -> None:
         """Its worker has ended, or was never started."""
         if self._holdings.pop(instance, None) is not None:
-            self.wake()
+            self.reconsider()
 
-    def wake(self) -> None:
+    def reconsider(self) -> None:
         """Have those who wait look again."""
         self._changed.set()
         self._changed = asyncio.Event()
@@ -186,7 +185,8 @@ class Memory:
         fixed = {
             each: holding.bytes
             for each, holding in self._holdings.items()
-            if each.stays or (each.name == instance.name and not each.retired)  # a warm swap's old one answers on
+            if each.is_protected
+            or (each.name == instance.name and not each.retired)  # a warm swap's old one answers on
         }
         room = budget - sum(fixed.values())
         if known.loaded <= room:
@@ -220,16 +220,18 @@ class Memory:
     def _in_its_way(self, instance: Instance) -> list[Instance]:
         """Whose place a load may take. One that nobody waits for: of those that were used, and are not now."""
         others = self._evictable(instance.name)
-        return [each for each in others if each.asked and each.leases == 0] if instance.ahead_of_requests else others
+        return [each for each in others if each.used and each.leases == 0] if instance.is_speculative else others
 
     def _evictable(self, beside: str = "") -> list[Instance]:
         """Loaded instances that may be ended for another one, the one first that was used least lately."""
-        found = [each for each in self._holdings if each.engine is not None and not each.stays and not each.retired]
+        found = [
+            each for each in self._holdings if each.engine is not None and not each.is_protected and not each.retired
+        ]
         return sorted((each for each in found if each.name != beside), key=lambda each: each.last_used)
 
     def _leaving(self) -> int:
         """Bytes of those that end already."""
-        return sum(h.bytes for each, h in self._holdings.items() if each.engine is None and not each.loads_now)
+        return sum(h.bytes for each, h in self._holdings.items() if each.engine is None and not each.is_loading)
 
     def _make_room(self, instance: Instance, need: int, *, hold: bool) -> None:
         """End idle instances if that is enough; otherwise, with `hold`, keep busy ones from staying busy for ever."""
@@ -244,7 +246,7 @@ class Memory:
                 return
             if each not in self._held:
                 log.info("%s: takes no new requests until it is idle: %s waits for memory", each.name, instance.name)
-            each.hold(_HOLD)
+            each.pause(Pause.MEMORY)
             self._held.add(each)
             missing -= self._holdings[each].bytes
 
@@ -261,12 +263,12 @@ class Memory:
             return 0
         for each, size in chosen.items():
             each.evict(f"its {readable(size)} are needed {needed}")
-            each.release(_HOLD)
+            each.resume(Pause.MEMORY)
         return freed
 
     def _release(self) -> None:
         while self._held:
-            self._held.pop().release(_HOLD)
+            self._held.pop().resume(Pause.MEMORY)
 
 
 def expected_bytes(options: EntryOptions) -> int:

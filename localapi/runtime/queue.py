@@ -27,11 +27,11 @@ class Engine(Protocol):
     """What works on the turns."""
 
     @property
-    def at_once(self) -> int | None:
+    def max_batch(self) -> int | None:
         """Requests that it answers at the same time; None: all."""
 
     @property
-    def line(self) -> int:
+    def queued(self) -> int:
         """Requests that it was given and has not begun."""
 
 
@@ -112,7 +112,7 @@ class Admission:
     @property
     def waiting(self) -> int:
         """Requests that no engine works on: in the queue, let in and without a loaded model yet, or in its line."""
-        return self._waiting_here + min(self.engine.line, len(self._inside))
+        return self._waiting_here + min(self.engine.queued, len(self._inside))
 
     @property
     def _waiting_here(self) -> int:
@@ -121,13 +121,13 @@ class Admission:
     @property
     def _at_once(self) -> int | None:
         """How many can be worked on at the same time."""
-        bounds = [bound for bound in (self.options.max_concurrent, self.engine.at_once) if bound is not None]
+        bounds = [bound for bound in (self.options.max_concurrent, self.engine.max_batch) if bound is not None]
         return min(bounds, default=None)
 
     @property
     def _free(self) -> int | None:
         """How many more can be worked on; None: any number."""
-        if self.engine.line:
+        if self.engine.queued:
             return 0  # it may be full for another reason than their number
         at_work = len(self._inside) + len(self._queue) - self._waiting_here
         return None if self._at_once is None else max(0, self._at_once - at_work)
@@ -138,7 +138,7 @@ class Admission:
             return self._queue.index(turn) + self.waiting - len(self._queue)
         given = sorted((each for each in self._inside if each.in_line), key=lambda each: each.begun or 0.0)
         # Of those of which nothing has come, the engine may have begun with the first.
-        line = given[max(0, len(given) - self.engine.line) :]
+        line = given[max(0, len(given) - self.engine.queued) :]
         return line.index(turn) if turn in line else None
 
     def follow(self, options: EntryOptions) -> None:

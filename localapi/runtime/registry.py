@@ -89,7 +89,7 @@ class Registry:
         return [
             f"{each.name} is {'pinned' if each.pinned else 'to be preloaded'}, and not in memory: {each.last_error}"
             for each in wanted
-            if each.lacks_room or (each.pinned and each.state == "failed")
+            if each.lacks_memory or (each.pinned and each.state == "failed")
         ]
 
     def resolve(self, name: str, kind: Kind | None = None) -> Entry:
@@ -170,7 +170,7 @@ class Registry:
     async def load(self, name: str) -> Instance:
         """Load what is behind a name, and give it, also where it failed lately. Raises ModelNotFound, LoadFailed."""
         _, instance = await self._opened(name)
-        instance.restarts.reset()
+        instance.backoff.reset()
         await instance.load()
         return instance
 
@@ -180,7 +180,7 @@ class Registry:
         Raises ModelNotFound, and ModelInUse where requests take longer than a shutdown would wait.
         """
         _, instance = await self._opened(name)
-        if not await instance.unload_when_free(self.drain_seconds):
+        if not await instance.unload_when_drained(self.drain_seconds):
             raise ModelInUse(
                 f"Running requests of {instance.name} ({instance.leases}) did not end within {self.drain_seconds:g} s "
                 "(drain_seconds); it stays loaded. Ask again later."
@@ -228,9 +228,9 @@ class Registry:
             self._refuse_when_closed()
             entry = self.resolve(name, kind)
             instance = self.instance(entry.id)
-            if not instance.held:
+            if not instance.is_paused:
                 return entry, instance
-            await instance.opened()
+            await instance.resumed()
 
     def _refuse_when_closed(self) -> None:
         if self.closed:
@@ -260,7 +260,7 @@ class Registry:
         if budget != was:
             self.memory.follow(budget)
             for instance in instances.values():
-                instance.restarts.reset()
+                instance.backoff.reset()
                 if instance.pinned and instance.state == "failed":
                     instance.begin_loading()
         leaving = [each for each in (old.instances.values() if old else ()) if instances.get(each.name) is not each]
@@ -270,7 +270,7 @@ class Registry:
         self._load_ahead(old, more_room=raised or bool(leaving))
         if raised:
             for instance in instances.values():
-                instance.forget_lack_of_room()
+                instance.forget_lack_of_memory()
         return self.snapshot
 
     def _load_ahead(self, old: Snapshot | None, *, more_room: bool) -> None:
@@ -283,7 +283,7 @@ class Registry:
                 entry.identity,
                 entry.settings,
             )
-            wanted = entry.options.wants_loading and (edited or (more_room and instance.lacks_room))
+            wanted = entry.options.wants_loading and (edited or (more_room and instance.lacks_memory))
             if wanted and instance.state in ("unloaded", "failed"):
                 instance.begin_loading()
 
@@ -319,7 +319,7 @@ class Registry:
         elif current is not None and current.identity == entry.identity:
             instance = current
             if old is not None and old.settings != entry.settings:
-                instance.restarts.reset()
+                instance.backoff.reset()
         else:
             instance = self.new_instance(entry, revision)
         instance.follow(entry, by_hand=entry.id in self.pinned_by_hand)
@@ -327,7 +327,7 @@ class Registry:
 
     def new_instance(self, entry: Entry, revision: int = 0) -> Instance:
         """Without a revision: one that is not in a snapshot yet."""
-        return Instance(entry.id, entry.options, since_revision=revision, room=self.memory)
+        return Instance(entry.id, entry.options, since_revision=revision, memory=self.memory)
 
     def _retire(self, instance: Instance) -> None:
         """Take no new leases, wait for the last one, end the worker."""
@@ -337,10 +337,8 @@ class Registry:
     async def _end(self, instance: Instance) -> None:
         try:
             await instance.drained()
-            loaded = instance.engine is not None
-            await instance.unload()
-            if loaded:
-                log.info("%s: the instance of revision %d is closed", instance.name, instance.since_revision)
+            level = logging.INFO if instance.engine is not None else logging.DEBUG
+            await instance.close(level=level)
         finally:
             self.retiring.pop(instance, None)
 
@@ -365,12 +363,10 @@ class Registry:
         for admission in self.admissions.values():
             admission.close()
         instances = self.all_instances()
-        for instance in instances:
-            instance.retire()
         tasks = list(self.retiring.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*(i.unload() for i in instances), *tasks, return_exceptions=True)
+        await asyncio.gather(*(each.close() for each in instances), *tasks, return_exceptions=True)
 
 
 def _listed(ids: Sequence[str]) -> str:

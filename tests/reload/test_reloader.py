@@ -302,7 +302,7 @@ async def test_a_cold_swap_ends_the_old_before_it_loads_the_new(gate: Gate) -> N
         async with registry.lease("m", CHAT):
             reading.next = manifest(m={"weights": "new", "swap": "cold"})
             swap = asyncio.create_task(reloader.reload())
-            await until(lambda: registry.instance("m").held)
+            await until(lambda: registry.instance("m").is_paused)
             waiting = asyncio.create_task(first_engine(registry, "m"))
             await asyncio.sleep(0)
             assert (gate.loaded, gate.closed) == (["old"], [])
@@ -603,7 +603,7 @@ async def test_engines_that_end_one_after_the_other_are_a_failure_as_long_as_the
             await until(lambda deaths=deaths: instance.worker_deaths == deaths)  # type: ignore[misc]
             states.append(instance.state)
         assert states == ["unloaded"] * (TOLERATED - 1) + ["failed"]
-        instance.restarts.reset()  # as the end of the pause
+        instance.backoff.reset()  # as the end of the pause
         assert (instance.state, instance.last_error) == ("unloaded", "its worker was killed")
 
 

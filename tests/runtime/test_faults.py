@@ -17,7 +17,7 @@ import openai
 import psutil
 import pytest
 
-from localapi.runtime.backoff import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, TOLERATED, Restarts
+from localapi.runtime.backoff import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, TOLERATED, Backoff
 from tests.piper_voice import make_voice
 from tests.server import Reply, Server, save, serving, until
 
@@ -211,12 +211,12 @@ def test_a_pinned_model_comes_back_by_itself(tmp_path: Path) -> None:
 
 
 def test_pauses_grow_to_a_limit_and_a_success_ends_them() -> None:
-    restarts = Restarts()
+    backoff = Backoff()
     pauses = []
     for _ in range(TOLERATED + 10):
-        restarts.failed()
-        pauses.append(round(restarts.seconds_left))
+        backoff.failed()
+        pauses.append(round(backoff.seconds_left))
     assert pauses[: TOLERATED + 2] == [0, 0, 5, 10, 20]
     assert pauses[-1] == LONGEST_PAUSE_SECONDS
-    restarts.reset()
-    assert (restarts.seconds_left, restarts.cooling_down_until) == (0, None)
+    backoff.reset()
+    assert (backoff.seconds_left, backoff.paused_until) == (0, None)

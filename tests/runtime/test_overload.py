@@ -268,7 +268,7 @@ def test_as_many_as_the_worker_answers_at_once_do_not_wait(tmp_path: Path, endle
 
 
 def engine(**counts: int | None) -> Any:
-    return SimpleNamespace(**{"at_once": None, "line": 0, **counts})
+    return SimpleNamespace(**{"max_batch": None, "queued": 0, **counts})
 
 
 @contextlib.contextmanager
@@ -295,10 +295,10 @@ def at_the_engine(admission: Admission, count: int) -> Iterator[list[Turn]]:
 )
 def test_whether_one_more_may_wait(at_once: int | None, line: int, max_waiting: int, refused: bool) -> None:
     serving = SimpleNamespace(max_concurrent=None, max_waiting=max_waiting)
-    admission = Admission("m", cast("Any", serving), engine(at_once=at_once, line=line))
-    admission.engine = engine(at_once=None)
+    admission = Admission("m", cast("Any", serving), engine(max_batch=at_once, queued=line))
+    admission.engine = engine(max_batch=None)
     with at_the_engine(admission, 3):
-        admission.engine = engine(at_once=at_once, line=line)
+        admission.engine = engine(max_batch=at_once, queued=line)
         with pytest.raises(ModelBusy) if refused else contextlib.nullcontext(), admission.place(Turn()):
             pass
 
@@ -306,7 +306,7 @@ def test_whether_one_more_may_wait(at_once: int | None, line: int, max_waiting: 
 def test_a_place_counts_those_in_the_line_of_the_engine_and_those_in_the_queue() -> None:
     """Two of four are at work; of the others, and of two in the queue, the place is told."""
     serving = SimpleNamespace(max_concurrent=4, max_waiting=None)
-    admission = Admission("m", cast("Any", serving), engine(at_once=2))
+    admission = Admission("m", cast("Any", serving), engine(max_batch=2))
     with contextlib.ExitStack() as stack:
         turns = [Turn() for _ in range(6)]
         for turn in turns:
@@ -321,10 +321,10 @@ def test_a_place_counts_those_in_the_line_of_the_engine_and_those_in_the_queue()
             0,
             1,
         ]
-        admission.engine = engine(at_once=2, line=2)
+        admission.engine = engine(max_batch=2, queued=2)
         assert [admission.before(turn) for turn in turns] == [None, None, 0, 1, 2, 3]
         turns[2].hear()
-        admission.engine = engine(at_once=2, line=1)
+        admission.engine = engine(max_batch=2, queued=1)
         assert [admission.before(turn) for turn in turns] == [None, None, None, 0, 1, 2]
 
 
@@ -334,17 +334,17 @@ def test_how_long_the_line_takes_follows_from_the_work_and_not_from_the_waiting(
     now = 0.0
     monkeypatch.setattr("localapi.runtime.queue.time.monotonic", lambda: now)
     serving = SimpleNamespace(max_concurrent=None, max_waiting=0)
-    admission = Admission("m", cast("Any", serving), engine(at_once=1))
+    admission = Admission("m", cast("Any", serving), engine(max_batch=1))
     waited = Turn()
     with at_the_engine(admission, 1), contextlib.suppress(ModelBusy):
-        admission.engine = engine(at_once=None)
+        admission.engine = engine(max_batch=None)
         with admission.place(waited):
-            admission.engine = engine(at_once=1)
+            admission.engine = engine(max_batch=1)
             admission.begin(waited)
             now += 100
             waited.works()
             now += 4
-        admission.engine = engine(at_once=1, line=1)
+        admission.engine = engine(max_batch=1, queued=1)
         with pytest.raises(ModelBusy) as busy, admission.place(Turn()):
             pass
     assert busy.value.retry_after_seconds == pytest.approx(2 * 4)

@@ -213,7 +213,7 @@ async def test_a_model_to_preload_is_loaded_as_soon_as_an_edit_makes_room_for_it
     world.memory = dict.fromkeys((1, 2), GB)
     for name in ("a", "b"):
         registry.instance(name).begin_loading()
-        await until(lambda name=name: not registry.instance(name).loads_now)  # type: ignore[misc]
+        await until(lambda name=name: not registry.instance(name).is_loading)  # type: ignore[misc]
     assert (loaded(registry), len(registry.not_loaded)) == (["a"], 1)
     assert registry.snapshot is not None
     was = registry.snapshot.manifest
@@ -265,8 +265,8 @@ async def test_an_edit_that_preloads_a_model_disturbs_no_busy_one(world: World) 
     world.memory = dict.fromkeys((1, 2), GB)
     async with registry.lease("a", CHAT):
         edit(registry, a={}, b=PRE)
-        await until(lambda: not registry.instance("b").loads_now)
-        assert (registry.not_loaded[0][:20], registry.instance("a").held) == ("b is to be preloaded", False)
+        await until(lambda: not registry.instance("b").is_loading)
+        assert (registry.not_loaded[0][:20], registry.instance("a").is_paused) == ("b is to be preloaded", False)
     await registry.close()
 
 
@@ -276,7 +276,7 @@ async def test_a_lower_budget_gives_no_used_model_away_for_one_to_preload(world:
     await until(lambda: loaded(registry) == ["a"] and len(registry.not_loaded) == 1)
     await used(registry, "a")
     edit(registry, 5 * GB // 4, a=PRE, b=PRE)
-    await until(lambda: not registry.instance("b").loads_now)
+    await until(lambda: not registry.instance("b").is_loading)
     assert loaded(registry) == ["a"]
     await registry.close()
 

@@ -32,7 +32,7 @@ def routes(registry: Registry, draining: Callable[[], bool]) -> Blueprint:
         if failed:
             errors = failed if len(known) == len(registry.entries) else {}  # an error may name other models
             return json_reply({"status": "failed", "models": _in(known, failed), "errors": errors}, status=503)
-        if loading := [each.name for each in wanted if each.state == "loading" or each.comes_back]:
+        if loading := [each.name for each in wanted if each.state == "loading" or each.will_reload]:
             return json_reply({"status": "loading", "models": _in(known, loading)}, status=503)
         return json_reply({"status": "ready"})
 

@@ -142,9 +142,9 @@ def describe_instance(instance: Instance) -> dict[str, Any]:
         "loads": instance.loads,
         "last_step_age_seconds": None if last_step_at is None else time.monotonic() - last_step_at,
         "worker_deaths": instance.worker_deaths,
-        "restarts": instance.restarted,
-        "failures_in_a_row": instance.restarts.in_a_row,
-        "cooling_down_until": instance.restarts.cooling_down_until,
+        "restarts": instance.restarts,
+        "failures_in_a_row": instance.backoff.failures,
+        "cooling_down_until": instance.backoff.paused_until,
         "last_error": instance.last_error,
         "progress": _progress(instance.progress),
     }

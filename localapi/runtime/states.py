@@ -1,0 +1,103 @@
+"""The states of an instance, and which may follow which.
+
+    Unloaded ──► Loading ──► Ready ──► Draining ──► Unloaded, Failed
+       │           │  ▲                  │ ▲
+       │           │  └──────────────────┘ │   a load that waits for the old engine's memory
+       │           ├───────────────────────┘   a load that is cancelled
+       │           └──► Failed ──► Loading, Unloaded
+       └──► Closed ◄── Failed
+
+Pure data: what a transition does is `instance`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from localapi.backends.engine import Engine
+from localapi.runtime.load import Load
+
+
+class FailureReason(Enum):
+    """Why there is no engine."""
+
+    NO_ROOM = "no room in the memory budget"
+    NOT_LOADED = "the load failed"
+    WORKER_ENDED = "the worker ended by itself"
+
+
+@dataclass(frozen=True)
+class Unloaded:
+    """Nothing is loaded, and nothing is wrong."""
+
+    no_room_to_preload: bool = False
+    """True if it was to be loaded ahead of requests, and other models need the memory."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Nothing is loaded, because something went wrong."""
+
+    reason: FailureReason
+    fault: tuple[object, ...] = ()
+    """What `LoadFailed.fault` was; equal if the same fault occurs again."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loading:
+    """A load is in progress, or queued for memory."""
+
+    load: Load
+    otherwise: Unloaded | Failed
+    """The state to return to if the load is cancelled."""
+    after: asyncio.Task[Any] | None = None
+    """What ends first: it takes the memory that this load needs."""
+
+
+@dataclass(eq=False)
+class Ready:
+    """The model is loaded."""
+
+    engine: Engine
+    since: float
+    """Unix time."""
+    used: bool
+    """True if a request has used what is loaded."""
+
+
+@dataclass(frozen=True, eq=False)
+class Draining:
+    """An engine or a cancelled load is ending. Its memory is not free yet."""
+
+    ending: asyncio.Task[Any]
+    then: Unloaded | Failed
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The instance has ended for good."""
+
+
+State = Unloaded | Loading | Ready | Draining | Failed | Closed
+
+FOLLOWING: Final[dict[type[State], frozenset[type[State]]]] = {
+    Unloaded: frozenset({Loading, Closed}),
+    Loading: frozenset({Ready, Failed, Unloaded, Draining}),
+    Ready: frozenset({Draining}),
+    Draining: frozenset({Unloaded, Failed, Loading}),
+    Failed: frozenset({Loading, Unloaded, Closed}),
+    Closed: frozenset(),
+}
+
+
+class InvalidTransition(RuntimeError):
+    """A state cannot follow another one: a fault of the server."""
+
+
+def check_transition(old: State, new: State) -> None:
+    """Raise InvalidTransition if `new` may not follow `old`."""
+    if type(new) not in FOLLOWING[type(old)]:
+        raise InvalidTransition(f"{type(old).__name__} → {type(new).__name__}")
