@@ -1,6 +1,7 @@
-"""Which models are in memory at the same time: loads that wait for room, and idle models that make it.
+"""Which models are in memory at the same time: what they take, loads that wait for room, and evictions.
 
-Knows sizes, as they are expected of files and as they are measured from outside. Refuses to know requests.
+`eviction` decides, and this carries it out. Knows sizes, as they are expected of files and as engines are measured.
+Refuses to know requests.
 """
 
 from __future__ import annotations
@@ -15,8 +16,20 @@ from pathlib import Path
 from typing import Final
 
 from localapi.backends.options import EntryOptions
-from localapi.errors import NoRoom, NoRoomAhead
+from localapi.errors import LoadFailed, NoRoom, NoRoomAhead
 from localapi.manifest import fingerprint
+from localapi.runtime.eviction import (
+    Evict,
+    Holding,
+    Need,
+    Phase,
+    Refusal,
+    Refuse,
+    Reserve,
+    Wait,
+    plan_room,
+    plan_shrink,
+)
 from localapi.runtime.instance import Instance, Pause
 from localapi.system.byte_sizes import readable
 from localapi.system.threads import aside
@@ -25,27 +38,27 @@ log = logging.getLogger(__name__)
 
 FILES_FACTOR: Final = 1.2
 """What a loaded model takes for each byte of its weights: these, and what computing with them needs."""
-HOLD_AFTER_SECONDS: Final = 5.0
-"""How long a load waits for a busy model to become idle by itself. Then that one takes no new requests until it is."""
+PATIENCE_SECONDS: Final = 5.0
+"""How long a load waits for a busy model to become idle. Then that one takes no new requests until it is."""
 _LOOK_SECONDS: Final = 1.0
 
 
 @dataclass
-class Holding:
-    """The memory of one instance, from before it loads until its worker has ended."""
+class Footprint:
+    """The memory of one instance, from before it loads until its engine has ended."""
 
-    need: int
-    """Bytes that were expected."""
+    expected: int
+    """Bytes."""
     measured: int = 0
     identity: str = ""
     """What was loaded, and whether within a bound."""
     settled: bool = False
-    """Whether it was measured after it had loaded."""
+    """True if it was measured after it had loaded."""
 
     @property
     def bytes(self) -> int:
-        """What to reckon with."""
-        return self.measured if self.settled else max(self.need, self.measured)
+        """Return the bytes to count."""
+        return self.measured if self.settled else max(self.expected, self.measured)
 
 
 @dataclass
@@ -53,31 +66,35 @@ class Known:
     """What instances of one identity took."""
 
     loaded: int
-    """Right after they had loaded."""
+    """Bytes right after they had loaded."""
     most: int
 
 
 class Memory:
-    """Of all workers together."""
+    """The memory of all engines together."""
 
     def __init__(self) -> None:
         self.budget: int | None = None
         """Bytes; None: no bound."""
-        self._holdings: dict[Instance, Holding] = {}
-        self._queue: list[Instance] = []
-        self._held: set[Instance] = set()
+        self._footprints: dict[Instance, Footprint] = {}
+        self._loads: list[Instance] = []
+        """Those that wait for room, as they came."""
+        self._paused: set[Instance] = set()
+        """Busy instances that take no new leases, for the load that is next."""
         self._known: dict[str, Known] = {}
         self._changed = asyncio.Event()
 
     @property
     def used(self) -> int:
-        """Bytes that are taken or promised."""
-        return sum(holding.bytes for holding in self._holdings.values())
+        """Return the bytes that are taken or promised."""
+        return sum(footprint.bytes for footprint in self._footprints.values())
 
     @property
     def excess(self) -> str | None:
-        """What whoever runs the server should know of models that are loaded and stay; None where they fit."""
-        pinned = {each: holding.bytes for each, holding in self._holdings.items() if each.pinned and not each.retired}
+        """Return a warning for whoever runs the server if the pinned models do not fit."""
+        pinned = {
+            each: footprint.bytes for each, footprint in self._footprints.items() if each.pinned and not each.retired
+        }
         if self.budget is None or sum(pinned.values()) <= self.budget:
             return None
         names = ", ".join(f"{each.name} {readable(size)}" for each, size in pinned.items())
@@ -88,73 +105,128 @@ class Memory:
 
     @property
     def waiting(self) -> list[str]:
-        """Models that wait for room, in order."""
-        return [instance.name for instance in self._in_order]
-
-    def of(self, instance: Instance) -> int | None:
-        """Bytes of one instance; None where it has nothing in memory."""
-        return self._holdings[instance].bytes if instance in self._holdings else None
+        """Return the models that wait for room, in order."""
+        return [instance.name for instance in self._queue]
 
     @property
-    def _in_order(self) -> list[Instance]:
-        """Those that wait for room: as they came, and what nobody waits for behind the others."""
-        return sorted(self._queue, key=lambda each: each.is_speculative)
+    def _queue(self) -> list[Instance]:
+        """The loads that wait: as they came, and those that no request waits for behind the others."""
+        return sorted(self._loads, key=lambda each: each.is_speculative)
+
+    def of(self, instance: Instance) -> int | None:
+        """Return the bytes of one instance; None if it has nothing in memory."""
+        return self._footprints[instance].bytes if instance in self._footprints else None
 
     def position(self, instance: Instance) -> int | None:
-        """Return a load's position among those that wait for memory, from 1; None if it does not wait."""
-        if instance not in self._queue or self.budget is None:
+        """Return the position of a load that waits for room, from 1; None if it does not wait."""
+        if instance not in self._loads or self.budget is None:
             return None
-        return self._in_order.index(instance) + 1
+        return self._queue.index(instance) + 1
 
     def follow(self, budget: int | None) -> None:
-        """Another budget, also for those who wait."""
+        """Apply another budget, also to loads that wait."""
         self.budget = budget
         self.reconsider()
 
     async def reserve(self, instance: Instance) -> bool:
-        """Wait until there is room for an instance, and take it; whether that has a bound.
+        """Wait until there is room for an instance and take it. Return True if memory has a bound.
 
-        Raises NoRoom where there can be none.
+        Raise NoRoom if there can be none, and NoRoomAhead if it is not worth it.
         """
         began = time.monotonic()
-        self._queue.append(instance)
+        self._loads.append(instance)
         try:
             expected = await aside(lambda: expected_bytes(instance.options))
             if expected == 0:
                 return self.budget is not None
             while True:
                 changed = self._changed
-                self.note(self._holdings)
-                identity = self._identity(instance)
-                known = self._known.get(identity) or Known(expected, expected)
-                if self.budget is None:
-                    need = known.loaded
+                self.note(self._footprints)
+                size = self._room_for(instance, expected, impatient=time.monotonic() - began >= PATIENCE_SECONDS)
+                if size is not None:
                     break
-                need = self._need(instance, known, self.budget)
-                if self._in_order[0] is instance:
-                    if self.used + need <= self.budget:
-                        break
-                    if instance.is_speculative:
-                        self._refuse_ahead(instance, need, self.budget)
-                    self._make_room(instance, need, hold=time.monotonic() - began >= HOLD_AFTER_SECONDS)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
                         await changed.wait()
-            self._holdings[instance] = Holding(need, identity=identity)
+            self._footprints[instance] = Footprint(size, identity=self._identity(instance))
             return self.budget is not None
         finally:
-            if self._in_order[0] is instance:  # who left from behind it held nobody
-                self._release()
-            self._queue.remove(instance)
+            if self._queue[0] is instance:  # nothing was paused for one behind it
+                self._resume_all()
+            self._loads.remove(instance)
             self.reconsider()
 
+    def _room_for(self, instance: Instance, expected: int, *, impatient: bool) -> int | None:
+        """Return the bytes that an instance may take; if there is no room yet, see that there will be. Raise NoRoom."""
+        known = self._known.get(self._identity(instance)) or Known(expected, expected)
+        if self.budget is None:
+            return known.loaded
+        need = Need(
+            name=instance.name,
+            least=known.loaded,
+            most=known.most,
+            is_next=self._queue[0] is instance,
+            speculative=instance.is_speculative,
+            impatient=impatient,
+        )
+        match plan_room(self._holdings(), need, self.budget):
+            case Reserve(size=size):
+                return size
+            case Evict(victims=victims):
+                for each in victims:
+                    self._evict(each, f"for {instance.name}")
+            case Wait(pause=busy):
+                self._pause(busy, instance)
+            case Refuse() as refusal:
+                raise self._refusal(instance, refusal, self.budget)
+        return None
+
+    def _holdings(self) -> dict[Instance, Holding]:
+        return {instance: _holding(instance, footprint.bytes) for instance, footprint in self._footprints.items()}
+
+    def _evict(self, instance: Instance, needed: str) -> None:
+        instance.evict(f"its {readable(self._footprints[instance].bytes)} are needed {needed}")
+        instance.resume(Pause.MEMORY)
+
+    def _pause(self, busy: Iterable[Instance], waiting: Instance) -> None:
+        for each in busy:
+            if each not in self._paused:
+                log.info("%s: takes no new requests until it is idle: %s waits for memory", each.name, waiting.name)
+            each.pause(Pause.MEMORY)
+            self._paused.add(each)
+
+    def _resume_all(self) -> None:
+        while self._paused:
+            self._paused.pop().resume(Pause.MEMORY)
+
+    def _refusal(self, instance: Instance, refusal: Refuse[Instance], budget: int) -> LoadFailed:
+        beside = {each: self._footprints[each].bytes for each in refusal.beside}
+        names = ", ".join(f"{each.name} {readable(size)}" for each, size in beside.items())
+        if refusal.reason is Refusal.NOT_WORTH_IT:
+            return NoRoomAhead(
+                f"Not loaded ahead of requests: it needs about {readable(refusal.size)}, and memory_budget "
+                f"({readable(budget)}) leaves {readable(max(0, refusal.free))} beside {names}. Its first request loads "
+                "it, in the place of others. Preload or pin fewer models, or raise server.memory_budget."
+            )
+        hint = "Raise"
+        if any(each.name == instance.name for each in beside):
+            hint = "Say swap: cold for it, or raise"
+        elif instance.pinned and beside:
+            hint = "Pin fewer models, or raise"
+        needs = f"{instance.name} needs about {readable(refusal.size)}, memory_budget is {readable(budget)}"
+        with_names, unnamed = (
+            f"{needs}{f', and {others} must stay' if beside else ''}. {hint} server.memory_budget."
+            for others in (names, f"{readable(sum(beside.values()))} of others")
+        )
+        return NoRoom(with_names, beside=(each.name for each in beside), unnamed=unnamed)
+
     def free(self, instance: Instance) -> None:
-        """Its worker has ended, or was never started."""
-        if self._holdings.pop(instance, None) is not None:
+        """Take note that what an instance had in memory has ended."""
+        if self._footprints.pop(instance, None) is not None:
             self.reconsider()
 
     def reconsider(self) -> None:
-        """Have those who wait look again."""
+        """Have the loads that wait look again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -164,115 +236,45 @@ class Memory:
             taken = instance.supervised.vitals().total_bytes if instance.supervised is not None else None
             if not taken:
                 continue
-            holding = self._holdings.setdefault(instance, Holding(0, identity=self._identity(instance)))
-            holding.measured = taken
-            if instance.state == "ready":
-                holding.settled = True
-                known = self._known.setdefault(holding.identity, Known(holding.measured, holding.measured))
-                known.most = max(known.most, holding.measured)
+            footprint = self._footprints.setdefault(instance, Footprint(0, identity=self._identity(instance)))
+            footprint.measured = taken
+            if instance.engine is not None:
+                footprint.settled = True
+                known = self._known.setdefault(footprint.identity, Known(taken, taken))
+                known.most = max(known.most, taken)
 
     def _identity(self, instance: Instance) -> str:
-        """What decides how much it takes: without a bound it may take more than its files."""
+        """Return what decides how much it takes: without a bound it may take more than its files."""
         return f"{fingerprint(instance.identity)} {'bounded' if self.budget is not None else ''}"
 
     def shrink(self) -> None:
-        """End idle models where those that are loaded have grown over the budget."""
-        if self.budget is not None and not self._queue:
-            self._evict(self.used - self._leaving() - self.budget, self._evictable(), "within memory_budget")
+        """Evict idle models if those that are loaded have outgrown the budget."""
+        if self.budget is not None and not self._loads:
+            for each in plan_shrink(self._holdings(), self.budget):
+                self._evict(each, "within memory_budget")
 
-    def _need(self, instance: Instance, known: Known, budget: int) -> int:
-        """Bytes to have free: what it took at most, if there can be as much. Raises NoRoom."""
-        fixed = {
-            each: holding.bytes
-            for each, holding in self._holdings.items()
-            if each.is_protected
-            or (each.name == instance.name and not each.retired)  # a warm swap's old one answers on
-        }
-        room = budget - sum(fixed.values())
-        if known.loaded <= room:
-            return min(known.most, room)
-        beside = ", ".join(f"{each.name} {readable(size)}" for each, size in fixed.items())
-        unnamed = f"{readable(sum(fixed.values()))} of others"
-        hint = " Pin fewer models, or raise" if instance.pinned and fixed else " Raise"
-        if any(each.name == instance.name for each in fixed):
-            hint = " Say swap: cold for it, or raise"
-        needs = f"{instance.name} needs about {readable(known.loaded)}, memory_budget is {readable(budget)}"
-        with_names, without = (
-            f"{needs}{f', and {told} must stay' if fixed else ''}.{hint} server.memory_budget."
-            for told in (beside, unnamed)
-        )
-        raise NoRoom(with_names, beside=(each.name for each in fixed), unnamed=without)
 
-    def _refuse_ahead(self, instance: Instance, need: int, budget: int) -> None:
-        """Raises NoRoomAhead where a load that nobody waits for could only take the place of one like it."""
-        coming = sum(h.bytes for each, h in self._holdings.items() if each.retired)
-        coming += self._leaving() + sum(self._holdings[each].bytes for each in self._in_its_way(instance))
-        free = budget - self.used + coming
-        if need <= free:
-            return
-        held = ", ".join(f"{each.name} {readable(holding.bytes)}" for each, holding in self._holdings.items())
-        raise NoRoomAhead(
-            f"Not loaded ahead of requests: it needs about {readable(need)}, and memory_budget ({readable(budget)}) "
-            f"leaves {readable(max(0, free))} beside {held}. Its first request loads it, in the place of others. "
-            "Preload or pin fewer models, or raise server.memory_budget."
-        )
-
-    def _in_its_way(self, instance: Instance) -> list[Instance]:
-        """Whose place a load may take. One that nobody waits for: of those that were used, and are not now."""
-        others = self._evictable(instance.name)
-        return [each for each in others if each.used and each.leases == 0] if instance.is_speculative else others
-
-    def _evictable(self, beside: str = "") -> list[Instance]:
-        """Loaded instances that may be ended for another one, the one first that was used least lately."""
-        found = [
-            each for each in self._holdings if each.engine is not None and not each.is_protected and not each.retired
-        ]
-        return sorted((each for each in found if each.name != beside), key=lambda each: each.last_used)
-
-    def _leaving(self) -> int:
-        """Bytes of those that end already."""
-        return sum(h.bytes for each, h in self._holdings.items() if each.engine is None and not each.is_loading)
-
-    def _make_room(self, instance: Instance, need: int, *, hold: bool) -> None:
-        """End idle instances if that is enough; otherwise, with `hold`, keep busy ones from staying busy for ever."""
-        assert self.budget is not None  # noqa: S101  # nobody waits without one
-        missing = self.used + need - self.budget - self._leaving()
-        candidates = self._in_its_way(instance)
-        missing -= self._evict(missing, candidates, f"for {instance.name}", all_or_nothing=True)
-        if missing <= 0 or not hold:
-            return
-        for each in candidates:
-            if missing <= 0:
-                return
-            if each not in self._held:
-                log.info("%s: takes no new requests until it is idle: %s waits for memory", each.name, instance.name)
-            each.pause(Pause.MEMORY)
-            self._held.add(each)
-            missing -= self._holdings[each].bytes
-
-    def _evict(self, missing: int, candidates: Iterable[Instance], needed: str, *, all_or_nothing: bool = False) -> int:
-        """End idle ones in this order, until so many bytes come free; how many do. `needed` says where, for people."""
-        chosen: dict[Instance, int] = {}
-        for each in candidates:
-            if sum(chosen.values()) >= missing:
-                break
-            if each.leases == 0:
-                chosen[each] = self._holdings[each].bytes
-        freed = sum(chosen.values())
-        if all_or_nothing and freed < missing:
-            return 0
-        for each, size in chosen.items():
-            each.evict(f"its {readable(size)} are needed {needed}")
-            each.resume(Pause.MEMORY)
-        return freed
-
-    def _release(self) -> None:
-        while self._held:
-            self._held.pop().resume(Pause.MEMORY)
+def _holding(instance: Instance, size: int) -> Holding:
+    """Return what planning has to know of an instance."""
+    phase = Phase.ENDING
+    if instance.is_loading:
+        phase = Phase.LOADING
+    elif instance.engine is not None:
+        phase = Phase.READY
+    return Holding(
+        name=instance.name,
+        size=size,
+        phase=phase,
+        leases=instance.leases,
+        last_used=instance.last_used,
+        used=instance.used,
+        protected=instance.is_protected,
+        retired=instance.retired,
+    )
 
 
 def expected_bytes(options: EntryOptions) -> int:
-    """What a worker will take, by its files; 0 where there is no worker. Blocks."""
+    """Return what a worker will take, by its files; 0 if there is no worker. Blocks."""
     if options.worker_bytes == 0:
         return 0
     files = sum(_size(path) for path in options.weight_files())

@@ -186,7 +186,7 @@ async def test_loads_wait_in_order_and_one_that_nobody_waits_for_leaves_the_line
         for name in ("b", "c"):
             waiting.append(asyncio.create_task(registry.load(name)))
             await until(lambda name=name: name in registry.memory.waiting)  # type: ignore[misc]
-        assert registry.memory.place(registry.instance("c")) == "1 before it; 1.00 GB of 1.00 GB are in use"
+        assert registry.memory.position(registry.instance("c")) == 2
         waiting[0].cancel()
         await until(lambda: registry.memory.waiting == ["c"])
     assert (await waiting[1]).name == "c"

@@ -1,0 +1,173 @@
+"""Which models give way to a load: pure functions over what is in memory. `memory` carries out what they decide."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Phase(Enum):
+    """How far an instance is."""
+
+    LOADING = auto()
+    READY = auto()
+    ENDING = auto()
+    """Its memory will be free in a moment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holding:
+    """What one instance has in memory, or was promised."""
+
+    name: str
+    """Of the entry. An instance and its replacement have the same."""
+    size: int
+    """Bytes."""
+    phase: Phase = Phase.READY
+    leases: int = 0
+    last_used: float = 0.0
+    used: bool = True
+    """True if a request has used what is loaded."""
+    protected: bool = False
+    """True if it may not be evicted: it is pinned, or about to replace another instance."""
+    retired: bool = False
+    """True if it ends with its last lease."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """The memory that a load asks for."""
+
+    name: str
+    least: int
+    """Bytes with which it can be loaded."""
+    most: int
+    """Bytes that it should have, if there can be as many."""
+    is_next: bool = True
+    """True if no other load is queued before it."""
+    speculative: bool = False
+    """True if no request waits for it."""
+    impatient: bool = False
+    """True if it has waited so long that busy models have to stop taking requests."""
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """There is room."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Evict(Generic[Key]):
+    """There will be room when these idle instances have ended."""
+
+    victims: tuple[Key, ...]
+
+
+@dataclass(frozen=True)
+class Wait(Generic[Key]):
+    """There is no room yet."""
+
+    pause: tuple[Key, ...] = ()
+    """Instances that have to take no new leases, so that they become idle."""
+
+
+class Refusal(Enum):
+    """Why a load is refused."""
+
+    NEVER_FITS = auto()
+    """The budget does not hold it beside what must stay."""
+    NOT_WORTH_IT = auto()
+    """Nobody waits for it, and it could only take the place of models like it, or of busy ones."""
+
+
+@dataclass(frozen=True)
+class Refuse(Generic[Key]):
+    """There is no room, and waiting does not help."""
+
+    reason: Refusal
+    size: int
+    """Bytes that it needs."""
+    free: int
+    """Bytes that it could have."""
+    beside: tuple[Key, ...]
+    """What takes the rest."""
+
+
+def plan_room(
+    holdings: Mapping[Key, Holding], need: Need, budget: int
+) -> Reserve | Evict[Key] | Wait[Key] | Refuse[Key]:
+    """Return what makes room for a load within the budget."""
+    # While an instance is loaded beside the one that it replaces, the old one has to answer.
+    staying = [key for key, each in holdings.items() if each.protected or (each.name == need.name and not each.retired)]
+    available = budget - _total(holdings, staying)
+    if need.least > available:
+        return Refuse(Refusal.NEVER_FITS, need.least, available, tuple(staying))
+    size = min(need.most, available)
+    if not need.is_next:
+        return Wait()
+    free = budget - _total(holdings, holdings)
+    if size <= free:
+        return Reserve(size)
+    return _plan_evictions(holdings, need, size, free)
+
+
+def _plan_evictions(
+    holdings: Mapping[Key, Holding], need: Need, size: int, free: int
+) -> Evict[Key] | Wait[Key] | Refuse[Key]:
+    """Return how `size` bytes become free for a load, if only `free` bytes are."""
+    candidates = [key for key in _evictable(holdings) if holdings[key].name != need.name]
+    if need.speculative:
+        candidates = [key for key in candidates if holdings[key].used and holdings[key].leases == 0]
+        ending = [key for key, each in holdings.items() if each.retired or each.phase is Phase.ENDING]
+        attainable = free + _total(holdings, ending) + _total(holdings, candidates)
+        if size > attainable:
+            return Refuse(Refusal.NOT_WORTH_IT, size, attainable, tuple(holdings))
+
+    missing = size - free - _ending_soon(holdings)
+    if missing <= 0:
+        return Wait()
+    victims = _idle(holdings, candidates, missing)
+    if _total(holdings, victims) >= missing:
+        return Evict(tuple(victims))
+    # Evicting some would help nobody as long as it is not enough.
+    return Wait(tuple(_first(holdings, candidates, missing))) if need.impatient else Wait()
+
+
+def plan_shrink(holdings: Mapping[Key, Holding], budget: int) -> tuple[Key, ...]:
+    """Return the idle instances to evict because those that are loaded have outgrown the budget."""
+    excess = _total(holdings, holdings) - _ending_soon(holdings) - budget
+    return tuple(_idle(holdings, _evictable(holdings), excess))
+
+
+def _evictable(holdings: Mapping[Key, Holding]) -> list[Key]:
+    """Return the instances that may be evicted, the least recently used first."""
+    found = [k for k, each in holdings.items() if each.phase is Phase.READY and not each.protected and not each.retired]
+    return sorted(found, key=lambda key: holdings[key].last_used)
+
+
+def _idle(holdings: Mapping[Key, Holding], candidates: Iterable[Key], size: int) -> list[Key]:
+    """Return as many idle candidates as free so many bytes, or all of them."""
+    return _first(holdings, [key for key in candidates if holdings[key].leases == 0], size)
+
+
+def _first(holdings: Mapping[Key, Holding], candidates: Iterable[Key], size: int) -> list[Key]:
+    chosen: list[Key] = []
+    for key in candidates:
+        if _total(holdings, chosen) >= size:
+            break
+        chosen.append(key)
+    return chosen
+
+
+def _ending_soon(holdings: Mapping[Key, Holding]) -> int:
+    return _total(holdings, [key for key, each in holdings.items() if each.phase is Phase.ENDING])
+
+
+def _total(holdings: Mapping[Key, Holding], keys: Iterable[Key]) -> int:
+    return sum(holdings[key].size for key in keys)
