@@ -188,7 +188,7 @@ class Service:
             seconds, lambda running: log.info("waiting for %s; press Ctrl-C again to end at once", _requests(running))
         )
         if not drained:
-            log.warning("%s did not end within %g s", _requests(self.registry.requests), seconds)
+            log.warning("%s did not end within %g s", _requests(self.registry.in_flight.count), seconds)
         await self.registry.close()
 
 

@@ -25,7 +25,7 @@ from localapi.kinds.chat import count_answer
 from localapi.manifest import Entry
 from localapi.runtime.lease import Lease
 from localapi.runtime.progress import Progress
-from localapi.runtime.queue import Turn
+from localapi.runtime.queue import Ticket
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import (
     Answering,
@@ -109,7 +109,7 @@ class Generation:
     model: str
     kind: Kind
     entry: Entry
-    turn: Turn = field(default_factory=Turn)
+    ticket: Ticket = field(default_factory=Ticket)
     relaxed: list[str] = field(default_factory=list)
     """Where the request asks more of the answer's form than is kept, as far as that is known yet."""
 
@@ -122,7 +122,7 @@ class Generation:
 
         Several requests look like one: their choices are counted through, and one `Finished` sums them up.
         """
-        async with self.registry.lease(self.model, self.kind, self.turn) as lease:
+        async with self.registry.lease(self.model, self.kind, self.ticket) as lease:
             self.entry = lease.entry
             requests = requests_for(lease)
             numbers = ", ".join(str(each.id) for each in requests)
@@ -150,7 +150,7 @@ class Generation:
         try:
             seconds = 0.0
             while not await items.begun(seconds):
-                yield renderer.progress(self.registry.progress(self.entry.id, self.turn))
+                yield renderer.progress(self.registry.progress(self.entry.id, self.ticket))
                 seconds = PROGRESS_SECONDS
             while (item := await items.get()) is not None:
                 if isinstance(item, Prefill):

@@ -13,7 +13,7 @@ from localapi.backends.engine import Engine
 from localapi.errors import RequestTimeout, WorkerEnded
 from localapi.manifest import Entry
 from localapi.runtime.instance import Instance
-from localapi.runtime.queue import Admission, Turn
+from localapi.runtime.queue import Queue, Ticket
 from localapi.worker.protocol import Event, Last, Prefill, Relaxed, Request
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ class Lease:
     entry: Entry
     engine: Engine
     instance: Instance
-    admission: Admission
-    turn: Turn
+    queue: Queue
+    ticket: Ticket
 
     async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
         """As the engine answers. Raises what it raises, RequestTimeout, and ModelBusy.
@@ -41,7 +41,7 @@ class Lease:
             try:
                 async with aclosing(self._attempt(request)) as events:
                     async for item in events:
-                        self.turn.hear()
+                        self.ticket.answer()
                         begun = begun or not isinstance(item, Prefill | Relaxed)
                         yield item
             except WorkerEnded as error:
@@ -62,17 +62,17 @@ class Lease:
     async def _next(self, events: AsyncGenerator[Event, None]) -> Event | None:
         """The next event. Raises ModelBusy where the engine has not begun within the time that a request may wait."""
         step = self._in_time(anext(events, None))
-        if self.turn.worked_since is not None:
+        if self.ticket.started_at is not None:
             return await step
-        async with self.admission.patience(self.turn):
+        async with self.queue.wait(self.ticket):
             return await step
 
     async def _in_time(self, step: Awaitable[T]) -> T:
         """What comes of it. Raises RequestTimeout."""
-        seconds = self.admission.options.request_timeout_seconds
-        if seconds is None or self.turn.begun is None:
+        seconds = self.queue.options.request_timeout_seconds
+        if seconds is None or self.ticket.sent_at is None:
             return await step
-        deadline = asyncio.timeout_at(self.turn.begun + seconds)
+        deadline = asyncio.timeout_at(self.ticket.sent_at + seconds)
         try:
             async with deadline:
                 return await step

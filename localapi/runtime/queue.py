@@ -1,6 +1,7 @@
-"""Who works and who waits at one entry: first come, first served, within the entry's limits.
+"""The queue of one entry: who is answered, who waits and who is refused. First come, first served.
 
-Knows requests by their turns, and nothing else of them; nothing of models either.
+`Occupancy` is the policy, as pure functions; `Queue` carries it out. Knows requests by their tickets and nothing else
+of them, and nothing of models.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Final, Protocol
 
@@ -23,191 +25,246 @@ UNKNOWN_SECONDS: Final = 2.0
 LONGEST_RETRY_SECONDS: Final = 600.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Occupancy:
+    """How busy an entry is, in requests."""
+
+    queued: int = 0
+    admitted: int = 0
+    """Out of the queue, and waiting for the model to be loaded."""
+    sent: int = 0
+    """Given to the engine."""
+    queued_in_engine: int = 0
+    """Of those sent."""
+    max_concurrent: int | None = None
+    max_batch: int | None = None
+    """What the engine works on concurrently; None: it never queues."""
+    max_waiting: int | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Return how many no engine works on."""
+        return self.queued + self.admitted + min(self.queued_in_engine, self.sent)
+
+    @property
+    def slots(self) -> int | None:
+        """Return how many can be worked on concurrently; None: any number."""
+        bounds = [bound for bound in (self.max_concurrent, self.max_batch) if bound is not None]
+        return min(bounds, default=None)
+
+    @property
+    def free_slots(self) -> int | None:
+        """Return how many more can be worked on; None: any number."""
+        if self.queued_in_engine:
+            return 0  # it may be full for another reason than their number
+        return None if self.slots is None else max(0, self.slots - self.sent)
+
+    @property
+    def is_full(self) -> bool:
+        """Return True if one more request has to be refused."""
+        if self.max_waiting is None:
+            return False
+        # Those that will have a slot as soon as the model is loaded do not count.
+        soon = 1 if self.free_slots is None else self.free_slots
+        return self.waiting >= self.max_waiting + soon
+
+    @property
+    def admissible(self) -> int:
+        """Return how many may leave the queue."""
+        if self.max_concurrent is None:
+            return self.queued
+        return min(self.queued, max(0, self.max_concurrent - self.admitted - self.sent))
+
+    def position(self, index: int) -> int:
+        """Return the position of the request at an index of the queue, from 1."""
+        return self.waiting - self.queued + index + 1
+
+    def position_in_engine(self, index: int, unanswered: int) -> int | None:
+        """Return the position, from 1, of the request at an index of those sent and unanswered, in order.
+
+        None if the engine works on it. It does on the first ones, of which nothing has come yet.
+        """
+        first = max(0, unanswered - self.queued_in_engine)
+        return index - first + 1 if index >= first else None
+
+    def retry_seconds(self, each_seconds: float) -> float:
+        """Return when to try again, if each request takes so long."""
+        slots = self.slots or max(1, self.admitted + self.sent)
+        return min(LONGEST_RETRY_SECONDS, max(1.0, each_seconds * (self.waiting + 1) / slots))
+
+
 class Engine(Protocol):
-    """What works on the turns."""
+    """What works on requests."""
 
     @property
     def max_batch(self) -> int | None:
-        """Requests that it answers at the same time; None: all."""
+        """Return how many requests it works on concurrently; None if it never queues any."""
 
     @property
     def queued(self) -> int:
-        """Requests that it was given and has not begun."""
+        """Return how many requests are queued inside it."""
 
 
-class Turn:
-    """One request's way: it waits, is let in, and works when its model is there."""
+class Ticket:
+    """One request on its way: queued, admitted, sent to the engine, started, answered.
+
+    Times are those of the monotonic clock, which is the loop's.
+    """
 
     def __init__(self) -> None:
-        self.came = time.monotonic()
-        self.begun: float | None = None
-        """When its engine was asked. All by the monotonic clock, which is the loop's."""
-        self.worked_since: float | None = None
-        """When its engine began with it, or had a place for it; None while it waits inside the engine."""
-        self.heard = False
-        """Whether anything has come of it."""
-        self._let_in = asyncio.Event()
+        self.arrived_at = time.monotonic()
+        self.sent_at: float | None = None
+        self.started_at: float | None = None
+        """When the engine began with it, or had a slot for it."""
+        self.answered = False
+        """True if anything has come of it."""
+        self._admitted = asyncio.Event()
         self._waits: set[asyncio.Timeout] = set()
-        """Its waits, as they go on: one, or one for each answer that was asked for."""
+        """Its waits that are in progress: one, or one for each answer that was asked for."""
 
-    @property
-    def in_line(self) -> bool:
-        """Whether it may wait inside its engine."""
-        return self.begun is not None and not self.heard
+    async def admitted(self) -> None:
+        """Wait until it leaves the queue."""
+        await self._admitted.wait()
 
-    async def let_in(self) -> None:
-        """Wait for it."""
-        await self._let_in.wait()
+    def enqueue(self) -> None:
+        """Put it into a queue, for the first time or again."""
+        self._admitted.clear()
 
-    def queue(self) -> None:
-        """It is in a queue, for the first time or again."""
-        self._let_in.clear()
+    def admit(self) -> None:
+        """Take it out of the queue."""
+        self._admitted.set()
 
-    def enter(self) -> None:
-        """Let it in."""
-        self._let_in.set()
+    def start(self) -> None:
+        """Take note that the engine has begun with it: it does not wait any more."""
+        if self.started_at is None:
+            self.started_at = time.monotonic()
+            self.limit_wait(None)
 
-    def works(self) -> None:
-        """Its engine began with it: it no longer waits."""
-        if self.worked_since is None:
-            self.worked_since = time.monotonic()
-            self.wait_at_most(None)
+    def answer(self) -> None:
+        """Take note that something has come of it."""
+        self.answered = True
+        self.start()
 
-    def hear(self) -> None:
-        """Something has come of it."""
-        self.heard = True
-        self.works()
-
-    def wait_at_most(self, seconds: float | None) -> None:
-        """How long it may wait, counted from when it came; also while it does."""
-        when = None if seconds is None or self.worked_since is not None else self.came + seconds
+    def limit_wait(self, seconds: float | None) -> None:
+        """Limit how long it may wait, counted from its arrival; also while it does."""
+        when = None if seconds is None or self.started_at is not None else self.arrived_at + seconds
         for wait in self._waits:
             if not wait.expired():
                 wait.reschedule(when)
 
     @asynccontextmanager
-    async def patience(self, seconds: float | None) -> AsyncIterator[None]:
-        """For as long as it waits. Raises TimeoutError."""
+    async def wait(self, seconds: float | None) -> AsyncIterator[None]:
+        """Let it wait inside the block. Raise TimeoutError if that takes too long."""
         async with asyncio.timeout(None) as wait:
             self._waits.add(wait)
             try:
-                self.wait_at_most(seconds)
+                self.limit_wait(seconds)
                 yield
             finally:
                 self._waits.discard(wait)
 
 
-class Admission:
-    """The turns of one entry."""
+class Queue:
+    """The requests of one entry."""
 
     def __init__(self, name: str, options: EntryOptions, engine: Engine) -> None:
         self.name = name
         self.options = options
         self.engine = engine
-        self._queue: list[Turn] = []
-        self._inside: set[Turn] = set()
+        self._queued: list[Ticket] = []
+        self._inside: set[Ticket] = set()
+        """Those admitted, and of these those sent."""
         self._durations: deque[float] = deque(maxlen=RECENT)
         self._closed = False
 
     @property
-    def waiting(self) -> int:
-        """Requests that no engine works on: in the queue, let in and without a loaded model yet, or in its line."""
-        return self._waiting_here + min(self.engine.queued, len(self._inside))
+    def occupancy(self) -> Occupancy:
+        """Return how busy the entry is at this moment."""
+        sent = sum(ticket.sent_at is not None for ticket in self._inside)
+        return Occupancy(
+            queued=len(self._queued),
+            admitted=len(self._inside) - sent,
+            sent=sent,
+            queued_in_engine=self.engine.queued,
+            max_concurrent=self.options.max_concurrent,
+            max_batch=self.engine.max_batch,
+            max_waiting=self.options.max_waiting,
+        )
 
-    @property
-    def _waiting_here(self) -> int:
-        return len(self._queue) + sum(turn.begun is None for turn in self._inside)
-
-    @property
-    def _at_once(self) -> int | None:
-        """How many can be worked on at the same time."""
-        bounds = [bound for bound in (self.options.max_concurrent, self.engine.max_batch) if bound is not None]
-        return min(bounds, default=None)
-
-    @property
-    def _free(self) -> int | None:
-        """How many more can be worked on; None: any number."""
-        if self.engine.queued:
-            return 0  # it may be full for another reason than their number
-        at_work = len(self._inside) + len(self._queue) - self._waiting_here
-        return None if self._at_once is None else max(0, self._at_once - at_work)
-
-    def before(self, turn: Turn) -> int | None:
-        """How many wait before this one, in the queue or in the engine's line; None where it is in neither."""
-        if turn in self._queue:
-            return self._queue.index(turn) + self.waiting - len(self._queue)
-        given = sorted((each for each in self._inside if each.in_line), key=lambda each: each.begun or 0.0)
-        # Of those of which nothing has come, the engine may have begun with the first.
-        line = given[max(0, len(given) - self.engine.queued) :]
-        return line.index(turn) if turn in line else None
+    def position(self, ticket: Ticket) -> int | None:
+        """Return the position of a request, from 1, here or inside the engine; None if it is not queued."""
+        if ticket in self._queued:
+            return self.occupancy.position(self._queued.index(ticket))
+        unanswered = [each for each in self._inside if each.sent_at is not None and not each.answered]
+        unanswered.sort(key=lambda each: each.sent_at or 0.0)
+        if ticket not in unanswered:
+            return None
+        return self.occupancy.position_in_engine(unanswered.index(ticket), len(unanswered))
 
     def follow(self, options: EntryOptions) -> None:
-        """Apply settings in place. Who waits already keeps the place, but waits no longer than is now allowed."""
+        """Apply settings in place. Those who wait keep their places, but wait no longer than is now allowed."""
         self.options = options
-        for turn in (*self._queue, *self._inside):
-            turn.wait_at_most(options.queue_timeout_seconds)
-        self._let_in()
+        for ticket in (*self._queued, *self._inside):
+            ticket.limit_wait(options.queue_timeout_seconds)
+        self._admit()
 
-    def renew(self) -> None:
-        """Another model takes the place of the one that is worked on: nobody works on it yet."""
-        self._inside = {turn for turn in self._inside if turn.begun is None}
+    def replace_engine(self, engine: Engine) -> None:
+        """Take another engine, which works on nothing yet."""
+        self.engine = engine
+        self._inside = {ticket for ticket in self._inside if ticket.sent_at is None}
         self._durations.clear()
-        self._let_in()
+        self._admit()
 
     def close(self) -> None:
-        """Let everybody in, to see that there is nothing here any more."""
+        """Admit all, to find that the entry has gone."""
         self._closed = True
-        self._let_in()
+        self._admit()
 
     @contextmanager
-    def place(self, turn: Turn) -> Iterator[None]:
-        """A turn's place, in the queue and then inside. Raises ModelBusy."""
-        if self._full:
-            waiting = f"{self.waiting} waiting already (max_waiting)"
-            raise self._busy(f"No more requests may wait for {self.name}: {waiting}.")
-        turn.queue()
-        self._queue.append(turn)
-        self._let_in()
+    def enter(self, ticket: Ticket) -> Iterator[None]:
+        """Hold a request's place, in the queue and then inside. Raise ModelBusy if there is none."""
+        occupancy = self.occupancy
+        if occupancy.is_full:
+            raise self._busy(f"The queue of {self.name} is full: {occupancy.waiting} waiting (max_waiting).")
+        ticket.enqueue()
+        self._queued.append(ticket)
+        self._admit()
         try:
             yield
         finally:
-            if turn in self._queue:
-                self._queue.remove(turn)
-            self._inside.discard(turn)
-            if turn.worked_since is not None:
-                self._durations.append(time.monotonic() - turn.worked_since)
-            self._let_in()
+            if ticket in self._queued:
+                self._queued.remove(ticket)
+            self._inside.discard(ticket)
+            if ticket.started_at is not None:
+                self._durations.append(time.monotonic() - ticket.started_at)
+            self._admit()
 
     @asynccontextmanager
-    async def patience(self, turn: Turn) -> AsyncIterator[None]:
-        """For as long as a turn waits. Raises ModelBusy when that took too long."""
+    async def wait(self, ticket: Ticket) -> AsyncIterator[None]:
+        """Let a request wait inside the block. Raise ModelBusy if that takes too long."""
         try:
-            async with turn.patience(self.options.queue_timeout_seconds):
+            async with ticket.wait(self.options.queue_timeout_seconds):
                 yield
         except TimeoutError:
-            waited = time.monotonic() - turn.came
-            raise self._busy(f"{self.name} had no time for this request within {waited:.1f} s.") from None
+            waited = time.monotonic() - ticket.arrived_at
+            raise self._busy(
+                f"{self.name} could not begin with this request within {waited:.1f} s (queue_timeout_seconds)."
+            ) from None
 
-    def begin(self, turn: Turn) -> None:
-        """An engine is asked, and works on it from now on if it has a place."""
-        if self._free != 0:
-            turn.works()
-        turn.begun = time.monotonic()
+    def send(self, ticket: Ticket) -> None:
+        """Take note that the engine is asked. It starts at once if it has a free slot."""
+        if self.occupancy.free_slots != 0:
+            ticket.start()
+        ticket.sent_at = time.monotonic()
 
-    @property
-    def _full(self) -> bool:
-        most, soon = self.options.max_waiting, self._free  # these wait for the model alone, if it is not there
-        return most is not None and self.waiting >= most + (1 if soon is None else soon)
-
-    def _let_in(self) -> None:
-        at_once = self.options.max_concurrent
-        while self._queue and (self._closed or at_once is None or len(self._inside) < at_once):
-            turn = self._queue.pop(0)
-            self._inside.add(turn)
-            turn.enter()
+    def _admit(self) -> None:
+        count = len(self._queued) if self._closed else self.occupancy.admissible
+        for ticket in self._queued[:count]:
+            self._inside.add(ticket)
+            ticket.admit()
+        del self._queued[:count]
 
     def _busy(self, message: str) -> ModelBusy:
-        each = fmean(self._durations) if self._durations else UNKNOWN_SECONDS
-        at_once = self._at_once or max(1, len(self._inside))
-        seconds = min(LONGEST_RETRY_SECONDS, max(1.0, each * (self.waiting + 1) / at_once))
+        each_seconds = fmean(self._durations) if self._durations else UNKNOWN_SECONDS
+        seconds = self.occupancy.retry_seconds(each_seconds)
         return ModelBusy(f"{message} Try again in {seconds:.0f} s.", retry_after_seconds=seconds)

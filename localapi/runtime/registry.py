@@ -10,8 +10,8 @@ import asyncio
 import difflib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -22,7 +22,8 @@ from localapi.runtime.instance import Instance
 from localapi.runtime.lease import Lease
 from localapi.runtime.memory import Memory
 from localapi.runtime.progress import Progress
-from localapi.runtime.queue import Admission, Turn
+from localapi.runtime.queue import Queue, Ticket
+from localapi.system.in_flight import InFlight
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Registry:
     started_at: float = field(default_factory=time.time)
     """Unix time."""
     retiring: dict[Instance, asyncio.Task[None]] = field(default_factory=dict)
-    admissions: dict[str, Admission] = field(default_factory=dict)
+    queues: dict[str, Queue] = field(default_factory=dict)
     """By entry id."""
     memory: Memory = field(default_factory=Memory)
     pinned_by_hand: set[str] = field(default_factory=set)
@@ -59,13 +60,8 @@ class Registry:
     """Whether nothing is leased any more, because the server ends."""
     may_use: Callable[[Entry], bool] = lambda _: True
     """Whether whoever asks now may know an entry."""
-    requests: int = 0
-    """That are being answered: they wait, have a lease, or have one no more while their clients still read."""
-    quiet: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set while there are none."""
-
-    def __post_init__(self) -> None:
-        self.quiet.set()
+    in_flight: InFlight = field(default_factory=InFlight)
+    """Requests that wait, have a lease, or have had one while their clients still read."""
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -114,49 +110,42 @@ class Registry:
         )
 
     @asynccontextmanager
-    async def lease(self, name: str, kind: Kind, turn: Turn | None = None) -> AsyncIterator[Lease]:
-        """Lease the instance behind a name, when it is this request's turn.
+    async def lease(self, name: str, kind: Kind, ticket: Ticket | None = None) -> AsyncIterator[Lease]:
+        """Lease the instance behind a name, when its turn has come.
 
         Raises ModelNotFound, WrongEndpoint, ModelBusy, LoadFailed, ModelUnavailable.
         """
         async with AsyncExitStack() as held:
-            yield await self._lease(name, kind, turn or Turn(), held)
+            yield await self._lease(name, kind, ticket or Ticket(), held)
 
-    @contextmanager
-    def answering(self) -> Iterator[None]:
+    def answering(self) -> AbstractContextManager[None]:
         """Have a shutdown wait for a request, from here until its client has the whole reply."""
-        self.requests += 1
-        self.quiet.clear()
-        try:
-            yield
-        finally:
-            self.requests -= 1
-            if self.requests == 0:
-                self.quiet.set()
+        return self.in_flight.one()
 
-    async def _lease(self, name: str, kind: Kind, turn: Turn, held: AsyncExitStack) -> Lease:
+    async def _lease(self, name: str, kind: Kind, ticket: Ticket, held: AsyncExitStack) -> Lease:
         """What `lease` gives; `held` gives it back."""
         while True:
             self._refuse_when_closed()
-            admission = self.admissions[self.resolve(name, kind).id]
+            queue = self.queues[self.resolve(name, kind).id]
             async with AsyncExitStack() as stack:
-                stack.enter_context(admission.place(turn))
-                async with admission.patience(turn):
-                    await turn.let_in()
+                stack.enter_context(queue.enter(ticket))
+                async with queue.wait(ticket):
+                    await ticket.admitted()
                     entry, instance = await self._opened(name, kind)
-                    if self.admissions[entry.id] is not admission:  # the name is another entry's now
+                    if self.queues[entry.id] is not queue:  # the name is another entry's now
                         continue
                     engine = await stack.enter_async_context(instance.lease())
-                admission.begin(turn)
+                queue.send(ticket)
                 await held.enter_async_context(stack.pop_all())
-                return Lease(entry, engine, instance, admission, turn)
+                return Lease(entry, engine, instance, queue, ticket)
 
-    def progress(self, entry_id: str, turn: Turn) -> Progress:
+    def progress(self, entry_id: str, ticket: Ticket) -> Progress:
         """Return what a request is waiting for: its turn, memory, or a model that is being loaded."""
         if entry_id not in self.entries:
             return Progress("waiting", entry_id)
-        if (before := self.admissions[entry_id].before(turn)) is not None:
-            return Progress("queued", entry_id, position=before + 1)
+        position = self.queues[entry_id].position(ticket)
+        if position is not None:
+            return Progress("queued", entry_id, position=position)
         instance = self.instance(entry_id)
         position = self.memory.position(instance)
         if position is not None:
@@ -255,7 +244,7 @@ class Registry:
             entry.id: self._instance_for(entry, prepared.get(entry.id), revision) for entry in manifest.entries.values()
         }
         self.snapshot = Snapshot(revision, manifest, MappingProxyType(instances))
-        self._commit_admissions(old)
+        self._commit_queues(old)
         budget, was = manifest.server.memory_budget, self.memory.budget
         if budget != was:
             self.memory.follow(budget)
@@ -294,16 +283,15 @@ class Registry:
             if new is None or new.options.pin != self.entries[name].options.pin:
                 self.pinned_by_hand.discard(name)
 
-    def _commit_admissions(self, old: Snapshot | None) -> None:
-        for name in self.admissions.keys() - self.entries.keys():
-            self.admissions.pop(name).close()
+    def _commit_queues(self, old: Snapshot | None) -> None:
+        for name in self.queues.keys() - self.entries.keys():
+            self.queues.pop(name).close()
         for entry in self.entries.values():
             instance = self.instance(entry.id)
-            admission = self.admissions.setdefault(entry.id, Admission(entry.id, entry.options, instance))
-            admission.engine = instance
-            admission.follow(entry.options)
-            if old is not None and old.instances.get(entry.id) is not self.instance(entry.id):
-                admission.renew()
+            queue = self.queues.setdefault(entry.id, Queue(entry.id, entry.options, instance))
+            queue.follow(entry.options)
+            if old is not None and old.instances.get(entry.id) is not instance:
+                queue.replace_engine(instance)
 
     def refresh(self, manifest: Manifest) -> None:
         """Take a manifest that says the same in other words: places and hashes change, the revision does not."""
@@ -350,18 +338,18 @@ class Registry:
     async def drain(self, seconds: float, report: Callable[[int], None]) -> bool:
         """Wait for running requests, at most so long; `report` gets their number every few seconds."""
         deadline = time.monotonic() + seconds
-        while self.requests and (left := deadline - time.monotonic()) > 0:
-            report(self.requests)
+        while self.in_flight.count and (left := deadline - time.monotonic()) > 0:
+            report(self.in_flight.count)
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left, 5)):
-                    await self.quiet.wait()
-        return self.requests == 0
+                    await self.in_flight.none()
+        return self.in_flight.count == 0
 
     async def close(self) -> None:
         """End every worker, whoever uses it."""
         self.closed = True
-        for admission in self.admissions.values():
-            admission.close()
+        for queue in self.queues.values():
+            queue.close()
         instances = self.all_instances()
         tasks = list(self.retiring.values())
         for task in tasks:

@@ -68,7 +68,7 @@ def describe(registry: Registry, reloader: Reloader, warnings: list[str], folder
             {
                 **_entry(entry, registry),
                 **describe_instance(instance),
-                "waiting": registry.admissions[entry.id].waiting,
+                "waiting": registry.queues[entry.id].occupancy.waiting,
                 "memory_bytes": _memory_bytes(registry, instance),
                 "swap": _swap(reloader.swaps.of(entry.id)),
             }

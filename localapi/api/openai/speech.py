@@ -284,7 +284,7 @@ class Speech:
 
     async def _said_now(self, *, whole: bool) -> AsyncGenerator[Piece, None]:
         """Lease the model and let it speak. Raises ApiError; InvalidRequest where the text makes no sound."""
-        async with self._registry.lease(self._request.model, SPEECH, self._generation.turn) as lease:
+        async with self._registry.lease(self._request.model, SPEECH, self._generation.ticket) as lease:
             prepared = self._prepared
             # Voices that nobody knew before are known now that the model is loaded.
             knows_more = prepared is not None and prepared.known is None and lease.engine.loaded.voices is not None

@@ -17,7 +17,7 @@ from localapi.kinds import Kind
 from localapi.manifest import Manifest, ManifestSource, read
 from localapi.manifest.environment import NO_OVERRIDES
 from localapi.observability.counters import Counters
-from localapi.runtime.queue import Turn
+from localapi.runtime.queue import Ticket
 from localapi.runtime.registry import Lease, Registry
 
 TEXT = "Good morning! It is nine."
@@ -30,10 +30,10 @@ class Reloading(Registry):
     after: Manifest | None = None
 
     @asynccontextmanager
-    async def lease(self, name: str, kind: Kind, turn: Turn | None = None) -> AsyncIterator[Lease]:
+    async def lease(self, name: str, kind: Kind, ticket: Ticket | None = None) -> AsyncIterator[Lease]:
         if self.before is not None:
             self.commit(self.before, {})
-        async with super().lease(name, kind, turn) as leased:
+        async with super().lease(name, kind, ticket) as leased:
             if self.after is not None:
                 self.commit(self.after, {})
             yield leased
