@@ -294,7 +294,7 @@ class LoadFailed(ModelUnavailable):
     """The model did not load; the message says why and what to do."""
 
     counts: ClassVar[bool] = True
-    """True if this failure counts towards the back-off. It is False if the failure is found before a process is started,
+    """True if this failure counts towards the back-off. False if the failure is found before a process is started,
     and is cheap to find again: then the next request tries again, however often that has failed."""
 
     def __init__(self, message: str, *, retryable: bool | None = False) -> None:

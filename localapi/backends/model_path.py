@@ -79,9 +79,10 @@ def resolve(path: str, folder: Path, *, must_hold: str) -> str:
 
 
 def check_present(paths: Iterable[tuple[str | None, str]]) -> None:
-    """Raise FilesUnreadable if a folder among located paths is gone or incomplete. Repositories are not checked. Blocks.
+    """Raise FilesUnreadable if a folder among located paths is gone or incomplete. Blocks.
 
-    Checking before a process is started means that the next load succeeds as soon as the folder is back.
+    Repositories are not checked. Checking before a process is started means that the next load succeeds as soon as the
+    folder is back.
     """
     for path, must_hold in paths:
         if path and Path(path).is_absolute():

@@ -227,7 +227,7 @@ class Swaps:
         log.info("%s: cold swap: it ends before the new one loads; running requests: %d", old.name, old.leases)
         try:
             async with asyncio.timeout(seconds):
-                await old.drained()
+                await old.idle()
         except TimeoutError:
             raise LoadFailed(
                 f"Running requests ({old.leases}) did not end within {seconds:g} s (drain_seconds)."

@@ -217,7 +217,7 @@ class Instance:
                 self._start_idle_timer()
                 self._memory.reconsider()
 
-    async def drained(self) -> None:
+    async def idle(self) -> None:
         """Wait until no lease is held."""
         await self._leases.none()
 
@@ -429,12 +429,12 @@ class Instance:
         while isinstance(self._state, Draining):
             await asyncio.wait([self._state.ending])
 
-    async def unload_when_drained(self, seconds: float) -> bool:
+    async def unload_when_idle(self, seconds: float) -> bool:
         """Unload as soon as no lease is held, while new ones wait. Return False if that takes longer than `seconds`."""
         self.pause(Pause.UNLOAD)
         try:
             async with asyncio.timeout(seconds):
-                await self.drained()
+                await self.idle()
             await self.unload()
         except TimeoutError:
             return False

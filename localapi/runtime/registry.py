@@ -169,7 +169,7 @@ class Registry:
         Raises ModelNotFound, and ModelInUse where requests take longer than a shutdown would wait.
         """
         _, instance = await self._opened(name)
-        if not await instance.unload_when_drained(self.drain_seconds):
+        if not await instance.unload_when_idle(self.drain_seconds):
             raise ModelInUse(
                 f"Running requests of {instance.name} ({instance.leases}) did not end within {self.drain_seconds:g} s "
                 "(drain_seconds); it stays loaded. Ask again later."
@@ -324,7 +324,7 @@ class Registry:
 
     async def _end(self, instance: Instance) -> None:
         try:
-            await instance.drained()
+            await instance.idle()
             level = logging.INFO if instance.engine is not None else logging.DEBUG
             await instance.close(level=level)
         finally:
