@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -42,6 +43,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Random cases and mixed load take minutes of CPU time: only where they are asked for.
+    asked_for = config.getoption("--long") or config.getoption("--soak")
+    if not config.option.markexpr and not asked_for:
+        config.option.markexpr = "not fuzz and not soak"
+    # A shell starts background jobs with SIGINT ignored, nohup does so with SIGHUP, and the programs that the tests
+    # start would inherit that. They do not inherit a handler.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     # Hundreds of servers and workers are started: where the environment forbids to keep what Python compiled, each
     # would compile the same modules again, which was a third of a run.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -51,6 +61,13 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("same", derandomize=True, database=None, deadline=None)
     settings.register_profile("long", deadline=None)
     settings.load_profile("long" if config.getoption("--long") else "same")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m everyday` leave other files unread: to import them all takes longer than the everyday tests."""
+    if config.option.markexpr == "everyday" and collection_path.match("test_*.py"):
+        return "pytest.mark.everyday" not in collection_path.read_text("utf-8") or None
+    return None
 
 
 @pytest.fixture

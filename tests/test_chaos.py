@@ -24,6 +24,8 @@ import pytest
 from tests.piper_voice import make_voice
 from tests.server import Server, save, serving, until
 
+pytestmark = pytest.mark.soak
+
 CHAT = "/v1/chat/completions"
 SPEECH = "/v1/audio/speech"
 SECONDS_SHORT, SECONDS_LONG = 15, 300

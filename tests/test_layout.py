@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.everyday
+
 PACKAGE = Path(__file__).parent.parent / "localapi"
 
 MAY_IMPORT = {

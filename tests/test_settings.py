@@ -9,6 +9,8 @@ import pytest
 from localapi.errors import StartError
 from localapi.settings import Settings
 
+pytestmark = pytest.mark.everyday
+
 VARIABLES = (
     "HOST", "PORT", "LOCALAPI_MANIFEST", "LOCALAPI_PROFILE", "LOG_LEVEL", "MANIFEST", "PROFILE", "LOG_FORMAT",
     "LOCALAPI_API_KEY",

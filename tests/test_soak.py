@@ -27,6 +27,8 @@ from tests.piper_voice import make_voice
 from tests.server import Server, save, serving
 from tests.test_chaos import verdict, verdict_of_stream
 
+pytestmark = pytest.mark.soak
+
 CHAT, SPEECH = "/v1/chat/completions", "/v1/audio/speech"
 SHORT_MINUTES = 0.15
 FLAT_MINUTES = 4.0

@@ -31,6 +31,8 @@ from localapi.runtime.progress import Progress
 from localapi.settings import Settings
 from localapi.worker.protocol import Chat, Delta, Ended, Event, Finished, Message
 
+pytestmark = pytest.mark.everyday
+
 MANIFEST = """
 server: {api_keys: {me: {file: me.key}}}
 chat:

@@ -12,6 +12,8 @@ import pytest
 
 from tests.server import Server, serving, stream_text
 
+pytestmark = pytest.mark.everyday
+
 MANIFEST = """
 chat:
   parrot:

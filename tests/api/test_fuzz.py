@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from tests.conftest import DIALOGUES
 from tests.server import Server, serving
 
+pytestmark = pytest.mark.fuzz
+
 SHORT, LONG = 60, 5000
 """How many times some requests are sent together."""
 HANG_SECONDS = 100

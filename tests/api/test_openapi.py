@@ -149,6 +149,7 @@ def api(server: Server, served: Any) -> Any:
     return loaded
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: str(mode.value))
 @pytest.mark.parametrize(("method", "path"), sorted(key for key in operations() if key[1] != ENDLESS))
 def test_no_request_breaks_the_server_or_the_document(

@@ -21,6 +21,8 @@ from localapi.kinds import CHAT
 from localapi.observability.counters import Counters
 from localapi.worker.protocol import Chat, Message, Sampling, TextPart
 
+pytestmark = pytest.mark.everyday
+
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 

@@ -7,6 +7,8 @@ import pytest
 from localapi.api.openapi import operations
 from localapi.api.wrong_path import nearest, no_such_path
 
+pytestmark = pytest.mark.everyday
+
 CHAT, MODELS, SPEECH = "/v1/chat/completions", "/v1/models", "/v1/audio/speech"
 
 

@@ -11,6 +11,8 @@ import pytest
 from localapi.backends.auto import Auto
 from localapi.backends.options import PathProblem
 
+pytestmark = pytest.mark.everyday
+
 
 def chosen(path: str | None, folder: Path) -> str:
     return Auto(backend="auto", path=path).located(lambda _: folder).backend_name

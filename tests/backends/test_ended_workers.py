@@ -6,10 +6,14 @@ import asyncio
 import socket
 import sys
 
+import pytest
+
 from localapi.backends import process
 from localapi.backends.channel import Channel
 from localapi.backends.worker_engine import WorkerEngine
 from localapi.worker import protocol
+
+pytestmark = pytest.mark.everyday
 
 
 async def test_nonsense_of_a_worker_that_is_gone_ends_its_engine() -> None:

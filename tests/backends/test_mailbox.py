@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from localapi.backends.worker_engine import Mailbox
 from localapi.worker.protocol import Delta, Prefill
+
+pytestmark = pytest.mark.everyday
 
 
 def test_a_prompt_is_read_when_there_is_text_whatever_was_told_of_it() -> None:

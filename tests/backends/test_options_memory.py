@@ -11,6 +11,8 @@ import pytest
 from localapi.backends.mlx_lm import MlxLm
 from localapi.runtime.memory import expected_bytes
 
+pytestmark = pytest.mark.everyday
+
 WEIGHTS = 1_000_000
 
 

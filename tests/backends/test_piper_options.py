@@ -18,6 +18,8 @@ from localapi.manifest.schema import json_schema
 from localapi.worker.protocol import Voice
 from tests.piper_voice import make_voice
 
+pytestmark = pytest.mark.everyday
+
 
 def located(folder: Path, path: str = "voice.onnx", **options: Any) -> Piper:
     return Piper(backend="piper", path=path, **options).located(lambda _: folder)

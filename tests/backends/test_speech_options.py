@@ -9,6 +9,8 @@ from localapi.backends.mlx_audio import MlxAudio, MlxAudioPlus
 from localapi.backends.piper import Piper
 from localapi.backends.speech import SpeechOptions
 
+pytestmark = pytest.mark.everyday
+
 
 @pytest.mark.parametrize(
     ("options", "apart"),

@@ -9,6 +9,8 @@ import pytest
 from localapi.backends import token_rate
 from localapi.backends.token_rate import Speed
 
+pytestmark = pytest.mark.everyday
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:

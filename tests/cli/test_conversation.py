@@ -10,6 +10,8 @@ from localapi.backends.parameters import ChatParameters, Effort
 from localapi.cli.chat import EFFORTS
 from localapi.cli.conversation import PARAMETERS, CannotSay, Conversation
 
+pytestmark = pytest.mark.everyday
+
 
 def test_a_question_without_an_answer_is_taken_back_and_can_be_asked_again() -> None:
     talk = Conversation("m", system="be brief")

@@ -12,6 +12,8 @@ from rich.console import Console
 from localapi.cli.markdown_view import complete_length, rendered
 from localapi.cli.plain_text import sendable, shown, shown_in_line
 
+pytestmark = pytest.mark.everyday
+
 CONTROLS = {chr(code) for code in [*range(32), *range(127, 160)]} - {"\n", "\t"}
 
 

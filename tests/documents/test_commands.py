@@ -96,7 +96,11 @@ def starting(start: str) -> list[str]:
 
 @pytest.mark.parametrize("line", starting("uv run --group test pytest "))
 def test_each_line_of_tests_names_tests(line: str) -> None:
-    words = line.removeprefix("uv run --group test pytest ").split()
+    words = shlex.split(line.removeprefix("uv run --group test pytest "))
+    if words[0] == "-m":
+        markers = (ROOT / "pyproject.toml").read_text()
+        assert all(f'"{name}: ' in markers for name in words[1].split(" or "))
+        return
     assert all((ROOT / word).exists() for word in words if not word.startswith("-"))
     for option in (word.partition("=")[0] for word in words if word.startswith("--")):
         assert f'addoption("{option}"' in (ROOT / "tests" / "conftest.py").read_text()

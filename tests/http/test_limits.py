@@ -15,6 +15,8 @@ from hypercorn.config import Config
 from localapi.app import listen
 from localapi.http import hypercorn_server
 
+pytestmark = pytest.mark.everyday
+
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 
 

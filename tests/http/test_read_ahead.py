@@ -12,6 +12,8 @@ from localapi.errors import RequestTimeout
 from localapi.http import read_ahead
 from localapi.http.read_ahead import LEAST_BYTES, MOST_BYTES, MOST_BYTES_OF_ALL, Ahead, Shelf
 
+pytestmark = pytest.mark.everyday
+
 
 @pytest.fixture(autouse=True)
 def no_lag(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ import pytest
 from localapi.kinds import CHAT as CHAT_KIND
 from localapi.kinds import SPEECH, Kind, recognize
 
+pytestmark = pytest.mark.everyday
+
 Recognized = tuple[Kind, str]
 
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}

@@ -9,6 +9,8 @@ from localapi.backends.espeak_ng import EspeakNg
 from localapi.kinds.speech import describe
 from localapi.worker.protocol import Loaded
 
+pytestmark = pytest.mark.everyday
+
 ALL = ["instruct_text", "instructions", "ref_audio", "ref_text", "source_audio"]
 
 

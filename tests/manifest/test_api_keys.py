@@ -7,6 +7,8 @@ import pytest
 from localapi.errors import ManifestError
 from localapi.manifest import ManifestSource, describe, holder, read
 
+pytestmark = pytest.mark.everyday
+
 SECRET = "sk-do-not-show-0123456789"
 MODELS = "\nchat: {a: {backend: echo, aliases: [b]}, c: {backend: echo}}"
 

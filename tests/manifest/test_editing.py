@@ -13,6 +13,8 @@ from localapi.errors import CannotEdit, ManifestError
 from localapi.manifest.editing import said, with_entry, without_entry
 from localapi.manifest.text import Text
 
+pytestmark = pytest.mark.everyday
+
 ROOT = Path(__file__).parents[2]
 OPTIONS = {"backend": "mlx-lm", "path": "me/new", "aliases": ["a: b", "no"], "defaults": {"temperature": 0.5}}
 

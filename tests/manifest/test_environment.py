@@ -7,6 +7,8 @@ import pytest
 from localapi.errors import ManifestError
 from localapi.manifest import Overrides, describe
 
+pytestmark = pytest.mark.everyday
+
 MANIFEST = """
 chat:
   local-chat: {backend: mlx-lm, path: demo, aliases: [x]}

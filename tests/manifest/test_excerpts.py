@@ -7,6 +7,8 @@ import pytest
 from localapi.errors import Excerpt, ManifestError
 from localapi.manifest import ManifestSource, Overrides, read
 
+pytestmark = pytest.mark.everyday
+
 SECRET = "sk-do-not-show-0123456789"
 HIDDEN = "········"
 

@@ -7,6 +7,8 @@ import pytest
 from localapi.errors import ManifestError
 from localapi.manifest import ManifestSource, describe, read
 
+pytestmark = pytest.mark.everyday
+
 MANIFEST = """
 server: {log_level: warning}
 chat:

@@ -6,6 +6,8 @@ import base64
 
 import pytest
 
+pytestmark = pytest.mark.everyday
+
 LONG = base64.b64encode(b"RIFF\0\0\0\0WAVE" + bytes(range(256)) * 300).decode()[:100_000]
 FIELDS = {
     "speech.a.defaults.ref_audio": "speech: {a: {backend: echo, defaults: {ref_audio: VALUE}}}",

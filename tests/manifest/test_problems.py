@@ -11,6 +11,8 @@ import pytest
 from localapi.errors import ManifestError
 from localapi.manifest import ManifestSource, read
 
+pytestmark = pytest.mark.everyday
+
 CASES = {
     "an unknown key of an entry is shown with the nearest known one": (
         """

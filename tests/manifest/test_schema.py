@@ -12,6 +12,8 @@ import yaml
 
 from localapi.manifest import ManifestSource, json_schema, read
 
+pytestmark = pytest.mark.everyday
+
 CHECKOUT = Path(__file__).parents[2]
 MANIFEST = CHECKOUT / "models.yaml"
 PROFILES = sorted((CHECKOUT / "configs").glob("*.yaml"))

@@ -8,6 +8,8 @@ import pytest
 
 from localapi.manifest import fingerprint
 
+pytestmark = pytest.mark.everyday
+
 
 @pytest.mark.parametrize(
     ("written", "meant"),

@@ -9,6 +9,8 @@ import pytest
 
 from localapi.observability.log_buffer import KEPT, LONGEST, History
 
+pytestmark = pytest.mark.everyday
+
 
 @pytest.fixture
 def history() -> Iterator[History]:

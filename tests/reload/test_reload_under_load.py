@@ -18,6 +18,8 @@ import pytest
 from tests.conftest import DIALOGUES
 from tests.server import Server, save, serving
 
+pytestmark = pytest.mark.soak
+
 STREAMS = 8
 QUESTIONS = list(DIALOGUES)
 PERMANENT = ("stable", "renamed")

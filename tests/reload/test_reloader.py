@@ -25,6 +25,8 @@ from localapi.runtime.backoff import TOLERATED
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Event, Request
 
+pytestmark = pytest.mark.everyday
+
 
 class Gate:
     """Holds loads until the test lets them go, and remembers what happened."""

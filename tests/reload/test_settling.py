@@ -27,6 +27,8 @@ from localapi.reload.settling import (
     stillness,
 )
 
+pytestmark = pytest.mark.everyday
+
 NOW = 0.0
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open for writing")
 

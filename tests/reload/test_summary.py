@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from localapi.reload.reloader import Diff
 from localapi.reload.summary import told
+
+pytestmark = pytest.mark.everyday
 
 
 def test_each_model_is_told_with_a_sign_for_what_became_of_it() -> None:

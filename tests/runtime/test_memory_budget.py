@@ -244,6 +244,7 @@ class Outside:
         self._thread.join()
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_ten_models_in_random_use_stay_within_the_budget_and_nobody_starves(
     tmp_path: Path, request: pytest.FixtureRequest

@@ -20,6 +20,8 @@ from localapi.runtime.registry import Registry
 from localapi.runtime.watchdog import COMPUTING_FACTOR, Watchdog, judge
 from localapi.worker.protocol import Event, Request
 
+pytestmark = pytest.mark.everyday
+
 STALL = 100.0
 GB = 2**30
 

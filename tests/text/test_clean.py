@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from localapi.text.clean import clean, is_speakable
 
+pytestmark = pytest.mark.everyday
+
 ANYTHING = st.text(st.characters(exclude_categories=[]))
 """Half characters, controls and marks too."""
 

@@ -7,6 +7,8 @@ import pytest
 
 from localapi.text.scripts import LATIN, language_of, main_script, runs, scripts_of_language
 
+pytestmark = pytest.mark.everyday
+
 
 @pytest.mark.parametrize(
     ("text", "expected"),

@@ -13,6 +13,8 @@ import pytest
 from localapi.api.openai.reference_audio import manifest_audio, requested_audio
 from localapi.errors import InvalidRequest
 
+pytestmark = pytest.mark.everyday
+
 SOUND = b"RIFF\0\0\0\0WAVE" + bytes(range(256)) * 3000
 WRITTEN = base64.b64encode(SOUND).decode()
 

@@ -20,6 +20,8 @@ from localapi.observability.counters import Counters
 from localapi.runtime.queue import Ticket
 from localapi.runtime.registry import Lease, Registry
 
+pytestmark = pytest.mark.everyday
+
 TEXT = "Good morning! It is nine."
 
 

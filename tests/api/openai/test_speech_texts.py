@@ -29,6 +29,8 @@ from tests.piper_voice import make_voice
 from tests.server import Reply, Server, serving
 from tests.sound import seconds
 
+pytestmark = pytest.mark.fuzz
+
 FAKEBIN = Path(__file__).parents[2] / "fakebin"
 MANIFEST = """
 speech:

@@ -19,6 +19,8 @@ from localapi.manifest import Entry
 from localapi.manifest.entries import ServerOptions
 from tests.piper_voice import make_voice
 
+pytestmark = pytest.mark.everyday
+
 
 def entry_of(options: SpeechOptions, folder: Path) -> Entry:
     return Entry.of("it", options.located(lambda _: folder), server=ServerOptions())

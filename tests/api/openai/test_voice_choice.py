@@ -19,6 +19,8 @@ from localapi.manifest.entries import ServerOptions
 from localapi.worker.protocol import Voice
 from tests.piper_voice import make_voice
 
+pytestmark = pytest.mark.everyday
+
 
 async def cast(
     options: SpeechOptions, text: str, folder: Path, **body: object

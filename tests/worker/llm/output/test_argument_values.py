@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from localapi.worker.llm.output.argument_values import converted, property_schema
 
+pytestmark = pytest.mark.everyday
+
 INTEGER, NUMBER, STRING, BOOLEAN = ({"type": name} for name in ("integer", "number", "string", "boolean"))
 OBJECT, ARRAY, NULL = ({"type": name} for name in ("object", "array", "null"))
 ROOT: Any = {

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from tests.worker.llm.output.test_tagged_calls import TOOLS, offered
 from tests.worker.llm.output.test_tool_calls import FORMATS, Outcome, outcome
 
+pytestmark = pytest.mark.everyday
+
 MARKS = {"function_gemma": "<escape>", "gemma4": '<|"|>'}
 BOTH = pytest.mark.parametrize("name", MARKS)
 

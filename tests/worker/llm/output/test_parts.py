@@ -17,6 +17,8 @@ from localapi.worker.llm.output.stop_strings import Answer
 from tests.worker.llm.output.test_tool_calls import SAMPLES, TOOLS, Marks, Outcome, outcome
 from tools.demo.tokenizer import make_tokenizer
 
+pytestmark = pytest.mark.everyday
+
 if TYPE_CHECKING:
     from pathlib import Path
 

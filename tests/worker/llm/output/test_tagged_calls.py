@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from tests.worker.llm.output.test_tool_calls import FORMATS, Outcome, outcome
 
+pytestmark = pytest.mark.everyday
+
 
 @dataclass(frozen=True)
 class Way:

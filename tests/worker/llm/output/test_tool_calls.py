@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from localapi.worker.llm.output.parts import Content, PartsFormat, Reasoning, ToolArguments, ToolStart
 
+pytestmark = pytest.mark.everyday
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
