@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from localapi.worker.engine import Engine, Host
-from localapi.worker.protocol import Event, Failed, Last, Loading, Request, SaidWord, Sound, Speak, Spoken, Times
+from localapi.worker.model import Host, Model
+from localapi.worker.protocol import Event, Failed, Last, Loading, Request, Sound, Speak, Spoken, WordTime, WordTimes
 
 PATIENCE_SECONDS = 60
 """With a busy machine; a test that waits so long has failed."""
@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 60
 class Loop:
     """An engine, and what a worker's loop does with it: it sleeps unless the engine is busy or wakes it."""
 
-    def __init__(self, load: Callable[[dict[str, Any], Host], Engine], options: dict[str, Any]) -> None:
+    def __init__(self, load: Callable[[dict[str, Any], Host], Model], options: dict[str, Any]) -> None:
         self._woken: SimpleQueue[None] = SimpleQueue()
         self.phases: list[str] = []
         self.engine = load(options, Host(self._report, lambda: self._woken.put(None)))
@@ -67,9 +67,9 @@ def seconds(events: Iterable[Event]) -> float:
     return sum(len(sound.pcm) / 2 / sound.sample_rate_hz for sound in sounds)
 
 
-def words(events: Iterable[Event], segment: int = 0) -> list[SaidWord]:
+def words(events: Iterable[Event], segment: int = 0) -> list[WordTime]:
     """When the words of a segment are said."""
-    [times] = [event for event in events if isinstance(event, Times) and event.segment == segment]
+    [times] = [event for event in events if isinstance(event, WordTimes) and event.segment == segment]
     return times.words
 
 

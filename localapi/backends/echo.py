@@ -22,15 +22,15 @@ from localapi.worker.protocol import (
     Complete,
     Delta,
     Detokenize,
+    DetokenizedText,
     Ended,
     Event,
     Finished,
     Request,
     Speak,
-    Text,
     Tokenize,
+    TokenizedText,
     TokenLogprob,
-    Tokens,
 )
 
 
@@ -51,9 +51,9 @@ class EchoEngine(InProcessEngine):
         """Repeat the prompt. Honour `stop`, `max_tokens`, `n` and logprobs; sampling has nothing to choose."""
         match request:
             case Tokenize():
-                yield Tokens(request.id, [ord(c) for c in _tokenized(request)])
+                yield TokenizedText(request.id, [ord(c) for c in _tokenized(request)])
             case Detokenize():
-                yield Text(request.id, _characters(request.tokens))
+                yield DetokenizedText(request.id, _characters(request.tokens))
             case Speak():
                 raise InvalidRequest("This model answers with text: use POST /v1/chat/completions.")
             case _:

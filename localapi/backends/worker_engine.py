@@ -84,7 +84,7 @@ async def start_worker(
     child, channel = await _spawn(name, interpreter)
     worker = WorkerEngine(name, child, channel, max_batch=max_batch, writes_tokens=writes_tokens)
     try:
-        channel.send(protocol.Load(engine, dict(options)))
+        channel.send(protocol.LoadModel(engine, dict(options)))
         await worker.wait_until_loaded(report)
     except BaseException:
         await worker.close()

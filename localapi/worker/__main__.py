@@ -25,7 +25,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from localapi.worker import blas, descriptor_limit, transformers_index
-from localapi.worker.engine import CannotLoad, Engine, Host
+from localapi.worker.model import CannotLoad, Host, Model
 from localapi.worker.outbox import Outbox
 from localapi.worker.protocol import (
     LENGTH,
@@ -34,8 +34,8 @@ from localapi.worker.protocol import (
     Chat,
     Complete,
     Detokenize,
-    Load,
     Loading,
+    LoadModel,
     LoadRefused,
     Speak,
     Step,
@@ -89,7 +89,7 @@ def main() -> None:
             os._exit(0)  # the server is gone, and there is nobody to tell
 
     first = inbox.get()
-    assert isinstance(first, Load), first  # noqa: S101  # the protocol's first message
+    assert isinstance(first, LoadModel), first  # noqa: S101  # the protocol's first message
     place = blas.take_place() if first.engine.startswith("mlx") else None
     threads = place.threads if place is not None else None
     host = Host(send, lambda: inbox.put(None), place.says if place is not None and place.taken else "")
@@ -128,14 +128,14 @@ def read(stream: BinaryIO, inbox: Inbox) -> None:
         os._exit(0)
 
 
-def load(first: Load, host: Host, send: Send, threads: blas.Threads | None = None) -> Engine | None:
+def load(first: LoadModel, host: Host, send: Send, threads: blas.Threads | None = None) -> Model | None:
     """The engine, loaded with progress reports; None when it was refused, after saying so."""
     try:
         host.report(Loading(phase=f"importing {first.engine}"))
         module = importlib.import_module(ENGINES[first.engine])
         if threads is not None:
             threads.look()  # an engine may measure while it loads
-        engine: Engine = module.load(first.options, host)
+        engine: Model = module.load(first.options, host)
     except CannotLoad as error:
         send(LoadRefused(message=str(error)))
         if os.environ.get("LOCALAPI_LOG_LEVEL", "").lower() == "debug":
@@ -148,7 +148,7 @@ def load(first: Load, host: Host, send: Send, threads: blas.Threads | None = Non
     return engine
 
 
-def serve(engine: Engine, inbox: Inbox, send: Send, threads: blas.Threads | None = None) -> None:
+def serve(engine: Model, inbox: Inbox, send: Send, threads: blas.Threads | None = None) -> None:
     """Take messages and step, for ever. Blocks where there is nothing to do."""
     outbox = Outbox(send, lambda events: Step(events, device_bytes(), engine.waiting, engine.tokens))
     while True:
@@ -171,7 +171,7 @@ def device_bytes() -> int:
     return int(mx.get_active_memory() + mx.get_cache_memory())
 
 
-def handle(message: ToWorker | None, engine: Engine, outbox: Outbox) -> None:
+def handle(message: ToWorker | None, engine: Model, outbox: Outbox) -> None:
     """Pass one message on."""
     match message:
         case Chat() | Complete() | Tokenize() | Detokenize() | Speak():
@@ -182,8 +182,8 @@ def handle(message: ToWorker | None, engine: Engine, outbox: Outbox) -> None:
             outbox.sign()
         case None:
             pass
-        case Load():
-            print("a second Load was ignored", file=sys.stderr, flush=True)  # noqa: T201
+        case LoadModel():
+            print("a second LoadModel was ignored", file=sys.stderr, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

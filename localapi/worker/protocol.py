@@ -16,7 +16,7 @@ LENGTH = struct.Struct(">I")
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 
 
-class Load(msgspec.Struct, tag=True):
+class LoadModel(msgspec.Struct, tag=True):
     """Server to worker, once and first: what to load."""
 
     engine: str
@@ -357,14 +357,14 @@ class Finished(msgspec.Struct, tag=True):
     """Of the completion."""
 
 
-class Tokens(msgspec.Struct, tag=True):
+class TokenizedText(msgspec.Struct, tag=True):
     """The reply to Tokenize; nothing follows for this id."""
 
     id: int
     tokens: list[int]
 
 
-class Text(msgspec.Struct, tag=True):
+class DetokenizedText(msgspec.Struct, tag=True):
     """The reply to Detokenize; nothing follows for this id."""
 
     id: int
@@ -382,7 +382,7 @@ class Sound(msgspec.Struct, tag=True):
     sample_rate_hz: int
 
 
-class SaidWord(msgspec.Struct):
+class WordTime(msgspec.Struct):
     """When a word was said."""
 
     text: str
@@ -390,12 +390,12 @@ class SaidWord(msgspec.Struct):
     end_seconds: float
 
 
-class Times(msgspec.Struct, tag=True):
+class WordTimes(msgspec.Struct, tag=True):
     """When the words of a segment are said, in seconds from the segment's first sample."""
 
     id: int
     segment: int
-    words: list[SaidWord]
+    words: list[WordTime]
 
 
 class Spoken(msgspec.Struct, tag=True):
@@ -416,10 +416,10 @@ class Failed(msgspec.Struct, tag=True):
 
 
 Event = (
-    Prefill | Relaxed | Delta | ToolStart | ToolArguments | Ended | Finished | Tokens | Text | Sound | Times | Spoken
-    | Failed
+    Prefill | Relaxed | Delta | ToolStart | ToolArguments | Ended | Finished | TokenizedText | DetokenizedText | Sound
+    | WordTimes | Spoken | Failed
 )  # fmt: skip
-Last = Finished | Tokens | Text | Spoken | Failed
+Last = Finished | TokenizedText | DetokenizedText | Spoken | Failed
 """After one of these nothing follows for the id."""
 
 
@@ -455,7 +455,7 @@ class Step(msgspec.Struct, tag=True):
 
 TextRequest = Chat | Complete | Tokenize | Detokenize
 Request = TextRequest | Speak
-ToWorker = Load | Request | Cancel
+ToWorker = LoadModel | Request | Cancel
 ToServer = Loading | Loaded | LoadRefused | Step
 
 _encoder = msgspec.msgpack.Encoder()

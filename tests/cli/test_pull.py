@@ -20,9 +20,9 @@ from types import SimpleNamespace
 import pytest
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
-from localapi.worker.engine import CannotLoad
 from localapi.worker.hub import pull as worker
 from localapi.worker.hub import resumable_download
+from localapi.worker.model import CannotLoad
 from tests.cli.conftest import Run
 from tests.fake_hub import Hub, hub_with
 

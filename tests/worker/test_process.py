@@ -20,9 +20,9 @@ from localapi.worker.protocol import (
     Ended,
     Failed,
     Finished,
-    Load,
     Loaded,
     Loading,
+    LoadModel,
     LoadRefused,
     Message,
     Sampling,
@@ -76,7 +76,7 @@ def worker(path: Path | None = None) -> Iterator[Worker]:
     started = Worker()
     try:
         if path is not None:
-            started.send(Load("mlx-lm", {"path": str(path)}))
+            started.send(LoadModel("mlx-lm", {"path": str(path)}))
             started.until(Loaded)
         yield started
     finally:
@@ -90,7 +90,7 @@ def ask(id: int, text: str, **options: Any) -> Chat:  # noqa: A002
 
 def test_a_worker_reports_loads_answers_and_ends_with_the_socket(tiny_model: Path) -> None:
     with worker() as running:
-        running.send(Load("mlx-lm", {"path": str(tiny_model)}))
+        running.send(LoadModel("mlx-lm", {"path": str(tiny_model)}))
         *progress, loaded = (running.until(Loading), running.until(Loading), running.until(Loaded))
         assert [report.phase for report in progress] == ["importing mlx-lm", "reading weights"]
         assert loaded == Loaded(context_length=2048)
@@ -108,7 +108,7 @@ def test_a_worker_reports_loads_answers_and_ends_with_the_socket(tiny_model: Pat
 def test_a_refused_load_is_told_and_ends_the_worker(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with worker() as running:
-        running.send(Load("mlx-lm", {"path": str(tmp_path)}))
+        running.send(LoadModel("mlx-lm", {"path": str(tmp_path)}))
         assert "holds no weights" in running.until(LoadRefused).message
         assert running.process.wait(timeout=30) == 1
         assert running.process.stderr is not None
@@ -117,7 +117,7 @@ def test_a_refused_load_is_told_and_ends_the_worker(tmp_path: Path) -> None:
 
 def test_an_engine_that_is_not_there_is_a_refused_load() -> None:
     with worker() as running:
-        running.send(Load("no-such-engine", {}))
+        running.send(LoadModel("no-such-engine", {}))
         assert "no-such-engine failed while it loaded" in running.until(LoadRefused).message
 
 
@@ -125,7 +125,7 @@ def test_an_engine_that_is_not_there_is_a_refused_load() -> None:
 def test_a_worker_never_outlives_the_server(endless_model: Path, moment: str) -> None:
     with worker(endless_model if moment == "while it decodes" else None) as running:
         if moment == "while it imports":
-            running.send(Load("mlx-lm", {"path": str(endless_model)}))
+            running.send(LoadModel("mlx-lm", {"path": str(endless_model)}))
             running.until(Loading)
         if moment == "while it decodes":
             running.send(ask(1, "Tell me a story."))

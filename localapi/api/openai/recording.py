@@ -16,7 +16,7 @@ from localapi.audio.formats import Format
 from localapi.audio.joins import Join
 from localapi.audio.tempo import Tempo
 from localapi.errors import GenerationFailed
-from localapi.worker.protocol import SaidWord, Sound, Times
+from localapi.worker.protocol import Sound, WordTime, WordTimes
 
 BYTES_PER_SAMPLE: Final = 2
 
@@ -29,7 +29,7 @@ class SaidSegment:
     last: int
     start_seconds: float
     end_seconds: float
-    words: list[SaidWord]
+    words: list[WordTime]
 
 
 class Recording:
@@ -63,7 +63,7 @@ class Recording:
         self._encoder: Encoder | None = None
         self._rate_hz = 0
         self._segment_bytes = 0
-        self._times: dict[int, list[SaidWord]] = {}
+        self._times: dict[int, list[WordTime]] = {}
         self.segments: list[SaidSegment] = []
         """Those that are complete."""
         self._index = -1
@@ -87,7 +87,7 @@ class Recording:
             self._begin_segment(sound.segment)
         return data + self._feed(sound.pcm if self._tempo is None else self._tempo.feed(sound.pcm))
 
-    def note(self, times: Times) -> None:
+    def note(self, times: WordTimes) -> None:
         """When a segment's words are said."""
         self._times.setdefault(times.segment, []).extend(times.words)
 
@@ -146,7 +146,7 @@ class Recording:
         start, end = self._start_seconds, self._start_seconds + self._said_seconds()
         speed = self._speeds[self._index]
         words = [
-            SaidWord(word.text, start + word.start_seconds / speed, start + word.end_seconds / speed)
+            WordTime(word.text, start + word.start_seconds / speed, start + word.end_seconds / speed)
             for word in self._times.pop(self._index, ())
         ]
         said = SaidSegment(self._index, self._index, start, end, words)

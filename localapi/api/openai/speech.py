@@ -35,7 +35,7 @@ from localapi.manifest import fingerprint
 from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
 from localapi.text.weight import weight
-from localapi.worker.protocol import Event, Sound, Speak, Spoken, Times
+from localapi.worker.protocol import Event, Sound, Speak, Spoken, WordTimes
 
 log = logging.getLogger(__name__)
 
@@ -306,7 +306,7 @@ class Speech:
             log.debug("%s: the worker calls it request %d", request_context.current().id, speak.id)
             async with aclosing(lease.answer(speak)) as events:
                 async for item in events:
-                    if isinstance(item, Sound | Times):
+                    if isinstance(item, Sound | WordTimes):
                         item.segment += first
                     yield item
             first += len(lines)
@@ -335,7 +335,7 @@ class Speech:
                         if data or len(recording.segments) > told:
                             yield Piece(data, recording.segments[told:])
                             told = len(recording.segments)
-                elif isinstance(item, Times):
+                elif isinstance(item, WordTimes):
                     recording.note(item)
                 elif isinstance(item, Spoken):
                     self._notes += [note for note in item.notes if note not in self._notes]

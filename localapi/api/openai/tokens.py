@@ -18,7 +18,7 @@ from localapi.http.generation import begin, request_ids
 from localapi.http.replies import json_reply
 from localapi.kinds import CHAT
 from localapi.runtime.registry import Registry
-from localapi.worker.protocol import Detokenize, Event, Text, Tokenize, Tokens
+from localapi.worker.protocol import Detokenize, DetokenizedText, Event, Tokenize, TokenizedText
 
 
 class TokenizeRequest(BaseModel):
@@ -58,7 +58,7 @@ def routes(registry: Registry) -> Blueprint:
             request.add_special_tokens,
         )
         reply = await _reply(registry, request.model, ask)
-        tokens = reply.tokens if isinstance(reply, Tokens) else []
+        tokens = reply.tokens if isinstance(reply, TokenizedText) else []
         return _named(request, content, json_reply({"tokens": tokens, "count": len(tokens)}))
 
     @blueprint.post("/v1/detokenize")
@@ -66,7 +66,7 @@ def routes(registry: Registry) -> Blueprint:
         content = await body.read_object()
         request = body.parse(DetokenizeRequest, content)
         reply = await _reply(registry, request.model, Detokenize(next(request_ids), request.tokens))
-        return _named(request, content, json_reply({"text": reply.text if isinstance(reply, Text) else ""}))
+        return _named(request, content, json_reply({"text": reply.text if isinstance(reply, DetokenizedText) else ""}))
 
     return blueprint
 

@@ -5,7 +5,7 @@ twenty times slower than need be. A library with the same names that is loaded b
 first. Nothing is passed on to child processes, as it would be with LD_PRELOAD.
 """
 
-from localapi.worker.blas.place import Place, take_place
+from localapi.worker.blas.openblas import Place, take_place
 from localapi.worker.blas.threads import Threads
 
 __all__ = ["Place", "Threads", "take_place"]

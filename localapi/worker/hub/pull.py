@@ -14,9 +14,9 @@ from typing import Final
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-from localapi.worker.engine import CannotLoad, Report
 from localapi.worker.hub.repository import snapshot, told, unreachable
 from localapi.worker.hub.resumable_download import fetch
+from localapi.worker.model import CannotLoad, Report
 from localapi.worker.protocol import Loading
 
 PATTERNS: Final = (

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from localapi.system.os_errors import NO_RIGHT, NO_ROOM, advise
 from localapi.system.threads import within
-from localapi.worker.engine import CannotLoad, Report, first_line
+from localapi.worker.model import CannotLoad, Report, first_line
 from localapi.worker.protocol import Loading
 
 ANSWER_SECONDS: Final = 10.0

@@ -27,7 +27,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from localapi.system.byte_sizes import readable
-from localapi.worker.engine import CannotLoad, Report
+from localapi.worker.model import CannotLoad, Report
 from localapi.worker.protocol import Loading
 
 AT_ONCE: Final = 4

@@ -107,7 +107,7 @@ class Batch:
         """Start from the longest beginning of the prompt that is still there; stop where its cache is worth keeping."""
         hit = self.prefixes.fetch(row.prompt)
         start = hit.length if hit else 0
-        row.tally.cached_tokens = max(row.tally.cached_tokens, start)
+        row.totals.cached_tokens = max(row.totals.cached_tokens, start)
         last = len(row.prompt) - 1
         ends = [*row.boundaries, last] if row.copies else row.boundaries
         copies = []

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from localapi.worker.llm.output.calls import encodable
+from localapi.worker.llm.output.sections import encodable
 
 Message = dict[str, Any]
 WRAPPED: Final = "arguments"

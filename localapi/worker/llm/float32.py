@@ -97,7 +97,7 @@ def widen(model: Any, *, asked: bool, blas: str) -> Widened:
         return Widened(says=f"The weights stay as they are stored: {sizes}")
     # What most of the weights are decides: a model of which one half is float32 has the faults of both.
     kind, modules = max(kinds.items(), key=lambda each: sum(_float32_bytes(module) for module in each[1]))
-    gain = _known(f"{kind} {blas}", lambda: measured(modules))
+    gain = _known(f"{kind} {blas}", lambda: measure_gain(modules))
     speeds = f"prompts are read {gain.prompt:.1f} times and answers written {gain.decode:.1f} times as fast"
     if not asked and not (gain.prompts if _quantised(modules[0]) else gain.all):
         return Widened(says=f"The weights stay as they are stored: as float32 {speeds} here")
@@ -199,7 +199,7 @@ def _replace(model: Any, *, keep_stored: bool) -> None:
     model.eval()
 
 
-def measured(modules: Sequence[Any]) -> Gain:
+def measure_gain(modules: Sequence[Any]) -> Gain:
     """Compare some of these layers, of one kind, with the same as float32; no gain if the results differ."""
     sample = list(_sample(modules))
     weights = [_by_columns(_weight(module)) for module in sample]

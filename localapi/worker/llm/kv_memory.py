@@ -50,7 +50,7 @@ class Footprint:
         return bisect.bisect_right(range(_FAR), max_bytes, key=self.bytes) - 1
 
 
-def measured(empty: Sequence[Any], run: Callable[[mx.array, list[Any]], None]) -> Footprint:
+def measure_footprint(empty: Sequence[Any], run: Callable[[mx.array, list[Any]], None]) -> Footprint:
     """The footprint of rows with such caches; `run` puts two tokens through the model."""
     caches = copy.deepcopy(list(empty))
     run(mx.array([[0, 0]]), caches)
@@ -75,7 +75,7 @@ def spare_bytes(reserved: int) -> int:
 
 
 @dataclass(frozen=True)
-class Memory:
+class KVMemory:
     """What the answers of one model may take together."""
 
     footprint: Footprint

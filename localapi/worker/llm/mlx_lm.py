@@ -18,15 +18,13 @@ from typing import Any
 import mlx.core as mx
 
 from localapi.worker.cache_folder import cache_folder
-from localapi.worker.engine import CannotLoad, Host, first_line
 from localapi.worker.llm import float32, row_products
-from localapi.worker.llm.arrivals import Arrivals
 from localapi.worker.llm.batch import Batch
 from localapi.worker.llm.constrained.grammar import (
     Constraint,
     FormatUnknown,
+    GrammarCompiler,
     GrammarRefused,
-    Grammars,
     Spec,
     Tool,
     ToolCalls,
@@ -34,24 +32,27 @@ from localapi.worker.llm.constrained.grammar import (
 )
 from localapi.worker.llm.detokenizer import Detokenizer
 from localapi.worker.llm.float32 import AS_STORED, Widened
-from localapi.worker.llm.kv_memory import UNSAID_TOKENS, Memory, measured, spare_bytes
-from localapi.worker.llm.output.parts import PartsFormat, prompt_opens_thinking
-from localapi.worker.llm.output.stop_strings import Answer
+from localapi.worker.llm.kv_memory import UNSAID_TOKENS, KVMemory, measure_footprint, spare_bytes
+from localapi.worker.llm.output.parser import OutputFormat, prompt_opens_thinking
+from localapi.worker.llm.output.stop_strings import AnswerText
 from localapi.worker.llm.penalties import penalties_for
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.prefix_cache.disk_store import PrefixStore, fingerprint
 from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE, PromptRefused, PromptWriter, offered_tools
-from localapi.worker.llm.request_reading import ContextExceeded, Prompt, Reader
-from localapi.worker.llm.row import Processor, Row, Tally
+from localapi.worker.llm.request_queue import RequestQueue
+from localapi.worker.llm.request_reading import ContextExceeded, Prompt, RequestReader
+from localapi.worker.llm.row import Processor, RequestTotals, Row
 from localapi.worker.llm.sampling import sampler_for
 from localapi.worker.llm.serial import Serial, check_draft, empty_caches
 from localapi.worker.llm.weights import LoadedModel, load_weights
+from localapi.worker.model import CannotLoad, Host, first_line
 from localapi.worker.protocol import (
     Answering,
     Chat,
     Complete,
     Delta,
     Detokenize,
+    DetokenizedText,
     Event,
     Failed,
     Lark,
@@ -60,10 +61,9 @@ from localapi.worker.protocol import (
     Relaxed,
     Request,
     Speak,
-    Text,
     TextRequest,
     Tokenize,
-    Tokens,
+    TokenizedText,
     form_param,
 )
 
@@ -108,7 +108,7 @@ def _computes(loaded: LoadedModel) -> bool:
 
 
 class MlxLm:
-    """The engine: see `engine.Engine`."""
+    """The engine: see `worker.model.Model`."""
 
     def __init__(
         self,
@@ -122,9 +122,9 @@ class MlxLm:
         tokenizer = loaded.tokenizer
         self._tokenizer = tokenizer
         self._prompts = PromptWriter(tokenizer)
-        self._parts = PartsFormat(tokenizer)
+        self._parts = OutputFormat(tokenizer)
         self._width = _vocabulary(loaded)
-        self._grammars = Grammars(tokenizer, self._width)
+        self._grammars = GrammarCompiler(tokenizer, self._width)
         self._detokenizer = Detokenizer(tokenizer, markers=_markers(tokenizer, self._parts.marks))
         self._max_rows: int = options.get("max_batch", 32)
         lone = _why_alone(loaded, options)
@@ -155,14 +155,14 @@ class MlxLm:
         if loaded.widened.says:
             self.loaded.notes.append(loaded.widened.says)
         self._memory = _memory(loaded, draft, caches, options)
-        reader = Reader(
+        reader = RequestReader(
             tokenizer,
             self._prompts,
             name=Path(options["path"]).name,
             context_length=self.loaded.context_length,
             needs_boundaries=prefixes.needs_boundaries,
         )
-        self._arrived = Arrivals(reader.read, wake)
+        self._arrived = RequestQueue(reader.read, wake)
         self._waiting: deque[Row] = deque()
         if lone:
             self.loaded.batched = False
@@ -239,12 +239,12 @@ class MlxLm:
                 events.append(Failed(request.id, "generation_failed", f"The request could not be begun: {error}"))
 
     def _start(self, request: TextRequest, prompt: Prompt, events: list[Event]) -> None:
-        """Answer at once, or make rows. Raises PromptRefused, GrammarRefused."""
+        """AnswerText at once, or make rows. Raises PromptRefused, GrammarRefused."""
         match request:
             case Tokenize():
-                events.append(Tokens(request.id, prompt.tokens))
+                events.append(TokenizedText(request.id, prompt.tokens))
             case Detokenize():
-                events.append(Text(request.id, prompt.text))
+                events.append(DetokenizedText(request.id, prompt.text))
             case Chat():
                 self._waiting.append(self._chat(request, prompt))
             case Complete():
@@ -289,19 +289,19 @@ class MlxLm:
         """The request's first answer, with the others as its copies."""
         if request.n > self._max_rows:
             raise PromptRefused(f"n is {request.n}; this model answers {self._max_rows} at a time.", "n")
-        tally = Tally(request.id, len(prompt.tokens), rows_left=request.n)
-        max_tokens, reach = self._extent(request, tally.prompt_tokens)
+        totals = RequestTotals(request.id, len(prompt.tokens), rows_left=request.n)
+        max_tokens, reach = self._extent(request, totals.prompt_tokens)
         rows = [
             Row(
-                tally=tally,
+                totals=totals,
                 choice=choice,
                 prompt=prompt.tokens,
                 max_tokens=max_tokens,
                 reach=reach,
-                length=tally.prompt_tokens,
+                length=totals.prompt_tokens,
                 sampler=sampler_for(request.sampling, choice),
                 processors=self._processors(request, form),
-                answer=Answer(
+                answer=AnswerText(
                     self._detokenizer.stream(),
                     # In chat, the client's stop strings apply to the content alone: its parts look for them.
                     self._prompts.stop if isinstance(request, Chat) else request.stop,
@@ -390,7 +390,7 @@ def _caches(loaded: LoadedModel, draft: LoadedModel | None, kv_bits: int | None)
     return empty_caches(loaded.model, kv_bits=kv_bits) + empty_caches(draft.model)
 
 
-def _memory(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], options: dict[str, Any]) -> Memory:
+def _memory(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], options: dict[str, Any]) -> KVMemory:
     """Raises CannotLoad where the model does not compute."""
     own = len(caches) if draft is None else len(loaded.model.layers)
 
@@ -400,12 +400,12 @@ def _memory(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], o
             mx.eval(draft.model(tokens, cache=filled[own:]))
 
     try:
-        footprint = measured(caches, run)
+        footprint = measure_footprint(caches, run)
     except Exception as error:  # whatever an architecture raises
         raise CannotLoad(f"The model does not compute: {first_line(error)}.") from error
     limit = options.get("kv_cache_mb")
     max_bytes = limit * MEGABYTE if limit else spare_bytes(options.get("prefix_cache_mb", 1024) * MEGABYTE)
-    return Memory(footprint, max_bytes, together=not _why_alone(loaded, options), said=bool(limit))
+    return KVMemory(footprint, max_bytes, together=not _why_alone(loaded, options), said=bool(limit))
 
 
 def _prefixes(

@@ -10,7 +10,8 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
-from localapi.worker.llm.constrained.grammar_trial import try_grammar
+from localapi.worker.llm.constrained.grammar_trial import comes_to_an_end
+from localapi.worker.llm.constrained.schema_grammar import GrammarRefused
 from localapi.worker.llm.prompt import RENDER_SECONDS, PromptRefused, PromptWriter
 from localapi.worker.llm.prompt_boundaries import boundaries
 from localapi.worker.protocol import Answering, Chat, Complete, Detokenize, Lark, TextRequest, Tokenize
@@ -35,7 +36,7 @@ class Prompt:
     """Lengths of its beginnings that later prompts may share."""
 
 
-class Reader:
+class RequestReader:
     """Reads the requests to one model."""
 
     def __init__(
@@ -55,8 +56,11 @@ class Reader:
 
         Raise TemplateTooSlow, which is a PromptRefused, if the chat template takes longer than `seconds`.
         """
-        if isinstance(request, Answering) and isinstance(request.form, Lark):
-            try_grammar(request.form.text, self._marks)
+        form = request.form if isinstance(request, Answering) else None
+        if isinstance(form, Lark) and not comes_to_an_end(form.text, self._marks):
+            raise GrammarRefused(
+                "The grammar never comes to an end: some rules only repeat. Give every rule a way to finish."
+            )
         match request:
             case Chat():
                 tokens = self._prompts.tokens(request, self._check_text, seconds=seconds)

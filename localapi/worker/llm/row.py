@@ -1,6 +1,6 @@
 """One answer while it grows: from tokens to the events of OpenAI's API. No MLX.
 
-A request has one row for each of its `n` answers; what they have in common is counted in their `Tally`.
+A request has one row for each of its `n` answers; what they have in common is counted in their `RequestTotals`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from localapi.worker.llm.output.calls import ToolStart as StartedCall
-from localapi.worker.llm.output.parts import Content, Part, Parts, Reasoning
-from localapi.worker.llm.output.stop_strings import Answer
+from localapi.worker.llm.output.parser import Content, OutputItem, OutputParser, Reasoning
+from localapi.worker.llm.output.sections import CallStart
+from localapi.worker.llm.output.stop_strings import AnswerText
 from localapi.worker.protocol import Delta, Ended, Event, Finished, TokenLogprob, ToolArguments, ToolStart
 
 FinishReason = Literal["stop", "length"]
@@ -26,7 +26,7 @@ class Processor(Protocol):
 
 
 @dataclass(slots=True)
-class Tally:
+class RequestTotals:
     """What the rows of one request add up to."""
 
     id: int
@@ -45,7 +45,7 @@ class Tally:
 class Row:
     """One answer, ready for the batch."""
 
-    tally: Tally
+    totals: RequestTotals
     choice: int
     prompt: list[int]
     """Its tokens; empty once they are the batch's."""
@@ -56,8 +56,8 @@ class Row:
     """How many there are of both."""
     sampler: Any
     processors: list[Processor]
-    answer: Answer
-    parts: Parts | None
+    answer: AnswerText
+    parts: OutputParser | None
     """None: the text is the answer, whatever it says."""
     top_logprobs: int | None = None
     form_param: str | None = None
@@ -75,11 +75,11 @@ class Row:
 
     @property
     def id(self) -> int:
-        return self.tally.id
+        return self.totals.id
 
     def grow(self, token: int, reason: FinishReason | None, events: list[Event]) -> bool:
         """Take one token; whether it is the answer's last. A stop token is not text. Raises what its processors met."""
-        self.tally.completion_tokens += 1
+        self.totals.completion_tokens += 1
         self.length += 1
         self.reach = max(self.reach, self.length)
         for step in (*self.processors, self.sampler):
@@ -108,7 +108,7 @@ class Row:
                 yield self._delta(text)
         else:
             if self.parts.state == "reasoning":
-                self.tally.reasoning_tokens += 1
+                self.totals.reasoning_tokens += 1
             yield from map(self._event, self.parts.push(text))
         if reason is not None:
             yield from self._end(reason)
@@ -124,17 +124,17 @@ class Row:
         if self.logprobs:
             yield self._delta("")
         yield Ended(self.id, self.choice, ending)
-        self.tally.rows_left -= 1
-        if self.tally.rows_left == 0:
-            yield self.tally.finished()
+        self.totals.rows_left -= 1
+        if self.totals.rows_left == 0:
+            yield self.totals.finished()
 
-    def _event(self, part: Part) -> Event:
+    def _event(self, part: OutputItem) -> Event:
         match part:
             case Content():
                 return self._delta(part.text)
             case Reasoning():
                 return self._delta(part.text, reasoning=True)
-            case StartedCall():
+            case CallStart():
                 return ToolStart(self.id, self.choice, part.index, part.call_id, part.name)
             case _:
                 return ToolArguments(self.id, self.choice, part.index, part.text)

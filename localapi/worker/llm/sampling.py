@@ -28,7 +28,7 @@ class Sampler(Protocol):
     def __call__(self, logprobs: mx.array) -> mx.array: ...
 
 
-class Limits(NamedTuple):
+class SamplingLimits(NamedTuple):
     """Which tokens may be drawn at all, and how evenly."""
 
     temperature: float
@@ -37,7 +37,7 @@ class Limits(NamedTuple):
     min_p: float = 0.0
 
 
-class Drawn:
+class RandomSampler:
     """Draws a token within limits. The temperature applies last, as in mlx-lm.
 
     With a key the draws are a sequence of their own, the same in any company. `error` is what went wrong: the tokens
@@ -46,7 +46,7 @@ class Drawn:
     Nothing is compiled: `mx.compile` keeps a program for each temperature that any request ever named.
     """
 
-    def __init__(self, limits: Limits, key: mx.array | None = None) -> None:
+    def __init__(self, limits: SamplingLimits, key: mx.array | None = None) -> None:
         self._limits = limits
         self._key = key
         self.error: Exception | None = None
@@ -85,18 +85,18 @@ def sampler_for(sampling: Sampling, choice: int = 0) -> Sampler:
         raise ValueError(f"top_p must be a number from 0 to 1; it is {top_p}")
     if temperature < COLDEST or top_p <= 0:
         return greedy_sampler
-    limits = Limits(temperature, min(top_p, 1.0), max(sampling.top_k or 0, 0), sampling.min_p or 0.0)
+    limits = SamplingLimits(temperature, min(top_p, 1.0), max(sampling.top_k or 0, 0), sampling.min_p or 0.0)
     if sampling.seed is not None:
         key = mx.random.key(sampling.seed & _SEED_MASK)
-        return Drawn(limits, mx.random.split(key, choice + 1)[choice] if choice else key)
+        return RandomSampler(limits, mx.random.split(key, choice + 1)[choice] if choice else key)
     if _unseeded(limits).error is not None:
         _unseeded.cache_clear()
     return _unseeded(limits)
 
 
 @lru_cache(maxsize=64)
-def _unseeded(limits: Limits) -> Drawn:
-    return Drawn(limits)
+def _unseeded(limits: SamplingLimits) -> RandomSampler:
+    return RandomSampler(limits)
 
 
 def nucleus(logprobs: mx.array, top_p: float) -> mx.array:

@@ -17,12 +17,12 @@ from mlx_lm.generate import generate_step, generation_stream, speculative_genera
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 from mlx_lm.utils import maybe_set_recommended_wired_limit
 
-from localapi.worker.engine import CannotLoad, first_line
 from localapi.worker.llm.batch import PREFILL_TOKENS, failure
 from localapi.worker.llm.constrained.grammar import GrammarStuck
 from localapi.worker.llm.logprobs import token_logprob
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.row import FinishReason, Processor, Row
+from localapi.worker.model import CannotLoad, first_line
 from localapi.worker.protocol import Event, Prefill
 
 DRAFT_TOKENS = 3
@@ -115,7 +115,7 @@ class Serial:
         hit = self.prefixes.fetch(row.prompt)
         self._caches = hit.caches if hit else copy.deepcopy(self._empty)
         self._tokens = row.prompt[: hit.length] if hit else []
-        row.tally.cached_tokens = max(row.tally.cached_tokens, len(self._tokens))
+        row.totals.cached_tokens = max(row.totals.cached_tokens, len(self._tokens))
 
     def _advance(self, row: Row, events: list[Event]) -> None:
         if len(self._tokens) < len(row.prompt) - 1:
@@ -145,7 +145,7 @@ class Serial:
             mx.eval([cache.state for cache in self._caches])
         mx.clear_cache()
         self._tokens = row.prompt[:end]
-        if last - row.tally.cached_tokens > PREFILL_TOKENS:
+        if last - row.totals.cached_tokens > PREFILL_TOKENS:
             events.append(Prefill(row.id, end + 1 if end == last else end, len(row.prompt)))
         if end in row.boundaries:
             self.prefixes.keep(self._tokens, copy.deepcopy(self._caches))

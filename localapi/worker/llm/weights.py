@@ -17,9 +17,9 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, load_adapters, load_model, load_tokenizer
 
-from localapi.worker.engine import CannotLoad, Report, first_line
 from localapi.worker.hub.repository import anew, located
 from localapi.worker.llm.float32 import AS_STORED, Widened
+from localapi.worker.model import CannotLoad, Report, first_line
 from localapi.worker.protocol import Loading
 
 ADAPTER_PATTERNS = ["adapter_config.json", "adapters.safetensors"]

@@ -14,8 +14,8 @@ from itertools import pairwise
 import espeakng_loader  # type: ignore[import-untyped]
 import numpy as np
 
-from localapi.worker.engine import CannotLoad
-from localapi.worker.tts.word_times import Piece
+from localapi.worker.model import CannotLoad
+from localapi.worker.tts.word_times import SpokenPiece
 
 _SYNCHRONOUS = 2
 _DO_NOT_EXIT = 0x8000
@@ -49,12 +49,12 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 @dataclass(frozen=True)
-class Speech:
+class EspeakSpeech:
     """What a text became."""
 
     pcm: bytes
     """16-bit little-endian mono samples; empty where nothing of the text is spoken."""
-    pieces: list[Piece]
+    pieces: list[SpokenPiece]
     """The words, as espeak-ng counts them."""
 
 
@@ -85,7 +85,7 @@ class Library:
         self._marks: list[tuple[int, int, int]] = []
         """Type of event, position in the text from 1, sample."""
 
-    def speak(self, text: str, voice: str, *, rate_wpm: int, pitch: int) -> Speech:
+    def speak(self, text: str, voice: str, *, rate_wpm: int, pitch: int) -> EspeakSpeech:
         """Say a text, about 600 times as fast as it is heard.
 
         `voice` is one of the data's files, with a variant after a plus: "gmw/en-US+f3". Raises ValueError for others.
@@ -104,9 +104,9 @@ class Library:
         if status:
             raise RuntimeError(f"eSpeak NG's synthesis ended with {status}")
         if not any(kind == _WORD for kind, _, _ in self._marks):
-            return Speech(b"", [])
+            return EspeakSpeech(b"", [])
         pcm = b"".join(self._pcm)
-        return Speech(pcm, self._pieces(pcm))
+        return EspeakSpeech(pcm, self._pieces(pcm))
 
     def _declare(self) -> None:
         c_int, text = ctypes.c_int, ctypes.c_char_p
@@ -130,7 +130,7 @@ class Library:
             index += 1
         return 0
 
-    def _pieces(self, pcm: bytes) -> list[Piece]:
+    def _pieces(self, pcm: bytes) -> list[SpokenPiece]:
         """The words; each ends where its sound does, before the pause that may follow."""
         loud = np.flatnonzero(np.abs(np.frombuffer(pcm, "<i2").astype(np.int32)) > _SILENCE)
         marks = [mark for mark in self._marks if mark[0] in (_WORD, _CLAUSE_ENDS)]
@@ -140,5 +140,5 @@ class Library:
                 last = int(np.searchsorted(loud, until)) - 1
                 end = int(loud[last]) + 1 if last >= 0 and loud[last] >= start else until
                 rate = self.sample_rate_hz
-                pieces.append(Piece(position - 1, start / rate, max(end, start) / rate))
+                pieces.append(SpokenPiece(position - 1, start / rate, max(end, start) / rate))
         return pieces

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from localapi.worker.engine import CannotLoad, Host
-from localapi.worker.protocol import Event, Failed, Loaded, Loading, Request, Sound, Speak, Spoken, Times
-from localapi.worker.tts.espeak_library import Library, Speech, library
+from localapi.worker.model import CannotLoad, Host
+from localapi.worker.protocol import Event, Failed, Loaded, Loading, Request, Sound, Speak, Spoken, WordTimes
+from localapi.worker.tts.espeak_library import EspeakSpeech, Library, library
 from localapi.worker.tts.word_times import said_words
 
 USUAL_WPM, USUAL_PITCH = 175, 50
@@ -32,7 +32,7 @@ def load(options: dict[str, Any], host: Host) -> EspeakNg:
 
 
 @dataclass
-class _Asked:
+class _QueuedRequest:
     """A request, and the segment that is next."""
 
     request: Speak
@@ -40,14 +40,14 @@ class _Asked:
 
 
 class EspeakNg:
-    """The engine; see `worker.engine.Engine`."""
+    """The engine; see `worker.model.Model`."""
 
     def __init__(self, library: Library, options: Mapping[str, Any]) -> None:
         self._library = library
         self._options = options
         self._files: Mapping[str, str] = options["files"]
         self._variants: dict[str, str] = {variant.lower(): variant for variant in options["variants"]}
-        self._asked: deque[_Asked] = deque()
+        self._asked: deque[_QueuedRequest] = deque()
         """In the order of their turns."""
         self.loaded = Loaded(batched=False)
 
@@ -62,7 +62,7 @@ class EspeakNg:
         if any(asked.request.id == request.id for asked in self._asked):
             print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
             return
-        self._asked.append(_Asked(request))
+        self._asked.append(_QueuedRequest(request))
 
     def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
         self._asked = deque(asked for asked in self._asked if asked.request.id != id)
@@ -91,7 +91,7 @@ class EspeakNg:
     def save_some(self) -> bool:
         return False
 
-    def speak(self, text: str, voice: str | None) -> Speech:
+    def speak(self, text: str, voice: str | None) -> EspeakSpeech:
         """Say a text. Raises UnknownVoice."""
         return self._library.speak(
             text,
@@ -107,7 +107,7 @@ class EspeakNg:
             return []
         events: list[Event] = [Sound(request.id, segment, speech.pcm, self._library.sample_rate_hz)]
         if request.times:
-            events.append(Times(request.id, segment, said_words(text, speech.pieces)))
+            events.append(WordTimes(request.id, segment, said_words(text, speech.pieces)))
         return events
 
     def _file(self, voice: str) -> str:

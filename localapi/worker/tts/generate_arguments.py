@@ -36,7 +36,7 @@ QUIET: Mapping[str, object] = {"verbose": False, "stt_model": None}
 """No words on stdout, and no other model that is downloaded to hear what ref_audio says."""
 
 
-class Refused(Exception):
+class ArgumentRefused(Exception):
     """The request cannot be served; `param` is its field at fault."""
 
     def __init__(self, param: str, message: str) -> None:
@@ -45,7 +45,7 @@ class Refused(Exception):
 
 
 @dataclass
-class Asked:
+class GenerateCall:
     """What `generate` is called with, beside the text."""
 
     arguments: dict[str, Any]
@@ -77,9 +77,12 @@ class Arguments:
         """The fields of a request that make a difference, of those in MEANS."""
         return sorted(field for field, names in MEANS.items() if any(map(self.takes, names)))
 
-    def of(self, request: Speak) -> Asked:
-        """Raises Refused for what the model cannot use, unless the request says to warn, and for what it lacks."""
-        asked = Asked({name: value for name, value in QUIET.items() if name in self._parameters})
+    def of(self, request: Speak) -> GenerateCall:
+        """Return what to call `generate` with.
+
+        Raises ArgumentRefused for what the model cannot use, unless the request says to warn, and for what it lacks.
+        """
+        asked = GenerateCall({name: value for name, value in QUIET.items() if name in self._parameters})
         options = dict(request.options)
         warn = options.pop("unsupported", "error") == "warn"
         unusable = []
@@ -95,12 +98,12 @@ class Arguments:
             else:
                 unusable.append("voice")
         if unusable and not warn:
-            raise Refused(
+            raise ArgumentRefused(
                 unusable[0], f"This model ({self._architecture}) cannot honour '{unusable[0]}'. Leave it out."
             )
         asked.notes += [f"{param} has no effect on this model ({self._architecture})" for param in unusable]
         if self.needs_reference and "ref_audio" not in asked.arguments:
-            raise Refused(
+            raise ArgumentRefused(
                 "ref_audio",
                 f"This model ({self._architecture}) speaks with the voice of a recording. Send one as 'ref_audio', or "
                 "name one in the manifest: `voices: {alloy: {ref_audio: FILE, ref_text: what it says}}`.",
@@ -112,7 +115,7 @@ class Arguments:
         """A voice of Kokoro speaks one language, and its name begins with the language's."""
         return {"voice": voice, "lang_code": voice[0]} if self._architecture == "kokoro" else {"voice": voice}
 
-    def _settle(self, asked: Asked) -> None:
+    def _settle(self, asked: GenerateCall) -> None:
         """Say what is left out in silence: by a conversion, and by CosyVoice, which does one thing with a recording."""
         without: list[str] = []
         if "source_audio" in asked.arguments:
@@ -131,7 +134,7 @@ class Arguments:
         try:
             pcm = decode(file, sample_rate_hz=self._sample_rate_hz, max_seconds=seconds, max_bytes=MOST_BYTES)
         except NotAudio as error:
-            raise Refused(param, f"'{param}' cannot be used: {error}") from error
+            raise ArgumentRefused(param, f"'{param}' cannot be used: {error}") from error
         return mx.array(np.frombuffer(pcm, "<i2").astype(np.float32) / 2**15)
 
 

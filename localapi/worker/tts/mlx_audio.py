@@ -19,9 +19,9 @@ import numpy as np
 
 from localapi.audio import repeats
 from localapi.audio.levels import to_pcm16
-from localapi.worker.engine import Host, first_line
+from localapi.worker.model import Host, first_line
 from localapi.worker.protocol import Event, Failed, Loaded, Request, Sound, Speak, Spoken
-from localapi.worker.tts.generate_arguments import Arguments, Refused
+from localapi.worker.tts.generate_arguments import ArgumentRefused, Arguments
 from localapi.worker.tts.speech_model import SpeechModel, load_speech_model
 
 ALWAYS = ("lang_code", "temperature", "max_tokens")
@@ -47,7 +47,7 @@ class Utterance:
 
 
 class MlxAudio:
-    """The engine; see `localapi.worker.engine.Engine`."""
+    """The engine; see `localapi.worker.model.Engine`."""
 
     def __init__(self, speech: SpeechModel, options: dict[str, Any]) -> None:
         self._model = speech.model
@@ -88,7 +88,7 @@ class MlxAudio:
             piece = next(utterance.pieces)
         except StopIteration:
             last: Event = Spoken(utterance.id, utterance.notes)
-        except Refused as error:
+        except ArgumentRefused as error:
             last = Failed(utterance.id, "invalid_request", str(error), error.param)
         except (Exception, SystemExit) as error:  # of one request: the others go on
             traceback.print_exc()
@@ -174,4 +174,4 @@ def _blamed(error: Exception, request: Speak) -> Exception:
     param = next(iter([*lacking, *(param for param in given if param.replace("_", " ") in words)]), None)
     if param is None:
         return error
-    return Refused(param, f"The model refused '{param}'{' (missing)' if lacking else ''}: {said[:300]}")
+    return ArgumentRefused(param, f"The model refused '{param}'{' (missing)' if lacking else ''}: {said[:300]}")

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from localapi.worker.engine import Host
-from localapi.worker.protocol import Event, Failed, Loaded, Loading, Request, Sound, Speak, Spoken, Times
-from localapi.worker.tts.piper_voice import Phonemes, SaidPhoneme, Settings, Voice, cores
-from localapi.worker.tts.turns import Turns
+from localapi.worker.model import Host
+from localapi.worker.protocol import Event, Failed, Loaded, Loading, Request, Sound, Speak, Spoken, WordTimes
+from localapi.worker.tts.piper_model import Phonemes, PiperModel, PiperSettings, SaidPhoneme, cores
+from localapi.worker.tts.synthesis_pool import SynthesisPool
 from localapi.worker.tts.word_times import said_words
 
 NO_TIMES = "this voice does not tell when each word is said"
@@ -20,20 +20,20 @@ NO_TIMES = "this voice does not tell when each word is said"
 def load(options: dict[str, Any], host: Host) -> Piper:
     """The voice that the entry's options name. Raises CannotLoad."""
     host.report(Loading(phase="reading the voice"))
-    voice = Voice(Path(options["path"]), options.get("volume", 1.0))
+    voice = PiperModel(Path(options["path"]), options.get("volume", 1.0))
     host.report(Loading(phase="speaking for the first time"))
     voice.warm_up()
     return Piper(voice, options, host)
 
 
 class Piper:
-    """The engine; see `worker.engine.Engine`."""
+    """The engine; see `worker.model.Model`."""
 
-    def __init__(self, voice: Voice, options: Mapping[str, Any], host: Host) -> None:
+    def __init__(self, voice: PiperModel, options: Mapping[str, Any], host: Host) -> None:
         self._voice = voice
         self._options = options
         self._speakers = _speakers(voice, Path(options["path"]))
-        self._turns = Turns(cores(), host.wake)
+        self._turns = SynthesisPool(cores(), host.wake)
         self.loaded = Loaded()
 
     waiting = tokens = 0
@@ -51,12 +51,12 @@ class Piper:
             message = f"This model has no voice {request.voice!r}. Its voices: {known}."
             self._turns.say(Failed(request.id, "invalid_request", message, param="voice"))
             return
-        settings = Settings(
+        settings = PiperSettings(
             speaker=speaker,
             noise_scale=self._options.get("noise_scale"),
             noise_w_scale=self._options.get("noise_w_scale"),
         )
-        parts = [Segment(self._voice, settings, request, segment) for segment in range(len(request.segments))]
+        parts = [SegmentJob(self._voice, settings, request, segment) for segment in range(len(request.segments))]
         notes = [NO_TIMES] if request.times and not self._voice.tells_phonemes else []
         if not self._turns.add(request.id, parts, Spoken(request.id, notes)):
             print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
@@ -82,10 +82,10 @@ class Piper:
         return numbers[str(wanted)]
 
 
-class Segment:
+class SegmentJob:
     """A segment of a request: see `turns.Part`. A piece of work is a sentence."""
 
-    def __init__(self, voice: Voice, settings: Settings, request: Speak, index: int) -> None:
+    def __init__(self, voice: PiperModel, settings: PiperSettings, request: Speak, index: int) -> None:
         self._voice = voice
         self._settings = settings
         self._request = request
@@ -118,7 +118,7 @@ class Segment:
         events: list[Event] = [Sound(self._request.id, self._index, speech.samples.tobytes(), rate)]
         if len(self._sentences) == 1 and self._request.times and self._said is not None:
             words = said_words(self._text, self._voice.pieces(self._text, self._said))
-            events.append(Times(self._request.id, self._index, words))
+            events.append(WordTimes(self._request.id, self._index, words))
         self._sentences.popleft()
         return events
 
@@ -127,7 +127,7 @@ class Segment:
         return self._request.segments[self._index]
 
 
-def _speakers(voice: Voice, path: Path) -> dict[str, int | None]:
+def _speakers(voice: PiperModel, path: Path) -> dict[str, int | None]:
     """Names and numbers; a voice with one speaker has its own name."""
     config = voice.config
     if config.num_speakers <= 1:

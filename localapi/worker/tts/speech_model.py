@@ -17,8 +17,8 @@ from typing import Any
 import mlx.core as mx
 from mlx_audio.tts.utils import get_available_models, load_model  # type: ignore[import-not-found]
 
-from localapi.worker.engine import CannotLoad, Report, first_line
 from localapi.worker.hub.repository import anew, located
+from localapi.worker.model import CannotLoad, Report, first_line
 from localapi.worker.protocol import Loading, Voice
 
 PATTERNS = (

@@ -11,9 +11,9 @@ from mlx.utils import tree_flatten
 from mlx_lm import load as load_mlx_lm
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
-from localapi.worker.engine import CannotLoad, Host
 from localapi.worker.llm import mlx_lm
 from localapi.worker.llm.prefix_cache.disk_store import fingerprint
+from localapi.worker.model import CannotLoad, Host
 from localapi.worker.protocol import Chat, Delta, Event, Finished, Message, Sampling
 
 if TYPE_CHECKING:

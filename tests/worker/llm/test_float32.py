@@ -14,7 +14,7 @@ from mlx_lm.models import llama
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from localapi.worker.llm import float32
-from localapi.worker.llm.float32 import Gain, available_bytes, measured, widen
+from localapi.worker.llm.float32 import Gain, available_bytes, measure_gain, widen
 
 PROMPT = mx.array([[1, 5, 9, 2, 40, 41, 7]])
 FASTER, SLOWER, PROMPTS_ONLY = Gain(10, 2), Gain(1.1, 0.9), Gain(10, 0.8)
@@ -81,7 +81,7 @@ def test_a_model_answers_the_same_in_float32(kind: str) -> None:
 
 @pytest.mark.parametrize("prompt", [PROMPT, PROMPT[:, :1]], ids=["a prompt", "a single row"])
 def test_a_model_that_decodes_slower_in_float32_keeps_both(prompt: mx.array, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(float32, "measured", lambda _: PROMPTS_ONLY)
+    monkeypatch.setattr(float32, "measure_gain", lambda _: PROMPTS_ONLY)
     made = quantised()
     wanted = made(prompt).astype(mx.float32)
 
@@ -94,7 +94,7 @@ def test_a_model_that_decodes_slower_in_float32_keeps_both(prompt: mx.array, mon
 
 @pytest.mark.parametrize(("make", "gain"), [(quantised, SLOWER), (model, SLOWER), (model, PROMPTS_ONLY)])
 def test_weights_stay_where_float32_is_not_faster(make: Any, gain: Gain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(float32, "measured", lambda _: gain)
+    monkeypatch.setattr(float32, "measure_gain", lambda _: gain)
     made = make()
     before = dtypes(made)
 
@@ -106,7 +106,7 @@ def test_weights_stay_where_float32_is_not_faster(make: Any, gain: Gain, monkeyp
 
 
 def test_weights_stay_where_float32_leaves_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(float32, "measured", lambda _: FASTER)
+    monkeypatch.setattr(float32, "measure_gain", lambda _: FASTER)
     monkeypatch.setattr(float32, "available_bytes", lambda: 100_000)
     made = quantised()
 
@@ -125,7 +125,7 @@ def test_there_is_nothing_to_do_for_float32_and_for_small_models(monkeypatch: py
 
 def test_the_gain_is_measured_once_for_each_blas(monkeypatch: pytest.MonkeyPatch) -> None:
     measurements: list[int] = []
-    monkeypatch.setattr(float32, "measured", lambda modules: measurements.append(len(modules)) or FASTER)
+    monkeypatch.setattr(float32, "measure_gain", lambda modules: measurements.append(len(modules)) or FASTER)
     for blas in ("one", "one", "another", "one"):
         widen(quantised(), asked=False, blas=blas)
     assert len(measurements) == 2
@@ -133,12 +133,12 @@ def test_the_gain_is_measured_once_for_each_blas(monkeypatch: pytest.MonkeyPatch
 
 def test_what_is_measured_are_speeds_and_other_results_are_no_gain() -> None:
     layers = [module for _, module in quantised().named_modules() if isinstance(module, nn.QuantizedLinear)]
-    gain = measured(layers)
+    gain = measure_gain(layers)
     assert gain.prompt > 0
     assert gain.decode > 0
     for layer in layers:
         layer.biases = layer.biases + mx.array(float("nan"), layer.biases.dtype)
-    assert measured(layers) == Gain(0, 0)
+    assert measure_gain(layers) == Gain(0, 0)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_free_memory_is_what_the_container_leaves_too(tmp_path: Path, files: dic
 
 
 def test_a_damaged_measurement_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(float32, "measured", lambda _: FASTER)
+    monkeypatch.setattr(float32, "measure_gain", lambda _: FASTER)
     widen(quantised(), asked=False, blas="any")
     (file,) = (tmp_path / "cache").rglob("*.json")
     file.write_text("{")

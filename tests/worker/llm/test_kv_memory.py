@@ -1,4 +1,4 @@
-"""Memory that answers will take is reckoned before they begin, and they wait where there is not enough."""
+"""The memory that answers will take is estimated before they begin, and they wait where there is not enough."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import mlx.core as mx
 import pytest
 from mlx_lm.models.cache import KVCache, QuantizedKVCache, make_prompt_cache
 
-from localapi.worker.engine import Host
 from localapi.worker.llm import mlx_lm
-from localapi.worker.llm.kv_memory import STEP_TOKENS, Footprint, Memory, measured
+from localapi.worker.llm.kv_memory import STEP_TOKENS, Footprint, KVMemory, measure_footprint
 from localapi.worker.llm.prefix_cache.disk_store import arrays_in
 from localapi.worker.llm.prefix_cache.layers import flat
+from localapi.worker.model import Host
 from localapi.worker.protocol import Chat, Complete, Delta, Event, Failed, Finished, Message, Sampling
 from tests.worker.llm.prefix_cache.test_cache import MODELS, model
 
@@ -37,7 +37,7 @@ def run_of(kind: str) -> Any:
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("tokens", [21, 200, 700])
 def test_it_is_what_the_caches_of_every_kind_hold(kind: str, tokens: int) -> None:
-    footprint = measured(make_prompt_cache(model(kind)), run_of(kind))
+    footprint = measure_footprint(make_prompt_cache(model(kind)), run_of(kind))
     caches = make_prompt_cache(model(kind))
     for _ in range(tokens // 20):
         run_of(kind)(mx.zeros((1, 20), mx.int32), caches)
@@ -53,7 +53,7 @@ def test_a_quantised_cache_is_smaller() -> None:
     def fill(tokens: mx.array, caches: list[Any]) -> None:
         caches[0].update_and_fetch(mx.zeros((1, 2, tokens.shape[1], 64)), mx.zeros((1, 2, tokens.shape[1], 64)))
 
-    assert measured(small, fill).bytes(1000) < measured(plain, fill).bytes(1000) / 4
+    assert measure_footprint(small, fill).bytes(1000) < measure_footprint(plain, fill).bytes(1000) / 4
 
 
 def test_windows_stop_growing_and_states_do_not_grow() -> None:
@@ -65,13 +65,13 @@ def test_windows_stop_growing_and_states_do_not_grow() -> None:
 
 
 def test_rows_are_reckoned_as_long_as_the_longest() -> None:
-    memory = Memory(Footprint(0, ((1.0, 1 << 40),)), 4 * 1024, together=True)
+    memory = KVMemory(Footprint(0, ((1.0, 1 << 40),)), 4 * 1024, together=True)
     assert memory.fits(1024, 1, [256, 256, 256])
     assert not memory.fits(1280, 1, [256, 256, 256])
     assert not memory.fits(256, 2, [256, 256, 1024])
     assert memory.fits(9999, 1, [])
     assert (memory.longest(1), memory.longest(4)) == (4096, 1024)
-    assert Memory(memory.footprint, memory.max_bytes, together=False).longest(4) == 4096
+    assert KVMemory(memory.footprint, memory.max_bytes, together=False).longest(4) == 4096
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def engine(endless_model: Path) -> mlx_lm.MlxLm:
     """With memory for two answers of a step's tokens; it talks until it is stopped."""
     engine = mlx_lm.load({"path": str(endless_model), "prefix_cache_mb": 0}, Host(lambda _: None, lambda: None))
     memory = engine._memory
-    engine._memory = Memory(memory.footprint, 2 * memory.footprint.bytes(STEP_TOKENS), together=True)
+    engine._memory = KVMemory(memory.footprint, 2 * memory.footprint.bytes(STEP_TOKENS), together=True)
     return engine
 
 

@@ -14,9 +14,9 @@ from mlx_lm import load as load_mlx_lm
 from mlx_lm import stream_generate
 from mlx_lm.generate import GenerationBatch
 
-from localapi.worker.engine import Host
 from localapi.worker.llm import mlx_lm
 from localapi.worker.llm.constrained.grammar import Constraint, GrammarStuck
+from localapi.worker.model import Host
 from localapi.worker.protocol import (
     Chat,
     Complete,

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from localapi.worker.llm.constrained.tool_grammar import GrammarRefused
 from localapi.worker.llm.prompt import PromptWriter
-from localapi.worker.llm.request_reading import ContextExceeded, Reader, longest_token
+from localapi.worker.llm.request_reading import ContextExceeded, RequestReader, longest_token
 from localapi.worker.protocol import Chat, Complete, Lark, Message
 
 
@@ -23,8 +23,10 @@ def tokenizer(tiny_model: Path) -> Any:
     return load_tokenizer(tiny_model)
 
 
-def reader(tokenizer: Any, context_length: int | None = 100) -> Reader:
-    return Reader(tokenizer, PromptWriter(tokenizer), name="m", context_length=context_length, needs_boundaries=False)
+def reader(tokenizer: Any, context_length: int | None = 100) -> RequestReader:
+    return RequestReader(
+        tokenizer, PromptWriter(tokenizer), name="m", context_length=context_length, needs_boundaries=False
+    )
 
 
 def test_no_text_has_fewer_tokens_than_its_bytes_say(tokenizer: Any) -> None:

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING
 import pytest
 
 from localapi.worker.llm.detokenizer import Detokenizer
-from localapi.worker.llm.output.stop_strings import Answer
-from localapi.worker.llm.row import Row, Tally
+from localapi.worker.llm.output.stop_strings import AnswerText
+from localapi.worker.llm.row import RequestTotals, Row
 from localapi.worker.protocol import Delta, Ended, Event, ToolArguments, ToolStart
-from tests.worker.llm.output.test_parts import CALL, QWEN, TOKENIZER
+from tests.worker.llm.output.test_parser import CALL, QWEN, TOKENIZER
 from tests.worker.llm.output.test_tool_calls import FORMATS, SAMPLES, TOOLS
 
 if TYPE_CHECKING:
-    from localapi.worker.llm.output.parts import PartsFormat
+    from localapi.worker.llm.output.parser import OutputFormat
     from localapi.worker.llm.row import FinishReason
 
 
 def answered(
-    text: str, reason: FinishReason, *, stop: list[str] | None = None, form: PartsFormat = QWEN
+    text: str, reason: FinishReason, *, stop: list[str] | None = None, form: OutputFormat = QWEN
 ) -> list[Event]:
     """The events of a model that writes this text, until it is told to stop."""
     row = Row(
-        tally=Tally(1, 1), choice=0, prompt=[], max_tokens=9999, reach=1, length=1, sampler=None, processors=[],
-        answer=Answer(Detokenizer(TOKENIZER).stream()), parts=form.stream(TOOLS, stop=stop or []),
+        totals=RequestTotals(1, 1), choice=0, prompt=[], max_tokens=9999, reach=1, length=1, sampler=None,
+        processors=[], answer=AnswerText(Detokenizer(TOKENIZER).stream()), parts=form.stream(TOOLS, stop=stop or []),
     )  # fmt: skip
     tokens: list[int] = TOKENIZER.encode(text, add_special_tokens=False)
     events: list[Event] = []

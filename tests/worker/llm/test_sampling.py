@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 from mlx_lm.sample_utils import apply_top_p, greedy_sampler
 
-from localapi.worker.llm.sampling import Drawn, nucleus, sampler_for
+from localapi.worker.llm.sampling import RandomSampler, nucleus, sampler_for
 from localapi.worker.protocol import Sampling
 
 LOGPROBS = mx.log(mx.array([[0.5, 0.3, 0.15, 0.05]]))
@@ -59,7 +59,7 @@ def test_nonsense_is_refused_before_it_reaches_the_batch(sampling: Sampling) -> 
 
 def test_an_error_is_kept_and_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     sampler = sampler_for(Sampling(temperature=0.123))
-    assert isinstance(sampler, Drawn)
+    assert isinstance(sampler, RandomSampler)
     with monkeypatch.context() as patch:
         patch.setattr(mx.random, "categorical", lambda *_, **__: 1 / 0)
         assert sampler(LOGPROBS).tolist() == [0]

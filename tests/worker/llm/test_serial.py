@@ -14,8 +14,8 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models import llama4
 from mlx_lm.models.cache import KVCache
 
-from localapi.worker.engine import CannotLoad, Host
 from localapi.worker.llm import mlx_lm, serial
+from localapi.worker.model import CannotLoad, Host
 from localapi.worker.protocol import Chat, Delta, Ended, Event, Failed, Finished, Message, Prefill, Regex, Sampling
 from tools.demo.train import train
 

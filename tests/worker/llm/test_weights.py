@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from huggingface_hub import HfApi
 
-from localapi.worker.engine import CannotLoad, Host
 from localapi.worker.hub import repository
 from localapi.worker.llm import float32, mlx_lm
 from localapi.worker.llm.float32 import Widened
 from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE
+from localapi.worker.model import CannotLoad, Host
 from localapi.worker.protocol import Loaded, Loading
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 
 from localapi.backends import espeak_voices
 from localapi.backends.espeak_ng import EspeakNg
-from localapi.worker.engine import CannotLoad
-from localapi.worker.protocol import Last, Sound, Speak, Spoken, Times
+from localapi.worker.model import CannotLoad
+from localapi.worker.protocol import Last, Sound, Speak, Spoken, WordTimes
 from localapi.worker.tts import espeak_ng
 from tests.conftest import Draws
 from tests.speaking import Loop, assert_in_order, failure, odd_texts, samples, seconds, words
@@ -125,7 +125,7 @@ def test_words_are_those_of_the_text_in_the_order_of_the_sound(engine: Loop) -> 
     assert edges == sorted(edges)
     assert edges[-1] < seconds(events)
     assert all(word.end_seconds > word.start_seconds for word in told)
-    assert [type(event) for event in events] == [Sound, Times, Spoken]
+    assert [type(event) for event in events] == [Sound, WordTimes, Spoken]
 
 
 def test_a_word_ends_before_the_pause_that_follows(engine: Loop) -> None:
@@ -209,4 +209,4 @@ async def test_a_worker_gets_what_it_needs_from_the_entry() -> None:
             events = [event async for event in engine.answer(Speak(id=1, segments=[FOX], times=True))]
     finally:
         await engine.close()
-    assert [type(event) for event in events] == [Sound, Times, Spoken]
+    assert [type(event) for event in events] == [Sound, WordTimes, Spoken]

@@ -23,9 +23,9 @@ from localapi.worker.protocol import (
     LENGTH,
     Cancel,
     Last,
-    Load,
     Loaded,
     Loading,
+    LoadModel,
     LoadRefused,
     Sound,
     Speak,
@@ -67,13 +67,13 @@ class Worker:
             yield decode_to_server(self.stream.read(LENGTH.unpack(head)[0]))
 
     def load(self, path: object, **options: Any) -> Loaded:
-        self.send(Load("mlx-audio", {"package": self.package, "path": str(path), **options}))
+        self.send(LoadModel("mlx-audio", {"package": self.package, "path": str(path), **options}))
         *self.reports, last = self._until_loaded()
         assert isinstance(last, Loaded), last
         return last
 
     def refusal(self, path: Path) -> str:
-        self.send(Load("mlx-audio", {"package": self.package, "path": str(path)}))
+        self.send(LoadModel("mlx-audio", {"package": self.package, "path": str(path)}))
         *self.reports, last = self._until_loaded()
         assert isinstance(last, LoadRefused), last
         return last.message

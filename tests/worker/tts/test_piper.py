@@ -15,9 +15,9 @@ import pytest
 from piper import PiperVoice, SynthesisConfig
 
 from localapi.backends.piper import Piper
-from localapi.worker.engine import CannotLoad
-from localapi.worker.protocol import Failed, Sound, Speak, Spoken, Times
-from localapi.worker.tts import piper, piper_voice
+from localapi.worker.model import CannotLoad
+from localapi.worker.protocol import Failed, Sound, Speak, Spoken, WordTimes
+from localapi.worker.tts import piper, piper_model
 from tests.conftest import Draws
 from tests.piper_voice import BASE_HZ, SPEAKER_HZ, STEP_HZ, make_voice
 from tests.speaking import Loop, assert_in_order, failure, odd_texts, samples, seconds, words
@@ -192,7 +192,7 @@ def test_a_word_is_heard_where_it_is_told_to_be(tiny: Loop) -> None:
 def test_times_come_once_for_a_segment_after_its_sound(tiny: Loop) -> None:
     events = tiny.say(TWO_SENTENCES, FOX, times=True)
     kinds = [(type(event), getattr(event, "segment", None)) for event in events]
-    assert kinds == [(Sound, 0), (Sound, 0), (Times, 0), (Sound, 1), (Times, 1), (Spoken, None)]
+    assert kinds == [(Sound, 0), (Sound, 0), (WordTimes, 0), (Sound, 1), (WordTimes, 1), (Spoken, None)]
 
 
 def untold(folder: Path) -> Path:
@@ -253,13 +253,13 @@ def test_a_sentence_without_an_end_is_cut_between_words(tiny: Loop) -> None:
 
 
 def test_what_fails_for_one_request_fails_that_request_alone(tiny: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    say = piper_voice.Voice.say
+    say = piper_model.PiperModel.say
 
     def fail(self: Any, phonemes: list[str], *args: Any, **more: Any) -> Any:
         return 1 / 0 if "m" in phonemes else say(self, phonemes, *args, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(piper_voice.Voice, "say", fail)
+        patch.setattr(piper_model.PiperModel, "say", fail)
         events = tiny.run(Speak(id=1, segments=["Ah.", "Mama.", "Ah."] * 9), Speak(id=2, segments=["Ah."] * 9))
     assert failure(events[1]).kind == "generation_failed"
     assert "ZeroDivisionError" in failure(events[1]).message

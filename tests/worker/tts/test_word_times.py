@@ -6,12 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localapi.worker.tts.word_alignment import paired
-from localapi.worker.tts.word_times import Piece, said_words
+from localapi.worker.tts.word_times import SpokenPiece, paired, said_words
 
 
 def told(text: str, *pieces: tuple[int, float, float]) -> list[tuple[str, float, float]]:
-    words = said_words(text, [Piece(*piece) for piece in pieces])
+    words = said_words(text, [SpokenPiece(*piece) for piece in pieces])
     return [(word.text, word.start_seconds, word.end_seconds) for word in words]
 
 

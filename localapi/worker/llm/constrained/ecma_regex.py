@@ -11,11 +11,11 @@ PLACEHOLDER: Final = 0xF0000
 _ESCAPES_OF_BOTH: Final = frozenset("dDwWsSbBnrtvfuxAZ")
 
 
-class NotFollowed(Exception):
+class UnsupportedRegex(Exception):
     """The expression says something that cannot be expressed."""
 
 
-def pythonic(pattern: str, classes: list[str]) -> str:
+def to_python(pattern: str, classes: list[str]) -> str:
     """The expression as Python's parser reads it; Unicode classes become characters, and are added to `classes`."""
     out: list[str] = []
     at, in_class = 0, False
@@ -60,7 +60,7 @@ def _escape(pattern: str, at: int, classes: list[str]) -> tuple[str, int]:
         pair = (int(found[1], 16), int(found[2], 16))
         return _literal(0x10000 + ((pair[0] - 0xD800) << 10) + pair[1] - 0xDC00), at + 1 + found.end()
     if not rest or rest[0] == "k" or rest[0] in "123456789":
-        raise NotFollowed
+        raise UnsupportedRegex
     if rest[0] == "z":
         return "\\Z", at + 2
     if rest[0].isascii() and rest[0].isalpha() and rest[0] not in _ESCAPES_OF_BOTH:
@@ -70,5 +70,5 @@ def _escape(pattern: str, at: int, classes: list[str]) -> tuple[str, int]:
 
 def _literal(number: int) -> str:
     if number > LAST_CHARACTER:
-        raise NotFollowed
+        raise UnsupportedRegex
     return f"\\U{number:08x}"

@@ -23,22 +23,22 @@ from localapi.worker.llm.constrained.schema_grammar import (
     LIMITS,
     PIECEWISE,
     TYPE_ONLY,
+    Grammar,
     GrammarRefused,
-    Part,
     any_object,
+    grammar_of_schema,
     problem_of,
-    schema_part,
 )
 from localapi.worker.llm.constrained.tool_grammar import (
-    CallParts,
+    AnswerGrammar,
     FormatUnknown,
     Marks,
     ThinkBlock,
     Tool,
     ToolCalls,
     after_thinking,
-    arguments_part,
-    call_parts,
+    grammar_of_arguments,
+    grammar_of_calls,
     think_block,
 )
 from localapi.worker.protocol import JsonObject, JsonSchema, Lark, Regex
@@ -46,9 +46,9 @@ from localapi.worker.protocol import JsonObject, JsonSchema, Lark, Regex
 __all__ = [
     "Constraint",
     "FormatUnknown",
+    "GrammarCompiler",
     "GrammarRefused",
     "GrammarStuck",
-    "Grammars",
     "JsonObject",
     "JsonSchema",
     "Lark",
@@ -179,7 +179,7 @@ class Constraint:
         allowed[spelled] = 1
 
 
-class Grammars:
+class GrammarCompiler:
     """Makes one model's constraints."""
 
     def __init__(self, tokenizer: Any, vocab_size: int) -> None:
@@ -215,19 +215,19 @@ class Grammars:
         problem = ""
         for kept in (AS_WRITTEN, PIECEWISE, TYPE_ONLY) if _may_relax(spec) else (AS_WRITTEN,):
             found = self._parts(spec, kept)
-            parts = found.parts
+            grammars = found.grammars
             if think is not None:
-                parts = after_thinking(think, parts, self._marks, verbatim=isinstance(spec, Regex | Lark))
-            matcher, problem = self._matcher(parts)
+                grammars = after_thinking(think, grammars, self._marks, verbatim=isinstance(spec, Regex | Lark))
+            matcher, problem = self._matcher(grammars)
             if not problem:
                 return matcher, found.relaxed
             if isinstance(spec, JsonSchema) and _is_impossible(problem):
                 break
         raise self._refusal(spec, problem)
 
-    def _matcher(self, parts: list[Part]) -> tuple[Any, str]:
+    def _matcher(self, grammars: list[Grammar]) -> tuple[Any, str]:
         """The compiled grammar, or what is wrong with it."""
-        grammar = json.dumps({"grammars": parts})
+        grammar = json.dumps({"grammars": grammars})
         if len(grammar) > LONGEST_GRAMMAR:
             return None, f"it is too long: {len(grammar)} characters; at most {LONGEST_GRAMMAR} work"
         matcher = LLMatcher(self._vocabulary.tokens, grammar, log_level=0, limits=LIMITS)
@@ -237,27 +237,27 @@ class Grammars:
             return None, matcher.get_error() or "NoExtension"
         return matcher, ""
 
-    def _parts(self, spec: Spec, kept: int) -> CallParts:
+    def _parts(self, spec: Spec, kept: int) -> AnswerGrammar:
         """What llguidance compiles, and what of the request is left out of it."""
         match spec:
             case JsonSchema(schema=text, strict=strict):
-                found = schema_part("The JSON schema", _read(text), strict=strict, kept=kept)
+                found = grammar_of_schema("The JSON schema", _read(text), strict=strict, kept=kept)
                 places = ["" if place == "." else f".{place}" for place in found.relaxed]
-                return CallParts([found.part], tuple(f"response_format.schema{place}" for place in places))
+                return AnswerGrammar([found.grammar], tuple(f"response_format.schema{place}" for place in places))
             case JsonObject():
-                return CallParts([any_object()], ())
+                return AnswerGrammar([any_object()], ())
             case Regex(pattern=pattern):
-                return CallParts([{"lark_grammar": f"start: /{regex_to_lark(pattern, 'd')}/"}], ())
+                return AnswerGrammar([{"lark_grammar": f"start: /{regex_to_lark(pattern, 'd')}/"}], ())
             case Lark(text=text):
-                return CallParts([{"lark_grammar": text}], ())
+                return AnswerGrammar([{"lark_grammar": text}], ())
             case ToolCalls():
-                return call_parts(self._tokenizer, spec, self._marks, kept=kept)
+                return grammar_of_calls(self._tokenizer, spec, self._marks, kept=kept)
 
     def _refusal(self, spec: Spec, reason: str) -> GrammarRefused:
         """What llguidance has to say, as people should read it."""
         subject = _SUBJECTS[type(spec)]
         for tool in spec.tools if isinstance(spec, ToolCalls) else ():
-            if problem := problem_of(arguments_part(tool).part):
+            if problem := problem_of(grammar_of_arguments(tool).grammar):
                 subject, reason = f"The parameters of {tool.name}", problem
                 break
         reason = "no text satisfies it" if reason.startswith("NoExtension") else reason

@@ -79,7 +79,7 @@ def _unique(level: Level, heads: list[Rewritten], rest: Any, least: int | None, 
     """Whether `uniqueItems` is kept: of one item, or of a few known values, whose every order is spelled out then."""
     if most is not None and most <= 1:
         return True
-    raw = level.whole.resolved(rest) if isinstance(rest, dict) else {}
+    raw = level.rewriter.resolved(rest) if isinstance(rest, dict) else {}
     values = raw.get("enum")
     if heads or not isinstance(values, list) or len(values) > MOST_UNIQUE or not all(map(spells, values)):
         return False

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any, Final, Protocol
 
-from localapi.worker.llm.constrained.json_values import TYPES
-
 Schema = dict[str, Any]
 Rewritten = Schema | bool
 
@@ -33,7 +31,7 @@ class NotASchema(Exception):
     """No JSON schema; the message is for people and says why."""
 
 
-class Whole(Protocol):
+class SchemaRewriter(Protocol):
     """The schema that a level is part of."""
 
     close: bool
@@ -55,9 +53,9 @@ class Whole(Protocol):
 class Level:
     """What the rewriting of one schema object knows."""
 
-    def __init__(self, whole: Whole, node: Schema, path: str, depth: int, *, branch: bool) -> None:
+    def __init__(self, rewriter: SchemaRewriter, node: Schema, path: str, depth: int, *, branch: bool) -> None:
         """`branch`: another schema speaks about the same value, so that an object must stay open."""
-        self.whole = whole
+        self.rewriter = rewriter
         self.node = node
         self.path = path
         self.depth = depth
@@ -69,13 +67,13 @@ class Level:
         """The types that a value may have; "number" stands for integers, too."""
 
     def relax(self, keyword: str) -> None:
-        self.whole.relax(self.path, keyword)
+        self.rewriter.relax(self.path, keyword)
 
     def below(self, node: Any, *keys: str | int, branch: bool = False) -> Rewritten:
         path = self.path
         for key in keys:
             path = joined(path, str(key))
-        return self.whole.rewritten(node, path, branch=branch, depth=self.depth + 1)
+        return self.rewriter.rewritten(node, path, branch=branch, depth=self.depth + 1)
 
     def wrong(self, keyword: str, wanted: str) -> NotASchema:
         found = json.dumps(self.node[keyword], default=str)[:60]
@@ -124,3 +122,34 @@ def other_types(types: list[str], but: str) -> list[Schema]:
 
 def joined(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
+
+
+TYPES: Final = ("null", "boolean", "integer", "number", "string", "array", "object")
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Equal as JSON: `true` is not 1, and 1.0 is 1."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(equal, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
+    return bool(one == other)
+
+
+def is_type(value: Any, type_: str) -> bool:
+    """Whether a value is of a type."""
+    match value:
+        case None:
+            return type_ == "null"
+        case bool():
+            return type_ == "boolean"
+        case int() | float():
+            return type_ == "number" or (type_ == "integer" and value == value // 1)
+        case str():
+            return type_ == "string"
+        case list():
+            return type_ == "array"
+        case _:
+            return type_ == "object"

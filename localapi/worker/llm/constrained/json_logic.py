@@ -5,10 +5,18 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from localapi.worker.llm.constrained.json_level import COMBINING, MEANINGFUL, OBJECT_KEYWORDS, Level, Rewritten, Schema
+from localapi.worker.llm.constrained.json_level import (
+    COMBINING,
+    MEANINGFUL,
+    OBJECT_KEYWORDS,
+    Level,
+    Rewritten,
+    Schema,
+    equal,
+    is_type,
+)
 from localapi.worker.llm.constrained.json_one_of import Alternatives
-from localapi.worker.llm.constrained.json_pattern import followed_patterns
-from localapi.worker.llm.constrained.json_values import equal, is_type
+from localapi.worker.llm.constrained.json_pattern import supported_patterns
 
 DEEPEST_MERGE: Final = 16
 _PLAIN_OBJECT: Final = frozenset({"type", "properties", "required", "allOf"})
@@ -19,7 +27,7 @@ def apply_negation(level: Level) -> None:
     if "not" not in level.node:
         return
     said = level.node["not"]
-    denied = level.whole.resolved(said) if isinstance(said, dict) else said
+    denied = level.rewriter.resolved(said) if isinstance(said, dict) else said
     meant = {key: value for key, value in denied.items() if key in MEANINGFUL} if isinstance(denied, dict) else denied
     if meant is False:
         return
@@ -80,7 +88,7 @@ def _deny_pattern(level: Level, pattern: str) -> None:
     """An expression that denies something."""
     if "string" not in level.types:
         return
-    found = followed_patterns(pattern)
+    found = supported_patterns(pattern)
     if not found.exact:
         level.relax("not")
     level.also += [{"pattern": each} for each in found.patterns]
@@ -95,7 +103,7 @@ def add_references(level: Level) -> None:
         if not isinstance(ref, str):
             raise level.wrong(keyword, "a string")
         branch = level.branch or _others(level, keyword)
-        found = level.whole.reference(ref, level.path, keyword, branch=branch)
+        found = level.rewriter.reference(ref, level.path, keyword, branch=branch)
         if "$ref" in level.out:
             level.also.append(found)
         else:
@@ -114,7 +122,7 @@ def add_combinations(level: Level) -> None:
     if "oneOf" in level.node:
         shared = level.branch or _others(level, "oneOf")
         members = _members(level, "oneOf")
-        alternatives = Alternatives(level.whole, members, level.types)
+        alternatives = Alternatives(level.rewriter, members, level.types)
         if not alternatives.separated():
             level.relax("oneOf")
         rewritten = [level.below(part, "oneOf", at, branch=shared) for at, part in enumerate(members)]
@@ -189,7 +197,7 @@ def _split(level: Level, condition: Any) -> tuple[str, list[Any], list[Any]] | N
     if meant.keys() - {"properties", "required", "type"}:
         return None
     [(name, wanted)] = asked.items()
-    own = level.whole.resolved(level.mapping("properties").get(name))
+    own = level.rewriter.resolved(level.mapping("properties").get(name))
     known = own.get("enum", [own["const"]] if "const" in own else None)
     if known is None and own.get("type") == "boolean":
         known = [True, False]
@@ -209,7 +217,7 @@ def merged(level: Level, node: Schema, depth: int = 0) -> Schema:
         return node
     parts: list[Schema] = [{key: value for key, value in node.items() if key != "allOf"}]
     for member in node["allOf"]:
-        part = merged(level, level.whole.resolved(member), depth + 1)
+        part = merged(level, level.rewriter.resolved(member), depth + 1)
         if part.get("type") != "object" and "properties" not in part and "required" not in part:
             return node
         parts.append(part)

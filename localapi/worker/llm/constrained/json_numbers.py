@@ -35,7 +35,7 @@ class Range:
     relaxed: list[str] = field(default_factory=list)
 
 
-def followed_range(schema: Mapping[str, Any], *, whole: bool) -> Range:
+def supported_range(schema: Mapping[str, Any], *, whole: bool) -> Range:
     """Bounds and step of a schema whose numbers are checked. `whole`: only integers are numbers here.
 
     A range whose ends llguidance cannot hold becomes a little smaller.

@@ -18,7 +18,7 @@ from localapi.worker.llm.constrained.json_level import (
     Schema,
     other_types,
 )
-from localapi.worker.llm.constrained.json_pattern import alternatives, followed_patterns, length_pattern, overlap
+from localapi.worker.llm.constrained.json_pattern import alternatives, length_pattern, overlap, supported_patterns
 
 _NAME_PATTERNS: Final = {
     "uuid": "^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
@@ -91,7 +91,7 @@ def _more(level: Level) -> Rewritten:
         if not COMBINING & node.keys() and not level.branch:
             return level.below(unevaluated, "unevaluatedProperties")
         level.relax("unevaluatedProperties")
-    if not level.whole.close or level.branch or COMBINING & node.keys():
+    if not level.rewriter.close or level.branch or COMBINING & node.keys():
         return True
     asks = {"patternProperties", "propertyNames", "minProperties"} & node.keys()
     says = "type" in node or "properties" in node
@@ -102,7 +102,7 @@ def _patterns(level: Level, said: Mapping[str, Any]) -> dict[str, Rewritten] | N
     """`patternProperties`; None where they cannot be kept."""
     found: dict[str, Rewritten] = {}
     for pattern, schema in said.items():
-        kept = followed_patterns(pattern)
+        kept = supported_patterns(pattern)
         if not kept.exact or len(kept.patterns) > 1:
             level.relax("patternProperties")
             return None
@@ -122,7 +122,7 @@ def _limit_names(level: Level, found: _Properties) -> None:
     if raw is False:
         found.named, found.patterns, found.more = {}, {}, False
         return
-    known = level.whole.resolved(raw)
+    known = level.rewriter.resolved(raw)
     names = {key: value for key, value in known.items() if key in MEANINGFUL and key != "type"}
     if names.get("format") not in _NAME_PATTERNS:
         names.pop("format", None)
@@ -154,7 +154,7 @@ def _name(found: _Properties, allowed: list[str]) -> None:
 
 def _match_names(level: Level, found: _Properties, pattern: str | None) -> None:
     """Leave only properties that match."""
-    kept = followed_patterns(pattern) if pattern is not None else None
+    kept = supported_patterns(pattern) if pattern is not None else None
     if pattern is None or kept is None or not kept.exact or len(kept.patterns) > 1:
         level.relax("propertyNames")
         return

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from localapi.worker.llm.constrained.json_level import COMBINING, Schema, Whole
+from localapi.worker.llm.constrained.json_level import COMBINING, TYPES, Schema, SchemaRewriter, equal, is_type
 from localapi.worker.llm.constrained.json_pattern import overlap
-from localapi.worker.llm.constrained.json_values import TYPES, equal, is_type
 
 MOST_MEMBERS: Final = 64
 """More are not compared with each other."""
@@ -18,11 +17,11 @@ _ALL_KINDS: Final = set(TYPES)
 class Alternatives:
     """The members of a `oneOf`, and what to add to each so that no value satisfies two."""
 
-    def __init__(self, whole: Whole, members: list[Any], types: list[str]) -> None:
+    def __init__(self, rewriter: SchemaRewriter, members: list[Any], types: list[str]) -> None:
         """`types`: those that the schema around them allows."""
-        self._members = [whole.resolved(member) for member in members]
+        self._members = [rewriter.resolved(member) for member in members]
         self._types = {"number" if name == "integer" else name for name in types}
-        self._whole = whole
+        self._rewriter = rewriter
         self.additions: list[Schema] = [{} for _ in members]
 
     def separated(self) -> bool:
@@ -84,7 +83,7 @@ class Alternatives:
     def _property(self, schema: Schema, name: str) -> Schema | None:
         properties = schema.get("properties")
         found = properties.get(name) if isinstance(properties, dict) else None
-        return self._whole.resolved(found) if found is not None else None
+        return self._rewriter.resolved(found) if found is not None else None
 
 
 def _kinds(schema: Schema) -> set[str]:

@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from localapi.worker.llm.constrained.ecma_regex import PLACEHOLDER, NotFollowed, pythonic
+from localapi.worker.llm.constrained.ecma_regex import PLACEHOLDER, UnsupportedRegex, to_python
 from localapi.worker.llm.constrained.regex_algebra import (
     ANYTHING,
     EMPTY,
     NOTHING,
     Ranges,
-    Regex,
+    RegexTree,
     TooLarge,
-    alternative,
-    both,
-    concatenated,
-    denied,
+    character_class,
+    complement,
+    concatenation,
+    intersection,
     inverted,
     is_nothing,
-    one_of,
-    repeated,
+    repetition,
     rust_class,
     rust_regex,
+    union,
 )
 
 _sre: Any = re._parser  # type: ignore[attr-defined]  # the one parser of these expressions in the library
@@ -60,7 +60,7 @@ class Patterns:
 
 
 @lru_cache(256)
-def followed_patterns(pattern: str) -> Patterns:
+def supported_patterns(pattern: str) -> Patterns:
     """What to give llguidance for a schema's `pattern`."""
     if len(pattern) > LONGEST:
         return Patterns((), exact=False)
@@ -68,8 +68,8 @@ def followed_patterns(pattern: str) -> Patterns:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            parsed = _sre.parse(pythonic(pattern, classes))
-    except (re.error, RecursionError, OverflowError, NotFollowed):
+            parsed = _sre.parse(to_python(pattern, classes))
+    except (re.error, RecursionError, OverflowError, UnsupportedRegex):
         return Patterns((), exact=False)
     writer = _Writer(classes, ignore_case=bool(parsed.state.flags & re.IGNORECASE))
     texts: list[str] = []
@@ -77,7 +77,7 @@ def followed_patterns(pattern: str) -> Patterns:
     for part in _parts(list(parsed)):
         try:
             text = writer.pattern(part)
-        except (NotFollowed, TooLarge, RecursionError):
+        except (UnsupportedRegex, TooLarge, RecursionError):
             exact = False
             text = writer.without_assertions(part)
         if text != "^":
@@ -106,13 +106,13 @@ def _parts(items: list[Any]) -> list[list[Any]]:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether both expressions, of those that `followed_patterns` gives, may be found in one text."""
+    """Whether both expressions, of those that `supported_patterns` gives, may be found in one text."""
     try:
         sides = [
-            _Writer([], ignore_case=False).texts_with(list(_sre.parse(pythonic(text, [])))) for text in (one, other)
+            _Writer([], ignore_case=False).texts_with(list(_sre.parse(to_python(text, [])))) for text in (one, other)
         ]
-        return not is_nothing(both(*sides))
-    except (re.error, NotFollowed, TooLarge, RecursionError):
+        return not is_nothing(intersection(*sides))
+    except (re.error, UnsupportedRegex, TooLarge, RecursionError):
         return True
 
 
@@ -138,31 +138,31 @@ class _Writer:
         self._ignore_case = ignore_case
 
     def pattern(self, items: list[Any]) -> str:
-        """The expression for Rust. Raises NotFollowed, TooLarge."""
+        """The expression for Rust. Raises UnsupportedRegex, TooLarge."""
         if self._is_plain(items):
             text = self._texts(items)
             return f"(?i){text}" if self._ignore_case else text
         if self._ignore_case:
-            raise NotFollowed
+            raise UnsupportedRegex
         (op, value), *others = items
         if op in (_codes.ASSERT, _codes.ASSERT_NOT) and value[0] < 0 and _is_end(others):  # see _parts
-            behind = concatenated(ANYTHING, self._sequence(value[1]))
-            found = denied(behind) if op is _codes.ASSERT_NOT else behind
+            behind = concatenation(ANYTHING, self._sequence(value[1]))
+            found = complement(behind) if op is _codes.ASSERT_NOT else behind
         else:
             found = self._whole(items)
         if found == ANYTHING:
             return "^"
         return f"^(?:{rust_regex(found)})$"
 
-    def texts_with(self, items: list[Any]) -> Regex:
-        """All texts in which the expression is found. Raises NotFollowed."""
+    def texts_with(self, items: list[Any]) -> RegexTree:
+        """All texts in which the expression is found. Raises UnsupportedRegex."""
         return self._whole(items)
 
     def without_assertions(self, items: list[Any]) -> str:
         """The expression for Rust without what it asserts inside: more texts match."""
         try:
             return self.pattern(_stripped(items))
-        except (NotFollowed, TooLarge, RecursionError):
+        except (UnsupportedRegex, TooLarge, RecursionError):
             return "^"
 
     # Written as it is
@@ -191,14 +191,14 @@ class _Writer:
         if op is _codes.SUBPATTERN:
             _, added, removed, inner = value
             if removed or added & ~re.IGNORECASE:
-                raise NotFollowed
+                raise UnsupportedRegex
             return ("(?i:" if added else "(?:") + self._texts(inner) + ")"
         if op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
             low, high, inner = value
             most = "" if high is _codes.MAXREPEAT else str(high)
             times = {(0, ""): "*", (1, ""): "+", (0, "1"): "?"}.get((low, most), f"{{{low},{most}}}")
             return f"(?:{self._texts(inner)}){times}"
-        raise NotFollowed
+        raise UnsupportedRegex
 
     def _class(self, op: Any, value: Any) -> str:
         if op is _codes.ANY:
@@ -229,19 +229,19 @@ class _Writer:
 
     # Through the algebra
 
-    def _whole(self, items: list[Any]) -> Regex:
+    def _whole(self, items: list[Any]) -> RegexTree:
         """All texts in which the expression is found."""
         if items and items[0][0] is _codes.AT and items[0][1] in _STARTS:
             return self._then(items[1:], ANYTHING, START)
         here = self._then(items, ANYTHING, START)
         if not (_anchored_inside(items) or _begins_at_border(items)):
-            return concatenated(ANYTHING, self._then(items, ANYTHING, SOMETHING))
-        word, other = one_of(_WORD), one_of(inverted(_WORD))
-        later = [concatenated(ANYTHING, concatenated(kind, self._then(items, ANYTHING, before)))
+            return concatenation(ANYTHING, self._then(items, ANYTHING, SOMETHING))
+        word, other = character_class(_WORD), character_class(inverted(_WORD))
+        later = [concatenation(ANYTHING, concatenation(kind, self._then(items, ANYTHING, before)))
                  for kind, before in ((word, WORD), (other, OTHER))]  # fmt: skip
-        return alternative(here, *later)
+        return union(here, *later)
 
-    def _then(self, items: list[Any], rest: Regex, before: str) -> Regex:  # noqa: PLR0911  # one for each kind of item
+    def _then(self, items: list[Any], rest: RegexTree, before: str) -> RegexTree:  # noqa: PLR0911  # one for each kind of item
         """The items, and then what `rest` allows up to the end of the text."""
         if not items:
             return rest
@@ -251,16 +251,16 @@ class _Writer:
         if op in (_codes.ASSERT, _codes.ASSERT_NOT):
             direction, inner = value
             if direction < 0:
-                raise NotFollowed
+                raise UnsupportedRegex
             ahead = self._then(list(inner), ANYTHING, before)
-            ahead = denied(ahead) if op is _codes.ASSERT_NOT else ahead
-            return both(ahead, self._then(others, rest, before))
+            ahead = complement(ahead) if op is _codes.ASSERT_NOT else ahead
+            return intersection(ahead, self._then(others, rest, before))
         if not _asserts((op, value)):
             after = _after(self, op, value, before)
-            return concatenated(self._plain(op, value), self._then(others, rest, after))
+            return concatenation(self._plain(op, value), self._then(others, rest, after))
         follows = self._then(others, rest, UNKNOWN if others else before)
         if op is _codes.BRANCH:
-            return alternative(*(self._then(list(branch), follows, before) for branch in value[1]))
+            return union(*(self._then(list(branch), follows, before) for branch in value[1]))
         if op is _codes.SUBPATTERN:
             return self._then(list(value[3]), follows, before)
         if (
@@ -272,44 +272,44 @@ class _Writer:
             found = follows
             for copy in range(high, 0, -1):
                 again = self._then(list(inner), found, before if copy == 1 else UNKNOWN)
-                found = again if copy <= low else alternative(follows, again)
+                found = again if copy <= low else union(follows, again)
             return found
-        raise NotFollowed
+        raise UnsupportedRegex
 
-    def _place(self, place: Any, others: list[Any], rest: Regex, before: str) -> Regex:
+    def _place(self, place: Any, others: list[Any], rest: RegexTree, before: str) -> RegexTree:
         """A start, an end, or the border of a word."""
         if place in _STARTS:
             if before == UNKNOWN:
-                raise NotFollowed
+                raise UnsupportedRegex
             return self._then(others, rest, before) if before == START else NOTHING
         follows = self._then(others, rest, before)
         if place in _ENDS:
-            return both(EMPTY, follows)
+            return intersection(EMPTY, follows)
         if place not in (_codes.AT_BOUNDARY, _codes.AT_NON_BOUNDARY) or before in (SOMETHING, UNKNOWN):
-            raise NotFollowed
-        word = concatenated(one_of(_WORD), ANYTHING)
+            raise UnsupportedRegex
+        word = concatenation(character_class(_WORD), ANYTHING)
         is_border = place is _codes.AT_BOUNDARY
-        return both(word if (before != WORD) == is_border else denied(word), follows)
+        return intersection(word if (before != WORD) == is_border else complement(word), follows)
 
-    def _plain(self, op: Any, value: Any) -> Regex:
+    def _plain(self, op: Any, value: Any) -> RegexTree:
         """What asserts nothing."""
         if op in (_codes.LITERAL, _codes.NOT_LITERAL, _codes.IN, _codes.ANY):
-            return one_of(self.characters(op, value))
+            return character_class(self.characters(op, value))
         if op is _codes.BRANCH:
-            return alternative(*(self._sequence(branch) for branch in value[1]))
+            return union(*(self._sequence(branch) for branch in value[1]))
         if op is _codes.SUBPATTERN:
             if value[1] or value[2]:
-                raise NotFollowed
+                raise UnsupportedRegex
             return self._sequence(value[3])
         if op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
             low, high, inner = value
-            return repeated(self._sequence(inner), low, None if high is _codes.MAXREPEAT else high)
-        raise NotFollowed
+            return repetition(self._sequence(inner), low, None if high is _codes.MAXREPEAT else high)
+        raise UnsupportedRegex
 
-    def _sequence(self, items: Any) -> Regex:
+    def _sequence(self, items: Any) -> RegexTree:
         found = EMPTY
         for op, value in reversed(list(items)):
-            found = concatenated(self._plain(op, value), found)
+            found = concatenation(self._plain(op, value), found)
         return found
 
     def characters(self, op: Any, value: Any) -> Ranges:
@@ -325,14 +325,14 @@ class _Writer:
                 negated = True
             elif op_ is _codes.LITERAL:
                 if self._placeheld(member):
-                    raise NotFollowed
+                    raise UnsupportedRegex
                 ranges.append((member, member))
             elif op_ is _codes.RANGE:
                 ranges.append(member)
             elif op_ is _codes.CATEGORY:
                 ranges += _category(member)
             else:
-                raise NotFollowed
+                raise UnsupportedRegex
         return inverted(tuple(ranges)) if negated else inverted(inverted(tuple(ranges)))
 
 
@@ -353,7 +353,7 @@ def _category(category: Any) -> Ranges:
         _codes.CATEGORY_NOT_SPACE: inverted((*_SPACE, (0x1C, 0x1F), (0x85, 0x85), (0xFEFF, 0xFEFF))),
     }
     if category not in known:
-        raise NotFollowed
+        raise UnsupportedRegex
     return known[category]
 
 

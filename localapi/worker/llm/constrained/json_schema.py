@@ -14,10 +14,13 @@ from localapi.worker.llm.constrained.json_arrays import add_arrays
 from localapi.worker.llm.constrained.json_level import (
     COMBINING,
     OBJECT_KEYWORDS,
+    TYPES,
     Level,
     NotASchema,
     Rewritten,
     Schema,
+    equal,
+    is_type,
     joined,
     other_types,
 )
@@ -28,10 +31,9 @@ from localapi.worker.llm.constrained.json_logic import (
     apply_negation,
     merged,
 )
-from localapi.worker.llm.constrained.json_numbers import followed_range, members_nearby, spells
+from localapi.worker.llm.constrained.json_numbers import members_nearby, spells, supported_range
 from localapi.worker.llm.constrained.json_objects import add_objects
-from localapi.worker.llm.constrained.json_pattern import followed_patterns
-from localapi.worker.llm.constrained.json_values import TYPES, equal, is_type
+from localapi.worker.llm.constrained.json_pattern import supported_patterns
 
 DEEPEST: Final = 64
 """Levels of a schema. A chain of references is no level."""
@@ -50,7 +52,7 @@ _HOLDS_ANY_JSON: Final = frozenset({"const", "default", "example", "examples", "
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class RewrittenSchema:
     """A schema that llguidance follows."""
 
     schema: Schema
@@ -58,7 +60,7 @@ class Followed:
     """Where the schema asks for more: paths that end with a keyword ("properties.tags.uniqueItems"), or "." alone."""
 
 
-def followed(schema: object, *, close: bool = False) -> Followed:
+def rewrite_schema(schema: object, *, close: bool = False) -> RewrittenSchema:
     """Rewrite a schema. Raises NotASchema.
 
     `close`: objects have no properties that are not named, as OpenAI's strict mode has it, except where the schema says
@@ -80,7 +82,7 @@ def followed(schema: object, *, close: bool = False) -> Followed:
         root["type"] = "object"  # a keyword for objects says nothing about other values, and nobody means that
     if rewriter.definitions:
         root["$defs"] = rewriter.definitions
-    return Followed(root, tuple(dict.fromkeys(rewriter.relaxed)))
+    return RewrittenSchema(root, tuple(dict.fromkeys(rewriter.relaxed)))
 
 
 class _Rewriter:
@@ -184,7 +186,7 @@ class _Rewriter:
 
 def _rewritten(level: Level) -> Rewritten:
     """The level, or False where nothing satisfies it."""
-    if level.whole.close and not level.branch and "allOf" in level.node:
+    if level.rewriter.close and not level.branch and "allOf" in level.node:
         level.node = merged(level, level.node)
     apply_negation(level)
     if not level.types:
@@ -239,7 +241,7 @@ def _numbers(level: Level) -> None:
             raise level.wrong(keyword, "a number")
     if "multipleOf" in node and not node["multipleOf"] > 0:
         raise level.wrong("multipleOf", "more than 0")
-    found = followed_range(node, whole="number" not in level.types)
+    found = supported_range(node, whole="number" not in level.types)
     for keyword in found.relaxed:
         level.relax(keyword)
     multiples = found.keywords.pop("enum", None)
@@ -262,7 +264,7 @@ def _strings(level: Level) -> None:
         return
     if not isinstance(level.node["pattern"], str):
         raise level.wrong("pattern", "a string")
-    found = followed_patterns(level.node["pattern"])
+    found = supported_patterns(level.node["pattern"])
     if not found.exact:
         level.relax("pattern")
     if found.patterns:

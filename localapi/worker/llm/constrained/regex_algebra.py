@@ -15,12 +15,12 @@ MOST_STEPS: Final = 60_000
 """Derivatives that one expression may take, those of its parts included."""
 
 Ranges = tuple[tuple[int, int], ...]
-Regex = tuple[Any, ...]
+RegexTree = tuple[Any, ...]
 """("none",), ("empty",), ("set", ranges), ("then", a, b), ("or", parts), ("and", parts), ("not", a),
 ("repeat", a, least, most)."""
 
-NOTHING: Final[Regex] = ("none",)
-EMPTY: Final[Regex] = ("empty",)
+NOTHING: Final[RegexTree] = ("none",)
+EMPTY: Final[RegexTree] = ("empty",)
 _SURROGATES: Final = (0xD800, 0xDFFF)
 
 
@@ -41,16 +41,16 @@ def inverted(ranges: Ranges) -> Ranges:
     return tuple(found)
 
 
-def one_of(ranges: Ranges) -> Regex:
+def character_class(ranges: Ranges) -> RegexTree:
     """One character."""
     return ("set", ranges) if ranges else NOTHING
 
 
 _ANY_SET: Final = inverted(())
-ANYTHING: Final[Regex] = ("repeat", ("set", _ANY_SET), 0, None)
+ANYTHING: Final[RegexTree] = ("repeat", ("set", _ANY_SET), 0, None)
 
 
-def concatenated(one: Regex, other: Regex) -> Regex:
+def concatenation(one: RegexTree, other: RegexTree) -> RegexTree:
     """One and then the other."""
     if NOTHING in (one, other):
         return NOTHING
@@ -59,15 +59,15 @@ def concatenated(one: Regex, other: Regex) -> Regex:
     if other == EMPTY:
         return one
     if one[0] == "then":
-        return concatenated(one[1], concatenated(one[2], other))
+        return concatenation(one[1], concatenation(one[2], other))
     if one == ANYTHING and (other == ANYTHING or (other[0] == "then" and other[1] == ANYTHING)):
         return other
     return ("then", one, other)
 
 
-def alternative(*parts: Regex) -> Regex:
+def union(*parts: RegexTree) -> RegexTree:
     """One of them."""
-    flat: set[Regex] = set()
+    flat: set[RegexTree] = set()
     for part in parts:
         flat |= set(part[1]) if part[0] == "or" else {part}
     flat.discard(NOTHING)
@@ -76,15 +76,15 @@ def alternative(*parts: Regex) -> Regex:
     sets = [part for part in flat if part[0] == "set"]
     if len(sets) > 1:
         flat -= set(sets)
-        flat.add(one_of(inverted(inverted(tuple(pair for part in sets for pair in part[1])))))
+        flat.add(character_class(inverted(inverted(tuple(pair for part in sets for pair in part[1])))))
     if not flat:
         return NOTHING
     return next(iter(flat)) if len(flat) == 1 else ("or", tuple(sorted(flat, key=repr)))
 
 
-def both(*parts: Regex) -> Regex:
+def intersection(*parts: RegexTree) -> RegexTree:
     """All of them at once."""
-    flat: set[Regex] = set()
+    flat: set[RegexTree] = set()
     for part in parts:
         flat |= set(part[1]) if part[0] == "and" else {part}
     flat.discard(ANYTHING)
@@ -97,7 +97,7 @@ def both(*parts: Regex) -> Regex:
     return next(iter(flat)) if len(flat) == 1 else ("and", tuple(sorted(flat, key=repr)))
 
 
-def denied(part: Regex) -> Regex:
+def complement(part: RegexTree) -> RegexTree:
     """All other texts."""
     if part == NOTHING:
         return ANYTHING
@@ -106,7 +106,7 @@ def denied(part: Regex) -> Regex:
     return part[1] if part[0] == "not" else ("not", part)
 
 
-def repeated(part: Regex, least: int, most: int | None) -> Regex:
+def repetition(part: RegexTree, least: int, most: int | None) -> RegexTree:
     """So many times."""
     if most == 0 or part == EMPTY:
         return EMPTY
@@ -118,7 +118,7 @@ def repeated(part: Regex, least: int, most: int | None) -> Regex:
 
 
 @lru_cache(20_000)
-def _has_empty(part: Regex) -> bool:  # noqa: PLR0911  # one for each kind
+def _has_empty(part: RegexTree) -> bool:  # noqa: PLR0911  # one for each kind
     """Whether the empty text is one of its texts."""
     match part[0]:
         case "empty":
@@ -140,21 +140,21 @@ def _has_empty(part: Regex) -> bool:  # noqa: PLR0911  # one for each kind
 class _Automaton:
     """Derivatives of one expression by one character of each kind that it tells apart."""
 
-    def __init__(self, regex: Regex) -> None:
+    def __init__(self, regex: RegexTree) -> None:
         self._kinds = _kinds(regex)
-        self._known: dict[tuple[Regex, int], Regex] = {}
+        self._known: dict[tuple[RegexTree, int], RegexTree] = {}
         self._steps = 0
 
-    def moves(self, state: Regex) -> dict[Regex, Ranges]:
+    def moves(self, state: RegexTree) -> dict[RegexTree, Ranges]:
         """Where which characters lead."""
-        found: dict[Regex, list[tuple[int, int]]] = {}
+        found: dict[RegexTree, list[tuple[int, int]]] = {}
         for kind in self._kinds:
             target = self._derived(state, kind[0][0])
             if target != NOTHING:
                 found.setdefault(target, []).extend(kind)
         return {target: inverted(inverted(tuple(ranges))) for target, ranges in found.items()}
 
-    def _derived(self, part: Regex, character: int) -> Regex:
+    def _derived(self, part: RegexTree, character: int) -> RegexTree:
         key = (part, character)
         if key not in self._known:
             self._steps += 1
@@ -163,28 +163,28 @@ class _Automaton:
             self._known[key] = self._derive(part, character)
         return self._known[key]
 
-    def _derive(self, part: Regex, character: int) -> Regex:  # noqa: PLR0911  # one for each kind
+    def _derive(self, part: RegexTree, character: int) -> RegexTree:  # noqa: PLR0911  # one for each kind
         match part[0]:
             case "set":
                 return EMPTY if any(low <= character <= high for low, high in part[1]) else NOTHING
             case "then":
-                first = concatenated(self._derived(part[1], character), part[2])
-                return alternative(first, self._derived(part[2], character)) if _has_empty(part[1]) else first
+                first = concatenation(self._derived(part[1], character), part[2])
+                return union(first, self._derived(part[2], character)) if _has_empty(part[1]) else first
             case "or":
-                return alternative(*(self._derived(each, character) for each in part[1]))
+                return union(*(self._derived(each, character) for each in part[1]))
             case "and":
-                return both(*(self._derived(each, character) for each in part[1]))
+                return intersection(*(self._derived(each, character) for each in part[1]))
             case "not":
-                return denied(self._derived(part[1], character))
+                return complement(self._derived(part[1], character))
             case "repeat":
                 _, inner, least, most = part
-                rest = repeated(inner, max(0, least - 1), None if most is None else most - 1)
-                return concatenated(self._derived(inner, character), rest)
+                rest = repetition(inner, max(0, least - 1), None if most is None else most - 1)
+                return concatenation(self._derived(inner, character), rest)
             case _:
                 return NOTHING
 
 
-def _kinds(regex: Regex) -> list[Ranges]:
+def _kinds(regex: RegexTree) -> list[Ranges]:
     """Characters that no set of the expression tells apart, together."""
     sets: set[Ranges] = set()
     stack: list[Any] = [regex]
@@ -208,7 +208,7 @@ def _kinds(regex: Regex) -> list[Ranges]:
     return [tuple(ranges) for ranges in kinds.values()]
 
 
-def is_nothing(regex: Regex) -> bool:
+def is_nothing(regex: RegexTree) -> bool:
     """Whether no text is one of its texts. Raises TooLarge."""
     automaton, known, waiting = _Automaton(regex), {regex}, [regex]
     while waiting:
@@ -224,10 +224,10 @@ def is_nothing(regex: Regex) -> bool:
     return True
 
 
-def rust_regex(regex: Regex) -> str:
+def rust_regex(regex: RegexTree) -> str:
     """The expression in Rust's syntax. Raises TooLarge."""
     automaton = _Automaton(regex)
-    numbers: dict[Regex, int] = {regex: 0}
+    numbers: dict[RegexTree, int] = {regex: 0}
     edges: dict[tuple[int, int], str] = {}
     ends: set[int] = set()
     waiting = [regex]
@@ -283,7 +283,7 @@ def _either(one: str, other: str) -> str:
 
 
 def _atom(text: str) -> str:
-    """Fit to be repeated."""
+    """Fit to be repetition."""
     is_class = text.startswith("[") and text.endswith("]") and text.count("[") == 1
     return text if is_class else f"(?:{text})"
 

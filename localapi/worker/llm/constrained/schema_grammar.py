@@ -9,7 +9,7 @@ from typing import Any, Final
 from llguidance import LLMatcher, LLParserLimits
 
 from localapi.worker.llm.constrained.json_level import NotASchema, Schema
-from localapi.worker.llm.constrained.json_schema import followed
+from localapi.worker.llm.constrained.json_schema import rewrite_schema
 
 WHITESPACE: Final = r"( |\r?\n[ \t]{0,40})"
 """What JSON may have between its parts: enough to be indented, too little to be endless, which small models like."""
@@ -24,7 +24,7 @@ MOST_TRIALS: Final = 32
 LONGEST_PART: Final = 65_536
 """Characters of one schema, beside which others have room in a grammar."""
 
-Part = dict[str, Any]
+Grammar = dict[str, Any]
 """llguidance's: a grammar that others may refer to by its name."""
 
 
@@ -33,44 +33,44 @@ class GrammarRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class SchemaPart:
+class SchemaGrammar:
     """A schema, compiled as far as that goes without tokens."""
 
-    part: Part
+    grammar: Grammar
     relaxed: tuple[str, ...]
-    """As in `Followed`."""
+    """As in `RewrittenSchema`."""
 
 
-def schema_part(subject: str, schema: object, *, strict: bool, kept: int = AS_WRITTEN) -> SchemaPart:
+def grammar_of_schema(subject: str, schema: object, *, strict: bool, kept: int = AS_WRITTEN) -> SchemaGrammar:
     """Return JSON of this schema.
 
     Raises GrammarRefused, naming the `subject`, if it is none, or if it is strict and asks for more than works.
     """
     try:
-        found = followed(schema, close=strict)
+        found = rewrite_schema(schema, close=strict)
     except NotASchema as error:
         raise GrammarRefused(f"{subject} cannot be followed: {error}.") from error
     if strict and found.relaxed:
         places = ", ".join(found.relaxed[:_SHOWN_PLACES])
         raise GrammarRefused(f"{subject} cannot be enforced at: {places}. Change it, or leave strict out.")
     if strict or kept == AS_WRITTEN:
-        return SchemaPart(_compiled(found.schema), found.relaxed)
+        return SchemaGrammar(_compiled(found.schema), found.relaxed)
     if kept == PIECEWISE:
         rest, dropped = _what_compiles(found.schema)
         if rest is not None:
-            return SchemaPart(_compiled(rest), (*found.relaxed, *dropped))
+            return SchemaGrammar(_compiled(rest), (*found.relaxed, *dropped))
     only = {"type": found.schema["type"]} if "type" in found.schema else {}
-    return SchemaPart(_compiled(only), (".",))
+    return SchemaGrammar(_compiled(only), (".",))
 
 
-def any_object() -> Part:
+def any_object() -> Grammar:
     """Any JSON object."""
     return _compiled({"type": "object"})
 
 
-def problem_of(part: Part) -> str:
-    """What llguidance has against this part; empty: nothing."""
-    return LLMatcher.validate_grammar(json.dumps({"grammars": [part]}), limits=LIMITS)
+def problem_of(grammar: Grammar) -> str:
+    """What llguidance has against this grammar; empty: nothing."""
+    return LLMatcher.validate_grammar(json.dumps({"grammars": [grammar]}), limits=LIMITS)
 
 
 def _what_compiles(schema: Schema) -> tuple[Schema | None, list[str]]:
@@ -94,14 +94,14 @@ def _what_compiles(schema: Schema) -> tuple[Schema | None, list[str]]:
 
 
 def _problem(schema: Schema) -> str:
-    part = _compiled(schema)
-    if len(json.dumps(part)) > LONGEST_PART:
+    grammar = _compiled(schema)
+    if len(json.dumps(grammar)) > LONGEST_PART:
         return "too long"
-    return problem_of(part)
+    return problem_of(grammar)
 
 
-def _compiled(schema: Schema) -> Part:
+def _compiled(schema: Schema) -> Grammar:
     text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
-    grammar = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": WHITESPACE})
-    part: Part = json.loads(grammar)["grammars"][0]
-    return part
+    text = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": WHITESPACE})
+    grammar: Grammar = json.loads(text)["grammars"][0]
+    return grammar

@@ -1,6 +1,6 @@
-"""The marks that models write around thinking and tool calls, as parts of a grammar.
+"""The marks that models write around thinking and tool calls, as grammars of a grammar.
 
-A grammar is a list of llguidance's parts, of which the first is the whole and refers to others by name. Knows the
+A grammar is a list of llguidance's grammars, of which the first is the whole and refers to others by name. Knows the
 formats of mlx-lm's tool parsers; knows no tokens but those that are marks.
 """
 
@@ -16,11 +16,11 @@ import msgspec
 
 from localapi.worker.llm.constrained.schema_grammar import (
     AS_WRITTEN,
+    Grammar,
     GrammarRefused,
-    Part,
-    SchemaPart,
+    SchemaGrammar,
     any_object,
-    schema_part,
+    grammar_of_schema,
 )
 
 _TEXT_AND_SPACE = "TEXT: /(?s:.*)/\nSPACE: /[ \\t\\r\\n]{0,8}/\n"
@@ -123,7 +123,9 @@ class Marks:
         return json.dumps(text, ensure_ascii=False) if number is None else f"<[{number}]>"
 
 
-def after_thinking(think: ThinkBlock, parts: Sequence[Part], marks: Marks, *, verbatim: bool = False) -> list[Part]:
+def after_thinking(
+    think: ThinkBlock, grammars: Sequence[Grammar], marks: Marks, *, verbatim: bool = False
+) -> list[Grammar]:
     """The grammar, for a model that thinks before it follows it.
 
     `verbatim`: whitespace at the answer's start is its own, so that behind the thinking must be of a known length.
@@ -134,20 +136,20 @@ def after_thinking(think: ThinkBlock, parts: Sequence[Part], marks: Marks, *, ve
     else:
         start = f"start: thought? @answer\nthought: {marks.lark(think.start)} free {space}\n"
     whole = start + marks.until(think.end) + _TEXT_AND_SPACE
-    return [{"lark_grammar": whole}, {**parts[0], "name": "answer"}, *parts[1:]]
+    return [{"lark_grammar": whole}, {**grammars[0], "name": "answer"}, *grammars[1:]]
 
 
 @dataclass(frozen=True, slots=True)
-class CallParts:
-    """Calls as parts of a grammar."""
+class AnswerGrammar:
+    """Calls as grammars of a grammar."""
 
-    parts: list[Part]
+    grammars: list[Grammar]
     relaxed: tuple[str, ...]
     """Where the tools' schemas ask for more than is kept."""
 
 
-def call_parts(tokenizer: Any, calls: ToolCalls, marks: Marks, *, kept: int = AS_WRITTEN) -> CallParts:
-    """Calls in the format of the model's template. Raises GrammarRefused; `kept` as in `schema_part`."""
+def grammar_of_calls(tokenizer: Any, calls: ToolCalls, marks: Marks, *, kept: int = AS_WRITTEN) -> AnswerGrammar:
+    """Calls in the format of the model's template. Raises GrammarRefused; `kept` as in `grammar_of_schema`."""
     tools = [tool for tool in calls.tools if calls.choice in (None, tool.name)]
     if not tools:
         raise GrammarRefused(f"There is no tool {calls.choice!r}." if calls.choice else "There is no tool to call.")
@@ -157,11 +159,11 @@ def call_parts(tokenizer: Any, calls: ToolCalls, marks: Marks, *, kept: int = AS
     format_ = parser.__module__.rpartition(".")[2]
     if format_ != "json_tools":
         raise FormatUnknown(f"Forced tool calls are not supported for this model's format of tool calls, {format_}.")
-    arguments = [arguments_part(tool, kept=kept, called=not calls.optional) for tool in tools]
+    arguments = [grammar_of_arguments(tool, kept=kept, called=not calls.optional) for tool in tools]
     relaxed = [place for tool, part in zip(tools, arguments, strict=True) for place in _places(tool, part)]
-    parts = [{**found.part, "name": f"arguments{i}"} for i, found in enumerate(arguments)]
+    grammars = [{**found.grammar, "name": f"arguments{i}"} for i, found in enumerate(arguments)]
     whole = _json_tools(tokenizer, tools, marks, parallel=calls.parallel, optional=calls.optional)
-    return CallParts([{"lark_grammar": whole}, *parts], tuple(relaxed))
+    return AnswerGrammar([{"lark_grammar": whole}, *grammars], tuple(relaxed))
 
 
 def _json_tools(tokenizer: Any, tools: Sequence[Tool], marks: Marks, *, parallel: bool, optional: bool) -> str:
@@ -178,7 +180,7 @@ def _json_tools(tokenizer: Any, tools: Sequence[Tool], marks: Marks, *, parallel
     return f"start: call {more}\ncall: {start} function {end}\n{function}"
 
 
-def arguments_part(tool: Tool, *, kept: int = AS_WRITTEN, called: bool = True) -> SchemaPart:
+def grammar_of_arguments(tool: Tool, *, kept: int = AS_WRITTEN, called: bool = True) -> SchemaGrammar:
     """A tool's arguments: an object, without properties that its schema does not name unless that asks for them.
 
     `called`: whether it is one that must be called. If calls are optional, a tool that is not strict takes any object.
@@ -186,14 +188,14 @@ def arguments_part(tool: Tool, *, kept: int = AS_WRITTEN, called: bool = True) -
     """
     subject = f"The parameters of {tool.name}"
     if not tool.strict and not called:
-        return SchemaPart(any_object(), ())
+        return SchemaGrammar(any_object(), ())
     try:
         schema = _arguments_schema(subject, tool)
-        return schema_part(subject, schema, strict=tool.strict, kept=kept)
+        return grammar_of_schema(subject, schema, strict=tool.strict, kept=kept)
     except GrammarRefused:
         if tool.strict:
             raise
-        return SchemaPart(any_object(), (".",))
+        return SchemaGrammar(any_object(), (".",))
 
 
 def _arguments_schema(subject: str, tool: Tool) -> dict[str, Any]:
@@ -212,5 +214,5 @@ def _arguments_schema(subject: str, tool: Tool) -> dict[str, Any]:
     return schema
 
 
-def _places(tool: Tool, part: SchemaPart) -> list[str]:
+def _places(tool: Tool, part: SchemaGrammar) -> list[str]:
     return [f"tools[{tool.name}].parameters" + ("" if place == "." else f".{place}") for place in part.relaxed]

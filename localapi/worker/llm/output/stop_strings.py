@@ -1,7 +1,7 @@
 """The text of one answer while it grows, and stop strings.
 
-`Answer` makes text of tokens: without leading whitespace, and with nothing from a stop string on. In chat, a client's
-stop strings apply to the content alone, so `parts.Parts` looks for them and not `Answer`.
+`AnswerText` makes text of tokens: without leading whitespace, and with nothing from a stop string on. In chat, a
+client's stop strings apply to the content alone, so `parser.OutputParser` looks for them and `AnswerText` does not.
 
 Stop strings are matched on text, character by character, so it does not matter how the model cut it into tokens.
 """
@@ -63,7 +63,7 @@ class StopStrings:
         return found
 
 
-class Answer:
+class AnswerText:
     """One answer's text. `stopped` turns True when a stop string was found; nothing follows then."""
 
     def __init__(self, text: TextStream, stop: Sequence[str] = (), *, verbatim: bool = False) -> None:

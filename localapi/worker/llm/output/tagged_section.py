@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from localapi.worker.llm.output.calls import Calls, Found
-from localapi.worker.llm.output.markers import Markers
+from localapi.worker.llm.output.sections import Calls, Markers, SectionItem
 from localapi.worker.llm.output.tagged_calls import (
     NotCalls,
     Reading,
@@ -44,7 +43,7 @@ class TaggedSection:
         *,
         abandon: str | None = None,
         stray_end: str = "",
-        other: Callable[[str], list[Found]] = lambda _: [],
+        other: Callable[[str], list[SectionItem]] = lambda _: [],
     ) -> None:
         """`abandon`: a string which says that the section was none. `stray_end`: what may follow a bare call.
 
@@ -72,7 +71,7 @@ class TaggedSection:
         self._is_over = False
         self.rest: str | None = None
 
-    def push(self, text: str) -> list[Found]:
+    def push(self, text: str) -> list[SectionItem]:
         if self._is_over:
             self._skip_stray_end(text)
             return []
@@ -91,7 +90,7 @@ class TaggedSection:
                 return found
             self._text += marker
 
-    def finish(self, *, cut: bool) -> list[Found]:
+    def finish(self, *, cut: bool) -> list[SectionItem]:
         if self._is_over:
             self.rest = self._held
             return []
@@ -111,7 +110,7 @@ class TaggedSection:
             text, self.rest = text[: self._first_abandon], text[self._first_abandon :]
         return [self._start + text]
 
-    def _at_mark(self, marker: str, behind: str) -> list[Found] | None:
+    def _at_mark(self, marker: str, behind: str) -> list[SectionItem] | None:
         """Return what the section has come to at its end; None if it goes on."""
         reading = self._reading(marker, closed=True) if marker == self._end else None
         if reading is not None and reading.certain:
@@ -171,8 +170,8 @@ class TaggedSection:
         """Return the section's text; with its marks, if they are the call's own tags."""
         return self._start + self._text + marker if self._has_own_tags else self._text
 
-    def _found(self, reading: Reading) -> list[Found]:
-        found: list[Found] = []
+    def _found(self, reading: Reading) -> list[SectionItem]:
+        found: list[SectionItem] = []
         for call in reading.calls:
             schema = parameters(call.name, self._tools) or {}
             found += [self._calls.start(call.name), self._calls.grow(as_json(call, schema))]

@@ -17,10 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from localapi.worker.llm.output import gemma_calls
-from localapi.worker.llm.output.calls import Calls, Found, Section, encodable
 from localapi.worker.llm.output.gemma_calls import STRING_MARKS
-from localapi.worker.llm.output.json_section import JsonSection
-from localapi.worker.llm.output.markers import Markers
+from localapi.worker.llm.output.json_calls import JsonSection
+from localapi.worker.llm.output.sections import Calls, Markers, Section, SectionItem, encodable
 from localapi.worker.llm.output.tagged_calls import TAGS
 from localapi.worker.llm.output.tagged_section import TaggedSection
 
@@ -85,16 +84,16 @@ class ToolFormat:
         if mark == self.bare_start:
             return TaggedSection(mark, self._tags.call_end, self._tags, tools, calls, stray_end=self.end)
 
-        def other(text: str) -> list[Found]:
+        def other(text: str) -> list[SectionItem]:
             return self.found(text, tools, calls)
 
         tagged = TaggedSection(self.start, self.end, self._tags, tools, calls, abandon=abandon, other=other)
         return tagged if self._tags.whole_section else JsonOrTags(self, tagged, tools, calls)
 
-    def found(self, text: str, tools: Sequence[dict[str, Any]], calls: Calls) -> list[Found]:
+    def found(self, text: str, tools: Sequence[dict[str, Any]], calls: Calls) -> list[SectionItem]:
         """Return the calls of a section as mlx-lm's parser reads them, and what is none behind them."""
-        found: list[Found] = []
-        lost: list[Found] = []
+        found: list[SectionItem] = []
+        lost: list[SectionItem] = []
         for piece in self._pieces(text.strip()):
             try:
                 parsed, rest = self.parse(piece, tools)
@@ -148,7 +147,7 @@ class JsonOrTags:
         self._space = ""
         self.rest: str | None = None
 
-    def push(self, text: str) -> list[Found]:
+    def push(self, text: str) -> list[SectionItem]:
         if self._section is None:
             text, self._space = self._space + text, ""
             if not text.strip():
@@ -161,7 +160,7 @@ class JsonOrTags:
         self.rest = self._section.rest
         return found
 
-    def finish(self, *, cut: bool) -> list[Found]:
+    def finish(self, *, cut: bool) -> list[SectionItem]:
         section = self._section or self._tagged
         found = section.push(self._space) + section.finish(cut=cut)
         self.rest = section.rest
@@ -193,7 +192,7 @@ class ParsedSection:
         self._held = ""
         self.rest: str | None = None
 
-    def push(self, text: str) -> list[Found]:
+    def push(self, text: str) -> list[SectionItem]:
         before, marker, behind = self._ends.split(self._held + text)
         self._text.append(before)
         if marker is None:
@@ -205,13 +204,13 @@ class ParsedSection:
         self.rest = behind
         return self._found(marker)
 
-    def finish(self, *, cut: bool) -> list[Found]:
+    def finish(self, *, cut: bool) -> list[SectionItem]:
         self.rest = ""
         if cut and self._end:  # lenient parsers make calls with half of their arguments of it
             return [self._start + "".join(self._text) + self._held]
         return self._found(self._held)
 
-    def _found(self, marker: str) -> list[Found]:
+    def _found(self, marker: str) -> list[SectionItem]:
         text = "".join(self._text)
         return self._format.found(text, self._tools, self._calls) or [self._start + text + marker]
 

@@ -22,8 +22,15 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from localapi.worker.llm.prefix_cache.disk_store import Arrays, Part, PrefixStore, Record, Tokens, arrays_in
-from localapi.worker.llm.prefix_cache.layers import Found, Layers, cut
+from localapi.worker.llm.prefix_cache.disk_store import (
+    Arrays,
+    CacheSlice,
+    PrefixStore,
+    StoredSlice,
+    TokenArray,
+    arrays_in,
+)
+from localapi.worker.llm.prefix_cache.layers import Layers, PrefixMatch, cut
 from localapi.worker.llm.prefix_cache.tree import Node, Slot, common_length
 from localapi.worker.llm.prompt_boundaries import LEAST_TOKENS
 
@@ -35,7 +42,7 @@ class Hit:
     caches: list[Any]
     """mlx-lm's, one for each layer, as `BatchGenerator.insert_segments(caches=[...])` takes them. The caller's own."""
     length: int
-    """Tokens that they stand for; at least one less than the prompt has, because a model must be fed something."""
+    """TokenArray that they stand for; at least one less than the prompt has, because a model must be fed something."""
 
 
 class PrefixCache:
@@ -122,22 +129,22 @@ class PrefixCache:
         """
         length = len(tokens)
         taken = self._layers.taken(caches, length)
-        if taken is None or length < LEAST_TOKENS or sum(part.nbytes for part in taken.values()) > self._max_bytes:
+        if taken is None or length < LEAST_TOKENS or sum(data.nbytes for data in taken.values()) > self._max_bytes:
             return
         wanted = np.array(tokens, np.int32)
         if not self.needs_boundaries and self._walk(wanted)[1] == length:
             return
         path = self._path(wanted)
-        new: dict[Slot, Part] = {}
+        new: dict[Slot, CacheSlice] = {}
         for node in path:
             whole, near = (taken[kind].cut(length, node.start, node.end) for kind in ("whole", "near"))
-            if node.whole.part is None and whole:
+            if node.whole.data is None and whole:
                 new[node.whole] = whole
             if near and (better := near.better_than(self._loaded_or_none(node.near))):
                 new[node.near] = better
-        mx.eval([list(arrays_in(part)) for part in new.values()])
-        for slot, part in new.items():
-            self._hold(slot, part)
+        mx.eval([list(arrays_in(data)) for data in new.values()])
+        for slot, data in new.items():
+            self._hold(slot, data)
             if slot.kind == "near":
                 slot.record = None  # what is on disk has less
             self._to_save(slot)
@@ -159,7 +166,7 @@ class PrefixCache:
 
     # The tree
 
-    def _walk(self, tokens: Tokens) -> tuple[list[Node], int]:
+    def _walk(self, tokens: TokenArray) -> tuple[list[Node], int]:
         """The nodes along these tokens, and how many tokens they have in common; the last node may go elsewhere."""
         path, at, node = list[Node](), 0, self._root
         while at < len(tokens) and (child := node.children.get(int(tokens[at]))) is not None:
@@ -171,7 +178,7 @@ class PrefixCache:
             node = child
         return path, at
 
-    def _path(self, tokens: Tokens) -> list[Node]:
+    def _path(self, tokens: TokenArray) -> list[Node]:
         """The nodes of exactly these tokens; makes those that are missing."""
         path, at = self._walk(tokens)
         if path and path[-1].end > at:
@@ -189,9 +196,9 @@ class PrefixCache:
         for below, above in ((lower.whole, upper.whole), (lower.near, upper.near)):
             if below.kind == "whole" or self._layers.windows:
                 above.record = below.record
-            if below.part is None:
+            if below.data is None:
                 continue
-            halves = below.part.cut(lower.end, start, at), below.part.cut(lower.end, at, lower.end)
+            halves = below.data.cut(lower.end, start, at), below.data.cut(lower.end, at, lower.end)
             mx.eval([list(arrays_in(half)) for half in halves])
             self._hold(below, halves[1])
             if halves[0]:
@@ -214,7 +221,7 @@ class PrefixCache:
 
     # What is found
 
-    def _find(self, path: list[Node], longest: int) -> Found | None:
+    def _find(self, path: list[Node], longest: int) -> PrefixMatch | None:
         """The longest of use. Only a longest stretch or one that ends where a node ends can be."""
         for length in (longest, *(node.end for node in reversed(path) if node.end < longest)):
             if length < LEAST_TOKENS:
@@ -223,9 +230,9 @@ class PrefixCache:
                 return found
         return None
 
-    def _found(self, path: list[Node], length: int) -> Found | None:
+    def _found(self, path: list[Node], length: int) -> PrefixMatch | None:
         """All that the model's layers need at this point, or None if something is missing. Raises _LostError."""
-        found = Found(length)
+        found = PrefixMatch(length)
         nodes = [node for node in reversed(path) if node.start < length]
         if self._layers.states:
             last = self._loaded(nodes[0].near) if nodes[0].end == length else None
@@ -241,17 +248,17 @@ class PrefixCache:
                 return None
         return found
 
-    def _gather(self, found: Found, layer: int, slots: list[Slot], start: int) -> bool:
+    def _gather(self, found: PrefixMatch, layer: int, slots: list[Slot], start: int) -> bool:
         """Collect a layer's arrays from `start` on; `slots` from the last. False where some are missing."""
         pieces: list[Arrays] = []
         for slot in slots:
             node = slot.node
             if node.end <= start:
                 break
-            part = self._loaded(slot)
-            if part is None or layer not in part.sequences:
+            data = self._loaded(slot)
+            if data is None or layer not in data.sequences:
                 return False
-            arrays = part.sequences[layer]
+            arrays = data.sequences[layer]
             low, high = max(start, node.start), min(found.length, node.end)
             if (first := node.end - arrays[0].shape[2]) > low:
                 return False
@@ -263,21 +270,21 @@ class PrefixCache:
 
     # Memory
 
-    def _hold(self, slot: Slot, part: Part) -> None:
-        self.nbytes += part.nbytes - (slot.part.nbytes if slot.part else 0)
-        slot.part = part
+    def _hold(self, slot: Slot, data: CacheSlice) -> None:
+        self.nbytes += data.nbytes - (slot.data.nbytes if slot.data else 0)
+        slot.data = data
         self._recent.setdefault(slot)
 
     def _release(self, slot: Slot) -> None:
-        if slot.part is not None:
-            self.nbytes -= slot.part.nbytes
-            slot.part = None
+        if slot.data is not None:
+            self.nbytes -= slot.data.nbytes
+            slot.data = None
             del self._recent[slot]
 
     def _touch(self, slots: list[Slot]) -> None:
         """These were of use: from the ends of the tree to its root, so that it never loses what others stand on."""
         for slot in slots:
-            if slot.part is not None:
+            if slot.data is not None:
                 self._recent.move_to_end(slot)
         if self._store:
             self._store.touch([slot.record for slot in slots if slot.record])
@@ -295,16 +302,16 @@ class PrefixCache:
 
     # Disk
 
-    def _loaded(self, slot: Slot) -> Part | None:
+    def _loaded(self, slot: Slot) -> CacheSlice | None:
         """What the slot holds, from disk if need be. Raises _LostError."""
-        if slot.part is None and slot.record is not None and self._store is not None:
+        if slot.data is None and slot.record is not None and self._store is not None:
             stored = self._store.read(slot.record)
             if stored is None:
                 raise _LostError(slot)
             self._hold(slot, stored.cut(len(slot.record.tokens), slot.node.start, slot.node.end))
-        return slot.part
+        return slot.data
 
-    def _loaded_or_none(self, slot: Slot) -> Part | None:
+    def _loaded_or_none(self, slot: Slot) -> CacheSlice | None:
         try:
             return self._loaded(slot)
         except _LostError:
@@ -317,7 +324,7 @@ class PrefixCache:
         if slot.kind == "whole" or not slot.node.children:
             self._drop(slot.node)
 
-    def _know(self, record: Record) -> None:
+    def _know(self, record: StoredSlice) -> None:
         """Give a file its place in the tree. What it continues must be there already."""
         _, at = self._walk(record.tokens)
         if record.kind == "whole" and record.start <= at < len(record.tokens):
@@ -326,16 +333,16 @@ class PrefixCache:
             self._path(record.tokens)[-1].near.record = record
 
     def _to_save(self, slot: Slot, *, first: bool = False) -> None:
-        if self._store and slot.part is not None and slot.record is None:
+        if self._store and slot.data is not None and slot.record is None:
             (self._unsaved.appendleft if first else self._unsaved.append)(slot)
 
     def _save(self, store: PrefixStore) -> Generator[None]:
         while self._unsaved:
             slot = self._unsaved.popleft()
-            if (part := slot.part) is None or slot.record is not None:
+            if (data := slot.data) is None or slot.record is not None:
                 continue
-            record = yield from store.write(slot.node.path_tokens(), part, kind=slot.kind, start=slot.node.start)
-            if slot.part is part:  # and neither split nor given up in the meantime
+            record = yield from store.write(slot.node.path_tokens(), data, kind=slot.kind, start=slot.node.start)
+            if slot.data is data:  # and neither split nor given up in the meantime
                 slot.record = record
 
 

@@ -1,6 +1,6 @@
 """Parts of prompt caches on disk, so that they outlive the worker.
 
-One file for each part, below `folder/<fingerprint>/`: a safetensors file with the tokens, the arrays and a checksum
+One file for each slice, below `folder/<fingerprint>/`: a safetensors file with the tokens, the arrays and a checksum
 over all of it, made under another name and renamed when it is whole, because a worker may be killed at any time. Files
 are private to the user: they hold what people wrote. The byte cap is the whole folder's, and the file that was used
 least recently goes first, whichever model it belongs to: what is left of a model that was changed or removed must not
@@ -30,9 +30,9 @@ from mlx.utils import tree_map
 
 from localapi.system.os_errors import advise
 
-Tokens = npt.NDArray[np.int32]
+TokenArray = npt.NDArray[np.int32]
 Arrays = tuple[mx.array, ...]
-Kind = Literal["whole", "near"]
+SliceKind = Literal["whole", "near"]
 
 PORTION_BYTES = 8 * 1024 * 1024
 """What is written at once: some ten milliseconds, in which a new request would wait."""
@@ -51,7 +51,7 @@ _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class CacheSlice:
     """What a model's caches hold of one stretch of tokens, evaluated and with no other buffer behind it."""
 
     sequences: Mapping[int, Arrays] = field(default_factory=dict)
@@ -66,39 +66,39 @@ class Part:
     def __bool__(self) -> bool:
         return bool(self.sequences or self.states)
 
-    def cut(self, end: int, low: int, high: int) -> Part:
-        """What this part, whose stretch ends at `end`, holds of `low` to `high`: contiguous, but not evaluated."""
+    def cut(self, end: int, low: int, high: int) -> CacheSlice:
+        """What this slice, whose stretch ends at `end`, holds of `low` to `high`: contiguous, but not evaluated."""
         sequences = {}
         for layer, arrays in self.sequences.items():
             first = end - arrays[0].shape[2]
             if max(low, first) < high:
                 between = slice(max(low, first) - first, high - first)
                 sequences[layer] = tuple(mx.contiguous(array[..., between, :]) for array in arrays)
-        return Part(sequences, tree_map(_contiguous, self.states) if high == end else {})
+        return CacheSlice(sequences, tree_map(_contiguous, self.states) if high == end else {})
 
-    def better_than(self, other: Part | None) -> Part | None:
-        """Both in one, if this part holds anything that the other one does not."""
+    def better_than(self, other: CacheSlice | None) -> CacheSlice | None:
+        """Both in one, if this slice holds anything that the other one does not."""
         if other is None:
             return self
 
-        def held(part: Part, layer: int) -> int:
-            return part.sequences[layer][0].shape[2] if layer in part.sequences else 0
+        def held(data: CacheSlice, layer: int) -> int:
+            return data.sequences[layer][0].shape[2] if layer in data.sequences else 0
 
         more = {layer: arrays for layer, arrays in self.sequences.items() if held(self, layer) > held(other, layer)}
         if not more and (other.states or not self.states):
             return None
-        return Part({**other.sequences, **more}, other.states or self.states)
+        return CacheSlice({**other.sequences, **more}, other.states or self.states)
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
+class StoredSlice:
     """A file's place and what it is about, without its arrays."""
 
     path: Path
-    kind: Kind
+    kind: SliceKind
     start: int
     """Where its stretch begins; it ends with `tokens`."""
-    tokens: Tokens
+    tokens: TokenArray
 
 
 def fingerprint(folder: Path, *settings: object) -> str:
@@ -142,8 +142,8 @@ class PrefixStore:
             self._rest(error)
         self._size = sum(size for _, size, _ in self._files())
 
-    def records(self) -> Iterator[Record]:
-        """What is there, each part after those that it continues."""
+    def records(self) -> Iterator[StoredSlice]:
+        """What is there, each one after those that it continues."""
         found = [record for path in self._folder.glob("*.safetensors") if (record := self._record(path))]
         # A stretch may be in the file of a longer one that shares it, so what a file continues is known by its start.
         whole = (record for record in found if record.kind == "whole")
@@ -151,7 +151,7 @@ class PrefixStore:
         yield from sorted(whole, key=lambda record: (record.start, len(record.tokens)))
         yield from sorted(near, key=lambda record: len(record.tokens))
 
-    def read(self, record: Record) -> Part | None:
+    def read(self, record: StoredSlice) -> CacheSlice | None:
         """The arrays of that file; None where they are gone or damaged."""
         try:
             with record.path.open("rb") as stream:
@@ -171,18 +171,20 @@ class PrefixStore:
             _damaged(record.path, error)
             return None
 
-    def write(self, tokens: Tokens, part: Part, *, kind: Kind, start: int) -> Generator[None, None, Record | None]:
+    def write(
+        self, tokens: TokenArray, data: CacheSlice, *, kind: SliceKind, start: int
+    ) -> Generator[None, None, StoredSlice | None]:
         """Write a portion at each `next`; returns the record, or None where it cannot be kept."""
-        if time.monotonic() < self._rests_until or part.nbytes > self._max_bytes:
+        if time.monotonic() < self._rests_until or data.nbytes > self._max_bytes:
             return None
         digest = hashlib.blake2b(tokens.tobytes(), digest_size=12).hexdigest()
-        record = Record(self._folder / f"{kind}-{start}-{len(tokens)}-{digest}.safetensors", kind, start, tokens)
+        record = StoredSlice(self._folder / f"{kind}-{start}-{len(tokens)}-{digest}.safetensors", kind, start, tokens)
         unfinished = record.path.with_suffix(f".{os.getpid()}.tmp")
         try:
             self._make_folders()
-            self._make_room(part.nbytes)
+            self._make_room(data.nbytes)
             with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
-                yield from _write(stream, self._fingerprint, record, part)
+                yield from _write(stream, self._fingerprint, record, data)
             self._size += unfinished.stat().st_size
             unfinished.replace(record.path)
         except (TypeError, KeyError):  # a state that this format does not know
@@ -195,7 +197,7 @@ class PrefixStore:
                 unfinished.unlink(missing_ok=True)
         return record
 
-    def touch(self, records: Sequence[Record]) -> None:
+    def touch(self, records: Sequence[StoredSlice]) -> None:
         """These were of use, the last one longest from now: the cap takes the files from the first on."""
         now = time.time_ns()
         for i, path in enumerate(dict.fromkeys(record.path for record in records)):
@@ -204,7 +206,7 @@ class PrefixStore:
             except OSError:  # deleted by another worker
                 continue
 
-    def _record(self, path: Path) -> Record | None:
+    def _record(self, path: Path) -> StoredSlice | None:
         try:
             with path.open("rb") as stream:
                 header = _header(stream)
@@ -214,9 +216,9 @@ class PrefixStore:
                 tokens = np.frombuffer(stream.read(end), np.int32)
                 size = stream.tell() - end + max(entry["data_offsets"][1] for entry in _entries(header))
             start, kind = int(about["start"]), about["kind"]
-            if size != path.stat().st_size or not 0 <= start < len(tokens) or kind not in get_args(Kind):
+            if size != path.stat().st_size or not 0 <= start < len(tokens) or kind not in get_args(SliceKind):
                 raise ValueError("its size is wrong")  # noqa: TRY301
-            return Record(path, kind, start, tokens)
+            return StoredSlice(path, kind, start, tokens)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -266,10 +268,10 @@ class PrefixStore:
 
 
 def arrays_in(tree: Any) -> Iterator[mx.array]:
-    """The arrays in a part, and in lists, tuples and dicts."""
+    """The arrays in a slice, and in lists, tuples and dicts."""
     if isinstance(tree, mx.array):
         yield tree
-    elif isinstance(tree, Part):
+    elif isinstance(tree, CacheSlice):
         yield from arrays_in([tree.sequences, tree.states])
     elif isinstance(tree, (list, tuple)):
         for item in tree:
@@ -282,13 +284,13 @@ def _contiguous(leaf: Any) -> Any:
     return mx.contiguous(leaf) if isinstance(leaf, mx.array) else leaf
 
 
-def _write(stream: BinaryIO, fingerprint: str, record: Record, part: Part) -> Iterator[None]:
+def _write(stream: BinaryIO, fingerprint: str, record: StoredSlice, data: CacheSlice) -> Iterator[None]:
     """The header, with no checksum yet, then the arrays, then the header again."""
-    arrays = [mx.array(record.tokens), *arrays_in(part)]
+    arrays = [mx.array(record.tokens), *arrays_in(data)]
     number = iter(range(1, len(arrays)))
     form = {
-        "sequences": {layer: [next(number) for _ in arrays] for layer, arrays in part.sequences.items()},
-        "states": {layer: _formed(state, number) for layer, state in part.states.items()},
+        "sequences": {layer: [next(number) for _ in arrays] for layer, arrays in data.sequences.items()},
+        "states": {layer: _formed(state, number) for layer, state in data.states.items()},
     }
     about = {
         "crc32": _NO_SUM, "format": FORMAT, "fingerprint": fingerprint, "kind": record.kind,
@@ -373,13 +375,13 @@ def _formed(tree: Any, number: Iterator[int]) -> Any:
     return [_formed(item, number) for item in tree] if isinstance(tree, list) else tree
 
 
-def _part(form: dict[str, Any], arrays: list[mx.array]) -> Part:
+def _part(form: dict[str, Any], arrays: list[mx.array]) -> CacheSlice:
     def tree(form: Any) -> Any:
         if isinstance(form, dict):
             return arrays[form["array"]] if "array" in form else tuple(tree(item) for item in form["tuple"])
         return [tree(item) for item in form] if isinstance(form, list) else form
 
-    return Part(
+    return CacheSlice(
         {int(layer): tuple(arrays[i] for i in numbers) for layer, numbers in form["sequences"].items()},
         {int(layer): tree(state) for layer, state in form["states"].items()},
     )

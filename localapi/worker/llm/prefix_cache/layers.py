@@ -11,12 +11,12 @@ import mlx.core as mx
 from mlx.utils import tree_map
 from mlx_lm.models.cache import CacheList, KVCache, QuantizedKVCache, RotatingKVCache
 
-from localapi.worker.llm.prefix_cache.disk_store import Arrays, Kind, Part, arrays_in
+from localapi.worker.llm.prefix_cache.disk_store import Arrays, CacheSlice, SliceKind, arrays_in
 from localapi.worker.llm.prefix_cache.tree import Slot
 
 
 @dataclass(slots=True)
-class Found:
+class PrefixMatch:
     """What a hit is built of."""
 
     length: int
@@ -39,7 +39,7 @@ class Layers:
         self.have_near = bool(self.windows or self.states)
         self.widest = max(self.windows.values(), default=0)
 
-    def taken(self, caches: Sequence[Any], length: int) -> dict[Kind, Part] | None:
+    def taken(self, caches: Sequence[Any], length: int) -> dict[SliceKind, CacheSlice] | None:
         """What the caches hold after `length` tokens, not evaluated; None if that cannot be said of one of them."""
         whole, windows, states = {}, {}, {}
         leaves = flat(caches)
@@ -56,9 +56,9 @@ class Layers:
                 windows[i] = tuple(array[..., -size:, :] for array in both)
             else:
                 whole[i] = tuple(array[..., :length, :] for array in arrays_in([cache.keys, cache.values]))
-        return {"whole": Part(whole), "near": Part(windows, states)}
+        return {"whole": CacheSlice(whole), "near": CacheSlice(windows, states)}
 
-    def built(self, found: Found) -> list[Any]:
+    def built(self, found: PrefixMatch) -> list[Any]:
         number = iter(range(len(found.sequences) + len(found.states)))
 
         def filled(empty: Any) -> Any:

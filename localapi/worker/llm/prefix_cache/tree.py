@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from localapi.worker.llm.prefix_cache.disk_store import Kind, Part, Record, Tokens
+from localapi.worker.llm.prefix_cache.disk_store import CacheSlice, SliceKind, StoredSlice, TokenArray
 
 
 @dataclass(eq=False, slots=True)
@@ -14,19 +14,19 @@ class Slot:
     """One of the two things that a node stores: in memory, on disk, both or neither."""
 
     node: Node
-    kind: Kind
-    part: Part | None = None
-    record: Record | None = None
+    kind: SliceKind
+    data: CacheSlice | None = None
+    record: StoredSlice | None = None
 
     @property
     def known(self) -> bool:
-        return self.part is not None or self.record is not None
+        return self.data is not None or self.record is not None
 
 
 class Node:
     """A stretch of tokens that follows its parent's."""
 
-    def __init__(self, parent: Node | None, start: int, tokens: Tokens) -> None:
+    def __init__(self, parent: Node | None, start: int, tokens: TokenArray) -> None:
         self.parent = parent
         self.start = start
         self.tokens = tokens
@@ -44,7 +44,7 @@ class Node:
     def end(self) -> int:
         return self.start + len(self.tokens)
 
-    def path_tokens(self) -> Tokens:
+    def path_tokens(self) -> TokenArray:
         """All tokens up to the end of this stretch."""
         stretches, node = [self.tokens], self
         while node.parent is not None:
@@ -60,7 +60,7 @@ class Node:
         return nodes
 
 
-def common_length(a: Tokens, b: Tokens) -> int:
+def common_length(a: TokenArray, b: TokenArray) -> int:
     """How many tokens are the same at the beginning."""
     length = min(len(a), len(b))
     different = a[:length] != b[:length]

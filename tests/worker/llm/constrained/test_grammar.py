@@ -23,8 +23,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from localapi.worker.llm.constrained.grammar import (
     Constraint,
+    GrammarCompiler,
     GrammarRefused,
-    Grammars,
     JsonObject,
     JsonSchema,
     Lark,
@@ -33,7 +33,7 @@ from localapi.worker.llm.constrained.grammar import (
     ThinkBlock,
     think_block,
 )
-from localapi.worker.llm.sampling import Drawn, Limits
+from localapi.worker.llm.sampling import RandomSampler, SamplingLimits
 from tools.demo.tokenizer import make_tokenizer
 from tools.demo.train import CONFIG
 
@@ -94,7 +94,7 @@ class Model:
 
     weights: Any
     tokenizer: TokenizerWrapper
-    grammars: Grammars
+    grammars: GrammarCompiler
     width: int
     """Of the logits."""
 
@@ -120,7 +120,7 @@ def model() -> Model:
     wrapped = TokenizerWrapper(
         tokenizer, eos_token_ids=tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     )
-    return Model(weights, wrapped, Grammars(wrapped, width), width)
+    return Model(weights, wrapped, GrammarCompiler(wrapped, width), width)
 
 
 Write = Callable[..., list[Written]]
@@ -140,7 +140,7 @@ def write(model: Model) -> Write:
             prompts,
             [max_tokens] * len(prompts),
             samplers=[
-                greedy_sampler if t is None else Drawn(Limits(t), mx.random.key(seed))
+                greedy_sampler if t is None else RandomSampler(SamplingLimits(t), mx.random.key(seed))
                 for seed, t in enumerate(temperatures)
             ],
             logits_processors=[[] if constraint is None else [constraint] for constraint in constraints],
@@ -408,7 +408,7 @@ def test_a_model_without_a_fast_tokenizer_is_refused_with_the_reason(model: Mode
             return 10
 
     with pytest.raises(GrammarRefused, match="Only fast tokenizers"):
-        Grammars(Slow(), 10).constraint(JsonObject())
+        GrammarCompiler(Slow(), 10).constraint(JsonObject())
 
 
 def test_a_model_without_an_end_token_is_refused(model: Model) -> None:
@@ -416,7 +416,7 @@ def test_a_model_without_an_end_token_is_refused(model: Model) -> None:
     tokenizer.eos_token_ids = set()
 
     with pytest.raises(GrammarRefused, match="no end token"):
-        Grammars(tokenizer, model.width).constraint(JsonObject())
+        GrammarCompiler(tokenizer, model.width).constraint(JsonObject())
 
 
 def test_a_mask_that_is_never_done_ends_the_process() -> None:
@@ -429,7 +429,7 @@ from localapi.worker.llm.constrained import grammar
 grammar.MASK_SECONDS = 0.5
 tokenizer = TokenizerWrapper(make_tokenizer(["some text"], 300))
 tokenizer.eos_token_ids = {0}
-found = grammar.Grammars(tokenizer, 300).constraint(grammar.Lark("start: /[A-Z]/ y\\ny: /a*/ y"))
+found = grammar.GrammarCompiler(tokenizer, 300).constraint(grammar.Lark("start: /[A-Z]/ y\\ny: /a*/ y"))
 found(mx.array([5]), mx.zeros((1, 300)))
 found(mx.array(tokenizer.encode("A")), mx.zeros((1, 300)))
 """

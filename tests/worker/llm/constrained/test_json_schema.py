@@ -1,4 +1,4 @@
-"""JSON schemas as clients write them: none that asks for something sensible is refused, and what is followed holds."""
+"""JSON schemas as clients write them: none that asks for something sensible is refused, and what is supported holds."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from localapi.worker.llm.constrained.grammar_walk import Vocabulary
+from localapi.worker.llm.constrained.grammar_trial import Vocabulary
 from localapi.worker.llm.constrained.json_level import NotASchema
-from localapi.worker.llm.constrained.json_schema import followed
-from localapi.worker.llm.constrained.schema_grammar import LIMITS, schema_part
+from localapi.worker.llm.constrained.json_schema import rewrite_schema
+from localapi.worker.llm.constrained.schema_grammar import LIMITS, grammar_of_schema
 
 BYTES = Vocabulary(())
 TOKENS = LLTokenizer(TokenizerWrapper(BYTES))
@@ -35,7 +35,7 @@ class Impossible(Exception):
 
 
 def compiled(schema: Any, *, strict: bool = False) -> LLMatcher:
-    part = schema_part("It", schema, strict=strict).part
+    part = grammar_of_schema("It", schema, strict=strict).grammar
     matcher = LLMatcher(TOKENS, json.dumps({"grammars": [part]}), log_level=0, limits=LIMITS)
     if not matcher.is_error():
         matcher.compute_bitmask()
@@ -205,7 +205,7 @@ KEPT: list[Any] = [
 
 @pytest.mark.parametrize("schema", KEPT, ids=lambda schema: json.dumps(schema)[:70])
 def test_what_is_asked_for_is_kept(schema: Any) -> None:
-    assert followed(schema).relaxed == ()
+    assert rewrite_schema(schema).relaxed == ()
 
     found = answers(schema)
 
@@ -237,7 +237,7 @@ def test_what_is_asked_for_is_kept(schema: Any) -> None:
     ids=lambda value: json.dumps(value)[:60],
 )
 def test_what_cannot_be_kept_is_named(schema: Any, place: str) -> None:
-    assert followed(schema).relaxed == (place,)
+    assert rewrite_schema(schema).relaxed == (place,)
     assert answers(schema, 5) is not None
 
 
@@ -260,7 +260,7 @@ def test_what_cannot_be_kept_is_named(schema: Any, place: str) -> None:
 )
 def test_what_is_no_schema_is_refused_with_its_place(schema: Any, said: str) -> None:
     with pytest.raises(NotASchema) as refused:
-        followed(schema)
+        rewrite_schema(schema)
     assert said in str(refused.value)
 
 
@@ -382,7 +382,7 @@ def schemas() -> st.SearchStrategy[Any]:
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(schemas())
 def test_no_schema_that_is_kept_gives_an_answer_that_breaks_it(schema: Any) -> None:
-    if followed(schema).relaxed:
+    if rewrite_schema(schema).relaxed:
         return
     try:
         found = answers(schema, 6)

@@ -15,8 +15,8 @@ from mlx_lm.tool_parsers import json_tools, qwen3_coder
 
 from localapi.worker.llm.constrained.grammar import (
     Constraint,
+    GrammarCompiler,
     GrammarRefused,
-    Grammars,
     JsonObject,
     ThinkBlock,
     Tool,
@@ -69,8 +69,8 @@ def tokenizer(request: pytest.FixtureRequest) -> TokenizerWrapper:
 
 
 @pytest.fixture(scope="module")
-def grammars(tokenizer: TokenizerWrapper) -> Grammars:
-    return Grammars(tokenizer, len(tokenizer))
+def grammars(tokenizer: TokenizerWrapper) -> GrammarCompiler:
+    return GrammarCompiler(tokenizer, len(tokenizer))
 
 
 def allows(tokenizer: TokenizerWrapper, constraint: Constraint, text: str) -> bool:
@@ -99,7 +99,7 @@ def written(tokenizer: TokenizerWrapper, constraint: Constraint, rng: np.random.
 @pytest.mark.parametrize("parallel", [True, False])
 def test_what_is_written_are_calls_of_the_tools(
     tokenizer: TokenizerWrapper,
-    grammars: Grammars,
+    grammars: GrammarCompiler,
     parallel: bool,
 ) -> None:
     constraint, rng = grammars.constraint(ToolCalls(TOOLS, parallel=parallel)), np.random.default_rng(3)
@@ -118,7 +118,7 @@ def test_what_is_written_are_calls_of_the_tools(
     assert (most > 1) == parallel
 
 
-def test_calls_are_written_as_the_model_was_taught(tokenizer: TokenizerWrapper, grammars: Grammars) -> None:
+def test_calls_are_written_as_the_model_was_taught(tokenizer: TokenizerWrapper, grammars: GrammarCompiler) -> None:
     constraint = grammars.constraint(ToolCalls(TOOLS))
 
     assert allows(tokenizer, constraint.fresh(), f"{ONE}<|im_end|>")
@@ -129,7 +129,7 @@ def test_calls_are_written_as_the_model_was_taught(tokenizer: TokenizerWrapper, 
 
 
 def test_a_choice_leaves_one_tool_and_no_parallel_calls_leave_one_call(
-    tokenizer: TokenizerWrapper, grammars: Grammars
+    tokenizer: TokenizerWrapper, grammars: GrammarCompiler
 ) -> None:
     chosen, single = ToolCalls(TOOLS, choice="get"), ToolCalls(TOOLS, parallel=False)
 
@@ -138,7 +138,9 @@ def test_a_choice_leaves_one_tool_and_no_parallel_calls_leave_one_call(
     assert not allows(tokenizer, grammars.constraint(single), f"{ONE}\n")
 
 
-def test_arguments_that_the_tool_does_not_name_are_not_made_up(tokenizer: TokenizerWrapper, grammars: Grammars) -> None:
+def test_arguments_that_the_tool_does_not_name_are_not_made_up(
+    tokenizer: TokenizerWrapper, grammars: GrammarCompiler
+) -> None:
     tools = (Tool("closed"), Tool("open", '{"type": "object", "additionalProperties": true}'))
     constraint = grammars.constraint(ToolCalls(tools))
 
@@ -147,7 +149,7 @@ def test_arguments_that_the_tool_does_not_name_are_not_made_up(tokenizer: Tokeni
     assert not allows(tokenizer, constraint.fresh(), '<tool_call>\n{"name": "closed", "arguments": {"a"')
 
 
-def test_a_model_may_think_before_it_calls(tokenizer: TokenizerWrapper, grammars: Grammars) -> None:
+def test_a_model_may_think_before_it_calls(tokenizer: TokenizerWrapper, grammars: GrammarCompiler) -> None:
     block = ThinkBlock(start="<think>", end="</think>")
     constraint = grammars.constraint(ToolCalls(TOOLS), think=block)
 
@@ -156,7 +158,7 @@ def test_a_model_may_think_before_it_calls(tokenizer: TokenizerWrapper, grammars
     assert not allows(tokenizer, constraint.fresh(), "<think>I will not</think>no")
 
 
-def test_only_a_strict_tool_is_refused_where_its_schema_cannot_be_kept(grammars: Grammars) -> None:
+def test_only_a_strict_tool_is_refused_where_its_schema_cannot_be_kept(grammars: GrammarCompiler) -> None:
     schema = '{"type": "object", "properties": {"a": {"type": "array", "uniqueItems": true}}}'
 
     grammars.constraint(ToolCalls((Tool("loose", schema),)))
@@ -180,7 +182,7 @@ def test_only_a_strict_tool_is_refused_where_its_schema_cannot_be_kept(grammars:
     ids=lambda value: str(value)[:50],
 )
 def test_a_hopeless_tool_takes_any_object_and_leaves_the_others_as_they_are(
-    tokenizer: TokenizerWrapper, grammars: Grammars, parameters: str, place: str
+    tokenizer: TokenizerWrapper, grammars: GrammarCompiler, parameters: str, place: str
 ) -> None:
     constraint = grammars.constraint(ToolCalls((*TOOLS, Tool("hopeless", parameters))))
 
@@ -190,7 +192,7 @@ def test_a_hopeless_tool_takes_any_object_and_leaves_the_others_as_they_are(
     assert not allows(tokenizer, constraint.fresh(), ONE.replace("city", "town"))
 
 
-def test_only_a_call_has_a_form_if_calls_are_optional(tokenizer: TokenizerWrapper, grammars: Grammars) -> None:
+def test_only_a_call_has_a_form_if_calls_are_optional(tokenizer: TokenizerWrapper, grammars: GrammarCompiler) -> None:
     tools = (strict("get_weather", json.dumps(WEATHER)), Tool("get", json.dumps(POINT)))
     constraint = grammars.constraint(ToolCalls(tools, optional=True))
 
@@ -220,7 +222,9 @@ def test_only_a_call_has_a_form_if_calls_are_optional(tokenizer: TokenizerWrappe
         ),
     ],
 )
-def test_what_cannot_be_called_is_refused_with_the_reason(grammars: Grammars, calls: ToolCalls, reason: str) -> None:
+def test_what_cannot_be_called_is_refused_with_the_reason(
+    grammars: GrammarCompiler, calls: ToolCalls, reason: str
+) -> None:
     with pytest.raises(GrammarRefused, match=reason):
         grammars.constraint(calls)
 
@@ -228,7 +232,7 @@ def test_what_cannot_be_called_is_refused_with_the_reason(grammars: Grammars, ca
 @pytest.mark.parametrize(("parser", "reason"), [(None, "chat template with tools"), (qwen3_coder, "qwen3_coder")])
 def test_formats_that_are_not_known_are_named(parser: Any, reason: str) -> None:
     tokenizer = wrapper(special=True, parser=parser)
-    grammars = Grammars(tokenizer, len(tokenizer))
+    grammars = GrammarCompiler(tokenizer, len(tokenizer))
 
     with pytest.raises(GrammarRefused, match=reason):
         grammars.constraint(ToolCalls(TOOLS))

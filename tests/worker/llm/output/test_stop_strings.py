@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from localapi.worker.llm.detokenizer import Detokenizer
-from localapi.worker.llm.output.stop_strings import Answer, StopStrings
+from localapi.worker.llm.output.stop_strings import AnswerText, StopStrings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ BYTE_LEVEL, SENTENCEPIECE, WORD_PIECES = _wrapped(_byte_level()), _wrapped(_sent
 
 
 def _streamed(tokenizer: Any, tokens: Sequence[int], **options: Any) -> str:
-    answer = Answer(Detokenizer(tokenizer, **options).stream())
+    answer = AnswerText(Detokenizer(tokenizer, **options).stream())
     return "".join([*map(answer.push, tokens), answer.finish()])
 
 
@@ -81,7 +81,7 @@ def test_any_text_streams_back_whole_and_without_a_broken_character(text: str, s
     text = text.replace("▁", "_")
     for special in SPECIAL:
         text = text.replace(special, "")
-    answer = Answer(Detokenizer(tokenizer).stream())
+    answer = AnswerText(Detokenizer(tokenizer).stream())
     pieces = [*map(answer.push, tokenizer.encode(text, add_special_tokens=False)), answer.finish()]
     assert "".join(pieces) == text.lstrip()
     assert "\ufffd" in text or not any("\ufffd" in piece for piece in pieces)
@@ -119,7 +119,7 @@ def test_special_tokens_are_no_text_unless_they_are_markers() -> None:
 
 def test_an_unfinished_character_is_replaced_only_at_the_end() -> None:
     start, *rest = BYTE_LEVEL.encode("🙃")
-    answer = Answer(Detokenizer(BYTE_LEVEL).stream())
+    answer = AnswerText(Detokenizer(BYTE_LEVEL).stream())
     assert rest
     assert answer.push(start) == ""
     assert answer.finish() == "\ufffd"

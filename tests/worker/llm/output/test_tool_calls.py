@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localapi.worker.llm.output.parts import Content, PartsFormat, Reasoning, ToolArguments, ToolStart
+from localapi.worker.llm.output.parser import CallArguments, CallStart, Content, OutputFormat, Reasoning
 
 pytestmark = pytest.mark.everyday
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from localapi.worker.llm.output.parts import Part, Parts
+    from localapi.worker.llm.output.parser import OutputItem, OutputParser
 
 
 @dataclass
@@ -43,10 +43,10 @@ class Marks:
         return self.tool_call_start is not None
 
 
-def family(name: str) -> PartsFormat:
+def family(name: str) -> OutputFormat:
     """The format of a model that calls as this family does, and thinks."""
     parser = importlib.import_module(f"mlx_lm.tool_parsers.{name}")
-    return PartsFormat(
+    return OutputFormat(
         Marks(parser.tool_call_start, parser.tool_call_end, parser.parse_tool_call, "<think>", "</think>")
     )
 
@@ -69,21 +69,21 @@ class Outcome:
     ids: list[str] = field(default_factory=list)
     order: str = ""
 
-    def add(self, part: Part) -> None:
+    def add(self, part: OutputItem) -> None:
         match part:
             case Content(text):
                 self.content += text
             case Reasoning(text):
                 self.reasoning += text
-            case ToolStart(index, call_id, name):
+            case CallStart(index, call_id, name):
                 assert index == len(self.calls)
                 self.ids.append(call_id)
                 self.calls.append((name, ""))
-            case ToolArguments(index, text):
+            case CallArguments(index, text):
                 assert index == len(self.calls) - 1
                 self.calls[index] = (self.calls[index][0], self.calls[index][1] + text)
-        assert isinstance(part, ToolStart) or part.text
-        kind = type(part).__name__[0] if not isinstance(part, ToolStart | ToolArguments) else type(part).__name__[4]
+        assert isinstance(part, CallStart) or part.text
+        kind = type(part).__name__[0] if not isinstance(part, CallStart | CallArguments) else type(part).__name__[4]
         self.order += "" if self.order.endswith(kind) and kind != "S" else kind
 
     @property
@@ -95,7 +95,7 @@ class Outcome:
         return self.content, self.reasoning, self.calls, self.order
 
 
-def outcome(parts: Parts, pieces: Iterable[str], *, cut: bool = False) -> Outcome:
+def outcome(parts: OutputParser, pieces: Iterable[str], *, cut: bool = False) -> Outcome:
     whole = Outcome()
     for piece in pieces:
         for part in parts.push(piece):
@@ -107,7 +107,7 @@ def outcome(parts: Parts, pieces: Iterable[str], *, cut: bool = False) -> Outcom
     return whole
 
 
-def read(form: PartsFormat, text: str, *, cut: bool = False) -> Outcome:
+def read(form: OutputFormat, text: str, *, cut: bool = False) -> Outcome:
     """The outcome, which is the same for the whole text at once and for single characters."""
     whole = outcome(form.stream(TOOLS), [text], cut=cut)
     assert outcome(form.stream(TOOLS), text, cut=cut).comparable == whole.comparable
@@ -353,11 +353,11 @@ def test_name_and_arguments_are_given_as_soon_as_they_are_there() -> None:
     parts = JSON.stream(TOOLS)
     assert parts.push('<tool_call>\n{"name": "add') == []
     (start,) = parts.push('"')
-    assert isinstance(start, ToolStart)
+    assert isinstance(start, CallStart)
     assert (start.index, start.name, parts.state) == (0, "add", "tool")
-    assert parts.push(', "arguments": {"a"') == [ToolArguments(0, '{"a"')]
-    assert parts.push(": 1") == [ToolArguments(0, ": 1")]
-    assert parts.push("}}\n</tool") == [ToolArguments(0, "}")]
+    assert parts.push(', "arguments": {"a"') == [CallArguments(0, '{"a"')]
+    assert parts.push(": 1") == [CallArguments(0, ": 1")]
+    assert parts.push("}}\n</tool") == [CallArguments(0, "}")]
     assert (parts.complete_calls, parts.state) == (1, "tool")
     assert parts.push("_call>") == []
     assert (parts.state, parts.called, parts.broken_call) == ("content", True, False)

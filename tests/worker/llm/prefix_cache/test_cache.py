@@ -286,7 +286,7 @@ def test_a_thousand_random_conversations_leave_a_sound_tree_below_its_cap(kind: 
             sizes = {leaf.offset for leaf in hit.caches if hasattr(leaf, "offset")}
             assert sizes <= {hit.length}
         assert cache.nbytes <= source.nbytes // 3
-        assert cache.nbytes == sum(slot.part.nbytes for slot in cache._recent)
+        assert cache.nbytes == sum(slot.data.nbytes for slot in cache._recent)
     cache.clear()
     assert (cache.nbytes, cache._root.children) == (0, {})
 

@@ -1,6 +1,6 @@
 """An answer's text to the parts that OpenAI's API knows: content, reasoning, tool calls.
 
-It comes behind `stop_strings.Answer`, which makes text of tokens. Models mark parts with strings (`<think>`,
+It comes behind `stop_strings.AnswerText`, which makes text of tokens. Models mark parts with strings (`<think>`,
 `<tool_call>`); which ones, mlx-lm's TokenizerWrapper knows. Markers never come out, text that may begin one waits until
 it is certain, and nothing else is lost: what looks like a call and is none is text. Knows no MLX.
 
@@ -25,19 +25,18 @@ from typing import Any, Literal
 import msgspec
 
 from localapi.worker.llm.constrained.tool_grammar import BEHIND_THINKING
-from localapi.worker.llm.output.calls import Calls, Found, Section, ToolArguments, ToolStart
-from localapi.worker.llm.output.markers import Markers
+from localapi.worker.llm.output.sections import CallArguments, Calls, CallStart, Markers, Section, SectionItem
 from localapi.worker.llm.output.stop_strings import StopStrings
 from localapi.worker.llm.output.tool_calls import ToolFormat, described
 
 __all__ = [
+    "CallArguments",
+    "CallStart",
     "Content",
-    "Part",
-    "Parts",
-    "PartsFormat",
+    "OutputFormat",
+    "OutputItem",
+    "OutputParser",
     "Reasoning",
-    "ToolArguments",
-    "ToolStart",
     "prompt_opens_thinking",
 ]
 
@@ -59,13 +58,13 @@ class Reasoning(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
-Part = Content | Reasoning | ToolStart | ToolArguments
+OutputItem = Content | Reasoning | CallStart | CallArguments
 State = Literal["reasoning", "content", "tool"]
 Edges = dict[str, dict[str, str]]
 """In which state which marker leads to which state."""
 
 
-class PartsFormat:
+class OutputFormat:
     """How one model marks thinking and tool calls."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -89,7 +88,7 @@ class PartsFormat:
 
     @property
     def marks(self) -> set[str]:
-        """Strings that must reach `Parts.push`, even where the tokenizer calls them special."""
+        """Strings that must reach `OutputParser.push`, even where the tokenizer calls them special."""
         marks = {marker for edges in self._edges.values() for marker in edges}
         return marks | self.tool_format.marks if self.tool_format else marks
 
@@ -101,14 +100,14 @@ class PartsFormat:
         starts_thinking: bool = False,
         stop: Sequence[str] = (),
         verbatim: bool = False,
-    ) -> Parts:
+    ) -> OutputParser:
         """The parts of one answer. Without tools, or with tool_choice "none", a call's text is content.
 
         `verbatim`: whitespace at the content's start is part of it, as a form demands it.
         """
         offered = described(tools or ()) if tool_choice != "none" else []
         has_calls = bool(offered and self.tool_format)
-        return Parts(
+        return OutputParser(
             self,
             offered,
             edges=self._edges if has_calls else self._toolless_edges,
@@ -119,12 +118,12 @@ class PartsFormat:
         )
 
 
-class Parts:
+class OutputParser:
     """The parts of one answer."""
 
     def __init__(
         self,
-        form: PartsFormat,
+        form: OutputFormat,
         tools: Sequence[dict[str, Any]],
         *,
         edges: Edges,
@@ -142,7 +141,7 @@ class Parts:
         self._section: Section | None = None
         self._held = ""
         self._header = ""
-        self._out: list[Part] = []
+        self._out: list[OutputItem] = []
         self._called = False
         self._stop = StopStrings(stop) if stop else None
         self.stopped = False
@@ -178,12 +177,12 @@ class Parts:
         """Whether there is a call whose arguments were cut or are no JSON object. What came of them was given."""
         return self._calls.broken
 
-    def push(self, text: str) -> list[Part]:
+    def push(self, text: str) -> list[OutputItem]:
         """The parts that are certain after this text and were not before."""
         self._read(text)
         return self._given()
 
-    def finish(self, *, cut: bool = False) -> list[Part]:
+    def finish(self, *, cut: bool = False) -> list[OutputItem]:
         """The rest. `cut`: the answer ended where the model did not mean to end it, at max_tokens."""
         self._read("", final=True)
         while self._section is not None and not self.stopped:
@@ -260,7 +259,7 @@ class Parts:
         self._content.border()
         self._reasoning.border()
 
-    def _take(self, found: Sequence[Found]) -> None:
+    def _take(self, found: Sequence[SectionItem]) -> None:
         for item in found:
             if self.stopped:
                 return
@@ -269,11 +268,11 @@ class Parts:
                     self._move(NORMAL)
                 self._say(item)
                 continue
-            if isinstance(item, ToolStart):
+            if isinstance(item, CallStart):
                 self._move(NORMAL)
             self._add(item)
 
-    def _add(self, part: Part) -> None:
+    def _add(self, part: OutputItem) -> None:
         """Give a part, unless the content has come to a stop string."""
         if self.stopped:
             return
@@ -282,9 +281,9 @@ class Parts:
             part = Content(text)
         self._append(part)
 
-    def _append(self, part: Part) -> None:
+    def _append(self, part: OutputItem) -> None:
         """Give a part; text that continues the last one becomes one with it."""
-        if isinstance(part, ToolStart):
+        if isinstance(part, CallStart):
             self._called = True
             self._out.append(part)
             return
@@ -296,7 +295,7 @@ class Parts:
         else:
             self._out.append(part)
 
-    def _given(self) -> list[Part]:
+    def _given(self) -> list[OutputItem]:
         out, self._out = self._out, []
         return out
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from localapi.worker.llm.arrivals import LONG_TEXT, Arrivals
 from localapi.worker.llm.prompt import TemplateTooSlow
+from localapi.worker.llm.request_queue import LONG_TEXT, RequestQueue
 from localapi.worker.llm.request_reading import ContextExceeded, Prompt
 from localapi.worker.protocol import Chat, Complete, FunctionCall, Message, TextRequest
 
@@ -38,8 +38,8 @@ def gated() -> Gated:
 
 
 @pytest.fixture
-def arrivals(gated: Gated) -> Arrivals:
-    return Arrivals(gated.read, gated.woken.release)
+def arrivals(gated: Gated) -> RequestQueue:
+    return RequestQueue(gated.read, gated.woken.release)
 
 
 def short(id: int) -> Complete:  # noqa: A002  # the protocol's word
@@ -50,7 +50,7 @@ def long(id: int) -> Complete:  # noqa: A002
     return Complete(id=id, prompt="x" * LONG_TEXT)
 
 
-def taken(arrivals: Arrivals) -> list[int]:
+def taken(arrivals: RequestQueue) -> list[int]:
     found = []
     while arrivals.ready:
         prompt = arrivals.prompt(arrivals.take())
@@ -58,7 +58,7 @@ def taken(arrivals: Arrivals) -> list[int]:
     return found
 
 
-def test_short_texts_are_read_when_their_turn_comes(arrivals: Arrivals, gated: Gated) -> None:
+def test_short_texts_are_read_when_their_turn_comes(arrivals: RequestQueue, gated: Gated) -> None:
     for id_ in (1, 2, 3):
         arrivals.add(short(id_))
     assert gated.threads == {}
@@ -66,7 +66,9 @@ def test_short_texts_are_read_when_their_turn_comes(arrivals: Arrivals, gated: G
     assert set(gated.threads.values()) == {threading.main_thread().name}
 
 
-def test_a_long_text_is_read_on_a_thread_and_short_ones_do_not_wait_for_it(arrivals: Arrivals, gated: Gated) -> None:
+def test_a_long_text_is_read_on_a_thread_and_short_ones_do_not_wait_for_it(
+    arrivals: RequestQueue, gated: Gated
+) -> None:
     for request in (short(1), long(2), short(3), long(4)):
         arrivals.add(request)
     assert taken(arrivals) == [1, 3]
@@ -77,7 +79,7 @@ def test_a_long_text_is_read_on_a_thread_and_short_ones_do_not_wait_for_it(arriv
     assert gated.threads[2] == gated.threads[4] != gated.threads[3]
 
 
-def test_what_reading_raises_comes_when_the_prompt_is_taken(arrivals: Arrivals, gated: Gated) -> None:
+def test_what_reading_raises_comes_when_the_prompt_is_taken(arrivals: RequestQueue, gated: Gated) -> None:
     gated.may.set()
     arrivals.add(long(9))
     gated.woken.acquire()
@@ -86,7 +88,7 @@ def test_what_reading_raises_comes_when_the_prompt_is_taken(arrivals: Arrivals, 
         arrivals.prompt(arrival)
 
 
-def test_a_cancelled_request_is_gone_also_while_it_is_read(arrivals: Arrivals, gated: Gated) -> None:
+def test_a_cancelled_request_is_gone_also_while_it_is_read(arrivals: RequestQueue, gated: Gated) -> None:
     for request in (long(1), long(2), short(3)):
         arrivals.add(request)
     arrivals.cancel(1)
@@ -97,7 +99,7 @@ def test_a_cancelled_request_is_gone_also_while_it_is_read(arrivals: Arrivals, g
     gated.may.set()
 
 
-def test_the_arguments_of_calls_are_text_to_be_read(arrivals: Arrivals, gated: Gated) -> None:
+def test_the_arguments_of_calls_are_text_to_be_read(arrivals: RequestQueue, gated: Gated) -> None:
     gated.may.set()
     call = FunctionCall("1", "write", "x" * LONG_TEXT)
     arrivals.add(Chat(id=1, messages=[Message("assistant", calls=[call])]))
@@ -105,7 +107,9 @@ def test_the_arguments_of_calls_are_text_to_be_read(arrivals: Arrivals, gated: G
     assert gated.threads[1] != threading.main_thread().name
 
 
-def test_a_short_text_whose_template_is_slow_is_read_on_the_thread_after_all(arrivals: Arrivals, gated: Gated) -> None:
+def test_a_short_text_whose_template_is_slow_is_read_on_the_thread_after_all(
+    arrivals: RequestQueue, gated: Gated
+) -> None:
     gated.slow = {1}
     for id_ in (1, 2):
         arrivals.add(short(id_))

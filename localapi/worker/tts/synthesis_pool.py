@@ -16,7 +16,7 @@ from typing import Protocol
 from localapi.worker.protocol import Event, Failed
 
 
-class Part(Protocol):
+class Job(Protocol):
     """One part of a request."""
 
     @property
@@ -28,28 +28,28 @@ class Part(Protocol):
 
 
 @dataclass(eq=False)
-class _Place:
+class _StartedJob:
     """A part that has been begun."""
 
-    part: Part
+    part: Job
     events: list[Event] = field(default_factory=list)
     running: bool = False
 
 
 @dataclass(eq=False)
-class _Asked:
+class _PooledRequest:
     """A request."""
 
     id: int
-    waiting: deque[Part]
+    waiting: deque[Job]
     last: Event
-    begun: deque[_Place] = field(default_factory=deque)
+    begun: deque[_StartedJob] = field(default_factory=deque)
     """In order; the first may send its events at once."""
     untouched: bool = True
     dropped: bool = False
 
     @property
-    def idle(self) -> Iterable[_Place]:
+    def idle(self) -> Iterable[_StartedJob]:
         return (place for place in self.begun if not place.running and not place.part.done)
 
     @property
@@ -58,14 +58,14 @@ class _Asked:
         return sum(1 for _ in self.idle) + len(self.waiting)
 
 
-class Turns:
+class SynthesisPool:
     """The threads, and the requests that they work on. Its methods are for the main thread."""
 
     def __init__(self, threads: int, wake: Callable[[], None]) -> None:
         """`wake` is called on a thread when there are events."""
         self._wake = wake
         self._changed = threading.Condition()
-        self._asked: deque[_Asked] = deque()
+        self._asked: deque[_PooledRequest] = deque()
         """In the order of their turns."""
         self._events: list[Event] = []
         self._running = 0
@@ -78,12 +78,12 @@ class Turns:
         """Whether there are events to fetch."""
         return bool(self._events)
 
-    def add(self, id: int, parts: Iterable[Part], last: Event) -> bool:  # noqa: A002  # the protocol's word
+    def add(self, id: int, parts: Iterable[Job], last: Event) -> bool:  # noqa: A002  # the protocol's word
         """Take a request, and whether it is a new one. `last` is its event when all parts are done."""
         with self._changed:
             if any(asked.id == id for asked in self._asked):
                 return False
-            self._asked.append(asked := _Asked(id, deque(parts), last))
+            self._asked.append(asked := _PooledRequest(id, deque(parts), last))
             self._send(asked)
             self._changed.notify_all()
             return True
@@ -118,7 +118,7 @@ class Turns:
             if self._settle(asked, place, events, failed=failed):
                 self._wake()
 
-    def _next(self) -> tuple[_Asked, _Place, bool]:
+    def _next(self) -> tuple[_PooledRequest, _StartedJob, bool]:
         """Wait for a piece to do."""
         with self._changed:
             while self._alone or (asked := next((each for each in self._asked if each.pieces), None)) is None:
@@ -130,12 +130,12 @@ class Turns:
             asked.untouched = False
             place = next(iter(asked.idle), None)
             if place is None:
-                asked.begun.append(place := _Place(asked.waiting.popleft()))
+                asked.begun.append(place := _StartedJob(asked.waiting.popleft()))
             place.running = True
             self._to_the_end(asked)
             return asked, place, self._alone
 
-    def _settle(self, asked: _Asked, place: _Place, events: list[Event], *, failed: bool) -> bool:
+    def _settle(self, asked: _PooledRequest, place: _StartedJob, events: list[Event], *, failed: bool) -> bool:
         """Note what came of a piece; whether there are events now and were none before."""
         with self._changed:
             self._running -= 1
@@ -153,7 +153,7 @@ class Turns:
             self._changed.notify_all()
             return bool(self._events) and not waiting
 
-    def _send(self, asked: _Asked) -> None:
+    def _send(self, asked: _PooledRequest) -> None:
         """Make events known as far as they are in order."""
         while asked.begun:
             first = asked.begun[0]
@@ -166,10 +166,10 @@ class Turns:
             self._events.append(asked.last)
             self._forget(asked)
 
-    def _to_the_end(self, asked: _Asked) -> None:
+    def _to_the_end(self, asked: _PooledRequest) -> None:
         self._asked.remove(asked)
         self._asked.append(asked)
 
-    def _forget(self, asked: _Asked) -> None:
+    def _forget(self, asked: _PooledRequest) -> None:
         asked.dropped = True
         self._asked.remove(asked)

@@ -23,11 +23,9 @@ from piper import PiperVoice
 from piper.config import PhonemeType, PiperConfig
 from piper.const import BOS, EOS, PAD
 
-from localapi.worker.engine import CannotLoad, first_line
-from localapi.worker.tts.onnx_noise import with_same_noise
-from localapi.worker.tts.onnx_output import with_input_of, with_output_of
-from localapi.worker.tts.word_alignment import paired
-from localapi.worker.tts.word_times import WORD, Piece
+from localapi.worker.model import CannotLoad, first_line
+from localapi.worker.tts.onnx_graph import with_input_of, with_output_of, with_same_noise
+from localapi.worker.tts.word_times import WORD, SpokenPiece, paired
 
 MAX_PHONEMES = 1_000
 """Of a sentence; what is longer is cut at a blank. What a voice computes grows with the square: a text without a full
@@ -60,7 +58,7 @@ class SaidPhoneme:
 
 
 @dataclass(frozen=True)
-class Settings:
+class PiperSettings:
     """How to say it; None is the voice's own."""
 
     speaker: int | None = None
@@ -90,7 +88,7 @@ class _Frames:
 
 
 @dataclass(frozen=True)
-class Speech:
+class PiperSpeech:
     """A sentence that was said."""
 
     samples: Samples
@@ -98,7 +96,7 @@ class Speech:
     """None where the voice does not tell, or nobody asked."""
 
 
-class Voice:
+class PiperModel:
     """One file; on several threads at once."""
 
     def __init__(self, path: Path, volume: float) -> None:
@@ -127,8 +125,8 @@ class Voice:
         """Say something once: a voice that cannot speak says so now. Raises CannotLoad."""
         try:
             for phonemes in self._read(WARM_UP) or [[]]:
-                self.say(phonemes, Settings(), alone=True)
-                self.say(phonemes, Settings(), alone=False)
+                self.say(phonemes, PiperSettings(), alone=True)
+                self.say(phonemes, PiperSettings(), alone=False)
         except Exception as error:
             what = f"espeak-ng's voice {self.config.espeak_voice!r}, which its configuration names"
             hint = f" Does it know {what}?" if self.config.phoneme_type == PhonemeType.ESPEAK else ""
@@ -143,8 +141,8 @@ class Voice:
                 yield from _cut(sentence)
 
     def say(
-        self, phonemes: Phonemes, settings: Settings, *, alone: bool, speed: float = 1.0, times: bool = False
-    ) -> Speech:
+        self, phonemes: Phonemes, settings: PiperSettings, *, alone: bool, speed: float = 1.0, times: bool = False
+    ) -> PiperSpeech:
         """Say one sentence; `alone` if all cores are free for it. Raises ValueError if the model gives no numbers.
 
         It lasts 1 / `speed` as long as it would by itself, to the sample. The voice is asked for a length that it can
@@ -163,9 +161,9 @@ class Voice:
             missing = speed if frames is None else speed * frames.share_of_natural(by_voice)
             samples = _at_tempo(samples, self.config.sample_rate, missing)
         said = self._said(phonemes, ids, frames.ends * samples.size) if times and frames is not None else None
-        return Speech(samples, said)
+        return PiperSpeech(samples, said)
 
-    def pieces(self, text: str, said: list[SaidPhoneme]) -> Iterator[Piece]:
+    def pieces(self, text: str, said: list[SaidPhoneme]) -> Iterator[SpokenPiece]:
         """Where the words of a text are among the phonemes that it became.
 
         Words are read one by one for that, and both readings compared: the voice says "of the" as one word.
@@ -181,14 +179,14 @@ class Voice:
         sounds = [each for each in said if each.phoneme.isalnum()]
         rate = self.config.sample_rate
         for at, among in paired([phoneme for _, phoneme in read], [each.phoneme for each in sounds]):
-            yield Piece(read[at][0], sounds[among].start / rate, sounds[among].end / rate)
+            yield SpokenPiece(read[at][0], sounds[among].start / rate, sounds[among].end / rate)
 
     def _read(self, text: str) -> list[Phonemes]:
         with self._reading:
             return self._one_core.phonemize(text)
 
     def _run(
-        self, session: onnxruntime.InferenceSession, ids: list[int], scale: float, settings: Settings
+        self, session: onnxruntime.InferenceSession, ids: list[int], scale: float, settings: PiperSettings
     ) -> tuple[npt.NDArray[np.float32], _Frames | None]:
         """The sound of phonemes, and how many frames each of them takes if the voice tells."""
         config = self.config

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 import pytest
 
 from localapi.worker.protocol import Event, Failed, Sound, Spoken
-from localapi.worker.tts.turns import Turns
+from localapi.worker.tts.synthesis_pool import SynthesisPool
 
 PATIENCE_SECONDS = 60
 
@@ -46,11 +46,11 @@ class Gated:
 
 
 class Work:
-    """Turns on some threads, and what came of them."""
+    """SynthesisPool on some threads, and what came of them."""
 
     def __init__(self, threads: int) -> None:
         self.woken: SimpleQueue[None] = SimpleQueue()
-        self.turns = Turns(threads, lambda: self.woken.put(None))
+        self.turns = SynthesisPool(threads, lambda: self.woken.put(None))
         self.events: list[Event] = []
 
     def ask(self, *parts: Gated) -> None:

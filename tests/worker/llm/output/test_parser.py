@@ -12,8 +12,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper, load
 from mlx_lm.tool_parsers import json_tools, kimi_k3, muse_spark
 
 from localapi.worker.llm.detokenizer import Detokenizer
-from localapi.worker.llm.output.parts import Content, PartsFormat, Reasoning, ToolStart, prompt_opens_thinking
-from localapi.worker.llm.output.stop_strings import Answer
+from localapi.worker.llm.output.parser import CallStart, Content, OutputFormat, Reasoning, prompt_opens_thinking
+from localapi.worker.llm.output.stop_strings import AnswerText
 from tests.worker.llm.output.test_tool_calls import SAMPLES, TOOLS, Marks, Outcome, outcome
 from tools.demo.tokenizer import make_tokenizer
 
@@ -28,12 +28,12 @@ TOKENIZER: Any = TokenizerWrapper(
     tool_call_end=json_tools.tool_call_end,
     tool_parser=json_tools.parse_tool_call,
 )
-QWEN = PartsFormat(TOKENIZER)
+QWEN = OutputFormat(TOKENIZER)
 CALL = SAMPLES["json_tools"][1]
 ADD = ("add", {"a": 1, "b": 2.5})
 
 
-def parted(text: str, *, thinking: bool = False, form: PartsFormat = QWEN, tools: Any = TOOLS) -> Outcome:
+def parted(text: str, *, thinking: bool = False, form: OutputFormat = QWEN, tools: Any = TOOLS) -> Outcome:
     """What becomes of the text, the same for the whole at once and for single characters."""
     whole = outcome(form.stream(tools, starts_thinking=thinking), [text])
     assert outcome(form.stream(tools, starts_thinking=thinking), text).comparable == whole.comparable
@@ -83,7 +83,7 @@ def test_a_prompt_that_opened_the_think_block_needs_no_mark(text: str, reasoning
 
 
 def test_without_think_marks_nothing_is_thinking() -> None:
-    for form in (PartsFormat(Marks()), PartsFormat(Marks("<tool_call>", "</tool_call>", json_tools.parse_tool_call))):
+    for form in (OutputFormat(Marks()), OutputFormat(Marks("<tool_call>", "</tool_call>", json_tools.parse_tool_call))):
         whole = parted(" <think>Hm.</think> Hello ", form=form, thinking=True)
         assert whole.content == " <think>Hm.</think> Hello "
 
@@ -119,7 +119,7 @@ def test_parts_come_as_soon_as_they_are_certain() -> None:
     assert parts.push("d</think>\n\nE f <") == [Reasoning("\nd"), Content("E f")]
     assert parts.push("g\n") == [Content(" <g")]
     start, _ = parts.push(CALL)
-    assert isinstance(start, ToolStart)
+    assert isinstance(start, CallStart)
     assert parts.finish() == []
 
 
@@ -151,7 +151,7 @@ def test_any_cut_gives_the_same_parts_and_every_word_is_in_one(
 @given(_texts, st.booleans())
 def test_tokens_of_a_real_vocabulary_give_the_same_parts_as_their_text(text: str, tools: bool) -> None:
     offered = TOOLS if tools else None
-    answer, parts, whole = Answer(Detokenizer(TOKENIZER).stream()), QWEN.stream(offered), Outcome()
+    answer, parts, whole = AnswerText(Detokenizer(TOKENIZER).stream()), QWEN.stream(offered), Outcome()
     for token in TOKENIZER.encode(text, add_special_tokens=False):
         for part in parts.push(answer.push(token)):
             whole.add(part)
@@ -276,7 +276,7 @@ def test_a_prefill_may_open_a_think_block_or_close_it(opened: str, prefill: str,
 # --- formats with more than think and tool marks ---
 
 MUSE_FORMAT: Any = muse_format.RESPONSE_FORMAT
-MUSE = PartsFormat(
+MUSE = OutputFormat(
     Marks(
         muse_spark.tool_call_start,
         muse_spark.tool_call_end,
@@ -285,7 +285,7 @@ MUSE = PartsFormat(
         response_initial_state=MUSE_FORMAT["initial_state"],
     )
 )
-KIMI = PartsFormat(
+KIMI = OutputFormat(
     Marks(
         kimi_k3.tool_call_start,
         kimi_k3.tool_call_end,
@@ -322,11 +322,11 @@ def test_marks_are_all_that_must_not_be_dropped_as_special() -> None:
     assert QWEN.marks == {"<think>", "</think>", "<tool_call>", "</tool_call>"}
     assert {"<|open|>think<|sep|>", "<|open|>", "<|close|>message<|sep|>"} <= KIMI.marks
     assert {"<|eom|>", "to=self<|message|>", "<atem:function_calls>"} <= MUSE.marks
-    assert PartsFormat(Marks()).marks == set()
+    assert OutputFormat(Marks()).marks == set()
 
 
 def test_the_demo_models_tokenizer_is_understood_as_it_ships(tmp_path: Path) -> None:
     TOKENIZER.save_pretrained(tmp_path)
-    form = PartsFormat(load(tmp_path))
+    form = OutputFormat(load(tmp_path))
     whole = parted(f"<think>\nHm.\n</think>\n\n{CALL}", form=form)
     assert (whole.reasoning, whole.parsed) == ("Hm.", [ADD])

@@ -1,6 +1,6 @@
 """The seam inside a worker: what its loop asks of the one engine that it runs.
 
-Each engine has a module (`worker.__main__` lists them) with a function `load(options, host) -> Engine`.
+Each engine has a module (`worker.__main__` lists them) with a function `load(options, host) -> Model`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0].rstrip(".?")
 
 
-class Engine(Protocol):
+class Model(Protocol):
     """One loaded model. Everything is called on the main thread, and nothing that a client sends makes it raise."""
 
     @property

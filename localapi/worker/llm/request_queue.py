@@ -22,7 +22,7 @@ SHORT_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class QueuedRequest:
     """One request, with its prompt as soon as that is there."""
 
     request: TextRequest
@@ -36,7 +36,7 @@ class Arrival:
         return self.reading is None or self.reading.done()
 
 
-class Arrivals:
+class RequestQueue:
     """The queue."""
 
     def __init__(self, read: Callable[[TextRequest, float], Prompt], wake: Callable[[], None]) -> None:
@@ -46,7 +46,7 @@ class Arrivals:
         """
         self._read = read
         self._wake = wake
-        self._queue: deque[Arrival] = deque()
+        self._queue: deque[QueuedRequest] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
 
     @property
@@ -64,7 +64,7 @@ class Arrivals:
         """Put it at the end."""
         length = characters(request)
         if length < LONG_TEXT and not (isinstance(request, Answering) and isinstance(request.form, Lark)):
-            self._queue.append(Arrival(request, length, None))
+            self._queue.append(QueuedRequest(request, length, None))
             return
         self._queue.append(self._on_the_thread(request))
 
@@ -75,13 +75,13 @@ class Arrivals:
             if arrival.reading is not None:
                 arrival.reading.cancel()
 
-    def take(self) -> Arrival:
+    def take(self) -> QueuedRequest:
         """The first one that is ready. There is one."""
         found = next(arrival for arrival in self._queue if arrival.ready)
         self._queue.remove(found)
         return found
 
-    def prompt(self, arrival: Arrival) -> Prompt | None:
+    def prompt(self, arrival: QueuedRequest) -> Prompt | None:
         """What it reads; None if its template takes long: it is read on the thread then, and can be taken again.
 
         Raise what reading raises.
@@ -94,10 +94,10 @@ class Arrivals:
             self._queue.appendleft(self._on_the_thread(arrival.request))
             return None
 
-    def _on_the_thread(self, request: TextRequest) -> Arrival:
+    def _on_the_thread(self, request: TextRequest) -> QueuedRequest:
         reading = self._thread.submit(self._read, request, RENDER_SECONDS)
         reading.add_done_callback(lambda _: self._wake())
-        return Arrival(request, 0, reading)
+        return QueuedRequest(request, 0, reading)
 
 
 def characters(request: TextRequest) -> int:
