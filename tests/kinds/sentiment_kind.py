@@ -23,7 +23,7 @@ from localapi.http.replies import json_reply
 from localapi.kinds import Kind, Variables, by_name, register
 from localapi.observability.counters import Metric
 from localapi.runtime.registry import Registry
-from localapi.worker.protocol import Event, Loaded, Request, Text, Tokenize
+from localapi.worker.protocol import DetokenizedText, Event, Loaded, Request, Tokenize
 
 JUDGED: Final = Metric("sentiment_texts", "Texts that were judged.")
 
@@ -49,7 +49,7 @@ class SentimentEngine(InProcessEngine):
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         assert isinstance(request, Tokenize)
-        yield Text(request.id, request.text or "")
+        yield DetokenizedText(request.id, request.text or "")
 
 
 class SentimentRequest(BaseModel):
@@ -77,7 +77,7 @@ def routes(registry: Registry) -> Blueprint:
         generation = begin(registry, request.model, SENTIMENT)
         async with aclosing(generation.events(lambda _: [ask])) as events:
             text = await anext(events)
-        assert isinstance(text, Text)
+        assert isinstance(text, DetokenizedText)
         request_context.current().counters.count(generation.entry.id, JUDGED, 1)
         options = generation.entry.options
         assert isinstance(options, SentimentOptions)

@@ -275,8 +275,10 @@ def test_what_fails_for_one_request_fails_that_request_alone(
             patch.setattr(Constraint, "_allowed", lambda _: 1 / 0)
             bad = ask(2, "Count to five.", form=Regex("[0-9 ]+"))
         else:
-            push, owner = mlx_lm.Answer.push, iter([True])
-            patch.setattr(mlx_lm.Answer, "push", lambda self, token: 1 / 0 if next(owner, None) else push(self, token))
+            push, owner = mlx_lm.AnswerText.push, iter([True])
+            patch.setattr(
+                mlx_lm.AnswerText, "push", lambda self, token: 1 / 0 if next(owner, None) else push(self, token)
+            )
             bad = ask(2, "Count to five.")
         events = run(tiny, *((bad, ask(1, FRANCE[0])) if broken == "text" else (ask(1, FRANCE[0]), bad)))
     assert failure(events[2]).kind == "generation_failed"
@@ -321,9 +323,9 @@ def test_a_prompt_that_is_an_earlier_prompt_with_its_whole_answer_is_answered_as
 
 def test_nothing_of_a_request_stays_when_it_has_ended(tiny: mlx_lm.MlxLm, monkeypatch: pytest.MonkeyPatch) -> None:
     answers: weakref.WeakSet[Any] = weakref.WeakSet()
-    begin = mlx_lm.Answer.__init__
+    begin = mlx_lm.AnswerText.__init__
     monkeypatch.setattr(
-        mlx_lm.Answer, "__init__", lambda self, *args, **more: (answers.add(self), begin(self, *args, **more))[1]
+        mlx_lm.AnswerText, "__init__", lambda self, *args, **more: (answers.add(self), begin(self, *args, **more))[1]
     )
     run(tiny, *(ask(i, FRANCE[0], stop=["Par"] if i % 2 else []) for i in range(8)))
     gc.collect()

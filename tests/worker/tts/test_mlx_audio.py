@@ -354,12 +354,12 @@ COSYVOICE = """
 import runpy, sys, inspect; from pathlib import Path
 package = Path(sys.argv[1])
 runpy.run_path(str(package / "worker" / "bootstrap.py"))["show_package"](package)
-from localapi.worker import speech_arguments, speech_model
+from localapi.worker.tts import generate_arguments, speech_model
 from localapi.worker.protocol import Speak
 speech_model._leave_out_converter()
 import mlx_audio.tts.models.cosyvoice2 as two, mlx_audio.tts.models.cosyvoice3 as three
 for name, architecture in (("cosyvoice2", two), ("cosyvoice3", three)):
-    arguments = speech_arguments.Arguments(architecture.Model.generate, name, 24000)
+    arguments = generate_arguments.Arguments(architecture.Model.generate, name, 24000)
     asked = arguments.of(Speak(id=1, segments=["hi"], voice="alloy", options={
         "ref_audio": Path(sys.argv[2]).read_bytes(), "ref_text": "hello", "instruct_text": "softly",
         "unsupported": "warn"}))

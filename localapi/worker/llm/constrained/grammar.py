@@ -1,6 +1,7 @@
-"""Answers that must have a form: grammars, and which tokens they allow next.
+"""Answers that must have a form: compile grammars, and mask the tokens that they do not allow next.
 
-Knows llguidance, tokens and masks. Knows nothing of requests, and of the batch only how it calls a logits processor.
+This module knows llguidance, tokens and masks. It knows nothing of requests, and of the batch only how it calls a
+logits processor.
 """
 
 from __future__ import annotations
@@ -62,10 +63,10 @@ __all__ = [
 
 CACHED_GRAMMARS = 64
 LONGEST_GRAMMAR = 131_072
-"""Characters. With LIMITS it bounds what compiling can cost."""
+"""In characters. Together with LIMITS this bounds the cost of compiling."""
 LONGEST_REASON = 300
 MASK_SECONDS = 10
-"""Of processor time. A mask takes milliseconds; one that takes so long never ends, and nobody else gets a token."""
+"""Processor time of one mask. It normally takes milliseconds; one that takes this long never ends."""
 
 
 Spec = JsonSchema | JsonObject | Regex | Lark | ToolCalls
@@ -82,7 +83,7 @@ _SUBJECTS: dict[type[Spec], str] = {
 
 @contextmanager
 def _ending() -> Iterator[None]:
-    """What is still computed after MASK_SECONDS ends with this process (SIGVTALRM): it holds the interpreter lock."""
+    """End this process (SIGVTALRM) after MASK_SECONDS in the block: llguidance holds the interpreter lock."""
     signal.setitimer(signal.ITIMER_VIRTUAL, MASK_SECONDS)
     try:
         yield
@@ -91,30 +92,30 @@ def _ending() -> Iterator[None]:
 
 
 class GrammarStuck(Exception):
-    """A grammar gave up in the middle of an answer; the message is for people and says why."""
+    """A grammar gave up in the middle of an answer. The message tells the user why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Vocabulary:
-    """The model's tokens, as llguidance knows them."""
+    """The model's tokens as llguidance knows them."""
 
     tokens: LLTokenizer
     width: int
-    """Of the logits."""
+    """Width of the logits."""
     ends: mx.array
-    """Which tokens end an answer: `width` booleans."""
+    """`width` booleans: which tokens end an answer."""
 
 
 class Constraint:
-    """A logits processor for one row: leaves only tokens that its grammar allows, and at the end an end token.
+    """A logits processor for one row: it leaves only the tokens that its grammar allows, and at the end an end token.
 
-    The batch calls it once for each token, with the one before as the last of `tokens`; so it counts no prompt.
-    `error` is what went wrong: the tokens since then are free, and no answer. `relaxed` names what was asked for and is
-    not kept.
+    The batch calls it once for each token, with the previous token as the last of `tokens`, so it ignores the prompt.
+    `error` is set if something went wrong: later tokens are unconstrained and no answer. `relaxed` names what was
+    asked for and is not enforced.
     """
 
     def __init__(self, grammar: LLMatcher, vocabulary: _Vocabulary, relaxed: tuple[str, ...] = ()) -> None:
-        """`grammar` is not changed."""
+        """`grammar` is copied, not changed."""
         self.relaxed = relaxed
         self._grammar = grammar
         self._matcher = grammar.deep_copy()
@@ -124,11 +125,14 @@ class Constraint:
         self.error: Exception | None = None
 
     def fresh(self) -> Constraint:
-        """The same constraint, for an answer that starts now."""
+        """Return the same constraint for an answer that starts now."""
         return Constraint(self._grammar, self._vocabulary, self.relaxed)
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        """`tokens`: prompt and answer so far; `logits`: (1, vocabulary), masked in what is returned. Never raises."""
+        """Return the masked logits. Never raises.
+
+        `tokens`: prompt and answer so far; `logits`: (1, vocabulary).
+        """
         if self.error is not None:
             return logits
         try:
@@ -148,7 +152,7 @@ class Constraint:
             raise GrammarStuck(self._matcher.get_error())
 
     def _allowed(self) -> mx.array:
-        """Which tokens may come next."""
+        """Return which tokens may come next."""
         if not self._matcher.is_stopped():
             with _ending():
                 self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
@@ -165,7 +169,7 @@ class Constraint:
         return mx.array(allowed.view(np.bool_))
 
     def _respell(self, allowed: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-        """Where the grammar forces text that spells a special token ("<think>"), put a common token in its place.
+        """Replace a special token ("<think>") by a common one if the grammar only forces its text.
 
         llguidance's mask then holds the special token, which its own parser refuses.
         """
@@ -180,41 +184,42 @@ class Constraint:
 
 
 class GrammarCompiler:
-    """Makes one model's constraints."""
+    """Compile the grammars of one model."""
 
     def __init__(self, tokenizer: Any, vocab_size: int) -> None:
-        """`tokenizer`: mlx-lm's TokenizerWrapper; `vocab_size`: the width of the model's logits."""
+        """`tokenizer`: mlx-lm's TokenizerWrapper. `vocab_size`: the width of the model's logits."""
         self._tokenizer = tokenizer
         self._width = vocab_size
         self._marks = Marks(tokenizer)
         self._compiled = lru_cache(CACHED_GRAMMARS)(self._compile)
 
     def constraint(self, spec: Spec, *, think: ThinkBlock | None = None) -> Constraint:
-        """The constraint for one answer, which may think first. Raises GrammarRefused."""
+        """Return the constraint for one answer. `think`: the model may think first. Raises GrammarRefused."""
         matcher, relaxed = self._compiled(spec, think)
         return Constraint(matcher, self._vocabulary, relaxed)
 
     @cached_property
     def _vocabulary(self) -> _Vocabulary:
-        """Made when it is first needed: that takes about a second where the vocabulary is large."""
+        """Created when first needed, because a large vocabulary takes about a second."""
         ends = sorted(token for token in self._tokenizer.eos_token_ids if token < self._width)
         if not ends:
-            raise GrammarRefused("This model's tokenizer names no end token, so an answer in a form would never end.")
+            raise GrammarRefused("This model's tokenizer has no end token, so structured output would never end.")
         size = max(self._width, len(self._tokenizer))
         hf_tokenizer = getattr(self._tokenizer, "_tokenizer", self._tokenizer)
         try:
             tokens = from_tokenizer(hf_tokenizer, n_vocab=size, eos_token=ends)
         except Exception as error:
-            raise GrammarRefused(f"Answers in a form are not possible with this model's tokenizer: {error}") from error
+            raise GrammarRefused(f"This model's tokenizer does not support structured output: {error}") from error
         mask = np.zeros(self._width, dtype=np.bool_)
         mask[ends] = True
         return _Vocabulary(tokens=tokens, width=self._width, ends=mx.array(mask))
 
     def _compile(self, spec: Spec, think: ThinkBlock | None) -> tuple[LLMatcher, tuple[str, ...]]:
-        """The grammar, and what it relaxes: nothing if all of it compiles, and otherwise as little as possible."""
+        """Return the grammar and what it relaxes: nothing if all of it compiles, otherwise as little as possible."""
         problem = ""
-        for kept in (AS_WRITTEN, PIECEWISE, TYPE_ONLY) if _may_relax(spec) else (AS_WRITTEN,):
-            found = self._parts(spec, kept)
+        tries = (AS_WRITTEN, PIECEWISE, TYPE_ONLY) if _may_relax(spec) else (AS_WRITTEN,)
+        for kept in tries:
+            found = self._grammars(spec, kept)
             grammars = found.grammars
             if think is not None:
                 grammars = after_thinking(think, grammars, self._marks, verbatim=isinstance(spec, Regex | Lark))
@@ -226,10 +231,10 @@ class GrammarCompiler:
         raise self._refusal(spec, problem)
 
     def _matcher(self, grammars: list[Grammar]) -> tuple[Any, str]:
-        """The compiled grammar, or what is wrong with it."""
+        """Return the compiled grammar, or what is wrong with it."""
         grammar = json.dumps({"grammars": grammars})
         if len(grammar) > LONGEST_GRAMMAR:
-            return None, f"it is too long: {len(grammar)} characters; at most {LONGEST_GRAMMAR} work"
+            return None, f"it is too long: {len(grammar)} characters; the maximum is {LONGEST_GRAMMAR}"
         matcher = LLMatcher(self._vocabulary.tokens, grammar, log_level=0, limits=LIMITS)
         if not matcher.is_error():
             matcher.compute_bitmask()  # some errors show only here; and every copy starts with this work done
@@ -237,13 +242,14 @@ class GrammarCompiler:
             return None, matcher.get_error() or "NoExtension"
         return matcher, ""
 
-    def _parts(self, spec: Spec, kept: int) -> AnswerGrammar:
-        """What llguidance compiles, and what of the request is left out of it."""
+    def _grammars(self, spec: Spec, kept: int) -> AnswerGrammar:
+        """Return what llguidance compiles, and what is left out of it."""
         match spec:
             case JsonSchema(schema=text, strict=strict):
                 found = grammar_of_schema("The JSON schema", _read(text), strict=strict, kept=kept)
-                places = ["" if place == "." else f".{place}" for place in found.relaxed]
-                return AnswerGrammar([found.grammar], tuple(f"response_format.schema{place}" for place in places))
+                prefix = "response_format.schema"
+                places = [prefix if place == "." else f"{prefix}.{place}" for place in found.relaxed]
+                return AnswerGrammar([found.grammar], tuple(places))
             case JsonObject():
                 return AnswerGrammar([any_object()], ())
             case Regex(pattern=pattern):
@@ -254,13 +260,16 @@ class GrammarCompiler:
                 return grammar_of_calls(self._tokenizer, spec, self._marks, kept=kept)
 
     def _refusal(self, spec: Spec, reason: str) -> GrammarRefused:
-        """What llguidance has to say, as people should read it."""
+        """Return llguidance's reason as an error that a user can read."""
         subject = _SUBJECTS[type(spec)]
-        for tool in spec.tools if isinstance(spec, ToolCalls) else ():
-            if problem := problem_of(grammar_of_arguments(tool).grammar):
-                subject, reason = f"The parameters of {tool.name}", problem
-                break
-        reason = "no text satisfies it" if reason.startswith("NoExtension") else reason
+        if isinstance(spec, ToolCalls):
+            for tool in spec.tools:
+                problem = problem_of(grammar_of_arguments(tool).grammar)
+                if problem:
+                    subject, reason = f"The parameters of {tool.name}", problem
+                    break
+        if reason.startswith("NoExtension"):
+            reason = "no text satisfies it"
         reason = reason.replace("<non-verbose/>", "").strip()
         if len(reason) > LONGEST_REASON:
             reason = reason[:LONGEST_REASON] + "…"
@@ -278,7 +287,7 @@ def _may_relax(spec: Spec) -> bool:
 
 
 def _is_impossible(problem: str) -> bool:
-    """Whether the schema is at fault: it contradicts itself."""
+    """Return True if the schema contradicts itself."""
     return problem.startswith(("NoExtension", "Unsatisfiable"))
 
 
@@ -288,7 +297,7 @@ def _read(text: str) -> object:
     except ValueError as error:
         raise GrammarRefused(f"The JSON schema is not a JSON object: {error}.") from error
     except RecursionError as error:
-        raise GrammarRefused("The JSON schema is nested too deeply.") from error
+        raise GrammarRefused("The JSON schema is nested too deep.") from error
     if not isinstance(schema, dict | bool):
-        raise GrammarRefused(f"The JSON schema is not a JSON object but {type(schema).__name__}.")
+        raise GrammarRefused(f"The JSON schema must be a JSON object; found {type(schema).__name__}.")
     return schema

@@ -1,4 +1,4 @@
-"""The keywords of a JSON schema for arrays, rewritten. Pure."""
+"""Rewrite the keywords of a JSON schema for arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from localapi.worker.llm.constrained.json_level import (
 from localapi.worker.llm.constrained.json_numbers import spells
 
 MOST_UNIQUE: Final = 4
-"""Values whose every order is spelled out."""
+"""The most values of which every order is spelled out."""
 
 
 def add_arrays(level: Level) -> None:
@@ -46,7 +46,7 @@ def add_arrays(level: Level) -> None:
 
 
 def _unevaluated(level: Level, rest: Any) -> Any:
-    """What `unevaluatedItems` makes of the schema of further items."""
+    """Return the schema of further items after `unevaluatedItems`."""
     said = level.node.get("unevaluatedItems", True)
     if said is True or said == {} or rest is not True:
         return rest
@@ -59,7 +59,7 @@ def _unevaluated(level: Level, rest: Any) -> Any:
 def _contained(
     level: Level, heads: list[Rewritten], item: Rewritten, least: int | None
 ) -> tuple[list[Rewritten], int | None]:
-    """`contains`: the items in question come first. Gives the first items, and how many there are at least."""
+    """Apply `contains` by putting the items in question first. Return the first items, and the minimum count."""
     wanted = level.count("minContains")
     wanted = 1 if wanted is None else wanted
     if wanted == 0 and "maxContains" not in level.node:
@@ -76,7 +76,7 @@ def _contained(
 
 
 def _unique(level: Level, heads: list[Rewritten], rest: Any, least: int | None, most: int | None) -> bool:
-    """Whether `uniqueItems` is kept: of one item, or of a few known values, whose every order is spelled out then."""
+    """Return True if `uniqueItems` can be kept: for one item, or for a few known values by spelling out every order."""
     if most is not None and most <= 1:
         return True
     raw = level.rewriter.resolved(rest) if isinstance(rest, dict) else {}
@@ -92,7 +92,7 @@ def _unique(level: Level, heads: list[Rewritten], rest: Any, least: int | None, 
 
 
 def _orders(values: list[Any], size: int) -> Iterator[list[Any]]:
-    """Every choice of so many of the values, in every order."""
+    """Yield every choice of so many of the values, in every order."""
     if size == 0:
         yield []
         return

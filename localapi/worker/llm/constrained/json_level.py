@@ -1,4 +1,4 @@
-"""One level of a JSON schema while it is rewritten: what is said there, and what comes of it. Pure."""
+"""One level of a JSON schema while it is rewritten: its keywords, and what they become."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Schema = dict[str, Any]
 Rewritten = Schema | bool
 
 MOST_BRANCHES: Final = 32
-"""Alternatives that one keyword may be spelled out as."""
+"""The most alternatives that one keyword is spelled out as."""
 OBJECT_KEYWORDS: Final = frozenset({
     "properties", "required", "additionalProperties", "patternProperties", "propertyNames", "minProperties",
     "maxProperties", "dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties",
@@ -24,37 +24,37 @@ MEANINGFUL: Final = (
         "maxItems", "uniqueItems", "contains", "minContains", "maxContains", "unevaluatedItems", "then", "else",
     }
 )  # fmt: skip
-"""Keywords that assert something. All others are for people and programs that read the schema."""
+"""Keywords that assert something. All others are annotations."""
 
 
 class NotASchema(Exception):
-    """No JSON schema; the message is for people and says why."""
+    """The value is not a JSON schema. The message tells the user why."""
 
 
 class SchemaRewriter(Protocol):
-    """The schema that a level is part of."""
+    """Rewrites the whole schema that a level is part of."""
 
     close: bool
-    """Whether objects have only the properties that are named."""
+    """True if objects have only the properties that are named."""
 
     def rewritten(self, node: Any, path: str, *, branch: bool, depth: int = 0) -> Rewritten:
         """Rewrite another level. Raises NotASchema."""
 
     def reference(self, ref: str, path: str, keyword: str, *, branch: bool) -> Schema:
-        """A reference to a rewritten definition."""
+        """Return a reference to a rewritten definition."""
 
     def resolved(self, node: Any) -> Schema:
-        """A schema as it is written, behind references that stand alone; {} for anything else."""
+        """Return a schema as written, after following references that stand alone; {} for anything else."""
 
     def relax(self, path: str, keyword: str) -> None:
-        """Note that a keyword is not kept."""
+        """Note that a keyword is not enforced."""
 
 
 class Level:
-    """What the rewriting of one schema object knows."""
+    """One schema object while it is rewritten."""
 
     def __init__(self, rewriter: SchemaRewriter, node: Schema, path: str, depth: int, *, branch: bool) -> None:
-        """`branch`: another schema speaks about the same value, so that an object must stay open."""
+        """`branch`: another schema also applies to the value, so an object must stay open."""
         self.rewriter = rewriter
         self.node = node
         self.path = path
@@ -62,46 +62,50 @@ class Level:
         self.branch = branch
         self.out: Schema = {}
         self.also: list[Rewritten] = []
-        """Schemas that hold beside `out`."""
+        """Schemas that apply in addition to `out`."""
         self.types = self._read_types()
-        """The types that a value may have; "number" stands for integers, too."""
+        """The types that a value may have. "number" includes integers."""
 
     def relax(self, keyword: str) -> None:
         self.rewriter.relax(self.path, keyword)
 
     def below(self, node: Any, *keys: str | int, branch: bool = False) -> Rewritten:
+        """Return the rewritten schema at these keys below this level."""
         path = self.path
         for key in keys:
             path = joined(path, str(key))
         return self.rewriter.rewritten(node, path, branch=branch, depth=self.depth + 1)
 
     def wrong(self, keyword: str, wanted: str) -> NotASchema:
+        """Return the error for a keyword with a wrong value."""
         found = json.dumps(self.node[keyword], default=str)[:60]
         return NotASchema(f"{joined(self.path, keyword)} must be {wanted}; found {found}")
 
     def count(self, keyword: str) -> int | None:
-        """A number of characters, items or properties."""
+        """Return a keyword that counts characters, items or properties."""
         value = self.node.get(keyword)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or value < 0:
-            raise self.wrong(keyword, "a whole number that is not negative")
+            raise self.wrong(keyword, "a whole number, 0 or greater")
         return int(value)
 
     def items_of(self, keyword: str) -> list[Any]:
+        """Return the list that a keyword has as its value. Raises NotASchema."""
         value = self.node.get(keyword, [])
         if not isinstance(value, list):
             raise self.wrong(keyword, "a list")
         return value
 
     def mapping(self, keyword: str) -> dict[str, Any]:
+        """Return the object that a keyword has as its value. Raises NotASchema."""
         value = self.node.get(keyword, {})
         if not isinstance(value, dict):
             raise self.wrong(keyword, "an object")
         return value
 
     def _read_types(self) -> list[str]:
-        """The types that a value may have; all of them without "integer" where nothing is said."""
+        """Return the types that a value may have; all of them except "integer" if the schema names none."""
         said = self.node.get("type")
         if said is None:
             return [name for name in TYPES if name != "integer"]
@@ -115,7 +119,7 @@ class Level:
 
 
 def other_types(types: list[str], but: str) -> list[Schema]:
-    """A schema for values of the types but one, if there are any."""
+    """Return a schema for values of all the types but one, if there are any."""
     others = [name for name in types if name != but]
     return [{"type": others}] if others else []
 
@@ -128,7 +132,7 @@ TYPES: Final = ("null", "boolean", "integer", "number", "string", "array", "obje
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Equal as JSON: `true` is not 1, and 1.0 is 1."""
+    """Return True if two values are equal as JSON: `true` is not 1, but 1.0 is 1."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, list) and isinstance(other, list):
@@ -139,7 +143,7 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def is_type(value: Any, type_: str) -> bool:
-    """Whether a value is of a type."""
+    """Return True if a value is of a type."""
     match value:
         case None:
             return type_ == "null"

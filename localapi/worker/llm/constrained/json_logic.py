@@ -1,4 +1,4 @@
-"""What schemas say about the values of other schemas: `not`, `$ref`, `allOf`, `anyOf`, `oneOf`, `if`. Pure."""
+"""Rewrite the keywords that combine schemas: `not`, `$ref`, `allOf`, `anyOf`, `oneOf`, `if`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ _PLAIN_OBJECT: Final = frozenset({"type", "properties", "required", "allOf"})
 
 
 def apply_negation(level: Level) -> None:
-    """`not`, where it takes types or values away or forbids a property."""
+    """Apply a `not` that excludes types or values, or forbids a property; relax any other."""
     if "not" not in level.node:
         return
     said = level.node["not"]
-    denied = level.rewriter.resolved(said) if isinstance(said, dict) else said
-    meant = {key: value for key, value in denied.items() if key in MEANINGFUL} if isinstance(denied, dict) else denied
+    meant = _assertions(level.rewriter.resolved(said)) if isinstance(said, dict) else said
     if meant is False:
         return
     if meant is True or said == {}:
@@ -49,6 +48,11 @@ def apply_negation(level: Level) -> None:
             level.relax("not")
 
 
+def _assertions(schema: Schema) -> Schema:
+    """Return the keywords of a schema that assert something."""
+    return {key: value for key, value in schema.items() if key in MEANINGFUL}
+
+
 def _deny_types(level: Level, denied: set[str]) -> None:
     if "integer" in denied and "number" in level.types and "number" not in denied:
         level.relax("not")
@@ -59,7 +63,7 @@ def _deny_types(level: Level, denied: set[str]) -> None:
 
 
 def _deny_values(level: Level, values: list[Any]) -> None:
-    """Values that are not allowed: of known ones, all nulls, all booleans, and strings."""
+    """Exclude values: known members, null, booleans and strings."""
     if "enum" in level.node or "const" in level.node:
         members = [level.node["const"]] if "const" in level.node else level.items_of("enum")
         left = [member for member in members if not any(equal(member, value) for value in values)]
@@ -77,15 +81,18 @@ def _deny_values(level: Level, values: list[Any]) -> None:
         elif left:
             level.relax("not")
             level.types.append("boolean")
-    if strings := [value for value in values if isinstance(value, str)]:
+    strings = [value for value in values if isinstance(value, str)]
+    if strings:
         _deny_pattern(level, f"^(?!(?:{'|'.join(map(re.escape, strings))})$)")
-    others = [value for value in values if value is not None and not isinstance(value, bool | str)]
-    if any(is_type(value, name) for value in others for name in level.types):
-        level.relax("not")
+    for value in values:
+        is_other = value is not None and not isinstance(value, bool | str)
+        if is_other and any(is_type(value, name) for name in level.types):
+            level.relax("not")
+            return
 
 
 def _deny_pattern(level: Level, pattern: str) -> None:
-    """An expression that denies something."""
+    """Exclude the strings that this negated expression does not match."""
     if "string" not in level.types:
         return
     found = supported_patterns(pattern)
@@ -130,15 +137,15 @@ def add_combinations(level: Level) -> None:
 
 
 def _members(level: Level, keyword: str) -> list[Any]:
-    """The schemas that a keyword combines."""
+    """Return the schemas that a keyword combines."""
     members = level.items_of(keyword)
     if keyword in level.node and not members:
-        raise level.wrong(keyword, "a list of schemas that is not empty")
+        raise level.wrong(keyword, "a non-empty list of schemas")
     return members
 
 
 def _others(level: Level, keyword: str) -> bool:
-    """Whether other keywords speak about the same object."""
+    """Return True if other keywords apply to the same object."""
     return bool((OBJECT_KEYWORDS | COMBINING) & level.node.keys() - {keyword})
 
 
@@ -161,7 +168,7 @@ def _with(member: Rewritten, addition: Schema) -> Rewritten:
 
 
 def add_conditions(level: Level) -> None:
-    """`if`, where it asks for a property with one of some known values."""
+    """Rewrite an `if` that asks for a property with one of some known values; relax any other."""
     node = level.node
     if "if" not in node or not {"then", "else"} & node.keys():
         return
@@ -183,14 +190,16 @@ def add_conditions(level: Level) -> None:
         if must or "required" in condition:
             case["required"] = [name]
         below = level.below(consequence, key, branch=True)
-        if below is not False:
-            branches.append({"allOf": [case, below]} if below is not True and below != {} else case)
+        if below is True or below == {}:
+            branches.append(case)
+        elif below is not False:
+            branches.append({"allOf": [case, below]})
     level.also.append({"anyOf": branches} if branches else False)
 
 
 def _split(level: Level, condition: Any) -> tuple[str, list[Any], list[Any]] | None:
-    """The property that a condition is about, its values that fit, and the others."""
-    meant = {k: v for k, v in condition.items() if k in MEANINGFUL} if isinstance(condition, dict) else {}
+    """Return the property that a condition is about, its values that fit, and the others; None for other conditions."""
+    meant = _assertions(condition) if isinstance(condition, dict) else {}
     asked = meant.get("properties")
     if level.types != ["object"] or not isinstance(asked, dict) or len(asked) != 1:
         return None
@@ -198,11 +207,11 @@ def _split(level: Level, condition: Any) -> tuple[str, list[Any], list[Any]] | N
         return None
     [(name, wanted)] = asked.items()
     own = level.rewriter.resolved(level.mapping("properties").get(name))
-    known = own.get("enum", [own["const"]] if "const" in own else None)
+    known = _enumerated(own)
     if known is None and own.get("type") == "boolean":
         known = [True, False]
-    wanted = {k: v for k, v in wanted.items() if k in MEANINGFUL} if isinstance(wanted, dict) else {}
-    values = wanted.get("enum", [wanted["const"]] if "const" in wanted else None)
+    wanted = _assertions(wanted) if isinstance(wanted, dict) else {}
+    values = _enumerated(wanted)
     if not isinstance(known, list) or not isinstance(values, list) or wanted.keys() - {"enum", "const", "type"}:
         return None
     if meant.get("required", [name]) != [name] or ("required" not in meant and name not in level.items_of("required")):
@@ -211,13 +220,19 @@ def _split(level: Level, condition: Any) -> tuple[str, list[Any], list[Any]] | N
     return name, fitting, [value for value in known if value not in fitting]
 
 
-def merged(level: Level, node: Schema, depth: int = 0) -> Schema:
-    """Parts that all name properties of one object, as one part, which can be closed."""
+def _enumerated(schema: Schema) -> Any:
+    if "enum" in schema:
+        return schema["enum"]
+    return [schema["const"]] if "const" in schema else None
+
+
+def merge_all_of(level: Level, node: Schema, depth: int = 0) -> Schema:
+    """Merge an `allOf` whose members all name properties of one object into one schema, which can be closed."""
     if depth > DEEPEST_MERGE or not isinstance(node.get("allOf"), list) or not node["allOf"]:
         return node
     parts: list[Schema] = [{key: value for key, value in node.items() if key != "allOf"}]
     for member in node["allOf"]:
-        part = merged(level, level.rewriter.resolved(member), depth + 1)
+        part = merge_all_of(level, level.rewriter.resolved(member), depth + 1)
         if part.get("type") != "object" and "properties" not in part and "required" not in part:
             return node
         parts.append(part)

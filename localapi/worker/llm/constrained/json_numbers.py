@@ -1,7 +1,7 @@
-"""Numbers of a JSON schema, within what llguidance (1.9) keeps to. Pure.
+"""Rewrite the number keywords of a JSON schema to what llguidance (1.9) enforces correctly.
 
-It holds every number as a double, computes ranges in 64 bits (beyond, it refuses or crashes), takes the 0 of an open
-range for a part of it, and never ends with a large `multipleOf`.
+It stores every number as a double, computes ranges in 64 bits (beyond them it refuses or crashes), includes the 0 of an
+open range, and never ends with a large `multipleOf`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, Final
 LARGEST: Final = 2**63 - 1024
 """The largest double below 2^63."""
 _EXACT: Final = 2**53
-"""Up to here every integer is a double."""
+"""Every integer up to this one is a double."""
 _FAR: Final = 10**17
-"""Beyond this a range that has no other end has too many digits."""
+"""Beyond this, a range without another end has too many digits."""
 LEAST: Final = 1e-30
-"""Smaller fractions are too many digits for a range."""
+"""Smaller fractions have too many digits for a range."""
 LARGEST_STEP: Final = 1000
-"""Of `multipleOf`, as a whole number without its decimal point."""
+"""The largest `multipleOf`, written as a whole number without its decimal point."""
 MOST_MULTIPLES: Final = 500
 MOST_ZEROS: Final = 20
 LARGEST_DIVISOR: Final = 50_000
@@ -36,9 +36,9 @@ class Range:
 
 
 def supported_range(schema: Mapping[str, Any], *, whole: bool) -> Range:
-    """Bounds and step of a schema whose numbers are checked. `whole`: only integers are numbers here.
+    """Return the bounds and the step that llguidance can enforce. `whole`: only integers are allowed.
 
-    A range whose ends llguidance cannot hold becomes a little smaller.
+    A range whose ends llguidance cannot represent becomes a little smaller.
     """
     found = Range()
     low, low_open = _bound(schema, "minimum", "exclusiveMinimum", 1)
@@ -73,7 +73,7 @@ def _one_number(value: Any) -> Range:
 
 
 def spells(value: Any) -> bool:
-    """Whether llguidance writes this value, as a `const`, as what it is."""
+    """Return True if llguidance writes this value correctly as a `const`."""
     match value:
         case float():
             return math.isfinite(value) and (abs(value) < LARGEST or _spells_whole(int(Decimal(repr(value)))))
@@ -98,7 +98,7 @@ def _spells_whole(value: int) -> bool:
 
 
 def members_nearby(value: Any) -> tuple[dict[str, Any], bool]:
-    """A schema for a value that llguidance does not spell, and whether nothing else satisfies it.
+    """Return a schema for a value that llguidance cannot write, and whether nothing else satisfies it.
 
     An integer is the one multiple of a divisor of it between the two doubles beside it, if it has such a divisor.
     """
@@ -133,7 +133,7 @@ def _near(value: Any) -> tuple[dict[str, Any], bool]:
 
 
 def _bound(schema: Mapping[str, Any], closed: str, opened: str, sign: int) -> tuple[Any, bool]:
-    """The tighter one of two bounds, and whether it is open. Draft 4 opens the closed one by `true`."""
+    """Return the tighter of two bounds, and whether it is open. In draft 4, `true` opens the closed one."""
     value, other = schema.get(closed), schema.get(opened)
     if isinstance(other, bool):
         return (None, False) if value is None or value == -sign * math.inf else (value, other)
@@ -147,7 +147,7 @@ def _bound(schema: Mapping[str, Any], closed: str, opened: str, sign: int) -> tu
 
 
 def _whole(bound: Any, is_open: bool, towards: Any, step: int) -> Any:
-    """The outermost integer within a bound."""
+    """Return the outermost integer within a bound."""
     if bound is None or (isinstance(bound, float) and math.isinf(bound)):
         return bound
     inner = towards(bound)
@@ -155,7 +155,7 @@ def _whole(bound: Any, is_open: bool, towards: Any, step: int) -> Any:
 
 
 def _inside(bound: Any, *, up: bool) -> Any:
-    """The bound, or the next double within it."""
+    """Return the bound, or the next double within it."""
     if not isinstance(bound, int) or abs(bound) > LARGEST:
         return bound
     held = float(bound)
@@ -167,7 +167,7 @@ def _inside(bound: Any, *, up: bool) -> Any:
 
 
 def _held(low: Any, high: Any) -> tuple[Any, Any]:
-    """The range as far as 64 bits hold it."""
+    """Return the part of the range that 64 bits can hold."""
     low = max(low, -LARGEST) if low is not None else None
     high = min(high, LARGEST) if high is not None else None
     if low is not None and low > _FAR and high is None:
@@ -178,7 +178,7 @@ def _held(low: Any, high: Any) -> tuple[Any, Any]:
 
 
 def _opened_at_zero(low: Any, low_open: bool, high: Any, high_open: bool) -> tuple[Any, bool, Any, bool]:
-    """A range of fractions without tiny ends, and without an end that is an open 0: a millionth of it is left out."""
+    """Return a range of fractions without tiny ends and without an open 0, by leaving out a millionth of it."""
     if low is not None and 0 < abs(low) < LEAST:
         low, low_open = (LEAST, False) if low > 0 else (0, False)
     if high is not None and 0 < abs(high) < LEAST:
@@ -192,7 +192,7 @@ def _opened_at_zero(low: Any, low_open: bool, high: Any, high_open: bool) -> tup
 
 
 def _small_part(end: Any) -> float:
-    """A power of ten, small beside the range's other end."""
+    """Return a power of ten that is small compared with the range's other end."""
     if end is None or end >= 1:
         return 1e-9
     return float(10.0 ** (math.floor(math.log10(end)) - 6)) if end > 0 else LEAST

@@ -1,4 +1,4 @@
-"""The keywords of a JSON schema for objects, rewritten. Pure."""
+"""Rewrite the keywords of a JSON schema for objects."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _NAME_PATTERNS: Final = {
     "uuid": "^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
     "date": "^[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])$",
 }
-"""Formats that dictionaries have as keys."""
+"""Formats that the keys of dictionaries have."""
 
 
 @dataclass(slots=True)
 class _Properties:
-    """What properties an object may have."""
+    """The properties that an object may have."""
 
     named: dict[str, Rewritten]
     required: list[str]
     patterns: dict[str, Rewritten]
     more: Rewritten
-    """The schema of those that are neither named nor match a pattern."""
+    """The schema of properties that are neither named nor match a pattern."""
 
     @property
     def optional(self) -> list[str]:
@@ -43,11 +43,11 @@ class _Properties:
 
     @property
     def are_known(self) -> bool:
-        """Whether there are no others than those named."""
+        """True if only named properties are allowed."""
         return self.more is False and not self.patterns
 
     def close(self) -> None:
-        """Leave only those named, if that leaves all that are required."""
+        """Allow only named properties, if all required ones are among them."""
         if all(name in self.named for name in self.required):
             self.more, self.patterns = False, {}
 
@@ -82,7 +82,7 @@ def add_objects(level: Level) -> None:
 
 
 def _more(level: Level) -> Rewritten:
-    """The schema of properties that are not named."""
+    """Return the schema of properties that are not named."""
     node = level.node
     if "additionalProperties" in node:
         return level.below(node["additionalProperties"], "additionalProperties")
@@ -99,7 +99,7 @@ def _more(level: Level) -> Rewritten:
 
 
 def _patterns(level: Level, said: Mapping[str, Any]) -> dict[str, Rewritten] | None:
-    """`patternProperties`; None where they cannot be kept."""
+    """Return the rewritten `patternProperties`; None if they cannot be enforced."""
     found: dict[str, Rewritten] = {}
     for pattern, schema in said.items():
         kept = supported_patterns(pattern)
@@ -117,7 +117,7 @@ def _patterns(level: Level, said: Mapping[str, Any]) -> dict[str, Rewritten] | N
 
 
 def _limit_names(level: Level, found: _Properties) -> None:
-    """`propertyNames`."""
+    """Apply `propertyNames`."""
     raw = level.node["propertyNames"]
     if raw is False:
         found.named, found.patterns, found.more = {}, {}, False
@@ -170,7 +170,7 @@ def _match_names(level: Level, found: _Properties, pattern: str | None) -> None:
 
 
 def _name_pattern(names: Schema) -> str | None:
-    """A pattern of the names that a schema allows; None where it asks for more than a pattern can say."""
+    """Return a pattern of the names that a schema allows; None if a pattern cannot express it."""
     if names.keys() == {"pattern"} and isinstance(names["pattern"], str):
         return names["pattern"]
     if names.keys() == {"format"}:
@@ -181,10 +181,10 @@ def _name_pattern(names: Schema) -> str | None:
 
 
 def _count(level: Level, found: _Properties) -> None:
-    """`minProperties` and `maxProperties`.
+    """Apply `minProperties` and `maxProperties`.
 
-    llguidance counts only if every named property is required; an object that has no others can be spelled out. It
-    lets a name that is not known come twice, and counts it twice.
+    llguidance counts only if every named property is required; an object without others can be spelled out. It
+    allows an unknown name twice, and counts it twice.
     """
     least, most = level.count("minProperties") or 0, level.count("maxProperties")
     certain = len(found.required)
@@ -211,7 +211,7 @@ def _count(level: Level, found: _Properties) -> None:
 
 
 def _spell_out(level: Level, optional: list[str], least: int, most: int | None) -> None:
-    """Between so many of the optional properties."""
+    """Spell out the choices of at least and at most so many optional properties."""
     least = max(0, least)
     if least > len(optional) or (most is not None and most < least):
         level.also.append({"anyOf": other_types(level.types, "object")} if len(level.types) > 1 else False)
@@ -239,7 +239,7 @@ def _relax_counts(level: Level, least: int, most: int | None) -> None:
 
 
 def _dependencies(level: Level) -> None:
-    """`dependentRequired`, `dependentSchemas` and, in older drafts, `dependencies`."""
+    """Rewrite `dependentRequired`, `dependentSchemas` and, in older drafts, `dependencies`."""
     for keyword in ("dependentRequired", "dependentSchemas", "dependencies"):
         for name, then in level.mapping(keyword).items():
             if set(level.types) - {"object", "null"}:

@@ -1,4 +1,4 @@
-"""The members of a `oneOf`, told apart. Pure."""
+"""Make the members of a `oneOf` exclude each other."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from localapi.worker.llm.constrained.json_level import COMBINING, TYPES, Schema,
 from localapi.worker.llm.constrained.json_pattern import overlap
 
 MOST_MEMBERS: Final = 64
-"""More are not compared with each other."""
+"""The most members that are compared with each other."""
 DEEPEST: Final = 3
-"""Levels of properties that are compared."""
+"""The levels of properties that are compared."""
 _ALL_KINDS: Final = set(TYPES)
 
 
 class Alternatives:
-    """The members of a `oneOf`, and what to add to each so that no value satisfies two."""
+    """The members of a `oneOf`, and what to add to each so that no value satisfies two of them."""
 
     def __init__(self, rewriter: SchemaRewriter, members: list[Any], types: list[str]) -> None:
-        """`types`: those that the schema around them allows."""
+        """`types`: the types that the schema around them allows."""
         self._members = [rewriter.resolved(member) for member in members]
         self._types = {"number" if name == "integer" else name for name in types}
         self._rewriter = rewriter
         self.additions: list[Schema] = [{} for _ in members]
 
     def separated(self) -> bool:
-        """Whether they are apart, with the additions."""
+        """Return True if no value satisfies two members, given the additions."""
         members = self._members
         if len(members) > MOST_MEMBERS:
             return False
@@ -36,7 +36,7 @@ class Alternatives:
         return True
 
     def _apart(self, one: Schema, other: Schema, depth: int = 0) -> bool:  # noqa: PLR0911  # one for each type
-        """Whether certainly no value satisfies both."""
+        """Return True if it is certain that no value satisfies both schemas."""
         if depth > DEEPEST or not one or not other:
             return False
         shared = _kinds(one) & _kinds(other) & (self._types if depth == 0 else _ALL_KINDS)
@@ -57,14 +57,14 @@ class Alternatives:
                 return False
 
     def _told_by(self, name: str, one: Schema, other: Schema, depth: int) -> bool:
-        """Whether a property tells two objects apart that one of them, or both, must have."""
+        """Return True if a property that one of two objects must have, or both, tells them apart."""
         if name in _required(one) and name in _required(other):
             mine, theirs = self._property(one, name), self._property(other, name)
             return mine is not None and theirs is not None and self._apart(mine, theirs, depth + 1)
         return _forbids(other, name) if name in _required(one) else _forbids(one, name)
 
     def _part(self, at: int, one: Schema, other: Schema) -> bool:
-        """Add to `one` what tells it from `other`."""
+        """Add a condition to `one` that tells it from `other`; return False if there is none."""
         if _kinds(one) & _kinds(other) & self._types != {"object"} or COMBINING & (one.keys() | other.keys()):
             return False
         addition = self.additions[at]
@@ -87,10 +87,13 @@ class Alternatives:
 
 
 def _kinds(schema: Schema) -> set[str]:
-    """The types that a schema's values may have; "number" stands for integers, too."""
+    """Return the types that a schema's values may have. "number" includes integers."""
     said = schema.get("type")
-    kinds = {said} if isinstance(said, str) else set(said) if isinstance(said, list) else set(TYPES)
-    if (members := _members(schema)) is not None:
+    if not isinstance(said, str | list):
+        said = list(TYPES)
+    kinds = {said} if isinstance(said, str) else set(said)
+    members = _members(schema)
+    if members is not None:
         kinds = {name for name in kinds if any(is_type(member, name) for member in members)}
     return {"number" if name == "integer" else name for name in kinds}
 
@@ -103,7 +106,7 @@ def _members(schema: Schema) -> list[Any] | None:
 
 
 def _above(one: Schema, other: Schema) -> bool:
-    """Whether all numbers of `one` are greater than those of `other`."""
+    """Return True if all numbers of `one` are greater than those of `other`."""
     low, low_open = one.get("minimum"), one.get("exclusiveMinimum")
     high, high_open = other.get("maximum"), other.get("exclusiveMaximum")
     if not all(value is None or is_type(value, "number") for value in (low, low_open, high, high_open)):
@@ -121,7 +124,7 @@ def _required(schema: Schema) -> list[str]:
 
 
 def _forbids(schema: Schema, name: str) -> bool:
-    """Whether an object of this schema cannot have the property."""
+    """Return True if an object of this schema cannot have the property."""
     properties = schema.get("properties")
     properties = properties if isinstance(properties, dict) else {}
     if name in properties:

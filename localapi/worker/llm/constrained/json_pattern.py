@@ -1,7 +1,7 @@
-"""Regular expressions of JSON schemas (ECMAScript's), as expressions that llguidance (1.9) follows. Pure.
+"""Rewrite the regular expressions of JSON schemas (ECMAScript's) as expressions that llguidance (1.9) enforces.
 
-llguidance's dialect is that of Rust's `regex`: it has no look-around. A look-ahead at the start is an expression of its
-own that holds beside the rest. What is denied, or asserted further on, goes through `regex_algebra`.
+llguidance uses the dialect of Rust's `regex`, which has no look-around. A look-ahead at the start becomes an expression
+of its own that must match in addition. Negative and later assertions are resolved by `regex_algebra`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from localapi.worker.llm.constrained.regex_algebra import (
     union,
 )
 
-_sre: Any = re._parser  # type: ignore[attr-defined]  # the one parser of these expressions in the library
+_sre: Any = re._parser  # type: ignore[attr-defined]  # the only parser of expressions in the library
 _codes: Any = re._constants  # type: ignore[attr-defined]
 
 LONGEST: Final = 10_000
 MOST_COPIES: Final = 8
-"""Of what is repeated with an assertion inside."""
+"""The most copies of a repetition with an assertion inside."""
 _DIGIT: Final = ((0x30, 0x39),)
 _WORD: Final = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
 _SPACE: Final = (
@@ -47,21 +47,21 @@ _SPACE: Final = (
 _LINE_ENDS: Final = ((0xA, 0xA), (0xD, 0xD), (0x2028, 0x2029))
 
 START, WORD, OTHER, SOMETHING, UNKNOWN = "start", "word", "other", "something", "unknown"
-"""What is before a place in a text: nothing, a letter of a word, another character, some character, or who knows."""
+"""What is before a place in a text: nothing, a letter of a word, another character, any character, or unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patterns:
-    """Expressions that hold together."""
+    """Expressions that must all match."""
 
     patterns: tuple[str, ...]
     exact: bool
-    """Whether they say all that the original says; otherwise less."""
+    """True if they are as strict as the original, False if they are less strict."""
 
 
 @lru_cache(256)
 def supported_patterns(pattern: str) -> Patterns:
-    """What to give llguidance for a schema's `pattern`."""
+    """Return the expressions for llguidance of a schema's `pattern`."""
     if len(pattern) > LONGEST:
         return Patterns((), exact=False)
     classes: list[str] = []
@@ -86,7 +86,7 @@ def supported_patterns(pattern: str) -> Patterns:
 
 
 def _parts(items: list[Any]) -> list[list[Any]]:
-    """Assertions at the text's start and end, each as an expression of its own, and the rest."""
+    """Return the assertions at the text's start and end, each as an expression of its own, and the rest."""
     parts: list[list[Any]] = []
     if items and items[0][0] is _codes.AT and items[0][1] in _STARTS:
         start, rest = items[0], items[1:]
@@ -106,7 +106,7 @@ def _parts(items: list[Any]) -> list[list[Any]]:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether both expressions, of those that `supported_patterns` gives, may be found in one text."""
+    """Return True if one text may match both expressions, which `supported_patterns` has returned."""
     try:
         sides = [
             _Writer([], ignore_case=False).texts_with(list(_sre.parse(to_python(text, [])))) for text in (one, other)
@@ -117,12 +117,12 @@ def overlap(one: str, other: str) -> bool:
 
 
 def length_pattern(shortest: int, longest: int | None) -> str:
-    """Any text of so many characters."""
+    """Return an expression for any text of so many characters."""
     return f"^[\\s\\S]{{{shortest},{'' if longest is None else longest}}}$"
 
 
 def alternatives(patterns: list[str]) -> str:
-    """An expression for what one of them matches."""
+    """Return an expression for text that one of the patterns matches."""
     return "|".join(f"(?:{pattern})" for pattern in patterns)
 
 
@@ -131,14 +131,14 @@ _ENDS: Final = (_codes.AT_END, _codes.AT_END_STRING)
 
 
 class _Writer:
-    """Writes what Python's parser made of one expression."""
+    """Write one expression, as parsed by Python's parser, in Rust's syntax."""
 
     def __init__(self, classes: list[str], *, ignore_case: bool) -> None:
         self._classes = classes
         self._ignore_case = ignore_case
 
     def pattern(self, items: list[Any]) -> str:
-        """The expression for Rust. Raises UnsupportedRegex, TooLarge."""
+        """Return the expression in Rust's syntax. Raises UnsupportedRegex or TooLarge."""
         if self._is_plain(items):
             text = self._texts(items)
             return f"(?i){text}" if self._ignore_case else text
@@ -155,20 +155,20 @@ class _Writer:
         return f"^(?:{rust_regex(found)})$"
 
     def texts_with(self, items: list[Any]) -> RegexTree:
-        """All texts in which the expression is found. Raises UnsupportedRegex."""
+        """Return the set of all texts in which the expression matches somewhere. Raises UnsupportedRegex."""
         return self._whole(items)
 
     def without_assertions(self, items: list[Any]) -> str:
-        """The expression for Rust without what it asserts inside: more texts match."""
+        """Return the expression in Rust's syntax without its inner assertions, so that more texts match."""
         try:
             return self.pattern(_stripped(items))
         except (UnsupportedRegex, TooLarge, RecursionError):
             return "^"
 
-    # Written as it is
+    # Plain expressions, written as they are
 
     def _is_plain(self, items: list[Any]) -> bool:
-        """Whether nothing is asserted but the start and the end of the text, at its start and end."""
+        """Return True if the only assertions are the text's start at its start and the text's end at its end."""
         if len(items) == 1 and items[0][0] is _codes.BRANCH:
             return all(self._is_plain(list(branch)) for branch in items[0][1][1])
         inner = items
@@ -227,10 +227,10 @@ class _Writer:
         at = number - PLACEHOLDER
         return self._classes[at] if 0 <= at < len(self._classes) else ""
 
-    # Through the algebra
+    # Assertions, resolved by the algebra
 
     def _whole(self, items: list[Any]) -> RegexTree:
-        """All texts in which the expression is found."""
+        """Return the set of all texts in which the expression matches somewhere."""
         if items and items[0][0] is _codes.AT and items[0][1] in _STARTS:
             return self._then(items[1:], ANYTHING, START)
         here = self._then(items, ANYTHING, START)
@@ -242,7 +242,7 @@ class _Writer:
         return union(here, *later)
 
     def _then(self, items: list[Any], rest: RegexTree, before: str) -> RegexTree:  # noqa: PLR0911  # one for each kind of item
-        """The items, and then what `rest` allows up to the end of the text."""
+        """Return the items, followed by what `rest` allows up to the end of the text."""
         if not items:
             return rest
         (op, value), *others = items
@@ -277,7 +277,7 @@ class _Writer:
         raise UnsupportedRegex
 
     def _place(self, place: Any, others: list[Any], rest: RegexTree, before: str) -> RegexTree:
-        """A start, an end, or the border of a word."""
+        """Return a start, an end or a word boundary, followed by the rest."""
         if place in _STARTS:
             if before == UNKNOWN:
                 raise UnsupportedRegex
@@ -292,7 +292,7 @@ class _Writer:
         return intersection(word if (before != WORD) == is_border else complement(word), follows)
 
     def _plain(self, op: Any, value: Any) -> RegexTree:
-        """What asserts nothing."""
+        """Return an item that asserts nothing."""
         if op in (_codes.LITERAL, _codes.NOT_LITERAL, _codes.IN, _codes.ANY):
             return character_class(self.characters(op, value))
         if op is _codes.BRANCH:
@@ -313,7 +313,7 @@ class _Writer:
         return found
 
     def characters(self, op: Any, value: Any) -> Ranges:
-        """The characters of a class."""
+        """Return the characters of a class."""
         if op is _codes.ANY:
             return inverted(_LINE_ENDS)
         if op is not _codes.IN:
@@ -340,7 +340,7 @@ _SHORTHANDS: Final = {
     _codes.CATEGORY_NOT_DIGIT: "\\P{Nd}",
     _codes.CATEGORY_NOT_WORD: "[^_\\p{L}\\p{N}]",
 }
-"""In Unicode's meaning, so that Python's and ECMAScript's meanings both hold."""
+"""In Unicode's meaning, so that both Python's and ECMAScript's meanings hold."""
 
 
 def _category(category: Any) -> Ranges:
@@ -358,7 +358,7 @@ def _category(category: Any) -> Ranges:
 
 
 def _asserts(item: Any) -> bool:
-    """Whether an item holds an assertion, or something else that is no mere text."""
+    """Return True if an item holds an assertion."""
     op, value = item
     if op in (_codes.AT, _codes.ASSERT, _codes.ASSERT_NOT):
         return True
@@ -376,7 +376,7 @@ def _is_end(items: list[Any]) -> bool:
 
 
 def _stripped(items: Any) -> list[Any]:
-    """The items without assertions other than the text's start and end."""
+    """Return the items without assertions other than the text's start and end."""
     found: list[Any] = []
     for op, value in items:
         if op is _codes.BRANCH:
@@ -391,7 +391,7 @@ def _stripped(items: Any) -> list[Any]:
 
 
 def _anchored_inside(items: list[Any]) -> bool:
-    """Whether a start is asserted anywhere."""
+    """Return True if the text's start is asserted anywhere."""
     for op, value in items:
         if op is _codes.AT and value in _STARTS:
             return True
@@ -414,7 +414,7 @@ def _begins_at_border(items: list[Any]) -> bool:
 
 
 def _after(writer: _Writer, op: Any, value: Any, before: str) -> str:
-    """What is before the place behind a plain item."""
+    """Return what is before the place after a plain item."""
     if op is _codes.SUBPATTERN:
         return _behind(writer, list(value[3]), before)
     if op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
@@ -436,5 +436,5 @@ def _behind(writer: _Writer, items: list[Any], before: str) -> str:
 
 
 def _common(one: Ranges, other: Ranges) -> Ranges:
-    """The characters of both."""
+    """Return the characters that both ranges contain."""
     return inverted((*inverted(one), *inverted(other)))

@@ -1,7 +1,7 @@
-"""JSON schemas as clients write them, rewritten into what llguidance (1.9) follows to the letter. Pure.
+"""Rewrite JSON schemas of clients into schemas that llguidance (1.9) enforces exactly.
 
-What asserts nothing is dropped. What llguidance cannot follow is expressed otherwise if that is possible: exactly, or
-by a schema that allows somewhat less and nothing else. What is left is relaxed, and named.
+Annotations are dropped. What llguidance cannot enforce is expressed in another way if that is possible: exactly, or
+by a schema that allows somewhat less and nothing else. What remains is relaxed and reported.
 """
 
 from __future__ import annotations
@@ -29,42 +29,42 @@ from localapi.worker.llm.constrained.json_logic import (
     add_conditions,
     add_references,
     apply_negation,
-    merged,
+    merge_all_of,
 )
 from localapi.worker.llm.constrained.json_numbers import members_nearby, spells, supported_range
 from localapi.worker.llm.constrained.json_objects import add_objects
 from localapi.worker.llm.constrained.json_pattern import supported_patterns
 
 DEEPEST: Final = 64
-"""Levels of a schema. A chain of references is no level."""
+"""The levels of a schema that are rewritten. A chain of references is not a level."""
 FORMATS: Final = frozenset(
     {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
-"""Those that llguidance knows. Any other asserts nothing, as the specification has it."""
+"""The formats that llguidance knows. Any other asserts nothing, as the specification says."""
 _FORMAT_LIMITS: Final = {
     "date": "^(?:000[1-9]|00[1-9]|0[1-9]|[1-9])",
     "date-time": "^(?:000[1-9]|00[1-9]|0[1-9]|[1-9])[^:]*:[0-9]{2}:[0-5]",
     "time": "^[0-9]{2}:[0-9]{2}:[0-5]",
     "duration": "^[^0-9]*(?:[0-9]{1,4}[^0-9]+)+$",
 }
-"""What a format allows and few programs read: the year 0, leap seconds, durations of a billion years."""
+"""Exclude what a format allows and few programs read: the year 0, leap seconds, durations of a billion years."""
 _HOLDS_ANY_JSON: Final = frozenset({"const", "default", "example", "examples", "enum"})
 
 
 @dataclass(frozen=True, slots=True)
 class RewrittenSchema:
-    """A schema that llguidance follows."""
+    """A schema that llguidance enforces exactly."""
 
     schema: Schema
     relaxed: tuple[str, ...]
-    """Where the schema asks for more: paths that end with a keyword ("properties.tags.uniqueItems"), or "." alone."""
+    """Where the original asks for more: paths that end with a keyword ("properties.tags.uniqueItems"), or "." alone."""
 
 
 def rewrite_schema(schema: object, *, close: bool = False) -> RewrittenSchema:
     """Rewrite a schema. Raises NotASchema.
 
-    `close`: objects have no properties that are not named, as OpenAI's strict mode has it, except where the schema says
-    something about such properties.
+    `close`: objects have only named properties, as in OpenAI's strict mode, unless the schema says
+    something about the others.
     """
     rewriter = _Rewriter(schema, close=close)
     root = rewriter.rewritten(schema, "", branch=False)
@@ -79,14 +79,14 @@ def rewrite_schema(schema: object, *, close: bool = False) -> RewrittenSchema:
         and OBJECT_KEYWORDS & root.keys()
         and not COMBINING & root.keys()
     ):
-        root["type"] = "object"  # a keyword for objects says nothing about other values, and nobody means that
+        root["type"] = "object"  # a keyword for objects allows all other types, which no client means
     if rewriter.definitions:
         root["$defs"] = rewriter.definitions
     return RewrittenSchema(root, tuple(dict.fromkeys(rewriter.relaxed)))
 
 
 class _Rewriter:
-    """One schema's rewriting."""
+    """Rewrite one schema."""
 
     def __init__(self, root: object, *, close: bool) -> None:
         self._root = root
@@ -98,13 +98,13 @@ class _Rewriter:
         self.relaxed: list[str] = []
 
     def finish(self) -> None:
-        """Rewrite what references name."""
+        """Rewrite the schemas that references name."""
         while self._pending:
             name, target, path, branch = self._pending.pop()
             self.definitions[name] = self.rewritten(target, path, branch=branch)
 
     def rewritten(self, node: Any, path: str, *, branch: bool, depth: int = 0) -> Rewritten:
-        """One level. `branch`: another schema speaks about the same value, so that an object must stay open."""
+        """Rewrite one level. `branch`: another schema also applies to the value, so an object must stay open."""
         if isinstance(node, bool):
             return node
         if not isinstance(node, dict):
@@ -119,7 +119,7 @@ class _Rewriter:
         self.relaxed.append(joined(path, keyword) if keyword != "." else path or ".")
 
     def reference(self, ref: str, path: str, keyword: str, *, branch: bool) -> Schema:
-        """A reference to a rewritten definition; anything where there is none."""
+        """Return a reference to a rewritten definition, or a schema for any value if there is none."""
         found, target = self._target(ref)
         if not found:
             self.relax(path, keyword)
@@ -132,7 +132,7 @@ class _Rewriter:
         return {"$ref": f"#/$defs/{self._names[key]}"}
 
     def resolved(self, node: Any) -> Schema:
-        """A schema as it is written, behind references that stand alone; {} for anything else."""
+        """Return a schema as written, after following references that stand alone; {} for anything else."""
         for _ in range(DEEPEST):
             if not isinstance(node, dict):
                 return {}
@@ -146,7 +146,7 @@ class _Rewriter:
         return {}
 
     def _target(self, ref: str) -> tuple[bool, Any]:
-        """What a reference names, within this schema."""
+        """Return whether a reference leads to a place in this schema, and the schema there."""
         base, _, fragment = ref.partition("#")
         start: Any = self._root
         if base:
@@ -164,7 +164,7 @@ class _Rewriter:
         return False, None
 
     def _known(self) -> dict[str, Any]:
-        """Schemas by `$id`, and by anchor with a "#" before it."""
+        """Return the schemas by `$id`, and by anchor with a "#" before it."""
         if self._anchors is None:
             self._anchors = {}
             stack: list[Any] = [self._root]
@@ -176,18 +176,20 @@ class _Rewriter:
                     continue
                 stack += [value for key, value in node.items() if key not in _HOLDS_ANY_JSON]
                 for key in ("$id", "id"):
-                    if isinstance(name := node.get(key), str):
+                    name = node.get(key)
+                    if isinstance(name, str):
                         self._anchors.setdefault(name if name.startswith("#") else name.rstrip("#"), node)
                 for key in ("$anchor", "$dynamicAnchor"):
-                    if isinstance(name := node.get(key), str):
+                    name = node.get(key)
+                    if isinstance(name, str):
                         self._anchors.setdefault(f"#{name}", node)
         return self._anchors
 
 
 def _rewritten(level: Level) -> Rewritten:
-    """The level, or False where nothing satisfies it."""
+    """Return the rewritten level; False if nothing satisfies it."""
     if level.rewriter.close and not level.branch and "allOf" in level.node:
-        level.node = merged(level, level.node)
+        level.node = merge_all_of(level, level.node)
     apply_negation(level)
     if not level.types:
         return False
@@ -203,13 +205,14 @@ def _rewritten(level: Level) -> Rewritten:
     add_conditions(level)
     if False in level.also:
         return False
-    if rest := [also for also in level.also if also is not True and also != {}]:
+    rest = [also for also in level.also if also is not True and also != {}]
+    if rest:
         level.out["allOf"] = rest
     return level.out
 
 
 def _values(level: Level) -> bool:
-    """`const` and `enum`; whether any value is left."""
+    """Apply `const` and `enum`; return False if no value is left."""
     if "enum" not in level.node and "const" not in level.node:
         return True
     members = level.items_of("enum") if "enum" in level.node else [level.node["const"]]
@@ -227,7 +230,7 @@ def _values(level: Level) -> bool:
     if not near:
         level.out["enum"] = exact
         return bool(exact)
-    level.also.append({"anyOf": [*([{"enum": exact}] if exact else []), *near]})
+    level.also.append({"anyOf": [{"enum": exact}, *near] if exact else near})
     return True
 
 
@@ -240,7 +243,7 @@ def _numbers(level: Level) -> None:
         if keyword in node and not isinstance(node[keyword], int | float):
             raise level.wrong(keyword, "a number")
     if "multipleOf" in node and not node["multipleOf"] > 0:
-        raise level.wrong("multipleOf", "more than 0")
+        raise level.wrong("multipleOf", "greater than 0")
     found = supported_range(node, whole="number" not in level.types)
     for keyword in found.relaxed:
         level.relax(keyword)
@@ -258,7 +261,8 @@ def _strings(level: Level) -> None:
         level.out["maxLength"] = longest
     if level.node.get("format") in FORMATS:
         level.out["format"] = level.node["format"]
-        if limit := _FORMAT_LIMITS.get(level.node["format"]):
+        limit = _FORMAT_LIMITS.get(level.node["format"])
+        if limit is not None:
             level.also.append({"pattern": limit})
     if "pattern" not in level.node:
         return
@@ -279,11 +283,11 @@ _OF_TYPES: Final = {
     "array": add_arrays,
     "object": add_objects,
 }
-"""What rewrites the keywords for values of a type. "integer" and "number" never stand together."""
+"""The functions that rewrite the keywords for one type. "integer" and "number" never occur together."""
 
 
 def _pointed(start: Any, fragment: str) -> tuple[bool, Any]:
-    """What a JSON pointer names."""
+    """Return whether a JSON pointer leads to a value, and that value."""
     target = start
     for piece in fragment.split("/")[1:]:
         key = piece.replace("~1", "/").replace("~0", "~")

@@ -1,6 +1,6 @@
-"""Regular expressions with intersection and complement, and their way back to expressions without. Pure.
+"""Regular expressions with intersection and complement, and their conversion to expressions without these.
 
-Brzozowski's derivatives make a deterministic automaton, and removing its states one by one makes an expression of it.
+Brzozowski's derivatives give a deterministic automaton, and removing its states one by one gives an expression.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ TOP: Final = 0x10FFFF
 MOST_STATES: Final = 150
 LONGEST_RESULT: Final = 20_000
 MOST_STEPS: Final = 60_000
-"""Derivatives that one expression may take, those of its parts included."""
+"""Derivatives that one expression may take, including those of its parts."""
 
 Ranges = tuple[tuple[int, int], ...]
 RegexTree = tuple[Any, ...]
@@ -25,11 +25,11 @@ _SURROGATES: Final = (0xD800, 0xDFFF)
 
 
 class TooLarge(Exception):
-    """The automaton or the expression would be."""
+    """The automaton or the expression would become too large."""
 
 
 def inverted(ranges: Ranges) -> Ranges:
-    """All other characters, in order and without overlaps."""
+    """Return all other characters, in order and without overlaps."""
     found: list[tuple[int, int]] = []
     start = 0
     for low, high in sorted((*ranges, _SURROGATES)):
@@ -42,7 +42,7 @@ def inverted(ranges: Ranges) -> Ranges:
 
 
 def character_class(ranges: Ranges) -> RegexTree:
-    """One character."""
+    """Return the expression for one character of these ranges."""
     return ("set", ranges) if ranges else NOTHING
 
 
@@ -51,7 +51,7 @@ ANYTHING: Final[RegexTree] = ("repeat", ("set", _ANY_SET), 0, None)
 
 
 def concatenation(one: RegexTree, other: RegexTree) -> RegexTree:
-    """One and then the other."""
+    """Return the expression for one text followed by the other."""
     if NOTHING in (one, other):
         return NOTHING
     if one == EMPTY:
@@ -66,7 +66,7 @@ def concatenation(one: RegexTree, other: RegexTree) -> RegexTree:
 
 
 def union(*parts: RegexTree) -> RegexTree:
-    """One of them."""
+    """Return the expression for the texts of any of the parts."""
     flat: set[RegexTree] = set()
     for part in parts:
         flat |= set(part[1]) if part[0] == "or" else {part}
@@ -83,7 +83,7 @@ def union(*parts: RegexTree) -> RegexTree:
 
 
 def intersection(*parts: RegexTree) -> RegexTree:
-    """All of them at once."""
+    """Return the expression for the texts that all of the parts match."""
     flat: set[RegexTree] = set()
     for part in parts:
         flat |= set(part[1]) if part[0] == "and" else {part}
@@ -98,7 +98,7 @@ def intersection(*parts: RegexTree) -> RegexTree:
 
 
 def complement(part: RegexTree) -> RegexTree:
-    """All other texts."""
+    """Return the expression for all other texts."""
     if part == NOTHING:
         return ANYTHING
     if part == ANYTHING:
@@ -107,7 +107,7 @@ def complement(part: RegexTree) -> RegexTree:
 
 
 def repetition(part: RegexTree, least: int, most: int | None) -> RegexTree:
-    """So many times."""
+    """Return the expression for so many repetitions of the part."""
     if most == 0 or part == EMPTY:
         return EMPTY
     if part == NOTHING:
@@ -119,7 +119,7 @@ def repetition(part: RegexTree, least: int, most: int | None) -> RegexTree:
 
 @lru_cache(20_000)
 def _has_empty(part: RegexTree) -> bool:  # noqa: PLR0911  # one for each kind
-    """Whether the empty text is one of its texts."""
+    """Return True if the expression matches the empty text."""
     match part[0]:
         case "empty":
             return True
@@ -138,7 +138,7 @@ def _has_empty(part: RegexTree) -> bool:  # noqa: PLR0911  # one for each kind
 
 
 class _Automaton:
-    """Derivatives of one expression by one character of each kind that it tells apart."""
+    """The derivatives of one expression, by one character of each kind that it distinguishes."""
 
     def __init__(self, regex: RegexTree) -> None:
         self._kinds = _kinds(regex)
@@ -146,7 +146,7 @@ class _Automaton:
         self._steps = 0
 
     def moves(self, state: RegexTree) -> dict[RegexTree, Ranges]:
-        """Where which characters lead."""
+        """Return the next states, and the characters that lead to each."""
         found: dict[RegexTree, list[tuple[int, int]]] = {}
         for kind in self._kinds:
             target = self._derived(state, kind[0][0])
@@ -185,7 +185,7 @@ class _Automaton:
 
 
 def _kinds(regex: RegexTree) -> list[Ranges]:
-    """Characters that no set of the expression tells apart, together."""
+    """Group the characters that no set of the expression distinguishes."""
     sets: set[Ranges] = set()
     stack: list[Any] = [regex]
     while stack:
@@ -209,7 +209,7 @@ def _kinds(regex: RegexTree) -> list[Ranges]:
 
 
 def is_nothing(regex: RegexTree) -> bool:
-    """Whether no text is one of its texts. Raises TooLarge."""
+    """Return True if the expression matches no text. Raises TooLarge."""
     automaton, known, waiting = _Automaton(regex), {regex}, [regex]
     while waiting:
         state = waiting.pop()
@@ -225,7 +225,7 @@ def is_nothing(regex: RegexTree) -> bool:
 
 
 def rust_regex(regex: RegexTree) -> str:
-    """The expression in Rust's syntax. Raises TooLarge."""
+    """Return the expression in Rust's syntax. Raises TooLarge."""
     automaton = _Automaton(regex)
     numbers: dict[RegexTree, int] = {regex: 0}
     edges: dict[tuple[int, int], str] = {}
@@ -283,13 +283,13 @@ def _either(one: str, other: str) -> str:
 
 
 def _atom(text: str) -> str:
-    """Fit to be repetition."""
+    """Return the text in a form that can be followed by `*` or `?`."""
     is_class = text.startswith("[") and text.endswith("]") and text.count("[") == 1
     return text if is_class else f"(?:{text})"
 
 
 def rust_class(ranges: Ranges) -> str:
-    """A class of characters."""
+    """Return a character class in Rust's syntax."""
     ranges = inverted(inverted(ranges))
     if not ranges:
         return "[^\\s\\S]"

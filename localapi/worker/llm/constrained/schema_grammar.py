@@ -1,4 +1,4 @@
-"""A JSON schema as a part of a grammar: to the letter, or relaxed if the request is not strict. Knows no tokens."""
+"""Compile a JSON schema to a grammar: exactly, or relaxed if the request is not strict. Knows no tokens."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from localapi.worker.llm.constrained.json_level import NotASchema, Schema
 from localapi.worker.llm.constrained.json_schema import rewrite_schema
 
 WHITESPACE: Final = r"( |\r?\n[ \t]{0,40})"
-"""What JSON may have between its parts: enough to be indented, too little to be endless, which small models like."""
+"""Whitespace between the parts of JSON: enough for indentation, and limited because small models repeat it forever."""
 LIMITS: Final = LLParserLimits(
     initial_lexer_fuel=200_000, max_grammar_size=15_000, max_lexer_states=50_000, verbose_errors=False
 )
-"""With these, and a grammar's length, compiling costs so much at most, in which no other row gets a token."""
+"""Together with the grammar's length these bound the cost of compiling, during which no other row gets a token."""
 AS_WRITTEN, PIECEWISE, TYPE_ONLY = 0, 1, 2
-"""How much of a schema that is not strict is kept: all; what compiles, property by property; only its type."""
+"""How much of a schema that is not strict is kept: everything; the properties that compile; only its type."""
 _SHOWN_PLACES: Final = 5
 MOST_TRIALS: Final = 32
 LONGEST_PART: Final = 65_536
-"""Characters of one schema, beside which others have room in a grammar."""
+"""Characters of one schema, so that others have room beside it in a grammar."""
 
 Grammar = dict[str, Any]
-"""llguidance's: a grammar that others may refer to by its name."""
+"""One of llguidance's grammars, which others may refer to by its name."""
 
 
 class GrammarRefused(Exception):
-    """The form cannot be had from this model; the message is for people and says why."""
+    """The model cannot answer in this form. The message tells the user why."""
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaGrammar:
-    """A schema, compiled as far as that goes without tokens."""
+    """A schema, compiled as far as possible without knowing the tokens."""
 
     grammar: Grammar
     relaxed: tuple[str, ...]
-    """As in `RewrittenSchema`."""
+    """What is not enforced, as in `RewrittenSchema`."""
 
 
 def grammar_of_schema(subject: str, schema: object, *, strict: bool, kept: int = AS_WRITTEN) -> SchemaGrammar:
-    """Return JSON of this schema.
+    """Return the grammar for JSON of this schema.
 
-    Raises GrammarRefused, naming the `subject`, if it is none, or if it is strict and asks for more than works.
+    Raises GrammarRefused, naming the `subject`, if it is not a schema, or if it is strict and cannot be enforced.
     """
     try:
         found = rewrite_schema(schema, close=strict)
@@ -52,7 +52,7 @@ def grammar_of_schema(subject: str, schema: object, *, strict: bool, kept: int =
         raise GrammarRefused(f"{subject} cannot be followed: {error}.") from error
     if strict and found.relaxed:
         places = ", ".join(found.relaxed[:_SHOWN_PLACES])
-        raise GrammarRefused(f"{subject} cannot be enforced at: {places}. Change it, or leave strict out.")
+        raise GrammarRefused(f"{subject} cannot be enforced at: {places}. Change these, or remove strict.")
     if strict or kept == AS_WRITTEN:
         return SchemaGrammar(_compiled(found.schema), found.relaxed)
     if kept == PIECEWISE:
@@ -64,17 +64,19 @@ def grammar_of_schema(subject: str, schema: object, *, strict: bool, kept: int =
 
 
 def any_object() -> Grammar:
-    """Any JSON object."""
+    """Return the grammar for any JSON object."""
     return _compiled({"type": "object"})
 
 
 def problem_of(grammar: Grammar) -> str:
-    """What llguidance has against this grammar; empty: nothing."""
+    """Return llguidance's error about this grammar; empty if there is none."""
     return LLMatcher.validate_grammar(json.dumps({"grammars": [grammar]}), limits=LIMITS)
 
 
 def _what_compiles(schema: Schema) -> tuple[Schema | None, list[str]]:
-    """The schema with anything in place of properties that do not compile, and where that was; None: that does not do.
+    """Return the schema with properties that do not compile allowing anything, and the names of those.
+
+    The schema is None if that does not help either.
 
     Compiling is tried a few times at most: no other row gets a token meanwhile.
     """

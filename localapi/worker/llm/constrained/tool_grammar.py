@@ -1,7 +1,7 @@
-"""The marks that models write around thinking and tool calls, as grammars of a grammar.
+"""Grammars for the marks that models write around thinking and tool calls.
 
-A grammar is a list of llguidance's grammars, of which the first is the whole and refers to others by name. Knows the
-formats of mlx-lm's tool parsers; knows no tokens but those that are marks.
+An answer's grammar is a list of llguidance's grammars; the first is the start and refers to the others by name. This
+module knows the formats of mlx-lm's tool parsers, and no tokens but the marks.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _MORE_PROPERTIES = {
     "additionalProperties", "patternProperties", "propertyNames", "unevaluatedProperties", "dependentSchemas",
     "dependencies", "$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf", "oneOf", "if",
 }  # fmt: skip
-"""Where properties may be that `properties` does not name."""
+"""Keywords that may allow properties that `properties` does not name."""
 
 BEHIND_THINKING = "\n\n"
-"""What most templates write between thinking and answer."""
+"""The whitespace that most templates write between thinking and answer."""
 
 
 class FormatUnknown(GrammarRefused):
-    """Nobody has written down how this model writes calls."""
+    """The grammar of this model's tool calls is not known."""
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -43,35 +43,35 @@ class Tool(msgspec.Struct, frozen=True):
 
     name: str
     parameters: str = "{}"
-    """The JSON schema of its arguments, as JSON; "{}": it takes none."""
+    """The JSON schema of its arguments, as JSON. "{}": no arguments."""
     strict: bool = False
-    """Whether a schema that cannot be kept to the letter is refused; otherwise what cannot be kept is left out."""
+    """True if a schema that cannot be enforced exactly is refused. Otherwise it is relaxed."""
 
 
 class ToolCalls(msgspec.Struct, frozen=True, tag=True):
-    """One call or more, and no other text; or, if calls are `optional`, any text with calls in it."""
+    """One or more calls and no other text; or, if calls are `optional`, any text with calls in it."""
 
     tools: tuple[Tool, ...]
     choice: str | None = None
-    """The only function to call; None: any."""
+    """The function to call; None: any."""
     parallel: bool = True
-    """Whether there may be several calls."""
+    """True if there may be several calls."""
     optional: bool = False
-    """Whether only what stands in a call has a form."""
+    """True if only the text of calls has a form."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ThinkBlock:
-    """Free text before the part that has a form."""
+    """Free text before the text that has a form."""
 
     start: str
     end: str
     opened: bool = False
-    """Whether the prompt ends inside the block: then there is one. Otherwise the model may open one."""
+    """True if the prompt ends inside the block. Otherwise the model may open one."""
 
 
 def think_block(tokenizer: Any, prompt: Sequence[int]) -> ThinkBlock | None:
-    """How the model may think after this prompt; None where it cannot, or where the prompt ends with a closed block."""
+    """Return how the model may think after this prompt; None if it cannot, or the prompt ends with a closed block."""
     if not tokenizer.has_thinking:
         return None
     start, end = tokenizer.rfind_think_start(prompt), tokenizer.rfind_think_end(prompt)
@@ -81,19 +81,20 @@ def think_block(tokenizer: Any, prompt: Sequence[int]) -> ThinkBlock | None:
 
 
 class Marks:
-    """Writes marks as Lark: by its number where a mark is a special token, which text in a grammar never matches."""
+    """Write marks in Lark's syntax. A special token is written by its number, because text never matches it."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """All added tokens are special to llguidance, whatever the tokenizer says."""
+        """To llguidance all added tokens are special, whatever the tokenizer says."""
         self._numbers = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
         longest_first = sorted(self._numbers, key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "($.)")
 
     def lark(self, text: str) -> str:
+        """Return the text in Lark's syntax."""
         return " ".join(map(self._piece, self._pieces(text)))
 
     def until(self, mark: str) -> str:
-        """A rule `free`: any text up to this mark, and the mark."""
+        """Return a rule `free`: any text up to this mark, and the mark."""
         first, *rest = self._pieces(mark)
         tail = " ".join(map(self._piece, rest))
         if first in self._numbers:
@@ -101,9 +102,9 @@ class Marks:
         return f"free: ended {tail}\nended[suffix={self._piece(first)}]: TEXT\n"
 
     def text_up_to(self, mark: str, ends: Collection[int]) -> str:
-        """Rules: `text`, any text, with all special tokens but the mark's and the `ends`; and `begun`, up to the mark.
+        """Return the rules `text` and `begun`: text without the mark and the `ends`, and text up to the mark.
 
-        A mark that is a token of its own counts also where it is spelled in letters: whoever reads calls sees no
+        A mark that is a token also counts if it is spelled with other tokens: the parser of calls sees no
         difference.
         """
         first, *rest = self._pieces(mark)
@@ -126,9 +127,9 @@ class Marks:
 def after_thinking(
     think: ThinkBlock, grammars: Sequence[Grammar], marks: Marks, *, verbatim: bool = False
 ) -> list[Grammar]:
-    """The grammar, for a model that thinks before it follows it.
+    """Return the grammar for a model that thinks before it follows the given one.
 
-    `verbatim`: whitespace at the answer's start is its own, so that behind the thinking must be of a known length.
+    `verbatim`: whitespace at the answer's start belongs to it, so the whitespace after the thinking must be fixed.
     """
     space = json.dumps(BEHIND_THINKING) if verbatim else "SPACE"
     if think.opened:
@@ -141,15 +142,18 @@ def after_thinking(
 
 @dataclass(frozen=True, slots=True)
 class AnswerGrammar:
-    """Calls as grammars of a grammar."""
+    """The grammars of one answer."""
 
     grammars: list[Grammar]
     relaxed: tuple[str, ...]
-    """Where the tools' schemas ask for more than is kept."""
+    """Where the request asks for more than is enforced."""
 
 
 def grammar_of_calls(tokenizer: Any, calls: ToolCalls, marks: Marks, *, kept: int = AS_WRITTEN) -> AnswerGrammar:
-    """Calls in the format of the model's template. Raises GrammarRefused; `kept` as in `grammar_of_schema`."""
+    """Return the grammar of calls in the format of the model's template. `kept` as in `grammar_of_schema`.
+
+    Raises GrammarRefused.
+    """
     tools = [tool for tool in calls.tools if calls.choice in (None, tool.name)]
     if not tools:
         raise GrammarRefused(f"There is no tool {calls.choice!r}." if calls.choice else "There is no tool to call.")
@@ -159,15 +163,20 @@ def grammar_of_calls(tokenizer: Any, calls: ToolCalls, marks: Marks, *, kept: in
     format_ = parser.__module__.rpartition(".")[2]
     if format_ != "json_tools":
         raise FormatUnknown(f"Forced tool calls are not supported for this model's format of tool calls, {format_}.")
-    arguments = [grammar_of_arguments(tool, kept=kept, called=not calls.optional) for tool in tools]
-    relaxed = [place for tool, part in zip(tools, arguments, strict=True) for place in _places(tool, part)]
-    grammars = [{**found.grammar, "name": f"arguments{i}"} for i, found in enumerate(arguments)]
     whole = _json_tools(tokenizer, tools, marks, parallel=calls.parallel, optional=calls.optional)
-    return AnswerGrammar([{"lark_grammar": whole}, *grammars], tuple(relaxed))
+    grammars: list[Grammar] = [{"lark_grammar": whole}]
+    relaxed: list[str] = []
+    for i, tool in enumerate(tools):
+        found = grammar_of_arguments(tool, kept=kept, called=not calls.optional)
+        grammars.append({**found.grammar, "name": f"arguments{i}"})
+        for place in found.relaxed:
+            path = "" if place == "." else f".{place}"
+            relaxed.append(f"tools[{tool.name}].parameters{path}")
+    return AnswerGrammar(grammars, tuple(relaxed))
 
 
 def _json_tools(tokenizer: Any, tools: Sequence[Tool], marks: Marks, *, parallel: bool, optional: bool) -> str:
-    """Hermes' and Qwen's: `<tool_call>\\n{"name": "f", "arguments": {...}}\\n</tool_call>`."""
+    """Return the grammar of Hermes and Qwen: `<tool_call>`, `{"name": "f", "arguments": {...}}`, `</tool_call>`."""
     heads = [json.dumps(f'{{"name": {json.dumps(tool.name)}, "arguments": ') for tool in tools]
     functions = " | ".join(f"{head} @arguments{i}" for i, head in enumerate(heads))
     function = f"function: {functions}\n"
@@ -181,10 +190,10 @@ def _json_tools(tokenizer: Any, tools: Sequence[Tool], marks: Marks, *, parallel
 
 
 def grammar_of_arguments(tool: Tool, *, kept: int = AS_WRITTEN, called: bool = True) -> SchemaGrammar:
-    """A tool's arguments: an object, without properties that its schema does not name unless that asks for them.
+    """Return the grammar of a tool's arguments: an object, which has only named properties unless its schema says more.
 
-    `called`: whether it is one that must be called. If calls are optional, a tool that is not strict takes any object.
-    Raises GrammarRefused for a strict tool whose schema is none, or more than can be kept.
+    `called`: the tool must be called. If calls are optional, a tool that is not strict takes any object.
+    Raises GrammarRefused for a strict tool whose schema is invalid or cannot be enforced.
     """
     subject = f"The parameters of {tool.name}"
     if not tool.strict and not called:
@@ -212,7 +221,3 @@ def _arguments_schema(subject: str, tool: Tool) -> dict[str, Any]:
     if not _MORE_PROPERTIES.intersection(schema) and ("properties" in schema or len(schema) == 1):
         schema["additionalProperties"] = False
     return schema
-
-
-def _places(tool: Tool, part: SchemaGrammar) -> list[str]:
-    return [f"tools[{tool.name}].parameters" + ("" if place == "." else f".{place}") for place in part.relaxed]

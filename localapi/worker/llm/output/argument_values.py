@@ -1,7 +1,7 @@
-"""A tool call's argument that a model wrote as plain text, to the JSON value that the tool's schema asks for.
+"""Convert tool arguments that a model wrote as plain text to the JSON values that the tool's schema asks for.
 
-Many formats write `5`, `true` and `{"a": 1}` between tags, just as they write text, and only the schema says which is
-meant. Values become JSON text and not Python's values, so that numbers keep all their digits.
+Many formats write `5`, `true` and `{"a": 1}` between tags just as they write text, and only the schema says which is
+meant. Values become JSON text rather than Python values, so that numbers keep all their digits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _JSON_NUMBER: Final = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.AS
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _INTEGER: Final = re.compile(r"-?\d+", re.ASCII)
 _MOST_DIGITS: Final = 400
-"""Digits of an integer that is written out of a number with a fraction or an exponent: `1e3` is 1000."""
+"""Digits of an integer made of a number with a fraction or an exponent, as `1e3` becomes 1000."""
 _BOOLEAN_WORDS: Final = {"1": "true", "yes": "true", "on": "true", "0": "false", "no": "false", "off": "false"}
 _TYPE_NAMES: Final = {
     "boolean": ("bool",),
@@ -33,16 +33,16 @@ _TYPE_NAMES: Final = {
     "string": ("str", "text", "char", "varchar"),
     "null": ("null", "none"),
 }
-"""JSON's types, and how the names begin that clients write for them."""
+"""JSON's types, and how the names that clients use for them begin."""
 _TEXT_KEYWORDS: Final = {"pattern", "minLength", "maxLength"}
 _MOST_SCHEMAS: Final = 200
-"""Schemas that a value is compared with, or that are searched for a property. The others allow anything."""
+"""Schemas that a value is compared with, or that are searched for a property. All others allow anything."""
 
 
 def converted(text: str, schema: Schema, root: Schema) -> str:
-    """Return the value as JSON: the first reading that the schema allows, else the text as a string.
+    """Return the value as JSON: the first reading that the schema allows, or else the text as a string.
 
-    `root` is the schema that references are looked up in.
+    `root`: the schema that references are resolved in.
     """
     words = not _Fit("string", '""', root, exact=False).of(schema)
     readings = list(_readings(text, words=words))
@@ -55,9 +55,9 @@ def converted(text: str, schema: Schema, root: Schema) -> str:
 
 
 def property_schema(name: str, schema: Schema, root: Schema, seen: set[int] | None = None) -> Schema:
-    """Return what an object's schema says of this property, wherever it says it; True if it says nothing.
+    """Return the schema of a property, wherever an object's schema gives it; True if it gives none.
 
-    `seen`: the schemas that were searched already, by their identity.
+    `seen`: the ids of the schemas that have been searched.
     """
     seen = set() if seen is None else seen
     if not isinstance(schema, dict) or id(schema) in seen or len(seen) > _MOST_SCHEMAS:
@@ -69,23 +69,33 @@ def property_schema(name: str, schema: Schema, root: Schema, seen: set[int] | No
     places = [_referred(schema, root)]
     for key in ("allOf", "anyOf", "oneOf"):
         places += _listed(schema, key)
-    found = [property_schema(name, place, root, seen) for place in places]
-    found = [each for each in found if each is not True]
+    found = []
+    for place in places:
+        inner = property_schema(name, place, root, seen)
+        if inner is not True:
+            found.append(inner)
     if found:
         return found[0] if len(found) == 1 else {"anyOf": found}
+    return _unnamed_property_schema(name, schema)
+
+
+def _unnamed_property_schema(name: str, schema: dict[str, Any]) -> Schema:
     patterns = schema.get("patternProperties")
-    for pattern, each in patterns.items() if isinstance(patterns, dict) else ():
-        try:
-            if re.search(pattern, name):
-                return each
-        except re.error:
-            continue
+    if isinstance(patterns, dict):
+        for pattern, each in patterns.items():
+            try:
+                if re.search(pattern, name):
+                    return each
+            except re.error:  # ECMAScript's syntax, not Python's
+                continue
     return schema.get("additionalProperties") or True
 
 
 def item_schema(schema: Schema, root: Schema) -> Schema:
-    """Return what an array's schema says of its items, as far as it says it directly; True if it says nothing."""
-    for place in (schema, _referred(schema, root) if isinstance(schema, dict) else True):
+    """Return the schema of an array's items if the array's schema gives it directly; otherwise True."""
+    if not isinstance(schema, dict):
+        return True
+    for place in (schema, _referred(schema, root)):
         if isinstance(place, dict) and isinstance(place.get("items"), dict):
             return place["items"]
     return True
@@ -93,44 +103,63 @@ def item_schema(schema: Schema, root: Schema) -> Schema:
 
 def json_string(text: str) -> str:
     """Return the text as a JSON string."""
-    return _sendable(json.dumps(text, ensure_ascii=False))
+    return json_text(text)
+
+
+def json_text(value: object) -> str:
+    """Return the value as JSON. Raises ValueError or TypeError if JSON cannot express it."""
+    return without_surrogates(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def without_surrogates(text: str) -> str:
+    """Return the JSON with lone surrogates escaped, because a response cannot carry them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def refuse_constant(constant: str) -> NoReturn:
+    """Raise ValueError for NaN and the infinities, as the `parse_constant` of `json.loads`."""
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _readings(text: str, *, words: bool) -> Iterator[tuple[str, str]]:
-    """Yield what the text may mean, most specific first, as a type and a value in JSON.
+    """Yield what the text may mean, the most specific first, as a type and a value in JSON.
 
-    `words`: whether text cannot be meant, so that "yes", "none" and "007" are a boolean, null and a number.
+    `words`: text cannot be meant, so "yes", "none" and "007" are a boolean, null and a number.
     """
     stripped = text.strip()
     lower = stripped.lower()
     if lower == "null" or stripped == "None" or (words and lower == "none"):
         yield "null", "null"
-    if (number := _number(stripped, lenient=words)) is not None:
+    number = _number(stripped, lenient=words)
+    if number is not None:
         yield ("integer" if _INTEGER.fullmatch(number) else "number"), number
-        if (integer := _integer(number)) is not None:
+        integer = _integer(number)
+        if integer is not None:
             yield "integer", integer
     if lower in ("true", "false"):
         yield "boolean", lower
     elif words and lower in _BOOLEAN_WORDS:
         yield "boolean", _BOOLEAN_WORDS[lower]
-    if stripped.startswith(("{", "[")) and (container := _container(stripped)) is not None:
+    container = _container(stripped) if stripped.startswith(("{", "[")) else None
+    if container is not None:
         yield ("object" if container.startswith("{") else "array"), container
     yield "string", json_string(text)
     yield "string", json_string(stripped)
 
 
 class _Fit:
-    """Whether a schema allows a value, as far as its type; `exact`: and as far as enum and const."""
+    """Check whether a schema allows a value by its type; if `exact`, also by enum and const."""
 
     def __init__(self, kind: str, value: str, root: Schema, *, exact: bool) -> None:
         self._kind = kind
         self._value = value
         self._root = root
         self._exact = exact
-        # Each schema is looked at once: references may lead in circles, and to the same place on millions of ways.
+        # Each schema is checked once: references may form cycles, or lead to the same place by millions of paths.
         self._known: dict[int, bool] = {}
 
     def of(self, schema: Schema) -> bool:
+        """Return True if this schema allows the value."""
         if not isinstance(schema, dict):
             return schema is not False
         if id(schema) not in self._known:
@@ -140,7 +169,9 @@ class _Fit:
 
     def _of(self, schema: dict[str, Any]) -> bool:
         types = _types(schema)
-        members = [*_listed(schema, "enum"), *([schema["const"]] if "const" in schema else [])]
+        members = list(_listed(schema, "enum"))
+        if "const" in schema:
+            members.append(schema["const"])
         if types and not self._is_one_of(types):
             return False
         if members and self._exact and not any(_equal(self._value, member) for member in members):
@@ -159,7 +190,7 @@ class _Fit:
 
 
 def _types(schema: dict[str, Any]) -> set[str]:
-    """Return the types that the schema names; none if it names none, or one that nobody knows."""
+    """Return the types that the schema names; empty if it names none, or an unknown one."""
     named = schema.get("type")
     types = set()
     for name in named if isinstance(named, list) else [named]:
@@ -171,7 +202,7 @@ def _types(schema: dict[str, Any]) -> set[str]:
 
 
 def _kind(member: object) -> str:
-    """Return the JSON type of a value of Python's."""
+    """Return the JSON type of a Python value."""
     if member is None:
         return "null"
     if isinstance(member, bool):
@@ -189,7 +220,7 @@ def _equal(value: str, member: object) -> bool:
 
 
 def _referred(schema: dict[str, Any], root: Schema) -> Schema:
-    """Return what `$ref` means; True if there is none, or it does not lead into this schema."""
+    """Return the schema that `$ref` refers to; True if there is none, or it is outside of this schema."""
     reference = schema.get("$ref")
     if not isinstance(reference, str) or not reference.startswith("#"):
         return True
@@ -211,7 +242,7 @@ def _listed(schema: dict[str, Any], key: str) -> list[Any]:
 
 
 def _number(text: str, *, lenient: bool) -> str | None:
-    """Return the number as JSON writes it. `lenient`: also for what JSON writes otherwise, such as `+5` and `007`."""
+    """Return the number as JSON. `lenient`: also numbers that JSON writes differently, such as `+5` and `007`."""
     if _JSON_NUMBER.fullmatch(text):
         return text
     if not lenient or not _NUMBER.fullmatch(text):
@@ -223,7 +254,7 @@ def _number(text: str, *, lenient: bool) -> str | None:
 
 
 def _integer(number: str) -> str | None:
-    """Return a whole number that is written with a fraction or an exponent, without them."""
+    """Return a whole number without its fraction or exponent; None if the number is not whole."""
     try:
         exact = Decimal(number)
     except InvalidOperation:
@@ -234,43 +265,29 @@ def _integer(number: str) -> str | None:
 
 
 def _container(text: str) -> str | None:
-    """Return an object or array as JSON. Models write Python's literals, too, as their templates do."""
+    """Return an object or array as JSON; None if it is neither. Models also write Python literals, as templates do."""
     try:
-        json.loads(text, parse_constant=_refuse)
-        return _sendable(text)
+        json.loads(text, parse_constant=refuse_constant)
+        return without_surrogates(text)
     except (ValueError, RecursionError):
         pass
     try:  # control characters in strings, which JSON forbids and models write
-        return _dumped(json.loads(text, strict=False))
+        return json_text(json.loads(text, strict=False))
     except (ValueError, RecursionError):
         pass
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that Python does not know, as in "\d"
             tree = ast.parse(text, mode="eval")
-        return _dumped(ast.literal_eval(_JsonNames().visit(tree)))
+        return json_text(ast.literal_eval(_JsonNames().visit(tree)))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
 
 
 class _JsonNames(ast.NodeTransformer):
-    """Lets JSON's true, false and null stand among Python's literals."""
+    """Accept JSON's true, false and null among Python literals."""
 
     _values: Final = {"true": True, "false": False, "null": None}
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         return ast.Constant(self._values[node.id]) if node.id in self._values else node
-
-
-def _dumped(value: object) -> str:
-    """Return the value as JSON. Raises ValueError and TypeError if it has none."""
-    return _sendable(json.dumps(value, ensure_ascii=False, allow_nan=False))
-
-
-def _sendable(text: str) -> str:
-    """Return the JSON with lone surrogates, which no reply can carry, as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")

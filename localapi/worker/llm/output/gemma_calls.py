@@ -1,6 +1,6 @@
-"""Gemma's calls: `call:name{city:<|"|>Paris<|"|>,days:3}`, with objects and lists within.
+"""Gemma's calls: `call:name{city:<|"|>Paris<|"|>,days:3}`, with objects and lists inside.
 
-Only strings are marked. What else a value may be, the tool's schema says.
+Only strings are marked. The tool's schema says what any other value is.
 """
 
 from __future__ import annotations
@@ -20,29 +20,28 @@ _JSON_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _SPACE: Final = re.compile(r"\s*")
 
 STRING_MARKS: Final = {"function_gemma": "<escape>", "gemma4": '<|"|>'}
-"""What stands around strings, by mlx-lm's name of the family."""
+"""The marks around strings, by mlx-lm's name of the family."""
 
 
 def read(text: str, string_mark: str, tools: Sequence[dict[str, Any]]) -> tuple[list[tuple[str, str]], str]:
-    """Return the calls, each as name and arguments in JSON, and the text behind them that is none."""
+    """Return the calls, each as name and arguments in JSON, and the text after them that is not a call."""
     found: list[tuple[str, str]] = []
     at = 0
-    while start := _CALL.match(text, at):
-        schema = parameters(start["name"], tools)
-        if schema is None:
+    while True:
+        start = _CALL.match(text, at)
+        schema = parameters(start["name"], tools) if start else None
+        if start is None or schema is None:
             break
-        value = _Value(text, string_mark, schema)
         try:
-            arguments, end = value.read(start.end(), schema)
+            arguments, at = _Value(text, string_mark, schema).read(start.end(), schema)
         except (ValueError, RecursionError):
             break
         found.append((start["name"], arguments))
-        at = end
     return found, text[at:].strip()
 
 
 class _Value:
-    """Reads values out of a text, each as JSON and with its end. Raises ValueError where one is not whole."""
+    """Read values of a text, each as JSON and with its end. Raises ValueError if one is incomplete."""
 
     def __init__(self, text: str, string_mark: str, root: Any) -> None:
         self._text = text
@@ -53,6 +52,7 @@ class _Value:
         self._bare_member = re.compile(rf"[^{{}}\[\]]*?(?=,\s*{key}|[}}\]])")
 
     def read(self, at: int, schema: Any, bare: re.Pattern[str] | None = None) -> tuple[str, int]:
+        """Return the value that begins here, and where it ends. `bare`: the pattern of a value without marks."""
         if self._text.startswith("{", at):
             return self._object(at + 1, schema)
         if self._text.startswith("[", at):
@@ -60,7 +60,8 @@ class _Value:
         if self._text.startswith(self._mark, at):
             string, end = self._string(at)
             return json_string(string), end
-        if found := _JSON_STRING.match(self._text, at):
+        found = _JSON_STRING.match(self._text, at)
+        if found is not None:
             return json.dumps(json.loads(found[0], strict=False)), found.end()
         found = (bare or self._bare_member).match(self._text, at)
         if found is None:
@@ -74,7 +75,8 @@ class _Value:
             key, at = self._key(at)
             members[key], at = self.read(at, property_schema(key, schema, self._root))
             at = self._behind_comma(at, "}")
-        return "{" + ", ".join(f"{json_string(key)}: {value}" for key, value in members.items()) + "}", at + 1
+        text = ", ".join(f"{json_string(key)}: {value}" for key, value in members.items())
+        return f"{{{text}}}", at + 1
 
     def _array(self, at: int, schema: Any) -> tuple[str, int]:
         items = []

@@ -1,11 +1,11 @@
-"""A call written as a JSON object, read while it grows."""
+"""Tool calls written as JSON, read while they grow."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
-from typing import NoReturn
 
+from localapi.worker.llm.output.argument_values import refuse_constant, without_surrogates
 from localapi.worker.llm.output.sections import Calls, SectionItem, encodable
 
 
@@ -14,18 +14,18 @@ class NotACall(Exception):
 
 
 class JsonCall:
-    """One JSON object with a call's name and arguments, behind its first brace; character by character.
+    """Read one JSON object with a call's name and arguments, character by character, after its first brace.
 
-    Arguments are given as the model writes them, or decoded where it writes them as a string. Control characters in
+    Arguments are given as the model writes them, or decoded if it writes them as a string. Control characters in
     strings, which JSON forbids and models write, are given as escapes.
     """
 
     def __init__(self) -> None:
         self.name: str | None = None
         self.arguments: list[str] = []
-        """All of their text so far."""
+        """Their text so far."""
         self.has_arguments = False
-        """Whether they are complete."""
+        """True if they are complete."""
         self.closed = False
         self.in_string = False
         self._step: Callable[[str], None] = self._members
@@ -36,16 +36,16 @@ class JsonCall:
         self._depth = 0
 
     def take(self, character: str) -> None:
-        """Read on. Raises NotACall."""
+        """Read the next character. Raises NotACall."""
         self._step(character)
 
     def taken(self) -> list[str]:
-        """Text of the arguments that was not given yet."""
+        """Return the text of the arguments that has not been returned yet."""
         new, self._given = self.arguments[self._given :], len(self.arguments)
         return new
 
     def unread(self) -> list[str]:
-        """Text of arguments that are a string or a number, which are given when complete."""
+        """Return the incomplete text of arguments that are a string or a number, which are only given when complete."""
         return self._token if self._is_arguments else []
 
     @property
@@ -101,7 +101,7 @@ class JsonCall:
         self._step = self._members
 
     def _nested(self, character: str) -> None:
-        """An object or a list: whole, whatever it holds."""
+        """Read an object or a list to its end, whatever it holds."""
         if self.in_string:
             escaped, self._escaped = self._escaped, character == "\\" and not self._escaped
             self.in_string = escaped or character != '"'
@@ -117,18 +117,21 @@ class JsonCall:
             self._value_ends()
 
     def _string_text(self, character: str) -> None:
-        """A string that is not the name. As arguments it is JSON in a string."""
+        """Read a string that is not the name. If it is the arguments, it is JSON in a string."""
         if self._string_goes_on(character, strict=not self._is_arguments):
             return
-        if self._is_arguments and (text := self._decoded().strip()):
-            self.arguments.append(_repaired(text).encode("utf-8", "backslashreplace").decode())
+        if self._is_arguments:
+            text = self._decoded().strip()
+            if text:
+                self.arguments.append(without_surrogates(_repaired(text)))
         self._value_ends()
 
     def _scalar(self, character: str) -> None:
         if not (character in ",]}" or character.isspace()):
             self._token.append(character)
             return
-        if self._is_arguments and (text := "".join(self._token)) != "null":
+        text = "".join(self._token)
+        if self._is_arguments and text != "null":
             self.arguments.append(text)
         self._value_ends()
         self._members(character)
@@ -141,7 +144,7 @@ class JsonCall:
         self._token, self._step, self.in_string = [], step, True
 
     def _string_goes_on(self, character: str, *, strict: bool = True) -> bool:
-        """Read a string into `_token`, without its quotes."""
+        """Read a string into `_token`, without its quotes; return False at its end."""
         if character == '"' and not self._escaped:
             self.in_string = False
             return False
@@ -159,35 +162,32 @@ class JsonCall:
 
 
 def is_object(text: str) -> bool:
+    """Return True if the text is a JSON object."""
     try:
-        return isinstance(json.loads(text, parse_constant=_refuse), dict)
+        return isinstance(json.loads(text, parse_constant=refuse_constant), dict)
     except (ValueError, RecursionError):
         return False
 
 
 def _repaired(text: str) -> str:
-    """The JSON, with control characters in its strings as escapes."""
+    """Return the JSON with the control characters in its strings escaped."""
     try:
         return text if is_object(text) else json.dumps(json.loads(text, strict=False), ensure_ascii=False)
     except (ValueError, RecursionError):
         return text
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
 class JsonSection:
-    """A section of `{"name": ..., "arguments": {...}}`, read while it grows: one call, several, or a list of them."""
+    """Read a section of `{"name": ..., "arguments": {...}}` while it grows: one call, several, or a list of them."""
 
     def __init__(self, start: str, end: str, calls: Calls, names: Collection[str]) -> None:
-        """`names`: of the tools; a call of any other is text."""
+        """`names`: those of the tools. A call of any other function is text."""
         self._end = end
         self._names = names
         self._calls = calls
         self._call: JsonCall | None = None
         self._raw = [start]
-        """The text since the last complete call, until a name makes it a call."""
+        """The text since the last complete call, until a name shows that it is a call."""
         self._any = False
         self._started = False
         self._spilling = False
@@ -197,6 +197,7 @@ class JsonSection:
         self.rest: str | None = None
 
     def push(self, text: str) -> list[SectionItem]:
+        """Return the items that became certain with this text."""
         text, self._held = self._held + text, ""
         for at, character in enumerate(text):
             if character == self._end[0] and not self._in_string:
@@ -213,6 +214,7 @@ class JsonSection:
         return self._given()
 
     def finish(self, *, cut: bool) -> list[SectionItem]:
+        """Return the remaining items of a section that the answer ended in."""
         self._close(self._held)
         if self._spilling:
             self._arguments.append(self._held)
@@ -225,7 +227,7 @@ class JsonSection:
         return self._call is not None and self._call.in_string and not self._spilling
 
     def _take(self, character: str) -> bool:
-        """Read on. False: the section has ended before this character."""
+        """Read the next character; return False if the section has ended before it."""
         if self._spilling:
             self._arguments.append(character)
             return True
@@ -245,7 +247,7 @@ class JsonSection:
         return True
 
     def _between(self, character: str) -> bool:
-        """Outside of objects. Behind a call, a bracket too many or too few is forgiven."""
+        """Read a character between objects. After a call, a bracket too many or too few is accepted."""
         if character == "{":
             self._call = JsonCall()
         elif not (character.isspace() or character in ("[,]}" if self._any else "[")):
@@ -256,7 +258,7 @@ class JsonSection:
         return True
 
     def _follow(self, call: JsonCall) -> None:
-        """Give what the call has come to."""
+        """Give what the call has grown by."""
         if call.name is not None and not self._started:
             self._started = True
             self._out.append(self._calls.start(call.name))
@@ -268,7 +270,7 @@ class JsonSection:
             self._reject()
 
     def _broken(self, call: JsonCall, character: str) -> bool:
-        """Not the syntax of a call from here on."""
+        """Handle a character that is not the syntax of a call; return False if the section ends before it."""
         if not self._started:
             self._reject()
             return False
@@ -298,7 +300,7 @@ class JsonSection:
         self._call, self._raw, self._started = None, [], False
 
     def _close(self, marker: str) -> None:
-        """The section's end, or the answer's."""
+        """End the section at its marker, or at the answer's end."""
         call = self._call
         if call is None or not self._started:
             if call is not None or not self._any:
@@ -316,6 +318,6 @@ class JsonSection:
         return out
 
     def _flush(self) -> None:
-        if text := "".join(self._arguments):
-            self._out.append(self._calls.grow(text))
+        if any(self._arguments):
+            self._out.append(self._calls.grow("".join(self._arguments)))
         self._arguments = []

@@ -1,4 +1,4 @@
-"""The calls of one answer: what is given of them, and the seam for whoever reads them out of a section of text."""
+"""Sections of an answer's text that hold tool calls: what they give, and the markers around them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 
 class CallStart(msgspec.Struct, frozen=True, tag=True):
-    """A call begins: the function's name is complete."""
+    """The start of a call. The function's name is complete."""
 
     index: int
     call_id: str
@@ -19,61 +19,67 @@ class CallStart(msgspec.Struct, frozen=True, tag=True):
 
 
 class CallArguments(msgspec.Struct, frozen=True, tag=True):
-    """Text that a call's arguments grow by; together it is JSON."""
+    """The next text of a call's arguments. All of it together is JSON."""
 
     index: int
     text: str
 
 
 SectionItem = CallStart | CallArguments | str
-"""What a section holds. A plain string is text that turned out to be no call, its marks included."""
+"""An item of a section. A plain string is text that turned out not to be a call, including its markers."""
 
 
 class Calls:
-    """The calls of one answer, over all its sections."""
+    """Count and name the calls of one answer, over all its sections."""
 
     def __init__(self) -> None:
         self.started = 0
         self.complete = 0
         self.broken = False
-        """Whether a call was cut or has arguments that are no JSON object."""
+        """True if a call was cut off or its arguments are not a JSON object."""
         self.unfinished = False
-        """Whether the answer ended inside a call that had been given."""
+        """True if the answer ended inside a call that has been sent."""
         self._ids: set[str] = set()
 
     def start(self, name: str, call_id: object = None) -> CallStart:
-        """A new call. The model's own id is kept: Kimi's template writes it, and nothing else, into the next prompt."""
-        known = isinstance(call_id, str) and call_id and encodable(call_id) and call_id not in self._ids
-        id_ = str(call_id) if known else f"call_{secrets.token_hex(12)}"
-        self._ids.add(id_)
+        """Return the start of a new call, with the model's own id if it is usable.
+
+        Kimi's template writes only that id into the next prompt, not the name.
+        """
+        if not (isinstance(call_id, str) and call_id and encodable(call_id)) or call_id in self._ids:
+            call_id = f"call_{secrets.token_hex(12)}"
+        self._ids.add(call_id)
         self.started += 1
-        return CallStart(self.started - 1, id_, name)
+        return CallStart(self.started - 1, call_id, name)
 
     def grow(self, text: str) -> CallArguments:
-        """More arguments of the call that started last."""
+        """Return more arguments of the call that started last."""
         return CallArguments(self.started - 1, text)
 
 
 class Section(Protocol):
-    """One section of one answer."""
+    """Read one section of one answer."""
 
     rest: str | None
-    """None while the section goes on; then the text behind it."""
+    """None while the section goes on; afterwards the text that follows it."""
 
     def push(self, text: str) -> list[SectionItem]:
-        """What is certain after this text and was not before."""
+        """Return the items that became certain with this text."""
 
     def finish(self, *, cut: bool) -> list[SectionItem]:
-        """The answer ended inside the section; `cut`: not where the model meant to end it."""
+        """Return the remaining items of a section that the answer ended in.
+
+        `cut`: the answer was cut off, so the model did not mean to end it there.
+        """
 
 
 def encodable(text: str) -> bool:
-    """Whether it is free of lone surrogates, which no reply can carry."""
+    """Return True if the text has no lone surrogates, which a response cannot carry."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class Markers:
-    """Finds the first of some strings in a text that comes in pieces; of two that start together, the longer."""
+    """Find the first of some strings in a text that arrives in pieces. If two start together, the longer one wins."""
 
     def __init__(self, strings: Collection[str]) -> None:
         self._strings = sorted({s for s in strings if s}, key=len, reverse=True)
@@ -85,9 +91,10 @@ class Markers:
         return bool(self._strings)
 
     def split(self, text: str, *, final: bool = False) -> tuple[str, str | None, str]:
-        """What is before the first marker, the marker, and what is behind it.
+        """Return the text before the first marker, the marker, and the text after it.
 
-        Without one: the text that is certain, None, and what may begin one (nothing if the text is `final`).
+        If there is none, return the text that is certain, None, and the end that may be the start of a marker (empty if
+        the text is `final`).
         """
         begun = len(text) if final else self._begun(text)
         found = self._pattern.search(text)
@@ -96,7 +103,7 @@ class Markers:
         return text[:begun], None, text[begun:]
 
     def _begun(self, text: str) -> int:
-        """Where the text may begin a marker that it does not hold to its end."""
+        """Return where an incomplete marker may start at the end of the text; its length if there is none."""
         for at in range(max(0, len(text) - self._longest + 1), len(text)):
             if text[at] in self._first:
                 tail = text[at:]

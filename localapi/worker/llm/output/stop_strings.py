@@ -1,9 +1,9 @@
-"""The text of one answer while it grows, and stop strings.
+"""Stop strings, and the text of one answer while it grows.
 
-`AnswerText` makes text of tokens: without leading whitespace, and with nothing from a stop string on. In chat, a
+`AnswerText` turns tokens into text, without leading whitespace and without anything from a stop string on. In chat, a
 client's stop strings apply to the content alone, so `parser.OutputParser` looks for them and `AnswerText` does not.
 
-Stop strings are matched on text, character by character, so it does not matter how the model cut it into tokens.
+Stop strings are matched on text, character by character, so it does not matter how the model split it into tokens.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from localapi.worker.llm.detokenizer import TextStream
 
 
 class StopStrings:
-    """Looks for stop strings in a text that comes in pieces. The one that is complete first wins; at a tie the longest.
+    """Look for stop strings in a text that arrives in pieces. The first one to be complete wins; at a tie, the longest.
 
-    Text that may be the start of a stop string is held back, and given as soon as it turns out not to be. The work per
+    Text that may be the start of a stop string is held back and given as soon as it turns out not to be. The work per
     character is constant for each stop string, however long it is (Knuth, Morris, Pratt).
     """
 
@@ -28,11 +28,12 @@ class StopStrings:
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
-        """The text that is certain not to be part of a stop string, and whether one was found."""
+        """Return the text that is certain not to be part of a stop string, and whether one was found."""
         if not self._stop:
             return text, False
         for at, character in enumerate(text, start=len(self._held) + 1):
-            if length := self._advance(character):
+            length = self._advance(character)
+            if length:
                 return (self._held + text)[: at - length], True
         text = self._held + text
         certain = len(text) - max(self._matched)
@@ -46,11 +47,11 @@ class StopStrings:
         return trial.push(text)[1]
 
     def finish(self) -> str:
-        """What was held back for a stop string that did not come."""
+        """Return what was held back for a stop string that did not come."""
         return self._held
 
     def _advance(self, character: str) -> int:
-        """Length of the stop string which this character completes, or 0."""
+        """Return the length of the stop string that this character completes, or 0."""
         found = 0
         for i, stop in enumerate(self._stop):
             matched, borders = self._matched[i], self._borders[i]
@@ -64,21 +65,21 @@ class StopStrings:
 
 
 class AnswerText:
-    """One answer's text. `stopped` turns True when a stop string was found; nothing follows then."""
+    """Turn the tokens of one answer into text. `stopped` becomes True at a stop string; nothing follows then."""
 
     def __init__(self, text: TextStream, stop: Sequence[str] = (), *, verbatim: bool = False) -> None:
-        """`verbatim`: leading whitespace is part of the answer, as where a text is written on."""
+        """`verbatim`: leading whitespace is part of the answer, as when a text is continued."""
         self._text = text
         self._stop = StopStrings(stop)
         self._begun = verbatim
         self.stopped = False
 
     def push(self, token: int) -> str:
-        """The text that the answer grows by with this token."""
+        """Return the text that this token adds to the answer."""
         return self._grow(self._text.push(token))
 
     def finish(self) -> str:
-        """The rest of the answer, after the last token."""
+        """Return the rest of the answer, after the last token."""
         if self.stopped:
             return ""
         rest = self._grow(self._text.finish())
@@ -95,7 +96,7 @@ class AnswerText:
 
 
 def _borders(stop: str) -> list[int]:
-    """For each prefix of `stop`, the length of its longest proper prefix that is its suffix too."""
+    """Return, for each prefix of `stop`, the length of its longest proper prefix that is also its suffix."""
     borders = [0] * len(stop)
     length = 0
     for i in range(1, len(stop)):

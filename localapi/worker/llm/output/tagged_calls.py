@@ -16,11 +16,11 @@ from localapi.worker.llm.output.argument_values import converted, property_schem
 
 _ATTRIBUTE: Final = r"\s*=\s*(?P<{}>\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+)[^<>]*>"
 _CDATA: Final = re.compile(r"\s*<!\[CDATA\[(?P<value>.*?)\]\]>\s*</param>", re.DOTALL)
-"""How MiniCPM5 writes a value that holds `<`, `&` or a newline."""
+"""A value of MiniCPM5 that holds `<`, `&` or a newline."""
 
 
 class NotCalls(Exception):
-    """The text is no calls, or none that is complete."""
+    """The text is not calls, or no call is complete."""
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,23 @@ class Tags:
     """The tags of one family."""
 
     call: re.Pattern[str]
-    """What begins a call, with its `name`."""
+    """The start of a call, with its `name`."""
     call_end: str
-    """What ends it; empty if the section's end does."""
+    """The end of a call; empty if the section's end also ends it."""
     argument: re.Pattern[str]
-    """What begins an argument, with its `key`."""
+    """The start of an argument, with its `key`."""
     argument_end: str
     newlines: Literal["any", "both", "none"] = "both"
-    """Which newline at each end of a value is the format's: any, one at both ends together, or none."""
+    """Which newlines at the ends of a value belong to the format: any, only one at both ends together, or none."""
     bare: str = ""
-    """How a call begins that a model writes without the section around it; empty if it cannot be told from text."""
+    """The start of a call that is written without a section around it; empty if that looks like text."""
     whole_section: bool = False
-    """Whether the marks around the section are the call's own tags."""
+    """True if the marks around the section are the call's own tags."""
 
 
 @dataclass(frozen=True)
 class TaggedCall:
-    """A call as it was read."""
+    """A call as the model wrote it."""
 
     name: str
     arguments: dict[str, str]
@@ -53,15 +53,15 @@ class TaggedCall:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a text holds."""
+    """The calls of a text, and how certain they are."""
 
     calls: list[TaggedCall]
     rest: str
-    """Text behind the calls that is none."""
+    """Text after the calls that is not a call."""
     certain: bool
-    """Whether all tags are closed as they were opened. If not, the text may be the beginning of a longer call."""
+    """True if tags are closed in the order in which they were opened. If not, the call may go on."""
     likely: bool
-    """Whether at least the tags of calls are, or those of arguments: then one was forgotten, or is only mentioned."""
+    """True if at least the tags of calls, or those of arguments, are: then one was forgotten, or is only mentioned."""
 
 
 def _named(tag: str, group: str) -> re.Pattern[str]:
@@ -115,13 +115,13 @@ TAGS: Final = {
     "glm47": _keyed(""),
     "longcat": _keyed("longcat_"),
 }
-"""The families of mlx-lm's parsers that write values as text between tags; Laguna's is GLM's."""
+"""The families of mlx-lm's parsers that write values as text between tags. Laguna uses GLM's."""
 
 
 def read(text: str, tags: Tags, tools: Sequence[dict[str, Any]], *, closed: bool) -> Reading:
     """Return the calls of a section's text. Raises NotCalls if it does not begin with one.
 
-    `closed`: the model has ended the section, so that the tag which ends the last call may be missing.
+    `closed`: the model has ended the section, so the tag that ends the last call may be missing.
     """
     calls: list[TaggedCall] = []
     certain, likely = True, bool(tags.call_end)
@@ -150,7 +150,7 @@ def read(text: str, tags: Tags, tools: Sequence[dict[str, Any]], *, closed: bool
 
 
 def begins_call(text: str, tags: Tags, tools: Sequence[dict[str, Any]]) -> bool:
-    """Return whether a call of one of the tools begins here, and its first argument: then a value may go on."""
+    """Return True if a call of one of the tools and its first argument begin here: then a value may go on."""
     start = tags.call.match(text, _behind_space(text, 0))
     if start is None or parameters(_unquoted(start["name"]), tools) is None:
         return False
@@ -158,7 +158,7 @@ def begins_call(text: str, tags: Tags, tools: Sequence[dict[str, Any]]) -> bool:
 
 
 def name_of_call(text: str, tags: Tags) -> str | None:
-    """Return the name of the call that begins here; None if none does."""
+    """Return the name of the call that begins here; None if there is none."""
     start = tags.call.match(text, _behind_space(text, 0))
     return None if start is None else _unquoted(start["name"])
 
@@ -173,7 +173,7 @@ def parameters(name: str, tools: Sequence[dict[str, Any]]) -> dict[str, Any] | N
 
 
 def as_json(call: TaggedCall, schema: dict[str, Any]) -> str:
-    """Return the arguments as the schema wants them."""
+    """Return the arguments as JSON of the types that the schema asks for."""
     members = [
         f"{json.dumps(key, ensure_ascii=False)}: {converted(text, property_schema(key, schema, schema), schema)}"
         for key, text in call.arguments.items()
@@ -182,7 +182,7 @@ def as_json(call: TaggedCall, schema: dict[str, Any]) -> str:
 
 
 def _body(text: str, at: int, tags: Tags, *, closed: bool) -> tuple[str, int, bool]:
-    """Return what is within a call, where the text behind it begins, and whether that is certain. Raises NotCalls."""
+    """Return the inside of a call, where the text after it begins, and whether that is certain. Raises NotCalls."""
     if not tags.call_end:
         return text[at:], len(text), True
     end, balanced = _end(text, at, tags.call, tags.call_end, rf"\s*(?:\Z|{tags.call.pattern})")
@@ -216,9 +216,9 @@ def _arguments(body: str, tags: Tags, schema: dict[str, Any]) -> tuple[dict[str,
 
 
 def _value_end(body: str, at: int, tags: Tags, missing: set[str]) -> tuple[int, int, bool]:
-    """Return where a value ends, where the text behind it begins, and whether its tags are balanced.
+    """Return where a value ends, where the text after it begins, and whether its tags are balanced.
 
-    `missing`: keys that may still come. Models forget to close a value: then the next of them ends it. Raises NotCalls.
+    `missing`: keys that may still come. If a model forgets to close a value, the next of them ends it. Raises NotCalls.
     """
     end, balanced = _end(body, at, tags.argument, tags.argument_end, rf"\s*(?:\Z|{tags.argument.pattern})")
     if end is not None and balanced:
@@ -234,9 +234,9 @@ def _value_end(body: str, at: int, tags: Tags, missing: set[str]) -> tuple[int, 
 
 
 def _end(text: str, at: int, opening: re.Pattern[str], closing: str, follows: str) -> tuple[int | None, bool]:
-    """Return where the closing tag begins that ends what was opened before, and whether tags within are balanced.
+    """Return where the closing tag of what was opened before begins, and whether the tags inside are balanced.
 
-    If none is balanced, it is the first one that the right text follows.
+    If no closing tag is balanced, it is the first one that is followed by the right text.
     """
     tag = re.compile(rf"(?P<closing>{re.escape(closing)})|{opening.pattern}")
     behind = re.compile(follows)

@@ -1,4 +1,4 @@
-"""A section of calls whose arguments are text between tags."""
+"""Sections of calls whose arguments are text between tags."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from localapi.worker.llm.output.tagged_calls import (
 )
 
 _MOST_MARKS: Final = 64
-"""Marks within one value. A model that repeats them for ever would be read again and again."""
+"""End marks within one value. The whole section is read again at each, so a model that repeats them costs much."""
 _LONGEST_HEAD: Final = 256
-"""Characters of the first tag, if it is the mark that starts the section."""
+"""Characters of the first tag if it is the mark that starts the section."""
 _FIRST_TAG: Final = re.compile(rf"[^<>\n]{{0,{_LONGEST_HEAD - 1}}}[<>\n]")
-"""What may be such a tag, behind its first character."""
+"""Text that may be such a tag, after its first character."""
 
 
 class TaggedSection:
-    """A section that is read once it is complete, or a single call that the model wrote without a section around it.
+    """Read a section once it is complete, or a single call that the model wrote without a section around it.
 
-    A mark that ends the section may also stand in a value. Then the section goes on; if no better end comes, it has
+    A mark that ends the section may also be part of a value. Then the section goes on; if no better end comes, it has
     ended there after all.
     """
 
@@ -45,9 +45,9 @@ class TaggedSection:
         stray_end: str = "",
         other: Callable[[str], list[SectionItem]] = lambda _: [],
     ) -> None:
-        """`abandon`: a string which says that the section was none. `stray_end`: what may follow a bare call.
+        """`abandon`: a string that shows that this was not a section. `stray_end`: text that may follow a bare call.
 
-        `other` reads the calls of a section that is not written in tags.
+        `other`: reads the calls of a section that is not written in tags.
         """
         self._start = start
         self._end = end
@@ -65,13 +65,14 @@ class TaggedSection:
         self._marks = 0
         self._first_abandon: int | None = None
         self._second_best: tuple[Reading, int] | None = None
-        """Calls that are complete if nothing better comes, and where the text behind them begins."""
+        """Calls that are complete if nothing better comes, and where the text after them begins."""
         self._is_of_tool = False
-        """Whether the text begins with a call of one of the tools."""
+        """True if the text begins with a call of one of the tools."""
         self._is_over = False
         self.rest: str | None = None
 
     def push(self, text: str) -> list[SectionItem]:
+        """Return the section's items if this text ends it."""
         if self._is_over:
             self._skip_stray_end(text)
             return []
@@ -91,6 +92,7 @@ class TaggedSection:
             self._text += marker
 
     def finish(self, *, cut: bool) -> list[SectionItem]:
+        """Return the items of a section that the answer ended in, as far as its calls are complete."""
         if self._is_over:
             self.rest = self._held
             return []
@@ -111,7 +113,7 @@ class TaggedSection:
         return [self._start + text]
 
     def _at_mark(self, marker: str, behind: str) -> list[SectionItem] | None:
-        """Return what the section has come to at its end; None if it goes on."""
+        """Return the section's items if it ends here; None if it goes on."""
         reading = self._reading(marker, closed=True) if marker == self._end else None
         if reading is not None and reading.certain:
             self._end_before(behind)
@@ -130,7 +132,7 @@ class TaggedSection:
         return self._other(self._text) or [self._start + self._text + marker]
 
     def _is_none(self) -> bool:
-        """Return whether it is certain already that this is no call of one of the tools."""
+        """Return True if it is certain that this is not a call of one of the tools."""
         if self._is_of_tool or not self._tags.call_end:
             return False
         text = self._own_text("")
@@ -154,7 +156,7 @@ class TaggedSection:
     def _without_end(self) -> Reading | None:
         """Return the calls of a section whose end mark is missing, if that mark also ends its last call.
 
-        The model ended its answer here, so the call counts if its last argument is whole and none is missing.
+        The model ended its answer here, so the call counts if its last argument is complete and none is missing.
         """
         if not self._text.rstrip().endswith(self._tags.argument_end):
             return None
@@ -167,7 +169,7 @@ class TaggedSection:
         return reading if is_whole else None
 
     def _own_text(self, marker: str) -> str:
-        """Return the section's text; with its marks, if they are the call's own tags."""
+        """Return the section's text, with its marks if they are the call's own tags."""
         return self._start + self._text + marker if self._has_own_tags else self._text
 
     def _found(self, reading: Reading) -> list[SectionItem]:
@@ -186,7 +188,7 @@ class TaggedSection:
         self._skip_stray_end(behind)
 
     def _skip_stray_end(self, text: str) -> None:
-        """Models that forget the mark which begins a section often write the one that ends it."""
+        """Skip an end mark after a bare call: models that forget the start of a section often write its end."""
         self._held += text
         after = self._held.lstrip()
         if after.startswith(self._stray_end):

@@ -1,10 +1,12 @@
-"""Tool calls in an answer's text: a section of it to calls with a name and JSON arguments.
+"""Tool calls in an answer's text: from a section of it to calls with a name and JSON arguments.
 
-A section is the text behind the mark that starts calls, up to the mark that ends them; `Section` is the seam. Calls
-written as JSON are read as they grow (`JsonSection`). Values that are text between tags wait for the section's end and
+A section is the text between the mark that starts calls and the mark that ends them (see `sections.Section`). Calls
+written as JSON are read while they grow (`JsonSection`). Values that are text between tags wait for the section's end
+and
 are converted by the tool's schema (`TaggedSection`). Every other syntax waits for it, too (`ParsedSection`): Gemma's is
-read here, and the others belong to mlx-lm's parser of their family. What is no call comes back as text. Knows no MLX
-and no thinking.
+read here, and mlx-lm's parser of the family reads the others. What is not a call comes back as text. This module knows
+neither MLX
+nor thinking.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from localapi.worker.llm.output import gemma_calls
+from localapi.worker.llm.output.argument_values import json_text
 from localapi.worker.llm.output.gemma_calls import STRING_MARKS
 from localapi.worker.llm.output.json_calls import JsonSection
 from localapi.worker.llm.output.sections import Calls, Markers, Section, SectionItem, encodable
@@ -24,19 +27,19 @@ from localapi.worker.llm.output.tagged_calls import TAGS
 from localapi.worker.llm.output.tagged_section import TaggedSection
 
 Parser = Callable[[str, Any], Any]
-"""mlx-lm's `tool_parsers.<family>.parse_tool_call`: a section and OpenAI's tools to one call or several."""
+"""mlx-lm's `tool_parsers.<family>.parse_tool_call`: from a section and OpenAI's tools to one call or several."""
 
 _NEXT_CALL = {
     "kimi_k2": re.compile(r"(?<=<\|tool_call_end\|>)\s*(?=<\|tool_call_begin\|>)"),
     "kimi_k3": re.compile(r"(?<=<\|close\|>call<\|sep\|>)\s*(?=<\|open\|>call)"),
 }
-"""Borders of calls, if the family's parser mixes up or drops calls when one section holds several."""
+"""Where to split calls if the family's parser mixes up or drops calls when one section holds several."""
 _PYTHONIC = re.compile(
     r"""\s*\[\s*[\w.]+\((?:\s*\w+\s*=(?:\s*"[^"]*"\s*|\s*'[^']*'\s*|[^,"'()\[\]]+)(?:,|(?=\))))*\s*\)\s*\]\s*"""
 )
-"""A call that is no Python, as with a newline in a string, and whose arguments can still be told apart."""
+"""A call that is not valid Python (a newline in a string) but whose arguments can still be told apart."""
 _BARE_CALL = {"kimi_k2": ("<|tool_call_begin|>", "<|tool_call_end|>")}
-"""What stands around one call, if it cannot be mistaken for text: models forget the marks around the section."""
+"""The marks around one call if they cannot be mistaken for text: models forget the marks around the section."""
 INNER_MARKS = {
     **{family: (mark,) for family, mark in STRING_MARKS.items()},
     "glm47": ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
@@ -45,7 +48,7 @@ INNER_MARKS = {
     "longcat": ("<longcat_arg_key>", "</longcat_arg_key>", "<longcat_arg_value>", "</longcat_arg_value>"),
     "mistral": ("[ARGS]",),
 }
-"""What a family's parser reads inside a section, where it may be a special token."""
+"""Marks that a family's parser reads inside a section and that may be special tokens."""
 
 
 class ToolFormat:
@@ -62,19 +65,19 @@ class ToolFormat:
             self.bare_start = self._bare_call[0]
         else:
             self.bare_start = self._tags.bare if self._tags else ""
-        """How a call begins without a section around it; empty if it cannot be told from text."""
+        """How a call begins without a section around it; empty if that looks like text."""
         self.end_is_no_text = self._bare_call is not None
-        """Whether the mark that ends a section is dropped where there is none, as behind a call without its start."""
+        """True if a mark that ends a section is dropped outside of one, as after a call whose start mark is missing."""
 
     @property
     def marks(self) -> set[str]:
-        """Strings that must reach the sections, even where the tokenizer calls them special."""
+        """Strings that must reach the sections even if the tokenizer calls them special."""
         return {self.start, self.end, *INNER_MARKS.get(self.family, ())} - {""}
 
     def section(
         self, mark: str, tools: Sequence[dict[str, Any]], calls: Calls, *, abandon: str | None = None
     ) -> Section:
-        """Return a section that begins now with this mark. `abandon`: a string which says that the section was none."""
+        """Return a section that begins now with this mark. `abandon`: a string that shows that it was not a section."""
         if self.family == "json_tools":
             return JsonSection(self.start, self.end, calls, names_of(tools))
         if self._bare_call and mark == self.bare_start:
@@ -91,7 +94,7 @@ class ToolFormat:
         return tagged if self._tags.whole_section else JsonOrTags(self, tagged, tools, calls)
 
     def found(self, text: str, tools: Sequence[dict[str, Any]], calls: Calls) -> list[SectionItem]:
-        """Return the calls of a section as mlx-lm's parser reads them, and what is none behind them."""
+        """Return the calls of a section as mlx-lm's parser reads them, followed by text that is not a call."""
         found: list[SectionItem] = []
         lost: list[SectionItem] = []
         for piece in self._pieces(text.strip()):
@@ -107,36 +110,39 @@ class ToolFormat:
         return found + lost if found else []
 
     def parse(self, text: str, tools: Sequence[dict[str, Any]]) -> tuple[list[tuple[str, str, object]], str]:
-        """Return name, arguments and the model's id of each call, and text behind them that is none.
+        """Return name, arguments and the model's id of each call, and the text after them that is not a call.
 
-        Raises anything where the text is not calls of the tools.
+        Raises any exception if the text is not calls of the tools.
         """
         if self.family in STRING_MARKS:
             read, rest = gemma_calls.read(text, STRING_MARKS[self.family], tools)
             return [(name, arguments, None) for name, arguments in read], rest
         if self.family == "pythonic" and not (_is_python(text) or _PYTHONIC.fullmatch(text)):
-            raise ValueError("values that end nobody knows where")
+            raise ValueError("it is unclear where values end")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that Python does not know, as in "\\d"
             parsed = self._parser(text, list(tools))
-        found = [_checked(call) for call in (parsed if isinstance(parsed, list) else [parsed])]
-        if not found:
+        calls = parsed if isinstance(parsed, list) else [parsed]
+        if not calls:
             raise ValueError("no call")
-        for name, arguments, _ in found:
+        found: list[tuple[str, str, object]] = []
+        for call in calls:
+            name, arguments, call_id = _checked(call)
             if name not in names_of(tools):
                 raise ValueError("no such tool")
             if self.family == "glm47" and arguments.keys() == {"raw"}:
                 raise ValueError("not the syntax of a call")
-        return [(name, _dumped(arguments), call_id) for name, arguments, call_id in found], ""
+            found.append((name, json_text(arguments), call_id))
+        return found, ""
 
     def _pieces(self, text: str) -> list[str]:
-        """The section's calls, each alone, where the parser needs that."""
+        """Return the section's calls one by one if the parser needs that; otherwise the whole section."""
         border = _NEXT_CALL.get(self.family)
         return border.split(text) if border else [text]
 
 
 class JsonOrTags:
-    """A section whose first character says how its calls are written: models of these families write JSON, too."""
+    """Read a section whose first character shows how its calls are written: these families write JSON, too."""
 
     def __init__(self, form: ToolFormat, tagged: Section, tools: Sequence[dict[str, Any]], calls: Calls) -> None:
         self._format = form
@@ -148,6 +154,7 @@ class JsonOrTags:
         self.rest: str | None = None
 
     def push(self, text: str) -> list[SectionItem]:
+        """Return the items that became certain with this text."""
         if self._section is None:
             text, self._space = self._space + text, ""
             if not text.strip():
@@ -161,6 +168,7 @@ class JsonOrTags:
         return found
 
     def finish(self, *, cut: bool) -> list[SectionItem]:
+        """Return the remaining items of a section that the answer ended in."""
         section = self._section or self._tagged
         found = section.push(self._space) + section.finish(cut=cut)
         self.rest = section.rest
@@ -168,7 +176,7 @@ class JsonOrTags:
 
 
 class ParsedSection:
-    """A section that mlx-lm parses once it is complete."""
+    """Have mlx-lm parse a section once it is complete."""
 
     def __init__(
         self,
@@ -180,7 +188,7 @@ class ParsedSection:
         end: str,
         abandon: str | None = None,
     ) -> None:
-        """`abandon`: a string which says that the section was none."""
+        """`abandon`: a string that shows that this was not a section."""
         self._format = form
         self._start = start
         self._end = end
@@ -193,6 +201,7 @@ class ParsedSection:
         self.rest: str | None = None
 
     def push(self, text: str) -> list[SectionItem]:
+        """Return the section's items if this text ends it."""
         before, marker, behind = self._ends.split(self._held + text)
         self._text.append(before)
         if marker is None:
@@ -205,8 +214,9 @@ class ParsedSection:
         return self._found(marker)
 
     def finish(self, *, cut: bool) -> list[SectionItem]:
+        """Return the items of a section that the answer ended in."""
         self.rest = ""
-        if cut and self._end:  # lenient parsers make calls with half of their arguments of it
+        if cut and self._end:  # lenient parsers would read calls with half of their arguments
             return [self._start + "".join(self._text) + self._held]
         return self._found(self._held)
 
@@ -216,19 +226,21 @@ class ParsedSection:
 
 
 def described(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The functions among OpenAI's tools, with all that parsers expect in their schemas."""
-    return [
-        {**tool, "function": _function(tool["function"])} for tool in tools if isinstance(tool.get("function"), dict)
-    ]
+    """Return the functions among OpenAI's tools, with everything that parsers expect in their schemas."""
+    found = []
+    for tool in tools:
+        function = tool.get("function")
+        if not isinstance(function, dict):
+            continue
+        parameters = _dict(function.get("parameters"))
+        properties = _dict(parameters.get("properties"))
+        properties = {name: _dict(schema) for name, schema in properties.items()}
+        found.append({**tool, "function": {**function, "parameters": {**parameters, "properties": properties}}})
+    return found
 
 
-def _function(function: dict[str, Any]) -> dict[str, Any]:
-    parameters = function.get("parameters")
-    parameters = parameters if isinstance(parameters, dict) else {}
-    properties = parameters.get("properties")
-    properties = properties if isinstance(properties, dict) else {}
-    properties = {name: schema if isinstance(schema, dict) else {} for name, schema in properties.items()}
-    return {**function, "parameters": {**parameters, "properties": properties}}
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _is_python(text: str) -> bool:
@@ -242,11 +254,12 @@ def _is_python(text: str) -> bool:
 
 
 def names_of(tools: Sequence[dict[str, Any]]) -> set[str]:
+    """Return the names of the tools."""
     return {str(tool["function"].get("name")) for tool in tools}
 
 
 def _checked(call: Any) -> tuple[str, dict[str, Any], object]:
-    """Name, arguments and id of what a parser says is a call. Raises ValueError, or what json raises."""
+    """Return name, arguments and id of a call that a parser found. Raises ValueError, or what json raises."""
     name, arguments = call["name"], call.get("arguments", call.get("parameters"))
     if isinstance(arguments, str):
         arguments = json.loads(arguments, strict=False)
@@ -255,9 +268,3 @@ def _checked(call: Any) -> tuple[str, dict[str, Any], object]:
     if not (isinstance(name, str) and name and encodable(name) and isinstance(arguments, dict)):
         raise ValueError("not a call")
     return name, arguments, call.get("id")
-
-
-def _dumped(arguments: dict[str, Any]) -> str:
-    """As JSON; raises ValueError or TypeError where Python's values are not JSON's."""
-    text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
-    return text if encodable(text) else json.dumps(arguments, allow_nan=False)
