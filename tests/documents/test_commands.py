@@ -100,7 +100,7 @@ def test_each_line_of_tests_names_tests(line: str) -> None:
     if words[0] == "-m":
         markers = (ROOT / "pyproject.toml").read_text()
         assert all(f'"{name}: ' in markers for name in words[1].split(" or "))
-        return
+        words = words[2:]
     assert all((ROOT / word).exists() for word in words if not word.startswith("-"))
     for option in (word.partition("=")[0] for word in words if word.startswith("--")):
         assert f'addoption("{option}"' in (ROOT / "tests" / "conftest.py").read_text()
