@@ -6,7 +6,7 @@ Everything between both is here and in `http.generation`, once for all dialects.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -51,16 +51,22 @@ class Dialect(Protocol):
 
 
 class DialectBlueprint(Blueprint):
-    """The endpoint of a dialect. Whatever goes wrong there, also with the key, has the dialect's form."""
+    """The endpoints of one API. Whatever goes wrong there, also with the key, has the form of its dialects."""
 
-    def __init__(self, registry: Registry, dialect: Dialect) -> None:
-        super().__init__(dialect.path.strip("/").replace("/", "-"), __name__)
+    def __init__(self, registry: Registry, dialect: Dialect, *others: Dialect) -> None:
+        super().__init__(type(dialect).__name__, __name__)
         self.error_body = dialect.error_body
+        for each in (dialect, *others):
+            self.add_url_rule(each.path, each.path, _endpoint(registry, each), methods=["POST"])
 
-        @self.post(dialect.path)
-        async def answer() -> Response:
-            request, reply = dialect.parse(await body.read_object())
-            return await TextAnswer(begin(registry, request.model, CHAT), request, reply).response()
+
+def _endpoint(registry: Registry, dialect: Dialect) -> Callable[[], Awaitable[Response]]:
+    async def answer() -> Response:
+        request, reply = dialect.parse(await body.read_object())
+        request.check()
+        return await TextAnswer(begin(registry, request.model, CHAT), request, reply).response()
+
+    return answer
 
 
 @dataclass

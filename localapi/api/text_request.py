@@ -45,6 +45,13 @@ class TextRequest:
     ignored: Sequence[str] = ()
     """Fields of the body that have no effect."""
 
+    def check(self) -> None:
+        """Check what every dialect has in common: tools, calls, and how a conversation ends. Raise InvalidRequest."""
+        for ask in self.asks:
+            if isinstance(ask, Chat):
+                _check_tools(ask)
+                _check_turns(ask)
+
     def honoured_by(self, options: ChatOptions) -> tuple[TextRequest, list[str]]:
         """Return the request without what the entry's backend does not honour, and the client's names of that.
 
@@ -98,6 +105,49 @@ class TextRequest:
             if name in locked and locked[name] != value:
                 overruled += self.names.get(name, [name])
         return [_with(ask, parameters) for ask in self.asks], sorted(overruled)
+
+
+def _check_tools(chat: Chat) -> None:
+    names: list[str] = []
+    for tool in chat.tools:
+        if tool.name in names:
+            raise InvalidRequest(f"The tool {tool.name!r} is there twice; names must differ.", param="tools")
+        names.append(tool.name)
+    if chat.tool_name is not None and chat.tool_name not in names:
+        raise unknown_tool(chat.tool_name, names)
+    if chat.tool_choice == "required" and not names:
+        raise InvalidRequest("tool_choice is 'required' and there are no tools.", param="tool_choice")
+    if chat.tool_choice == "required" and chat.form is not None:
+        raise InvalidRequest("An answer cannot be a tool call and have another form, too.", param="tool_choice")
+
+
+def unknown_tool(name: str, names: Sequence[str]) -> InvalidRequest:
+    """Return the refusal of a tool that the model must call and that is not there."""
+    return InvalidRequest(
+        f"tool_choice names {name!r}; the tools are: {', '.join(names) or 'none'}.", param="tool_choice"
+    )
+
+
+def _check_turns(chat: Chat) -> None:
+    last = chat.messages[-1] if chat.messages else Message("")
+    if chat.continues and last.role != "assistant":
+        raise InvalidRequest(
+            f"'continue_final_message' needs a last message of role assistant; found {last.role}.",
+            param="continue_final_message",
+        )
+    if chat.continues and last.calls:
+        raise InvalidRequest(
+            "'continue_final_message' continues text; the last message has tool_calls. Send their results.",
+            param="continue_final_message",
+        )
+    calls: set[str] = set()
+    for at, message in enumerate(chat.messages):
+        calls.update(call.id for call in message.calls)
+        if message.call_id is not None and message.call_id not in calls:
+            raise InvalidRequest(
+                f"No earlier assistant message calls a tool with the id {message.call_id!r}.",
+                param=f"messages[{at}].tool_call_id",
+            )
 
 
 @dataclass(frozen=True)

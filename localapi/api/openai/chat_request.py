@@ -19,7 +19,7 @@ from localapi.api.openai.generation_request import (
     refuse,
     unknown_fields,
 )
-from localapi.api.text_request import TextRequest
+from localapi.api.text_request import TextRequest, unknown_tool
 from localapi.backends.parameters import ChatParameters, FreeObject
 from localapi.errors import InvalidRequest
 from localapi.http.body import parse
@@ -235,7 +235,7 @@ class ChatRequest(GenerationRequest, ChatParameters):
         return said.model_copy(update={"max_tokens": self.max_completion_tokens})
 
     def _tools(self) -> tuple[list[Tool], Literal["none", "auto", "required"], str | None]:
-        """The tools that the model may use, how, and the one that it must use."""
+        """Return the tools that the model may use, how, and the one that it must use."""
         match self.tool_choice:
             case NamedTool(function=function):
                 return self.tools, "required", function.name
@@ -260,7 +260,7 @@ class ChatRequest(GenerationRequest, ChatParameters):
         return JsonObject() if schema is None else JsonSchema(json.dumps(schema, ensure_ascii=False), strict)
 
     def check(self) -> None:
-        """What no single field can tell. Raises InvalidRequest."""
+        """Check what no single field can tell, and no other dialect needs. Raise InvalidRequest."""
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
         forms = [
@@ -270,51 +270,15 @@ class ChatRequest(GenerationRequest, ChatParameters):
         ]
         if len(forms) > 1:
             raise InvalidRequest(f"Give one of {' and '.join(forms)}, not several.", param=forms[1])
-        if self.continue_final_message and self.messages[-1].role != "assistant":
-            raise InvalidRequest(
-                f"'continue_final_message' needs a last message of role assistant; found {self.messages[-1].role}.",
-                param="continue_final_message",
-            )
-        if self.continue_final_message and getattr(self.messages[-1], "tool_calls", None):
-            raise InvalidRequest(
-                "'continue_final_message' continues text; the last message has tool_calls. Send their results.",
-                param="continue_final_message",
-            )
-        self._check_tools()
-        self._check_calls()
-
-    def _check_tools(self) -> None:
-        names = [tool.function.name for tool in self.tools]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise InvalidRequest(f"The tool {twice!r} is there twice; names must differ.", param="tools")
-        chosen = self.tool_choice
-        wanted = [chosen.function.name] if isinstance(chosen, NamedTool) else []
-        if isinstance(chosen, AllowedToolsChoice):
-            wanted = [tool.function.name for tool in chosen.allowed_tools.tools]
-        if missing := [name for name in wanted if name not in names]:
-            raise InvalidRequest(
-                f"tool_choice names {missing[0]!r}; the tools are: {', '.join(names) or 'none'}.", param="tool_choice"
-            )
-        if chosen == "required" and not names:
-            raise InvalidRequest("tool_choice is 'required' and there are no tools.", param="tool_choice")
-        if self._form() is not None and (wanted or chosen == "required"):
-            raise InvalidRequest("An answer cannot be a tool call and have another form, too.", param="tool_choice")
-
-    def _check_calls(self) -> None:
-        """A tool message must answer a call that is there, as OpenAI's API wants it."""
-        calls: set[str] = set()
-        for at, message in enumerate(self.messages):
-            if isinstance(message, AssistantMessage):
-                calls |= {call.id for call in message.tool_calls or ()}
-            elif isinstance(message, ToolMessage) and message.tool_call_id not in calls:
-                raise InvalidRequest(
-                    f"No earlier assistant message calls a tool with the id {message.tool_call_id!r}.",
-                    param=f"messages[{at}].tool_call_id",
-                )
+        if isinstance(self.tool_choice, AllowedToolsChoice):
+            names = [tool.function.name for tool in self.tools]
+            for tool in self.tool_choice.allowed_tools.tools:
+                if tool.function.name not in names:
+                    raise unknown_tool(tool.function.name, names)
 
 
 def parse_chat(content: dict[str, Any]) -> tuple[ChatRequest, list[str]]:
-    """The request, and the names of the fields that have no effect. Raises InvalidRequest."""
+    """Return the request, and the names of the fields that have no effect. Raise InvalidRequest."""
     known = refuse(content, _NOT_HONOURED)
     _refuse_other_parts(content.get("messages"))
     request = parse(ChatRequest, known)
