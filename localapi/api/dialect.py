@@ -89,7 +89,7 @@ class TextAnswer:
         events = self.generation.events(self._requests)
         if self.request.stream:
             prime_seconds = FORM_PRIME_SECONDS if self.request.may_be_relaxed else PRIME_SECONDS
-            items = Ahead(events, size=event_bytes, join=join)
+            items = Ahead(events, size=event_bytes, join=join, pausable=False)
             response = await self.generation.stream(items, self.reply, prime_seconds=prime_seconds)
         else:
             answers, usage = await collected(events, self.request.count)

@@ -133,7 +133,10 @@ def _variables(interpreter: Path | None) -> dict[str, str]:
 
 
 class Mailbox:
-    """Events on their way to one request. Text that nobody has fetched yet is joined: a slow reader costs no more."""
+    """Hands events over to one request. It is no buffer: whoever has the answer takes them as they come.
+
+    `http.read_ahead` keeps and bounds what a slow client has not read yet.
+    """
 
     def __init__(self) -> None:
         self.begun = False

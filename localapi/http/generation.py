@@ -18,7 +18,7 @@ from quart import Response
 
 from localapi.errors import ApiError, GenerationFailed
 from localapi.http import request_context
-from localapi.http.read_ahead import Ahead
+from localapi.http.read_ahead import OBJECT_BYTES, Ahead
 from localapi.http.replies import streamed_reply
 from localapi.kinds import Kind
 from localapi.kinds.chat import count_answer
@@ -53,8 +53,6 @@ MEASURABLE_SECONDS: Final = 0.2
 """A shorter answer says nothing of a model's speed."""
 PROGRESS_SECONDS: Final = 2.0
 """How often a stream that has nothing to send yet says what it is waiting for."""
-OBJECT_BYTES: Final = 200
-"""What a small object takes in memory, about."""
 
 request_ids = itertools.count(1)
 """Numbers for requests to engines, unique in this process."""

@@ -1,8 +1,9 @@
-"""A reply that is made while its client still reads what came before, so that a slow client keeps no model waiting.
+"""The buffer between an answer and its client, so that a slow client keeps no model waiting. There is no other.
 
 A quick reader gets each item as it comes. Once a reader keeps one for a while, the rest is fetched without it and kept
-for it, within bounds: of its own, and of all replies together. Beyond these the source waits for its reader, but not
-for ever: a player that is paused must not keep a model from everybody else.
+for it, within bounds: of its own, and of all replies together. The source ends, and with it the lease, when the engine
+has finished, however much is still to be read. Beyond the bounds the source waits for its reader, but not for ever: a
+player that is paused must not keep a model from everybody else. A source that cannot wait is ended.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ LAG_SECONDS: Final = 0.25
 MEGABYTE: Final = 1024 * 1024
 MOST_BYTES: Final = 16 * MEGABYTE
 """What is kept for one reader."""
+MOST_BYTES_UNPAUSED: Final = 64 * MEGABYTE
+"""The same if the source cannot wait for the reader."""
 MOST_BYTES_OF_ALL: Final = 256 * MEGABYTE
 READER_SECONDS: Final = 600.0
 """How long a source waits for a reader that takes nothing."""
 LEAST_BYTES: Final = MEGABYTE // 4
-"""What is kept for one reader also where there is no more room for all."""
+"""What is kept for one reader even if there is no more room for all."""
+OBJECT_BYTES: Final = 200
+"""What a small object takes in memory, about."""
 
 
 class Shelf:
@@ -39,7 +44,11 @@ _SHELF: Final = Shelf()
 
 
 class Ahead(Generic[Item]):
-    """One source and its reader. `join` adds an item to the one before it where that is possible."""
+    """One source and its reader.
+
+    `size` estimates the bytes of an item; `join` adds an item to the one before it and returns True, if it can.
+    `pausable` is True if the source makes nothing while nothing is asked of it. A worker's does not stop writing text.
+    """
 
     def __init__(
         self,
@@ -47,11 +56,14 @@ class Ahead(Generic[Item]):
         *,
         size: Callable[[Item], int],
         join: Callable[[Item, Item], bool] = lambda _, __: False,
+        pausable: bool = True,
         shelf: Shelf = _SHELF,
     ) -> None:
         self._source = source
         self._size = size
         self._join = join
+        self._pausable = pausable
+        self._most_bytes = MOST_BYTES if pausable else MOST_BYTES_UNPAUSED
         self._shelf = shelf
         self._first: asyncio.Future[Item | None] | None = None
         self._lag: asyncio.TimerHandle | None = None
@@ -64,7 +76,7 @@ class Ahead(Generic[Item]):
         self._taken = asyncio.Event()
 
     async def begun(self, seconds: float | None) -> bool:
-        """Whether the first item is there, at the latest after so many seconds. Raises what was raised in its place."""
+        """Return True as soon as the first item is there, False after so many seconds. Raise what came in its place."""
         if self._first is None:
             self._first = asyncio.ensure_future(anext(self._source, None))
         await asyncio.wait([self._first], timeout=seconds)
@@ -74,7 +86,7 @@ class Ahead(Generic[Item]):
         return True
 
     async def get(self) -> Item | None:
-        """The next item; None at the end. Raises what the source raises."""
+        """Return the next item; None at the end. Raise what the source raises."""
         self._stop_timer()
         if self._fetching is not None:
             return await self._next_kept()
@@ -122,7 +134,12 @@ class Ahead(Generic[Item]):
             self._came.set()
 
     async def _reader(self) -> None:
-        """Wait until something of what is kept is taken. Raises RequestTimeout."""
+        """Wait until something of what is kept is taken. Raise RequestTimeout."""
+        if not self._pausable:
+            raise RequestTimeout(
+                f"The client left {self._bytes // MEGABYTE} MB of this answer unread, so it was ended. Read faster, or "
+                "ask for less at a time."
+            )
         self._taken.clear()
         try:
             async with asyncio.timeout(READER_SECONDS):
@@ -137,12 +154,13 @@ class Ahead(Generic[Item]):
     def _full(self) -> bool:
         if self._bytes < LEAST_BYTES:
             return False
-        return self._bytes >= MOST_BYTES or self._shelf.bytes >= MOST_BYTES_OF_ALL
+        return self._bytes >= self._most_bytes or self._shelf.bytes >= MOST_BYTES_OF_ALL
 
     def _keep(self, item: Item) -> None:
         size = self._size(item)
         if self._kept and self._join(self._kept[-1][0], item):
             last, before = self._kept.pop()
+            size = max(0, size - OBJECT_BYTES)  # it is no object of its own any more
             self._kept.append((last, before + size))
         else:
             self._kept.append((item, size))

@@ -10,7 +10,15 @@ import pytest
 
 from localapi.errors import RequestTimeout
 from localapi.http import read_ahead
-from localapi.http.read_ahead import LEAST_BYTES, MOST_BYTES, MOST_BYTES_OF_ALL, Ahead, Shelf
+from localapi.http.read_ahead import (
+    LEAST_BYTES,
+    MOST_BYTES,
+    MOST_BYTES_OF_ALL,
+    MOST_BYTES_UNPAUSED,
+    OBJECT_BYTES,
+    Ahead,
+    Shelf,
+)
 
 pytestmark = pytest.mark.everyday
 
@@ -122,6 +130,32 @@ async def test_a_reader_that_takes_nothing_for_long_loses_the_rest_and_not_what_
         assert [await items.get(), await items.get()] == [[2], [3]]
         with pytest.raises(RequestTimeout, match="took nothing of this answer for 0 s"):
             await items.get()
+
+
+async def test_a_source_that_cannot_wait_is_ended_when_enough_is_kept_and_nothing_of_that_is_lost() -> None:
+    source, shelf = Source(1000), Shelf()
+    items = Ahead(source.items(), size=lambda _: MOST_BYTES_UNPAUSED // 2, pausable=False, shelf=shelf)
+    assert await items.get() == [1]
+    await source.ended.wait()
+    assert (source.given, shelf.bytes) == (3, MOST_BYTES_UNPAUSED)
+    assert [await items.get(), await items.get()] == [[2], [3]]
+    with pytest.raises(RequestTimeout):
+        await items.get()
+    await items.close()
+    assert shelf.bytes == 0
+
+
+async def test_text_that_is_joined_counts_by_its_length() -> None:
+    def join(last: list[int], item: list[int]) -> bool:
+        last += item
+        return True
+
+    source, shelf = Source(1000), Shelf()
+    items = Ahead(source.items(), size=lambda _: OBJECT_BYTES + 1, join=join, shelf=shelf)
+    await items.get()
+    await source.ended.wait()
+    assert shelf.bytes == OBJECT_BYTES + 999
+    await items.close()
 
 
 async def test_where_others_have_filled_the_shelf_a_little_is_kept_all_the_same() -> None:

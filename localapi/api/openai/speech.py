@@ -26,8 +26,8 @@ from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, MEGABYTE, Opera
 from localapi.audio.formats import FORMATS
 from localapi.errors import ApiError, InvalidRequest
 from localapi.http import body, request_context
-from localapi.http.generation import OBJECT_BYTES, begin, request_ids
-from localapi.http.read_ahead import Ahead
+from localapi.http.generation import begin, request_ids
+from localapi.http.read_ahead import OBJECT_BYTES, Ahead
 from localapi.http.replies import json_reply, streamed_reply
 from localapi.kinds import SPEECH
 from localapi.kinds.speech import CHARACTERS, SECONDS, TIME_TO_FIRST_SOUND, speech_options
