@@ -30,29 +30,29 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SLOW_SECONDS = 10.0
-"""No disk takes as long for a manifest."""
+"""Reading a manifest from a disk never takes this long."""
 RETRY_SECONDS = 5.0
-"""After a manifest that could not be read, though nothing may be wrong with it."""
+"""Pause before a manifest is read again that could not be read, although nothing may be wrong with it."""
 PATIENCE_SECONDS = 30.0
-"""How long the rest of an edit waits for models that load, to be applied together with them."""
+"""How long the rest of an edit waits for new models to load, to be applied together with them."""
 SHORT_PATIENCE_SECONDS = 2.0
-"""How long another edit waits for models that were loading before."""
+"""How long another edit waits for models that were loading already."""
 LOOK_SECONDS = 0.1
-"""Between two looks at files that may be half-written."""
+"""Interval for looking at files that may be half-written."""
 
 
 @dataclass(frozen=True)
 class Diff:
-    """What an edit means, as entry ids in the manifest's order."""
+    """What an edit changes, as entry ids in the manifest's order."""
 
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
-    """What is loaded differs."""
+    """Entries with another identity: another model is loaded."""
     updated: tuple[str, ...] = ()
-    """Only how it is offered differs: applied in place."""
+    """Entries with other settings alone: applied in place."""
     removed: tuple[str, ...] = ()
     server: bool = False
-    """Whether the part `server` differs, or a key's secret."""
+    """True if the part `server` differs, or the secret of a key."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.updated or self.removed or self.server)
@@ -77,18 +77,18 @@ def diff(old: Manifest | None, new: Manifest) -> Diff:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One pass, for people: what it did or why it did nothing."""
+    """What one pass did, or why it did nothing. For people."""
 
     at: float
     """Unix time."""
     revision: int
-    """The revision that serves after it."""
+    """The active revision after it."""
     diff: Diff = Diff()
     problems: tuple[Problem, ...] = ()
     not_loaded: Mapping[str, str] = field(default_factory=dict)
-    """Why entries stay as they were although the manifest was applied: their new models did not load. By id."""
+    """By id: why an entry was not replaced although the manifest was applied. Its new model did not load."""
     unfinished: bool = False
-    """Whether models still load that are to replace others: the next pass goes on with them."""
+    """True if replacements are still loading. The next pass continues with them."""
 
     @property
     def ok(self) -> bool:
@@ -115,7 +115,7 @@ class Reloader:
         self.swaps = Swaps(registry)
         self.last_attempt: Attempt | None = None
         self.last_change: Attempt | None = None
-        """The one that made the revision that serves."""
+        """The attempt that made the active revision."""
         self._read = read
         self._settling = settling or Settling(lambda: ())
         self._apply = apply
@@ -123,14 +123,14 @@ class Reloader:
         self._wanted = asyncio.Event()
         self._waiters: list[asyncio.Future[Attempt]] = []
         self._answered = 0
-        """How many of these the pass that runs answers: they asked before it read."""
-        self._try_at_once = False
-        """Whether the next pass tries also what failed lately."""
+        """How many of these the current pass answers: they asked before it read."""
+        self._retry_now = False
+        """True if the next pass also retries what failed lately."""
         self.preparing = False
         self.reading_since: float | None = None
-        """Unix time; None where the manifest is not being read."""
+        """Unix time; None if the manifest is not being read."""
         self.reads_slowly = False
-        """Whether that takes longer than a disk needs."""
+        """True if reading takes longer than a disk needs."""
         self._retry = Timer(self.trigger)
 
     def trigger(self) -> None:
@@ -138,19 +138,19 @@ class Reloader:
         self._wanted.set()
 
     def trigger_by_hand(self) -> None:
-        """Ask for a pass that also tries at once what did not load lately."""
-        self._try_at_once = True
+        """Ask for a pass that also retries at once what failed lately."""
+        self._retry_now = True
         self.trigger()
 
     async def reload(self) -> Attempt:
-        """As `trigger_by_hand`, and wait for the outcome. Raises ModelUnavailable where the server ends before."""
+        """Run a pass as `trigger_by_hand` does, and return its result. Raise ModelUnavailable if the server ends."""
         waiter: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self.trigger_by_hand()
         return await waiter
 
     async def start(self) -> Attempt:
-        """The first pass. Raises ManifestError."""
+        """Run the first pass. Raise ManifestError."""
         attempt = await self._pass()
         if attempt.problems:
             raise ManifestError(attempt.problems)
@@ -190,7 +190,7 @@ class Reloader:
             attempt = self._refused(error)
         except Superseded:
             raise
-        except Exception as error:  # ours to mend; following the manifest must go on
+        except Exception as error:  # a bug; the server must continue to follow the manifest
             log.exception("the manifest could not be applied")
             await self.swaps.discard()
             problem = Problem("manifest", f"could not be applied: {type(error).__name__}: {error}")
@@ -200,12 +200,12 @@ class Reloader:
         return attempt
 
     async def _settled(self) -> Manifest:
-        """Read the manifest when its files are complete. Raises ManifestError."""
+        """Read the manifest when its files are complete. Raise ManifestError."""
         current = self._current()
         beside = current.files_beside if current else ()
         while True:
             await self._still(beside, Loss.NOTHING)
-            # Whoever asks from here on is answered by the next pass: this one reads now.
+            # Requests for a pass from here on are for the next one: this one reads now.
             self._wanted.clear()
             self._answered = len(self._waiters)
             manifest, error = None, None
@@ -224,7 +224,7 @@ class Reloader:
         return manifest
 
     async def _still(self, beside: Sequence[Path], loss: Loss, *, until_changed: bool = False) -> bool:
-        """Wait until the files have been still for long enough; whether they said the same all the time."""
+        """Wait until the files have been still for long enough. Return True if they did not change meanwhile."""
         began, told, same = time.monotonic(), False, True
         while True:
             same = await self._aside(lambda: self._settling.look(beside)) and same
@@ -237,12 +237,12 @@ class Reloader:
             await asyncio.sleep(min(left, LOOK_SECONDS))
 
     def _used(self, manifest: Manifest | None) -> list[str]:
-        """The entries whose models are loaded or stay loaded."""
+        """Return the entries whose models are loaded, or pinned."""
         instances = [self.registry.instance(name) for name in manifest.entries] if manifest else []
         return [each.name for each in instances if each.pinned or each.state in ("ready", "loading")]
 
     async def _aside(self, call: Callable[[], T]) -> T:
-        """Look at the files. Where that never ends, only they are not followed: nothing waits, not even a shutdown."""
+        """Look at the files in a thread. If that never ends, nothing else waits for it, not even a shutdown."""
         self.reading_since = time.time()
         slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._tell_of_a_slow_read)
         try:
@@ -254,7 +254,7 @@ class Reloader:
     def _tell_of_a_slow_read(self) -> None:
         self.reads_slowly = True
         log.warning(
-            "the manifest has been read for %g s and has not come; is its drive connected? Revision %d serves on",
+            "reading the manifest has taken %g s so far; is its drive connected? Still serving revision %d",
             SLOW_SECONDS,
             self._revision(),
         )
@@ -269,30 +269,30 @@ class Reloader:
         revision = self._revision()
         passing = all(problem.passing for problem in error.problems)
         if revision:
-            again = passing and self.last_attempt is not None and self.last_attempt.problems == error.problems
+            again = passing and self.last_attempt is not None and _places(self.last_attempt) == _places(error)
             level = logging.DEBUG if again else logging.ERROR
             for problem in error.problems:
                 log.log(level, "manifest refused: %s", problem)
-            log.log(level, "revision %d serves on", revision)
+            log.log(level, "still serving revision %d", revision)
         if passing:
             # No file will change when a drive is back or a descriptor is free, so nothing would ask for a pass.
             self._retry.start(RETRY_SECONDS)
         return Attempt(time.time(), revision, problems=error.problems)
 
     async def _prepare(self, manifest: Manifest) -> Outcome:
-        """Load what is to replace loaded models. Raises Superseded."""
+        """Load the replacements of loaded models. Raise Superseded."""
         current = self._current()
         if current is None:
             return Outcome()
-        swapping = self.swaps.among(manifest.entries[name] for name in diff(current, manifest).changed)
+        swapping = self.swaps.to_wait_for(manifest.entries[name] for name in diff(current, manifest).changed)
         others = diff(current, manifest.keeping(current, [entry.id for entry in swapping]))
-        load_already = all(self.swaps.loads(entry) for entry in swapping)
+        load_already = all(self.swaps.has_begun(entry) for entry in swapping)
         patience = SHORT_PATIENCE_SECONDS if load_already else PATIENCE_SECONDS
-        at_once, self._try_at_once = self._try_at_once, False
+        retry_now, self._retry_now = self._retry_now, False
         self.preparing = bool(swapping)
         try:
             return await self.swaps.prepare(
-                swapping, self._wanted, at_once=at_once, patience=patience if others else None
+                swapping, self._wanted, retry_now=retry_now, patience=patience if others else None
             )
         finally:
             self.preparing = False
@@ -308,7 +308,7 @@ class Reloader:
             self._apply(served)
             if current is not None:
                 log.info("reloaded revision %d: %s", self._revision(), changes)
-                self.swaps.room_may_have_come()
+                self.swaps.retry_for_memory()
         else:
             self.registry.refresh(served)
             level = logging.INFO if was_refused else logging.DEBUG
@@ -331,3 +331,8 @@ class Reloader:
     def instances(self) -> list[Instance]:
         """All that there are: those of the registry, and those that are prepared for it."""
         return [*self.registry.all_instances(), *self.swaps.instances]
+
+
+def _places(problems_of: Attempt | ManifestError) -> list[tuple[str, str, int | None, int | None]]:
+    """Return what tells whether the same problems occurred again, whatever their words."""
+    return [(each.source, each.key, each.line, each.column) for each in problems_of.problems]

@@ -1,6 +1,6 @@
-"""Loaded models that are being replaced: what loads for them, what did not load, and when that is tried again.
+"""Replacements of loaded models: what is loading, what did not load, and when that is tried again.
 
-Until what replaces it is ready, an entry stays as it was: only the entry whose model does not load, and nothing else
+Until its replacement is ready, an entry stays as it was. An entry whose new model does not load holds back nothing else
 of the same edit.
 """
 
@@ -23,34 +23,37 @@ from localapi.worker.protocol import Loading
 log = logging.getLogger(__name__)
 
 
-class Superseded(Exception):  # nothing went wrong: the manifest changed again while models were loading
-    """The pass begins anew; what loads goes on for the next one."""
+class Superseded(Exception):  # nothing went wrong
+    """The manifest changed again while models were loading.
+
+    The pass starts over, and the loads continue for the next one.
+    """
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the entries that were to be replaced, by their ids."""
+    """The ids of the entries to be replaced, by result."""
 
     ready: frozenset[str] = frozenset()
-    """Loaded: they can be replaced."""
+    """Their new models are loaded: they can be replaced."""
     slow: frozenset[str] = frozenset()
-    """They still load."""
+    """Their new models are still loading."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """They did not load, and why."""
+    """Their new models did not load, and why."""
 
     @property
     def kept(self) -> frozenset[str]:
-        """They stay as they were."""
+        """Return the entries that stay as they were."""
         return self.slow | self.failed.keys()
 
 
 @dataclass(frozen=True)
 class Swap:
-    """How far the replacement of one entry is."""
+    """The replacement of one entry."""
 
     state: Literal["loading", "failed"]
     entry: Entry
-    """The one that is to come."""
+    """The new one."""
     progress: Loading | None = None
     error: str | None = None
     failures: int = 0
@@ -60,46 +63,46 @@ class Swap:
 
 @dataclass
 class _Failed:
-    """An entry that did not load."""
+    """An entry whose new model did not load."""
 
     entry: Entry
     error: ModelUnavailable
     count: int
     due: float
-    """When to try again, by the monotonic clock."""
+    """When to try again, in monotonic time."""
 
     @property
     def pause(self) -> float:
-        """Seconds until the next try."""
+        """Return the seconds until the next attempt."""
         return min(FIRST_PAUSE_SECONDS * 2.0 ** min(self.count - 1, 30), LONGEST_PAUSE_SECONDS)
 
 
 class Swaps:
-    """Of one registry."""
+    """The replacements in one registry."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._prepared: dict[str, Instance] = {}
-        """Instances that load or are loaded, for entries that are not replaced yet."""
-        self._coming: dict[str, Entry] = {}
+        """Instances that are loading or loaded, for entries that are not replaced yet."""
+        self._new_entries: dict[str, Entry] = {}
         """Their entries."""
         self._failed: dict[str, _Failed] = {}
 
-    def among(self, changed: Iterable[Entry]) -> list[Entry]:
-        """The changed entries that are replaced when their new model is loaded; the others at once."""
+    def to_wait_for(self, changed: Iterable[Entry]) -> list[Entry]:
+        """Return the changed entries that are replaced only when their new model is loaded."""
         return [e for e in changed if self._is_in_use(e.id) or e.id in self._prepared or self._failure(e) is not None]
 
-    def loads(self, entry: Entry) -> bool:
-        """Whether what is to replace an entry loads already, or is left alone."""
+    def has_begun(self, entry: Entry) -> bool:
+        """Return True if an entry's replacement is loading already, or has failed."""
         prepared = self._prepared.get(entry.id)
         return self._failure(entry) is not None if prepared is None else prepared.identity == entry.identity
 
     def of(self, entry_id: str) -> Swap | None:
-        """The swap of an entry; None where nothing is to replace it."""
+        """Return the replacement of an entry, if there is one."""
         failed, prepared = self._failed.get(entry_id), self._prepared.get(entry_id)
         error, count = (failed.error.message, failed.count) if failed else (None, 0)
         if prepared is not None:
-            return Swap("loading", self._coming[entry_id], prepared.progress, error, count)
+            return Swap("loading", self._new_entries[entry_id], prepared.progress, error, count)
         if failed is None:
             return None
         at = time.time() + max(0.0, failed.due - time.monotonic())
@@ -107,40 +110,40 @@ class Swaps:
 
     @property
     def instances(self) -> list[Instance]:
-        """Those that load or are loaded."""
+        """Return the instances that are loading or loaded."""
         return list(self._prepared.values())
 
     @property
     def warnings(self) -> list[str]:
-        """What did not load, for people."""
+        """Return a warning for each replacement that did not load."""
         return [
-            f"{entry_id} stays as it was, because what should replace it did not load: {failed.error.message} "
-            "It is tried again from time to time, and at once by POST /admin/reload."
+            f"{entry_id} was not replaced, because the new model did not load: {failed.error.message} "
+            "It is retried from time to time, and at once by POST /admin/reload."
             for entry_id, failed in self._failed.items()
         ]
 
     @property
     def seconds_to_next_try(self) -> float | None:
-        """None where there is nothing to try."""
+        """Return the seconds until the next attempt; None if there is none."""
         dues = [failed.due for failed in self._failed.values()]
         return max(0.0, min(dues) - time.monotonic()) if dues else None
 
-    def room_may_have_come(self) -> None:
-        """Try soon what found no room: the manifest has changed."""
+    def retry_for_memory(self) -> None:
+        """Retry soon what found no memory: the manifest has changed."""
         for failed in self._failed.values():
             if isinstance(failed.error, NoRoom):
                 failed.due = time.monotonic()
 
     async def prepare(
-        self, entries: Collection[Entry], superseded: asyncio.Event, *, at_once: bool, patience: float | None
+        self, entries: Collection[Entry], superseded: asyncio.Event, *, retry_now: bool, patience: float | None
     ) -> Outcome:
-        """Load what is to replace loaded models, for as long as `patience` says. Raises Superseded.
+        """Load the replacements, and wait for them at most `patience` seconds. Raise Superseded.
 
-        What failed lately is left alone for a while, unless it is to be tried `at_once`.
+        What failed lately is skipped for a while, unless `retry_now` is set.
         """
         wanted = {entry.id: entry for entry in entries}
         self._failed = {n: f for n, f in self._failed.items() if n in wanted and self._failure(wanted[n]) is f}
-        due = {name: entry for name, entry in wanted.items() if at_once or self._is_due(entry)}
+        due = {name: entry for name, entry in wanted.items() if retry_now or self._is_due(entry)}
         kept = {n for n, each in self._prepared.items() if n in due and each.identity == due[n].identity}
         await self.discard(self._prepared.keys() - kept)
         loads = {name: asyncio.create_task(self._load(entry), name=f"swap {name}") for name, entry in due.items()}
@@ -160,26 +163,26 @@ class Swaps:
         return Outcome(frozenset(ready), frozenset(slow), failed)
 
     def take(self, entry_ids: Iterable[str]) -> dict[str, Instance]:
-        """Instances that are ready: they are the registry's now."""
+        """Hand over instances that are ready."""
         taken = {name: self._prepared.pop(name) for name in entry_ids}
         for name in taken:
-            self._coming.pop(name)
+            self._new_entries.pop(name)
             self._failed.pop(name, None)
         return taken
 
     async def discard(self, entry_ids: Iterable[str] | None = None) -> None:
-        """Give up instances that no manifest wants any more; without ids, all of them."""
+        """Close instances that no manifest wants any more; without ids, all of them."""
         names = list(self._prepared if entry_ids is None else entry_ids)
         for name in names:
-            self._reopen(name)
-            self._coming.pop(name)
+            self._resume(name)
+            self._new_entries.pop(name)
         await asyncio.gather(*(self._prepared.pop(name).close() for name in names))
 
     def _is_in_use(self, entry_id: str) -> bool:
         return self._registry.instance(entry_id).state in ("ready", "loading")
 
     def _failure(self, entry: Entry) -> _Failed | None:
-        """How the entry failed, if it is still the same that is to be loaded."""
+        """Return how an entry failed, if the same is to be loaded."""
         failed = self._failed.get(entry.id)
         same = failed is not None and (failed.entry.kind, failed.entry.identity) == (entry.kind, entry.identity)
         return failed if same else None
@@ -201,10 +204,10 @@ class Swaps:
         failed.due = time.monotonic() + failed.pause
         self._failed[entry.id] = failed
         level = logging.ERROR if before is None else logging.DEBUG
-        log.log(level, "%s: not replaced, the old one answers on: %s", entry.id, error.message)
+        log.log(level, "%s: not replaced, the old one is still serving: %s", entry.id, error.message)
 
     async def _load(self, entry: Entry) -> None:
-        """Load an entry's new instance: beside the old one (warm), or after the old one has ended (cold)."""
+        """Load an entry's new instance: beside the old one (warm), or after that has been unloaded (cold)."""
         if entry.options.swap == "warm":
             await self._new_instance(entry).load()
             return
@@ -212,17 +215,17 @@ class Swaps:
         new = self._new_instance(entry)
         old.pause(Pause.SWAP)
         try:
-            await self._drain(old)
+            await self._wait_until_idle(old)
             await old.unload()
             await new.load()
         except asyncio.CancelledError:
-            raise  # it stays held for the next pass, which goes on with it or gives it up
+            raise  # it stays paused for the next pass, which continues with it or drops it
         except BaseException:
-            self._reopen(entry.id)
+            self._resume(entry.id)
             raise
 
-    async def _drain(self, old: Instance) -> None:
-        """Wait for running requests, at most as long as a shutdown would. Raises LoadFailed."""
+    async def _wait_until_idle(self, old: Instance) -> None:
+        """Wait for running requests, at most `drain_seconds`. Raise LoadFailed."""
         seconds = self._registry.drain_seconds
         log.info("%s: cold swap: it ends before the new one loads; running requests: %d", old.name, old.leases)
         try:
@@ -233,10 +236,10 @@ class Swaps:
                 f"Running requests ({old.leases}) did not end within {seconds:g} s (drain_seconds)."
             ) from None
 
-    def _reopen(self, entry_id: str) -> None:
-        """Let the current instance take requests again; it loads again at the first, or at once where it is pinned.
+    def _resume(self, entry_id: str) -> None:
+        """Let the current instance take requests again. It loads at the first one, or at once if it is pinned.
 
-        A commit does it by retiring.
+        After a commit it is not needed: retired instances are not paused.
         """
         snapshot = self._registry.snapshot
         old = snapshot.instances.get(entry_id) if snapshot else None
@@ -245,13 +248,13 @@ class Swaps:
 
     def _new_instance(self, entry: Entry) -> Instance:
         new = self._prepared.setdefault(entry.id, self._registry.new_instance(entry))
-        self._coming[entry.id] = entry
+        self._new_entries[entry.id] = entry
         new.stall_seconds = entry.options.stall_seconds
         return new
 
 
 async def _finished(loads: Collection[asyncio.Task[None]], superseded: asyncio.Event, patience: float | None) -> None:
-    """Wait until all are done, or for so long: then the others are cancelled. Raises Superseded."""
+    """Wait until all are done, at most `patience` seconds, and cancel the others. Raise Superseded."""
     if not loads:
         return
     again = asyncio.create_task(superseded.wait(), name="another trigger")

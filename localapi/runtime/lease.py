@@ -1,4 +1,4 @@
-"""One request's right to use an instance, and what of the instance's faults the request need not see."""
+"""One request's right to use an instance, and the faults of engines that a request need not see."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Lease:
-    """What a request works with: its entry as it was when it came, and a loaded engine."""
+    """What a request works with: its entry as of its arrival, and a loaded engine."""
 
     entry: Entry
     engine: Engine
@@ -31,10 +31,10 @@ class Lease:
     ticket: Ticket
 
     async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
-        """As the engine answers. Raises what it raises, RequestTimeout, and ModelBusy.
+        """Yield the engine's events. Raise what the engine raises, RequestTimeout, and ModelBusy.
 
-        Where the worker ends before anything has come of the answer, a new worker gets the request, once: a second
-        end may be the request's fault.
+        If the worker ends before anything of the answer has come, a new worker gets the request, once: a second end may
+        be the request's fault.
         """
         for again in (True, False):
             begun = False
@@ -60,7 +60,7 @@ class Lease:
                 yield item
 
     async def _next(self, events: AsyncGenerator[Event, None]) -> Event | None:
-        """The next event. Raises ModelBusy where the engine has not begun within the time that a request may wait."""
+        """Return the next event. Raise ModelBusy if the engine does not begin within `queue_timeout_seconds`."""
         step = self._in_time(anext(events, None))
         if self.ticket.started_at is not None:
             return await step
@@ -68,7 +68,7 @@ class Lease:
             return await step
 
     async def _in_time(self, step: Awaitable[T]) -> T:
-        """What comes of it. Raises RequestTimeout."""
+        """Return the result of a step. Raise RequestTimeout."""
         seconds = self.queue.options.request_timeout_seconds
         if seconds is None or self.ticket.sent_at is None:
             return await step

@@ -91,7 +91,7 @@ class Memory:
 
     @property
     def excess(self) -> str | None:
-        """Return a warning for whoever runs the server if the pinned models do not fit."""
+        """Return a warning if the pinned models exceed the budget."""
         pinned = {
             each: footprint.bytes for each, footprint in self._footprints.items() if each.pinned and not each.retired
         }

@@ -1,7 +1,7 @@
-"""Name to instance, as requests see it, and the leases that requests hold on them.
+"""From names to instances, and the leases that requests hold on them.
 
-Knows which instances there are and when one gives way to another. Refuses to know where manifests come from (reload)
-and what a request says (api).
+Knows which instances exist and when one replaces another. Refuses to know where manifests come from (reload) and what
+a request says (api).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from localapi.system.in_flight import InFlight
 log = logging.getLogger(__name__)
 
 LONGEST_SHOWN = 200
-"""Characters of a name that does not exist, in messages."""
+"""Characters of an unknown name that a message repeats."""
 MOST_LISTED = 30
-"""Names of those that do exist."""
+"""Existing names that a message lists."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one manifest made true; replaced as a whole."""
+    """What one manifest made true. Replaced as a whole."""
 
     revision: int
     manifest: Manifest
@@ -55,32 +55,32 @@ class Registry:
     """By entry id."""
     memory: Memory = field(default_factory=Memory)
     pinned_by_hand: set[str] = field(default_factory=set)
-    """Ids of entries that were pinned while the server runs. The manifest's `pin`, edited, is the later word."""
+    """Ids of entries that were pinned through the API. An edit of an entry's `pin` overrides that."""
     closed: bool = False
-    """Whether nothing is leased any more, because the server ends."""
+    """True if the server is shutting down: nothing is leased any more."""
     may_use: Callable[[Entry], bool] = lambda _: True
-    """Whether whoever asks now may know an entry."""
+    """Return True if the current request may see an entry."""
     in_flight: InFlight = field(default_factory=InFlight)
-    """Requests that wait, have a lease, or have had one while their clients still read."""
+    """Requests that wait, that have a lease, and whose clients still read the answer."""
 
     @property
     def entries(self) -> Mapping[str, Entry]:
-        """By id, in the manifest's order."""
+        """Return the entries by id, in the manifest's order."""
         return self.snapshot.manifest.entries if self.snapshot else MappingProxyType({})
 
     @property
     def offered(self) -> list[Entry]:
-        """Those that whoever asks now may know."""
+        """Return the entries that the current request may see."""
         return [entry for entry in self.entries.values() if self.may_use(entry)]
 
     @property
     def drain_seconds(self) -> float:
-        """How long running requests are waited for, where something has to end."""
+        """Return how long to wait for running requests before something is ended."""
         return self.snapshot.manifest.server.drain_seconds if self.snapshot else 0
 
     @property
     def not_loaded(self) -> list[str]:
-        """What of the models that the manifest wants loaded is not, for people."""
+        """Return a warning for each model that the manifest wants loaded and that is not."""
         wanted = [self.instance(entry.id) for entry in self.entries.values() if entry.options.wants_loading]
         return [
             f"{each.name} is {'pinned' if each.pinned else 'to be preloaded'}, and not in memory: {each.last_error}"
@@ -89,7 +89,7 @@ class Registry:
         ]
 
     def resolve(self, name: str, kind: Kind | None = None) -> Entry:
-        """The entry of that id or alias. Raises ModelNotFound, and WrongEndpoint where it is of another kind."""
+        """Return the entry of an id or alias. Raise ModelNotFound, and WrongEndpoint if it is of another kind."""
         entry = self.snapshot.manifest.resolve(name) if self.snapshot else None
         if entry is not None and not self.may_use(entry):
             entry = None
@@ -111,19 +111,19 @@ class Registry:
 
     @asynccontextmanager
     async def lease(self, name: str, kind: Kind, ticket: Ticket | None = None) -> AsyncIterator[Lease]:
-        """Lease the instance behind a name, when its turn has come.
+        """Lease the instance of a name when its turn has come.
 
-        Raises ModelNotFound, WrongEndpoint, ModelBusy, LoadFailed, ModelUnavailable.
+        Raise ModelNotFound, WrongEndpoint, ModelBusy, LoadFailed, ModelUnavailable.
         """
         async with AsyncExitStack() as held:
             yield await self._lease(name, kind, ticket or Ticket(), held)
 
     def answering(self) -> AbstractContextManager[None]:
-        """Have a shutdown wait for a request, from here until its client has the whole reply."""
+        """Make a shutdown wait for a request until its client has the whole reply."""
         return self.in_flight.one()
 
     async def _lease(self, name: str, kind: Kind, ticket: Ticket, held: AsyncExitStack) -> Lease:
-        """What `lease` gives; `held` gives it back."""
+        """Return the lease; closing `held` gives it back."""
         while True:
             self._refuse_when_closed()
             queue = self.queues[self.resolve(name, kind).id]
@@ -131,7 +131,7 @@ class Registry:
                 stack.enter_context(queue.enter(ticket))
                 async with queue.wait(ticket):
                     await ticket.admitted()
-                    entry, instance = await self._opened(name, kind)
+                    entry, instance = await self._open_instance(name, kind)
                     if self.queues[entry.id] is not queue:  # the name is another entry's now
                         continue
                     engine = await stack.enter_async_context(instance.lease())
@@ -157,18 +157,18 @@ class Registry:
         return Progress("loading", entry_id, step=loading.phase, done=loading.done, total=loading.total)
 
     async def load(self, name: str) -> Instance:
-        """Load what is behind a name, and give it, also where it failed lately. Raises ModelNotFound, LoadFailed."""
-        _, instance = await self._opened(name)
+        """Load the model of a name, even if it failed lately. Raise ModelNotFound and LoadFailed."""
+        _, instance = await self._open_instance(name)
         instance.backoff.reset()
         await instance.load()
         return instance
 
     async def unload(self, name: str) -> Instance:
-        """End what is behind a name when its requests have ended; new ones wait, and load it again.
+        """Unload the model of a name when its requests have ended. New ones wait, and load it again.
 
-        Raises ModelNotFound, and ModelInUse where requests take longer than a shutdown would wait.
+        Raise ModelNotFound, and ModelInUse if requests run for longer than `drain_seconds`.
         """
-        _, instance = await self._opened(name)
+        _, instance = await self._open_instance(name)
         if not await instance.unload_when_idle(self.drain_seconds):
             raise ModelInUse(
                 f"Running requests of {instance.name} ({instance.leases}) did not end within {self.drain_seconds:g} s "
@@ -178,8 +178,8 @@ class Registry:
         return instance
 
     async def pin(self, name: str) -> Instance:
-        """Load what is behind a name and keep it loaded. Raises ModelNotFound, LoadFailed; it is not pinned then."""
-        entry, _ = await self._opened(name)
+        """Load the model of a name and keep it loaded. If that fails, leave it unpinned and raise LoadFailed."""
+        entry, _ = await self._open_instance(name)
         new = entry.id not in self.pinned_by_hand
         self._pin(entry.id, by_hand=True)
         try:
@@ -192,7 +192,7 @@ class Registry:
         return instance
 
     def unpin(self, name: str) -> Instance:
-        """Take back a pin by hand. Raises ModelNotFound, and InvalidRequest where the manifest says it."""
+        """Undo a pin through the API. Raise ModelNotFound, and InvalidRequest if the manifest pins the model."""
         entry = self.resolve(name)
         if entry.options.pin:
             raise InvalidRequest(
@@ -206,13 +206,13 @@ class Registry:
         return self.instance(entry.id)
 
     def _pin(self, entry_id: str, *, by_hand: bool) -> None:
-        """Nothing where the entry has gone meanwhile."""
+        """Do nothing if the entry has been removed meanwhile."""
         if entry_id in self.entries:
             (self.pinned_by_hand.add if by_hand else self.pinned_by_hand.discard)(entry_id)
             self.instance(entry_id).follow(self.entries[entry_id], by_hand=by_hand)
 
-    async def _opened(self, name: str, kind: Kind | None = None) -> tuple[Entry, Instance]:
-        """The current entry of a name and its instance, when nothing holds new leases back."""
+    async def _open_instance(self, name: str, kind: Kind | None = None) -> tuple[Entry, Instance]:
+        """Return the entry of a name and its instance, as soon as that takes new leases."""
         while True:
             self._refuse_when_closed()
             entry = self.resolve(name, kind)
@@ -226,7 +226,7 @@ class Registry:
             raise ModelUnavailable("The server is shutting down.")
 
     def instance(self, entry_id: str) -> Instance:
-        """The current instance of an entry."""
+        """Return the current instance of an entry."""
         if self.snapshot is None:
             raise LookupError(entry_id)
         return self.snapshot.instances[entry_id]
@@ -234,8 +234,8 @@ class Registry:
     def commit(self, manifest: Manifest, prepared: Mapping[str, Instance]) -> Snapshot:
         """Make a manifest current: one assignment, no await.
 
-        An entry keeps its instance where its identity is the same, takes the one that was prepared for it, or gets a
-        new one that loads at the first request. Instances that are left over retire.
+        An entry keeps its instance if its identity is the same. Otherwise it takes the one that was prepared for it, or
+        gets a new one, which loads at the first request. Instances that are left over retire.
         """
         old = self.snapshot
         revision = old.revision + 1 if old else 1
@@ -263,7 +263,7 @@ class Registry:
         return self.snapshot
 
     def _load_ahead(self, old: Snapshot | None, *, more_room: bool) -> None:
-        """Load what an edit wants loaded, and what there was no room for: what is pinned, then as the manifest says."""
+        """Load what an edit wants loaded, and what there was no room for: pinned models first, then in order."""
         before = old.manifest.entries if old else {}
         for entry in sorted(self.entries.values(), key=lambda each: not each.options.pin):
             instance, was = self.instance(entry.id), before.get(entry.id)
@@ -277,7 +277,7 @@ class Registry:
                 instance.begin_loading()
 
     def _follow_pins(self, manifest: Manifest) -> None:
-        """A pin by hand ends with its entry, and where somebody edits the entry's `pin`."""
+        """Forget pins through the API of entries that were removed, or whose `pin` was edited."""
         for name in list(self.pinned_by_hand):
             new = manifest.entries.get(name)
             if new is None or new.options.pin != self.entries[name].options.pin:
@@ -294,7 +294,7 @@ class Registry:
                 queue.replace_engine(instance)
 
     def refresh(self, manifest: Manifest) -> None:
-        """Take a manifest that says the same in other words: places and hashes change, the revision does not."""
+        """Take a manifest that means the same: positions and hashes change, the revision does not."""
         if self.snapshot is not None:
             self.snapshot = replace(self.snapshot, manifest=manifest)
 
@@ -314,11 +314,11 @@ class Registry:
         return instance
 
     def new_instance(self, entry: Entry, revision: int = 0) -> Instance:
-        """Without a revision: one that is not in a snapshot yet."""
+        """Return an instance of an entry. Without a revision, it is not in a snapshot yet."""
         return Instance(entry.id, entry.options, since_revision=revision, memory=self.memory)
 
     def _retire(self, instance: Instance) -> None:
-        """Take no new leases, wait for the last one, end the worker."""
+        """Let an instance take no new leases, and close it after its last one."""
         instance.retire()
         self.retiring[instance] = asyncio.create_task(self._end(instance), name=f"retire {instance.name}")
 
@@ -331,12 +331,12 @@ class Registry:
             self.retiring.pop(instance, None)
 
     def all_instances(self) -> list[Instance]:
-        """Those of the snapshot, then those that retire."""
+        """Return the instances of the snapshot, then those that retire."""
         current = list(self.snapshot.instances.values()) if self.snapshot else []
         return current + list(self.retiring)
 
     async def drain(self, seconds: float, report: Callable[[int], None]) -> bool:
-        """Wait for running requests, at most so long; `report` gets their number every few seconds."""
+        """Wait at most so long for running requests. `report` gets their number every few seconds."""
         deadline = time.monotonic() + seconds
         while self.in_flight.count and (left := deadline - time.monotonic()) > 0:
             report(self.in_flight.count)
@@ -346,7 +346,7 @@ class Registry:
         return self.in_flight.count == 0
 
     async def close(self) -> None:
-        """End every worker, whoever uses it."""
+        """End every engine, even if it is leased."""
         self.closed = True
         for queue in self.queues.values():
             queue.close()
@@ -358,6 +358,6 @@ class Registry:
 
 
 def _listed(ids: Sequence[str]) -> str:
-    """For a message: of very many the first ones."""
+    """Return ids for a message; of very many, the first ones."""
     more = f" and {len(ids) - MOST_LISTED} more" if len(ids) > MOST_LISTED else ""
     return (", ".join(ids[:MOST_LISTED]) or "none") + more

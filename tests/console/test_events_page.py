@@ -27,7 +27,7 @@ def test_what_happened_is_there_newest_first_and_goes_on(page: Page, server: Ser
     expect(lines.filter(has_text="loaded in").first).to_contain_text("bird")
 
     save(tmp_path / "models.yaml", "chat: {bird: {}}")
-    expect(lines.first).to_contain_text("revision 1 serves on")
+    expect(lines.first).to_contain_text("still serving revision 1")
     expect(lines.first).to_contain_text("error")
     save(tmp_path / "models.yaml", MANIFEST + "\nspeech: {beep: {backend: echo}}")
     expect(lines.first).to_contain_text("reloaded revision 2: +beep")
@@ -37,10 +37,10 @@ def test_lines_can_be_chosen_by_model_level_and_words(page: Page, server: Server
     for name in ("bird", "cat"):
         server.request("POST", f"/admin/models/{name}/load")
     save(tmp_path / "models.yaml", "chat: {bird: {}}")
-    server.wait_for("serves on")
+    server.wait_for("still serving")
     page.goto(f"{server.url}/#events")
     log = page.get_by_role("list", name="Lines of the log")
-    expect(log).to_contain_text("serves on")
+    expect(log).to_contain_text("still serving")
 
     page.get_by_label("Model").select_option("cat")
     expect(log).to_contain_text("loaded in")
@@ -51,8 +51,8 @@ def test_lines_can_be_chosen_by_model_level_and_words(page: Page, server: Server
     expect(log).to_contain_text("manifest refused")
     expect(log).not_to_contain_text("loaded in")
     page.get_by_label("Words").fill("SERVES")
-    expect(log.get_by_role("listitem").filter(has_not_text="serves on")).to_have_count(0)
-    expect(log).to_contain_text("revision 1 serves on")
+    expect(log.get_by_role("listitem").filter(has_not_text="still serving")).to_have_count(0)
+    expect(log).to_contain_text("still serving revision 1")
 
 
 def test_what_people_say_to_models_is_not_there(page: Page, server: Server) -> None:

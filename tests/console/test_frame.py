@@ -44,7 +44,7 @@ def server(folder: Path) -> Iterator[Server]:
     with serving(folder, MANIFEST) as server:
         server.request("POST", "/admin/models/beep/load")
         save(folder / "models.yaml", BROKEN)
-        server.wait_for("serves on")
+        server.wait_for("still serving")
         yield server
 
 

@@ -55,7 +55,7 @@ def test_vims_way_of_saving_is_followed(server: Server, tmp_path: Path) -> None:
 
 def test_a_deleted_file_leaves_the_last_revision_and_a_new_one_is_followed(server: Server, tmp_path: Path) -> None:
     (tmp_path / "models.yaml").unlink()
-    server.wait_for("revision 1 serves on")
+    server.wait_for("still serving revision 1")
     assert ids(server) == ["one"]
     save(tmp_path / "models.yaml", TWO)
     server.wait_for(r"reloaded revision 2: \+two")
@@ -63,7 +63,7 @@ def test_a_deleted_file_leaves_the_last_revision_and_a_new_one_is_followed(serve
 
 def test_an_invalid_file_leaves_the_last_revision_and_says_why(server: Server, tmp_path: Path) -> None:
     save(tmp_path / "models.yaml", ONE + "  two: {bakend: echo}\n")
-    server.wait_for("revision 1 serves on")
+    server.wait_for("still serving revision 1")
     attempt = server.status()["last_attempt"]
     assert attempt["ok"] is False
     problem = attempt["problems"][0]

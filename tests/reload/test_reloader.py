@@ -437,7 +437,7 @@ async def test_a_manifest_that_does_not_come_is_told_and_followed_again_when_it_
         reloader.trigger()
         await until(lambda: reloader.reads_slowly)
         assert reloader.reading_since is not None
-        assert "Revision 1 serves on" in caplog.text
+        assert "Still serving revision 1" in caplog.text
         answers.set()
         await until(lambda: "n" in registry.entries)
         assert (reloader.reading_since, reloader.reads_slowly) == (None, False)
