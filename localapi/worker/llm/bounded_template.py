@@ -58,8 +58,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        for name in _PADDING_FILTERS:
-            self.filters[name] = _narrow(self.filters[name])
+        self.filters = _BoundedFilters(self.filters)
+        self.finalize = _sized
 
     @staticmethod
     def concat(pieces: Iterable[str]) -> str:
@@ -74,11 +74,25 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def joined(self, operands: Iterable[object]) -> str:
         """What `~` makes."""
-        return self.concat(map(str, operands))
+        return self.concat(str(_sized(operand)) for operand in operands)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         _CHECKS[operator](left, right)
         return super().call_binop(context, operator, left, right)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Return jinja2's replacement of `str.format` and `format_map`, with a bound to the widths in the format."""
+        format_ = super().wrap_str_format(value)
+        if format_ is None:
+            return None
+
+        @wraps(format_)
+        def bounded(*args: Any, **kwargs: Any) -> str:
+            given = args[0].values() if value.__name__ == "format_map" else (*args, *kwargs.values())
+            _check_formats(value.__self__, given)
+            return format_(*args, **kwargs)
+
+        return bounded
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  # jinja2's names
         owner = getattr(__obj, "__self__", None)
@@ -147,12 +161,10 @@ def _check_method(owner: str, method: str, args: tuple[Any, ...], kwargs: dict[s
     if method in _PADDING_METHODS:
         for width in (*args, *kwargs.values()):
             _check_width(width)
-    elif method in ("format", "format_map"):
-        _check_formats(owner, (*args, *kwargs.values()))
-    elif method == "join" and args and isinstance(args[0], list | tuple):
-        _check_length(sum(len(str(item)) + len(owner) for item in args[0]))
+    elif method == "join" and args:
+        _check_join(args[0], owner)
     elif method == "replace" and len(args) > 1:
-        _check_length(len(owner) + owner.count(str(args[0])) * len(str(args[1])))
+        _check_replace(owner, args[0], args[1])
 
 
 _CHECKS: Final[dict[str, Callable[[Any, Any], None]]] = {
@@ -161,6 +173,74 @@ _CHECKS: Final[dict[str, Callable[[Any, Any], None]]] = {
     "**": _check_power,
     "%": _check_remainder,
 }
+
+
+def _check_join(items: object, between: object = "", attribute: object = None) -> None:
+    if isinstance(items, list | tuple):
+        _check_length(_size(items) + len(items) * len(str(between)))
+
+
+def _check_replace(text: object, old: object, new: object, count: object = None) -> None:
+    _check_length(len(str(text)) + str(text).count(str(old)) * len(str(new)))
+
+
+def _sized(value: Any) -> Any:
+    """Return the value. Raises TemplateTooLarge if its text would be too long."""
+    if isinstance(value, list | tuple | dict):
+        _check_length(_size(value))
+    return value
+
+
+def _size(value: object, known: dict[int, int] | None = None) -> int:
+    """Return about how long a value's text is: a few instructions, also if parts of it are the same many times."""
+    if isinstance(value, str):
+        return len(value)
+    if not isinstance(value, list | tuple | dict):
+        return 1
+    known = {} if known is None else known
+    if id(value) not in known:
+        known[id(value)] = 1  # it may hold itself
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = sum(_size(part, known) + 1 for part in parts)
+    return known[id(value)]
+
+
+_FILTER_CHECKS: Final[dict[str, Callable[..., None]]] = {
+    "format": lambda template, *args, **kwargs: _check_formats(str(template), (*args, *kwargs.values())),
+    "join": _check_join,
+    "pprint": lambda value, *_, **__: _check_length(_size(value)),
+    "replace": _check_replace,
+    "string": lambda value: _check_length(_size(value)),
+    "tojson": lambda value, *_, **__: _check_length(_size(value)),
+}
+
+
+class _BoundedFilters(dict[str, Callable[..., Any]]):
+    """Filters that refuse to make too much. transformers sets one of its own later."""
+
+    def __init__(self, filters: dict[str, Callable[..., Any]]) -> None:
+        super().__init__()
+        for name, filter_ in filters.items():
+            self[name] = filter_
+
+    def __setitem__(self, name: str, filter_: Callable[..., Any]) -> None:
+        if name in _PADDING_FILTERS:
+            filter_ = _narrow(filter_)
+        elif name in _FILTER_CHECKS:
+            filter_ = _checked(filter_, _FILTER_CHECKS[name])
+        super().__setitem__(name, filter_)
+
+
+def _checked(filter_: Callable[..., Any], check: Callable[..., None]) -> Callable[..., Any]:
+    """The filter, behind a check of what it is given."""
+    passed = getattr(filter_, "jinja_pass_arg", None) is not None
+
+    @wraps(filter_)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        check(*(args[1:] if passed else args), **kwargs)
+        return filter_(*args, **kwargs)
+
+    return checked
 
 
 def _narrow(filter_: Callable[..., Any]) -> Callable[..., Any]:
