@@ -1,6 +1,6 @@
 """The seam for wire formats: what a dialect declares, and the endpoint that serves it.
 
-A dialect is one file: it parses a body into a `TextRequest`, and shows answers, errors and progress in its own form.
+A dialect is one file: it parses a body into a `NeutralRequest`, and shows answers, errors and progress in its own form.
 Everything between both is here and in `http.generation`, once for all dialects.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from quart import Blueprint, Response
 
 from localapi.api.answers import Answer, collected
-from localapi.api.text_request import TextRequest
+from localapi.api.neutral_request import NeutralRequest
 from localapi.errors import ApiError
 from localapi.http import body
 from localapi.http.generation import FORM_PRIME_SECONDS, PRIME_SECONDS, Generation, Renderer, begin, event_bytes
@@ -43,7 +43,7 @@ class Dialect(Protocol):
     def path(self) -> str:
         """Return the path of the endpoint."""
 
-    def parse(self, content: dict[str, Any]) -> tuple[TextRequest, Reply]:
+    def parse(self, content: dict[str, Any]) -> tuple[NeutralRequest, Reply]:
         """Return the request that a body makes, and what shows its reply. Raise InvalidRequest."""
 
     def error_body(self, error: ApiError) -> object:
@@ -64,17 +64,17 @@ def _endpoint(registry: Registry, dialect: Dialect) -> Callable[[], Awaitable[Re
     async def answer() -> Response:
         request, reply = dialect.parse(await body.read_object())
         request.check()
-        return await TextAnswer(begin(registry, request.model, CHAT), request, reply).response()
+        return await Exchange(begin(registry, request.model, CHAT), request, reply).response()
 
     return answer
 
 
 @dataclass
-class TextAnswer:
+class Exchange:
     """The answer to one request."""
 
     generation: Generation
-    request: TextRequest
+    request: NeutralRequest
     reply: Reply
     overruled: list[str] = field(default_factory=list)
     """Parameters that the entry's locks set otherwise."""

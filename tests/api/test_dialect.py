@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from localapi.api.answers import Answer
 from localapi.api.dialect import DialectBlueprint
+from localapi.api.neutral_request import NeutralRequest
 from localapi.api.openai.generation_request import unknown_fields
-from localapi.api.text_request import TextRequest
 from localapi.app import Service, listen
 from localapi.backends.echo import EchoEngine
 from localapi.backends.parameters import ChatParameters
@@ -83,10 +83,10 @@ class LetterReply:
 class Letters:
     path = "/letters"
 
-    def parse(self, content: dict[str, Any]) -> tuple[TextRequest, LetterReply]:
+    def parse(self, content: dict[str, Any]) -> tuple[NeutralRequest, LetterReply]:
         letter = body.parse(Letter, content)
         chat = Chat(id=0, messages=[Message("user", letter.say)])
-        request = TextRequest(
+        request = NeutralRequest(
             model=letter.to,
             asks=[chat],
             said=ChatParameters(max_tokens=letter.most),

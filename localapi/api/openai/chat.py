@@ -12,10 +12,10 @@ from quart import Blueprint
 from localapi.api import reply_shapes as shapes
 from localapi.api.answers import Answer
 from localapi.api.dialect import DialectBlueprint
+from localapi.api.neutral_request import NeutralRequest
 from localapi.api.openai import wire
 from localapi.api.openai.chat_request import ChatRequest, parse_chat
 from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, Operation, Operations
-from localapi.api.text_request import TextRequest
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import (
     Delta,
@@ -53,7 +53,7 @@ class OpenAIChat:
     path = "/v1/chat/completions"
     error_body = staticmethod(wire.error_body)
 
-    def parse(self, content: dict[str, Any]) -> tuple[TextRequest, ChatReply]:
+    def parse(self, content: dict[str, Any]) -> tuple[NeutralRequest, ChatReply]:
         body, ignored = parse_chat(content)
         return body.neutral(ignored), ChatReply(body)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from localapi.api.neutral_request import NeutralRequest, unknown_tool
 from localapi.api.openai.generation_request import (
     GenerationRequest,
     Grammar,
@@ -19,7 +20,6 @@ from localapi.api.openai.generation_request import (
     refuse,
     unknown_fields,
 )
-from localapi.api.text_request import TextRequest, unknown_tool
 from localapi.backends.parameters import ChatParameters, FreeObject
 from localapi.errors import InvalidRequest
 from localapi.http.body import parse
@@ -202,7 +202,7 @@ class ChatRequest(GenerationRequest, ChatParameters):
     grammar: Grammar | None = None
     continue_final_message: bool = False
 
-    def neutral(self, ignored: Sequence[str]) -> TextRequest:
+    def neutral(self, ignored: Sequence[str]) -> NeutralRequest:
         """Return the request as all dialects give it."""
         tools, choice, name = self._tools()
         chat = Chat(
@@ -218,7 +218,7 @@ class ChatRequest(GenerationRequest, ChatParameters):
             continues=self.continue_final_message,
         )
         limits = [name for name in ("max_tokens", "max_completion_tokens") if getattr(self, name) is not None]
-        return TextRequest(
+        return NeutralRequest(
             model=self.model,
             asks=[chat],
             said=self.parameters(),

@@ -13,6 +13,7 @@ from quart import Blueprint
 from localapi.api import reply_shapes as shapes
 from localapi.api.answers import Answer
 from localapi.api.dialect import DialectBlueprint
+from localapi.api.neutral_request import NeutralRequest
 from localapi.api.openai import wire
 from localapi.api.openai.generation_request import (
     GenerationRequest,
@@ -24,7 +25,6 @@ from localapi.api.openai.generation_request import (
     unknown_fields,
 )
 from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, Operation, Operations
-from localapi.api.text_request import TextRequest
 from localapi.errors import InvalidRequest
 from localapi.http import body
 from localapi.runtime.registry import Registry
@@ -57,7 +57,7 @@ class CompletionRequest(GenerationRequest):
             return [self.prompt]  # type: ignore[list-item]  # a list of int
         return list(self.prompt)  # type: ignore[arg-type]
 
-    def neutral(self, ignored: Sequence[str]) -> TextRequest:
+    def neutral(self, ignored: Sequence[str]) -> NeutralRequest:
         """Return the request as all dialects give it."""
         asks = [
             Complete(
@@ -70,7 +70,7 @@ class CompletionRequest(GenerationRequest):
             )
             for prompt in self.prompts
         ]
-        return TextRequest(
+        return NeutralRequest(
             model=self.model,
             asks=asks,
             said=self.parameters(),
@@ -102,7 +102,7 @@ class OpenAICompletions:
     path = "/v1/completions"
     error_body = staticmethod(wire.error_body)
 
-    def parse(self, content: dict[str, Any]) -> tuple[TextRequest, CompletionReply]:
+    def parse(self, content: dict[str, Any]) -> tuple[NeutralRequest, CompletionReply]:
         known = refuse(content, _NOT_HONOURED)
         request = body.parse(CompletionRequest, known)
         if request.echo and request.logprobs is not None:

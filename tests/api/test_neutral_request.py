@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from localapi.api.dialect import Dialect, TextAnswer
+from localapi.api.dialect import Dialect, Exchange
 from localapi.api.openai.chat import OpenAIChat
 from localapi.api.openai.completions import OpenAICompletions
 from localapi.backends.echo import Echo
@@ -84,7 +84,7 @@ async def test_a_stream_whose_headers_are_sent_before_the_lease_names_what_a_loc
         answering=contextlib.nullcontext,
     )
     request, reply = OpenAIChat().parse({**HELLO, "max_tokens": 50, "stream": True})
-    answer = TextAnswer(begin(registry, "m", CHAT), request, reply)
+    answer = Exchange(begin(registry, "m", CHAT), request, reply)
     monkeypatch.setattr(answer.generation, "stream", _at_once)
     assert (await answer.response()).headers["x-locked-params"] == "max_tokens"
 

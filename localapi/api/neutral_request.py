@@ -29,7 +29,7 @@ from localapi.worker.protocol import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextRequest:
+class NeutralRequest:
     """What a dialect makes of a body."""
 
     model: str
@@ -52,7 +52,7 @@ class TextRequest:
                 _check_tools(ask)
                 _check_turns(ask)
 
-    def honoured_by(self, options: ChatOptions) -> tuple[TextRequest, list[str]]:
+    def honoured_by(self, options: ChatOptions) -> tuple[NeutralRequest, list[str]]:
         """Return the request without what the entry's backend does not honour, and the client's names of that.
 
         Raise InvalidRequest if there is any, unless the entry says `unsupported: warn`.
