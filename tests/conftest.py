@@ -124,7 +124,12 @@ def endless_model(tiny_model: Path, made: Made) -> Path:
 
 def _without_an_end(model: Path, folder: Path) -> None:
     shutil.copytree(model, folder)
-    never = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]["<|endoftext|>"]
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    never = tokenizer["model"]["vocab"]["<|endoftext|>"]
+    for token in tokenizer["added_tokens"]:
+        # What the model writes where it would end is to be seen: otherwise its streams are silent from there on.
+        token["special"] = token["content"] != "<|im_end|>" and token["special"]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     for name, change in {
         "config.json": {"eos_token_id": never, "max_position_embeddings": 100_000},
         "tokenizer_config.json": {"eos_token": "<|endoftext|>"},

@@ -224,5 +224,5 @@ def test_a_stream_that_waits_for_a_load_says_so_in_comments(tiny_model: Path, tm
         threading.Event().wait(5)
         workers[0].resume()
         request.join()
-    assert b": loading tiny" in replies[0]
+    assert b'"state":"loading","model":"tiny"' in replies[0]
     assert replies[0].endswith(b"data: [DONE]\n\n")
