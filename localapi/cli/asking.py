@@ -97,9 +97,9 @@ class Answer:
 
 
 def in_words(aside: Mapping[str, Any]) -> str:
-    """Return what a comment between the events of a stream says, for people; nothing if it is not known here."""
+    """Return what a comment in a stream says, in plain language; nothing if it is not known here."""
     if places := aside.get("relaxed"):
-        return f"not kept: {', '.join(places)}"
+        return f"not enforced: {', '.join(places)}"
     progress = aside.get("progress") or {}
     model, position, step = progress.get("model"), progress.get("position"), progress.get("step")
     done, total = progress.get("done", 0), progress.get("total", 0)
@@ -107,8 +107,7 @@ def in_words(aside: Mapping[str, Any]) -> str:
         case "queued":
             return f"queued for {model}: position {position}"
         case "memory":
-            used = f"{readable(done)} of {readable(total)} in use"
-            return f"{model} is waiting for memory: position {position}, {used}"
+            return f"{model} is waiting for memory: position {position}, {readable(done)} of {readable(total)} in use"
         case "loading":
             share = f" {100 * done // total} %" if total else ""
             return f"loading {model}: {step}{share}" if step else f"loading {model}"

@@ -36,9 +36,9 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 async def read_object() -> dict[str, Any]:
-    """The request's JSON object, with null taken as unset.
+    """Return the request's JSON object without its nulls, which mean unset.
 
-    Raises InvalidRequest, RequestTooLarge and UnsupportedEncoding.
+    Raise InvalidRequest, RequestTooLarge and UnsupportedEncoding.
     """
     encoding = encoding_of(",".join(request.headers.getlist("Content-Encoding")))
     try:
@@ -64,7 +64,7 @@ async def read_object() -> dict[str, Any]:
 
 
 def parse(model: type[Body], content: dict[str, Any]) -> Body:
-    """Check known fields. Raises InvalidRequest that names the first bad one."""
+    """Check known fields. Raise InvalidRequest that names the first bad one."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -77,7 +77,7 @@ def in_header(names: list[str]) -> str:
 
 
 def name_ignored(names: list[str], reply: Response) -> Response:
-    """Say in the reply, and in the log, which fields had no effect."""
+    """Name the fields that had no effect, in the reply and in the log."""
     if names:
         listed = in_header(names)
         reply.headers[IGNORED_HEADER] = listed
@@ -86,7 +86,7 @@ def name_ignored(names: list[str], reply: Response) -> Response:
 
 
 def name_relaxed(places: list[str], reply: Response) -> Response:
-    """Say in the reply, and in the log, where the request asks more of the answer's form than is kept."""
+    """Name the constraints on the answer's form that are not enforced, in the reply and in the log."""
     if places:
         listed = ", ".join(_NOT_IN_HEADERS.sub("?", place)[:_SHOWN_PLACE] for place in places[:20])
         reply.headers[RELAXED_HEADER] = " ".join(listed.split())
@@ -95,7 +95,7 @@ def name_relaxed(places: list[str], reply: Response) -> Response:
 
 
 def name_unsupported(names: list[str], reply: Response) -> Response:
-    """Say in the reply, and in the log, which parameters the backend does not honour."""
+    """Name the parameters that the backend does not honour, in the reply and in the log."""
     if names:
         listed = ", ".join(_NOT_IN_HEADERS.sub("?", name)[:_SHOWN_PLACE] for name in names[:20])
         reply.headers[UNSUPPORTED_HEADER] = listed
@@ -104,14 +104,14 @@ def name_unsupported(names: list[str], reply: Response) -> Response:
 
 
 def name_locked(names: list[str], reply: Response) -> Response:
-    """Say in the reply which parameters the manifest's `locked` has set otherwise."""
+    """Name the parameters that the manifest's `locked` overrules, in the reply."""
     if names:
         reply.headers[LOCKED_HEADER] = ", ".join(names)
     return reply
 
 
 def _first_problem(error: ValidationError, content: dict[str, Any]) -> InvalidRequest:
-    """The problem of the first bad field that says most: a union reports one for each type that it tried."""
+    """Return the most telling problem of the first bad field: a union reports one for each type that it tried."""
     problems = [(_keys(p["loc"], content, missing=p["type"] == "missing"), p) for p in error.errors(include_url=False)]
     first = problems[0][0]
     keys, problem = min(
@@ -128,7 +128,7 @@ def _first_problem(error: ValidationError, content: dict[str, Any]) -> InvalidRe
 
 
 def _keys(place: tuple[int | str, ...], content: object, *, missing: bool) -> tuple[int | str, ...]:
-    """The part of pydantic's place that leads through the body: it names the types that it tried there, too.
+    """Return the part of pydantic's location that leads through the body: it also names the types that it tried.
 
     `missing`: the last part is a field that is not there.
     """
@@ -148,12 +148,12 @@ def _keys(place: tuple[int | str, ...], content: object, *, missing: bool) -> tu
 
 
 def _param(keys: tuple[int | str, ...]) -> str:
-    """`messages[0].content`, as OpenAI writes it."""
+    """Return the path in OpenAI's notation: `messages[0].content`."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 
 def _described(value: object) -> str:
-    """What a value is, and the value itself, cut where it is long: `the string "hot"`."""
+    """Return a value with its type, cut if it is long: `the string "hot"`."""
     text = msgspec.json.encode(value, enc_hook=repr).decode()
     shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
     match value:

@@ -26,7 +26,7 @@ class LoadModel(msgspec.Struct, tag=True):
 
 
 class Sampling(msgspec.Struct, frozen=True):
-    """How the next token is chosen. None: nobody set it, and the engine decides."""
+    """How the next token is chosen. None if neither the client nor the manifest sets it: the engine decides."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -50,7 +50,7 @@ class ImagePart(msgspec.Struct, frozen=True, tag="image"):
     """A picture in a message."""
 
     url: str
-    """A data: URL that holds it, or its address, which nobody here fetches."""
+    """A data: URL that holds it, or its address, which the server does not fetch."""
     detail: str | None = None
     """How closely to look at it, in OpenAI's words."""
 
@@ -114,7 +114,7 @@ class JsonSchema(msgspec.Struct, frozen=True, tag=True):
     schema: str
     """The schema as JSON, with its keys in the user's order: answers name properties in that order."""
     strict: bool = False
-    """Whether objects are closed, and a schema that cannot be kept to the letter is refused; else it is relaxed."""
+    """True if objects are closed, and a schema that cannot be enforced exactly is refused; otherwise it is relaxed."""
 
 
 class JsonObject(msgspec.Struct, frozen=True, tag=True):
@@ -164,7 +164,7 @@ class Chat(Answering, tag=True, kw_only=True):
     template_options: dict[str, Any] = {}
     """Variables for the chat template."""
     continues: bool = False
-    """Whether the last message is the beginning of the answer, to be written on."""
+    """True if the last message is the beginning of the answer, which continues it."""
 
 
 class Complete(Answering, tag=True, kw_only=True):
@@ -172,11 +172,11 @@ class Complete(Answering, tag=True, kw_only=True):
 
     prompt: str | list[int]
     echo: bool = False
-    """Whether the answer begins with the prompt."""
+    """True if the answer begins with the prompt."""
 
 
 def form_param(request: Answering) -> str:
-    """The request's field that asks for a form, or for a call, which is one too."""
+    """Return the request's field that asks for a form, or for a call, which is one too."""
     match request.form:
         case Regex():
             return "regex"
@@ -196,7 +196,7 @@ class Tokenize(msgspec.Struct, tag=True):
     text: str | None = None
     messages: list[Message] | None = None
     special: bool = True
-    """Whether the tokens that a text begins or ends with are added, and special tokens in it read as such."""
+    """True if the tokens that begin and end a text are added, and special tokens in it are read as such."""
 
 
 class Detokenize(msgspec.Struct, tag=True):
@@ -211,7 +211,7 @@ class Speak(msgspec.Struct, tag=True, kw_only=True):
 
     id: int
     segments: list[str]
-    """The text, cut where a speaker would draw breath: what is ready of one is heard while the next is made."""
+    """The text, split at natural pauses: one segment is heard while the next is generated."""
     voice: str | None = None
     """The engine's own name of it; None: the engine's default."""
     speed: float = 1.0
@@ -219,11 +219,11 @@ class Speak(msgspec.Struct, tag=True, kw_only=True):
     options: dict[str, Any] = {}
     """What else the request says, as the backend's request fields name it (`ref_audio` as bytes of an audio file)."""
     times: bool = False
-    """Whether to tell when each word is said."""
+    """True if the times of words are wanted."""
 
 
 class Cancel(msgspec.Struct, tag=True):
-    """Server to worker: nobody waits for this request any more. A step follows, which says nothing about it."""
+    """Server to worker: the request is no longer wanted. A step follows, which says nothing about it."""
 
     id: int
 
@@ -234,32 +234,32 @@ class Voice(msgspec.Struct, frozen=True):
     id: str
     """What a request names."""
     name: str = ""
-    """For people, where it is more than the id."""
+    """Display name, if it differs from the id."""
     language: str = ""
-    """As a BCP 47 tag: "en-GB"; empty where the engine does not say."""
+    """BCP 47 tag such as "en-GB"; empty if the engine does not say."""
 
 
 class Loading(msgspec.Struct, tag=True):
     """Worker to server: how far loading is."""
 
     phase: str
-    """What happens now, for people: "importing mlx-lm", "downloading", "reading weights"."""
+    """Current step, in plain language: "importing mlx-lm", "downloading", "reading weights"."""
     done: int = 0
     total: int = 0
-    """Bytes; 0 where nothing is counted."""
+    """Bytes; 0 if nothing is counted."""
 
 
 class Loaded(msgspec.Struct, tag=True):
     """Worker to server: the model answers from now on."""
 
     context_length: int | None = None
-    """Tokens of prompt and answer together; None where the model does not say."""
+    """Tokens of prompt and answer together; None if the model does not say."""
     notes: list[str] = []
     """What a user should know about how this model runs ("no chat template: ...")."""
     batched: bool = True
-    """Whether requests are answered together; otherwise one after the other."""
+    """True if requests are answered together, False if one after the other."""
     voices: list[Voice] | None = None
-    """The voices of a speech model; None where only the model knows what it takes, or there is nothing to choose."""
+    """The voices of a speech model; None if only the model knows them, or there is no choice."""
     takes: list[str] | None = None
     """Of what the backend takes beside a text, a voice and a speed, what this model takes; None: all of it."""
     device_bytes: int = 0
@@ -293,7 +293,7 @@ class TopLogprob(msgspec.Struct):
     """A token that could have come."""
 
     token: bytes
-    """What it adds to the answer; part of a character where the model cuts characters."""
+    """What it adds to the answer; part of a character if the model splits characters."""
     logprob: float
 
 
@@ -311,9 +311,9 @@ class Delta(msgspec.Struct, tag=True):
     text: str
     choice: int = 0
     reasoning: bool = False
-    """Whether this is thinking, and not the answer itself."""
+    """True if this is thinking, and not the answer itself."""
     logprobs: list[TokenLogprob] = []
-    """One for each token since the last Delta, where they were asked for."""
+    """One for each token since the last Delta, if the request asks for them."""
 
 
 class ToolStart(msgspec.Struct, tag=True):
@@ -403,7 +403,7 @@ class Spoken(msgspec.Struct, tag=True):
 
     id: int
     notes: list[str] = []
-    """What of the request had no effect on this model, for people."""
+    """Parts of the request that had no effect on this model, in plain language."""
 
 
 class Failed(msgspec.Struct, tag=True):
@@ -424,7 +424,7 @@ Last = Finished | TokenizedText | DetokenizedText | Spoken | Failed
 
 
 def join(last: Event | None, event: Event) -> bool:
-    """Add the text of one event to the one before it, if it goes on where that ended."""
+    """Append an event's text to the event before it if it continues that. Return True if it does."""
     match last, event:
         case Delta(), Delta() if (last.id, last.choice, last.reasoning) == (event.id, event.choice, event.reasoning):
             last.text += event.text
@@ -446,7 +446,7 @@ class Step(msgspec.Struct, tag=True):
 
     events: list[Event]
     device_bytes: int = 0
-    """Memory of an accelerator that the engine holds; 0 where it computes on the processor."""
+    """Memory of an accelerator that the engine holds; 0 if it computes on the processor."""
     waiting: int = 0
     """Requests that the engine has not begun: the batch is full, or the memory for conversations is."""
     tokens: int = 0
@@ -464,18 +464,18 @@ _to_server = msgspec.msgpack.Decoder(ToServer)
 
 
 def frame(message: ToWorker | ToServer) -> bytes:
-    """The message as it goes over the socket."""
+    """Return the message as a frame."""
     body = _encoder.encode(message)
     return LENGTH.pack(len(body)) + body
 
 
 def decode_to_worker(body: bytes) -> ToWorker:
-    """A frame's body on the worker's side. Raises msgspec.DecodeError or msgspec.ValidationError."""
+    """Return the message of a frame, in the worker. Raise msgspec.DecodeError or msgspec.ValidationError."""
     message: ToWorker = _to_worker.decode(body)
     return message
 
 
 def decode_to_server(body: bytes) -> ToServer:
-    """A frame's body on the server's side. Raises msgspec.DecodeError or msgspec.ValidationError."""
+    """Return the message of a frame, in the server. Raise msgspec.DecodeError or msgspec.ValidationError."""
     message: ToServer = _to_server.decode(body)
     return message

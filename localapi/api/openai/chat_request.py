@@ -1,4 +1,4 @@
-"""What a client may say to `POST /v1/chat/completions`: fields, bounds, and which of OpenAI's are not honoured."""
+"""The body of `POST /v1/chat/completions`: its fields and bounds, and OpenAI's fields that are not supported."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class UserMessage(Part):
 class CalledFunction(Part):
     name: str
     arguments: str | FreeObject | None = None
-    """Whatever the model wrote, JSON or not; some clients send the object that it is."""
+    """What the model wrote, JSON or not; some clients send an object instead."""
 
 
 class ToolCall(Part):
@@ -156,7 +156,7 @@ class TextFormat(Part):
 class JsonObjectFormat(Part):
     type: Literal["json_object"]
     json_schema: Annotated[dict[str, Any] | bool | None, Field(alias="schema")] = None
-    """Not OpenAI's, but llama.cpp's and others': the object's schema."""
+    """The object's schema: an extension of llama.cpp and others."""
 
 
 class NamedSchema(Part):
@@ -182,7 +182,7 @@ _NOT_HONOURED: Final[Mapping[str, tuple[Any, ...]]] = {
     "modalities": (["text"],),
     "web_search_options": (),
 }
-"""Parameters that this server knows and does not honour, with the values that ask for nothing."""
+"""Parameters that this server does not support, with the values that ask for nothing."""
 
 
 class ChatRequest(GenerationRequest, ChatParameters):
@@ -287,7 +287,7 @@ def parse_chat(content: dict[str, Any]) -> tuple[ChatRequest, list[str]]:
 
 
 def _refuse_other_parts(messages: object) -> None:
-    """Say plainly that a video is not read, before pydantic says that its type is not 'text'."""
+    """Refuse parts of other types with a clear message, before pydantic lists the types that it knows."""
     for at, message in enumerate(messages if isinstance(messages, list) else ()):
         content = message.get("content") if isinstance(message, dict) else None
         known = USER_PARTS if isinstance(message, dict) and message.get("role") == "user" else {"text", "refusal"}

@@ -29,7 +29,7 @@ NO_EFFECT: Final = frozenset(
         "prompt_cache_options",
     }
 )
-"""OpenAI's fields that say something about the caller or the bill, or are a hint, and change no answer."""
+"""OpenAI's fields about the caller or billing, and cache hints, which change no answer."""
 
 
 HINTS: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -37,7 +37,7 @@ HINTS: Final[Mapping[str, tuple[Any, ...]]] = {
     "service_tier": ("auto", "default"),
     "verbosity": ("medium",),
 }
-"""OpenAI's wishes that an answer may leave unfulfilled, with the values that ask for nothing. The reply names them."""
+"""OpenAI's hints that an answer may ignore, with the values that ask for nothing. The reply names them."""
 
 TokenNumber = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Pattern = Annotated[str, Field(min_length=1, max_length=10_000)]
@@ -47,7 +47,7 @@ Grammar = Annotated[str, Field(min_length=1, max_length=100_000)]
 
 
 class Part(BaseModel):
-    """An object in a request. What it does not know has no effect, and is named in the reply: see `unknown_fields`."""
+    """An object in a request. Unknown fields have no effect, and are named in the reply: see `unknown_fields`."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
@@ -59,19 +59,19 @@ class StreamOptions(Part):
 
 
 def _without_empty(value: object) -> object:
-    """Empty stop strings, which clients send for none, stop nothing."""
+    """Drop empty stop strings, which clients send for none."""
     if value == "":
         return None
     return [item for item in value if item != ""] or None if isinstance(value, list) else value
 
 
 def _limit(value: object) -> object:
-    """-1, which clients of other servers send for no limit, says nothing."""
+    """Return None for -1, which clients of other servers send for no limit."""
     return None if isinstance(value, int) and value == -1 else value
 
 
 def _share(value: float | None) -> float | None:
-    """0 takes the likeliest token, as so little does."""
+    """Replace 0, which asks for the likeliest token, by a value so small that it does the same."""
     return GREEDY_TOP_P if value == 0 else value
 
 
@@ -79,7 +79,7 @@ MaxTokens = Annotated[int | None, Field(ge=1), BeforeValidator(_limit)]
 
 
 class GenerationRequest(GenerationParameters):
-    """The part of a body that both endpoints share. Unknown fields are kept in `model_extra`, for the reply to name."""
+    """The part of a body that both endpoints share."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -107,14 +107,14 @@ class GenerationRequest(GenerationParameters):
 
 
 def form_of(regex: str | None, grammar: str | None) -> Regex | Lark | None:
-    """The form that these two fields ask for."""
+    """Return the form that these two fields ask for."""
     if regex is not None:
         return Regex(regex)
     return Lark(grammar) if grammar is not None else None
 
 
 def refuse(content: Mapping[str, Any], not_honoured: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
-    """The body without the fields that ask for nothing. Raises InvalidRequest for one that cannot be honoured."""
+    """Return the body without the fields that ask for nothing. Raise InvalidRequest for one that cannot be honoured."""
     nothing = {name for name, harmless in HINTS.items() if any(_same(content.get(name), value) for value in harmless)}
     nothing |= {*not_honoured, *NO_EFFECT}
     for name, harmless in not_honoured.items():
@@ -150,5 +150,5 @@ def _collect_unknown(value: object, given: object, place: str, found: dict[str, 
 
 
 def _same(given: object, harmless: object) -> bool:
-    """Equal, and a boolean only equals a boolean: `n: true` is not `n: 1`."""
+    """Return True if both are equal; a boolean only equals a boolean: `n: true` is not `n: 1`."""
     return given == harmless and isinstance(given, bool) == isinstance(harmless, bool)

@@ -1,4 +1,4 @@
-"""`POST /v1/tokenize` and `POST /v1/detokenize`: what a model makes of a text, and back."""
+"""`POST /v1/tokenize` and `POST /v1/detokenize`: text to a model's tokens, and back."""
 
 from __future__ import annotations
 
