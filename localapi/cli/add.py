@@ -1,24 +1,44 @@
-"""`localapi add`: one more entry in the manifest's file, where nothing else changes."""
+"""`localapi add`: from the name of a model to one more entry in the manifest's file, where nothing else changes."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
 
 import click
 
-from localapi.cli import completing, outcome
-from localapi.cli.options import manifest_option, profile_option, server_of, server_options, source_of
-from localapi.cli.proposal import free_id, propose
-from localapi.kinds import KINDS
+from localapi.backends import model_path
+from localapi.backends.auto import cached_config
+from localapi.cli import outcome
+from localapi.cli.options import (
+    complete_backends,
+    manifest_option,
+    profile_option,
+    server_of,
+    server_options,
+    source_of,
+)
+from localapi.cli.pull import file_of
+from localapi.errors import CannotDownload, CannotEdit
+from localapi.kinds import CHAT, KINDS, Kind, recognize, recognize_place
 from localapi.manifest import adding, names_in, value_of
 from localapi.settings import Settings
+
+SAY: Final = f"say {' or '.join(f'--kind {name}' for name in KINDS)}, or --backend"
+Recognized = tuple[Kind, str]
+"""A kind, and a backend."""
 
 
 @click.command("add")
 @click.argument("model", required=False, metavar="[REPO_OR_PATH]")
 @click.option("--id", "entry_id", help="What clients call it.  [default: made of the name]")
 @click.option("--kind", type=click.Choice(list(KINDS)), help="What it is for.  [default: as its files say]")
-@click.option("--backend", help="What runs it.  [default: as its files say]", shell_complete=completing.backends)
+@click.option("--backend", help="What runs it.  [default: as its files say]", shell_complete=complete_backends)
 @click.option("--alias", "aliases", multiple=True, metavar="NAME", help="Another name for it; may be given again.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
@@ -72,3 +92,112 @@ def _put(options: dict[str, object], setting: str) -> None:
             raise click.UsageError(f"--set {setting}: {part} is not a mapping")
         options = inner
     options[last] = value_of(text, f"--set {key}")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An entry without its id."""
+
+    kind: Kind
+    backend: str
+    path: str | None
+    """As the manifest writes it."""
+    name: str
+    """What an id can be made of."""
+
+
+def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str | None) -> Proposal:
+    """The entry for a repository, a folder or a file, as the current folder sees it; `folder` is the manifest's.
+
+    What is not given is found out from the model's own files, if need be those on the Hub. Raises CannotEdit and
+    CannotDownload.
+    """
+    section = _kind(backend, kind)
+    if named is None:
+        if backend is None or section is None:
+            raise CannotEdit("there is nothing to add: name a repository or a folder, or a --backend that needs none")
+        return Proposal(section, backend, None, "voice" if backend == "auto" else backend)
+    place = model_path.placed(named, Path())
+    if named == model_path.DEMO:
+        return Proposal(section or CHAT, backend or CHAT.usual_backend, named, named)
+    if os.path.exists(place) or model_path.is_place(named):
+        found = _found(place, section, backend)
+        return Proposal(*found, _written(place, folder), place.stem if place.is_file() else place.resolve().name)
+    if named in _backends():
+        raise CannotEdit(f"{named!r} is a backend, not a model: say --backend {named}, and a model where it needs one")
+    if not model_path.is_repository(named):
+        raise CannotEdit(
+            f"{named!r} is neither a folder ({place} does not exist) nor a Hugging Face repository (owner/name)"
+        )
+    return Proposal(*_of_repository(named, section, backend), named, named.rpartition("/")[2])
+
+
+def free_id(name: str, taken: Collection[str]) -> str:
+    """An id made of a name, which nobody has yet."""
+    wanted = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.") or "model"
+    return next(each for each in (wanted, *(f"{wanted}-{number}" for number in range(2, 10_000))) if each not in taken)
+
+
+def _kind(backend: str | None, kind: Kind | None) -> Kind | None:
+    """Return the kind that a backend asks for. Raise CannotEdit where it is not the one that was asked for."""
+    if backend is None:
+        return kind
+    has = [each for each in KINDS.values() if backend in each.backends]
+    if not has:
+        raise CannotEdit(f"there is no backend {backend!r}; there are: {', '.join(_backends())}")
+    if kind is not None and kind not in has:
+        raise CannotEdit(f"the backend {backend} is for {has[0]}, not for {kind}")
+    return kind or has[0]
+
+
+def _backends() -> list[str]:
+    return list(dict.fromkeys(name for kind in KINDS.values() for name in kind.backends))
+
+
+def _found(place: Path, section: Kind | None, backend: str | None) -> Recognized:
+    if not os.path.exists(place):
+        raise CannotEdit(f"{place} does not exist")
+    if section is not None and backend is not None:
+        return section, backend
+    try:
+        found = recognize_place(place)
+    except (OSError, ValueError) as error:
+        raise CannotEdit(f"{place / 'config.json'} cannot be read: {error}") from None
+    return _completed(found, section, str(place))
+
+
+def _of_repository(name: str, section: Kind | None, backend: str | None) -> Recognized:
+    if section is not None and backend is not None:
+        return section, backend
+    config = cached_config(name)
+    if config is None and section is not None:
+        return section, section.usual_backend
+    return _completed(recognize(_config(name) if config is None else config, name), section, name)
+
+
+def _completed(found: Recognized | None, section: Kind | None, name: str) -> Recognized:
+    if found is not None and section in (None, found[0]):
+        return found
+    if section is not None:
+        return section, section.usual_backend
+    raise CannotEdit(f"nothing in {name} tells whether it chats or speaks: {SAY}")
+
+
+def _config(repository: str) -> dict[str, Any]:
+    """The repository's config.json, from the Hub."""
+    try:
+        content = json.loads(file_of(repository, "config.json").read_text("utf-8"))
+    except CannotDownload as error:
+        raise CannotDownload(f"{error} To add it without looking at it, {SAY}.") from None
+    except (OSError, ValueError) as error:
+        raise CannotDownload(f"the config.json of {repository} cannot be read ({error}): {SAY}") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _written(place: Path, folder: Path) -> str:
+    """A path as the manifest in that folder writes it: from there where it is inside, and absolute elsewhere."""
+    absolute = Path(os.path.normpath(place))
+    try:
+        return f"./{absolute.relative_to(os.path.normpath(folder.absolute()))}"
+    except ValueError:
+        return str(absolute)

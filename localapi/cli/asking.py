@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any, Final, Literal
 
 from localapi.client import Server
-from localapi.client.streams import CHAT_PATH, streamed
+from localapi.client.measuring import CHAT_PATH, streamed
 from localapi.errors import NoServer, OperatorError, Refused
 from localapi.system.byte_sizes import readable
 

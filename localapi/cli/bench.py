@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any, Final
 
@@ -12,13 +12,11 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from localapi.cli import completing
 from localapi.cli.asking import Answer, check_model, first_chat_model
-from localapi.cli.bars import bars, decimal
-from localapi.cli.measuring import Level, Load, prompt, summaries, words_for
-from localapi.cli.options import server_of, server_options
+from localapi.cli.options import complete_models, server_of, server_options
 from localapi.cli.plain_text import shown_in_line
 from localapi.cli.text_table import room, table
+from localapi.client.measuring import Level, Load, prompt, summaries, words_for
 from localapi.settings import Settings
 
 HEAD: Final = ("streams", "first token", "90 % within", "tokens/s", "per stream", "tokens", "requests", "failed")
@@ -28,6 +26,7 @@ _WIDE: Final = 80
 _AROUND_BAR: Final = 12
 """Characters of a line beside its bar: number of streams, tokens per second."""
 _INTERRUPTED: Final = 130
+_EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 
 
 class _Numbers(click.ParamType[list[int]]):
@@ -46,7 +45,7 @@ class _Numbers(click.ParamType[list[int]]):
 
 
 @click.command("bench")
-@click.argument("model", required=False, shell_complete=completing.models("chat"))
+@click.argument("model", required=False, shell_complete=complete_models("chat"))
 @click.option("--streams", type=_Numbers(), default="1,2,4,8", show_default=True, help="Requests at the same time.")
 @click.option("--tokens", type=click.IntRange(1), default=128, show_default=True, help="Most tokens of an answer.")
 @click.option("--prompt-tokens", type=click.IntRange(1), default=256, show_default=True, help="Of a prompt, roughly.")
@@ -149,3 +148,23 @@ def _seconds(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else decimal(value)
+
+
+def bars(values: Mapping[str, float], *, width: int) -> list[str]:
+    """A line for each value: its name, a bar in proportion to the largest, the number."""
+    most = max(values.values(), default=0) or 1
+    names = max(map(len, values), default=0)
+    return [
+        f"{name.rjust(names)} {_bar(value / most * width).ljust(width)} {decimal(value)}"
+        for name, value in values.items()
+    ]
+
+
+def decimal(value: float) -> str:
+    """A number for people, of three digits or more."""
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"  # noqa: PLR2004  # three digits
+
+
+def _bar(length: float) -> str:
+    whole, part = divmod(round(length * 8), 8)
+    return "█" * whole + (_EIGHTHS[part] if part else "")

@@ -1,22 +1,25 @@
-"""Options that several commands take, and what they mean."""
+"""Options and arguments that several commands take: what they mean, and what a shell offers for them after Tab."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
-from localapi.cli import completing
 from localapi.client import Server
+from localapi.errors import LocalapiError
 from localapi.settings import Settings
 
 if TYPE_CHECKING:
-    from localapi.manifest import ManifestSource
+    from localapi.manifest import Entry, ManifestSource
 
 type_of_path = click.Path(path_type=Path)
 MOST_PORT: Final = 65535
+Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -39,7 +42,7 @@ def profile_option(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--profile",
         help="Profile to merge over the manifest: configs/NAME.yaml.  [environment LOCALAPI_PROFILE]",
-        shell_complete=completing.profiles,
+        shell_complete=complete_profiles,
     )(command)
 
 
@@ -60,3 +63,51 @@ def source_of(settings: Settings) -> ManifestSource:
 def server_of(settings: Settings) -> Server:
     """The server of these settings, as a client sees it."""
     return Server(settings.address, settings.key_header)
+
+
+def given_text(argument: str | None) -> str:
+    """The argument, or standard input where it is - or left out; bytes that are no UTF-8 are replaced in both."""
+    if argument is None or argument == "-":
+        return sys.stdin.buffer.read().decode(errors="replace")  # as text it would raise for them in most locales
+    return argument.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def complete_models(kind: str | None = None) -> Completion:
+    """Offers the ids of the manifest's models, of one kind or all; the manifest is the one that the command reads."""
+
+    def offer(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        entries = [entry for entry in _entries(ctx) if kind in {None, entry.kind.name}]
+        return _items(((entry.id, entry.options.backend_name) for entry in entries), incomplete)
+
+    return offer
+
+
+def complete_profiles(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offers the names of profiles."""
+    from localapi.manifest import profile_names  # noqa: PLC0415  # only where it is asked for
+
+    path = ctx.params.get("manifest") or ctx.params.get("file") or Path("models.yaml")
+    return _items(((name, None) for name in profile_names(Path(path))), incomplete)
+
+
+def complete_backends(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offers the names of backends."""
+    from localapi.kinds import KINDS  # noqa: PLC0415  # only where it is asked for
+
+    return _items(((name, kind.name) for kind in KINDS.values() for name in kind.backends), incomplete)
+
+
+def _entries(ctx: click.Context) -> list[Entry]:
+    from localapi.manifest import read  # noqa: PLC0415  # only where it is asked for
+
+    flags: dict[str, Any] = {name: ctx.params.get(name) for name in ("manifest", "profile")}
+    try:
+        return list(read(source_of(Settings.read(**flags)), needs_secrets=False).entries.values())
+    except (LocalapiError, OSError):  # nobody could read it there
+        return []
+
+
+def _items(named: Iterable[tuple[str, str | None]], incomplete: str) -> list[CompletionItem]:
+    """Those that begin so, each once."""
+    helps = {name: text for name, text in named if name.startswith(incomplete)}
+    return [CompletionItem(name, help=text) for name, text in helps.items()]

@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from localapi.cli import completing, outcome
-from localapi.cli.options import manifest_option, profile_option, server_of, server_options, source_of
+from localapi.cli import outcome
+from localapi.cli.options import complete_models, manifest_option, profile_option, server_of, server_options, source_of
 from localapi.manifest import removing
 from localapi.settings import Settings
 
 
 @click.command("rm")
-@click.argument("entry_id", metavar="ID", shell_complete=completing.models())
+@click.argument("entry_id", metavar="ID", shell_complete=complete_models())
 @click.option("--dry-run", is_flag=True, help="Only show how the file would change.")
 @manifest_option
 @profile_option

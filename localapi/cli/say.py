@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from localapi.cli import completing, sound_output
-from localapi.cli.given_text import given_text
-from localapi.cli.options import profile_option, server_of, server_options, source_of
-from localapi.cli.temporary_server import or_temporary
+from localapi.cli import sound_output
+from localapi.cli.options import complete_models, given_text, profile_option, server_of, server_options, source_of
 from localapi.client import Server
-from localapi.errors import OperatorError
+from localapi.errors import NoServer, OperatorError
 from localapi.kinds import SPEECH
 from localapi.kinds.speech import speech_options
 from localapi.manifest import Entry, read
@@ -28,7 +30,7 @@ ADD_ONE: Final = "`localapi add --backend auto --kind speech` adds one"
 
 @click.command("say")
 @click.argument("text", required=False)
-@click.option("--model", help="A speech model.  [default: the first]", shell_complete=completing.models("speech"))
+@click.option("--model", help="A speech model.  [default: the first]", shell_complete=complete_models("speech"))
 @click.option("--voice", help="One of the model's voices.")
 @click.option("--speed", type=click.FloatRange(0.25, 4), help="2 takes half the time.")
 @click.option("--instructions", help="How to speak, for models that know it.")
@@ -145,3 +147,39 @@ def _progress(name: str) -> Callable[[int], None]:
         click.echo(f"\r\x1b[K{name}: {readable(written)}", nl=False, err=True)
 
     return show if sys.stderr.isatty() else lambda _: None
+
+
+@contextlib.contextmanager
+def or_temporary(server: Server, profile: str | None, *, start: bool) -> Iterator[Server]:
+    """The given server where none is to be started; else one on a free port, for as long as needed.
+
+    Raises NoServer where the one that was started ends at once, with its last words.
+    """
+    if not start:
+        yield server
+        return
+    command = [sys.executable, "-P", "-m", "localapi", "serve", "--host", "127.0.0.1", "--port", "0"]
+    command += ["--profile", profile] if profile is not None else []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:  # noqa: S603
+        try:
+            yield Server(_address_of(process), server.headers)
+        finally:
+            process.terminate()
+
+
+def _address_of(process: subprocess.Popen[str]) -> str:
+    """Where a server that starts will listen; its log is read from then on, so that it never waits for a reader."""
+    assert process.stderr is not None  # noqa: S101  # it was started with a pipe
+    line = ""
+    for line in process.stderr:
+        if found := re.search(r" on (http://\S+)/v1", line):
+            threading.Thread(target=_read_out, args=(process,), daemon=True).start()
+            return found[1]
+    raise NoServer(f"no server runs, and none could be started: {line.strip()}")
+
+
+def _read_out(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None  # noqa: S101  # it was started with a pipe
+    with contextlib.suppress(ValueError, OSError):
+        for _ in process.stderr:
+            pass

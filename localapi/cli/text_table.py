@@ -2,64 +2,44 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Sequence
 from typing import Final
-
-from rich.cells import cell_len, chop_cells
 
 GAP: Final = "  "
 _NARROWEST: Final = 20
-"""In fewer characters nobody reads a sentence or a path that is broken."""
+"""In fewer characters nobody reads a sentence that is broken."""
+_ANY_WIDTH: Final = 100_000
 
 
 def room() -> int | None:
-    """The characters of a line on the terminal; None where there is none, and lines may have any length."""
+    """Return the width of the terminal; None if there is none, and lines may have any length."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None = None) -> list[str]:
-    """Lines with aligned columns, the head first.
+    """Return lines with aligned columns, the head first. Cells for which `width` has no room are broken."""
+    from rich.console import Console  # noqa: PLC0415  # 20 ms that most commands do not need
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
-    Where these are wider than `width`, the widest column is broken; where that is not enough, each cell is on a line.
-    """
-    widths = [max(cell_len(row[at]) for row in (head, *rows)) for at in range(len(head))]
-    over = sum(widths) + len(GAP) * (len(widths) - 1) - (width or sys.maxsize)
-    if over > 0:
-        widest = widths.index(max(widths))
-        widths[widest] -= over
-        if widths[widest] < _NARROWEST:
-            return list(_stacked(head, rows))
-    return [line for row in (head, *rows) for line in _row(row, widths)]
+    grid = Table(box=None, pad_edge=False, padding=(0, len(GAP), 0, 0), header_style="")
+    for name in head:
+        grid.add_column(Text(name), overflow="fold")
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    output = io.StringIO()
+    Console(file=output, width=width or _ANY_WIDTH, color_system=None).print(grid)
+    return [line.rstrip() for line in output.getvalue().removesuffix("\n").split("\n")]
 
 
 def wrapped(text: str, *, indent: int) -> str:
-    """For a terminal: broken between words, further lines below the first, which begins at `indent`."""
+    """Return the text for a terminal: broken between words, further lines indented below the first."""
     columns = room()
     if columns is None or columns - indent < _NARROWEST:
         return text
     lines = textwrap.wrap(text, columns - indent, break_long_words=False, break_on_hyphens=False)
     return f"\n{' ' * indent}".join(lines)
-
-
-def _row(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    pieces = [chop_cells(cell, width) if cell else [""] for cell, width in zip(row, widths, strict=True)]
-    for cells in zip_longest(*pieces, fillvalue=""):
-        yield GAP.join(map(_padded, cells, widths)).rstrip()
-
-
-def _stacked(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    first, *others = head
-    widest = max(map(cell_len, others), default=0)
-    for row in rows:
-        yield f"{first}{GAP}{row[0]}"
-        for name, cell in zip(others, row[1:], strict=True):
-            if cell:
-                yield f"{GAP}{_padded(name, widest)}{GAP}{cell}"
-
-
-def _padded(cell: str, width: int) -> str:
-    return cell + " " * (width - cell_len(cell))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from localapi.client.streams import END, Stream, chat_request, read
+from localapi.client.measuring import END, Stream, chat_request, read
 
 Message = dict[str, str]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from localapi.cli.bars import bars
-from localapi.cli.measuring import Level, Timing, prompt
+from localapi.cli.bench import bars
+from localapi.client.measuring import Level, Timing, prompt
 from tests.server import Server, serving
 from tests.terminal import CTRL_C, terminal
 

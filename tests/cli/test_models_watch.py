@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from localapi.cli.happenings import after, happenings, requests_of
 from localapi.cli.model_rows import HEAD, ModelRow, fitting, most_active
+from localapi.cli.models_watch import after, happenings, requests_of
 from localapi.cli.text_table import table
 from localapi.client import Event
 from tests.server import Server, save, serving

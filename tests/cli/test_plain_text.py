@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from localapi.cli.markdown_view import complete_length, rendered
+from localapi.cli.answer_view import complete_length, rendered
 from localapi.cli.plain_text import sendable, shown, shown_in_line
 
 pytestmark = pytest.mark.everyday

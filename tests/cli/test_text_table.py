@@ -28,15 +28,11 @@ def test_the_widest_column_is_broken_where_that_is_enough() -> None:
     ]
 
 
-def test_on_a_narrow_terminal_each_cell_has_a_line() -> None:
-    assert table(HEAD, ROWS, width=30) == [
-        "model  größe",
-        "  state   ready",
-        "  folder  /a/folder/with/a/name/that/is/long",
-        "model  模型",
-    ]
+def test_on_a_narrow_terminal_nothing_is_cut_off() -> None:
+    told = "".join("".join(table(HEAD, ROWS, width=20)).split())
+    assert all(set(cell) <= set(told) for row in (HEAD, *ROWS) for cell in row)
 
 
 def test_no_aligned_line_is_wider_than_the_terminal() -> None:
-    for width in range(34, 60):
+    for width in range(10, 60):
         assert max(cell_len(line) for line in table(HEAD, ROWS, width=width)) <= width
