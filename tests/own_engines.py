@@ -46,7 +46,7 @@ class InsideEngine:
 
     async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
         assert isinstance(request, Chat)
-        if request.messages[-1]["content"] == "go":
+        if request.messages[-1].text == "go":
             self._go.set()
             yield Finished(request.id, 1, 0)
             return
