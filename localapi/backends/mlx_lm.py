@@ -142,7 +142,7 @@ class MlxLm(ChatOptions):
         return self.model_copy(update={"cpu_weights": "stored"}) if self.cpu_weights == "auto" else self
 
     @property
-    def at_once(self) -> int:
+    def batch_limit(self) -> int:
         return 1 if self.draft or self.kv_bits else self.max_batch
 
     def weight_files(self) -> list[Path]:
@@ -157,6 +157,6 @@ class MlxLm(ChatOptions):
         paths = [(getattr(self, field), must_hold) for field, must_hold in _HOLDS.items()]
         await aside(lambda: model_path.check_present(paths))
         return await start_worker(
-            name, "mlx-lm", self.identity().options, needs="mlx_lm", max_batch=self.at_once, writes_tokens=True,
+            name, "mlx-lm", self.identity().options, needs="mlx_lm", max_batch=self.batch_limit, writes_tokens=True,
             report=report,
         )  # fmt: skip

@@ -197,7 +197,7 @@ class EntryOptions(BaseModel):
         return self.identity().backend
 
     @property
-    def at_once(self) -> int | None:
+    def batch_limit(self) -> int | None:
         """Maximum requests that the engine answers concurrently and queues beyond; None if it does not queue."""
         return None
 

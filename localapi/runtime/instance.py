@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import Enum
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from localapi.backends.engine import Engine, Supervised, Vitals
 from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity
@@ -28,8 +28,10 @@ from localapi.runtime.states import (
     Loading,
     Ready,
     State,
+    StateName,
     Unloaded,
     check_transition,
+    name_of,
 )
 from localapi.system.in_flight import InFlight
 from localapi.system.timer import Timer
@@ -39,8 +41,6 @@ log = logging.getLogger(__name__)
 
 RELOAD_SECONDS: Final = 1.0
 """Pause before a pinned model whose worker has ended is loaded again."""
-
-StateName = Literal["unloaded", "loading", "ready", "failed", "closed"]
 
 
 class Pause(Enum):
@@ -104,21 +104,7 @@ class Instance:
     @property
     def state(self) -> StateName:
         """Return the state as `/status` names it."""
-        state = self._state.then if isinstance(self._state, Draining) else self._state
-        match state:
-            case Loading():
-                return "loading"
-            case Ready():
-                return "ready"
-            case Closed():
-                return "closed"
-        if self.retired:
-            return "closed"
-        if self.backoff.seconds_left:
-            return "failed"
-        # A worker that has ended by itself needs nobody: the next request loads the model again.
-        failed = isinstance(state, Failed) and state.reason is not FailureReason.WORKER_ENDED
-        return "failed" if failed else "unloaded"
+        return name_of(self._state, retired=self.retired, backing_off=self.backoff.seconds_left > 0)
 
     @property
     def engine(self) -> Engine | None:
@@ -143,7 +129,7 @@ class Instance:
     @property
     def max_batch(self) -> int | None:
         """Return how many requests the engine answers concurrently; None if it never queues any."""
-        return self.engine.vitals().max_batch if self.engine is not None else self.options.at_once
+        return self.engine.vitals().max_batch if self.engine is not None else self.options.batch_limit
 
     @property
     def queued(self) -> int:

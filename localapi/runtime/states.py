@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from localapi.backends.engine import Engine
 from localapi.runtime.load import Load
@@ -82,6 +82,7 @@ class Closed:
 
 
 State = Unloaded | Loading | Ready | Draining | Failed | Closed
+StateName = Literal["unloaded", "loading", "ready", "failed", "closed"]
 
 FOLLOWING: Final[dict[type[State], frozenset[type[State]]]] = {
     Unloaded: frozenset({Loading, Closed}),
@@ -101,3 +102,20 @@ def check_transition(old: State, new: State) -> None:
     """Raise InvalidTransition if `new` may not follow `old`."""
     if type(new) not in FOLLOWING[type(old)]:
         raise InvalidTransition(f"{type(old).__name__} → {type(new).__name__}")
+
+
+def name_of(state: State, *, retired: bool, backing_off: bool) -> StateName:
+    """Return the name of a state in `/status`. `backing_off`: it is the pause after several failures."""
+    match state:
+        case Draining(then=then):
+            return name_of(then, retired=retired, backing_off=backing_off)
+        case Loading():
+            return "loading"
+        case Ready():
+            return "ready"
+        case Unloaded() | Failed() if not retired:
+            # After a worker has ended by itself nobody has to act: the next request loads the model again.
+            failed = isinstance(state, Failed) and state.reason is not FailureReason.WORKER_ENDED
+            return "failed" if failed or backing_off else "unloaded"
+        case _:
+            return "closed"

@@ -27,6 +27,7 @@ from localapi.runtime.states import (
     State,
     Unloaded,
     check_transition,
+    name_of,
 )
 
 ALLOWED = {
@@ -71,6 +72,34 @@ async def test_a_state_follows_another_only_if_the_table_says_so(
         return
     with pytest.raises(InvalidTransition):
         check_transition(examples[old], examples[new])
+
+
+@pytest.mark.parametrize(
+    ("state", "retired", "backing_off", "name"),
+    [
+        (Unloaded(), False, False, "unloaded"),
+        (Unloaded(), False, True, "failed"),
+        (Unloaded(), True, False, "closed"),
+        (Failed(FailureReason.NOT_LOADED), False, False, "failed"),
+        (Failed(FailureReason.NO_ROOM), False, False, "failed"),
+        (Failed(FailureReason.WORKER_ENDED), False, False, "unloaded"),
+        (Failed(FailureReason.WORKER_ENDED), False, True, "failed"),
+        (Failed(FailureReason.NOT_LOADED), True, False, "closed"),
+        (Closed(), True, False, "closed"),
+    ],
+)
+async def test_the_name_of_a_state_and_of_what_drains_into_it(
+    examples: dict[type[State], State], state: Unloaded | Failed, retired: bool, backing_off: bool, name: str
+) -> None:
+    draining = examples[Draining]
+    assert isinstance(draining, Draining)
+    for each in (state, Draining(draining.ending, state)):
+        assert name_of(each, retired=retired, backing_off=backing_off) == name
+
+
+async def test_a_retired_instance_is_still_loading_or_ready(examples: dict[type[State], State]) -> None:
+    names = [name_of(examples[kind], retired=True, backing_off=False) for kind in (Loading, Ready)]
+    assert names == ["loading", "ready"]
 
 
 class Scripted(ChatOptions):
