@@ -125,7 +125,7 @@ speech: {voice: {backend: piper, path: ./tiny.onnx}}
             file.chmod(0)
             told = error_of(ask(server, model))
             assert "Permission denied" in told
-            assert "the user that the server runs as" in told
+            assert "the server's user" in told
             assert server.reload()["ok"]
             assert any("Permission denied" in warning for warning in server.status()["warnings"])
             assert ask(server, "echo").status == 200

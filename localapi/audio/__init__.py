@@ -1,6 +1,6 @@
-"""Sound as PCM, 16-bit little-endian mono bytes beside a rate in Hz: written, read, stretched, joined.
+"""Encode, decode, stretch and join sound. Sound is 16-bit little-endian mono PCM with a rate in Hz.
 
-It knows nothing of HTTP, the manifest or engines. Nothing here imports PyAV or numpy before it is used, so that the
-server starts small and that a worker needs only what it calls: `decoder`, `encoder` and `tempo` use PyAV, `repeats` and
-`levels` use numpy, the rest is the standard library.
+Knows nothing of HTTP, the manifest or engines. PyAV and numpy are imported only when they are used, so that the server
+stays small and a worker needs only what it calls: `decoder`, `encoder` and `tempo` use PyAV, `repeats` and `levels` use
+numpy, the rest uses the standard library.
 """

@@ -1,8 +1,8 @@
-"""Any audio file that a client gives, to PCM: voices to imitate, speech to convert.
+"""Decode audio files from clients to PCM: voices to clone, speech to convert.
 
-What comes here is not trusted. FFmpeg is never left to guess: many of its demuxers (HLS, concat, SDP) open the files
-and addresses that a file names. The container is told by its first bytes and is one of a few that hold their sound
-themselves; codecs are named; time, bytes and channels have limits.
+The files are not trusted. FFmpeg must not guess the format, as many of its demuxers (HLS, concat, SDP) open other files
+and URLs that a file names. So the container is recognized by its first bytes and must be one that holds its own sound,
+the codecs are on a list, and duration, size and channels are limited.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ _INTEGERS = [f"pcm_{kind}{bits}{order}" for kind in "su" for bits in (16, 24, 32
 _FLOATS = [f"pcm_f{bits}{order}" for bits in (32, 64) for order in ("le", "be")]
 CODECS = {"aac", "alac", "flac", "mp3", "mp3float", "opus", "vorbis"}
 CODECS |= {*_INTEGERS, *_FLOATS, "pcm_s8", "pcm_u8", "pcm_alaw", "pcm_mulaw"}
-"""The decoders that may run, in FFmpeg's words."""
+"""Names of FFmpeg's decoders that may run."""
 
 OPTIONS = {"codec_whitelist": ",".join(sorted(CODECS)), "protocol_whitelist": "none"}
-"""FFmpeg tries decoders while it opens a file, so it has to know, too."""
+"""Options for FFmpeg, which already tries decoders while it opens a file."""
 
 MOST_CHANNELS = 8
 
 
 class NotAudio(ValueError):
-    """The bytes hold no sound that can be used; the message says why, in words for a client."""
+    """The file has no usable sound; the message tells the client why."""
 
 
 def decode(data: bytes, *, sample_rate_hz: int, max_seconds: float, max_bytes: int) -> bytes:
-    """The sound of a WAV, MP3, FLAC, Ogg, M4A, AAC, WebM, AIFF or CAF file as 16-bit mono PCM at that rate.
+    """Return the sound of a WAV, MP3, FLAC, Ogg, M4A, AAC, WebM, AIFF or CAF file as 16-bit mono PCM at a rate.
 
-    Several channels are mixed to one. What is damaged within a file is left out. Raises `NotAudio` where nothing can be
-    read, for video, and for what is over `max_bytes` (of the file) or `max_seconds` (of its sound).
+    Several channels are mixed to one, and damaged parts are left out. Raise `NotAudio` if nothing can be decoded, for
+    video, and for files above `max_bytes` or `max_seconds`.
     """
     if len(data) > max_bytes:
         raise NotAudio(f"The audio file has {len(data)} bytes; the limit is {max_bytes}.")
     container = container_of(data)
     if container is None:
-        raise NotAudio("This is no audio file of a known kind: WAV, MP3, FLAC, Ogg, M4A, AAC, WebM, AIFF or CAF.")
+        raise NotAudio("This is not a supported audio file: WAV, MP3, FLAC, Ogg, M4A, AAC, WebM, AIFF or CAF.")
     if container == "mov":
         _refuse_false_counts(data)
 
@@ -61,7 +61,7 @@ def decode(data: bytes, *, sample_rate_hz: int, max_seconds: float, max_bytes: i
 
 
 def container_of(data: bytes) -> str | None:
-    """FFmpeg's name for the kind of file that begins like this."""
+    """Return FFmpeg's name of the container that begins with these bytes."""
     head = data[:12]
     tagged = head[:3] == b"ID3"
     if tagged:
@@ -88,28 +88,28 @@ _MAGIC = (
 )
 
 _TAG_HEADER_BYTES = 10
-"""Of ID3v2; the length in it is four times seven bits."""
+"""Size of an ID3v2 header, whose length field has four times seven bits."""
 
 _ADTS_MASK, _ADTS = 0xFFF6, 0xFFF0
 _MPEG_SYNC, _MPEG_LAYER = 0xFFE0, 0x0006
 
 
 def _refuse_false_counts(data: bytes) -> None:
-    """Raises `NotAudio` for an MP4 that claims more samples than it has bytes.
+    """Raise `NotAudio` for an MP4 that claims more samples than it has bytes.
 
-    FFmpeg makes room for each before it looks: 9 KB took 2.3 GB. The counts stand at these places in these boxes.
+    FFmpeg allocates memory for each before it checks: 9 KB took 2.3 GB.
     """
     for head in _heads(data):
         for box, offset in ((b"stsz", 12), (b"stz2", 12), (b"trun", 8)):
             at = head.find(box)
             while at >= 0:
                 if int.from_bytes(head[at + offset : at + offset + 4], "big") > len(data):
-                    raise NotAudio("The audio file claims more sound than it can hold.")
+                    raise NotAudio("The audio file declares more sound than it can contain.")
                 at = head.find(box, at + 1)
 
 
 def _heads(data: bytes) -> Iterator[bytes]:
-    """An MP4's boxes on the first level, without the sound itself, in which any word may stand by chance."""
+    """Yield the top-level boxes of an MP4, without the sound itself, which may contain anything by chance."""
     at = 0
     while at + 8 <= len(data):
         size, name = struct.unpack_from(">I4s", data, at)
@@ -125,13 +125,13 @@ def _sound(file: av.container.InputContainer, sample_rate_hz: int, max_seconds: 
     import av  # noqa: PLC0415
 
     if any(not stream.disposition & av.stream.Disposition.attached_pic for stream in file.streams.video):
-        raise NotAudio("This is a video; give its sound alone.")
+        raise NotAudio("This is a video; send only its sound.")
     if not file.streams.audio:
         raise NotAudio("There is no sound in the audio file.")
     stream = file.streams.audio[0]
     codec = stream.codec_context.name
     if codec not in CODECS:
-        raise NotAudio(f"Audio in the form {codec!r} is not read.")
+        raise NotAudio(f"The audio codec {codec!r} is not supported.")
     if not 1 <= stream.codec_context.channels <= MOST_CHANNELS:
         raise NotAudio(f"The audio has {stream.codec_context.channels} channels; the limit is {MOST_CHANNELS}.")
     resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate_hz)
@@ -147,7 +147,7 @@ def _sound(file: av.container.InputContainer, sample_rate_hz: int, max_seconds: 
 
 
 def _frames(file: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
-    """The frames that can be decoded; damaged ones are left out."""
+    """Yield the frames that can be decoded, without damaged ones."""
     import av  # noqa: PLC0415
 
     for packet in file.demux(stream):

@@ -1,6 +1,6 @@
-"""PCM to a file in one of OpenAI's formats, while it is made or as a whole.
+"""Encode PCM as a file in one of OpenAI's formats, streamed or as a whole.
 
-WAV at any rate and PCM at 24 kHz need no codec; PyAV is imported for the others alone.
+WAV at any rate and PCM at 24 kHz need no codec; PyAV is imported only for the other formats.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from localapi.audio.formats import WAV, Format
 
 
 class _Writer(Protocol):
-    """Takes PCM, cut anywhere, and gives bytes."""
+    """Converter of PCM, split anywhere, to bytes."""
 
     def feed(self, pcm: bytes, /) -> bytes: ...
 
@@ -20,30 +20,30 @@ class _Writer(Protocol):
 
 
 class Encoder:
-    """A file that is sent while its sound is made.
+    """Encoder of a file that is sent while its sound is made.
 
-    The bytes are the same wherever the PCM was cut, and the first come as early as the format lets them: after 80 ms
-    (mp3, opus) or 110 ms (aac, flac) of sound at 24 kHz, wav and pcm at once.
+    The bytes do not depend on where the PCM was split. The first bytes come as early as the format allows: after 80 ms
+    (mp3, opus) or 110 ms (aac, flac) of sound at 24 kHz, and at once for wav and pcm.
     """
 
     def __init__(self, format: Format, sample_rate_hz: int) -> None:  # noqa: A002  # OpenAI's word
-        """Raises ValueError for a rate below 1 Hz."""
+        """Create an encoder. Raise ValueError for a rate below 1 Hz."""
         self.sample_rate_hz = sample_rate_hz
         self._writer: _Writer | None = _writer(format, sample_rate_hz, streamed=True)
 
     def encode(self, pcm: bytes, *, sample_rate_hz: int | None = None) -> bytes:
-        """The bytes that are ready, maybe none. `pcm` may end within a sample: the next call has the rest.
+        """Add PCM, and return the bytes that are ready, maybe none. `pcm` may end within a sample.
 
-        Raises ValueError after the end, and where `sample_rate_hz` is given and is not this file's.
+        Raise ValueError after the end, or if `sample_rate_hz` differs from the file's.
         """
         if sample_rate_hz not in {None, self.sample_rate_hz}:
             raise ValueError(f"the sound changed from {self.sample_rate_hz} to {sample_rate_hz} Hz within a file")
         return self._open().feed(pcm)
 
     def finish(self) -> bytes:
-        """The last bytes. A file with a codec that got no sound has 20 ms of silence: players refuse an empty one.
+        """Return the last bytes. A file with a codec but no sound gets 20 ms of silence, as players refuse empty files.
 
-        Raises ValueError after the end.
+        Raise ValueError after the end.
         """
         writer, self._writer = self._open(), None
         return writer.finish()
@@ -59,9 +59,9 @@ class Encoder:
 
 
 def encoded(pcm: bytes, format: Format, sample_rate_hz: int) -> bytes:  # noqa: A002  # OpenAI's word
-    """The whole file, with a header that knows its length: what plays is as long as the sound was, except in AAC.
+    """Return a whole file, with its length in the header, so that it plays exactly as long as the sound.
 
-    ADTS, OpenAI's AAC, has no place for a length; 40 to 80 ms of silence surround the sound.
+    AAC is an exception: ADTS has no field for a length, so 40 to 80 ms of silence surround the sound.
     """
     writer = _writer(format, sample_rate_hz, streamed=False)
     return writer.feed(pcm) + writer.finish()
@@ -82,14 +82,14 @@ def _writer(format: Format, sample_rate_hz: int, *, streamed: bool) -> _Writer: 
 
 
 class _Samples:
-    """The samples as they are, behind WAV's header or none."""
+    """Writer of unchanged samples, with a WAV header or none."""
 
     def __init__(self, sample_rate_hz: int, *, has_header: bool, streamed: bool) -> None:
         self._sample_rate_hz = sample_rate_hz
         self._header_due = has_header
         self._streamed = streamed
         self._kept: list[bytes] = []
-        """Of a file that is not streamed, all of it; otherwise the first half of a sample, if any."""
+        """Kept bytes: the whole file if it is not streamed, else the first half of a sample, if any."""
 
     def feed(self, pcm: bytes) -> bytes:
         if not self._streamed:

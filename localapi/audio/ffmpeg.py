@@ -1,7 +1,7 @@
-"""PCM through FFmpeg's encoders and filters, by PyAV. With `decoder` the only place that knows it.
+"""Run PCM through FFmpeg's encoders and filters, with PyAV. Only this module and `decoder` use PyAV.
 
-Importing this module costs 31 MB and 80 ms or more, so `encoder` and `tempo` do it when they first need it. Encoders
-release the interpreter lock and filters do not (PyAV 18.1).
+Importing this module costs 31 MB and 80 ms or more, so `encoder` and `tempo` import it when they first need it.
+Encoders release the interpreter lock, filters do not (PyAV 18.1).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BLOCKS_PER_SECOND = 50
 
 
 class Frames:
-    """PCM, cut anywhere, as frames of 20 ms. What follows then gives the same bytes wherever the cuts were."""
+    """Splitter of PCM into frames of 20 ms, so that the result does not depend on how the PCM was split before."""
 
     def __init__(self, sample_rate_hz: int) -> None:
         self._sample_rate_hz = sample_rate_hz
@@ -28,7 +28,7 @@ class Frames:
         self._time_base = Fraction(1, sample_rate_hz)
         self._rest = b""
         self.samples = 0
-        """In the frames so far."""
+        """Number of samples in the frames so far."""
 
     def feed(self, pcm: bytes) -> Iterator[av.AudioFrame]:
         data = self._rest + pcm if self._rest else pcm
@@ -38,7 +38,7 @@ class Frames:
             yield self._frame(data[start : start + self.block_bytes])
 
     def finish(self) -> Iterator[av.AudioFrame]:
-        """What is left; half a sample is dropped."""
+        """Yield the rest; half a sample is dropped."""
         rest, self._rest = self._rest[: len(self._rest) & ~1], b""
         if rest:
             yield self._frame(rest)
@@ -54,10 +54,10 @@ class Frames:
 
 
 class Muxer:
-    """PCM to a file of a format that has a codec.
+    """Writer of PCM to a file in a format with a codec.
 
-    Streamed, the file is never gone back into, so its header cannot know its length. Not streamed, all bytes come from
-    `finish`, and the header is right: the length in FLAC's, the encoder's delay in MP3's, which players cut off.
+    A streamed file is written without seeking, so its header has no length. Otherwise all bytes come from `finish`, and
+    the header is complete: it has the length (FLAC), or the encoder's delay (MP3), which players cut off.
     """
 
     def __init__(self, format: Format, sample_rate_hz: int, *, streamed: bool) -> None:  # noqa: A002  # OpenAI's word
@@ -66,13 +66,13 @@ class Muxer:
         self._container = av.open(self._sink, "w", format=format.container, options=dict(format.options))
         stream = self._container.add_stream(format.codec or "", rate=format.rate_for(sample_rate_hz), layout="mono")
         if not isinstance(stream, av.AudioStream):
-            raise TypeError(f"{format.codec!r} is no audio encoder")
+            raise TypeError(f"{format.codec!r} is not an audio encoder")
         self._stream = stream
         self._stream.codec_context.format = format.sample_format
         if format.bit_rate is not None:
             self._stream.bit_rate = format.bit_rate
         self._container.start_encoding()
-        # The container and its stream hold each other; closing parts them, and no collection has to.
+        # The container and its stream reference each other; closing breaks the cycle without garbage collection.
         weakref.finalize(self, self._container.close)
 
     def feed(self, pcm: bytes) -> bytes:
@@ -83,7 +83,7 @@ class Muxer:
     def finish(self) -> bytes:
         for frame in self._frames.finish():
             self._encode(frame)
-        if self._frames.samples == 0:  # players refuse a file with nothing in it
+        if self._frames.samples == 0:  # players refuse an empty file
             for frame in self._frames.feed(bytes(self._frames.block_bytes)):
                 self._encode(frame)
         self._encode(None)
@@ -91,7 +91,7 @@ class Muxer:
         return self._sink.getvalue() if isinstance(self._sink, io.BytesIO) else self._written()
 
     def _encode(self, frame: av.AudioFrame | None) -> None:
-        # The stream resamples, and cuts into the encoder's own frames.
+        # The stream resamples, and splits into the encoder's own frames.
         self._container.mux(self._stream.encode(frame))
 
     def _written(self) -> bytes:
@@ -99,7 +99,7 @@ class Muxer:
 
 
 class Filters:
-    """PCM through a chain of FFmpeg's filters, to PCM."""
+    """Chain of FFmpeg's filters from PCM to PCM."""
 
     def __init__(self, sample_rate_hz: int, *filters: tuple[str, str]) -> None:
         self._frames = Frames(sample_rate_hz)
@@ -128,7 +128,7 @@ class Filters:
 
 
 class _Stream(io.RawIOBase):
-    """Where a muxer writes; nothing can be changed once it is written."""
+    """Output of a muxer, without seeking."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class _Stream(io.RawIOBase):
         return len(data)
 
     def taken(self) -> bytes:
-        """What was written since the last time."""
+        """Return the bytes written since the last call."""
         data = bytes(self._written)
         self._written.clear()
         return data

@@ -1,4 +1,4 @@
-"""The segments of one utterance after another, without clicks between them."""
+"""Join the segments of an utterance without clicks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from array import array
 
 FADE_SECONDS = 0.004
 CLICK = 64
-"""A jump from or to more than this (-54 dB) is heard where silence is expected."""
+"""Step from or to silence (-54 dB) above which a click is heard."""
 
 
 class Join:
-    """Segments of 16-bit mono PCM to one sound, with some silence between them.
+    """Join segments of 16-bit mono PCM, with some silence between them.
 
-    Edges that would click are faded, the first and the last of all among them; nothing else changes. A segment ends
-    with `end_segment`, and its last `fade_seconds` are held back until then. One without a sample leaves no trace.
+    Edges that would click are faded, including the very first and last; nothing else changes. A segment ends with
+    `end_segment`, and its last `fade_seconds` are held back until then. A segment without samples is ignored.
     """
 
     def __init__(
@@ -23,19 +23,19 @@ class Join:
         self._sample_rate_hz = sample_rate_hz
         length = max(1, round(fade_seconds * sample_rate_hz))
         self._ramp = [0.5 - 0.5 * math.cos(math.pi * i / length) for i in range(length)]
-        """The gain of each sample, counted from an edge that fades."""
+        """Gain of each sample, counted from a faded edge."""
         self._silence = bytes(2 * round(silence_seconds * sample_rate_hz))
         self._silence_next: bytes | None = None
         self._silence_due = False
         self._half = b""
-        """The first byte of a sample that is not complete."""
+        """First byte of an incomplete sample."""
         self._held = array("h")
         self._begun = 0
-        """How many samples of this segment have gone."""
+        """Number of samples of this segment that were returned."""
         self._fades_in = False
 
     def feed(self, pcm: bytes) -> bytes:
-        """What is ready of this segment, maybe nothing. `pcm` may end within a sample."""
+        """Add PCM, and return what is ready of this segment, maybe nothing. `pcm` may end within a sample."""
         data = self._half + pcm
         whole = len(data) & ~1
         self._half = data[whole:]
@@ -45,7 +45,7 @@ class Join:
         return self._gone(samples[:ready])
 
     def end_segment(self, *, silence: bool = True) -> bytes:
-        """The rest of this segment. What is fed next begins another, behind some silence unless told otherwise."""
+        """Return the rest of this segment. The next one begins after some silence, unless `silence` is False."""
         samples, self._held = self._held, array("h")
         if samples and abs(samples[-1]) > CLICK:
             for i, gain in zip(range(len(samples) - 1, -1, -1), self._ramp, strict=False):
@@ -57,11 +57,11 @@ class Join:
         return last
 
     def pause(self, seconds: float) -> None:
-        """Put this silence before what is fed next, in place of the usual."""
+        """Put this silence before the next PCM, instead of the default."""
         self._silence_next = bytes(2 * round(seconds * self._sample_rate_hz))
 
     def _gone(self, samples: array[int]) -> bytes:
-        """The samples, with the silence before them and the fade that are due."""
+        """Return the samples with the silence and the fade before them."""
         if not samples:
             return b""
         silence = b""

@@ -1,4 +1,4 @@
-"""Samples as models make them, floating-point numbers, to 16-bit PCM."""
+"""Convert floating-point samples of models to 16-bit PCM."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ FULL_SCALE = 32767
 
 
 def to_pcm16(samples: ArrayLike) -> bytes:
-    """One channel of floats from -1 to 1 as 16-bit little-endian PCM; 16-bit integers stay as they are.
+    """Return one channel of floats from -1 to 1 as 16-bit little-endian PCM; 16-bit integers are unchanged.
 
-    The shape is (n,), or has only one axis that is longer than 1. What is beyond full scale is cut off, infinity too,
-    and what is no number is silence. Raises ValueError for several channels and for other types.
+    The shape is (n,), or has only one axis longer than 1. Values beyond full scale, and infinity, are clipped; NaN is
+    silence. Raise ValueError for several channels and for other types.
     """
     import numpy as np  # noqa: PLC0415  # the server has no use for it
 

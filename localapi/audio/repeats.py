@@ -1,7 +1,7 @@
-"""A first phrase that a model says twice: A A B becomes A B.
+"""Remove the repeat of a first phrase that a model says twice: A A B becomes A B.
 
-Some speech models on MLX do this, to the bit or nearly so. What only resembles itself stays: a person who says a word
-twice, a tone, a beat. In doubt nothing is cut. Used by workers; needs numpy.
+Some speech models on MLX repeat a phrase, exactly or nearly so. Sound that is only similar stays: a person who says a
+word twice, a tone, a beat. In doubt nothing is cut. Workers use this module, which needs numpy.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ if TYPE_CHECKING:
     Samples = NDArray[np.float32]
 
 MINIMUM_SECONDS = 0.4
-"""Of sound, without the silence before it. Shorter repeats are speech: "no no", a stutter, a rolled r."""
+"""Minimum duration of a phrase, without silence before it. Shorter repeats are speech: "no no", a stutter."""
 
 DIFFERENCE = 1e-4
-"""The energy of the difference between the two, over that of the phrase (-40 dB)."""
+"""Maximum energy of the difference between phrase and repeat, relative to the phrase (-40 dB)."""
 
 ONSET = 0.02
-"""Sound begins where a sample passes this part of the loudest (-34 dB)."""
+"""Level at which sound begins, relative to the loudest sample (-34 dB)."""
 
 LANDMARKS = 24
-"""Loud samples of the phrase's beginning; a repeat has them all again, one length later."""
+"""Number of loud samples at the beginning that a repeat must have again."""
 
 LANDMARK_DIFFERENCE = 0.2
-"""Between a landmark and its repeat, over the phrase's effective value: twenty times what `DIFFERENCE` allows."""
+"""Maximum difference between a landmark and its repeat, relative to the RMS of the phrase; 20 times `DIFFERENCE`."""
 
 MOST_LENGTHS = 64
-"""Lengths that are looked at closely. A sound that has more of them repeats itself all the time."""
+"""Maximum candidate lengths. A sound with more of them repeats itself all the time."""
 
 NEIGHBOURS = 3
-"""Samples. Smooth sound is much like itself one sample later: of lengths this near the best is the true one."""
+"""Distance in samples below which candidates are the same length, as smooth sound changes little between samples."""
 
 PERIODIC = 0.9
-"""A phrase that is this much like itself shortly after is a tone, a buzz or a hum."""
+"""Autocorrelation from which on a phrase is a tone, a buzz or a hum."""
 
 PERIOD_SECONDS = 3
-"""How much of a phrase is looked at for periods."""
+"""Duration of the part of a phrase that is searched for periods."""
 
 
 def trim(pcm: bytes, sample_rate_hz: int, *, minimum_seconds: float = MINIMUM_SECONDS) -> bytes:
-    """The sound without the repeat of its beginning, or as it is."""
+    """Return the sound without the repeat of its beginning, if there is one."""
     return pcm[2 * repeated_prefix(pcm, sample_rate_hz, minimum_seconds=minimum_seconds) :]
 
 
 def repeated_prefix(pcm: bytes, sample_rate_hz: int, *, minimum_seconds: float = MINIMUM_SECONDS) -> int:
-    """How many samples of 16-bit mono PCM at the beginning are said again at once; 0 where none are.
+    """Return the length in samples of a phrase at the beginning of 16-bit mono PCM that is repeated at once, or 0.
 
-    The phrase begins with the sound's first sample, silence included, and the repeat begins where the phrase ends.
+    The phrase begins with the first sample, including silence, and the repeat begins where the phrase ends.
     """
     sound = np.frombuffer(pcm, "<i2", count=len(pcm) // 2).astype(np.float32)
     minimum = max(2, round(minimum_seconds * sample_rate_hz))
@@ -74,7 +74,7 @@ def _onset(sound: Samples) -> int | None:
 
 
 def _lengths(sound: Samples, onset: int, minimum: int) -> NDArray[np.intp]:
-    """How long the phrase can be: at each of these lengths every landmark is found again."""
+    """Return the possible lengths of the phrase, after which every landmark is found again."""
     beginning = sound[onset : onset + minimum]
     tolerance = LANDMARK_DIFFERENCE * float(np.sqrt(np.mean(beginning**2))) + 1
     landmarks = onset + np.argsort(np.abs(beginning))[-LANDMARKS:]
@@ -85,14 +85,14 @@ def _lengths(sound: Samples, onset: int, minimum: int) -> NDArray[np.intp]:
 
 
 def _first_repeat(sound: Samples, onset: int, minimum: int, lengths: NDArray[np.intp]) -> int | None:
-    """The shortest of these lengths that is one."""
+    """Return the shortest of these lengths that is a repeat, or None."""
     beginning = sound[onset : onset + minimum]
     found: dict[int, float] = {}
     for length in map(int, lengths):
         if found and length > min(found) + NEIGHBOURS:
             break
         again = sound[onset + length : onset + length + minimum]
-        if _difference(beginning, again) > 10 * DIFFERENCE:  # a glance, before the whole phrase
+        if _difference(beginning, again) > 10 * DIFFERENCE:  # a quick check before the whole phrase
             continue
         difference = _difference(sound[:length], sound[length : 2 * length])
         if difference <= DIFFERENCE:
@@ -101,15 +101,15 @@ def _first_repeat(sound: Samples, onset: int, minimum: int, lengths: NDArray[np.
 
 
 def _difference(phrase: Samples, other: Samples) -> float:
-    """Energy over energy; rounding to 16 bits counts for nothing."""
+    """Return the relative energy of the difference, without rounding errors of 16 bits."""
     difference = np.maximum(np.abs(phrase - other) - 1, 0)
     return float(np.square(difference).sum() / max(np.square(phrase).sum(), 1))
 
 
 def _is_periodic(phrase: Samples) -> bool:
-    """Whether it is like itself after a delay of up to half its length.
+    """Return whether a phrase resembles itself after a delay of up to half its length.
 
-    The delay begins where the phrase has become unlike itself; a hum that never does is periodic, too.
+    The delay starts where the phrase no longer resembles itself; a hum for which that never happens is periodic, too.
     """
     size = 1 << (2 * len(phrase) - 1).bit_length()
     spectrum = np.fft.rfft(phrase, size)

@@ -1,4 +1,4 @@
-"""Speed without a change of pitch, for engines that cannot speak faster or slower themselves."""
+"""Change the speed without the pitch, for engines that cannot change their speed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ if TYPE_CHECKING:
     from localapi.audio.ffmpeg import Filters
 
 SLOWEST, FASTEST = 0.25, 4.0
-"""OpenAI's range."""
+"""Range of OpenAI's `speed`."""
 
 TAIL_SECONDS = 1
-"""Silence behind the sound. FFmpeg's filter swallows up to two of its windows, each 40 to 85 ms of what it reads, and
-reads four times the sound's speed at most."""
+"""Silence to add after the sound, as FFmpeg's filter drops up to two of its windows (each 40 to 85 ms of input)."""
 
 
 class Tempo:
-    """PCM to PCM of the same rate that lasts 1 / speed as long, to the sample."""
+    """Converter of PCM to PCM of the same rate with 1 / speed of the duration, exact to the sample."""
 
     def __init__(self, sample_rate_hz: int, speed: float) -> None:
-        """Raises ValueError for a speed outside 0.25 to 4."""
+        """Create a converter. Raise ValueError for a speed outside of 0.25 to 4."""
         if not SLOWEST <= speed <= FASTEST:
             raise ValueError(f"a speed is between {SLOWEST} and {FASTEST}, not {speed}")
         self._sample_rate_hz = sample_rate_hz
@@ -30,18 +29,21 @@ class Tempo:
         self._samples_out = 0
 
     def feed(self, pcm: bytes) -> bytes:
-        """What is ready, maybe nothing. `pcm` may end within a sample. Raises ValueError after the end."""
+        """Add PCM, and return what is ready, maybe nothing. `pcm` may end within a sample.
+
+        Raise ValueError after the end.
+        """
         self._bytes_in += len(pcm)
         return self._taken(self._open().feed(pcm))
 
     def finish(self) -> bytes:
-        """The rest. Raises ValueError after the end."""
+        """Return the rest. Raise ValueError after the end."""
         filters, self._filters = self._open(), None
         silence = bytes(self._bytes_in % 2 + 2 * TAIL_SECONDS * self._sample_rate_hz)
         return self._taken(filters.feed(silence) + filters.finish())
 
     def close(self) -> None:
-        """Give everything back, finished or not."""
+        """Free all resources, finished or not."""
         self._filters = None
 
     def _open(self) -> Filters:
@@ -50,7 +52,7 @@ class Tempo:
         return self._filters
 
     def _taken(self, pcm: bytes) -> bytes:
-        """As much as the sound that came in makes."""
+        """Return as much sound as the input so far yields."""
         due = round(self._bytes_in // 2 / self._speed) - self._samples_out
         taken = pcm[: 2 * due]
         self._samples_out += len(taken) // 2
@@ -60,6 +62,6 @@ class Tempo:
 def _filters(sample_rate_hz: int, speed: float) -> Filters:
     from localapi.audio.ffmpeg import Filters  # noqa: PLC0415  # costly, and not always needed
 
-    # Equal steps, each between a half and a double: a single one skips samples above 2 and cannot go below 0.5.
+    # Equal steps, each between 0.5 and 2: a single step skips samples above 2 and cannot go below 0.5.
     steps = math.ceil(abs(math.log2(speed)))
     return Filters(sample_rate_hz, *[("atempo", f"{speed ** (1 / steps):.9f}") for _ in range(steps)])

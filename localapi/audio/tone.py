@@ -1,4 +1,4 @@
-"""A tone, for a voice that has nothing to say with: echo's."""
+"""Generate a tone, for the backend echo."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Iterator
 AMPLITUDE = 0.3 * 32767
 CHUNKS_PER_SECOND = 10
 FADES_PER_SECOND = 100
-"""A fade of 10 ms at either end keeps it from clicking."""
+"""Inverse of the fade of 10 ms at both ends, which avoids clicks."""
 
 
 def tone(seconds: float, sample_rate_hz: int, frequency_hz: int = 440) -> Iterator[bytes]:
-    """A sine as 16-bit mono PCM, in chunks of 100 ms that are made as they are asked for.
+    """Yield a sine as 16-bit mono PCM, in chunks of 100 ms.
 
-    Raises ValueError where the rate cannot hold the frequency.
+    Raise ValueError if the rate is too low for the frequency.
     """
     if not 0 < 2 * frequency_hz < sample_rate_hz:
-        raise ValueError(f"{sample_rate_hz} Hz cannot hold a tone of {frequency_hz} Hz")
+        raise ValueError(f"{sample_rate_hz} Hz is too low for a tone of {frequency_hz} Hz")
     length = round(seconds * sample_rate_hz)
     chunk = max(1, sample_rate_hz // CHUNKS_PER_SECOND)
     fade = min(sample_rate_hz // FADES_PER_SECOND, length // 2)
@@ -26,7 +26,7 @@ def tone(seconds: float, sample_rate_hz: int, frequency_hz: int = 440) -> Iterat
 
 
 def _wave(sample_rate_hz: int, frequency_hz: int, chunk: int) -> tuple[array[int], int]:
-    """Whole periods with a chunk behind them, so that a chunk can begin at any sample of them; and their length."""
+    """Return whole periods followed by a chunk, so that a chunk can begin at any of their samples; and their length."""
     periods = sample_rate_hz // math.gcd(sample_rate_hz, frequency_hz)
     turn = math.tau * frequency_hz / sample_rate_hz
     once = array("h", [round(AMPLITUDE * math.sin(turn * i)) for i in range(periods)])

@@ -1,6 +1,6 @@
-"""WAV: the header that is written, and the files that are read, walked chunk by chunk.
+"""Write WAV headers, and read WAV files chunk by chunk.
 
-macOS' `say` puts chunks named JUNK and FLLR before the sound. Only 16-bit PCM is read here; `decoder` reads the rest.
+`say` of macOS puts chunks named JUNK and FLLR before the sound. Only 16-bit PCM is read here; `decoder` reads the rest.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from array import array
 from typing import NamedTuple
 
 UNKNOWN = 0xFFFF_FFFF
-"""The length of what is still being made."""
+"""Length of a file that is still being made."""
 
 _PCM = 0x0001
 _EXTENSIBLE = 0xFFFE
 _FORM = struct.Struct("<HHIIHH")
 _SUBFORMAT = struct.Struct("<24xH")
-"""Where an extensible format has its tag."""
+"""Layout of an extensible format up to its tag."""
 
 
 class NotWav(ValueError):
-    """The bytes are no WAV file, or one of another kind than 16-bit PCM; the message says which."""
+    """The bytes are not a WAV file, or not 16-bit PCM; the message says which."""
 
 
 class _Sound(NamedTuple):
@@ -29,7 +29,7 @@ class _Sound(NamedTuple):
 
 
 def header(sample_rate_hz: int, data_bytes: int | None) -> bytes:
-    """The 44 bytes before that many bytes of 16-bit mono PCM; None for a length that is not known yet."""
+    """Return the header of 44 bytes for a number of bytes of 16-bit mono PCM; None if it is not known yet."""
     size = UNKNOWN if data_bytes is None else min(data_bytes, UNKNOWN)
     riff = struct.pack("<4sI4s", b"RIFF", min(size + 36, UNKNOWN), b"WAVE")
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, _PCM, 1, sample_rate_hz, 2 * sample_rate_hz, 2, 16)
@@ -37,17 +37,17 @@ def header(sample_rate_hz: int, data_bytes: int | None) -> bytes:
 
 
 def file(pcm: bytes, sample_rate_hz: int) -> bytes:
-    """A whole file."""
+    """Return a whole file."""
     return header(sample_rate_hz, len(pcm)) + pcm
 
 
 def read(data: bytes) -> tuple[bytes, int]:
-    """The sound of a file as 16-bit mono PCM, several channels mixed to one, and its rate in Hz.
+    """Return the sound of a file as 16-bit mono PCM, with several channels mixed to one, and its rate in Hz.
 
-    A length that is unknown or goes beyond the end is taken for "all that follows". Raises `NotWav`.
+    A length that is unknown or exceeds the file means "up to the end". Raise `NotWav` for other files.
     """
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        raise NotWav(f"no WAV file: it begins with {data[:12]!r}")
+        raise NotWav(f"not a WAV file: it begins with {data[:12]!r}")
     sound: _Sound | None = None
     at = 12
     while at + 8 <= len(data):
@@ -64,7 +64,7 @@ def read(data: bytes) -> tuple[bytes, int]:
 
 
 def _sound(body: bytes) -> _Sound:
-    """What the chunk `fmt ` says."""
+    """Return the format in the chunk `fmt `."""
     if len(body) < _FORM.size:
         raise NotWav("its format is cut off")
     tag, channels, sample_rate_hz, _, _, bits = _FORM.unpack_from(body)
@@ -73,7 +73,7 @@ def _sound(body: bytes) -> _Sound:
     if (tag, bits) != (_PCM, 16):
         raise NotWav(f"its sound is not 16-bit PCM: format tag {tag:#06x}, {bits} bits")
     if channels == 0 or sample_rate_hz == 0:
-        raise NotWav(f"its format makes no sense: {channels} channels at {sample_rate_hz} Hz")
+        raise NotWav(f"its format is invalid: {channels} channels at {sample_rate_hz} Hz")
     return _Sound(channels, sample_rate_hz)
 
 

@@ -1,7 +1,7 @@
-"""An audio file written as text: a `data:` URL (RFC 2397), or base64 alone. What it holds is for a decoder to find out.
+"""Read an audio file that is written as text: a `data:` URL (RFC 2397), or base64 alone. A decoder reads the content.
 
-People paste what other programs wrote, so both alphabets of base64 are read, with or without padding, line ends and
-blanks, and data: URLs with any parameters.
+People paste the output of other programs, so both alphabets of base64 are accepted, with or without padding, line
+breaks and spaces, and data: URLs with any parameters.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from localapi.audio.decoder import container_of
 
 _SCHEME: Final = re.compile(r"\s*data:", re.IGNORECASE)
 _HEAD: Final = re.compile(r'(?:[^",]|"[^"]*")*,')
-"""What stands before the data: a type and parameters, whose values may be in quotation marks and hold commas."""
+"""Type and parameters before the data; their values may be in quotation marks and contain commas."""
 _LONGEST_HEAD: Final = 1000
 _PIECE: Final = 256 * 1024
-"""Characters of base64 that are read at once: some tenths of a millisecond."""
+"""Characters of base64 to decode at once, which takes some tenths of a millisecond."""
 
 
 class NotWritten(ValueError):
-    """The text is no audio file; the message says why."""
+    """The text is not an audio file; the message says why."""
 
 
 def is_data_url(text: str) -> bool:
-    """Return whether a text says of itself that it is a data: URL."""
+    """Return whether a text claims to be a data: URL."""
     return _SCHEME.match(text) is not None
 
 
 def read_written(text: str) -> bytes:
-    """Return the audio file that a text holds. Raise NotWritten if it holds none of a known kind."""
+    """Return the audio file in a text. Raise NotWritten if there is none of a known kind."""
     data = _data(text)
     if not data:
         raise NotWritten("it is empty")
     if container_of(data) is None:
-        raise NotWritten("it holds no sound of a known kind")
+        raise NotWritten("it is not audio of a known kind")
     return data
 
 
@@ -58,7 +58,7 @@ def _data(text: str) -> bytes:
 
 
 def _of_base64(text: str, start: int) -> bytes:
-    """By pieces, as the interpreter lock is held for as long as each takes."""
+    """Decode base64 in pieces, as the interpreter lock is held during each."""
     end = len(text.rstrip("= \t\r\n"))
     data, rest = bytearray(), ""
     for at in range(start, end, _PIECE):
@@ -70,9 +70,9 @@ def _of_base64(text: str, start: int) -> bytes:
 
 
 def _decoded(text: str) -> bytes:
-    """Of text without its padding."""
+    """Decode base64 without padding."""
     if "=" in text:
-        raise NotWritten("it goes on after its padding")
+        raise NotWritten("it continues after its padding")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError as error:

@@ -1,1 +1,1 @@
-"""What can answer for an entry of the manifest: one file per backend."""
+"""Backends, which can answer for an entry of the manifest: one file each."""

@@ -1,4 +1,4 @@
-"""Commands that run to their end as child processes: a few concurrently, each with a time limit, none left behind.
+"""Run commands to their end as child processes: a few concurrently, each with a time limit, and none left behind.
 
 Knows nothing of what they do.
 """
@@ -13,11 +13,11 @@ from localapi.backends.process import describe_end, inherited, kill_group
 
 
 class TookTooLong(Exception):
-    """A command ran past its limit and was killed."""
+    """A command exceeded its time limit and was killed."""
 
 
 class Stopped(Exception):
-    """The commands were stopped before this one had ended."""
+    """All commands were stopped before this one had ended."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Ended:
 
 
 class Children:
-    """The commands that one engine runs. First come, first served."""
+    """Commands of one engine, run in the order of their arrival."""
 
     def __init__(self, at_once: int) -> None:
         self._places = asyncio.Semaphore(at_once)
@@ -45,10 +45,10 @@ class Children:
         self._stopped = False
 
     async def run(self, *command: str, text: bytes | None = None, seconds: float) -> Ended:
-        """Run a command, with `text` on its stdin, once there is a place for it.
+        """Run a command, with `text` on its stdin, as soon as there is a place for it.
 
-        Raises TookTooLong, Stopped, and OSError if it cannot be started. However this is left, by a cancellation
-        too, the process has ended and is reaped.
+        Raise TookTooLong, Stopped, or OSError if it cannot be started. Afterwards, even after a cancellation, the
+        process has ended and is reaped.
         """
         async with self._places:
             if self._stopped:
@@ -84,7 +84,7 @@ class Children:
         return Ended(process.returncode, output, errors)
 
     def stop(self) -> None:
-        """Kill those that run and start no other."""
+        """Kill running commands, and start no others."""
         self._stopped = True
         for process in self._running:
             kill_group(process)

@@ -1,6 +1,6 @@
-"""The voices of eSpeak NG, read from its data: the server lists them without loading the library.
+"""List the voices of eSpeak NG from its data, without loading the library.
 
-A voice is a file below `lang`; its first lines say its name and, with priorities, its languages
+A voice is a file below `lang`. Its first lines have its name and its languages with priorities
 (https://github.com/espeak-ng/espeak-ng/blob/1.52.0/docs/voices.md). A variant is a file in `voices/!v`.
 """
 
@@ -16,9 +16,9 @@ from localapi.worker.protocol import Voice
 PACKAGE = "espeakng_loader"
 _USUAL_PRIORITY = 5
 _SPOKEN_AS = {"zh-hk": "yue", "zh-mo": "yue", "iw": "he", "no": "nb"}
-"""Tags whose language has a name of its own here."""
+"""Language tags that eSpeak NG names differently."""
 _REGION, _SCRIPT = 2, 4
-"""Letters of these parts of a language tag."""
+"""Number of letters in these parts of a language tag."""
 
 
 @dataclass(frozen=True)
@@ -28,36 +28,36 @@ class EspeakVoice:
     id: str
     name: str
     file: str
-    """Below `lang`; what the library finds it by: of the ids it does not know some."""
+    """Path below `lang`, by which the library finds the voice; it does not know all ids."""
     languages: dict[str, int]
-    """With priorities; the lowest is preferred."""
+    """Languages with priorities; the lowest is preferred."""
 
 
 @dataclass(frozen=True)
 class EspeakVoices:
-    """What the data holds."""
+    """All voices and variants."""
 
     by_id: dict[str, EspeakVoice]
     variants: list[str]
 
     def has(self, voice: str) -> bool:
-        """Whether there is this voice, alone or with a variant."""
+        """Return whether there is this voice, alone or with a variant."""
         base, plus, variant = voice.partition("+")
         return base.lower() in self.by_id and (not plus or self._variant(variant) is not None)
 
     def _variant(self, name: str) -> str | None:
-        """A variant as the data spells it."""
+        """Return a variant as spelled in the data."""
         return next((each for each in self.variants if each.lower() == name.lower()), None)
 
     def voice(self, voice: str) -> Voice:
-        """As clients see it."""
+        """Return a voice as clients see it."""
         base, plus, variant = voice.partition("+")
         found = self.by_id[base.lower()]
         variant = self._variant(variant) or variant
         return Voice(found.id + plus + variant, f"{found.name}{plus and ' + '}{variant}", _tag(found.id))
 
     def for_language(self, language: str) -> str | None:
-        """The voice that suits a language best: for pt-PT one of that, or else one of pt."""
+        """Return the best voice for a language: for pt-PT one of that region, or else one of pt."""
         tag = language.lower().replace("_", "-")
         for wanted in (_SPOKEN_AS.get(tag, tag), tag.partition("-")[0]):
             suited = [(each.languages[wanted], each.id) for each in self.by_id.values() if wanted in each.languages]
@@ -68,7 +68,7 @@ class EspeakVoices:
 
 @cache
 def found() -> EspeakVoices | None:
-    """The voices of the installed package; None where it is not installed."""
+    """Return the voices of the installed package, or None if it is not installed."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         return None
@@ -83,7 +83,7 @@ def found() -> EspeakVoices | None:
 
 
 def _read(path: Path, data: Path, taken: dict[str, EspeakVoice]) -> EspeakVoice | None:
-    """None for a voice without a dictionary, which the library would speak letter by letter in another language."""
+    """Read a voice. Return None if it has no dictionary: the library would spell texts in another language."""
     name, dictionary = path.name, ""
     languages: dict[str, int] = {}
     for line in path.read_text("utf-8", errors="replace").splitlines():
@@ -105,7 +105,7 @@ def _read(path: Path, data: Path, taken: dict[str, EspeakVoice]) -> EspeakVoice 
 
 
 def _tag(voice: str) -> str:
-    """The id of a voice as a BCP 47 tag is usually written: en-GB, cmn-Latn-pinyin."""
+    """Return the id of a voice in the usual form of BCP 47 tags: en-GB, cmn-Latn-pinyin."""
     first, *parts = voice.partition("+")[0].split("-")
     private = parts.index("x") if "x" in parts else len(parts)
     written = [

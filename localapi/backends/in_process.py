@@ -42,5 +42,5 @@ class InProcessEngine(ABC):
         if not self.ended.done():
             self.ended.set_result(reason)
 
-    async def close(self) -> None:  # noqa: B027  # most have nothing to give back
-        """Nothing to give back."""
+    async def close(self) -> None:  # noqa: B027  # most have no resources
+        """Do nothing; engines with resources override it."""

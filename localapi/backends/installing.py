@@ -1,4 +1,4 @@
-"""Installing a backend's environment while the server runs: in a process of its own, which ends with the load."""
+"""Install a backend's environment while the server runs, in a separate process that ends with the load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from localapi.worker.protocol import Loading
 
 
 async def install(environment: Environment, report: ReportLoading) -> None:
-    """Make the environment, and report each line of it. Raise LoadFailed."""
+    """Install an environment, and report each line of output. Raise LoadFailed."""
     report(Loading(f"installing {environment.name}"))
     try:
         child = await process.start(

@@ -1,7 +1,7 @@
-"""The voices of macOS as `say -v '?'` lists them: read, found again by a name, and told to whoever asks for another.
+"""Parse the voices of macOS as `say -v '?'` lists them, and find one by name or language.
 
-The list changes while the system runs, as voices are downloaded, and it holds names twice: `say` takes a name and
-speaks with the first of them, so the second cannot be asked for.
+The list changes while the system runs, as voices get downloaded. It may contain a name twice: `say` uses the first
+voice of a name, so the second cannot be selected.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from localapi.worker.protocol import Voice
 NEAR = 5
 
 _SPOKEN_AS = {"zh": "zh-CN", "cmn": "zh-CN", "yue": "zh-HK", "iw": "he-IL", "no": "nb-NO", "nb": "nb-NO", "he": "he-IL"}
-"""Languages by the region that Apple's voices have, or most readers."""
+"""Default region of a language: that of Apple's voices, or of most readers."""
 _NOVELTIES = frozenset({
     "Albert", "Bad News", "Bahh", "Bells", "Boing", "Bubbles", "Cellos", "Good News", "Jester", "Junior", "Organ",
     "Ralph", "Superstar", "Trinoids", "Whisper", "Wobble", "Zarvox", "Eddy", "Flo", "Grandma", "Grandpa", "Reed",
     "Rocko", "Sandy", "Shelley",
 })  # fmt: skip
-"""Voices for fun, and older ones, that nobody gets who has not asked for them."""
+"""Novelty voices and older ones, which are used only on request."""
 
 _LINE = re.compile(r"^(.+?)\s+([a-z]{2,3}(?:[-_][\w@=.-]+)?)\s+#")
-"""A name, which may have spaces and brackets, and a locale. Long names have one space before it: no columns."""
+"""Name, which may have spaces and brackets, and locale. A long name is followed by a single space, not by columns."""
 
 
 def parse(listing: str) -> list[Voice]:
-    """The voices of a list, each name once. Lines that are none are left out."""
+    """Return the voices of a list, each name once. Skip other lines."""
     voices: dict[str, Voice] = {}
     for line in listing.split("\n"):
         if match := _LINE.match(line):
@@ -38,12 +38,12 @@ def parse(listing: str) -> list[Voice]:
 
 
 def find(voices: Sequence[Voice], name: str) -> Voice | None:
-    """The voice of that name; capitals and how an accent is encoded do not count, as they do not for `say`."""
+    """Return the voice of a name, ignoring case and Unicode normalization, as `say` does."""
     return next((voice for voice in voices if _folded(voice.id) == _folded(name)), None)
 
 
 def for_language(voices: Sequence[Voice], language: str) -> Voice | None:
-    """The voice that suits a language best: of its region, if there is one; the better recordings first."""
+    """Return the best voice for a language, preferring its region and better recordings."""
     tag = _folded(_SPOKEN_AS.get(language.lower(), language).replace("_", "-"))
     of_language = [each for each in voices if _folded(each.language).partition("-")[0] == tag.partition("-")[0]]
     serious = [each for each in of_language if each.id.partition(" (")[0] not in _NOVELTIES]
@@ -56,7 +56,7 @@ def _rank(voice: Voice, tag: str) -> tuple[bool, int]:
 
 
 def near(voices: Sequence[Voice], name: str) -> list[str]:
-    """The names that could have been meant: "Eddy" is none where there is "Eddy (English (UK))"."""
+    """Return names similar to an unknown one: "Eddy (English (UK))" for "Eddy"."""
     ids = {_folded(voice.id): voice.id for voice in voices}
     wanted = _folded(name)
     begun = [known for known in ids if wanted and known.startswith(wanted)]
@@ -69,5 +69,5 @@ def _folded(name: str) -> str:
 
 
 def _tag(locale: str) -> str:
-    """BCP 47: "en-US" from "en_US", "zh-CN" from "zh_CN_U_SD@sd=cnln"."""
+    """Return a BCP 47 tag: "en-US" for "en_US", "zh-CN" for "zh_CN_U_SD@sd=cnln"."""
     return re.sub(r"(?i)-u-.*", "", locale.partition("@")[0].replace("_", "-"))

@@ -1,4 +1,4 @@
-"""How fast a model writes at the moment: tokens per second over the last moments, measured where they arrive."""
+"""Measure the current speed of a model in tokens per second, where tokens arrive."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ WINDOW_SECONDS: Final = 3.0
 
 
 class Speed:
-    """Of one engine. Waiting and reading prompts do not count until something is written again."""
+    """Speed of one engine. Time spent on waiting and reading prompts does not count until tokens arrive again."""
 
     def __init__(self) -> None:
         self._told: deque[tuple[float, int]] = deque()
-        """When so many tokens had been written, by the monotonic clock; the older ones are outside of the window."""
+        """Times by the monotonic clock, and the total of tokens then, within the window."""
 
     def note(self, tokens: int) -> None:
-        """So many have been written since the model was loaded."""
+        """Note the total of generated tokens since the model was loaded."""
         now = time.monotonic()
         if self._told and tokens == self._told[-1][1]:
             return
@@ -28,12 +28,12 @@ class Speed:
             self._told.popleft()
 
     def forget(self) -> None:
-        """Nothing is written any more."""
+        """Reset the speed, as no answer is being generated."""
         self._told.clear()
 
     @property
     def now(self) -> float:
-        """Tokens per second; 0 where nothing has been written lately."""
+        """Return tokens per second; 0 if none were generated lately."""
         at = time.monotonic()
         while self._told and at - self._told[0][0] > WINDOW_SECONDS:
             self._told.popleft()

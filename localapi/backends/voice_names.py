@@ -1,4 +1,4 @@
-"""Names of voices, whose capitals do not count, nor how an accent is encoded."""
+"""Compare names of voices, ignoring case and Unicode normalization."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Value = TypeVar("Value")
 
 
 def folded(name: str) -> str:
-    """Return what equal names have in common."""
+    """Return a form that is equal for equal names."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def named(values: Mapping[str, Value], name: str) -> Value | None:
-    """Return the value of a name: as it is written, or else of one that differs in capitals only."""
+    """Return the value of a name: of exactly this name, or else of one that differs only in case."""
     if name in values:
         return values[name]
     wanted = folded(name)

@@ -1,6 +1,6 @@
-"""A client of a running server, for the command line: requests and events, and the measuring of its speed.
+"""A client of a running server for the command line: requests, events, and benchmarks.
 
-Knows HTTP and how the server tells errors; refuses to know what is asked, and what comes of it.
+Knows HTTP and the form of errors, but not the content of requests and replies.
 """
 
 from localapi.client.server import Event, Server

@@ -28,7 +28,7 @@ from localapi.errors import Refused
 CHAT_PATH: Final = "/v1/chat/completions"
 END: Final = b"data: [DONE]"
 _TEXT: Final = re.compile(rb'"(?:reasoning_)?content":\s*"[^"]')
-"""The beginning of a piece of text, or of thinking, in an event."""
+"""Beginning of a piece of text or reasoning in an event."""
 _EVENT: Final = re.compile(rb"^data: (\{.*\})\r?\n", re.MULTILINE)
 _USAGE: Final = re.compile(rb'"completion_tokens":\s*(\d+)')
 _STATUS: Final = re.compile(rb"HTTP/1\.\d (\d{3})")
@@ -41,19 +41,19 @@ _WORDS: Final = (
 
 
 class Stream:
-    """One request on its way."""
+    """One running request."""
 
     def __init__(self, address: tuple[str, int], request: bytes) -> None:
-        """Connect and send. Raises OSError."""
+        """Connect and send the request. Raise OSError."""
         self.body = bytearray()
-        """All that has come: head, events, and the framing between them."""
+        """Everything received: head, events, and the framing between them."""
         self.socket = socket.create_connection(address)
         self.sent = time.perf_counter()
-        """On `time.perf_counter`, as `moments` are."""
+        """Time of sending by `time.perf_counter`, like `moments`."""
         self.broken = ""
-        """Why the connection ended before the answer did, where it did."""
+        """Reason if the connection ended before the answer did."""
         self._arrivals: list[tuple[int, float]] = []
-        """How long the body was, and since when."""
+        """Lengths of the body, and since when."""
         try:
             self.socket.sendall(request)
         except OSError:
@@ -67,7 +67,7 @@ class Stream:
         self.socket.close()
 
     def receive(self) -> bool:
-        """Take what is there; whether there is more to come."""
+        """Read what has arrived. Return whether there is more to come."""
         try:
             received = self.socket.recv(_RECEIVED_BYTES)
         except OSError as error:
@@ -78,35 +78,35 @@ class Stream:
         return bool(received) and END not in self.body[-200:]
 
     def moment(self, length: int) -> float:
-        """When the body was so long."""
+        """Return when the body had reached a length."""
         return self._arrivals[bisect.bisect_left(self._arrivals, (length, 0.0))][1]
 
     @property
     def ended(self) -> float:
-        """When the last of it came."""
+        """Time of the last byte."""
         return self._arrivals[-1][1] if self._arrivals else self.sent
 
     def has_text(self) -> bool:
         return _TEXT.search(self.body) is not None
 
     def moments(self) -> list[float]:
-        """When each piece of text came."""
+        """Return when each piece of text arrived."""
         return [self.moment(found.end()) for found in _TEXT.finditer(self.body)]
 
     def events(self) -> list[dict[str, Any]]:
-        """What the events say."""
+        """Return the decoded events."""
         return [json.loads(event) for event in _EVENT.findall(self.body)]
 
     def tokens(self) -> int:
-        """Of the answer, as its usage counts them; 0 where that has not come."""
+        """Return the number of tokens in the answer by its usage; 0 without one."""
         return int((_USAGE.findall(self.body) or [0])[-1])
 
     def usage(self) -> dict[str, Any]:
-        """OpenAI's usage object; empty where it has not come."""
+        """Usage object of OpenAI; empty if it has not arrived."""
         return next((event["usage"] for event in reversed(self.events()) if event.get("usage")), {})
 
     def failure(self) -> str:
-        """Why this is no complete answer; empty where it is one."""
+        """Return why the answer is not complete, or "" if it is."""
         if END in self.body:
             return ""
         head, _, content = bytes(self.body).partition(b"\r\n\r\n")
@@ -127,7 +127,7 @@ def _error_message(text: bytes) -> str:
 
 
 def read(streams: Iterable[Stream], *, until: Stream | None = None) -> None:
-    """Read all to their ends, or that one to its end. What is at its end is closed."""
+    """Read all streams to their ends, or until one has ended. Close each at its end."""
     with selectors.DefaultSelector() as selector:
         for stream in streams:
             selector.register(stream.socket, selectors.EVENT_READ, stream)
@@ -139,12 +139,12 @@ def read(streams: Iterable[Stream], *, until: Stream | None = None) -> None:
 
 
 def streamed(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A chat completion's body, asking for a stream that ends with its usage."""
+    """Return the body of a chat completion that streams and ends with its usage."""
     return {**body, "stream": True, "stream_options": {"include_usage": True}}
 
 
 def chat_request(host: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> bytes:
-    """The bytes of a request for a streamed chat completion that ends with its usage."""
+    """Return the bytes of a request for a streamed chat completion that ends with its usage."""
     content = json.dumps(streamed(body)).encode()
     lines = {
         "Host": host,
@@ -162,29 +162,29 @@ class Timing:
     """One complete answer."""
 
     first_seconds: float
-    """From the request to the first text."""
+    """Time from the request to the first text."""
     tokens: int
     tokens_per_second: float | None
-    """From the first text on; None where all came at once."""
+    """Speed after the first text; None if all text came at once."""
     prompt_tokens: int
     cached_tokens: int
 
 
 @dataclass
 class Level:
-    """All that was measured with one number of streams."""
+    """Measurements with one number of streams."""
 
     streams: int
     requests: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    """How many requests failed, by what was said."""
+    """Number of failed requests, by message."""
     timings: list[Timing] = field(default_factory=list)
-    """Of rounds in which nothing failed."""
+    """Timings of rounds without failures."""
     speeds: list[float] = field(default_factory=list)
-    """Of the same: tokens per second, all streams together, prompts included in the time."""
+    """Tokens per second of all streams together, including the time for prompts; of rounds without failures."""
 
     def summary(self) -> dict[str, Any]:
-        """Medians, and what a script wants; None where nothing was measured."""
+        """Return medians and counts for scripts; None for what was not measured."""
         firsts = sorted(timing.first_seconds for timing in self.timings)
         each = [speed for timing in self.timings if (speed := timing.tokens_per_second) is not None]
         return {
@@ -206,22 +206,22 @@ class Level:
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked, and of whom."""
+    """Requests to send, and the server to send them to."""
 
     server: Server
     model: str
     tokens: int
-    """Most of an answer."""
+    """Maximum tokens of an answer."""
     words: int
-    """Of a prompt."""
+    """Words of a prompt."""
 
     def body(self, prompt: str) -> dict[str, Any]:
-        """A request for one answer."""
+        """Return the body of a request for one answer."""
         message = {"role": "user", "content": prompt}
         return {"model": self.model, "messages": [message], "max_tokens": self.tokens, "temperature": 0}
 
     def measure_round(self, level: Level, seed: str) -> None:
-        """Ask on all streams at once, with prompts that nobody has seen, and put what came into the level."""
+        """Send a new prompt on each stream at once, and add the results to the level."""
         requests = [self._request(prompt(self.words, f"{seed} {number}")) for number in range(level.streams)]
         failures = Counter[str]()
         with contextlib.ExitStack() as stack:
@@ -259,13 +259,13 @@ def _timing(stream: Stream) -> Timing:
 
 
 def prompt(words: int, seed: str) -> str:
-    """A text of so many words. Texts of different seeds share no beginning, so that no cache helps."""
+    """Return a text of a number of words. Texts of different seeds have no common prefix, so no cache helps."""
     rng = random.Random(seed)  # noqa: S311  # nothing is secret
     return " ".join(rng.choices(_WORDS, k=words))
 
 
 def words_for(server: Server, model: str, tokens: int) -> int:
-    """How many words of `prompt` take so many tokens of the model; as many words where it does not count."""
+    """Return how many words of `prompt` make a number of tokens, or that number if the model cannot count tokens."""
     try:
         counted = int(server.post("/v1/tokenize", {"model": model, "text": prompt(tokens, "")})["count"])
     except (Refused, KeyError, TypeError):
@@ -274,5 +274,5 @@ def words_for(server: Server, model: str, tokens: int) -> int:
 
 
 def summaries(levels: Sequence[Level]) -> Iterator[dict[str, Any]]:
-    """Of those for which something was asked."""
+    """Yield the summaries of levels with requests."""
     yield from (level.summary() for level in levels if level.requests)

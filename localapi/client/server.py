@@ -1,4 +1,4 @@
-"""A running server as it is asked over HTTP: JSON, bytes, server-sent events, and its errors."""
+"""HTTP client for a running server: JSON, bytes, server-sent events and errors."""
 
 from __future__ import annotations
 
@@ -27,59 +27,58 @@ class Event:
     """One server-sent event, or a comment between them."""
 
     name: str
-    """"message" where the event has no name, "comment" for a comment."""
+    """Name of the event: "message" if it has none, "comment" for a comment."""
     data: str
 
     def json(self) -> Any:
-        """What the data says."""
+        """Return the data, decoded from JSON."""
         return json.loads(self.data)
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server at an address such as http://127.0.0.1:8000, and the headers that carry a key.
+    """A server at an address such as http://127.0.0.1:8000, and the headers with an API key.
 
-    Each request may raise NoServer, where nobody answers or the connection breaks, and Refused, with the server's
-    reason.
+    Each request may raise NoServer if nobody answers or the connection breaks, or Refused with the server's error.
     """
 
     address: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def is_there(self) -> bool:
-        """Whether something listens on the address."""
+        """Return whether something listens at the address."""
         try:
             with socket.create_connection(self.host_and_port, timeout=CONNECT_SECONDS):
                 return True
-        except (OSError, ValueError):  # also names that are none, such as one that holds http://
+        except (OSError, ValueError):  # also for invalid names, such as one with http://
             return False
 
     @property
     def host_and_port(self) -> tuple[str, int]:
-        """The address, as sockets want it."""
+        """Host and port for sockets."""
         parts = urllib.parse.urlsplit(self.address)
         return parts.hostname or "", parts.port or http.client.HTTP_PORT
 
     def get(self, path: str, *, seconds: float | None = None) -> Any:
-        """What a GET gives, out of JSON. `seconds` bounds each wait for the server."""
+        """Return the JSON reply of a GET. `seconds` limits each wait for the server."""
         with self._opened(path, None, seconds) as reply:
             return _json(reply.read(), self.address)
 
     def post(self, path: str, body: object = None, *, seconds: float | None = None) -> Any:
-        """What a POST gives, out of JSON."""
+        """Return the JSON reply of a POST."""
         with self._opened(path, {} if body is None else body, seconds) as reply:
             return _json(reply.read(), self.address)
 
     def stream(self, path: str, body: object) -> Iterator[bytes]:
-        """The bytes that a POST gives, as they come; to close the iterator is to leave."""
+        """Yield the reply of a POST in bytes as they arrive. Closing the iterator closes the connection."""
         with self._opened(path, body, None) as reply:
             while data := reply.read1(CHUNK_BYTES):
                 yield data
 
     def events(self, path: str, body: object = None) -> Generator[Event, None, None]:
-        """The server-sent events of a GET, or of a POST where there is a body; comments are events, too.
+        """Yield the server-sent events of a GET, or of a POST if there is a body, and comments as events.
 
-        To close the iterator is to leave.
+        Closing the iterator closes the connection.
         """
         with self._opened(path, body, None) as reply:
             yield from _events(reply)
@@ -100,21 +99,21 @@ class Server:
         except (http.client.InvalidURL, UnicodeError):
             raise self._no_address() from None
         except urllib.error.URLError as error:
-            raise NoServer(f"no server answers on {self.address} ({error.reason}): start one with `localapi`") from None
+            raise NoServer(f"no server answers on {self.address} ({error.reason}); start one with `localapi`") from None
         except TimeoutError:
-            raise NoServer(f"what runs on {self.address} did not answer within {seconds:g} s") from None
+            raise NoServer(f"the server on {self.address} did not answer within {seconds:g} s") from None
         except (http.client.HTTPException, OSError) as error:
-            raise NoServer(f"the server on {self.address} broke off: its log says why ({error})") from None
+            raise NoServer(f"the server on {self.address} closed the connection ({error}); see its log") from None
 
     def _no_address(self) -> NoServer:
-        return NoServer(f"{self.address} is no address of a server: check --host and HOST")
+        return NoServer(f"{self.address} is not a valid address; check --host and HOST")
 
 
 def _json(text: bytes, address: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        raise NoServer(f"what runs on {address} is not localapi: its answer is no JSON") from None
+        raise NoServer(f"the program on {address} is not localapi: its reply is not JSON") from None
 
 
 def _refused(error: urllib.error.HTTPError) -> Refused:
@@ -125,12 +124,12 @@ def _refused(error: urllib.error.HTTPError) -> Refused:
     told = told if isinstance(told, dict) else {}
     message = told.get("message") or f"the server answered with status {error.code}"
     if error.code == HTTPStatus.UNAUTHORIZED:
-        message = f"{message} Put it into the variable LOCALAPI_API_KEY."
+        message = f"{message} Set the variable LOCALAPI_API_KEY to a key."
     return Refused(str(message), status=error.code, code=told.get("code"))
 
 
 def _events(lines: Iterator[bytes] | http.client.HTTPResponse) -> Iterator[Event]:
-    """Events out of lines; the last one counts only when its blank line has come."""
+    """Yield the events in a stream of lines; an event is complete after its blank line."""
     name, data = "message", list[str]()
     for raw in lines:
         line = raw.decode(errors="replace").rstrip("\r\n")

@@ -1,6 +1,6 @@
-"""What works on this machine, what is missing, and the command that mends it: for `localapi doctor`.
+"""Checks for `localapi doctor`: what works on this machine, what is missing, and the command that fixes it.
 
-Looks, and changes nothing. Each check has a name and is done within a time limit, whatever it waits for.
+Checks change nothing. Each has a name and a time limit.
 """
 
 from localapi.diagnosis.checks import CHECKS

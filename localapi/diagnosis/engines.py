@@ -1,4 +1,4 @@
-"""The backends, and the programs beside them: found, not started."""
+"""Check backends and other programs, without starting them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ PACKAGES: Final = {
     "piper": (("piper", "onnxruntime"), "piper-tts"),
     "espeak-ng": (("espeakng_loader",), "espeakng-loader"),
 }
-"""Of each backend in this environment: what it imports, and the package that has it."""
+"""Imported modules of each backend in this environment, and the package that has them."""
 
 
 def backends(subject: Subject) -> list[Finding]:
-    """Which of them can run."""
+    """Check which backends can run."""
     found = [_package(subject, name) for name in PACKAGES]
     found += [_environment(subject, name) for name in NAMES]
     if sys.platform == "darwin" or subject.uses("macos-say"):
         path = shutil.which("say")
-        says = f"macos-say: {path}" if path else "macos-say needs the command `say` of macOS, which is not here"
+        says = (
+            f"macos-say: {path}" if path else "macos-say needs the command `say` of macOS, which is not on this machine"
+        )
         found.append(_finding(subject, "macos-say", says, "use backend: espeak-ng", there=path is not None))
     return found
 
@@ -55,7 +57,7 @@ def _finding(subject: Subject, backend: str, says: str, mend: str, *, there: boo
 
 
 def _installs_itself(subject: Subject, backend: str) -> bool:
-    """Whether every entry of it says `install: auto`."""
+    """Return whether every entry of a backend has `install: auto`."""
     entries = subject.manifest.entries.values() if subject.manifest else ()
     return all(
         getattr(entry.options, "install", None) == "auto" for entry in entries if entry.options.backend_name == backend
@@ -63,18 +65,18 @@ def _installs_itself(subject: Subject, backend: str) -> bool:
 
 
 def uv(_: Subject) -> list[Finding]:
-    """What installs environments."""
+    """Check for uv, which installs environments."""
     try:
         command = find_uv(Environment.named(NAMES[0]))
     except EnvironmentFailed:
-        return [Finding("uv", "note", "uv is not here; `localapi install` needs it", "pip install uv")]
+        return [Finding("uv", "note", "uv is not installed; `localapi install` needs it", "pip install uv")]
     return [Finding("uv", "ok", " ".join(command))]
 
 
 def player(subject: Subject) -> list[Finding]:
-    """What `localapi say` plays with."""
+    """Check for a program with which `localapi say` plays sound."""
     found = next((name for name in subject.players if shutil.which(name)), None)
     if found is None:
-        says = f"nothing plays sound here ({', '.join(subject.players)}): `localapi say` needs --output FILE"
+        says = f"no program plays sound ({', '.join(subject.players)}); `localapi say` needs --output FILE"
         return [Finding("player", "note", says)]
     return [Finding("player", "ok", found)]

@@ -1,4 +1,4 @@
-"""A finding, and the run of all checks at the same time."""
+"""Findings, and running all checks concurrently."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from localapi.errors import OperatorError, Problem
 from localapi.manifest import Manifest
 
 LIMIT_SECONDS: Final = 8.0
-"""For all checks together."""
+"""Time limit of all checks together."""
 
 Grade = Literal["ok", "note", "missing"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line for people."""
+    """One line of the report."""
 
     topic: str
     grade: Grade
-    """`missing`: the manifest needs it. `note`: worth knowing, and nothing fails for it now."""
+    """Severity. `missing`: the manifest needs it. `note`: worth knowing, but nothing fails now."""
     says: str
     mend: str | None = None
-    """The command that mends it, or what a person can do."""
+    """Command that fixes it, or advice."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is looked at."""
+    """What to check."""
 
     manifest: Manifest | None
-    """None where it cannot be read."""
+    """Manifest; None if it cannot be read."""
     problems: Sequence[Problem]
     server: Server
     port: int
     players: Sequence[str]
-    """Programs that play sound."""
+    """Names of programs that play sound."""
 
     def uses(self, *backends: str) -> bool:
-        """Whether an entry is run by one of these."""
+        """Return whether an entry uses one of these backends."""
         entries = self.manifest.entries.values() if self.manifest else ()
         return any(entry.options.backend_name in backends for entry in entries)
 
@@ -53,7 +53,7 @@ Check = Callable[[Subject], list[Finding]]
 
 
 def examine(subject: Subject, checks: Mapping[str, Check], limit: float = LIMIT_SECONDS) -> list[Finding]:
-    """The findings of all checks, in their order; a check that takes too long is told as that."""
+    """Return the findings of all checks in order, with a finding for each check that takes too long."""
     done: queue.Queue[tuple[str, list[Finding]]] = queue.Queue()
 
     def run(topic: str, check: Check) -> None:
@@ -61,8 +61,8 @@ def examine(subject: Subject, checks: Mapping[str, Check], limit: float = LIMIT_
             found = check(subject)
         except OperatorError as error:
             found = [Finding(topic, "note", str(error))]
-        except Exception as error:  # of one check; the others are worth telling
-            found = [Finding(topic, "note", f"could not be looked at: {type(error).__name__}: {error}")]
+        except Exception as error:  # one failed check must not hide the others
+            found = [Finding(topic, "note", f"could not be checked: {type(error).__name__}: {error}")]
         done.put((topic, found))
 
     for topic, check in checks.items():

@@ -1,4 +1,4 @@
-"""The machine: its Python, its chip, its memory, its disk, and what starts services on it."""
+"""Check the machine: Python, chip, memory, disk, and the service."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _MLX: Final = ("mlx-lm",)
 
 
 def python(_: Subject) -> list[Finding]:
-    """Its version, and the system."""
+    """Check the version of Python, and the system."""
     here = f"Python {platform.python_version()} on {platform.platform(terse=True)}, {platform.machine()}"
     if sys.version_info < OLDEST:
         return [Finding("python", "missing", here, "install Python 3.11 or newer")]
     if sys.platform == "darwin" and platform.machine() != "arm64":
-        return [Finding("python", "missing", f"{here}: MLX needs Apple silicon, and a Python that is made for it")]
+        return [Finding("python", "missing", f"{here}: MLX needs Apple silicon, and a native Python")]
     return [Finding("python", "ok", here)]
 
 
 def mlx(subject: Subject) -> list[Finding]:
-    """What MLX computes on, as it says itself, in a process of its own: a broken driver ends that one."""
+    """Ask MLX for its device, in a separate process, as a broken driver may crash it."""
     try:
         done = subprocess.run(  # this Python, with our own module
             [sys.executable, "-P", "-m", "localapi.worker.device"],
             capture_output=True, text=True, timeout=MLX_SECONDS, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return [Finding("mlx", "note", f"did not say within {MLX_SECONDS:g} s what it computes on")]
+        return [Finding("mlx", "note", f"did not report its device within {MLX_SECONDS:g} s")]
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         grade: Grade = "missing" if subject.uses(*_MLX) else "note"
@@ -54,7 +54,7 @@ def mlx(subject: Subject) -> list[Finding]:
 
 
 def _on_processor(words: str, blas: dict[str, Any] | None) -> Finding:
-    """MLX on a CPU, and what it multiplies matrices with."""
+    """Return the finding for MLX on a CPU, with its BLAS library."""
     says = f"{words}; large models are slow without a GPU"
     if blas is None:
         return Finding("mlx", "ok", says)
@@ -65,40 +65,40 @@ def _on_processor(words: str, blas: dict[str, Any] | None) -> Finding:
 
 
 def memory(subject: Subject) -> list[Finding]:
-    """How much there is, and what the manifest allows."""
+    """Check the amount of memory, and the manifest's budget."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     budget = subject.manifest.server.memory_budget if subject.manifest else None
     if budget is None:
-        return [Finding("memory", "ok", f"{readable(total)}; models may take all of it (no memory_budget)")]
+        return [Finding("memory", "ok", f"{readable(total)}, without a limit for models (no memory_budget)")]
     if budget > total:
-        says = f"{readable(total)}, and memory_budget allows {readable(budget)}"
+        says = f"{readable(total)}, less than the memory_budget of {readable(budget)}"
         return [Finding("memory", "note", says, "set server.memory_budget below that, such as 75%")]
-    return [Finding("memory", "ok", f"{readable(total)}, of which models may take {readable(budget)}")]
+    return [Finding("memory", "ok", f"{readable(total)}, with a memory_budget of {readable(budget)}")]
 
 
 def disk(_: Subject) -> list[Finding]:
-    """Room for downloads."""
+    """Check the disk space for downloads."""
     cache = cache_folder()
     place = next(place for place in (cache, *cache.parents) if place.exists())
     free = shutil.disk_usage(place).free
     says = f"{readable(free)} free for downloads in {cache}"
     if not os.access(place, os.W_OK):
-        return [Finding("disk", "note", f"{place} may not be written", "name another folder in HF_HOME")]
+        return [Finding("disk", "note", f"{place} is not writable", "set HF_HOME to another folder")]
     if free < LITTLE_DISK:
-        return [Finding("disk", "note", says, "make room, or name another folder in HF_HOME")]
+        return [Finding("disk", "note", says, "free some space, or set HF_HOME to another folder")]
     return [Finding("disk", "ok", says)]
 
 
 def service(_: Subject) -> list[Finding]:
-    """Whether the system starts the server."""
+    """Check whether the server is installed as a service."""
     state = system().state()
     if not state.installed:
-        return [Finding("service", "ok", "not installed; `localapi service install` has the system start the server")]
+        return [Finding("service", "ok", "not installed; `localapi service install` starts the server with the system")]
     if state.running:
         return [Finding("service", "ok", f"installed: {state.words}")]
-    return [Finding("service", "note", f"installed, and does not run: {state.words}", "localapi service install")]
+    return [Finding("service", "note", f"installed, but not running: {state.words}", "localapi service install")]
 
 
 def size_of(files: list[Path]) -> int:
-    """Bytes of those that are there."""
+    """Return the total size of the files that exist."""
     return sum(file.stat().st_size for file in files if file.exists())

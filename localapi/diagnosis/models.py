@@ -1,4 +1,4 @@
-"""The manifest, and the files of each model that it names."""
+"""Check the manifest and the files of its models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from localapi.system.byte_sizes import readable
 
 
 def manifest(subject: Subject) -> list[Finding]:
-    """Whether it can be read, and whether the secrets of its keys are there, which reading finds out."""
+    """Check that the manifest is valid, and that the secrets of its keys can be read."""
     if subject.manifest is None:
         return [Finding("manifest", "missing", str(problem), _mend(problem)) for problem in subject.problems]
     files = ", ".join(str(file.path) for file in subject.manifest.files) or "the environment"
@@ -27,12 +27,12 @@ def manifest(subject: Subject) -> list[Finding]:
 
 
 def _mend(problem: Problem) -> str | None:
-    """The message of a problem says what is wrong on its line; of a file that is not there, how to begin one."""
+    """Return the command that creates a missing file; a problem with a line explains itself."""
     return None if problem.line is not None else "localapi add demo"
 
 
 def files(subject: Subject) -> list[Finding]:
-    """Of each entry: there, downloaded, or still to come."""
+    """Check for each entry whether its files are on this machine."""
     entries = subject.manifest.entries.values() if subject.manifest else ()
     return [finding for entry in entries for finding in _of(entry)]
 

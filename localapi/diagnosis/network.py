@@ -1,4 +1,4 @@
-"""The server's port, and the Hugging Face Hub."""
+"""Check the server's port and the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ HUB: Final = "https://huggingface.co"
 
 
 def server(subject: Subject) -> list[Finding]:
-    """Whether the port is free, or ours."""
+    """Check whether the port is free, or used by localapi."""
     at = subject.server.address
     if not subject.server.is_there():
-        return [Finding("server", "ok", f"none runs on {at}; the port is free")]
+        return [Finding("server", "ok", f"not running on {at}; the port is free")]
     try:
         told = subject.server.get("/openapi.json", seconds=SECONDS)
         ours = told["info"]["title"] == "localapi"
@@ -31,17 +31,17 @@ def server(subject: Subject) -> list[Finding]:
         ours = False
     if not ours:
         return [Finding("server", "missing", f"another program answers on {at}", f"localapi --port {subject.port + 1}")]
-    return [Finding("server", "ok", f"localapi {told['info']['version']} runs on {at}")]
+    return [Finding("server", "ok", f"localapi {told['info']['version']} is running on {at}")]
 
 
 def hub(_: Subject) -> list[Finding]:
-    """Whether models can be downloaded."""
+    """Check whether models can be downloaded."""
     why = hub_answers()
     place = _hub_place()
     if why is None:
         return [Finding("hub", "ok", f"{place} answers")]
-    says = f"{place} cannot be reached ({why}): models that are not downloaded stay away"
-    return [Finding("hub", "note", says, "check the network; HTTPS_PROXY names a proxy")]
+    says = f"{place} cannot be reached ({why}); models cannot be downloaded"
+    return [Finding("hub", "note", says, "check the network, or set HTTPS_PROXY")]
 
 
 def _hub_place() -> str:
@@ -52,14 +52,14 @@ _asking: Final = threading.Lock()
 
 
 def hub_answers() -> str | None:
-    """Why the Hub does not answer; None where it does. Asked once, whoever wants to know."""
+    """Return why the Hub does not answer, or None if it does. Ask only once."""
     with _asking:
         return _answer()
 
 
 @functools.lru_cache(maxsize=1)
 def _answer() -> str | None:
-    """In a thread of its own: the system's search for an address has no time limit."""
+    """Ask the Hub in a separate thread, as the system's name resolution has no time limit."""
     try:
         return within(SECONDS, lambda: _asked(_hub_place()))
     except TimeoutError as error:

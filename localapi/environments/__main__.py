@@ -1,4 +1,4 @@
-"""`python -m localapi.environments NAME`: for the server, which reads the lines and can end the process."""
+"""Run `python -m localapi.environments NAME` for the server, which reads the output and can end the process."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from localapi.errors import EnvironmentFailed
 
 
 def main() -> None:
-    """Exit status 1 where it failed; the last line says why."""
+    """Install an environment. Exit with status 1 if it fails; the last line has the reason."""
     (name,) = sys.argv[1:]
     if name not in NAMES:
-        sys.exit(f"there is no environment {name!r} (there are: {', '.join(NAMES)})")
+        sys.exit(f"there is no environment {name!r} (available: {', '.join(NAMES)})")
     try:
         install(Environment.named(name), lambda line: print(line, flush=True))  # noqa: T201
     except EnvironmentFailed as error:

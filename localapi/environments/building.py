@@ -1,4 +1,4 @@
-"""Making an environment with uv: whole or not at all, and once, however many want it at the same time."""
+"""Build an environment with uv, atomically, and only once even if several processes ask for it."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from localapi.errors import EnvironmentFailed
 from localapi.system.byte_sizes import readable
 
 Tell = Callable[[str], None]
-"""Takes a line for people, as the work goes on."""
+"""Called with lines about the progress."""
 
 _NOT_OURS: Final = frozenset(
     {"VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "UV_SYSTEM_PYTHON", "UV_CONSTRAINT", "UV_OVERRIDE"}
 )
-"""Variables that would have uv look at another environment, or choose other versions."""
+"""Variables that would make uv use another environment, or choose other versions."""
 
 _USUAL_PLACES: Final = ("~/.local/bin/uv", "~/.cargo/bin/uv", "/opt/homebrew/bin/uv", "/usr/local/bin/uv")
-"""Where uv's installers put it. Services have a short PATH."""
+"""Paths where uv's installers put it, as services have a short PATH."""
 
 
 def install(environment: Environment, tell: Tell, *, force: bool = False) -> None:
-    """Make the environment unless it is there; `force` makes it again. Raises EnvironmentFailed.
+    """Build the environment unless it exists; `force` builds it again. Raise EnvironmentFailed.
 
-    It is built under another name and renamed at the end, so what is there under its own name is whole. A process that
-    is killed leaves only a draft, which the next one deletes.
+    It is built under a temporary name and renamed at the end, so an existing one is always complete. A killed process
+    leaves only a temporary folder, which the next one deletes.
     """
     if environment.ready and not force:
         tell(f"{environment.name} is installed: {environment.folder}")
@@ -46,18 +46,18 @@ def install(environment: Environment, tell: Tell, *, force: bool = False) -> Non
         environment.folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(environment, tell):
             if environment.ready and not force:
-                tell(f"{environment.name} was installed meanwhile: {environment.folder}")
+                tell(f"{environment.name} was installed by another process: {environment.folder}")
             else:
                 _make(environment, uv, tell)
     except OSError as error:
         raise EnvironmentFailed(
-            f"{environment.name} cannot be installed in {environment.folder.parent}: {error.strerror or error}. Mend "
-            "that, or name another folder in LOCALAPI_ENVIRONMENTS."
+            f"{environment.name} cannot be installed in {environment.folder.parent}: {error.strerror or error}. Fix "
+            "that, or set LOCALAPI_ENVIRONMENTS to another folder."
         ) from error
 
 
 def find_uv(environment: Environment) -> list[str]:
-    """The command that runs uv. Raises EnvironmentFailed where there is none."""
+    """Return the command that runs uv. Raise EnvironmentFailed if it is not installed."""
     known = (os.environ.get("UV"), shutil.which("uv"), *(str(Path(place).expanduser()) for place in _USUAL_PLACES))
     for place in known:
         if place and os.access(place, os.X_OK) and Path(place).is_file():
@@ -65,19 +65,19 @@ def find_uv(environment: Environment) -> list[str]:
     if importlib.util.find_spec("uv") is not None:
         return [sys.executable, "-m", "uv"]
     raise EnvironmentFailed(
-        f"{environment.name} is installed by uv, and there is no uv here. Install it (pip install uv), then: "
+        f"{environment.name} needs uv, which is not installed. Install it with `pip install uv`, then run: "
         f"{environment.command}"
     )
 
 
 @contextmanager
 def _alone(environment: Environment, tell: Tell) -> Iterator[None]:
-    """One process at a time; the system gives the lock back however a process ends."""
+    """Hold a lock, so that one process builds at a time; the system releases it when the process ends."""
     with (environment.folder.parent / f".{environment.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            tell(f"another process installs {environment.name}: waiting for it")
+            tell(f"waiting for another process that is installing {environment.name}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -106,17 +106,17 @@ def _make(environment: Environment, uv: Sequence[str], tell: Tell) -> None:
 
 
 def _python() -> str:
-    """For uv's `--python`: this very one if it will do, so that nothing is fetched."""
+    """Return the value of uv's `--python`: this Python if it is suitable, so that nothing is downloaded."""
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     return sys.executable if python_version() == own else python_version()
 
 
 def _run(command: Sequence[str], environment: Environment, tell: Tell) -> None:
-    """Raises EnvironmentFailed with the command's last words."""
+    """Run a command. Raise EnvironmentFailed with its reason if it fails."""
     said: deque[str] = deque(maxlen=40)
     with subprocess.Popen(  # noqa: S603  # uv, or a Python of its making
         command,
-        # Not the current folder: a project there would bring constraints of its own.
+        # Not in the current folder, where a project may have its own constraints.
         cwd="/",
         env={**{k: v for k, v in os.environ.items() if k not in _NOT_OURS}, "NO_COLOR": "1"},
         stdin=subprocess.DEVNULL,
@@ -129,18 +129,18 @@ def _run(command: Sequence[str], environment: Environment, tell: Tell) -> None:
         failing = False
         for line in filter(None, map(str.strip, process.stdout)):
             said.append(line)
-            failing = failing or line.startswith("error:")  # what follows is in the last words
+            failing = failing or line.startswith("error:")  # the exception has the rest
             if not failing and not line.startswith(("+ ", "warning:", "Using ")):
                 tell(line)
     if process.returncode != 0:
         raise EnvironmentFailed(
-            f"{environment.name} could not be installed: {_last_words(said)}. Is there a network, and room on the "
-            f"disk? Then again: {environment.command}"
+            f"{environment.name} could not be installed: {_last_words(said)}. Check the network and the free disk "
+            f"space, then run again: {environment.command}"
         )
 
 
 def _last_words(said: Sequence[str]) -> str:
-    """Of uv's "error:" and its causes the first two and the last, which is the system's own; else the last line."""
+    """Return the first two and the last (the system's) of uv's "error:" and its causes, or else the last line."""
     errors = [at for at, line in enumerate(said) if line.startswith("error:")]
     words = list(said)[errors[-1] :] if errors else list(said)[-1:]
     chain = [re.sub(r"^(error|cause|caused by): *", "", each, flags=re.IGNORECASE).rstrip(".") for each in words]
@@ -148,7 +148,7 @@ def _last_words(said: Sequence[str]) -> str:
 
 
 def size_bytes(folder: Path) -> int:
-    """Of all files below it; a link counts as itself."""
+    """Return the total size of all files in a folder; a link counts as itself."""
     return sum(place.lstat().st_size for place in folder.rglob("*") if place.is_symlink() or place.is_file())
 
 

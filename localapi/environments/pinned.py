@@ -1,4 +1,4 @@
-"""What is in an environment, and where it is."""
+"""Content and folder of an environment."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
     "mlx-audio-plus": ("msgspec", "numpy", "av", "mlx_lm", "mlx_audio.tts.utils"),
     "mlx-audio": ("msgspec", "numpy", "av", "mlx_audio.tts.utils"),
 }
-"""What must be importable in each, or it counts as failed."""
+"""Modules that must be importable in each environment."""
 
 NAMES: Final = tuple(IMPORTS)
 
 PYTHONS: Final = ("3.11", "3.12", "3.13", "3.14")
-"""The versions that all pinned packages have wheels for, on macOS and Linux."""
+"""Versions of Python for which all pinned packages have wheels on macOS and Linux."""
 ELSE: Final = "3.12"
-"""Where the server runs on another; uv finds it, or fetches it."""
+"""Version of Python if the server uses an unsupported one; uv finds or downloads it."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """One environment, made or not."""
+    """One environment, installed or not."""
 
     name: str
     requirements: Path
-    """The pinned list: every package with its version, as `uv pip install -r` reads it."""
+    """Pinned list of every package with its version, for `uv pip install -r`."""
     imports: tuple[str, ...]
     folder: Path
-    """Its name holds a digest of all that it was made of: another list or another Python is another folder."""
+    """Folder, whose name contains a digest of the list and the version of Python."""
 
     @classmethod
     def named(cls, name: str) -> Self:
-        """Raises KeyError for a name that is not in `NAMES`."""
+        """Return the environment of a name. Raise KeyError for a name that is not in `NAMES`."""
         requirements = Path(__file__).parent / f"{name}.txt"
         return cls(name, requirements, IMPORTS[name], folder_of_all() / f"{name}-{_digest(requirements)}")
 
@@ -49,16 +49,16 @@ class Environment:
 
     @property
     def ready(self) -> bool:
-        """Whether it is there, whole. False where the Python that it was made with has gone."""
+        """Return whether it is installed, and its Python still exists."""
         return self.interpreter.exists()
 
     @property
     def command(self) -> str:
-        """What a person types to make it."""
+        """Command that installs it."""
         return f"localapi install {self.name}"
 
     def others(self) -> list[Path]:
-        """Folders of the same name made of something else: of other versions of localapi, mostly."""
+        """Return folders of the same environment in other versions, usually those of other versions of localapi."""
         if not self.folder.parent.is_dir():
             return []
         ours = re.compile(re.escape(self.name) + "-[0-9a-f]{12}")
@@ -67,7 +67,7 @@ class Environment:
 
 
 def folder_of_all() -> Path:
-    """LOCALAPI_ENVIRONMENTS, or a folder where the system keeps a user's data."""
+    """Return LOCALAPI_ENVIRONMENTS, or a folder in the user's data folder."""
     if given := os.environ.get("LOCALAPI_ENVIRONMENTS", "").strip():
         return Path(given).expanduser().absolute()
     if sys.platform == "darwin":
@@ -78,7 +78,7 @@ def folder_of_all() -> Path:
 
 
 def python_version() -> str:
-    """Of the environments: the server's own if the packages have it."""
+    """Return the version of Python for environments: the server's own if the packages support it."""
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     return own if own in PYTHONS else ELSE
 

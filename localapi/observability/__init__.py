@@ -1,1 +1,1 @@
-"""What the server tells of itself: the log, its last lines, and counters."""
+"""The log, its last lines, and counters."""

@@ -1,4 +1,4 @@
-"""What happened, in numbers: plain counts that cost a request nothing. How they are told is `api.metrics`' business."""
+"""Counters and histograms of what happened. `api.admin.metrics` renders them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from typing import Final
 
 FIRST_SECONDS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Bounds for the time until something is there."""
+"""Bounds for the time until the first result."""
 TOKEN_SECONDS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Bounds for the time of one token."""
+"""Bounds for the time per token."""
 NO_MODEL: Final = ""
 
 
 @dataclass
 class Histogram:
-    """How often a value was up to each bound."""
+    """Counts of values by bucket."""
 
     bounds: Sequence[float]
     sum: float = 0.0
     counts: list[int] = field(init=False)
-    """Values up to each bound and above the one before; the last: above all."""
+    """Number of values per bucket; the last bucket is above all bounds."""
 
     def __post_init__(self) -> None:
         self.counts = [0] * (len(self.bounds) + 1)
@@ -35,10 +35,10 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of a model: a count that only grows, or a histogram of durations if it has bounds."""
+    """A metric of a model: a counter, or a histogram of durations if it has bounds."""
 
     name: str
-    """Without the prefix `localapi_`; a histogram's ends in its unit."""
+    """Name without the prefix `localapi_`; a histogram's name ends with its unit."""
     help: str
     bounds: tuple[float, ...] | None = None
     """Upper bounds of a histogram's buckets, in seconds."""
@@ -46,18 +46,18 @@ class Metric:
 
 @dataclass
 class Counters:
-    """The counts of one server, by the ids of entries."""
+    """Counters of one server, by the ids of entries."""
 
     requests: Counter[tuple[str, str, int]] = field(default_factory=Counter)
-    """By model, endpoint and status."""
+    """Requests by model, endpoint and status."""
     counts: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
-    """By model and metric."""
+    """Counters by model and metric."""
     histograms: dict[tuple[str, str], Histogram] = field(default_factory=dict)
-    """By model and metric."""
+    """Histograms by model and metric."""
     reloads: Counter[bool] = field(default_factory=Counter)
-    """Readings of the manifest, by whether they went well."""
+    """Reloads of the manifest by success."""
     reloaded_at: dict[bool, float] = field(default_factory=dict)
-    """The last of each, in Unix time."""
+    """Unix time of the last reload by success."""
 
     def count(self, model: str, metric: Metric, amount: float) -> None:
         """Add to a model's count."""
@@ -72,12 +72,12 @@ class Counters:
         return self.histograms.setdefault((model, metric.name), Histogram(metric.bounds or ()))
 
     def reloaded(self, at: float, *, ok: bool) -> None:
-        """The manifest was read."""
+        """Count a reload of the manifest."""
         self.reloads[ok] += 1
         self.reloaded_at[ok] = at
 
     def keep(self, models: Collection[str]) -> None:
-        """Forget models that are gone: there is a row for each entry of the manifest and no more."""
+        """Drop the counters of models that are no longer in the manifest."""
         kept = {NO_MODEL, *models}
         for table in (self.counts, self.histograms, self.requests):
             for key in [key for key in table if key[0] not in kept]:

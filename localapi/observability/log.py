@@ -1,6 +1,6 @@
-"""Log lines for people (time, message, the key of who asked, colour only on a terminal) or for programs (JSON).
+"""Logging as text for people (time, message, API key; colour only on a terminal) or as JSON for programs.
 
-What requests say and what they are answered is never logged, at no level.
+The content of requests and answers is never logged, at any level.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Final, Literal, TextIO
 
 Form = Literal["text", "json"]
 about: ContextVar[dict[str, str]] = ContextVar("about")
-"""What lines of this context are about: `request_id`, and `key` and `model` where the request has them."""
+"""Fields for log lines of this context: `request_id`, and `key` and `model` if the request has them."""
 _OF_REQUESTS = ("localapi.api.", "localapi.http.", "localapi.app")
-"""Loggers whose lines are about the request of their context. Others log from tasks that a request only began."""
+"""Loggers whose lines belong to the request of their context. Others log from tasks that a request has started."""
 _OF_MODELS = ("localapi.runtime.", "localapi.reload.", "localapi.backends.")
-"""Loggers whose lines begin with the model that they are about, where they are about one; also lines of workers."""
+"""Loggers whose lines begin with a model's id if they are about a model, including lines of workers."""
 
 MOST_LINES: Final = 10_000
 FLUSH_SECONDS: Final = 1.0
@@ -30,7 +30,7 @@ _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logg
 
 
 class Line(logging.Formatter):
-    """One event, one line. A newline or control character in a message cannot forge another line."""
+    """Formatter for one line per event. Line breaks and control characters in a message cannot forge another line."""
 
     def __init__(self, *, colour: bool) -> None:
         super().__init__("%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -48,7 +48,7 @@ class Line(logging.Formatter):
 
 
 class JsonLine(logging.Formatter):
-    """One event, one JSON object on one line."""
+    """Formatter for one JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -65,26 +65,26 @@ class JsonLine(logging.Formatter):
 
 
 def model_of(record: logging.LogRecord) -> dict[str, str]:
-    """The model that begins a line; empty for other lines."""
+    """Return the model at the beginning of a line; empty for other lines."""
     begins = str(record.msg).startswith("%s: ") and record.name.startswith(_OF_MODELS)
     return {"model": str(record.args[0])} if begins and isinstance(record.args, tuple) and record.args else {}
 
 
 def request_of(record: logging.LogRecord) -> dict[str, str]:
-    """What is known of the request that a line is about; empty for others."""
+    """Return the fields of the request that a line belongs to; empty for other lines."""
     return about.get({}) if record.name.startswith(_OF_REQUESTS) else {}
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """A terminal, and nobody said NO_COLOR (https://no-color.org)."""
+    """Return whether the stream is a terminal and NO_COLOR is unset (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 class Written(logging.Handler):
-    """Lines on their way to a file descriptor, written by a thread.
+    """Handler that writes lines to a file descriptor from a thread.
 
-    A terminal that was stopped with Ctrl-S, or a pipe that nobody reads, so stops the log and nothing else. Beyond
-    MOST_LINES that wait, lines are lost; how many is told in their place.
+    A terminal stopped with Ctrl-S, or a pipe that nobody reads, blocks only the log. If more than MOST_LINES wait,
+    lines are dropped, and their number is logged instead.
     """
 
     def __init__(self, descriptor: int, encoding: str) -> None:
@@ -97,7 +97,7 @@ class Written(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             if self._lost:
-                self._lines.put_nowait(f"{self._lost} lines of the log were lost: they could not be written")
+                self._lines.put_nowait(f"{self._lost} log lines were dropped because they could not be written")
                 self._lost = 0
             self._lines.put_nowait(self.format(record))
         except queue.Full:
@@ -106,22 +106,22 @@ class Written(logging.Handler):
             self.handleError(record)
 
     def flush(self) -> None:
-        """Wait until what was said is written, but not for long."""
+        """Wait a short time until all lines are written."""
         with self._lines.all_tasks_done:
             self._lines.all_tasks_done.wait_for(lambda: not self._lines.unfinished_tasks, FLUSH_SECONDS)
 
     def _write(self) -> None:
-        """Not through sys.stderr: Python could not end while that is being written to."""
+        """Write lines, not through sys.stderr, as Python cannot exit during such a write."""
         while True:
             left = f"{self._lines.get()}\n".encode(self._encoding, "backslashreplace")
-            with contextlib.suppress(OSError):  # a full disk, or nobody who reads: no reason not to serve
+            with contextlib.suppress(OSError):  # a full disk or a closed pipe must not stop the server
                 while left:
                     left = left[os.write(self._descriptor, left) :]
             self._lines.task_done()
 
 
 def set_up(form: Form = "text") -> None:
-    """Send the log to stderr."""
+    """Write the log to stderr."""
     handler = Written(sys.stderr.fileno(), sys.stderr.encoding)
     handler.setFormatter(JsonLine() if form == "json" else Line(colour=wants_colour(sys.stderr)))
     logging.basicConfig(handlers=[handler], force=True, level=logging.WARNING)
@@ -129,11 +129,11 @@ def set_up(form: Form = "text") -> None:
 
 
 def flush() -> None:
-    """Wait until what was logged is written, but not for long."""
+    """Wait a short time until all log lines are written."""
     for handler in logging.getLogger().handlers:
         handler.flush()
 
 
 def set_level(name: str) -> None:
-    """How much of our own log is shown; other libraries' only from warnings on."""
+    """Set the level of localapi's own loggers; other libraries log warnings and errors only."""
     logging.getLogger("localapi").setLevel(name.upper())

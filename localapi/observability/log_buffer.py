@@ -1,6 +1,7 @@
-"""The last lines of the log, for whoever looks at the console: what happened, when, and to which model.
+"""Keep the last lines of the log for the console.
 
-The log never holds what requests say, so neither does this. A traceback stays on the terminal; here is its kind.
+Like the log, they never contain the content of requests. Of an exception they have the class; its traceback is only
+on the terminal.
 """
 
 from __future__ import annotations
@@ -14,23 +15,23 @@ from localapi.observability import log as logs
 
 KEPT: Final = 500
 LONGEST: Final = 2000
-"""Characters of a message."""
+"""Maximum characters of a message."""
 
 Record = dict[str, Any]
 
 
 class History(logging.Handler):
-    """Keeps what our own loggers say, from level info on. `tell` is called with each record, in whichever thread."""
+    """Handler that keeps localapi's own records of level info and above, and calls `tell` with each, in any thread."""
 
     def __init__(self, tell: Callable[[], None] = lambda: None) -> None:
         super().__init__(logging.INFO)
         self._tell = tell
         self._records: deque[Record] = deque(maxlen=KEPT)
         self.last = 0
-        """The number of the newest record; they count from 1."""
+        """Number of the newest record; numbers start at 1."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one record; one that cannot be put into words is told on stderr, as all handlers of logging do."""
+        """Keep a record. Report one that cannot be formatted on stderr, as all handlers of logging do."""
         try:
             message = record.getMessage()
         except (TypeError, ValueError, KeyError):
@@ -52,5 +53,5 @@ class History(logging.Handler):
         self._tell()
 
     def since(self, number: int) -> list[Record]:
-        """The records after that number, as far as they are kept; the oldest first."""
+        """Return the kept records after a number, oldest first."""
         return [record for record in tuple(self._records) if record["number"] > number]

@@ -1,4 +1,4 @@
-"""The server as a service of this user's session: launchd's on macOS, systemd's on Linux."""
+"""Run the server as a service of this user's session: with launchd on macOS, systemd on Linux."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ PLATFORM: Final = sys.platform
 
 
 class System(Protocol):
-    """What starts programs here. What it cannot do raises CannotInstall."""
+    """Service manager of the system. All methods raise CannotInstall if they fail."""
 
     def files(self, agent: Agent) -> dict[str, str]:
-        """What would be written: texts by their paths, without secrets."""
+        """Return the texts of the files to write by their paths, without secrets."""
 
     def install(self, agent: Agent) -> list[str]:
-        """Write the files and start the server, in place of one that was installed before; what to tell a person."""
+        """Write the files, and start the server instead of a previous service. Return lines to print."""
 
     def uninstall(self) -> bool:
-        """End the server and delete the files; whether there was anything."""
+        """End the server and delete the files. Return whether there was a service."""
 
     def state(self) -> State:
-        """How it is."""
+        """Return the state of the service."""
 
 
 def system() -> System:
-    """That of this machine."""
+    """Return the service manager of this machine."""
     return Launchd() if PLATFORM == "darwin" else Systemd()

@@ -1,4 +1,4 @@
-"""What a service runs, and how it is; the same for every system that starts services."""
+"""Definition and state of a service, for every service manager."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from localapi.errors import CannotInstall
 from localapi.system.whole_file import write_whole
 
 SECONDS: Final = 30.0
-"""How long launchctl or systemctl may take. To end the server takes as long as its requests do."""
+"""Time limit for launchctl and systemctl. Ending the server takes as long as its requests do."""
 STOP_SECONDS: Final = 120
 PRIVATE: Final = 0o600
 PUBLIC: Final = 0o644
@@ -21,56 +21,56 @@ PUBLIC: Final = 0o644
 
 @dataclass(frozen=True)
 class Agent:
-    """The server as it is to be started."""
+    """How to start the server."""
 
     command: Sequence[str]
-    """The interpreter, absolute, and its arguments."""
+    """Absolute path of the interpreter, and its arguments."""
     folder: Path
-    """Where it is started, and where it looks for `.env`."""
+    """Working directory, where it looks for `.env`."""
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Of its environment; they may be secrets."""
+    """Environment variables, which may be secrets."""
 
     def __post_init__(self) -> None:
-        """Raises CannotInstall for a path that would end a line in the service's file."""
+        """Raise CannotInstall for a path with a line break, which would forge a line in the service's file."""
         for text in (*self.command, str(self.folder)):
             if any(character < " " for character in text):
-                raise CannotInstall(f"{text!r} holds a control character, which a service's file cannot: rename it")
+                raise CannotInstall(f"{text!r} contains a control character, which a service cannot have; rename it")
 
 
 @dataclass(frozen=True)
 class State:
-    """How a service is."""
+    """State of a service."""
 
     installed: bool
     running: bool = False
     pid: int | None = None
     words: str = ""
-    """What the system says of it."""
+    """Description by the service manager."""
 
 
 def run(*command: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
-    """What a program of the system says and how it ends. Raises CannotInstall where it is missing or hangs."""
+    """Run a program of the system, and return its output and status. Raise CannotInstall if it is missing or hangs."""
     if shutil.which(command[0]) is None:
-        raise CannotInstall(f"there is no {command[0]} on this machine, so nothing here starts services for localapi")
+        raise CannotInstall(f"{command[0]} is not on this machine, so localapi cannot be installed as a service")
     try:
         return subprocess.run(  # noqa: S603  # our own arguments
             command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        raise CannotInstall(f"`{' '.join(command)}` did not end within {seconds:g} s") from None
+        raise CannotInstall(f"`{' '.join(command)}` did not finish within {seconds:g} s") from None
     except OSError as error:
         raise CannotInstall(f"{command[0]} cannot be run: {error.strerror}") from None
 
 
 def must(*command: str, seconds: float = SECONDS) -> None:
-    """Run it. Raises CannotInstall with its last words where it fails."""
+    """Run a program of the system. Raise CannotInstall with the end of its output if it fails."""
     done = run(*command, seconds=seconds)
     if done.returncode != 0:
         raise CannotInstall(f"`{' '.join(command)}` failed: {last_words(done)}")
 
 
 def last_words(done: subprocess.CompletedProcess[str]) -> str:
-    """Of a program that failed."""
+    """Return the last line of a failed program's output, or its exit status."""
     lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
     return lines[-1] if lines else f"exit status {done.returncode}"
 

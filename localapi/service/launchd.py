@@ -1,7 +1,7 @@
-"""launchd, which starts services on macOS: an agent of the user who is logged in.
+"""Services of launchd on macOS: an agent of the logged-in user.
 
 https://developer.apple.com/library/archive/documentation/MacOSX/Conceptual/BPSystemStartup/Chapters/CreatingLaunchdJobs.html
-and the pages launchd.plist(5) and launchctl(1).
+and the manual pages launchd.plist(5) and launchctl(1).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LABEL: Final = "localapi"
 SETTLE_SECONDS: Final = STOP_SECONDS + 10.0
 LOOK_SECONDS: Final = 0.2
 IN_PROGRESS: Final = 36
-"""How bootout ends where the server is still finishing its requests."""
+"""Exit status of bootout while the server is still finishing its requests."""
 
 
 class Launchd:
@@ -37,13 +37,13 @@ class Launchd:
         return {str(self.plist): self._text(agent, shown)}
 
     def install(self, agent: Agent) -> list[str]:
-        run("launchctl", "version")  # raises where there is none, before anything is written
+        run("launchctl", "version")  # raises if it is missing, before anything is written
         write(self.plist, self._text(agent, agent.variables), PRIVATE if agent.variables else PUBLIC)
         self._bootout()
         must("launchctl", "bootstrap", self._domain, str(self.plist))
-        said = [f"installed {self.plist}; it starts when you log in, and runs now", f"its log: {self.log}"]
+        said = [f"installed {self.plist}; it is running, and starts when you log in", f"log: {self.log}"]
         if agent.variables:
-            said.append(f"the values of {', '.join(agent.variables)} stand in {self.plist}, which only you may read")
+            said.append(f"the values of {', '.join(agent.variables)} are in {self.plist}, which only you can read")
         return said
 
     def uninstall(self) -> bool:
@@ -80,19 +80,19 @@ class Launchd:
         return plistlib.dumps(content, sort_keys=False).decode()
 
     def _printed(self) -> str | None:
-        """What launchd says of the agent; None where it does not know it."""
+        """Return launchd's description of the agent, or None if it does not know the agent."""
         done = run("launchctl", "print", f"{self._domain}/{LABEL}")
         return done.stdout if done.returncode == 0 else None
 
     def _bootout(self) -> None:
-        """End it, where it is loaded, and wait for that: launchd takes no second one of the name before."""
+        """End the agent if it is loaded, and wait, as launchd refuses a second agent of the same name."""
         if self._printed() is None:
             return
         done = run("launchctl", "bootout", f"{self._domain}/{LABEL}", seconds=SETTLE_SECONDS)
         if done.returncode not in (0, IN_PROGRESS):
-            raise CannotInstall(f"the service that runs could not be ended: {last_words(done)}")
+            raise CannotInstall(f"the running service could not be ended: {last_words(done)}")
         deadline = time.monotonic() + SETTLE_SECONDS
         while self._printed() is not None:
             if time.monotonic() > deadline:
-                raise CannotInstall(f"the service that runs did not end within {SETTLE_SECONDS:g} s")
+                raise CannotInstall(f"the running service did not end within {SETTLE_SECONDS:g} s")
             time.sleep(LOOK_SECONDS)

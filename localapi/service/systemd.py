@@ -1,6 +1,6 @@
-"""systemd, which starts services on most of Linux: a unit of the user.
+"""Services of systemd on Linux: a unit of the user.
 
-https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html, and systemd.exec for files of variables.
+See https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html, and systemd.exec for EnvironmentFile.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Systemd:
         return shown
 
     def install(self, agent: Agent) -> list[str]:
-        self._reload()  # raises where there is no systemd of this user, before anything is written
+        self._reload()  # raises if this user has no systemd, before anything is written
         if agent.variables:
             lines = [f"{name}={_in_quotes(value)}\n" for name, value in agent.variables.items()]
             write(self.variables, "".join(lines), PRIVATE)
@@ -44,15 +44,13 @@ class Systemd:
         must("systemctl", "--user", "enable", UNIT)
         must("systemctl", "--user", "restart", UNIT, seconds=STOP_SECONDS + 10)
         said = [
-            f"installed {self.unit}; it starts when you log in, and runs now",
-            f"its log: journalctl --user -u {UNIT}",
+            f"installed {self.unit}; it is running, and starts when you log in",
+            f"log: journalctl --user -u {UNIT}",
         ]
         if agent.variables:
-            said.append(
-                f"the values of {', '.join(agent.variables)} stand in {self.variables}, which only you may read"
-            )
+            said.append(f"the values of {', '.join(agent.variables)} are in {self.variables}, which only you can read")
         if not self._lingers():
-            said.append("to have it run while you are not logged in, too: loginctl enable-linger")
+            said.append("to keep it running while you are not logged in: loginctl enable-linger")
         return said
 
     def uninstall(self) -> bool:
@@ -70,7 +68,7 @@ class Systemd:
             return State(installed=False, words="there is no unit")
         done = run("systemctl", "--user", "show", UNIT, "--property=ActiveState,SubState,MainPID,ExecMainStatus")
         if done.returncode != 0:
-            raise CannotInstall(f"systemd does not tell how {UNIT} is: {last_words(done)}")
+            raise CannotInstall(f"systemd does not report the state of {UNIT}: {last_words(done)}")
         found = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
         pid = int(found.get("MainPID") or 0) or None
         words = f"{found.get('ActiveState')} ({found.get('SubState')})"
@@ -104,8 +102,8 @@ class Systemd:
         done = run("systemctl", "--user", "daemon-reload")
         if done.returncode != 0:
             raise CannotInstall(
-                f"there is no systemd here that starts services for you ({last_words(done)}): "
-                "have whatever starts programs on this machine run `localapi`"
+                f"systemd does not manage services for this user ({last_words(done)}); "
+                "run `localapi` with the service manager of this machine instead"
             )
 
     def _lingers(self) -> bool:
@@ -117,7 +115,7 @@ class Systemd:
 
 
 def _command_line(agent: Agent) -> str:
-    """As ExecStart wants it: a $ begins a variable in all words but the first."""
+    """Return the command for ExecStart, where $ begins a variable in all words but the first."""
     program, *arguments = agent.command
     return " ".join([_word(program), *(_word(argument.replace("$", "$$")) for argument in arguments)])
 

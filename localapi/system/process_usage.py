@@ -1,4 +1,4 @@
-"""What a process uses, measured from outside: it need not answer."""
+"""Measure what a process uses, from outside."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Usage:
-    """Of one process."""
+    """Resources of one process."""
 
     memory_bytes: int
-    """Resident, with what it shares with others."""
+    """Resident memory, including shared memory."""
     cpu_seconds: float
-    """Since it began."""
+    """Processor time since it started."""
 
 
 def usage(pid: int) -> Usage | None:
-    """Return what a process uses now, or None if it has ended."""
-    import psutil  # noqa: PLC0415  # a server without a worker does without it
+    """Return the current usage of a process, or None if it has ended."""
+    import psutil  # noqa: PLC0415  # a server without workers does not need it
 
     try:
         process = psutil.Process(pid)

@@ -1,6 +1,6 @@
-"""Calls that may never return, as a read from a network drive that does not answer, in threads of their own.
+"""Run calls that may never return, such as reads from a dead network drive, in threads.
 
-A process waits at its end for the threads of asyncio.to_thread. It does not wait for these.
+At its end, a process waits for threads of asyncio.to_thread, but not for these.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 async def aside(call: Callable[[], T]) -> T:
-    """What a call that blocks returns or raises. Whoever is cancelled meanwhile leaves it to itself."""
+    """Await a blocking call in a thread. A cancellation abandons the thread."""
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
     context = contextvars.copy_context()
@@ -25,13 +25,13 @@ async def aside(call: Callable[[], T]) -> T:
     def run() -> None:
         try:
             result = context.run(call)
-        except Exception as error:  # whatever it is, the caller gets it
+        except Exception as error:  # passed on to the caller
             tell(lambda error=error: outcome.set_exception(error))  # type: ignore[misc]
         else:
             tell(lambda: outcome.set_result(result))
 
     def tell(settle: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop was closed
             loop.call_soon_threadsafe(lambda: None if outcome.done() else settle())
 
     threading.Thread(target=run, name="aside", daemon=True).start()
@@ -39,13 +39,13 @@ async def aside(call: Callable[[], T]) -> T:
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
-    """What a call that blocks returns or raises, where there is no event loop. Raises TimeoutError."""
+    """Return the result of a blocking call without an event loop. Raise its exception, or TimeoutError."""
     outcome: Future[T] = Future()
 
     def run() -> None:
         try:
             result = call()
-        except Exception as error:  # whatever it is, the caller gets it
+        except Exception as error:  # passed on to the caller
             outcome.set_exception(error)
         else:
             outcome.set_result(result)
@@ -54,6 +54,6 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     try:
         return outcome.result(timeout=seconds)
     except TimeoutError:
-        if outcome.done():  # the call's own
+        if outcome.done():  # a TimeoutError of the call itself
             raise
         raise TimeoutError(f"no answer within {seconds:g} s") from None

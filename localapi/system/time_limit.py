@@ -1,7 +1,7 @@
-"""Python code that must end: it is interrupted on whichever thread it runs, between two of its instructions.
+"""Run Python code with a time limit, after which it is interrupted between two instructions, on any thread.
 
-A signal would reach the main thread only. One call into C cannot be interrupted; what makes such calls long is refused
-before, in `worker.llm.bounded_template`.
+A signal would reach only the main thread. A single call into C cannot be interrupted;
+`worker.llm.bounded_template` refuses what would make such calls slow.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from collections.abc import Callable
 from typing import TypeVar
 
 AGAIN_SECONDS = 0.25
-"""An interruption may be lost: in a finalizer, or in a bare `except`."""
+"""Interval for repeating an interruption, which may get lost in a finalizer or in a bare `except`."""
 Result = TypeVar("Result")
 
-# By item, not by attribute: other users of ctypes.pythonapi keep their own argument types.
+# By item, not by attribute, so that other users of ctypes.pythonapi keep their own argument types.
 _interrupt = ctypes.pythonapi["PyThreadState_SetAsyncExc"]
 _interrupt.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
 
 class TimeLimitExceeded(Exception):
-    """The work took too long, and was given up."""
+    """The work exceeded its time limit and was abandoned."""
 
 
 class _Interrupted(BaseException):
-    """Raised in the middle of the work. No `except Exception` there catches it."""
+    """Raised inside of the work, where no `except Exception` catches it."""
 
 
 class _Watch:
-    """Interrupts a thread again and again, from some time after `begin` until it is told to stop."""
+    """Interrupt a thread repeatedly, from some time after `begin` until `stop`."""
 
     def __init__(self, thread: int, seconds: float) -> None:
         self._thread = thread
@@ -49,11 +49,11 @@ class _Watch:
             seconds = AGAIN_SECONDS
 
     def begin(self) -> None:
-        """From here on the thread must be ready to be interrupted anywhere."""
+        """Start the time limit. From here on, the thread may be interrupted anywhere."""
         self._begun.set()
 
     def stop(self) -> None:
-        """End the interruptions. Called by the watched thread: again if it is interrupted here."""
+        """Stop the interruptions. Called by the watched thread, and again if it is interrupted here."""
         self._stopped.set()
         self._begun.set()
         self._timer.join()
@@ -67,7 +67,7 @@ class _Watch:
 
 
 def limited(seconds: float, work: Callable[[], Result]) -> Result:
-    """Return what the work returns. Raise TimeLimitExceeded if it does not end in time, and what it raises itself."""
+    """Return the result of the work. Raise its exception, or TimeLimitExceeded if it does not end in time."""
     watch = _Watch(threading.get_ident(), seconds)
     try:
         try:
@@ -76,7 +76,7 @@ def limited(seconds: float, work: Callable[[], Result]) -> Result:
         finally:
             _stop(watch)
     except _Interrupted:
-        _stop(watch)  # again: the interruption may have come before the first one had begun
+        _stop(watch)  # again, as the interruption may have come before the first call began
         raise TimeLimitExceeded(f"it took longer than {seconds:g} s") from None
 
 

@@ -1,4 +1,4 @@
-"""Something to do once, some time from now, unless it is put off or given up."""
+"""A timer that can be restarted and stopped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Timer:
-    """Calls in the event loop. Holds what it calls, and is held by it: for objects that live long."""
+    """Timer that calls a function in the event loop. It forms a reference cycle, so use it in long-lived objects."""
 
     def __init__(self, call: Callable[[], object]) -> None:
         self._call = call
@@ -15,16 +15,16 @@ class Timer:
 
     @property
     def runs(self) -> bool:
-        """Whether the call is still to come."""
+        """True while the call is pending."""
         return self._handle is not None
 
     def start(self, seconds: float) -> None:
-        """Call so many seconds from now, and not when it was to be before."""
+        """Schedule the call in `seconds`, instead of an earlier schedule."""
         self.stop()
         self._handle = asyncio.get_running_loop().call_later(seconds, self._come)
 
     def stop(self) -> None:
-        """Do not call."""
+        """Cancel the call."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

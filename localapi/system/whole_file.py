@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, also when two processes write the same one."""
+"""Write files atomically, even if two processes write the same one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def replacing(path: Path, *, mode: int | None = 0o600) -> Iterator[BinaryIO]:
-    """Open a draft that takes the place of the file at the end, unless an error is raised. Raise OSError.
+    """Open a temporary file that replaces the file at the end, unless an error is raised. Raise OSError.
 
-    `mode` None leaves the rights to the umask. Until the end only the owner may read the draft.
+    With `mode` None, the umask decides. Until the end, only the owner can read the temporary file.
     """
     handle, draft = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
     try:
@@ -31,7 +31,7 @@ def replacing(path: Path, *, mode: int | None = 0o600) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, content: bytes, *, mode: int | None = 0o600) -> None:
-    """Write the file, and its folder if there is none. Raise OSError."""
+    """Write a file, and create its folder if necessary. Raise OSError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with replacing(path, mode=mode) as file:
         file.write(content)

@@ -1,6 +1,6 @@
-"""The folder in which the server was started, to which relative paths belong.
+"""The folder in which the server was started, from which relative paths start.
 
-Whoever deletes it and makes it again leaves the process in the one that is gone, where no path leads anywhere.
+If it is deleted and created again, the process stays in the deleted one, where no path can be resolved.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from pathlib import Path
 
 
 class WorkingFolder:
-    """Of this process."""
+    """Working directory of this process."""
 
     def __init__(self) -> None:
         self._started_in = Path.cwd()
 
     @property
     def path(self) -> Path:
-        """Its absolute path; where it is gone, the one that it had."""
+        """Return its absolute path, or its last known path if it was deleted."""
         try:
             return Path.cwd()
         except OSError:
             return self._started_in
 
     def return_to_it(self) -> None:
-        """Enter the one that has its name now, if it is gone."""
+        """Enter the folder that now has its name, if it was deleted."""
         try:
             Path.cwd()
         except OSError:

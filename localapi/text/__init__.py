@@ -1,6 +1,5 @@
-"""What text becomes before an engine says it. Knows text only: nothing of HTTP, of the manifest, or of engines.
+"""Preparation of text for speech. Knows nothing of HTTP, the manifest or engines.
 
-The order in which it makes sense: `clean` what nobody can say, make markup `speakable`, put in what the user's
-`lexicon` says, cut into `sentences`. Numbers, dates and abbreviations are left to the engines, which know how their
-language reads them.
+The order is: `clean` unspeakable characters, make markup `speakable`, apply the user's `lexicon`, split into
+`sentences`. Numbers, dates and abbreviations are left to the engines, which know how their language reads them.
 """

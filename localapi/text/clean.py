@@ -1,4 +1,4 @@
-"""Characters that no engine can say, and some that make engines fail. Knows no markup and no language."""
+"""Remove characters that no engine can speak, or that make engines fail. Knows no markup and no language."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _NOISE = re.compile(
 )
 _LINE_END = re.compile("\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _PILE = re.compile(r"([^\w\s\x00-\u02ff]{30,})")
-"""More marks in a row than any letter carries; composing them takes quadratic time."""
+"""More combining marks in a row than any letter has; composing them takes quadratic time."""
 _SAID_SYMBOLS = frozenset("%&@#°§©®™+=<>")
 
 
 def clean(text: str) -> str:
-    """The text without what cannot be said, its line ends as newlines, its accents composed (NFC).
+    """Return the text without unspeakable characters, with newlines as line breaks and composed accents (NFC).
 
-    The joiners U+200C and U+200D stay: Persian and the scripts of India spell with them. Composing is for engines and
-    lexicons, which know "é" as one character; text that was pasted on macOS often holds two.
+    The joiners U+200C and U+200D stay, as Persian and the scripts of India need them. Engines and lexicons expect "é"
+    as one character; text pasted on macOS often has two.
     """
     parts = _PILE.split(_LINE_END.sub("\n", _NOISE.sub("", text)))
     parts[::2] = (unicodedata.normalize("NFC", part) for part in parts[::2])
@@ -32,5 +32,5 @@ def clean(text: str) -> str:
 
 
 def is_speakable(text: str) -> bool:
-    """Whether there is a letter, a digit, or a sign with a name that engines know, such as "%" or "€"."""
+    """Return whether there is a letter, a digit, or a sign that engines can name, such as "%" or "€"."""
     return any(char.isalnum() or char in _SAID_SYMBOLS or unicodedata.category(char) == "Sc" for char in text)

@@ -1,6 +1,6 @@
-"""Words that a user wants to hear otherwise. Knows where a word ends; nothing of phonemes.
+"""Pronunciations of words that a user has defined. Knows where a word ends, and nothing of phonemes.
 
-# One entry on each line: a word, a colon, a space, and what is said. Lines that begin with # are comments.
+# One entry per line: a word, a colon, a space, and how to say it. Lines that begin with # are comments.
 GIF: jif
 kubectl: cube control
 C++: C plus plus
@@ -29,16 +29,16 @@ _UNSPACED = (
     ("\uf900", "\ufaff"),
     ("\U00020000", "\U000323af"),
 )
-"""Scripts that write their words without anything between them."""
+"""Scripts that write words without separators."""
 
 
 class BadLexicon(Exception):
-    """Entries that cannot be used; the message has a line for each problem, and the number of its line in the file."""
+    """Invalid entries. The message has one line per problem, with its line number in the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Substitution:
-    """What is said instead of the characters from `start` to `end`."""
+    """Replacement for the characters from `start` to `end`."""
 
     start: int
     end: int
@@ -48,13 +48,13 @@ class Substitution:
 class Lexicon:
     """Entries to apply to any number of texts.
 
-    A key with a capital letter stands for itself only, any other for every spelling with capitals. It is found as a
-    whole word; in scripts without spaces, anywhere. The longest key wins, and what was put in is not looked at again.
-    Time grows with the text, not with the number of entries.
+    A key with a capital letter matches only itself, any other key in any capitalization. Keys match whole words, or
+    anywhere in scripts without spaces. The longest key is preferred, and replacements are not searched again. The time
+    depends on the length of the text, not on the number of entries.
     """
 
     def __init__(self, entries: Mapping[str, str]) -> None:
-        """Raises BadLexicon for a key that holds nothing."""
+        """Create a lexicon. Raise BadLexicon for an empty key."""
         self.entries = dict(entries)
         self._exact: dict[str, str] = {}
         self._folded: dict[str, str] = {}
@@ -71,7 +71,7 @@ class Lexicon:
         return len(self._exact) + len(self._folded)
 
     def apply(self, text: str) -> str:
-        """The text as it is to be said."""
+        """Return the text with all replacements."""
         parts, at = [], 0
         for found in self.applied(text):
             parts += [text[at : found.start], found.said]
@@ -79,7 +79,7 @@ class Lexicon:
         return "".join([*parts, text[at:]])
 
     def applied(self, text: str) -> list[Substitution]:
-        """What `apply` would put in, in the order of the text."""
+        """Return the replacements that `apply` makes, in the order of the text."""
         return list(self._found(text, _fold(text)))
 
     def _found(self, text: str, folded: str) -> Iterator[Substitution]:
@@ -104,7 +104,7 @@ class Lexicon:
 
 
 def read_lexicon(path: Path) -> Lexicon:
-    """The entries of a file. Raises BadLexicon with all that is wrong in it."""
+    """Read the entries of a file. Raise BadLexicon with all of its problems."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -130,9 +130,9 @@ def _entries(text: str, path: Path) -> dict[str, str]:
         word, _, said = (part.strip() for part in _SEPARATOR.sub("\n", line.strip(), count=1).partition("\n"))
         key = unicodedata.normalize("NFC", word)
         if not (key and said):
-            problems.append(f"{path}:{number}: should be a word, a colon, a space and what is said, as in `GIF: jif`")
+            problems.append(f"{path}:{number}: should be a word, a colon, a space and how to say it, as in `GIF: jif`")
         elif key in lines:
-            problems.append(f"{path}:{number}: {key!r} stands on line {lines[key]} already")
+            problems.append(f"{path}:{number}: {key!r} is already on line {lines[key]}")
         else:
             entries[key], lines[key] = said, number
     if problems:
@@ -141,7 +141,7 @@ def _entries(text: str, path: Path) -> dict[str, str]:
 
 
 def _fold(text: str) -> str:
-    """Small letters, where they are as many characters: an offset stays an offset."""
+    """Return the text in lower case, except letters whose lower case has another length, so that offsets stay valid."""
     small = text.lower()
     return small if len(small) == len(text) else "".join(_fold_one(char) for char in text)
 
@@ -152,7 +152,7 @@ def _fold_one(char: str) -> str:
 
 
 def _is_border(text: str, at: int) -> bool:
-    """Whether a word may begin or end before this character."""
+    """Return whether a word may begin or end before this character."""
     if at in (0, len(text)):
         return True
     before, after = text[at - 1], text[at]

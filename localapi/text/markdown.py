@@ -1,7 +1,7 @@
-"""CommonMark as people and models write it, and never what prose only looks like. Knows the parser; says nothing.
+"""Parse CommonMark as people and models write it, without taking prose for markup.
 
-markdown-it-py, because it takes linear time on hostile input and is installed anyway (rich needs it). Importing this
-module costs some 60 ms and 6 MB: `speakable` does so when it is first called.
+The parser is markdown-it-py, as it takes linear time on hostile input and is installed anyway (rich needs it).
+Importing this module costs some 60 ms and 6 MB, so `speakable` imports it when it is first called.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from markdown_it.rules_inline import StateInline, emphasis
 from markdown_it.token import Token
 
 _TARGET = re.compile(r"[a-z][a-z0-9+.-]*:|[#?/]|.*[./]", re.IGNORECASE)
-"""What a link leads to. `f[i](x)` is not one."""
+"""Target of a link. `f[i](x)` is not a link."""
 _DEFINITION = re.compile(r" {0,3}\[[^\]]+\]:\s*<?(?:[a-z][a-z0-9+.-]*://|mailto:|www\.|[#/])", re.IGNORECASE)
-"""What a link is defined as. `[Alice]: Hello.` is not."""
+"""Definition of a link. `[Alice]: Hello.` is not one."""
 _FOOTNOTE = re.compile(r"\[\^[^\[\]\s]{1,60}\]:?")
 _CJK = re.compile(
     "[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U000323af]"
@@ -40,7 +40,7 @@ def parsed(text: str) -> Sequence[Token]:
 
 @functools.cache
 def _parser() -> MarkdownIt:
-    """Indented code is no code here, and HTML no block of its own: both would hide prose."""
+    """Return a parser without indented code and HTML blocks, which would hide prose."""
     parser = _Markdown("commonmark").enable(["table", "strikethrough"]).disable(["code", "html_block"])
     parser.block.ruler.at("reference", _reference)
     parser.inline.ruler.at("emphasis", _emphasis)
@@ -54,7 +54,7 @@ def _reference(state: StateBlock, start_line: int, end_line: int, silent: bool) 
 
 
 def _footnote(state: StateInline, silent: bool) -> bool:
-    """`[^1]` is left out, in the text and before the note."""
+    """Drop `[^1]`, in the text and before the note."""
     found = _FOOTNOTE.match(state.src, state.pos, state.posMax)
     if not found:
         return False
@@ -63,10 +63,10 @@ def _footnote(state: StateInline, silent: bool) -> bool:
 
 
 def _emphasis(state: StateInline, silent: bool) -> bool:
-    """Two changes to which stars are marks.
+    """Parse emphasis with two changes to CommonMark.
 
-    One between two letters or digits opens nothing: `5*3*2` is a product. One beside a Chinese, Japanese or Korean sign
-    is a mark whatever the punctuation: models write `**重点。**内容`, of which CommonMark sees no end
+    A star between two letters or digits opens nothing: `5*3*2` is a product. A star beside a Chinese, Japanese or
+    Korean character may close regardless of punctuation: models write `**重点。**内容`, which CommonMark does not close
     (https://github.com/commonmark/commonmark-spec/issues/650).
     """
     start, known = state.pos, len(state.delimiters)

@@ -1,8 +1,8 @@
-"""Markup that says how to speak: SSML (https://www.w3.org/TR/speech-synthesis11/), and tags such as `[pause:1s]`.
+"""Read speech markup: SSML (https://www.w3.org/TR/speech-synthesis11/), and tags such as `[pause:1s]`.
 
-Honoured are pauses, rates, voices, languages, aliases and spelling out; everything else is left out of what is said,
-and named. Nothing is fetched, no entity is defined, and what only looks like markup stays as it is: prose with "<" or
-"&" is no SSML. The text is read in one pass whose time grows with its length, however broken it is.
+Pauses, rates, voices, languages, aliases and spelling out are supported; other markup is removed and reported. Nothing
+is fetched and no entity is defined. Text that only resembles markup stays: prose with "<" or "&" is not SSML. The text
+is read in one pass in linear time, even if the markup is broken.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Final
 
 LONGEST_PAUSE_SECONDS: Final = 10.0
 MOST_PAUSE_SECONDS: Final = 300.0
-"""Of all pauses of a text together."""
+"""Maximum of all pauses of a text together."""
 MIN_RATE, MAX_RATE = 0.25, 4.0
 MOST_NAMED: Final = 20
-"""Of the different things that are left out."""
+"""Maximum names of ignored markup."""
 _MOST_MARKS: Final = 60_000
 _FIRST_MARK: Final = 0xF0000
-"""Marks stand in the text as characters for private use, so that they keep their place while it is cleaned."""
+"""First of the private-use characters that represent marks in the text, so that cleaning keeps their place."""
 _DEEPEST: Final = 200
 
 _MARKS: Final = re.compile("[\U000f0000-\U000ffffd]")
@@ -50,25 +50,25 @@ _STRENGTHS: Final = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "s
 _RATES: Final = {"x-slow": 0.5, "slow": 0.75, "medium": 1.0, "default": 1.0, "fast": 1.3, "x-fast": 1.7}
 _PAUSES: Final = frozenset({"pause", "break", "silence", "wait"})
 _OF_SSML: Final = frozenset({"break", "prosody", "say-as", "phoneme", "emphasis", "voice", "lang"})
-"""Elements that neither prose nor HTML has; outside of <speak> only these count, and <sub alias>."""
+"""Elements that neither prose nor HTML uses. Outside of <speak>, only these and <sub alias> count."""
 _EXTENSIONS: Final = ("mstts:", "amazon:", "google:")
 _SILENT: Final = frozenset({"metadata", "meta", "desc", "lexicon", "title"})
-"""Elements whose content is not for the ear."""
+"""Elements whose content is not spoken."""
 _SENTENCES: Final = frozenset({"p", "s", "paragraph", "sentence"})
 _PLAIN: Final = frozenset({"speak", "w", "token", "lang"})
-"""Elements that change nothing, or only the language."""
+"""Elements without effect, except for their language."""
 _MOST_FACTOR: Final = 10
-"""A rate without a per cent sign that is larger is something else: words a minute, or a price."""
+"""Largest rate without a per cent sign. A larger number means something else, such as words per minute."""
 _SPELLED: Final = frozenset({"characters", "character", "spell-out", "spell", "verbatim", "letters"})
 _DIGITS: Final = frozenset({"digits", "digit", "telephone", "phone"})
 
 
 @dataclass(frozen=True)
 class Manner:
-    """How a part of the text is to be said, as far as markup says."""
+    """How to speak a part of the text, according to markup."""
 
     voice: str | None = None
-    """A name, as a request would name it."""
+    """Name of a voice, as in requests."""
     rate: float = 1.0
     """Factor on the speed."""
     language: str | None = None
@@ -77,22 +77,22 @@ class Manner:
 
 @dataclass(frozen=True)
 class Mark:
-    """What applies from its place in the text on."""
+    """A change that applies from its place in the text on."""
 
     manner: Manner
     pause_seconds: float | None = None
     is_literal: bool = False
-    """Whether the text is as it is to be said: the lexicon does not apply."""
+    """True if the lexicon does not apply to the text."""
 
 
 @dataclass(frozen=True)
 class Marked:
-    """A text without its markup; `parts` finds the marks again after the text was cleaned."""
+    """A text without its markup; `parts` finds the marks again after cleaning."""
 
     text: str
     marks: list[Mark] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
-    """Names of what was left out, as in "emphasis" or "prosody[pitch]"."""
+    """Names of ignored markup, such as "emphasis" or "prosody[pitch]"."""
 
     def parts(self, said: str) -> list[tuple[Mark, str]]:
         """Return the text between the marks, each part with the mark before it."""
@@ -105,7 +105,7 @@ class Marked:
 
 
 def read_markup(text: str) -> Marked:
-    """Return a text without its markup, and what that said."""
+    """Return a text without its markup, and the marks that stand for it."""
     text = _MARKS.sub("", text)
     if _NEXT.search(text) is None:
         return Marked(text)
@@ -114,24 +114,24 @@ def read_markup(text: str) -> Marked:
 
 @dataclass
 class _Open:
-    """An element that has not ended."""
+    """An open element."""
 
     name: str
     manner: Manner
-    """Before it."""
+    """Manner before the element."""
     says: str = ""
-    """How its text is said: "", "characters", "digits" or "nothing"."""
+    """How to speak its text: "", "characters", "digits" or "nothing"."""
 
 
 class _Reader:
-    """One text, read from its beginning to its end."""
+    """Reader of one text, from beginning to end."""
 
     def __init__(self, text: str) -> None:
         start, end = _body(text)
         self._is_document = start is not None
         self._text = text[start or 0 : end]
         self._last_end: dict[str, int] = {}
-        """By the names of elements, where the last of them ends."""
+        """Position of the last end tag, by the name of the element."""
         self._manner = Manner()
         self._open: list[_Open] = []
         self._said: list[str] = []
@@ -139,7 +139,7 @@ class _Reader:
         self._ignored: dict[str, None] = {}
         self._pause_seconds = 0.0
         self._missing: set[str] = set()
-        """Ends that the rest of the text does not have."""
+        """Endings that do not occur in the rest of the text."""
         self._is_marked_up = self._is_document
 
     def read(self) -> Marked:
@@ -161,7 +161,7 @@ class _Reader:
     # What is markup
 
     def _element_end(self, begin: int) -> int | None:
-        """Where the markup that begins here ends; None if it is none."""
+        """Return the end of the markup that begins here, or None if it is not markup."""
         text = self._text
         if self._is_document:
             for opening, closing in (("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>")):
@@ -175,7 +175,7 @@ class _Reader:
         return tag.end() if tag is not None and self._is_of_ssml(tag) else None
 
     def _is_of_ssml(self, tag: re.Match[str]) -> bool:
-        """Whether a tag outside of <speak> is meant as SSML: "the <voice> tag" is prose."""
+        """Return whether a tag outside of <speak> is SSML; "the <voice> tag" is prose."""
         name = tag[2].lower()
         if tag[1]:
             return name in _OF_SSML or name.startswith(_EXTENSIONS) or any(each.name == name for each in self._open)
@@ -288,7 +288,7 @@ class _Reader:
         return replace(manner, voice=attributes["name"]) if attributes.get("name") else manner
 
     def _how_to_say(self, name: str, attributes: Mapping[str, str]) -> str:
-        """How the text of an element is said; what takes its place is put in at once."""
+        """Return how to speak the text of an element, and insert its replacement if there is one."""
         if name == "sub" and "alias" in attributes:
             self._put(attributes["alias"], literal=True)
             return "nothing"
@@ -333,7 +333,7 @@ class _Reader:
         self._turn(manner)
 
     def _close(self, name: str) -> None:
-        """End the innermost element of that name, and all inside it."""
+        """Close the innermost element of that name, and all elements inside it."""
         if name in _SENTENCES:
             self._put("\n")
         index = next((at for at in range(len(self._open) - 1, -1, -1) if self._open[at].name == name), None)
@@ -349,14 +349,14 @@ class _Reader:
     # The text
 
     def _say(self, written: str) -> None:
-        """Put in what stands between two tags."""
+        """Add the text between two tags."""
         if not written:
             return
         if self._is_document:
             written = html.unescape(written)
             for entity in _ENTITY.findall(written):
                 self._ignore(entity)
-            written = _SPACES.sub(" ", _ENTITY.sub(" ", written))  # in XML the end of a line is a blank
+            written = _SPACES.sub(" ", _ENTITY.sub(" ", written))  # a line break is a space in XML
         self._put(written)
 
     def _put(self, text: str, *, literal: bool = False) -> None:
@@ -387,7 +387,7 @@ class _Reader:
 
 
 def spelled(text: str) -> str:
-    """Return the text for saying it letter by letter: "W3C" as "W, 3, C". Commas, as "A B" is read as "a bee"."""
+    """Return the text spelled out: "W3C" as "W, 3, C". Commas are needed, as "A B" is read as "a bee"."""
     signs = [sign.upper() if len(sign.upper()) == 1 else sign for sign in text if not sign.isspace()]
     said = ""
     for before, sign in zip(["", *signs], signs, strict=False):
@@ -396,7 +396,7 @@ def spelled(text: str) -> str:
 
 
 def _apart(text: str) -> str:
-    """Digit by digit, and everything else as it is."""
+    """Return the text with digits separated."""
     return re.sub(r"(?<=\d)(?=\d)", " ", text)
 
 
@@ -407,9 +407,9 @@ def _attributes(written: str) -> dict[str, str]:
 
 
 def _body(text: str) -> tuple[int | None, int]:
-    """Where an SSML document begins and ends in a text; None if it is none.
+    """Return the beginning and the end of an SSML document in a text; None if there is none.
 
-    Nothing may stand before it but what XML allows there, or a fence that a chat model wrote; or it ends the text.
+    Only what XML allows, or a code fence of a chat model, may precede it, unless it ends the text.
     """
     root = _ROOT.search(text)
     if root is None:
@@ -423,7 +423,7 @@ def _body(text: str) -> tuple[int | None, int]:
 
 
 def _seconds(written: str) -> float | None:
-    """Return seconds from "1s", "500ms" or a number: of seconds if it is small, else of milliseconds."""
+    """Return seconds for "1s", "500ms" or a number, which counts seconds if it is small, else milliseconds."""
     found = _TIME.fullmatch(written.strip())
     if found is None:
         return None
@@ -433,7 +433,7 @@ def _seconds(written: str) -> float | None:
 
 
 def _rate(written: str) -> float | None:
-    """Return a factor from "slow", "80%", "+20%" or 1.2; None for anything else."""
+    """Return the factor for "slow", "80%", "+20%" or 1.2; None for anything else."""
     written = written.strip().lower()
     if written in _RATES:
         return _RATES[written]

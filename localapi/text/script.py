@@ -1,4 +1,4 @@
-"""A text as it will be said: cleaned, its words replaced, cut into segments. What a dry run shows."""
+"""Prepare a text for an engine: clean it, replace words, split it into segments. A dry run shows the result."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _ENDS = re.compile(r"[.!?:;\u2026\u3002\uff01\uff1f\u061f\u0964][\"'\u201d\u2019
 
 
 _LOOKED_AT = 200
-"""Characters at the end of a text, to see whether its sentence has ended."""
+"""Characters at the end of a text to search for the end of a sentence."""
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """A word of the lexicon that the text holds."""
+    """A word of the lexicon in the text."""
 
     written: str
     said: str
@@ -29,20 +29,20 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Script:
-    """What an engine is given."""
+    """Input for an engine."""
 
     segments: list[str]
-    """Each with something to say; none where the text has nothing."""
+    """Speakable segments; empty if there is nothing to say."""
     replaced: list[Replaced]
-    """In the order of the text."""
+    """Replaced words, in the order of the text."""
     goes_on: Mapping[int, str] = field(default_factory=dict)
-    """Numbers of the segments whose last sentence goes on in the next one, with the white space between both."""
+    """Numbers of the segments whose last sentence continues in the next one, with the white space between them."""
     manners: list[Manner] = field(default_factory=list)
-    """How each segment is to be said."""
+    """Manner of each segment."""
     pauses: Mapping[int, float] = field(default_factory=dict)
-    """Seconds of silence before segments, in place of the usual silence; before the one after the last: at the end."""
+    """Seconds of silence before segments instead of the default, by number; the number after the last is the end."""
     ignored: list[str] = field(default_factory=list)
-    """Names of markup that was left out."""
+    """Names of ignored markup."""
 
 
 def script_of(
@@ -53,11 +53,10 @@ def script_of(
     language: str | None = None,
     apart: bool = False,
 ) -> Script:
-    """The script of a text. `markdown` makes marks, links and emoji speakable; `language` None is seen by the letters.
+    """Return the script of a text. `markdown` makes markup, links and emoji speakable.
 
-    `apart` makes each sentence a segment by itself; otherwise short ones are put together.
-
-    Takes milliseconds, and the first time some tenths of a second.
+    If `language` is None, the letters decide. With `apart`, each sentence is a segment; otherwise short ones are
+    joined. Takes milliseconds, the first time some tenths of a second.
     """
     from localapi.text.sentences import sentences  # noqa: PLC0415  # costly, and only needed where something is said
     from localapi.text.speakable import speakable  # noqa: PLC0415
@@ -89,7 +88,7 @@ def script_of(
 
 @dataclass
 class _Passage:
-    """Text that is said in one manner, without a pause."""
+    """Text in one manner, without a pause."""
 
     text: str
     manner: Manner
@@ -97,7 +96,7 @@ class _Passage:
 
 
 def _passages(marked: Marked, cleaned: str, words: Lexicon, replaced: list[Replaced]) -> list[_Passage]:
-    """The text between pauses and changes of manner, with its words replaced; what was replaced goes to the list."""
+    """Split a text at pauses and changes of manner, and replace words. Add the replaced words to the list."""
     passages = [_Passage("", Manner(), None)]
     for mark, text in marked.parts(cleaned):
         said = text

@@ -1,6 +1,6 @@
-"""In which script a text is written, and which languages are written in it. Knows no voices.
+"""Scripts of texts, and the languages that use them. Knows no voices.
 
-Python has no table of scripts; the names of letters begin with it (https://unicode.org/reports/tr24/).
+Python has no table of scripts, but the names of letters begin with their script (https://unicode.org/reports/tr24/).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BY_NAME: Final = {
     "GEORGIAN": "Georgian", "ARMENIAN": "Armenian", "ETHIOPIC": "Ethiopic", "TIBETAN": "Tibetan", "THAANA": "Thaana",
     "MONGOLIAN": "Mongolian", "CHEROKEE": "Cherokee",
 }  # fmt: skip
-"""By the first word of a letter's name."""
+"""Scripts by the first word of a letter's name."""
 _LANGUAGES: Final = {
     "Cyrillic": ("ru", "uk", "be", "bg", "mk", "sr", "kk", "ky", "tt", "ba", "cv", "mn", "nog", "tg"),
     "Greek": ("el", "grc"), "Arabic": ("ar", "fa", "ur", "sd", "ug", "ps"), "Hebrew": ("he", "iw", "yi"),
@@ -33,30 +33,30 @@ _LANGUAGES: Final = {
     "Georgian": ("ka",), "Armenian": ("hy", "hyw"), "Ethiopic": ("am", "ti"), "Tibetan": ("bo",), "Thaana": ("dv",),
     "Mongolian": ("mn",), "Cherokee": ("chr",),
 }  # fmt: skip
-"""The languages that are written in a script, the one with most readers first."""
+"""Languages of each script, the one with most readers first."""
 _TELLING: Final = {
     "Cyrillic": (("be", "ўЎ"), ("kk", "қҚғҒәӘңҢұҰ"), ("mk", "ѓЃќЌѕЅ"),
         ("sr", "ђЂћЋџЏљЉњЊ"), ("uk", "їЇєЄґҐіІ")),
     "Arabic": (("ur", "ٹڈڑںے"), ("fa", "پچژگکی")),
 }  # fmt: skip
-"""Letters that only one of a script's languages has."""
+"""Letters that occur in only one of a script's languages."""
 _WHOLE_WORDS: Final = frozenset({HAN, KANA, "Hangul"})
-"""Scripts of which one sign can be a word. A lone alpha in other text is a name that every voice knows."""
+"""Scripts in which one character can be a word. Any voice can name a lone letter of another script, such as alpha."""
 _WIDE_WEIGHT: Final = 3
 
 
 @dataclass(frozen=True)
 class Run:
-    """A part of a text in one script; what has none goes with the letters before it."""
+    """A part of a text in one script. Characters without a script belong to the letters before them."""
 
     script: str
-    """ "" if there is no letter in all the text."""
+    """Script of the part; "" if the text has no letters."""
     text: str
 
 
 @lru_cache(maxsize=4096)
 def script_of_letter(char: str) -> str:
-    """Return the script of a letter; "" for what belongs to any, or to none that is known."""
+    """Return the script of a letter; "" for a character without one, or of an unknown one."""
     if char.isascii():
         return LATIN if char.isalpha() else ""
     if not char.isalpha():
@@ -68,7 +68,7 @@ def script_of_letter(char: str) -> str:
 
 
 def scripts_of_language(tag: str) -> frozenset[str]:
-    """Return the scripts that a reader of this language reads. Latin is one of all: every text has such words."""
+    """Return the scripts that readers of this language know. They include Latin, as every text may have such words."""
     first, *more = tag.lower().replace("_", "-").split("-")
     if "latn" in more:
         return frozenset({LATIN})
@@ -76,7 +76,7 @@ def scripts_of_language(tag: str) -> frozenset[str]:
 
 
 def language_of(text: str, script: str, hint: str | None) -> str | None:
-    """Return the language that a text in this script is in; `hint` is one that it may be."""
+    """Return the language of a text in this script; `hint` is preferred if possible."""
     if hint is not None and script in scripts_of_language(hint) and script != LATIN:
         return hint
     for language, letters in _TELLING.get(script, ()):
@@ -86,7 +86,7 @@ def language_of(text: str, script: str, hint: str | None) -> str | None:
 
 
 def runs(text: str) -> list[Run]:
-    """Return the text in parts of one script each. Where there is kana, Chinese signs are Japanese."""
+    """Split a text into parts of one script each. If there is kana, Chinese characters are Japanese."""
     if text.isascii():
         return [Run(LATIN if any(map(str.isalpha, text)) else "", text)]
     scripts = _settled([script_of_letter(char) for char in text])
@@ -108,7 +108,7 @@ def main_script(parts: Sequence[Run]) -> str:
 
 
 def _settled(scripts: list[str]) -> list[str]:
-    """The scripts of characters, without lone letters, and with one script for all that is Japanese."""
+    """Return the scripts of characters without lone letters, and with a single script for Japanese."""
     if KANA in scripts:
         scripts = [KANA if script == HAN else script for script in scripts]
     counts = Counter(filter(None, scripts))

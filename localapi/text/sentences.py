@@ -1,9 +1,9 @@
-"""Text in pieces that an engine says one after the other. Knows sentences; keeps every character where it was.
+"""Split a text into segments for an engine, at the ends of sentences, without changing a character.
 
-The sentences are found by sentencex (https://github.com/wikimedia/sentencex), because it is maintained (pysbd and
-blingfire are not), knows abbreviations of some 300 languages, is compiled (4,096 characters in 0.1 ms) and gives its
-input back unchanged. It is guarded against two faults of 1.0.32: white space other than " " can make it panic, and
-long runs of quotation marks take quadratic time.
+Sentences are found by sentencex (https://github.com/wikimedia/sentencex): it is maintained (pysbd and blingfire are
+not), knows abbreviations of some 300 languages, is compiled (4,096 characters in 0.1 ms) and returns its input
+unchanged. Two faults of 1.0.32 are avoided: white space other than " " can make it panic, and long runs of quotation
+marks take quadratic time.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from localapi.text.clean import is_speakable
 from localapi.text.weight import is_wide, reach, weight
 
 _WINDOW = 4096
-"""Characters that sentencex sees at once."""
+"""Characters per call of sentencex."""
 _WRAPPED = 50
-"""Characters: a line of this length whose next line begins with a small letter was broken by an editor."""
+"""Minimum length of a line that was wrapped by an editor, if the next line begins with a lower-case letter."""
 _FRAGMENT = 20
-"""Below this weight a piece sounds odd on its own ("Hi.", "1.") and is said together with its neighbour."""
+"""Weight below which a piece sounds odd by itself ("Hi.", "1.") and is joined to its neighbour."""
 _ROOM = (50, 100, 200)
-"""The weight up to which sentences are put together, for the first segment, the second, and all later ones."""
+"""Weight up to which sentences are joined: in the first segment, the second, and all later ones."""
 _LONG_START = 120
-"""Over this weight the first sentence is cut: after a clause if there is one, else between words."""
+"""Weight above which the first sentence is cut: after a clause if possible, else between words."""
 _EARLY_WORDS = 60
-"""The weight of what is said first of a sentence that has no clause."""
+"""Weight of the first part of a sentence without clauses."""
 _HEAVIEST = 400
-"""The weight up to which a sentence is said in one go; half a minute of speech."""
+"""Maximum weight of a segment; half a minute of speech."""
 
 _LINE = re.compile("[^\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 _BREAKS = frozenset({"\n", "\r\n", "\r"})
@@ -57,49 +57,47 @@ _SCRIPTS = {
     "MYANMAR": "my",
     "ETHIOPIC": "am",
 }
-"""By the first word of Unicode's names for letters, a language that ends its sentences as the script does."""
+"""Typical language of a script, for the ends of sentences; by the first word of Unicode's names for letters."""
 _SAMPLE = 500
-"""Characters of a paragraph that are looked at to guess its language."""
+"""Characters of a paragraph for guessing its language."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What an engine says in one call: `text` is what stands from `start` to `end`, offsets in characters."""
+    """Text for one call of an engine, with its offsets in characters."""
 
     text: str
     start: int
     end: int
     goes_on: bool = False
-    """Whether its last sentence goes on in the next segment."""
+    """True if its last sentence continues in the next segment."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A sentence or a part of one, with the white space behind it."""
+    """A sentence or a part of one, with the white space after it."""
 
     start: int
     end: int
     opens: bool
-    """Whether it is the first of its paragraph."""
+    """True if it is the first of its paragraph."""
     closes: bool
-    """Whether it is the last."""
+    """True if it is the last of its paragraph."""
     goes_on: bool
-    """Whether its sentence goes on in the next piece."""
+    """True if its sentence continues in the next piece."""
     says: bool
-    """Whether there is anything to say in it."""
+    """True if it has anything to say."""
 
 
 def sentences(text: str, *, language: str | None = None, longest: int = 400, apart: bool = False) -> list[Segment]:
-    """The text as segments of at most `longest` characters; between them stands nothing but white space.
+    """Split a text into segments of at most `longest` characters and half a minute of speech.
 
-    What would take more than half a minute to say is cut, too.
-
-    `language` is a BCP 47 tag; None guesses one from the script of each paragraph. A newline ends a sentence, except
-    in prose that was wrapped to lines. Sentences are put together because each call has its price and its own melody;
-    the first segments stay small, each up to twice the one before: the first is heard soon, and an engine of twice
-    the speed of speech need not fall silent after it. Paragraphs stay apart, for the pause between them.
-    `apart` leaves each sentence by itself; one that is long is still cut.
-    A segment without anything to say exists only where the whole text has nothing, or where `longest` leaves no room.
+    Only white space is left out between segments. `language` is a BCP 47 tag; None guesses it from the script of each
+    paragraph. A newline ends a sentence, except in wrapped prose. Sentences are joined because each call has a cost and
+    its own melody. The first segments are small, each up to twice the one before: the first is heard soon, and an
+    engine at twice the speed of speech does not fall silent after it. Paragraphs are not joined, as there is a pause
+    between them. With `apart`, sentences are not joined either; long ones are still cut. A segment has nothing to say
+    only if the whole text has nothing, or if `longest` leaves no room.
     """
     if longest < 1:
         raise ValueError(f"longest should be at least 1, not {longest}")
@@ -111,7 +109,7 @@ def sentences(text: str, *, language: str | None = None, longest: int = 400, apa
 
 
 def shares(text: str, *, language: str | None = None) -> list[tuple[str, float]]:
-    """The sentences of a text, each with its share of the time that all take, by their letters."""
+    """Return the sentences of a text, each with its estimated share of the total time."""
     found: list[str] = []
     begun = 0
     for segment in sentences(text, language=language, apart=True):
@@ -123,7 +121,7 @@ def shares(text: str, *, language: str | None = None) -> list[tuple[str, float]]
 
 
 def _paragraphs(text: str) -> list[tuple[int, int]]:
-    """Lines that hold something; lines of wrapped prose together."""
+    """Return the spans of lines that are not blank; lines of wrapped prose are joined."""
     found: list[tuple[int, int]] = []
     lines = [match for match in _LINE.finditer(text) if match[0].strip()]
     for before, line in zip([None, *lines], lines, strict=False):
@@ -138,7 +136,7 @@ def _runs_on(text: str, before: re.Match[str], after: re.Match[str]) -> bool:
 
 
 def _pieces(text: str, start: int, end: int, *, language: str | None, longest: int, first: bool) -> Iterator[_Piece]:
-    """The sentences of one paragraph, the long ones cut."""
+    """Yield the sentences of one paragraph, and the parts of long ones."""
     tag = language.replace("_", "-").partition("-")[0].lower() if language else _guess(text[start:end])
     ends = [*_cuts(text, start, end, _WINDOW), end]
     borders = {start, end}
@@ -158,12 +156,12 @@ def _pieces(text: str, start: int, end: int, *, language: str | None, longest: i
 
 
 def _lengths(text: str, language: str) -> Iterator[int]:
-    """How far each sentence reaches, from the start of the text."""
+    """Yield the end of each sentence, from the start of the text."""
     spaced = _NOT_A_SPACE.sub(" ", text)
     try:
         found = sentencex.segment(language, spaced)
     except BaseException as error:
-        # A panic in Rust is no Exception, and would pass whoever answers for a failed request.
+        # A panic in Rust is not an Exception, so the error handling of requests would not see it.
         if type(error).__name__ != "PanicException":
             raise
         found = []
@@ -171,7 +169,7 @@ def _lengths(text: str, language: str) -> Iterator[int]:
 
 
 def _guess(text: str) -> str:
-    """The language for the script of most letters. Japanese is what has any kana, however many Chinese signs."""
+    """Return a language for the script of most letters. Text with any kana is Japanese."""
     if text.isascii():
         return "en"
     names = (unicodedata.name(char, "").partition(" ")[0] for char in text[:_SAMPLE] if char.isalpha())
@@ -182,7 +180,7 @@ def _guess(text: str) -> str:
 
 
 def _early_cuts(text: str, start: int, end: int) -> Iterator[int]:
-    """Where a first sentence that takes long to say is cut: its parts grow as the segments do."""
+    """Yield the cuts of a long first sentence, whose parts grow as the segments do."""
     if weight(text[start:end]) <= _LONG_START:
         return
     at = _early_clause(text, start, end) or _early_word(text, start, end)
@@ -206,12 +204,12 @@ def _early_word(text: str, start: int, end: int) -> int | None:
     spaces = [match.end() for match in _SPACES.finditer(text, start, high)]
     word = next((at for at in reversed(spaces) if weight(text[start:at]) >= _FRAGMENT), None)
     if word is None and is_wide(text[high]) and not _is_inside(text, high):
-        return high  # Chinese and Japanese have no blanks; a run of other letters may be one word
+        return high  # Chinese and Japanese have no spaces; a run of other letters may be one word
     return word
 
 
 def _cuts(text: str, start: int, end: int, longest: int, heaviest: int | None = None) -> Iterator[int]:
-    """Places that cut a span into parts of at most `longest` characters and `heaviest`, about as long as each other."""
+    """Yield cuts of a span into parts of similar length, each of at most `longest` characters and `heaviest` weight."""
     while True:
         parts = math.ceil((end - start) / longest)
         high = start + longest
@@ -226,7 +224,7 @@ def _cuts(text: str, start: int, end: int, longest: int, heaviest: int | None = 
 
 
 def _cut(text: str, low: int, high: int, aim: int) -> int:
-    """The best place from `low` to `high`: after a clause, else after a space, else between two characters."""
+    """Return the best cut from `low` to `high`: after a clause, else after a space, else between two characters."""
     for pattern in (_CLAUSE, _SPACES):
         if places := [match.end() for match in pattern.finditer(text, low - 1, high) if match.end() >= low]:
             return min(places, key=lambda place: abs(place - aim))
@@ -234,7 +232,7 @@ def _cut(text: str, low: int, high: int, aim: int) -> int:
 
 
 def _is_inside(text: str, at: int) -> bool:
-    """Whether one character that a reader sees would be cut. A few rules of https://unicode.org/reports/tr29/."""
+    """Return whether a cut would split a visible character, by a few rules of https://unicode.org/reports/tr29/."""
     before, after = text[at - 1], text[at]
     return (
         unicodedata.category(after)[0] == "M"
@@ -250,7 +248,7 @@ def _is_inside(text: str, at: int) -> bool:
 
 
 def _joined(text: str, pieces: Sequence[_Piece], longest: int, *, apart: bool) -> list[_Piece]:
-    """Short pieces of one paragraph put together, and pieces without anything to say put to their neighbours."""
+    """Join short pieces of one paragraph, and pieces without anything to say with their neighbours."""
     joined: list[_Piece] = []
     for piece in pieces:
         room = None if apart else _ROOM[min(len(joined), len(_ROOM)) - 1]

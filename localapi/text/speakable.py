@@ -1,8 +1,8 @@
-"""Markdown and HTML made into what a person would read aloud. Knows what is left out; finding it is `markdown`'s.
+"""Turn Markdown and HTML into what a person would read aloud. `markdown` has the parser.
 
-Left out are code blocks, emoji, footnote marks, rules, the targets of links and the names of tags, as Open WebUI does
-before it asks for speech. Of an address its host is read, of a table its cells with commas. Prose without markup comes
-back as it was, but for white space.
+Code blocks, emoji, footnote marks, rules, link targets and tag names are left out, as Open WebUI does before it asks
+for speech. A URL is read as its host, a table as its cells with commas. Prose without markup is unchanged, except for
+white space.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PICTURE = (
     "\U0001f000-\U0001f0ff\U0001f170-\U0001faff\u231a\u231b\u2328\u23cf\u23e9-\u23fa\u25aa\u25ab\u25b6\u25c0\u25fb-\u25fe"
     "\u2600-\u266c\u2670-\u2775\u2794-\u27bf\u2934\u2935\u2b05-\u2b07\u2b1b\u2b1c\u2b50\u2b55"
 )
-"""Emoji and the pictures between them (https://unicode.org/Public/UCD/latest/ucd/emoji/emoji-data.txt); not ♭ or ❶."""
+"""Emoji and similar symbols (https://unicode.org/Public/UCD/latest/ucd/emoji/emoji-data.txt), but not ♭ or ❶."""
 _EMOJI = re.compile(rf"(?<![ \t])[ \t]*(?:(?:[{_PICTURE}]|[^\w\s#*©®™]\ufe0f)[\ufe0e\ufe0f\u200d]*[ \t]*)+")
 _KEYCAP = re.compile("\ufe0f?\u20e3")
 _CLOSING = frozenset(".,;:!?)]}\n\u2019\u201d\u2026\u3001\u3002\u300d\u300f\uff01\uff09\uff0c\uff1a\uff1b\uff1f")
@@ -44,14 +44,14 @@ _INLINE = re.compile(
     "noscript|output|picture|progress|q|rp|rt|ruby|s|samp|script|select|small|source|span|strike|strong|style|sub|sup|"
     "svg|textarea|time|tt|u|var|video|wbr"
 )
-"""Elements of HTML. `list<T>` is none, and stays as it is."""
+"""Elements of HTML. `list<T>` is not one."""
 _UNSEEN = frozenset({"script", "style"})
 _BARE = frozenset({"", "open", "hidden", "controls", "disabled"})
-"""Attributes that may stand without a value. `a <b and c> d` stays as it is."""
+"""Attributes that may have no value. `a <b and c> d` is not a tag."""
 
 
 def speakable(text: str) -> str:
-    """The text without its markup."""
+    """Return the text without its markup."""
     from localapi.text.markdown import parsed  # noqa: PLC0415  # 60 ms and 6 MB, for requests that want it
 
     said = _ADDRESS.sub(_host, clean("".join(_blocks(parsed(clean(text))))))
@@ -61,7 +61,7 @@ def speakable(text: str) -> str:
 
 
 def _blocks(tokens: Sequence[Token]) -> Iterator[str]:
-    """Paragraphs, headings, items and rows, each with the line ends behind it."""
+    """Yield paragraphs, headings, items and rows, each with the line breaks after it."""
     end = "\n\n"
     item: str | None = None
     cells: list[str] | None = None
@@ -113,7 +113,7 @@ def _words(token: Token) -> str:
 
 
 def _tag(tag: re.Match[str] | None, written: str) -> str:
-    """What a tag leaves behind. What only looks like one comes back; comments do not."""
+    """Return the replacement of a tag: the text itself if it is not a tag, nothing for a comment."""
     if tag is None:
         return "" if written.startswith(("<!", "<?")) else written
     name, attributes = tag[1].lower(), (tag[2] or "").strip()
@@ -125,13 +125,13 @@ def _tag(tag: re.Match[str] | None, written: str) -> str:
 
 
 def _host(address: re.Match[str]) -> str:
-    """`https://www.example.com/a?b.` is read as `example.com.`"""
+    """Return `example.com.` for `https://www.example.com/a?b.`."""
     rest = address[0].rstrip(_AFTER_ADDRESS + ("" if "(" in address[0] else ")"))
     return address["host"].rstrip(".-") + address[0][len(rest) :]
 
 
 def _gap(emoji: re.Match[str]) -> str:
-    """What stands between the neighbours of an emoji that is left out."""
+    """Return the text to insert for an emoji that is left out."""
     before = emoji.string[emoji.start() - 1 : emoji.start()]
     after = emoji.string[emoji.end() : emoji.end() + 1]
     return "" if before in ("", "\n") or not after or after in _CLOSING else " "

@@ -86,8 +86,8 @@ def test_several_channels_are_mixed_to_one() -> None:
     ("data", "reason"),
     [
         (b"", "begins with b''"),
-        (b"ID3\x04junk and more", "no WAV file"),
-        (b"RIFX" + riff(chunk(b"fmt ", FORM))[4:], "no WAV file"),
+        (b"ID3\x04junk and more", "not a WAV file"),
+        (b"RIFX" + riff(chunk(b"fmt ", FORM))[4:], "not a WAV file"),
         (riff(), "ends before its sound"),
         (riff(chunk(b"fmt ", FORM)), "ends before its sound"),
         (riff(chunk(b"data", SOUND)), "before its format"),

@@ -137,8 +137,8 @@ def test_another_program_on_the_port_is_told(localapi: Run, folder: Path) -> Non
         done, checked = localapi("plan", PORT=port), localapi("check", PORT=port)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line == f"localapi: what runs on http://127.0.0.1:{port} did not answer within 2 s"
+    assert line == f"localapi: the server on http://127.0.0.1:{port} did not answer within 2 s"
     assert checked.returncode == 0
     assert checked.stdout.splitlines()[-1] == (
-        f"valid; what runs on http://127.0.0.1:{port} did not answer within 2 s: nothing to compare with"
+        f"valid; the server on http://127.0.0.1:{port} did not answer within 2 s: nothing to compare with"
     )

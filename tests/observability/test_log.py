@@ -180,7 +180,7 @@ def test_lines_for_which_there_is_no_place_are_counted() -> None:
             found.append(stream.readline())
     os.close(writing)
     kept = [int(line.split()[1]) for line in found if line.startswith("line ")]
-    lost = [int(line.split()[0]) for line in found if "were lost" in line]
+    lost = [int(line.split()[0]) for line in found if "were dropped" in line]
     assert kept == sorted(kept)
     assert lost
     assert len(kept) + sum(lost) == count

@@ -119,12 +119,12 @@ def test_each_problem_has_the_number_of_its_line(file: Path) -> None:
     file.write_text("GIF: jif\nno entry\n: nothing\nNIC:\nGIF: gif\n")
     with pytest.raises(BadLexicon) as caught:
         read_lexicon(file)
-    shape = "should be a word, a colon, a space and what is said, as in `GIF: jif`"
+    shape = "should be a word, a colon, a space and how to say it, as in `GIF: jif`"
     assert str(caught.value).splitlines() == [
         f"{file}:2: {shape}",
         f"{file}:3: {shape}",
         f"{file}:4: {shape}",
-        f"{file}:5: 'GIF' stands on line 1 already",
+        f"{file}:5: 'GIF' is already on line 1",
     ]
 
 

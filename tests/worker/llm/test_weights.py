@@ -253,7 +253,7 @@ def test_a_disk_without_room_for_a_download_is_told_and_filled_when_it_has_some(
         told = refusal("me/tiny")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "make room on that disk" in told
+    assert "free some disk space" in told
     assert "HF_HOME moves them" in told
     assert load("me/tiny").loaded.context_length == 2048
 

@@ -200,7 +200,12 @@ def test_or_named_where_the_entry_says_to_warn(speaker: Worker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("audio", "words"), [(b"no audio", "no audio file"), (b"", "no audio file"), (recording(121), "longer than 120")]
+    ("audio", "words"),
+    [
+        (b"no audio", "not a supported audio file"),
+        (b"", "not a supported audio file"),
+        (recording(121), "longer than 120"),
+    ],
 )
 def test_a_recording_that_cannot_be_used_is_refused(speaker: Worker, audio: bytes, words: str) -> None:
     [failed] = speaker.say("hi", options={"ref_audio": audio})

@@ -250,7 +250,7 @@ def test_a_disk_without_room_is_used_again_when_it_has_some(
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     told = capfd.readouterr().err
     assert "are not kept in" in told
-    assert "make room on that disk" in told
+    assert "free some disk space" in told
     assert files() == []
     answers("qwen3", [words(40, 2)], cache)
     save(cache)
