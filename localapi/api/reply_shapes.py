@@ -279,7 +279,7 @@ class InstanceReply(OpenShape):
 
 
 class StatusReply(OpenShape):
-    """The whole truth."""
+    """Full state of the server."""
 
     version: str
     started_at: float

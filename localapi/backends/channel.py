@@ -1,4 +1,4 @@
-"""A channel to a worker: frames over any pair of byte streams."""
+"""Channel to a worker: frames over any pair of byte streams."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from localapi.worker import protocol
 
 
 class Reader(Protocol):
-    """Where bytes come from, like asyncio.StreamReader."""
+    """Source of bytes, such as asyncio.StreamReader."""
 
     async def readexactly(self, n: int) -> bytes:
-        """Return so many bytes. Raise IncompleteReadError or ConnectionError at the end."""
+        """Return exactly `n` bytes. Raise IncompleteReadError or ConnectionError at the end."""
 
 
 class Writer(Protocol):
-    """Where bytes go, like asyncio.StreamWriter."""
+    """Sink of bytes, such as asyncio.StreamWriter."""
 
     def write(self, data: bytes) -> None:
         """Send bytes, now or later."""
 
     def is_closing(self) -> bool:
-        """Return True if nothing is sent any more."""
+        """Return whether the writer is closed."""
 
     def close(self) -> None:
-        """End both directions: the other side sees the end of its input."""
+        """Close both directions; the other side sees the end of its input."""
 
 
 class Channel:
-    """The server's end: messages go to the worker, and its messages come back."""
+    """The server's end of a channel."""
 
     def __init__(self, reader: Reader, writer: Writer) -> None:
         self._reader = reader
         self._writer = writer
 
     def send(self, message: protocol.ToWorker) -> None:
-        """Put a message on the way, unless the channel is closed: whoever receives learns that.
+        """Send a message, or nothing if the channel is closed.
 
         Raises OverflowError, RecursionError, TypeError or msgspec.MsgspecError for a value that cannot be sent.
         """
@@ -46,7 +46,7 @@ class Channel:
             self._writer.write(protocol.frame(message))
 
     async def receive(self) -> protocol.ToServer | None:
-        """Return the next message, or None at the end. Raise msgspec.MsgspecError for a frame that is none."""
+        """Return the next message, or None at the end. Raise msgspec.MsgspecError for an invalid frame."""
         try:
             (length,) = protocol.LENGTH.unpack(await self._reader.readexactly(protocol.LENGTH.size))
             if length > protocol.MAX_FRAME_BYTES:

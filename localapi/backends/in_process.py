@@ -1,4 +1,4 @@
-"""The base of engines that answer inside the server process."""
+"""Base of the engines that answer inside the server process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from localapi.worker.protocol import Event, Loaded, Request
 
 
 class InProcessEngine(ABC):
-    """An engine that counts its requests; see `backends.engine.Engine`."""
+    """Engine that counts its requests; see `backends.engine.Engine`."""
 
     def __init__(self) -> None:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()

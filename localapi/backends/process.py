@@ -1,7 +1,4 @@
-"""Child processes: how they are started, what they inherit, what they print, what they use and how they end.
-
-Knows nothing of what a process does.
-"""
+"""Child processes: start, environment, output, resource usage and end, regardless of what they do."""
 
 from __future__ import annotations
 
@@ -20,23 +17,23 @@ from localapi.system.process_usage import Usage
 
 MAX_LINE_BYTES: Final = 4096
 END_SECONDS: Final = 5
-"""How long a process may take to end after it was asked to, or after it has closed its connection."""
+"""Time that a process has to end after its connection was closed."""
 USAGE_SECONDS: Final = 0.5
-"""How old a measurement may be."""
+"""Maximum age of a measurement."""
 
 _withheld = {"LOCALAPI_API_KEY"}
 
 
 def withhold(names: Iterable[str]) -> None:
-    """Never pass these variables on, from now on. What was once a key is not forgotten when the manifest is edited."""
+    """Never pass these variables on, from now on. A former key stays withheld if the manifest changes."""
     _withheld.update(names)
 
 
 def inherited() -> dict[str, str]:
-    """Return the environment of a child process: the server's own, without the keys that open the server.
+    """Return the environment of a child process: the server's own, without API keys.
 
-    A child runs other people's libraries on other people's files, and needs no key. What it does need of the server's
-    environment nobody can know (HF_HOME, proxies, the settings of libraries), so all else is passed on.
+    A child runs other people's libraries on other people's files, and needs no key. Which other variables it needs is
+    unknown (HF_HOME, proxies, the settings of libraries), so all of them are passed on.
     """
     return {name: value for name, value in os.environ.items() if name not in _withheld}
 
@@ -44,7 +41,7 @@ def inherited() -> dict[str, str]:
 async def start(
     *command: str, on_line: Callable[[str], None], fds: Sequence[int] = (), env: Mapping[str, str] | None = None
 ) -> ChildProcess:
-    """Start a program; `on_line` gets each line that it prints. Raise OSError if it cannot be started."""
+    """Start a program; `on_line` gets each line of its output. Raise OSError if it cannot be started."""
     # Its own process group: Ctrl-C in the terminal reaches the server alone. Not its own session: Linux shares the
     # processor out by session (sched_autogroup), and on a busy machine a worker was a third slower so.
     process = await asyncio.create_subprocess_exec(
@@ -71,7 +68,7 @@ def _folder() -> str:
 
 
 def kill_group(process: Process) -> None:
-    """Kill a process that leads a group, and all that it has started."""
+    """Kill a process that leads a process group, and everything that it started."""
     if process.returncode is None:
         # macOS answers EPERM if only a zombie is left of the group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -87,10 +84,10 @@ def describe_end(status: int) -> str:
 
 
 class ChildProcess:
-    """A running program whose output is read as it comes."""
+    """Program with its own process group, whose output is read as it arrives."""
 
     output: asyncio.Task[None]
-    """Reads what it prints; done when that has ended."""
+    """Task that reads the output until its end."""
 
     def __init__(self, process: Process, on_line: Callable[[str], None]) -> None:
         self.pid = process.pid
@@ -101,7 +98,7 @@ class ChildProcess:
         self._measured_at = -USAGE_SECONDS
 
     def usage(self) -> Usage | None:
-        """Return what it uses, as measured a moment ago, or None if it has ended."""
+        """Return a recent measurement, or None if the process has ended."""
         now = time.monotonic()
         if now - self._measured_at >= USAGE_SECONDS:
             self._usage = process_usage.usage(self.pid) if self._process.returncode is None else None
@@ -109,18 +106,18 @@ class ChildProcess:
         return self._usage
 
     def kill(self) -> None:
-        """Kill it, and all that it has started."""
+        """Kill the process and everything that it started."""
         kill_group(self._process)
 
     async def wait(self) -> int:
-        """Return its exit status once it has ended and its output has been read; negative is the signal's number."""
+        """Wait until the process has ended and its output is read. Return its exit status, -9 if it was killed."""
         status = await self._process.wait()
-        # Another process may have inherited its output and hold it open.
+        # Another process may have inherited the output and may keep it open.
         await asyncio.wait([self.output], timeout=1)
         return status
 
     async def how_it_ended(self) -> str:
-        """Return how it ended, for people; kill it if it goes on although its connection is closed."""
+        """Return how the process ended, for people. Kill it if it does not end although its connection is closed."""
         try:
             async with asyncio.timeout(END_SECONDS):
                 status = await self._process.wait()
@@ -133,7 +130,7 @@ class ChildProcess:
         return f"{describe_end(status)} ({self.last_line})" if self.last_line else describe_end(status)
 
     async def close(self, seconds: float = END_SECONDS) -> bool:
-        """Give it so long to end by itself, then kill it; nothing is left of it. Return True if it ended by itself."""
+        """Wait until the process ends, and kill it after so many seconds. Return whether it ended by itself."""
         try:
             async with asyncio.timeout(seconds):
                 await self._process.wait()
@@ -148,7 +145,7 @@ class ChildProcess:
         return True
 
     async def read_output(self) -> None:
-        """Read its stdout and stderr, line by line. A progress bar's carriage returns end lines, too."""
+        """Read stdout and stderr line by line. A carriage return, as of a progress bar, ends a line, too."""
         assert self._process.stdout is not None  # noqa: S101  # it was started with a pipe
         rest = b""
         while chunk := await self._process.stdout.read(MAX_LINE_BYTES):

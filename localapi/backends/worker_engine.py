@@ -1,7 +1,7 @@
 """An engine in a worker: a process of its own, which the server talks to over a channel.
 
-The worker gets one end of a socket pair as an inherited descriptor: there is no path that could be left behind, guessed
-or be too long, and both sides see the other's death as end of file. Knows nothing of what the worker loads.
+The worker inherits one end of a socket pair: there is no path that could be left behind, guessed or be too long, and
+each side sees the end of the other as end of file. This module does not know what the worker loads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from localapi.backends import process
 from localapi.backends.channel import Channel
 from localapi.backends.engine import ReportLoading, Vitals
 from localapi.backends.process import ChildProcess
-from localapi.backends.token_rate import Speed
+from localapi.backends.token_rate import TokenRate
 from localapi.errors import (
     ApiError,
     ContextLengthExceeded,
@@ -72,11 +72,11 @@ async def start_worker(
     max_batch: int | None = None,
     writes_tokens: bool = False,
 ) -> WorkerEngine:
-    """Start a worker and load a model in it.
+    """Start a worker, load a model in it, and return the engine.
 
-    `needs` is the Python package that the engine imports; `interpreter` the Python of another environment, which has
-    it. `max_batch` is how many requests it answers concurrently, if it queues the rest. Raises LoadFailed; whatever
-    goes wrong, also a cancellation, the process has ended when this returns.
+    `needs` is the Python package that the engine imports; `interpreter` is the Python of another environment that has
+    it. `max_batch` is the number of requests that it answers concurrently, if it queues the rest. Raises LoadFailed.
+    After any failure, cancellation included, the process has ended when this returns.
     """
     if needs is not None and importlib.util.find_spec(needs) is None:
         package = {"piper": "piper-tts"}.get(needs, needs.replace("_", "-"))
@@ -117,7 +117,7 @@ async def _spawn(name: str, interpreter: Path | None) -> tuple[ChildProcess, Cha
 
 
 def _command(interpreter: Path | None) -> tuple[str, ...]:
-    """Return what runs a worker, without its socket."""
+    """Return the worker's command line, without its socket."""
     if interpreter is None:
         return sys.executable, "-P", "-m", "localapi.worker"  # -P: no module of the current folder
     return str(interpreter), "-I", "-u", str(BOOTSTRAP)
@@ -140,9 +140,9 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.begun = False
-        """True once anything has come."""
+        """True once there was an event."""
         self.prefill: Prefill | None = None
-        """How much of the prompt has been read, if that is what came last."""
+        """The last event, if it was the progress of the prompt."""
         self._events: deque[Event | ApiError] = deque()
         self._arrived = asyncio.Event()
 
@@ -155,7 +155,7 @@ class Mailbox:
         self._arrived.set()
 
     async def get(self) -> Event:
-        """Return the next event. Raise the ApiError that was put in its place."""
+        """Wait for the next event and return it, or raise the ApiError that was put in its place."""
         while not self._events:
             self._arrived.clear()
             await self._arrived.wait()
@@ -166,7 +166,7 @@ class Mailbox:
 
 
 class WorkerEngine:
-    """See `backends.engine.Engine`."""
+    """Engine in a worker; see `backends.engine.Engine`."""
 
     def __init__(
         self,
@@ -186,20 +186,20 @@ class WorkerEngine:
         self._writes_tokens = writes_tokens
         self._mailboxes: dict[int, Mailbox] = {}
         self._steps: asyncio.Task[None] | None = None
-        """Distributes what the worker sends; None while the model loads."""
+        """Task that distributes the worker's steps; None while the model loads."""
         self._closing = False
         self._fault = ""
-        """Why it was ended, for people."""
+        """Why the worker was ended, for people."""
         self._heard_at = time.monotonic()
-        """When it last told of a step, or how loading goes on; by the monotonic clock."""
+        """Time of the last step, or of the last progress while loading; monotonic clock."""
         self._asked_at = self._heard_at
         self._owes_a_sign = False
-        """True if it was told of a client that left, and has told of nothing since."""
-        self._speed = Speed()
+        """True after a cancellation, until the worker reports a step."""
+        self._rate = TokenRate()
         self._device_bytes = 0
-        """Memory of an accelerator, as it told last."""
+        """Accelerator memory, by the worker's last report."""
         self._queued = 0
-        """Requests in the worker's own queue, as it told last."""
+        """Length of the worker's own queue, by its last report."""
 
     @property
     def _loading(self) -> bool:
@@ -207,19 +207,19 @@ class WorkerEngine:
 
     @property
     def _works(self) -> bool:
-        # Clients that leave do not end its silence: a worker that hangs would never be ended if they all left before
-        # that shows.
+        # A cancellation does not end the silence: a worker that hangs would never be ended if all clients gave up
+        # before the watchdog acts.
         return bool(self._mailboxes) or self._owes_a_sign
 
     def vitals(self) -> Vitals:
         boxes = self._mailboxes.values()
         running = sum(box.begun for box in boxes)
         unanswered = len(boxes) - running
-        # What it was asked since it last told of its queue may have to wait, too.
+        # Requests since the worker's last report may be queued, too.
         beyond = 0 if self._max_batch is None else len(boxes) - self._max_batch
         prompts = [box.prefill for box in boxes if box.prefill is not None and box.prefill.done < box.prefill.total]
         if not boxes:
-            self._speed.forget()
+            self._rate.reset()
         used = self._child.usage()
         return Vitals(
             running=running,
@@ -228,7 +228,7 @@ class WorkerEngine:
             max_batch=self._max_batch,
             prompt_tokens_done=sum(prompt.done for prompt in prompts),
             prompt_tokens_total=sum(prompt.total for prompt in prompts),
-            tokens_per_second=self._speed.now if self._writes_tokens else None,
+            tokens_per_second=self._rate.per_second if self._writes_tokens else None,
             memory_bytes=used.memory_bytes if used else None,
             device_bytes=self._device_bytes,
             cpu_seconds=used.cpu_seconds if used else None,
@@ -244,7 +244,7 @@ class WorkerEngine:
         self._child.kill()
 
     async def wait_until_loaded(self, report: ReportLoading) -> None:
-        """Follow the worker until its model is loaded. Raise LoadFailed."""
+        """Report the progress until the model is loaded. Raise LoadFailed."""
         report(Loading("starting a worker"), self)
         while True:
             try:
@@ -303,7 +303,7 @@ class WorkerEngine:
             raise InvalidRequest(f"The request holds a value that no model can be sent: {error}") from error
 
     async def close(self) -> None:
-        """Close the channel, on which the worker ends itself; kill it if it does not."""
+        """Close the channel, which makes the worker end; kill it if it does not."""
         self._closing = True
         self._fail_all("was unloaded")
         self._channel.close()
@@ -316,7 +316,7 @@ class WorkerEngine:
                 await asyncio.gather(self._steps, return_exceptions=True)
 
     async def _distribute(self) -> None:
-        """Bring each event to the request that waits for it, until the worker ends."""
+        """Put each event into its request's mailbox, until the worker ends."""
         try:
             while (message := await self._channel.receive()) is not None:
                 if not isinstance(message, Step):
@@ -325,7 +325,7 @@ class WorkerEngine:
                 self._owes_a_sign = False
                 self._device_bytes = message.device_bytes
                 self._queued = message.waiting
-                self._speed.note(message.tokens)
+                self._rate.note(message.tokens)
                 for event in message.events:
                     self._deliver(event)
         except msgspec.MsgspecError as error:
@@ -339,7 +339,7 @@ class WorkerEngine:
             self.ended.set_result(f"its worker {how}")
 
     def _deliver(self, event: Event) -> None:
-        # The last event takes the mailbox out of the table, so that nothing is cancelled that has already ended.
+        # The last event removes the mailbox, so that a request that has ended is not cancelled.
         finished = isinstance(event, Last)
         mailbox = self._mailboxes.pop(event.id, None) if finished else self._mailboxes.get(event.id)
         if mailbox is not None:

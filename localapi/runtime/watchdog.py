@@ -1,8 +1,8 @@
-"""Looks at every engine once a second, from outside: what it takes of memory, and whether it hangs.
+"""The watchdog checks every engine once a second: it measures the memory, and ends an engine that hangs.
 
-A step of a model may take long and tell nothing meanwhile: a prompt of thousands of tokens, a sentence on a slow
-processor. So an engine that computes is left alone for much longer than one that does not; and while it loads, for
-ever. An engine that has nothing to do and computes all the same is stuck in something that nobody waits for.
+A step of a model may take long without a report: a prompt of thousands of tokens, a sentence on a slow processor. So an
+engine that computes gets much more time than one that does not, and unlimited time while it loads. An engine that
+computes although it has nothing to do is stuck, too.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS: Final = 1.0
 COMPUTING_FACTOR: Final = 5
-"""How many times as long an engine may go without ending a step while it computes."""
+"""Factor on the time for a step if the engine computes."""
 COMPUTING_SHARE: Final = 0.005
-"""Of one core: an engine that uses more computes. Idle threads that only look around use less."""
+"""Share of one core from which an engine is considered to compute. Idle threads that poll use less."""
 IDLE_SHARE: Final = 0.5
-"""Of one core: an engine with nothing to do uses less, also while it saves prefixes to disk."""
+"""Share of one core that an idle engine stays below, also while it saves prefixes to disk."""
 LEAST_CPU_SECONDS: Final = 0.01
-"""What the system can measure. An engine that loads may wait for the network, and computes next to nothing."""
+"""Smallest time that systems measure. A loading engine that waits for the network computes hardly more."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is remembered of an engine from one look to the next, while its silence or its idleness lasts."""
+    """What the watchdog remembers of an engine between checks, while its silence or idleness lasts."""
 
     silent_since: float | None
-    """None: it has nothing to do."""
+    """None if the engine is idle."""
     fine_at: float
-    """When it last did as it should: computed while silent, or rested while idle."""
+    """When it last behaved as expected: computed while silent, or rested while idle."""
     measured_at: float
     cpu_seconds: float | None
-    """At `measured_at`; None: nobody can tell."""
+    """Processor time at `measured_at`; None if unknown."""
 
 
 def judge(before: Record | None, vitals: Vitals, limit: float | None, now: float) -> tuple[Record | None, str | None]:
-    """Return what to remember of an engine, and why it has to be ended, or None if it need not be.
+    """Return what to remember of an engine, and the reason if it must be ended.
 
-    `limit` is the entry's `stall_seconds`. Moments are those of the monotonic clock.
+    `limit` is the entry's `stall_seconds`. Times are of the monotonic clock.
     """
     if limit is None:
         return None, None
@@ -68,7 +68,7 @@ def _judge_silent(
     elapsed = now - before.measured_at
     if elapsed >= limit / 4:
         least = LEAST_CPU_SECONDS if vitals.loading else max(LEAST_CPU_SECONDS, COMPUTING_SHARE * elapsed)
-        computed = True  # so it may, if nobody can tell its processor time
+        computed = True  # assumed if the processor time is unknown
         if cpu_seconds is not None and before.cpu_seconds is not None:
             computed = cpu_seconds - before.cpu_seconds >= least
         record = Record(since, now if computed else before.fine_at, now, cpu_seconds)
@@ -98,7 +98,7 @@ def _judge_idle(before: Record | None, cpu_seconds: float, limit: float, now: fl
 
 
 class Watchdog:
-    """Of all instances that there are, also those that no manifest wants any more or not yet."""
+    """Watchdog of all instances, including those that are retiring or being prepared."""
 
     def __init__(self, instances: Callable[[], Iterable[Instance]], memory: Memory) -> None:
         self._instances = instances
@@ -106,16 +106,16 @@ class Watchdog:
         self._records: dict[Supervised, Record] = {}
 
     async def run(self) -> None:
-        """Look, for ever."""
+        """Check every second, until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
             try:
-                self.look()
+                self.check()
             except Exception:  # a bug here must not end the models
-                log.exception("the engines could not be looked at")
+                log.exception("the engines could not be checked")
 
-    def look(self) -> None:
-        """Look once: measure all engines, and end those that hang."""
+    def check(self) -> None:
+        """Measure all engines once, and end those that hang."""
         instances = list(self._instances())
         self._memory.note(instances)
         self._memory.shrink()

@@ -156,13 +156,13 @@ async def test_models_that_grow_over_the_budget_make_the_idle_ones_go(world: Wor
         await registry.load(name)
     async with registry.lease("busy", CHAT):
         world.memory = {1: 3 * GB, 2: 2 * GB, 3: 2 * GB, 4: 3 * GB}
-        watchdog.look()
+        watchdog.check()
         assert loaded(registry) == ["pinned", "first", "second", "busy"]
         world.memory[4] = 4 * GB
-        watchdog.look()
+        watchdog.check()
         assert loaded(registry) == ["pinned", "second", "busy"]
         world.memory[4] = 20 * GB
-        watchdog.look()
+        watchdog.check()
         assert loaded(registry) == ["pinned", "busy"]
     await registry.close()
 
@@ -171,7 +171,7 @@ async def test_a_load_reckons_with_what_the_same_model_took_before(world: World)
     registry = registry_of(10 * GB, a={}, b={})
     world.memory = {1: 8 * GB, 2: GB}
     await registry.load("a")
-    Watchdog(registry.all_instances, registry.memory).look()
+    Watchdog(registry.all_instances, registry.memory).check()
     await registry.unload("a")
     await registry.load("b")
     world.memory[2] = 3 * GB

@@ -14,7 +14,7 @@ from localapi.runtime.registry import Registry
 
 
 def routes(registry: Registry, draining: Callable[[], bool]) -> Blueprint:
-    """Both endpoints; 503 with the reason where the server is not ready."""
+    """Return both endpoints; readiness is a 503 with the reason if the server is not ready."""
     blueprint = Blueprint("health", __name__)
 
     @blueprint.get("/health")
@@ -48,5 +48,5 @@ OPERATIONS: Final[Operations] = {
 
 
 def _in(known: Container[str], names: Iterable[str]) -> list[str]:
-    """Those that whoever asks may know."""
+    """Return the names that the client may know."""
     return [name for name in names if name in known]

@@ -1,4 +1,4 @@
-"""`GET /metrics`: what Prometheus reads, by the ids of the manifest's models.
+"""`GET /metrics`: metrics for Prometheus, labelled with the ids of the manifest's models.
 
 prometheus_client is imported at the first scrape: it costs a tenth of a second, and most servers are never scraped.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def routes(registry: Registry, counters: Counters) -> Blueprint:
-    """The endpoint."""
+    """Return the endpoint."""
     blueprint = Blueprint("metrics", __name__)
 
     @blueprint.get("/metrics")
@@ -44,7 +44,7 @@ def _encoded(registry: Registry, counters: Counters, accept: str) -> tuple[bytes
     from prometheus_client.registry import Collector  # noqa: PLC0415
 
     class Now(Collector):
-        """All families as they are now."""
+        """Collector of the current values."""
 
         def collect(self) -> Iterator[Metric]:
             yield from _of_requests(registry, counters)

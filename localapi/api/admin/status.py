@@ -1,4 +1,4 @@
-"""`GET /status`: the whole truth, for people and for `localapi check`."""
+"""`GET /status`: the full state of the server, for people and for `localapi check`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from localapi.worker.protocol import Loading
 
 
 def routes(describe: Callable[[], dict[str, Any]]) -> Blueprint:
-    """The endpoint."""
+    """Return the endpoint."""
     blueprint = Blueprint("status", __name__)
 
     @blueprint.get("/status")
@@ -35,12 +35,12 @@ def routes(describe: Callable[[], dict[str, Any]]) -> Blueprint:
 
 
 OPERATIONS: Final[Operations] = {
-    ("GET", "/status"): Operation(summary="The whole truth.", content={JSON: shapes.StatusReply}),
+    ("GET", "/status"): Operation(summary="The full state of the server.", content={JSON: shapes.StatusReply}),
 }
 
 
 def describe(registry: Registry, reloader: Reloader, warnings: list[str], folder: WorkingFolder) -> dict[str, Any]:
-    """Times are Unix seconds."""
+    """Return the full state of the server. Times are Unix seconds."""
     snapshot = registry.snapshot
     files = snapshot.manifest.files if snapshot else ()
     entries = [(e, registry.instance(e.id)) for e in registry.entries.values()]
@@ -79,7 +79,7 @@ def describe(registry: Registry, reloader: Reloader, warnings: list[str], folder
 
 
 def _memory_bytes(registry: Registry, instance: Instance) -> int | None:
-    """Return what the budget counts for an instance, or what its engine takes; None if nobody can tell."""
+    """Return the memory that the budget counts, or what the engine reports; None if unknown."""
     counted = registry.memory.of(instance)
     if counted is None and instance.vitals is not None:
         return instance.vitals.total_bytes
@@ -105,7 +105,7 @@ def _entry(entry: Entry, registry: Registry) -> dict[str, Any]:
 
 
 def _swap(swap: Swap | None) -> dict[str, Any] | None:
-    """What is to replace an entry: it loads, or has not loaded and is tried again."""
+    """Return the state of an entry's replacement, which is loading, or will be tried again."""
     if swap is None:
         return None
     return {
@@ -125,7 +125,7 @@ def _progress(progress: Loading | None) -> dict[str, Any] | None:
 
 
 def describe_instance(instance: Instance) -> dict[str, Any]:
-    """Return how one instance is."""
+    """Return the state of one instance."""
     vitals = instance.vitals
     last_step_at = vitals.last_step_at if vitals else None
     return {
@@ -160,12 +160,12 @@ def _requests(vitals: Vitals) -> dict[str, int]:
 
 
 def _tokens_per_second(vitals: Vitals | None) -> float | None:
-    """Return 0 for a model that writes nothing at the moment; None if it is not loaded, or nobody can tell."""
+    """Return the generation rate, 0 if nothing is generated now, or None if unknown or not loaded."""
     return None if vitals is None or vitals.tokens_per_second is None else round(vitals.tokens_per_second, 1)
 
 
 def describe_attempt(attempt: Attempt) -> dict[str, Any]:
-    """One pass of the reloader."""
+    """Return the outcome of one pass of the reloader."""
     changes = attempt.diff
     return {
         "at": attempt.at,

@@ -1,8 +1,8 @@
-"""`GET /status/events`: the status, and what changes in it, as it changes; and the lines of the log.
+"""`GET /status/events`: the status, its changes as they happen, and the lines of the log.
 
-One task looks, however many listen, and none while nobody does. A listener keeps no queue: it is told the difference
-between what it was told last and what is true when it can take more, so a slow one costs no memory and misses nothing
-that still matters.
+One task polls the status for all listeners, and none if there are no listeners. A listener has no queue: it gets the
+difference between the last status that it got and the current one, so a slow listener costs no memory and misses
+nothing that still matters.
 """
 
 from __future__ import annotations
@@ -25,44 +25,44 @@ log = logging.getLogger(__name__)
 Status = dict[str, Any]
 
 LOOK_SECONDS: Final = 1.0
-"""How often to look where nothing tells of a change, such as the progress of a load."""
+"""Interval for changes that nothing announces, such as the progress of a load."""
 LEAST_SECONDS: Final = 0.1
-"""Changes closer together are told as one."""
+"""Changes within this time are sent as one."""
 COMMENT_SECONDS: Final = 15.0
-"""How often a stream says that it is still there."""
+"""Interval of comments that keep a stream open."""
 
 
 class Live:
-    """The status as it changes."""
+    """The current status and its listeners."""
 
     def __init__(self, describe: Callable[[], Status], history: History) -> None:
         self._describe = describe
         self._history = history
         self._logged = 0
-        """The number of the newest record of the log that was looked at."""
+        """Number of the newest log record that was seen."""
         self._latest: Status = {}
-        """Empty where it could not be described yet."""
+        """Empty until the status could be described."""
         self._fails = False
-        """Whether it could not be described at the last look, which the log tells once."""
+        """True if the last attempt to describe the status failed; logged once."""
         self._listeners = 0
         self._looking: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
-        """Something may have changed."""
+        """Set if something may have changed."""
         self._news = asyncio.Event()
-        """Set, and replaced, when `_latest` has changed."""
+        """Set, then replaced, each time `_latest` changes."""
         self._closed = False
 
     def poke(self) -> None:
-        """Something may have changed."""
+        """Announce that something may have changed."""
         self._changed.set()
 
     def close(self) -> None:
-        """End all streams: the server shuts down."""
+        """End all streams, as the server shuts down."""
         self._closed = True
         self._tell()
 
     async def events(self) -> AsyncGenerator[bytes, None]:
-        """Server-sent events: `status` with all of it, then `change` with what differs; `log` with lines of the log."""
+        """Yield server-sent events: `status` once, then `change` with the differences; `log` with log records."""
         with self._listening():
             told: Status = {}
             logged = 0
@@ -110,13 +110,13 @@ class Live:
                 self._tell()
 
     def _see(self) -> bool:
-        """Describe it; whether something has changed. A failure is ours to mend: the next look may do better."""
+        """Describe the status, and return whether it has changed. A failure is logged, and tried again later."""
         try:
             status = self._describe()
             changed = not self._latest or _without_clocks(status) != _without_clocks(self._latest)
         except Exception:
             if not self._fails:
-                log.exception("the status could not be described: its live view stands still until it can be")
+                log.exception("the status could not be described; live views are not updated until it can be")
             self._fails = True
             return False
         self._fails = False
@@ -130,7 +130,7 @@ class Live:
 
 
 def routes(live: Live, allowed: Callable[[], bool]) -> Blueprint:
-    """The endpoint. A stream ends when whoever listens is no longer `allowed` to."""
+    """Return the endpoint. A stream ends if its client is no longer `allowed` to read it."""
     blueprint = Blueprint("live", __name__)
 
     @blueprint.get("/status/events")
@@ -153,7 +153,7 @@ OPERATIONS: Final[Operations] = {
 
 
 def difference(before: Status, after: Status) -> Status | None:
-    """What turns one status into another, models by their ids; None where other models are there."""
+    """Return what has changed, with models by id, or None if the set of models is different."""
     ids = [[model["id"] for model in status["models"]] for status in (before, after)]
     if ids[0] != ids[1]:
         return None
@@ -169,7 +169,7 @@ def _message(told: Status, latest: Status) -> bytes:
 
 
 def _without_clocks(status: Status) -> Status:
-    """What changes only when something happens."""
+    """Return the status without the values that change by themselves."""
     models = [_without_clock(model) for model in status["models"]]
     return {**{key: value for key, value in status.items() if key != "now"}, "models": models}
 

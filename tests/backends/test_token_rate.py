@@ -1,4 +1,4 @@
-"""Tokens per second over the last moments, with a clock of the test's own."""
+"""Tokens per second over the last seconds, with a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from localapi.backends import token_rate
-from localapi.backends.token_rate import Speed
+from localapi.backends.token_rate import TokenRate
 
 pytestmark = pytest.mark.everyday
 
@@ -19,39 +19,39 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def told(clock: list[float], measured: Speed, times: Iterable[tuple[float, int]]) -> Speed:
+def told(clock: list[float], rate: TokenRate, times: Iterable[tuple[float, int]]) -> TokenRate:
     for at, tokens in times:
         clock[0] = at
-        measured.note(tokens)
-    return measured
+        rate.note(tokens)
+    return rate
 
 
 def test_it_is_what_came_over_the_time_since(clock: list[float]) -> None:
-    assert told(clock, Speed(), [(100, 1), (100.5, 11), (101, 21)]).now == pytest.approx(20)
+    assert told(clock, TokenRate(), [(100, 1), (100.5, 11), (101, 21)]).per_second == pytest.approx(20)
 
 
 def test_nothing_and_one_token_have_no_speed(clock: list[float]) -> None:
-    measured = Speed()
-    assert measured.now == 0
-    assert told(clock, measured, [(100, 1)]).now == 0
+    rate = TokenRate()
+    assert rate.per_second == 0
+    assert told(clock, rate, [(100, 1)]).per_second == 0
 
 
 def test_it_falls_while_nothing_comes_and_is_gone_after_the_window(clock: list[float]) -> None:
-    measured = told(clock, Speed(), [(100, 0), (101, 30)])
+    rate = told(clock, TokenRate(), [(100, 0), (101, 30)])
     clock[0] = 102
-    assert measured.now == pytest.approx(15)
+    assert rate.per_second == pytest.approx(15)
     clock[0] = 105
-    assert measured.now == 0
+    assert rate.per_second == 0
 
 
 def test_only_the_last_moments_count(clock: list[float]) -> None:
     slow_then_fast = [(100, 10), (101, 11), (102, 12), (103, 13), (104, 14), (105, 114), (106, 214), (107, 314)]
-    assert told(clock, Speed(), slow_then_fast).now == pytest.approx(100)
+    assert told(clock, TokenRate(), slow_then_fast).per_second == pytest.approx(100)
 
 
 def test_an_answer_after_a_pause_begins_anew(clock: list[float]) -> None:
-    assert told(clock, Speed(), [(100, 10), (101, 20), (110, 21), (111, 31)]).now == pytest.approx(10)
+    assert told(clock, TokenRate(), [(100, 10), (101, 20), (110, 21), (111, 31)]).per_second == pytest.approx(10)
 
 
 def test_steps_that_bring_no_token_change_nothing(clock: list[float]) -> None:
-    assert told(clock, Speed(), [(100, 0), (100.5, 0), (101, 10)]).now == pytest.approx(10)
+    assert told(clock, TokenRate(), [(100, 0), (100.5, 0), (101, 10)]).per_second == pytest.approx(10)

@@ -1,0 +1,73 @@
+"""Child processes: their lines, their end, and that nothing is left of them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import psutil
+import pytest
+
+from localapi.backends import process
+from localapi.backends.process import ChildProcess
+
+pytestmark = pytest.mark.everyday
+
+
+@pytest.fixture
+def lines() -> list[str]:
+    return []
+
+
+async def python(code: str, lines: list[str]) -> ChildProcess:
+    return await process.start(sys.executable, "-u", "-c", code, on_line=lines.append)
+
+
+async def test_each_line_is_told_also_of_a_progress_bar_and_the_last_one(lines: list[str]) -> None:
+    child = await python(r"import sys; sys.stdout.write('one\n\n10 %\r20 %\r'); sys.stderr.write('end')", lines)
+    assert await child.wait() == 0
+    assert lines == ["one", "10 %", "20 %", "end"]
+    await child.close()
+
+
+async def test_a_line_without_an_end_is_told_in_parts(lines: list[str]) -> None:
+    child = await python(f"print('x' * {3 * process.MAX_LINE_BYTES}, end='')", lines)
+    await child.wait()
+    assert "".join(lines) == "x" * 3 * process.MAX_LINE_BYTES
+    assert len(lines) > 1
+    await child.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        ("", "ended with exit status 0"),
+        ("raise SystemExit('disk full')", "ended with exit status 1 (disk full)"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "was killed by SIGKILL"),
+    ],
+)
+async def test_how_a_process_ended(code: str, how: str, lines: list[str]) -> None:
+    child = await python(code, lines)
+    assert await child.how_it_ended() == how
+    await child.close()
+
+
+async def test_a_process_that_does_not_end_is_killed_with_what_it_started(lines: list[str]) -> None:
+    started = asyncio.Event()
+    child = await process.start(
+        *(sys.executable, "-u", "-c", "import subprocess as s; p = s.Popen(['sleep', '600']); print(p.pid); p.wait()"),
+        on_line=lambda line: (lines.append(line), started.set()),
+    )
+    await started.wait()
+    processes = [psutil.Process(child.pid), psutil.Process(int(lines[0]))]
+    assert not await child.close(0)
+    assert psutil.wait_procs(processes, timeout=30)[1] == []
+    assert child.usage() is None
+
+
+async def test_a_running_process_is_measured(lines: list[str]) -> None:
+    child = await python("import time; time.sleep(600)", lines)
+    used = child.usage()
+    assert used is not None
+    assert used.memory_bytes > 0
+    await child.close(0)

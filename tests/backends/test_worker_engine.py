@@ -1,0 +1,55 @@
+"""The server's end of a worker: its start, the events of its requests, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+
+import pytest
+
+from localapi.backends import process
+from localapi.backends.channel import Channel
+from localapi.backends.worker_engine import Mailbox, WorkerEngine, start_worker
+from localapi.worker import protocol
+from localapi.worker.protocol import Delta, Prefill
+from tests.conftest import Children
+
+
+@pytest.mark.parametrize("turns", range(1, 13))
+async def test_a_start_that_is_given_up_leaves_no_process(turns: int, children: Children) -> None:
+    """After each number of turns of the loop: it is in another place then."""
+    start = asyncio.create_task(start_worker("m", "mlx-lm", {"path": "none"}, report=lambda *_: None))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    start.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await start
+    assert children() == set()
+
+
+async def test_nonsense_of_a_worker_that_is_gone_ends_its_engine() -> None:
+    """What a worker sent before its end is judged after it, if the server was busy meanwhile."""
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    child = await process.start(sys.executable, "-c", "", on_line=lambda _: None)
+    worker = WorkerEngine("m", child, Channel(reader, writer))
+    theirs.sendall(protocol.frame(protocol.Loaded()))
+    await worker.wait_until_loaded(lambda *_: None)
+    await child.wait()
+    await asyncio.sleep(0)  # asyncio forgets the process when it has ended and its output, too
+    with theirs:
+        theirs.sendall(protocol.LENGTH.pack(3) + b"abc")
+        async with asyncio.timeout(10):
+            assert "is no message" in await worker.ended
+    await worker.close()
+
+
+def test_a_prompt_is_read_when_there_is_text_whatever_was_told_of_it() -> None:
+    """The last part of a prompt is not told if it is done in one step."""
+    mailbox = Mailbox()
+    mailbox.put(Prefill(1, 64, 200))
+    assert mailbox.prefill == Prefill(1, 64, 200)
+    mailbox.put(Delta(1, "text", 0))
+    assert mailbox.prefill is None
