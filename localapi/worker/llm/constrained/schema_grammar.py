@@ -9,7 +9,7 @@ from typing import Any, Final
 from llguidance import LLMatcher, LLParserLimits
 
 from localapi.worker.llm.constrained.json_level import NotASchema, Schema
-from localapi.worker.llm.constrained.json_schema import rewrite_schema
+from localapi.worker.llm.constrained.json_schema import RewrittenSchema, rewrite_schema
 
 WHITESPACE: Final = r"( |\r?\n[ \t]{0,40})"
 """Whitespace between the parts of JSON: enough for indentation, and limited because small models repeat it forever."""
@@ -41,8 +41,8 @@ class SchemaGrammar:
     """What is not enforced, as in `RewrittenSchema`."""
 
 
-def grammar_of_schema(subject: str, schema: object, *, strict: bool, kept: int = AS_WRITTEN) -> SchemaGrammar:
-    """Return the grammar for JSON of this schema.
+def enforceable(subject: str, schema: object, *, strict: bool) -> RewrittenSchema:
+    """Return what llguidance enforces of a schema.
 
     Raises GrammarRefused, naming the `subject`, if it is not a schema, or if it is strict and cannot be enforced.
     """
@@ -53,19 +53,25 @@ def grammar_of_schema(subject: str, schema: object, *, strict: bool, kept: int =
     if strict and found.relaxed:
         places = ", ".join(found.relaxed[:_SHOWN_PLACES])
         raise GrammarRefused(f"{subject} cannot be enforced at: {places}. Change these, or remove strict.")
+    return found
+
+
+def grammar_of_schema(subject: str, schema: object, *, strict: bool, kept: int = AS_WRITTEN) -> SchemaGrammar:
+    """Return the grammar for JSON of this schema. Raises GrammarRefused as `enforceable` does."""
+    found = enforceable(subject, schema, strict=strict)
     if strict or kept == AS_WRITTEN:
-        return SchemaGrammar(_compiled(found.schema), found.relaxed)
+        return SchemaGrammar(compiled(found.schema), found.relaxed)
     if kept == PIECEWISE:
         rest, dropped = _what_compiles(found.schema)
         if rest is not None:
-            return SchemaGrammar(_compiled(rest), (*found.relaxed, *dropped))
+            return SchemaGrammar(compiled(rest), (*found.relaxed, *dropped))
     only = {"type": found.schema["type"]} if "type" in found.schema else {}
-    return SchemaGrammar(_compiled(only), (".",))
+    return SchemaGrammar(compiled(only), (".",))
 
 
 def any_object() -> Grammar:
     """Return the grammar for any JSON object."""
-    return _compiled({"type": "object"})
+    return compiled({"type": "object"})
 
 
 def problem_of(grammar: Grammar) -> str:
@@ -96,13 +102,13 @@ def _what_compiles(schema: Schema) -> tuple[Schema | None, list[str]]:
 
 
 def _problem(schema: Schema) -> str:
-    grammar = _compiled(schema)
+    grammar = compiled(schema)
     if len(json.dumps(grammar)) > LONGEST_PART:
         return "too long"
     return problem_of(grammar)
 
 
-def _compiled(schema: Schema) -> Grammar:
+def compiled(schema: Schema) -> Grammar:
     text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
     text = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": WHITESPACE})
     grammar: Grammar = json.loads(text)["grammars"][0]

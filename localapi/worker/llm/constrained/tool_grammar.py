@@ -22,6 +22,7 @@ from localapi.worker.llm.constrained.schema_grammar import (
     any_object,
     grammar_of_schema,
 )
+from localapi.worker.llm.constrained.tagged_grammar import any_arguments, tagged_arguments
 
 _TEXT_AND_SPACE = "TEXT: /(?s:.*)/\nSPACE: /[ \\t\\r\\n]{0,8}/\n"
 _MORE_PROPERTIES = {
@@ -101,8 +102,10 @@ class Marks:
             return f"free: TEXT {self._piece(first)} {tail}\n"
         return f"free: ended {tail}\nended[suffix={self._piece(first)}]: TEXT\n"
 
-    def text_up_to(self, mark: str, ends: Collection[int]) -> str:
+    def text_up_to(self, mark: str, ends: Collection[int], *, bare: str = "") -> str:
         """Return the rules `text` and `begun`: text without the mark and the `ends`, and text up to the mark.
+
+        `bare` is a mark of no token, for which there is the rule `begun_bare`.
 
         A mark that is a token also counts if it is spelled with other tokens: the parser of calls sees no
         difference.
@@ -114,7 +117,10 @@ class Marks:
         token = f" | text {self._piece(first)} {tail}" if first in self._numbers else ""
         spelled = f"spelled[lazy]: TEXT {json.dumps(mark, ensure_ascii=False)}\n"
         before = f"(TEXT <[{','.join(map(str, others))}]>)*" if others else ""
-        return f"text: TEXT {special}\nbegun: {before} spelled{token}\n{spelled}"
+        rules = f"text: TEXT {special}\nbegun: {before} spelled{token}\n{spelled}"
+        if bare:
+            rules += f"begun_bare: {before} bare\nbare[lazy]: TEXT {json.dumps(bare)}\n"
+        return rules
 
     def _pieces(self, text: str) -> list[str]:
         return [piece for piece in self._split.split(text) if piece]
@@ -161,6 +167,8 @@ def grammar_of_calls(tokenizer: Any, calls: ToolCalls, marks: Marks, *, kept: in
     if parser is None:
         raise FormatUnknown("Forced tool calls need a chat template with tools, which this model does not have.")
     format_ = parser.__module__.rpartition(".")[2]
+    if format_ == "qwen3_coder":
+        return _tagged_calls(tokenizer, calls, tools, marks, kept=kept)
     if format_ != "json_tools":
         raise FormatUnknown(f"Forced tool calls are not supported for this model's format of tool calls, {format_}.")
     whole = _json_tools(tokenizer, tools, marks, parallel=calls.parallel, optional=calls.optional)
@@ -187,6 +195,38 @@ def _json_tools(tokenizer: Any, tools: Sequence[Tool], marks: Marks, *, parallel
     start, end = marks.lark(tokenizer.tool_call_start + "\n"), marks.lark("}\n" + tokenizer.tool_call_end)
     more = '("\\n" call)*' if parallel else ""
     return f"start: call {more}\ncall: {start} function {end}\n{function}"
+
+
+def _tagged_calls(tokenizer: Any, calls: ToolCalls, tools: Sequence[Tool], marks: Marks, *, kept: int) -> AnswerGrammar:
+    """Return the grammar of Qwen3-Coder: `<tool_call>`, `<function=f>`, arguments, `</function>`, `</tool_call>`."""
+    rules: list[str] = []
+    grammars: list[Grammar] = []
+    relaxed: list[str] = []
+    for i, tool in enumerate(tools):
+        subject = f"The parameters of {tool.name}"
+        if not tool.strict and (calls.optional or kept != AS_WRITTEN):
+            found = any_arguments(i)
+        else:
+            try:
+                found = tagged_arguments(subject, _arguments_schema(subject, tool), i, strict=tool.strict)
+            except GrammarRefused:
+                if tool.strict:
+                    raise
+                found = any_arguments(i)
+        rules += [f'function{i}: {json.dumps(f"{tool.name}>" + chr(10))} arguments{i} "</function>"\n', found.rules]
+        grammars += found.grammars
+        for place in found.relaxed if tool.strict or not calls.optional else ():
+            relaxed.append(f"tools[{tool.name}].parameters" + ("" if place == "." else f".{place}"))
+    rules.append(f"function: {' | '.join(f'function{i}' for i in range(len(tools)))}\n")
+    start, end = marks.lark(tokenizer.tool_call_start), marks.lark(tokenizer.tool_call_end)
+    if calls.optional:
+        call = f'begun SPACE "<function=" function SPACE {end} | begun_bare function'
+        rules.append(marks.text_up_to(tokenizer.tool_call_start, tokenizer.eos_token_ids, bare="<function="))
+        whole = f"start: ({call})* text\n"
+    else:
+        more = '("\\n" call)*' if calls.parallel else ""
+        whole = f'start: call {more}\ncall: {start} "\\n<function=" function "\\n" {end}\n'
+    return AnswerGrammar([{"lark_grammar": whole + "".join(rules) + _TEXT_AND_SPACE}, *grammars], tuple(relaxed))
 
 
 def grammar_of_arguments(tool: Tool, *, kept: int = AS_WRITTEN, called: bool = True) -> SchemaGrammar:
