@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from hypercorn.config import Config
 from quart import Quart, Response
@@ -114,8 +113,8 @@ class Service:
         self.counters.reloaded(attempt.at, ok=attempt.ok)
         self.live.poke()
 
-    def status(self) -> dict[str, Any]:
-        """The whole truth."""
+    def status(self) -> status.StatusReply:
+        """Return what `GET /status` says."""
         return status.describe(self.registry, self.reloader, self.warnings(), self.folder)
 
     def options(self) -> ServerOptions:

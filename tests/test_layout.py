@@ -70,7 +70,7 @@ MAY_USE = {
     "audio": {"av", "numpy"},
     "text": {"sentencex", "markdown_it"},
     "backends": {*DATA, "msgspec"},
-    "kinds": DATA,
+    "kinds": {*DATA, "msgspec"},
     "manifest": {*SETTINGS, "dotenv", "yaml"},
     "reload": {"watchfiles"},
     "http": {*HTTP, *DATA, "brotli", "h11", "msgspec"},

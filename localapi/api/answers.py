@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Literal
 
 from localapi.worker.protocol import Delta, Ended, Event, Finished, TokenLogprob, ToolArguments, ToolStart
+
+StopReason = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass
@@ -27,8 +30,8 @@ class Answer:
     reasoning: str = ""
     calls: list[Call] = field(default_factory=list)
     tokens: list[TokenLogprob] = field(default_factory=list)
-    reason: str = ""
-    """Why it ended: "stop", "length" or "tool_calls"."""
+    reason: StopReason = "stop"
+    """Why it ended."""
 
 
 async def collected(events: AsyncGenerator[Event, None], count: int) -> tuple[list[Answer], Finished]:

@@ -19,14 +19,14 @@ from quart import Blueprint, Quart, Response
 
 import localapi
 from localapi.api import console
-from localapi.api import reply_shapes as shapes
 from localapi.api.admin import actions, health, metrics, status, status_events
 from localapi.api.openai import models
-from localapi.api.operation import ERRORS_OF_ALL, JSON, Content, Operation, Operations, Schema, Shape
+from localapi.api.openai.wire import ErrorReply
+from localapi.api.operation import ERRORS_OF_ALL, JSON, Content, Operation, Operations, Schema
 from localapi.errors import ApiError
 from localapi.http import auth
 from localapi.http.replies import json_reply
-from localapi.kinds import KINDS
+from localapi.kinds import KINDS, ModelObject
 
 _REF: Final = "#/components/schemas/{name}"
 
@@ -115,7 +115,7 @@ def _operation(operation: Operation, path: str) -> Schema:
     replies = {
         "200": {"description": operation.summary, "content": _content(operation.content)},
         **{str(status): _reply(shape, status) for status, shape in operation.others.items()},
-        **{str(status): _reply(shapes.ErrorReply, status) for status in errors},
+        **{str(status): _reply(ErrorReply, status) for status in errors},
     }
     described: Schema = {"summary": operation.summary, "responses": dict(sorted(replies.items()))}
     if operation.parameters:
@@ -127,13 +127,13 @@ def _operation(operation: Operation, path: str) -> Schema:
     return described
 
 
-def _content(content: Content) -> Schema:
+def _content(content: Content | dict[str, type[BaseModel]]) -> Schema:
     return {
         kind: {"schema": {"$ref": _REF.format(name=shape.__name__)}} if shape else {} for kind, shape in content.items()
     }
 
 
-def _reply(shape: Shape, status: int) -> Schema:
+def _reply(shape: type[msgspec.Struct], status: int) -> Schema:
     return {"description": ", ".join(codes_of(status)) or "See `status`.", "content": _content({JSON: shape})}
 
 
@@ -150,18 +150,44 @@ def _tree(kind: type[ApiError]) -> Iterator[type[ApiError]]:
 
 def _schemas() -> Schema:
     bodies: list[type[BaseModel]] = []
-    replies: list[Shape] = [shapes.ErrorReply]
+    replies: list[type[msgspec.Struct]] = [ErrorReply, *(kind.model for kind in KINDS.values())]
     for operation in operations().values():
         bodies += [operation.body] if operation.body else []
         replies += [shape for shape in (*operation.content.values(), *operation.others.values()) if shape]
-    _, of_bodies = models_json_schema(
-        [(body, "validation") for body in dict.fromkeys(bodies)], ref_template=_REF.format(name="{model}")
-    )
+    template = _REF.format(name="{model}")
+    _, of_bodies = models_json_schema([(body, "validation") for body in dict.fromkeys(bodies)], ref_template=template)
     schemas: Schema = of_bodies["$defs"]
     for body in bodies:
         schemas[body.__name__] = _null_is_unset(schemas[body.__name__])
     _, of_replies = msgspec.json.schema_components(dict.fromkeys(replies), ref_template=_REF)
-    return schemas | of_replies
+    schemas |= {name: _as_sent(schema) for name, schema in of_replies.items()}
+    return _with_fields_of_kinds(schemas)
+
+
+def _as_sent(schema: Schema) -> Schema:
+    """Return a reply's schema as it is true of what is sent: fields with a default are there, and no others."""
+    if "properties" not in schema:
+        return schema
+    sent = [key for key, part in schema["properties"].items() if key in schema.get("required", []) or "default" in part]
+    properties = {
+        key: {name: value for name, value in part.items() if name != "default"}
+        for key, part in schema["properties"].items()
+    }
+    return {**schema, "properties": properties, "required": sent, "additionalProperties": False}
+
+
+def _with_fields_of_kinds(schemas: Schema) -> Schema:
+    """Put what each kind adds to a model object into the schema that all lists of models refer to."""
+    described = schemas[ModelObject.__name__]
+    properties = dict(described["properties"])
+    for kind in KINDS.values():
+        if kind.model is ModelObject:
+            continue
+        for key, part in schemas.pop(kind.model.__name__)["properties"].items():
+            if key not in described["properties"]:
+                about = f"Only of {kind} models. {part.get('description', '')}".strip()
+                properties.setdefault(key, {**part, "description": about})
+    return {**schemas, ModelObject.__name__: {**described, "properties": properties}}
 
 
 def _null_is_unset(schema: Schema) -> Schema:

@@ -13,10 +13,8 @@ import msgspec
 from pydantic import BaseModel
 
 Schema = dict[str, Any]
-Shape = type[BaseModel] | type[msgspec.Struct]
-"""The class of a JSON body: requests are checked by pydantic, replies are encoded by msgspec."""
-Content = Mapping[str, Shape | None]
-"""Content types, and the shape of those that are JSON."""
+Content = Mapping[str, type[msgspec.Struct] | None]
+"""Content types of a reply, and the struct that is sent if it is JSON."""
 
 MEGABYTE: Final = 2**20
 MAX_BODY_BYTES: Final = 16 * MEGABYTE
@@ -40,8 +38,8 @@ class Operation:
     max_body_bytes: int = MAX_BODY_BYTES
     errors: frozenset[int] = frozenset()
     """Statuses with an error object, beside those that every endpoint may give."""
-    others: Mapping[int, Shape] = field(default_factory=dict)
-    """Statuses with another shape."""
+    others: Mapping[int, type[msgspec.Struct]] = field(default_factory=dict)
+    """Statuses whose reply is no error object."""
     parameters: tuple[Schema, ...] = ()
 
 

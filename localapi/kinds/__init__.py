@@ -11,10 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from localapi.kinds.chat import CHAT
-from localapi.kinds.kind import Kind, Variables, by_name
+from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.kinds.speech import SPEECH
 
-__all__ = ["CHAT", "KINDS", "SPEECH", "Kind", "Variables", "by_name", "recognize", "recognize_place", "register"]
+__all__ = [
+    "CHAT",
+    "KINDS",
+    "SPEECH",
+    "Kind",
+    "ModelObject",
+    "Variables",
+    "by_name",
+    "recognize",
+    "recognize_place",
+    "register",
+]
 
 KINDS: dict[str, Kind] = {}
 """Every kind by its name, in the order of the manifest's sections."""

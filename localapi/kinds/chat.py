@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from localapi.backends.echo import Echo
 from localapi.backends.mlx_lm import MlxLm
 from localapi.backends.options import ChatOptions, EntryOptions
 from localapi.backends.parameters import ChatParameters
 from localapi.backends.recognition import chat_backend
-from localapi.kinds.kind import Kind, Variables, by_name
+from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.observability.counters import FIRST_SECONDS, TOKEN_SECONDS, Counters, Metric
 from localapi.worker.protocol import Finished, Loaded
 
@@ -43,15 +43,19 @@ def chat_options(options: EntryOptions) -> ChatOptions:
     return options
 
 
-def describe(options: EntryOptions, loaded: Loaded | None) -> dict[str, Any]:
-    """Return the context length and whether requests are batched, as far as they are known before loading."""
-    if loaded is not None:
-        return {"context_length": loaded.context_length, "batched": loaded.batched}
-    said = options.identity().options
-    return {
-        "context_length": said.get("context_length"),
-        "batched": not (said.get("draft") or said.get("kv_bits")),
-    }
+class ChatModel(ModelObject, kw_only=True):
+    """A chat model. What only the loaded model knows is null before."""
+
+    context_length: int | None = None
+    batched: bool = True
+
+    def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
+        if loaded is not None:
+            self.context_length, self.batched = loaded.context_length, loaded.batched
+            return
+        identity = options.identity().options
+        self.context_length = identity.get("context_length")
+        self.batched = not (identity.get("draft") or identity.get("kv_bits"))
 
 
 CHAT: Final = Kind(
@@ -69,6 +73,6 @@ CHAT: Final = Kind(
     nested={ChatParameters: "chat.ID.defaults and chat.ID.locked"},
     endpoints=("localapi.api.openai.chat", "localapi.api.openai.completions", "localapi.api.openai.tokens"),
     metrics=(PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN),
-    describe=describe,
+    model=ChatModel,
     recognize=chat_backend,
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
+from msgspec import Struct
 from pydantic import BaseModel
 
 from localapi.backends.options import EntryOptions
@@ -36,9 +37,21 @@ class Variables:
         return (*self.names, *of_options)
 
 
-def nothing(options: EntryOptions, loaded: Loaded | None) -> dict[str, Any]:
-    """Return no fields."""
-    return {}
+class ModelObject(Struct, kw_only=True):
+    """OpenAI's model object, and what localapi adds to it. A kind adds its own fields in a subclass."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    kind: str
+    backend: str
+    state: str
+    aliases: list[str]
+    description: str | None
+
+    def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
+        """Fill in the fields that a kind adds, from an entry and what its loaded model said."""
 
 
 def unknown(config: Mapping[str, Any], name: str) -> str | None:
@@ -72,8 +85,8 @@ class Kind:
     """Modules with `routes(registry)`, which returns a Quart blueprint, and OPERATIONS for the OpenAPI document."""
     metrics: tuple[Metric, ...] = ()
     """Metrics of this kind, in addition to those of every model."""
-    describe: Callable[[EntryOptions, Loaded | None], Mapping[str, Any]] = nothing
-    """Return the fields that only this kind has in `/v1/models`, from an entry and what its loaded model said."""
+    model: type[ModelObject] = ModelObject
+    """How `/v1/models` describes a model of this kind."""
     recognize: Callable[[Mapping[str, Any], str], str | None] = unknown
     """Return the backend for a model with this config.json and name, or None if it is not of this kind."""
     recognize_place: Callable[[Path], str | None] = unknown_place

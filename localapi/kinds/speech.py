@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Final
+
+from msgspec import UNSET, Meta, UnsetType
 
 from localapi.backends.auto import Auto
 from localapi.backends.echo_speech import EchoSpeech
@@ -15,7 +17,7 @@ from localapi.backends.parameters import SpeechParameters
 from localapi.backends.piper import Piper
 from localapi.backends.recognition import speech_backend
 from localapi.backends.speech import MappedVoice, SpeechOptions
-from localapi.kinds.kind import Kind, Variables, by_name
+from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.observability.counters import FIRST_SECONDS, Metric
 from localapi.worker.protocol import Loaded
 
@@ -32,18 +34,25 @@ def speech_options(options: EntryOptions) -> SpeechOptions:
     return options
 
 
-def describe(options: EntryOptions, loaded: Loaded | None) -> dict[str, Any]:
-    """Return the mapped voices, and the fields that a request may have beside voice, speed and format.
+class SpeechModel(ModelObject, kw_only=True):
+    """A speech model."""
 
-    Which fields a model supports may be known only once it is loaded.
-    """
-    speech = speech_options(options)
-    taken = set(speech.takes)
-    if loaded is not None and loaded.takes is not None:
-        taken &= set(loaded.takes)
-    if "instruct_text" in taken:
-        taken.add("instructions")
-    return {"voices": sorted(speech.voices), "takes": sorted(taken)}
+    voices: Annotated[list[str], Meta(description="The names that the manifest maps.")] = []  # noqa: RUF012
+    takes: Annotated[
+        list[str], Meta(description="Fields of a request that it takes beside voice, speed, format and timestamps.")
+    ] = []  # noqa: RUF012
+    name: Annotated[str | UnsetType, Meta(description="The id, in the list of speech models alone.")] = UNSET
+
+    def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
+        """Fill in voices and fields; which fields a model supports may be known only once it is loaded."""
+        speech = speech_options(options)
+        taken = set(speech.takes)
+        if loaded is not None and loaded.takes is not None:
+            taken &= set(loaded.takes)
+        if "instruct_text" in taken:
+            taken.add("instructions")
+        self.voices = sorted(speech.voices)
+        self.takes = sorted(taken)
 
 
 def recognize_place(place: Path) -> str | None:
@@ -74,7 +83,7 @@ SPEECH: Final = Kind(
     nested={MappedVoice: "speech.ID.voices.NAME", SpeechParameters: "speech.ID.defaults"},
     endpoints=("localapi.api.openai.speech", "localapi.api.openai.voices"),
     metrics=(CHARACTERS, SECONDS, TIME_TO_FIRST_SOUND),
-    describe=describe,
+    model=SpeechModel,
     recognize=speech_backend,
     recognize_place=recognize_place,
 )

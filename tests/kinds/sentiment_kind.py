@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +20,7 @@ from localapi.backends.options import EntryOptions
 from localapi.http import body, request_context
 from localapi.http.generation import begin, request_ids
 from localapi.http.replies import json_reply
-from localapi.kinds import Kind, Variables, by_name, register
+from localapi.kinds import Kind, ModelObject, Variables, by_name, register
 from localapi.observability.counters import Metric
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import DetokenizedText, Event, Loaded, Request, Tokenize
@@ -98,9 +98,14 @@ OPERATIONS: Final[Operations] = {
 }
 
 
-def describe(options: EntryOptions, loaded: Loaded | None) -> dict[str, Any]:
-    assert isinstance(options, SentimentOptions)
-    return {"labels": options.labels}
+class SentimentModel(ModelObject):
+    """What `/v1/models` says of it."""
+
+    labels: list[str] = []  # noqa: RUF012  # msgspec copies it
+
+    def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
+        assert isinstance(options, SentimentOptions)
+        self.labels = options.labels
 
 
 SENTIMENT: Final = Kind(
@@ -117,7 +122,7 @@ SENTIMENT: Final = Kind(
     ),
     endpoints=("tests.kinds.sentiment_kind",),
     metrics=(JUDGED,),
-    describe=describe,
+    model=SentimentModel,
 )
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ def test_the_document_describes_its_endpoint_and_its_models(server: Server) -> N
     example = {**taken["example"], "model": "mood"}
     jsonschema.validate(example, {**taken["schema"], "components": document["components"]})
     reply = server.request("POST", "/v1/sentiment", example).json()
+    assert "labels" in document["components"]["schemas"]["ModelObject"]["properties"]
     replied = judge["responses"]["200"]["content"]["application/json"]["schema"]
     jsonschema.validate(reply, {**replied, "components": document["components"]})
 

@@ -6,7 +6,8 @@ import pytest
 
 from localapi.backends.echo_speech import EchoSpeech
 from localapi.backends.espeak_ng import EspeakNg
-from localapi.kinds.speech import describe
+from localapi.backends.speech import SpeechOptions
+from localapi.kinds.speech import SpeechModel
 from localapi.worker.protocol import Loaded
 
 pytestmark = pytest.mark.everyday
@@ -27,8 +28,16 @@ ALL = ["instruct_text", "instructions", "ref_audio", "ref_text", "source_audio"]
 def test_a_model_takes_what_its_backend_does_and_of_that_what_it_says_itself(
     loaded: Loaded | None, fields: list[str]
 ) -> None:
-    assert describe(EchoSpeech(backend="echo"), loaded)["takes"] == fields
+    assert described(EchoSpeech(backend="echo"), loaded).takes == fields
 
 
 def test_a_backend_that_takes_nothing_more_says_so() -> None:
-    assert describe(EspeakNg(backend="espeak-ng"), None)["takes"] == []
+    assert described(EspeakNg(backend="espeak-ng"), None).takes == []
+
+
+def described(options: SpeechOptions, loaded: Loaded | None) -> SpeechModel:
+    model = SpeechModel(
+        id="v", created=0, owned_by="localapi", kind="speech", backend="", state="", aliases=[], description=None
+    )
+    model.describe(options, loaded)
+    return model

@@ -6,8 +6,7 @@ from typing import Final
 
 from quart import Blueprint, Response
 
-from localapi.api import reply_shapes as shapes
-from localapi.api.admin.status import describe_attempt, describe_instance
+from localapi.api.admin.status import AttemptReply, InstanceReply, describe_attempt, describe_instance
 from localapi.api.operation import JSON, MODEL_ID, Operation, Operations
 from localapi.http.replies import json_reply
 from localapi.reload.reloader import Reloader
@@ -49,17 +48,15 @@ def routes(registry: Registry, reloader: Reloader) -> Blueprint:
 
 
 def _of_model(summary: str, *errors: int) -> Operation:
-    return Operation(
-        summary=summary, content={JSON: shapes.InstanceReply}, errors=frozenset(errors), parameters=(MODEL_ID,)
-    )
+    return Operation(summary=summary, content={JSON: InstanceReply}, errors=frozenset(errors), parameters=(MODEL_ID,))
 
 
 OPERATIONS: Final[Operations] = {
     ("POST", "/admin/reload"): Operation(
         summary="Reads the manifest now.",
-        content={JSON: shapes.AttemptReply},
+        content={JSON: AttemptReply},
         errors=frozenset({503}),
-        others={422: shapes.AttemptReply},
+        others={422: AttemptReply},
     ),
     ("POST", "/admin/models/{id}/load"): _of_model("Loads a model.", 404, 429, 503),
     ("POST", "/admin/models/{id}/unload"): _of_model("Ends a model's worker.", 404, 409, 503),
@@ -69,4 +66,4 @@ OPERATIONS: Final[Operations] = {
 
 
 def _reply(instance: Instance) -> Response:
-    return json_reply({"id": instance.name, **describe_instance(instance)})
+    return json_reply(describe_instance(instance))

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
-from typing import Final
+from typing import Final, Literal
 
+from msgspec import UNSET, Struct, UnsetType
 from quart import Blueprint, Response
 
-from localapi.api import reply_shapes as shapes
 from localapi.api.operation import JSON, Operation, Operations
 from localapi.http.replies import json_reply
 from localapi.runtime.registry import Registry
+
+
+class Health(Struct, kw_only=True):
+    """How the server is; the models that it waits for, or that did not load."""
+
+    status: Literal["ok", "ready", "loading", "failed", "shutting down"]
+    models: list[str] | UnsetType = UNSET
+    errors: dict[str, str | None] | UnsetType = UNSET
 
 
 def routes(registry: Registry, draining: Callable[[], bool]) -> Blueprint:
@@ -19,31 +27,29 @@ def routes(registry: Registry, draining: Callable[[], bool]) -> Blueprint:
 
     @blueprint.get("/health")
     async def live() -> Response:
-        return json_reply({"status": "ok"})
+        return json_reply(Health(status="ok"))
 
     @blueprint.get("/health/ready")
     async def ready() -> Response:
         if draining():
-            return json_reply({"status": "shutting down"}, status=503)
+            return json_reply(Health(status="shutting down"), status=503)
         wanted = [registry.instance(e.id) for e in registry.entries.values() if e.options.wants_loading]
         known = {entry.id for entry in registry.offered}
         failed = {each.name: each.last_error for each in wanted if each.state == "failed"}
         failed |= {each.name: each.vitals.reason for each in wanted if each.vitals and not each.vitals.healthy}
         if failed:
             errors = failed if len(known) == len(registry.entries) else {}  # an error may name other models
-            return json_reply({"status": "failed", "models": _in(known, failed), "errors": errors}, status=503)
+            return json_reply(Health(status="failed", models=_in(known, failed), errors=errors), status=503)
         if loading := [each.name for each in wanted if each.state == "loading" or each.will_reload]:
-            return json_reply({"status": "loading", "models": _in(known, loading)}, status=503)
-        return json_reply({"status": "ready"})
+            return json_reply(Health(status="loading", models=_in(known, loading)), status=503)
+        return json_reply(Health(status="ready"))
 
     return blueprint
 
 
 OPERATIONS: Final[Operations] = {
-    ("GET", "/health"): Operation(summary="Whether the server lives.", content={JSON: shapes.Health}),
-    ("GET", "/health/ready"): Operation(
-        summary="Whether it can answer.", content={JSON: shapes.Health}, others={503: shapes.Health}
-    ),
+    ("GET", "/health"): Operation(summary="Whether the server lives.", content={JSON: Health}),
+    ("GET", "/health/ready"): Operation(summary="Whether it can answer.", content={JSON: Health}, others={503: Health}),
 }
 
 

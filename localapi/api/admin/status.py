@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any, Final
+from typing import Annotated, Final, Literal
 
+import msgspec
+from msgspec import Meta, Struct
 from quart import Blueprint, Response
 
 import localapi
-from localapi.api import reply_shapes as shapes
 from localapi.api.operation import JSON, Operation, Operations
 from localapi.backends.engine import Vitals
 from localapi.http.replies import json_reply
@@ -22,8 +22,159 @@ from localapi.runtime.registry import Registry
 from localapi.system.working_directory import WorkingFolder
 from localapi.worker.protocol import Loading
 
+Count = Annotated[int, Meta(ge=0)]
 
-def routes(describe: Callable[[], dict[str, Any]]) -> Blueprint:
+
+class ExcerptReply(Struct, kw_only=True):
+    """Lines of a file as they were read, with what may be secret hidden."""
+
+    first_line: int
+    lines: list[str]
+
+
+class ProblemReply(Struct, kw_only=True):
+    """One thing that is wrong in the manifest."""
+
+    source: str
+    line: int | None
+    column: int | None
+    key: str
+    message: str
+    excerpt: ExcerptReply | None
+
+
+class ChangesReply(Struct, kw_only=True):
+    """What an edit changed, as ids of models."""
+
+    added: list[str]
+    changed: list[str]
+    updated: list[str]
+    removed: list[str]
+    server: bool
+
+
+class AttemptReply(Struct, kw_only=True):
+    """What reading the manifest changed, or why it changed nothing."""
+
+    at: float
+    ok: bool
+    revision: int
+    changes: ChangesReply
+    not_loaded: dict[str, str]
+    problems: list[ProblemReply]
+
+
+class ProgressReply(Struct, kw_only=True):
+    """How far a load is, in bytes; 0 if nothing is counted."""
+
+    phase: str
+    done: int
+    total: int
+
+
+class SwapReply(Struct, kw_only=True):
+    """The replacement of a model: it is loading, or it did not load and is retried while the old one answers."""
+
+    state: Literal["loading", "failed"]
+    backend: str
+    path: str | None
+    identity: str
+    error: str | None
+    failures: int
+    next_try_at: float | None
+    progress: ProgressReply | None
+
+
+class RequestsReply(Struct, kw_only=True):
+    """Requests inside the engine, and the tokens of the long prompts that it is reading."""
+
+    running: Count
+    waiting: Count
+    prompt_tokens_done: Count
+    prompt_tokens_total: Count
+
+
+class InstanceReply(Struct, kw_only=True):
+    """A model in memory, or on its way there."""
+
+    id: str
+    state: str
+    pinned: bool
+    leases: Count
+    since_revision: int
+    pid: int | None
+    requests: RequestsReply | None
+    healthy: bool | None
+    unhealthy_reason: str | None
+    tokens_per_second: Annotated[float, Meta(ge=0)] | None
+    ready_since: float | None
+    loads: int
+    last_step_age_seconds: float | None
+    worker_deaths: int
+    restarts: int
+    failures_in_a_row: int
+    cooling_down_until: float | None
+    last_error: str | None
+    progress: ProgressReply | None
+
+
+class ModelReply(InstanceReply, kw_only=True):
+    """A model of the manifest."""
+
+    kind: str
+    backend: str
+    path: str | None
+    description: str | None
+    aliases: list[str]
+    pinned_by: Literal["manifest", "hand"] | None
+    identity: str
+    serving: str
+    keys: dict[str, str]
+    waiting: Count
+    memory_bytes: int | None
+    swap: SwapReply | None
+
+
+class FileReply(Struct, kw_only=True):
+    path: str
+    sha256: str
+
+
+class ManifestReply(Struct, kw_only=True):
+    """The files that the manifest was read from."""
+
+    folder: str
+    files: list[FileReply]
+
+
+class MemoryReply(Struct, kw_only=True):
+    """The memory budget, and the models that wait for room in it."""
+
+    budget_bytes: int | None
+    used_bytes: int
+    waiting: list[str]
+
+
+class StatusReply(Struct, kw_only=True):
+    """Full state of the server."""
+
+    version: str
+    started_at: float
+    now: float
+    revision: int
+    manifest: ManifestReply
+    server: dict[str, str]
+    last_attempt: AttemptReply | None
+    last_change: AttemptReply | None
+    reading_since: float | None
+    preparing: bool
+    warnings: list[str]
+    memory: MemoryReply
+    models: list[ModelReply]
+    retiring: list[InstanceReply]
+
+
+def routes(describe: Callable[[], StatusReply]) -> Blueprint:
     """Return the endpoint."""
     blueprint = Blueprint("status", __name__)
 
@@ -35,47 +186,54 @@ def routes(describe: Callable[[], dict[str, Any]]) -> Blueprint:
 
 
 OPERATIONS: Final[Operations] = {
-    ("GET", "/status"): Operation(summary="The full state of the server.", content={JSON: shapes.StatusReply}),
+    ("GET", "/status"): Operation(summary="The full state of the server.", content={JSON: StatusReply})
 }
 
 
-def describe(registry: Registry, reloader: Reloader, warnings: list[str], folder: WorkingFolder) -> dict[str, Any]:
+def describe(registry: Registry, reloader: Reloader, warnings: list[str], folder: WorkingFolder) -> StatusReply:
     """Return the full state of the server. Times are Unix seconds."""
     snapshot = registry.snapshot
     files = snapshot.manifest.files if snapshot else ()
-    entries = [(e, registry.instance(e.id)) for e in registry.entries.values()]
-    return {
-        "version": localapi.__version__,
-        "started_at": registry.started_at,
-        "now": time.time(),
-        "revision": snapshot.revision if snapshot else 0,
-        "manifest": {
-            "folder": str(folder.path),
-            "files": [{"path": str(file.path), "sha256": file.sha256} for file in files],
-        },
-        "server": snapshot.manifest.keys_of_server if snapshot else {},
-        "last_attempt": describe_attempt(reloader.last_attempt) if reloader.last_attempt else None,
-        "last_change": describe_attempt(reloader.last_change) if reloader.last_change else None,
-        "reading_since": reloader.reading_since,
-        "preparing": reloader.preparing,
-        "warnings": warnings,
-        "memory": {
-            "budget_bytes": registry.memory.budget,
-            "used_bytes": registry.memory.used,
-            "waiting": registry.memory.waiting,
-        },
-        "models": [
-            {
-                **_entry(entry, registry),
-                **describe_instance(instance),
-                "waiting": registry.queues[entry.id].occupancy.waiting,
-                "memory_bytes": _memory_bytes(registry, instance),
-                "swap": _swap(reloader.swaps.of(entry.id)),
-            }
-            for entry, instance in entries
-        ],
-        "retiring": [{"id": instance.name, **describe_instance(instance)} for instance in registry.retiring],
-    }
+    memory = registry.memory
+    return StatusReply(
+        version=localapi.__version__,
+        started_at=registry.started_at,
+        now=time.time(),
+        revision=snapshot.revision if snapshot else 0,
+        manifest=ManifestReply(
+            folder=str(folder.path), files=[FileReply(path=str(file.path), sha256=file.sha256) for file in files]
+        ),
+        server=dict(snapshot.manifest.keys_of_server) if snapshot else {},
+        last_attempt=describe_attempt(reloader.last_attempt) if reloader.last_attempt else None,
+        last_change=describe_attempt(reloader.last_change) if reloader.last_change else None,
+        reading_since=reloader.reading_since,
+        preparing=reloader.preparing,
+        warnings=warnings,
+        memory=MemoryReply(budget_bytes=memory.budget, used_bytes=memory.used, waiting=memory.waiting),
+        models=[_model(entry, registry, reloader.swaps.of(entry.id)) for entry in registry.entries.values()],
+        retiring=[describe_instance(instance) for instance in registry.retiring],
+    )
+
+
+def _model(entry: Entry, registry: Registry, swap: Swap | None) -> ModelReply:
+    instance = registry.instance(entry.id)
+    path = registry.snapshot.manifest.said.get((entry.kind.name, entry.id, "path")) if registry.snapshot else None
+    by_hand: Literal["hand"] | None = "hand" if entry.id in registry.pinned_by_hand else None
+    return ModelReply(
+        **msgspec.structs.asdict(describe_instance(instance)),
+        kind=entry.kind.name,
+        backend=entry.options.backend_name,
+        path=path.text if path else None,
+        description=entry.options.description,
+        aliases=list(entry.options.aliases),
+        pinned_by="manifest" if entry.options.pin else by_hand,
+        identity=fingerprint(entry.identity),
+        serving=fingerprint(entry.settings),
+        keys=dict(entry.keys),
+        waiting=registry.queues[entry.id].occupancy.waiting,
+        memory_bytes=_memory_bytes(registry, instance),
+        swap=_swap(swap) if swap else None,
+    )
 
 
 def _memory_bytes(registry: Registry, instance: Instance) -> int | None:
@@ -86,77 +244,57 @@ def _memory_bytes(registry: Registry, instance: Instance) -> int | None:
     return counted
 
 
-def _entry(entry: Entry, registry: Registry) -> dict[str, Any]:
-    manifest = registry.snapshot.manifest if registry.snapshot else None
-    path = manifest.said.get((entry.kind.name, entry.id, "path")) if manifest else None
-    by_hand = "hand" if entry.id in registry.pinned_by_hand else None
-    return {
-        "id": entry.id,
-        "kind": entry.kind.name,
-        "backend": entry.options.backend_name,
-        "path": path.text if path else None,
-        "description": entry.options.description,
-        "aliases": list(entry.options.aliases),
-        "pinned_by": "manifest" if entry.options.pin else by_hand,
-        "identity": fingerprint(entry.identity),
-        "serving": fingerprint(entry.settings),
-        "keys": entry.keys,
-    }
+def _swap(swap: Swap) -> SwapReply:
+    return SwapReply(
+        state=swap.state,
+        backend=swap.entry.options.backend_name,
+        path=swap.entry.identity.options.get("path"),
+        identity=fingerprint(swap.entry.identity),
+        error=swap.error,
+        failures=swap.failures,
+        next_try_at=swap.next_try_at,
+        progress=_progress(swap.progress),
+    )
 
 
-def _swap(swap: Swap | None) -> dict[str, Any] | None:
-    """Return the state of an entry's replacement, which is loading, or will be tried again."""
-    if swap is None:
-        return None
-    return {
-        "state": swap.state,
-        "backend": swap.entry.options.backend_name,
-        "path": swap.entry.identity.options.get("path"),
-        "identity": fingerprint(swap.entry.identity),
-        "error": swap.error,
-        "failures": swap.failures,
-        "next_try_at": swap.next_try_at,
-        "progress": _progress(swap.progress),
-    }
+def _progress(progress: Loading | None) -> ProgressReply | None:
+    return ProgressReply(phase=progress.phase, done=progress.done, total=progress.total) if progress else None
 
 
-def _progress(progress: Loading | None) -> dict[str, Any] | None:
-    return {"phase": progress.phase, "done": progress.done, "total": progress.total} if progress else None
-
-
-def describe_instance(instance: Instance) -> dict[str, Any]:
+def describe_instance(instance: Instance) -> InstanceReply:
     """Return the state of one instance."""
     vitals = instance.vitals
     last_step_at = vitals.last_step_at if vitals else None
-    return {
-        "state": instance.state,
-        "pinned": instance.pinned,
-        "leases": instance.leases,
-        "since_revision": instance.since_revision,
-        "pid": vitals.pid if vitals else None,
-        "requests": _requests(vitals) if vitals else None,
-        "healthy": vitals.healthy if vitals else None,
-        "unhealthy_reason": vitals.reason if vitals and not vitals.healthy else None,
-        "tokens_per_second": _tokens_per_second(vitals),
-        "ready_since": instance.ready_since,
-        "loads": instance.loads,
-        "last_step_age_seconds": None if last_step_at is None else time.monotonic() - last_step_at,
-        "worker_deaths": instance.worker_deaths,
-        "restarts": instance.restarts,
-        "failures_in_a_row": instance.backoff.failures,
-        "cooling_down_until": instance.backoff.paused_until,
-        "last_error": instance.last_error,
-        "progress": _progress(instance.progress),
-    }
+    return InstanceReply(
+        id=instance.name,
+        state=instance.state,
+        pinned=instance.pinned,
+        leases=instance.leases,
+        since_revision=instance.since_revision,
+        pid=vitals.pid if vitals else None,
+        requests=_requests(vitals) if vitals else None,
+        healthy=vitals.healthy if vitals else None,
+        unhealthy_reason=vitals.reason if vitals and not vitals.healthy else None,
+        tokens_per_second=_tokens_per_second(vitals),
+        ready_since=instance.ready_since,
+        loads=instance.loads,
+        last_step_age_seconds=None if last_step_at is None else time.monotonic() - last_step_at,
+        worker_deaths=instance.worker_deaths,
+        restarts=instance.restarts,
+        failures_in_a_row=instance.backoff.failures,
+        cooling_down_until=instance.backoff.paused_until,
+        last_error=instance.last_error,
+        progress=_progress(instance.progress),
+    )
 
 
-def _requests(vitals: Vitals) -> dict[str, int]:
-    return {
-        "running": vitals.running,
-        "waiting": vitals.unanswered,
-        "prompt_tokens_done": vitals.prompt_tokens_done,
-        "prompt_tokens_total": vitals.prompt_tokens_total,
-    }
+def _requests(vitals: Vitals) -> RequestsReply:
+    return RequestsReply(
+        running=vitals.running,
+        waiting=vitals.unanswered,
+        prompt_tokens_done=vitals.prompt_tokens_done,
+        prompt_tokens_total=vitals.prompt_tokens_total,
+    )
 
 
 def _tokens_per_second(vitals: Vitals | None) -> float | None:
@@ -164,30 +302,13 @@ def _tokens_per_second(vitals: Vitals | None) -> float | None:
     return None if vitals is None or vitals.tokens_per_second is None else round(vitals.tokens_per_second, 1)
 
 
-def describe_attempt(attempt: Attempt) -> dict[str, Any]:
+def describe_attempt(attempt: Attempt) -> AttemptReply:
     """Return the outcome of one pass of the reloader."""
-    changes = attempt.diff
-    return {
-        "at": attempt.at,
-        "ok": attempt.ok,
-        "revision": attempt.revision,
-        "changes": {
-            "added": changes.added,
-            "changed": changes.changed,
-            "updated": changes.updated,
-            "removed": changes.removed,
-            "server": changes.server,
-        },
-        "not_loaded": dict(attempt.not_loaded),
-        "problems": [
-            {
-                "source": p.source,
-                "line": p.line,
-                "column": p.column,
-                "key": p.key,
-                "message": p.message,
-                "excerpt": asdict(p.excerpt) if p.excerpt else None,
-            }
-            for p in attempt.problems
-        ],
-    }
+    return AttemptReply(
+        at=attempt.at,
+        ok=attempt.ok,
+        revision=attempt.revision,
+        changes=msgspec.convert(attempt.diff, ChangesReply, from_attributes=True),
+        not_loaded=dict(attempt.not_loaded),
+        problems=msgspec.convert(attempt.problems, list[ProblemReply], from_attributes=True),
+    )

@@ -12,17 +12,17 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
+from msgspec.structs import asdict, replace
 from quart import Blueprint, Response
 
+from localapi.api.admin.status import ModelReply, StatusReply
 from localapi.api.operation import EVENTS, Operation, Operations
 from localapi.http.replies import EVENT_STREAM, comment, event, streamed_reply
 from localapi.observability.log_buffer import History
 
 log = logging.getLogger(__name__)
-
-Status = dict[str, Any]
 
 LOOK_SECONDS: Final = 1.0
 """Interval for changes that nothing announces, such as the progress of a load."""
@@ -35,13 +35,13 @@ COMMENT_SECONDS: Final = 15.0
 class Live:
     """The current status and its listeners."""
 
-    def __init__(self, describe: Callable[[], Status], history: History) -> None:
+    def __init__(self, describe: Callable[[], StatusReply], history: History) -> None:
         self._describe = describe
         self._history = history
         self._logged = 0
         """Number of the newest log record that was seen."""
-        self._latest: Status = {}
-        """Empty until the status could be described."""
+        self._latest: StatusReply | None = None
+        """None until the status could be described."""
         self._fails = False
         """True if the last attempt to describe the status failed; logged once."""
         self._listeners = 0
@@ -64,11 +64,11 @@ class Live:
     async def events(self) -> AsyncGenerator[bytes, None]:
         """Yield server-sent events: `status` once, then `change` with the differences; `log` with log records."""
         with self._listening():
-            told: Status = {}
+            told: StatusReply | None = None
             logged = 0
             while not self._closed:
                 news = self._news
-                if (latest := self._latest) and latest is not told:
+                if (latest := self._latest) is not None and latest is not told:
                     message, told = _message(told, latest), latest
                     yield message
                     continue
@@ -85,7 +85,7 @@ class Live:
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
         if self._looking is None:
-            self._latest = {}
+            self._latest = None
             self._see()
             self._looking = asyncio.create_task(self._look(), name="live status")
         self._listeners += 1
@@ -113,7 +113,7 @@ class Live:
         """Describe the status, and return whether it has changed. A failure is logged, and tried again later."""
         try:
             status = self._describe()
-            changed = not self._latest or _without_clocks(status) != _without_clocks(self._latest)
+            changed = self._latest is None or _without_clocks(status) != _without_clocks(self._latest)
         except Exception:
             if not self._fails:
                 log.exception("the status could not be described; live views are not updated until it can be")
@@ -152,27 +152,25 @@ OPERATIONS: Final[Operations] = {
 }
 
 
-def difference(before: Status, after: Status) -> Status | None:
+def difference(before: StatusReply, after: StatusReply) -> dict[str, object] | None:
     """Return what has changed, with models by id, or None if the set of models is different."""
-    ids = [[model["id"] for model in status["models"]] for status in (before, after)]
-    if ids[0] != ids[1]:
+    if [model.id for model in before.models] != [model.id for model in after.models]:
         return None
-    changed = {key: value for key, value in after.items() if key != "models" and before.get(key) != value}
-    pairs = zip(before["models"], after["models"], strict=True)
-    models = [new for old, new in pairs if _without_clock(old) != _without_clock(new)]
-    return {**changed, "models": models}
+    changed = {name: value for name, value in asdict(after).items() if value != getattr(before, name)}
+    pairs = zip(before.models, after.models, strict=True)
+    changed["models"] = [new for old, new in pairs if _without_clock(old) != _without_clock(new)]
+    return changed
 
 
-def _message(told: Status, latest: Status) -> bytes:
-    change = difference(told, latest) if told else None
+def _message(told: StatusReply | None, latest: StatusReply) -> bytes:
+    change = difference(told, latest) if told is not None else None
     return event(latest, name="status") if change is None else event(change, name="change")
 
 
-def _without_clocks(status: Status) -> Status:
+def _without_clocks(status: StatusReply) -> StatusReply:
     """Return the status without the values that change by themselves."""
-    models = [_without_clock(model) for model in status["models"]]
-    return {**{key: value for key, value in status.items() if key != "now"}, "models": models}
+    return replace(status, now=0.0, models=[_without_clock(model) for model in status.models])
 
 
-def _without_clock(model: Status) -> Status:
-    return {key: value for key, value in model.items() if key != "last_step_age_seconds"}
+def _without_clock(model: ModelReply) -> ModelReply:
+    return replace(model, last_step_age_seconds=None)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from msgspec import UNSET, Struct, UnsetType
 from quart import Blueprint
 
-from localapi.api import reply_shapes as shapes
-from localapi.api.answers import Answer
+from localapi.api.answers import Answer, StopReason
 from localapi.api.dialect import DialectBlueprint
 from localapi.api.neutral_request import NeutralRequest
 from localapi.api.openai import wire
@@ -28,18 +28,113 @@ from localapi.worker.protocol import (
     TopLogprob,
 )
 
-Growth = Delta | ToolStart | ToolArguments | Ended
-
 
 def routes(registry: Registry) -> Blueprint:
     """Return the endpoint."""
     return DialectBlueprint(registry, OpenAIChat())
 
 
+class CalledFunction(Struct):
+    name: str
+    arguments: str
+
+
+class ToolCall(Struct, kw_only=True):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class LikelyToken(Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChosenToken(LikelyToken):
+    """A token of the answer, and the likeliest ones in its place."""
+
+    top_logprobs: list[LikelyToken]
+
+
+class Logprobs(Struct):
+    content: list[ChosenToken]
+    refusal: None = None
+
+
+class AnswerMessage(Struct, kw_only=True):
+    """The answer."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: None = None
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+
+
+class ChatChoice(Struct):
+    index: int
+    message: AnswerMessage
+    logprobs: Logprobs | None
+    finish_reason: StopReason
+
+
+class ChatCompletion(Struct, kw_only=True):
+    """The answers to a conversation."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: wire.Usage
+
+
+class FunctionGrowth(Struct, kw_only=True):
+    name: str | UnsetType = UNSET
+    arguments: str
+
+
+class CallGrowth(Struct, kw_only=True):
+    """What a call grew by; the first of them names it."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionGrowth
+
+
+class Growth(Struct, kw_only=True):
+    """What a message grew by."""
+
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[CallGrowth] | UnsetType = UNSET
+
+
+class ChunkChoice(Struct, kw_only=True):
+    index: int
+    delta: Growth
+    logprobs: Logprobs | None = None
+    finish_reason: StopReason | None = None
+
+
+class ChatChunk(Struct, kw_only=True):
+    """What the answers to a conversation grew by."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: wire.Usage | UnsetType = UNSET
+
+
 OPERATIONS: Final[Operations] = {
     ("POST", "/v1/chat/completions"): Operation(
         summary="The answer to a conversation.",
-        content={JSON: shapes.ChatReply, EVENTS: None},
+        content={JSON: ChatCompletion, EVENTS: None},
         body=ChatRequest,
         example={"messages": [{"role": "user", "content": "Hello!"}]},
         errors=ERRORS_OF_WORK,
@@ -71,74 +166,58 @@ class ChatReply(wire.EventStream[Event]):
         self._begun: set[int] = set()
         """Choices whose role has been sent."""
 
-    def whole(self, answers: Sequence[Answer], usage: Finished) -> dict[str, Any]:
+    def whole(self, answers: Sequence[Answer], usage: Finished) -> ChatCompletion:
         choices = [_choice(at, answer) for at, answer in enumerate(answers)]
-        return {**self._frame("chat.completion"), "choices": choices, "usage": wire.usage(usage)}
+        return ChatCompletion(
+            id=self._id, created=self._created, model=self.model, choices=choices, usage=wire.usage(usage)
+        )
 
-    def _chunks_of(self, item: Event) -> Iterator[dict[str, Any]]:
+    def _chunks_of(self, item: Event) -> Iterator[ChatChunk]:
         """Yield the role with an answer's first chunk, and usage at the end if the client asked for it."""
         match item:
             case Delta() | ToolStart() | ToolArguments() | Ended():
                 if item.choice not in self._begun:
                     self._begun.add(item.choice)
-                    first = _chunk_choice(Delta(item.id, "", item.choice))
-                    first["delta"] = {"role": "assistant", **first["delta"]}
-                    yield {**self._frame("chat.completion.chunk"), "choices": [first]}
-                yield {**self._frame("chat.completion.chunk"), "choices": [_chunk_choice(item)]}
+                    yield self._chunk(ChunkChoice(index=item.choice, delta=Growth(role="assistant", content="")))
+                yield self._chunk(_chunk_choice(item))
             case Finished() if self._body.include_usage:
-                yield {**self._frame("chat.completion.chunk"), "choices": [], "usage": wire.usage(item)}
+                yield self._chunk(usage=wire.usage(item))
 
-    def _frame(self, kind: str) -> dict[str, Any]:
-        return {"id": self._id, "object": kind, "created": self._created, "model": self.model}
+    def _chunk(self, *choices: ChunkChoice, usage: wire.Usage | UnsetType = UNSET) -> ChatChunk:
+        return ChatChunk(id=self._id, created=self._created, model=self.model, choices=list(choices), usage=usage)
 
 
-def _choice(index: int, answer: Answer) -> dict[str, Any]:
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": answer.text or (None if answer.calls else ""),
-        "refusal": None,
-    }
+def _choice(index: int, answer: Answer) -> ChatChoice:
+    message = AnswerMessage(content=answer.text or (None if answer.calls else ""))
     if answer.reasoning:
-        message["reasoning_content"] = answer.reasoning
+        message.reasoning_content = answer.reasoning
     if answer.calls:
-        message["tool_calls"] = [_call(call.id, call.name, call.arguments) for call in answer.calls]
-    return {
-        "index": index,
-        "message": message,
-        "logprobs": _logprobs(answer.tokens),
-        "finish_reason": answer.reason,
-    }
+        message.tool_calls = [
+            ToolCall(id=call.id, function=CalledFunction(call.name, call.arguments)) for call in answer.calls
+        ]
+    return ChatChoice(index, message, _logprobs(answer.tokens), answer.reason)
 
 
-def _chunk_choice(event: Growth) -> dict[str, Any]:
-    delta: dict[str, Any]
+def _chunk_choice(event: Delta | ToolStart | ToolArguments | Ended) -> ChunkChoice:
     match event:
         case Delta():
-            delta = {"reasoning_content" if event.reasoning else "content": event.text}
+            grown = Growth(reasoning_content=event.text) if event.reasoning else Growth(content=event.text)
+            return ChunkChoice(index=event.choice, delta=grown, logprobs=_logprobs(event.logprobs))
         case ToolStart():
-            delta = {"tool_calls": [{"index": event.index, **_call(event.call_id, event.name, "")}]}
+            function = FunctionGrowth(name=event.name, arguments="")
+            call = CallGrowth(index=event.index, id=event.call_id, type="function", function=function)
         case ToolArguments():
-            delta = {"tool_calls": [{"index": event.index, "function": {"arguments": event.text}}]}
+            call = CallGrowth(index=event.index, function=FunctionGrowth(arguments=event.text))
         case Ended():
-            delta = {}
-    return {
-        "index": event.choice,
-        "delta": delta,
-        "logprobs": _logprobs(event.logprobs) if isinstance(event, Delta) else None,
-        "finish_reason": event.reason if isinstance(event, Ended) else None,
-    }
+            return ChunkChoice(index=event.choice, delta=Growth(), finish_reason=event.reason)
+    return ChunkChoice(index=event.choice, delta=Growth(tool_calls=[call]))
 
 
-def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def _logprobs(tokens: list[TokenLogprob]) -> dict[str, Any] | None:
+def _logprobs(tokens: list[TokenLogprob]) -> Logprobs | None:
     if not tokens:
         return None
-    content = [{**_likely(token), "top_logprobs": [_likely(other) for other in token.top]} for token in tokens]
-    return {"content": content, "refusal": None}
+    return Logprobs([ChosenToken(*_likely(each), [LikelyToken(*_likely(o)) for o in each.top]) for each in tokens])
 
 
-def _likely(token: TopLogprob) -> dict[str, Any]:
-    return {"token": token.token.decode("utf-8", "replace"), "logprob": token.logprob, "bytes": list(token.token)}
+def _likely(token: TopLogprob) -> tuple[str, float, list[int]]:
+    return token.token.decode("utf-8", "replace"), token.logprob, list(token.token)

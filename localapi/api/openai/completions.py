@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
+from msgspec import UNSET, Struct, UnsetType
 from pydantic import Field
 from quart import Blueprint
 
-from localapi.api import reply_shapes as shapes
-from localapi.api.answers import Answer
+from localapi.api.answers import Answer, StopReason
 from localapi.api.dialect import DialectBlueprint
 from localapi.api.neutral_request import NeutralRequest
 from localapi.api.openai import wire
@@ -85,10 +85,55 @@ def routes(registry: Registry) -> Blueprint:
     return DialectBlueprint(registry, OpenAICompletions())
 
 
+class CompletionLogprobs(Struct, kw_only=True):
+    """Parallel lists, with where each token begins in the answer's text."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class CompletionChoice(Struct):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: StopReason
+
+
+class Completion(Struct, kw_only=True):
+    """The continuations of prompts."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: wire.Usage
+
+
+class CompletionChunkChoice(Struct):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: StopReason | None
+
+
+class CompletionChunk(Struct, kw_only=True):
+    """What the continuations grew by."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChunkChoice]
+    usage: wire.Usage | UnsetType = UNSET
+
+
 OPERATIONS: Final[Operations] = {
     ("POST", "/v1/completions"): Operation(
         summary="The continuation of a text or of tokens.",
-        content={JSON: shapes.CompletionReply, EVENTS: None},
+        content={JSON: Completion, EVENTS: None},
         body=CompletionRequest,
         example={"prompt": "Once upon a time"},
         errors=ERRORS_OF_WORK,
@@ -123,37 +168,41 @@ class CompletionReply(wire.EventStream[Event]):
         self._offsets: dict[int, int] = {}
         """Characters of each choice that were sent with log probabilities."""
 
-    def whole(self, answers: Sequence[Answer], usage: Finished) -> dict[str, Any]:
-        choices = [self._choice(at, answer.text, answer.tokens, answer.reason) for at, answer in enumerate(answers)]
-        return {**self._frame(), "choices": choices, "usage": wire.usage(usage)}
+    def whole(self, answers: Sequence[Answer], usage: Finished) -> Completion:
+        choices = [
+            CompletionChoice(at, answer.text, self._logprobs(at, answer.tokens), answer.reason)
+            for at, answer in enumerate(answers)
+        ]
+        return Completion(
+            id=self._id, created=self._created, model=self.model, choices=choices, usage=wire.usage(usage)
+        )
 
-    def _chunks_of(self, item: Event) -> Iterator[dict[str, Any]]:
+    def _chunks_of(self, item: Event) -> Iterator[CompletionChunk]:
         match item:
             case Delta():
-                yield {**self._frame(), "choices": [self._choice(item.choice, item.text, item.logprobs, None)]}
+                logprobs = self._logprobs(item.choice, item.logprobs)
+                yield self._chunk(CompletionChunkChoice(item.choice, item.text, logprobs, None))
             case Ended():
-                yield {**self._frame(), "choices": [self._choice(item.choice, "", [], item.reason)]}
+                yield self._chunk(CompletionChunkChoice(item.choice, "", None, item.reason))
             case Finished() if self._request.include_usage:
-                yield {**self._frame(), "choices": [], "usage": wire.usage(item)}
+                yield self._chunk(usage=wire.usage(item))
 
-    def _choice(self, index: int, text: str, tokens: list[TokenLogprob], reason: str | None) -> dict[str, Any]:
-        found = self._logprobs(index, tokens) if self._request.logprobs is not None and tokens else None
-        return {"index": index, "text": text, "logprobs": found, "finish_reason": reason}
+    def _chunk(self, *choices: CompletionChunkChoice, usage: wire.Usage | UnsetType = UNSET) -> CompletionChunk:
+        return CompletionChunk(id=self._id, created=self._created, model=self.model, choices=list(choices), usage=usage)
 
-    def _logprobs(self, index: int, tokens: list[TokenLogprob]) -> dict[str, Any]:
-        """Return OpenAI's older form: parallel lists, with where each token begins in the answer's text."""
+    def _logprobs(self, index: int, tokens: list[TokenLogprob]) -> CompletionLogprobs | None:
+        """Return the log probabilities of a choice's next tokens, if they were asked for."""
+        if self._request.logprobs is None or not tokens:
+            return None
         offsets: list[int] = []
         at = self._offsets.get(index, 0)
         for token in tokens:
             offsets.append(at)
             at += len(token.token.decode("utf-8", "ignore"))
         self._offsets[index] = at
-        return {
-            "tokens": [token.token.decode("utf-8", "replace") for token in tokens],
-            "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [{o.token.decode("utf-8", "replace"): o.logprob for o in token.top} for token in tokens],
-            "text_offset": offsets,
-        }
-
-    def _frame(self) -> dict[str, Any]:
-        return {"id": self._id, "object": "text_completion", "created": self._created, "model": self.model}
+        return CompletionLogprobs(
+            tokens=[token.token.decode("utf-8", "replace") for token in tokens],
+            token_logprobs=[token.logprob for token in tokens],
+            top_logprobs=[{o.token.decode("utf-8", "replace"): o.logprob for o in token.top} for token in tokens],
+            text_offset=offsets,
+        )

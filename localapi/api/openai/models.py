@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final, Literal
 
+from msgspec import Struct
 from quart import Blueprint, Response
 
-from localapi.api import reply_shapes as shapes
 from localapi.api.operation import JSON, MODEL_ID, Operation, Operations
 from localapi.http.replies import json_reply
+from localapi.kinds import ModelObject
 from localapi.manifest import Entry
 from localapi.runtime.registry import Registry
 
@@ -19,7 +20,7 @@ def routes(registry: Registry) -> Blueprint:
 
     @blueprint.get("/v1/models")
     async def list_models() -> Response:
-        return json_reply({"object": "list", "data": [describe(registry, e) for e in registry.offered]})
+        return json_reply(ModelList(data=[describe(registry, entry) for entry in registry.offered]))
 
     @blueprint.get("/v1/models/<path:name>")
     async def retrieve_model(name: str) -> Response:
@@ -28,27 +29,33 @@ def routes(registry: Registry) -> Blueprint:
     return blueprint
 
 
+class ModelList(Struct, kw_only=True):
+    """All models."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelObject]
+
+
 OPERATIONS: Final[Operations] = {
-    ("GET", "/v1/models"): Operation(summary="All models.", content={JSON: shapes.ModelList}),
+    ("GET", "/v1/models"): Operation(summary="All models.", content={JSON: ModelList}),
     ("GET", "/v1/models/{id}"): Operation(
-        summary="One model.", content={JSON: shapes.ModelObject}, errors=frozenset({404}), parameters=(MODEL_ID,)
+        summary="One model.", content={JSON: ModelObject}, errors=frozenset({404}), parameters=(MODEL_ID,)
     ),
 }
 
 
-def describe(registry: Registry, entry: Entry) -> dict[str, Any]:
-    """OpenAI's model object, and ours: kind, backend, state, aliases, and what only one kind has."""
+def describe(registry: Registry, entry: Entry) -> ModelObject:
+    """Return the model object of an entry, with what its kind adds."""
     instance = registry.instance(entry.id)
-    engine = instance.engine
-    content: dict[str, Any] = {
-        "id": entry.id,
-        "object": "model",
-        "created": int(registry.started_at),
-        "owned_by": "localapi",
-        "kind": entry.kind.name,
-        "backend": entry.options.backend_name,
-        "state": instance.state,
-        "aliases": list(entry.options.aliases),
-        "description": entry.options.description,
-    }
-    return {**content, **entry.kind.describe(entry.options, engine.loaded if engine else None)}
+    model = entry.kind.model(
+        id=entry.id,
+        created=int(registry.started_at),
+        owned_by="localapi",
+        kind=entry.kind.name,
+        backend=entry.options.backend_name,
+        state=instance.state,
+        aliases=list(entry.options.aliases),
+        description=entry.options.description,
+    )
+    model.describe(entry.options, instance.engine.loaded if instance.engine else None)
+    return model

@@ -9,11 +9,11 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from msgspec import UNSET, Struct, UnsetType
 from quart import Blueprint, Response
 
-from localapi.api import reply_shapes as shapes
 from localapi.api.openai.prepared_speech import Prepared, prepared_speech
 from localapi.api.openai.recording import BYTES_PER_SAMPLE, Recording, SaidSegment
 from localapi.api.openai.reference_audio import LONGEST_WRITTEN
@@ -68,10 +68,58 @@ def routes(registry: Registry) -> Blueprint:
     return blueprint
 
 
+class TimedWord(Struct, kw_only=True):
+    word: str
+    start: float
+    end: float
+
+
+class TimedSegment(Struct, kw_only=True):
+    """When a part of the text is said, in seconds."""
+
+    text: str
+    start: float
+    end: float
+    words: list[TimedWord] | UnsetType = UNSET
+
+
+class SpeechUsage(Struct, kw_only=True):
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+class TimedSpeech(Struct, kw_only=True):
+    """A file of sound as base64, and when each part is said."""
+
+    audio: str
+    format: str
+    content_type: str
+    duration_seconds: float
+    timestamps: list[TimedSegment]
+    usage: SpeechUsage
+    notes: list[str]
+
+
+class AudioDelta(Struct, tag_field="type", tag="speech.audio.delta"):
+    """Some more of the file, as base64."""
+
+    audio: str
+
+
+class AudioTimestamps(Struct, tag_field="type", tag="speech.audio.timestamps"):
+    timestamps: list[TimedSegment]
+
+
+class AudioDone(Struct, tag_field="type", tag="speech.audio.done"):
+    usage: SpeechUsage
+    notes: list[str] | UnsetType
+
+
 OPERATIONS: Final[Operations] = {
     ("POST", "/v1/audio/speech"): Operation(
         summary="A text, spoken.",
-        content={**{each.content_type: None for each in FORMATS.values()}, EVENTS: None, JSON: shapes.TimedSpeech},
+        content={**{each.content_type: None for each in FORMATS.values()}, EVENTS: None, JSON: TimedSpeech},
         body=SpeechRequest,
         example={"input": "Good morning!"},
         max_body_bytes=MAX_BODY_BYTES,
@@ -173,29 +221,27 @@ class Speech:
             pieces = [piece async for piece in ready]
         assert self._prepared is not None  # noqa: S101  # reply() begins with it
         return json_reply(
-            {
-                "audio": base64.b64encode(b"".join(piece.data for piece in pieces)).decode(),
-                "format": self._prepared.format.name,
-                "content_type": self._prepared.format.content_type,
-                "duration_seconds": round(self._seconds, 3),
-                "timestamps": [said for piece in pieces for segment in piece.segments for said in self._times(segment)],
-                "usage": self._usage(),
-                "notes": self._told,
-            }
+            TimedSpeech(
+                audio=base64.b64encode(b"".join(piece.data for piece in pieces)).decode(),
+                format=self._prepared.format.name,
+                content_type=self._prepared.format.content_type,
+                duration_seconds=round(self._seconds, 3),
+                timestamps=[said for piece in pieces for segment in piece.segments for said in self._times(segment)],
+                usage=self._usage(),
+                notes=self._told,
+            )
         )
 
-    def _events(self, piece: Piece) -> Iterator[dict[str, Any]]:
+    def _events(self, piece: Piece) -> Iterator[AudioDelta | AudioTimestamps | AudioDone]:
         """Server-sent events, as OpenAI names them, and `speech.audio.timestamps` where times were asked for."""
         if piece.data:
-            yield {"type": "speech.audio.delta", "audio": base64.b64encode(piece.data).decode()}
+            yield AudioDelta(base64.b64encode(piece.data).decode())
         if self._request.timestamps is not None and piece.segments:
-            timestamps = [said for segment in piece.segments for said in self._times(segment)]
-            yield {"type": "speech.audio.timestamps", "timestamps": timestamps}
+            yield AudioTimestamps([said for segment in piece.segments for said in self._times(segment)])
         if piece.last:
-            notes = {"notes": self._told} if self._told else {}
-            yield {"type": "speech.audio.done", "usage": self._usage(), **notes}
+            yield AudioDone(self._usage(), self._told or UNSET)
 
-    def _times(self, segment: SaidSegment) -> Iterator[dict[str, Any]]:
+    def _times(self, segment: SaidSegment) -> Iterator[TimedSegment]:
         """When each of its sentences was said. Those that were said in one call share the time by their letters."""
         prepared = self._prepared
         assert prepared is not None  # noqa: S101  # reply() begins with it
@@ -208,10 +254,10 @@ class Speech:
         start, seconds = segment.start_seconds, segment.end_seconds - segment.start_seconds
         for sentence, share in together:
             end = start + share * seconds
-            said: dict[str, Any] = {"text": sentence, "start": round(start, 3), "end": round(end, 3)}
+            said = TimedSegment(text=sentence, start=round(start, 3), end=round(end, 3))
             if self._request.timestamps == "word":
-                said["words"] = [
-                    {"word": word.text, "start": round(word.start_seconds, 3), "end": round(word.end_seconds, 3)}
+                said.words = [
+                    TimedWord(word=word.text, start=round(word.start_seconds, 3), end=round(word.end_seconds, 3))
                     for word in segment.words
                 ]
             yield said
@@ -226,9 +272,9 @@ class Speech:
         unread = [f"the voice does not read this script: {', '.join(cast.unread)}"] if cast.unread else []
         return [*ignored, *unread, *self._notes]
 
-    def _usage(self) -> dict[str, int]:
+    def _usage(self) -> SpeechUsage:
         read, made = len(self._request.input), round(self._seconds * FRAMES_PER_SECOND)
-        return {"input_tokens": read, "output_tokens": made, "total_tokens": read + made}
+        return SpeechUsage(input_tokens=read, output_tokens=made, total_tokens=read + made)
 
     # The sound
 

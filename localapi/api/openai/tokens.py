@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import Annotated, Any, Final
 
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 from quart import Blueprint, Response
 
-from localapi.api import reply_shapes as shapes
 from localapi.api.openai.chat_request import Message, neutral_message
 from localapi.api.openai.generation_request import MAX_NAME, TokenNumber, unknown_fields
 from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
@@ -41,6 +41,19 @@ class DetokenizeRequest(BaseModel):
     tokens: list[TokenNumber]
 
 
+class TokensReply(Struct):
+    """The tokens of a text."""
+
+    tokens: list[int]
+    count: int
+
+
+class TextReply(Struct):
+    """The text of tokens."""
+
+    text: str
+
+
 def routes(registry: Registry) -> Blueprint:
     """Return both endpoints."""
     blueprint = Blueprint("tokens", __name__)
@@ -59,14 +72,14 @@ def routes(registry: Registry) -> Blueprint:
         )
         reply = await _reply(registry, request.model, ask)
         tokens = reply.tokens if isinstance(reply, TokenizedText) else []
-        return _named(request, content, json_reply({"tokens": tokens, "count": len(tokens)}))
+        return _named(request, content, json_reply(TokensReply(tokens, len(tokens))))
 
     @blueprint.post("/v1/detokenize")
     async def detokenize() -> Response:
         content = await body.read_object()
         request = body.parse(DetokenizeRequest, content)
         reply = await _reply(registry, request.model, Detokenize(next(request_ids), request.tokens))
-        return _named(request, content, json_reply({"text": reply.text if isinstance(reply, DetokenizedText) else ""}))
+        return _named(request, content, json_reply(TextReply(reply.text if isinstance(reply, DetokenizedText) else "")))
 
     return blueprint
 
@@ -74,14 +87,14 @@ def routes(registry: Registry) -> Blueprint:
 OPERATIONS: Final[Operations] = {
     ("POST", "/v1/tokenize"): Operation(
         summary="The tokens of a text.",
-        content={JSON: shapes.TokensReply},
+        content={JSON: TokensReply},
         body=TokenizeRequest,
         example={"text": "Hello!"},
         errors=ERRORS_OF_WORK,
     ),
     ("POST", "/v1/detokenize"): Operation(
         summary="The text of tokens.",
-        content={JSON: shapes.TextReply},
+        content={JSON: TextReply},
         body=DetokenizeRequest,
         example={"tokens": [72, 105]},
         errors=ERRORS_OF_WORK,

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any, Final
+from typing import Final, Literal
 
+from msgspec import Struct
 from quart import Blueprint, Response, request
 
-from localapi.api import reply_shapes as shapes
 from localapi.api.openai.models import describe
 from localapi.api.operation import JSON, Operation, Operations, Schema
 from localapi.backends.engine import Engine
 from localapi.backends.voice_names import folded, named
 from localapi.errors import InvalidRequest
 from localapi.http.replies import json_reply
-from localapi.kinds import SPEECH
-from localapi.kinds.speech import speech_options
+from localapi.kinds import SPEECH, ModelObject
+from localapi.kinds.speech import SpeechModel, speech_options
 from localapi.manifest import Entry
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Voice
@@ -36,14 +36,42 @@ def routes(registry: Registry) -> Blueprint:
         """Of all speech models, or of the one that `?model=` names."""
         name = request.args.get("model")
         entries = _speech_entries(registry) if name is None else [registry.resolve(name, SPEECH)]
-        return json_reply({"voices": [voice for entry in entries for voice in await _voices(registry, entry)]})
+        return json_reply(VoiceList([voice for entry in entries for voice in await _voices(registry, entry)]))
 
     @blueprint.get("/v1/audio/models")
     async def list_speech_models() -> Response:
-        models = [{**describe(registry, entry), "name": entry.id} for entry in _speech_entries(registry)]
-        return json_reply({"object": "list", "models": models, "data": models})
+        models = [describe(registry, entry) for entry in _speech_entries(registry)]
+        for model in models:
+            assert isinstance(model, SpeechModel)  # noqa: S101  # of speech entries
+            model.name = model.id
+        return json_reply(SpeechModelList(models=models, data=models))
 
     return blueprint
+
+
+class VoiceObject(Struct, kw_only=True):
+    """A voice of a speech model."""
+
+    id: str
+    name: str
+    language: str
+    model: str
+    voice: str | None
+    source: Literal["manifest", "engine"]
+
+
+class VoiceList(Struct):
+    """Voices."""
+
+    voices: list[VoiceObject]
+
+
+class SpeechModelList(Struct, kw_only=True):
+    """The speech models, under both names that clients look for."""
+
+    object: Literal["list"] = "list"
+    models: list[ModelObject]
+    data: list[ModelObject]
 
 
 _MODEL: Final[Schema] = {
@@ -56,11 +84,11 @@ _MODEL: Final[Schema] = {
 OPERATIONS: Final[Operations] = {
     ("GET", "/v1/audio/voices"): Operation(
         summary="The voices of speech models.",
-        content={JSON: shapes.VoiceList},
+        content={JSON: VoiceList},
         errors=frozenset({400, 404}),
         parameters=(_MODEL,),
     ),
-    ("GET", "/v1/audio/models"): Operation(summary="The speech models.", content={JSON: shapes.SpeechModelList}),
+    ("GET", "/v1/audio/models"): Operation(summary="The speech models.", content={JSON: SpeechModelList}),
 }
 
 
@@ -68,23 +96,23 @@ def _speech_entries(registry: Registry) -> list[Entry]:
     return [entry for entry in registry.offered if entry.kind is SPEECH]
 
 
-async def _voices(registry: Registry, entry: Entry) -> list[dict[str, Any]]:
-    """The names of the manifest first, then the engine's."""
+async def _voices(registry: Registry, entry: Entry) -> list[VoiceObject]:
+    """Return the names of the manifest first, then the engine's."""
     settings = speech_options(entry.options)
     known = await engine_voices(entry, loaded_engine(registry, entry)) or []
     mapped = [
-        {"id": name, "name": name, "language": "", "model": entry.id, "voice": voice.voice, "source": "manifest"}
+        VoiceObject(id=name, name=name, language="", model=entry.id, voice=voice.voice, source="manifest")
         for name, voice in settings.voices.items()
     ]
     own = [
-        {
-            "id": voice.id,
-            "name": voice.name or voice.id,
-            "language": voice.language,
-            "model": entry.id,
-            "voice": voice.id,
-            "source": "engine",
-        }
+        VoiceObject(
+            id=voice.id,
+            name=voice.name or voice.id,
+            language=voice.language,
+            model=entry.id,
+            voice=voice.id,
+            source="engine",
+        )
         for voice in known
         if voice.id not in settings.voices
     ]

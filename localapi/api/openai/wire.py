@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+from msgspec import Struct
 
 from localapi.errors import ApiError
 from localapi.http.replies import EVENT_STREAM, comment, event, told
@@ -14,20 +16,53 @@ Item = TypeVar("Item")
 DONE: Final = b"data: [DONE]\n\n"
 
 
-def error_body(error: ApiError) -> dict[str, Any]:
+class ErrorDetails(Struct):
+    """What is wrong, and what to do."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(Struct):
+    """OpenAI's error object."""
+
+    error: ErrorDetails
+
+
+class PromptDetails(Struct):
+    cached_tokens: int
+
+
+class CompletionDetails(Struct):
+    reasoning_tokens: int
+
+
+class Usage(Struct):
+    """What a request took."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+
+
+def error_body(error: ApiError) -> ErrorReply:
     """Return OpenAI's error object, always with all four keys."""
-    return {"error": {"message": told(error), "type": error.type, "param": error.param, "code": error.reply_code}}
+    return ErrorReply(ErrorDetails(told(error), error.type, error.param, error.reply_code))
 
 
-def usage(finished: Finished) -> dict[str, Any]:
+def usage(finished: Finished) -> Usage:
     """Return OpenAI's usage object."""
-    return {
-        "prompt_tokens": finished.prompt_tokens,
-        "completion_tokens": finished.completion_tokens,
-        "total_tokens": finished.prompt_tokens + finished.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": finished.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": finished.reasoning_tokens},
-    }
+    return Usage(
+        prompt_tokens=finished.prompt_tokens,
+        completion_tokens=finished.completion_tokens,
+        total_tokens=finished.prompt_tokens + finished.completion_tokens,
+        prompt_tokens_details=PromptDetails(finished.cached_tokens),
+        completion_tokens_details=CompletionDetails(finished.reasoning_tokens),
+    )
 
 
 class EventStream(Generic[Item]):
@@ -35,7 +70,7 @@ class EventStream(Generic[Item]):
 
     content_type = EVENT_STREAM
 
-    def __init__(self, chunks: Callable[[Item], Iterable[dict[str, Any]]], end: bytes = DONE) -> None:
+    def __init__(self, chunks: Callable[[Item], Iterable[Struct]], end: bytes = DONE) -> None:
         self._chunks = chunks
         self._end = end
 

@@ -16,9 +16,14 @@ from typing import Any
 
 import psutil
 import pytest
+from msgspec.structs import fields, replace
 
+from localapi.api.admin.status import ModelReply, StatusReply
 from localapi.api.admin.status_events import Live, difference
+from localapi.app import Service
+from localapi.manifest import ManifestSource
 from localapi.observability.log_buffer import History
+from localapi.settings import Settings
 from tests.server import Server, save, serving
 
 MANIFEST = "chat: {bird: {backend: echo}, demo: {backend: mlx-lm, path: demo}}"
@@ -144,12 +149,12 @@ async def test_a_status_that_cannot_be_described_is_in_the_log_and_ends_no_strea
 ) -> None:
     looks = 0
 
-    def describe() -> dict[str, Any]:
+    def describe() -> StatusReply:
         nonlocal looks
         looks += 1
         if looks_well < looks <= looks_well + 3:
             raise KeyError("a model that has gone")
-        return {"now": looks, "revision": looks_well and min(looks, 2), "models": []}
+        return status(now=looks, revision=looks_well and min(looks, 2))
 
     live = Live(describe, History())
     async with aclosing(live.events()) as events:
@@ -165,7 +170,16 @@ async def test_a_status_that_cannot_be_described_is_in_the_log_and_ends_no_strea
 
 
 def test_a_difference_names_what_changed_and_nothing_else() -> None:
-    old = {"now": 1, "revision": 1, "models": [{"id": "a", "state": "ready"}, {"id": "b", "state": "ready"}]}
-    new = {"now": 2, "revision": 1, "models": [{"id": "a", "state": "ready"}, {"id": "b", "state": "failed"}]}
-    assert difference(old, new) == {"now": 2, "models": [{"id": "b", "state": "failed"}]}
-    assert difference(old, {**new, "models": []}) is None
+    old = status(now=1, models=[model("a"), model("b")])
+    new = replace(old, now=2, models=[model("a"), model("b", state="failed")])
+    assert difference(old, new) == {"now": 2, "models": [model("b", state="failed")]}
+    assert difference(old, replace(new, models=[])) is None
+
+
+def status(**changes: Any) -> StatusReply:
+    return replace(Service(Settings(), ManifestSource()).status(), **changes)
+
+
+def model(name: str, state: str = "ready") -> ModelReply:
+    unknown = dict.fromkeys(each.name for each in fields(ModelReply))
+    return ModelReply(**{**unknown, "id": name, "state": state})
