@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.parameters import TEXT, ChatParameters
@@ -254,6 +254,14 @@ class ChatOptions(EntryOptions):
         ChatParameters,
         Field(description="Request parameters that override the request.", examples=[{"reasoning_effort": "none"}]),
     ] = ChatParameters()
+
+    @field_validator("defaults", "locked")
+    @classmethod
+    def _honoured(cls, parameters: ChatParameters) -> ChatParameters:
+        for name in parameters.model_dump(exclude_none=True):
+            if name not in cls.honours:
+                raise ValueError(f"should hold only parameters that the backend supports; {name} is none of them")
+        return parameters
 
     def located(self, folder_of: FolderOf) -> ChatOptions:
         return self

@@ -126,7 +126,7 @@ class Generation:
             numbers = ", ".join(str(each.id) for each in requests)
             log.debug("%s: the worker calls it request %s", request_context.current().id, numbers)
             answers = [lease.answer(request) for request in requests]
-            async with aclosing(_as_one(requests, answers) if len(answers) > 1 else answers[0]) as events:
+            async with aclosing(as_one(requests, answers) if len(answers) > 1 else answers[0]) as events:
                 async for item in events:
                     if self._first_text is None and isinstance(item, Delta | ToolStart):
                         self._first_text = time.monotonic()
@@ -193,7 +193,7 @@ Arrived = asyncio.Queue[Event | Exception | None]
 """None: a source has ended."""
 
 
-async def _as_one(
+async def as_one(
     requests: Sequence[Request], answers: Sequence[AsyncGenerator[Event, None]]
 ) -> AsyncGenerator[Event, None]:
     """Yield the events of several answers as those of one."""

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from localapi.api.dialect import Dialect, Exchange
 from localapi.api.openai.chat import OpenAIChat
@@ -135,10 +136,20 @@ def test_what_it_honours_passes(body: dict[str, Any]) -> None:
     assert request.honoured_by(options()) == (request, [])
 
 
-def test_a_manifest_can_have_it_reported_and_left_out() -> None:
-    class Bare(Echo):
-        honours = frozenset({"max_tokens"})
+class Bare(Echo):
+    """A backend that honours one parameter."""
 
+    honours = frozenset({"max_tokens"})
+
+
+@pytest.mark.parametrize("option", ["defaults", "locked"])
+def test_a_manifest_cannot_set_what_the_backend_does_not_honour(option: str) -> None:
+    with pytest.raises(ValidationError, match="temperature") as refused:
+        Bare.model_validate({"backend": "echo", option: {"temperature": 0.5, "max_tokens": 5}})
+    assert refused.value.errors()[0]["loc"] == (option,)
+
+
+def test_a_manifest_can_have_it_reported_and_left_out() -> None:
     entry = Bare(backend="echo", unsupported="warn")
     body = {**seen(IMAGE), "temperature": 1, "max_tokens": 5, "n": 2, "seed": 1, "tools": TOOLS, **FORM}
     request, _ = OpenAIChat().parse({**HELLO, **body})
