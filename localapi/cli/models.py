@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from localapi.cli import model_rows
+from localapi.cli import server_status
 from localapi.cli.options import server_of, server_options
 from localapi.cli.text_table import room, table, wrapped
 from localapi.settings import Settings
@@ -29,22 +29,22 @@ def command(*, watch: bool, as_json: bool, **flags: Any) -> None:
 
         models_watch.watch(server, as_json=as_json)
         return
-    found, status = model_rows.fetch(server)
+    found, status = server_status.fetch(server)
     if as_json:
         click.echo(json.dumps([row.json() for row in found], indent=2))
         return
     for line in plain_table(found, room()):
         click.echo(line)
     if status:
-        click.echo(f"\n{model_rows.footer(status)}")
-        for trouble in model_rows.troubles(status):
+        click.echo(f"\n{server_status.footer(status)}")
+        for trouble in server_status.troubles(status):
             click.echo(wrapped(trouble, indent=0))
 
 
-def plain_table(found: list[model_rows.ModelRow], width: int | None = None) -> list[str]:
+def plain_table(found: list[server_status.ModelRow], width: int | None = None) -> list[str]:
     """Lines of the columns that have something to show, and for which a terminal has room."""
     cells = [row.cells() for row in found]
-    chosen = model_rows.columns(cells)
+    chosen = server_status.columns(cells)
     if width is not None:
-        chosen = model_rows.fitting(chosen, cells, width)
-    return table([model_rows.HEAD[at] for at in chosen], [[row[at] for at in chosen] for row in cells], width=width)
+        chosen = server_status.fitting(chosen, cells, width)
+    return table([server_status.HEAD[at] for at in chosen], [[row[at] for at in chosen] for row in cells], width=width)

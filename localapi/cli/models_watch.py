@@ -20,11 +20,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from localapi.cli import model_rows
+from localapi.cli import server_status
 from localapi.cli.live_area import LiveArea
-from localapi.cli.model_rows import ModelRow, problem_line, rows
 from localapi.cli.plain_text import shown_in_line
-from localapi.cli.server_status import Status
+from localapi.cli.server_status import ModelRow, Status, problem_line, rows
 from localapi.client import Event, Server
 from localapi.errors import NoServer, Refused
 from localapi.reload.summary import told
@@ -47,7 +46,7 @@ def watch(server: Server, *, as_json: bool) -> None:
         threading.Thread(target=end_with_the_reader, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         if as_json:
-            _lines(server, lambda _, now: [json.dumps([row.json() for row in model_rows.rows(now)])])
+            _lines(server, lambda _, now: [json.dumps([row.json() for row in server_status.rows(now)])])
         elif sys.stdout.isatty():
             _live(server)
         else:
@@ -76,7 +75,7 @@ def _lines(server: Server, told: Callable[[Status, Status], list[str]]) -> None:
 def _told(before: Status, now: Status) -> list[str]:
     """With the time of day; first how each model is."""
     if not before:
-        lines = [f"{row.id}: {row.told_state}" for row in model_rows.rows(now)] + list(model_rows.troubles(now))
+        lines = [f"{row.id}: {row.told_state}" for row in server_status.rows(now)] + list(server_status.troubles(now))
     else:
         lines = [*happenings(before, now), *requests_of(before, now)]
     return [f"{_clock()} {line}" for line in lines]
@@ -127,25 +126,25 @@ def _events(server: Server, *, tell_refusal: bool) -> Iterator[Event]:
 
 def view(status: Status, console: Console) -> Group:
     """The table, loads with their bars, and what is wrong; of too many models those that do most."""
-    found = model_rows.rows(status)
+    found = server_status.rows(status)
     loads = list(_loads(found))
-    below = [Text(line, style="red") for line in model_rows.troubles(status)]
-    seen = model_rows.most_active(found, console.height - _LINES_AROUND - len(loads) - len(below))
+    below = [Text(line, style="red") for line in server_status.troubles(status)]
+    seen = server_status.most_active(found, console.height - _LINES_AROUND - len(loads) - len(below))
     unseen = len(found) - len(seen)
-    words = [model_rows.footer(status)] + [f"{unseen} more in `localapi models`"] * bool(unseen)
+    words = [server_status.footer(status)] + [f"{unseen} more in `localapi models`"] * bool(unseen)
     return Group(Text(), _table(seen, console.width), *loads, Text(), Text(" · ".join(words), style="dim"), *below)
 
 
 def _table(found: list[ModelRow], width: int) -> Table:
     cells = [row.cells() for row in found]
-    chosen = model_rows.fitting(model_rows.columns(cells), cells, width)
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, model_rows.GAP, 0, 0))
+    chosen = server_status.fitting(server_status.columns(cells), cells, width)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, server_status.GAP, 0, 0))
     for at in chosen:
-        name = model_rows.HEAD[at]
+        name = server_status.HEAD[at]
         # A narrow terminal cuts names, and never what is told of them.
         least = None if name == "model" else max([len(name), *(cell_len(row[at]) for row in cells)])
         table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True, min_width=least)
-    state = model_rows.HEAD.index("state")
+    state = server_status.HEAD.index("state")
     for row, texts in zip(found, cells, strict=True):
         styles = {state: _STYLES.get(row.state, "dim")}
         table.add_row(*(Text(texts[at], style=styles.get(at, "")) for at in chosen))

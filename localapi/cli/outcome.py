@@ -9,8 +9,7 @@ from typing import Final
 
 import click
 
-from localapi.cli.model_rows import problem_line
-from localapi.cli.server_status import Status, followed, status_of, tell_if_another_is_followed
+from localapi.cli.server_status import Status, followed, problem_line, status_of, tell_if_another_is_followed
 from localapi.client import Server
 from localapi.errors import ManifestError, NoServer, OperatorError, Refused
 from localapi.manifest import Edit, ManifestSource, read

@@ -1,22 +1,32 @@
-"""The status of a running server, asked of it: what it serves, and what it is to compare with."""
+"""The status of a running server, and its models as rows for people."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 import click
+from rich.cells import cell_len
 
+from localapi.cli.plain_text import shown_in_line
 from localapi.client import Server
 from localapi.errors import NoServer, Refused
+from localapi.system.byte_sizes import readable
 
 Status = Mapping[str, Any]
-
 SECONDS: Final = 2.0
 _KEYS: Final = frozenset({"revision", "manifest", "server", "last_attempt", "models", "retiring"})
 _OF_MODELS: Final = frozenset({"id", "kind", "state", "leases", "identity", "serving", "keys"})
+HEAD: Final = ("model", "kind", "backend", "state", "memory", "running", "waiting", "tokens/s", "also called")
+_FIRST_TO_GO: Final = ("also called", "kind", "backend", "memory", "waiting")
+"""Columns that a narrow terminal does without, in this order."""
+GAP: Final = 2
+"""Characters between columns."""
+_SECONDS: Final = 10.0
+"""How long the server may take for a list."""
 
 
 def status_of(server: Server, *, seconds: float = SECONDS) -> Status:
@@ -57,3 +67,142 @@ def needs_key(error: Refused) -> bool:
 
 def _not_ours(server: Server) -> NoServer:
     return NoServer(f"what runs on {server.address} is not localapi, or another version of it")
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model; None is what is not known, or not told to this key."""
+
+    id: str
+    kind: str
+    backend: str
+    state: str
+    aliases: Sequence[str]
+    memory_bytes: int | None = None
+    running: int | None = None
+    """Requests that hold the model."""
+    waiting: int | None = None
+    """Requests in the line before it."""
+    tokens_per_second: float | None = None
+    progress: Mapping[str, Any] | None = None
+    """`phase`, `done` and `total` of a load."""
+    pinned: bool | None = None
+    last_error: str | None = None
+
+    @property
+    def share(self) -> float | None:
+        """How much of a load is done, 0 to 1; None where nobody can tell."""
+        if not self.progress or not self.progress["total"]:
+            return None
+        return min(float(self.progress["done"] / self.progress["total"]), 1)
+
+    @property
+    def told_state(self) -> str:
+        """The state for people."""
+        return f"{self.state}, pinned" if self.pinned else self.state
+
+    @property
+    def told_progress(self) -> str:
+        """What a load does now, and how much of it is done; empty for others."""
+        if not self.progress:
+            return ""
+        share = "" if self.share is None else f" {100 * self.share:.0f} %"
+        return f"{shown_in_line(str(self.progress['phase']))}{share}"
+
+    def cells(self) -> list[str]:
+        """For the columns of HEAD."""
+        return [
+            self.id, self.kind, self.backend, self.told_state, readable(self.memory_bytes) if self.memory_bytes else "",
+            *("" if count is None else str(count) for count in (self.running, self.waiting)),
+            "" if not self.tokens_per_second else f"{self.tokens_per_second:.1f}", ", ".join(self.aliases),
+        ]  # fmt: skip
+
+    def json(self) -> dict[str, Any]:
+        """What a script gets."""
+        return asdict(self)
+
+
+def fetch(server: Server) -> tuple[list[ModelRow], Status]:
+    """The models, and the status; that is empty where the key has no admin right. Raises NoServer, Refused."""
+    try:
+        status = status_of(server, seconds=_SECONDS)
+    except Refused as error:
+        if error.status != HTTPStatus.FORBIDDEN:
+            raise
+        return [_of_list(model) for model in server.get("/v1/models", seconds=_SECONDS)["data"]], {}
+    return rows(status), status
+
+
+def rows(status: Status) -> list[ModelRow]:
+    """The models of a status, in the manifest's order."""
+    return [_of_status(model) for model in status["models"]]
+
+
+def _of_status(model: Mapping[str, Any]) -> ModelRow:
+    return ModelRow(
+        **{name: model[name] for name in ("id", "kind", "backend", "state", "aliases", "pinned")},
+        memory_bytes=model.get("memory_bytes"),
+        running=model["leases"],
+        waiting=model["waiting"],
+        tokens_per_second=model.get("tokens_per_second"),
+        progress=model["progress"],
+        last_error=model["last_error"],
+    )
+
+
+def _of_list(model: Mapping[str, Any]) -> ModelRow:
+    return ModelRow(**{name: model[name] for name in ("id", "kind", "backend", "state", "aliases")})
+
+
+def columns(cells: Sequence[Sequence[str]]) -> list[int]:
+    """Which columns have something to show; the first four always."""
+    return [at for at in range(len(HEAD)) if at < HEAD.index("memory") or any(row[at] for row in cells)]
+
+
+def fitting(chosen: Sequence[int], cells: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Those of the columns for which there is room."""
+    widths = {at: max([len(HEAD[at]), *(cell_len(row[at]) for row in cells)]) for at in chosen}
+    for name in _FIRST_TO_GO:
+        if sum(widths.values()) + GAP * (len(widths) - 1) <= width:
+            break
+        widths.pop(HEAD.index(name), None)
+    return list(widths)
+
+
+def most_active(found: Sequence[ModelRow], count: int) -> list[ModelRow]:
+    """So many of them, in their order: those that are idle and not loaded give way first, from the end."""
+    idle = [at for at, row in enumerate(found) if row.state == "unloaded" and not row.waiting]
+    busy = [at for at in range(len(found)) if at not in set(idle)]
+    return [found[at] for at in sorted([*busy, *idle][: max(count, 1)])]
+
+
+def troubles(status: Status) -> Iterator[str]:
+    """What is wrong now, a line each: the manifest's last error, models that failed, warnings."""
+    attempt = status.get("last_attempt")
+    if attempt and not attempt["ok"]:
+        yield f"the manifest on disk is not served; revision {attempt['revision']} serves on:"
+        yield from (f"  {problem_line(problem)}" for problem in attempt["problems"])
+    for model in status.get("models") or ():
+        if model["state"] == "failed" and model["last_error"]:
+            yield f"{model['id']}: {shown_in_line(model['last_error'])}"
+    yield from (shown_in_line(warning) for warning in status.get("warnings") or ())
+
+
+def problem_line(problem: Mapping[str, Any]) -> str:
+    """A problem of the manifest with its place, as the server's terminal shows it."""
+    line = problem["line"]
+    place = problem["source"] if line is None else f"{problem['source']}:{line}:{problem['column']}"
+    words = [place, problem["key"], problem["message"]]
+    return shown_in_line(": ".join(word for word in words if word))
+
+
+def footer(status: Status) -> str:
+    """The server in a line: revision and memory; empty where there is no status."""
+    if not status:
+        return ""
+    memory = status["memory"]
+    budget = f" of {readable(memory['budget_bytes'])}" if memory["budget_bytes"] else ""
+    retiring = len(status["retiring"])
+    parts = [f"revision {status['revision']}", f"memory {readable(memory['used_bytes'])}{budget}"]
+    parts += [f"{retiring} retiring"] if retiring else []
+    return " · ".join(parts)

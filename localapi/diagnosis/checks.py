@@ -1,24 +1,301 @@
-"""All checks, in the order of the report."""
+"""The checks of the machine, the backends, the models, the port and the Hub, in the order of the report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
 
-from localapi.diagnosis import engines, machine, models, network
-from localapi.diagnosis.finding import Check
+from localapi.backends.model_path import cache_folder, cached
+from localapi.diagnosis.finding import Check, Finding, Grade, Subject
+from localapi.environments import NAMES, Environment, find_uv
+from localapi.errors import EnvironmentFailed, NoServer, Problem, Refused
+from localapi.manifest import Entry
+from localapi.service import system
+from localapi.system.byte_sizes import readable
+from localapi.system.openblas_library import PACKAGE, SWITCH
+from localapi.system.threads import within
+
+OLDEST: Final = (3, 11)
+MLX_SECONDS: Final = 7.0
+LITTLE_DISK: Final = 5 * 2**30
+_MLX: Final = ("mlx-lm",)
+PACKAGES: Final = {
+    "mlx-lm": (("mlx_lm", "mlx"), "mlx-lm"),
+    "piper": (("piper", "onnxruntime"), "piper-tts"),
+    "espeak-ng": (("espeakng_loader",), "espeakng-loader"),
+}
+"""Imported modules of each backend in this environment, and the package that has them."""
+ANSWER_SECONDS: Final = 4.0
+HUB: Final = "https://huggingface.co"
+
+
+def python(_: Subject) -> list[Finding]:
+    """Check the version of Python, and the system."""
+    here = f"Python {platform.python_version()} on {platform.platform(terse=True)}, {platform.machine()}"
+    if sys.version_info < OLDEST:
+        return [Finding("python", "missing", here, "install Python 3.11 or newer")]
+    if sys.platform == "darwin" and platform.machine() != "arm64":
+        return [Finding("python", "missing", f"{here}: MLX needs Apple silicon, and a native Python")]
+    return [Finding("python", "ok", here)]
+
+
+def mlx(subject: Subject) -> list[Finding]:
+    """Ask MLX for its device, in a separate process, as a broken driver may crash it."""
+    try:
+        done = subprocess.run(  # this Python, with our own module
+            [sys.executable, "-P", "-m", "localapi.worker.device"],
+            capture_output=True, text=True, timeout=MLX_SECONDS, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return [Finding("mlx", "note", f"did not report its device within {MLX_SECONDS:g} s")]
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        grade: Grade = "missing" if subject.uses(*_MLX) else "note"
+        return [Finding("mlx", grade, f"MLX does not work here: {last}", "uv pip install --reinstall mlx mlx-lm")]
+    about = json.loads(done.stdout)
+    words = f"MLX {about['version']} on {about['driver']}: {about['name']}"
+    if about["driver"] == "CPU":
+        return [_on_processor(words, about["blas"])]
+    return [Finding("mlx", "ok", f"{words}, {readable(about['memory_bytes'] or 0)} for models")]
+
+
+def _on_processor(words: str, blas: dict[str, Any] | None) -> Finding:
+    """Return the finding for MLX on a CPU, with its BLAS library."""
+    says = f"{words}; large models are slow without a GPU"
+    if blas is None:
+        return Finding("mlx", "ok", says)
+    if blas["fast"]:
+        return Finding("mlx", "ok", f"{words}, with {blas['says']}; large models are slow without a GPU")
+    mend = f"unset {SWITCH}" if os.environ.get(SWITCH) else f"uv pip install --reinstall {PACKAGE}"
+    return Finding("mlx", "note", f"{words}, with {blas['says']}", mend)
+
+
+def memory(subject: Subject) -> list[Finding]:
+    """Check the amount of memory, and the manifest's budget."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    budget = subject.manifest.server.memory_budget if subject.manifest else None
+    if budget is None:
+        return [Finding("memory", "ok", f"{readable(total)}, without a limit for models (no memory_budget)")]
+    if budget > total:
+        says = f"{readable(total)}, less than the memory_budget of {readable(budget)}"
+        return [Finding("memory", "note", says, "set server.memory_budget below that, such as 75%")]
+    return [Finding("memory", "ok", f"{readable(total)}, with a memory_budget of {readable(budget)}")]
+
+
+def disk(_: Subject) -> list[Finding]:
+    """Check the disk space for downloads."""
+    cache = cache_folder()
+    place = next(place for place in (cache, *cache.parents) if place.exists())
+    free = shutil.disk_usage(place).free
+    says = f"{readable(free)} free for downloads in {cache}"
+    if not os.access(place, os.W_OK):
+        return [Finding("disk", "note", f"{place} is not writable", "set HF_HOME to another folder")]
+    if free < LITTLE_DISK:
+        return [Finding("disk", "note", says, "free some space, or set HF_HOME to another folder")]
+    return [Finding("disk", "ok", says)]
+
+
+def service(_: Subject) -> list[Finding]:
+    """Check whether the server is installed as a service."""
+    state = system().state()
+    if not state.installed:
+        return [Finding("service", "ok", "not installed; `localapi service install` starts the server with the system")]
+    if state.running:
+        return [Finding("service", "ok", f"installed: {state.words}")]
+    return [Finding("service", "note", f"installed, but not running: {state.words}", "localapi service install")]
+
+
+def size_of(files: list[Path]) -> int:
+    """Return the total size of the files that exist."""
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+def backends(subject: Subject) -> list[Finding]:
+    """Check which backends can run."""
+    found = [_package(subject, name) for name in PACKAGES]
+    found += [_environment(subject, name) for name in NAMES]
+    if sys.platform == "darwin" or subject.uses("macos-say"):
+        path = shutil.which("say")
+        says = (
+            f"macos-say: {path}" if path else "macos-say needs the command `say` of macOS, which is not on this machine"
+        )
+        found.append(_finding(subject, "macos-say", says, "use backend: espeak-ng", there=path is not None))
+    return found
+
+
+def _package(subject: Subject, backend: str) -> Finding:
+    modules, package = PACKAGES[backend]
+    lacking = [module for module in modules if importlib.util.find_spec(module) is None]
+    if not lacking:
+        return Finding("backends", "ok", f"{backend}: {package} {importlib.metadata.version(package)}")
+    says = f"{backend}: {', '.join(lacking)} cannot be imported"
+    return _finding(subject, backend, says, f"uv pip install {package}", there=False)
+
+
+def _environment(subject: Subject, name: str) -> Finding:
+    environment = Environment.named(name)
+    if environment.ready:
+        return Finding("backends", "ok", f"{name}: {environment.folder}")
+    return _finding(subject, name, f"{name}: its environment is not installed", environment.command, there=False)
+
+
+def _finding(subject: Subject, backend: str, says: str, mend: str, *, there: bool) -> Finding:
+    if there:
+        return Finding("backends", "ok", says)
+    grade: Grade = "missing" if subject.uses(backend) and not _installs_itself(subject, backend) else "note"
+    return Finding("backends", grade, says, mend)
+
+
+def _installs_itself(subject: Subject, backend: str) -> bool:
+    """Return whether every entry of a backend has `install: auto`."""
+    entries = subject.manifest.entries.values() if subject.manifest else ()
+    return all(
+        getattr(entry.options, "install", None) == "auto" for entry in entries if entry.options.backend_name == backend
+    )
+
+
+def uv(_: Subject) -> list[Finding]:
+    """Check for uv, which installs environments."""
+    try:
+        command = find_uv(Environment.named(NAMES[0]))
+    except EnvironmentFailed:
+        return [Finding("uv", "note", "uv is not installed; `localapi install` needs it", "pip install uv")]
+    return [Finding("uv", "ok", " ".join(command))]
+
+
+def player(subject: Subject) -> list[Finding]:
+    """Check for a program with which `localapi say` plays sound."""
+    found = next((name for name in subject.players if shutil.which(name)), None)
+    if found is None:
+        says = f"no program plays sound ({', '.join(subject.players)}); `localapi say` needs --output FILE"
+        return [Finding("player", "note", says)]
+    return [Finding("player", "ok", found)]
+
+
+def manifest(subject: Subject) -> list[Finding]:
+    """Check that the manifest is valid, and that the secrets of its keys can be read."""
+    if subject.manifest is None:
+        return [Finding("manifest", "missing", str(problem), _mend(problem)) for problem in subject.problems]
+    files = ", ".join(str(file.path) for file in subject.manifest.files) or "the environment"
+    keys = len(subject.manifest.keys)
+    secrets = f"; {keys} key{'s' * (keys != 1)}, each with its secret" if keys else ""
+    count = len(subject.manifest.entries)
+    if not count:
+        return [Finding("manifest", "note", f"{files}: valid, without models", "localapi add REPO_OR_PATH")]
+    return [Finding("manifest", "ok", f"{files}: valid, {count} model{'s' * (count != 1)}{secrets}")]
+
+
+def _mend(problem: Problem) -> str | None:
+    """Return the command that creates a missing file; a problem with a line explains itself."""
+    return None if problem.line is not None else "localapi add demo"
+
+
+def files(subject: Subject) -> list[Finding]:
+    """Check for each entry whether its files are on this machine."""
+    entries = subject.manifest.entries.values() if subject.manifest else ()
+    return [finding for entry in entries for finding in _of(entry)]
+
+
+def _of(entry: Entry) -> Iterator[Finding]:
+    missing = [(name, revision) for name, revision in entry.options.repositories() if cached(name, revision) is None]
+    if missing:
+        reachable = hub_answers() is None
+        for name, revision in missing:
+            command = f"localapi pull {name}" + (f" --revision {revision}" if revision else "")
+            later = (
+                "its first request downloads it" if reachable else "the Hugging Face Hub cannot be reached from here"
+            )
+            says = f"{entry.id}: {name} is not downloaded; {later}"
+            yield Finding("models", "note" if reachable else "missing", says, command)
+        return
+    size = size_of(list(entry.options.weight_files()))
+    yield Finding("models", "ok", f"{entry.id}: {entry.options.backend_name}" + (f", {readable(size)}" if size else ""))
+
+
+def server(subject: Subject) -> list[Finding]:
+    """Check whether the port is free, or used by localapi."""
+    at = subject.server.address
+    if not subject.server.is_there():
+        return [Finding("server", "ok", f"not running on {at}; the port is free")]
+    try:
+        told = subject.server.get("/openapi.json", seconds=ANSWER_SECONDS)
+        ours = told["info"]["title"] == "localapi"
+    except Refused as error:
+        return [Finding("server", "note", f"{at} answers: {error}")]
+    except (NoServer, KeyError, TypeError):
+        ours = False
+    if not ours:
+        return [Finding("server", "missing", f"another program answers on {at}", f"localapi --port {subject.port + 1}")]
+    return [Finding("server", "ok", f"localapi {told['info']['version']} is running on {at}")]
+
+
+def hub(_: Subject) -> list[Finding]:
+    """Check whether models can be downloaded."""
+    why = hub_answers()
+    place = _hub_place()
+    if why is None:
+        return [Finding("hub", "ok", f"{place} answers")]
+    says = f"{place} cannot be reached ({why}); models cannot be downloaded"
+    return [Finding("hub", "note", says, "check the network, or set HTTPS_PROXY")]
+
+
+def _hub_place() -> str:
+    return os.environ.get("HF_ENDPOINT") or HUB
+
+
+_asking: Final = threading.Lock()
+
+
+def hub_answers() -> str | None:
+    """Return why the Hub does not answer, or None if it does. Ask only once."""
+    with _asking:
+        return _answer()
+
+
+@functools.lru_cache(maxsize=1)
+def _answer() -> str | None:
+    """Ask the Hub in a separate thread, as the system's name resolution has no time limit."""
+    try:
+        return within(ANSWER_SECONDS, lambda: _asked(_hub_place()))
+    except TimeoutError as error:
+        return str(error)
+
+
+def _asked(place: str) -> str | None:
+    asked = urllib.request.Request(place, method="HEAD")  # noqa: S310  # the user's own setting, or https
+    try:
+        with urllib.request.urlopen(asked, timeout=ANSWER_SECONDS):  # noqa: S310
+            return None
+    except urllib.error.HTTPError:
+        return None  # it answers
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error))
+
 
 CHECKS: Final[Mapping[str, Check]] = {
-    "python": machine.python,
-    "mlx": machine.mlx,
-    "memory": machine.memory,
-    "disk": machine.disk,
-    "backends": engines.backends,
-    "uv": engines.uv,
-    "player": engines.player,
-    "manifest": models.manifest,
-    "models": models.files,
-    "server": network.server,
-    "hub": network.hub,
-    "service": machine.service,
+    "python": python,
+    "mlx": mlx,
+    "memory": memory,
+    "disk": disk,
+    "backends": backends,
+    "uv": uv,
+    "player": player,
+    "manifest": manifest,
+    "models": files,
+    "server": server,
+    "hub": hub,
+    "service": service,
 }

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from localapi.client import Server
-from localapi.diagnosis import CHECKS, Finding, Subject, examine, models, network
+from localapi.diagnosis import CHECKS, Finding, Subject, checks, examine
 from localapi.errors import CannotInstall
 from localapi.manifest import ManifestSource, Overrides, read
 from localapi.system.openblas_library import package_library
@@ -110,16 +110,16 @@ def test_a_hub_whose_address_cannot_be_found_in_time_is_told_of_each_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     gate = threading.Event()
-    monkeypatch.setattr(network.urllib.request, "urlopen", lambda *_, **__: contextlib.nullcontext(gate.wait()))
-    monkeypatch.setattr(network, "SECONDS", 0.1)
+    monkeypatch.setattr(checks.urllib.request, "urlopen", lambda *_, **__: contextlib.nullcontext(gate.wait()))
+    monkeypatch.setattr(checks, "ANSWER_SECONDS", 0.1)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    network._answer.cache_clear()
+    checks._answer.cache_clear()
     (tmp_path / "models.yaml").write_text("chat: {a: {backend: mlx-lm, path: me/model}, b: {backend: echo}}\n")
     manifest = read(ManifestSource(tmp_path / "models.yaml", None, Overrides()))
     subject = dataclasses.replace(NOTHING, manifest=manifest)
-    found = examine(subject, {"models": models.files, "hub": network.hub})
+    found = examine(subject, {"models": checks.files, "hub": checks.hub})
     gate.set()
-    network._answer.cache_clear()
+    checks._answer.cache_clear()
     assert [(each.topic, each.grade) for each in found] == [("models", "missing"), ("models", "ok"), ("hub", "note")]
     assert "cannot be reached (no answer within 0.1 s)" in found[-1].says
 

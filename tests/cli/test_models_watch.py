@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from localapi.cli.model_rows import HEAD, ModelRow, fitting, most_active
 from localapi.cli.models_watch import after, happenings, requests_of
+from localapi.cli.server_status import HEAD, ModelRow, fitting, most_active
 from localapi.cli.text_table import table
 from localapi.client import Event
 from tests.server import Server, save, serving
@@ -59,11 +59,8 @@ def test_where_no_server_runs_it_is_one_line(server: Server, tmp_path: Path) -> 
         check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines() == [
-        "localapi: no server answers on http://127.0.0.1:1 ([Errno 111] Connection refused): start one with `localapi`"
-        if sys.platform == "linux"
-        else done.stderr.strip()
-    ]
+    [line] = done.stderr.splitlines()
+    assert "http://127.0.0.1:1" in line
 
 
 def test_a_key_without_the_admin_right_sees_its_models(tmp_path: Path) -> None:
