@@ -166,7 +166,7 @@ class PromptWriter:
             raise PromptRefused("This model's chat template knows no tools. Leave them out.", "tools")
         continues = prompt and request.continues
 
-        def render(messages: list[dict[str, Any]]) -> str:
+        def render(tools: list[dict[str, Any]], messages: list[dict[str, Any]]) -> str:
             return str(
                 self._tokenizer.apply_chat_template(
                     messages,
@@ -178,7 +178,16 @@ class PromptWriter:
                 )
             )
 
-        return self._first_form(messages, render, seconds)
+        try:
+            return self._first_form(messages, partial(render, tools), seconds)
+        except PromptRefused:
+            raise
+        except Exception:  # whatever a template raises
+            # Some templates need the fields that OpenAI's API lets clients leave out. The others do not show them.
+            described = [_described(tool) for tool in tools]
+            if described == tools:
+                raise
+            return self._first_form(messages, partial(render, described), seconds)
 
     def _first_form(
         self, messages: list[dict[str, Any]], render: Callable[[list[dict[str, Any]]], str], seconds: float
@@ -225,6 +234,12 @@ def _refusing(messages: list[dict[str, Any]]) -> Iterator[None]:
         if len(reason) > LONGEST_REASON:  # transformers repeats the whole conversation in some
             reason = f"{reason[:LONGEST_REASON]}…"
         raise PromptRefused(f"The model's chat template refuses these messages: {reason}") from error
+
+
+def _described(tool: dict[str, Any]) -> dict[str, Any]:
+    """Return the tool with all fields that it may do without."""
+    function = {name: value for name, value in tool.get("function", {}).items() if value is not None}
+    return {**tool, "function": {"description": "", "parameters": {"type": "object", "properties": {}}, **function}}
 
 
 def _plain(messages: list[dict[str, Any]], request: Chat) -> str:

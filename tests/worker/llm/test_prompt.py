@@ -15,7 +15,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from localapi.backends.parameters import objection
 from localapi.worker.llm.prompt import PromptRefused, PromptWriter
-from localapi.worker.protocol import Chat, FunctionCall, ImagePart, Message
+from localapi.worker.protocol import Chat, FunctionCall, FunctionTool, ImagePart, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,8 @@ ROLES = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
 ROLES += "{% if add_generation_prompt %}[assistant]{% endif %}"
 KNOWS_DEVELOPER = "{# developer #}" + ROLES
 CALLS = "{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.arguments.city }}{% endfor %}{% endfor %}."
+NEEDS_ALL = "{% for t in tools %}{{ t.function.name ~ ':' ~ t.function.description.strip() ~ ':' }}"
+NEEDS_ALL += "{{ t.function.parameters.type }}{% endfor %}"
 STRICT = "{{ raise_exception('Conversation roles must alternate') }}"
 
 
@@ -75,6 +77,17 @@ def test_a_developer_is_the_system_unless_the_template_names_developers(written:
 def test_a_tool_calls_arguments_are_an_object_in_the_template(written: Any) -> None:
     calls = [FunctionCall("1", "weather", '{"city": "Paris"}')]
     assert written(CALLS, said("assistant", "", calls=calls)) == "Paris."
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [({}, "f::object"), ({"description": None, "parameters": None}, "f::object"), ({"description": "d"}, "f:d:object")],
+)
+def test_a_tool_may_leave_out_what_the_template_reads(tiny_model: Path, function: Any, text: str) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer._tokenizer.chat_template = NEEDS_ALL
+    request = Chat(id=1, messages=[said("user", "Hi")], tools=[FunctionTool("f", **function)])
+    assert str(tokenizer.decode(PromptWriter(tokenizer).tokens(request))) == text
 
 
 def test_what_the_template_says_is_the_error(written: Any) -> None:
