@@ -16,7 +16,8 @@ class InProcessEngine(ABC):
 
     def __init__(self) -> None:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._running = 0
+        self._given = 0
+        self._begun = 0
 
     @property
     def loaded(self) -> Loaded:
@@ -27,16 +28,21 @@ class InProcessEngine(ABC):
         """Yield the events of one answer, as `Engine.answer` does."""
 
     async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
-        self._running += 1
+        self._given += 1
+        begun = False
         try:
             async with aclosing(self.generate(request)) as events:
                 async for event in events:
+                    if not begun:
+                        begun = True
+                        self._begun += 1
                     yield event
         finally:
-            self._running -= 1
+            self._given -= 1
+            self._begun -= begun
 
     def vitals(self) -> Vitals:
-        return Vitals(running=self._running, memory_bytes=0)
+        return Vitals(running=self._begun, unanswered=self._given - self._begun, memory_bytes=0)
 
     def end(self, reason: str) -> None:
         if not self.ended.done():

@@ -19,7 +19,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from localapi.backends import say_voices
-from localapi.backends.children import Children, Stopped, TookTooLong
+from localapi.backends.commands import Commands, CommandsStopped, CommandTimeout
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.in_process import InProcessEngine
 from localapi.backends.speech import SpeechOptions
@@ -91,9 +91,9 @@ class MacosSay(SpeechOptions):
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         report(Loading("listing the voices"))
-        path, children = _say(), Children(AT_ONCE)
+        path, commands = _say(), Commands(AT_ONCE)
         await fresh_voices(path)
-        return MacosSayEngine(path, children, self.rate_wpm)
+        return MacosSayEngine(path, commands, self.rate_wpm)
 
     def language_of(self, voice: str | None, known: Sequence[Voice]) -> str | None:
         """Return the language of a voice; English for the system's default voice, as `say` does not tell."""
@@ -145,14 +145,14 @@ async def fresh_voices(path: str) -> list[Voice]:
 
 async def _list(path: str) -> list[Voice]:
     try:
-        ended = await Children(1).run(path, "-v", "?", seconds=LISTING_SECONDS)
-    except TookTooLong:
+        result = await Commands(1).run(path, "-v", "?", seconds=LISTING_SECONDS)
+    except CommandTimeout:
         raise LoadFailed(f"{path} did not list its voices within {LISTING_SECONDS} seconds.") from None
     except OSError as error:
         raise LoadFailed(f"{path} could not be started: {error.strerror}.") from error
-    voices = say_voices.parse(ended.output.decode(errors="replace"))
-    if ended.status != 0:
-        raise LoadFailed(f"{path} -v '?' {ended.how}")
+    voices = say_voices.parse(result.output.decode(errors="replace"))
+    if result.status != 0:
+        raise LoadFailed(f"{path} -v '?' {result.how}")
     if not voices:
         raise LoadFailed(f"{path} -v '?' lists no voices. It is not the command `say` of macOS.")
     _listed[path] = Listed(voices, time.monotonic())
@@ -171,11 +171,11 @@ class Pace(NamedTuple):
 class MacosSayEngine(InProcessEngine):
     """Engine that makes one utterance per segment, and prepares the next one while the last one is sent."""
 
-    def __init__(self, path: str, children: Children, rate_wpm: int | None) -> None:
+    def __init__(self, path: str, commands: Commands, rate_wpm: int | None) -> None:
         """Create the engine for a `say` whose voices were listed."""
         super().__init__()
         self._path = path
-        self._children = children
+        self._commands = commands
         self._rate_wpm = rate_wpm
         self._making: set[asyncio.Task[tuple[bytes, int]]] = set()
 
@@ -205,7 +205,7 @@ class MacosSayEngine(InProcessEngine):
         yield Spoken(request.id)
 
     async def close(self) -> None:
-        self._children.stop()
+        self._commands.stop()
         if self._making:
             await asyncio.wait(self._making)
 
@@ -242,21 +242,21 @@ class MacosSayEngine(InProcessEngine):
                 return await self._say(text, voice, pace, Path(folder, "speech.wav"))
         except OSError as error:
             raise GenerationFailed(f"say cannot be run: {advise(error)}.") from error
-        except Stopped:
+        except CommandsStopped:
             raise _unloaded() from None
 
     async def _say(self, text: str, voice: str | None, pace: Pace, file: Path) -> tuple[bytes, int]:
         seconds = GRACE_SECONDS + weight(text) / CHARACTERS_PER_SECOND
         command = [self._path, *_arguments(voice, pace.rate_wpm, file)]
         try:
-            ended = await self._children.run(*command, text=text.encode(errors="replace"), seconds=seconds)
-        except TookTooLong:
+            result = await self._commands.run(*command, text=text.encode(errors="replace"), seconds=seconds)
+        except CommandTimeout:
             raise GenerationFailed(
                 f"say did not finish a text of {len(text)} characters in {seconds:.0f} seconds and was ended. "
                 "Long runs of punctuation can make it hang."
             ) from None
-        if ended.status != 0:
-            raise GenerationFailed(f"say {ended.how}")
+        if result.status != 0:
+            raise GenerationFailed(f"say {result.how}")
         return await asyncio.to_thread(_sound, file, pace.tempo)
 
 

@@ -1,7 +1,4 @@
-"""Run commands to their end as child processes: a few concurrently, each with a time limit, and none left behind.
-
-Knows nothing of what they do.
-"""
+"""Run commands to their end as child processes: a few concurrently, each with a time limit, and none left behind."""
 
 from __future__ import annotations
 
@@ -12,17 +9,17 @@ from dataclasses import dataclass
 from localapi.backends.process import describe_end, inherited, kill_group
 
 
-class TookTooLong(Exception):
+class CommandTimeout(Exception):
     """A command exceeded its time limit and was killed."""
 
 
-class Stopped(Exception):
+class CommandsStopped(Exception):
     """All commands were stopped before this one had ended."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A command that ended by itself, or was killed by another."""
+class CommandResult:
+    """Exit status and output of a command that was not stopped here."""
 
     status: int
     output: bytes
@@ -36,7 +33,7 @@ class Ended:
         return f"{describe_end(self.status)}{words}"
 
 
-class Children:
+class Commands:
     """Commands of one engine, run in the order of their arrival."""
 
     def __init__(self, at_once: int) -> None:
@@ -44,15 +41,15 @@ class Children:
         self._running: set[Process] = set()
         self._stopped = False
 
-    async def run(self, *command: str, text: bytes | None = None, seconds: float) -> Ended:
+    async def run(self, *command: str, text: bytes | None = None, seconds: float) -> CommandResult:
         """Run a command, with `text` on its stdin, as soon as there is a place for it.
 
-        Raise TookTooLong, Stopped, or OSError if it cannot be started. Afterwards, even after a cancellation, the
-        process has ended and is reaped.
+        Raise CommandTimeout, CommandsStopped, or OSError if it cannot be started. Afterwards, even after a
+        cancellation, the process has ended and is reaped.
         """
         async with self._places:
             if self._stopped:
-                raise Stopped
+                raise CommandsStopped
             # Its own process group: Ctrl-C in the terminal reaches the server alone.
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -64,24 +61,24 @@ class Children:
             )
             self._running.add(process)
             try:
-                return await self._end_of(process, text, seconds)
+                return await self._result_of(process, text, seconds)
             finally:
                 if process.returncode is None:
                     kill_group(process)
                     await process.communicate()
                 self._running.discard(process)
 
-    async def _end_of(self, process: Process, text: bytes | None, seconds: float) -> Ended:
+    async def _result_of(self, process: Process, text: bytes | None, seconds: float) -> CommandResult:
         if not self._stopped:
             try:
                 async with asyncio.timeout(seconds):
                     output, errors = await process.communicate(text)
             except TimeoutError:
-                raise TookTooLong from None
+                raise CommandTimeout from None
         if self._stopped:
-            raise Stopped
+            raise CommandsStopped
         assert process.returncode is not None  # noqa: S101  # it has been waited for
-        return Ended(process.returncode, output, errors)
+        return CommandResult(process.returncode, output, errors)
 
     def stop(self) -> None:
         """Kill running commands, and start no others."""
