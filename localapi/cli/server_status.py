@@ -177,7 +177,7 @@ def most_active(found: Sequence[ModelRow], count: int) -> list[ModelRow]:
 
 
 def troubles(status: Status) -> Iterator[str]:
-    """What is wrong now, a line each: the manifest's last error, models that failed, warnings."""
+    """What is wrong now, a line each: the manifest's last error, models that failed or are not healthy, warnings."""
     attempt = status.get("last_attempt")
     if attempt and not attempt["ok"]:
         yield f"the manifest on disk is not served; revision {attempt['revision']} serves on:"
@@ -185,6 +185,8 @@ def troubles(status: Status) -> Iterator[str]:
     for model in status.get("models") or ():
         if model["state"] == "failed" and model["last_error"]:
             yield f"{model['id']}: {shown_in_line(model['last_error'])}"
+        elif model.get("healthy") is False:
+            yield f"{model['id']}: not healthy: {shown_in_line(model['unhealthy_reason'] or 'unknown reason')}"
     yield from (shown_in_line(warning) for warning in status.get("warnings") or ())
 
 

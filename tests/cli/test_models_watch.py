@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from localapi.cli.models_watch import after, happenings, requests_of
-from localapi.cli.server_status import HEAD, ModelRow, fitting, most_active
+from localapi.cli.server_status import HEAD, ModelRow, fitting, most_active, troubles
 from localapi.cli.text_table import table
 from localapi.client import Event
 from tests.server import Server, save, serving
@@ -156,6 +156,11 @@ def test_what_happened_is_told_in_lines() -> None:
     assert list(requests_of(before, busy)) == ["a: 2 running, 1 waiting"]
     loading = status(state="loading", progress={"phase": "weights", "done": 1, "total": 4})
     assert list(requests_of(before, loading)) == ["a: weights 25 %"]
+
+
+def test_a_model_that_cannot_answer_is_told_with_the_reason() -> None:
+    assert list(troubles(status(healthy=False, unhealthy_reason="out of\ndisk"))) == ["a: not healthy: out of disk"]
+    assert list(troubles(status(healthy=True, unhealthy_reason=None))) == []
 
 
 def attempt(at: float, revision: int, *, added: Sequence[str] = (), problems: Sequence[str] = ()) -> dict[str, object]:
