@@ -27,8 +27,8 @@ DIALOGUES = {
 }
 """What the tiny model answers word for word at temperature 0."""
 
-_TRAIN = "import json, sys; from pathlib import Path; from localapi.worker.blas import take_place; take_place(); "
-_TRAIN += "from tools.demo.train import train; "
+_TRAIN = "import json, sys; from pathlib import Path; from localapi.worker.blas import install_openblas; "
+_TRAIN += "install_openblas(); from tools.demo.train import train; "
 _TRAIN += "train(json.loads(sys.argv[1]).items(), Path(sys.argv[2]))"
 
 

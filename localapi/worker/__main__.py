@@ -1,10 +1,11 @@
-"""One loaded model in a process of its own: `python -P -m localapi.worker --fd N`.
+"""Host one model in a process of its own: `python -P -m localapi.worker --fd N`.
 
-N is an inherited end of a socket pair; the server holds the other end. (A pair, and not a socket with a path: there is
-nothing on disk to leak, to guess or to clean up.) When the server's end closes, however that comes about, this process
-ends at once, even in the middle of a load or of a decode step. So there are never orphans.
+N is an inherited end of a socket pair; the server holds the other end. (A pair instead of a socket with a path leaves
+nothing on disk to leak, to guess or to clean up.) When the server's end closes, for whatever reason, this process ends
+immediately, even in the middle of a load or a decode step, so there are never orphans.
 
-The main thread loads and computes; a second thread reads the socket. Knows frames and the loop, and no engine.
+The main thread loads and computes; a second thread reads the socket. This module knows frames and the loop, and no
+backend.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
 
 Inbox = SimpleQueue[ToWorker | None]
-"""None: nothing new, look at the engine again."""
+"""None: no message, but the model's `busy` may have changed."""
 Send = Callable[[ToServer], None]
 
 _VARIABLES: Final = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # stderr becomes log lines
     "TRANSFORMERS_VERBOSITY": "error",
-    "HF_HUB_DISABLE_TELEMETRY": "1",  # nor does huggingface_hub ask the Hub first which agents there are
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub would ask the Hub for a list of agents first
 }
 
 ENGINES: Final = {
@@ -65,16 +66,16 @@ ENGINES: Final = {
     "espeak-ng": "localapi.worker.tts.espeak_ng",
     "mlx-audio": "localapi.worker.tts.mlx_audio",
 }
-"""The module of each engine, by the name that the server sends."""
+"""The module of each backend, by the name that the server sends."""
 
 
 def main() -> None:
-    """Load what the first message names, then serve until the server's end of the socket closes."""
+    """Load the model that the first message names, then serve it until the server's end of the socket closes."""
     parser = argparse.ArgumentParser(prog="localapi.worker", description="For the server's use only.")
     parser.add_argument("--fd", type=int, required=True, help="inherited end of a socket pair")
     server = socket.socket(fileno=parser.parse_args().fd)
     end_with_server()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is the server's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server handles Ctrl-C in the terminal
     for name, value in _VARIABLES.items():
         os.environ.setdefault(name, value)
     descriptor_limit.allow()
@@ -86,70 +87,76 @@ def main() -> None:
         try:
             server.sendall(frame(message))
         except OSError:
-            os._exit(0)  # the server is gone, and there is nobody to tell
+            os._exit(0)  # the server is gone
 
     first = inbox.get()
     assert isinstance(first, LoadModel), first  # noqa: S101  # the protocol's first message
-    place = blas.take_place() if first.engine.startswith("mlx") else None
-    threads = place.threads if place is not None else None
-    host = Host(send, lambda: inbox.put(None), place.says if place is not None and place.taken else "")
+    choice = blas.install_openblas() if first.engine.startswith("mlx") else None
+    threads = choice.threads if choice is not None else None
+    host = Host(send, lambda: inbox.put(None), choice.description if choice is not None and choice.is_fast else "")
     engine = load(first, host, send, threads)
     if engine is None:
         server.shutdown(socket.SHUT_WR)  # what was sent arrives before the end of file
         os._exit(1)
-    if place is not None and not place.taken:
-        engine.loaded.notes.append(f"MLX computes with {place.says}")
+    if choice is not None and not choice.is_fast:
+        engine.loaded.notes.append(f"MLX uses {choice.description}")
     engine.loaded.device_bytes = device_bytes()
     send(engine.loaded)
     gc.collect()
-    gc.freeze()  # the libraries' many long-lived objects need no look at every collection
+    gc.freeze()  # so that collections skip the many long-lived objects of the libraries
     serve(engine, inbox, send, threads)
 
 
 def end_with_server() -> None:
-    """Have Linux end this process with the server: one that is stopped does not see the socket close."""
+    """Have Linux end this process with the server, because a stopped process does not notice that the socket closes."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def read(stream: BinaryIO, inbox: Inbox) -> None:
-    """Put each message into the inbox; end the process where the stream ends or makes no sense."""
+    """Put each message into the inbox; end the process if the stream ends or is invalid."""
     try:
-        while len(head := stream.read(LENGTH.size)) == LENGTH.size:
+        while True:
+            head = stream.read(LENGTH.size)
+            if len(head) < LENGTH.size:
+                break
             (length,) = LENGTH.unpack(head)
-            if length > MAX_FRAME_BYTES or len(body := stream.read(length)) < length:
+            if length > MAX_FRAME_BYTES:
+                break
+            body = stream.read(length)
+            if len(body) < length:
                 break
             inbox.put(decode_to_worker(body))
     except ConnectionError:
-        pass  # the server has gone while it sent
+        pass  # the server ended while it was sending
     except (OSError, msgspec.MsgspecError) as error:
-        print(f"the server's message cannot be read: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"invalid message from the server: {error}", file=sys.stderr, flush=True)  # noqa: T201
     finally:
         os._exit(0)
 
 
 def load(first: LoadModel, host: Host, send: Send, threads: blas.Threads | None = None) -> Model | None:
-    """The engine, loaded with progress reports; None when it was refused, after saying so."""
+    """Return the loaded model; None if it was refused, after telling the server why."""
     try:
         host.report(Loading(phase=f"importing {first.engine}"))
         module = importlib.import_module(ENGINES[first.engine])
         if threads is not None:
-            threads.look()  # an engine may measure while it loads
+            threads.look()  # a backend may measure while it loads
         engine: Model = module.load(first.options, host)
     except CannotLoad as error:
         send(LoadRefused(message=str(error)))
         if os.environ.get("LOCALAPI_LOG_LEVEL", "").lower() == "debug":
             sys.excepthook(*sys.exc_info())
         return None
-    except Exception as error:  # not foreseen by the engine: the traceback goes to the log
+    except Exception as error:  # a bug: the traceback goes to the log
         sys.excepthook(*sys.exc_info())
-        send(LoadRefused(message=f"{first.engine} failed while it loaded: {type(error).__name__}: {error}"))
+        send(LoadRefused(message=f"{first.engine} failed while loading: {type(error).__name__}: {error}"))
         return None
     return engine
 
 
 def serve(engine: Model, inbox: Inbox, send: Send, threads: blas.Threads | None = None) -> None:
-    """Take messages and step, for ever. Blocks where there is nothing to do."""
+    """Take messages and compute steps, forever. Block while there is nothing to do."""
     outbox = Outbox(send, lambda events: Step(events, device_bytes(), engine.waiting, engine.tokens))
     while True:
         while not (engine.busy and inbox.empty()):
@@ -164,7 +171,7 @@ def serve(engine: Model, inbox: Inbox, send: Send, threads: blas.Threads | None 
 
 
 def device_bytes() -> int:
-    """Memory that MLX holds of a GPU, where this engine uses one; the process does not show it."""
+    """Return the GPU memory that MLX holds; 0 on a processor. The process's own memory does not include it."""
     mx = sys.modules.get("mlx.core")
     if mx is None or mx.default_device().type == mx.cpu:
         return 0
@@ -172,14 +179,14 @@ def device_bytes() -> int:
 
 
 def handle(message: ToWorker | None, engine: Model, outbox: Outbox) -> None:
-    """Pass one message on."""
+    """Pass one message to the model."""
     match message:
         case Chat() | Complete() | Tokenize() | Detokenize() | Speak():
             engine.take(message)
         case Cancel():
             engine.cancel(message.id)
             outbox.forget(message.id)
-            outbox.sign()
+            outbox.heartbeat()
         case None:
             pass
         case LoadModel():

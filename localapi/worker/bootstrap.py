@@ -1,7 +1,7 @@
-"""Where a worker begins in an environment of its own: `python -I .../localapi/worker/bootstrap.py --fd N`.
+"""Start a worker in an environment of its own: `python -I .../localapi/worker/bootstrap.py --fd N`.
 
-That environment has none of the server's packages, and must not see them: this package alone is shown to it, by its
-folder. -I keeps the current folder, PYTHONPATH and this file's folder out of the import path.
+That environment has none of the server's packages and must not see them: it gets this package alone, by its
+folder. `-I` keeps the current folder, PYTHONPATH and this file's folder out of the import path.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ NAME = "localapi"
 
 
 def show_package(folder: Path) -> None:
-    """Make the package in this folder importable, and nothing beside it."""
+    """Make the package in this folder importable, but nothing beside it."""
     spec = importlib.util.spec_from_file_location(
         NAME, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )

@@ -1,4 +1,4 @@
-"""Where workers keep what can be made again."""
+"""The folder for files that workers can create again."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 
 
 def cache_folder(name: str) -> Path | None:
-    """The system's place for caches (https://specifications.freedesktop.org/basedir-spec), and ours in it.
+    """Return our folder in the user's cache (https://specifications.freedesktop.org/basedir-spec).
 
-    It may not be there yet. None where nobody knows the user's home; a path that begins nowhere is no place, either.
+    It need not exist yet. None if the user has no home. A relative XDG_CACHE_HOME is ignored.
     """
     given = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME", "")
     for home in (given, "~/.cache"):
-        if os.path.isabs(place := os.path.expanduser(home)):
-            return Path(place) / "localapi" / name
+        path = os.path.expanduser(home)
+        if os.path.isabs(path):
+            return Path(path) / "localapi" / name
     return None

@@ -1,7 +1,7 @@
-"""How many files a worker may have open: what a library asks for, as far as the system allows it.
+"""Let libraries ask for more open files than the system allows.
 
-mlx-lm asks for up to 4096 while it is imported (utils.py of version 0.32: `resource.setrlimit`), and cannot be imported
-where fewer are the most, as in many containers.
+mlx-lm asks for 4096 when it is imported (utils.py of version 0.32: `resource.setrlimit`), so it cannot be imported
+if the limit is lower, as in many containers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import resource
 
 
 def allow() -> None:
-    """From now on, in this process: who asks for more than there may be keeps what there is."""
+    """Keep the current limit if this process asks for more than it may have, from now on."""
     ask = resource.setrlimit
 
     def ask_for(kind: int, limits: tuple[int, int], /) -> None:

@@ -1,6 +1,6 @@
-"""The seam inside a worker: what its loop asks of the one engine that it runs.
+"""The interface between a worker's loop and the one model that it runs.
 
-Each engine has a module (`worker.__main__` lists them) with a function `load(options, host) -> Model`.
+Each backend has a module (`worker.__main__` lists them) with a function `load(options, host) -> Model`.
 """
 
 from __future__ import annotations
@@ -16,53 +16,53 @@ Report = Callable[[Loading], None]
 
 @dataclass(frozen=True)
 class Host:
-    """What the loop offers its engine."""
+    """What the loop offers its model."""
 
     report: Report
-    """Tell how far loading is. On the main thread."""
+    """Report the progress of loading. Call it on the main thread."""
     wake: Callable[[], None]
-    """Have the loop look at `busy` again. From any thread: for engines that compute on threads of their own."""
+    """Have the loop check `busy` again. Call it from any thread, if the model computes on threads of its own."""
     fast_blas: str = ""
-    """What MLX computes products of float32 with, on a processor; empty if that is slow, or no matter."""
+    """The fast BLAS that MLX uses on a processor; empty if it has none or computes on a GPU."""
 
 
 class CannotLoad(Exception):
-    """The model does not load; the message is for people and says what was wrong, what was found and what to do."""
+    """The model does not load. The message tells the user what is wrong, what was found and what to do."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, short enough for the message of a `CannotLoad`."""
+    """Return the first line of an error's message, for the message of a `CannotLoad`."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".?")
 
 
 class Model(Protocol):
-    """One loaded model. Everything is called on the main thread, and nothing that a client sends makes it raise."""
+    """One loaded model. All calls are on the main thread, and nothing that a client sends makes them raise."""
 
     @property
     def loaded(self) -> Loaded:
-        """What a user should know about the loaded model."""
+        """What the server should know about the loaded model."""
 
     @property
     def busy(self) -> bool:
-        """Whether `step` has something to do."""
+        """True if `step` has something to do."""
 
     @property
     def waiting(self) -> int:
-        """Requests that wait until others have ended; 0 where all are answered by turns."""
+        """The number of requests that wait until others have ended; 0 if requests take turns."""
 
     @property
     def tokens(self) -> int:
-        """Written so far, in all answers; 0 where no text is written."""
+        """The number of tokens generated so far, in all answers; 0 if the model generates no text."""
 
     def take(self, request: Request) -> None:
-        """Take a request; its events come from later steps."""
+        """Take a request. Its events come from later steps."""
 
     def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
-        """Forget a request, wherever it is; unknown ids are ignored."""
+        """Forget a request, wherever it is. Unknown ids are ignored."""
 
     def step(self) -> list[Event]:
-        """Do a bounded piece of work (one decode step at most) and give what came of it."""
+        """Do a bounded piece of work (one decode step at most) and return its events."""
 
     def save_some(self) -> bool:
-        """In an idle moment: write a little of what should outlive the worker; whether there is more."""
+        """Write a little of what should outlive the worker, in an idle moment; return True if there is more."""

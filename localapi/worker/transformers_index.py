@@ -1,8 +1,8 @@
-"""What transformers finds out of its own files at each import, kept: a worker imports mlx-lm in half the time.
+"""Keep what transformers finds out about its own files at each import: a worker imports mlx-lm in half the time.
 
-Before it can import anything it reads its 1,700 files of models, to learn which holds which class, and does so twice,
-as what it remembers of the first time is too short (utils/import_utils.py of version 5.23: `define_import_structure`).
-The answer depends on nothing but those files, so it is written down for this version at this place.
+Before it can import anything it reads its 1,700 model files to learn which holds which class, and it does so twice,
+because its cache is too small (utils/import_utils.py of version 5.23: `define_import_structure`).
+The result depends only on those files, so it is written to a file for this version at this place.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ _FUNCTION: Final = "define_import_structure"
 _LARGE_FOLDER: Final = "models"
 
 Structure = dict[frozenset[str], dict[str, set[str]]]
-"""Names of classes and functions by module, and these by the packages that they need."""
+"""Names of classes and functions by module, by the packages that they need."""
 Define = Callable[..., Structure]
 
 
 def keep() -> None:
-    """From now on, in this process. Does nothing where there is no place for it."""
-    if folder := cache_folder("transformers"):
+    """Install the cache in this process. Do nothing if the user has no cache folder."""
+    folder = cache_folder("transformers")
+    if folder is not None:
         sys.meta_path.insert(0, _Finder(folder))
 
 
 class _Finder(MetaPathFinder):
-    """Replaces the function as soon as its module is there, which is before transformers calls it."""
+    """Replace the function as soon as its module is imported, before transformers calls it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,7 +55,8 @@ class _Finder(MetaPathFinder):
 
             def run_and_replace(module: ModuleType) -> None:
                 run(module)
-                if define := getattr(module, _FUNCTION, None):
+                define = getattr(module, _FUNCTION, None)
+                if define is not None:
                     setattr(module, _FUNCTION, _kept(define, self._folder))
 
             spec.loader.exec_module = run_and_replace  # type: ignore[method-assign]
@@ -64,7 +66,7 @@ class _Finder(MetaPathFinder):
 def _kept(define: Define, folder: Path) -> Define:
     def kept(module_path: str | Path, prefix: str | None = None) -> Structure:
         place = Path(module_path)
-        is_installed = {"site-packages", "dist-packages"}.intersection(place.parts)  # a checkout changes as it likes
+        is_installed = {"site-packages", "dist-packages"}.intersection(place.parts)  # a checkout may change at any time
         if not is_installed or (place.parent if place.suffix else place).name != _LARGE_FOLDER:
             return define(module_path, prefix=prefix)
         file = folder / (hashlib.sha256(f"{place}\n{prefix}".encode()).hexdigest()[:16] + ".json")
@@ -76,7 +78,7 @@ def _kept(define: Define, folder: Path) -> Define:
         found = define(module_path, prefix=prefix)
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             text = json.dumps({"state": state, "structure": _plain(found)})
-            if _structure(json.loads(text)["structure"]) == found:  # else another version has another form
+            if _structure(json.loads(text)["structure"]) == found:  # otherwise another version has another form
                 write_whole(file, text.encode())
         return found
 
@@ -84,7 +86,7 @@ def _kept(define: Define, folder: Path) -> Define:
 
 
 def _state(place: Path) -> list[Any]:
-    """What is another one after each installation."""
+    """Return values that change with each installation."""
     package = sys.modules["transformers"]
     return [getattr(package, "__version__", None), *(path.stat().st_mtime_ns for path in (place, place.parent))]
 

@@ -1,11 +1,11 @@
-"""OpenBLAS in the place of MLX's BLAS, on Linux.
+"""Replace MLX's BLAS by OpenBLAS, on Linux.
 
-MLX's CPU build computes matrix products with the reference BLAS, on one core and without vector instructions: some
-twenty times slower than need be. A library with the same names that is loaded before MLX, for all to see, is found
-first. Nothing is passed on to child processes, as it would be with LD_PRELOAD.
+MLX's CPU build computes matrix products with the reference BLAS, on one core and without vector instructions, about
+twenty times slower than necessary. A library with the same symbols that is loaded globally before MLX is found
+first. Unlike LD_PRELOAD, this does not affect child processes.
 """
 
-from localapi.worker.blas.openblas import Place, take_place
+from localapi.worker.blas.openblas import BlasChoice, install_openblas
 from localapi.worker.blas.threads import Threads
 
-__all__ = ["Place", "Threads", "take_place"]
+__all__ = ["BlasChoice", "Threads", "install_openblas"]

@@ -1,4 +1,4 @@
-"""Drop a prefix from the names that a shared library exports, in its bytes.
+"""Remove a prefix from the names that a shared library exports, in its bytes.
 
 scipy-openblas32 exports every function as `scipy_NAME`, so that it can live beside another BLAS. MLX looks for NAME. A
 name in an ELF file is an offset into a table of strings, so the end of a name is a name, too: moving the offset by the
@@ -31,16 +31,16 @@ def without_prefix(library: bytes, prefix: bytes) -> bytes:
     data = bytearray(library)
     try:
         if not data.startswith(_MAGIC):
-            raise NotRenamable("it is no 64-bit little-endian ELF file")
+            raise NotRenamable("it is not a 64-bit little-endian ELF file")
         if _rename(data, prefix) == 0:
-            raise NotRenamable(f"it exports no name with the prefix {prefix.decode()}")
+            raise NotRenamable(f"it exports no names with the prefix {prefix.decode()}")
     except (struct.error, IndexError) as error:
         raise NotRenamable(f"its tables are damaged: {error}") from error
     return bytes(data)
 
 
 def _rename(data: bytearray, prefix: bytes) -> int:
-    """Rename the symbols in place; return how many."""
+    """Rename the symbols in place; return their number."""
     tables, gnu_entry = _tables(data)
     symbols, strings, gnu_hash = tables[_DT_SYMTAB], tables[_DT_STRTAB], tables[_DT_GNU_HASH]
     count, room = _gnu_hash_extent(data, gnu_hash)
@@ -79,7 +79,7 @@ def _tables(data: bytearray) -> tuple[dict[int, int], int]:
         values[tag], places[tag] = value, place
     wanted = (_DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH)
     if _DT_HASH in values or not values.keys() >= set(wanted):
-        raise NotRenamable("its dynamic section is of another form")
+        raise NotRenamable("its dynamic section has another form")
     offsets = {
         tag: values[tag] - start + place
         for tag in wanted

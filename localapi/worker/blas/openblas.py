@@ -1,4 +1,4 @@
-"""Put OpenBLAS in the place of MLX's BLAS: choose a library, prepare it once, try it once, load it."""
+"""Replace MLX's BLAS by OpenBLAS: choose a library, prepare and try it once, and load it."""
 
 from __future__ import annotations
 
@@ -27,29 +27,32 @@ from localapi.worker.blas.verdicts import Verdict
 from localapi.worker.cache_folder import cache_folder
 
 _FORMAT: Final = "1"
-"""Of what is kept in the cache."""
+"""Version of the cached files."""
 _UNUSED_SECONDS: Final = 30 * 24 * 3600
-"""After so long a copy is deleted: the library that it was made of is another one now."""
+"""Age at which a copy is deleted, because the library that it was made of has changed."""
 _MACHINES: Final = ("x86_64", "aarch64")
 _INSTALL: Final = f"Install it: uv pip install {PACKAGE}"
 
 
 @dataclass(frozen=True)
-class Place:
-    """What came of it."""
+class BlasChoice:
+    """The BLAS that MLX uses."""
 
-    says: str
-    """For people: the library in use, or why it is MLX's own."""
+    description: str
+    """Description for users: the library, or why it is MLX's own."""
     threads: Threads | None = None
-    """None if MLX computes with its own."""
+    """None if MLX uses its own BLAS."""
 
     @property
-    def taken(self) -> bool:
+    def is_fast(self) -> bool:
         return self.threads is not None
 
 
-def take_place() -> Place | None:
-    """Load OpenBLAS for MLX to find; None if this MLX needs none. Before MLX is imported, once in a process."""
+def install_openblas() -> BlasChoice | None:
+    """Load OpenBLAS for MLX to find; return None if this MLX needs none.
+
+    Must be called before MLX is imported, once in a process.
+    """
     if sys.platform != "linux" or platform.machine() not in _MACHINES:
         return None
     try:
@@ -57,37 +60,38 @@ def take_place() -> Place | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     if os.environ.get(SWITCH, "").strip().lower() in OFF:
-        return Place(f"MLX's own BLAS, as {SWITCH} says")
+        return BlasChoice(f"its own BLAS, as {SWITCH} says")
     if "mlx.core" in sys.modules:
-        return Place("MLX's own BLAS: MLX was imported before")
+        return BlasChoice("its own BLAS: MLX was imported before")
     reasons = []
     for candidate in candidates():
         try:
-            return _taken(candidate, mlx)
+            return _load_candidate(candidate, mlx)
         except (OSError, ValueError, AttributeError) as error:
             reasons.append(f"{candidate.path} cannot be used: {error}")
-    return Place(f"MLX's own BLAS, which is slow. {'; '.join(reasons) or f'No OpenBLAS is here. {_INSTALL}'}")
+    reason = "; ".join(reasons) or f"OpenBLAS is not installed. {_INSTALL}"
+    return BlasChoice(f"its own BLAS, which is slow. {reason}")
 
 
-def _taken(candidate: Candidate, mlx: str) -> Place:
-    """Raises OSError, ValueError and AttributeError with the reason if this library cannot be used."""
+def _load_candidate(candidate: Candidate, mlx: str) -> BlasChoice:
+    """Load this library. Raises OSError, ValueError or AttributeError with the reason if it cannot be used."""
     folder = _own_folder()
     if folder is not None:
         try:
             with _locked(folder):
                 library = _prepared(candidate, folder)
                 verdict = _verdict(library, folder / f"{verdicts.key(library.name, mlx)}.json")
-            return _loaded(str(library), verdict)
+            return _load(str(library), verdict)
         except OSError:
-            pass  # a full disk, or one whose files may not be executed
+            pass  # a full disk, or one that does not allow executing files
     with _in_memory(_plain(candidate)) as (path, descriptor):
-        return _loaded(path, verdicts.tried(path, [descriptor]))
+        return _load(path, verdicts.tried(path, [descriptor]))
 
 
 def _prepared(candidate: Candidate, folder: Path) -> Path:
-    """Return the library under plain names, from the cache; made now if it is not there. Raises OSError, NotRenamable.
+    """Return the library with plain names from the cache, after creating it if necessary.
 
-    Its name holds what it was made of, and a checksum.
+    The file's name contains what it was made of and a checksum. Raises OSError or NotRenamable.
     """
     made_of = hashlib.sha256(f"{_FORMAT} {candidate.stamp}".encode()).hexdigest()[:16]
     for library in folder.glob(f"{made_of}-*.so"):
@@ -99,7 +103,7 @@ def _prepared(candidate: Candidate, folder: Path) -> Path:
     library = folder / f"{made_of}-{zlib.crc32(content):08x}.so"
     write_whole(library, content, mode=0o600)
     if not _whole(library):
-        raise OSError(f"{folder} does not keep what is written")
+        raise OSError(f"{folder} does not keep files as written")
     for old in folder.glob("*.so"):
         if time.time() - old.stat().st_mtime > _UNUSED_SECONDS:
             old.unlink()
@@ -107,9 +111,9 @@ def _prepared(candidate: Candidate, folder: Path) -> Path:
 
 
 def _verdict(library: Path, file: Path) -> Verdict:
-    """Return what is known of the library; tried now if nothing is. Raises OSError if it can never be loaded."""
+    """Return the library's verdict, after trying it if there is none. Raises OSError if it can never be loaded."""
     if os.statvfs(library).f_flag & os.ST_NOEXEC:
-        raise OSError(f"files in {library.parent} may not be executed")
+        raise OSError(f"the system does not allow executing files in {library.parent}")
     verdict = verdicts.read(file)
     if verdict is None:
         verdict = verdicts.tried(str(library))
@@ -118,20 +122,20 @@ def _verdict(library: Path, file: Path) -> Verdict:
 
 
 def _plain(candidate: Candidate) -> bytes:
-    """Return the library's content, under the names that MLX looks for. Raises OSError, NotRenamable."""
+    """Return the library's content with the names that MLX looks for. Raises OSError or NotRenamable."""
     content = candidate.path.read_bytes()
     return without_prefix(content, PREFIX) if PREFIX + b"cblas_sgemm\0" in content else content
 
 
 def _whole(library: Path) -> bool:
-    """Whether it is there, as it was written, and nobody else could have written it."""
+    """Return True if the file is as we wrote it, and no other user could have changed it."""
     about = library.stat()
     owned = about.st_uid == os.geteuid() and about.st_mode & 0o022 == 0
     return owned and library.stem.endswith(f"-{zlib.crc32(library.read_bytes()):08x}")
 
 
 def _own_folder() -> Path | None:
-    """Return the folder in the user's cache; None if there can be none."""
+    """Return our folder in the user's cache; None if it cannot be created or belongs to another user."""
     folder = cache_folder("openblas")
     if folder is None:
         return None
@@ -144,7 +148,7 @@ def _own_folder() -> Path | None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time prepares and tries; the others find what it has made."""
+    """Let one process at a time prepare and try libraries; the others find the result."""
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -152,7 +156,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _in_memory(content: bytes) -> Iterator[tuple[str, int]]:
-    """Give the path of a file without a disk, and its descriptor. Raises OSError if the system has none."""
+    """Yield the path and the descriptor of a file in memory. Raises OSError if the system has no such files."""
     descriptor = os.memfd_create("libopenblas", 0)
     with os.fdopen(descriptor, "wb", buffering=0, closefd=True) as file:
         file.write(content)
@@ -160,22 +164,25 @@ def _in_memory(content: bytes) -> Iterator[tuple[str, int]]:
         yield f"/proc/self/fd/{descriptor}", descriptor
 
 
-def _loaded(path: str, verdict: Verdict) -> Place:
-    """Raises ValueError with the reason of a bad verdict, OSError if the loader refuses the file."""
+def _load(path: str, verdict: Verdict) -> BlasChoice:
+    """Load a library. Raises ValueError with the reason of a bad verdict, or OSError if the loader refuses it."""
     if not verdict.good:
         raise ValueError(verdict.reason)
     most = usable_cores()
-    with _variable("OPENBLAS_NUM_THREADS", str(most)):  # it starts as many when it is loaded
+    with _variable("OPENBLAS_NUM_THREADS", str(most)):  # it starts this many threads when it is loaded
         library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
     words = verdict.about.split()
-    target = next((word for word in words[2:] if not word.isupper() and "=" not in word and "_" not in word), "")
-    name = f"{' '.join(words[:2])}{f' ({target})' if target else ''}"
-    return Place(f"{name}, up to {most} thread{'s' * (most > 1)}", Threads(most, library.openblas_set_num_threads))
+    name = " ".join(words[:2])
+    # The build's options are upper case; the only other word is the processor that it was built for.
+    targets = [word for word in words[2:] if not word.isupper() and "=" not in word and "_" not in word]
+    if targets:
+        name = f"{name} ({targets[0]})"
+    return BlasChoice(f"{name}, up to {most} thread{'s' * (most > 1)}", Threads(most, library.openblas_set_num_threads))
 
 
 @contextlib.contextmanager
 def _variable(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable for as long."""
+    """Set an environment variable for the block."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -195,27 +202,27 @@ _SYSTEM: Final = (
     "/usr/lib64/libopenblasp.so.0",  # Fedora
     "/usr/lib/libopenblas.so.0",  # Arch
 )
-"""The builds with threads of their own: those with OpenMP do not survive a fork."""
+"""Builds with threads of their own, because those with OpenMP do not survive a fork."""
 _FILE_NAME: Final = re.compile(r"-r(\d+)\.(\d+)\.(\d+)")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A library that may take the place of MLX's."""
+    """A library that may replace MLX's."""
 
     path: Path
     version: tuple[int, ...]
-    """Empty if it is not known."""
+    """Empty if unknown."""
 
     @property
     def stamp(self) -> str:
-        """What changes with the file's content. Raises OSError."""
+        """A text that changes with the file's content. Raises OSError."""
         found = self.path.stat()
         return f"{self.path} {found.st_size} {found.st_mtime_ns}"
 
 
 def candidates(environ: Mapping[str, str] = os.environ) -> list[Candidate]:
-    """Return the libraries that may be used, the best first; empty if there are none."""
+    """Return the libraries that may be used, the newest first."""
     said = environ.get(SWITCH, "").strip()
     if os.path.isabs(said):
         return [Candidate(Path(said), ())]
@@ -234,7 +241,7 @@ def _of_package() -> list[Candidate]:
 def _of_system() -> list[Candidate]:
     for pattern in _SYSTEM:
         path = Path(pattern.format(machine=platform.machine()))
-        # The link's target says which version it is: libopenblasp-r0.3.21.so.
+        # The target of the link names the version: libopenblasp-r0.3.21.so.
         version = _FILE_NAME.search(os.path.realpath(path))
         if version and path.exists():
             return [Candidate(path, tuple(map(int, version.groups())))]

@@ -1,7 +1,7 @@
-"""How many threads OpenBLAS computes with: as many as there are cores that nobody else uses.
+"""Choose how many threads OpenBLAS uses: as many as there are cores that no other program uses.
 
-Its threads wait for each other by spinning. On a core that another program uses as well, one that was interrupted
-holds up all others: with two threads on two busy cores, a model decoded five times slower than with one.
+Its threads wait for each other by spinning. If another program uses a core, too, one interrupted thread
+holds up all others: on two busy cores, a model decoded five times slower with two threads than with one.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from pathlib import Path
 from typing import Final
 
 LOOK_SECONDS: Final = 0.2
-"""Between two looks at what other programs use."""
+"""Time between two checks of the load by other programs."""
 CALM_SECONDS: Final = 1.0
 """How long cores must have been free before they are used again."""
 TOLERATED: Final = 0.3
-"""Cores' worth of work by others that is too little to matter: there is always some."""
+"""Load by other programs, in cores, that is too small to matter. There is always some."""
 MOST: Final = 16
-"""Decoding waits for memory, which so many cores use up; OpenBLAS itself does not choose fewer for it."""
+"""Decoding is limited by memory bandwidth, which this many cores use up; OpenBLAS itself does not choose fewer."""
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _IDLE: Final = (3, 4)
-"""idle and iowait, of the numbers in a line of /proc/stat."""
+"""Positions of idle and iowait in a line of /proc/stat."""
 
 
 def fitting(cores: int, busy_elsewhere: float) -> int:
-    """Return how many threads to use beside others that keep so many of the cores busy."""
+    """Return how many threads to use if other programs keep so many of the cores busy."""
     return max(1, math.floor(cores - busy_elsewhere + TOLERATED))
 
 
 @dataclass
 class Governor:
-    """Lowers the number at once, and raises it after a calm time."""
+    """Lower the number of threads immediately, and raise it after a calm time."""
 
     cores: int
     threads: int = 1
     _calm_since: float | None = None
 
     def decide(self, now: float, elapsed: float, busy_elsewhere: float) -> int:
-        """Return the number of threads from `now` on, by the load of the last `elapsed` seconds."""
+        """Return the number of threads to use from `now` on, given the load of the last `elapsed` seconds."""
         wanted = fitting(self.cores, busy_elsewhere)
         if wanted <= self.threads:
             self._calm_since = None
@@ -56,7 +56,7 @@ class Governor:
 
 
 class Threads:
-    """Follows the load of this process's cores, and tells OpenBLAS."""
+    """Follow the load of this process's cores, and set OpenBLAS's number of threads."""
 
     def __init__(self, most: int, set_threads: Callable[[int], None]) -> None:
         self._governor = Governor(most)
@@ -68,7 +68,10 @@ class Threads:
         set_threads(1)
 
     def look(self) -> None:
-        """Choose anew, if the last look was long enough ago. Between steps, on the thread that computes."""
+        """Choose the number again if the last check was long enough ago.
+
+        Call it between steps, on the thread that computes.
+        """
         now = time.monotonic()
         elapsed = now - self._looked_at
         if elapsed < LOOK_SECONDS or self._governor.cores == 1:
@@ -82,7 +85,7 @@ class Threads:
 
 
 def busy_seconds(cores: Iterable[int], stat: Path = Path("/proc/stat")) -> float:
-    """Return how long these cores have worked since the machine started, for anybody; 0 if nobody says."""
+    """Return how long these cores have been busy since the machine started; 0 if unknown."""
     wanted = {f"cpu{core}" for core in cores}
     busy = 0
     try:
@@ -92,17 +95,17 @@ def busy_seconds(cores: Iterable[int], stat: Path = Path("/proc/stat")) -> float
     for line in lines:
         name, *numbers = line.split()
         if name in wanted:
-            # The first eight: time of guests, which follows, is part of user time. What a hypervisor took (steal) is
-            # no time of ours, either.
+            # Only the first eight: the time of guests, which follows, is part of user time. Time taken by a hypervisor
+            # (steal) is not ours, either.
             ticks = [int(number) for number in numbers[:8]]
             busy += sum(ticks) - sum(ticks[at] for at in _IDLE)
     return busy / _TICKS
 
 
 def usable_cores(environ: Mapping[str, str] = os.environ) -> int:
-    """Return the number of cores that this process may compute on: real ones, within the limits of its container.
+    """Return the number of physical cores that this process may use, within the limits of its container.
 
-    OPENBLAS_NUM_THREADS and OMP_NUM_THREADS, which say it for OpenBLAS everywhere, are upper bounds.
+    OPENBLAS_NUM_THREADS and OMP_NUM_THREADS, which OpenBLAS reads, are upper bounds.
     """
     allowed = os.sched_getaffinity(0)
     bounds = [float(_real_cores(allowed)), cgroup_quota(), float(MOST)]
@@ -115,7 +118,7 @@ def usable_cores(environ: Mapping[str, str] = os.environ) -> int:
 
 
 def _real_cores(allowed: Iterable[int], system: Path = Path("/sys/devices/system/cpu")) -> int:
-    """Return how many cores are behind these; two threads of one core have one arithmetic unit."""
+    """Return the number of physical cores behind these; the threads of one core share an arithmetic unit."""
     cores = set()
     for cpu in allowed:
         try:
@@ -126,9 +129,9 @@ def _real_cores(allowed: Iterable[int], system: Path = Path("/sys/devices/system
 
 
 def cgroup_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Return how many cores' worth of time the container allows; infinity if it sets no limit.
+    """Return the container's limit of processor time, in cores; infinity if it sets none.
 
-    Of version 2 the least of all levels, of version 1 what is seen at the root, which a container sees as its own.
+    In version 2 it is the least of all levels; in version 1, that of the root, which a container sees as its own.
     """
     quotas = [math.inf]
     try:
@@ -148,7 +151,7 @@ def cgroup_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys
 
 
 def _quota(words: list[str]) -> float:
-    """Of "QUOTA PERIOD", where no limit is "max" or negative."""
+    """Return the cores of "QUOTA PERIOD", where "max" or a negative number means no limit."""
     if len(words) != 2 or not all(word.isdecimal() for word in words) or int(words[1]) == 0:  # noqa: PLR2004
         return math.inf
     return int(words[0]) / int(words[1])

@@ -1,7 +1,7 @@
-"""What MLX computes with the BLAS that it is given: `python trial.py [LIBRARY]`, in a process of its own.
+"""Compute with MLX and a given BLAS, in a process of its own: `python trial.py [LIBRARY]`.
 
-Prints a line of JSON about the library and the time that matrices take, then all results as bytes. Two runs, one
-without a library, show whether a BLAS is right, faster, and used at all. It imports nothing of localapi, because it
+Prints a line of JSON about the library and the time of a product, then all results as bytes. Two runs, one
+without a library, show whether the BLAS is correct, faster, and used at all. It imports nothing of localapi, because it
 also runs in environments that do not have it.
 """
 
@@ -15,13 +15,13 @@ import time
 from typing import Any
 
 NEEDED = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm", "sgesdd_", "ssyevd_", "spotrf_")
-"""Some of each kind of what MLX looks for. A library without LAPACK would leave that to the slow one."""
+"""Some symbols of each kind that MLX uses. A library without LAPACK would leave that to the slow one."""
 
 
 def main() -> None:
-    """Compute, and print."""
+    """Compute and print."""
     about = load(sys.argv[1]) if len(sys.argv) > 1 else ""
-    import mlx.core as mx  # noqa: PLC0415  # after the library, whose names it shall find
+    import mlx.core as mx  # noqa: PLC0415  # after the library, whose symbols it must find
 
     mx.set_default_device(mx.cpu)
     results = b"".join(numbers(mx))
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def load(path: str) -> str:
-    """Make the library's names known to what is loaded later; return what it says of itself."""
+    """Make the library's symbols visible to libraries loaded later; return its description of itself."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
     for name in (*NEEDED, "openblas_set_num_threads"):
@@ -40,7 +40,7 @@ def load(path: str) -> str:
 
 
 def numbers(mx: Any) -> list[bytes]:
-    """What differs if a BLAS is wrong: float32 in native order."""
+    """Return results that differ if a BLAS is wrong, as float32 in native order."""
 
     def random(*shape: int) -> Any:
         return mx.random.normal(shape, key=mx.random.key(sum(shape)))
@@ -67,7 +67,7 @@ def numbers(mx: Any) -> list[bytes]:
 
 
 def seconds(mx: Any) -> float:
-    """Processor time of a product: the best of some, and none of the clock's, which other programs slow down."""
+    """Return the least processor time of a few products. (Other programs would affect wall-clock time.)"""
     a, b = mx.ones((96, 512)), mx.ones((512, 512))
     best = float("inf")
     for _ in range(4):

@@ -1,7 +1,7 @@
-"""Whether a library computes the same as MLX's own BLAS, and faster: tried once, in processes of their own.
+"""Try once, in processes of their own, whether a library computes the same as MLX's own BLAS, and faster.
 
-A library that does not suit the machine may crash. The verdict is kept in the cache until the library, MLX or the
-processor is another one.
+A library that does not suit the machine may crash. The verdict is cached until the library, MLX or the
+processor changes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from localapi.system.whole_file import write_whole
 
 TRIAL_SECONDS: Final = 60
 AGAIN_SECONDS: Final = 24 * 3600
-"""After so long a library that failed is tried again: what failed may have been the machine, at that moment."""
+"""Time after which a library that failed is tried again: the machine may have been at fault at that moment."""
 TOLERANCE: Final = 1e-3
-"""Of the largest number of a result; float32 has 1e-7, and sums of hundreds of products lose some of it."""
+"""Relative to the largest number of a result. float32 has 1e-7, and sums of hundreds of products lose some of it."""
 FASTER: Final = 1.1
 _TRIAL: Final = Path(__file__).with_name("trial.py")
 _OF_PROCESSOR: Final = ("model name", "flags", "CPU implementer", "CPU part", "Features")
@@ -34,14 +34,14 @@ _OF_PROCESSOR: Final = ("model name", "flags", "CPU implementer", "CPU part", "F
 
 @dataclass(frozen=True)
 class Verdict:
-    """On one library."""
+    """The verdict on one library."""
 
     reason: str
-    """Why it is not used; empty if it is."""
+    """Why it is not used; empty if it is used."""
     about: str = ""
-    """What the library says of itself."""
+    """The library's description of itself."""
     speedup: float = 0
-    """Of a product of matrices, on one core."""
+    """For a product of matrices, on one core."""
     tried_at: float = 0
 
     @property
@@ -50,7 +50,7 @@ class Verdict:
 
 
 def key(*parts: str) -> str:
-    """Return a name for what a verdict depends on: these, the processor and the variables that OpenBLAS reads."""
+    """Return a name for what a verdict depends on: these parts, the processor and OpenBLAS's variables."""
     coretype = os.environ.get("OPENBLAS_CORETYPE", "")
     made_of = [*parts, _TRIAL.read_text(), platform.platform(), _processor(), coretype]
     return hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
@@ -66,7 +66,7 @@ def _processor() -> str:
 
 
 def read(file: Path) -> Verdict | None:
-    """Return the verdict that is kept there; None if there is none, or it is too old."""
+    """Return the verdict stored there; None if there is none, or it is too old."""
     try:
         verdict = Verdict(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
@@ -80,7 +80,7 @@ def keep(verdict: Verdict, file: Path) -> None:
 
 
 def tried(library: str, descriptors: Sequence[int] = ()) -> Verdict:
-    """Run MLX without and with the library at the same time, and compare. `descriptors`: that the library needs."""
+    """Run MLX without and with the library at the same time, and compare. `descriptors`: files that it needs."""
     isolated = ["-I"] if sys.flags.isolated else ["-P"]
     plain, with_it = (
         subprocess.Popen(  # noqa: S603  # this Python, with our own file
@@ -103,24 +103,24 @@ def tried(library: str, descriptors: Sequence[int] = ()) -> Verdict:
             process.communicate()
     speedup = slow / fast
     if not reason and speedup < FASTER:
-        reason = f"it computes {speedup:.1f} times as fast as MLX's own"
+        reason = f"it is only {speedup:.1f} times as fast as MLX's own"
     return Verdict(reason, about, speedup, time.time())
 
 
 class _TrialFailed(Exception):
-    """The message says how."""
+    """The trial failed. The message says how."""
 
 
 def _outcome(process: subprocess.Popen[bytes]) -> tuple[str, float, array.array[float]]:
-    """What the library says of itself, the seconds of a product, and the results."""
+    """Return the library's description of itself, the seconds of a product, and the results."""
     try:
         output, errors = process.communicate(timeout=TRIAL_SECONDS)
     except subprocess.TimeoutExpired:
         raise _TrialFailed(f"its trial took longer than {TRIAL_SECONDS} s") from None
     if process.returncode != 0:
-        last = (errors.decode(errors="replace").strip().splitlines() or ["it says no more"])[-1]
+        lines = errors.decode(errors="replace").strip().splitlines() or ["no message"]
         how = f"signal {-process.returncode}" if process.returncode < 0 else f"status {process.returncode}"
-        raise _TrialFailed(f"its trial ended with {how}: {last}")
+        raise _TrialFailed(f"its trial ended with {how}: {lines[-1]}")
     line, _, results = output.partition(b"\n")
     told = json.loads(line)
     numbers = array.array("f")
@@ -129,9 +129,9 @@ def _outcome(process: subprocess.Popen[bytes]) -> tuple[str, float, array.array[
 
 
 def _compared(got: Sequence[float], wanted: Sequence[float]) -> str:
-    """Return how the results differ; empty if they are the same, but for rounding."""
+    """Return how the results differ; empty if they are the same except for rounding."""
     if len(got) != len(wanted):
-        return "it computes results of other sizes"
+        return "its results have other sizes"
     largest = max(map(abs, wanted))
     worst = max((abs(a - b) for a, b in zip(got, wanted, strict=True)), default=0.0)
     if not all(map(math.isfinite, got)) or worst > TOLERANCE * largest:

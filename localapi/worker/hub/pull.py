@@ -1,7 +1,7 @@
-"""A download for the command line: `python -P -m localapi.worker.hub.pull REPO [--revision R] [--file NAME]`.
+"""Download for the command line: `python -P -m localapi.worker.hub.pull REPO [--revision R] [--file NAME]`.
 
-Says what happens in lines of JSON: {"done", "total"} in bytes, at the end {"folder"} or {"path"}, or else {"error"} in
-a sentence. With --file that file alone is fetched.
+Prints lines of JSON: {"done", "total"} in bytes; at the end {"folder"} or {"path"}, or {"error"} with
+a sentence. With --file, only that file is downloaded.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ PATTERNS: Final = (
     *("*.json", "*.jsonl", "*.safetensors", "*.npz", "*.model", "*.tiktoken", "*.txt", "*.jinja", "*.yaml", "*.wav"),
     "*.py",
 )
-"""Whatever one of the engines asks for when it loads; mlx-lm asks for code, too, which is not run."""
+"""The files that the backends ask for when they load. mlx-lm also asks for code, which is never run."""
 INTERRUPTED: Final = 130
 
 
 def main() -> None:
-    """Exit status 0 where all is there, 1 where it is not, 130 after Ctrl-C."""
+    """Download, and exit with status 0 if that succeeded, 1 if it failed, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="localapi.worker.hub.pull", description="For the command line's use only.")
     parser.add_argument("repository")
     parser.add_argument("--revision")

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face Hub: from a repository's name to a folder, or to one clear line about why not."""
+"""Models of the Hugging Face Hub: find or download a repository's folder, or raise one clear error."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ from localapi.worker.model import CannotLoad, Report, first_line
 from localapi.worker.protocol import Loading
 
 ANSWER_SECONDS: Final = 10.0
-"""How long the Hub may take to say that it is there."""
+"""How long to wait for the Hub's first response."""
 _REPORTS = 200
-"""About how many reports there are of one download."""
+"""The approximate number of progress reports of one download."""
 _REPORT_SECONDS = 10
-"""A slow one gives more of them: whoever watches must see that it goes on."""
+"""A slow download is reported more often, so that its progress is visible."""
 _TELLS_BYTES = "tqdm_class" in inspect.signature(hf_hub_download).parameters
-"""Whether this huggingface_hub counts bytes where we see it: since 1.0. Older ones count files."""
+"""True if this huggingface_hub reports bytes (since 1.0). Older versions count files."""
 
 
 def located(path: str, revision: str | None, report: Report, *, patterns: Sequence[str]) -> Path:
-    """The folder that an entry's path means: that folder, or the repository's, downloaded. Raises CannotLoad.
+    """Return the folder of an entry's path: the path itself, or the repository's downloaded files. Raises CannotLoad.
 
-    The server makes folders' paths absolute, so what is absolute and not there is no repository.
+    The server makes the paths of folders absolute, so an absolute path that does not exist is not a repository.
     """
     if Path(path).is_dir():
         return Path(path)
     if Path(path).is_absolute():
-        raise CannotLoad(f"The folder {path} does not exist any more. Bring it back, or change the entry's path.")
+        raise CannotLoad(f"The folder {path} no longer exists. Restore it, or change the entry's path.")
     return download(path, revision, report, patterns=patterns)
 
 
 def anew(file: Path, path: str) -> str:
-    """What to do about a damaged file of the model at an entry's path."""
+    """Return what to do about a damaged file of the model at an entry's path."""
     if Path(path).is_absolute():
         return "Copy or download it again"
-    return f"Delete {file.resolve()} and load the model again: the file is downloaded anew"
+    return f"Delete {file.resolve()} and load the model again to download the file"
 
 
 def download(repository: str, revision: str | None, report: Report, *, patterns: Sequence[str]) -> Path:
-    """The folder of a Hub repository's snapshot; downloads the files of these patterns that are not there yet.
+    """Return the folder of a Hub repository's snapshot, after downloading missing files of these patterns.
 
     Raises CannotLoad.
     """
@@ -67,7 +67,7 @@ def download(repository: str, revision: str | None, report: Report, *, patterns:
 def snapshot(
     repository: str, revision: str | None, report: Report, *, patterns: Sequence[str], away: Exception | None
 ) -> Path:
-    """As `download`, for whoever has asked whether the Hub is `unreachable`: then only what is here counts."""
+    """Return the snapshot as `download` does. `away`: the Hub is `unreachable`, so only files on this machine count."""
     with told(repository, revision):
         try:
             return Path(
@@ -84,22 +84,22 @@ def snapshot(
 
 
 def unreachable(repository: str, revision: str | None) -> Exception | None:
-    """Why the Hub does not answer for a repository; None where it does, also where it refuses.
+    """Return why the Hub does not respond for a repository; None if it does, even with a refusal.
 
-    huggingface_hub's own first question has no time limit, and the system's search for an address has none anywhere.
+    huggingface_hub's own first request has no time limit, and name resolution by the system has none anywhere.
     """
     try:
         within(ANSWER_SECONDS, lambda: HfApi().repo_info(repository, revision=revision, timeout=ANSWER_SECONDS))
     except HfHubHTTPError:
-        return None  # the download is told so, too, and says what it means
-    except Exception as error:  # of the HTTP library, whichever this huggingface_hub has
+        return None  # the download gets the same response and explains it
+    except Exception as error:  # of whichever HTTP library this huggingface_hub uses
         return error
     return None
 
 
 @contextmanager
 def told(repository: str, revision: str | None) -> Iterator[None]:
-    """Whatever goes wrong with a repository inside becomes a CannotLoad that says what to do."""
+    """Turn any error about a repository into a CannotLoad that says what to do."""
     name = f"{repository} (revision {revision})" if revision else repository
     try:
         yield
@@ -107,44 +107,44 @@ def told(repository: str, revision: str | None) -> Iterator[None]:
         raise CannotLoad(f"The Hugging Face repository {repository} has no revision {revision!r}.") from error
     except GatedRepoError as error:
         raise CannotLoad(
-            f"The Hugging Face repository {name} is gated: accept its terms on https://huggingface.co/{repository} "
+            f"The Hugging Face repository {name} is gated. Accept its terms at https://huggingface.co/{repository} "
             "and log in with `hf auth login`."
         ) from error
     except RepositoryNotFoundError as error:
         raise CannotLoad(
-            f"There is no Hugging Face repository {name} that this machine may read. Check the name; log in with "
-            "`hf auth login` where it is private."
+            f"There is no Hugging Face repository {name}, or it is private. Check the name, or log in with "
+            "`hf auth login`."
         ) from error
     except LocalEntryNotFoundError as error:
         cause = first_line(error.__cause__ or error)
-        there = "in part" if getattr(error, "snapshot_path", None) else "not"  # IncompleteSnapshotError, since 2.0
+        state = "incomplete" if getattr(error, "snapshot_path", None) else "not"  # IncompleteSnapshotError, since 2.0
         raise CannotLoad(
-            f"{name} is {there} on this machine and cannot be downloaded from Hugging Face ({cause}). Check the "
-            "network and try again, or give the path of a folder."
+            f"{name} is {state} on this machine and cannot be downloaded from Hugging Face ({cause}). Check the "
+            "network and try again, or use the path of a folder."
         ) from error
     except CannotLoad:
         raise
-    except Exception as error:  # a full disk, a proxy, a refused connection in the middle
+    except Exception as error:  # a full disk, a proxy, a connection that broke
         raise CannotLoad(f"Downloading {name} from Hugging Face failed: {_reason(error)}.") from error
 
 
 def _reason(error: Exception) -> str:
-    """With what to do: about the disk, or about the network."""
+    """Return the cause and what to do, about the disk or about the network."""
     cause: BaseException | None = error
     while cause is not None and not (isinstance(cause, OSError) and cause.errno in NO_ROOM | NO_RIGHT):
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, OSError):
-        return f"{advise(cause)}. Downloads go to {HF_HUB_CACHE}, and HF_HOME moves them"
-    return f"{first_line(error)}. Check the network and try again; files that are whole are kept"
+        return f"{advise(cause)}. Downloads are stored in {HF_HUB_CACHE}; HF_HOME sets another folder"
+    return f"{first_line(error)}. Check the network and try again; complete files are kept"
 
 
 def _progress(phase: str, report: Report) -> type[Any]:
-    """A progress bar's class that reports the bytes which are on the disk, or else the files, and draws nothing."""
-    lock = threading.Lock()  # files come in several threads
+    """Return a progress bar class that draws nothing and reports the bytes written to disk, or else the files."""
+    lock = threading.Lock()  # several threads download files
 
     class Bar(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:
-            # huggingface_hub counts bytes twice, from the network and to the disk, and files in a third bar.
+            # huggingface_hub counts bytes twice, received and written, and files in a third bar.
             self._counts = str(options.get("desc", "")).startswith("Reconstructing")
             self._reported = 0
             self._reported_at = time.monotonic()

@@ -1,8 +1,8 @@
-"""Files of a Hub repository, fetched into the Hub's cache so that what has come is still there after an interruption.
+"""Download a Hub repository's files into the Hub's cache so that an interrupted download can continue.
 
-huggingface_hub throws away a file that is not complete, and leaves those that are. Here the bytes of each file go into
-one beside its final place, and the next time the Hub is asked for the rest of them. The cache ends up as it would by
-huggingface_hub's own hand, which then finds nothing left to fetch.
+huggingface_hub deletes incomplete files and keeps complete ones. Here the bytes of each file are written beside its
+final place, and the next download asks the Hub for the rest. The cache ends up as huggingface_hub would leave it, so
+huggingface_hub then finds nothing left to download.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from localapi.worker.model import CannotLoad, Report
 from localapi.worker.protocol import Loading
 
 AT_ONCE: Final = 4
-"""Files that come at the same time."""
+"""Files that are downloaded at the same time."""
 PIECE_BYTES: Final = 1024 * 1024
-"""What is written at once, in place of ten times as much: less is lost, and a slow download is seen to go on."""
+"""Bytes written at once, instead of ten times as many: less is lost, and slow downloads show progress."""
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-"""What the Hub calls a large file by; a small one is called by git's own digest."""
+"""The Hub's name of a large file's content. Small files have git's own digest."""
 
 
 def fetch(repository: str, revision: str | None, report: Report, *, patterns: Sequence[str]) -> None:
-    """Fetch the files of these patterns that the cache has not. Nothing happens where the Hub cannot be reached."""
+    """Download the files of these patterns that the cache lacks. Do nothing if the Hub cannot be reached."""
     try:
         listed = snapshot_download(repository, revision=revision, allow_patterns=list(patterns), dry_run=True)
     except DryRunError:
-        return  # huggingface_hub's own download says why
+        return  # huggingface_hub's own download explains why
     constants.DOWNLOAD_CHUNK_SIZE = PIECE_BYTES
     done = Done(f"downloading {repository}", report, sum(file.file_size or 0 for file in listed))
     missing = [file for file in listed if file.will_download]
@@ -57,12 +57,12 @@ def fetch(repository: str, revision: str | None, report: Report, *, patterns: Se
         for each in fetched:
             each.result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # after an error or Ctrl-C the others may wait for the network
+        pool.shutdown(wait=False, cancel_futures=True)  # other files may still wait for the network
     _sweep(blobs)
 
 
 class Done:
-    """Bytes that have come, of all files together."""
+    """The bytes received, of all files together."""
 
     def __init__(self, phase: str, report: Report, total: int) -> None:
         self.total = total
@@ -71,20 +71,20 @@ class Done:
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
-        """More have come; fewer where a file begins anew."""
+        """Count and report more bytes; a negative number if a file starts again."""
         with self._lock:
             self._bytes += count
             self._report(Loading(self._phase, self._bytes, max(self.total, self._bytes)))
 
 
 def _refuse_a_full_disk(blobs: Path, missing: int) -> None:
-    """Before anything comes: a full disk harms more than this download."""
+    """Raise CannotLoad before downloading if the disk has no room: a full disk harms other programs, too."""
     needed = missing - sum(part.stat().st_size for part in blobs.glob("*.part"))
     free = shutil.disk_usage(blobs).free
     if needed > free:
         raise CannotLoad(
-            f"The disk is too full: {readable(needed)} are to be downloaded, and {readable(free)} are free in "
-            f"{constants.HF_HUB_CACHE}. Make room, or name another folder in HF_HOME."
+            f"Not enough disk space: the download needs {readable(needed)}, and {readable(free)} are free in "
+            f"{constants.HF_HUB_CACHE}. Free some space, or set another folder with HF_HOME."
         )
 
 
@@ -98,17 +98,17 @@ def _fetch(repository: str, commit: str, name: str, blobs: Path, done: Done) -> 
         done.add(about.size or 0)
         return
     part = blobs / f"{about.etag}.part"
-    # Not buffered: what is written is there for the next time, however this process ends.
+    # Not buffered, so that everything received is on disk however this process ends.
     with part.open("ab", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
-                return  # another process fetches it
+                return  # another process downloads it
             raise
         if os.fstat(file.fileno()).st_nlink == 0:
-            return  # another process has swept it away meanwhile; huggingface_hub's own download fetches it
-        if blob.exists():  # whoever had the lock has fetched it, perhaps into the very file that is open here
+            return  # another process has deleted it meanwhile; huggingface_hub's own download gets it
+        if blob.exists():  # the previous holder of the lock has downloaded it, perhaps into the file that is open here
             part.unlink(missing_ok=True)
             done.add(about.size or 0)
             return
@@ -118,7 +118,7 @@ def _fetch(repository: str, commit: str, name: str, blobs: Path, done: Done) -> 
 
 
 def _complete(url: str, headers: dict[str, Any], file: Any, size: int | None, done: Done) -> None:
-    """Fetch what the file has not."""
+    """Download the bytes that the file lacks."""
     begun = os.fstat(file.fileno()).st_size
     if size is None or begun > size:
         file.truncate(0)
@@ -128,7 +128,7 @@ def _complete(url: str, headers: dict[str, Any], file: Any, size: int | None, do
 
 
 def _sweep(blobs: Path) -> None:
-    """Delete what was begun and is no part of what is there now, such as of an old revision, unless it still comes."""
+    """Delete incomplete files that no download needs any more, such as those of an old revision."""
     for part in blobs.glob("*.part"):
         with contextlib.suppress(OSError), part.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -142,11 +142,11 @@ def _refuse_other_content(part: Path, etag: str, name: str) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != etag:
         part.unlink()
-        raise CannotLoad(f"{name} came with other content than the Hub says, and was deleted: try again.")
+        raise CannotLoad(f"{name} was damaged in the download and has been deleted. Try again.")
 
 
 def _counter(add: Callable[[int], None]) -> type[Any]:
-    """A progress bar's class that passes on what comes, and draws nothing."""
+    """Return a progress bar class that draws nothing and passes on the number of bytes."""
 
     class Counter(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:

@@ -239,7 +239,7 @@ class MlxLm:
                 events.append(Failed(request.id, "generation_failed", f"The request could not be begun: {error}"))
 
     def _start(self, request: TextRequest, prompt: Prompt, events: list[Event]) -> None:
-        """AnswerText at once, or make rows. Raises PromptRefused, GrammarRefused."""
+        """Answer at once, or make rows. Raises PromptRefused, GrammarRefused."""
         match request:
             case Tokenize():
                 events.append(TokenizedText(request.id, prompt.tokens))

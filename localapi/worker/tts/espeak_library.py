@@ -1,7 +1,7 @@
-"""eSpeak NG's library, called directly: one synthesis at a time in a process, as its state is global.
+"""Call eSpeak NG's library directly. Its state is global, so a process does one synthesis at a time.
 
-The calls are those of https://github.com/espeak-ng/espeak-ng/blob/1.52.0/src/include/espeak-ng/speak_lib.h. Text is
-spoken as it stands: SSML and `[[phonemes]]` are read only where flags ask for it, and none does.
+See https://github.com/espeak-ng/espeak-ng/blob/1.52.0/src/include/espeak-ng/speak_lib.h for the functions. Text is
+spoken as it is: SSML and `[[phonemes]]` are only interpreted if a flag asks for it, and none does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _UTF_8_AND_PAUSE_AT_THE_END = 1 | 0x1000
 _LIST_ENDS, _WORD, _CLAUSE_ENDS = 0, 1, 5
 _RATE, _PITCH = 1, 3
 _SILENCE = 30
-"""What is no louder is a pause, of samples up to 32,767."""
+"""Samples up to this level, of 32,767, are a pause."""
 
 
 class _EventId(ctypes.Union):
@@ -50,22 +50,22 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @dataclass(frozen=True)
 class EspeakSpeech:
-    """What a text became."""
+    """A text as speech."""
 
     pcm: bytes
-    """16-bit little-endian mono samples; empty where nothing of the text is spoken."""
+    """16-bit little-endian mono samples; empty if nothing of the text is spoken."""
     pieces: list[SpokenPiece]
-    """The words, as espeak-ng counts them."""
+    """The words as espeak-ng counts them."""
 
 
 @cache
 def library() -> Library:
-    """The one library of this process. Raises CannotLoad."""
+    """Return the one library of this process. Raises CannotLoad."""
     return Library()
 
 
 class Library:
-    """The library, initialised; `library` makes the only one, as it calls back into what was made last."""
+    """The initialised library. Use `library` to get it: the callback belongs to the instance that was created last."""
 
     def __init__(self) -> None:
         """Raises CannotLoad."""
@@ -77,22 +77,23 @@ class Library:
         self._declare()
         self.sample_rate_hz: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data.encode(), _DO_NOT_EXIT)
         if self.sample_rate_hz <= 0:
-            raise CannotLoad(f"eSpeak NG does not start with its data in {data}, {len(data)} characters of path.")
+            raise CannotLoad(f"eSpeak NG cannot start with its data in {data} (a path of {len(data)} characters).")
         self._callback = _Callback(self._heard)  # kept: the library holds no reference
         self._library.espeak_SetSynthCallback(self._callback)
         self._voice = ""
         self._pcm: list[bytes] = []
         self._marks: list[tuple[int, int, int]] = []
-        """Type of event, position in the text from 1, sample."""
+        """Type of event, position in the text (from 1), sample."""
 
     def speak(self, text: str, voice: str, *, rate_wpm: int, pitch: int) -> EspeakSpeech:
-        """Say a text, about 600 times as fast as it is heard.
+        """Return a text as speech, about 600 times faster than real time.
 
-        `voice` is one of the data's files, with a variant after a plus: "gmw/en-US+f3". Raises ValueError for others.
+        `voice`: one of the data's files, optionally with a variant after a plus: "gmw/en-US+f3". Raises ValueError for
+        others.
         """
         if voice != self._voice:
             if self._library.espeak_SetVoiceByName(voice.encode()):
-                raise ValueError(f"eSpeak NG does not find its voice {voice!r}")
+                raise ValueError(f"eSpeak NG cannot find its voice {voice!r}")
             self._voice = voice
         self._library.espeak_SetParameter(_RATE, rate_wpm, 0)
         self._library.espeak_SetParameter(_PITCH, pitch, 0)
@@ -102,7 +103,7 @@ class Library:
             written, len(written), 0, _POSITION_IN_CHARACTERS, 0, _UTF_8_AND_PAUSE_AT_THE_END, None, None
         )
         if status:
-            raise RuntimeError(f"eSpeak NG's synthesis ended with {status}")
+            raise RuntimeError(f"eSpeak NG's synthesis failed with status {status}")
         if not any(kind == _WORD for kind, _, _ in self._marks):
             return EspeakSpeech(b"", [])
         pcm = b"".join(self._pcm)
@@ -121,17 +122,18 @@ class Library:
         ]
 
     def _heard(self, samples: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]) -> int:
-        """What the library calls for each piece of sound."""
+        """Collect a piece of sound and its events, as the library's callback."""
         if samples and count > 0:
             self._pcm.append(ctypes.string_at(samples, 2 * count))
         index = 0
-        while (event := events[index]).type != _LIST_ENDS:
+        while events[index].type != _LIST_ENDS:
+            event = events[index]
             self._marks.append((event.type, event.text_position, event.sample))
             index += 1
         return 0
 
     def _pieces(self, pcm: bytes) -> list[SpokenPiece]:
-        """The words; each ends where its sound does, before the pause that may follow."""
+        """Return the words. Each ends with its sound, before the pause that may follow."""
         loud = np.flatnonzero(np.abs(np.frombuffer(pcm, "<i2").astype(np.int32)) > _SILENCE)
         marks = [mark for mark in self._marks if mark[0] in (_WORD, _CLAUSE_ENDS)]
         pieces = []

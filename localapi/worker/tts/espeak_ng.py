@@ -1,4 +1,4 @@
-"""Speech by eSpeak NG: a sentence of some seconds takes some milliseconds, so requests take turns by their segments."""
+"""Speech by eSpeak NG. A sentence takes some milliseconds, so requests take turns segment by segment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class UnknownVoice(Exception):
 
 
 def load(options: dict[str, Any], host: Host) -> EspeakNg:
-    """The library, with the voices that the server found in its data. Raises CannotLoad."""
+    """Return a model with the voices that the server found in the library's data. Raises CannotLoad."""
     host.report(Loading(phase="starting eSpeak NG"))
     engine = EspeakNg(library(), options)
     try:
@@ -33,14 +33,14 @@ def load(options: dict[str, Any], host: Host) -> EspeakNg:
 
 @dataclass
 class _QueuedRequest:
-    """A request, and the segment that is next."""
+    """A request, and its next segment."""
 
     request: Speak
     segment: int = 0
 
 
 class EspeakNg:
-    """The engine; see `worker.model.Model`."""
+    """All voices of eSpeak NG. See `worker.model.Model`."""
 
     def __init__(self, library: Library, options: Mapping[str, Any]) -> None:
         self._library = library
@@ -48,7 +48,7 @@ class EspeakNg:
         self._files: Mapping[str, str] = options["files"]
         self._variants: dict[str, str] = {variant.lower(): variant for variant in options["variants"]}
         self._asked: deque[_QueuedRequest] = deque()
-        """In the order of their turns."""
+        """The requests in the order of their turns."""
         self.loaded = Loaded(batched=False)
 
     waiting = tokens = 0
@@ -58,7 +58,7 @@ class EspeakNg:
         return bool(self._asked)
 
     def take(self, request: Request) -> None:
-        assert isinstance(request, Speak), request  # noqa: S101  # the server asks chat models for text
+        assert isinstance(request, Speak), request  # noqa: S101  # the server sends text requests to chat models only
         if any(asked.request.id == request.id for asked in self._asked):
             print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
             return
@@ -68,7 +68,7 @@ class EspeakNg:
         self._asked = deque(asked for asked in self._asked if asked.request.id != id)
 
     def step(self) -> list[Event]:
-        """Say one segment. Two minutes of speech without a full stop take a fifth of a second."""
+        """Synthesize one segment. Two minutes of speech without a full stop take a fifth of a second."""
         if not self._asked:
             return []
         asked = self._asked.popleft()
@@ -79,8 +79,8 @@ class EspeakNg:
             events = self._segment(request, segment)
         except UnknownVoice as error:
             return [Failed(request.id, "invalid_request", str(error), param="voice")]
-        except Exception as error:  # of one request: the others go on
-            message = f"The speech could not be made: {type(error).__name__}: {error}"
+        except Exception as error:  # fails this request alone
+            message = f"Speech synthesis failed: {type(error).__name__}: {error}"
             return [Failed(request.id, "generation_failed", message)]
         asked.segment += 1
         if asked.segment == len(request.segments):
@@ -92,7 +92,7 @@ class EspeakNg:
         return False
 
     def speak(self, text: str, voice: str | None) -> EspeakSpeech:
-        """Say a text. Raises UnknownVoice."""
+        """Return a text as speech. Raises UnknownVoice."""
         return self._library.speak(
             text,
             self._file(voice or self._options["voice"]),
@@ -111,7 +111,10 @@ class EspeakNg:
         return events
 
     def _file(self, voice: str) -> str:
-        """A voice as the library finds it. Of variants only those that are there: the library reads any file."""
+        """Return the library's name of a voice. Raises UnknownVoice.
+
+        Unknown variants are refused, too, because the library would read any file.
+        """
         language, plus, variant = voice.partition("+")
         file = self._files.get(language.lower())
         variant = self._variants.get(variant.lower(), "")
@@ -119,7 +122,7 @@ class EspeakNg:
             known = ", ".join(self._files)
             variants = ", ".join(sorted(self._variants.values()))
             raise UnknownVoice(
-                f"eSpeak NG has no voice {voice!r}. Its voices: {known}; each alone or with a variant after a plus, "
+                f"eSpeak NG has no voice {voice!r}. Its voices: {known}. Each may be followed by a plus and a variant, "
                 f"as in {self._options['voice'].partition('+')[0]}+f3: {variants}."
             )
         return file + plus + variant

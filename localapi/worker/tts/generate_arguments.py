@@ -1,7 +1,7 @@
-"""What a request says, as arguments for a model's `generate`; and what of it the model does not use.
+"""Turn a request into arguments for a model's `generate`, and find what the model does not use.
 
-Every architecture of mlx-audio has another signature, and all swallow what they do not know. Some name arguments that
-they never read. So the source is asked.
+Every architecture of mlx-audio has another signature, and all accept and ignore unknown arguments. Some name arguments
+that they never read, so their source is inspected.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ MEANS: Mapping[str, tuple[str, ...]] = {
     "instruct_text": ("instruct_text", "instruct"),
     "source_audio": ("source_audio",),
 }
-"""What each field of a request is called by mlx-audio-plus or mlx-audio."""
+"""The names of each field of a request in mlx-audio-plus or mlx-audio."""
 
 COSYVOICE = frozenset({"cosyvoice2", "cosyvoice3"})
-"""They cannot do without ref_audio, though their signature says otherwise, and leave out what is after 30 seconds."""
+"""They require ref_audio, although their signature says otherwise, and ignore it after 30 seconds."""
 COSYVOICE_SECONDS, MOST_SECONDS = 30, 120
 MOST_BYTES = 32 * 1024 * 1024
 
 QUIET: Mapping[str, object] = {"verbose": False, "stt_model": None}
-"""No words on stdout, and no other model that is downloaded to hear what ref_audio says."""
+"""Print nothing to stdout, and download no model to transcribe ref_audio."""
 
 
 class ArgumentRefused(Exception):
-    """The request cannot be served; `param` is its field at fault."""
+    """The request cannot be served. `param`: the field at fault."""
 
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message)
@@ -46,17 +46,17 @@ class ArgumentRefused(Exception):
 
 @dataclass
 class GenerateCall:
-    """What `generate` is called with, beside the text."""
+    """The arguments of a call of `generate`, except for the text."""
 
     arguments: dict[str, Any]
     notes: list[str] = field(default_factory=list)
-    """What of the request has no effect."""
+    """Fields of the request that have no effect."""
     whole: bool = False
-    """Whether the text's segments do not matter: a recording is converted."""
+    """True if a recording is converted, so that the text's segments do not matter."""
 
 
 class Arguments:
-    """What one model's `generate` can be told."""
+    """The arguments that one model's `generate` uses."""
 
     def __init__(self, generate: Callable[..., Any], architecture: str, sample_rate_hz: int) -> None:
         self._architecture = architecture
@@ -69,12 +69,12 @@ class Arguments:
         )
 
     def takes(self, name: str) -> bool:
-        """Whether the argument makes a difference."""
+        """Return True if the argument makes a difference."""
         return name in self._read
 
     @property
     def taken(self) -> list[str]:
-        """The fields of a request that make a difference, of those in MEANS."""
+        """The fields of MEANS that make a difference."""
         return sorted(field for field, names in MEANS.items() if any(map(self.takes, names)))
 
     def of(self, request: Speak) -> GenerateCall:
@@ -99,37 +99,37 @@ class Arguments:
                 unusable.append("voice")
         if unusable and not warn:
             raise ArgumentRefused(
-                unusable[0], f"This model ({self._architecture}) cannot honour '{unusable[0]}'. Leave it out."
+                unusable[0], f"This model ({self._architecture}) cannot honour '{unusable[0]}'. Remove it."
             )
         asked.notes += [f"{param} has no effect on this model ({self._architecture})" for param in unusable]
         if self.needs_reference and "ref_audio" not in asked.arguments:
             raise ArgumentRefused(
                 "ref_audio",
-                f"This model ({self._architecture}) speaks with the voice of a recording. Send one as 'ref_audio', or "
-                "name one in the manifest: `voices: {alloy: {ref_audio: FILE, ref_text: what it says}}`.",
+                f"This model ({self._architecture}) copies the voice of a recording. Send one as 'ref_audio', or "
+                "name one in the manifest: `voices: {alloy: {ref_audio: FILE, ref_text: its words}}`.",
             )
         self._settle(asked)
         return asked
 
     def _voice(self, voice: str) -> dict[str, str]:
-        """A voice of Kokoro speaks one language, and its name begins with the language's."""
+        """Return the arguments for a voice. The name of Kokoro's voices begins with that of their language."""
         return {"voice": voice, "lang_code": voice[0]} if self._architecture == "kokoro" else {"voice": voice}
 
     def _settle(self, asked: GenerateCall) -> None:
-        """Say what is left out in silence: by a conversion, and by CosyVoice, which does one thing with a recording."""
+        """Remove and note what would be ignored: by a conversion, and by CosyVoice, which follows one instruction."""
         without: list[str] = []
         if "source_audio" in asked.arguments:
             asked.whole = True
-            asked.notes.append("source_audio is converted, and the text is not said")
+            asked.notes.append("source_audio is converted; the text is not spoken")
             without = ["ref_text", "instruct_text"]
         elif self._architecture in COSYVOICE and "instruct_text" in asked.arguments:
-            without = ["ref_text"]  # CosyVoice would go by it, and not by instruct_text
+            without = ["ref_text"]  # CosyVoice would follow it instead of instruct_text
         for name in without:
             if asked.arguments.pop(name, None) is not None:
                 asked.notes.append(f"{name} has no effect beside {'source_audio' if asked.whole else 'instruct_text'}")
 
     def _sound(self, param: str, file: bytes) -> mx.array:
-        """A recording at the model's rate."""
+        """Return a recording at the model's sample rate."""
         seconds = COSYVOICE_SECONDS if self._architecture in COSYVOICE else MOST_SECONDS
         try:
             pcm = decode(file, sample_rate_hz=self._sample_rate_hz, max_seconds=seconds, max_bytes=MOST_BYTES)
@@ -139,7 +139,7 @@ class Arguments:
 
 
 def parameters_read(function: Callable[..., Any]) -> frozenset[str]:
-    """The parameters that the function's own source reads; all, where there is no source."""
+    """Return the parameters that the function's own source reads; all if there is no source."""
     function = inspect.unwrap(function)
     names = frozenset(inspect.signature(function).parameters)
     try:
@@ -152,5 +152,5 @@ def parameters_read(function: Callable[..., Any]) -> frozenset[str]:
 
 
 def _is_disregard(node: ast.AST) -> bool:
-    """Whether it is `_ = voice`, which says that an argument is not used."""
+    """Return True for `_ = voice`, which marks an argument as unused."""
     return isinstance(node, ast.Assign) and all(isinstance(to, ast.Name) and to.id == "_" for to in node.targets)

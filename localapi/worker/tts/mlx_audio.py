@@ -1,7 +1,7 @@
-"""Speech on MLX, with mlx-audio or mlx-audio-plus: whichever is in this environment.
+"""Speech on MLX with mlx-audio or mlx-audio-plus, whichever is in this environment.
 
-One segment of one request is made at a time, by turns; a model that streams is heard while it makes one. All on the
-main thread: MLX's arrays are lazy, and computed where they are looked at.
+Requests take turns segment by segment; a model that streams is heard while it generates one. Everything is done on the
+main thread, because MLX's arrays are lazy and computed where they are read.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from localapi.worker.tts.generate_arguments import ArgumentRefused, Arguments
 from localapi.worker.tts.speech_model import SpeechModel, load_speech_model
 
 ALWAYS = ("lang_code", "temperature", "max_tokens")
-"""The entry's options that are arguments of every call."""
+"""Options of the entry that are arguments of every call."""
 
 Pieces = Generator[Sound | None, None, None]
 """None: a segment has ended."""
 
 
 def load(options: dict[str, Any], host: Host) -> MlxAudio:
-    """The model that the entry's options name; `package` says which of the two is here. Raises CannotLoad."""
+    """Return the model of an entry's options. `package`: which of the two packages is installed. Raises CannotLoad."""
     model = load_speech_model(options["package"], options["path"], options.get("revision"), host.report)
     return MlxAudio(model, options)
 
@@ -47,7 +47,7 @@ class Utterance:
 
 
 class MlxAudio:
-    """The engine; see `localapi.worker.model.Engine`."""
+    """One model of mlx-audio. See `worker.model.Model`."""
 
     def __init__(self, speech: SpeechModel, options: dict[str, Any]) -> None:
         self._model = speech.model
@@ -61,7 +61,7 @@ class MlxAudio:
         voices = speech.voices if self._arguments.takes("voice") else None
         notes = [f"{name} has no effect on {speech.architecture}" for name in wanted.keys() - self._always.keys()]
         if self._arguments.needs_reference:
-            notes.append(f"{speech.architecture} speaks with the voice of a recording: ref_audio, or a voice with one")
+            notes.append(f"{speech.architecture} copies the voice of a recording: ref_audio, or a voice with one")
         self.loaded = Loaded(notes=sorted(notes), batched=False, voices=voices, takes=self._arguments.taken)
 
     waiting = tokens = 0
@@ -71,7 +71,7 @@ class MlxAudio:
         return bool(self._turns)
 
     def take(self, request: Request) -> None:
-        assert isinstance(request, Speak), request  # noqa: S101  # the server asks chat models for text
+        assert isinstance(request, Speak), request  # noqa: S101  # the server sends text requests to chat models only
         if any(each.id == request.id for each in self._turns):
             print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
             return
@@ -90,9 +90,9 @@ class MlxAudio:
             last: Event = Spoken(utterance.id, utterance.notes)
         except ArgumentRefused as error:
             last = Failed(utterance.id, "invalid_request", str(error), error.param)
-        except (Exception, SystemExit) as error:  # of one request: the others go on
+        except (Exception, SystemExit) as error:  # fails this request alone
             traceback.print_exc()
-            last = Failed(utterance.id, "generation_failed", f"The speech could not be made: {first_line(error)}.")
+            last = Failed(utterance.id, "generation_failed", f"Speech synthesis failed: {first_line(error)}.")
         else:
             if piece is None:
                 self._turns.rotate(-1)
@@ -107,13 +107,14 @@ class MlxAudio:
     def _end(self, utterance: Utterance) -> None:
         self._turns.remove(utterance)
         utterance.pieces.close()
-        mx.clear_cache()  # MLX keeps what it has freed: gigabytes, after long texts
+        mx.clear_cache()  # MLX keeps freed memory: gigabytes after long texts
 
     def _say(self, request: Speak, notes: list[str]) -> Pieces:
         asked = self._arguments.of(request)
         notes += asked.notes
         arguments = {**asked.arguments, **self._always}
-        for segment, text in enumerate([" ".join(request.segments)] if asked.whole else request.segments):
+        segments = [" ".join(request.segments)] if asked.whole else request.segments
+        for segment, text in enumerate(segments):
             trims = self._trims and segment == 0
             try:
                 with closing(self._results(text, arguments, stream=self._streams and not trims)) as results:
@@ -124,26 +125,30 @@ class MlxAudio:
             yield None
 
     def _results(self, text: str, arguments: dict[str, Any], *, stream: bool) -> Generator[tuple[bytes, int]]:
-        """What the model gives, as PCM and its rate in Hz."""
-        results = iter(self._model.generate(text, **arguments, **({"stream": True} if stream else {})))
+        """Yield the model's sound as PCM, with its rate in Hz."""
+        if stream:
+            arguments = {**arguments, "stream": True}
+        results = iter(self._model.generate(text, **arguments))
         try:
             first = next(results, None)
         except (NotImplementedError, ValueError):
             if not stream:
                 raise
-            # Some architectures have the argument to say that they cannot.
+            # Some architectures have the argument only to reject it.
+            del arguments["stream"]
             for piece in self._results(text, arguments, stream=False):
                 self._streams = False
                 yield piece
             return
         while first is not None:
-            if pcm := _pcm(first.audio):
+            pcm = _pcm(first.audio)
+            if pcm:
                 yield pcm, int(getattr(first, "sample_rate", None) or self._sample_rate_hz)
             first = next(results, None)
 
 
 def _pcm(audio: Any) -> bytes:
-    """Computes what is lazy. Several channels are mixed to one."""
+    """Return computed sound as PCM. Several channels are mixed to one."""
     if audio is None:
         return b""
     sound = np.array(audio.astype(mx.float32)) if isinstance(audio, mx.array) else np.asarray(audio)
@@ -154,7 +159,7 @@ def _pcm(audio: Any) -> bytes:
 
 
 def _trimmed(results: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
-    """The whole segment, without the repeat of its first phrase."""
+    """Yield the whole segment without the repetition of its first phrase."""
     pieces = list(results)
     if pieces:
         rate = pieces[0][1]
@@ -162,16 +167,16 @@ def _trimmed(results: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]
 
 
 def _blamed(error: Exception, request: Speak) -> Exception:
-    """The error as the request's fault, where it speaks of what the request says, or of a recording that it lacks."""
+    """Return the error as a fault of the request if it mentions one of its fields, or a recording that it lacks."""
     said = " ".join(str(error).split())
     words = said.lower().replace("_", " ")
-    given = [*request.options, *(["voice"] if request.voice is not None else [])]
-    lacking = [
-        param
-        for param, word in (("ref_audio", "ref audio"), ("ref_audio", "reference audio"), ("ref_text", "ref text"))
-        if word in words and param not in given
-    ]
-    param = next(iter([*lacking, *(param for param in given if param.replace("_", " ") in words)]), None)
-    if param is None:
-        return error
-    return ArgumentRefused(param, f"The model refused '{param}'{' (missing)' if lacking else ''}: {said[:300]}")
+    given = list(request.options)
+    if request.voice is not None:
+        given.append("voice")
+    for param, phrase in (("ref_audio", "ref audio"), ("ref_audio", "reference audio"), ("ref_text", "ref text")):
+        if phrase in words and param not in given:
+            return ArgumentRefused(param, f"The model refused '{param}' (missing): {said[:300]}")
+    for param in given:
+        if param.replace("_", " ") in words:
+            return ArgumentRefused(param, f"The model refused '{param}': {said[:300]}")
+    return error

@@ -1,7 +1,11 @@
-"""More outputs for an ONNX model: what goes into a node inside it, and what comes out; needs no package to do so.
+"""Change the graph of an ONNX model without any package: add outputs, and make its noise repeatable.
 
-An ONNX file is one protobuf message (https://onnx.ai/onnx/repo-docs/IR.html). Messages that are written one after the
-other are read as one, with their lists joined: so an output is added by appending it.
+An ONNX file is one protobuf message (https://onnx.ai/onnx/repo-docs/IR.html). Messages written one after the
+other are read as one, with their lists joined, so an output is added by appending it.
+
+Voices draw random numbers for their rhythm and their sound, so the same sentence lasts a few percent longer or shorter
+each time, and ONNX Runtime has no seed for a single run. Each node that draws numbers is replaced by nodes that take
+them from a table, at a position that depends on the input.
 """
 
 from __future__ import annotations
@@ -19,11 +23,11 @@ NODE_INPUT, NODE_OUTPUT, OPERATOR = 1, 2, 4
 _NAME = 1
 """Of a ValueInfoProto."""
 _MORE = 0x80
-"""In a byte of a number: another one follows, with the next seven bits."""
+"""Set in a byte of a number if another byte follows, with the next seven bits."""
 
 
 def with_output_of(operator: str, model: bytes) -> bytes:
-    """Return the model with the output of its one node of this operator as its last output, unless it has that already.
+    """Return the model with the output of its one node of this operator as its last output, unless it has it already.
 
     Raises ValueError if there is no such node, or several, or no model.
     """
@@ -31,7 +35,7 @@ def with_output_of(operator: str, model: bytes) -> bytes:
 
 
 def with_input_of(operator: str, model: bytes) -> bytes:
-    """Return the model with the input of its one node of this operator as its last output, unless it has that already.
+    """Return the model with the input of its one node of this operator as its last output, unless it has it already.
 
     Raises ValueError if there is no such node, or several, or no model.
     """
@@ -42,7 +46,7 @@ def _with(operator: str, end: int, model: bytes) -> bytes:
     graph = b"".join(fields(memoryview(model), GRAPH))
     nodes = [node for node in fields(memoryview(graph), NODE) if [*fields(node, OPERATOR)] == [operator.encode()]]
     if len(nodes) != 1:
-        raise ValueError(f"{len(nodes)} nodes do {operator}, not one")
+        raise ValueError(f"the model has {len(nodes)} nodes of the operator {operator}, not one")
     name = bytes(next(fields(nodes[0], end)))
     if any(name in map(bytes, fields(output, _NAME)) for output in fields(memoryview(graph), _OUTPUT)):
         return model
@@ -50,14 +54,14 @@ def _with(operator: str, end: int, model: bytes) -> bytes:
 
 
 def fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """Give the contents of every field of this number that is bytes, text or a message. Raises ValueError."""
+    """Return the contents of every field of this number that is bytes, text or a message. Raises ValueError."""
     return (content for kind, _, content in spans(message) if kind == wanted and content is not None)
 
 
 def spans(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview | None]]:
-    """Give each field's number, the whole of it, and its content if that is bytes, text or a message.
+    """Yield each field's number, the whole of it, and its content if that is bytes, text or a message.
 
-    Raises ValueError for what is no message.
+    Raises ValueError if this is not a message.
     """
     at = 0
     try:
@@ -84,7 +88,7 @@ def spans(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview | N
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """The number that is written here, and where it ends."""
+    """Return the number that is encoded here, and where it ends."""
     number = shift = 0
     while True:
         byte = message[at]
@@ -96,12 +100,12 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
 
 
 def field(kind: int, content: bytes) -> bytes:
-    """Return a field of bytes, text or a message, as it is written."""
+    """Return an encoded field of bytes, text or a message."""
     return _written(kind << 3 | 2) + _written(len(content)) + content
 
 
 def number(kind: int, value: int) -> bytes:
-    """Return a field of a whole number, as it is written."""
+    """Return an encoded field of a whole number."""
     return _written(kind << 3) + _written(value)
 
 
@@ -121,15 +125,15 @@ _DIMENSION, _TYPE, _TENSOR_NAME, _RAW = 1, 2, 8, 9
 _FLOAT, _INT64 = 1, 7
 """Types of a tensor's values."""
 _NUMBERS = 262_139
-"""In the table, 1 MB: a prime, so that rows of a sound do not meet the same numbers again."""
+"""Size of the table (1 MB). A prime, so that rows of a sound do not repeat the same numbers."""
 _STEPS = (7_919, 104_729, 15_485_863)
-"""How far apart the places are for inputs whose sums differ by one; another for each node."""
+"""How far apart the positions are for inputs whose sums differ by one, for each node in turn."""
 
 
 def with_same_noise(model: bytes, source: str) -> bytes:
-    """Return the model with noise that only depends on `source`, an input of whole numbers; as it is if it draws none.
+    """Return the model with noise that depends only on `source`, an input of whole numbers; unchanged without noise.
 
-    Raises ValueError for what is no model.
+    Raises ValueError if this is not a model.
     """
     graph = memoryview(b"".join(fields(memoryview(model), GRAPH)))
     parts: list[bytes] = []
@@ -154,7 +158,7 @@ def with_same_noise(model: bytes, source: str) -> bytes:
 
 
 def _nodes(source: str, like: str, out: str, step: int) -> Iterator[bytes]:
-    """What gives `out` numbers in the shape of `like`."""
+    """Yield the nodes that give `out` numbers in the shape of `like`."""
     at = f"{out}/noise"
     yield _tensor(f"{at}/step", _INT64, np.int64(step).tobytes())
     yield _node("ReduceSum", [source], f"{at}/sum")

@@ -1,4 +1,4 @@
-"""Speech by Piper: small voices, fast on any processor, several sentences at the same time."""
+"""Speech by Piper: small voices that are fast on any processor, several sentences at a time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from localapi.worker.tts.piper_model import Phonemes, PiperModel, PiperSettings,
 from localapi.worker.tts.synthesis_pool import SynthesisPool
 from localapi.worker.tts.word_times import said_words
 
-NO_TIMES = "this voice does not tell when each word is said"
+NO_TIMES = "this voice does not report when each word is spoken"
 
 
 def load(options: dict[str, Any], host: Host) -> Piper:
-    """The voice that the entry's options name. Raises CannotLoad."""
+    """Return the voice of an entry's options. Raises CannotLoad."""
     host.report(Loading(phase="reading the voice"))
     voice = PiperModel(Path(options["path"]), options.get("volume", 1.0))
     host.report(Loading(phase="speaking for the first time"))
@@ -27,7 +27,7 @@ def load(options: dict[str, Any], host: Host) -> Piper:
 
 
 class Piper:
-    """The engine; see `worker.model.Model`."""
+    """One voice of Piper. See `worker.model.Model`."""
 
     def __init__(self, voice: PiperModel, options: Mapping[str, Any], host: Host) -> None:
         self._voice = voice
@@ -43,7 +43,7 @@ class Piper:
         return self._turns.busy
 
     def take(self, request: Request) -> None:
-        assert isinstance(request, Speak), request  # noqa: S101  # the server asks chat models for text
+        assert isinstance(request, Speak), request  # noqa: S101  # the server sends text requests to chat models only
         try:
             speaker = self._speaker(request.voice)
         except LookupError:
@@ -71,7 +71,7 @@ class Piper:
         return False
 
     def _speaker(self, name: str | None) -> int | None:
-        """The number of a speaker, by name or number. Raises LookupError."""
+        """Return the number of a speaker that is given by name or number. Raises LookupError."""
         wanted = self._options.get("speaker") if name is None else name
         if wanted is None:
             return None
@@ -83,7 +83,7 @@ class Piper:
 
 
 class SegmentJob:
-    """A segment of a request: see `turns.Part`. A piece of work is a sentence."""
+    """Synthesize one segment of a request, sentence by sentence. See `synthesis_pool.Job`."""
 
     def __init__(self, voice: PiperModel, settings: PiperSettings, request: Speak, index: int) -> None:
         self._voice = voice
@@ -128,7 +128,7 @@ class SegmentJob:
 
 
 def _speakers(voice: PiperModel, path: Path) -> dict[str, int | None]:
-    """Names and numbers; a voice with one speaker has its own name."""
+    """Return the numbers of the speakers by name. The only speaker of a voice has the voice's name."""
     config = voice.config
     if config.num_speakers <= 1:
         return {path.stem: None}

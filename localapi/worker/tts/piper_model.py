@@ -1,7 +1,7 @@
 """A loaded Piper voice: from text to phonemes, and from phonemes to sound. Knows no requests.
 
-Its sound is as loud as the voice was trained: normalised sentence by sentence, as Piper does by default, a whispered
-sentence would be as loud as a cry. A sentence that would be cut off at full scale is made quieter as a whole.
+The sound has the loudness that the voice was trained with. Piper normalises each sentence by default, so a whispered
+sentence would be as loud as a cry. A sentence that would clip at full scale is made quieter as a whole.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ from localapi.worker.tts.onnx_graph import with_input_of, with_output_of, with_s
 from localapi.worker.tts.word_times import WORD, SpokenPiece, paired
 
 MAX_PHONEMES = 1_000
-"""Of a sentence; what is longer is cut at a blank. What a voice computes grows with the square: a text without a full
+"""The longest sentence; longer ones are split at a space. The cost grows with the square of the length, so a text
+without a full
 stop could take all memory."""
 FULL_SCALE = 32_767
 WARM_UP = "1"
-"""Digits are read in every language."""
+"""A digit, which is spoken in every language."""
 FASTEST_VOICE = 2.0
-"""A phoneme takes one frame or more, so a voice cannot shorten without end: at four times the speed nearly all would
-last as long as each other. What is faster is made of its sound."""
+"""A phoneme takes at least one frame, which limits a voice's speed: at four times the speed nearly all phonemes would
+have the same length. Higher speeds are applied to the sound."""
 _OUTPUTS = 2
-"""The sound, and how many frames each phoneme takes; what the frames were rounded up from comes after them."""
+"""The sound and the frames of each phoneme. A third output has the frames before rounding up."""
 _ROUNDING = 1e-4
-"""Of a frame: what multiplying may have added."""
+"""Fraction of a frame that multiplying may have added."""
 _ERRORS_ONLY = 3
 
-logging.getLogger("piper").setLevel(logging.ERROR)  # it warns of each letter that a voice has no sound for
+logging.getLogger("piper").setLevel(logging.ERROR)  # it warns about each letter that a voice has no sound for
 
 Phonemes = list[str]
 Samples = npt.NDArray[np.int16]
@@ -50,7 +51,7 @@ Samples = npt.NDArray[np.int16]
 
 @dataclass(frozen=True)
 class SaidPhoneme:
-    """A phoneme, and which samples it takes."""
+    """A phoneme and its samples."""
 
     phoneme: str
     start: int
@@ -59,7 +60,7 @@ class SaidPhoneme:
 
 @dataclass(frozen=True)
 class PiperSettings:
-    """How to say it; None is the voice's own."""
+    """Parameters of the synthesis. None: the voice's default."""
 
     speaker: int | None = None
     noise_scale: float | None = None
@@ -68,13 +69,13 @@ class PiperSettings:
 
 @dataclass(frozen=True)
 class _Frames:
-    """How many frames each phoneme takes: as they were made, whole numbers, and what they were rounded up from."""
+    """The frames of each phoneme: whole numbers, and the values that they were rounded up from."""
 
     whole: npt.NDArray[np.float32]
     exact: npt.NDArray[np.float32] | None = None
 
     def share_of_natural(self, speed: float) -> float:
-        """How many they are of those that it would have been, had the voice not been told to be so much faster."""
+        """Return the number of frames relative to the normal number at this speed, which rounding has changed."""
         if self.exact is None:
             return 1.0
         natural = np.ceil(self.exact.astype(np.float64) * speed - _ROUNDING).sum()
@@ -82,22 +83,22 @@ class _Frames:
 
     @property
     def ends(self) -> npt.NDArray[np.float64]:
-        """Where each phoneme ends, as a share of the whole."""
+        """The end of each phoneme, as a share of the whole."""
         ends = np.cumsum(self.whole.astype(np.float64))
         return np.asarray(ends / max(ends[-1], 1.0), np.float64)
 
 
 @dataclass(frozen=True)
 class PiperSpeech:
-    """A sentence that was said."""
+    """A synthesized sentence."""
 
     samples: Samples
     phonemes: list[SaidPhoneme] | None
-    """None where the voice does not tell, or nobody asked."""
+    """None if the voice does not report them, or nobody asked."""
 
 
 class PiperModel:
-    """One file; on several threads at once."""
+    """The model of one voice. Several threads may use it at the same time."""
 
     def __init__(self, path: Path, volume: float) -> None:
         """Raises CannotLoad."""
@@ -106,15 +107,15 @@ class PiperModel:
             self.config = PiperConfig.from_dict(json.loads(config_path.read_text("utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CannotLoad(
-                f"{config_path} does not describe a Piper voice: {type(error).__name__}: {error}"
+                f"{config_path} is not the configuration of a Piper voice: {type(error).__name__}: {error}"
             ) from error
         self._volume = volume
         self._reading = threading.Lock()
-        """Of the ways to phonemes only the one through espeak-ng has a lock of its own."""
+        """Of Piper's phonemizers, only that of espeak-ng has a lock of its own."""
         self._one_core = PiperVoice(_session(path, threads=1), self.config, download_dir=path.parent)
         self._all_cores = self._one_core
         if cores() > 1:
-            # A second copy of the weights. With threads of its own a session says one sentence sooner; without, several
+            # A second copy of the weights. With its own threads a session says one sentence sooner; without, several
             # sentences take less of the processor together.
             self._all_cores = PiperVoice(_session(path, threads=0), self.config, download_dir=path.parent)
         outputs = len(self._one_core.session.get_outputs())
@@ -122,20 +123,21 @@ class PiperModel:
         self._tells_exact_lengths = outputs > _OUTPUTS
 
     def warm_up(self) -> None:
-        """Say something once: a voice that cannot speak says so now. Raises CannotLoad."""
+        """Synthesize something once, so that a voice that cannot speak fails now. Raises CannotLoad."""
         try:
             for phonemes in self._read(WARM_UP) or [[]]:
                 self.say(phonemes, PiperSettings(), alone=True)
                 self.say(phonemes, PiperSettings(), alone=False)
         except Exception as error:
-            what = f"espeak-ng's voice {self.config.espeak_voice!r}, which its configuration names"
-            hint = f" Does it know {what}?" if self.config.phoneme_type == PhonemeType.ESPEAK else ""
+            espeak_voice = f"espeak-ng's voice {self.config.espeak_voice!r}, which its configuration names"
+            is_espeak = self.config.phoneme_type == PhonemeType.ESPEAK
+            hint = f" Does this espeak-ng have {espeak_voice}?" if is_espeak else ""
             raise CannotLoad(
-                f"The voice was read and cannot speak: {type(error).__name__}: {first_line(error)}.{hint}"
+                f"The voice was read but cannot speak: {type(error).__name__}: {first_line(error)}.{hint}"
             ) from error
 
     def sentences(self, text: str) -> Iterator[Phonemes]:
-        """What is to be said of a text; nothing where there is nothing to say."""
+        """Yield the sentences of a text that have something to say, as phonemes."""
         for sentence in self._read(plain(text)):
             if any(map(str.isalnum, sentence)):
                 yield from _cut(sentence)
@@ -143,10 +145,10 @@ class PiperModel:
     def say(
         self, phonemes: Phonemes, settings: PiperSettings, *, alone: bool, speed: float = 1.0, times: bool = False
     ) -> PiperSpeech:
-        """Say one sentence; `alone` if all cores are free for it. Raises ValueError if the model gives no numbers.
+        """Synthesize one sentence. `alone`: all cores are free for it. Raises ValueError if the output is not a number.
 
-        It lasts 1 / `speed` as long as it would by itself, to the sample. The voice is asked for a length that it can
-        make well, and the rest is done to its sound.
+        It lasts exactly 1 / `speed` of its normal length. The voice is asked for a length that it can
+        speak well, and the rest of the speed is applied to its sound.
         """
         voice = self._all_cores if alone else self._one_core
         ids = voice.phonemes_to_ids(phonemes)
@@ -155,7 +157,7 @@ class PiperModel:
         loud = sound * self._volume
         peak = float(np.max(np.abs(loud), initial=0))
         if not np.isfinite(peak):
-            raise ValueError("the model's sound is not made of numbers")
+            raise ValueError("the model's output is not a number")
         samples = np.rint(loud * (FULL_SCALE / max(peak, 1.0))).astype(np.int16)
         if speed != 1:
             missing = speed if frames is None else speed * frames.share_of_natural(by_voice)
@@ -164,9 +166,9 @@ class PiperModel:
         return PiperSpeech(samples, said)
 
     def pieces(self, text: str, said: list[SaidPhoneme]) -> Iterator[SpokenPiece]:
-        """Where the words of a text are among the phonemes that it became.
+        """Yield where the words of a text are among its phonemes.
 
-        Words are read one by one for that, and both readings compared: the voice says "of the" as one word.
+        For this the words are read one by one, and both readings are compared: the voice says "of the" as one word.
         """
         text = plain(text)
         read = [
@@ -188,7 +190,7 @@ class PiperModel:
     def _run(
         self, session: onnxruntime.InferenceSession, ids: list[int], scale: float, settings: PiperSettings
     ) -> tuple[npt.NDArray[np.float32], _Frames | None]:
-        """The sound of phonemes, and how many frames each of them takes if the voice tells."""
+        """Return the sound of phonemes, and the frames of each if the voice reports them."""
         config = self.config
         noise = config.noise_scale if settings.noise_scale is None else settings.noise_scale
         noise_w = config.noise_w_scale if settings.noise_w_scale is None else settings.noise_w_scale
@@ -204,7 +206,7 @@ class PiperModel:
         return sound, _Frames(*lengths) if lengths else None
 
     def _said(self, phonemes: Phonemes, ids: list[int], id_ends: npt.NDArray[Any]) -> list[SaidPhoneme] | None:
-        """The phonemes with their samples; None if the numbers do not belong to them."""
+        """Return the phonemes with their samples; None if the numbers do not fit them."""
         table = self.config.phoneme_id_map
         known = [phoneme for phoneme in phonemes if phoneme in table]
         padding = len(table[PAD])
@@ -217,22 +219,22 @@ class PiperModel:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """Return the number of cores that this process may use."""
     available: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
     return len(available(0)) if available else os.cpu_count() or 1
 
 
 def plain(text: str) -> str:
-    """The text without what Piper takes for commands, as long as it was.
+    """Return the text without what Piper would interpret as a command. Its length stays the same.
 
-    `[[` would begin phonemes, and a zero character ends the text for espeak-ng.
+    `[[` would begin phonemes, and a NUL character ends the text for espeak-ng.
     """
     return re.sub(r"\[(?=\[)", " ", text.replace("\0", " ")).encode("utf-8", "replace").decode()
 
 
 def _at_tempo(samples: Samples, rate_hz: int, speed: float) -> Samples:
-    """The same sound so much faster, at the same pitch."""
-    from localapi.audio.tempo import FASTEST, SLOWEST, Tempo  # noqa: PLC0415  # costly, and seldom needed
+    """Return the same sound at another speed and the same pitch."""
+    from localapi.audio.tempo import FASTEST, SLOWEST, Tempo  # noqa: PLC0415  # slow to import and seldom needed
 
     tempo = Tempo(rate_hz, min(max(speed, SLOWEST), FASTEST))
     return np.frombuffer(tempo.feed(samples.tobytes()) + tempo.finish(), np.int16)
@@ -248,9 +250,9 @@ def _cut(sentence: Phonemes) -> Iterator[Phonemes]:
 
 
 def _session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
-    """The model with an output for how long each phoneme takes, which files from the Hub do not have.
+    """Return a session of the model, with an output for the length of each phoneme, which files from the Hub lack.
 
-    `threads`: for a run; 0: one for each core. Raises CannotLoad.
+    `threads`: the number for one run; 0: one for each core. Raises CannotLoad.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -261,7 +263,7 @@ def _session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
             model = with_same_noise(path.read_bytes(), "input")
             model = with_input_of("Ceil", with_output_of("Ceil", model))
             return onnxruntime.InferenceSession(model, options, providers=providers)
-        except Exception:  # it is unlike other voices, or its weights are in another file
+        except Exception:  # it differs from other voices, or its weights are in another file
             return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
-        raise CannotLoad(f"{path} is no model that ONNX Runtime can run: {first_line(error)}.") from error
+        raise CannotLoad(f"ONNX Runtime cannot run {path}: {first_line(error)}.") from error

@@ -1,6 +1,7 @@
-"""From an entry's path to a loaded speech model, or to one clear line about why not.
+"""Load a speech model from an entry's path, or raise one clear error.
 
-Knows files and the loading of mlx-audio and mlx-audio-plus, which install the same module; nothing of requests.
+This module knows files and how mlx-audio and mlx-audio-plus, which install the same module, load models. It knows
+nothing of requests.
 """
 
 from __future__ import annotations
@@ -25,31 +26,31 @@ PATTERNS = (
     *("*.json", "*.jsonl", "*.safetensors", "*.npz", "*.model", "*.tiktoken", "*.txt", "*.jinja", "*.yaml"),
     "*.wav",
 )
-"""What is downloaded of a repository: neither code nor pickles, which would be run."""
+"""The files that are downloaded from a repository: neither code nor pickles, which would be executed."""
 
 VOICES = {".json", ".npy", ".npz", ".pt", ".safetensors", ".wav"}
-"""Files of a model's folder `voices` that hold a voice each."""
+"""The suffixes of files in a model's folder `voices` that hold one voice each."""
 
 ARCHITECTURES = "mlx_audio.tts.models"
 CONVERTER = f"{ARCHITECTURES}.cosyvoice2.scripts.convert"
-"""Imports torch, which the environment lacks, to convert weights, which is not done here."""
+"""It imports torch, which the environment lacks, to convert weights, which is never done here."""
 
 
 @dataclass(frozen=True)
 class SpeechModel:
-    """What the package made of a folder."""
+    """A model that the package has loaded."""
 
     folder: Path
     model: Any
     architecture: str
-    """Its name among the package's: "soprano"."""
+    """Its name in the package: "soprano"."""
     sample_rate_hz: int
     voices: list[Voice] | None
-    """None where the folder has none."""
+    """None if the folder has none."""
 
 
 def load_speech_model(package: str, path: str, revision: str | None, report: Report) -> SpeechModel:
-    """The model in this folder or repository, with its weights in memory. Raises CannotLoad."""
+    """Return the model in this folder or repository, with its weights in memory. Raises CannotLoad."""
     folder = located(path, revision, report, patterns=PATTERNS)
     config = _config(folder)
     total = sum(check_weights(folder, path))
@@ -57,7 +58,7 @@ def load_speech_model(package: str, path: str, revision: str | None, report: Rep
     _leave_out_converter()
     try:
         model = load_model(folder)
-    except (Exception, SystemExit) as error:  # whatever the package, the architecture and MLX raise
+    except (Exception, SystemExit) as error:  # from the package, the architecture or MLX
         raise CannotLoad(_why(error, package, folder, config)) from error
     report(Loading("reading weights", total, total))
     architecture = type(model).__module__.removeprefix(f"{ARCHITECTURES}.").partition(".")[0]
@@ -65,7 +66,7 @@ def load_speech_model(package: str, path: str, revision: str | None, report: Rep
 
 
 def check_weights(folder: Path, path: str) -> Iterator[int]:
-    """The size of each weights file in bytes, after checking that it is whole. Raises CannotLoad."""
+    """Yield the size of each weights file in bytes, after checking that it is complete. Raises CannotLoad."""
     for file in sorted(folder.rglob("*.safetensors")):
         try:
             mx.load(str(file))  # reads the header, and checks it against the size; its error names no file
@@ -81,7 +82,7 @@ def _config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CannotLoad(f"{file} cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict):
-        raise CannotLoad(f"{file} holds no JSON object.")
+        raise CannotLoad(f"{file} must hold a JSON object.")
     return content
 
 
@@ -92,25 +93,25 @@ def _leave_out_converter() -> None:
 
 
 def _why(error: BaseException, package: str, folder: Path, config: dict[str, Any]) -> str:
-    """For people. The package calls an architecture "not supported" whose imports fail; the first error tells."""
+    """Return the message for the user. The first ImportError is the cause of a "not supported"."""
     known = f"{package} {importlib.metadata.version(package)}"
     kind = config.get("model_type") or config.get("architecture")
     missing = _import_error(error)
     if missing is not None and str(missing.name).startswith(f"{ARCHITECTURES}."):
         return (
             f"{folder / 'config.json'} says model_type {kind!r}, which {known} does not know. It knows: "
-            f"{', '.join(sorted(get_available_models()))}. Is it a model for the other one of mlx-audio and "
+            f"{', '.join(sorted(get_available_models()))}. Is it a model for the other of mlx-audio and "
             "mlx-audio-plus?"
         )
     if missing is not None:
         return (
             f"The architecture of the model in {folder} ({kind or folder.name}) cannot be imported from {known} here: "
-            f"{first_line(missing)}. Use a model of another architecture, or the other one of mlx-audio and "
+            f"{first_line(missing)}. Use a model of another architecture, or the other of mlx-audio and "
             "mlx-audio-plus."
         )
     if "safetensors" in str(error) and not any(folder.rglob("*.safetensors")):
         found = ", ".join(sorted(place.name for place in folder.iterdir())[:8])
-        return f"{folder} holds no weights (*.safetensors); found: {found}. Was the download broken off?"
+        return f"{folder} has no weights (*.safetensors); found: {found}. Was the download interrupted?"
     return (
         f"{known} cannot load the model in {folder}: {first_line(error)}. Are config.json and the weights of the same "
         "model?"
@@ -118,7 +119,7 @@ def _why(error: BaseException, package: str, folder: Path, config: dict[str, Any
 
 
 def _import_error(error: BaseException | None) -> ImportError | None:
-    """The earliest ImportError that led to this one."""
+    """Return the earliest ImportError that led to this error; None if there is none."""
     found = None
     while error is not None:
         found = error if isinstance(error, ImportError) else found
@@ -128,11 +129,14 @@ def _import_error(error: BaseException | None) -> ImportError | None:
 
 def _sample_rate_hz(model: Any) -> int:
     for place in (model, getattr(model, "config", None)):
-        if isinstance(rate := getattr(place, "sample_rate", None), int):
+        rate = getattr(place, "sample_rate", None)
+        if isinstance(rate, int):
             return rate
     return 24_000
 
 
 def _voices(folder: Path) -> list[Voice] | None:
-    places = (folder / "voices").iterdir() if (folder / "voices").is_dir() else ()
-    return [Voice(name) for name in sorted({place.stem for place in places if place.suffix in VOICES})] or None
+    if not (folder / "voices").is_dir():
+        return None
+    names = {file.stem for file in (folder / "voices").iterdir() if file.suffix in VOICES}
+    return [Voice(name) for name in sorted(names)] or None

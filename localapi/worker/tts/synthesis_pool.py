@@ -1,8 +1,8 @@
-"""Requests that are answered on several threads, part by part, each in its own order and nobody for long at a time.
+"""Synthesize several requests on several threads, by turns, and each request's sound in order.
 
-For engines that compute outside the interpreter lock. A request is a row of parts; a part is done in pieces, which
-cannot be interrupted. Idle threads take pieces by turns from the requests, and from one request the earliest; what
-comes of a part waits until the parts before it are done. Knows nothing of speech.
+For models that compute outside the interpreter lock. A request is a list of jobs; a job is done in pieces, which
+cannot be interrupted. Idle threads take pieces from the requests by turns, and from each request the earliest one; the
+events of a job wait until the jobs before it are done. This module knows nothing of speech.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from localapi.worker.protocol import Event, Failed
 
 
 class Job(Protocol):
-    """One part of a request."""
+    """One job of a request."""
 
     @property
     def done(self) -> bool:
-        """Whether there are no more pieces."""
+        """True if there are no more pieces."""
 
     def advance(self, *, alone: bool) -> list[Event]:
         """Do one piece, on any thread. `alone`: nothing else runs meanwhile, so all cores are free for it."""
@@ -29,44 +29,44 @@ class Job(Protocol):
 
 @dataclass(eq=False)
 class _StartedJob:
-    """A part that has been begun."""
+    """A job that has been started."""
 
-    part: Job
+    job: Job
     events: list[Event] = field(default_factory=list)
     running: bool = False
 
 
 @dataclass(eq=False)
 class _PooledRequest:
-    """A request."""
+    """A request in the pool."""
 
     id: int
     waiting: deque[Job]
     last: Event
-    begun: deque[_StartedJob] = field(default_factory=deque)
-    """In order; the first may send its events at once."""
+    started_jobs: deque[_StartedJob] = field(default_factory=deque)
+    """The started jobs in order. Only the first may send its events."""
     untouched: bool = True
     dropped: bool = False
 
     @property
     def idle(self) -> Iterable[_StartedJob]:
-        return (place for place in self.begun if not place.running and not place.part.done)
+        return (started for started in self.started_jobs if not started.running and not started.job.done)
 
     @property
     def pieces(self) -> int:
-        """How many threads it could use now."""
+        """The number of threads that the request could use now."""
         return sum(1 for _ in self.idle) + len(self.waiting)
 
 
 class SynthesisPool:
-    """The threads, and the requests that they work on. Its methods are for the main thread."""
+    """The threads and their requests. Call its methods on the main thread."""
 
     def __init__(self, threads: int, wake: Callable[[], None]) -> None:
-        """`wake` is called on a thread when there are events."""
+        """`wake`: called on a thread of the pool when there are events."""
         self._wake = wake
         self._changed = threading.Condition()
-        self._asked: deque[_PooledRequest] = deque()
-        """In the order of their turns."""
+        self._requests: deque[_PooledRequest] = deque()
+        """The requests in the order of their turns."""
         self._events: list[Event] = []
         self._running = 0
         self._alone = False
@@ -75,101 +75,112 @@ class SynthesisPool:
 
     @property
     def busy(self) -> bool:
-        """Whether there are events to fetch."""
+        """True if there are events to take."""
         return bool(self._events)
 
-    def add(self, id: int, parts: Iterable[Job], last: Event) -> bool:  # noqa: A002  # the protocol's word
-        """Take a request, and whether it is a new one. `last` is its event when all parts are done."""
+    def add(self, id: int, jobs: Iterable[Job], last: Event) -> bool:  # noqa: A002  # the protocol's word
+        """Add a request; return False if its id is known. `last`: its event when all jobs are done."""
         with self._changed:
-            if any(asked.id == id for asked in self._asked):
+            if any(request.id == id for request in self._requests):
                 return False
-            self._asked.append(asked := _PooledRequest(id, deque(parts), last))
-            self._send(asked)
+            request = _PooledRequest(id, deque(jobs), last)
+            self._requests.append(request)
+            self._send(request)
             self._changed.notify_all()
             return True
 
     def say(self, event: Event) -> None:
-        """Have an event sent that needs no work."""
+        """Add an event that needs no work."""
         with self._changed:
             self._events.append(event)
 
     def drop(self, id: int) -> None:  # noqa: A002  # the protocol's word
-        """Forget a request and its events; a piece that is being done is done for nothing."""
+        """Forget a request and its events. The result of a piece that is being done is discarded."""
         with self._changed:
-            for asked in [asked for asked in self._asked if asked.id == id]:
-                self._forget(asked)
+            for request in [request for request in self._requests if request.id == id]:
+                self._forget(request)
             self._events = [event for event in self._events if event.id != id]
 
     def events(self) -> list[Event]:
-        """What has come since the last call."""
+        """Return the events since the last call."""
         with self._changed:
             events, self._events = self._events, []
             return events
 
     def _work(self) -> None:
         while True:
-            asked, place, alone = self._next()
+            request, started, alone = self._next()
             events: list[Event]
             try:
-                events, failed = place.part.advance(alone=alone), False
-            except Exception as error:  # of one request: the others go on
-                message = f"The speech could not be made: {type(error).__name__}: {error}"
-                events, failed = [Failed(asked.id, "generation_failed", message)], True
-            if self._settle(asked, place, events, failed=failed):
+                events, failed = started.job.advance(alone=alone), False
+            except Exception as error:  # fails this request alone
+                message = f"Speech synthesis failed: {type(error).__name__}: {error}"
+                events, failed = [Failed(request.id, "generation_failed", message)], True
+            if self._settle(request, started, events, failed=failed):
                 self._wake()
 
     def _next(self) -> tuple[_PooledRequest, _StartedJob, bool]:
         """Wait for a piece to do."""
         with self._changed:
-            while self._alone or (asked := next((each for each in self._asked if each.pieces), None)) is None:
+            request = self._next_request()
+            while request is None:
                 self._changed.wait()
-            # The first piece of a request is what somebody waits for: it has all cores, if they are free.
-            only = sum(each.pieces for each in self._asked) == 1
-            self._alone = not self._running and (only or asked.untouched)
+                request = self._next_request()
+            # A listener waits for the first piece of a request, so it gets all cores if they are free.
+            only = sum(each.pieces for each in self._requests) == 1
+            self._alone = not self._running and (only or request.untouched)
             self._running += 1
-            asked.untouched = False
-            place = next(iter(asked.idle), None)
-            if place is None:
-                asked.begun.append(place := _StartedJob(asked.waiting.popleft()))
-            place.running = True
-            self._to_the_end(asked)
-            return asked, place, self._alone
+            request.untouched = False
+            started = next(iter(request.idle), None)
+            if started is None:
+                started = _StartedJob(request.waiting.popleft())
+                request.started_jobs.append(started)
+            started.running = True
+            self._to_the_end(request)
+            return request, started, self._alone
 
-    def _settle(self, asked: _PooledRequest, place: _StartedJob, events: list[Event], *, failed: bool) -> bool:
-        """Note what came of a piece; whether there are events now and were none before."""
+    def _next_request(self) -> _PooledRequest | None:
+        if not self._alone:
+            for request in self._requests:
+                if request.pieces:
+                    return request
+        return None
+
+    def _settle(self, request: _PooledRequest, started: _StartedJob, events: list[Event], *, failed: bool) -> bool:
+        """Record the events of a piece; return True if there are events now and were none before."""
         with self._changed:
             self._running -= 1
             self._alone = False
-            place.running = False
+            started.running = False
             waiting = bool(self._events)
-            if not asked.dropped:
-                self._to_the_end(asked)  # behind those that came meanwhile
+            if not request.dropped:
+                self._to_the_end(request)  # after those that came meanwhile
                 if failed:
                     self._events += events
-                    self._forget(asked)
+                    self._forget(request)
                 else:
-                    place.events += events
-                    self._send(asked)
+                    started.events += events
+                    self._send(request)
             self._changed.notify_all()
             return bool(self._events) and not waiting
 
-    def _send(self, asked: _PooledRequest) -> None:
-        """Make events known as far as they are in order."""
-        while asked.begun:
-            first = asked.begun[0]
+    def _send(self, request: _PooledRequest) -> None:
+        """Release events as far as they are in order."""
+        while request.started_jobs:
+            first = request.started_jobs[0]
             self._events += first.events
             first.events = []
-            if first.running or not first.part.done:
+            if first.running or not first.job.done:
                 return
-            asked.begun.popleft()
-        if not asked.waiting:
-            self._events.append(asked.last)
-            self._forget(asked)
+            request.started_jobs.popleft()
+        if not request.waiting:
+            self._events.append(request.last)
+            self._forget(request)
 
-    def _to_the_end(self, asked: _PooledRequest) -> None:
-        self._asked.remove(asked)
-        self._asked.append(asked)
+    def _to_the_end(self, request: _PooledRequest) -> None:
+        self._requests.remove(request)
+        self._requests.append(request)
 
-    def _forget(self, asked: _PooledRequest) -> None:
-        asked.dropped = True
-        self._asked.remove(asked)
+    def _forget(self, request: _PooledRequest) -> None:
+        request.dropped = True
+        self._requests.remove(request)

@@ -1,7 +1,10 @@
-"""When the words of a text are said, from what an engine tells of its parts.
+"""Find when the words of a text are spoken, from what a speech engine reports.
 
-Engines count words in their own way: espeak-ng says "of the" as one and "42" as two. Here a word is what stands between
-blanks, and each ideograph and kana for itself.
+Engines count words in their own way: to espeak-ng "of the" is one word and "42" is two. Here a word is text between
+spaces, and each ideograph and kana is a word.
+
+The text as spoken is also compared with its words as read one by one. The two differ a little: "of the" has another
+vowel when it is spoken as one word, and a lone "a" is read as a letter.
 """
 
 from __future__ import annotations
@@ -20,19 +23,19 @@ WORD = re.compile(rf"[{_LONE}]|[^\s{_LONE}]+")
 
 @dataclass(frozen=True)
 class SpokenPiece:
-    """A part of the text that was said for itself."""
+    """A part of the text that was spoken by itself."""
 
     position: int
-    """Of one of its characters in the text."""
+    """Position of one of its characters in the text."""
     start_seconds: float
     end_seconds: float
 
 
 def said_words(text: str, pieces: Iterable[SpokenPiece]) -> list[WordTime]:
-    """The words of the text in order.
+    """Return the times of the words of the text, in order.
 
-    A word that has no piece of its own was said together with the one before it, and they share the time by their
-    letters; what has neither pieces nor letters was not said.
+    A word without a piece of its own was spoken together with the one before it, and they share the time by their
+    letters. A word with neither pieces nor letters was not spoken.
     """
     words = list(WORD.finditer(text))
     starts = [word.start() for word in words]
@@ -51,7 +54,7 @@ def said_words(text: str, pieces: Iterable[SpokenPiece]) -> list[WordTime]:
 
 
 def _share(words: Sequence[str], start: float, end: float) -> Iterable[WordTime]:
-    """Words that take a span of time together."""
+    """Divide a span of time between words that were spoken together."""
     per_letter = (end - start) / sum(map(len, words))
     for word in words:
         until = start + len(word) * per_letter
@@ -60,15 +63,15 @@ def _share(words: Sequence[str], start: float, end: float) -> Iterable[WordTime]
 
 
 COMPARED = 64
-"""Phonemes at a time: comparing takes the product of the lengths."""
+"""Phonemes compared at a time, because the cost is the product of the lengths."""
 BEHIND = 32
-"""How many phonemes more the text may have there than its words."""
+"""How many more phonemes the text may have there than its words."""
 OTHER = 0.9
-"""What another phoneme costs; one too many or too few costs 1."""
+"""The cost of a different phoneme. One too many or too few costs 1."""
 
 
 def paired(read: Sequence[str], said: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Which phonemes of both are the same or stand in for each other, in order."""
+    """Yield which phonemes of both are the same or correspond to each other, in order."""
     passed = 0
     for start in range(0, len(read), COMPARED):
         some = read[start : start + COMPARED]
@@ -79,7 +82,7 @@ def paired(read: Sequence[str], said: Sequence[str]) -> Iterator[tuple[int, int]
 
 
 def _pairs(read: Sequence[str], said: Sequence[str]) -> list[tuple[int, int]]:
-    """The cheapest way through both (https://en.wikipedia.org/wiki/Wagner-Fischer_algorithm); `said` may go on."""
+    """Return the cheapest alignment (https://en.wikipedia.org/wiki/Wagner-Fischer_algorithm); `said` may go on."""
     costs = [[float(among) for among in range(len(said) + 1)]]
     for phoneme in read:
         above = costs[-1]

@@ -21,14 +21,14 @@ ROOT = Path(__file__).parents[3]
 REPORT = """if True:
     import json, os, subprocess, sys
     before = dict(os.environ)
-    from localapi.worker.blas import take_place
-    place = take_place()
+    from localapi.worker.blas import install_openblas
+    choice = install_openblas()
     import mlx.core as mx
     product = (mx.ones((3, 400)) @ mx.ones((400, 2))).tolist()
     maps = open("/proc/self/maps").read()
     child = subprocess.run([sys.executable, "-c", "print(open('/proc/self/maps').read())"], capture_output=True)
     print(json.dumps({
-        "taken": place.taken, "says": place.says, "right": product == [[400.0, 400.0]] * 3,
+        "taken": choice.is_fast, "says": choice.description, "right": product == [[400.0, 400.0]] * 3,
         "loaded": "openblas" in maps, "inherited": b"openblas" in child.stdout,
         "environment": before == dict(os.environ),
     }))
@@ -43,7 +43,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def report(cache: Path) -> Report:
-    """What a new process says after `take_place`; with variables that are set for it."""
+    """What a new process says after `install_openblas`; with variables that are set for it."""
 
     def run(variables: Mapping[str, str] | None = None, script: str = REPORT) -> dict[str, Any]:
         env = {k: v for k, v in os.environ.items() if not k.startswith(("LOCALAPI_", "OPENBLAS_"))}
@@ -135,12 +135,12 @@ def test_a_library_that_is_another_one_is_refused(report: Report) -> None:
 def test_a_wrong_result_or_a_crash_in_the_trial_is_a_reason_and_is_remembered(report: Report, cache: Path) -> None:
     script = """if True:
         import json, pathlib, sys
-        from localapi.worker.blas import take_place, verdicts
+        from localapi.worker.blas import install_openblas, verdicts
         trial = pathlib.Path({file!r})
         verdicts._TRIAL = trial
-        place = take_place()
+        choice = install_openblas()
         import mlx.core
-        print(json.dumps({{"taken": place.taken, "says": place.says}}))
+        print(json.dumps({{"taken": choice.is_fast, "says": choice.description}}))
     """
     original = (ROOT / "localapi/worker/blas/trial.py").read_text()
     wrong, crash = cache.with_name("wrong.py"), cache.with_name("crash.py")

@@ -33,7 +33,7 @@ def test_a_worker_answers_with_openblas_and_the_server_does_not_load_it(tmp_path
 def test_the_log_of_a_load_says_why_mlx_computes_with_its_own(tmp_path: Path) -> None:
     (tmp_path / "mine.so").write_text("not a library")
     with serving(tmp_path, DEMO, env={SWITCH: str(tmp_path / "mine.so")}) as server:
-        line = server.wait_for(r"demo: MLX computes with .*").group(0)
+        line = server.wait_for(r"demo: MLX uses .*").group(0)
         reply = server.request("POST", "/v1/chat/completions", ASKED).json()
     assert "mine.so" in line
     assert "Paris" in reply["choices"][0]["message"]["content"]

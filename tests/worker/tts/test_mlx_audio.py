@@ -130,7 +130,7 @@ def copier(mlx_audio: Environment, tmp_path_factory: pytest.TempPathFactory) -> 
     with running(mlx_audio) as worker:
         loaded = worker.load(model(mlx_audio, tmp_path_factory.mktemp("models") / "copy", "tinycopy"))
         assert loaded.takes == ["ref_audio", "source_audio"]
-        assert loaded.notes == ["tinycopy speaks with the voice of a recording: ref_audio, or a voice with one"]
+        assert loaded.notes == ["tinycopy copies the voice of a recording: ref_audio, or a voice with one"]
         yield worker
 
 
@@ -217,7 +217,7 @@ def test_an_unknown_voice_is_the_requests_fault_and_a_crash_is_the_models(speake
     [unknown] = speaker.say("hi", voice="nobody")
     assert (unknown.kind, unknown.param) == ("invalid_request", "voice")
     *_, crash = speaker.say("one", "explode")
-    assert (crash.kind, crash.message) == ("generation_failed", "The speech could not be made: boom.")
+    assert (crash.kind, crash.message) == ("generation_failed", "Speech synthesis failed: boom.")
     assert isinstance(speaker.say("and it goes on")[-1], Spoken)
 
 
@@ -268,7 +268,7 @@ def test_a_recording_is_converted_once_and_not_for_each_sentence(copier: Worker)
     events = copier.say("One.", "Two.", "Three.", options=options)
     assert pitch(samples(events), 16_000) == pytest.approx(880, abs=3)
     assert len(samples(events)) == 16_000
-    assert events[-1].notes == ["source_audio is converted, and the text is not said"]
+    assert events[-1].notes == ["source_audio is converted; the text is not spoken"]
 
 
 def test_a_first_phrase_said_twice_is_cut_where_the_entry_says_so(mlx_audio: Environment, tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def rename_kind(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        (empty, "holds no weights (*.safetensors); found: config.json"),
+        (empty, "has no weights (*.safetensors); found: config.json"),
         (damage, "model.safetensors is damaged"),
         (no_config, "config.json is not a JSON object"),
         (break_imports, "No module named 'no_such_package_of_localapis_tests'"),

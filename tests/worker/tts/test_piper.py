@@ -55,7 +55,7 @@ def _leaves_nothing_behind(tiny: Loop, three: Loop) -> Any:
     yield
     for loop in (tiny, three):
         assert not loop.engine.busy
-        assert not loop.engine._turns._asked
+        assert not loop.engine._turns._requests
 
 
 def lowest_hz(events: list[Any], rate_hz: int) -> float:
@@ -296,7 +296,7 @@ def test_nothing_that_a_client_sends_stops_the_engine(
         ({"espeak": {"voice": "klingon-x"}}, "klingon-x"),
         ({"phoneme_type": "telepathy"}, "telepathy"),
         ({"num_speakers": 2}, "cannot speak"),
-        ({"audio": None}, "does not describe a Piper voice"),
+        ({"audio": None}, "not the configuration of a Piper voice"),
     ],
 )
 def test_a_voice_that_cannot_speak_does_not_load(tmp_path: Path, config: dict[str, Any], complaint: str) -> None:

@@ -73,7 +73,7 @@ def count(number: int) -> Callable[[list[Event]], bool]:
 def two() -> Iterator[Work]:
     work = Work(2)
     yield work
-    assert not work.turns._asked
+    assert not work.turns._requests
     assert not work.turns.busy
 
 
