@@ -51,6 +51,8 @@ _RATES: Final = {"x-slow": 0.5, "slow": 0.75, "medium": 1.0, "default": 1.0, "fa
 _PAUSES: Final = frozenset({"pause", "break", "silence", "wait"})
 _OF_SSML: Final = frozenset({"break", "prosody", "say-as", "phoneme", "emphasis", "voice", "lang"})
 """Elements that neither prose nor HTML uses. Outside of <speak>, only these and <sub alias> count."""
+_POINTS: Final = frozenset({"mark", "bookmark", "audio"})
+"""Elements that are empty in SSML. Outside of <speak>, they count if they close themselves and have attributes."""
 _EXTENSIONS: Final = ("mstts:", "amazon:", "google:")
 _SILENT: Final = frozenset({"metadata", "meta", "desc", "lexicon", "title"})
 """Elements whose content is not spoken."""
@@ -181,6 +183,8 @@ class _Reader:
             return name in _OF_SSML or name.startswith(_EXTENSIONS) or any(each.name == name for each in self._open)
         if name == "sub":
             return "alias" in _attributes(tag[3])
+        if name in _POINTS:
+            return bool(tag[3] and tag[4])
         if not (name in _OF_SSML or name.startswith(_EXTENSIONS)):
             return False
         if name not in self._last_end:

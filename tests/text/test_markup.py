@@ -77,6 +77,7 @@ def test_the_safe_part_of_markup_is_honoured(text: str, expected: str) -> None:
         ("<speak>a <break time='soon'/> b</speak>", "a (0.5) b", ["break[time]"]),
         ("<speak>a <break time='1s> b</speak>", "a b", ["break[malformed]"]),
         ("<speak><break time='99s'/>a</speak>", "(10) a", ["break[time over 10s]"]),
+        ("<mark name='here'/>a <audio src='x.mp3' />", "a", ["mark", "audio"]),
         ("[emotion:happy] a [pitch=high] b", "a b", ["emotion", "pitch"]),
     ],
 )
@@ -90,6 +91,7 @@ def test_the_rest_is_left_out_and_named(text: str, expected: str, ignored: list[
     [
         "if a < b && c > d",
         "Tom & Jerry &amp; co",
+        "a <mark>marked</mark> word, an <audio> element",
         "H<sub>2</sub>O and x<sup>2</sup>",
         "list<T> and Map<K, V>",
         "the <break> tag, the <voice> tag, and <emphasis> too",
