@@ -1,7 +1,7 @@
 """Let libraries ask for more open files than the system allows.
 
-mlx-lm asks for 4096 when it is imported (utils.py of version 0.32: `resource.setrlimit`), so it cannot be imported
-if the limit is lower, as in many containers.
+mlx-lm asks for 4096 when it is imported (utils.py of version 0.32: `resource.setrlimit`), so it cannot be imported if
+the limit is lower, as in many containers.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ class LoadModel(msgspec.Struct, tag=True):
     """Server to worker, once and first: what to load."""
 
     engine: str
-    """Name of the engine, as `localapi.worker.__main__` lists them: "mlx-lm"."""
+    """Name of the backend, as listed in `localapi.worker.__main__`: "mlx-lm"."""
     options: dict[str, Any]
-    """The entry's identity, as the backend's options name it; plain values, paths resolved."""
+    """The entry's identity as the backend's options: plain values, with absolute paths."""
 
 
 class Sampling(msgspec.Struct, frozen=True):
@@ -146,9 +146,9 @@ class Answering(msgspec.Struct, kw_only=True):
     """None: until the model stops or its context is full."""
     stop: list[str] = []
     n: int = 1
-    """Answers to the one prompt."""
+    """Number of answers to the prompt."""
     top_logprobs: int | None = None
-    """How many of the likeliest tokens to name beside each token's own log probability; None: none of it."""
+    """How many of the likeliest tokens to report with each token's log probability; None: no log probabilities."""
     form: Form | None = None
 
 
@@ -190,7 +190,7 @@ def form_param(request: Answering) -> str:
 
 
 class Tokenize(msgspec.Struct, tag=True):
-    """Server to worker: the tokens of a text, or of a conversation as it would be sent to the model."""
+    """Server to worker: return the tokens of a text, or of a conversation as the model would read it."""
 
     id: int
     text: str | None = None
@@ -200,24 +200,24 @@ class Tokenize(msgspec.Struct, tag=True):
 
 
 class Detokenize(msgspec.Struct, tag=True):
-    """Server to worker: the text of tokens."""
+    """Server to worker: return the text of tokens."""
 
     id: int
     tokens: list[int]
 
 
 class Speak(msgspec.Struct, tag=True, kw_only=True):
-    """Server to worker: say this text."""
+    """Server to worker: speak this text."""
 
     id: int
     segments: list[str]
     """The text, split at natural pauses: one segment is heard while the next is generated."""
     voice: str | None = None
-    """The engine's own name of it; None: the engine's default."""
+    """The engine's own name of the voice; None: its default."""
     speed: float = 1.0
-    """1 for engines that have no speed of their own: the server stretches what they say."""
+    """1 for engines without a speed of their own: the server changes the tempo of their sound."""
     options: dict[str, Any] = {}
-    """What else the request says, as the backend's request fields name it (`ref_audio` as bytes of an audio file)."""
+    """Further fields of the request, by the backend's names (`ref_audio` as the bytes of an audio file)."""
     times: bool = False
     """True if the times of words are wanted."""
 
@@ -232,7 +232,7 @@ class Voice(msgspec.Struct, frozen=True):
     """A voice of a speech engine."""
 
     id: str
-    """What a request names."""
+    """The name in requests."""
     name: str = ""
     """Display name, if it differs from the id."""
     language: str = ""
@@ -240,7 +240,7 @@ class Voice(msgspec.Struct, frozen=True):
 
 
 class Loading(msgspec.Struct, tag=True):
-    """Worker to server: how far loading is."""
+    """Worker to server: the progress of loading."""
 
     phase: str
     """Current step, in plain language: "importing mlx-lm", "downloading", "reading weights"."""
@@ -250,47 +250,47 @@ class Loading(msgspec.Struct, tag=True):
 
 
 class Loaded(msgspec.Struct, tag=True):
-    """Worker to server: the model answers from now on."""
+    """Worker to server: the model is ready."""
 
     context_length: int | None = None
     """Tokens of prompt and answer together; None if the model does not say."""
     notes: list[str] = []
-    """What a user should know about how this model runs ("no chat template: ...")."""
+    """What users should know about how this model runs ("no chat template ...")."""
     batched: bool = True
     """True if requests are answered together, False if one after the other."""
     voices: list[Voice] | None = None
     """The voices of a speech model; None if only the model knows them, or there is no choice."""
     takes: list[str] | None = None
-    """Of what the backend takes beside a text, a voice and a speed, what this model takes; None: all of it."""
+    """The backend's further request fields that this model uses; None: all of them."""
     device_bytes: int = 0
     """As in Step."""
 
 
 class LoadRefused(msgspec.Struct, tag=True):
-    """Worker to server: the model does not load. The worker ends itself after this."""
+    """Worker to server: the model cannot be loaded. The worker exits after this."""
 
     message: str
 
 
 class Prefill(msgspec.Struct, tag=True):
-    """How much of a prompt is processed."""
+    """The progress of processing a prompt."""
 
     id: int
     done: int
     total: int
-    """Tokens."""
+    """In tokens."""
 
 
 class Relaxed(msgspec.Struct, tag=True):
-    """What the request asks of an answer's form and is not kept. It comes before the answer."""
+    """Requirements on an answer's form that are not enforced. Sent before the answer."""
 
     id: int
     places: list[str]
-    """Where in the request that stands ("response_format.schema.properties.tags.uniqueItems")."""
+    """Paths in the request: "response_format.schema.properties.tags.uniqueItems"."""
 
 
 class TopLogprob(msgspec.Struct):
-    """A token that could have come."""
+    """A token that could have been sampled."""
 
     token: bytes
     """What it adds to the answer; part of a character if the model splits characters."""
@@ -298,14 +298,14 @@ class TopLogprob(msgspec.Struct):
 
 
 class TokenLogprob(TopLogprob):
-    """The token that came."""
+    """The token that was sampled."""
 
     top: list[TopLogprob] = []
-    """The likeliest ones, likeliest first."""
+    """The likeliest tokens, the likeliest first."""
 
 
 class Delta(msgspec.Struct, tag=True):
-    """Text that an answer grew by. `choice` counts the answers to one request from 0."""
+    """The next text of an answer. `choice` numbers the answers to one request from 0."""
 
     id: int
     text: str
@@ -317,18 +317,18 @@ class Delta(msgspec.Struct, tag=True):
 
 
 class ToolStart(msgspec.Struct, tag=True):
-    """The model begins to call a function."""
+    """The start of a function call."""
 
     id: int
     choice: int
     index: int
-    """Counts the calls of one answer from 0."""
+    """Numbers the calls of one answer from 0."""
     call_id: str
     name: str
 
 
 class ToolArguments(msgspec.Struct, tag=True):
-    """JSON text that a call's arguments grew by."""
+    """The next JSON text of a call's arguments."""
 
     id: int
     choice: int
@@ -350,11 +350,11 @@ class Finished(msgspec.Struct, tag=True):
     id: int
     prompt_tokens: int
     completion_tokens: int
-    """Of all answers."""
+    """Tokens of all answers."""
     cached_tokens: int = 0
-    """Of the prompt: those that an earlier request had left ready."""
+    """Tokens of the prompt that an earlier request had computed."""
     reasoning_tokens: int = 0
-    """Of the completion."""
+    """Tokens of the completion that are reasoning."""
 
 
 class TokenizedText(msgspec.Struct, tag=True):
@@ -372,18 +372,18 @@ class DetokenizedText(msgspec.Struct, tag=True):
 
 
 class Sound(msgspec.Struct, tag=True):
-    """What was said next of a segment; a segment may come in several."""
+    """The next sound of a segment. A segment may consist of several."""
 
     id: int
     segment: int
-    """Counts the request's segments from 0. One that gives no sound is left out."""
+    """Numbers the request's segments from 0. A segment without sound is left out."""
     pcm: bytes
     """16-bit little-endian mono samples."""
     sample_rate_hz: int
 
 
 class WordTime(msgspec.Struct):
-    """When a word was said."""
+    """The time of a spoken word."""
 
     text: str
     start_seconds: float
@@ -391,7 +391,7 @@ class WordTime(msgspec.Struct):
 
 
 class WordTimes(msgspec.Struct, tag=True):
-    """When the words of a segment are said, in seconds from the segment's first sample."""
+    """The times of a segment's words, in seconds from the segment's first sample."""
 
     id: int
     segment: int
@@ -399,7 +399,7 @@ class WordTimes(msgspec.Struct, tag=True):
 
 
 class Spoken(msgspec.Struct, tag=True):
-    """All is said; nothing follows for this id."""
+    """The speech is complete; nothing follows for this id."""
 
     id: int
     notes: list[str] = []
@@ -442,15 +442,15 @@ def join(last: Event | None, event: Event) -> bool:
 
 
 class Step(msgspec.Struct, tag=True):
-    """Worker to server: what one decode step brought, for every request in it. Without events: it goes on."""
+    """Worker to server: the events of one decode step, for all requests. Without events it is a sign of life."""
 
     events: list[Event]
     device_bytes: int = 0
     """Memory of an accelerator that the engine holds; 0 if it computes on the processor."""
     waiting: int = 0
-    """Requests that the engine has not begun: the batch is full, or the memory for conversations is."""
+    """Requests that have not been started, because the batch or the memory for conversations is full."""
     tokens: int = 0
-    """That it has written since it was loaded, in all answers."""
+    """Tokens generated since the model was loaded, in all answers."""
 
 
 TextRequest = Chat | Complete | Tokenize | Detokenize

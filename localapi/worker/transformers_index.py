@@ -1,8 +1,8 @@
 """Keep what transformers finds out about its own files at each import: a worker imports mlx-lm in half the time.
 
 Before it can import anything it reads its 1,700 model files to learn which holds which class, and it does so twice,
-because its cache is too small (utils/import_utils.py of version 5.23: `define_import_structure`).
-The result depends only on those files, so it is written to a file for this version at this place.
+because its cache is too small (utils/import_utils.py of version 5.23: `define_import_structure`). The result depends
+only on those files, so it is written to a file for this version at this place.
 """
 
 from __future__ import annotations

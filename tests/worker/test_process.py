@@ -109,7 +109,7 @@ def test_a_refused_load_is_told_and_ends_the_worker(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with worker() as running:
         running.send(LoadModel("mlx-lm", {"path": str(tmp_path)}))
-        assert "holds no weights" in running.until(LoadRefused).message
+        assert "has no weights" in running.until(LoadRefused).message
         assert running.process.wait(timeout=30) == 1
         assert running.process.stderr is not None
         assert "Traceback" not in running.process.stderr.read()

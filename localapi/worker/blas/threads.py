@@ -1,7 +1,7 @@
 """Choose how many threads OpenBLAS uses: as many as there are cores that no other program uses.
 
-Its threads wait for each other by spinning. If another program uses a core, too, one interrupted thread
-holds up all others: on two busy cores, a model decoded five times slower with two threads than with one.
+Its threads wait for each other by spinning. If another program uses a core, too, one interrupted thread holds up all
+others: on two busy cores, a model decoded five times slower with two threads than with one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Try once, in processes of their own, whether a library computes the same as MLX's own BLAS, and faster.
 
-A library that does not suit the machine may crash. The verdict is cached until the library, MLX or the
-processor changes.
+A library that does not suit the machine may crash. The verdict is cached until the library, MLX or the processor
+changes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Download for the command line: `python -P -m localapi.worker.hub.pull REPO [--revision R] [--file NAME]`.
 
-Prints lines of JSON: {"done", "total"} in bytes; at the end {"folder"} or {"path"}, or {"error"} with
-a sentence. With --file, only that file is downloaded.
+Prints lines of JSON: {"done", "total"} in bytes; at the end {"folder"} or {"path"}, or {"error"} with a sentence. With
+--file, only that file is downloaded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The running batch of one model: rows join it, grow by a token in each step, and leave.
+"""The running batch of one model: rows join it, grow by one token in each step, and leave.
 
-Everything that touches mlx-lm's batch API is here, because that API changes between minor versions. All MLX work is
-done on the caller's thread, which must be the one that loaded the model (MLX binds arrays to streams of their thread).
+Everything that uses mlx-lm's batch API is here, because that API changes between minor versions. All MLX work is done
+on the caller's thread, which must be the one that loaded the model (MLX binds arrays to streams of their thread).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from localapi.worker.llm.row import Row
 from localapi.worker.protocol import Event, Failed, Prefill
 
 PREFILL_TOKENS = 256 if mx.default_device().type == mx.cpu else 2048
-"""Prompt tokens of one request that are processed at once while nobody decodes.
+"""Prompt tokens of one request that are processed at once while no row decodes.
 
-MLX's masked attention computes the half that it throws away too, which on a CPU costs more than the fewer steps save:
+MLX's masked attention also computes the half that it discards, which on a CPU costs more than the fewer steps save:
 2,048 tokens of a small model took 2.1 s at once and 1.3 s in parts.
 """
 LEAST_PREFILL_TOKENS = 16
 PREFILL_REQUESTS = 8
 SMOOTHING = 0.3
-"""How much the newest measurement of prefill speed counts."""
+"""The weight of the newest measurement of the prefill speed."""
 
 
 class Batch:
-    """Rows by the batch's own name for them, their uid."""
+    """Rows, by the uid that mlx-lm gives them."""
 
     def __init__(
         self,
@@ -52,14 +52,14 @@ class Batch:
         self._max_stall_seconds = max_stall_seconds
         self._token_bytes = token_bytes
         self.tokens = 0
-        """That were written so far."""
+        """The number of tokens generated so far."""
         self._rows: dict[int, Row] = {}
         self._computed: dict[int, int] = {}
-        """How many of a row's tokens were there before it joined."""
+        """How many of a row's tokens were computed before it joined."""
         self._decoding: set[int] = set()
         self._leaving: list[int] = []
         self._seconds_per_token = 0.0
-        """Of prefilling, as measured while others decode."""
+        """The prefill speed, measured while other rows decode."""
         self._generator = self._new_generator()
 
     @property
@@ -68,18 +68,18 @@ class Batch:
 
     @property
     def room(self) -> int:
-        """How many rows may join."""
+        """The number of rows that may join."""
         return self._max_rows - len(self._rows) - sum(len(row.copies) for row in self._rows.values())
 
     def reaches(self) -> list[int]:
-        """Of all rows, with those that join later: the tokens that memory is kept for."""
+        """Return the tokens that memory is reserved for, of each row and of those that will join later."""
         return [row.reach for first in self._rows.values() for row in (first, *first.copies)]
 
     def has(self, id: int) -> bool:  # noqa: A002  # the protocol's word
         return any(row.id == id for row in self._rows.values())
 
     def join(self, row: Row, events: list[Event]) -> None:
-        """Take a row in, and its copies as soon as its prompt is computed."""
+        """Add a row, and its copies as soon as its prompt is computed."""
         try:
             self._insert(row)
         except Exception as error:
@@ -88,23 +88,23 @@ class Batch:
             self.leave(row.id)
 
     def leave(self, id: int) -> None:  # noqa: A002
-        """Forget a request's rows, before the next step. Unknown ids are ignored."""
+        """Remove a request's rows before the next step. Unknown ids are ignored."""
         for uid in [uid for uid, row in self._rows.items() if row.id == id]:
             self._drop(uid)
             self._leaving.append(uid)
 
     def step(self, events: list[Event]) -> None:
-        """One decode step, and a chunk of each prompt. MLX computes the next one while the events are on their way."""
+        """Do one decode step, and a chunk of each prompt. MLX computes the next one while the events are being sent."""
         try:
             if self._leaving:
                 self._remove()
             if self._rows:
                 self._advance(events)
-        except Exception as error:  # from MLX or mlx-lm: which row is to blame is not known
+        except Exception as error:  # from MLX or mlx-lm, which do not say which row is to blame
             self._fail_all(error, events)
 
     def _insert(self, row: Row) -> None:
-        """Start from the longest beginning of the prompt that is still there; stop where its cache is worth keeping."""
+        """Start at the longest beginning of the prompt that is cached; pause where its cache is worth storing."""
         hit = self.prefixes.fetch(row.prompt)
         start = hit.length if hit else 0
         row.totals.cached_tokens = max(row.totals.cached_tokens, start)
@@ -130,7 +130,7 @@ class Batch:
         self._computed[uid] = start
 
     def _remove(self) -> None:
-        """Take rows out that have left. What they computed may serve the next turn."""
+        """Remove rows that have left. What they computed may serve the next turn."""
         caches = self._generator.remove(self._leaving, return_prompt_caches=True)  # type: ignore[no-untyped-call]
         self._leaving.clear()
         for kept, tokens in caches.values():
@@ -153,11 +153,11 @@ class Batch:
         if stats.prompt_tokens:
             measured = stats.prompt_time / stats.prompt_tokens
             known = self._seconds_per_token
-            # Slower is believed at once, so that nobody waits; faster may be chance.
+            # A slower speed counts immediately, so that no row has to wait; a faster one may be chance.
             self._seconds_per_token = max(measured, (1 - SMOOTHING) * known + SMOOTHING * measured)
 
     def _chunk(self) -> int:
-        """How many tokens of each prompt the next step processes: as many as those who decode can wait for."""
+        """Return how many tokens of each prompt the next step processes: as many as decoding rows can wait for."""
         if not self._decoding:
             return PREFILL_TOKENS
         prompts = max(1, min(len(self._rows) - len(self._decoding), PREFILL_REQUESTS))
@@ -166,7 +166,7 @@ class Batch:
         return min(PREFILL_TOKENS, max(LEAST_PREFILL_TOKENS, tokens // prompts))
 
     def _on_prompt(self, prompt: Any, chunk: int, events: list[Event]) -> None:
-        """A part of a prompt is computed: tell, keep, and start the copies when all of it but the last token is."""
+        """Report and store the computed part of a prompt; start the copies when only its last token is left."""
         uid, row = prompt.uid, self._rows[prompt.uid]
         done, total = prompt.progress
         if total > chunk:
@@ -188,7 +188,7 @@ class Batch:
             self._insert_from(copy, len(tokens), caches, [row.prompt[-1:]])
 
     def _take(self, response: Any, events: list[Event]) -> None:
-        """Add one token to its row, and end the row where it is the last."""
+        """Add one token to its row, and end the row if it is the last."""
         uid, reason = response.uid, response.finish_reason
         row = self._rows.get(uid)
         if row is None:  # another answer to the same request failed in this step
@@ -200,7 +200,7 @@ class Batch:
                 )
             self.tokens += 1
             ended = row.grow(response.token, reason, events)
-        except Exception as error:  # this request's alone
+        except Exception as error:  # fails this request alone
             events.append(failure(row, error))
             self.leave(row.id)
             return
@@ -216,7 +216,7 @@ class Batch:
         self._decoding.discard(uid)
 
     def _fail_all(self, error: Exception, events: list[Event]) -> None:
-        """What is in the batch cannot be trusted any more; start a new one."""
+        """Fail all rows and start a new batch, because the state of this one is unknown."""
         traceback.print_exception(error)
         first_rows = {row.id: row for row in self._rows.values()}
         events += [failure(row, error) for row in first_rows.values()]
@@ -224,7 +224,7 @@ class Batch:
         self._computed.clear()
         self._decoding.clear()
         self._leaving.clear()
-        # Before the new one: each sets MLX's wired limit, and puts it back.
+        # Before the new one, because each sets MLX's wired limit and restores it.
         self._generator.close()  # type: ignore[no-untyped-call]
         self._generator = self._new_generator()
 
@@ -239,7 +239,7 @@ class Batch:
 
 
 def failure(row: Row, error: Exception) -> Failed:
-    """The end of a request that the model failed on, or whose form cannot be kept to after all."""
+    """Return the end of a request that the model failed on, or whose form cannot be kept after all."""
     if isinstance(error, GrammarStuck):
-        return Failed(row.id, "invalid_request", f"The answer cannot go on in its form: {error}", row.form_param)
+        return Failed(row.id, "invalid_request", f"The answer cannot be continued in its form: {error}", row.form_param)
     return Failed(row.id, "generation_failed", f"The model failed on this request: {type(error).__name__}: {error}")

@@ -1,8 +1,8 @@
-"""Chat templates that cannot fill the memory: what one instruction of a template makes has a greatest size.
+"""Chat templates that cannot exhaust memory: the result of one instruction has a maximum size.
 
-Templates come with models and are filled with what clients send. Jinja's sandbox keeps them from files and modules, and
-bounds ranges; `{{ "x" * 9999999999 }}` it computes. Such an instruction is one call into C, which `time_limit` cannot
-interrupt. Whatever is long because it has many instructions is left to `time_limit`.
+Templates come with models and are filled with what clients send. Jinja's sandbox protects files and modules, and it
+limits ranges, but it computes `{{ "x" * 9999999999 }}`. Such an instruction is one call into C, which `time_limit`
+cannot interrupt. Results of many instructions are left to `time_limit`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers.utils import chat_template_utils
 
 MAX_CHARACTERS: Final = 32 * 1024 * 1024
-"""Of a text that a template makes, and elements of a list: more than any model reads."""
+"""The maximum of a text's characters, and of a list's elements: more than any model can read."""
 MAX_BITS: Final = 100_000
-"""Of an integer."""
+"""The maximum of an integer."""
 MAX_WIDTH: Final = 100_000
-"""That a text is padded to; as jinja2's MAX_RANGE."""
+"""The maximum that a text is padded to, as jinja2's MAX_RANGE."""
 _FORMAT: Final = re.compile(r"%(?:\([^)]*\))?[-+ #.\d*]*|\{[^{}]*:[^{}]*")
 _WIDTH: Final = re.compile(r"\d{1,20}")
 _WIDTH_FROM_VALUE: Final = re.compile(r"%[^a-zA-Z%]*\*|\{[^{}]*:[^{}]*\{")
@@ -33,14 +33,14 @@ _PADDING_FILTERS: Final = ("batch", "center", "indent", "round", "slice")
 
 
 class TemplateTooLarge(SecurityError):
-    """A template makes too much of something."""
+    """A template creates something too large."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"it makes {what}")
+        super().__init__(f"it creates {what}")
 
 
 class _CodeGenerator(CodeGenerator):
-    """Has `~` joined by the environment."""
+    """Generate code that joins the operands of `~` by the environment."""
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802  # jinja2's name
         self.write("environment.joined((")
@@ -51,7 +51,7 @@ class _CodeGenerator(CodeGenerator):
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
-    """jinja2's sandbox, with bounds."""
+    """jinja2's sandbox with limits."""
 
     code_generator_class = _CodeGenerator
     intercepted_binops = frozenset({"+", "*", "**", "%"})
@@ -63,7 +63,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def concat(pieces: Iterable[str]) -> str:
-        """Join the pieces of an output: the whole one, or that of a block."""
+        """Join the pieces of the whole output or of a block."""
         joined: list[str] = []
         length = 0
         for piece in pieces:
@@ -73,7 +73,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return "".join(joined)
 
     def joined(self, operands: Iterable[object]) -> str:
-        """What `~` makes."""
+        """Join the operands of `~`."""
         return self.concat(str(_sized(operand)) for operand in operands)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -116,12 +116,12 @@ def _check_length(length: int) -> None:
 
 def _check_width(width: object) -> None:
     if isinstance(width, int) and width > MAX_WIDTH:
-        raise TemplateTooLarge(f"a text {width} wide; at most {MAX_WIDTH} are possible")
+        raise TemplateTooLarge(f"a text of width {width}; the maximum is {MAX_WIDTH}")
 
 
 def _check_bits(bits: int) -> None:
     if bits > MAX_BITS:
-        raise TemplateTooLarge(f"a number of {bits} bits; at most {MAX_BITS} are possible")
+        raise TemplateTooLarge(f"a number of {bits} bits; the maximum is {MAX_BITS}")
 
 
 def _check_sum(left: Any, right: Any) -> None:
@@ -244,7 +244,7 @@ def _checked(filter_: Callable[..., Any], check: Callable[..., None]) -> Callabl
 
 
 def _narrow(filter_: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter, with a bound to the widths that it is given."""
+    """Return the filter with a limit on its widths."""
 
     @wraps(filter_)
     def narrow(*args: Any, **kwargs: Any) -> Any:

@@ -1,9 +1,9 @@
-"""Tool calls of earlier turns, in the forms that chat templates take.
+"""Tool calls of earlier turns, in the forms that chat templates accept.
 
-In OpenAI's API the arguments of a call are a string, which is whatever the model wrote: it may be cut off, hold `\\d`,
-or be JSON of something else than an object. Clients send it back as it is. Most templates expect an object there and
-write the JSON themselves; some go through its items; some join a string. Mistral's want ids of nine letters and digits.
-Which form a template takes shows when it is tried.
+In OpenAI's API the arguments of a call are a string, which is what the model wrote: it may be cut off, contain `\\d`,
+or be JSON of something other than an object. Clients send it back unchanged. Most templates expect an object and write
+the JSON themselves; some iterate over its items; some join a string. Mistral's require ids of nine letters and digits.
+The only way to find out which form a template accepts is to try.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from localapi.worker.llm.output.sections import encodable
 
 Message = dict[str, Any]
 WRAPPED: Final = "arguments"
-"""The name that text has as the only member of an object, where a template needs an object."""
+"""The name of the only member of an object that wraps text for a template that needs an object."""
 ID_LENGTH: Final = 9
 
 
@@ -54,7 +54,7 @@ def loses_arguments(messages: list[Message], text: str) -> bool:
 
 
 def _spellings(text: str) -> tuple[str, ...]:
-    """As it is, and as it is written inside of JSON."""
+    """Return the text as it is, and as it is written inside of JSON."""
     return text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1]
 
 
@@ -88,7 +88,8 @@ def _changed(messages: list[Message], change: Callable[[object], object]) -> lis
 
     changed = [dict(message) for message in messages]
     for message in changed:
-        if calls := message.get("tool_calls"):
+        calls = message.get("tool_calls")
+        if calls:
             message["tool_calls"] = [call_changed(call) for call in calls]
     return changed
 
@@ -97,7 +98,8 @@ def _with_short_ids(messages: list[Message]) -> list[Message]:
     """Give each call, and the results that name it, an id of nine letters and digits; those that have one keep it."""
     changed = [dict(message) for message in messages]
     for message in changed:
-        if calls := message.get("tool_calls"):
+        calls = message.get("tool_calls")
+        if calls:
             message["tool_calls"] = [{**call, "id": _short(call.get("id"))} for call in calls]
         if "tool_call_id" in message:
             message["tool_call_id"] = _short(message["tool_call_id"])

@@ -1,11 +1,11 @@
-"""Tokens to text, one at a time: the same text that the tokenizer gives for all of them, and never half a character.
+"""Turn tokens into text one at a time: the same text that the tokenizer gives for all of them, in whole characters.
 
-mlx-lm's own streaming detokenizers are not used: they raise KeyError on characters outside the byte alphabet, take a
-NUL byte for a missing one, and trim spaces. Knows no MLX; a tokenizer is what transformers calls a fast one.
+mlx-lm's own streaming detokenizers are not used: they raise KeyError for characters outside the byte alphabet, take a
+NUL byte for a missing one, and trim spaces. This module knows no MLX. A tokenizer is what transformers calls a fast
+one.
 
-Tokens that the model's makers marked as special never become text, except where they are markers that a later stage
-reads (`<think>`, `<tool_call>`). Spaces before punctuation stay as generated (`clean_up_tokenization_spaces` is off: it
-breaks code).
+Tokens that a model marks as special never become text, unless they are markers that a later stage reads (`<think>`,
+`<tool_call>`). Spaces before punctuation stay as generated (`clean_up_tokenization_spaces` is off: it breaks code).
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class Tokenizer(Protocol):
 
 
 class TextStream(Protocol):
-    """The text state of one answer."""
+    """The text of one answer."""
 
     def push(self, token: int) -> str:
-        """The text that is certain after this token and was not before."""
+        """Return the text that became certain with this token."""
 
     def finish(self) -> str:
-        """The rest; an unfinished character is U+FFFD."""
+        """Return the rest. An incomplete character becomes U+FFFD."""
 
 
 class Detokenizer:
-    """Makes a `TextStream` for each answer of one model."""
+    """Create a `TextStream` for each answer of one model."""
 
     def __init__(self, tokenizer: Tokenizer, *, markers: Collection[int] = ()) -> None:
         """`markers`: special tokens that are text nevertheless."""
@@ -61,7 +61,7 @@ class Detokenizer:
         return _ByteStream(self.token_bytes)
 
     def token_bytes(self, token: int) -> bytes:
-        """What a token adds to the answer. Looked up once per token of the vocabulary that is ever generated."""
+        """Return what a token adds to the answer. Each token of the vocabulary is looked up once."""
         known = self._table.get(token)
         if known is None:
             name = None if token in self._skipped else self._tokenizer.convert_ids_to_tokens(token)
@@ -71,7 +71,7 @@ class Detokenizer:
 
 
 class _ByteStream:
-    """For vocabularies whose tokens are strings of bytes, whatever their neighbours: nearly all of today's models."""
+    """For vocabularies whose tokens are strings of bytes that do not depend on their neighbours: nearly all models."""
 
     def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
         self._token_bytes = token_bytes
@@ -85,10 +85,10 @@ class _ByteStream:
 
 
 class _WindowStream:
-    """For any other tokenizer: decodes the last few tokens again and takes what is new.
+    """For any other tokenizer: decode the last few tokens again and take what is new.
 
-    The window starts with tokens that are already text, so that whatever the tokenizer does at the start of a text
-    (most drop a space) it does there and not at the border of two tokens.
+    The window starts with tokens whose text is known, so that what the tokenizer does at the start of a text (most drop
+    a space) happens there and not between two tokens.
     """
 
     CONTEXT = 6
@@ -121,20 +121,20 @@ class _WindowStream:
 
 
 def _byte_reading(tokenizer: Tokenizer) -> Callable[[str], bytes] | None:
-    """How to read a token's name as bytes: the reading which gives what the tokenizer gives for a probe."""
+    """Return how to read a token's name as bytes, checked with a probe; None if no reading gives the probe's text."""
     tokens = tokenizer.encode(_PROBE, add_special_tokens=False)
     names = [tokenizer.convert_ids_to_tokens(token) or "" for token in tokens]
     expected = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
     for reading in (_byte_level, _sentencepiece):
         text = b"".join(map(reading, names)).decode("utf-8", "replace")
-        # Some sentencepiece models drop the text's first space; so do we, for every answer.
+        # Some sentencepiece models drop the text's first space. So do we, in every answer.
         if _REPLACEMENT not in expected and text.lstrip(" ") == expected.lstrip(" "):
             return reading
     return None
 
 
 def _byte_level(name: str) -> bytes:
-    """GPT-2's alphabet. A name with any other character in it stands for itself, as a whole."""
+    """Read a name in GPT-2's alphabet. A name with any other character is text as a whole."""
     try:
         return bytes(map(_BYTE_OF.__getitem__, name))
     except KeyError:
@@ -142,14 +142,18 @@ def _byte_level(name: str) -> bytes:
 
 
 def _sentencepiece(name: str) -> bytes:
-    """`▁` is a space, `<0x0A>` a byte. A run of such bytes that is not UTF-8 gives fewer U+FFFD than in `decode`."""
-    if byte := _BYTE_TOKEN.fullmatch(name):
+    """Read a name in which `▁` is a space and `<0x0A>` a byte. Invalid UTF-8 gives fewer U+FFFD than `decode`."""
+    byte = _BYTE_TOKEN.fullmatch(name)
+    if byte is not None:
         return bytes.fromhex(byte[1])
     return name.replace("\u2581", " ").encode("utf-8", "replace")
 
 
 def _alphabet() -> dict[str, int]:
-    """https://github.com/openai/gpt-2/blob/master/src/encoder.py: printable bytes are themselves, others are moved."""
+    """Return GPT-2's alphabet: printable bytes are themselves, and others are moved.
+
+    See https://github.com/openai/gpt-2/blob/master/src/encoder.py.
+    """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     moved = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(moved)}

@@ -1,8 +1,8 @@
-"""Weights as float32 numbers, on a processor: more memory, and several times the speed.
+"""Convert weights to float32 on a processor, which takes more memory and is several times as fast.
 
 MLX's CPU build leaves float32 products to a BLAS and computes all others itself, those of quantised weights and of 16
-bits, on one core and for each row of a prompt anew. With OpenBLAS float32 is ten times faster with prompts.
-Whether it is faster on this machine, for weights of this kind, is measured once and kept in the cache.
+bits, on one core and for each row of a prompt anew. With OpenBLAS float32 is ten times faster with prompts. Whether it
+is faster on this machine, for weights of this kind, is measured once and kept in the cache.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from localapi.worker.cache_folder import cache_folder
 from localapi.worker.llm import row_products
 
 SHARE: Final = 0.5
-"""Of the memory that is free, which the weights may take. The rest is for conversations and other programs."""
+"""Share of the free memory that the weights may take. The rest is for conversations and other programs."""
 PROMPT_GAIN: Final = 1.5
 """How much faster prompts must be."""
 DECODE_GAIN: Final = 1.05
-"""How much faster a single row must be. If it is not, it goes on to be computed with the weights as they are stored."""
+"""How much faster a single row must be. If it is not, single rows are computed with the stored weights."""
 PROMPT_ROWS: Final = 32
 TOLERANCE: Final = 1e-3
-"""Between two results in float32, of the largest number."""
+"""Largest difference of two float32 results, relative to the largest number."""
 SMALL_BYTES: Final = 32 * 2**20
-"""Of float32 weights. Smaller models spend their time elsewhere."""
+"""Size of float32 weights below which models spend their time elsewhere."""
 AGAIN_SECONDS: Final = 24 * 3600
-"""After so long a gain that was found too small is measured again: the machine may have been busy then."""
+"""Time after which a gain that was too small is measured again: the machine may have been busy."""
 _SAMPLE_BYTES: Final = 48 * 2**20
-"""Of float32 weights that are measured with: more than near caches hold, as when a whole model is read for a token."""
+"""Size of the float32 weights that are measured: more than fast caches hold, because a token reads the whole model."""
 DIRECT_SIZE: Final = 1_000_000
 """Weights of smaller layers OpenBLAS multiplies where they are: SMALL_MATRIX_OPT, of x86-64 with AVX-512."""
 _REPEATS: Final = 4
@@ -53,7 +53,7 @@ _HALF: Final = (mx.float16, mx.bfloat16)
 
 @dataclass(frozen=True)
 class Gain:
-    """How much faster float32 is than what is stored."""
+    """How much faster float32 is than the stored weights."""
 
     prompt: float
     decode: float
@@ -69,49 +69,50 @@ class Gain:
 
 @dataclass(frozen=True)
 class Widened:
-    """What became of a model's weights."""
+    """The result for a model's weights."""
 
     done: bool = False
     says: str = ""
-    """For people; empty if there was nothing to decide."""
+    """A note for users; empty if there was nothing to decide."""
 
 
 AS_STORED: Final = Widened()
 
 
 def widen(model: Any, *, asked: bool, blas: str) -> Widened:
-    """Make the model's weights float32 where that is possible and better.
+    """Convert the model's weights to float32 if that is possible and faster.
 
-    `asked`: whether the entry says so, and nothing is measured. `blas`: what computes, for the cache of measurements.
+    `asked`: the entry demands it, so nothing is compared. `blas`: the library, for the cache of measurements.
     """
     kinds: dict[str, list[Any]] = {}
     for _, module in model.named_modules():
-        if kind := _kind(module):
+        kind = _kind(module)
+        if kind:
             kinds.setdefault(kind, []).append(module)
     needed = sum(_float32_bytes(module) for modules in kinds.values() for module in modules)
     if not kinds or (needed < SMALL_BYTES and not asked):
         return AS_STORED
     free = available_bytes()
     if needed > SHARE * free and not asked:
-        sizes = f"as float32 they take {readable(needed)}, and {readable(free)} are free"
-        return Widened(says=f"The weights stay as they are stored: {sizes}")
-    # What most of the weights are decides: a model of which one half is float32 has the faults of both.
+        sizes = f"as float32 they would take {readable(needed)}, and {readable(free)} are free"
+        return Widened(says=f"Weights stay as stored: {sizes}")
+    # The kind of most weights decides: a model of which one half is float32 has the disadvantages of both.
     kind, modules = max(kinds.items(), key=lambda each: sum(_float32_bytes(module) for module in each[1]))
     gain = _known(f"{kind} {blas}", lambda: measure_gain(modules))
-    speeds = f"prompts are read {gain.prompt:.1f} times and answers written {gain.decode:.1f} times as fast"
+    speeds = f"prompts are {gain.prompt:.1f} times as fast and answers {gain.decode:.1f} times"
     if not asked and not (gain.prompts if _quantised(modules[0]) else gain.all):
-        return Widened(says=f"The weights stay as they are stored: as float32 {speeds} here")
+        return Widened(says=f"Weights stay as stored: as float32 {speeds} on this machine")
     both = not asked and not gain.all
     _replace(model, keep_stored=both)
-    also = ", so that these are written with the weights as they are stored" if both else ""
-    return Widened(True, f"The weights are float32 in memory, {readable(needed)}: {speeds}{also}")
+    also = "; answers use the stored weights" if both else ""
+    return Widened(True, f"Weights are float32 in memory ({readable(needed)}): {speeds}{also}")
 
 
 def _kind(module: Any) -> str:
-    """What decides how fast a layer is; empty if it is float32, or of a sort that is left alone.
+    """Return what determines a layer's speed; empty if it is float32, or not to be converted.
 
-    Only the layers of MLX itself: an architecture's own may look at their numbers in ways of its own. Experts are left
-    alone, too: only a few of them are read for a token, and together they are most of a model.
+    Only MLX's own layers are converted: an architecture's own may use their numbers in other ways. Experts are not
+    converted either: a token reads only a few of them, and together they are most of a model.
     """
     if _quantised(module):
         return f"{module.mode} {module.bits} {module.group_size} {module.scales.dtype}"
@@ -131,7 +132,7 @@ def _float32_bytes(module: Any) -> int:
 
 
 def _weight(module: Any) -> mx.array:
-    """The layer's weights as float32; computed where they are looked at."""
+    """Return the layer's weights as float32, not evaluated."""
     exact = _exact(module)
     if _quantised(module):
         weight = mx.dequantize(
@@ -147,17 +148,17 @@ def _weight(module: Any) -> mx.array:
 
 
 def _exact(module: Any) -> dict[str, mx.array]:
-    """The layer's parameters, with what has 16 bits as float32: so that nothing is rounded on the way."""
+    """Return the layer's parameters, with those of 16 bits as float32, so that nothing is rounded."""
     return {name: a.astype(mx.float32) if a.dtype in _HALF else a for name, a in module.parameters().items()}
 
 
 def _by_columns(weight: mx.array) -> mx.array:
-    """The same weight, laid out as the product takes it: OpenBLAS then copies a small one for no single row."""
+    """Return the same weight in the layout of the product. OpenBLAS then copies no small one for single rows."""
     return mx.contiguous(weight.T).T if weight.size < DIRECT_SIZE else weight
 
 
 class _LinearForPrompts(Linear):
-    """A layer whose single rows are computed with the quantised weights."""
+    """A layer that computes single rows with the quantised weights."""
 
     def __call__(self, x: mx.array) -> mx.array:
         if x.size == x.shape[-1]:
@@ -167,7 +168,7 @@ class _LinearForPrompts(Linear):
 
 
 class _EmbeddingForPrompts(Embedding):
-    """The same of a table of words, which is the last layer of some models, too."""
+    """An embedding that does the same, because it is also the last layer of some models."""
 
     def as_linear(self, x: mx.array) -> mx.array:
         if x.size == x.shape[-1]:
@@ -177,7 +178,7 @@ class _EmbeddingForPrompts(Embedding):
 
 
 def _replace(model: Any, *, keep_stored: bool) -> None:
-    """Put float32 in the place of each layer, and of all other numbers of 16 bits."""
+    """Replace each layer by one in float32, and all other numbers of 16 bits."""
     replaced = []
     for name, module in model.named_modules():
         if not _kind(module):
@@ -200,7 +201,7 @@ def _replace(model: Any, *, keep_stored: bool) -> None:
 
 
 def measure_gain(modules: Sequence[Any]) -> Gain:
-    """Compare some of these layers, of one kind, with the same as float32; no gain if the results differ."""
+    """Measure how much faster some of these layers are in float32. All are of one kind. No gain if results differ."""
     sample = list(_sample(modules))
     weights = [_by_columns(_weight(module)) for module in sample]
     mx.eval(weights)
@@ -208,7 +209,7 @@ def measure_gain(modules: Sequence[Any]) -> Gain:
         return Gain(0, 0)
     dtype = sample[0].scales.dtype if _quantised(sample[0]) else sample[0].weight.dtype
     if not mx.issubdtype(dtype, mx.floating):
-        dtype = mx.bfloat16  # the scales of some formats are whole numbers, and models in them compute with this
+        dtype = mx.bfloat16  # the scales of some formats are whole numbers, and such models compute with this
     gains = []
     for rows, count in ((PROMPT_ROWS, 1 + len(sample) // 8), (1, len(sample))):
         given = [mx.random.normal((rows, weight.shape[1]), key=mx.random.key(rows)) for weight in weights[:count]]
@@ -224,7 +225,7 @@ def _sample(modules: Sequence[Any]) -> Iterator[Any]:
     size = 0
     for module in modules:
         if size and size + _float32_bytes(module) > _SAMPLE_BYTES:
-            continue  # the table of words alone may be larger than all that should be measured
+            continue  # the embedding alone may be larger than the whole sample
         size += _float32_bytes(module)
         yield module
 
@@ -241,7 +242,7 @@ def _wide_products(weights: Sequence[mx.array], rows: Sequence[mx.array]) -> lis
 
 
 def _product(module: Any, x: mx.array) -> mx.array:
-    """Without the bias."""
+    """Return the layer's product, without the bias."""
     if _quantised(module):
         return mx.quantized_matmul(
             x,
@@ -258,7 +259,7 @@ def _product(module: Any, x: mx.array) -> mx.array:
 
 
 def _timed(compute: Callable[[], list[mx.array]]) -> float:
-    """Seconds of the try that other programs disturbed least."""
+    """Return the least seconds of a few tries."""
     best = float("inf")
     for _ in range(_REPEATS):
         began = time.perf_counter()
@@ -268,9 +269,9 @@ def _timed(compute: Callable[[], list[mx.array]]) -> float:
 
 
 def _right(module: Any, weight: mx.array) -> bool:
-    """Whether a product with this weight is the layer's own, which is computed in float32, too.
+    """Return True if a product with this weight equals the layer's own, which is computed in float32, too.
 
-    As it is stored it would be summed in 16 bits, which is off by a tenth in long rows.
+    The stored layer would be summed in 16 bits, which has an error of a tenth in long rows.
     """
     x = mx.random.normal((3, weight.shape[1]), key=mx.random.key(1))
     exact = _exact(module)
@@ -291,7 +292,7 @@ def _right(module: Any, weight: mx.array) -> bool:
 
 
 def _known(what: str, measure: Callable[[], Gain]) -> Gain:
-    """What was measured before on this machine, or now."""
+    """Return the gain that was measured before on this machine, or measure it now."""
     name = hashlib.sha256(
         f"{what} {importlib.metadata.version('mlx')} {Path(__file__).read_text()}".encode()
     ).hexdigest()[:16]
@@ -312,7 +313,7 @@ def _known(what: str, measure: Callable[[], Gain]) -> Gain:
 
 
 def available_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """What could be allocated now without swapping: of the machine and of its container, the less."""
+    """Return what can be allocated without swapping, in the machine or its container, whichever is less."""
     amounts = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
     for line in _text(proc / "meminfo").splitlines():
         if line.startswith("MemAvailable:"):

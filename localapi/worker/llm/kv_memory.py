@@ -1,7 +1,7 @@
-"""How much memory answers take while they grow, and who may begin without taking more than there is.
+"""Estimate the memory that answers take while they grow, and decide which may start within the limit.
 
-What a row keeps is known from the shapes of the model's caches: most layers keep something for every token, sliding
-windows for the last ones, and recurrent layers a state of one size. Rows of a batch are as long as the longest.
+The memory of a row follows from the shapes of the model's caches: most layers keep something for every token, sliding
+windows for the last ones, and recurrent layers a state of fixed size. All rows of a batch are as long as the longest.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from localapi.worker.llm.prefix_cache.disk_store import arrays_in
 from localapi.worker.llm.prefix_cache.layers import flat
 
 STEP_TOKENS = 256
-"""mlx-lm's caches grow by so much."""
+"""The step by which mlx-lm's caches grow."""
 UNSAID_TOKENS = 2048
-"""The answer that is reckoned with where nobody says how long it may be, or how much memory there is: clients ask for
-tens of thousands of tokens and mean no end. Most are shorter; one that is not is reckoned with as it grows."""
+"""The length assumed for an answer if its maximum or the memory is not set: clients ask for tens of thousands of tokens
+and mean no limit. Most answers are shorter; a longer one counts as it grows."""
 SHARE = 0.5
-"""Of the memory that is left beside the model and its prefix cache. The rest is for what computing takes in between,
-and for other models."""
+"""Share of the memory that the model and its prefix cache leave. The rest is for intermediate results and other
+models."""
 LEAST_SHARE = 0.125
-"""Of all memory, for a model that leaves less."""
+"""Share of all memory for a model that leaves less."""
 _FAR = 1 << 40
 
 
@@ -36,22 +36,22 @@ class Footprint:
     """The memory of one row."""
 
     fixed: int
-    """Bytes, however long it is."""
+    """Bytes that do not depend on its length."""
     layers: tuple[tuple[float, int], ...]
-    """For each kind of layer the bytes for a token, and how many tokens it keeps at most."""
+    """For each layer the bytes of a token, and the most tokens that it keeps."""
 
     def bytes(self, tokens: int) -> int:
-        """Of a row of so many tokens."""
+        """Return the size of a row of so many tokens."""
         held = -(-tokens // STEP_TOKENS) * STEP_TOKENS
         return self.fixed + int(sum(size * min(held, most) for size, most in self.layers))
 
     def tokens(self, max_bytes: int) -> int:
-        """The longest row that takes no more."""
+        """Return the length of the longest row that takes no more."""
         return bisect.bisect_right(range(_FAR), max_bytes, key=self.bytes) - 1
 
 
 def measure_footprint(empty: Sequence[Any], run: Callable[[mx.array, list[Any]], None]) -> Footprint:
-    """The footprint of rows with such caches; `run` puts two tokens through the model."""
+    """Return the footprint of rows with such caches. `run`: computes two tokens with the model."""
     caches = copy.deepcopy(list(empty))
     run(mx.array([[0, 0]]), caches)
     fixed, layers = 0, list[tuple[float, int]]()
@@ -67,7 +67,7 @@ def measure_footprint(empty: Sequence[Any], run: Callable[[mx.array, list[Any]],
 
 
 def spare_bytes(reserved: int) -> int:
-    """What answers may take where nobody says, beside what is loaded and `reserved` for other things."""
+    """Return what answers may take if no limit is set. `reserved`: bytes for other uses."""
     device = mx.device_info()
     limit = device.get("max_recommended_working_set_size") or device.get("total_memory")  # of Metal, of CUDA
     total = int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -76,14 +76,14 @@ def spare_bytes(reserved: int) -> int:
 
 @dataclass(frozen=True)
 class KVMemory:
-    """What the answers of one model may take together."""
+    """The limit of memory for the answers of one model."""
 
     footprint: Footprint
     max_bytes: int
     together: bool
-    """Whether rows grow at the same time; otherwise one after the other."""
+    """True if rows grow at the same time, False if one after the other."""
     said: bool = True
-    """Whether `max_bytes` is somebody's word, and no `spare_bytes`: then nobody begins who may take more."""
+    """True if `max_bytes` is configured, not an estimate: then no answer that may take more is started."""
 
     @property
     def most_bytes(self) -> int:
@@ -91,17 +91,17 @@ class KVMemory:
         return self.max_bytes if self.said else int(self.max_bytes / SHARE)
 
     def longest(self, rows: int) -> int:
-        """Tokens of each of so many rows that nothing else grows beside."""
+        """Return the greatest length of each of so many rows, if no others run."""
         return self.footprint.tokens(self.most_bytes // (rows if self.together else 1))
 
     def fits(self, tokens: int, rows: int, running: Sequence[int]) -> bool:
-        """Whether so many rows of so many tokens may join those that run, whose tokens are given."""
+        """Return True if so many rows of so many tokens may join others. `running`: the tokens of those."""
         if not running:
             return True
         return (len(running) + rows) * self.footprint.bytes(max(tokens, *running)) <= self.max_bytes
 
     def refusal(self, prompt: int, reach: int, rows: int) -> str:
-        """What to tell somebody who asks for more than there is."""
+        """Return the error for a request that needs more than the limit."""
         needed = self.footprint.bytes(reach) * (rows if self.together else 1)
         what = f"{rows} answers" if rows > 1 else "An answer"
         return (

@@ -1,4 +1,4 @@
-"""Log probabilities as OpenAI gives them: of the token that was drawn, and of the likeliest others."""
+"""Log probabilities as in OpenAI's API: of the sampled token, and of the likeliest others."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from localapi.worker.protocol import TokenLogprob, TopLogprob
 
 TokenBytes = Callable[[int], bytes]
 LEAST = -9999.0
-"""For a token that cannot come: JSON has no infinity. OpenAI says -9999.0 too."""
+"""The value for an impossible token, because JSON has no infinity. OpenAI uses -9999.0, too."""
 
 
 def token_logprob(token: int, logprobs: mx.array, top: int, token_bytes: TokenBytes) -> TokenLogprob:
-    """The drawn token, and the `top` likeliest. `logprobs` (vocabulary,) is evaluated already."""
+    """Return the sampled token and the `top` likeliest. `logprobs` (vocabulary,) must be evaluated."""
     drawn = _finite(logprobs[token].item())
     return TokenLogprob(token_bytes(token), drawn, _likeliest(logprobs, top, token_bytes))
 

@@ -68,14 +68,14 @@ from localapi.worker.protocol import (
 )
 
 READ_CHARACTERS = 32_768
-"""Characters of new prompts after which a decode step comes first. Tokenizing takes about a second per million."""
+"""Characters of new prompts that are read before a decode step. Tokenizing takes about a second per million."""
 UNKNOWN_CONTEXT_ANSWER_TOKENS = 32_768
-"""The longest answer where neither the request nor the model sets an end."""
+"""The longest answer if neither the request nor the model sets a limit."""
 MEGABYTE = 1024 * 1024
 
 
 def load(options: dict[str, Any], host: Host) -> MlxLm:
-    """The model that the entry's options name. Raises CannotLoad."""
+    """Return the model of an entry's options. Raises CannotLoad."""
     how = options.get("cpu_weights", "auto")
     adapter, draft_path = options.get("adapter"), options.get("draft")
 
@@ -92,7 +92,7 @@ def load(options: dict[str, Any], host: Host) -> MlxLm:
         if not (model.widened.done or replaced) or _computes(model):
             return model
         stored = load_weights(path, revision, host.report, adapter=adapter)
-        return replace(stored, widened=Widened(says="The weights stay as they are stored: the model needs them so"))
+        return replace(stored, widened=Widened(says="Weights stay as stored, because the model requires it"))
 
     loaded = loaded_from(options["path"], options.get("revision"), adapter)
     draft = loaded_from(draft_path, None) if draft_path else None
@@ -100,15 +100,15 @@ def load(options: dict[str, Any], host: Host) -> MlxLm:
 
 
 def _computes(loaded: LoadedModel) -> bool:
-    """Whether the model computes numbers. An architecture may look into its layers, and not find what it expects."""
+    """Return True if the model computes finite numbers. An architecture may not find what it expects in its layers."""
     try:
         return bool(mx.all(mx.isfinite(loaded.model(mx.array([[0, 0]])))))
-    except Exception:  # whatever an architecture raises
+    except Exception:  # from the architecture
         return False
 
 
 class MlxLm:
-    """The engine: see `worker.model.Model`."""
+    """One model of mlx-lm. See `worker.model.Model`."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class MlxLm:
         *,
         wake: Callable[[], None],
     ) -> None:
-        """`options`: the entry's identity, as `backends.mlx_lm` has it; `wake` as in `Host`. Raises CannotLoad."""
+        """`options`: the entry's identity, as in `backends.mlx_lm`. `wake`: as in `Host`. Raises CannotLoad."""
         tokenizer = loaded.tokenizer
         self._tokenizer = tokenizer
         self._prompts = PromptWriter(tokenizer)
@@ -166,7 +166,7 @@ class MlxLm:
         self._waiting: deque[Row] = deque()
         if lone:
             self.loaded.batched = False
-            self.loaded.notes.append(f"Requests are answered one after the other, because of {lone}.")
+            self.loaded.notes.append(f"Requests are answered one after the other because of {lone}.")
 
     @property
     def busy(self) -> bool:
@@ -181,7 +181,7 @@ class MlxLm:
         return self._batch.tokens
 
     def take(self, request: Request) -> None:
-        assert not isinstance(request, Speak), request  # noqa: S101  # the server asks speech models for speech
+        assert not isinstance(request, Speak), request  # noqa: S101  # the server sends speech requests to speech models only
         waiting = any(row.id == request.id for row in self._waiting)
         if waiting or self._arrived.has(request.id) or self._batch.has(request.id):
             print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
@@ -207,7 +207,7 @@ class MlxLm:
         return events
 
     def save_some(self) -> bool:
-        """In an idle moment: write a little of what is worth keeping to disk; whether there is more."""
+        """Write a little of the prefix cache to disk in an idle moment; return True if there is more."""
         return self._batch.prefixes.save_some()
 
     def _may_join(self, row: Row) -> bool:
@@ -215,14 +215,15 @@ class MlxLm:
         return self._batch.room >= rows and self._memory.fits(row.reach, rows, self._batch.reaches())
 
     def _prepare(self, events: list[Event]) -> None:
-        """Make rows of arrived requests, as many as decoding can wait for."""
+        """Turn queued requests into rows, as many as decoding can wait for."""
         characters = 0
         while self._arrived.ready and characters < READ_CHARACTERS:
             arrival = self._arrived.take()
             request = arrival.request
             characters += arrival.characters
             try:
-                if (prompt := self._arrived.prompt(arrival)) is not None:
+                prompt = self._arrived.prompt(arrival)
+                if prompt is not None:
                     self._start(request, prompt, events)
             except ContextExceeded as error:
                 param = "prompt" if isinstance(request, Complete) else "messages"
@@ -232,14 +233,14 @@ class MlxLm:
             except GrammarRefused as error:
                 assert isinstance(request, Answering)  # noqa: S101  # the others have no form
                 events.append(Failed(request.id, "invalid_request", str(error), form_param(request)))
-            except ValueError as error:  # a value that makes no sense; the server has checked those that it knows
+            except ValueError as error:  # an invalid value that the server does not check
                 events.append(Failed(request.id, "invalid_request", str(error)))
-            except Exception as error:  # our own mistake, with one request: the others go on
+            except Exception as error:  # a bug, which fails this request alone
                 traceback.print_exception(error)
-                events.append(Failed(request.id, "generation_failed", f"The request could not be begun: {error}"))
+                events.append(Failed(request.id, "generation_failed", f"The request could not be started: {error}"))
 
     def _start(self, request: TextRequest, prompt: Prompt, events: list[Event]) -> None:
-        """Answer at once, or make rows. Raises PromptRefused, GrammarRefused."""
+        """Answer immediately, or queue the request's rows. Raises PromptRefused and GrammarRefused."""
         match request:
             case Tokenize():
                 events.append(TokenizedText(request.id, prompt.tokens))
@@ -267,7 +268,7 @@ class MlxLm:
         return row
 
     def _constraint(self, request: Chat, prompt: Prompt) -> tuple[Constraint | None, tuple[str, ...]]:
-        """What holds the answer to its form, and what the request asks for beyond that. Raises GrammarRefused."""
+        """Return the constraint on the answer, and what the request asks for beyond it. Raises GrammarRefused."""
         form: Spec | None = request.form
         if request.tool_choice == "required":
             form = _tool_calls(request)
@@ -281,14 +282,14 @@ class MlxLm:
             return None, ()
         try:
             constraint = self._grammars.constraint(calls)
-        except FormatUnknown:  # the model may still call them: a client that always says strict must not lose its tools
+        except FormatUnknown:  # the model may still call them: clients that always set strict must not lose their tools
             return None, tuple(f"tools[{name}].strict" for name in strict)
         return constraint, constraint.relaxed
 
     def _row(self, request: Chat | Complete, prompt: Prompt, form: Constraint | None) -> Row:
-        """The request's first answer, with the others as its copies."""
+        """Return the request's first answer, with the others as its copies."""
         if request.n > self._max_rows:
-            raise PromptRefused(f"n is {request.n}; this model answers {self._max_rows} at a time.", "n")
+            raise PromptRefused(f"n is {request.n}; the maximum of this model is {self._max_rows}.", "n")
         totals = RequestTotals(request.id, len(prompt.tokens), rows_left=request.n)
         max_tokens, reach = self._extent(request, totals.prompt_tokens)
         rows = [
@@ -303,7 +304,7 @@ class MlxLm:
                 processors=self._processors(request, form),
                 answer=AnswerText(
                     self._detokenizer.stream(),
-                    # In chat, the client's stop strings apply to the content alone: its parts look for them.
+                    # In chat, the client's stop strings apply to the content alone, so the output parser finds them.
                     self._prompts.stop if isinstance(request, Chat) else request.stop,
                     verbatim=isinstance(request, Complete)
                     or request.continues
@@ -320,9 +321,9 @@ class MlxLm:
         return rows[0]
 
     def _extent(self, request: Chat | Complete, prompt: int) -> tuple[int, int]:
-        """The most tokens of an answer, and the length of the row that memory is kept for.
+        """Return the most tokens of an answer, and the length of the row that memory is reserved for.
 
-        Raises ContextExceeded and PromptRefused where that is more than all there is.
+        Raises ContextExceeded and PromptRefused if that is more than the limit.
         """
         context, longest = self.loaded.context_length, self._memory.longest(request.n)
         room = context - prompt if context is not None else request.max_tokens or UNKNOWN_CONTEXT_ANSWER_TOKENS
@@ -339,9 +340,10 @@ class MlxLm:
 
     def _processors(self, request: Chat | Complete, form: Constraint | None) -> list[Processor]:
         bias = request.sampling.logit_bias or {}
-        if wrong := [token for token in bias if not 0 <= token < self._width]:
+        wrong = [token for token in bias if not 0 <= token < self._width]
+        if wrong:
             raise PromptRefused(
-                f"logit_bias names the token {wrong[0]}; this model's are 0 to {self._width - 1}.", "logit_bias"
+                f"logit_bias names the token {wrong[0]}; this model's tokens are 0 to {self._width - 1}.", "logit_bias"
             )
         penalties = penalties_for(request.sampling)
         found: list[Processor] = []
@@ -361,29 +363,29 @@ def _tool_calls(request: Chat, *, optional: bool = False) -> ToolCalls:
 
 
 def _loaded(config: dict[str, Any], asked: int | None, prompts: PromptWriter) -> Loaded:
-    """What there is to say about the model."""
+    """Return what the server should know about the model."""
     own = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
     notes = [] if prompts.has_template else [NO_TEMPLATE_NOTE]
     if asked and own and asked > own:
-        notes.append(f"context_length is {asked}; the model was made for {own} tokens, and may write nonsense beyond.")
+        notes.append(f"context_length is {asked}, but the model was trained for {own} tokens and may fail beyond them.")
     return Loaded(context_length=asked or own, notes=notes)
 
 
 def _vocabulary(loaded: LoadedModel) -> int:
-    """The width of the model's logits, which may be padded beyond the tokenizer's vocabulary."""
+    """Return the width of the model's logits, which may be padded beyond the tokenizer's vocabulary."""
     config = loaded.config
     return int(config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or len(loaded.tokenizer))
 
 
 def _why_alone(loaded: LoadedModel, options: dict[str, Any]) -> str:
-    """What mlx-lm cannot batch in this entry; empty: nothing."""
+    """Return what mlx-lm cannot batch in this entry; empty if it can batch everything."""
     options_alone = [f"the option {name}" for name in ("draft", "kv_bits") if options.get(name)]
     caches = loaded.lone_caches
     return " and ".join([*options_alone, *([f"the model's {caches}"] if caches else [])])
 
 
 def _caches(loaded: LoadedModel, draft: LoadedModel | None, kv_bits: int | None) -> list[Any]:
-    """The model's empty caches, followed by those of the draft model. Raises CannotLoad."""
+    """Return the model's empty caches, followed by those of the draft model. Raises CannotLoad."""
     if draft is None:
         return empty_caches(loaded.model, kv_bits=kv_bits)
     check_draft(loaded.model, loaded.tokenizer, draft.model, draft.tokenizer)
@@ -391,7 +393,7 @@ def _caches(loaded: LoadedModel, draft: LoadedModel | None, kv_bits: int | None)
 
 
 def _memory(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], options: dict[str, Any]) -> KVMemory:
-    """Raises CannotLoad where the model does not compute."""
+    """Return the limit of memory for answers. Raises CannotLoad if the model cannot compute."""
     own = len(caches) if draft is None else len(loaded.model.layers)
 
     def run(tokens: mx.array, filled: list[Any]) -> None:
@@ -401,8 +403,8 @@ def _memory(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], o
 
     try:
         footprint = measure_footprint(caches, run)
-    except Exception as error:  # whatever an architecture raises
-        raise CannotLoad(f"The model does not compute: {first_line(error)}.") from error
+    except Exception as error:  # from the architecture
+        raise CannotLoad(f"The model was read but cannot compute: {first_line(error)}.") from error
     limit = options.get("kv_cache_mb")
     max_bytes = limit * MEGABYTE if limit else spare_bytes(options.get("prefix_cache_mb", 1024) * MEGABYTE)
     return KVMemory(footprint, max_bytes, together=not _why_alone(loaded, options), said=bool(limit))
@@ -413,10 +415,11 @@ def _prefixes(
 ) -> PrefixCache:
     store, folder, disk_mb = None, cache_folder("prefixes"), options.get("prefix_cache_disk_mb")
     if disk_mb and folder is None:
-        print("prompt caches are not kept: this user has no home; set XDG_CACHE_HOME", file=sys.stderr, flush=True)  # noqa: T201
+        message = "prompt caches are not stored: this user has no home. Set XDG_CACHE_HOME"
+        print(message, file=sys.stderr, flush=True)  # noqa: T201
     elif disk_mb and folder is not None:
         others = [fingerprint(part) for part in (loaded.adapter, draft and draft.folder) if part]
-        others += ["float32"] if loaded.widened.done else []  # what is kept of a prompt then is float32, too
+        others += ["float32"] if loaded.widened.done else []  # then the cache is float32, too
         kv_bits = [f"kv_bits {options['kv_bits']}"] if options.get("kv_bits") else []
         made_with = fingerprint(loaded.folder, *others, *kv_bits)
         store = PrefixStore(folder, made_with, max_bytes=disk_mb * MEGABYTE)
@@ -425,5 +428,5 @@ def _prefixes(
 
 
 def _markers(tokenizer: Any, marks: set[str]) -> set[int]:
-    """Tokens of the marks around thinking and tool calls: text, even where the tokenizer calls them special."""
+    """Return the tokens of the marks around thinking and tool calls, which are text even if they are special."""
     return {token for mark in marks for token in tokenizer.encode(mark, add_special_tokens=False)}

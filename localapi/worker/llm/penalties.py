@@ -1,8 +1,7 @@
-"""What a request changes about the odds before a token is drawn: penalties for repeating, and a bias for single tokens.
+"""Change the logits before a token is sampled: penalties for repetition, and a bias for single tokens.
 
-One processor for each request; a request that asks for nothing has none, because a single one takes the whole batch off
-mlx-lm's fast path. Processors never raise: an exception in the middle of a step would take the other rows' tokens with
-it.
+A request that asks for neither has no processor, because a single one takes the whole batch off mlx-lm's fast path.
+Processors never raise: an exception in the middle of a step would lose the other rows' tokens. it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from localapi.worker.protocol import Sampling
 
 
 def penalties_for(sampling: Sampling) -> Penalties | None:
-    """The processor for these parameters; None where they change nothing."""
+    """Return the processor for these parameters; None if they change nothing."""
     changes = (
         sampling.presence_penalty,
         sampling.frequency_penalty,
@@ -28,8 +27,9 @@ def penalties_for(sampling: Sampling) -> Penalties | None:
 class Penalties:
     """A logits processor in mlx-lm's sense: tokens so far (length,) and logits (1, vocabulary) to logits.
 
-    `presence_penalty` and `frequency_penalty` look at what was generated, as OpenAI's do; `repetition_penalty` looks at
-    the prompt too, as in Hugging Face's and vLLM's. `error` is what went wrong: since then the odds are the model's.
+    `presence_penalty` and `frequency_penalty` apply to generated tokens, as OpenAI's do; `repetition_penalty` applies
+    to the prompt, too, as in Hugging Face's and vLLM's. `error` is set if something went wrong; logits are unchanged
+    since.
     """
 
     def __init__(self, sampling: Sampling) -> None:
@@ -41,7 +41,7 @@ class Penalties:
         self._counts = mx.zeros((0,))
         """How often each token was generated (vocabulary,)."""
         self._seen = mx.zeros((0,), mx.bool_)
-        """Whether a token is in the prompt or was generated (vocabulary,)."""
+        """True for tokens that are in the prompt or were generated (vocabulary,)."""
         self._bias: mx.array | None = None
         self.error: Exception | None = None
 
@@ -51,12 +51,12 @@ class Penalties:
         try:
             self._count(tokens, logits.shape[-1])
             return self._changed(logits)
-        except Exception as error:  # must not reach the other rows; the engine fails this request alone
+        except Exception as error:  # must not reach the other rows; this request fails alone
             self.error = error
             return logits
 
     def _count(self, tokens: mx.array, vocabulary: int) -> None:
-        """Take notice of the tokens since the last call; mlx-lm calls once for each."""
+        """Count the token since the last call. mlx-lm calls once for each token."""
         if self._prompt_tokens is None:
             self._prompt_tokens = len(tokens)
             self._counts = mx.zeros((vocabulary,))
@@ -80,10 +80,11 @@ class Penalties:
 
 
 def _bias(bias: Mapping[int, float], vocabulary: int) -> mx.array | None:
-    """The bias of every token (vocabulary,). Raises ValueError for a token that does not exist."""
+    """Return the bias of every token (vocabulary,). Raises ValueError for a token that does not exist."""
     if not bias:
         return None
-    if wrong := [token for token in bias if not 0 <= token < vocabulary]:
+    wrong = [token for token in bias if not 0 <= token < vocabulary]
+    if wrong:
         raise ValueError(f"logit_bias names the token {wrong[0]}; this model's tokens are 0 to {vocabulary - 1}")
     dense = mx.zeros((vocabulary,))
     dense[mx.array(list(bias))] = mx.array(list(bias.values()))

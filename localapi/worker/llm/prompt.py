@@ -1,6 +1,6 @@
-"""A conversation to tokens: OpenAI's messages and tools, through the model's chat template.
+"""Turn a conversation into tokens: OpenAI's messages and tools, through the model's chat template.
 
-Knows templates and what they expect. Knows no MLX and no sampling.
+This module knows templates and what they expect. It knows neither MLX nor sampling.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from localapi.worker.llm import bounded_template, call_history
 from localapi.worker.protocol import Chat, Message
 
 RENDER_SECONDS = 5.0
-"""The longest that a template may take. A conversation of a million tokens takes a fraction of a second."""
+"""Time limit of a template. A conversation of a million tokens takes a fraction of a second."""
 LONGEST_REASON = 300
-"""Characters of an error that a template raises."""
+"""Characters of a template's error that are shown."""
 NO_TEMPLATE_NOTE = (
-    'The tokenizer has no chat template: messages are written as "User: ..." and "Assistant: ...", one below the '
-    'other, and an answer ends where the model writes the next "User:". A model trained for chat answers better.'
+    'The tokenizer has no chat template, so messages are written as lines "User: ..." and "Assistant: ...", and '
+    'an answer ends at the next "User:". A model trained for chat answers better.'
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_OF_ROLE = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
@@ -32,7 +32,7 @@ _THINKING_SWITCHES = ("enable_thinking", "thinking")
 
 
 class Rendering:
-    """One request's messages, tools and template variables, as text; see `prefix_cache.Writer`."""
+    """Render one request's prompts, with its tools and template variables. See `prompt_boundaries.Writer`."""
 
     def __init__(self, writer: PromptWriter, request: Chat, seconds: float) -> None:
         self._seconds = seconds
@@ -42,16 +42,16 @@ class Rendering:
         self._options = writer.options(request)
 
     def text(self, messages: list[dict[str, Any]], *, answer: bool) -> str:
-        """What the template makes of these messages; `answer`: up to where the answer begins."""
+        """Return the template's text for these messages. `answer`: up to where the answer begins."""
         return self._writer.templated(messages, self._request, self._options, prompt=answer, seconds=self._seconds)
 
     def encode(self, text: str) -> list[int]:
-        """Its tokens."""
+        """Return the text's tokens."""
         return self._writer.encode(text)
 
 
 class PromptRefused(Exception):
-    """The messages do not make a prompt for this model; the message says why, `param` which field."""
+    """The request has no valid prompt for this model. The message says why; `param` is the field at fault."""
 
     def __init__(self, message: str, param: str = "messages") -> None:
         super().__init__(message)
@@ -59,14 +59,14 @@ class PromptRefused(Exception):
 
 
 class TemplateTooSlow(PromptRefused):
-    """The template did not come to its end in the time that it was given."""
+    """The template took longer than its time limit."""
 
 
 class PromptWriter:
-    """Writes one model's prompts."""
+    """Write one model's prompts."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """`tokenizer` is mlx-lm's TokenizerWrapper."""
+        """`tokenizer`: mlx-lm's TokenizerWrapper."""
         bounded_template.install()
         self._tokenizer = tokenizer
         self.has_template = bool(tokenizer.has_chat_template)
@@ -78,12 +78,13 @@ class PromptWriter:
     def tokens(
         self, request: Chat, check: Callable[[str], None] | None = None, *, seconds: float = RENDER_SECONDS
     ) -> list[int]:
-        """The prompt, ready for the answer. `check` may refuse its text. Raises PromptRefused and what `check` does.
+        """Return the prompt, ready for the answer. `check` may refuse its text. Raises PromptRefused and what `check`
+        does.
 
         Raises TemplateTooSlow if the template takes longer than `seconds`.
         """
         if not request.messages:
-            raise PromptRefused("messages is empty; send at least one message.")
+            raise PromptRefused("messages is empty. Send at least one message.")
         messages, options = self.messages(request), self.options(request)
         with _refusing(messages):
             text = (
@@ -96,25 +97,25 @@ class PromptWriter:
         with _refusing(messages):
             tokens = self.encode(text) if self.has_template else list(self._tokenizer.encode(text))
         if not tokens:
-            raise PromptRefused("The messages make an empty prompt; send some text.")
+            raise PromptRefused("The messages give an empty prompt. Send some text.")
         return tokens
 
     def conversation(self, messages: Sequence[Message], *, seconds: float = RENDER_SECONDS) -> list[int]:
-        """The tokens of messages alone, as a request without tools would send them. Raises PromptRefused."""
+        """Return the tokens of messages alone, as for a request without tools. Raises PromptRefused."""
         return self.tokens(Chat(id=0, messages=list(messages)), seconds=seconds)
 
     def rendering(self, request: Chat, *, seconds: float = RENDER_SECONDS) -> Rendering | None:
-        """The request's prompt as text, for finding where it can be cut; None where there is no template."""
+        """Return a renderer of the request's prompt, to find where it can be split; None if there is no template."""
         return Rendering(self, request, seconds) if self.has_template else None
 
     def messages(self, request: Chat) -> list[dict[str, Any]]:
-        """The messages as templates expect them."""
+        """Return the messages as templates expect them."""
         return [self._message(message) for message in request.messages]
 
     def _message(self, message: Message) -> dict[str, Any]:
         """Return the message as templates expect it, in OpenAI's form with the content as text."""
         written: dict[str, Any] = {"role": message.role, "content": message.text}
-        # A role that a template does not name it would often drop silently.
+        # Templates often drop messages silently whose role they do not name.
         if message.role == "developer" and self._template is not None and "developer" not in self._template:
             written["role"] = "system"
         if message.name is not None:
@@ -133,7 +134,7 @@ class PromptWriter:
         return written
 
     def options(self, request: Chat) -> dict[str, Any]:
-        """The template's variables. Raises PromptRefused for an effort that the template does not know."""
+        """Return the template's variables. Raises PromptRefused if the template does not support reasoning_effort."""
         options = dict(request.template_options)
         effort = options.get("reasoning_effort")
         if effort is not None and not self._knows("reasoning_effort"):
@@ -142,7 +143,7 @@ class PromptWriter:
                 if effort == "none" and not self._tokenizer.has_thinking:
                     return options
                 raise PromptRefused(
-                    "This model's chat template knows no reasoning_effort. Leave it out.", "reasoning_effort"
+                    "This model's chat template does not support reasoning_effort. Remove it.", "reasoning_effort"
                 )
             options.setdefault("enable_thinking", effort != "none")
         return options
@@ -151,19 +152,19 @@ class PromptWriter:
         return self._template is not None and re.search(rf"\b{variable}\b", self._template) is not None
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text that the template wrote."""
+        """Return the tokens of a text that the template wrote."""
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def templated(
         self, messages: list[dict[str, Any]], request: Chat, options: dict[str, Any], *, prompt: bool, seconds: float
     ) -> str:
-        """What the template makes of the messages. `prompt`: up to where the answer begins.
+        """Return the template's text for the messages. `prompt`: up to where the answer begins.
 
         Raises TemplateTooSlow.
         """
         tools = offered_tools(request)
         if tools and not self._tokenizer.has_tool_calling:
-            raise PromptRefused("This model's chat template knows no tools. Leave them out.", "tools")
+            raise PromptRefused("This model's chat template does not support tools. Remove them.", "tools")
         continues = prompt and request.continues
 
         def render(tools: list[dict[str, Any]], messages: list[dict[str, Any]]) -> str:
@@ -192,7 +193,7 @@ class PromptWriter:
     def _first_form(
         self, messages: list[dict[str, Any]], render: Callable[[list[dict[str, Any]]], str], seconds: float
     ) -> str:
-        """Render the first form of the messages that the template takes whole. Raises what it says to the first one."""
+        """Render the first form of the messages that the template accepts completely. Raises its first error."""
         incomplete: str | None = None
         refusal: Exception | None = None
         for form in call_history.forms(messages):
@@ -200,7 +201,7 @@ class PromptWriter:
                 text = limited(seconds, partial(render, form))
             except TimeLimitExceeded:
                 raise TemplateTooSlow(
-                    f"The model's chat template did not end within {seconds:g} s for these messages. Send fewer."
+                    f"The model's chat template took longer than {seconds:g} s for these messages. Send fewer messages."
                 ) from None
             except Exception as error:  # whatever a template raises
                 refusal = refusal or error
@@ -222,14 +223,14 @@ def offered_tools(request: Chat) -> list[dict[str, Any]]:
 
 @contextmanager
 def _refusing(messages: list[dict[str, Any]]) -> Iterator[None]:
-    """What templates and tokenizers raise is about these messages: jinja2's errors, and Python's own."""
+    """Turn errors of templates and tokenizers into PromptRefused, because they are about these messages."""
     try:
         yield
     except PromptRefused:
         raise
     except Exception as error:
         if _SURROGATE.search(json.dumps(messages, ensure_ascii=False, default=str)):
-            raise PromptRefused("A message holds half of a surrogate pair, which is not a character.") from error
+            raise PromptRefused("A message contains half of a surrogate pair, which is not a character.") from error
         reason = str(error)
         if len(reason) > LONGEST_REASON:  # transformers repeats the whole conversation in some
             reason = f"{reason[:LONGEST_REASON]}…"
@@ -243,9 +244,9 @@ def _described(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(messages: list[dict[str, Any]], request: Chat) -> str:
-    """The prompt for a model without a template."""
+    """Return the prompt for a model without a template."""
     if offered_tools(request):
-        raise PromptRefused("This model has no chat template, and so no tools. Leave them out.", "tools")
+        raise PromptRefused("This model has no chat template, so it cannot use tools. Remove them.", "tools")
     lines = [_line(message) for message in messages]
     return "\n".join(lines if request.continues else [*lines, "Assistant:"])
 

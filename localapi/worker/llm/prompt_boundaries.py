@@ -1,4 +1,4 @@
-"""Where prompts are likely to part, and a prompt cut at such points."""
+"""Find where later prompts are likely to differ from a prompt, and split it there."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 LEAST_TOKENS = 8
-"""Shorter beginnings are not worth the work: the mark that starts a text, the name of a role."""
+"""Shorter beginnings are not worth storing: the mark that starts a text, the name of a role."""
 
 Message = dict[str, Any]
 
 
 class Writer(Protocol):
-    """Writes one request's prompts: with its tools and template arguments."""
+    """Render one request's prompts, with its tools and template arguments."""
 
     def text(self, messages: list[Message], *, answer: bool) -> str:
-        """The template's text; `answer`: ready for the answer ("generation prompt"). May raise anything."""
+        """Return the template's text. `answer`: with the generation prompt. May raise any exception."""
 
     def encode(self, text: str) -> list[int]:
-        """The text's tokens, with nothing added."""
+        """Return the text's tokens, with nothing added."""
 
 
 def boundaries(writer: Writer, messages: Sequence[Message], tokens: Sequence[int], *, start: int = 0) -> list[int]:
-    """Points of a prompt where other prompts are likely to leave it, in order; none up to `start`.
+    """Return the points of a prompt where other prompts are likely to differ from it, in order, after `start`.
 
-    They are where the first user message begins, where the last message begins and where it ends: the same system
-    prompt again, another try at the last turn, and the next turn (whose template may write this answer in another way,
-    without its thoughts). A point is left out where the template writes a message differently once others follow it, or
-    where a token spans it. At most four renderings as text; only the shorter side of a point is tokenised again.
+    They are the start of the first user message, and the start and the end of the last message: for the same system
+    prompt, another try at the last turn, and the next turn (whose template may write this answer in another way,
+    without its reasoning). A point is left out if the template writes a message differently when others follow it, or
+    if a token spans it. This takes at most four renderings as text, and tokenizes only the shorter side of a point.
     """
     text = _text(writer, messages, answer=True)
     if not text or not tokens:
@@ -41,13 +41,15 @@ def boundaries(writer: Writer, messages: Sequence[Message], tokens: Sequence[int
         ends.add(next((i for i, (a, b) in enumerate(zip(text, probe, strict=False)) if a != b), 0))
     for part in (messages[:-1], messages):
         if lead is not None and len(part) > lead:
-            ends.add(len(history) if text.startswith(history := _text(writer, part, answer=False)) else 0)
+            history = _text(writer, part, answer=False)
+            if text.startswith(history):
+                ends.add(len(history))
     points = {_point(writer, text, end, tokens) for end in ends if end * len(tokens) > start * len(text)}
     return sorted(point for point in points if max(start + 1, LEAST_TOKENS) <= point < len(tokens))
 
 
 def segments(tokens: Sequence[int], start: int, ends: Sequence[int]) -> list[list[int]]:
-    """`tokens[start:]`, cut at those of the sorted `ends` that lie inside."""
+    """Return `tokens[start:]`, split at those of the sorted `ends` that are inside."""
     cuts = [start, *(end for end in ends if start < end < len(tokens)), len(tokens)]
     return [list(tokens[a:b]) for a, b in itertools.pairwise(cuts)]
 
@@ -55,12 +57,12 @@ def segments(tokens: Sequence[int], start: int, ends: Sequence[int]) -> list[lis
 def _text(writer: Writer, messages: Sequence[Message], *, answer: bool) -> str:
     try:
         return writer.text(list(messages), answer=answer)
-    except Exception:  # templates refuse what no client would send: a system prompt alone, two users in a row
+    except Exception:  # templates may refuse a system prompt alone, or two user messages in a row
         return ""
 
 
 def _point(writer: Writer, text: str, end: int, tokens: Sequence[int]) -> int:
-    """How many tokens `text[:end]` has within the prompt; 0 if that cannot be said. The shorter side is tokenised."""
+    """Return how many tokens `text[:end]` has in the prompt; 0 if unknown. Tokenize the shorter side first."""
     sides = ("tail", "head") if 2 * end > len(text) else ("head", "tail")
     for side in sides:
         part = writer.encode(text[:end] if side == "head" else text[end:])

@@ -1,7 +1,7 @@
-"""Requests that have come and are not begun, in the order in which they came.
+"""The queue of requests that have not been started, in the order of their arrival.
 
-A long text or a grammar is read on a thread meanwhile, so that nobody's answer waits for it; what can be begun does not
-wait for it either. A short text is read when its turn has come: that takes less than to hand it over.
+A long text or a grammar is read on a thread meanwhile, so that no answer waits for it, and requests that are ready do
+not wait for it either. A short text is read when its turn comes, because that takes less time than handing it over.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from localapi.worker.llm.request_reading import Prompt
 from localapi.worker.protocol import Answering, Chat, Complete, Detokenize, Lark, Message, TextRequest, Tokenize
 
 LONG_TEXT = 16_384
-"""Characters that are read on the thread. Tokenizing takes about a second per million."""
+"""Texts of at least this many characters are read on the thread. Tokenizing takes about a second per million."""
 SHORT_SECONDS = 0.1
-"""How long everybody's answer may wait for the template of a short text. If that takes longer, the thread does it."""
+"""How long all answers may wait for the template of a short text. If it takes longer, the thread renders it."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedRequest:
-    """One request, with its prompt as soon as that is there."""
+    """A request, and its prompt once it has been read."""
 
     request: TextRequest
     characters: int
-    """Of it that are still to be read."""
+    """Characters that are still to be read."""
     reading: Future[Prompt] | None
 
     @property
     def ready(self) -> bool:
-        """Whether nobody has to wait for its prompt."""
+        """True if its prompt can be taken without waiting for the thread."""
         return self.reading is None or self.reading.done()
 
 
 class RequestQueue:
-    """The queue."""
+    """The queue of one model."""
 
     def __init__(self, read: Callable[[TextRequest, float], Prompt], wake: Callable[[], None]) -> None:
-        """`read` is called on any thread, with a bound for the template in seconds.
+        """`read`: called on any thread, with a time limit for the template in seconds.
 
-        So is `wake`, when `ready` may have changed.
+        `wake`: called on any thread when `ready` may have changed.
         """
         self._read = read
         self._wake = wake
@@ -51,7 +51,7 @@ class RequestQueue:
 
     @property
     def ready(self) -> bool:
-        """Whether one can be taken."""
+        """True if a request can be taken."""
         return any(arrival.ready for arrival in self._queue)
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class RequestQueue:
         return any(arrival.request.id == id for arrival in self._queue)
 
     def add(self, request: TextRequest) -> None:
-        """Put it at the end."""
+        """Add a request at the end."""
         length = characters(request)
         if length < LONG_TEXT and not (isinstance(request, Answering) and isinstance(request.form, Lark)):
             self._queue.append(QueuedRequest(request, length, None))
@@ -69,20 +69,21 @@ class RequestQueue:
         self._queue.append(self._on_the_thread(request))
 
     def cancel(self, id: int) -> None:  # noqa: A002
-        """Forget it. A text that is being read is read to its end."""
+        """Forget a request. A text that is being read is read to its end."""
         for arrival in [arrival for arrival in self._queue if arrival.request.id == id]:
             self._queue.remove(arrival)
             if arrival.reading is not None:
                 arrival.reading.cancel()
 
     def take(self) -> QueuedRequest:
-        """The first one that is ready. There is one."""
+        """Remove and return the first request that is ready. There must be one."""
         found = next(arrival for arrival in self._queue if arrival.ready)
         self._queue.remove(found)
         return found
 
     def prompt(self, arrival: QueuedRequest) -> Prompt | None:
-        """What it reads; None if its template takes long: it is read on the thread then, and can be taken again.
+        """Return the request's prompt; None if its template is slow: then the thread reads it and it can be taken
+        again.
 
         Raise what reading raises.
         """
@@ -101,7 +102,7 @@ class RequestQueue:
 
 
 def characters(request: TextRequest) -> int:
-    """About how much there is to read."""
+    """Return the approximate number of characters to read."""
     match request:
         case Chat():
             return sum(map(_length, request.messages)) + len(str(request.tools))
@@ -114,5 +115,5 @@ def characters(request: TextRequest) -> int:
 
 
 def _length(message: Message) -> int:
-    """Agents write whole files into the arguments of calls."""
+    """Return the length of everything in a message: agents write whole files into the arguments of calls."""
     return len(message.text) + len(message.reasoning or "") + sum(len(str(call.arguments)) for call in message.calls)

@@ -1,7 +1,7 @@
-"""From a request's text to the tokens that its model reads, and a first look at its grammar.
+"""Turn a request's text into the tokens that its model reads, and check its grammar.
 
-Knows templates and the tokenizer, and no MLX: it may run beside the model, on a thread of its own. Rust's tokenizers
-may be used by several threads as long as nobody changes their settings, which nobody does here.
+This module knows templates and the tokenizer but no MLX, so it may run on a thread of its own. Rust's tokenizers may be
+used by several threads as long as no thread changes their settings, which none does here.
 """
 
 from __future__ import annotations
@@ -18,31 +18,32 @@ from localapi.worker.protocol import Answering, Chat, Complete, Detokenize, Lark
 
 _PROBE = "   a  b   c \t\t\n\n \r\n\x01\x7f\u200b e\u0301 ẞ Ⅷ ﬁ 漢 \u1100\u1161\u11a8 𒀀 \ue000 🙂 .  "
 _COMPOSED = 3
-"""Times that a text is longer, in bytes, before Unicode composes its characters (https://unicode.org/faq/normalization)."""
+"""How much longer a text can be, in bytes, before Unicode composes its characters
+(https://unicode.org/faq/normalization)."""
 
 
 class ContextExceeded(Exception):
-    """The prompt does not fit."""
+    """The prompt is longer than the context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model reads."""
+    """The tokens that the model reads."""
 
     tokens: list[int]
     text: str = ""
-    """Of the tokens, where the request wants it."""
+    """The text of the tokens if the request asks for it."""
     boundaries: list[int] = field(default_factory=list)
     """Lengths of its beginnings that later prompts may share."""
 
 
 class RequestReader:
-    """Reads the requests to one model."""
+    """Read the requests to one model."""
 
     def __init__(
         self, tokenizer: Any, prompts: PromptWriter, *, name: str, context_length: int | None, needs_boundaries: bool
     ) -> None:
-        """`tokenizer` is mlx-lm's TokenizerWrapper; `needs_boundaries` as in `PrefixCache`."""
+        """`tokenizer`: mlx-lm's TokenizerWrapper. `needs_boundaries`: as in `PrefixCache`."""
         self._tokenizer = tokenizer
         self._prompts = prompts
         self._name = name
@@ -52,9 +53,9 @@ class RequestReader:
         self._marks = tuple((number, str(token)) for number, token in tokenizer.added_tokens_decoder.items())
 
     def read(self, request: TextRequest, seconds: float = RENDER_SECONDS) -> Prompt:
-        """Raise PromptRefused, ContextExceeded and GrammarRefused.
+        """Return the prompt. Raises PromptRefused, ContextExceeded and GrammarRefused.
 
-        Raise TemplateTooSlow, which is a PromptRefused, if the chat template takes longer than `seconds`.
+        Raises TemplateTooSlow, which is a PromptRefused, if the chat template takes longer than `seconds`.
         """
         form = request.form if isinstance(request, Answering) else None
         if isinstance(form, Lark) and not comes_to_an_end(form.text, self._marks):
@@ -94,14 +95,16 @@ class RequestReader:
 
     def _check_numbers(self, tokens: list[int], param: str) -> None:
         vocabulary = len(self._tokenizer)
-        if wrong := next((token for token in tokens if token >= vocabulary), None):
-            raise PromptRefused(f"There is no token {wrong}: this model's are 0 to {vocabulary - 1}.", param)
+        wrong = [token for token in tokens if token >= vocabulary]
+        if wrong:
+            raise PromptRefused(f"There is no token {wrong[0]}: this model's tokens are 0 to {vocabulary - 1}.", param)
 
     def _check_text(self, text: str) -> None:
-        """Refuse what is too long however it is cut into tokens: cutting it takes a second per million characters."""
+        """Refuse a text that is too long however it is tokenized: tokenizing takes a second per million characters."""
         if self._token_bytes and self._context_length:
             size = len(text.encode("utf-8", "replace"))
-            if (least := size // self._token_bytes) >= self._context_length:
+            least = size // self._token_bytes
+            if least >= self._context_length:
                 raise ContextExceeded(self._too_long(f"at least {least}"))
 
     def _check(self, tokens: list[int]) -> None:
@@ -113,13 +116,13 @@ class RequestReader:
 
 
 def longest_token(tokenizer: Any) -> int | None:
-    """Bytes of text that a token stands for at most; None where the tokenizer may drop text."""
+    """Return the most bytes of text that one token stands for; None if the tokenizer may drop text."""
     tokens = tokenizer.encode(_PROBE, add_special_tokens=False)
     text = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
     composed = unicodedata.normalize("NFC", _PROBE)
     # Sentencepiece models may add a space in front, or drop one.
     kept = any(text in (f" {probe}", probe, probe[1:]) for probe in (_PROBE, composed))
-    # A token that strips the space around it takes any amount of it.
+    # A token that strips the whitespace around it stands for any amount of it.
     if not kept or any(token.lstrip or token.rstrip for token in tokenizer.added_tokens_decoder.values()):
         return None
     longest = max(len(name.encode("utf-8", "replace")) for name in tokenizer.get_vocab())

@@ -1,6 +1,6 @@
-"""One answer while it grows: from tokens to the events of OpenAI's API. No MLX.
+"""One answer while it grows: from tokens to the events of OpenAI's API. This module knows no MLX.
 
-A request has one row for each of its `n` answers; what they have in common is counted in their `RequestTotals`.
+A request has one row for each of its `n` answers. What they have in common is counted in their `RequestTotals`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FinishReason = Literal["stop", "length"]
 
 
 class Processor(Protocol):
-    """What changes the odds before a token is drawn. It never raises; `error` says what went wrong."""
+    """Changes the logits before a token is sampled. It never raises; `error` is set if something went wrong."""
 
     error: Exception | None
 
@@ -27,14 +27,14 @@ class Processor(Protocol):
 
 @dataclass(slots=True)
 class RequestTotals:
-    """What the rows of one request add up to."""
+    """The totals of the rows of one request."""
 
     id: int
     prompt_tokens: int
     rows_left: int = 1
     cached_tokens: int = 0
     completion_tokens: int = 0
-    """All generated tokens, those that ended answers included, as vLLM and mlx_lm.server count."""
+    """All generated tokens, including those that end answers, as vLLM and mlx_lm.server count."""
     reasoning_tokens: int = 0
 
     def finished(self) -> Finished:
@@ -48,42 +48,46 @@ class Row:
     totals: RequestTotals
     choice: int
     prompt: list[int]
-    """Its tokens; empty once they are the batch's."""
+    """The prompt's tokens."""
     max_tokens: int
     reach: int
-    """Tokens of prompt and answer that memory is kept for."""
+    """Tokens of prompt and answer that memory is reserved for."""
     length: int
-    """How many there are of both."""
+    """The number of tokens of both so far."""
     sampler: Any
     processors: list[Processor]
     answer: AnswerText
     parts: OutputParser | None
-    """None: the text is the answer, whatever it says."""
+    """None: all text is the answer."""
     top_logprobs: int | None = None
     form_param: str | None = None
     """The request's field that gives the answer a form."""
     relaxed: tuple[str, ...] = ()
-    """Where the request asks more of the answer's form than is kept."""
+    """Where the request asks for more than is enforced."""
     one_call: bool = False
-    """Whether the answer ends with its first tool call."""
+    """True if the answer ends with its first tool call."""
     boundaries: list[int] = field(default_factory=list)
     """Lengths of the prompt's beginnings that later prompts may share."""
     copies: list[Row] = field(default_factory=list)
     """Other answers to the same prompt, which need not compute it again."""
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    """Of tokens whose text is still held back."""
+    """Log probabilities of tokens whose text is still held back."""
 
     @property
     def id(self) -> int:
         return self.totals.id
 
     def grow(self, token: int, reason: FinishReason | None, events: list[Event]) -> bool:
-        """Take one token; whether it is the answer's last. A stop token is not text. Raises what its processors met."""
+        """Add one token; return True if it is the answer's last. A stop token is not text.
+
+        Raises the error of a processor or the sampler.
+        """
         self.totals.completion_tokens += 1
         self.length += 1
         self.reach = max(self.reach, self.length)
         for step in (*self.processors, self.sampler):
-            if (error := getattr(step, "error", None)) is not None:
+            error = getattr(step, "error", None)
+            if error is not None:
                 raise error
         text = "" if reason == "stop" else self.answer.push(token)
         if reason is not None:

@@ -1,7 +1,7 @@
-"""How the next token is chosen. MLX, and nothing of requests.
+"""Choose the next token. This module knows MLX, and nothing of requests.
 
 mlx-lm calls a sampler once for the whole batch when every row has the same object, and row by row otherwise; so equal
-parameters give the same object. A sampler that raises would take the other rows' tokens with it; so these never raise.
+parameters give the same object. A sampler that raises would lose the other rows' tokens, so these never raise.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlx_lm.sample_utils import greedy_sampler
 from localapi.worker.protocol import Sampling
 
 COLDEST = 1e-3
-"""Below this temperature the most likely token is taken: the odds are the same, and half precision overflows there."""
+"""Below this temperature the most likely token is taken: the result is the same, and half precision would overflow."""
 DEFAULT_TEMPERATURE = 1.0
 """As OpenAI's, if nobody sets it."""
 _SEED_MASK = 2**64 - 1
@@ -29,7 +29,7 @@ class Sampler(Protocol):
 
 
 class SamplingLimits(NamedTuple):
-    """Which tokens may be drawn at all, and how evenly."""
+    """The parameters that limit which tokens may be sampled."""
 
     temperature: float
     top_p: float = 1.0
@@ -38,10 +38,10 @@ class SamplingLimits(NamedTuple):
 
 
 class RandomSampler:
-    """Draws a token within limits. The temperature applies last, as in mlx-lm.
+    """Sample a token within limits. The temperature applies last, as in mlx-lm.
 
-    With a key the draws are a sequence of their own, the same in any company. `error` is what went wrong: the tokens
-    since then are the most likely ones, and no answer.
+    With a key the samples are a sequence of their own, whatever else is in the batch. `error` is set if something went
+    wrong: the tokens since then are the most likely ones, and no answer.
 
     Nothing is compiled: `mx.compile` keeps a program for each temperature that any request ever named.
     """
@@ -54,7 +54,7 @@ class RandomSampler:
     def __call__(self, logprobs: mx.array) -> mx.array:
         try:
             return self._draw(logprobs)
-        except Exception as error:  # must not reach the other rows; the engine fails this request alone
+        except Exception as error:  # must not reach the other rows; this request fails alone
             self.error = error
             return mx.argmax(logprobs, axis=-1)
 
@@ -73,9 +73,9 @@ class RandomSampler:
 
 
 def sampler_for(sampling: Sampling, choice: int = 0) -> Sampler:
-    """The sampler for these parameters; with a seed, each choice draws its own sequence.
+    """Return the sampler for these parameters. With a seed, each choice has a sequence of its own.
 
-    Raises ValueError where no token can be drawn with them.
+    Raises ValueError if no token can be sampled with them.
     """
     temperature = DEFAULT_TEMPERATURE if sampling.temperature is None else sampling.temperature
     top_p = 1.0 if sampling.top_p is None else sampling.top_p
@@ -100,10 +100,10 @@ def _unseeded(limits: SamplingLimits) -> RandomSampler:
 
 
 def nucleus(logprobs: mx.array, top_p: float) -> mx.array:
-    """Minus infinity for all tokens but the most likely ones whose probabilities add up to `top_p`.
+    """Keep the most likely tokens whose probabilities add up to `top_p`; set all others to minus infinity.
 
-    The same arithmetic as `mlx_lm.sample_utils.apply_top_p`, not compiled. Half precision's probabilities do not add
-    up to 1, hence `total`.
+    The same arithmetic as `mlx_lm.sample_utils.apply_top_p`, not compiled. Half precision's probabilities do not add up
+    to 1, hence `total`.
     """
     ascending = mx.sort(logprobs, axis=-1)
     probabilities = mx.exp(ascending.astype(mx.float32))
@@ -116,12 +116,12 @@ def nucleus(logprobs: mx.array, top_p: float) -> mx.array:
 
 
 def likely_enough(logprobs: mx.array, min_p: float) -> mx.array:
-    """Minus infinity for tokens whose probability is below `min_p` times that of the most likely one."""
+    """Set tokens to minus infinity whose probability is below `min_p` times that of the most likely one."""
     least = logprobs.max(axis=-1, keepdims=True) + math.log(min_p)
     return mx.where(logprobs < least, -mx.inf, logprobs)
 
 
 def likeliest(logprobs: mx.array, top_k: int) -> mx.array:
-    """Minus infinity for all but the `top_k` most likely tokens; equal ones at the border all stay."""
+    """Set all but the `top_k` most likely tokens to minus infinity. Equal ones at the limit all stay."""
     least = mx.topk(logprobs, top_k, axis=-1).min(axis=-1, keepdims=True)
     return mx.where(logprobs < least, -mx.inf, logprobs)

@@ -1,7 +1,7 @@
-"""One answer after the other, for what mlx-lm cannot batch: draft models, quantised KV caches, some kinds of caches.
+"""Answer one request after the other, for what mlx-lm cannot batch: draft models, quantised and some other caches.
 
-It has the interface of `batch.Batch`, and like it does all MLX work on the caller's thread. A request is let in when
-the one before has ended; one step computes a piece of its prompt or one token.
+It has the interface of `batch.Batch`, and like it does all MLX work on the caller's thread. A request is admitted when
+the one before has ended. One step computes a piece of its prompt or one token.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from localapi.worker.model import CannotLoad, first_line
 from localapi.worker.protocol import Event, Prefill
 
 DRAFT_TOKENS = 3
-"""Tokens that the draft model is ahead by; mlx_lm's own default on its command line and in its server."""
+"""Tokens that the draft model proposes: the default of mlx_lm's command line and server."""
 GROUP_SIZES = (64, 32)
-"""Numbers that share a scale in a quantised cache, the preferred one first; a head's width must be a multiple."""
+"""Numbers that share a scale in a quantised cache, the preferred one first. A head's width must be a multiple."""
 
 
 class Serial:
-    """The rows of the one request that is being answered; the first is the one that grows."""
+    """The rows of the one request that is being answered. The first one grows."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Serial:
         prefixes: PrefixCache,
         token_bytes: Callable[[int], bytes],
     ) -> None:
-        """`caches`: empty ones of the model, followed by the draft's; `prefixes` is for the same."""
+        """`caches`: the model's empty caches, followed by the draft's. `prefixes`: for the same caches."""
         self.prefixes = prefixes
         self._model = model
         self._draft = draft
@@ -54,7 +54,7 @@ class Serial:
         self._max_rows = max_rows
         self._token_bytes = token_bytes
         self.tokens = 0
-        """That were written so far."""
+        """The number of tokens generated so far."""
         self._rows: deque[Row] = deque()
         self._caches: list[Any] = []
         self._tokens: list[int] = []
@@ -73,7 +73,7 @@ class Serial:
         return 0 if self._rows else self._max_rows
 
     def reaches(self) -> list[int]:
-        """None: nobody joins while anybody is here."""
+        """Return nothing, because no row joins while another runs."""
         return []
 
     def has(self, id: int) -> bool:  # noqa: A002  # the protocol's word
@@ -99,7 +99,7 @@ class Serial:
             self._attempt(lambda: self._advance(self._rows[0], events), events)
 
     def _attempt(self, work: Callable[[], None], events: list[Event]) -> None:
-        """What fails ends this request; the next one finds nothing of it."""
+        """Run one piece of work. An error ends this request and leaves nothing for the next one."""
         row = self._rows[0]
         try:
             work()
@@ -151,7 +151,7 @@ class Serial:
             self.prefixes.keep(self._tokens, copy.deepcopy(self._caches))
 
     def _generator(self, row: Row) -> Generator[tuple[Any, ...]]:
-        """The tokens after the prompt. No draft where processors count tokens: those of a draft may be taken back."""
+        """Return a generator of tokens. Without a draft if there are processors: they cannot take tokens back."""
         head, last = mx.array(row.prompt[:-1], mx.uint32), mx.array(row.prompt[-1:], mx.uint32)
         if self._draft is not None and not row.processors:
             return speculative_generate_step(
@@ -204,15 +204,14 @@ class Serial:
 
 
 def _after(head: mx.array, processor: Processor) -> Callable[[mx.array, mx.array], Any]:
-    """The processor, which is to see the whole prompt, where mlx-lm knows only its last token."""
+    """Return the processor with the whole prompt as its input: mlx-lm only knows the prompt's last token."""
     return lambda tokens, logits: processor(mx.concatenate([head, tokens]), logits)
 
 
 def empty_caches(model: Any, *, kv_bits: int | None = None) -> list[Any]:
-    """A model's caches before the first token, quantised where `kv_bits` says so. Raises CannotLoad.
+    """Return a model's caches before the first token, quantised if `kv_bits` is set. Raises CannotLoad.
 
-    Quantised are the caches that grow with every token; sliding windows and recurrent states, which do not, stay as
-    they are.
+    Only caches that grow with every token are quantised. Sliding windows and recurrent states stay as they are.
     """
     if kv_bits is None:
         return make_prompt_cache(model)
@@ -242,10 +241,10 @@ def _try(model: Any, caches: list[Any]) -> None:
 
 
 def check_draft(model: Any, tokenizer: Any, draft: Any, draft_tokenizer: Any) -> None:
-    """Raises CannotLoad where these two models cannot work together."""
+    """Raise CannotLoad if these two models cannot work together."""
     if tokenizer.get_vocab() != draft_tokenizer.get_vocab():
         raise CannotLoad(
-            "draft: the draft model has another vocabulary than the model. Use a draft model of the same family, or "
+            "draft: the draft model's vocabulary differs from the model's. Use a draft model of the same family, or "
             "remove draft."
         )
     for subject, each in (("the model", model), ("the draft model", draft)):
@@ -253,6 +252,6 @@ def check_draft(model: Any, tokenizer: Any, draft: Any, draft_tokenizer: Any) ->
         if any(type(cache) is not KVCache for cache in caches) or len(caches) != len(each.layers):
             kinds = ", ".join(sorted({type(cache).__name__ for cache in caches}))
             raise CannotLoad(
-                f"draft: {subject} uses {kinds}, from which mlx-lm cannot take tokens back, as a draft needs. Remove "
+                f"draft: {subject} uses {kinds}, from which mlx-lm cannot remove rejected tokens. Remove "
                 "draft, or use another model."
             )

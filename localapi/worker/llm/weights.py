@@ -1,6 +1,6 @@
-"""From an entry's path to a loaded model, or to one clear line about why not.
+"""Load a model from an entry's path, or raise one clear error.
 
-Knows files and mlx-lm's loading; nothing of requests. Code that comes with a model is never run.
+This module knows files and how mlx-lm loads models, and nothing of requests. Code that comes with a model is never run.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from localapi.worker.protocol import Loading
 
 ADAPTER_PATTERNS = ["adapter_config.json", "adapters.safetensors"]
 READ_BYTES = 256 * 1024 * 1024
-"""Weights that are read between two reports of progress."""
+"""Size of the weights that are read between two progress reports."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What mlx-lm made of a folder. `tokenizer` is mlx-lm's TokenizerWrapper."""
+    """A model that mlx-lm has loaded. `tokenizer` is mlx-lm's TokenizerWrapper."""
 
     folder: Path
     model: Any
     tokenizer: Any
     config: dict[str, Any]
     adapter: Path | None = None
-    """The folder of the LoRA that is part of the model."""
+    """The folder of the LoRA adapter that is part of the model."""
     widened: Widened = AS_STORED
 
     @property
     def lone_caches(self) -> str:
-        """The kinds of its caches that mlx-lm cannot batch (Llama 4's chunked one, for example); empty: it can."""
+        """The kinds of its caches that mlx-lm cannot batch, such as Llama 4's chunked one; empty if there are none."""
         caches = make_prompt_cache(self.model)
         return ", ".join(sorted({type(cache).__name__ for cache in caches if not hasattr(cache, "merge")}))
 
@@ -54,9 +54,9 @@ def load_weights(
     adapter: str | None = None,
     widen: Callable[[Any], Widened] = lambda _: AS_STORED,
 ) -> LoadedModel:
-    """The model in this folder or repository, with its weights in memory. Raises CannotLoad.
+    """Return the model in this folder or repository, with its weights in memory. Raises CannotLoad.
 
-    `widen` may put other numbers in the place of the model's, before they are read.
+    `widen`: may replace the model's weights before they are read.
     """
     folder = located(path, revision, report, patterns=DEFAULT_ALLOW_PATTERNS)
     adapted = _adapter_folder(adapter, report) if adapter else None
@@ -73,21 +73,22 @@ def load_weights(
 
 
 def check_weights(folder: Path, path: str) -> Iterator[int]:
-    """The size of each weights file in bytes, after checking that all are there and whole. Raises CannotLoad.
+    """Yield the size of each weights file in bytes, after checking that all are complete. Raises CannotLoad.
 
-    `path`: the entry's, which says what can be done about it.
+    `path`: the entry's path, which determines what the user can do.
     """
     again = "Download the model again" if Path(path).is_absolute() else "Check the network and try again"
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         named = set(_json(index).get("weight_map", {}).values())
-        if missing := sorted(name for name in named if not (folder / name).is_file()):
+        missing = sorted(name for name in named if not (folder / name).is_file())
+        if missing:
             raise CannotLoad(f"{folder} lacks {', '.join(missing)}, named in {index.name}. {again}.")
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise CannotLoad(
-            f"{folder} holds no weights (model*.safetensors); found: {found}. Was the download broken off? {again}. "
+            f"{folder} has no weights (model*.safetensors); found: {found}. Was the download interrupted? {again}. "
             "mlx-lm reads safetensors only; convert other formats with `mlx_lm.convert`."
         )
     for file in files:
@@ -99,16 +100,16 @@ def check_weights(folder: Path, path: str) -> Iterator[int]:
 
 
 def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """The model with weights that are not read yet, and its config."""
+    """Return the model with weights that have not been read, and its config."""
     config = _json(folder / "config.json")
     if config.get("model_file"):
         raise CannotLoad(
-            f"The model in {folder} needs code of its own ({config['model_file']}), and localapi does not run code "
-            "that comes with a model. Use a model whose architecture mlx-lm knows."
+            f"The model in {folder} needs its own code ({config['model_file']}), and localapi does not run code "
+            "of models. Use a model whose architecture mlx-lm knows."
         )
     try:
         model, config = load_model(folder, lazy=True)
-    except Exception as error:  # many kinds, from mlx-lm, from MLX and from the architecture's own config class
+    except Exception as error:  # from mlx-lm, from MLX or from the architecture's config class
         version, kind = importlib.metadata.version("mlx-lm"), config.get("model_type")
         if "not supported" in str(error) and str(kind) in str(error):
             raise CannotLoad(
@@ -124,30 +125,32 @@ def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
 
 def _adapter_folder(adapter: str, report: Report) -> Path:
     folder = located(adapter, None, report, patterns=ADAPTER_PATTERNS)
-    if missing := [name for name in ADAPTER_PATTERNS if not (folder / name).is_file()]:
+    missing = [name for name in ADAPTER_PATTERNS if not (folder / name).is_file()]
+    if missing:
         raise CannotLoad(
-            f"The adapter {adapter} holds no {' and no '.join(missing)}. mlx-lm's adapters have both; adapters of "
+            f"The adapter {adapter} has no {' and no '.join(missing)}. mlx-lm's adapters have both; adapters of "
             "other tools must be converted first."
         )
     return folder
 
 
 def _adapt(model: Any, folder: Path, adapter: Path) -> None:
-    """Put the adapter's layers into the model. Raises CannotLoad where they do not fit."""
-    if "fine_tune_type" not in (config := _json(adapter / "adapter_config.json")) and "num_layers" not in config:
+    """Add the adapter's layers to the model. Raises CannotLoad if they do not fit."""
+    config = _json(adapter / "adapter_config.json")
+    if "fine_tune_type" not in config and "num_layers" not in config:
         raise CannotLoad(
-            f"{adapter / 'adapter_config.json'} names no num_layers: this adapter is not mlx-lm's. Convert it, or "
+            f"{adapter / 'adapter_config.json'} has no num_layers, so this adapter is not mlx-lm's. Convert it, or "
             "train one with `mlx_lm.lora`."
         )
     try:
         load_adapters(model, str(adapter))
-    except Exception as error:  # of another shape, of other layers, a damaged file
+    except Exception as error:  # another shape, other layers, a damaged file
         said = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
         raise CannotLoad(
             f"The adapter in {adapter} does not fit the model in {folder}: {said.rstrip('.')}. Use the model that it "
             "was trained on."
         ) from error
-    model.eval()  # the new layers would drop some of what they see, as in training
+    model.eval()  # the new layers would apply dropout, as in training
 
 
 def _widened(model: Any, widen: Callable[[Any], Widened]) -> Widened:
@@ -162,7 +165,7 @@ def _arrays(model: Any) -> list[mx.array]:
 
 
 def _read(model: Any) -> Iterator[int]:
-    """Read the weights in portions; gives the bytes that are read so far."""
+    """Read the weights in portions; yield the bytes that have been read."""
     arrays = _arrays(model)
     done, size, portion = 0, 0, list[mx.array]()
     try:
@@ -186,9 +189,9 @@ def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
             folder, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id")
         )
         words = tokenizer.encode("Hello", add_special_tokens=False)
-    except Exception as error:  # whatever transformers, tokenizers and json raise
+    except Exception as error:  # from transformers, tokenizers or json
         raise CannotLoad(f"{files} cannot be read: {first_line(error)}") from error
-    if not words:  # transformers makes an empty tokenizer where there is no file
+    if not words:  # transformers creates an empty tokenizer if there is no file
         raise CannotLoad(f"{files} is missing or has no vocabulary. Download the model again.")
     return tokenizer
 
@@ -199,5 +202,5 @@ def _json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CannotLoad(f"{file} cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict):
-        raise CannotLoad(f"{file} holds no JSON object.")
+        raise CannotLoad(f"{file} must hold a JSON object.")
     return content

@@ -1,7 +1,7 @@
 """Change the graph of an ONNX model without any package: add outputs, and make its noise repeatable.
 
-An ONNX file is one protobuf message (https://onnx.ai/onnx/repo-docs/IR.html). Messages written one after the
-other are read as one, with their lists joined, so an output is added by appending it.
+An ONNX file is one protobuf message (https://onnx.ai/onnx/repo-docs/IR.html). Messages written one after the other are
+read as one, with their lists joined, so an output is added by appending it.
 
 Voices draw random numbers for their rhythm and their sound, so the same sentence lasts a few percent longer or shorter
 each time, and ONNX Runtime has no seed for a single run. Each node that draws numbers is replaced by nodes that take

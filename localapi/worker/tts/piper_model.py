@@ -29,8 +29,7 @@ from localapi.worker.tts.word_times import WORD, SpokenPiece, paired
 
 MAX_PHONEMES = 1_000
 """The longest sentence; longer ones are split at a space. The cost grows with the square of the length, so a text
-without a full
-stop could take all memory."""
+without a full stop could take all memory."""
 FULL_SCALE = 32_767
 WARM_UP = "1"
 """A digit, which is spoken in every language."""
@@ -147,8 +146,8 @@ class PiperModel:
     ) -> PiperSpeech:
         """Synthesize one sentence. `alone`: all cores are free for it. Raises ValueError if the output is not a number.
 
-        It lasts exactly 1 / `speed` of its normal length. The voice is asked for a length that it can
-        speak well, and the rest of the speed is applied to its sound.
+        It lasts exactly 1 / `speed` of its normal length. The voice is asked for a length that it can speak well, and
+        the rest of the speed is applied to its sound.
         """
         voice = self._all_cores if alone else self._one_core
         ids = voice.phonemes_to_ids(phonemes)

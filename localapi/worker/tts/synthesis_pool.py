@@ -1,8 +1,8 @@
 """Synthesize several requests on several threads, by turns, and each request's sound in order.
 
-For models that compute outside the interpreter lock. A request is a list of jobs; a job is done in pieces, which
-cannot be interrupted. Idle threads take pieces from the requests by turns, and from each request the earliest one; the
-events of a job wait until the jobs before it are done. This module knows nothing of speech.
+For models that compute outside the interpreter lock. A request is a list of jobs; a job is done in pieces, which cannot
+be interrupted. Idle threads take pieces from the requests by turns, and from each request the earliest one; the events
+of a job wait until the jobs before it are done. This module knows nothing of speech.
 """
 
 from __future__ import annotations

@@ -90,13 +90,13 @@ def test_a_model_loads_where_prefixes_have_no_place_on_disk(
 ) -> None:
     monkeypatch.setattr(mlx_lm, "cache_folder", lambda _: None)
     assert answers(load(tiny_model, prefix_cache_disk_mb=10), 1)
-    assert "prompt caches are not kept: this user has no home" in capsys.readouterr().err
+    assert "prompt caches are not stored: this user has no home" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda f: (f / "adapters.safetensors").unlink(), "holds no adapters.safetensors"),
+        (lambda f: (f / "adapters.safetensors").unlink(), "has no adapters.safetensors"),
         (lambda f: (f / "adapters.safetensors").write_bytes(b"<html>" * 9), "does not fit the model in"),
         (lambda f: (f / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}'), "is not mlx-lm's"),
         (lambda f: (f / "adapter_config.json").write_text("{"), "adapter_config.json cannot be read"),

@@ -286,8 +286,8 @@ def test_options_that_do_not_fit_the_model_are_refused_in_one_line(
 ) -> None:
     with pytest.raises(CannotLoad, match=r"kv_bits: mlx-lm cannot quantise this model's KV cache: .*Remove kv_bits"):
         load(tiny_model, kv_bits=8)
-    with pytest.raises(CannotLoad, match="the draft model has another vocabulary"):
+    with pytest.raises(CannotLoad, match="the draft model's vocabulary differs"):
         load(tiny_model, draft=str(wide_model))
     monkeypatch.setattr(serial, "make_prompt_cache", lambda _: [type("ArraysCache", (KVCache,), {})()])
-    with pytest.raises(CannotLoad, match="the model uses ArraysCache, from which mlx-lm cannot take tokens back"):
+    with pytest.raises(CannotLoad, match="the model uses ArraysCache, from which mlx-lm cannot remove"):
         load(tiny_model, draft=str(tiny_model))

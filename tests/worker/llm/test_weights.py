@@ -80,7 +80,7 @@ def test_progress_ends_with_all_the_bytes_of_the_weights(tiny_model: Path) -> No
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda f: (f / "model.safetensors").unlink(), "holds no weights (model*.safetensors); found: "),
+        (lambda f: (f / "model.safetensors").unlink(), "has no weights (model*.safetensors); found: "),
         (lambda f: truncate(f / "model.safetensors", 300_000), "model.safetensors is damaged"),
         (lambda f: truncate(f / "model.safetensors", 5), "model.safetensors is damaged"),
         (lambda f: (f / "model.safetensors").write_bytes(b"<html>" * 99), "model.safetensors is damaged"),
@@ -90,7 +90,7 @@ def test_progress_ends_with_all_the_bytes_of_the_weights(tiny_model: Path) -> No
         (lambda f: edit_config(f, model_type="no_such_thing"), "'no_such_thing', which mlx-lm"),
         (lambda f: edit_config(f, model_type=None), "config.json"),
         (lambda f: edit_config(f, hidden_size=64), "Are config.json and the weights of the same model?"),
-        (lambda f: edit_config(f, model_file="evil.py"), "does not run code that comes with a model"),
+        (lambda f: edit_config(f, model_file="evil.py"), "does not run code of models"),
         (lambda f: truncate(f / "tokenizer.json", 100), "The tokenizer in"),
         (lambda f: (f / "tokenizer.json").write_text('{"version": 1}'), "The tokenizer in"),
         (lambda f: [p.unlink() for p in f.glob("tokenizer*")], "The tokenizer in"),

@@ -310,10 +310,10 @@ def test_files_that_are_no_voice_do_not_load(tmp_path: Path) -> None:
     with pytest.raises(CannotLoad, match="ONNX Runtime"):
         load(path)
     path.with_name("voice.onnx.json").write_text("{")
-    with pytest.raises(CannotLoad, match="does not describe"):
+    with pytest.raises(CannotLoad, match="not the configuration"):
         load(path)
     path.with_name("voice.onnx.json").write_text(json.dumps([]))
-    with pytest.raises(CannotLoad, match="does not describe"):
+    with pytest.raises(CannotLoad, match="not the configuration"):
         load(path)
 
 

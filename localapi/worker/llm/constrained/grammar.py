@@ -110,8 +110,8 @@ class Constraint:
     """A logits processor for one row: it leaves only the tokens that its grammar allows, and at the end an end token.
 
     The batch calls it once for each token, with the previous token as the last of `tokens`, so it ignores the prompt.
-    `error` is set if something went wrong: later tokens are unconstrained and no answer. `relaxed` names what was
-    asked for and is not enforced.
+    `error` is set if something went wrong: later tokens are unconstrained and no answer. `relaxed` names what was asked
+    for and is not enforced.
     """
 
     def __init__(self, grammar: LLMatcher, vocabulary: _Vocabulary, relaxed: tuple[str, ...] = ()) -> None:

@@ -183,8 +183,8 @@ def _name_pattern(names: Schema) -> str | None:
 def _count(level: Level, found: _Properties) -> None:
     """Apply `minProperties` and `maxProperties`.
 
-    llguidance counts only if every named property is required; an object without others can be spelled out. It
-    allows an unknown name twice, and counts it twice.
+    llguidance counts only if every named property is required; an object without others can be spelled out. It allows
+    an unknown name twice, and counts it twice.
     """
     least, most = level.count("minProperties") or 0, level.count("maxProperties")
     certain = len(found.required)

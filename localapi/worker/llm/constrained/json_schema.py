@@ -1,7 +1,7 @@
 """Rewrite JSON schemas of clients into schemas that llguidance (1.9) enforces exactly.
 
-Annotations are dropped. What llguidance cannot enforce is expressed in another way if that is possible: exactly, or
-by a schema that allows somewhat less and nothing else. What remains is relaxed and reported.
+Annotations are dropped. What llguidance cannot enforce is expressed in another way if that is possible: exactly, or by
+a schema that allows somewhat less and nothing else. What remains is relaxed and reported.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class RewrittenSchema:
 def rewrite_schema(schema: object, *, close: bool = False) -> RewrittenSchema:
     """Rewrite a schema. Raises NotASchema.
 
-    `close`: objects have only named properties, as in OpenAI's strict mode, unless the schema says
-    something about the others.
+    `close`: objects have only named properties, as in OpenAI's strict mode, unless the schema says something about the
+    others.
     """
     rewriter = _Rewriter(schema, close=close)
     root = rewriter.rewritten(schema, "", branch=False)

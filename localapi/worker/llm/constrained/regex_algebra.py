@@ -16,8 +16,8 @@ MOST_STEPS: Final = 60_000
 
 Ranges = tuple[tuple[int, int], ...]
 RegexTree = tuple[Any, ...]
-"""("none",), ("empty",), ("set", ranges), ("then", a, b), ("or", parts), ("and", parts), ("not", a),
-("repeat", a, least, most)."""
+"""("none",), ("empty",), ("set", ranges), ("then", a, b), ("or", parts), ("and", parts), ("not", a), ("repeat", a,
+least, most)."""
 
 NOTHING: Final[RegexTree] = ("none",)
 EMPTY: Final[RegexTree] = ("empty",)

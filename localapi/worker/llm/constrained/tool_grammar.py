@@ -105,10 +105,9 @@ class Marks:
     def text_up_to(self, mark: str, ends: Collection[int], *, bare: str = "") -> str:
         """Return the rules `text` and `begun`: text without the mark and the `ends`, and text up to the mark.
 
-        `bare` is a mark of no token, for which there is the rule `begun_bare`.
+        `bare`: a mark without a token of its own, for which there is the rule `begun_bare`.
 
-        A mark that is a token also counts if it is spelled with other tokens: the parser of calls sees no
-        difference.
+        A mark that is a token also counts if it is spelled with other tokens: the parser of calls sees no difference.
         """
         first, *rest = self._pieces(mark)
         tail = " ".join(map(self._piece, rest))
@@ -232,8 +231,8 @@ def _tagged_calls(tokenizer: Any, calls: ToolCalls, tools: Sequence[Tool], marks
 def grammar_of_arguments(tool: Tool, *, kept: int = AS_WRITTEN, called: bool = True) -> SchemaGrammar:
     """Return the grammar of a tool's arguments: an object, which has only named properties unless its schema says more.
 
-    `called`: the tool must be called. If calls are optional, a tool that is not strict takes any object.
-    Raises GrammarRefused for a strict tool whose schema is invalid or cannot be enforced.
+    `called`: the tool must be called. If calls are optional, a tool that is not strict takes any object. Raises
+    GrammarRefused for a strict tool whose schema is invalid or cannot be enforced.
     """
     subject = f"The parameters of {tool.name}"
     if not tool.strict and not called:

@@ -2,11 +2,9 @@
 
 A section is the text between the mark that starts calls and the mark that ends them (see `sections.Section`). Calls
 written as JSON are read while they grow (`JsonSection`). Values that are text between tags wait for the section's end
-and
-are converted by the tool's schema (`TaggedSection`). Every other syntax waits for it, too (`ParsedSection`): Gemma's is
-read here, and mlx-lm's parser of the family reads the others. What is not a call comes back as text. This module knows
-neither MLX
-nor thinking.
+and are converted by the tool's schema (`TaggedSection`). Every other syntax waits for it, too (`ParsedSection`):
+Gemma's is read here, and mlx-lm's parser of the family reads the others. What is not a call comes back as text. This
+module knows neither MLX nor thinking.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""What a model has computed of earlier prompts, so that a new one with the same beginning computes only the rest.
+"""Keep what a model has computed of earlier prompts, so that one with the same beginning computes only the rest.
 
-A tree of token sequences: each node is a stretch of tokens, and conversations with the same beginning share its nodes.
-Of a stretch, layers that keep every token store their arrays for just that stretch, so that a longer conversation adds
-only its tail, and a prompt may use any number of its tokens ("whole"). Other layers store what they have ("near"):
-sliding windows the last tokens, which serve at every point with a full window before it, and recurrent layers the state
-after the stretch, which serves at that very point alone. Models with such layers need their caches saved at good
-points: `boundaries`.
+The cache is a tree of token sequences. Each node is a stretch of tokens, and conversations with the same beginning
+share its nodes.
 
-The least recently used arrays go first, near ones apart from whole ones, because each turn of a conversation leaves
-near ones that only a return to that very turn needs. Everything is done on the model's thread (MLX's arrays are bound
-to it). Nothing that is stored is ever changed.
+Layers that keep every token store their arrays of just that stretch, so a longer conversation adds only its tail, and a
+prompt may use any number of its tokens ("whole"). Other layers store what they have ("near"): sliding windows store the
+last tokens, which serve at every point with a full window before it, and recurrent layers store the state after the
+stretch, which serves only at that point. Models with such layers need their caches saved at good points: `boundaries`.
+
+The least recently used arrays are evicted first. Near ones are separate from whole ones, because each turn of a
+conversation leaves near ones that only a return to that turn needs. Everything is done on the model's thread (MLX's
+arrays are bound to it). Stored arrays are never changed.
 """
 
 from __future__ import annotations
@@ -37,16 +38,16 @@ from localapi.worker.llm.prompt_boundaries import LEAST_TOKENS
 
 @dataclass(frozen=True)
 class Hit:
-    """The beginning of a prompt, computed."""
+    """The computed beginning of a prompt."""
 
     caches: list[Any]
-    """mlx-lm's, one for each layer, as `BatchGenerator.insert_segments(caches=[...])` takes them. The caller's own."""
+    """mlx-lm's caches, one for each layer, for `BatchGenerator.insert_segments(caches=[...])`. The caller owns them."""
     length: int
-    """TokenArray that they stand for; at least one less than the prompt has, because a model must be fed something."""
+    """The number of tokens in them; at least one less than the prompt has, because a model needs some input."""
 
 
 class PrefixCache:
-    """Of one model. Counts what came of `fetch`."""
+    """The prefix cache of one model. It counts hits and misses."""
 
     def __init__(self, empty: Sequence[Any], *, max_bytes: int, store: PrefixStore | None = None) -> None:
         """`empty`: the model's caches before the first token, from `make_prompt_cache(model)`."""
@@ -54,13 +55,13 @@ class PrefixCache:
         self.misses = 0
         self.tokens_reused = 0
         self.nbytes = 0
-        """Of the arrays in memory."""
+        """Size of the arrays in memory."""
         self._layers = Layers(empty)
         self._max_bytes = max_bytes
         self._store = store
         self._root = Node(None, 0, np.empty(0, np.int32))
         self._recent: OrderedDict[Slot, None] = OrderedDict()
-        """What is in memory, the least recently used first, and what a node's children hold before what it holds."""
+        """The slots in memory, the least recently used first, and those of a node's children before its own."""
         self._unsaved: deque[Slot] = deque()
         self._saving: Generator[None] | None = None
         for record in store.records() if store else ():
@@ -68,24 +69,24 @@ class PrefixCache:
 
     @property
     def needs_boundaries(self) -> bool:
-        """Whether saving at `boundaries` is of use: not where every layer keeps every token."""
+        """True if saving at `boundaries` is useful: not if every layer keeps every token."""
         return self._layers.have_near
 
     def __len__(self) -> int:
-        """Stretches of tokens in memory."""
+        """Return the number of nodes in memory."""
         return len({slot.node for slot in self._recent})
 
     def __bool__(self) -> bool:
-        """An empty one is one, too: `if cache` asks whether there is any."""
+        """Return True also for an empty cache: `if cache` asks whether there is one."""
         return True
 
     def clear(self) -> None:
-        """Forget what is in memory. What is on disk stays of use."""
+        """Forget what is in memory. What is on disk can still be used."""
         while self._recent:
             self._evict()
 
     def fetch(self, tokens: Sequence[int]) -> Hit | None:
-        """The longest beginning of these tokens that is of use."""
+        """Return the longest usable beginning of these tokens; None if there is none."""
         wanted = np.array(tokens, np.int32)
         while True:
             path, matched = self._walk(wanted)
@@ -105,7 +106,7 @@ class PrefixCache:
         return Hit(caches, found.length)
 
     def covers(self, tokens: Sequence[int]) -> bool:
-        """Whether `put` of these tokens would add nothing, so that their caches need not be extracted."""
+        """Return True if `put` of these tokens would add nothing, so that their caches need not be extracted."""
         path, matched = self._walk(np.array(tokens, np.int32))
         if matched < len(tokens):
             return False
@@ -118,14 +119,14 @@ class PrefixCache:
             self._shrink()
 
     def keep(self, tokens: Sequence[int], caches: Sequence[Any]) -> None:
-        """`put` what is of use and not there yet."""
+        """Store these caches with `put`, unless that would add nothing."""
         if tokens and not self.covers(tokens):
             self.put(tokens, caches)
 
     def put(self, tokens: Sequence[int], caches: Sequence[Any]) -> None:
-        """Keep what these caches hold after exactly these tokens; they stay the caller's.
+        """Store what these caches hold after exactly these tokens. The caller keeps owning them.
 
-        Nothing is kept of what is too short or too large, or of caches that do not count their tokens as others do.
+        Nothing is stored if it is too short or too large, or if caches do not count their tokens as usual.
         """
         length = len(tokens)
         taken = self._layers.taken(caches, length)
@@ -137,16 +138,18 @@ class PrefixCache:
         path = self._path(wanted)
         new: dict[Slot, CacheSlice] = {}
         for node in path:
-            whole, near = (taken[kind].cut(length, node.start, node.end) for kind in ("whole", "near"))
+            whole = taken["whole"].cut(length, node.start, node.end)
             if node.whole.data is None and whole:
                 new[node.whole] = whole
-            if near and (better := near.better_than(self._loaded_or_none(node.near))):
+            near = taken["near"].cut(length, node.start, node.end)
+            better = near.better_than(self._loaded_or_none(node.near)) if near else None
+            if better is not None:
                 new[node.near] = better
         mx.eval([list(arrays_in(data)) for data in new.values()])
         for slot, data in new.items():
             self._hold(slot, data)
             if slot.kind == "near":
-                slot.record = None  # what is on disk has less
+                slot.record = None  # the file holds less
             self._to_save(slot)
         path.reverse()
         near_ones = [node.near for node in path if node.end == length or node.end > length - self._layers.widest]
@@ -154,7 +157,7 @@ class PrefixCache:
         self._shrink()
 
     def save_some(self) -> bool:
-        """Write a few megabytes of what is not on disk yet. Whether there may be more to write."""
+        """Write a few megabytes of what is not on disk yet; return True if there may be more."""
         if self._store is None:
             return False
         self._saving = self._saving or self._save(self._store)
@@ -167,9 +170,14 @@ class PrefixCache:
     # The tree
 
     def _walk(self, tokens: TokenArray) -> tuple[list[Node], int]:
-        """The nodes along these tokens, and how many tokens they have in common; the last node may go elsewhere."""
-        path, at, node = list[Node](), 0, self._root
-        while at < len(tokens) and (child := node.children.get(int(tokens[at]))) is not None:
+        """Return the nodes along these tokens, and the number of tokens in common. The last node may match in part."""
+        path: list[Node] = []
+        at = 0
+        node = self._root
+        while at < len(tokens):
+            child = node.children.get(int(tokens[at]))
+            if child is None:
+                break
             path.append(child)
             common = common_length(child.tokens, tokens[at:])
             at += common
@@ -179,7 +187,7 @@ class PrefixCache:
         return path, at
 
     def _path(self, tokens: TokenArray) -> list[Node]:
-        """The nodes of exactly these tokens; makes those that are missing."""
+        """Return the nodes of exactly these tokens, after creating the missing ones."""
         path, at = self._walk(tokens)
         if path and path[-1].end > at:
             path[-1] = self._split(path[-1], at)
@@ -188,7 +196,7 @@ class PrefixCache:
         return path
 
     def _split(self, lower: Node, at: int) -> Node:
-        """Make two of a node; the new one holds the tokens before `at`."""
+        """Split a node in two and return the new one, which holds the tokens before `at`."""
         start, length = lower.start, at - lower.start
         upper = Node(lower.parent, start, lower.tokens[:length])
         lower.start, lower.tokens, lower.parent = at, lower.tokens[length:], upper
@@ -208,7 +216,7 @@ class PrefixCache:
         return upper
 
     def _drop(self, node: Node | None) -> None:
-        """Take a node with all below it out of the tree, and those above it that were there for it alone."""
+        """Remove a node and all below it from the tree, and the nodes above that are no longer needed."""
         while node is not None and node.parent is not None:
             del node.parent.children[node.first]
             for gone in node.descendants():
@@ -219,19 +227,21 @@ class PrefixCache:
             if node.children or node.near.known or not self.needs_boundaries:
                 return
 
-    # What is found
+    # Lookup
 
     def _find(self, path: list[Node], longest: int) -> PrefixMatch | None:
-        """The longest of use. Only a longest stretch or one that ends where a node ends can be."""
-        for length in (longest, *(node.end for node in reversed(path) if node.end < longest)):
+        """Return the longest usable match. It can only end where the tokens do, or where a node ends."""
+        ends = [node.end for node in reversed(path) if node.end < longest]
+        for length in (longest, *ends):
             if length < LEAST_TOKENS:
                 return None
-            if found := self._found(path, length):
+            found = self._found(path, length)
+            if found is not None:
                 return found
         return None
 
     def _found(self, path: list[Node], length: int) -> PrefixMatch | None:
-        """All that the model's layers need at this point, or None if something is missing. Raises _LostError."""
+        """Return all that the model's layers need at this point; None if anything is missing. Raises _LostError."""
         found = PrefixMatch(length)
         nodes = [node for node in reversed(path) if node.start < length]
         if self._layers.states:
@@ -249,7 +259,7 @@ class PrefixCache:
         return found
 
     def _gather(self, found: PrefixMatch, layer: int, slots: list[Slot], start: int) -> bool:
-        """Collect a layer's arrays from `start` on; `slots` from the last. False where some are missing."""
+        """Collect a layer's arrays from `start` on; return False if some are missing. `slots`: the last one first."""
         pieces: list[Arrays] = []
         for slot in slots:
             node = slot.node
@@ -260,7 +270,8 @@ class PrefixCache:
                 return False
             arrays = data.sequences[layer]
             low, high = max(start, node.start), min(found.length, node.end)
-            if (first := node.end - arrays[0].shape[2]) > low:
+            first = node.end - arrays[0].shape[2]
+            if first > low:
                 return False
             pieces.append(tuple(cut(array, low - first, high - first) for array in arrays))
             if slot not in found.used:
@@ -282,7 +293,7 @@ class PrefixCache:
             del self._recent[slot]
 
     def _touch(self, slots: list[Slot]) -> None:
-        """These were of use: from the ends of the tree to its root, so that it never loses what others stand on."""
+        """Mark these slots as used, from the leaf to the root, so that what others depend on is evicted last."""
         for slot in slots:
             if slot.data is not None:
                 self._recent.move_to_end(slot)
@@ -294,7 +305,7 @@ class PrefixCache:
             self._evict()
 
     def _evict(self) -> None:
-        """Give up the least recently used arrays. What is on disk can come back."""
+        """Release the least recently used arrays. What is on disk can be read again."""
         slot = next(iter(self._recent))
         self._release(slot)
         if slot.record is None and (slot.kind == "whole" or not slot.node.children):
@@ -303,7 +314,7 @@ class PrefixCache:
     # Disk
 
     def _loaded(self, slot: Slot) -> CacheSlice | None:
-        """What the slot holds, from disk if need be. Raises _LostError."""
+        """Return what the slot holds, from disk if necessary. Raises _LostError."""
         if slot.data is None and slot.record is not None and self._store is not None:
             stored = self._store.read(slot.record)
             if stored is None:
@@ -319,13 +330,13 @@ class PrefixCache:
             return None
 
     def _forget(self, slot: Slot) -> None:
-        """Its file is of no use."""
+        """Forget a slot's file, which cannot be used."""
         slot.record = None
         if slot.kind == "whole" or not slot.node.children:
             self._drop(slot.node)
 
     def _know(self, record: StoredSlice) -> None:
-        """Give a file its place in the tree. What it continues must be there already."""
+        """Add a file to the tree. What it continues must be there already."""
         _, at = self._walk(record.tokens)
         if record.kind == "whole" and record.start <= at < len(record.tokens):
             self._path(record.tokens)[-1].whole.record = record
@@ -333,21 +344,26 @@ class PrefixCache:
             self._path(record.tokens)[-1].near.record = record
 
     def _to_save(self, slot: Slot, *, first: bool = False) -> None:
-        if self._store and slot.data is not None and slot.record is None:
-            (self._unsaved.appendleft if first else self._unsaved.append)(slot)
+        if not self._store or slot.data is None or slot.record is not None:
+            return
+        if first:
+            self._unsaved.appendleft(slot)
+        else:
+            self._unsaved.append(slot)
 
     def _save(self, store: PrefixStore) -> Generator[None]:
         while self._unsaved:
             slot = self._unsaved.popleft()
-            if (data := slot.data) is None or slot.record is not None:
+            data = slot.data
+            if data is None or slot.record is not None:
                 continue
             record = yield from store.write(slot.node.path_tokens(), data, kind=slot.kind, start=slot.node.start)
-            if slot.data is data:  # and neither split nor given up in the meantime
+            if slot.data is data:  # neither split nor evicted in the meantime
                 slot.record = record
 
 
 class _LostError(Exception):
-    """What a file should hold is gone."""
+    """The content of a file is lost."""
 
     def __init__(self, slot: Slot) -> None:
         super().__init__()

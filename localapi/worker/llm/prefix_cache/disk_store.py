@@ -1,10 +1,11 @@
-"""Parts of prompt caches on disk, so that they outlive the worker.
+"""Slices of prompt caches on disk, so that they outlive the worker.
 
-One file for each slice, below `folder/<fingerprint>/`: a safetensors file with the tokens, the arrays and a checksum
-over all of it, made under another name and renamed when it is whole, because a worker may be killed at any time. Files
-are private to the user: they hold what people wrote. The byte cap is the whole folder's, and the file that was used
-least recently goes first, whichever model it belongs to: what is left of a model that was changed or removed must not
-fill the disk for ever, and a worker that misses a file only computes again. Knows nothing of conversations or of trees.
+Each slice is a safetensors file below `folder/<fingerprint>/`, with the tokens, the arrays and a checksum over all of
+it. It is written under another name and renamed when complete, because a worker may be killed at any time. Files are
+private to the user, because they hold conversations. The byte limit applies to the whole folder, and the least recently
+used file is deleted first, whichever model it belongs to: files of a model that was changed or removed must not fill
+the disk forever, and a worker that misses a file only computes again. This module knows neither conversations nor the
+tree.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ Arrays = tuple[mx.array, ...]
 SliceKind = Literal["whole", "near"]
 
 PORTION_BYTES = 8 * 1024 * 1024
-"""What is written at once: some ten milliseconds, in which a new request would wait."""
+"""Bytes written at once, which takes about ten milliseconds. A new request would wait meanwhile."""
 REST_SECONDS = 60
-"""After a write that failed, before the next."""
+"""Pause after a write that failed."""
 STALE_SECONDS = 600
-"""The age at which an unfinished file is taken for a killed worker's."""
+"""Age at which an unfinished file must belong to a killed worker."""
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 FORMAT = "localapi prefix 1"
 _NO_SUM = "00000000"
@@ -52,12 +53,12 @@ _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 @dataclass(frozen=True, eq=False)
 class CacheSlice:
-    """What a model's caches hold of one stretch of tokens, evaluated and with no other buffer behind it."""
+    """What a model's caches hold of one stretch of tokens, evaluated and in buffers of its own."""
 
     sequences: Mapping[int, Arrays] = field(default_factory=dict)
     """Layer → arrays with tokens on axis 2, up to the last of the stretch; not always from its first."""
     states: Mapping[int, Any] = field(default_factory=dict)
-    """Layer → what its cache's `state` is after the last token: arrays in lists and tuples."""
+    """Layer → its cache's `state` after the last token: arrays in lists and tuples."""
 
     @cached_property
     def nbytes(self) -> int:
@@ -67,7 +68,7 @@ class CacheSlice:
         return bool(self.sequences or self.states)
 
     def cut(self, end: int, low: int, high: int) -> CacheSlice:
-        """What this slice, whose stretch ends at `end`, holds of `low` to `high`: contiguous, but not evaluated."""
+        """Return what this slice, which ends at `end`, holds of `low` to `high`: contiguous, but not evaluated."""
         sequences = {}
         for layer, arrays in self.sequences.items():
             first = end - arrays[0].shape[2]
@@ -77,7 +78,7 @@ class CacheSlice:
         return CacheSlice(sequences, tree_map(_contiguous, self.states) if high == end else {})
 
     def better_than(self, other: CacheSlice | None) -> CacheSlice | None:
-        """Both in one, if this slice holds anything that the other one does not."""
+        """Return both slices in one if this one holds anything that the other does not; otherwise None."""
         if other is None:
             return self
 
@@ -92,19 +93,19 @@ class CacheSlice:
 
 @dataclass(frozen=True, eq=False)
 class StoredSlice:
-    """A file's place and what it is about, without its arrays."""
+    """A file's path, and what it contains, without its arrays."""
 
     path: Path
     kind: SliceKind
     start: int
-    """Where its stretch begins; it ends with `tokens`."""
+    """Where its stretch begins. It ends with `tokens`."""
     tokens: TokenArray
 
 
 def fingerprint(folder: Path, *settings: object) -> str:
-    """What the contents of a cache depend on; 32 hexadecimal digits.
+    """Return 32 hexadecimal digits that change with anything that the contents of a cache depend on.
 
-    Weights count by name, size, time and header, because reading gigabytes takes longer than what is saved. `settings`:
+    Weights count by name, size, time and header, because reading gigabytes would take longer than it saves. `settings`:
     everything else that changes a cache's contents, such as adapters and the KV cache's quantisation.
     """
     digest = hashlib.blake2b(digest_size=16)
@@ -126,7 +127,7 @@ def fingerprint(folder: Path, *settings: object) -> str:
 
 
 class PrefixStore:
-    """The folder, for one model. What cannot be read or written costs a line on stderr, never an exception."""
+    """The files of one model. A failure to read or write prints a line to stderr and never raises."""
 
     def __init__(self, folder: Path, fingerprint: str, *, max_bytes: int) -> None:
         self._root = folder
@@ -134,7 +135,7 @@ class PrefixStore:
         self._fingerprint = fingerprint
         self._max_bytes = max_bytes
         self._rests_until = 0.0
-        """By the monotonic clock: before that nothing is written."""
+        """Nothing is written before this time of the monotonic clock."""
         try:
             self._make_folders()
             self._sweep()
@@ -143,16 +144,19 @@ class PrefixStore:
         self._size = sum(size for _, size, _ in self._files())
 
     def records(self) -> Iterator[StoredSlice]:
-        """What is there, each one after those that it continues."""
-        found = [record for path in self._folder.glob("*.safetensors") if (record := self._record(path))]
-        # A stretch may be in the file of a longer one that shares it, so what a file continues is known by its start.
-        whole = (record for record in found if record.kind == "whole")
-        near = (record for record in found if record.kind == "near")
+        """Yield the stored slices, each after those that it continues."""
+        whole: list[StoredSlice] = []
+        near: list[StoredSlice] = []
+        for path in self._folder.glob("*.safetensors"):
+            record = self._record(path)
+            if record is not None:
+                (whole if record.kind == "whole" else near).append(record)
+        # A stretch may be part of a longer file that shares it, so only its start shows what a file continues.
         yield from sorted(whole, key=lambda record: (record.start, len(record.tokens)))
         yield from sorted(near, key=lambda record: len(record.tokens))
 
     def read(self, record: StoredSlice) -> CacheSlice | None:
-        """The arrays of that file; None where they are gone or damaged."""
+        """Return the arrays of a file; None if it is missing or damaged."""
         try:
             with record.path.open("rb") as stream:
                 header = _header(stream)
@@ -174,7 +178,7 @@ class PrefixStore:
     def write(
         self, tokens: TokenArray, data: CacheSlice, *, kind: SliceKind, start: int
     ) -> Generator[None, None, StoredSlice | None]:
-        """Write a portion at each `next`; returns the record, or None where it cannot be kept."""
+        """Write a portion at each `next`; return the record, or None if it cannot be stored."""
         if time.monotonic() < self._rests_until or data.nbytes > self._max_bytes:
             return None
         digest = hashlib.blake2b(tokens.tobytes(), digest_size=12).hexdigest()
@@ -187,7 +191,7 @@ class PrefixStore:
                 yield from _write(stream, self._fingerprint, record, data)
             self._size += unfinished.stat().st_size
             unfinished.replace(record.path)
-        except (TypeError, KeyError):  # a state that this format does not know
+        except (TypeError, KeyError):  # a state that this format cannot express
             return None
         except OSError as error:
             self._rest(error)
@@ -198,7 +202,7 @@ class PrefixStore:
         return record
 
     def touch(self, records: Sequence[StoredSlice]) -> None:
-        """These were of use, the last one longest from now: the cap takes the files from the first on."""
+        """Mark these files as used. The first ones are deleted first when the limit is reached."""
         now = time.time_ns()
         for i, path in enumerate(dict.fromkeys(record.path for record in records)):
             try:
@@ -229,7 +233,7 @@ class PrefixStore:
             return None
 
     def _files(self) -> list[tuple[int, int, Path]]:
-        """Time of last use, size and path of all files in the folder, other models' included."""
+        """Return time of last use, size and path of all files in the folder, including those of other models."""
         files = []
         for path in self._root.glob("*/*.safetensors"):
             try:
@@ -242,7 +246,7 @@ class PrefixStore:
     def _make_room(self, nbytes: int) -> None:
         if self._size + nbytes <= self._max_bytes:
             return
-        files = self._files()  # counted anew: other workers write here, too
+        files = self._files()  # counted again, because other workers write here, too
         self._size = sum(size for _, size, _ in files)
         for _, size, path in files:
             if self._size + nbytes <= self._max_bytes:
@@ -251,7 +255,7 @@ class PrefixStore:
             self._size -= size
 
     def _sweep(self) -> None:
-        """Delete what killed workers left unfinished."""
+        """Delete unfinished files of killed workers."""
         for path in self._root.glob("*/*.tmp"):
             if time.time() - path.stat().st_mtime > STALE_SECONDS:
                 path.unlink(missing_ok=True)
@@ -261,14 +265,14 @@ class PrefixStore:
         self._folder.mkdir(mode=0o700, exist_ok=True)
 
     def _rest(self, error: OSError) -> None:
-        """A full disk will not have room in a moment; and once it has, all is well again."""
+        """Stop writing for a while, as when the disk is full."""
         self._rests_until = time.monotonic() + REST_SECONDS
-        told = f"prompt caches are not kept in {self._root} for {REST_SECONDS} s: {advise(error)}"
-        print(told, file=sys.stderr, flush=True)  # noqa: T201
+        message = f"prompt caches are not stored in {self._root} for {REST_SECONDS} s: {advise(error)}"
+        print(message, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def arrays_in(tree: Any) -> Iterator[mx.array]:
-    """The arrays in a slice, and in lists, tuples and dicts."""
+    """Yield the arrays in a slice, and in lists, tuples and dicts."""
     if isinstance(tree, mx.array):
         yield tree
     elif isinstance(tree, CacheSlice):
@@ -285,7 +289,7 @@ def _contiguous(leaf: Any) -> Any:
 
 
 def _write(stream: BinaryIO, fingerprint: str, record: StoredSlice, data: CacheSlice) -> Iterator[None]:
-    """The header, with no checksum yet, then the arrays, then the header again."""
+    """Write the header without a checksum, then the arrays, then the header again."""
     arrays = [mx.array(record.tokens), *arrays_in(data)]
     number = iter(range(1, len(arrays)))
     form = {
@@ -300,13 +304,16 @@ def _write(stream: BinaryIO, fingerprint: str, record: StoredSlice, data: CacheS
     stream.write(header)
     total = zlib.crc32(header)
     written = 0
-    for array in (array for array in arrays if array.size):
+    for array in arrays:
+        if not array.size:
+            continue
         content = np.array(array.reshape(-1).view(mx.uint8), copy=False).data
         for i in range(0, len(content), PORTION_BYTES):
             portion = content[i : i + PORTION_BYTES]
             total = zlib.crc32(portion, total)
             stream.write(portion)
-            if (written := written + len(portion)) >= PORTION_BYTES:
+            written += len(portion)
+            if written >= PORTION_BYTES:
                 written = 0
                 yield
     stream.seek(0)
@@ -314,13 +321,14 @@ def _write(stream: BinaryIO, fingerprint: str, record: StoredSlice, data: CacheS
 
 
 def _encoded(about: dict[str, str], arrays: Sequence[mx.array]) -> bytes:
-    """A safetensors file's beginning. The tokens come first, so that they can be read alone."""
+    """Return the header of a safetensors file. The tokens come first, so that they can be read alone."""
     header: dict[str, Any] = {"__metadata__": about}
     offset = 0
     for i, array in enumerate(arrays):
-        ends = [offset, offset := offset + array.nbytes]
-        entry = {"dtype": _DTYPE_NAMES[array.dtype], "shape": array.shape, "data_offsets": ends}
+        end = offset + array.nbytes
+        entry = {"dtype": _DTYPE_NAMES[array.dtype], "shape": array.shape, "data_offsets": [offset, end]}
         header[str(i) if i else "tokens"] = entry
+        offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
@@ -343,12 +351,12 @@ def _check(header: dict[str, Any], fingerprint: str) -> None:
 
 
 def _entries(header: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """Of the arrays, in their order in the file."""
+    """Return the header's entries of the arrays in their order in the file."""
     return [header["tokens"], *(header[str(i)] for i in range(1, len(header) - 1))]
 
 
 def _arrays(stream: BinaryIO, header: dict[str, Any]) -> tuple[list[mx.array], int]:
-    """All arrays, in memory, and the checksum of the file; the stream stands behind the header."""
+    """Return all arrays in memory, and the file's checksum. The stream must be at the end of the header."""
     start = stream.tell()
     stream.seek(0)
     beginning = stream.read(start)
@@ -357,7 +365,7 @@ def _arrays(stream: BinaryIO, header: dict[str, Any]) -> tuple[list[mx.array], i
     for entry in _entries(header):
         dtype, (first, end) = _DTYPES[entry["dtype"]], entry["data_offsets"]
         if stream.tell() != start + first:
-            raise ValueError("its arrays are not where they should be")
+            raise ValueError("its arrays are in unexpected places")
         content = np.fromfile(stream, np.uint8, end - first)
         total = zlib.crc32(content.data, total)
         array = mx.array(content).view(dtype) if content.size else mx.array([], dtype=dtype)
@@ -367,7 +375,7 @@ def _arrays(stream: BinaryIO, header: dict[str, Any]) -> tuple[list[mx.array], i
 
 
 def _formed(tree: Any, number: Iterator[int]) -> Any:
-    """The tree as JSON, with numbers in the place of its arrays."""
+    """Return the tree as JSON, with numbers in place of its arrays."""
     if isinstance(tree, mx.array):
         return {"array": next(number)}
     if isinstance(tree, tuple):
@@ -388,7 +396,7 @@ def _part(form: dict[str, Any], arrays: list[mx.array]) -> CacheSlice:
 
 
 def _unreadable(path: Path, error: OSError) -> None:
-    """The file may be whole: a drive that is away comes back."""
+    """Report a file that cannot be read now. It is kept, because a drive may have been disconnected."""
     print(f"{path} cannot be read now: {advise(error)}", file=sys.stderr, flush=True)  # noqa: T201
 
 

@@ -1,4 +1,4 @@
-"""What of a model's caches can be kept: mlx-lm's cache of each layer, taken apart and put together again."""
+"""Take mlx-lm's cache of each layer apart into slices that can be stored, and build caches from slices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from localapi.worker.llm.prefix_cache.tree import Slot
 
 @dataclass(slots=True)
 class PrefixMatch:
-    """What a hit is built of."""
+    """The arrays and states that a hit is built from."""
 
     length: int
     sequences: dict[int, list[Arrays]] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class PrefixMatch:
 
 
 class Layers:
-    """What kinds of caches a model has; takes them apart, and puts them together again."""
+    """The kinds of caches that a model's layers have."""
 
     def __init__(self, empty: Sequence[Any]) -> None:
         self._empty = list(empty)
@@ -40,7 +40,7 @@ class Layers:
         self.widest = max(self.windows.values(), default=0)
 
     def taken(self, caches: Sequence[Any], length: int) -> dict[SliceKind, CacheSlice] | None:
-        """What the caches hold after `length` tokens, not evaluated; None if that cannot be said of one of them."""
+        """Return what the caches hold after `length` tokens, not evaluated; None if one of them cannot be stored."""
         whole, windows, states = {}, {}, {}
         leaves = flat(caches)
         if len(leaves) != len(self._types):
@@ -59,6 +59,7 @@ class Layers:
         return {"whole": CacheSlice(whole), "near": CacheSlice(windows, states)}
 
     def built(self, found: PrefixMatch) -> list[Any]:
+        """Return new caches with the content of a match."""
         number = iter(range(len(found.sequences) + len(found.states)))
 
         def filled(empty: Any) -> Any:
@@ -80,14 +81,21 @@ class Layers:
 
 
 def flat(caches: Sequence[Any]) -> list[Any]:
-    """The caches, with those that are made of several taken apart."""
-    return [leaf for cache in caches for leaf in (flat(cache.caches) if isinstance(cache, CacheList) else [cache])]
+    """Return the caches, with composite caches replaced by their parts."""
+    found: list[Any] = []
+    for cache in caches:
+        if isinstance(cache, CacheList):
+            found += flat(cache.caches)
+        else:
+            found.append(cache)
+    return found
 
 
 def cut(array: mx.array, low: int, high: int) -> mx.array:
-    """These tokens; another array even where it is all of them."""
+    """Return a range of tokens, as a new array even if it is all of them."""
     return copy.copy(array) if low == 0 and high == array.shape[2] else array[..., low:high, :]
 
 
 def joined(pieces: Sequence[mx.array]) -> mx.array:
+    """Return the pieces as one array."""
     return pieces[0] if len(pieces) == 1 else mx.concatenate(list(pieces), axis=2)

@@ -1,4 +1,4 @@
-"""The tree of token sequences that a prefix cache keeps its arrays in. Knows tokens and slots, and no model."""
+"""The tree of token sequences in which a prefix cache stores its arrays. Knows tokens and slots, but no model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from localapi.worker.llm.prefix_cache.disk_store import CacheSlice, SliceKind, S
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """One of the two things that a node stores: in memory, on disk, both or neither."""
+    """One of the two slices of a node: in memory, on disk, both or neither."""
 
     node: Node
     kind: SliceKind
@@ -24,7 +24,7 @@ class Slot:
 
 
 class Node:
-    """A stretch of tokens that follows its parent's."""
+    """A stretch of tokens that follows its parent's stretch."""
 
     def __init__(self, parent: Node | None, start: int, tokens: TokenArray) -> None:
         self.parent = parent
@@ -45,7 +45,7 @@ class Node:
         return self.start + len(self.tokens)
 
     def path_tokens(self) -> TokenArray:
-        """All tokens up to the end of this stretch."""
+        """Return all tokens up to the end of this stretch."""
         stretches, node = [self.tokens], self
         while node.parent is not None:
             node = node.parent
@@ -53,7 +53,7 @@ class Node:
         return np.concatenate(stretches[::-1])
 
     def descendants(self) -> list[Node]:
-        """This node and all below it."""
+        """Return this node and all below it."""
         nodes = [self]
         for node in nodes:
             nodes.extend(node.children.values())
@@ -61,7 +61,7 @@ class Node:
 
 
 def common_length(a: TokenArray, b: TokenArray) -> int:
-    """How many tokens are the same at the beginning."""
+    """Return how many tokens are the same at the beginning."""
     length = min(len(a), len(b))
     different = a[:length] != b[:length]
     return int(different.argmax()) if different.any() else length

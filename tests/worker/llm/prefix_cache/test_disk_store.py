@@ -249,7 +249,7 @@ def test_a_disk_without_room_is_used_again_when_it_has_some(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     told = capfd.readouterr().err
-    assert "are not kept in" in told
+    assert "are not stored in" in told
     assert "free some disk space" in told
     assert files() == []
     answers("qwen3", [words(40, 2)], cache)
