@@ -67,7 +67,7 @@ def numbers(mx: Any) -> list[bytes]:
 
 
 def seconds(mx: Any) -> float:
-    """Return the least processor time of a few products. (Other programs would affect wall-clock time.)"""
+    """Return the least processor time of a few products, which other programs affect less than wall-clock time."""
     a, b = mx.ones((96, 512)), mx.ones((512, 512))
     best = float("inf")
     for _ in range(4):

@@ -232,7 +232,7 @@ class _BoundedFilters(dict[str, Callable[..., Any]]):
 
 
 def _checked(filter_: Callable[..., Any], check: Callable[..., None]) -> Callable[..., Any]:
-    """The filter, behind a check of what it is given."""
+    """Return the filter with a check of its arguments."""
     passed = getattr(filter_, "jinja_pass_arg", None) is not None
 
     @wraps(filter_)

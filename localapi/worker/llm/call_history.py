@@ -1,6 +1,6 @@
-"""Tool calls of earlier turns, in the forms that chat templates accept.
+r"""Tool calls of earlier turns, in the forms that chat templates accept.
 
-In OpenAI's API the arguments of a call are a string, which is what the model wrote: it may be cut off, contain `\\d`,
+In OpenAI's API the arguments of a call are a string, which is what the model wrote: it may be cut off, contain `\d`,
 or be JSON of something other than an object. Clients send it back unchanged. Most templates expect an object and write
 the JSON themselves; some iterate over its items; some join a string. Mistral's require ids of nine letters and digits.
 The only way to find out which form a template accepts is to try.

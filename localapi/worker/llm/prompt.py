@@ -78,10 +78,10 @@ class PromptWriter:
     def tokens(
         self, request: Chat, check: Callable[[str], None] | None = None, *, seconds: float = RENDER_SECONDS
     ) -> list[int]:
-        """Return the prompt, ready for the answer. `check` may refuse its text. Raises PromptRefused and what `check`
-        does.
+        """Return the prompt, ready for the answer. `check` may refuse its text.
 
-        Raises TemplateTooSlow if the template takes longer than `seconds`.
+        Raises PromptRefused and what `check` raises. Raises TemplateTooSlow if the template takes longer than
+        `seconds`.
         """
         if not request.messages:
             raise PromptRefused("messages is empty. Send at least one message.")

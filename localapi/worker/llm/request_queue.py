@@ -82,10 +82,9 @@ class RequestQueue:
         return found
 
     def prompt(self, arrival: QueuedRequest) -> Prompt | None:
-        """Return the request's prompt; None if its template is slow: then the thread reads it and it can be taken
-        again.
+        """Return the request's prompt; None if its template is slow.
 
-        Raise what reading raises.
+        In that case the thread reads it, and the request can be taken again. Raises what reading raises.
         """
         if arrival.reading is not None:
             return arrival.reading.result()

@@ -39,7 +39,7 @@ def gemv() -> Any:
 
 
 def takes(x: mx.array, weight: mx.array) -> bool:
-    """True if `product` can compute x @ weight.T: one float32 row, a large weight, a BLAS to call."""
+    """Return True if `product` can compute x @ weight.T: one float32 row, a large weight, a BLAS to call."""
     return gemv() is not None and bool(
         x.size == x.shape[-1] and x.dtype == weight.dtype == mx.float32 and weight.size >= LARGE
     )

@@ -45,7 +45,7 @@ class Serial:
         prefixes: PrefixCache,
         token_bytes: Callable[[int], bytes],
     ) -> None:
-        """`caches`: the model's empty caches, followed by the draft's. `prefixes`: for the same caches."""
+        """Start empty. `caches`: the model's empty caches, followed by the draft's. `prefixes`: for the same caches."""
         self.prefixes = prefixes
         self._model = model
         self._draft = draft

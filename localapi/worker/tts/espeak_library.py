@@ -68,7 +68,7 @@ class Library:
     """The initialised library. Use `library` to get it: the callback belongs to the instance that was created last."""
 
     def __init__(self) -> None:
-        """Raises CannotLoad."""
+        """Load and start the library. Raises CannotLoad."""
         try:
             data = espeakng_loader.get_data_path()
             self._library = ctypes.CDLL(espeakng_loader.get_library_path())

@@ -100,7 +100,7 @@ class PiperModel:
     """The model of one voice. Several threads may use it at the same time."""
 
     def __init__(self, path: Path, volume: float) -> None:
-        """Raises CannotLoad."""
+        """Read the voice. Raises CannotLoad."""
         config_path = path.with_name(f"{path.name}.json")
         try:
             self.config = PiperConfig.from_dict(json.loads(config_path.read_text("utf-8")))
