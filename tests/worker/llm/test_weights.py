@@ -63,8 +63,8 @@ def test_a_model_that_does_not_compute_in_float32_is_loaded_as_it_is_stored(
 
     monkeypatch.setattr(float32, "widen", spoil)
     engine = mlx_lm.load({"path": str(tiny_model)}, Host(lambda _: None, lambda: None, fast_blas="a fast one"))
-    (note,) = [note for note in engine.loaded.notes if "weights" in note]
-    assert "as they are stored" in note
+    (note,) = [note for note in engine.loaded.notes if "Weights" in note]
+    assert "as stored" in note
 
 
 def test_progress_ends_with_all_the_bytes_of_the_weights(tiny_model: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_damaged_folder_is_refused_in_one_line(folder: Path, damage: Callable[
 def test_the_context_is_what_the_entry_says_or_else_the_config(folder: Path) -> None:
     assert load(folder).loaded == Loaded(context_length=2048)
     assert load(folder, context_length=100).loaded == Loaded(context_length=100)
-    assert "made for 2048 tokens" in load(folder, context_length=4096).loaded.notes[0]
+    assert "2048 tokens" in load(folder, context_length=4096).loaded.notes[0]
     nested = mlx_lm._loaded({"text_config": {"max_position_embeddings": 77}}, None, load(folder)._prompts)
     assert nested.context_length == 77
 
@@ -193,7 +193,7 @@ def test_a_repository_is_downloaded_with_progress_and_then_read_from_disk(endpoi
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"path": "me/nothing"}, "There is no Hugging Face repository me/nothing that"),
+        ({"path": "me/nothing"}, "There is no Hugging Face repository me/nothing, or it is private"),
         ({"path": "me/tiny", "revision": "v9"}, "The Hugging Face repository me/tiny has no revision 'v9'."),
     ],
 )
@@ -228,7 +228,7 @@ def test_a_download_that_is_broken_off_goes_on_when_it_is_asked_for_again(
         patch.setattr(Hub, "hangs_up_after", 200_000)
         told = refusal("me/tiny")
     assert told.startswith("Downloading me/tiny from Hugging Face failed: ")
-    assert told.endswith("Check the network and try again; files that are whole are kept.")
+    assert told.endswith("Check the network and try again; complete files are kept.")
     assert load("me/tiny").loaded.context_length == 2048
     endpoint.shutdown()
 
@@ -241,7 +241,7 @@ def test_half_a_repository_without_a_network_is_called_that(
     endpoint.shutdown()
     endpoint.server_close()
     told = refusal("me/tiny")
-    assert told.startswith("me/tiny is in part on this machine and cannot be downloaded from Hugging Face")
+    assert told.startswith("me/tiny is incomplete on this machine and cannot be downloaded from Hugging Face")
     assert "Check the network and try again" in told
 
 
@@ -254,7 +254,7 @@ def test_a_disk_without_room_for_a_download_is_told_and_filled_when_it_has_some(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "free some disk space" in told
-    assert "HF_HOME moves them" in told
+    assert "HF_HOME" in told
     assert load("me/tiny").loaded.context_length == 2048
 
 
