@@ -15,7 +15,7 @@ from typing import Literal
 
 from localapi.errors import LoadFailed, ModelUnavailable, NoRoom
 from localapi.manifest import Entry
-from localapi.runtime.backoff import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
+from localapi.runtime.backoff import TOLERATED, pause_seconds
 from localapi.runtime.instance import Instance, Pause
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Loading
@@ -74,7 +74,7 @@ class _Failed:
     @property
     def pause(self) -> float:
         """Return the seconds until the next attempt."""
-        return min(FIRST_PAUSE_SECONDS * 2.0 ** min(self.count - 1, 30), LONGEST_PAUSE_SECONDS)
+        return pause_seconds(TOLERATED + self.count - 1)  # the first failure leads to a pause already
 
 
 class Swaps:

@@ -190,7 +190,7 @@ async def test_several_entries_that_do_not_load_stay_and_the_others_are_replaced
 
 
 async def test_what_did_not_load_is_tried_again_by_itself(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("localapi.reload.swaps.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("localapi.runtime.backoff.FIRST_PAUSE_SECONDS", 0.01)
     reading = Reading(manifest(m="old"))
     async with following(reading) as (registry, reloader):
         await first_engine(registry, "m")

@@ -19,6 +19,8 @@ from localapi.runtime.eviction import (
     plan_shrink,
 )
 
+pytestmark = pytest.mark.everyday
+
 BUDGET = 10
 
 

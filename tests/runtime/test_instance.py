@@ -30,6 +30,8 @@ from localapi.runtime.states import (
     name_of,
 )
 
+pytestmark = pytest.mark.everyday
+
 ALLOWED = {
     (Unloaded, Loading),
     (Unloaded, Closed),

@@ -14,6 +14,8 @@ from localapi.backends.echo import Echo
 from localapi.errors import ModelBusy
 from localapi.runtime.queue import LONGEST_RETRY_SECONDS, UNKNOWN_SECONDS, Occupancy, Queue, Ticket
 
+pytestmark = pytest.mark.everyday
+
 
 @pytest.mark.parametrize(
     ("occupancy", "waiting", "free_slots"),
