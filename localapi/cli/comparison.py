@@ -79,9 +79,9 @@ def _swap(entry: Entry, model: Mapping[str, Any]) -> Does:
 
 
 def _failed(entry: Entry, model: Mapping[str, Any]) -> bool:
-    """Whether the server has tried in vain to load just this."""
+    """Return True if the server has tried to load this and failed, also while it tries again."""
     swap = model.get("swap") or {}
-    return swap.get("state") == "failed" and swap["identity"] == fingerprint(entry.identity)
+    return swap.get("error") is not None and swap["identity"] == fingerprint(entry.identity)
 
 
 def _changed(entry: Entry, model: Mapping[str, Any], does: Does) -> Change:
