@@ -7,6 +7,11 @@ from collections import deque
 from typing import Final
 
 WINDOW_SECONDS: Final = 3.0
+MEASURABLE_TOKENS: Final = 20
+MEASURABLE_SECONDS: Final = 0.2
+"""Fewer tokens, or less time, say nothing about a model's speed."""
+SURE_SECONDS: Final = 1.0
+"""After this time few tokens mean that the model is slow."""
 
 
 class TokenRate:
@@ -33,11 +38,14 @@ class TokenRate:
 
     @property
     def per_second(self) -> float:
-        """Return tokens per second; 0 if there were no new tokens lately."""
+        """Return tokens per second; 0 if there were no new tokens lately, or too few to tell."""
         now = time.monotonic()
         while self._samples and now - self._samples[0][0] > WINDOW_SECONDS:
             self._samples.popleft()
-        if len(self._samples) < 2:  # noqa: PLR2004  # a rate needs two samples
+        if not self._samples:
             return 0.0
         (began, first), (_, last) = self._samples[0], self._samples[-1]
-        return (last - first) / max(now - began, 1e-3)
+        tokens, seconds = last - first, now - began
+        if seconds < MEASURABLE_SECONDS or (tokens < MEASURABLE_TOKENS and seconds < SURE_SECONDS):
+            return 0.0
+        return tokens / seconds

@@ -41,6 +41,7 @@ class SpeechModel(ModelObject, kw_only=True):
     takes: Annotated[
         list[str], Meta(description="Fields of a request that it takes beside voice, speed, format and timestamps.")
     ] = []  # noqa: RUF012
+    max_input_characters: Annotated[int, Meta(description="The longest text that it takes.")] = 0
     name: Annotated[str | UnsetType, Meta(description="The id, in the list of speech models alone.")] = UNSET
 
     def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
@@ -53,6 +54,7 @@ class SpeechModel(ModelObject, kw_only=True):
             taken.add("instructions")
         self.voices = sorted(speech.voices)
         self.takes = sorted(taken)
+        self.max_input_characters = speech.max_input_characters
 
 
 def recognize_place(place: Path) -> str | None:

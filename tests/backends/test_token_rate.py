@@ -55,3 +55,11 @@ def test_an_answer_after_a_pause_begins_anew(clock: list[float]) -> None:
 
 def test_steps_that_bring_no_token_change_nothing(clock: list[float]) -> None:
     assert told(clock, TokenRate(), [(100, 0), (100.5, 0), (101, 10)]).per_second == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tokens", "known"),
+    [(0.1, 200, False), (0.2, 20, True), (0.2, 19, False), (0.9, 19, False), (1.1, 5, True)],
+)
+def test_a_few_tokens_or_a_moment_have_no_speed(clock: list[float], seconds: float, tokens: int, known: bool) -> None:
+    assert (told(clock, TokenRate(), [(0, 0), (seconds, tokens)]).per_second > 0) == known

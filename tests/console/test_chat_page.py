@@ -691,3 +691,21 @@ def test_models_that_are_chosen_at_once_are_all_taken(chat: Page) -> None:
     )
     assert chosen == offered
     expect(chat.locator(".chat-count")).to_have_text(str(chosen - 1))
+
+
+# Suggestions
+
+
+def test_after_a_suggestion_the_keyboard_goes_on_in_the_message_field(chat: Page) -> None:
+    choose(chat, "parrot")
+    chat.get_by_role("button", name="What can you do?").press("Enter")
+    ended(last_answer(chat, "parrot"))
+    expect(message_field(chat)).to_be_focused()
+
+
+def test_what_the_demo_has_learnt_is_suggested_for_it_alone(chat: Page) -> None:
+    choose(chat, "demo")
+    expect(chat.get_by_role("button", name="Think about two plus two.")).to_have_count(1)
+    choose(chat, "parrot")
+    expect(chat.get_by_role("button", name="What can you do?")).to_have_count(1)
+    expect(chat.get_by_role("button", name="Think about two plus two.")).to_have_count(0)

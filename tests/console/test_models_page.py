@@ -127,6 +127,13 @@ def test_a_model_appears_when_the_manifest_is_saved_and_goes_with_its_entry(mode
     expect(model(models, "bird-39")).to_have_count(0)
 
 
+def test_a_place_is_underlined_up_to_a_comment(models: Page, folder: Path) -> None:
+    wrong = MANIFEST.replace("description: Says what it hears.", 'descripton: "No # comment" # a comment')
+    save(folder / "models.yaml", wrong)
+    expect(models.locator("tr.marked b")).to_have_text('descripton: "No # comment"')
+    expect(models.locator("tr.marked")).to_contain_text("# a comment")
+
+
 def test_a_mistake_is_shown_with_its_lines_when_it_is_saved_and_goes_when_it_is_mended(
     models: Page, folder: Path
 ) -> None:

@@ -337,15 +337,24 @@ def test_no_voice_is_asked_for_before_it_is_known_which_there_are(speech: Page) 
     assert "voice" not in speak(speech, "mp3")
 
 
-def test_errors_are_shown_as_the_server_says_them(speech: Page, refusals: list[str]) -> None:
+def test_a_text_that_is_too_long_is_told_before_it_is_sent(speech: Page) -> None:
+    speech.get_by_label("Text", exact=True).fill("x" * 300)
+    expect(speech.get_by_role("button", name="Speak")).to_be_enabled()
     speech.get_by_label("Text", exact=True).fill("x" * 301)
-    speech.get_by_role("button", name="Speak").click()
-    expect(speech.locator(".notice")).to_contain_text("The text has 301 characters; this model takes 300 at once")
-    expect(speech.locator(".notice")).to_contain_text("string_above_max_length")
-    expect(speech.get_by_role("link", name="Download")).to_have_count(0)
+    expect(speech.get_by_role("alert")).to_contain_text("301 characters; this model takes 300")
+    expect(speech.get_by_role("button", name="Speak")).to_be_disabled()
+
+
+def test_an_error_is_shown_as_the_server_says_it_and_leaves_no_sound_of_before(
+    speech: Page, refusals: list[str]
+) -> None:
+    speak(speech, "wav")
+    expect(speech.get_by_role("link", name="Download")).to_have_count(1)
     refusing(speech, SPEECH, 503, "No voice today.")
     speech.get_by_role("button", name="Speak").click()
     expect(speech.locator(".notice")).to_contain_text("No voice today.")
+    expect(speech.get_by_role("link", name="Download")).to_have_count(0)
+    assert player(speech).get_attribute("src") is None
 
 
 def test_sound_that_the_browser_cannot_read_is_told(speech: Page) -> None:

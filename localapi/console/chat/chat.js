@@ -1,6 +1,6 @@
 /** Chats with models: one composer, and a conversation with each model that is chosen. */
 
-import { Composer } from "./composer.js";
+import { Composer, focusComposer } from "./composer.js";
 import { Column } from "./column.js";
 import { ModelMenu } from "./models.js";
 import { SettingsPanel, countSet } from "./settings.js";
@@ -91,6 +91,8 @@ export function ChatPage({ models, api, active }) {
       session.draft = "";
       conversations.forEach((conversation) => conversation.say(text, settings));
     });
+  /** Send a suggestion. Its button goes, so the keyboard goes on from the message field. */
+  const begin = (text) => send(text) && focusComposer();
   const stop = () => running.forEach((conversation) => conversation.stop());
   /** From wherever the keyboard is on the page, but where Escape closes something. */
   const onKeyDown = (event) => event.key === "Escape" && !event.defaultPrevented && stop();
@@ -121,7 +123,7 @@ export function ChatPage({ models, api, active }) {
             isFront=${at === front}
             keyed=${api.hasKey}
             withSettings=${withSettings}
-            say=${running.length === 0 && models !== null ? send : null}
+            say=${running.length === 0 && models !== null ? begin : null}
             remove=${conversations.length > 1 ? () => remove(conversation.model) : null}
           />`,
       )}

@@ -7,7 +7,9 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "../dom.js";
 
 const NEAR_END_PX = 32;
 const TONES = { ready: "good", loading: "info", failed: "bad", cooling_down: "warn" };
-const OPENERS = ["What can you do?", "Tell me a story.", "Show me some code.", "Think about two plus two."];
+const OPENERS = ["What can you do?", "Write a haiku about the sea.", "Explain recursion with a short example."];
+/** The model that comes with localapi has learnt to answer these. */
+const DEMO_OPENERS = ["What can you do?", "Tell me a story.", "Show me some code.", "Think about two plus two."];
 
 export function Column({ conversation, model, isKnown, isFront, keyed, withSettings, say, remove }) {
   const { turns, isRunning } = conversation;
@@ -96,16 +98,22 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
       ref=${region}
       onScroll=${onScroll}
     >
-      ${turns.length === 0 ? html`<${Openers} say=${say} bringBack=${bringBack} />` : turns.map(turnOf)}
+      ${turns.length === 0 ? html`<${Openers} texts=${openersFor(model)} say=${say} bringBack=${bringBack} />` : turns.map(turnOf)}
     </div>
     ${isAway && html`<button type="button" class="button small to-end" onClick=${toEnd}>To the end</button>`}
   </section>`;
 }
 
-function Openers({ say, bringBack }) {
+/** `path` is known to keys with the admin right only. */
+function openersFor(model) {
+  const isDemo = (model?.path ?? model?.id) === "demo";
+  return isDemo ? DEMO_OPENERS : OPENERS;
+}
+
+function Openers({ texts, say, bringBack }) {
   return html`<div class="openers">
     <p>Nothing has been said yet. Write below, or begin with one of these.</p>
-    ${OPENERS.map((text) => html`<button type="button" class="button" key=${text} disabled=${say === null} onClick=${() => say(text)}>${text}</button>`)}
+    ${texts.map((text) => html`<button type="button" class="button" key=${text} disabled=${say === null} onClick=${() => say(text)}>${text}</button>`)}
     ${bringBack && html`<p><button type="button" class="button quiet small" onClick=${bringBack}>Bring back what was cleared</button></p>`}
   </div>`;
 }

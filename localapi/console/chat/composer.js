@@ -5,10 +5,21 @@ import { html, useEffect, useRef } from "../dom.js";
 /** With a finger, focus would bring up the keyboard. */
 const HAS_KEYBOARD = !matchMedia("(pointer: coarse)").matches;
 
+/** Put the focus where the user writes. */
+export function focusComposer() {
+  focusOn(document.getElementById("composer-text"));
+}
+
+function focusOn(field) {
+  if (HAS_KEYBOARD) {
+    field.focus({ preventScroll: true });
+  }
+}
+
 /** `count` is how many models are chosen, or null before it is known which there are; `isOffered`, whether there is any. */
 export function Composer({ session, active, count, isOffered, running, problem, send, stop, show }) {
   const field = useRef(null);
-  const focus = () => HAS_KEYBOARD && field.current.focus({ preventScroll: true });
+  const focus = () => focusOn(field.current);
   useEffect(() => {
     if (active) {
       focus();

@@ -5,7 +5,9 @@
  */
 
 const PATH = "/v1/chat/completions";
-const LEAST_SECONDS = 0.005;
+/** A shorter answer says nothing of a model's speed. */
+const MEASURABLE_TOKENS = 20;
+const MEASURABLE_SECONDS = 0.2;
 
 /** An answer of which nothing has come yet. */
 function newAnswer(body) {
@@ -210,7 +212,8 @@ function takeCall(answer, part) {
 export function measures(answer) {
   const { begunAt, firstAt, endedAt, thoughtFrom, thoughtUntil, usage } = answer;
   const tokens = usage?.completion_tokens ?? null;
-  const seconds = firstAt === null || endedAt === null ? null : (endedAt - firstAt) / 1000;
+  const seconds = firstAt === null || endedAt === null ? 0 : (endedAt - firstAt) / 1000;
+  const isMeasurable = tokens >= MEASURABLE_TOKENS && seconds >= MEASURABLE_SECONDS;
   return {
     firstSeconds: firstAt === null ? null : (firstAt - begunAt) / 1000,
     thoughtSeconds: ((thoughtUntil ?? endedAt ?? performance.now()) - thoughtFrom) / 1000,
@@ -218,7 +221,7 @@ export function measures(answer) {
     promptTokens: usage?.prompt_tokens ?? null,
     cachedTokens: usage?.prompt_tokens_details?.cached_tokens ?? null,
     reasoningTokens: usage?.completion_tokens_details?.reasoning_tokens ?? null,
-    // The first token was there when the time began; tokens that came at once tell no speed.
-    tokensPerSecond: tokens !== null && tokens > 1 && seconds >= LEAST_SECONDS ? (tokens - 1) / seconds : null,
+    // The first token was there when the time began.
+    tokensPerSecond: isMeasurable ? (tokens - 1) / seconds : null,
   };
 }

@@ -81,10 +81,17 @@ function Excerpt({ first_line: first, lines, marked, column }) {
   </div>`;
 }
 
-/** The line with the place underlined from its column on. */
+/** The line with the place underlined from its column on, up to a comment. */
 function Pointed({ line, column }) {
   const at = Math.min(Math.max((column ?? 1) - 1, 0), line.length);
-  return html`${line.slice(0, at)}<b>${line.slice(at) || " "}</b>`;
+  const end = endOfValues(line, at);
+  return html`${line.slice(0, at)}<b>${line.slice(at, end) || " "}</b>${line.slice(end)}`;
+}
+
+/** Where a line of YAML has no more than blanks and a comment, from a place on. */
+function endOfValues(line, from) {
+  const values = /^(?:"(?:\\.|[^"\\])*"|'(?:''|[^'])*'|[^\s#"'](?:[^\s,[\]{}])*|[,[\]{}"']|\s+(?=[^\s#]))*/;
+  return from + (values.exec(line.slice(from))?.[0].length ?? 0);
 }
 
 function ReloadButton({ api }) {

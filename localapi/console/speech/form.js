@@ -8,7 +8,9 @@ import { takes } from "./request.js";
 const FORMATS = ["mp3", "opus", "aac", "flac", "wav", "pcm"];
 
 export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeaking, speak, stop }) {
-  const canSpeak = model !== null && said.input.trim() !== "" && !isReading(said);
+  const length = [...said.input].length;
+  const most = model?.max_input_characters ?? Infinity;
+  const canSpeak = model !== null && said.input.trim() !== "" && length <= most && !isReading(said);
   // One button for both, so that it keeps the focus when it changes.
   const onSubmit = (event) => {
     event.preventDefault();
@@ -87,7 +89,9 @@ export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeak
       <span class="tiny muted ${isKnown ? "speech-keys" : ""}">
         ${isKnown ? "Ctrl+Enter speaks, Escape stops." : "Asking the server for its models."}
       </span>
-      <span class="tiny muted number speech-count">${[...said.input].length} characters</span>
+      <span class="tiny number speech-count ${length > most ? "bad-text" : "muted"}" role=${length > most ? "alert" : undefined}>
+        ${length > most ? `${length} characters; this model takes ${most} at once` : `${length} characters`}
+      </span>
     </div>
   </form>`;
 }

@@ -26,7 +26,6 @@ export function wayOf(format) {
 
 /** The playback of one file. */
 export function playbackOf(format, audio, { failed, changed }) {
-  audio.pause();
   switch (wayOf(format)) {
     case "media-source":
       return new MediaSourcePlayback(audio, MEDIA_TYPES[format], failed);
@@ -34,6 +33,17 @@ export function playbackOf(format, audio, { failed, changed }) {
       return new SamplesPlayback(audio, format === "pcm" ? PCM_RATE_HZ : null, { failed, changed });
     default:
       return new WholePlayback(audio, failed);
+  }
+}
+
+/** Let the element have nothing to play. */
+export function empty(audio) {
+  audio.pause();
+  const before = audio.src;
+  audio.removeAttribute("src");
+  audio.load();
+  if (before.startsWith("blob:")) {
+    URL.revokeObjectURL(before);
   }
 }
 
@@ -120,8 +130,6 @@ class SamplesPlayback {
     this.next = 0;
     this.context = new AudioContext();
     this.context.resume().catch(failed);
-    audio.removeAttribute("src");
-    audio.load();
   }
 
   take(bytes) {
@@ -191,8 +199,6 @@ class WholePlayback {
     this.audio = audio;
     this.failed = failed;
     this.pieces = [];
-    audio.removeAttribute("src");
-    audio.load();
   }
 
   take(bytes) {

@@ -1,6 +1,6 @@
 /** One text that a model says: the request, what came of it, and what was measured. */
 
-import { PCM_RATE_HZ, playbackOf } from "./playback.js";
+import { PCM_RATE_HZ, empty, playbackOf } from "./playback.js";
 import { joined, readHeader, waveFile } from "./wave_file.js";
 
 export const PATH = "/v1/audio/speech";
@@ -47,6 +47,7 @@ export class Utterance {
     const begun = performance.now();
     const since = () => (performance.now() - begun) / 1000;
     const pieces = [];
+    empty(audio); // what was said before is not what this request gives, also if it fails
     try {
       const reply = await api.request("POST", PATH, this.body, { signal: this.aborter.signal });
       this.unsupported = reply.headers.get("x-unsupported-params") ?? "";
