@@ -34,13 +34,13 @@ def localapi(folder: Path, *arguments: str, env: Mapping[str, str] | None = None
 @pytest.mark.parametrize(
     ("arguments", "env", "words"),
     [
-        ((), {}, "set CHAT_MODEL_PATH"),
-        (("--manifest", "nope.yaml"), {}, "nope.yaml: does not exist"),
-        ((), {"PORT": "70000"}, "PORT should be a whole number from 0 to 65535; found '70000'"),
-        ((), {"PORT": "many"}, "PORT should be a whole number"),
+        ((), {}, "CHAT_MODEL_PATH"),
+        (("--manifest", "nope.yaml"), {}, "nope.yaml"),
+        ((), {"PORT": "70000"}, "'70000'"),
+        ((), {"PORT": "many"}, "'many'"),
         ((), {"ECHO_MODE": "perhaps"}, "ECHO_MODE"),
-        (("--host", "no.such.host.invalid"), {"ECHO_MODE": "1"}, "'no.such.host.invalid' is not an address"),
-        (("--profile", "nope"), {"ECHO_MODE": "1"}, "there is no profile 'nope' (found: apple-silicon, cpu, dev, echo"),
+        (("--host", "no.such.host.invalid"), {"ECHO_MODE": "1"}, "no.such.host.invalid"),
+        (("--profile", "nope"), {"ECHO_MODE": "1"}, "apple-silicon, cpu, dev, echo"),
     ],
 )
 def test_what_cannot_start_says_so_in_a_line(
