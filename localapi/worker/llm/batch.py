@@ -14,10 +14,10 @@ import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
 
 from localapi.worker.llm.constrained.grammar import GrammarStuck
-from localapi.worker.llm.logprobs import token_logprob
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.prompt_boundaries import segments
 from localapi.worker.llm.row import Row
+from localapi.worker.llm.sampling import token_logprob
 from localapi.worker.protocol import Event, Failed, Prefill
 
 PREFILL_TOKENS = 256 if mx.default_device().type == mx.cpu else 2048

@@ -35,14 +35,13 @@ from localapi.worker.llm.float32 import AS_STORED, Widened
 from localapi.worker.llm.kv_memory import UNSAID_TOKENS, KVMemory, measure_footprint, spare_bytes
 from localapi.worker.llm.output.parser import OutputFormat, prompt_opens_thinking
 from localapi.worker.llm.output.stop_strings import AnswerText
-from localapi.worker.llm.penalties import penalties_for
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.prefix_cache.disk_store import PrefixStore, fingerprint
 from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE, PromptRefused, PromptWriter, offered_tools
 from localapi.worker.llm.request_queue import RequestQueue
 from localapi.worker.llm.request_reading import ContextExceeded, Prompt, RequestReader
 from localapi.worker.llm.row import Processor, RequestTotals, Row
-from localapi.worker.llm.sampling import sampler_for
+from localapi.worker.llm.sampling import penalties_for, sampler_for
 from localapi.worker.llm.serial import Serial, check_draft, empty_caches
 from localapi.worker.llm.weights import LoadedModel, load_weights
 from localapi.worker.model import CannotLoad, Host, first_line

@@ -1,25 +1,32 @@
-"""Choose the next token. This module knows MLX, and nothing of requests.
+"""Choose the next token: penalties and biases, the sampler, and the log probabilities of what was sampled.
 
-mlx-lm calls a sampler once for the whole batch when every row has the same object, and row by row otherwise; so equal
-parameters give the same object. A sampler that raises would lose the other rows' tokens, so these never raise.
+mlx-lm calls a sampler once for the whole batch if every row has the same object, and row by row otherwise, so equal
+parameters give the same object. Likewise a request that changes no logits has no processor, because a single one takes
+the whole batch off mlx-lm's fast path. Samplers and processors never raise: an exception in the middle of a step would
+lose the other rows' tokens. This module knows MLX, and of requests only their parameters.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import mlx.core as mx
 from mlx_lm.sample_utils import greedy_sampler
 
-from localapi.worker.protocol import Sampling
+from localapi.worker.protocol import Sampling, TokenLogprob, TopLogprob
 
 COLDEST = 1e-3
 """Below this temperature the most likely token is taken: the result is the same, and half precision would overflow."""
 DEFAULT_TEMPERATURE = 1.0
 """As OpenAI's, if nobody sets it."""
+LEAST_LOGPROB = -9999.0
+"""The value for an impossible token, because JSON has no infinity. OpenAI uses -9999.0, too."""
 _SEED_MASK = 2**64 - 1
+
+TokenBytes = Callable[[int], bytes]
 
 
 class Sampler(Protocol):
@@ -125,3 +132,103 @@ def likeliest(logprobs: mx.array, top_k: int) -> mx.array:
     """Set all but the `top_k` most likely tokens to minus infinity. Equal ones at the limit all stay."""
     least = mx.topk(logprobs, top_k, axis=-1).min(axis=-1, keepdims=True)
     return mx.where(logprobs < least, -mx.inf, logprobs)
+
+
+def penalties_for(sampling: Sampling) -> Penalties | None:
+    """Return the processor for these parameters; None if they change nothing."""
+    changes = (
+        sampling.presence_penalty,
+        sampling.frequency_penalty,
+        sampling.repetition_penalty not in (None, 1),
+        sampling.logit_bias,
+    )
+    return Penalties(sampling) if any(changes) else None
+
+
+class Penalties:
+    """A logits processor in mlx-lm's sense: tokens so far (length,) and logits (1, vocabulary) to logits.
+
+    `presence_penalty` and `frequency_penalty` apply to generated tokens, as OpenAI's do; `repetition_penalty` applies
+    to the prompt, too, as in Hugging Face's and vLLM's. `error` is set if something went wrong; logits are unchanged
+    since.
+    """
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._presence = sampling.presence_penalty or 0.0
+        self._frequency = sampling.frequency_penalty or 0.0
+        self._repetition = 1.0 if sampling.repetition_penalty is None else sampling.repetition_penalty
+        self._logit_bias = sampling.logit_bias or {}
+        self._prompt_tokens: int | None = None
+        self._counts = mx.zeros((0,))
+        """How often each token was generated (vocabulary,)."""
+        self._seen = mx.zeros((0,), mx.bool_)
+        """True for tokens that are in the prompt or were generated (vocabulary,)."""
+        self._bias: mx.array | None = None
+        self.error: Exception | None = None
+
+    def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        if self.error is not None:
+            return logits
+        try:
+            self._count(tokens, logits.shape[-1])
+            return self._changed(logits)
+        except Exception as error:  # must not reach the other rows; this request fails alone
+            self.error = error
+            return logits
+
+    def _count(self, tokens: mx.array, vocabulary: int) -> None:
+        """Count the token since the last call. mlx-lm calls once for each token."""
+        if self._prompt_tokens is None:
+            self._prompt_tokens = len(tokens)
+            self._counts = mx.zeros((vocabulary,))
+            self._seen = mx.zeros((vocabulary,), mx.bool_)
+            self._seen[tokens] = True
+            self._bias = _bias(self._logit_bias, vocabulary)
+        elif len(tokens) > self._prompt_tokens:
+            newest = tokens[-1:]
+            self._counts = self._counts.at[newest].add(1)
+            self._seen[newest] = True
+
+    def _changed(self, logits: mx.array) -> mx.array:
+        if self._repetition != 1:
+            penalty = self._repetition
+            logits = mx.where(self._seen, mx.where(logits > 0, logits / penalty, logits * penalty), logits)
+        if self._frequency != 0:
+            logits = logits - self._frequency * self._counts
+        if self._presence != 0:
+            logits = logits - self._presence * (self._counts > 0)
+        return logits if self._bias is None else logits + self._bias
+
+
+def _bias(bias: Mapping[int, float], vocabulary: int) -> mx.array | None:
+    """Return the bias of every token (vocabulary,). Raises ValueError for a token that does not exist."""
+    if not bias:
+        return None
+    wrong = [token for token in bias if not 0 <= token < vocabulary]
+    if wrong:
+        raise ValueError(f"logit_bias names the token {wrong[0]}; this model's tokens are 0 to {vocabulary - 1}")
+    dense = mx.zeros((vocabulary,))
+    dense[mx.array(list(bias))] = mx.array(list(bias.values()))
+    return dense
+
+
+def token_logprob(token: int, logprobs: mx.array, top: int, token_bytes: TokenBytes) -> TokenLogprob:
+    """Return the sampled token and the `top` likeliest. `logprobs` (vocabulary,) must be evaluated."""
+    drawn = _finite(logprobs[token].item())
+    return TokenLogprob(token_bytes(token), drawn, _likeliest(logprobs, top, token_bytes))
+
+
+def _likeliest(logprobs: mx.array, top: int, token_bytes: TokenBytes) -> list[TopLogprob]:
+    if top == 0:
+        return []
+    top = min(top, logprobs.shape[-1])
+    tokens = mx.argpartition(-logprobs, kth=top - 1)[:top]
+    values = logprobs[tokens]
+    mx.eval(tokens, values)
+    pairs = zip(cast("list[int]", tokens.tolist()), cast("list[float]", values.tolist()), strict=True)
+    ordered = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
+    return [TopLogprob(token_bytes(token), _finite(value)) for token, value in ordered]
+
+
+def _finite(value: object) -> float:
+    return max(cast("float", value), LEAST_LOGPROB)

@@ -19,9 +19,9 @@ from mlx_lm.utils import maybe_set_recommended_wired_limit
 
 from localapi.worker.llm.batch import PREFILL_TOKENS, failure
 from localapi.worker.llm.constrained.grammar import GrammarStuck
-from localapi.worker.llm.logprobs import token_logprob
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.row import FinishReason, Processor, Row
+from localapi.worker.llm.sampling import token_logprob
 from localapi.worker.model import CannotLoad, first_line
 from localapi.worker.protocol import Event, Prefill
 
