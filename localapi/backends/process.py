@@ -42,6 +42,7 @@ async def start(
     *command: str, on_line: Callable[[str], None], fds: Sequence[int] = (), env: Mapping[str, str] | None = None
 ) -> ChildProcess:
     """Start a program; `on_line` gets each line of its output. Raise OSError if it cannot be started."""
+    await process_usage.prepare()
     # Its own process group: Ctrl-C in the terminal reaches the server alone. Not its own session: Linux shares the
     # processor out by session (sched_autogroup), and on a busy machine a worker was a third slower so.
     process = await asyncio.create_subprocess_exec(

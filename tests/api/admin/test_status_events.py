@@ -89,7 +89,8 @@ def test_the_log_comes_too_first_all_that_is_kept_and_then_what_is_new(tmp_path:
             _, told = next(events)
             assert told["all"] is True
             loaded = told["records"][-1]
-            assert (loaded["model"], loaded["level"], loaded["message"]) == ("bird", "info", "bird: loaded in 0.0 s")
+            assert (loaded["model"], loaded["level"]) == ("bird", "info")
+            assert "bird: loaded" in loaded["message"]
             assert {"number", "time", "logger"} < loaded.keys()
 
             server.request("POST", "/v1/chat/completions", {"model": "bird", **ASK, "temperature": "hot " * 3})
