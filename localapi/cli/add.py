@@ -36,15 +36,15 @@ Recognized = tuple[Kind, str]
 
 @click.command("add")
 @click.argument("model", required=False, metavar="[REPO_OR_PATH]")
-@click.option("--id", "entry_id", help="What clients call it.  [default: made of the name]")
-@click.option("--kind", type=click.Choice(list(KINDS)), help="What it is for.  [default: as its files say]")
-@click.option("--backend", help="What runs it.  [default: as its files say]", shell_complete=complete_backends)
-@click.option("--alias", "aliases", multiple=True, metavar="NAME", help="Another name for it; may be given again.")
+@click.option("--id", "entry_id", help="Id of the model.  [default: derived from the name]")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="Kind of the model.  [default: from its files]")
+@click.option("--backend", help="Backend of the model.  [default: from its files]", shell_complete=complete_backends)
+@click.option("--alias", "aliases", multiple=True, metavar="NAME", help="Alias of the model; can be repeated.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="One of its settings, in YAML, such as pin=true or defaults.temperature=0.7; may be given again.",
+    help="Option in YAML, such as pin=true or defaults.temperature=0.7; can be repeated.",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Only show how the file would change.")
+@click.option("--dry-run", is_flag=True, help="Show the change without saving it.")
 @manifest_option
 @profile_option
 @server_options
@@ -61,7 +61,7 @@ def command(
 ) -> None:
     """Add a model to the manifest: a repository of the Hugging Face Hub, a folder, or a Piper voice (.onnx).
 
-    Comments, order and layout of the file stay. What would be saved is checked first, so a mistake changes nothing.
+    Comments, order and layout of the file stay. The result is checked before it is saved.
     """
     said = Settings.read(**flags)
     source = source_of(said)

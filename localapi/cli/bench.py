@@ -46,19 +46,25 @@ class _Numbers(click.ParamType[list[int]]):
 
 @click.command("bench")
 @click.argument("model", required=False, shell_complete=complete_models("chat"))
-@click.option("--streams", type=_Numbers(), default="1,2,4,8", show_default=True, help="Requests at the same time.")
-@click.option("--tokens", type=click.IntRange(1), default=128, show_default=True, help="Most tokens of an answer.")
-@click.option("--prompt-tokens", type=click.IntRange(1), default=256, show_default=True, help="Of a prompt, roughly.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="For each number of streams.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object.")
+@click.option(
+    "--streams", type=_Numbers(), default="1,2,4,8", show_default=True, help="Numbers of concurrent requests."
+)
+@click.option("--tokens", type=click.IntRange(1), default=128, show_default=True, help="Maximum tokens of an answer.")
+@click.option(
+    "--prompt-tokens", type=click.IntRange(1), default=256, show_default=True, help="Approximate length of a prompt."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Measurements for each number of requests."
+)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @server_options
 def command(
     model: str | None, *, streams: list[int], tokens: int, prompt_tokens: int, rounds: int, as_json: bool, **flags: Any
 ) -> None:
-    """Measure how fast a model of a running server answers; without MODEL, one that is loaded, or demo.
+    """Measure how fast a model of a running server answers; by default a loaded one, or demo.
 
-    Medians of the time to the first token and of tokens per second, after a first request that is not measured. A
-    round in which a request fails is counted and not measured. Ctrl-C shows what was measured so far.
+    Shows medians of the time to the first token and of tokens per second. The first request is not measured, and
+    neither is a round with a failed request. Ctrl-C shows the results so far.
     """
     server = server_of(Settings.read(**flags))
     if model is None:

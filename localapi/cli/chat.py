@@ -32,11 +32,11 @@ Message = dict[str, str]
 @click.command("chat")
 @click.argument("model", required=False, shell_complete=complete_models("chat"))
 @click.argument("question", required=False)
-@click.option("--system", metavar="TEXT", default="", help="What the model is told first.")
-@click.option("--temperature", type=click.FloatRange(0, 2), help="0 always answers the same.")
-@click.option("--max-tokens", type=click.IntRange(1), help="Most tokens of an answer.")
-@click.option("--reasoning-effort", type=click.Choice(EFFORTS), help="How long to think, for models that know it.")
-@click.option("--no-history", is_flag=True, help="Do not read or keep the lines that are typed.")
+@click.option("--system", metavar="TEXT", default="", help="System prompt.")
+@click.option("--temperature", type=click.FloatRange(0, 2), help="Randomness; 0: always the likeliest token.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Maximum tokens of an answer.")
+@click.option("--reasoning-effort", type=click.Choice(EFFORTS), help="How much to reason, if the model supports it.")
+@click.option("--no-history", is_flag=True, help="Do not read or save the history of typed lines.")
 @server_options
 def command(
     model: str | None,
@@ -49,9 +49,9 @@ def command(
     no_history: bool,
     **flags: Any,
 ) -> None:
-    """Chat with a model of a running server; without MODEL, with one that is loaded, or demo.
+    """Chat with a model of a running server; by default with a loaded one, or demo.
 
-    With QUESTION, or a question on standard input, print the answer alone and end.
+    With QUESTION, or a question on standard input, print only the answer and exit.
     """
     server = server_of(Settings.read(**flags))
     if model is None:

@@ -22,13 +22,13 @@ from localapi.settings import Settings
 @click.command("check")
 @click.argument("file", required=False, type=type_of_path)
 @profile_option
-@click.option("--json", "as_json", is_flag=True, help="A JSON object, also where there are errors.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output, including errors.")
 @server_options
 def command(file: Path | None, *, as_json: bool, **flags: Any) -> None:
     """Check a manifest, and show what it would change.
 
-    Prints every value with the place that said it and, where a server runs, what it would do on a save of this file.
-    Exit status 1 with every error and its place.
+    Every value is shown with its source. If a server is running, the changes that a save would make are shown, too.
+    Exit status 1 if the manifest is invalid, with every error and its place.
     """
     settings = Settings.read(manifest=file, **flags)
     source = source_of(settings)

@@ -18,7 +18,7 @@ VARIABLE: Final = "_LOCALAPI_COMPLETE"
 @click.argument("shell", required=False, type=click.Choice(SHELLS))
 @click.pass_context
 def command(ctx: click.Context, shell: str | None) -> None:
-    """Print the script that completes commands in a shell: bash, zsh or fish; the shell in use where none is named.
+    """Print a completion script for bash, zsh or fish; by default for the current shell.
 
     \b
     bash   eval "$(localapi completion bash)"                  in ~/.bashrc

@@ -1,4 +1,4 @@
-"""`localapi doctor`: what works on this machine, what is missing, and what mends it."""
+"""`localapi doctor`: what works on this machine, what is missing, and how to fix it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ COLOURS: Final = {"ok": "green", "note": "yellow", "missing": "red"}
 @manifest_option
 @profile_option
 @server_options
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def command(*, as_json: bool, **flags: Any) -> None:
-    """Find out what works on this machine, what is missing, and what mends it.
+    """Find out what works on this machine, what is missing, and how to fix it.
 
-    Exit status 1 where something is missing that the manifest needs. Nothing is changed, and it takes seconds.
+    Nothing is changed. Exit status 1 if something that the manifest needs is missing.
     """
     found = examine(_subject(Settings.read(**flags)), CHECKS)
     missing = sum(each.grade == "missing" for each in found)

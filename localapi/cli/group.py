@@ -23,9 +23,9 @@ from localapi.errors import ManifestError, OperatorError
 
 SECTIONS: Final = {
     "Server": {
-        "serve": "Serve the manifest's models, and follow the manifest.",
-        "service": "Have the system start the server, and keep it running.",
-        "doctor": "Find out what works on this machine, what is missing, and what mends it.",
+        "serve": "Serve the models of the manifest, and follow its changes.",
+        "service": "Run the server as a system service.",
+        "doctor": "Find out what works on this machine, what is missing, and how to fix it.",
     },
     "Manifest": {
         "init": "Write a first models.yaml into FOLDER, or into the current one.",
@@ -38,15 +38,15 @@ SECTIONS: Final = {
     "Use": {
         "models": "Show the models of a running server.",
         "chat": "Chat with a model of a running server.",
-        "say": "Say TEXT, or standard input where TEXT is - or left out.",
+        "say": "Speak TEXT, or standard input if TEXT is - or omitted.",
         "bench": "Measure how fast a model of a running server answers.",
     },
     "Downloads": {
-        "pull": "Download a model of the Hugging Face Hub, or all that the manifest names.",
+        "pull": "Download a model of the Hugging Face Hub, or all models in the manifest.",
         "install": "Install the environment of a speech backend.",
     },
     "Shell": {
-        "completion": "Print the script that completes commands in a shell.",
+        "completion": "Print a completion script for bash, zsh or fish.",
     },
 }
 COMMANDS: Final = {name: text for section in SECTIONS.values() for name, text in section.items()}
@@ -106,7 +106,7 @@ def _unknown(name: str) -> str:
 def cli() -> None:
     """A local model server that follows one file, models.yaml.
 
-    Without a command it serves; `localapi serve --help` lists the options.
+    The default command is serve; `localapi serve --help` lists its options.
     """
 
 

@@ -19,8 +19,8 @@ from localapi.manifest.first import SCHEMA, first_manifest
 def command(folder: Path) -> None:
     """Write a first models.yaml into FOLDER, or into the current one.
 
-    It has a model that comes along and works at once, and comments that say what else there is. Beside it goes the
-    schema by which editors complete and check it. A models.yaml that is there is left alone.
+    It has a small included model that works at once, and comments about further options. The schema for editors is
+    written beside it. An existing models.yaml is never overwritten.
     """
     manifest = folder / "models.yaml"
     try:

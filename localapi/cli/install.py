@@ -12,8 +12,8 @@ from localapi.cli.text_table import room, table
 
 @click.command("install")
 @click.argument("name", required=False, metavar="[NAME]", type=click.Choice(environments.NAMES))
-@click.option("--force", is_flag=True, help="Make it again, although it is there.")
-@click.option("--json", "as_json", is_flag=True, help="The list as JSON; only without NAME.")
+@click.option("--force", is_flag=True, help="Install again, even if it is installed.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable list; only without NAME.")
 def command(name: str | None, *, force: bool, as_json: bool) -> None:
     """Install the environment of a speech backend: mlx-audio-plus or mlx-audio. Without NAME: list them."""
     if name is None:

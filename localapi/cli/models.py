@@ -14,14 +14,14 @@ from localapi.settings import Settings
 
 
 @click.command("models")
-@click.option("-w", "--watch", is_flag=True, help="Go on showing what changes, until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON array; with --watch, one on each line.")
+@click.option("-w", "--watch", is_flag=True, help="Update continuously until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output; with --watch, one line per change.")
 @server_options
 def command(*, watch: bool, as_json: bool, **flags: Any) -> None:
     """Show the models of a running server.
 
-    With --watch as they change: on a terminal a table with what happened above it, elsewhere a line for each change.
-    A key without the admin right sees its models and their states.
+    With --watch, a terminal shows a live table with events above it; otherwise, each change is a line.
+    With a key without the admin right, only its models and their states are shown.
     """
     server = server_of(Settings.read(**flags))
     if watch:

@@ -49,7 +49,9 @@ def profile_option(command: Callable[..., None]) -> Callable[..., None]:
 def manifest_option(command: Callable[..., None]) -> Callable[..., None]:
     """The flag that says which file."""
     return click.option(
-        "--manifest", type=type_of_path, help="The manifest.  [environment LOCALAPI_MANIFEST; default: models.yaml]"
+        "--manifest",
+        type=type_of_path,
+        help="Path of the manifest.  [environment LOCALAPI_MANIFEST; default: models.yaml]",
     )(command)
 
 

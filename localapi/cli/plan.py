@@ -51,12 +51,12 @@ ENDS_ELSE: Final = "which go on"
 @click.argument("file", required=False, type=type_of_path)
 @profile_option
 @server_options
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--exit-code", is_flag=True, help=f"Exit status {CHANGED} where there is something to do.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@click.option("--exit-code", is_flag=True, help=f"Exit with status {CHANGED} if there are changes.")
 def command(file: Path | None, *, as_json: bool, exit_code: bool, **flags: Any) -> None:
     """Show what an edit of the manifest would do on the running server.
 
-    FILE is the manifest, or a draft of it. Where no server runs, all of it is new.
+    FILE is the manifest, or a draft of it. Without a running server, everything is new.
     """
     settings = Settings.read(manifest=file, **flags)
     source = source_of(settings)

@@ -42,10 +42,9 @@ Progress = Callable[[int, int], None]
 @manifest_option
 @profile_option
 def command(repository: str | None, revision: str | None, **flags: Any) -> None:
-    """Download a model of the Hugging Face Hub, or all that the manifest names.
+    """Download a model of the Hugging Face Hub, or all models in the manifest.
 
-    What has come stays after Ctrl-C or a broken connection, and the next time goes on from there, also in the middle
-    of a file.
+    After Ctrl-C or a broken connection, the same command continues where it stopped, even in the middle of a file.
     """
     if repository is None and revision is not None:
         raise click.UsageError("--revision says which one of a REPO; without it the manifest says")

@@ -14,14 +14,14 @@ from localapi.settings import Settings
 
 @click.command("rm")
 @click.argument("entry_id", metavar="ID", shell_complete=complete_models())
-@click.option("--dry-run", is_flag=True, help="Only show how the file would change.")
+@click.option("--dry-run", is_flag=True, help="Show the change without saving it.")
 @manifest_option
 @profile_option
 @server_options
 def command(entry_id: str, *, dry_run: bool, **flags: Any) -> None:
-    """Remove a model from the manifest, with the comments that are its own.
+    """Remove a model from the manifest, with its comments.
 
-    Its files stay on the disk, and a running server lets its running requests finish.
+    Downloaded files stay, and a running server finishes its running requests.
     """
     said = Settings.read(**flags)
     source = source_of(said)

@@ -30,15 +30,15 @@ ADD_ONE: Final = "`localapi add --backend auto --kind speech` adds one"
 
 @click.command("say")
 @click.argument("text", required=False)
-@click.option("--model", help="A speech model.  [default: the first]", shell_complete=complete_models("speech"))
+@click.option("--model", help="Speech model.  [default: the first]", shell_complete=complete_models("speech"))
 @click.option("--voice", help="One of the model's voices.")
-@click.option("--speed", type=click.FloatRange(0.25, 4), help="2 takes half the time.")
-@click.option("--instructions", help="How to speak, for models that know it.")
-@click.option("--format", type=click.Choice(sound_output.FORMATS), help="By FILE's name if not.")
-@click.option("-o", "--output", metavar="FILE", help="Write a file (- for standard output); otherwise it is played.")
+@click.option("--speed", type=click.FloatRange(0.25, 4), help="Speed factor; 2 takes half the time.")
+@click.option("--instructions", help="Style of speaking, if the model supports it.")
 @click.option(
-    "--dry-run", is_flag=True, help="Only show what would be said, a segment on each line; no server is asked."
+    "--format", type=click.Choice(sound_output.FORMATS), help="Audio format.  [default: from the name of FILE]"
 )
+@click.option("-o", "--output", metavar="FILE", help="Write a file (- for standard output) instead of playing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be spoken, one segment per line, without a server.")
 @profile_option
 @server_options
 def command(
@@ -53,9 +53,9 @@ def command(
     instructions: str | None,
     **flags: Any,
 ) -> None:
-    """Say TEXT, or standard input where TEXT is - or left out.
+    """Speak TEXT, or standard input if TEXT is - or omitted.
 
-    The running server speaks; where none runs, and no address is given, one is started for this text.
+    The running server speaks. If none is running and no address is given, a temporary one is started.
     """
     settings = Settings.read(**flags)
     said = given_text(text)

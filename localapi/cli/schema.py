@@ -10,7 +10,7 @@ from localapi.manifest import json_schema, markdown
 
 
 @click.command("schema")
-@click.option("--markdown", "as_page", is_flag=True, help="Print the page with every option, for people.")
+@click.option("--markdown", "as_page", is_flag=True, help="Print the reference of all options as Markdown.")
 def command(*, as_page: bool) -> None:
     """Print the JSON Schema of models.yaml and of profiles."""
     click.echo(markdown() if as_page else json.dumps(json_schema(), indent=2), nl=not as_page)

@@ -29,17 +29,17 @@ log = logging.getLogger(__name__)
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
-    help="Over the manifest's server.log_level.  [environment LOG_LEVEL]",
+    help="Level of the log; overrides server.log_level.  [environment LOG_LEVEL]",
 )
 @click.option(
     "--log",
     "log_format",
     type=click.Choice(["text", "json"]),
-    help="Log lines for people, or a JSON object on each.  [environment LOG_FORMAT; default: text]",
+    help="Format of the log: text, or one JSON object per line.  [environment LOG_FORMAT; default: text]",
 )
 @click.pass_context
 def command(ctx: click.Context, /, **flags: Any) -> None:
-    """Serve the manifest's models, and follow the manifest."""
+    """Serve the models of the manifest, and follow its changes."""
     if ctx.args:
         raise click.UsageError(_too_much(ctx.args[0]))
     settings = Settings.read(**flags)

@@ -20,7 +20,7 @@ from localapi.settings import Settings
 
 @click.group("service")
 def command() -> None:
-    """Have the system start the server, and keep it running: launchd on macOS, systemd on Linux."""
+    """Run the server as a system service: with launchd on macOS, systemd on Linux."""
 
 
 @command.command("install")
@@ -29,13 +29,13 @@ def command() -> None:
 @server_options
 @click.option(
     "--env", "names", multiple=True, metavar="NAME",
-    help="A variable that the server is given as it is now, such as HF_HOME or a key; may be given again.",
+    help="Variable to pass with its current value, such as HF_HOME or a key; can be repeated.",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Only show what would be written.")
+@click.option("--dry-run", is_flag=True, help="Show the files without writing them.")
 def install(names: tuple[str, ...], *, dry_run: bool, **flags: Any) -> None:
-    """Start the server now and at each login, again where it fails.
+    """Start the server now and at each login, and restart it after failures.
 
-    It runs with this Python, in the current folder. The values of --env are written into a file that only you may read.
+    It runs with this Python, in the current folder. The values of --env are written to a file that only you can read.
     """
     settings = Settings.read(**flags)
     agent = Agent(_command(settings), Path.cwd(), _values(names))
@@ -52,16 +52,16 @@ def install(names: tuple[str, ...], *, dry_run: bool, **flags: Any) -> None:
 
 @command.command("uninstall")
 def uninstall() -> None:
-    """End the service's server, and have it started no more. The manifest and the models stay."""
+    """End the server and remove the service. The manifest and the models stay."""
     there = system().uninstall()
     click.echo("uninstalled: the server has ended, and is started no more" if there else "there is no service")
 
 
 @command.command("status")
 @server_options
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def status(*, as_json: bool, **flags: Any) -> None:
-    """Tell whether the service is installed and runs. Exit status 1 where it does not."""
+    """Show whether the service is installed and running. Exit status 1 if it is not running."""
     server = server_of(Settings.read(**flags))
     state = system().state()
     answers = server.is_there()
