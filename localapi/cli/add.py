@@ -180,7 +180,7 @@ def _completed(found: Recognized | None, section: Kind | None, name: str) -> Rec
         return found
     if section is not None:
         return section, section.usual_backend
-    raise CannotEdit(f"nothing in {name} tells whether it chats or speaks: {SAY}")
+    raise CannotEdit(f"nothing in {name} tells what kind of model it is: {SAY}")
 
 
 def _config(repository: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from localapi.client import Server
 from localapi.client.measuring import CHAT_PATH, streamed
 from localapi.errors import NoServer, OperatorError, Refused
+from localapi.kinds import CHAT
 from localapi.system.byte_sizes import readable
 
 MEASURABLE_SECONDS: Final = 0.2
@@ -119,12 +120,12 @@ def in_words(aside: Mapping[str, Any]) -> str:
 
 def chat_models(server: Server) -> list[str]:
     """The ids of the server's chat models, in the manifest's order."""
-    return [model["id"] for model in server.get("/v1/models")["data"] if model.get("kind", "chat") == "chat"]
+    return [model["id"] for model in _offered(server)]
 
 
 def first_chat_model(server: Server) -> str:
     """The model that is asked where none is named: one that is loaded, `demo`, or the first. Raises NoChatModel."""
-    models = [model for model in server.get("/v1/models")["data"] if model.get("kind", "chat") == "chat"]
+    models = _offered(server)
     names = [model["id"] for model in models]
     loaded = [model["id"] for model in models if model.get("state") == "ready"]
     demo = [name for name in names if name == "demo"]
@@ -136,8 +137,17 @@ def first_chat_model(server: Server) -> str:
 def check_model(server: Server, name: str) -> None:
     """Whether the server has such a chat model. Raises Refused, which says which there are, and NoChatModel."""
     model = server.get(f"/v1/models/{urllib.parse.quote(name)}")
-    if model.get("kind", "chat") != "chat":
+    if not _chats(model):
         raise NoChatModel(f"{name} is a {model['kind']} model; chat models are: {', '.join(chat_models(server))}")
+
+
+def _offered(server: Server) -> list[dict[str, Any]]:
+    return [model for model in server.get("/v1/models")["data"] if _chats(model)]
+
+
+def _chats(model: Mapping[str, Any]) -> bool:
+    """Return whether a model chats. Other servers do not say the kind of their models."""
+    return bool(model.get("kind", CHAT.name) == CHAT.name)
 
 
 def summary(answer: Answer) -> str:

@@ -15,6 +15,7 @@ from localapi.app import Service, listen
 from localapi.cli.group import COMMANDS
 from localapi.cli.options import manifest_option, profile_option, server_options, source_of
 from localapi.cli.text_table import table
+from localapi.kinds import KINDS
 from localapi.manifest import ManifestSource
 from localapi.observability import log as logs
 from localapi.settings import Settings
@@ -96,7 +97,7 @@ def _show(service: Service, address: str, following: str) -> None:
     for warning in service.warnings():
         say(warning, fg="yellow")
     if not service.registry.entries:
-        say("the manifest has no models: add one to its section chat or speech", fg="yellow")
+        say(f"the manifest has no models: add one to its section {' or '.join(KINDS)}", fg="yellow")
 
 
 def _models(service: Service) -> list[str]:

@@ -154,7 +154,7 @@ def test_a_repository_tells_what_it_is_for(localapi: Run, folder: Path, tmp_path
         added = [localapi("add", name, HF_ENDPOINT=hub.url).stdout for name in ("me/chat", "me/kokoro")]
         refused = localapi("add", "me/pictures", HF_ENDPOINT=hub.url)
     assert [line.split(" added ")[1] for line in added] == ["chat.chat (mlx-lm)\n", "speech.kokoro (mlx-audio)\n"]
-    assert "nothing in me/pictures tells whether it chats or speaks: say --kind chat" in refused.stderr
+    assert "nothing in me/pictures tells what kind of model it is: say --kind chat" in refused.stderr
 
 
 def test_a_dry_run_shows_the_diff_and_writes_nothing(localapi: Run, manifest: Path) -> None:
