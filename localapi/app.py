@@ -77,18 +77,18 @@ class Service:
         )
         self.watch = Watch(source, self.reloader.trigger, self.folder)
         self.started = False
-        """Whether the first revision serves, and the terminal has been told about it."""
+        """True once the first revision is active and the terminal has shown its address."""
         self.watchdog = Watchdog(self.reloader.instances, self.registry.memory)
         self.draining = False
         self.app = create_app(self)
 
     def _files(self) -> tuple[Path, ...]:
-        """The manifest's files, which may be looked at as they are now."""
+        """Return the manifest's files to watch."""
         self.folder.return_to_it()
         return self.source.files()
 
     def _read(self) -> Manifest:
-        """The manifest as its source says it now. A file that was once there has to stay: its loss is an error."""
+        """Read the manifest. A file that once existed is required from then on."""
         self.folder.return_to_it()
         snapshot = self.registry.snapshot
         manifest = read(self.source, served=snapshot.manifest if snapshot else None)
@@ -105,7 +105,7 @@ class Service:
                 log.warning("%s", warning)
 
     def _recorded(self) -> None:
-        """The log has a new record. From another thread the listeners need not hear of it at once."""
+        """Tell listeners about a new log record; one from another thread reaches them a little later."""
         if threading.current_thread() is threading.main_thread():
             self.live.poke()
 
@@ -118,12 +118,12 @@ class Service:
         return status.describe(self.registry, self.reloader, self.warnings(), self.folder)
 
     def options(self) -> ServerOptions:
-        """The manifest's part `server`, as it is now."""
+        """Return the active options of the manifest's section `server`."""
         snapshot = self.registry.snapshot
         return snapshot.manifest.server if snapshot else ServerOptions()
 
     def warnings(self) -> list[str]:
-        """What whoever runs the server should know and mend."""
+        """Return problems that the operator should fix."""
         snapshot = self.registry.snapshot
         exposed = exposure(self.settings.host, keys=bool(snapshot and snapshot.manifest.keys))
         unread = ["the manifest is being read and does not come: is its drive connected?"] * self.reloader.reads_slowly
@@ -202,7 +202,7 @@ def _requests(count: int) -> str:
 
 
 def create_app(service: Service) -> Quart:
-    """The HTTP side of a service."""
+    """Return the HTTP application of a service."""
     app = Quart("localapi", static_folder=None)
     app.request_class = LimitedRequest
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
@@ -245,7 +245,7 @@ def create_app(service: Service) -> Quart:
 
 
 def _as_api_error(error: Exception, app: Quart) -> ApiError:
-    """What a client is told of any exception; our own bugs are logged whole and told by their request id."""
+    """Return the error for the client; log our own bugs with traceback and request id."""
     asked = f"{http_request.method} {http_request.path}"
     match error:
         case ApiError():
@@ -268,7 +268,7 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
 
 
 def _as_failure(error: Exception, asked: str) -> ApiError:
-    """What the machine lacks may be there again in a moment; anything else is for us to mend."""
+    """Return a retryable error if the machine lacks a resource, or else one for a bug in the server."""
     request_id = request_context.current().id
     if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR | NO_ROOM:
         log.error("%s: %s: %s", request_id, asked, advise(error))
@@ -278,7 +278,7 @@ def _as_failure(error: Exception, asked: str) -> ApiError:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """The socket to serve on. Raises StartError where it cannot be had."""
+    """Return the socket to serve on. Raise StartError if it is not available."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -82,7 +82,7 @@ class Seen:
     """Since the manifest was last read; that it was gone for a moment, as when vim saves, is none."""
 
     def then(self, look: Look, now: float) -> Seen:
-        """What is known after another look."""
+        """Return what is known after another look."""
         if look.says_the_same(self.look):
             return replace(self, look=look)
         both = self.look.content is not None and look.content is not None
@@ -123,7 +123,7 @@ def may_be_half(look: Look, served: Look) -> bool:
 
 
 def loss_of(served: Manifest | None, new: Manifest | None, used: Collection[str]) -> Loss:
-    """What a manifest takes away. `new` None: it is not valid. `used` are the entries that are loaded or pinned."""
+    """Return what a new manifest removes; None is an invalid one. `used` are the loaded or pinned entries."""
     if new is None or served is None:
         return Loss.NOTHING if new is not None else Loss.SETTINGS
     gone = served.said.keys() - new.said.keys()
@@ -164,16 +164,16 @@ class Settling:
         )
 
     def read(self) -> None:
-        """What the files say now was read: changes are counted from here."""
+        """Note that the files were read; changes are counted from here."""
         self._seen = {path: replace(seen, changes=0) for path, seen in self._seen.items()}
 
     def serve(self) -> None:
-        """What the files said at the last look serves now."""
+        """Note that the content at the last look is active now."""
         self._served = {path: seen.look for path, seen in self._seen.items()}
 
 
 def look(path: Path) -> Look:
-    """A file as it is now. Blocks, on a drive that does not answer maybe for ever."""
+    """Look at a file. Blocks, maybe forever on a drive that does not answer."""
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):  # a pipe would keep whoever opens it waiting

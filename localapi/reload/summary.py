@@ -12,7 +12,7 @@ _MOST_NAMES: Final = 40
 
 
 def told(entries: Mapping[str, Sequence[str]], *, server: bool) -> str:
-    """`+new ~other server`. Entries are their ids by what became of them, as in `localapi.reload.reloader.Diff`."""
+    """Return a text such as `+new ~other server` for ids by their change, as in `localapi.reload.reloader.Diff`."""
     words = list(chain.from_iterable([sign + name for name in entries[what]] for what, sign in _SIGNS.items()))
     if len(words) > _MOST_NAMES:
         words = [*words[:_MOST_NAMES], f"and {len(words) - _MOST_NAMES} more"]

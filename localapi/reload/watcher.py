@@ -37,9 +37,9 @@ SETTLE_SECONDS = 0.5
 
 
 def places(path: Path) -> set[Place]:
-    """What a file, by its absolute path, depends on: its own place, and that of each link on the way to it.
+    """Return the places that an absolute path depends on: its own, and that of each link on the way to it.
 
-    Where a folder is missing or cannot be looked at, the place is the nearest one above it, in which it would appear.
+    If a folder is missing or unreadable, the place is the nearest one above it, in which it would appear.
     """
     found: set[Place] = set()
     todo = [path]
@@ -74,7 +74,7 @@ class Watch:
         self._stop = asyncio.Event()
 
     def follow(self, files: Iterable[Path]) -> None:
-        """The entries' files from now on."""
+        """Set the files of entries to watch from now on."""
         if (more := frozenset(files)) != self._more:
             self._more = more
             self._stop.set()
@@ -149,9 +149,9 @@ class Watch:
         return {path: _stamp(path) for path in (*self._source.files(), *self._more)}
 
     def _places(self) -> dict[Place, int]:
-        """What to watch, with the number of each folder's file system entry: another folder may take its name.
+        """Return the folders to watch with their inode numbers, as another folder may take the name.
 
-        The manifest's own folder is watched by its name in the folder above, as a new one begins with that.
+        The manifest's folder is watched by its name in the folder above, where a new one would appear.
         """
         here = self._folder.path
         found = set[Place]().union(*(places(here / path) for path in (*self._source.files(), *self._more)))
@@ -161,7 +161,7 @@ class Watch:
 
 
 def _cause(error: Exception) -> Exception:
-    """What watchfiles' task raised: it comes in a group."""
+    """Return the exception of watchfiles' task, which comes in a group."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
