@@ -321,7 +321,7 @@ async def test_new_leases_wait_until_every_reason_for_a_pause_is_gone(instance: 
 
 
 async def test_each_transition_is_logged_once(instance: Instance, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="localapi")  # another test may have set it to INFO
     await instance.load()
     await instance.unload()
     records = [record for record in caplog.records if record.name == "localapi.runtime.instance"]
