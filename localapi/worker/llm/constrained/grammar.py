@@ -297,7 +297,7 @@ def _read(text: str) -> object:
     except ValueError as error:
         raise GrammarRefused(f"The JSON schema is not a JSON object: {error}.") from error
     except RecursionError as error:
-        raise GrammarRefused("The JSON schema is nested too deep.") from error
+        raise GrammarRefused("The JSON schema is nested too deeply.") from error
     if not isinstance(schema, dict | bool):
         raise GrammarRefused(f"The JSON schema must be a JSON object; found {type(schema).__name__}.")
     return schema
