@@ -23,7 +23,7 @@ ADMIN: Final = ("/admin/", "/status", "/metrics")
 
 
 def access(registry: Registry) -> Callable[[], None]:
-    """A check for each request, which notes its key. Raises InvalidKey, and Forbidden for a right that is missing."""
+    """Return a check for each request, which notes its key. It raises InvalidKey, or Forbidden for a missing right."""
 
     def check() -> None:
         keys = _keys(registry)
@@ -67,7 +67,7 @@ def _keys(registry: Registry) -> tuple[Key, ...]:
 
 
 def _presented() -> str | None:
-    """The key that came with the request: OpenAI's way, or Anthropic's."""
+    """Return the key of the request, from OpenAI's header or Anthropic's."""
     scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()

@@ -54,7 +54,7 @@ def decode(data: bytes, encoding: str, limit: int) -> bytes:
 
 
 def _gunzip(data: bytes, most: int) -> tuple[bytes, bool]:
-    """A file of gzip, which may have several members."""
+    """Decode a gzip file, which may have several members."""
     decoded = bytearray()
     for _ in range(_MAX_MEMBERS):
         reader = zlib.decompressobj(wbits=_GZIP_BITS)

@@ -34,12 +34,12 @@ PREFLIGHT_SECONDS: Final = 600
 
 
 def exposure(host: str, *, keys: bool) -> list[str]:
-    """What a person should know about an address that others can reach."""
+    """Return a warning about an address that others can reach, if there is one."""
     if keys or host.lower() in LOCAL_NAMES or (_is_address(host) and ipaddress.ip_address(host).is_loopback):
         return []
     return [
-        "other machines can reach this address, and the manifest has no api_keys: whoever can, uses the models and may "
-        "reload the manifest"
+        "other machines can reach this address, and the manifest has no api_keys: anyone who can reach it can use the "
+        "models and reload the manifest"
     ]
 
 
@@ -47,7 +47,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 def plain_host(headers: Headers) -> Headers:
-    """The headers, with an empty Host in the place of one that is no name and no address: Quart fails on some."""
+    """Return the headers with an invalid Host emptied, as Quart fails on some."""
     return [(name, b"" if name == b"host" and not _HOST.fullmatch(value) else value) for name, value in headers]
 
 
@@ -62,7 +62,7 @@ class Guard:
         self._machine = frozenset({machine, f"{machine}.local", machine.partition(".")[0]})
 
     def check(self) -> None:
-        """Raises Forbidden."""
+        """Raise Forbidden for a host or origin that is not allowed."""
         asked = _name(f"//{request.headers.get('Host', '')}")
         if not (self._answers_for(asked) or _has_no_host()):
             names = ", ".join(sorted(self._own | {*self._options().allowed_hosts}))
@@ -78,7 +78,7 @@ class Guard:
                 )
 
     def preflight(self) -> Response | None:
-        """The answer to a browser that asks whether a page may send its request; None where none asks."""
+        """Return the reply to a preflight request, or None for any other request."""
         if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
             return None
         reply = Response("", status=204)
@@ -109,7 +109,7 @@ class Guard:
         return self._any_address and (name in self._machine or _is_address(name))
 
     def _allows(self, origin: str) -> bool:
-        """An origin of this machine, of the server's own name, or one of the manifest's."""
+        """Return whether an origin is this machine's, the server's own, or one of the manifest's."""
         name = _name(origin) if _ORIGIN.fullmatch(origin) else None
         if name is None:
             return False

@@ -82,7 +82,7 @@ class Answered(EventWrapper):
         self._ended = ended
 
     async def wait(self) -> None:
-        """Raises ConnectionResetError where the client has left."""
+        """Raise ConnectionResetError if the client has disconnected."""
         waits = [asyncio.create_task(event.wait()) for event in (self._event, self._ended)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -104,7 +104,7 @@ class Http1(H11Protocol):
     connection: StrictConnection
 
     def strict(self, ended: asyncio.Event) -> Http1:
-        """The same with the strict reader, for a connection of which `ended` tells the end."""
+        """Return the protocol with the strict reader; `ended` tells the end of the connection."""
         self.connection = StrictConnection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self.can_read = Answered(ended)
         self._replied = asyncio.Event()

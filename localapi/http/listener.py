@@ -62,7 +62,7 @@ class Door:
     """Gives each connection to `connected`, until it is closed."""
 
     def __init__(self, listening: socket.socket, connected: Connected) -> None:
-        """`listening` does not block."""
+        """Wrap a socket that does not block."""
         self._loop = asyncio.get_running_loop()
         self._listening = listening
         self._connected = connected
@@ -97,7 +97,7 @@ class Door:
             task.add_done_callback(self._opening.discard)
 
     def _pause(self, error: OSError) -> None:
-        """The socket stays readable, so that looking again at once would take all of a processor."""
+        """Stop accepting for a while; the socket stays readable, so retrying at once would use a whole core."""
         self._loop.remove_reader(self._listening)
         self._retry.start(RETRY_SECONDS)
         if time.monotonic() - self._told_at < QUIET_SECONDS:

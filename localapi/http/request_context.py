@@ -64,7 +64,7 @@ _current: ContextVar[RequestScope] = ContextVar("request_scope")
 
 
 def begin(counters: Counters) -> RequestScope:
-    """The scope of a request that begins in this context, also for the log."""
+    """Return the scope of a request that begins in this context, and set it for the log."""
     request = RequestScope(counters=counters)
     _current.set(request)
     log.about.set({"request_id": request.id})
@@ -72,12 +72,12 @@ def begin(counters: Counters) -> RequestScope:
 
 
 def current() -> RequestScope:
-    """The scope of the request that this code answers."""
+    """Return the scope of the current request."""
     return _current.get()
 
 
 def current_key() -> Key | None:
-    """The key of the request that this code answers; None where there is no request."""
+    """Return the key of the current request, or None without a request."""
     request = _current.get(None)
     return request.key if request else None
 
