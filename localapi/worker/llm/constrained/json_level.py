@@ -36,6 +36,10 @@ class SchemaRewriter(Protocol):
 
     close: bool
     """True if objects have only the properties that are named."""
+    clashing: frozenset[str]
+    """The paths of schemas whose patterns for names are not enforced, because those of others match the same names."""
+    patterns: dict[str, frozenset[str]]
+    """The patterns for names that are enforced, by the path of their schema."""
 
     def rewritten(self, node: Any, path: str, *, branch: bool, depth: int = 0) -> Rewritten:
         """Rewrite another level. Raises NotASchema."""

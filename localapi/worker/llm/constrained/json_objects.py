@@ -63,12 +63,17 @@ def add_objects(level: Level) -> None:
         raise level.wrong("required", "a list of names")
     patterns = _patterns(level, level.mapping("patternProperties"))
     more = _more(level)
-    if patterns is None:
+    if patterns is None:  # then it is unknown which properties `more` is about
+        said = next((key for key in ("additionalProperties", "unevaluatedProperties") if key in node), None)
+        if said is not None and more is not True and more != {}:
+            level.relax(said)
         patterns, more = {}, True
     found = _Properties(named, list(dict.fromkeys(required)), patterns, more)
     if "propertyNames" in node:
         _limit_names(level, found)
     _count(level, found)
+    if found.patterns:
+        level.rewriter.patterns[level.path] = frozenset(found.patterns)
     for keyword, value in (
         ("properties", found.named),
         ("patternProperties", found.patterns),
@@ -100,6 +105,9 @@ def _more(level: Level) -> Rewritten:
 
 def _patterns(level: Level, said: Mapping[str, Any]) -> dict[str, Rewritten] | None:
     """Return the rewritten `patternProperties`; None if they cannot be enforced."""
+    if said and level.path in level.rewriter.clashing:
+        level.relax("patternProperties")
+        return None
     found: dict[str, Rewritten] = {}
     for pattern, schema in said.items():
         kept = supported_patterns(pattern)
@@ -155,7 +163,8 @@ def _name(found: _Properties, allowed: list[str]) -> None:
 def _match_names(level: Level, found: _Properties, pattern: str | None) -> None:
     """Leave only properties that match."""
     kept = supported_patterns(pattern) if pattern is not None else None
-    if pattern is None or kept is None or not kept.exact or len(kept.patterns) > 1:
+    clashes = level.path in level.rewriter.clashing
+    if clashes or pattern is None or kept is None or not kept.exact or len(kept.patterns) > 1:
         level.relax("propertyNames")
         return
     for name in found.named:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote
 
+from localapi.worker.llm.constrained.compiling import patterns_clash
 from localapi.worker.llm.constrained.json_arrays import add_arrays
 from localapi.worker.llm.constrained.json_level import (
     COMBINING,
@@ -48,6 +49,8 @@ _FORMAT_LIMITS: Final = {
     "duration": "^[^0-9]*(?:[0-9]{1,4}[^0-9]+)+$",
 }
 """Exclude what a format allows and few programs read: the year 0, leap seconds, durations of a billion years."""
+MOST_PATTERNED: Final = 16
+"""The most schemas with patterns for names of which as many as possible are kept if some clash."""
 _HOLDS_ANY_JSON: Final = frozenset({"const", "default", "example", "examples", "enum"})
 
 
@@ -66,7 +69,23 @@ def rewrite_schema(schema: object, *, close: bool = False) -> RewrittenSchema:
     `close`: objects have only named properties, as in OpenAI's strict mode, unless the schema says something about the
     others.
     """
-    rewriter = _Rewriter(schema, close=close)
+    found, patterns = _without_patterns(schema, close, frozenset())
+    if len(set(patterns.values())) < 2 or not patterns_clash(found.schema):  # noqa: PLR2004  # one cannot clash
+        return found
+    left_out = frozenset(patterns)
+    outer_first = sorted(patterns, key=len)
+    for path in outer_first if len(patterns) <= MOST_PATTERNED else ():
+        fewer = left_out - {path}
+        if not patterns_clash(_without_patterns(schema, close, fewer)[0].schema):
+            left_out = fewer
+    return _without_patterns(schema, close, left_out)[0]
+
+
+def _without_patterns(
+    schema: object, close: bool, left_out: frozenset[str]
+) -> tuple[RewrittenSchema, dict[str, frozenset[str]]]:
+    """Rewrite a schema without the patterns for names at some paths; return all other such patterns, too."""
+    rewriter = _Rewriter(schema, close=close, clashing=left_out)
     root = rewriter.rewritten(schema, "", branch=False)
     rewriter.finish()
     if root is True:
@@ -82,15 +101,17 @@ def rewrite_schema(schema: object, *, close: bool = False) -> RewrittenSchema:
         root["type"] = "object"  # a keyword for objects allows all other types, which no client means
     if rewriter.definitions:
         root["$defs"] = rewriter.definitions
-    return RewrittenSchema(root, tuple(dict.fromkeys(rewriter.relaxed)))
+    return RewrittenSchema(root, tuple(dict.fromkeys(rewriter.relaxed))), rewriter.patterns
 
 
 class _Rewriter:
     """Rewrite one schema."""
 
-    def __init__(self, root: object, *, close: bool) -> None:
+    def __init__(self, root: object, *, close: bool, clashing: frozenset[str]) -> None:
         self._root = root
         self.close = close
+        self.clashing = clashing
+        self.patterns: dict[str, frozenset[str]] = {}
         self._names: dict[tuple[int, bool], str] = {}
         self._pending: list[tuple[str, Any, str, bool]] = []
         self._anchors: dict[str, Any] | None = None

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from llguidance import LLMatcher, LLParserLimits
-
+from localapi.worker.llm.constrained.compiling import LIMITS, Grammar, compiled, problem_of, problem_of_schema
 from localapi.worker.llm.constrained.json_level import NotASchema, Schema
 from localapi.worker.llm.constrained.json_schema import RewrittenSchema, rewrite_schema
 
-WHITESPACE: Final = r"( |\r?\n[ \t]{0,40})"
-"""Whitespace between the parts of JSON: enough for indentation, and limited because small models repeat it forever."""
-LIMITS: Final = LLParserLimits(
-    initial_lexer_fuel=200_000, max_grammar_size=15_000, max_lexer_states=50_000, verbose_errors=False
-)
-"""Together with the grammar's length these bound the cost of compiling, during which no other row gets a token."""
+__all__ = [
+    "AS_WRITTEN",
+    "LIMITS",
+    "PIECEWISE",
+    "TYPE_ONLY",
+    "Grammar",
+    "GrammarRefused",
+    "SchemaGrammar",
+    "any_object",
+    "compiled",
+    "enforceable",
+    "grammar_of_schema",
+    "problem_of",
+]
+
 AS_WRITTEN, PIECEWISE, TYPE_ONLY = 0, 1, 2
 """How much of a schema that is not strict is kept: everything; the properties that compile; only its type."""
 _SHOWN_PLACES: Final = 5
 MOST_TRIALS: Final = 32
-LONGEST_PART: Final = 65_536
-"""Characters of one schema, so that others have room beside it in a grammar."""
-
-Grammar = dict[str, Any]
-"""One of llguidance's grammars, which others may refer to by its name."""
 
 
 class GrammarRefused(Exception):
@@ -74,11 +76,6 @@ def any_object() -> Grammar:
     return compiled({"type": "object"})
 
 
-def problem_of(grammar: Grammar) -> str:
-    """Return llguidance's error about this grammar; empty if there is none."""
-    return LLMatcher.validate_grammar(json.dumps({"grammars": [grammar]}), limits=LIMITS)
-
-
 def _what_compiles(schema: Schema) -> tuple[Schema | None, list[str]]:
     """Return the schema with properties that do not compile allowing anything, and the names of those.
 
@@ -86,7 +83,7 @@ def _what_compiles(schema: Schema) -> tuple[Schema | None, list[str]]:
 
     Compiling is tried a few times at most: no other row gets a token meanwhile.
     """
-    if not _problem(schema):
+    if not problem_of_schema(schema):
         return schema, []
     if len(schema.get("properties", {})) > MOST_TRIALS:
         return None, []
@@ -94,22 +91,8 @@ def _what_compiles(schema: Schema) -> tuple[Schema | None, list[str]]:
     properties = dict(schema.get("properties", {}))
     dropped: list[str] = []
     for name, part in properties.items():
-        if part is False or (isinstance(part, dict) and _problem({**part, **definitions})):
+        if part is False or (isinstance(part, dict) and problem_of_schema({**part, **definitions})):
             properties[name] = {}
             dropped.append(f"properties.{name}")
     rest = {**schema, "properties": properties}
-    return (None, []) if not dropped or _problem(rest) else (rest, dropped)
-
-
-def _problem(schema: Schema) -> str:
-    grammar = compiled(schema)
-    if len(json.dumps(grammar)) > LONGEST_PART:
-        return "too long"
-    return problem_of(grammar)
-
-
-def compiled(schema: Schema) -> Grammar:
-    text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
-    text = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": WHITESPACE})
-    grammar: Grammar = json.loads(text)["grammars"][0]
-    return grammar
+    return (None, []) if not dropped or problem_of_schema(rest) else (rest, dropped)

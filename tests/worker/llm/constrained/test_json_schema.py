@@ -352,7 +352,9 @@ def schemas() -> st.SearchStrategy[Any]:
                 "additionalProperties": part | st.booleans(),
                 "minProperties": st.integers(0, 2),
                 "maxProperties": st.integers(0, 3),
-                "patternProperties": st.dictionaries(st.sampled_from(["^a", "b$", "^[a-c]$"]), part, max_size=2),
+                "patternProperties": st.dictionaries(
+                    st.sampled_from(["^a", "b$", "^a|b$", "^[a-c]$"]), part, max_size=3
+                ),
                 "dependentRequired": st.dictionaries(names, st.lists(names, max_size=2, unique=True), max_size=1),
                 "items": part | st.booleans(),
                 "prefixItems": st.lists(part, min_size=1, max_size=2),
