@@ -1,6 +1,6 @@
 """`GET /` and `GET /console/...`: the page that shows what the server does, and its files.
 
-The files hold nothing about anybody, so they are open also where the manifest has keys: the page asks for one. They are
+The files hold nothing about anybody, so they are open even if the manifest has keys: the page asks for one. They are
 served from a table that is made once, by names that are known; a path from a client is looked up and never opened.
 """
 
@@ -109,7 +109,7 @@ def _files(folder: Traversable, above: str) -> list[tuple[str, File]]:
 
 
 def _reply(file: File) -> Response:
-    """The file, or that what the browser has is still good."""
+    """Return the file, or 304 if the browser's copy is current."""
     known = request.if_none_match.contains(file.etag)
     reply = Response(b"" if known else file.data, status=304 if known else 200, content_type=file.content_type)
     reply.set_etag(file.etag)

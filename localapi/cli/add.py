@@ -1,4 +1,4 @@
-"""`localapi add`: from the name of a model to one more entry in the manifest's file, where nothing else changes."""
+"""`localapi add`: turn the name of a model into an entry of the manifest's file, and change nothing else in it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def command(
 
 
 def _put(options: dict[str, object], setting: str) -> None:
-    """One --set into the entry. Raises click.UsageError."""
+    """Put one --set into the entry. Raise click.UsageError if it is malformed."""
     key, equals, text = setting.partition("=")
     *above, last = key.split(".")
     if not equals or not all((*above, last)):
@@ -107,10 +107,10 @@ class Proposal:
 
 
 def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str | None) -> Proposal:
-    """The entry for a repository, a folder or a file, as the current folder sees it; `folder` is the manifest's.
+    """Return an entry for a repository, or for a folder or file relative to the current folder.
 
-    What is not given is found out from the model's own files, if need be those on the Hub. Raises CannotEdit and
-    CannotDownload.
+    `folder` is the manifest's. What is not given is read from the model's own files, if necessary from the Hub.
+    Raise CannotEdit or CannotDownload.
     """
     section = _kind(backend, kind)
     if named is None:
@@ -133,13 +133,13 @@ def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str 
 
 
 def free_id(name: str, taken: Collection[str]) -> str:
-    """An id made of a name, which nobody has yet."""
+    """Return an unused id made from the name."""
     wanted = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.") or "model"
     return next(each for each in (wanted, *(f"{wanted}-{number}" for number in range(2, 10_000))) if each not in taken)
 
 
 def _kind(backend: str | None, kind: Kind | None) -> Kind | None:
-    """Return the kind that a backend asks for. Raise CannotEdit where it is not the one that was asked for."""
+    """Return the kind that a backend asks for. Raise CannotEdit if another kind was given."""
     if backend is None:
         return kind
     has = [each for each in KINDS.values() if backend in each.backends]
@@ -184,7 +184,7 @@ def _completed(found: Recognized | None, section: Kind | None, name: str) -> Rec
 
 
 def _config(repository: str) -> dict[str, Any]:
-    """The repository's config.json, from the Hub."""
+    """Return the repository's config.json from the Hub. Raise CannotDownload."""
     try:
         content = json.loads(file_of(repository, "config.json").read_text("utf-8"))
     except CannotDownload as error:
@@ -195,7 +195,7 @@ def _config(repository: str) -> dict[str, Any]:
 
 
 def _written(place: Path, folder: Path) -> str:
-    """A path as the manifest in that folder writes it: from there where it is inside, and absolute elsewhere."""
+    """Return the path as the manifest should write it: relative if it is inside the folder, else absolute."""
     absolute = Path(os.path.normpath(place))
     try:
         return f"./{absolute.relative_to(os.path.normpath(folder.absolute()))}"

@@ -123,7 +123,7 @@ class AnswerView:
 
 @contextlib.contextmanager
 def keys_unseen() -> Iterator[None]:
-    """What is typed meanwhile does not appear in the middle of an answer; the next prompt gets it. Ctrl-C works."""
+    """Hide keys typed during an answer; the next prompt receives them. Ctrl-C still works."""
     try:
         before = termios.tcgetattr(sys.stdin)
     except (termios.error, ValueError):
@@ -209,10 +209,10 @@ def _trimmed(lines: list[list[Segment]]) -> list[list[Segment]]:
 
 
 def rendered(text: str, *, last_lines: int | None = None) -> Safe:
-    """A text as markdown, or the last lines of it."""
+    """Render text as markdown, or only its last lines."""
     return Safe(_Answer(shown(text)), last_lines=last_lines)
 
 
 def thought(text: str, *, last_lines: int | None = None) -> Safe:
-    """What a model thinks: dim, as it wrote it."""
+    """Render a model's thinking: dim, without markdown."""
     return Safe(Text(shown(text.strip("\n")), style="dim italic"), last_lines=last_lines)

@@ -49,20 +49,20 @@ class Answer:
 
     @property
     def tokens(self) -> int | None:
-        """Of the answer, thoughts included; None where the end has not come."""
+        """Tokens of the answer, thinking included; None until it has ended."""
         return self.usage.get("completion_tokens")
 
     @property
     def tokens_per_second(self) -> float | None:
-        """How fast it was written once it had begun; None where that is not known."""
+        """Speed of writing after the first token; None if the answer is too short to measure."""
         if self.tokens is None or self.tokens < MEASURABLE_TOKENS or self.writing_seconds < MEASURABLE_SECONDS:
             return None
         return (self.tokens - 1) / self.writing_seconds
 
     def pieces(self, server: Server, request: Mapping[str, Any]) -> Generator[Piece, None, None]:
-        """Ask, and give what comes; to close the iterator is to hang up, which stops the model.
+        """Ask, and yield what comes. Closing the iterator hangs up, which stops the model.
 
-        Raises NoServer and Refused, also in the middle of an answer.
+        Raise NoServer or Refused, also in the middle of an answer.
         """
         sent = time.perf_counter()
         with closing(server.events(CHAT_PATH, streamed(request))) as events:
@@ -119,12 +119,12 @@ def in_words(aside: Mapping[str, Any]) -> str:
 
 
 def chat_models(server: Server) -> list[str]:
-    """The ids of the server's chat models, in the manifest's order."""
+    """Return the ids of the server's chat models, in the manifest's order."""
     return [model["id"] for model in _offered(server)]
 
 
 def first_chat_model(server: Server) -> str:
-    """The model that is asked where none is named: one that is loaded, `demo`, or the first. Raises NoChatModel."""
+    """Return the default model: one that is loaded, else `demo`, else the first. Raise NoChatModel if there is none."""
     models = _offered(server)
     names = [model["id"] for model in models]
     loaded = [model["id"] for model in models if model.get("state") == "ready"]
@@ -135,7 +135,7 @@ def first_chat_model(server: Server) -> str:
 
 
 def check_model(server: Server, name: str) -> None:
-    """Whether the server has such a chat model. Raises Refused, which says which there are, and NoChatModel."""
+    """Raise Refused if the server has no such model, and NoChatModel if the model is not for chat."""
     model = server.get(f"/v1/models/{urllib.parse.quote(name)}")
     if not _chats(model):
         raise NoChatModel(f"{name} is a {model['kind']} model; chat models are: {', '.join(chat_models(server))}")
@@ -151,7 +151,7 @@ def _chats(model: Mapping[str, Any]) -> bool:
 
 
 def summary(answer: Answer) -> str:
-    """A line of figures; empty where nothing came."""
+    """Return the answer's figures in one line; empty if nothing came."""
     parts = []
     if answer.first_seconds is not None:
         parts.append(f"{answer.first_seconds:.2f} s to the first token")

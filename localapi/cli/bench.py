@@ -98,7 +98,7 @@ def _progress() -> Progress:
 
 
 def _warm_up(load: Load, progress: Progress) -> None:
-    """Have the model loaded, and say what it waits for. Raises NoServer and Refused."""
+    """Have the model loaded, and show what it waits for. Raise NoServer or Refused."""
     answer = Answer()
     with closing(answer.pieces(load.server, load.body(prompt(load.words, secrets.token_hex())))) as pieces:
         for piece in pieces:
@@ -157,7 +157,7 @@ def _number(value: float | None) -> str:
 
 
 def bars(values: Mapping[str, float], *, width: int) -> list[str]:
-    """A line for each value: its name, a bar in proportion to the largest, the number."""
+    """Return a line for each value: its name, a bar in proportion to the largest value, and the number."""
     most = max(values.values(), default=0) or 1
     names = max(map(len, values), default=0)
     return [
@@ -167,7 +167,7 @@ def bars(values: Mapping[str, float], *, width: int) -> list[str]:
 
 
 def decimal(value: float) -> str:
-    """A number for people, of three digits or more."""
+    """Format a number with one decimal if it is below 100, else with none."""
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"  # noqa: PLR2004  # three digits
 
 

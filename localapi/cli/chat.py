@@ -71,7 +71,7 @@ def command(
 
 
 def _question(given: str | None) -> str:
-    """The argument, or standard input. Raises click.UsageError where it is empty."""
+    """Return the argument or standard input. Raise click.UsageError if it is empty."""
     text = given_text(given).strip()
     if not text:
         raise click.UsageError("there is no question: give it as an argument or on standard input")
@@ -98,7 +98,7 @@ def _print_answer(server: Server, conversation: Conversation) -> None:
 
 
 def _note(text: str, before: str) -> str:
-    """A line on the terminal that says what is waited for, in the place of the one before."""
+    """Show on the terminal what is waited for, in place of the line before, and return it."""
     if sys.stderr.isatty() and (text or before):
         click.echo(f"\r{' ' * len(before)}\r{text}", nl=False, err=True)
     return text
@@ -118,28 +118,28 @@ class Conversation:
     messages: list[Message] = field(default_factory=list)
     """Of the user and of the model, in turns."""
     unanswered: str = ""
-    """The last question, where no answer to it came."""
+    """The last question, if no answer to it came."""
     _saved: set[Path] = field(default_factory=set)
 
     def request(self) -> dict[str, Any]:
-        """What is sent to be answered."""
+        """Return the request body for the next answer."""
         before = [{"role": "system", "content": self.system}] if self.system else []
         return {"model": self.model, "messages": [*before, *self.messages], **self.parameters}
 
     def ask(self, question: str) -> None:
-        """The user's turn."""
+        """Add the user's turn."""
         self.unanswered = ""
         self.messages.append({"role": "user", "content": question})
 
     def answered(self, text: str) -> None:
-        """The model's turn; where nothing came the question is taken back, and kept for `retry`."""
+        """Add the model's turn. If it is empty, take the question back and keep it for `retry`."""
         if text:
             self.messages.append({"role": "assistant", "content": text})
         else:
             self.unanswered = self.messages.pop()["content"]
 
     def retry(self) -> str:
-        """Takes the last question and its answer back, and gives the question. Raises CannotSay."""
+        """Take back the last question and its answer, and return the question. Raise CannotSay if there is none."""
         if not self.unanswered and not self.messages:
             raise CannotSay("nothing has been asked yet")
         question = self.unanswered
@@ -155,7 +155,7 @@ class Conversation:
         self.unanswered = ""
 
     def set(self, name: str, value: str) -> None:
-        """Set a parameter, or leave it to the model where there is no value. Raises CannotSay."""
+        """Set a parameter, or unset it if the value is empty. Raise CannotSay if it is invalid."""
         if name not in PARAMETERS:
             raise CannotSay(f"there is no parameter {name!r}; there are {', '.join(PARAMETERS)}")
         if not value:
@@ -168,9 +168,9 @@ class Conversation:
         self.parameters[name] = said
 
     def save(self, path: Path) -> None:
-        """Write it all: as JSON where the name ends in .json, else as markdown.
+        """Write the chat as JSON if the name ends in .json, else as markdown.
 
-        Replaces no file that this chat did not write. Raises CannotSay.
+        Raise CannotSay if the file cannot be written, or exists and was not written by this chat.
         """
         request = self.request()
         text = _json(request) if path.suffix == ".json" else _markdown(request["messages"])
@@ -185,7 +185,7 @@ class Conversation:
 
 
 def _refuse_what_the_api_would(name: str, value: object) -> None:
-    """By the server's own words for what a parameter may be. Raises CannotSay."""
+    """Raise CannotSay, in the server's words, if the API would reject this value."""
     from localapi.backends.parameters import objection  # noqa: PLC0415  # most chats set nothing
 
     if why := objection(name, value):

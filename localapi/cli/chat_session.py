@@ -34,7 +34,7 @@ HELP: Final = {
     "/system TEXT": "what the model is told first; without TEXT nothing",
     "/set NAME VALUE": "a parameter: /set temperature 0.2; without VALUE the model's own, without NAME all",
     "/model NAME": "go on with another model; without NAME show which there are",
-    "/save FILE": "write what was said as markdown, or as JSON where FILE ends in .json",
+    "/save FILE": "write what was said as markdown, or as JSON if FILE ends in .json",
     "/quit": "leave, as Ctrl-D does",
     "//…": "a message that begins with a slash",
 }
@@ -165,7 +165,7 @@ class ChatSession:
         self._leaving = True
 
     def _words(self, before: str) -> Iterable[str]:
-        """What can follow on a line."""
+        """Return the words that may follow on a line."""
         match before.split():
             case []:
                 return [f"/{name}" for name in self._commands]
@@ -194,7 +194,7 @@ def history_path() -> Path:
 
 
 def file_history(path: Path) -> History:
-    """Lines that outlive the chat, in a file that nobody else can read. Raises OSError."""
+    """Return a history kept in a file that only its owner can read. Raise OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
@@ -220,7 +220,7 @@ class LineInput:
         )
 
     def read(self, placeholder: str) -> str:
-        """What was typed, several lines perhaps. Raises EOFError where the user leaves."""
+        """Return what was typed, which may be several lines. Raise EOFError if the user leaves."""
         shade = FormattedText([("class:placeholder", placeholder)])
         return self._session.prompt(FormattedText([("class:prompt", "> ")]), placeholder=shade)
 
@@ -253,7 +253,7 @@ def _keys() -> KeyBindings:
 
     @keys.add("c-c")
     def _leave(event: KeyPressEvent) -> None:
-        """Throw away what is typed; leave where nothing is."""
+        """Discard what is typed; leave if there is nothing."""
         if event.current_buffer.text:
             event.current_buffer.reset()
         else:

@@ -52,9 +52,9 @@ def command(file: Path | None, *, as_json: bool, **flags: Any) -> None:
 
 
 def _changes(manifest: Manifest, server: Server, place: Path | None) -> str:
-    """Added, changed, updated and removed entries against what the server serves; or that it cannot be asked.
+    """Describe what the server would add, change, update and remove, or why it cannot be asked.
 
-    `place` is the manifest's, where it is no draft.
+    `place` is the path of the manifest; None if it is a draft.
     """
     at = server.address
     if not server.is_there():

@@ -16,7 +16,7 @@ Does = Literal["added", "warm", "cold", "not loaded", "did not load", "in place"
 
 
 def diff(manifest: Manifest, models: Mapping[str, Any]) -> Diff:
-    """What a server with these models, as `/status` tells them by their ids, would do with the manifest."""
+    """Return what a server with these models would do with the manifest. `models` are those of `/status`, by id."""
     both = [entry for entry in manifest.entries.values() if entry.id in models]
     changed = tuple(
         e.id for e in both if models[e.id]["identity"] != fingerprint(e.identity) or models[e.id]["kind"] != e.kind.name
@@ -41,7 +41,7 @@ class Change:
     requests: int = 0
     """Those that run on it now."""
     error: str | None = None
-    """Why it did not load, where the server has tried that already."""
+    """Why it did not load, if the server has already tried."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Plan:
 
 
 def plan(manifest: Manifest, status: Mapping[str, Any] | None) -> Plan:
-    """What a server of this status would do with the manifest; without one, everything is new."""
+    """Return what a server with this status would do with the manifest; without a status, everything is new."""
     models = {model["id"]: model for model in status["models"]} if status else {}
     found = diff(manifest, models)
     entries = manifest.entries
@@ -72,7 +72,7 @@ def plan(manifest: Manifest, status: Mapping[str, Any] | None) -> Plan:
 
 
 def _swap(entry: Entry, model: Mapping[str, Any]) -> Does:
-    """How it is replaced: as the manifest's new text says, where it is loaded."""
+    """Return how the entry is replaced: as its new `swap` says if it is loaded."""
     if _failed(entry, model):
         return "did not load"
     return entry.options.swap if model["state"] in IN_USE else "not loaded"

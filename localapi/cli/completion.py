@@ -24,7 +24,7 @@ def command(ctx: click.Context, shell: str | None) -> None:
     bash   eval "$(localapi completion bash)"                  in ~/.bashrc
     zsh    eval "$(localapi completion zsh)"                   in ~/.zshrc, after compinit
     fish   localapi completion fish > ~/.config/fish/completions/localapi.fish
-    """
+    """  # noqa: D301  # click keeps the line breaks of a paragraph after this character
     name = shell or _shell_in_use()
     completion = get_completion_class(name)
     assert completion is not None  # noqa: S101  # click knows these shells
@@ -32,7 +32,7 @@ def command(ctx: click.Context, shell: str | None) -> None:
 
 
 def _shell_in_use() -> str:
-    """What the variable SHELL names. Raises click.UsageError."""
+    """Return the shell that the variable SHELL names. Raise click.UsageError if it is not supported."""
     name = Path(os.environ.get("SHELL", "")).name
     if name not in SHELLS:
         raise click.UsageError(f"name the shell: {', '.join(SHELLS)}")

@@ -104,21 +104,21 @@ def _unknown(name: str) -> str:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(localapi.__version__, prog_name="localapi")
 def cli() -> None:
-    """A local model server that follows one file, models.yaml.
+    """Run a local model server that follows one file, models.yaml.
 
     The default command is serve; `localapi serve --help` lists its options.
     """
 
 
 def _open_streams() -> None:
-    """What goes to a standard stream that is closed, goes nowhere: not into the socket that would take its number."""
+    """Open closed standard streams on /dev/null, so that no socket gets one of their numbers."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # until the process ends
 
 
 def main() -> None:
-    """The program `localapi`."""
+    """Run the program `localapi`."""
     _open_streams()
     _replace_what_the_locale_lacks()
     try:
@@ -150,13 +150,13 @@ def main() -> None:
 
 
 def _replace_what_the_locale_lacks() -> None:
-    """A ? for each character that the terminal's encoding has not, such as ✓ in Latin-1, instead of an error."""
+    """Print ? for each character that the terminal's encoding lacks, such as ✓ in Latin-1, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")
 
 
 def _told(error: OSError) -> str:
-    """What no command has to expect, in words: no room for the output, no current folder. Empty for all else."""
+    """Describe an error that any command can meet: no space for the output, no current folder; else return ""."""
     if error.errno == errno.ENOSPC:
         return f"not all could be printed: {error.strerror}"
     try:

@@ -18,7 +18,7 @@ FRAMES_PER_SECOND: Final = 10
 
 
 class LiveArea:
-    """Shows what `view` gives; `with` it is open. What it shows last stays only where `keep` says so."""
+    """Context manager that keeps showing what `view` returns. The last view stays only if `keep` is true."""
 
     def __init__(self, console: Console, view: Callable[[], RenderableType], *, keep: bool = False) -> None:
         self._console, self._view = console, view

@@ -41,7 +41,7 @@ STATUS_EVENTS: Final = {"status", "change"}
 
 
 def watch(server: Server, *, as_json: bool) -> None:
-    """Follow the server until Ctrl-C. Raises NoServer and Refused where it cannot be followed from the start."""
+    """Follow the server until Ctrl-C. Raise NoServer or Refused if it cannot be followed from the start."""
     if not sys.stdout.isatty():
         threading.Thread(target=end_with_the_reader, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
@@ -54,7 +54,7 @@ def watch(server: Server, *, as_json: bool) -> None:
 
 
 def end_with_the_reader() -> None:
-    """End where nobody reads any more, as in `localapi models --watch | head -1`; else the next change would tell."""
+    """End the process when the reader closes the pipe, as in `localapi models --watch | head -1`."""
     output = select.poll()
     output.register(sys.stdout, 0)
     if any(happened & (select.POLLERR | select.POLLHUP) for _, happened in output.poll()):
@@ -98,7 +98,7 @@ def _live(server: Server) -> None:
 
 
 def _statuses(server: Server) -> Iterator[Status | None]:
-    """Each status as it comes; None where the server has ended, once, until it is there again."""
+    """Yield each status as it comes, and None once each time the server goes away."""
     status: Status = {}
     while True:
         try:
@@ -125,7 +125,7 @@ def _events(server: Server, *, tell_refusal: bool) -> Iterator[Event]:
 
 
 def view(status: Status, console: Console) -> Group:
-    """The table, loads with their bars, and what is wrong; of too many models those that do most."""
+    """Return the table, a bar for each load, and the problems. If not all models fit, show the most active."""
     found = server_status.rows(status)
     loads = list(_loads(found))
     below = [Text(line, style="red") for line in server_status.troubles(status)]
@@ -152,7 +152,7 @@ def _table(found: list[ModelRow], width: int) -> Table:
 
 
 def _loads(found: list[ModelRow]) -> Iterator[Table]:
-    """A bar for each model that loads; it moves to and fro where nobody can tell how much is done."""
+    """Yield a bar for each model that is loading; it pulses if the progress is unknown."""
     for row in found:
         if row.progress:
             load = Table.grid(padding=(0, 1, 0, 0))
@@ -171,7 +171,7 @@ def _clock() -> str:
 
 
 def after(before: Status, event: Event) -> Status:
-    """The status that one of STATUS_EVENTS makes of the one before."""
+    """Return the status after one of STATUS_EVENTS."""
     told = event.json()
     if event.name != "change":
         return dict(told)
@@ -181,7 +181,7 @@ def after(before: Status, event: Event) -> Status:
 
 
 def happenings(before: Status, now: Status) -> Iterator[str]:
-    """Reloads with their errors, and what became of each model; numbers of requests are not told."""
+    """Yield reloads with their errors and each model's changes of state, but no numbers of requests."""
     yield from _reloads(before, now)
     if now.get("preparing") and not before.get("preparing"):
         yield "the manifest has changed: preparing"
@@ -193,7 +193,7 @@ def happenings(before: Status, now: Status) -> Iterator[str]:
 
 
 def _reloads(before: Status, now: Status) -> Iterator[str]:
-    """The change and the last attempt: a second reading of the same file may have followed before this status came."""
+    """Yield the last change and the last attempt: the same file may have been read again before this status came."""
     change, attempt = now.get("last_change"), now.get("last_attempt")
     changed = change if change != before.get("last_change") else None
     if changed:
@@ -204,7 +204,7 @@ def _reloads(before: Status, now: Status) -> Iterator[str]:
 
 
 def _is_another_try(attempt: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
-    """Whether it only tried again what had not loaded, for which the server's warnings stand."""
+    """Return True if this attempt only retried models that had failed to load; a warning reports those."""
     failed = attempt.get("not_loaded")
     changed = any(attempt["changes"].values())
     return bool(failed) and not changed and before is not None and before.get("not_loaded") == failed
@@ -215,7 +215,7 @@ def _reload(attempt: Mapping[str, Any]) -> Iterator[str]:
         changes = attempt["changes"]
         yield f"revision {attempt['revision']}: {told(changes, server=changes['server'])}"
         return
-    yield f"the manifest was not taken; revision {attempt['revision']} serves on"
+    yield f"the manifest was rejected; still serving revision {attempt['revision']}"
     yield from (problem_line(problem) for problem in attempt["problems"])
 
 
@@ -227,7 +227,7 @@ def _model(before: ModelRow, now: ModelRow) -> Iterator[str]:
 
 
 def requests_of(before: Status, now: Status) -> Iterator[str]:
-    """What changed in the numbers of requests and in the progress of loads, a line for each model."""
+    """Yield a line for each change in a model's requests or in its load progress."""
     earlier = {row.id: row for row in rows(before)}
     for row in rows(now):
         old = earlier.get(row.id)

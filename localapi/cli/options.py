@@ -23,7 +23,7 @@ Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The flags that say which server."""
+    """Add the options that choose the server."""
     for option in (
         click.option(
             "--port",
@@ -38,7 +38,7 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def profile_option(command: Callable[..., None]) -> Callable[..., None]:
-    """The flag that says what is laid over the manifest."""
+    """Add the option that chooses a profile to merge over the manifest."""
     return click.option(
         "--profile",
         help="Profile to merge over the manifest: configs/NAME.yaml.  [environment LOCALAPI_PROFILE]",
@@ -47,7 +47,7 @@ def profile_option(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def manifest_option(command: Callable[..., None]) -> Callable[..., None]:
-    """The flag that says which file."""
+    """Add the option that chooses the manifest."""
     return click.option(
         "--manifest",
         type=type_of_path,
@@ -63,12 +63,12 @@ def source_of(settings: Settings) -> ManifestSource:
 
 
 def server_of(settings: Settings) -> Server:
-    """The server of these settings, as a client sees it."""
+    """Return the server of these settings, as a client reaches it."""
     return Server(settings.address, settings.key_header)
 
 
 def given_text(argument: str | None) -> str:
-    """The argument, or standard input where it is - or left out; bytes that are no UTF-8 are replaced in both."""
+    """Return the argument, or standard input if it is - or absent. Bytes that are not UTF-8 are replaced."""
     if argument is None or argument == "-":
         return sys.stdin.buffer.read().decode(errors="replace")  # as text it would raise for them in most locales
     return argument.encode(errors="surrogateescape").decode(errors="replace")

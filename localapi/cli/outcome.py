@@ -43,7 +43,7 @@ def _is_well(source: ManifestSource) -> bool:
 
 
 def save(server: Server, edit: Edit, entry_id: str, done: str) -> None:
-    """Save the edit, say that it is done, and what the server makes of it. Raises CannotEdit, NotTaken."""
+    """Save the edit and print the server's reaction. Raise CannotEdit or NotTaken."""
     before, since = _status(server), time.time()
     edit.save()
     click.echo(f"{edit.path}: {done}")
@@ -56,7 +56,7 @@ def save(server: Server, edit: Edit, entry_id: str, done: str) -> None:
 
 
 def _status(server: Server) -> Status | NoServer | Refused | None:
-    """Of the server that runs there; None where none runs, or why it tells none: another program, no key for it."""
+    """Return the server's status; None if no server runs; the error if the status cannot be had."""
     if not server.is_there():
         return None
     try:
@@ -66,9 +66,9 @@ def _status(server: Server) -> Status | NoServer | Refused | None:
 
 
 def _tell(server: Server, edit: Edit, entry_id: str, since: float) -> None:
-    """Wait until the server has taken the file, and say what it did. Raises NotTaken where it refuses it.
+    """Wait until the server has applied the file, and print the result. Raise NotTaken if it rejects the file.
 
-    A refusal before `since`, in Unix seconds, was of something else.
+    A rejection before `since`, in Unix seconds, was of something else.
     """
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:

@@ -19,17 +19,17 @@ _DELETE: Final = "\x7f"
 
 
 def shown(text: str) -> str:
-    """The text with each control character but tab and newline as a picture of it, such as ␛."""
+    """Replace each control character except tab and newline with its picture, such as ␛."""
     return _CONTROL.sub(_picture, text)
 
 
 def shown_in_line(text: str) -> str:
-    """The same on one line, for tables and messages."""
+    """Return the text on one line, with control characters as pictures, for tables and messages."""
     return shown(" ".join(text.split()))
 
 
 def sendable(text: str) -> str:
-    """The text as it is, for a pipe or a file: only what UTF-8 cannot say is replaced."""
+    """Return the text for a pipe or a file: only what UTF-8 cannot encode is replaced."""
     return text.encode(errors="replace").decode()
 
 

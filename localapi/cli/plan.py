@@ -40,7 +40,7 @@ WORDS: Final = {
     "cold": "loads when the old one has finished its requests and ended; new requests wait (cold)",
     "not loaded": "is not loaded: the next request loads it so",
     "did not load": "did not load, so the old one answers on; the server tries it again from time to time",
-    "in place": "changes in place, also where it is loaded",
+    "in place": "changes in place, even if loaded",
     "removed": "goes",
 }
 ENDS: Final = {"removed": "which finish first", "warm": "which end on the old one", "cold": "which finish first"}

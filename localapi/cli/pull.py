@@ -26,7 +26,7 @@ from localapi.system.byte_sizes import readable
 
 BAR: Final = 24
 REPORT_SECONDS: Final = 10.0
-"""How often there is a line where there is no terminal."""
+"""Seconds between progress lines if there is no terminal."""
 FILE_SECONDS: Final = 30.0
 """How long a small file may take."""
 END_SECONDS: Final = 5.0
@@ -59,7 +59,7 @@ def command(repository: str | None, revision: str | None, **flags: Any) -> None:
 
 
 def _pulled(name: str, revision: str | None, *, alone: bool) -> bool:
-    """Download one, and print its folder, or why there is none. Raises CannotDownload where there are no others."""
+    """Download one and print its folder or the error; return True on success. Raise CannotDownload if it is `alone`."""
     try:
         with Bar(name) as bar:
             folder = pull(name, revision, bar.show)
@@ -131,9 +131,9 @@ def _left(missing: int, speed: float) -> str:
 
 
 def pull(repository: str, revision: str | None, progress: Progress) -> Path:
-    """Download a repository, or what is missing of it; its folder in the cache. Raises CannotDownload.
+    """Download what is missing of a repository, and return its folder in the cache. Raise CannotDownload.
 
-    An interruption leaves what has come for the next time.
+    After an interruption, the next call resumes.
     """
     with _child(repository, *(("--revision", revision) if revision else ())) as lines:
         for line in lines:
@@ -145,7 +145,7 @@ def pull(repository: str, revision: str | None, progress: Progress) -> Path:
 
 
 def file_of(repository: str, name: str, revision: str | None = None) -> Path:
-    """One small file of a repository. Raises CannotDownload, also where it takes too long."""
+    """Return one small file of a repository. Raise CannotDownload, also if it takes too long."""
     arguments = (repository, "--file", name, *(("--revision", revision) if revision else ()))
     with _child(*arguments, seconds=FILE_SECONDS) as lines:
         for line in lines:
@@ -155,7 +155,7 @@ def file_of(repository: str, name: str, revision: str | None = None) -> Path:
 
 @contextmanager
 def _child(*arguments: str, seconds: float | None = None) -> Iterator[Iterator[dict[str, Any]]]:
-    """What a child says, which ends with the block. Raises CannotDownload for its error, and for its silence."""
+    """Start a child that ends with the block, and yield its messages. Reading them may raise CannotDownload."""
     with subprocess.Popen(  # noqa: S603  # this Python, with our own module
         [sys.executable, "-P", "-m", "localapi.worker.hub.pull", *arguments],
         env={**os.environ, **_QUIET},
@@ -207,7 +207,7 @@ def _give_up(process: subprocess.Popen[str], late: threading.Event) -> None:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """It may be in the middle of something: Ctrl-C has reached it, too, or nobody wants the rest."""
+    """End the child, which may still be working: Ctrl-C reaches it, too, and the caller may need no more messages."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=0.2)
     process.terminate()

@@ -1,4 +1,4 @@
-"""`localapi rm`: one entry less in the manifest's file, where nothing else changes."""
+"""`localapi rm`: remove an entry from the manifest's file, and change nothing else in it."""
 
 from __future__ import annotations
 

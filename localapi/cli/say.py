@@ -88,14 +88,14 @@ class NoSpeechModel(OperatorError):
 
 
 def _first_speech_model(server: Server) -> str:
-    """The model that speaks where none is named. Raises NoSpeechModel."""
+    """Return the default speech model. Raise NoSpeechModel if there is none."""
     for model in server.get("/v1/audio/models")["data"]:
         return str(model["id"])
     raise NoSpeechModel(f"the server on {server.address} has no speech model: {ADD_ONE}")
 
 
 def _speech_entry(settings: Settings, name: str | None) -> Entry:
-    """The manifest's entry that speaks. Raises ManifestError and NoSpeechModel."""
+    """Return the named speech entry, or the first. Raise ManifestError or NoSpeechModel."""
     manifest = read(source_of(settings), needs_secrets=False)
     speakers = [entry for entry in manifest.entries.values() if entry.kind is SPEECH]
     if not speakers:
@@ -121,7 +121,7 @@ def _give(pieces: Iterator[bytes], output: str | None) -> None:
 
 
 def _show_script(text: str, entry: Entry) -> None:
-    """What the text becomes, before a voice says it."""
+    """Print the text as it is given to the voice, and what was replaced or left out."""
     settings = speech_options(entry.options)
     script = script_of(
         text,
@@ -141,7 +141,7 @@ def _show_script(text: str, entry: Entry) -> None:
 
 
 def _progress(name: str) -> Callable[[int], None]:
-    """A line on the terminal that counts; nothing where there is no terminal."""
+    """Return a function that shows the bytes written; it does nothing if there is no terminal."""
 
     def show(written: int) -> None:
         click.echo(f"\r\x1b[K{name}: {readable(written)}", nl=False, err=True)
@@ -151,9 +151,9 @@ def _progress(name: str) -> Callable[[int], None]:
 
 @contextlib.contextmanager
 def or_temporary(server: Server, profile: str | None, *, start: bool) -> Iterator[Server]:
-    """The given server where none is to be started; else one on a free port, for as long as needed.
+    """Yield the given server, or if `start` is true a temporary one on a free port.
 
-    Raises NoServer where the one that was started ends at once, with its last words.
+    Raise NoServer, with its last output, if the temporary server ends at once.
     """
     if not start:
         yield server

@@ -53,14 +53,14 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
 
 
 def _too_much(word: str) -> str:
-    """What to say of a word that is no option, such as the last one of `localapi --port 9000 models`."""
+    """Describe an unexpected argument, such as the last word of `localapi --port 9000 models`."""
     if word in COMMANDS:
         return f"a command comes before its options: localapi {word} …"
     return f"Got unexpected extra argument ({word})"
 
 
 def _greet(service: Service, source: ManifestSource, settings: Settings, port: int) -> None:
-    """What a person wants to know first; for a program, only what it cannot ask."""
+    """Show the address, the files and the models; with JSON logs, log only what a program cannot ask for."""
     watched = ", ".join(str(path) for path in source.files())
     following = f"following {watched}" if watched else "following no file: the environment is the manifest"
     address = reachable(settings.host, port)

@@ -30,7 +30,7 @@ _SECONDS: Final = 10.0
 
 
 def status_of(server: Server, *, seconds: float = SECONDS) -> Status:
-    """What `GET /status` gives. Raises Refused, and NoServer also where another program answers."""
+    """Return the reply to `GET /status`. Raise Refused, or NoServer, also if another program answers."""
     try:
         status = server.get("/status", seconds=seconds)
     except Refused as error:
@@ -47,13 +47,13 @@ def status_of(server: Server, *, seconds: float = SECONDS) -> Status:
 
 
 def followed(status: Status) -> dict[Path, str]:
-    """The files that the server follows, on its machine, each with the digest of what it has taken of it."""
+    """Return the files that the server follows, as paths on its machine, with the SHA-256 of what it has read."""
     folder = Path(status["manifest"]["folder"])
     return {(folder / file["path"]).resolve(): str(file["sha256"]) for file in status["manifest"]["files"]}
 
 
 def tell_if_another_is_followed(server: Server, status: Status, manifest: Path) -> None:
-    """Say that a save of this manifest would not reach the server, where that follows another one."""
+    """Warn that the server would not see a change of this manifest if it follows another one."""
     files = list(followed(status))
     if manifest.exists() and manifest.resolve() not in files:
         what = str(files[0]) if files else "no file"
@@ -61,7 +61,7 @@ def tell_if_another_is_followed(server: Server, status: Status, manifest: Path) 
 
 
 def needs_key(error: Refused) -> bool:
-    """Whether the server tells its status only with another key, or with one."""
+    """Return True if the server's status needs a key, or another key."""
     return error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
@@ -91,7 +91,7 @@ class ModelRow:
 
     @property
     def share(self) -> float | None:
-        """How much of a load is done, 0 to 1; None where nobody can tell."""
+        """Progress of the load from 0 to 1; None if unknown."""
         if not self.progress or not self.progress["total"]:
             return None
         return min(float(self.progress["done"] / self.progress["total"]), 1)
@@ -118,12 +118,12 @@ class ModelRow:
         ]  # fmt: skip
 
     def json(self) -> dict[str, Any]:
-        """What a script gets."""
+        """Return the row as machine-readable output."""
         return asdict(self)
 
 
 def fetch(server: Server) -> tuple[list[ModelRow], Status]:
-    """The models, and the status; that is empty where the key has no admin right. Raises NoServer, Refused."""
+    """Return the models and the status, which is empty if the key has no admin right. Raise NoServer or Refused."""
     try:
         status = status_of(server, seconds=_SECONDS)
     except Refused as error:
@@ -134,7 +134,7 @@ def fetch(server: Server) -> tuple[list[ModelRow], Status]:
 
 
 def rows(status: Status) -> list[ModelRow]:
-    """The models of a status, in the manifest's order."""
+    """Return the models of a status, in the manifest's order."""
     return [_of_status(model) for model in status["models"]]
 
 
@@ -177,10 +177,10 @@ def most_active(found: Sequence[ModelRow], count: int) -> list[ModelRow]:
 
 
 def troubles(status: Status) -> Iterator[str]:
-    """What is wrong now, a line each: the manifest's last error, models that failed or are not healthy, warnings."""
+    """Yield a line for each current problem: the manifest's last error, failed or unhealthy models, warnings."""
     attempt = status.get("last_attempt")
     if attempt and not attempt["ok"]:
-        yield f"the manifest on disk is not served; revision {attempt['revision']} serves on:"
+        yield f"the manifest on disk is not applied; still serving revision {attempt['revision']}:"
         yield from (f"  {problem_line(problem)}" for problem in attempt["problems"])
     for model in status.get("models") or ():
         if model["state"] == "failed" and model["last_error"]:
@@ -191,7 +191,7 @@ def troubles(status: Status) -> Iterator[str]:
 
 
 def problem_line(problem: Mapping[str, Any]) -> str:
-    """A problem of the manifest with its place, as the server's terminal shows it."""
+    """Return a problem of the manifest with its position, as the server's terminal shows it."""
     line = problem["line"]
     place = problem["source"] if line is None else f"{problem['source']}:{line}:{problem['column']}"
     words = [place, problem["key"], problem["message"]]
@@ -199,7 +199,7 @@ def problem_line(problem: Mapping[str, Any]) -> str:
 
 
 def footer(status: Status) -> str:
-    """The server in a line: revision and memory; empty where there is no status."""
+    """Describe the server in a line: revision and memory; empty if there is no status."""
     if not status:
         return ""
     memory = status["memory"]

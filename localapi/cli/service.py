@@ -43,7 +43,7 @@ def install(names: tuple[str, ...], *, dry_run: bool, **flags: Any) -> None:
         read(source_of(settings))  # raises where it could not start
         for line in system().install(agent):
             click.echo(line)
-        click.echo(f"it serves on {settings.address}/v1; how it is: localapi service status")
+        click.echo(f"serving at {settings.address}/v1; to check it: localapi service status")
         return
     for path, text in system().files(agent).items():
         click.echo(f"# {path}")
@@ -79,7 +79,7 @@ def status(*, as_json: bool, **flags: Any) -> None:
 
 
 def _command(settings: Settings) -> list[str]:
-    """What starts this server, wherever it is started."""
+    """Return a command that starts this server from any folder. Raise CannotInstall if its port is 0."""
     if settings.port == 0:
         raise CannotInstall("a service needs a port that clients know: give one other than 0")
     words = [sys.executable, "-P", "-m", "localapi", "serve"]

@@ -30,7 +30,7 @@ class NothingSaid(OperatorError):
 
 
 def format_of(path: Path) -> str:
-    """The format that a file's name asks for. Raises NothingSaid."""
+    """Return the format for a file's suffix. Raise NothingSaid if it is unknown."""
     try:
         return SUFFIXES[path.suffix.lower()]
     except KeyError:
@@ -62,7 +62,7 @@ def pipe(pieces: Iterator[bytes], out: BinaryIO) -> None:
 
 
 def play(pieces: Iterator[bytes]) -> None:
-    """Play a WAV file when it is complete. Raises NothingSaid where nothing can play it."""
+    """Play a WAV file when it is complete. Raise NothingSaid if no player is available."""
     player = next((player for player in PLAYERS if shutil.which(player[0])), None)
     if player is None:
         names = ", ".join(player[0] for player in PLAYERS)

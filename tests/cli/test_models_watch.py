@@ -84,7 +84,7 @@ def test_on_a_terminal_the_table_follows_the_manifest_and_the_models(server: Ser
         watch.wait_for(r"\d\d:\d\d:\d\d revision 2: \+late")
         watch.wait_for(r"late +chat +echo +unloaded")
         save(tmp_path / "models.yaml", "chat: {bird: {backend: eko}}")
-        watch.wait_for(r"\d\d:\d\d:\d\d the manifest was not taken; revision 2 serves on")
+        watch.wait_for(r"\d\d:\d\d:\d\d the manifest was rejected; still serving revision 2")
         watch.wait_for(r"models.yaml:1:24: chat.bird.backend: unknown backend 'eko'", times=2)  # also below the table
         server.request("POST", "/admin/models/demo/load")
         watch.wait_for(r"demo: (unloaded|loading) → ready")
@@ -182,8 +182,11 @@ def test_a_change_is_told_though_the_same_file_was_read_again_before_the_status_
 
     assert told(change, change) == told(change, again) == ["revision 2: +late"]
     assert told(first, attempt(2, 1)) == ["revision 1: nothing changed"]
-    not_taken = ["the manifest was not taken; revision 2 serves on", "models.yaml:1:1: chat.a.backend: unknown backend"]
-    assert told(change, refused) == ["revision 2: +late", *not_taken]
+    rejected = [
+        "the manifest was rejected; still serving revision 2",
+        "models.yaml:1:1: chat.a.backend: unknown backend",
+    ]
+    assert told(change, refused) == ["revision 2: +late", *rejected]
     assert told(first, first) == []
 
 

@@ -148,7 +148,7 @@ def test_a_mistake_is_shown_with_its_lines_when_it_is_saved_and_goes_when_it_is_
          "10  beep: {backend: echo}", "11"]
     )  # fmt: skip
     expect(manifest.locator("tr.marked")).to_have_text("8    aliasses: [gpt-4o-mini]")
-    expect(manifest).to_contain_text("revision 1 serves on")
+    expect(manifest).to_contain_text("still serving revision 1")
     expect(models.get_by_role("link", name="Models")).to_contain_text("1")
 
     save(folder / "models.yaml", MANIFEST)

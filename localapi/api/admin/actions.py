@@ -26,17 +26,17 @@ def routes(registry: Registry, reloader: Reloader) -> Blueprint:
 
     @blueprint.post("/admin/models/<path:name>/load")
     async def load(name: str) -> Response:
-        """Load a model that is not loaded; the reply comes when it is. Raises LoadFailed."""
+        """Load a model if it is not loaded; reply when it is. Raise LoadFailed."""
         return _reply(await registry.load(name))
 
     @blueprint.post("/admin/models/<path:name>/unload")
     async def unload(name: str) -> Response:
-        """End a model's worker when its requests have ended. Raises ModelInUse."""
+        """End a model's worker when its requests have ended. Raise ModelInUse."""
         return _reply(await registry.unload(name))
 
     @blueprint.post("/admin/models/<path:name>/pin")
     async def pin(name: str) -> Response:
-        """Load a model and keep it loaded, until it is unpinned or the server ends. Raises LoadFailed."""
+        """Load a model and keep it loaded until it is unpinned or the server ends. Raise LoadFailed."""
         return _reply(await registry.pin(name))
 
     @blueprint.post("/admin/models/<path:name>/unpin")

@@ -36,20 +36,20 @@ class Prepared:
     said: SpeechParameters
     cast: Cast
     known: list[Voice] | None
-    """The engine's voices; None where only the loaded model knows them."""
+    """The engine's voices; None if only the loaded model knows them."""
     options: dict[str, Any]
     """What the engine is told beside the text, the voice and the speed."""
     unsupported: list[str]
-    """Parameters that the engine cannot honour, where the manifest says to warn."""
+    """Parameters that the engine cannot honour, if the manifest says `unsupported: warn`."""
 
     @property
     def format(self) -> Format:
         return FORMATS[self.said.response_format or "mp3"]
 
     def parts(self) -> Iterator[list[Line]]:
-        """The lines of one voice at one speed, as many at a time as have PART_WEIGHT.
+        """Yield consecutive lines of one voice and speed, in parts of about PART_WEIGHT.
 
-        A recording that is converted is converted once.
+        All lines are one part if a recording is converted, so that it is converted once.
         """
         has_speed = speech_options(self.entry.options).has_speed
         part: list[Line] = []
@@ -64,7 +64,7 @@ class Prepared:
 
 
 async def prepared_speech(request: SpeechRequest, entry: Entry, engine: Engine | None) -> Prepared:
-    """Everything that needs no engine. Raises InvalidRequest."""
+    """Check and prepare everything that needs no lease of the model. Raise InvalidRequest."""
     settings, text = speech_options(entry.options), request.input
     if len(text) > settings.max_input_characters:
         raise InvalidRequest(
@@ -109,7 +109,10 @@ async def prepared_speech(request: SpeechRequest, entry: Entry, engine: Engine |
 
 
 def _named_in_text(name: str, entry: Entry, known: list[Voice] | None) -> str | None:
-    """The engine's voice for a name in the text. Raises LookupError if there is none that is only a name."""
+    """Return the engine's voice for a name in the text.
+
+    Raise LookupError if there is none, or if it needs a reference recording.
+    """
     settings = speech_options(entry.options)
     mapped = meant_voice(name, settings, known)
     if mapped.ref_audio is not None or (known is None and named(settings.voices, name) is None):
@@ -121,7 +124,10 @@ def _named_in_text(name: str, entry: Entry, known: list[Voice] | None) -> str | 
 
 
 def _unsupported(request: SpeechRequest, options: SpeechOptions, said: Set[str], settings: SpeechSettings) -> list[str]:
-    """What the request says and the engine cannot honour. Raises InvalidRequest, but where the manifest warns."""
+    """Return the names of the parameters that the engine cannot honour.
+
+    Raise InvalidRequest if there are any and the manifest says `unsupported: error`.
+    """
     found = sorted((ENGINE_OPTIONS & said) - options.takes)
     if request.instructions:
         found = ["instructions" if name == "instruct_text" else name for name in found]

@@ -76,7 +76,7 @@ class Recording:
         return self._start_seconds + self._said_seconds() + self._pause_at_end
 
     def add(self, sound: Sound) -> bytes:
-        """The file's next bytes, maybe none. Raises GenerationFailed where the engine contradicts itself."""
+        """Return the file's next bytes, if any. Raise GenerationFailed if the engine changes its sample rate."""
         if self._join is None:
             self._open(sound.sample_rate_hz)
         elif sound.sample_rate_hz != self._rate_hz:
@@ -92,7 +92,7 @@ class Recording:
         self._times.setdefault(times.segment, []).extend(times.words)
 
     def finish(self) -> bytes:
-        """The last bytes; of a whole file, all. Raises GenerationFailed where nothing was said."""
+        """Return the last bytes, or all bytes of a whole file. Raise GenerationFailed if there was no sound."""
         if self._encoder is None:
             raise GenerationFailed("The engine said nothing.")
         data = self._end_segment()
@@ -120,7 +120,7 @@ class Recording:
         return self._segment_bytes / BYTES_PER_SAMPLE / self._rate_hz if self._rate_hz else 0.0
 
     def _pause_before(self, index: int) -> float | None:
-        """What markup says of the time since the last segment that was heard; None if it says nothing."""
+        """Return the seconds of pause that markup sets since the last segment with sound; None if it sets none."""
         named = [self._pauses[each] for each in range(self._index + 1, index + 1) if each in self._pauses]
         return sum(named) if named else None
 
@@ -161,7 +161,7 @@ class Recording:
         return data + self._write(self._join.end_segment(silence=not goes_on))
 
     def _feed(self, pcm: bytes) -> bytes:
-        """The file's next bytes for sound at its right speed."""
+        """Return the file's next bytes for sound whose speed is already adjusted."""
         self._segment_bytes += len(pcm)
         assert self._join is not None  # noqa: S101  # it was opened
         return self._write(self._join.feed(pcm))

@@ -23,7 +23,10 @@ LONGEST_WRITTEN: Final = -(-MAX_BYTES * 4 // 3) + 64 * 1024
 
 
 async def requested_audio(value: str, param: str, folders: Sequence[str]) -> bytes:
-    """What a request's field says: base64, a `data:` URL, or a file in one of the folders. Raises InvalidRequest."""
+    """Return the audio that a request names: base64, a `data:` URL, or a file in one of the folders.
+
+    Raise InvalidRequest for anything else.
+    """
     if _URL.match(value):
         raise InvalidRequest(
             f"'{param}' is a URL, and this server fetches none. Send the file itself, as base64 or as a data: URL.",
@@ -51,7 +54,7 @@ async def requested_audio(value: str, param: str, folders: Sequence[str]) -> byt
 
 
 async def manifest_audio(value: str, param: str) -> bytes:
-    """What the manifest says: a `data:` URL, or a file. Raises GenerationFailed where the file has gone."""
+    """Return the audio of a manifest value: a `data:` URL or a file. Raise GenerationFailed if it cannot be read."""
     if is_data_url(value):
         try:
             return await asyncio.to_thread(read_written, value)
@@ -65,7 +68,7 @@ async def manifest_audio(value: str, param: str) -> bytes:
 
 
 def _allowed_file(value: str, folders: Sequence[str]) -> Path | None:
-    """The file that the value names inside one of the folders, links followed; None where it names none."""
+    """Return the file that the value names inside one of the folders, with links resolved; None if there is none."""
     for folder in folders:
         try:
             place = (Path(folder) / value).resolve(strict=True)
@@ -77,7 +80,7 @@ def _allowed_file(value: str, folders: Sequence[str]) -> Path | None:
 
 
 async def _read(path: Path, param: str) -> bytes:
-    """Raises OSError, and InvalidRequest for what is too large."""
+    """Read the file. Raise OSError, or InvalidRequest if it is too large."""
 
     def read() -> bytes:
         with path.open("rb") as file:

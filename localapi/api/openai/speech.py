@@ -56,7 +56,6 @@ MAX_BODY_BYTES: Final = 2 * LONGEST_WRITTEN + MEGABYTE
 
 
 def routes(registry: Registry) -> Blueprint:
-    """The endpoint."""
     blueprint = Blueprint("speech", __name__)
     cache = SpeechCache()
 
@@ -150,7 +149,7 @@ class Speech:
         self._prepared: Prepared | None = None
 
     async def reply(self) -> Response:
-        """The reply in the shape that the request asks for. Raises ApiError before anything is sent."""
+        """Return the reply in the form that the request asks for. Raise ApiError before anything is sent."""
         entry = self._generation.entry
         prepared = self._prepared = await prepared_speech(self._request, entry, loaded_engine(self._registry, entry))
         if self._request.stream_format == "sse":
@@ -182,7 +181,7 @@ class Speech:
     # Shapes
 
     async def _file(self, prepared: Prepared) -> Response:
-        """The file alone. It begins to leave with the first sound, except where it is to have a length."""
+        """Return the file alone, streamed from the first sound on unless it must have a length."""
         texts = [line.text for line in prepared.cast.lines]
         is_short = len(texts) == 1 or sum(map(weight, texts)) <= SHORT_WEIGHT
         short = is_short and prepared.format.name in HAVE_LENGTH
@@ -203,7 +202,7 @@ class Speech:
         return self._prepared.format.content_type
 
     async def _data(self, pieces: Ahead[Piece]) -> AsyncGenerator[bytes, None]:
-        """The file's bytes. Raises BrokenOff where something fails now."""
+        """Yield the file's bytes. Raise BrokenOff if generation fails: the status is already sent."""
         try:
             while (piece := await pieces.get()) is not None:
                 if piece.data:
@@ -233,7 +232,7 @@ class Speech:
         )
 
     def _events(self, piece: Piece) -> Iterator[AudioDelta | AudioTimestamps | AudioDone]:
-        """Server-sent events, as OpenAI names them, and `speech.audio.timestamps` where times were asked for."""
+        """Yield server-sent events as OpenAI names them, and `speech.audio.timestamps` if times were requested."""
         if piece.data:
             yield AudioDelta(base64.b64encode(piece.data).decode())
         if self._request.timestamps is not None and piece.segments:
@@ -279,7 +278,7 @@ class Speech:
     # The sound
 
     async def _pieces(self, *, whole: bool) -> AsyncGenerator[Piece, None]:
-        """What was kept of the same text, or what the model says now. Raises ApiError."""
+        """Yield cached speech for the same request, or generate it. Raise ApiError."""
         prepared = self._prepared
         assert prepared is not None  # noqa: S101  # reply() begins with it
         most_bytes = prepared.settings.speech_cache_mb * MEGABYTE
@@ -329,7 +328,7 @@ class Speech:
         )
 
     async def _said_now(self, *, whole: bool) -> AsyncGenerator[Piece, None]:
-        """Lease the model and let it speak. Raises ApiError; InvalidRequest where the text makes no sound."""
+        """Lease the model and let it speak. Raise ApiError, such as InvalidRequest if the text makes no sound."""
         async with self._registry.lease(self._request.model, SPEECH, self._generation.ticket) as lease:
             prepared = self._prepared
             # Voices that nobody knew before are known now that the model is loaded.
@@ -342,9 +341,9 @@ class Speech:
                     yield piece
 
     async def _heard(self, lease: Lease, prepared: Prepared) -> AsyncGenerator[Event, None]:
-        """What the engine answers. It is asked for a part of a long text when the one before is wanted no more.
+        """Yield the engine's events, and request each part of a long text when the one before has been read.
 
-        A worker does not know how quickly its sound is read; so it is never ahead by more than a part.
+        A worker does not know how quickly its sound is read; this keeps it from running ahead by more than a part.
         """
         first = 0
         for lines in prepared.parts():
@@ -420,7 +419,7 @@ def _piece_bytes(piece: Piece) -> int:
 
 
 def _begun(sound: Sound) -> Iterator[Sound]:
-    """The beginning of a sound, and the rest: a whole sentence takes as long to encode as the beginning to arrive."""
+    """Split a sound into its beginning and the rest, so that the beginning need not wait until all is encoded."""
     length = round(BEGINNING_SECONDS * sound.sample_rate_hz) * BYTES_PER_SAMPLE
     for pcm in (sound.pcm[:length], sound.pcm[length:]):
         if pcm:

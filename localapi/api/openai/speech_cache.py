@@ -1,4 +1,4 @@
-"""Finished speech, kept for the same text said again, where the entry gives memory for it."""
+"""Finished speech, cached for repeated requests if the entry's `speech_cache_mb` allows it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FinishedSpeech:
 
 
 def content_key(*parts: object) -> bytes:
-    """The same for the same parts: whatever decides what is heard, and how it is written. Hashes every byte of them."""
+    """Return a hash of all the parts: whatever determines the sound and its encoding."""
     return hashlib.blake2b(msgspec.msgpack.encode(parts), digest_size=32).digest()
 
 
@@ -33,7 +33,6 @@ class SpeechCache:
         self._kept: dict[str, OrderedDict[bytes, FinishedSpeech]] = {}
 
     def get(self, entry_id: str, key: bytes) -> FinishedSpeech | None:
-        """What was kept under this key."""
         kept = self._kept.get(entry_id)
         if kept is None or key not in kept:
             return None

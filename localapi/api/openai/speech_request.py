@@ -22,12 +22,12 @@ OPENAI_VOICES: Final = frozenset(
         "verse",
     }
 )
-"""Names that clients send where their user chose nothing. They stand for the default voice where nothing else says."""
+"""Names that clients send if their user chose nothing. They mean the default unless such a voice exists."""
 
 _TAG: Final = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{1,8})*")
 """A language as BCP 47 writes it."""
 EMPTY_IS_UNSAID: Final = frozenset({*ENGINE_OPTIONS, "instructions", "voice"})
-"""Fields that clients send empty where their user wrote nothing."""
+"""Fields that clients send empty if their user wrote nothing."""
 
 
 def _voice_name(value: object) -> object:
@@ -59,7 +59,7 @@ class SpeechRequest(SpeechParameters):
 
 
 def parse_speech(content: dict[str, Any]) -> tuple[SpeechRequest, list[str]]:
-    """The request, and the names of the fields that have no effect. Raises InvalidRequest."""
+    """Return the request and the names of its fields that have no effect. Raise InvalidRequest."""
     request = body.parse(
         SpeechRequest,
         {
@@ -101,12 +101,12 @@ def meant_voice(voice: str, settings: SpeechSettings, known: Sequence[Voice] | N
 def settled(
     request: SpeechRequest, settings: SpeechSettings, known: Sequence[Voice] | None = None
 ) -> tuple[SpeechParameters, frozenset[str]]:
-    """What applies: the request, over the mapped voice that it names, over the entry's defaults.
+    """Merge the request over the mapped voice that it names, and that over the entry's defaults.
 
     `known` are the engine's voices: one of OpenAI's names may be one of them.
 
-    `voice` is the engine's name then; None is the engine's default. Also gives the names that the request itself said,
-    or the voice it chose.
+    In the result `voice` is the engine's name, or None for its default. Also return the names of the parameters that
+    come from the request or from the voice it chose.
     """
     said = request.model_dump(include=set(SpeechParameters.model_fields), exclude_none=True)
     if request.format is not None:

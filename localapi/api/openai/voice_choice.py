@@ -38,13 +38,13 @@ class Cast:
     """Scripts that a voice does not read, which was named or of which there is no better."""
 
     def text(self, first: int, last: int) -> str:
-        """What these lines say, up to the last and with it."""
+        """Return the text of the lines from first to last, inclusive."""
         spaced = [self.lines[index].text + self.goes_on.get(index, " ") for index in range(first, last)]
         return "".join([*spaced, self.lines[last].text])
 
 
 Named = Callable[[str], str | None]
-"""The engine's voice for a name in the text. Raises LookupError if there is none."""
+"""Finds the engine's voice for a name in the text; raises LookupError if there is none."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Casting:
     named: Named
 
     def cast(self, script: Script) -> Cast:
-        """Give every segment a voice; those in several scripts are cut where the voice has to change."""
+        """Give every segment a voice; cut a segment wherever the voice has to change."""
         lines: list[Line] = []
         goes_on: dict[int, str] = {}
         pauses: dict[int, float] = {}
@@ -126,7 +126,7 @@ class Casting:
     def _usual(
         self, found: Sequence[Run], text: str, voice: str | None, own: str, language: str | None
     ) -> tuple[str | None, str]:
-        """The voice for most of a text, and its language: the one given, if it can read that."""
+        """Return the voice for most of the text, and its language: the given voice if it can read the main script."""
         if language is not None and _first(language) != _first(own):
             other = self.options.voice_for(language, voice, self.known)
             if other is not None:
@@ -139,14 +139,14 @@ class Casting:
         return voice, own
 
     def _for_script(self, text: str, script: str, hint: str | None, like: str | None) -> tuple[str | None, str | None]:
-        """The voice that reads a script, and its language."""
+        """Return a voice that reads the script, and its language; None for each that is not found."""
         language = language_of(text, script, hint)
         voice = None if language is None else self.options.voice_for(language, like, self.known)
         return voice, language
 
 
 def _unread(text: str, found: Sequence[Run], reads: frozenset[str]) -> list[str]:
-    """The scripts of a text that are not among those."""
+    """Return the scripts of the text that are not among those the voice reads."""
     scripts = [run.script for run in found if run.script]
     if KANA in scripts and HAN not in reads and any("\u4e00" <= char <= "\u9fff" for char in text):
         scripts.append(HAN)

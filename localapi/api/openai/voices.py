@@ -120,21 +120,22 @@ async def _voices(registry: Registry, entry: Entry) -> list[VoiceObject]:
 
 
 def loaded_engine(registry: Registry, entry: Entry) -> Engine | None:
-    """None where nothing is loaded, or where the entry has gone from the manifest meanwhile."""
+    """Return the loaded engine; None if nothing is loaded or the entry is no longer in the manifest."""
     return registry.instance(entry.id).engine if entry.id in registry.entries else None
 
 
 async def engine_voices(entry: Entry, engine: Engine | None) -> list[Voice] | None:
-    """What the loaded engine says, or what can be known without loading it; None where nothing can."""
+    """Return the voices that the loaded engine lists, or those known without loading it; None if unknown."""
     if engine is not None and engine.loaded.voices is not None:
         return engine.loaded.voices
     return await speech_options(entry.options).known_voices()
 
 
 def found_voice(entry: Entry, known: list[Voice] | None, asked: str | None, voice: str | None) -> str | None:
-    """The engine's own spelling of a voice; `asked` is the request's word for it. Raises InvalidRequest for no voice.
+    """Return the engine's own spelling of a voice. Raise InvalidRequest if it has no such voice.
 
-    Where nobody knows the engine's voices, all names stand for themselves; a request's name cannot be a file's then.
+    `asked` is the request's name for it. If the engine's voices are unknown, every name stands for itself, but a
+    request may not name a file.
     """
     if voice is None:
         return None
