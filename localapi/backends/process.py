@@ -106,6 +106,10 @@ class ChildProcess:
             self._measured_at = now
         return self._usage
 
+    def forget_usage(self) -> None:
+        """Have the next question measured anew: what was measured before no longer tells how large the process is."""
+        self._measured_at = -USAGE_SECONDS
+
     def kill(self) -> None:
         """Kill the process and everything that it started."""
         kill_group(self._process)

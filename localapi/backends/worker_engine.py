@@ -270,6 +270,7 @@ class WorkerEngine:
 
     def _take(self, loaded: Loaded) -> None:
         self.loaded = loaded
+        self._child.forget_usage()  # it grew while it loaded, and memory is planned by what it takes now
         if self._max_batch is not None and not loaded.batched:
             self._max_batch = 1
         self._device_bytes = loaded.device_bytes

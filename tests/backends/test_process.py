@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -70,4 +72,22 @@ async def test_a_running_process_is_measured(lines: list[str]) -> None:
     used = child.usage()
     assert used is not None
     assert used.memory_bytes > 0
+    await child.close(0)
+
+
+async def test_a_process_that_grew_is_measured_anew_once_its_usage_is_forgotten(
+    lines: list[str], tmp_path: Path
+) -> None:
+    go, grown = tmp_path / "go", asyncio.Event()
+    os.mkfifo(go)
+    code = f"open({str(go)!r}).read(); held = b'x' * 2**26; print(1); import time; time.sleep(600)"
+    child = await process.start(sys.executable, "-u", "-c", code, on_line=lambda _: grown.set())
+    before = child.usage()
+    await asyncio.to_thread(go.write_text, "")
+    await grown.wait()
+    child.forget_usage()
+    after = child.usage()
+    assert before is not None
+    assert after is not None
+    assert after.memory_bytes > before.memory_bytes + 2**25
     await child.close(0)

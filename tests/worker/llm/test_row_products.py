@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import json
-from localapi.worker.blas import take_place
-take_place()
+from localapi.worker.blas import install_openblas
+install_openblas()
 import mlx.core as mx
 from mlx import nn
 from localapi.worker.llm import row_products
