@@ -179,15 +179,31 @@ class ApiError(LocalapiError):
 
 
 class InvalidRequest(ApiError):
-    """The request is invalid."""
+    """The request is invalid.
+
+    `loggable` is what of the message the log may have: the message itself may repeat a part of a conversation.
+    """
 
     status = 400
     type = "invalid_request_error"
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retryable: bool | None = None,
+        retry_after_seconds: float | None = None,
+        loggable: str | None = None,
+    ) -> None:
+        super().__init__(message, param=param, code=code, retryable=retryable, retry_after_seconds=retry_after_seconds)
+        self.loggable = loggable
+
     @property
     def logged(self) -> str:
-        """Code and parameter, without the message, which may repeat a part of a conversation."""
-        return " ".join(filter(None, (self.reply_code or self.type, self.param)))
+        """The loggable text, or else code and parameter."""
+        return self.loggable or " ".join(filter(None, (self.reply_code or self.type, self.param)))
 
 
 class WrongEndpoint(InvalidRequest):

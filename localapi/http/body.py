@@ -27,6 +27,12 @@ LOCKED_HEADER: Final = "x-locked-params"
 RELAXED_HEADER: Final = "x-relaxed-params"
 UNSUPPORTED_HEADER: Final = "x-unsupported-params"
 _decode = msgspec.json.Decoder().decode
+_TELL_NO_VALUE: Final = frozenset({
+    "bool_type", "dict_type", "float_type", "int_type", "list_type", "string_type", "model_type",
+    "model_attributes_type", "finite_number", "int_from_float", "literal_error", "greater_than", "greater_than_equal",
+    "less_than", "less_than_equal", "too_long", "too_short", "string_too_long", "string_too_short",
+})  # fmt: skip
+"""Pydantic's problems whose messages say what was expected, and nothing of what was found."""
 _SHOWN = 80
 _SHOWN_PLACE = 200
 _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
@@ -120,10 +126,15 @@ def _first_problem(error: ValidationError, content: dict[str, Any]) -> InvalidRe
     )
     param = _param(keys)
     if problem["type"] == "missing":
-        return InvalidRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+        missing = f"Missing required parameter: '{param}'."
+        return InvalidRequest(missing, param=param, code="missing_required_parameter", loggable=missing)
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    invalid = f"Invalid '{param}': {message}"
     return InvalidRequest(
-        f"Invalid '{param}': {message}; found {_described(problem['input'])}.", param=param, code="invalid_value"
+        f"{invalid}; found {_described(problem['input'])}.",
+        param=param,
+        code="invalid_value",
+        loggable=invalid if problem["type"] in _TELL_NO_VALUE else None,
     )
 
 

@@ -68,6 +68,17 @@ def test_each_line_is_an_object_that_says_when_who_and_what(tmp_path: Path) -> N
     assert "k" * 16 not in "".join(server.lines)
 
 
+def test_a_refused_request_is_logged_with_its_reason_and_without_its_value(tmp_path: Path) -> None:
+    with serving(tmp_path, "chat: {m: {backend: echo}}") as server:
+        server.request("POST", CHAT, {"model": "m", "messages": said("hi"), "temperature": 7.25})
+        line = server.wait_for(r"POST /v1/chat/completions: 400: .*")[0]
+        server.request("POST", CHAT, {"model": "m"})
+        server.wait_for(r"400: Missing required parameter: 'messages'")
+    assert "'temperature'" in line
+    assert "less than or equal to 2" in line
+    assert "7.25" not in line
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_what_people_say_is_never_logged(tmp_path: Path, form: str) -> None:
     tool = {"type": "function", "function": {"name": "f", "description": SECRET, "parameters": {"const": SECRET}}}

@@ -67,11 +67,11 @@ async def prepared_speech(request: SpeechRequest, entry: Entry, engine: Engine |
     """Check and prepare everything that needs no lease of the model. Raise InvalidRequest."""
     settings, text = speech_options(entry.options), request.input
     if len(text) > settings.max_input_characters:
-        raise InvalidRequest(
+        too_long = (
             f"The text has {len(text)} characters; this model takes {settings.max_input_characters} at once "
-            "(max_input_characters in the manifest). Send it in parts.",
-            param="input", code="string_above_max_length",
-        )  # fmt: skip
+            "(max_input_characters in the manifest). Send it in parts."
+        )
+        raise InvalidRequest(too_long, param="input", code="string_above_max_length", loggable=too_long)
     script = await asyncio.to_thread(
         script_of,
         text,
