@@ -149,7 +149,8 @@ class ApiError(LocalapiError):
     """An error that a client of the API gets as its reply.
 
     `retryable` False tells OpenAI's SDKs not to retry (`x-should-retry: false`); with None they decide by the status.
-    `retry_after_seconds` becomes the Retry-After header.
+    `retry_after_seconds` becomes the Retry-After header. `loggable` is the part of the message that repeats nothing of
+    the request.
     """
 
     status: ClassVar[int] = 500
@@ -164,6 +165,7 @@ class ApiError(LocalapiError):
         code: str | None = None,
         retryable: bool | None = None,
         retry_after_seconds: float | None = None,
+        loggable: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -171,6 +173,7 @@ class ApiError(LocalapiError):
         self.reply_code = code if code is not None else self.code
         self.retryable = retryable
         self.retry_after_seconds = retry_after_seconds
+        self.loggable = loggable
 
     @property
     def logged(self) -> str:
@@ -179,26 +182,10 @@ class ApiError(LocalapiError):
 
 
 class InvalidRequest(ApiError):
-    """The request is invalid.
-
-    `loggable` is what of the message the log may have: the message itself may repeat a part of a conversation.
-    """
+    """The request is invalid. Its message may repeat a part of a conversation, so only `loggable` reaches the log."""
 
     status = 400
     type = "invalid_request_error"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        param: str | None = None,
-        code: str | None = None,
-        retryable: bool | None = None,
-        retry_after_seconds: float | None = None,
-        loggable: str | None = None,
-    ) -> None:
-        super().__init__(message, param=param, code=code, retryable=retryable, retry_after_seconds=retry_after_seconds)
-        self.loggable = loggable
 
     @property
     def logged(self) -> str:

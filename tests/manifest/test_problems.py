@@ -22,7 +22,10 @@ CASES = {
             path: demo
             max_bach: 3
         """,
-        ["models.yaml:5:5: chat.a.max_bach: …'max_bach'…'max_batch'…(known: …, backend, path, …, aliases, …)"],
+        [
+            "models.yaml:5:5: chat.a.max_bach: …'max_bach'…'max_batch'…"
+            "(known: unsupported, locked, backend, path, …, aliases, …)"
+        ],
     ),
     "a template variable that is a parameter of the library": (
         "chat: {a: {backend: echo, defaults: {chat_template_kwargs: {tokenize: true}}}}",
