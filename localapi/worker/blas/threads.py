@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +20,10 @@ LOOK_SECONDS: Final = 0.2
 """Time between two checks of the load by other programs."""
 CALM_SECONDS: Final = 1.0
 """How long cores must have been free before they are used again."""
+ASLEEP_SECONDS: Final = 1.0
+"""After so long without a check, the load since then says nothing about the load now."""
+SAMPLES: Final = 5
+SAMPLE_SECONDS: Final = 0.002
 TOLERATED: Final = 0.3
 """Load by other programs, in cores, that is too small to matter. There is always some."""
 MOST: Final = 16
@@ -54,6 +60,12 @@ class Governor:
             self.threads = wanted
         return self.threads
 
+    def wake(self, running_elsewhere: int) -> int:
+        """Return the number of threads to begin with after a pause, while so many other threads run."""
+        self._calm_since = None
+        self.threads = fitting(self.cores, running_elsewhere)
+        return self.threads
+
 
 class Threads:
     """Follow the load of this process's cores, and set OpenBLAS's number of threads."""
@@ -76,12 +88,33 @@ class Threads:
         elapsed = now - self._looked_at
         if elapsed < LOOK_SECONDS or self._governor.cores == 1:
             return
-        busy, own = busy_seconds(self._cores), time.process_time()
-        elsewhere = max(0.0, (busy - self._busy) - (own - self._own)) / elapsed
         before = self._governor.threads
-        if self._governor.decide(now, elapsed, elsewhere) != before:
+        running = running_elsewhere() if elapsed >= ASLEEP_SECONDS else None
+        busy, own = busy_seconds(self._cores), time.process_time()
+        if running is None:
+            elsewhere = max(0.0, (busy - self._busy) - (own - self._own)) / elapsed
+            self._governor.decide(now, elapsed, elsewhere)
+        else:
+            # A prompt is one long step, so the first one after a pause must not wait for a calm time.
+            self._governor.wake(running)
+        if self._governor.threads != before:
             self._set(self._governor.threads)
         self._looked_at, self._busy, self._own = now, busy, own
+
+
+def running_elsewhere(stat: Path = Path("/proc/stat")) -> int | None:
+    """Return how many threads of the whole machine run now, apart from the caller; None if unknown.
+
+    It is the median of a few samples within some milliseconds. In a container, other containers count, too.
+    """
+    samples = []
+    for _ in range(SAMPLES):
+        time.sleep(SAMPLE_SECONDS)
+        running = re.search(r"^procs_running (\d+)$", _read(stat), re.MULTILINE)
+        if running is None:
+            return None
+        samples.append(int(running[1]))
+    return max(0, int(statistics.median(samples)) - 1)
 
 
 def busy_seconds(cores: Iterable[int], stat: Path = Path("/proc/stat")) -> float:

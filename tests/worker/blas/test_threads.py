@@ -11,7 +11,15 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("OpenBLAS takes MLX's place on Linux", allow_module_level=True)
 
-from localapi.worker.blas.threads import Governor, Threads, busy_seconds, cgroup_quota, fitting, usable_cores
+from localapi.worker.blas.threads import (
+    Governor,
+    Threads,
+    busy_seconds,
+    cgroup_quota,
+    fitting,
+    running_elsewhere,
+    usable_cores,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +62,23 @@ def test_threads_are_given_up_at_once_and_taken_again_after_a_calm_time(
         now += elapsed
         decided.append(governor.decide(now, elapsed, busy_elsewhere))
     assert decided == threads
+
+
+@pytest.mark.parametrize(("running", "threads"), [(0, 4), (1, 3), (3, 1), (9, 1)])
+def test_the_first_step_after_a_pause_uses_the_cores_that_are_free_at_that_moment(running: int, threads: int) -> None:
+    governor = Governor(cores=4)
+    governor.decide(5.0, 5.0, 4.0)
+    assert governor.wake(running) == threads
+    assert governor.decide(5.2, 0.2, 3.0) == 1
+
+
+def test_threads_that_run_now_are_counted_without_the_caller(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  1 2 3\nprocs_running 4\nprocs_blocked 7\n")
+    assert running_elsewhere(stat) == 3
+    stat.write_text("cpu  1 2 3\n")
+    assert running_elsewhere(stat) is None
+    assert running_elsewhere(tmp_path / "none") is None
 
 
 def test_the_library_begins_with_one_thread() -> None:
