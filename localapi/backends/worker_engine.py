@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-import socket
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
@@ -19,7 +17,7 @@ from typing import Any, assert_never
 
 import msgspec
 
-from localapi.backends import process
+from localapi.backends import worker_process
 from localapi.backends.channel import Channel
 from localapi.backends.engine import ReportLoading, Vitals
 from localapi.backends.process import ChildProcess
@@ -31,11 +29,8 @@ from localapi.errors import (
     InvalidRequest,
     LoadFailed,
     ModelUnavailable,
-    OutOfResources,
     WorkerEnded,
 )
-from localapi.system import openblas_library
-from localapi.system.os_errors import advise
 from localapi.worker import protocol
 from localapi.worker.protocol import (
     Event,
@@ -50,9 +45,6 @@ from localapi.worker.protocol import (
 )
 
 log = logging.getLogger(__name__)
-
-BOOTSTRAP = Path(protocol.__file__).with_name("bootstrap.py")
-_OF_THIS_PYTHON = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
 
 _FAILURES: dict[str, type[ApiError]] = {
     "invalid_request": InvalidRequest,
@@ -81,7 +73,8 @@ async def start_worker(
     if needs is not None and importlib.util.find_spec(needs) is None:
         package = {"piper": "piper-tts"}.get(needs, needs.replace("_", "-"))
         raise LoadFailed(f"The package {package} is not installed here. Install it: uv pip install {package}")
-    child, channel = await _spawn(name, interpreter)
+    child, reader, writer = await worker_process.spawn(lambda line: log.info("%s: %s", name, line), interpreter)
+    channel = Channel(reader, writer)
     worker = WorkerEngine(name, child, channel, max_batch=max_batch, writes_tokens=writes_tokens)
     try:
         channel.send(protocol.LoadModel(engine, dict(options)))
@@ -90,46 +83,6 @@ async def start_worker(
         await worker.close()
         raise
     return worker
-
-
-async def _spawn(name: str, interpreter: Path | None) -> tuple[ChildProcess, Channel]:
-    try:
-        ours, theirs = socket.socketpair()
-    except OSError as error:
-        raise OutOfResources(f"No socket for a worker could be made: {advise(error)}.", number=error.errno) from error
-    with theirs:
-        reader, writer = await asyncio.open_connection(sock=ours)  # first: after the process nothing may be cancelled
-        try:
-            child = await process.start(
-                *(*_command(interpreter), "--fd", str(theirs.fileno())),
-                on_line=lambda line: log.info("%s: %s", name, line),
-                fds=[theirs.fileno()],
-                env=_variables(interpreter),
-            )
-        except BaseException as error:
-            writer.close()
-            if isinstance(error, OSError):
-                raise OutOfResources(
-                    f"No worker process could be started: {advise(error)}.", number=error.errno
-                ) from error
-            raise
-    return child, Channel(reader, writer)
-
-
-def _command(interpreter: Path | None) -> tuple[str, ...]:
-    """Return the worker's command line, without its socket."""
-    if interpreter is None:
-        return sys.executable, "-P", "-m", "localapi.worker"  # -P: no module of the current folder
-    return str(interpreter), "-I", "-u", str(BOOTSTRAP)
-
-
-def _variables(interpreter: Path | None) -> dict[str, str]:
-    """Return a worker's environment. Another Python is not told where this server's packages are."""
-    kept = {k: v for k, v in process.inherited().items() if interpreter is None or k not in _OF_THIS_PYTHON}
-    library = openblas_library.package_library() if interpreter is not None else None
-    if library is not None:  # environments have none of their own
-        kept.setdefault(openblas_library.SWITCH, str(library))
-    return {**kept, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 class Mailbox:
