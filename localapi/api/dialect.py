@@ -6,6 +6,7 @@ Everything between both is here and in `http.generation`, once for all dialects.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -94,10 +95,13 @@ class Exchange:
         else:
             answers, usage = await collected(events, self.request.count)
             response = json_reply(self.reply.whole(answers, usage))
-        body.name_relaxed(self.generation.relaxed, response)
-        body.name_locked(self.overruled, response)
-        body.name_unsupported(self.unsupported, response)
-        return body.name_ignored(list(self.request.ignored), response)
+        for header, names, what, level in (
+            (body.RELAXED_HEADER, self.generation.relaxed, "not enforced", logging.INFO),
+            (body.LOCKED_HEADER, self.overruled, "overruled by the manifest", logging.DEBUG),
+            (body.UNSUPPORTED_HEADER, self.unsupported, "not supported by the backend", logging.WARNING),
+        ):
+            body.name_in_reply(response, header, names, what, level)
+        return body.name_ignored(self.request.ignored, response)
 
     def _requests(self, lease: Lease) -> list[Chat | Complete]:
         self.reply.model = lease.entry.id

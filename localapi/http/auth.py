@@ -1,6 +1,6 @@
-"""API keys at the door: who asks, and what that opens.
+"""Check the API keys of requests.
 
-Where the manifest has no keys, whoever reaches the server may do everything; `api.guard` decides who reaches it.
+If the manifest has no keys, anyone who can reach the server may do everything; `host_check` decides who can.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from localapi.manifest import Entry, Key, holder
 from localapi.runtime.registry import Registry
 
 OPEN: Final = frozenset({"/health", "/", "/console/<path:file>"})
-"""Paths that need no key: whether the server lives is no secret, and what watches it should hold none. The console asks
-for a key itself."""
+"""Paths that need no key: a health check should need no secret, and the console asks for a key itself."""
 ADMIN: Final = ("/admin/", "/status", "/metrics")
-"""Beginnings of paths that only keys with the admin right open."""
+"""Prefixes of paths that need a key with the admin right."""
 
 
 def access(registry: Registry) -> Callable[[], None]:
@@ -30,14 +29,16 @@ def access(registry: Registry) -> Callable[[], None]:
         rule = request.url_rule.rule if request.url_rule else ""
         if not keys or rule in OPEN:
             return
-        presented = _presented()
-        if presented is None:
+        scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
+        presented = token.strip() if scheme.lower() == "bearer" else ""
+        presented = presented or request.headers.get("x-api-key", "").strip()
+        if not presented:
             raise InvalidKey(
                 "This server needs an API key: send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`."
             )
         key = holder(keys, presented)
         if key is None:
-            raise InvalidKey("The API key is not one of this server's. The manifest's server.api_keys says which are.")
+            raise InvalidKey("This server has no such API key. The manifest lists its keys under server.api_keys.")
         request_context.current().take(key)
         if rule.startswith(ADMIN) and not key.admin:
             raise Forbidden(f"The API key {key.name!r} has no admin right (admin: true in the manifest).")
@@ -46,7 +47,7 @@ def access(registry: Registry) -> Callable[[], None]:
 
 
 def still_admin(registry: Registry) -> Callable[[], bool]:
-    """Whether whoever was let in to what only the admin right opens would be let in now, as the manifest is now."""
+    """Return a function that tells whether the current request would still get the admin right."""
 
     def allowed() -> bool:
         keys, key = _keys(registry), request_context.current_key()
@@ -56,19 +57,11 @@ def still_admin(registry: Registry) -> Callable[[], bool]:
 
 
 def may_use(entry: Entry) -> bool:
-    """Whether the request that is being answered may know an entry; outside of requests, always."""
+    """Return True if the current request may use an entry, or if there is no request."""
     key = request_context.current_key()
     return key is None or key.opens(entry.id)
 
 
 def _keys(registry: Registry) -> tuple[Key, ...]:
-    """Those that open something now; where there are none, everything is open."""
+    """Return the active keys; if there are none, access is open."""
     return registry.snapshot.manifest.keys if registry.snapshot else ()
-
-
-def _presented() -> str | None:
-    """Return the key of the request, from OpenAI's header or Anthropic's."""
-    scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip()
-    return request.headers.get("x-api-key", "").strip() or None

@@ -10,6 +10,7 @@ import asyncio
 import codecs
 import logging
 import re
+from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -23,9 +24,13 @@ from localapi.http.encodings import decode, encoding_of
 log = logging.getLogger(__name__)
 
 IGNORED_HEADER: Final = "x-ignored-params"
+"""Fields that have no effect."""
 LOCKED_HEADER: Final = "x-locked-params"
+"""Parameters that the manifest's `locked` overrules."""
 RELAXED_HEADER: Final = "x-relaxed-params"
+"""Constraints on the answer's form that are not enforced."""
 UNSUPPORTED_HEADER: Final = "x-unsupported-params"
+"""Parameters that the backend does not honour."""
 _decode = msgspec.json.Decoder().decode
 _TELL_NO_VALUE: Final = frozenset({
     "bool_type", "dict_type", "float_type", "int_type", "list_type", "string_type", "model_type",
@@ -33,8 +38,9 @@ _TELL_NO_VALUE: Final = frozenset({
     "less_than", "less_than_equal", "too_long", "too_short", "string_too_long", "string_too_short",
 })  # fmt: skip
 """Pydantic's problems whose messages say what was expected, and nothing of what was found."""
-_SHOWN = 80
-_SHOWN_PLACE = 200
+_SHOWN: Final = 80
+_SHOWN_NAME: Final = 200
+_MOST_NAMES: Final = 20
 _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 BODY_SECONDS: Final = 60
 """How long a client may take to send its body."""
@@ -77,42 +83,22 @@ def parse(model: type[Body], content: dict[str, Any]) -> Body:
         raise _first_problem(error, content) from None
 
 
-def in_header(names: list[str]) -> str:
-    """Return names that others chose as the value of a header."""
-    return " ".join(", ".join(_NOT_IN_HEADERS.sub("?", name)[:_SHOWN] for name in names[:20]).split())
+def in_header(names: Sequence[str]) -> str:
+    """Return names that a client chose as the value of a header."""
+    shown = [_NOT_IN_HEADERS.sub("?", name)[:_SHOWN_NAME] for name in names[:_MOST_NAMES]]
+    return " ".join(", ".join(shown).split())
 
 
-def name_ignored(names: list[str], reply: Response) -> Response:
+def name_in_reply(reply: Response, header: str, names: Sequence[str], what: str, level: int = logging.INFO) -> None:
+    """Name fields of the request in a header of its reply, and in the log; `what` says what became of them."""
+    if names:
+        reply.headers[header] = in_header(names)
+        log.log(level, "%s: %s: %s", request_context.current().id, what, reply.headers[header])
+
+
+def name_ignored(names: Sequence[str], reply: Response) -> Response:
     """Name the fields that had no effect, in the reply and in the log."""
-    if names:
-        listed = in_header(names)
-        reply.headers[IGNORED_HEADER] = listed
-        log.info("%s: ignored unknown parameters: %s", request_context.current().id, listed)
-    return reply
-
-
-def name_relaxed(places: list[str], reply: Response) -> Response:
-    """Name the constraints on the answer's form that are not enforced, in the reply and in the log."""
-    if places:
-        listed = ", ".join(_NOT_IN_HEADERS.sub("?", place)[:_SHOWN_PLACE] for place in places[:20])
-        reply.headers[RELAXED_HEADER] = " ".join(listed.split())
-        log.info("%s: not kept: %s", request_context.current().id, listed)
-    return reply
-
-
-def name_unsupported(names: list[str], reply: Response) -> Response:
-    """Name the parameters that the backend does not honour, in the reply and in the log."""
-    if names:
-        listed = ", ".join(_NOT_IN_HEADERS.sub("?", name)[:_SHOWN_PLACE] for name in names[:20])
-        reply.headers[UNSUPPORTED_HEADER] = listed
-        log.warning("%s: not supported by the backend: %s", request_context.current().id, listed)
-    return reply
-
-
-def name_locked(names: list[str], reply: Response) -> Response:
-    """Name the parameters that the manifest's `locked` overrules, in the reply."""
-    if names:
-        reply.headers[LOCKED_HEADER] = ", ".join(names)
+    name_in_reply(reply, IGNORED_HEADER, names, "ignored unknown parameters")
     return reply
 
 
@@ -120,8 +106,10 @@ def _first_problem(error: ValidationError, content: dict[str, Any]) -> InvalidRe
     """Return the most telling problem of the first bad field: a union reports one for each type that it tried."""
     problems = [(_keys(p["loc"], content, missing=p["type"] == "missing"), p) for p in error.errors(include_url=False)]
     first = problems[0][0]
+    of_list = len(first) > 1 and isinstance(first[1], int)
+    field = first[: 2 if of_list else 1]  # of a list, the first bad item
     keys, problem = min(
-        ((keys, p) for keys, p in problems if keys[:2] == first[:2] or keys[:1] == first[:1] != ("messages",)),
+        (found for found in problems if found[0][: len(field)] == field),
         key=lambda found: (found[1]["type"].endswith("_type"), -len(found[0])),
     )
     param = _param(keys)

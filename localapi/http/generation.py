@@ -21,7 +21,6 @@ from localapi.http import request_context
 from localapi.http.read_ahead import OBJECT_BYTES, Ahead
 from localapi.http.replies import streamed_reply
 from localapi.kinds import Kind
-from localapi.kinds.chat import count_answer
 from localapi.manifest import Entry
 from localapi.runtime.lease import Lease
 from localapi.runtime.progress import Progress
@@ -50,9 +49,9 @@ FORM_PRIME_SECONDS: Final = 10.0
 """The same if a reply header may have to tell what of the asked form is not kept."""
 MEASURABLE_TOKENS: Final = 20
 MEASURABLE_SECONDS: Final = 0.2
-"""A shorter answer says nothing of a model's speed."""
+"""The speed of a shorter answer is not logged."""
 PROGRESS_SECONDS: Final = 2.0
-"""How often a stream that has nothing to send yet says what it is waiting for."""
+"""How often a stream that has nothing to send yet reports what it is waiting for."""
 
 request_ids = itertools.count(1)
 """Numbers for requests to engines, unique in this process."""
@@ -66,28 +65,26 @@ class Renderer(Protocol[Shown_contra]):
         """Return the Content-Type of the stream."""
 
     def render(self, item: Shown_contra) -> Iterable[bytes]:
-        """Return what one item of the answer sends."""
+        """Return the bytes for one item of the answer."""
 
     def progress(self, progress: Progress) -> bytes:
-        """Return what says how far the request is; nothing if the format has no place for it."""
+        """Return the bytes that report progress; empty if the format has no place for it."""
 
     def error(self, error: ApiError) -> bytes:
-        """Return what tells of an error after the status has been sent. Nothing follows it, not even `end`."""
+        """Return the bytes of an error after the status has been sent. Nothing follows it, not even `end`."""
 
     def end(self) -> bytes:
-        """Return what marks a stream as complete."""
+        """Return the bytes that mark a stream as complete."""
 
 
 def event_bytes(event: Event) -> int:
-    """Return what an event takes in memory, about."""
-    match event:
-        case Delta():
-            likely = sum(1 + len(token.top) for token in event.logprobs)
-            return (1 + likely) * OBJECT_BYTES + len(event.text)
-        case ToolArguments():
-            return OBJECT_BYTES + len(event.text)
-        case _:
-            return OBJECT_BYTES
+    """Return approximately how much memory an event takes."""
+    size = OBJECT_BYTES
+    if isinstance(event, Delta | ToolArguments):
+        size += len(event.text)
+    if isinstance(event, Delta):
+        size += OBJECT_BYTES * sum(1 + len(token.top) for token in event.logprobs)
+    return size
 
 
 def begin(registry: Registry, model: str, kind: Kind) -> Generation:
@@ -109,7 +106,7 @@ class Generation:
     entry: Entry
     ticket: Ticket = field(default_factory=Ticket)
     relaxed: list[str] = field(default_factory=list)
-    """Where the request asks more of the answer's form than is kept, as far as that is known yet."""
+    """Constraints on the answer's form that are not enforced, as far as that is known yet."""
 
     def __post_init__(self) -> None:
         self._started = time.monotonic()
@@ -167,30 +164,23 @@ class Generation:
                 yield end
 
     def _count(self, finished: Finished) -> None:
-        now = time.monotonic()
+        now, scope, tokens = time.monotonic(), request_context.current(), finished.completion_tokens
         first = self._first_text or now
-        speed = _speed_shown(finished.completion_tokens, now - first)
-        count_answer(
-            request_context.current().counters, self.entry.id, finished,
-            first_seconds=first - self._started, rest_seconds=now - first,
-        )  # fmt: skip
-        cached = f", {finished.cached_tokens} of them cached" if finished.cached_tokens else ""
+        first_seconds, rest_seconds = first - self._started, now - first
+        self.kind.count(scope.counters, self.entry.id, finished, first_seconds, rest_seconds)
+        speed = cached = ""
+        if tokens >= MEASURABLE_TOKENS and rest_seconds >= MEASURABLE_SECONDS:
+            speed = f", {tokens / rest_seconds:.0f} tokens/s"
+        if finished.cached_tokens:
+            cached = f", {finished.cached_tokens} of them cached"
         log.info(
             "%s: %d tokens%s, first after %.2f s, prompt of %d%s (%s)",
-            self.entry.id, finished.completion_tokens, speed, first - self._started, finished.prompt_tokens, cached,
-            request_context.current().id,
+            self.entry.id, tokens, speed, first_seconds, finished.prompt_tokens, cached, scope.id,
         )  # fmt: skip
-
-
-def _speed_shown(tokens: int, seconds: float) -> str:
-    """Return what the log says of an answer's speed: nothing if it was too short to measure."""
-    if tokens < MEASURABLE_TOKENS or seconds < MEASURABLE_SECONDS:
-        return ""
-    return f", {tokens / seconds:.0f} tokens/s"
 
 
 Arrived = asyncio.Queue[Event | Exception | None]
-"""None: a source has ended."""
+"""Events of several sources. None: a source has ended."""
 
 
 async def as_one(

@@ -1,8 +1,8 @@
-"""Keeps other people's web pages out: which Host and Origin this server answers, and what pages of its own may read.
+"""Check the Host and Origin of requests, so that other people's web pages cannot use the server.
 
 A page on the web can send requests to a server on localhost, and with DNS rebinding even read the replies
-(CVE-2024-28224). A browser cannot forge the Host and Origin headers, so both must be ones that are allowed. An address
-in numbers cannot be rebound: it is what a name is made to point to.
+(CVE-2024-28224). A page cannot forge the Host and Origin headers, so both must be allowed. A numeric address needs no
+such check, as only names can be rebound.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ _ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  # compared
 _HEADER_NAMES: Final = re.compile(r"[\w!#$%&'*+.^`|~, -]{1,2000}", re.ASCII)
 _HOST: Final = re.compile(rb"([\w-]{1,63}(\.[\w-]{1,63})*\.?|\[[\w:.%]+\])(:[0-9]{1,5})?", re.ASCII)
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([^\s@/?#:\[\]]+|\[[^\s@/?#\]]+\])(:[0-9]{1,5})?", re.IGNORECASE)
-"""What a browser sends: no user, no path."""
+"""Form of an origin that a browser sends, without user and path."""
 EXPOSED: Final = (
     "x-request-id, x-ignored-params, x-locked-params, x-relaxed-params, x-unsupported-params, x-should-retry, "
     "retry-after"
 )
-"""Reply headers that a page may read beside those that every page may."""
+"""Reply headers that a page of an allowed origin may read, besides those that every page may."""
+_PORT: Final = re.compile(r":[0-9]{1,5}$")
 PREFLIGHT_SECONDS: Final = 600
 
 
@@ -52,7 +53,7 @@ def plain_host(headers: Headers) -> Headers:
 
 
 class Guard:
-    """The check for each request to a server that listens on `host`; the manifest's server options may add names."""
+    """Check of each request to a server that listens on `host`. The manifest's server options may add names."""
 
     def __init__(self, host: str, options: Callable[[], ServerOptions]) -> None:
         self._options = options
@@ -64,7 +65,9 @@ class Guard:
     def check(self) -> None:
         """Raise Forbidden for a host or origin that is not allowed."""
         asked = _name(f"//{request.headers.get('Host', '')}")
-        if not (self._answers_for(asked) or _has_no_host()):
+        # Probes of load balancers send HTTP/1.0 without a Host; no browser does.
+        probe = request.http_version == "1.0" and all(name != b"host" for name, _ in request.scope["headers"])
+        if not (self._answers_for(asked) or probe):
             names = ", ".join(sorted(self._own | {*self._options().allowed_hosts}))
             raise Forbidden(
                 f"The Host {asked!r} is not served here; this server answers for {names}. "
@@ -109,27 +112,16 @@ class Guard:
         return self._any_address and (name in self._machine or _is_address(name))
 
     def _allows(self, origin: str) -> bool:
-        """Return whether an origin is this machine's, the server's own, or one of the manifest's."""
+        """Return True if an origin is this machine's, the server's own, or one of the manifest's."""
         name = _name(origin) if _ORIGIN.fullmatch(origin) else None
         if name is None:
             return False
         own = self._own | {_name(f"//{request.headers.get('Host', '')}")}
         if name in own and urlsplit(origin).scheme in ("http", "https"):
             return True
-        return any(_matches(origin.lower(), allowed) for allowed in self._options().allowed_origins)
-
-
-def _matches(origin: str, allowed: str) -> bool:
-    """Exactly, or at any port where the manifest says `:*`."""
-    if not allowed.endswith(":*"):
-        return origin == allowed
-    beginning = allowed.removesuffix(":*")
-    return origin == beginning or re.fullmatch(re.escape(beginning) + r":\d{1,5}", origin) is not None
-
-
-def _has_no_host() -> bool:
-    """Whether the request is one of HTTP/1.0 without a Host, as probes of load balancers send; no browser does."""
-    return request.http_version == "1.0" and all(name != b"host" for name, _ in request.scope["headers"])
+        origin, without_port = origin.lower(), _PORT.sub("", origin.lower())
+        allowed = self._options().allowed_origins
+        return origin in allowed or f"{without_port}:*" in allowed
 
 
 def _is_address(name: str) -> bool:

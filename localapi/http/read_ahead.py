@@ -1,9 +1,9 @@
 """The buffer between an answer and its client, so that a slow client keeps no model waiting. There is no other.
 
-A quick reader gets each item as it comes. Once a reader keeps one for a while, the rest is fetched without it and kept
-for it, within bounds: of its own, and of all replies together. The source ends, and with it the lease, when the engine
-has finished, however much is still to be read. Beyond the bounds the source waits for its reader, but not for ever: a
-player that is paused must not keep a model from everybody else. A source that cannot wait is ended.
+One task fetches the items as they come, and keeps those that the reader has not taken yet. So the source ends, and with
+it the lease, when the engine has finished, even if much is still to be read. Replies may keep so much each, and so much
+together. Beyond that the source waits for its reader, but not for ever, as a paused player must not occupy a model. A
+source that cannot wait is ended.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from localapi.errors import RequestTimeout
 
 Item = TypeVar("Item")
 
-LAG_SECONDS: Final = 0.25
-"""How long a reader may keep an item until the rest is fetched without it."""
 MEGABYTE: Final = 1024 * 1024
 MOST_BYTES: Final = 16 * MEGABYTE
-"""What is kept for one reader."""
+"""Maximum that is kept for one reader."""
 MOST_BYTES_UNPAUSED: Final = 64 * MEGABYTE
 """The same if the source cannot wait for the reader."""
 MOST_BYTES_OF_ALL: Final = 256 * MEGABYTE
@@ -30,7 +28,9 @@ READER_SECONDS: Final = 600.0
 LEAST_BYTES: Final = MEGABYTE // 4
 """What is kept for one reader even if there is no more room for all."""
 OBJECT_BYTES: Final = 200
-"""What a small object takes in memory, about."""
+"""Approximate memory of a small object."""
+JOIN_AFTER: Final = 64
+"""Items that are kept one by one. Further ones are joined: the reader is slow."""
 
 
 class Shelf:
@@ -65,65 +65,59 @@ class Ahead(Generic[Item]):
         self._pausable = pausable
         self._most_bytes = MOST_BYTES if pausable else MOST_BYTES_UNPAUSED
         self._shelf = shelf
-        self._first: asyncio.Future[Item | None] | None = None
-        self._lag: asyncio.TimerHandle | None = None
         self._fetching: asyncio.Task[None] | None = None
         self._kept: deque[tuple[Item, int]] = deque()
         self._bytes = 0
         self._ended = False
         self._error: Exception | None = None
         self._came = asyncio.Event()
+        """Set when there is something to take: an item, or the end."""
         self._taken = asyncio.Event()
 
     async def begun(self, seconds: float | None) -> bool:
         """Return True as soon as the first item is there, False after so many seconds. Raise what came in its place."""
-        if self._first is None:
-            self._first = asyncio.ensure_future(anext(self._source, None))
-        await asyncio.wait([self._first], timeout=seconds)
-        if not self._first.done():
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch(), name="read ahead")
+        try:
+            async with asyncio.timeout(seconds):
+                await self._came.wait()
+        except TimeoutError:
             return False
-        self._first.result()
+        if self._error is not None and not self._kept:
+            raise self._error
         return True
 
     async def get(self) -> Item | None:
         """Return the next item; None at the end. Raise what the source raises."""
-        self._stop_timer()
-        if self._fetching is not None:
-            return await self._next_kept()
-        if self._first is not None:
-            first, self._first = self._first, None
-            item = await first
-        else:
-            item = await anext(self._source, None)
-        if item is not None:
-            self._lag = asyncio.get_running_loop().call_later(LAG_SECONDS, self._go_on)
+        if not self._came.is_set():
+            await self.begun(None)
+        if not self._kept:
+            if self._error is not None:
+                raise self._error
+            return None
+        item, size = self._kept.popleft()
+        if not (self._kept or self._ended):
+            self._came.clear()
+        self._bytes -= size
+        self._shelf.bytes -= size
+        self._taken.set()
         return item
 
     async def close(self) -> None:
         """End the source, wherever it is."""
-        self._stop_timer()
-        tasks = [task for task in (self._first, self._fetching) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.gather(self._fetching, return_exceptions=True)
         await self._source.aclose()
         self._shelf.bytes -= self._bytes
         self._kept.clear()
         self._bytes = 0
 
-    def _stop_timer(self) -> None:
-        if self._lag is not None:
-            self._lag.cancel()
-            self._lag = None
-
-    def _go_on(self) -> None:
-        """Fetch the rest: the reader is slow."""
-        self._fetching = asyncio.create_task(self._fetch(), name="ahead of a slow reader")
-
     async def _fetch(self) -> None:
         try:
             async for item in self._source:
                 self._keep(item)
+                await asyncio.sleep(0)  # a reader that waits gets each item by itself
                 while self._full:
                     await self._reader()
         except Exception as error:  # raised where the item would have come
@@ -132,6 +126,24 @@ class Ahead(Generic[Item]):
         finally:
             self._ended = True
             self._came.set()
+
+    def _keep(self, item: Item) -> None:
+        size = self._size(item)
+        if len(self._kept) > JOIN_AFTER and self._join(self._kept[-1][0], item):
+            last, before = self._kept.pop()
+            size = max(0, size - OBJECT_BYTES)  # it is no object of its own any more
+            self._kept.append((last, before + size))
+        else:
+            self._kept.append((item, size))
+        self._bytes += size
+        self._shelf.bytes += size
+        self._came.set()
+
+    @property
+    def _full(self) -> bool:
+        if self._bytes < LEAST_BYTES:
+            return False
+        return self._bytes >= self._most_bytes or self._shelf.bytes >= MOST_BYTES_OF_ALL
 
     async def _reader(self) -> None:
         """Wait until something of what is kept is taken. Raise RequestTimeout."""
@@ -149,35 +161,3 @@ class Ahead(Generic[Item]):
                 f"The client took nothing of this answer for {READER_SECONDS:g} s, so the model went on to others. "
                 "Read faster, or ask for less at a time."
             ) from None
-
-    @property
-    def _full(self) -> bool:
-        if self._bytes < LEAST_BYTES:
-            return False
-        return self._bytes >= self._most_bytes or self._shelf.bytes >= MOST_BYTES_OF_ALL
-
-    def _keep(self, item: Item) -> None:
-        size = self._size(item)
-        if self._kept and self._join(self._kept[-1][0], item):
-            last, before = self._kept.pop()
-            size = max(0, size - OBJECT_BYTES)  # it is no object of its own any more
-            self._kept.append((last, before + size))
-        else:
-            self._kept.append((item, size))
-        self._bytes += size
-        self._shelf.bytes += size
-        self._came.set()
-
-    async def _next_kept(self) -> Item | None:
-        while not (self._kept or self._ended):
-            self._came.clear()
-            await self._came.wait()
-        if self._kept:
-            item, size = self._kept.popleft()
-            self._bytes -= size
-            self._shelf.bytes -= size
-            self._taken.set()
-            return item
-        if self._error is not None:
-            raise self._error
-        return None

@@ -1,7 +1,4 @@
-"""What replies have in common: JSON, streams, server-sent events, and the headers of errors.
-
-Knows no wire format: what an error's body holds is its dialect's business.
-"""
+"""Build replies: JSON, streams, server-sent events, and the headers of errors, whose bodies are their dialect's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What belongs to one HTTP request: its id, and what must be given back when it ends.
+"""State of one HTTP request: its id, its key, and what must be released when it ends.
 
-Quart runs a handler and then its reply's body, and a client that leaves between the two would leave a lease behind. So
-the things a request holds hang on the ASGI call itself, which ends exactly once however it ends.
+Quart runs a handler and then the body of its reply. If a client left between the two, a lease would remain. So what a
+request holds is released at the end of the ASGI call, which ends exactly once, however it ends.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ CLIENT_LEFT: Final = 499
 
 
 class BrokenOff(Exception):
-    """Raised in a body that cannot be completed, after the reason was logged: the connection ends in its middle.
+    """Raised in a body that cannot be completed, after the reason was logged. The connection is closed.
 
-    A file whose end is missing must not look complete to whoever reads it.
+    A truncated file must not look complete to the client.
     """
 
 
@@ -42,13 +42,13 @@ class RequestScope:
     held: AsyncExitStack = field(default_factory=AsyncExitStack)
     """Closed when the request has ended: answered, failed, or left by its client."""
     counters: Counters = field(default_factory=Counters)
-    """Where what happens is counted."""
+    """Counters of the server."""
     endpoint: str = "other"
-    """The path as routes name it."""
+    """Path of the route."""
     model: str = NO_MODEL
-    """The id of the entry that answers, where one does."""
+    """Id of the entry that answers; empty if there is none."""
     key: Key | None = None
-    """Who asks; None where that was not asked."""
+    """API key of the request; None if none was needed."""
 
     def use(self, model: str) -> None:
         """Note the id of the entry that answers, also for the log."""

@@ -24,9 +24,7 @@ TIME_PER_OUTPUT_TOKEN: Final = Metric(
 )
 
 
-def count_answer(
-    counters: Counters, model: str, answer: Finished, *, first_seconds: float, rest_seconds: float
-) -> None:
+def count_answer(counters: Counters, model: str, answer: Finished, first_seconds: float, rest_seconds: float) -> None:
     """Count a complete answer. `rest_seconds` is the time from the first token to the last."""
     counters.count(model, PROMPT_TOKENS, answer.prompt_tokens)
     counters.count(model, CACHED_TOKENS, answer.cached_tokens)
@@ -73,6 +71,7 @@ CHAT: Final = Kind(
     nested={ChatParameters: "chat.ID.defaults and chat.ID.locked"},
     endpoints=("localapi.api.openai.chat", "localapi.api.openai.completions", "localapi.api.openai.tokens"),
     metrics=(PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN),
+    count=count_answer,
     model=ChatModel,
     recognize=chat_backend,
 )

@@ -11,8 +11,8 @@ from msgspec import Struct
 from pydantic import BaseModel
 
 from localapi.backends.options import EntryOptions
-from localapi.observability.counters import Metric
-from localapi.worker.protocol import Loaded
+from localapi.observability.counters import Counters, Metric
+from localapi.worker.protocol import Finished, Loaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,10 @@ class ModelObject(Struct, kw_only=True):
         """Fill in the fields that a kind adds, from an entry and what its loaded model said."""
 
 
+def count_nothing(counters: Counters, model: str, answer: Finished, first_seconds: float, rest_seconds: float) -> None:
+    """Count no answer."""
+
+
 def unknown(config: Mapping[str, Any], name: str) -> str | None:
     """Recognize no model."""
     return None
@@ -85,6 +89,8 @@ class Kind:
     """Modules with `routes(registry)`, which returns a Quart blueprint, and OPERATIONS for the OpenAPI document."""
     metrics: tuple[Metric, ...] = ()
     """Metrics of this kind, in addition to those of every model."""
+    count: Callable[[Counters, str, Finished, float, float], None] = count_nothing
+    """Count a model's complete answer, given the seconds to its first event and from there to its end."""
     model: type[ModelObject] = ModelObject
     """How `/v1/models` describes a model of this kind."""
     recognize: Callable[[Mapping[str, Any], str], str | None] = unknown

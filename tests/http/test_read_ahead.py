@@ -24,9 +24,9 @@ pytestmark = pytest.mark.everyday
 
 
 @pytest.fixture(autouse=True)
-def no_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+def join_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every reader is slow at once."""
-    monkeypatch.setattr(read_ahead, "LAG_SECONDS", 0)
+    monkeypatch.setattr(read_ahead, "JOIN_AFTER", 0)
 
 
 class Source:
@@ -87,10 +87,28 @@ async def test_the_source_ends_although_its_reader_has_only_begun() -> None:
 async def test_nothing_is_fetched_before_the_reader_has_begun() -> None:
     source = Source(3)
     async with read(source) as items:
-        assert await items.begun(None)
         await quiet()
-        assert source.given == 1
+        assert source.given == 0
+        assert await items.begun(None)
         assert await rest(items) == [1, 2, 3]
+
+
+async def test_a_reader_that_waits_gets_each_item_by_itself() -> None:
+    def join(last: list[int], item: list[int]) -> bool:
+        last += item
+        return True
+
+    source = Source(100)
+    async with read(source, join=join) as items:
+        assert [await items.get() for _ in range(3)] == [[1], [2], [3]]
+
+
+async def test_the_source_ends_while_its_reader_keeps_the_last_item() -> None:
+    source = Source(1)
+    async with read(source) as items:
+        assert await items.get() == [1]
+        await quiet()
+        assert source.ended.is_set()
 
 
 async def test_what_can_be_joined_is_kept_as_one() -> None:
