@@ -29,4 +29,4 @@ async def install(environment: Environment, report: ReportLoading) -> None:
     finally:
         await child.close(0)
     if status != 0:
-        raise LoadFailed(child.last_line or f"{environment.name} could not be installed: exit status {status}")
+        raise LoadFailed(child.output.last_line or f"{environment.name} could not be installed: exit status {status}")

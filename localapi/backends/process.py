@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import time
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from localapi.backends.output import Output
 from localapi.system import process_usage
 from localapi.system.process_usage import Usage
 
-MAX_LINE_BYTES: Final = 4096
 END_SECONDS: Final = 5
 """Time that a process has to end after its connection was closed."""
 USAGE_SECONDS: Final = 0.5
@@ -39,9 +38,16 @@ def inherited() -> dict[str, str]:
 
 
 async def start(
-    *command: str, on_line: Callable[[str], None], fds: Sequence[int] = (), env: Mapping[str, str] | None = None
+    *command: str,
+    on_line: Callable[[str], None],
+    fds: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
+    hide: Iterable[str] = (),
 ) -> ChildProcess:
-    """Start a program; `on_line` gets each line of its output. Raise OSError if it cannot be started."""
+    """Start a program; `on_line` gets the lines of its output, without the secrets in `hide`.
+
+    Raise OSError if it cannot be started.
+    """
     await process_usage.prepare()
     # Its own process group: Ctrl-C in the terminal reaches the server alone. Not its own session: Linux shares the
     # processor out by session (sched_autogroup), and on a busy machine a worker was a third slower so.
@@ -55,9 +61,10 @@ async def start(
         env=inherited() if env is None else env,
         cwd=_folder(),
     )
-    child = ChildProcess(process, on_line)
-    child.output = asyncio.create_task(child.read_output(), name=f"output of process {process.pid}")
-    return child
+    assert process.stdout is not None  # noqa: S101  # it was started with a pipe
+    output = Output(on_line, hide)
+    reading = asyncio.create_task(output.read(process.stdout), name=f"output of process {process.pid}")
+    return ChildProcess(process, output, reading)
 
 
 def _folder() -> str:
@@ -87,22 +94,24 @@ def describe_end(status: int) -> str:
 class ChildProcess:
     """Program with its own process group, whose output is read as it arrives."""
 
-    output: asyncio.Task[None]
-    """Task that reads the output until its end."""
-
-    def __init__(self, process: Process, on_line: Callable[[str], None]) -> None:
+    def __init__(self, process: Process, output: Output, reading: asyncio.Task[None]) -> None:
         self.pid = process.pid
-        self.last_line = ""
+        self.output = output
         self._process = process
-        self._on_line = on_line
+        self._reading = reading
+        """Task that reads the output until its end."""
         self._usage: Usage | None = None
         self._measured_at = -USAGE_SECONDS
 
-    def usage(self) -> Usage | None:
-        """Return a recent measurement, or None if the process has ended."""
+    def usage(self, pids: Sequence[int] = ()) -> Usage | None:
+        """Return a recent measurement, or None if the process has ended.
+
+        `pids` are the processes to measure together; default: only this one.
+        """
         now = time.monotonic()
         if now - self._measured_at >= USAGE_SECONDS:
-            self._usage = process_usage.usage(self.pid) if self._process.returncode is None else None
+            ended = self._process.returncode is not None
+            self._usage = None if ended else process_usage.usage(*(pids or (self.pid,)))
             self._measured_at = now
         return self._usage
 
@@ -118,7 +127,7 @@ class ChildProcess:
         """Wait until the process has ended and its output is read. Return its exit status, -9 if it was killed."""
         status = await self._process.wait()
         # Another process may have inherited the output and may keep it open.
-        await asyncio.wait([self.output], timeout=1)
+        await asyncio.wait([self._reading], timeout=1)
         return status
 
     async def how_it_ended(self) -> str:
@@ -132,37 +141,26 @@ class ChildProcess:
         if status < 0:
             return describe_end(status)
         await self.wait()
-        return f"{describe_end(status)} ({self.last_line})" if self.last_line else describe_end(status)
+        return f"{describe_end(status)} ({self.output.last_line})" if self.output.last_line else describe_end(status)
 
-    async def close(self, seconds: float = END_SECONDS) -> bool:
-        """Wait until the process ends, and kill it after so many seconds. Return whether it ended by itself."""
+    async def ends_within(self, seconds: float) -> bool:
+        """Return whether the process has ended, after waiting so long for that."""
         try:
             async with asyncio.timeout(seconds):
                 await self._process.wait()
         except TimeoutError:
-            self.kill()
-            await self._process.wait()
             return False
-        finally:
-            self.kill()
-            self.output.cancel()
-            await asyncio.gather(self.output, return_exceptions=True)
         return True
 
-    async def read_output(self) -> None:
-        """Read stdout and stderr line by line. A carriage return, as of a progress bar, ends a line, too."""
-        assert self._process.stdout is not None  # noqa: S101  # it was started with a pipe
-        rest = b""
-        while chunk := await self._process.stdout.read(MAX_LINE_BYTES):
-            *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
-            for line in lines:
-                self._take(line)
-            if len(rest) > MAX_LINE_BYTES:
-                self._take(rest)
-                rest = b""
-        self._take(rest)
-
-    def _take(self, line: bytes) -> None:
-        if text := line.decode(errors="replace").strip():
-            self.last_line = text
-            self._on_line(text)
+    async def close(self, seconds: float = END_SECONDS) -> bool:
+        """Wait until the process ends, and kill it after so many seconds. Return whether it ended by itself."""
+        try:
+            ended = await self.ends_within(seconds)
+            if not ended:
+                self.kill()
+                await self._process.wait()
+        finally:
+            self.kill()
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        return ended

@@ -25,14 +25,43 @@ async def prepare() -> None:
         await aside(lambda: import_module("psutil"))
 
 
-def usage(pid: int) -> Usage | None:
-    """Return the current usage of a process, or None if it has ended."""
+def usage(*pids: int) -> Usage | None:
+    """Return the current usage of some processes together, or None if all have ended."""
     import psutil  # noqa: PLC0415  # a server without workers does not need it
 
-    try:
-        process = psutil.Process(pid)
-        with process.oneshot():
-            cpu = process.cpu_times()
-            return Usage(process.memory_info().rss, cpu.user + cpu.system)
-    except psutil.Error:
+    measured = []
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            with process.oneshot():
+                cpu = process.cpu_times()
+                measured.append(Usage(process.memory_info().rss, cpu.user + cpu.system))
+        except psutil.Error:
+            continue
+    if not measured:
         return None
+    return Usage(sum(each.memory_bytes for each in measured), sum(each.cpu_seconds for each in measured))
+
+
+def with_descendants(pid: int) -> tuple[int, ...]:
+    """Return the id of a process and those of everything that it has started. Blocks: it reads all processes."""
+    import psutil  # noqa: PLC0415
+
+    try:
+        return (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True)))
+    except psutil.Error:
+        return (pid,)
+
+
+def listening_ports(*pids: int) -> set[int]:
+    """Return the TCP ports that some processes listen on. Blocks."""
+    import psutil  # noqa: PLC0415
+
+    ports: set[int] = set()
+    for pid in pids:
+        try:
+            sockets = psutil.Process(pid).net_connections("tcp")
+        except psutil.Error:
+            continue
+        ports |= {each.laddr.port for each in sockets if each.status == psutil.CONN_LISTEN}
+    return ports

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from localapi.backends import process
+from localapi.backends.output import MAX_LINE_BYTES
 from localapi.backends.process import ChildProcess
 
 pytestmark = pytest.mark.everyday
@@ -33,9 +34,9 @@ async def test_each_line_is_told_also_of_a_progress_bar_and_the_last_one(lines: 
 
 
 async def test_a_line_without_an_end_is_told_in_parts(lines: list[str]) -> None:
-    child = await python(f"print('x' * {3 * process.MAX_LINE_BYTES}, end='')", lines)
+    child = await python(f"print('x' * {3 * MAX_LINE_BYTES}, end='')", lines)
     await child.wait()
-    assert "".join(lines) == "x" * 3 * process.MAX_LINE_BYTES
+    assert "".join(lines) == "x" * 3 * MAX_LINE_BYTES
     assert len(lines) > 1
     await child.close()
 
