@@ -24,14 +24,18 @@
         ├── UnsupportedEncoding  415
         ├── ModelBusy            429
         ├── GenerationFailed     500
+        ├── UpstreamFailed       502
         ├── ModelUnavailable     503
         │   ├── LoadFailed
         │   │   ├── FilesUnreadable
         │   │   ├── OutOfResources
         │   │   ├── NoRoom
-        │   │   └── NoRoomAhead
+        │   │   ├── NoRoomAhead
+        │   │   ├── UpstreamUnavailable
+        │   │   └── UpstreamRefused
         │   └── WorkerEnded
         └── RequestTimeout       504
+            └── UpstreamTimeout
 
 The class of an `ApiError` is its status; `type`, `code` and `param` are what OpenAI's clients read
 (https://platform.openai.com/docs/guides/error-codes). How an error becomes a reply is `api.replies`' business.
@@ -286,6 +290,13 @@ class GenerationFailed(ApiError):
     code = "generation_failed"
 
 
+class UpstreamFailed(ApiError):
+    """The server that has the model failed, or sent something that is no answer."""
+
+    status = 502
+    code = "upstream_failed"
+
+
 class ModelUnavailable(ApiError):
     """The model is in the manifest but cannot answer now."""
 
@@ -359,6 +370,24 @@ class WorkerEnded(ModelUnavailable):
     """The model's worker crashed, or was ended because it hung, before the answer was complete."""
 
 
+class UpstreamUnavailable(LoadFailed):
+    """The server that has the model cannot be reached, or takes no requests now."""
+
+    code = "upstream_unavailable"
+    counts = False
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message, retryable=None)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UpstreamRefused(LoadFailed):
+    """The server that has the model refuses what the manifest says: the key, the name of the model, the address."""
+
+    code = "upstream_refused"
+    counts = False
+
+
 class RequestTimeout(ApiError):
     """The request took longer than the manifest allows."""
 
@@ -367,3 +396,9 @@ class RequestTimeout(ApiError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retryable=False)
+
+
+class UpstreamTimeout(RequestTimeout):
+    """The server that has the model sent nothing for too long."""
+
+    code = "upstream_timeout"

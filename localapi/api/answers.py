@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
-from localapi.worker.protocol import Delta, Ended, Event, Finished, TokenLogprob, ToolArguments, ToolStart
-
-StopReason = Literal["stop", "length", "tool_calls"]
+from localapi.worker.protocol import (
+    Addition,
+    Delta,
+    Ended,
+    Event,
+    Finished,
+    StopReason,
+    TokenLogprob,
+    ToolArguments,
+    ToolStart,
+)
 
 
 @dataclass
@@ -28,32 +36,65 @@ class Answer:
 
     text: str = ""
     reasoning: str = ""
+    refusal: str = ""
     calls: list[Call] = field(default_factory=list)
     tokens: list[TokenLogprob] = field(default_factory=list)
     reason: StopReason = "stop"
     """Why it ended."""
+    refusal_tokens: list[TokenLogprob] = field(default_factory=list)
+    additions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Further fields of another server's reply, by `Addition.place`."""
+
+    def add_tokens(self, delta: Delta) -> None:
+        """Add the log probabilities of a piece of text."""
+        if delta.refusal:
+            self.refusal_tokens += delta.logprobs
+        else:
+            self.tokens += delta.logprobs
 
 
 async def collected(events: AsyncGenerator[Event, None], count: int) -> tuple[list[Answer], Finished]:
-    """Return so many answers, and what they took in tokens. Raise ApiError."""
-    texts: list[list[str]] = [[] for _ in range(count)]
-    thoughts: list[list[str]] = [[] for _ in range(count)]
+    """Return at least so many answers, and what they took in tokens. Raise ApiError.
+
+    Another server may give more of them than were asked for.
+    """
     answers = [Answer() for _ in range(count)]
+    texts = _Texts()
     usage = Finished(0, 0, 0)
     async with aclosing(events) as source:
         async for event in source:
+            if isinstance(event, Delta | ToolStart | Addition | Ended):
+                answers += [Answer() for _ in range(event.choice + 1 - len(answers))]
             match event:
                 case Delta():
-                    (thoughts if event.reasoning else texts)[event.choice].append(event.text)
-                    answers[event.choice].tokens += event.logprobs
+                    texts.add(event)
+                    answers[event.choice].add_tokens(event)
                 case ToolStart():
                     answers[event.choice].calls.append(Call(event.call_id, event.name))
                 case ToolArguments():
                     answers[event.choice].calls[event.index].arguments += event.text
                 case Ended():
                     answers[event.choice].reason = event.reason
+                case Addition():
+                    answers[event.choice].additions.setdefault(event.place, {}).update(event.fields)
                 case Finished():
                     usage = event
     for at, answer in enumerate(answers):
-        answer.text, answer.reasoning = "".join(texts[at]), "".join(thoughts[at])
+        answer.text, answer.reasoning, answer.refusal = texts.of(at)
     return answers, usage
+
+
+class _Texts:
+    """The texts of all answers in pieces, joined once at the end."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[tuple[int, bool, bool], list[str]] = {}
+
+    def add(self, delta: Delta) -> None:
+        self._pieces.setdefault((delta.choice, delta.reasoning, delta.refusal), []).append(delta.text)
+
+    def of(self, choice: int) -> tuple[str, str, str]:
+        """Return an answer's text, reasoning and refusal."""
+        kinds = ((False, False), (True, False), (False, True))
+        text, reasoning, refusal = ("".join(self._pieces.get((choice, *kind), ())) for kind in kinds)
+        return text, reasoning, refusal

@@ -101,7 +101,8 @@ class Exchange:
             (body.UNSUPPORTED_HEADER, self.unsupported, "not supported by the backend", logging.WARNING),
         ):
             body.name_in_reply(response, header, names, what, level)
-        return body.name_ignored(self.request.ignored, response)
+        forwarded = chat_options(self.generation.entry.options).forwards and self.request.is_original
+        return body.name_ignored([] if forwarded else self.request.ignored, response)
 
     def _requests(self, lease: Lease) -> list[Chat | Complete]:
         self.reply.model = lease.entry.id

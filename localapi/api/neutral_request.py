@@ -44,6 +44,8 @@ class NeutralRequest:
     stream: bool = False
     ignored: Sequence[str] = ()
     """Fields of the body that have no effect."""
+    refusal: InvalidRequest | None = None
+    """Why the request cannot be read, if only a server that it is forwarded to can. Each ask has its `original`."""
 
     def check(self) -> None:
         """Check what every dialect has in common: tools, calls, and how a conversation ends. Raise InvalidRequest."""
@@ -57,6 +59,10 @@ class NeutralRequest:
 
         Raise InvalidRequest if there is any, unless the entry says `unsupported: warn`.
         """
+        if options.forwards and self.is_original:
+            return self, []
+        if self.refusal is not None:
+            raise self.refusal
         unhonoured = list(self._unhonoured(options.honours))
         if not unhonoured:
             return self, []
@@ -82,6 +88,11 @@ class NeutralRequest:
                         yield Unhonoured(medium, f"messages[{at}].content[{place}].type", "unsupported_content")
 
     @property
+    def is_original(self) -> bool:
+        """Return True if the request can be forwarded as the client wrote it."""
+        return all(ask.original is not None for ask in self.asks)
+
+    @property
     def count(self) -> int:
         """How many answers there will be."""
         return sum(ask.n for ask in self.asks)
@@ -98,13 +109,35 @@ class NeutralRequest:
         """
         said = self.said.model_dump(exclude_none=True)
         locked = options.locked.model_dump(exclude_none=True)
-        values = {**self.usual, **options.defaults.model_dump(exclude_none=True), **said, **locked}
+        defaults = options.defaults.model_dump(exclude_none=True)
+        usual = {} if options.forwards else self.usual
+        values = {**usual, **defaults, **said, **locked}
         parameters = ChatParameters.model_validate(values)
         overruled: list[str] = []
         for name, value in said.items():
             if name in locked and locked[name] != value:
                 overruled += self.names.get(name, [name])
-        return [_with(ask, parameters) for ask in self.asks], sorted(overruled)
+        asks = []
+        for ask in self.asks:
+            original = self._forwarded(ask, defaults, locked) if options.forwards else None
+            asks.append(_with(ask, parameters, original))
+        return asks, sorted(overruled)
+
+    def _forwarded(
+        self, ask: Chat | Complete, defaults: Mapping[str, Any], locked: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """Return the body to forward: what the client wrote, over the entry's defaults and under its locks."""
+        if ask.original is None:
+            return None
+        body = dict(ask.original)
+        for name, value in locked.items():
+            for said in self.names.get(name, ()):
+                body.pop(said, None)
+            body[name] = value
+        for name, value in defaults.items():
+            if not any(said in body for said in (name, *self.names.get(name, ()))):
+                body[name] = value
+        return body
 
 
 def _check_tools(chat: Chat) -> None:
@@ -234,8 +267,9 @@ def _without_media(message: Message, names: Set[str]) -> Message:
     return msgspec.structs.replace(message, content=kept)
 
 
-def _with(ask: Chat | Complete, parameters: ChatParameters) -> Chat | Complete:
+def _with(ask: Chat | Complete, parameters: ChatParameters, original: dict[str, Any] | None) -> Chat | Complete:
     settled: dict[str, Any] = {
+        "original": original,
         "id": next(request_ids),
         "sampling": parameters.sampling,
         "max_tokens": parameters.longest_answer,

@@ -21,7 +21,7 @@ MAX_BODY_BYTES: Final = 16 * MEGABYTE
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 ERRORS_OF_ALL: Final = frozenset({401, 403, 500})
-ERRORS_OF_WORK: Final = frozenset({400, 404, 413, 415, 429, 503, 504})
+ERRORS_OF_WORK: Final = frozenset({400, 404, 413, 415, 429, 502, 503, 504})
 """Of endpoints that have a model work."""
 
 

@@ -26,6 +26,7 @@ from localapi.worker.protocol import (
     Ended,
     Event,
     Finished,
+    Forward,
     Request,
     Speak,
     Tokenize,
@@ -54,7 +55,7 @@ class EchoEngine(InProcessEngine):
                 yield TokenizedText(request.id, [ord(c) for c in _tokenized(request)])
             case Detokenize():
                 yield DetokenizedText(request.id, _characters(request.tokens))
-            case Speak():
+            case Speak() | Forward():
                 raise InvalidRequest("This model answers with text: use POST /v1/chat/completions.")
             case _:
                 for event in _echo(request):

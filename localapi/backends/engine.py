@@ -31,6 +31,8 @@ class Vitals:
     """Tokens of the long prompts that are being processed."""
     tokens_per_second: float | None = None
     """Generation rate over the last seconds, summed over all answers."""
+    latency_seconds: float | None = None
+    """From the last request that was answered to its first output."""
     memory_bytes: int | None = None
     """Main memory of this machine that only this engine uses; 0 if it has no process of its own."""
     device_bytes: int = 0

@@ -239,6 +239,9 @@ class ChatOptions(EntryOptions):
     section = "chat"
     honours: ClassVar[frozenset[str]] = TEXT
     """What the backend honours of ChatParameters, TEXT_FEATURES and MEDIA. What it does not is refused or reported."""
+    forwards: ClassVar[bool] = False
+    """True if the backend sends a request on as the client wrote it, unknown fields included, to a server that speaks
+    OpenAI's API. What cannot be read here is then for that server to judge."""
     unsupported: Annotated[
         Literal["error", "warn"],
         Field(description="A parameter that the backend cannot honour: refuse the request, or say so in a header."),

@@ -27,11 +27,13 @@ from localapi.runtime.progress import Progress
 from localapi.runtime.queue import Ticket
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import (
+    Addition,
     Answering,
     Delta,
     Ended,
     Event,
     Finished,
+    ForwardedData,
     Prefill,
     Relaxed,
     Request,
@@ -82,6 +84,8 @@ def event_bytes(event: Event) -> int:
     size = OBJECT_BYTES
     if isinstance(event, Delta | ToolArguments):
         size += len(event.text)
+    if isinstance(event, ForwardedData):
+        size += len(event.data)
     if isinstance(event, Delta):
         size += OBJECT_BYTES * sum(1 + len(token.top) for token in event.logprobs)
     return size
@@ -168,6 +172,9 @@ class Generation:
         first = self._first_text or now
         first_seconds, rest_seconds = first - self._started, now - first
         self.kind.count(scope.counters, self.entry.id, finished, first_seconds, rest_seconds)
+        if not finished.counted:
+            log.info("%s: answered, first after %.2f s (%s)", self.entry.id, first_seconds, scope.id)
+            return
         speed = cached = ""
         if tokens >= MEASURABLE_TOKENS and rest_seconds >= MEASURABLE_SECONDS:
             speed = f", {tokens / rest_seconds:.0f} tokens/s"
@@ -196,7 +203,7 @@ async def as_one(
     total = Finished(requests[0].id, 0, 0)
     async with aclosing(merged(answers)) as events:
         async for item in events:
-            if isinstance(item, Delta | ToolStart | ToolArguments | Ended):
+            if isinstance(item, Delta | ToolStart | ToolArguments | Ended | Addition):
                 item.choice += first_choice[item.id]
                 yield item
             elif isinstance(item, Finished):
@@ -205,6 +212,7 @@ async def as_one(
                 total.completion_tokens += item.completion_tokens
                 total.cached_tokens += item.cached_tokens
                 total.reasoning_tokens += item.reasoning_tokens
+                total.counted = total.counted and item.counted
                 if left == 0:
                     yield total
             else:

@@ -6,6 +6,7 @@ from typing import Final
 
 from localapi.backends.echo import Echo
 from localapi.backends.mlx_lm import MlxLm
+from localapi.backends.openai import OpenAI, SecretPlace
 from localapi.backends.options import ChatOptions, EntryOptions
 from localapi.backends.parameters import ChatParameters
 from localapi.backends.recognition import chat_backend
@@ -26,6 +27,8 @@ TIME_PER_OUTPUT_TOKEN: Final = Metric(
 
 def count_answer(counters: Counters, model: str, answer: Finished, first_seconds: float, rest_seconds: float) -> None:
     """Count a complete answer. `rest_seconds` is the time from the first token to the last."""
+    if not answer.counted:
+        return
     counters.count(model, PROMPT_TOKENS, answer.prompt_tokens)
     counters.count(model, CACHED_TOKENS, answer.cached_tokens)
     counters.count(model, COMPLETION_TOKENS, answer.completion_tokens)
@@ -60,7 +63,7 @@ CHAT: Final = Kind(
     name="chat",
     description="Chat models, by their ids.",
     options=ChatOptions,
-    backends=by_name(Echo, MlxLm),
+    backends=by_name(Echo, MlxLm, OpenAI),
     usual_backend="mlx-lm",
     variables=Variables(
         entry_id="local-chat",
@@ -68,7 +71,7 @@ CHAT: Final = Kind(
         options={"path": ("CHAT_MODEL_PATH", "MODEL_PATH")},
         backend="mlx-lm",
     ),
-    nested={ChatParameters: "chat.ID.defaults and chat.ID.locked"},
+    nested={ChatParameters: "chat.ID.defaults and chat.ID.locked", SecretPlace: "chat.ID.key"},
     endpoints=("localapi.api.openai.chat", "localapi.api.openai.completions", "localapi.api.openai.tokens"),
     metrics=(PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN),
     count=count_answer,

@@ -10,12 +10,13 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from localapi.backends.options import EntryOptions, Name, OptionPath, PathProblem
+from localapi.backends.secret import NoSecret, SecretElsewhere
 from localapi.errors import Problem, shown
 from localapi.kinds import KINDS
 from localapi.manifest.complaints import Place, check, expectation, suggestion
 from localapi.manifest.document import document
 from localapi.manifest.entries import Entry, Manifest, ManifestFile, Said, ServerOptions
-from localapi.manifest.keys import Key, NoSecret, SecretElsewhere, digest, files_of, secret_of
+from localapi.manifest.keys import Key, digest, files_of, secret_of
 from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, leaves, noun, written
 
 EntryPath = tuple[str, str]

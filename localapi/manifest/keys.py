@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
-from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from localapi.backends.options import Name
+from localapi.backends.secret import DOTENV, LONGEST, NoSecret, read_file, read_variable
 
 SHORTEST: Final = 16
-LONGEST: Final = 1000
-DOTENV: Final = Path(".env")
 _OF_THIS_PROCESS: Final = secrets.token_bytes(32)
 _WHERE: Final = "{env: NAME} or {file: path}, the place of the secret; do not write a secret into the manifest"
 
@@ -84,14 +81,6 @@ class Key:
         return self.models is None or entry_id in self.models
 
 
-class NoSecret(ValueError):
-    """A key's secret cannot be read. The message gives the reason, never the value found."""
-
-
-class SecretElsewhere(NoSecret):
-    """This process has no access to a secret; the server may have."""
-
-
 def digest(secret: str) -> bytes:
     """Return a digest that is equal for equal secrets, in this process only."""
     return hmac.digest(_OF_THIS_PROCESS, secret.encode("utf-8", "surrogatepass"), hashlib.sha256)
@@ -108,7 +97,7 @@ def holder(keys: tuple[Key, ...], presented: str) -> Key | None:
 def secret_of(options: KeyOptions, folder: Path) -> str:
     """Read the secret. Blocks on files. Raise NoSecret if it cannot be read or is unsuitable."""
     what = "the variable" if options.env is not None else "the file"
-    found = _variable(options.env) if options.env is not None else _content(folder / str(options.file))
+    found = read_variable(options.env) if options.env is not None else read_file(folder / str(options.file))
     secret = found.strip()
     if not secret:
         raise NoSecret(f"{what} is empty; put a secret of at least {SHORTEST} characters there")
@@ -127,32 +116,3 @@ def secret_of(options: KeyOptions, folder: Path) -> str:
 def files_of(options: KeyOptions, folder: Path) -> Iterator[Path]:
     """Yield the files to watch for changes of the secret."""
     yield DOTENV if options.env is not None else folder / str(options.file)
-
-
-def _variable(name: str) -> str:
-    """Return a variable; the environment takes precedence over `.env`."""
-    try:
-        value = os.environ.get(name) or dotenv_values(DOTENV, interpolate=False).get(name)
-    except (OSError, ValueError) as error:  # also for invalid UTF-8
-        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not UTF-8 text"
-        raise NoSecret(f".env cannot be read: {reason}") from None
-    if value is None:
-        raise SecretElsewhere("the variable is not set in the environment or in .env; set it before the server starts")
-    return value
-
-
-def _content(path: Path) -> str:
-    if os.path.exists(path) and not os.path.isfile(path):  # where Path.exists raises, open tells why
-        raise NoSecret("this is not a regular file")
-    try:
-        with path.open("rb") as file:
-            return file.read(LONGEST * 2).decode()
-    except FileNotFoundError:
-        raise NoSecret("the file does not exist; create it, readable only by you") from None
-    except UnicodeDecodeError:
-        raise NoSecret("the file is not UTF-8 text") from None
-    except PermissionError:
-        raise SecretElsewhere("the file cannot be read: Permission denied") from None
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not a valid path"
-        raise NoSecret(f"the file cannot be read: {reason}") from None

@@ -150,6 +150,8 @@ class Answering(msgspec.Struct, kw_only=True):
     top_logprobs: int | None = None
     """How many of the likeliest tokens to report with each token's log probability; None: no log probabilities."""
     form: Form | None = None
+    original: dict[str, Any] | None = None
+    """The body in OpenAI's form, with the manifest's values, for an engine that forwards it to another server."""
 
 
 class Chat(Answering, tag=True, kw_only=True):
@@ -220,6 +222,16 @@ class Speak(msgspec.Struct, tag=True, kw_only=True):
     """Further fields of the request, by the backend's names (`ref_audio` as the bytes of an audio file)."""
     times: bool = False
     """True if the times of words are wanted."""
+
+
+class Forward(msgspec.Struct, tag=True, kw_only=True):
+    """Send this body to another server, and return its reply as it stands."""
+
+    id: int
+    path: str
+    """Below the API's base, as in "/audio/speech"."""
+    body: dict[str, Any]
+    """The JSON object to send. The engine sets its `model`."""
 
 
 class Cancel(msgspec.Struct, tag=True):
@@ -314,6 +326,8 @@ class Delta(msgspec.Struct, tag=True):
     """True if this is thinking, and not the answer itself."""
     logprobs: list[TokenLogprob] = []
     """One for each token since the last Delta, if the request asks for them."""
+    refusal: bool = False
+    """True if this says why the model does not answer."""
 
 
 class ToolStart(msgspec.Struct, tag=True):
@@ -336,12 +350,26 @@ class ToolArguments(msgspec.Struct, tag=True):
     text: str
 
 
+class Addition(msgspec.Struct, tag=True):
+    """Fields of another server's reply that no other event has a place for."""
+
+    id: int
+    choice: int
+    place: Literal["message", "choice", "reply"]
+    """What the fields belong to. In a stream, those of a message are those of its delta."""
+    fields: dict[str, Any]
+
+
+StopReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+"""Why an answer ended. The last two come from other servers only."""
+
+
 class Ended(msgspec.Struct, tag=True):
     """One of the answers is complete."""
 
     id: int
     choice: int
-    reason: Literal["stop", "length", "tool_calls"]
+    reason: StopReason
 
 
 class Finished(msgspec.Struct, tag=True):
@@ -355,6 +383,10 @@ class Finished(msgspec.Struct, tag=True):
     """Tokens of the prompt that an earlier request had computed."""
     reasoning_tokens: int = 0
     """Tokens of the completion that are reasoning."""
+    counted: bool = True
+    """False if another server does not say how many tokens there are. The numbers are 0 then."""
+    reported: dict[str, Any] | None = None
+    """Another server's usage object."""
 
 
 class TokenizedText(msgspec.Struct, tag=True):
@@ -406,6 +438,28 @@ class Spoken(msgspec.Struct, tag=True):
     """Parts of the request that had no effect on this model, in plain language."""
 
 
+class ForwardedHead(msgspec.Struct, tag=True):
+    """The beginning of the reply to Forward."""
+
+    id: int
+    content_type: str
+    length: int | None = None
+    """In bytes, if the other server says so."""
+
+
+class ForwardedData(msgspec.Struct, tag=True):
+    """The next bytes of the reply to Forward."""
+
+    id: int
+    data: bytes
+
+
+class ForwardedEnd(msgspec.Struct, tag=True):
+    """The reply to Forward is complete; nothing follows for this id."""
+
+    id: int
+
+
 class Failed(msgspec.Struct, tag=True):
     """The request ended without an answer; nothing follows for this id."""
 
@@ -417,16 +471,21 @@ class Failed(msgspec.Struct, tag=True):
 
 Event = (
     Prefill | Relaxed | Delta | ToolStart | ToolArguments | Ended | Finished | TokenizedText | DetokenizedText | Sound
-    | WordTimes | Spoken | Failed
+    | WordTimes | Spoken | Failed | Addition | ForwardedHead | ForwardedData | ForwardedEnd
 )  # fmt: skip
-Last = Finished | TokenizedText | DetokenizedText | Spoken | Failed
+Last = Finished | TokenizedText | DetokenizedText | Spoken | ForwardedEnd | Failed
 """After one of these nothing follows for the id."""
 
 
 def join(last: Event | None, event: Event) -> bool:
     """Append an event's text to the event before it if it continues that. Return True if it does."""
     match last, event:
-        case Delta(), Delta() if (last.id, last.choice, last.reasoning) == (event.id, event.choice, event.reasoning):
+        case Delta(), Delta() if (last.id, last.choice, last.reasoning, last.refusal) == (
+            event.id,
+            event.choice,
+            event.reasoning,
+            event.refusal,
+        ):
             last.text += event.text
             last.logprobs += event.logprobs
             return True
@@ -454,7 +513,7 @@ class Step(msgspec.Struct, tag=True):
 
 
 TextRequest = Chat | Complete | Tokenize | Detokenize
-Request = TextRequest | Speak
+Request = TextRequest | Speak | Forward
 ToWorker = LoadModel | Request | Cancel
 ToServer = Loading | Loaded | LoadRefused | Step
 

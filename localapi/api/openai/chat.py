@@ -10,18 +10,22 @@ from typing import Any, Final, Literal
 from msgspec import UNSET, Struct, UnsetType
 from quart import Blueprint
 
-from localapi.api.answers import Answer, StopReason
+from localapi.api.answers import Answer
 from localapi.api.dialect import DialectBlueprint
 from localapi.api.neutral_request import NeutralRequest
 from localapi.api.openai import wire
 from localapi.api.openai.chat_request import ChatRequest, parse_chat
+from localapi.api.openai.forwarded_request import ForwardedChat
 from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, Operation, Operations
+from localapi.errors import InvalidRequest
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import (
+    Addition,
     Delta,
     Ended,
     Event,
     Finished,
+    StopReason,
     TokenLogprob,
     ToolArguments,
     ToolStart,
@@ -58,8 +62,8 @@ class ChosenToken(LikelyToken):
 
 
 class Logprobs(Struct):
-    content: list[ChosenToken]
-    refusal: None = None
+    content: list[ChosenToken] | None
+    refusal: list[ChosenToken] | None = None
 
 
 class AnswerMessage(Struct, kw_only=True):
@@ -67,7 +71,7 @@ class AnswerMessage(Struct, kw_only=True):
 
     role: Literal["assistant"] = "assistant"
     content: str | None
-    refusal: None = None
+    refusal: str | None = None
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
 
@@ -87,7 +91,7 @@ class ChatCompletion(Struct, kw_only=True):
     created: int
     model: str
     choices: list[ChatChoice]
-    usage: wire.Usage
+    usage: wire.Usage | None
 
 
 class FunctionGrowth(Struct, kw_only=True):
@@ -109,6 +113,7 @@ class Growth(Struct, kw_only=True):
 
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    refusal: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[CallGrowth] | UnsetType = UNSET
 
@@ -128,7 +133,7 @@ class ChatChunk(Struct, kw_only=True):
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: wire.Usage | UnsetType = UNSET
+    usage: wire.Usage | UnsetType | None = UNSET
 
 
 OPERATIONS: Final[Operations] = {
@@ -149,8 +154,12 @@ class OpenAIChat:
     error_body = staticmethod(wire.error_body)
 
     def parse(self, content: dict[str, Any]) -> tuple[NeutralRequest, ChatReply]:
-        body, ignored = parse_chat(content)
-        return body.neutral(ignored), ChatReply(body)
+        try:
+            body, ignored = parse_chat(content)
+        except InvalidRequest as refusal:
+            unread = ForwardedChat.read(content, refusal)
+            return unread.neutral(content, refusal), ChatReply(include_usage=unread.include_usage)
+        return body.neutral(ignored, content), ChatReply(include_usage=body.include_usage)
 
 
 class ChatReply(wire.EventStream[Event]):
@@ -158,51 +167,63 @@ class ChatReply(wire.EventStream[Event]):
 
     model = ""
 
-    def __init__(self, body: ChatRequest) -> None:
+    def __init__(self, *, include_usage: bool) -> None:
         super().__init__(self._chunks_of)
-        self._body = body
+        self._include_usage = include_usage
         self._id = f"chatcmpl-{secrets.token_hex(14)}"
         self._created = int(time.time())
         self._begun: set[int] = set()
         """Choices whose role has been sent."""
 
-    def whole(self, answers: Sequence[Answer], usage: Finished) -> ChatCompletion:
+    def whole(self, answers: Sequence[Answer], usage: Finished) -> object:
         choices = [_choice(at, answer) for at, answer in enumerate(answers)]
-        return ChatCompletion(
-            id=self._id, created=self._created, model=self.model, choices=choices, usage=wire.usage(usage)
+        counted = wire.usage(usage)
+        completion = ChatCompletion(
+            id=self._id, created=self._created, model=self.model, choices=choices, usage=counted
         )
+        return wire.with_additions(completion, answers)
 
-    def _chunks_of(self, item: Event) -> Iterator[ChatChunk]:
+    def _chunks_of(self, item: Event) -> Iterator[ChatChunk | dict[str, Any]]:
         """Yield the role with an answer's first chunk, and usage at the end if the client asked for it."""
         match item:
-            case Delta() | ToolStart() | ToolArguments() | Ended():
+            case Delta() | ToolStart() | ToolArguments() | Ended() | Addition():
                 if item.choice not in self._begun:
                     self._begun.add(item.choice)
                     yield self._chunk(ChunkChoice(index=item.choice, delta=Growth(role="assistant", content="")))
-                yield self._chunk(_chunk_choice(item))
-            case Finished() if self._body.include_usage:
+                if isinstance(item, Addition):
+                    chunk = self._chunk(ChunkChoice(index=item.choice, delta=Growth()))
+                    yield wire.chunk_with_addition(chunk, item)
+                else:
+                    yield self._chunk(_chunk_choice(item))
+            case Finished() if self._include_usage and item.counted:
                 yield self._chunk(usage=wire.usage(item))
 
-    def _chunk(self, *choices: ChunkChoice, usage: wire.Usage | UnsetType = UNSET) -> ChatChunk:
+    def _chunk(self, *choices: ChunkChoice, usage: wire.Usage | UnsetType | None = UNSET) -> ChatChunk:
         return ChatChunk(id=self._id, created=self._created, model=self.model, choices=list(choices), usage=usage)
 
 
 def _choice(index: int, answer: Answer) -> ChatChoice:
-    message = AnswerMessage(content=answer.text or (None if answer.calls else ""))
+    message = AnswerMessage(content=answer.text or (None if answer.calls or answer.refusal else ""))
+    if answer.refusal:
+        message.refusal = answer.refusal
     if answer.reasoning:
         message.reasoning_content = answer.reasoning
     if answer.calls:
         message.tool_calls = [
             ToolCall(id=call.id, function=CalledFunction(call.name, call.arguments)) for call in answer.calls
         ]
-    return ChatChoice(index, message, _logprobs(answer.tokens), answer.reason)
+    logprobs = _logprobs(answer.tokens, answer.refusal_tokens)
+    return ChatChoice(index, message, logprobs, answer.reason)
 
 
 def _chunk_choice(event: Delta | ToolStart | ToolArguments | Ended) -> ChunkChoice:
     match event:
         case Delta():
+            if event.refusal:
+                refused = _logprobs([], event.logprobs)
+                return ChunkChoice(index=event.choice, delta=Growth(refusal=event.text), logprobs=refused)
             grown = Growth(reasoning_content=event.text) if event.reasoning else Growth(content=event.text)
-            return ChunkChoice(index=event.choice, delta=grown, logprobs=_logprobs(event.logprobs))
+            return ChunkChoice(index=event.choice, delta=grown, logprobs=_logprobs(event.logprobs, []))
         case ToolStart():
             function = FunctionGrowth(name=event.name, arguments="")
             call = CallGrowth(index=event.index, id=event.call_id, type="function", function=function)
@@ -213,10 +234,14 @@ def _chunk_choice(event: Delta | ToolStart | ToolArguments | Ended) -> ChunkChoi
     return ChunkChoice(index=event.choice, delta=Growth(tool_calls=[call]))
 
 
-def _logprobs(tokens: list[TokenLogprob]) -> Logprobs | None:
-    if not tokens:
+def _logprobs(tokens: list[TokenLogprob], refusal: list[TokenLogprob]) -> Logprobs | None:
+    if not tokens and not refusal:
         return None
-    return Logprobs([ChosenToken(*_likely(each), [LikelyToken(*_likely(o)) for o in each.top]) for each in tokens])
+    return Logprobs(_chosen(tokens) or None, _chosen(refusal) or None)
+
+
+def _chosen(tokens: list[TokenLogprob]) -> list[ChosenToken]:
+    return [ChosenToken(*_likely(each), [LikelyToken(*_likely(o)) for o in each.top]) for each in tokens]
 
 
 def _likely(token: TopLogprob) -> tuple[str, float, list[int]]:

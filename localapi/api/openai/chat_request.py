@@ -202,8 +202,8 @@ class ChatRequest(GenerationRequest, ChatParameters):
     grammar: Grammar | None = None
     continue_final_message: bool = False
 
-    def neutral(self, ignored: Sequence[str]) -> NeutralRequest:
-        """Return the request as all dialects give it."""
+    def neutral(self, ignored: Sequence[str], content: dict[str, Any]) -> NeutralRequest:
+        """Return the request as all dialects give it. `content` is the body."""
         tools, choice, name = self._tools()
         chat = Chat(
             id=0,
@@ -216,6 +216,7 @@ class ChatRequest(GenerationRequest, ChatParameters):
             tool_name=name,
             parallel_tool_calls=self.parallel_tool_calls,
             continues=self.continue_final_message,
+            original=content,
         )
         limits = [name for name in ("max_tokens", "max_completion_tokens") if getattr(self, name) is not None]
         return NeutralRequest(

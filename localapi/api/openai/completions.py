@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 from pydantic import Field
 from quart import Blueprint
 
-from localapi.api.answers import Answer, StopReason
+from localapi.api.answers import Answer
 from localapi.api.dialect import DialectBlueprint
 from localapi.api.neutral_request import NeutralRequest
 from localapi.api.openai import wire
+from localapi.api.openai.forwarded_request import ForwardedCompletion
 from localapi.api.openai.generation_request import (
     GenerationRequest,
     Grammar,
@@ -28,7 +29,7 @@ from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, Operation, Oper
 from localapi.errors import InvalidRequest
 from localapi.http import body
 from localapi.runtime.registry import Registry
-from localapi.worker.protocol import Complete, Delta, Ended, Event, Finished, TokenLogprob
+from localapi.worker.protocol import Addition, Complete, Delta, Ended, Event, Finished, StopReason, TokenLogprob
 
 MAX_PROMPTS: Final = 64
 DEFAULT_MAX_TOKENS: Final = 16
@@ -57,8 +58,8 @@ class CompletionRequest(GenerationRequest):
             return [self.prompt]  # type: ignore[list-item]  # a list of int
         return list(self.prompt)  # type: ignore[arg-type]
 
-    def neutral(self, ignored: Sequence[str]) -> NeutralRequest:
-        """Return the request as all dialects give it."""
+    def neutral(self, ignored: Sequence[str], content: Mapping[str, Any]) -> NeutralRequest:
+        """Return the request as all dialects give it. `content` is the body."""
         asks = [
             Complete(
                 id=0,
@@ -67,6 +68,7 @@ class CompletionRequest(GenerationRequest):
                 top_logprobs=self.logprobs,
                 echo=self.echo,
                 form=form_of(self.regex, self.grammar),
+                original={**content, "prompt": prompt},
             )
             for prompt in self.prompts
         ]
@@ -109,7 +111,7 @@ class Completion(Struct, kw_only=True):
     created: int
     model: str
     choices: list[CompletionChoice]
-    usage: wire.Usage
+    usage: wire.Usage | None
 
 
 class CompletionChunkChoice(Struct):
@@ -127,7 +129,7 @@ class CompletionChunk(Struct, kw_only=True):
     created: int
     model: str
     choices: list[CompletionChunkChoice]
-    usage: wire.Usage | UnsetType = UNSET
+    usage: wire.Usage | UnsetType | None = UNSET
 
 
 OPERATIONS: Final[Operations] = {
@@ -148,11 +150,21 @@ class OpenAICompletions:
     error_body = staticmethod(wire.error_body)
 
     def parse(self, content: dict[str, Any]) -> tuple[NeutralRequest, CompletionReply]:
-        known = refuse(content, _NOT_HONOURED)
-        request = body.parse(CompletionRequest, known)
-        if request.echo and request.logprobs is not None:
-            raise InvalidRequest("'echo' with 'logprobs' is not supported.", param="echo", code="unsupported_parameter")
-        return request.neutral(unknown_fields(request, known)), CompletionReply(request)
+        try:
+            request, ignored = parse_completion(content)
+        except InvalidRequest as refusal:
+            unread = ForwardedCompletion.read(content, refusal)
+            return unread.neutral(content, refusal), CompletionReply(unread)
+        return request.neutral(ignored, content), CompletionReply(request)
+
+
+def parse_completion(content: dict[str, Any]) -> tuple[CompletionRequest, list[str]]:
+    """Return the request, and the names of the fields that have no effect. Raise InvalidRequest."""
+    known = refuse(content, _NOT_HONOURED)
+    request = body.parse(CompletionRequest, known)
+    if request.echo and request.logprobs is not None:
+        raise InvalidRequest("'echo' with 'logprobs' is not supported.", param="echo", code="unsupported_parameter")
+    return request, unknown_fields(request, known)
 
 
 class CompletionReply(wire.EventStream[Event]):
@@ -160,7 +172,7 @@ class CompletionReply(wire.EventStream[Event]):
 
     model = ""
 
-    def __init__(self, request: CompletionRequest) -> None:
+    def __init__(self, request: CompletionRequest | ForwardedCompletion) -> None:
         super().__init__(self._chunks_of)
         self._request = request
         self._id = f"cmpl-{secrets.token_hex(14)}"
@@ -168,26 +180,28 @@ class CompletionReply(wire.EventStream[Event]):
         self._offsets: dict[int, int] = {}
         """Characters of each choice that were sent with log probabilities."""
 
-    def whole(self, answers: Sequence[Answer], usage: Finished) -> Completion:
+    def whole(self, answers: Sequence[Answer], usage: Finished) -> object:
         choices = [
             CompletionChoice(at, answer.text, self._logprobs(at, answer.tokens), answer.reason)
             for at, answer in enumerate(answers)
         ]
-        return Completion(
-            id=self._id, created=self._created, model=self.model, choices=choices, usage=wire.usage(usage)
-        )
+        counted = wire.usage(usage)
+        completion = Completion(id=self._id, created=self._created, model=self.model, choices=choices, usage=counted)
+        return wire.with_additions(completion, answers)
 
-    def _chunks_of(self, item: Event) -> Iterator[CompletionChunk]:
+    def _chunks_of(self, item: Event) -> Iterator[CompletionChunk | dict[str, Any]]:
         match item:
             case Delta():
                 logprobs = self._logprobs(item.choice, item.logprobs)
                 yield self._chunk(CompletionChunkChoice(item.choice, item.text, logprobs, None))
             case Ended():
                 yield self._chunk(CompletionChunkChoice(item.choice, "", None, item.reason))
-            case Finished() if self._request.include_usage:
+            case Addition():
+                yield wire.chunk_with_addition(self._chunk(CompletionChunkChoice(item.choice, "", None, None)), item)
+            case Finished() if self._request.include_usage and item.counted:
                 yield self._chunk(usage=wire.usage(item))
 
-    def _chunk(self, *choices: CompletionChunkChoice, usage: wire.Usage | UnsetType = UNSET) -> CompletionChunk:
+    def _chunk(self, *choices: CompletionChunkChoice, usage: wire.Usage | UnsetType | None = UNSET) -> CompletionChunk:
         return CompletionChunk(id=self._id, created=self._created, model=self.model, choices=list(choices), usage=usage)
 
     def _logprobs(self, index: int, tokens: list[TokenLogprob]) -> CompletionLogprobs | None:

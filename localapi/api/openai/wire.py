@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, Generic, TypeVar, cast
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
+from localapi.api.answers import Answer
 from localapi.errors import ApiError
 from localapi.http.replies import EVENT_STREAM, comment, event, told
 from localapi.runtime.progress import Progress
-from localapi.worker.protocol import Finished, Relaxed
+from localapi.worker.protocol import Addition, Finished, Relaxed
 
 Item = TypeVar("Item")
 DONE: Final = b"data: [DONE]\n\n"
@@ -54,15 +55,56 @@ def error_body(error: ApiError) -> ErrorReply:
     return ErrorReply(ErrorDetails(told(error), error.type, error.param, error.reply_code))
 
 
-def usage(finished: Finished) -> Usage:
-    """Return OpenAI's usage object."""
-    return Usage(
+def usage(finished: Finished) -> Usage | None:
+    """Return OpenAI's usage object, with all that another server reported; None if the tokens were not counted."""
+    if not finished.counted:
+        return None
+    counted = Usage(
         prompt_tokens=finished.prompt_tokens,
         completion_tokens=finished.completion_tokens,
         total_tokens=finished.prompt_tokens + finished.completion_tokens,
         prompt_tokens_details=PromptDetails(finished.cached_tokens),
         completion_tokens_details=CompletionDetails(finished.reasoning_tokens),
     )
+    if finished.reported is None:
+        return counted
+    further = {key: value for key, value in finished.reported.items() if value is not None}
+    return cast(Usage, with_fields(counted, further))  # a Usage to every reader of the JSON
+
+
+def with_fields(part: Struct, *further: dict[str, Any]) -> dict[str, Any]:
+    """Return a part of a reply with further fields, which another server gave."""
+    whole: dict[str, Any] = to_builtins(part)
+    for fields in further:
+        for key, value in fields.items():
+            old = whole.get(key)
+            whole[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+    return whole
+
+
+def with_additions(reply: Struct, answers: Sequence[Answer]) -> object:
+    """Return a whole reply with the fields that another server added to it."""
+    if not any(answer.additions for answer in answers):
+        return reply
+    whole = with_fields(reply, *(answer.additions.get("reply", {}) for answer in answers))
+    for choice, answer in zip(whole["choices"], answers, strict=True):
+        choice.update(answer.additions.get("choice", {}))
+        if "message" in answer.additions:
+            choice["message"].update(answer.additions["message"])
+    return whole
+
+
+def chunk_with_addition(chunk: Struct, addition: Addition) -> dict[str, Any]:
+    """Return a chunk of one choice, with the fields that another server added to it."""
+    whole: dict[str, Any] = to_builtins(chunk)
+    match addition.place:
+        case "reply":
+            whole.update(addition.fields)
+        case "choice":
+            whole["choices"][0].update(addition.fields)
+        case "message":
+            whole["choices"][0].setdefault("delta", {}).update(addition.fields)
+    return whole
 
 
 class EventStream(Generic[Item]):
@@ -70,7 +112,7 @@ class EventStream(Generic[Item]):
 
     content_type = EVENT_STREAM
 
-    def __init__(self, chunks: Callable[[Item], Iterable[Struct]], end: bytes = DONE) -> None:
+    def __init__(self, chunks: Callable[[Item], Iterable[object]], end: bytes = DONE) -> None:
         self._chunks = chunks
         self._end = end
 

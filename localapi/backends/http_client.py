@@ -1,0 +1,381 @@
+"""HTTP to one upstream: connections, time limits, what may be tried again, and what errors mean."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import httpx2
+import msgspec
+
+from localapi.backends.sse import EventDecoder, TooLong
+from localapi.backends.upstream import Upstream
+from localapi.backends.upstream_replies import MAX_ERROR_BYTES, Complaint, complaint
+from localapi.errors import (
+    ApiError,
+    InvalidRequest,
+    UpstreamFailed,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from localapi.system.os_errors import advise
+from localapi.system.threads import aside
+from localapi.worker.protocol import ForwardedHead
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MAX_REPLY_BYTES: Final = 256 * 2**20
+PROBE_TIMEOUT_SECONDS: Final = 10.0
+RETRY_SECONDS: Final = 0.2
+"""Pause before a connection that could not be made is tried once more."""
+KEEP_SECONDS: Final = 4.0
+"""How long an idle connection is kept: uvicorn, which most such servers run on, closes them after 5 s."""
+MAX_REDIRECTS: Final = 3
+DONE: Final = b"[DONE]"
+JSON: Final = "application/json"
+EVENTS: Final = "text/event-stream"
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MISSING: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
+
+
+class HttpClient:
+    """Connections to one upstream. `open` comes first, `close` last."""
+
+    def __init__(self, name: str, upstream: Upstream) -> None:
+        self._name = name
+        self._upstream = upstream
+        self.base = upstream.bases()[0]
+        """Base of the API: one of `bases`, as discovery finds."""
+        self._client: httpx2.AsyncClient | None = None
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """Return the bases that the URL may mean, the likeliest first."""
+        return self._upstream.bases()
+
+    async def open(self) -> None:
+        """Make the client; nothing is connected yet. Raise UpstreamRefused if the certificates cannot be read."""
+        try:
+            self._client = await aside(self._make)
+        except (OSError, ValueError) as error:
+            reason = advise(error) if isinstance(error, OSError) else error
+            raise UpstreamRefused(f"The certificates in `ca` of {self._name} cannot be read: {reason}.") from error
+
+    def _make(self) -> httpx2.AsyncClient:
+        upstream = self._upstream
+        headers = {"User-Agent": "localapi", **upstream.headers}
+        if upstream.key is not None:
+            headers["Authorization"] = f"Bearer {upstream.key}"
+        options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+        for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4)):
+            if hasattr(socket, option):
+                options.append((socket.IPPROTO_TCP, getattr(socket, option), value))
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=KEEP_SECONDS)
+        transport = httpx2.AsyncHTTPTransport(
+            verify=self._certificates(), trust_env=False, limits=limits, socket_options=options
+        )
+        timeout = httpx2.Timeout(None, connect=upstream.connect_seconds)
+        proxies = not upstream.is_local  # a proxy of the environment is not meant for servers on this machine
+        return httpx2.AsyncClient(
+            headers=headers, timeout=timeout, trust_env=proxies, transport=transport,
+            follow_redirects=False,
+        )  # fmt: skip
+
+    def _certificates(self) -> ssl.SSLContext:
+        upstream = self._upstream
+        if urlsplit(upstream.url).scheme == "http":
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # knows no certificate, and is not asked for one
+        if upstream.ca is not None:
+            return ssl.create_default_context(cafile=upstream.ca)
+        if not upstream.verify:
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            return context
+        return httpx2.create_ssl_context()
+
+    async def close(self) -> None:
+        """Close all connections, also those in use."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    # What is asked
+
+    async def post(self, path: str, body: Mapping[str, Any], *, missing_ok: bool = False) -> Any:
+        """Return a reply's JSON object. With `missing_ok`, return None if the server has no such path."""
+        async with self._opened("POST", path, body, missing_ok=missing_ok) as reply:
+            if reply is None:
+                return None
+            return await self._object(reply)
+
+    async def get(self, path: str) -> Any:
+        """Return a reply's JSON; None if the server has no such path."""
+        async with asyncio.timeout(PROBE_TIMEOUT_SECONDS + self._upstream.connect_seconds):
+            async with self._opened("GET", path, missing_ok=True) as reply:
+                return None if reply is None else _decoded(await self._content(reply))
+
+    async def probe(self) -> None:
+        """Raise ApiError if the server does not answer."""
+        try:
+            await self.get("/models")
+        except TimeoutError:
+            raise UpstreamTimeout(f"The upstream of {self._name} does not answer.") from None
+        except InvalidRequest:
+            return  # it answers
+
+    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any] | None, None]:
+        """Yield the objects of a stream, and None at its regular end.
+
+        A comment that holds JSON is an object, too: localapi reports progress this way. A server that answers with one
+        JSON object gives that and its end.
+        """
+        deadline = time.monotonic() + self._upstream.first_token_seconds
+        async with self._opened("POST", path, body, deadline=deadline) as reply:
+            assert reply is not None  # noqa: S101  # it may not be missing
+            if EVENTS not in reply.headers.get("content-type", ""):
+                yield await self._object(reply)
+                yield None
+                return
+            decoder = EventDecoder()
+            begun = False
+            received = reply.aiter_bytes()
+            while True:
+                data = await self._next(received, None if begun else deadline)
+                try:
+                    items = list(decoder.end() if data is None else decoder.feed(data))
+                except TooLong as error:
+                    raise self._unusable(str(error)) from error
+                for item in items:
+                    if item.data.strip() == DONE:
+                        yield None
+                        return
+                    found = _decoded(item.data, strict=not item.is_comment)
+                    if isinstance(found, dict):
+                        begun = begun or not item.is_comment
+                        yield found
+                    elif not item.is_comment:
+                        raise self._unusable(f"an event is no JSON object: {_excerpt(item.data)}")
+                if data is None:
+                    return
+
+    async def raw(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[ForwardedHead | bytes, None]:
+        """Yield the head of a reply, then its bytes."""
+        async with self._opened("POST", path, body) as reply:
+            assert reply is not None  # noqa: S101  # it may not be missing
+            length = reply.headers.get("content-length")
+            encoded = "content-encoding" in reply.headers
+            yield ForwardedHead(
+                0,
+                reply.headers.get("content-type", "application/octet-stream"),
+                int(length) if length and length.isdigit() and not encoded else None,
+            )
+            received = reply.aiter_bytes()
+            while (data := await self._next(received, None)) is not None:
+                yield data
+
+    # How it is asked
+
+    @asynccontextmanager
+    async def _opened(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, missing_ok: bool = False,
+        deadline: float | None = None,
+    ) -> AsyncIterator[httpx2.Response | None]:  # fmt: skip
+        """Open a reply with status 200, or None if there may be no such path. Raise ApiError.
+
+        Leaving it before its end closes the connection.
+        """
+        reply = await self._sent(method, path, body, deadline)
+        try:
+            if missing_ok and reply.status_code in _MISSING:
+                yield None
+                return
+            if reply.status_code >= HTTPStatus.BAD_REQUEST:
+                said = complaint(reply.status_code, reply.headers, await self._beginning(reply))
+                raise self.scrubbed(said).error(self._name, str((body or {}).get("model")))
+            yield reply
+        except httpx2.HTTPError as error:
+            raise self._broken(error) from error
+        finally:
+            await reply.aclose()
+
+    async def _sent(
+        self, method: str, path: str, body: Mapping[str, Any] | None, deadline: float | None
+    ) -> httpx2.Response:
+        """Return the reply's head. A connection that cannot be made is tried twice; nothing else is."""
+        if self._client is None:
+            raise RuntimeError("the client is not open")
+        url = self._url(path)
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {"Accept": f"{JSON}, {EVENTS}, */*", "Accept-Encoding": "gzip, deflate"}
+        if content is not None:
+            headers["Content-Type"] = JSON
+        for attempt in range(MAX_REDIRECTS):
+            request = self._client.build_request(method, url, content=content, headers=headers)
+            try:
+                reply = await self._in_time(self._client.send(request, stream=True), deadline)
+            except httpx2.ConnectError as error:
+                if attempt:
+                    raise self._unreachable(error) from error
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+                raise self._broken(error) from error
+            if reply.status_code not in _REDIRECTS:
+                return reply
+            await reply.aclose()
+            url = self._redirected(url, reply)
+        raise UpstreamRefused(f"The upstream of {self._name} redirects again and again. Check `url`.")
+
+    def _url(self, path: str) -> str:
+        if path.startswith("/../"):
+            base = self.base
+            for ending in ("/v1",):
+                base = base.removesuffix(ending)
+            return base + path.removeprefix("/..")
+        return self.base + path
+
+    def _redirected(self, url: str, reply: httpx2.Response) -> str:
+        """Return where a reply sends the request. Raise UpstreamRefused if that is another server."""
+        target = urljoin(url, reply.headers.get("location", ""))
+        here, there = urlsplit(url), urlsplit(target)
+        if (here.scheme, here.netloc) != (there.scheme, there.netloc) or reply.status_code not in (307, 308):
+            raise UpstreamRefused(
+                f"The upstream of {self._name} redirects to {there.scheme}://{there.netloc}{there.path}. Set `url` of "
+                "this entry to where it is."
+            )
+        return target
+
+    async def _next(self, received: AsyncIterator[bytes], deadline: float | None) -> bytes | None:
+        """Return the next bytes; None at the end. Raise UpstreamTimeout."""
+        idle = time.monotonic() + self._upstream.idle_seconds
+        first = deadline is not None and deadline < idle
+        step: Awaitable[bytes | None] = anext(received, None)
+        return await self._in_time(step, deadline if first else idle, idle=not first)
+
+    async def _in_time(self, step: Awaitable[T], deadline: float | None, *, idle: bool = False) -> T:
+        if deadline is None:
+            return await step
+        limit = asyncio.timeout(deadline - time.monotonic())
+        try:
+            async with limit:
+                return await step
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            seconds = self._upstream.idle_seconds if idle else self._upstream.first_token_seconds
+            what = "sent nothing" if idle else "did not begin its answer"
+            option = "idle_seconds" if idle else "first_token_seconds"
+            raise UpstreamTimeout(
+                f"The upstream of {self._name} {what} for {seconds:g} s ({option}). Ask for less, or raise it in the "
+                "manifest."
+            ) from None
+
+    # What comes back
+
+    async def _content(self, reply: httpx2.Response) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        async for data in reply.aiter_bytes():
+            size += len(data)
+            if size > MAX_REPLY_BYTES:
+                raise self._unusable(f"it has more than {MAX_REPLY_BYTES // 2**20} MB")
+            pieces.append(data)
+        return b"".join(pieces)
+
+    async def _beginning(self, reply: httpx2.Response) -> bytes:
+        """Return the beginning of an error's body. What is broken in it does not matter."""
+        content = b""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
+                async for data in reply.aiter_bytes():
+                    content += data
+                    if len(content) > MAX_ERROR_BYTES:
+                        break
+        except (httpx2.HTTPError, TimeoutError):
+            log.debug("%s: the error of the upstream ends in the middle", self._name)
+        return content[:MAX_ERROR_BYTES]
+
+    async def _object(self, reply: httpx2.Response) -> dict[str, Any]:
+        content = await self._content(reply)
+        found = _decoded(content)
+        if not isinstance(found, dict):
+            raise self._unusable(f"it is no JSON object: {_excerpt(content)}")
+        return found
+
+    def scrubbed(self, said: Complaint) -> Complaint:
+        """Return what the server says without the secrets that it was sent."""
+        return replace(said, message=self._upstream.scrub(said.message))
+
+    def _unusable(self, reason: str) -> UpstreamFailed:
+        reason = self._upstream.scrub(reason)
+        return UpstreamFailed(f"The reply of the upstream of {self._name} is unusable: {reason}.")
+
+    def _unreachable(self, error: Exception) -> ApiError:
+        reason = _reason(error)
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            return UpstreamRefused(
+                f"The certificate of {self._upstream.host} is not trusted: {reason}. Set `ca` of {self._name} to the "
+                "certificate of its authority."
+            )
+        return UpstreamUnavailable(
+            f"The upstream of {self._name}, {self._upstream.host}, cannot be reached: {reason}. Is it running?"
+        )
+
+    def _broken(self, error: Exception) -> ApiError:
+        """Return the error for a connection that failed on the way."""
+        if isinstance(error, httpx2.ConnectTimeout):
+            return UpstreamUnavailable(
+                f"The upstream of {self._name}, {self._upstream.host}, did not accept a connection within "
+                f"{self._upstream.connect_seconds:g} s (connect_seconds). Is it running?"
+            )
+        if isinstance(error, httpx2.DecodingError):
+            return self._unusable("its compression is broken")
+        if isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol):
+            return UpstreamRefused(f"The `url` of {self._name} is not valid: {error}.")
+        return UpstreamUnavailable(
+            f"The upstream of {self._name}, {self._upstream.host}, closed the connection: {_reason(error)}. Send the "
+            "request again."
+        )
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a connection failed, in the system's words if there are any."""
+    cause: BaseException | None = error
+    found = str(error) or type(error).__name__
+    for _ in range(10):
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if isinstance(cause, socket.gaierror | ssl.SSLError):
+            found = cause.strerror or found
+        elif isinstance(cause, OSError) and cause.errno:
+            found = os.strerror(cause.errno)  # asyncio has its own words, with addresses
+        if cause is None:
+            break
+        cause = cause.__cause__ or cause.__context__
+    return found.rstrip(".")
+
+
+def _decoded(content: bytes, *, strict: bool = True) -> Any:
+    """Return JSON; None for what is none. Without `strict`, only objects are looked for."""
+    if not strict and not content.lstrip().startswith(b"{"):
+        return None
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def _excerpt(content: bytes) -> str:
+    return repr(content[:80].decode("utf-8", "replace"))

@@ -1,0 +1,362 @@
+"""An engine on another server that speaks OpenAI's API: its requests, its health, and what it says of its model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Final
+
+import msgspec
+
+from localapi.backends.engine import Vitals
+from localapi.backends.http_client import HttpClient
+from localapi.backends.in_process import InProcessEngine
+from localapi.backends.openai_body import body_of, message_of
+from localapi.backends.openai_events import AnswerReader, BadReply
+from localapi.backends.upstream import Upstream
+from localapi.backends.upstream_facts import Facts, discover
+from localapi.backends.upstream_replies import complaint_in
+from localapi.errors import (
+    ApiError,
+    InvalidRequest,
+    LoadFailed,
+    UpstreamFailed,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from localapi.worker.protocol import (
+    Chat,
+    Complete,
+    Detokenize,
+    DetokenizedText,
+    Event,
+    Finished,
+    Forward,
+    ForwardedData,
+    ForwardedEnd,
+    ForwardedHead,
+    Loaded,
+    Prefill,
+    Request,
+    Tokenize,
+    TokenizedText,
+)
+
+log = logging.getLogger(__name__)
+
+PROBE_SECONDS: Final = 30.0
+"""How long after the last sign of life a healthy server is asked for another."""
+FIRST_PROBE_SECONDS: Final = 1.0
+LONGEST_PROBE_SECONDS: Final = 60.0
+RATE_SECONDS: Final = 10.0
+_UNHEALTHY: Final = (UpstreamUnavailable, UpstreamFailed, UpstreamTimeout, UpstreamRefused)
+
+
+def probe_pause(failures: int) -> float:
+    """Return the seconds until the next probe after so many that failed."""
+    if failures == 0:
+        return PROBE_SECONDS
+    return min(FIRST_PROBE_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_PROBE_SECONDS)
+
+
+class AnswerRate:
+    """Tokens per second of the answers that ended lately, by the server's own counts."""
+
+    def __init__(self) -> None:
+        self._answers: deque[tuple[float, float, int]] = deque()
+        """First token, end (monotonic clock), and tokens of each."""
+
+    def note(self, began: float, ended: float, tokens: int) -> None:
+        """Record an answer."""
+        self._answers.append((began, ended, tokens))
+
+    def per_second(self, now: float) -> float | None:
+        """Return the rate over the last seconds, summed over all answers; None if no answer has ended lately."""
+        while self._answers and self._answers[0][1] < now - RATE_SECONDS:
+            self._answers.popleft()
+        if not self._answers:
+            return None
+        since = max(now - RATE_SECONDS, min(began for began, _, _ in self._answers))
+        until = max(ended for _, ended, _ in self._answers)
+        tokens = 0.0
+        for began, ended, count in self._answers:
+            share = (ended - max(began, since)) / (ended - began) if ended > began else 1.0
+            tokens += count * share
+        return tokens / (until - since) if until > since else None
+
+
+class HttpEngine(InProcessEngine):
+    """Engine on another server; see `backends.engine.Engine`. `connect` has to succeed before anything is asked."""
+
+    def __init__(self, name: str, upstream: Upstream, *, model: str | None = None) -> None:
+        super().__init__()
+        self.name = name
+        self.upstream = upstream
+        self.model = model
+        self.facts = Facts()
+        self._client = HttpClient(name, upstream)
+        self._failures = 0
+        self._fault: str | None = None
+        self._heard_at = time.monotonic()
+        self._failed = asyncio.Event()
+        self._latency: float | None = None
+        self._rate = AnswerRate()
+        self._without_usage = False
+        """True if the server refuses to be asked for usage."""
+        self._probes: asyncio.Task[None] | None = None
+
+    @property
+    def loaded(self) -> Loaded:
+        return Loaded(
+            context_length=self.facts.context_length,
+            voices=self.facts.voices,
+            notes=list(self.facts.notes),
+        )
+
+    async def connect(self) -> None:
+        """Find out what the server has. Raise LoadFailed."""
+        await self._client.open()
+        try:
+            self.facts = await discover(self._client, self.name, self.model)
+        except LoadFailed:
+            raise
+        except ApiError as error:
+            raise UpstreamUnavailable(error.message, retry_after_seconds=error.retry_after_seconds) from error
+        self.model = self.facts.model
+        self._probes = asyncio.create_task(self._probe(), name=f"probes of {self.name}")
+
+    def vitals(self) -> Vitals:
+        return Vitals(
+            running=self._begun,
+            unanswered=self._given - self._begun,
+            memory_bytes=0,
+            tokens_per_second=self._rate.per_second(time.monotonic()),
+            latency_seconds=self._latency,
+            last_step_at=self._heard_at,
+            healthy=self._fault is None,
+            reason=self._fault,
+        )
+
+    async def close(self) -> None:
+        if self._probes is not None:
+            self._probes.cancel()
+            await asyncio.gather(self._probes, return_exceptions=True)
+        await self._client.close()
+
+    # Requests
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        try:
+            async with aclosing(self._reply(request)) as events:
+                async for event in events:
+                    yield event
+        except _UNHEALTHY as error:
+            self._note_failure(error)
+            raise
+        self._note_success()
+
+    def _reply(self, request: Request) -> AsyncGenerator[Event, None]:
+        match request:
+            case Chat() | Complete():
+                return self._answer(request)
+            case Tokenize():
+                return self._tokenize(request)
+            case Detokenize():
+                return self._detokenize(request)
+            case Forward():
+                return self._forward(request)
+            case _:
+                raise InvalidRequest("This upstream takes no such request.")
+
+    async def _answer(self, request: Chat | Complete) -> AsyncGenerator[Event, None]:
+        path = "/chat/completions" if isinstance(request, Chat) else "/completions"
+        started = time.monotonic()
+        first: float | None = None
+        async with aclosing(self._stream(request, path)) as events:
+            async for event in events:
+                if first is None and not isinstance(event, Prefill):
+                    first = time.monotonic()
+                    self._latency = first - started
+                    self._note_success()
+                if isinstance(event, Finished) and event.counted and first is not None:
+                    self._rate.note(first, time.monotonic(), event.completion_tokens)
+                yield event
+
+    async def _stream(self, request: Chat | Complete, path: str) -> AsyncGenerator[Event, None]:
+        body = body_of(request, str(self.model))
+        if body.get("stream") is not True:
+            reply = await self._client.post(path, body)
+            for event in self._whole(request, reply):
+                yield event
+            return
+        asked = self._ask_for_usage(body)
+        try:
+            async with aclosing(self._client.stream(path, body)) as received:
+                async for event in self._streamed(request, received):
+                    yield event
+        except InvalidRequest as error:
+            if not asked or "stream_options" not in f"{error.param} {error.message}":
+                raise
+            self._without_usage = True
+            log.info("%s: the upstream does not count the tokens of streams: %s", self.name, error.message)
+            body = body_of(request, str(self.model))
+            async with aclosing(self._client.stream(path, body)) as received:
+                async for event in self._streamed(request, received):
+                    yield event
+
+    def _ask_for_usage(self, body: dict[str, Any]) -> bool:
+        """Have a stream end with its usage, whether or not the client asked for it. Return True if it had not."""
+        options = body.get("stream_options")
+        options = options if isinstance(options, dict) else {}
+        if self._without_usage or options.get("include_usage") is True:
+            return False
+        body["stream_options"] = {**options, "include_usage": True}
+        return True
+
+    async def _streamed(
+        self, request: Chat | Complete, received: AsyncGenerator[dict[str, Any] | None, None]
+    ) -> AsyncGenerator[Event, None]:
+        """Yield the events of a stream. None among what is received marks its regular end."""
+        reader = AnswerReader(request)
+        ended = False
+        try:
+            async for chunk in received:
+                if chunk is None:
+                    ended = True
+                    break
+                if "progress" in chunk and "choices" not in chunk:
+                    progress = _prefill(request.id, chunk["progress"])
+                    if progress is not None:
+                        yield progress
+                    continue
+                self._refuse_error(chunk)
+                for event in reader.read(chunk, whole="message" in _first_choice(chunk)):
+                    yield event
+            for event in reader.end(is_regular=ended):
+                yield event
+        except BadReply as error:
+            raise self._bad(error) from error
+
+    def _whole(self, request: Chat | Complete, reply: dict[str, Any]) -> list[Event]:
+        self._refuse_error(reply)
+        reader = AnswerReader(request)
+        try:
+            return [*reader.read(reply, whole=True), *reader.end()]
+        except BadReply as error:
+            raise self._bad(error) from error
+
+    def _refuse_error(self, reply: dict[str, Any]) -> None:
+        """Raise the error that stands where an answer should be."""
+        is_error = reply.get("error") is not None or reply.get("object") == "error"
+        if is_error and not reply.get("choices"):
+            found = complaint_in(reply)
+            raise self._client.scrubbed(found).error(self.name, self.model)
+
+    def _bad(self, error: BadReply) -> UpstreamFailed:
+        return UpstreamFailed(f"The reply of the upstream of {self.name} is unusable: {error}. Send the request again.")
+
+    async def _forward(self, request: Forward) -> AsyncGenerator[Event, None]:
+        body = {**request.body, "model": self.model}
+        async with aclosing(self._client.raw(request.path, body)) as received:
+            head = await anext(received)
+            assert isinstance(head, ForwardedHead)  # noqa: S101  # `raw` begins with it
+            yield ForwardedHead(request.id, head.content_type, head.length)
+            async for data in received:
+                assert isinstance(data, bytes)  # noqa: S101  # and goes on with bytes
+                yield ForwardedData(request.id, data)
+        yield ForwardedEnd(request.id)
+
+    # Tokens
+
+    async def _tokenize(self, request: Tokenize) -> AsyncGenerator[Event, None]:
+        body: dict[str, Any] = {
+            "model": self.model, "add_special_tokens": request.special, "add_special": request.special,
+        }  # fmt: skip
+        if request.messages is not None:
+            body["messages"] = [message_of(message) for message in request.messages]
+        else:
+            # As localapi, vLLM and llama-server call it.
+            body |= {"text": request.text, "prompt": request.text, "content": request.text}
+        reply = await self._about_tokens("/tokenize", body)
+        tokens = reply.get("tokens")
+        if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+            raise self._bad(BadReply("it holds no tokens"))
+        yield TokenizedText(request.id, tokens)
+
+    async def _detokenize(self, request: Detokenize) -> AsyncGenerator[Event, None]:
+        reply = await self._about_tokens("/detokenize", {"model": self.model, "tokens": request.tokens})
+        texts = [reply[key] for key in ("text", "prompt", "content") if isinstance(reply.get(key), str)]
+        if not texts:
+            raise self._bad(BadReply("it holds no text"))
+        yield DetokenizedText(request.id, texts[0])
+
+    async def _about_tokens(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the reply of the server's own endpoint, beside the API or in it."""
+        for place in (path, f"/..{path}"):
+            reply: dict[str, Any] | None = await self._client.post(place, body, missing_ok=True)
+            if reply is not None:
+                self._refuse_error(reply)
+                return reply
+        raise InvalidRequest(
+            f"The upstream of {self.name} has no {path}. vLLM, llama-server and localapi have it.",
+            param="model",
+            code="unsupported_endpoint",
+        )
+
+    # Health
+
+    def _note_success(self) -> None:
+        self._heard_at = time.monotonic()
+        if self._fault is not None:
+            log.info("%s: the upstream answers again", self.name)
+        self._failures, self._fault = 0, None
+
+    def _note_failure(self, error: ApiError) -> None:
+        if self._fault is None:
+            log.warning("%s: %s", self.name, error.message)
+        self._failures += 1
+        self._fault = error.message
+        self._failed.set()
+
+    async def _probe(self) -> None:
+        """Ask for the list of models now and then: it costs nothing, and says whether the server is there."""
+        while True:
+            pause = probe_pause(self._failures) - (0 if self._failures else time.monotonic() - self._heard_at)
+            self._failed.clear()
+            try:
+                async with asyncio.timeout(max(pause, FIRST_PROBE_SECONDS)):
+                    await self._failed.wait()
+                continue
+            except TimeoutError:
+                pass
+            if self._failures == 0 and time.monotonic() - self._heard_at < PROBE_SECONDS:
+                continue
+            try:
+                await self._client.probe()
+            except _UNHEALTHY as error:
+                self._note_failure(error)
+                self._failed.clear()
+            except Exception:  # a bug here must not end the probes
+                log.exception("%s: the upstream could not be probed", self.name)
+            else:
+                self._note_success()
+
+
+def _first_choice(chunk: dict[str, Any]) -> dict[str, Any]:
+    choices = chunk.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        return choices[0]
+    return {}
+
+
+def _prefill(request: int, progress: object) -> Prefill | None:
+    """Return the progress that another localapi reports between the events of a stream."""
+    try:
+        return msgspec.convert({"type": "Prefill", "id": request, **msgspec.convert(progress, dict)}, Prefill)
+    except msgspec.ValidationError:
+        return None

@@ -1,0 +1,256 @@
+"""The backend openai: a model on another server that speaks OpenAI's API, here or elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from localapi.backends import upstream
+from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.options import ChatOptions, FolderOf, Identity
+from localapi.backends.parameters import MEDIA, TEXT
+from localapi.backends.secret import NoSecret, read_file, read_variable
+from localapi.backends.speech import file_at
+from localapi.backends.upstream import CONNECT_SECONDS, FIRST_TOKEN_SECONDS, IDLE_SECONDS, Upstream
+from localapi.errors import UpstreamRefused
+from localapi.system.threads import aside
+
+_WHERE: Final = "{env: NAME} or {file: path}, the place of the secret; do not write a secret into the manifest"
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_OURS: Final = frozenset(
+    {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding"}
+)
+MAX_PORT: Final = 65535
+
+
+def _url(url: str) -> str:
+    """Check the base of an API."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        with_scheme = f"http://{url.split('://', 1)[-1]}"
+        raise ValueError(f"should begin with http:// or https://, as in {with_scheme[:100]}")
+    try:
+        name, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(f"should have a port between 1 and {MAX_PORT}") from None
+    if not name or port == 0 or re.search(r"\s", url):
+        raise ValueError("should be an address such as http://127.0.0.1:8001/v1")
+    if "@" in parts.netloc:
+        raise ValueError("should hold no name and no password; put them in `key` or `headers`")
+    if parts.query or parts.fragment:
+        raise ValueError("should end before ? and #")
+    return url
+
+
+def _headers(headers: dict[str, Any]) -> dict[str, Any]:
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(name):
+            raise ValueError("should have names of HTTP headers, such as X-Team")
+        if name.lower() == "authorization":
+            raise ValueError("should not hold Authorization: the option `key` sends it as a bearer token")
+        if name.lower() in _OURS:
+            raise ValueError(f"should not hold {name}, which the server sets itself")
+        if isinstance(value, str) and not (value.isascii() and value.isprintable()):
+            raise ValueError("should have values of printable ASCII characters")
+    return headers
+
+
+class SecretPlace(BaseModel):
+    """Where a secret is."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    env: Annotated[
+        str | None,
+        Field(description="Variable in the environment or .env that holds the secret.", examples=["CLOUD_KEY"]),
+    ] = None
+    file: Annotated[
+        str | None,
+        Field(
+            description="File that contains only the secret; relative to the manifest's folder.",
+            examples=["./cloud.key"],
+        ),
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_secret(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"should be {_WHERE}")  # noqa: TRY004  # pydantic takes ValueError
+        if set(value) - {"env", "file"} or (value.get("env") is None) == (value.get("file") is None):
+            raise ValueError(f"should be either {_WHERE}")
+        name = value.get("env")
+        if isinstance(name, str) and not (name.isascii() and name.isidentifier()):
+            raise ValueError("should be the name of a variable (letters, digits and _), not the secret itself")
+        return value
+
+    def read(self) -> str:
+        """Return the secret. Blocks. Raise NoSecret."""
+        found = read_variable(self.env) if self.env is not None else read_file(Path(str(self.file)))
+        secret = found.strip()
+        if not secret or not (secret.isascii() and secret.isprintable()):
+            raise NoSecret("it should hold printable ASCII characters")
+        return secret
+
+
+class UpstreamOptions(BaseModel):
+    """Options of every entry whose model is on another server."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    url: Annotated[
+        str,
+        AfterValidator(_url),
+        Field(
+            description="Base of the other server's API, with or without /v1.",
+            examples=["http://127.0.0.1:8001/v1", "https://api.example.com"],
+        ),
+    ]
+    model: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Name of the model on the other server. Default: its only model.",
+            examples=["big-model"],
+        ),
+    ] = None
+    key: Annotated[
+        SecretPlace | None,
+        Field(description="The place of the API key for the other server.", examples=[{"env": "CLOUD_KEY"}]),
+    ] = None
+    headers: Annotated[
+        dict[str, str | SecretPlace],
+        AfterValidator(_headers),
+        Field(
+            description="Further headers for the other server; values may be places of secrets, as for `key`.",
+            examples=[{"X-Team": "research"}],
+            repr=False,
+        ),
+    ] = {}
+    ca: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="File with the certificates (PEM) to trust instead of the usual ones.",
+            examples=["./ca.pem"],
+        ),
+    ] = None
+    verify: Annotated[
+        bool, Field(description="Check the other server's certificate. Without it, anyone in between can read along.")
+    ] = True
+    connect_seconds: Annotated[
+        float,
+        Field(gt=0, allow_inf_nan=False, description="How long a connection may take to be made.", examples=[2]),
+    ] = CONNECT_SECONDS
+    first_token_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="How long a stream may take to begin before its request gets a 504.",
+            examples=[30],
+        ),
+    ] = FIRST_TOKEN_SECONDS
+    idle_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="How long a stream may pause after it has begun before its request gets a 504.",
+            examples=[60],
+        ),
+    ] = IDLE_SECONDS
+
+    def located_upstream(self, folder_of: FolderOf) -> dict[str, Any]:
+        """Return the options that name files, with absolute paths. Raise PathProblem."""
+        located: dict[str, Any] = {}
+        if self.ca is not None:
+            located["ca"] = str(file_at("ca", self.ca, folder_of))
+        if self.key is not None:
+            located["key"] = _located(("key",), self.key, folder_of)
+        located["headers"] = {
+            name: value if isinstance(value, str) else _located(("headers", name), value, folder_of)
+            for name, value in self.headers.items()
+        }
+        return located
+
+    def secret_files(self) -> tuple[Path, ...]:
+        """Return the files that a located entry reads."""
+        places = [place for place in (self.key, *self.headers.values()) if isinstance(place, SecretPlace)]
+        files = [place.file for place in places] + [self.ca]
+        return tuple(Path(file) for file in files if file is not None)
+
+    def upstream(self, name: str) -> Upstream:
+        """Return the other server with its secrets. Blocks. Raise UpstreamRefused if one cannot be read."""
+        return Upstream(
+            url=self.url,
+            key=None if self.key is None else _secret(name, "key", self.key),
+            headers={
+                header: value if isinstance(value, str) else _secret(name, f"headers.{header}", value)
+                for header, value in self.headers.items()
+            },
+            ca=None if self.ca is None else Path(self.ca),
+            verify=self.verify,
+            connect_seconds=self.connect_seconds,
+            first_token_seconds=self.first_token_seconds,
+            idle_seconds=self.idle_seconds,
+        )
+
+    def stamps(self) -> dict[str, Any]:
+        """Return the state of the files that the entry reads, for its identity: another key is another upstream."""
+        found: list[int] = []
+        for file in self.secret_files():
+            try:
+                state = file.stat()
+            except OSError:
+                found.append(0)
+            else:
+                found += [state.st_size, state.st_mtime_ns]
+        return {"stamp": found} if found else {}
+
+
+def _located(keys: tuple[str, ...], place: SecretPlace, folder_of: FolderOf) -> SecretPlace:
+    if place.file is None:
+        return place
+    return place.model_copy(update={"file": str(file_at((*keys, "file"), place.file, folder_of))})
+
+
+def _secret(name: str, option: str, place: SecretPlace) -> str:
+    try:
+        return place.read()
+    except NoSecret as error:
+        where = f"the variable {place.env}" if place.env is not None else f"the file {place.file}"
+        raise UpstreamRefused(f"`{option}` of {name} names {where}: {error}.") from None
+
+
+async def _start(options: UpstreamOptions, name: str, report: ReportLoading) -> Engine:
+    place = await aside(lambda: options.upstream(name))
+    return await upstream.connect(name, place, model=options.model, report=report)
+
+
+class OpenAI(ChatOptions, UpstreamOptions):
+    """Options of a chat model on another server."""
+
+    honours = TEXT | MEDIA
+    forwards = True
+    backend: Annotated[
+        Literal["openai"], Field(description="A model on another server that speaks OpenAI's API: vLLM, a cloud, ...")
+    ]
+
+    def located(self, folder_of: FolderOf) -> Self:
+        return self.model_copy(update=self.located_upstream(folder_of))
+
+    def identity(self) -> Identity:
+        identity = super().identity()
+        return Identity(identity.backend, {**identity.options, **self.stamps()})
+
+    def files(self) -> tuple[Path, ...]:
+        return self.secret_files()
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        return await _start(self, name, report)

@@ -1,0 +1,131 @@
+"""Requests in the words of OpenAI's API, for a server that speaks it. What nobody has set stays unset."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import msgspec
+
+from localapi.worker.protocol import (
+    AudioPart,
+    Chat,
+    Complete,
+    FunctionTool,
+    ImagePart,
+    JsonObject,
+    JsonSchema,
+    Lark,
+    Message,
+    Part,
+    Regex,
+    TextPart,
+)
+
+
+def body_of(request: Chat | Complete, model: str) -> dict[str, Any]:
+    """Return the body to send. A request that the client wrote in OpenAI's words is sent on as it stands.
+
+    All others are streamed.
+    """
+    if request.original is not None:
+        return {**request.original, "model": model}
+    body: dict[str, Any] = {"model": model}
+    body |= _chat(request) if isinstance(request, Chat) else _completion(request)
+    body |= _parameters(request)
+    body["stream"] = True
+    return body
+
+
+def _parameters(request: Chat | Complete) -> dict[str, Any]:
+    sampling: dict[str, Any] = msgspec.to_builtins(request.sampling)
+    bias = request.sampling.logit_bias
+    sampling["logit_bias"] = None if bias is None else {str(token): odds for token, odds in bias.items()}
+    body = {name: value for name, value in sampling.items() if value is not None}
+    if request.max_tokens is not None:
+        body["max_tokens"] = request.max_tokens
+    if request.stop:
+        body["stop"] = request.stop
+    if request.n > 1:
+        body["n"] = request.n
+    match request.form:
+        case JsonSchema(schema=schema, strict=strict):
+            named = {"name": "answer", "schema": json.loads(schema), "strict": strict}
+            body["response_format"] = {"type": "json_schema", "json_schema": named}
+        case JsonObject():
+            body["response_format"] = {"type": "json_object"}
+        case Regex(pattern=pattern):
+            body["regex"] = pattern
+        case Lark(text=text):
+            body["grammar"] = text
+    return body
+
+
+def _completion(request: Complete) -> dict[str, Any]:
+    body: dict[str, Any] = {"prompt": request.prompt}
+    if request.echo:
+        body["echo"] = True
+    if request.top_logprobs is not None:
+        body["logprobs"] = request.top_logprobs
+    return body
+
+
+def _chat(request: Chat) -> dict[str, Any]:
+    body: dict[str, Any] = {"messages": [message_of(message) for message in request.messages]}
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+        if request.tool_name is not None:
+            body["tool_choice"] = {"type": "function", "function": {"name": request.tool_name}}
+        elif request.tool_choice != "auto":
+            body["tool_choice"] = request.tool_choice
+        if not request.parallel_tool_calls:
+            body["parallel_tool_calls"] = False
+    if request.top_logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+    variables = dict(request.template_options)
+    if "reasoning_effort" in variables:
+        body["reasoning_effort"] = variables.pop("reasoning_effort")
+    if variables:
+        body["chat_template_kwargs"] = variables
+    if request.continues:
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
+    return body
+
+
+def message_of(message: Message) -> dict[str, Any]:
+    """Return a turn of a conversation."""
+    content: str | list[dict[str, Any]] | None = message.text
+    if not isinstance(message.content, str) and any(not isinstance(part, TextPart) for part in message.content):
+        content = [_part(part) for part in message.content]
+    turn: dict[str, Any] = {"role": message.role, "content": content}
+    if message.name is not None:
+        turn["name"] = message.name
+    if message.reasoning:
+        turn["reasoning_content"] = message.reasoning
+    if message.call_id is not None:
+        turn["tool_call_id"] = message.call_id
+    if message.calls:
+        turn["content"] = content or None
+        turn["tool_calls"] = []
+        for call in message.calls:
+            arguments = call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments)
+            function = {"name": call.name, "arguments": arguments}
+            turn["tool_calls"].append({"id": call.id, "type": "function", "function": function})
+    return turn
+
+
+def _part(part: Part) -> dict[str, Any]:
+    match part:
+        case TextPart(text=text):
+            return {"type": "text", "text": text}
+        case ImagePart(url=url, detail=detail):
+            image = {"url": url} if detail is None else {"url": url, "detail": detail}
+            return {"type": "image_url", "image_url": image}
+        case AudioPart(data=data, format=form):
+            sound = {"data": base64.b64encode(data).decode(), "format": form}
+            return {"type": "input_audio", "input_audio": sound}
+
+
+def _tool(tool: FunctionTool) -> dict[str, Any]:
+    return {"type": "function", "function": msgspec.to_builtins(tool)}

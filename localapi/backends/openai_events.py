@@ -1,0 +1,266 @@
+"""Replies of OpenAI's API, whole or in chunks, as the events of an engine.
+
+Servers differ in many details. What they add to a reply is passed on as an `Addition`; what makes no sense raises
+BadReply.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from localapi.worker.protocol import (
+    Addition,
+    Chat,
+    Complete,
+    Delta,
+    Ended,
+    Event,
+    Finished,
+    StopReason,
+    TokenLogprob,
+    ToolArguments,
+    ToolStart,
+    TopLogprob,
+)
+
+MAX_CHOICES: Final = 1024
+_OF_REPLY: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "obfuscation"})
+_OF_CHOICE: Final = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason"})
+_OF_MESSAGE: Final = frozenset({"role", "content", "reasoning", "reasoning_content", "refusal", "tool_calls"})
+_REASONS: Final[Mapping[str, StopReason]] = {
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "tool_calls": "tool_calls",
+    "tool_use": "tool_calls",
+    "content_filter": "content_filter",
+    "function_call": "function_call",
+}
+_FAILURES: Final = frozenset({"abort", "aborted", "cancelled", "error"})
+"""Reasons of servers that gave up."""
+
+
+class BadReply(ValueError):
+    """A reply is not what OpenAI's API sends. The message says how, for people."""
+
+
+class AnswerReader:
+    """Reads the reply to one request."""
+
+    def __init__(self, request: Chat | Complete) -> None:
+        self._id = request.id
+        self._expected = request.n
+        options = (request.original or {}).get("stream_options")
+        self._repeats_usage = isinstance(options, dict) and options.get("continuous_usage_stats") is True
+        self._usage: dict[str, Any] | None = None
+        self._told: dict[str, Any] = {}
+        """Further fields of the reply that have been passed on."""
+        self._begun: set[int] = set()
+        self._ended: set[int] = set()
+        self._calls: dict[int, list[_Call]] = {}
+
+    def read(self, reply: dict[str, Any], *, whole: bool) -> Iterator[Event]:
+        """Yield what a chunk, or a whole reply, says."""
+        choices = reply.get("choices") or []
+        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+            raise BadReply("its choices are no list of objects")
+        fields = {key: value for key, value in reply.items() if key not in _OF_REPLY and value is not None}
+        usage = reply.get("usage")
+        if isinstance(usage, dict):
+            self._usage = usage
+            if self._repeats_usage and choices:
+                fields["usage"] = usage
+        news = {key: value for key, value in fields.items() if self._told.get(key) != value}
+        self._told |= news
+        if news:
+            yield Addition(self._id, _index(choices[0]) if choices else 0, "reply", news)
+        for choice in choices:
+            yield from self._choice(choice, whole=whole)
+
+    def end(self, *, is_regular: bool = True) -> Iterator[Event]:
+        """Yield what remains to be said after the last chunk. Raise BadReply if the answer is incomplete.
+
+        `is_regular` is False if the server did not mark the end of its stream, which some do not.
+        """
+        if not self._begun:
+            raise BadReply("it holds no answer")
+        if not is_regular and len(self._ended) < self._expected:
+            raise BadReply("it ended in the middle")
+        for choice in sorted(self._begun - self._ended):
+            yield Ended(self._id, choice, "stop")
+        yield _finished(self._id, self._usage)
+
+    def _choice(self, choice: dict[str, Any], *, whole: bool) -> Iterator[Event]:
+        index = _index(choice)
+        message = choice.get("delta") or choice.get("message") or {}
+        if not isinstance(message, dict):
+            raise BadReply("an answer's message is no object")
+        self._begun.add(index)
+        tokens, refusal_tokens, unread = _logprobs(choice.get("logprobs"))
+        for delta in _texts(self._id, index, message, choice.get("text")):
+            if delta.refusal:
+                delta.logprobs, refusal_tokens = refusal_tokens, []
+            else:
+                delta.logprobs, tokens = tokens, []
+            yield delta
+        if tokens:
+            yield Delta(self._id, "", index, logprobs=tokens)
+        further = {key: value for key, value in message.items() if key not in _OF_MESSAGE}
+        calls = message.get("tool_calls")
+        if isinstance(calls, list) and all(_is_function(call) for call in calls):
+            yield from self._function_calls(index, calls)
+        elif calls:
+            further["tool_calls"] = calls
+        yield from self._additions(index, "message", further, whole=whole)
+        beside = {key: value for key, value in choice.items() if key not in _OF_CHOICE}
+        if unread:
+            beside["logprobs"] = choice["logprobs"]
+        yield from self._additions(index, "choice", beside, whole=whole)
+        reason = choice.get("finish_reason")
+        if reason is not None and index not in self._ended:
+            if reason in _FAILURES:
+                raise BadReply(f"it gave up ({reason})")
+            self._ended.add(index)
+            yield Ended(self._id, index, _REASONS.get(str(reason), "stop"))
+
+    def _additions(self, choice: int, place: Any, fields: Mapping[str, Any], *, whole: bool) -> Iterator[Addition]:
+        # Some servers name in every chunk what they do not say.
+        nothing: tuple[object, ...] = (None,) if whole else (None, [], {}, "")
+        said = {key: value for key, value in fields.items() if value not in nothing}
+        if said:
+            yield Addition(self._id, choice, place, said)
+
+    def _function_calls(self, choice: int, calls: list[dict[str, Any]]) -> Iterator[Event]:
+        begun = self._calls.setdefault(choice, [])
+        for given in calls:
+            function = given.get("function") or {}
+            call_id, name, arguments = given.get("id"), function.get("name"), function.get("arguments")
+            at = _place(begun, given.get("index"), call_id, name)
+            if at == len(begun):
+                if not name:
+                    raise BadReply("a call has no name")
+                begun.append(_Call(given.get("index"), call_id))
+                yield ToolStart(self._id, choice, at, str(call_id or f"call_{secrets.token_hex(12)}"), str(name))
+            if isinstance(arguments, dict | list):
+                arguments = json.dumps(arguments)
+            if arguments:
+                yield ToolArguments(self._id, choice, at, str(arguments))
+
+
+class _Call:
+    """A call as the server named it when it began."""
+
+    def __init__(self, index: object, call_id: object) -> None:
+        self.index, self.id = index, call_id
+
+
+def _place(begun: list[_Call], index: object, call_id: object, name: object) -> int:
+    """Return the number of the call that a part belongs to; the next one if it begins a call.
+
+    Some servers give no index, some give 0 to all calls, and some repeat id and name in every part.
+    """
+    for at in range(len(begun) - 1, -1, -1):
+        call = begun[at]
+        same_id = call_id is None or call_id in ("", call.id)
+        if index is not None and call.index == index and (same_id or not name):
+            return at
+        if index is None and same_id and not name:
+            return at
+    return len(begun)
+
+
+def _is_function(call: object) -> bool:
+    if not isinstance(call, dict) or not isinstance(call.get("function") or {}, dict):
+        return False
+    return call.get("type") in (None, "", "function") and "custom" not in call
+
+
+def _index(choice: Mapping[str, Any]) -> int:
+    index = choice.get("index") or 0
+    if not isinstance(index, int) or not 0 <= index < MAX_CHOICES:
+        raise BadReply("an answer's index is no number")
+    return index
+
+
+def _texts(request: int, choice: int, message: Mapping[str, Any], text: object) -> Iterator[Delta]:
+    """Yield the texts of a message: reasoning, content, and a refusal."""
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(thought, str) and thought:
+        yield Delta(request, thought, choice, reasoning=True)
+    content = message.get("content") if text is None else text
+    parts = content if isinstance(content, list) else [content]
+    for part in parts:
+        words, reasoning = part, False
+        if isinstance(part, dict):  # as Mistral's API gives what its models think
+            reasoning = part.get("type") == "thinking"
+            words = part.get("thinking") if reasoning else part.get("text")
+            if isinstance(words, list):
+                words = "".join(str(each.get("text", "")) for each in words if isinstance(each, dict))
+        if isinstance(words, str) and words:
+            yield Delta(request, words, choice, reasoning=reasoning)
+    refusal = message.get("refusal")
+    if isinstance(refusal, str) and refusal:
+        yield Delta(request, refusal, choice, refusal=True)
+
+
+def _logprobs(given: object) -> tuple[list[TokenLogprob], list[TokenLogprob], bool]:
+    """Return the tokens of the content and of the refusal, and whether they have another form than OpenAI's."""
+    if not isinstance(given, dict):
+        return [], [], False
+    try:
+        if "tokens" in given:
+            return _parallel(given), [], False
+        content, refusal = given.get("content") or [], given.get("refusal") or []
+        return [_token(each) for each in content], [_token(each) for each in refusal], False
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return [], [], True
+
+
+def _token(given: dict[str, Any]) -> TokenLogprob:
+    top = [TopLogprob(_bytes(each), float(each["logprob"])) for each in given.get("top_logprobs") or []]
+    return TokenLogprob(_bytes(given), float(given["logprob"]), top)
+
+
+def _bytes(token: dict[str, Any]) -> bytes:
+    said = token.get("bytes")
+    return bytes(said) if isinstance(said, list) else str(token["token"]).encode("utf-8", "surrogatepass")
+
+
+def _parallel(given: dict[str, Any]) -> list[TokenLogprob]:
+    """Return the tokens of a completion, which come in parallel lists."""
+    likeliest = given.get("top_logprobs") or [{}] * len(given["tokens"])
+    found: list[TokenLogprob] = []
+    for token, logprob, top in zip(given["tokens"], given["token_logprobs"], likeliest, strict=True):
+        others = [TopLogprob(other.encode(), float(odds)) for other, odds in (top or {}).items()]
+        found.append(TokenLogprob(token.encode(), float(logprob), others))
+    return found
+
+
+def _finished(request: int, usage: dict[str, Any] | None) -> Finished:
+    """Return the end of an answer. What the server did not count is not guessed."""
+    said = usage or {}
+    prompt, completion = said.get("prompt_tokens"), said.get("completion_tokens")
+    if not isinstance(prompt, int) or not isinstance(completion, int):
+        return Finished(request, 0, 0, counted=False)
+    cached = _detail(said, "prompt_tokens_details", "cached_tokens") or said.get("prompt_cache_hit_tokens")
+    reasoning = _detail(said, "completion_tokens_details", "reasoning_tokens")
+    return Finished(
+        request,
+        prompt,
+        completion,
+        cached_tokens=cached if isinstance(cached, int) else 0,
+        reasoning_tokens=reasoning if isinstance(reasoning, int) else 0,
+        reported=usage,
+    )
+
+
+def _detail(usage: Mapping[str, Any], group: str, name: str) -> Any:
+    details = usage.get(group)
+    return details.get(name) if isinstance(details, dict) else None

@@ -1,0 +1,89 @@
+"""Another server that speaks OpenAI's API, as an entry describes it. Importing this loads no HTTP client."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from localapi.backends.engine import ReportLoading
+from localapi.system.threads import aside
+from localapi.worker.protocol import Loading
+
+if TYPE_CHECKING:
+    from localapi.backends.http_engine import HttpEngine
+
+CONNECT_SECONDS: Final = 10.0
+FIRST_TOKEN_SECONDS: Final = 600.0
+IDLE_SECONDS: Final = 300.0
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_ENDPOINTS: Final = re.compile(r"/(chat/completions|completions|models|audio/speech|responses|embeddings)$")
+_VERSIONED: Final = re.compile(r"/v\d+\w*(/openai)?$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """Where another server is, and how to talk to it."""
+
+    url: str
+    """Base of its API, with or without /v1."""
+    key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with every request. Their values are treated as secrets."""
+    ca: Path | None = None
+    """Certificates to trust instead of the usual ones."""
+    verify: bool = True
+    """False if the server's certificate is not checked."""
+    connect_seconds: float = CONNECT_SECONDS
+    first_token_seconds: float = FIRST_TOKEN_SECONDS
+    """How long a stream may take to begin."""
+    idle_seconds: float = IDLE_SECONDS
+    """How long a stream may pause after that."""
+
+    @property
+    def host(self) -> str:
+        """Name and port, as the URL has them."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def is_local(self) -> bool:
+        """True if requests stay on this machine."""
+        name = urlsplit(self.url).hostname or ""
+        return name in LOOPBACK or name.startswith("127.")
+
+    def bases(self) -> tuple[str, ...]:
+        """Return the bases that the URL may mean, the likeliest first."""
+        url = _ENDPOINTS.sub("", self.url.rstrip("/"))
+        while url.endswith("/v1/v1"):
+            url = url.removesuffix("/v1")
+        if _VERSIONED.search(urlsplit(url).path):
+            return (url,)
+        return f"{url}/v1", url
+
+    def scrub(self, text: str) -> str:
+        """Return a text of the other server without the secrets that it was sent."""
+        for secret in (self.key, *self.headers.values()):
+            if secret:
+                text = text.replace(secret, "…")
+        return text
+
+
+async def connect(name: str, upstream: Upstream, *, model: str | None = None, report: ReportLoading) -> HttpEngine:
+    """Return an engine that has the model on another server. `model` may be None if it has exactly one.
+
+    Raise LoadFailed. `name` is that of the entry, for messages.
+    """
+    report(Loading("connecting"))
+    # The client takes long to import, and only servers with such entries need it.
+    module = await aside(lambda: importlib.import_module("localapi.backends.http_engine"))
+    engine: HttpEngine = module.HttpEngine(name, upstream, model=model)
+    try:
+        await engine.connect()
+    except BaseException:
+        await engine.close()
+        raise
+    return engine

@@ -1,0 +1,130 @@
+"""What another server says of its models: their names, the length of their context, and voices.
+
+No standard says where. The names of fields are those of vLLM, SGLang, llama-server, LM Studio, OpenRouter, Mistral,
+Groq and localapi.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from localapi.backends.http_client import HttpClient
+from localapi.errors import ApiError, UpstreamRefused, shown
+from localapi.worker.protocol import Voice
+
+MOST_LISTED: Final = 10
+_CONTEXT_FIELDS: Final = (
+    *("max_model_len", "context_length", "loaded_context_length", "max_context_length", "context_window"),
+    *("max_input_tokens", "n_ctx"),
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of an upstream's model."""
+
+    model: str = ""
+    context_length: int | None = None
+    voices: list[Voice] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+async def discover(client: HttpClient, name: str, model: str | None) -> Facts:
+    """Return what the server says of a model, or of its only one. Raise ApiError.
+
+    Chooses the client's base among those that the URL may mean.
+    """
+    models = await _models(client)
+    if models is None:
+        if model is None:
+            raise UpstreamRefused(f"The upstream of {name} does not list its models. Set `model` for this entry.")
+        return Facts(model, notes=["the upstream does not list its models"])
+    ids = [str(each.get("id")) for each in models]
+    if model is None:
+        if len(ids) != 1:
+            raise UpstreamRefused(f"The upstream of {name} has {_listed(ids)}. Set `model` to one of them.")
+        model = ids[0]
+    notes: list[str] = []
+    found = next((each for each in models if each.get("id") == model or model in _aliases(each)), None)
+    if found is None:
+        notes.append(f"the upstream does not list the model {shown(model)}; it has {_listed(ids)}")
+        return Facts(model, notes=notes)
+    return Facts(model, await _context_length(client, found, model), notes=notes)
+
+
+async def _models(client: HttpClient) -> list[dict[str, Any]] | None:
+    """Return the server's list of models; None if it has none."""
+    bases = client.bases
+    for base in bases:
+        client.base = base
+        content = await client.get("/models")
+        data = content.get("data") if isinstance(content, dict) else content
+        if isinstance(data, list):
+            return [each for each in data if isinstance(each, dict) and each.get("id")]
+    client.base = bases[0]
+    return None
+
+
+async def _context_length(client: HttpClient, model: dict[str, Any], name: str) -> int | None:
+    found = _number(model)
+    if found is not None:
+        return found
+    if model.get("owned_by") == "llamacpp":
+        props = await _asked(client, "/../props")
+        settings = props.get("default_generation_settings")
+        found = _number(settings) if isinstance(settings, dict) else None
+        meta = model.get("meta")
+        trained = meta.get("n_ctx_train") if isinstance(meta, dict) else None
+        return found or (trained if isinstance(trained, int) else None)
+    if model.get("owned_by") == "organization_owner":  # LM Studio
+        listed = (await _asked(client, "/../api/v0/models")).get("data")
+        for each in listed if isinstance(listed, list) else ():
+            if isinstance(each, dict) and each.get("id") == name:
+                return _number({key: each.get(key) for key in ("loaded_context_length", "max_context_length")})
+    return None
+
+
+async def _asked(client: HttpClient, path: str) -> dict[str, Any]:
+    """Return a reply that may fail without harm."""
+    try:
+        content = await client.get(path)
+    except (ApiError, TimeoutError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _number(fields: dict[str, Any]) -> int | None:
+    for name in _CONTEXT_FIELDS:
+        value = fields.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
+
+
+def _aliases(model: dict[str, Any]) -> list[Any]:
+    aliases = model.get("aliases")
+    return aliases if isinstance(aliases, list) else []
+
+
+def _listed(ids: list[str]) -> str:
+    if not ids:
+        return "no models"
+    more = f" and {len(ids) - MOST_LISTED} more" if len(ids) > MOST_LISTED else ""
+    return f"the models {', '.join(ids[:MOST_LISTED])}{more}"
+
+
+async def voices_of(client: HttpClient, model: str) -> list[Voice] | None:
+    """Return the voices that the server lists for a speech model; None if it lists none."""
+    listed = (await _asked(client, "/audio/voices")).get("voices")
+    if not isinstance(listed, list):
+        return None
+    voices: list[Voice] = []
+    for each in listed:
+        if isinstance(each, str):
+            voices.append(Voice(each))
+        elif isinstance(each, dict) and each.get("model", model) == model:
+            name = each.get("id") or each.get("voice_id") or each.get("name")
+            if name:
+                voices.append(Voice(str(name), str(each.get("name") or ""), str(each.get("language") or "")))
+    return voices or None
