@@ -37,21 +37,21 @@ CASES = {
           a:
             bakend: echo
         """,
-        ["models.yaml:3:5: chat.a.bakend: …unknown key…'bakend'…'backend'…(one of echo, mlx-lm)"],
+        ["models.yaml:3:5: chat.a.bakend: …unknown key…'bakend'…'backend'…(one of echo, mlx-lm"],
     ),
     "a missing backend lists the backends": (
         """
         chat:
           a: {aliases: [b]}
         """,
-        ["models.yaml:2:3: chat.a.backend: …missing…(one of echo, mlx-lm)"],
+        ["models.yaml:2:3: chat.a.backend: …missing…(one of echo, mlx-lm"],
     ),
     "an unknown backend lists the backends": (
         """
         chat:
           a: {backend: mlxlm}
         """,
-        ["models.yaml:2:16: chat.a.backend: …unknown backend…'mlxlm'…'mlx-lm'…(known: echo, mlx-lm)"],
+        ["models.yaml:2:16: chat.a.backend: …unknown backend…'mlxlm'…'mlx-lm'…(known: echo, mlx-lm"],
     ),
     "a backend that is not text": (
         "chat: {a: {backend: [echo]}}",
