@@ -55,33 +55,23 @@ def repeated_prefix(pcm: bytes, sample_rate_hz: int, *, minimum_seconds: float =
     """
     sound = np.frombuffer(pcm, "<i2", count=len(pcm) // 2).astype(np.float32)
     minimum = max(2, round(minimum_seconds * sample_rate_hz))
-    onset = _onset(sound)
-    if onset is None or len(sound) < 2 * (onset + minimum):
-        return 0
-    lengths = _lengths(sound, onset, minimum)
-    length = _first_repeat(sound, onset, minimum, lengths) if len(lengths) <= MOST_LENGTHS else None
-    if length is None:
-        return 0
-    phrase, rest = sound[onset:length], sound[2 * length + onset : 3 * length]
-    goes_on = len(rest) >= minimum and _difference(phrase[: len(rest)], rest) <= DIFFERENCE
-    return 0 if goes_on or _is_periodic(phrase[: PERIOD_SECONDS * sample_rate_hz]) else length
-
-
-def _onset(sound: Samples) -> int | None:
     loudness = np.abs(sound)
     loudest = loudness.max(initial=0)
-    return int(np.argmax(loudness > ONSET * loudest)) if loudest > 0 else None
-
-
-def _lengths(sound: Samples, onset: int, minimum: int) -> NDArray[np.intp]:
-    """Return the possible lengths of the phrase, after which every landmark is found again."""
+    onset = int(np.argmax(loudness > ONSET * loudest)) if loudest > 0 else None
+    if onset is None or len(sound) < 2 * (onset + minimum):
+        return 0
     beginning = sound[onset : onset + minimum]
     tolerance = LANDMARK_DIFFERENCE * float(np.sqrt(np.mean(beginning**2))) + 1
     landmarks = onset + np.argsort(np.abs(beginning))[-LANDMARKS:]
     lengths = np.arange(onset + minimum, len(sound) // 2 + 1)
     for landmark in landmarks[::-1]:
         lengths = lengths[np.abs(sound[landmark + lengths] - sound[landmark]) <= tolerance]
-    return lengths
+    length = _first_repeat(sound, onset, minimum, lengths) if len(lengths) <= MOST_LENGTHS else None
+    if length is None:
+        return 0
+    phrase, rest = sound[onset:length], sound[2 * length + onset : 3 * length]
+    goes_on = len(rest) >= minimum and _difference(phrase[: len(rest)], rest) <= DIFFERENCE
+    return 0 if goes_on or _is_periodic(phrase[: PERIOD_SECONDS * sample_rate_hz]) else length
 
 
 def _first_repeat(sound: Samples, onset: int, minimum: int, lengths: NDArray[np.intp]) -> int | None:

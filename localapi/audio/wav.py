@@ -54,27 +54,22 @@ def read(data: bytes) -> tuple[bytes, int]:
         name, size = struct.unpack_from("<4sI", data, at)
         body = data[at + 8 : at + 8 + size]
         if name == b"fmt ":
-            sound = _sound(body)
+            if len(body) < _FORM.size:
+                raise NotWav("its format is cut off")
+            tag, channels, sample_rate_hz, _, _, bits = _FORM.unpack_from(body)
+            if tag == _EXTENSIBLE and len(body) >= _SUBFORMAT.size:
+                (tag,) = _SUBFORMAT.unpack_from(body)
+            if (tag, bits) != (_PCM, 16):
+                raise NotWav(f"its sound is not 16-bit PCM: format tag {tag:#06x}, {bits} bits")
+            if channels == 0 or sample_rate_hz == 0:
+                raise NotWav(f"its format is invalid: {channels} channels at {sample_rate_hz} Hz")
+            sound = _Sound(channels, sample_rate_hz)
         elif name == b"data":
             if sound is None:
                 raise NotWav("its sound comes before its format")
             return _mono(body, sound.channels), sound.sample_rate_hz
         at += 8 + size + size % 2  # a chunk of odd length is followed by a byte that does not count
     raise NotWav("it ends before its sound begins")
-
-
-def _sound(body: bytes) -> _Sound:
-    """Return the format in the chunk `fmt `."""
-    if len(body) < _FORM.size:
-        raise NotWav("its format is cut off")
-    tag, channels, sample_rate_hz, _, _, bits = _FORM.unpack_from(body)
-    if tag == _EXTENSIBLE and len(body) >= _SUBFORMAT.size:
-        (tag,) = _SUBFORMAT.unpack_from(body)
-    if (tag, bits) != (_PCM, 16):
-        raise NotWav(f"its sound is not 16-bit PCM: format tag {tag:#06x}, {bits} bits")
-    if channels == 0 or sample_rate_hz == 0:
-        raise NotWav(f"its format is invalid: {channels} channels at {sample_rate_hz} Hz")
-    return _Sound(channels, sample_rate_hz)
 
 
 def _mono(body: bytes, channels: int) -> bytes:

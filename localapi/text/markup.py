@@ -153,7 +153,21 @@ class _Reader:
                 at = begin + 1
                 continue
             self._say(self._text[plain:begin])
-            self._apply(begin, end)
+            self._is_marked_up = True
+            written = self._text[begin:end]
+            if written.startswith("["):
+                self._bracket(written)
+            elif written.startswith("<![CDATA["):
+                self._put(written[9:-3])
+            elif not written.startswith(("<!", "<?")):
+                tag = _TAG.fullmatch(written)
+                if tag is None:
+                    broken = _BROKEN_TAG.fullmatch(written)
+                    self._ignore(f"{broken[1]}[malformed]" if broken else "malformed")
+                elif tag[1]:
+                    self._close(tag[2].lower())
+                else:
+                    self._start(tag[2].lower(), _attributes(tag[3]), is_empty=bool(tag[4]))
             at = plain = end
         self._say(self._text[plain:])
         if not self._is_marked_up:
@@ -222,23 +236,6 @@ class _Reader:
 
     # What it says
 
-    def _apply(self, begin: int, end: int) -> None:
-        self._is_marked_up = True
-        written = self._text[begin:end]
-        if written.startswith("["):
-            self._bracket(written)
-        elif written.startswith("<![CDATA["):
-            self._put(written[9:-3])
-        elif not written.startswith(("<!", "<?")):
-            tag = _TAG.fullmatch(written)
-            if tag is None:
-                broken = _BROKEN_TAG.fullmatch(written)
-                self._ignore(f"{broken[1]}[malformed]" if broken else "malformed")
-            elif tag[1]:
-                self._close(tag[2].lower())
-            else:
-                self._start(tag[2].lower(), _attributes(tag[3]), is_empty=bool(tag[4]))
-
     def _bracket(self, written: str) -> None:
         if written in _LONE_PAUSE:
             self._pause(_LONE_PAUSE[written])
@@ -268,7 +265,12 @@ class _Reader:
         if language:
             manner = replace(manner, language=language)
         if name == "prosody":
-            manner = self._prosody(manner, attributes)
+            rate = _rate(attributes["rate"]) if "rate" in attributes else 1.0
+            if rate is None:
+                self._ignore("prosody[rate]")
+            for other in sorted(attributes.keys() - {"rate"}):
+                self._ignore(f"prosody[{other}]")
+            manner = replace(manner, rate=manner.rate * (rate or 1.0))
         elif name == "voice":
             manner = self._voice(manner, attributes)
         elif name in _SENTENCES:
@@ -277,14 +279,6 @@ class _Reader:
             says = self._how_to_say(name, attributes)
         if not is_empty:
             self._begin(name, manner, says)
-
-    def _prosody(self, manner: Manner, attributes: Mapping[str, str]) -> Manner:
-        rate = _rate(attributes["rate"]) if "rate" in attributes else 1.0
-        if rate is None:
-            self._ignore("prosody[rate]")
-        for other in sorted(attributes.keys() - {"rate"}):
-            self._ignore(f"prosody[{other}]")
-        return replace(manner, rate=manner.rate * (rate or 1.0))
 
     def _voice(self, manner: Manner, attributes: Mapping[str, str]) -> Manner:
         for other in sorted(attributes.keys() - {"name", "xml:lang", "lang", "language"}):
@@ -369,7 +363,7 @@ class _Reader:
             return
         if "characters" in kinds or "digits" in kinds:
             self._mark(literal=True)
-            self._said.append(spelled(text) if "characters" in kinds else _apart(text))
+            self._said.append(spelled(text) if "characters" in kinds else re.sub(r"(?<=\d)(?=\d)", " ", text))
             self._mark()
         elif literal:
             self._mark(literal=True)
@@ -397,11 +391,6 @@ def spelled(text: str) -> str:
     for before, sign in zip(["", *signs], signs, strict=False):
         said += f"{'' if not before else ' ' if before.isdigit() and sign.isdigit() else ', '}{sign}"
     return said
-
-
-def _apart(text: str) -> str:
-    """Return the text with digits separated."""
-    return re.sub(r"(?<=\d)(?=\d)", " ", text)
 
 
 def _attributes(written: str) -> dict[str, str]:

@@ -112,19 +112,14 @@ def _fetch(repository: str, commit: str, name: str, blobs: Path, done: Done) -> 
             part.unlink(missing_ok=True)
             done.add(about.size or 0)
             return
-        _complete(url, headers, file, about.size, done)
+        begun = os.fstat(file.fileno()).st_size
+        if about.size is None or begun > about.size:
+            file.truncate(0)
+            begun = 0
+        done.add(begun)
+        http_get(url, file, resume_size=begun, headers=headers, expected_size=about.size, tqdm_class=_counter(done.add))
         _refuse_other_content(part, about.etag, name)
         part.replace(blob)
-
-
-def _complete(url: str, headers: dict[str, Any], file: Any, size: int | None, done: Done) -> None:
-    """Download the bytes that the file lacks."""
-    begun = os.fstat(file.fileno()).st_size
-    if size is None or begun > size:
-        file.truncate(0)
-        begun = 0
-    done.add(begun)
-    http_get(url, file, resume_size=begun, headers=headers, expected_size=size, tqdm_class=_counter(done.add))
 
 
 def _sweep(blobs: Path) -> None:

@@ -74,7 +74,16 @@ class Library:
             self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         except (OSError, RuntimeError) as error:
             raise CannotLoad(f"eSpeak NG's library cannot be loaded: {error}") from error
-        self._declare()
+        c_int, text = ctypes.c_int, ctypes.c_char_p
+        self._library.espeak_Initialize.argtypes = [c_int, c_int, text, c_int]
+        self._library.espeak_SetVoiceByName.argtypes = [text]
+        self._library.espeak_SetParameter.argtypes = [c_int, c_int, c_int]
+        self._library.espeak_SetSynthCallback.argtypes = [_Callback]
+        self._library.espeak_SetSynthCallback.restype = None
+        self._library.espeak_Synth.argtypes = [
+            *(text, ctypes.c_size_t, ctypes.c_uint, c_int, ctypes.c_uint, ctypes.c_uint),
+            *(ctypes.POINTER(ctypes.c_uint), ctypes.c_void_p),
+        ]
         self.sample_rate_hz: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data.encode(), _DO_NOT_EXIT)
         if self.sample_rate_hz <= 0:
             raise CannotLoad(f"eSpeak NG cannot start with its data in {data} (a path of {len(data)} characters).")
@@ -108,18 +117,6 @@ class Library:
             return EspeakSpeech(b"", [])
         pcm = b"".join(self._pcm)
         return EspeakSpeech(pcm, self._pieces(pcm))
-
-    def _declare(self) -> None:
-        c_int, text = ctypes.c_int, ctypes.c_char_p
-        self._library.espeak_Initialize.argtypes = [c_int, c_int, text, c_int]
-        self._library.espeak_SetVoiceByName.argtypes = [text]
-        self._library.espeak_SetParameter.argtypes = [c_int, c_int, c_int]
-        self._library.espeak_SetSynthCallback.argtypes = [_Callback]
-        self._library.espeak_SetSynthCallback.restype = None
-        self._library.espeak_Synth.argtypes = [
-            *(text, ctypes.c_size_t, ctypes.c_uint, c_int, ctypes.c_uint, ctypes.c_uint),
-            *(ctypes.POINTER(ctypes.c_uint), ctypes.c_void_p),
-        ]
 
     def _heard(self, samples: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]) -> int:
         """Collect a piece of sound and its events, as the library's callback."""

@@ -160,7 +160,10 @@ class PiperModel:
         samples = np.rint(loud * (FULL_SCALE / max(peak, 1.0))).astype(np.int16)
         if speed != 1:
             missing = speed if frames is None else speed * frames.share_of_natural(by_voice)
-            samples = _at_tempo(samples, self.config.sample_rate, missing)
+            from localapi.audio.tempo import FASTEST, SLOWEST, Tempo  # noqa: PLC0415  # slow to import and seldom needed
+
+            tempo = Tempo(self.config.sample_rate, min(max(missing, SLOWEST), FASTEST))
+            samples = np.frombuffer(tempo.feed(samples.tobytes()) + tempo.finish(), np.int16)
         said = self._said(phonemes, ids, frames.ends * samples.size) if times and frames is not None else None
         return PiperSpeech(samples, said)
 
@@ -229,14 +232,6 @@ def plain(text: str) -> str:
     `[[` would begin phonemes, and a NUL character ends the text for espeak-ng.
     """
     return re.sub(r"\[(?=\[)", " ", text.replace("\0", " ")).encode("utf-8", "replace").decode()
-
-
-def _at_tempo(samples: Samples, rate_hz: int, speed: float) -> Samples:
-    """Return the same sound at another speed and the same pitch."""
-    from localapi.audio.tempo import FASTEST, SLOWEST, Tempo  # noqa: PLC0415  # slow to import and seldom needed
-
-    tempo = Tempo(rate_hz, min(max(speed, SLOWEST), FASTEST))
-    return np.frombuffer(tempo.feed(samples.tobytes()) + tempo.finish(), np.int16)
 
 
 def _cut(sentence: Phonemes) -> Iterator[Phonemes]:

@@ -55,7 +55,9 @@ def load_speech_model(package: str, path: str, revision: str | None, report: Rep
     config = _config(folder)
     total = sum(check_weights(folder, path))
     report(Loading("reading weights", 0, total))
-    _leave_out_converter()
+    stand_in = ModuleType(CONVERTER)
+    stand_in.convert_from_source = None  # type: ignore[attr-defined]
+    sys.modules.setdefault(CONVERTER, stand_in)
     try:
         model = load_model(folder)
     except (Exception, SystemExit) as error:  # from the package, the architecture or MLX
@@ -84,12 +86,6 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CannotLoad(f"{file} must hold a JSON object.")
     return content
-
-
-def _leave_out_converter() -> None:
-    stand_in = ModuleType(CONVERTER)
-    stand_in.convert_from_source = None  # type: ignore[attr-defined]
-    sys.modules.setdefault(CONVERTER, stand_in)
 
 
 def _why(error: BaseException, package: str, folder: Path, config: dict[str, Any]) -> str:

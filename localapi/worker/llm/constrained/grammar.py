@@ -226,7 +226,7 @@ class GrammarCompiler:
             matcher, problem = self._matcher(grammars)
             if not problem:
                 return matcher, found.relaxed
-            if isinstance(spec, JsonSchema) and _is_impossible(problem):
+            if isinstance(spec, JsonSchema) and problem.startswith(("NoExtension", "Unsatisfiable")):
                 break
         raise self._refusal(spec, problem)
 
@@ -284,11 +284,6 @@ def _may_relax(spec: Spec) -> bool:
             return not all(tool.strict for tool in tools)
         case _:
             return False
-
-
-def _is_impossible(problem: str) -> bool:
-    """Return True if the schema contradicts itself."""
-    return problem.startswith(("NoExtension", "Unsatisfiable"))
 
 
 def _read(text: str) -> object:

@@ -161,3 +161,17 @@ def is_type(value: Any, type_: str) -> bool:
             return type_ == "array"
         case _:
             return type_ == "object"
+
+
+def pointed(start: Any, fragment: str) -> tuple[bool, Any]:
+    """Return whether a JSON pointer leads to a value, and that value."""
+    target = start
+    for piece in fragment.split("/")[1:]:
+        key = piece.replace("~1", "/").replace("~0", "~")
+        if isinstance(target, dict) and key in target:
+            target = target[key]
+        elif isinstance(target, list) and key.isdecimal() and int(key) < len(target):
+            target = target[int(key)]
+        else:
+            return False, None
+    return True, target

@@ -47,7 +47,8 @@ def supported_range(schema: Mapping[str, Any], *, whole: bool) -> Range:
         low, low_open = _whole(low, low_open, math.ceil, 1), False
         high, high_open = _whole(high, high_open, math.floor, -1), False
         if low is not None and low == high and not spells(low):
-            return _one_number(low)
+            near, exact = members_nearby(low)
+            return Range({key: part for key, part in near.items() if key != "type"}, [] if exact else ["minimum"])
     low, high = _inside(low, up=True), _inside(high, up=False)
     if low is not None and low > LARGEST:
         found.relaxed.append("minimum")
@@ -65,11 +66,6 @@ def supported_range(schema: Mapping[str, Any], *, whole: bool) -> Range:
     if "multipleOf" in schema:
         _add_step(found, schema["multipleOf"], low, high, whole=whole)
     return found
-
-
-def _one_number(value: Any) -> Range:
-    near, exact = members_nearby(value)
-    return Range({key: part for key, part in near.items() if key != "type"}, [] if exact else ["minimum"])
 
 
 def spells(value: Any) -> bool:

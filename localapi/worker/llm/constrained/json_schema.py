@@ -24,6 +24,7 @@ from localapi.worker.llm.constrained.json_level import (
     is_type,
     joined,
     other_types,
+    pointed,
 )
 from localapi.worker.llm.constrained.json_logic import (
     add_combinations,
@@ -179,7 +180,7 @@ class _Rewriter:
         if not fragment.startswith("/"):
             return ("#" + fragment in self._known()), self._known().get("#" + fragment)
         for text in (fragment, unquote(fragment)):
-            found, target = _pointed(start, text)
+            found, target = pointed(start, text)
             if found:
                 return True, target
         return False, None
@@ -305,17 +306,3 @@ _OF_TYPES: Final = {
     "object": add_objects,
 }
 """The functions that rewrite the keywords for one type. "integer" and "number" never occur together."""
-
-
-def _pointed(start: Any, fragment: str) -> tuple[bool, Any]:
-    """Return whether a JSON pointer leads to a value, and that value."""
-    target = start
-    for piece in fragment.split("/")[1:]:
-        key = piece.replace("~1", "/").replace("~0", "~")
-        if isinstance(target, dict) and key in target:
-            target = target[key]
-        elif isinstance(target, list) and key.isdecimal() and int(key) < len(target):
-            target = target[int(key)]
-        else:
-            return False, None
-    return True, target

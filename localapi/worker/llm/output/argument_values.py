@@ -15,6 +15,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NoReturn
 from urllib.parse import unquote
 
+from localapi.worker.llm.constrained.json_level import equal, pointed
+
 Schema = Any
 """A JSON schema as the client sent it, so possibly anything."""
 
@@ -51,7 +53,7 @@ def converted(text: str, schema: Schema, root: Schema) -> str:
         for kind, value in readings:
             if _Fit(kind, value, root, exact=exact).of(schema):
                 return value
-    return json_string(text)
+    return json_text(text)
 
 
 def property_schema(name: str, schema: Schema, root: Schema, seen: set[int] | None = None) -> Schema:
@@ -101,11 +103,6 @@ def item_schema(schema: Schema, root: Schema) -> Schema:
     return True
 
 
-def json_string(text: str) -> str:
-    """Return the text as a JSON string."""
-    return json_text(text)
-
-
 def json_text(value: object) -> str:
     """Return the value as JSON. Raises ValueError or TypeError if JSON cannot express it."""
     return without_surrogates(json.dumps(value, ensure_ascii=False, allow_nan=False))
@@ -143,8 +140,8 @@ def _readings(text: str, *, words: bool) -> Iterator[tuple[str, str]]:
     container = _container(stripped) if stripped.startswith(("{", "[")) else None
     if container is not None:
         yield ("object" if container.startswith("{") else "array"), container
-    yield "string", json_string(text)
-    yield "string", json_string(stripped)
+    yield "string", json_text(text)
+    yield "string", json_text(stripped)
 
 
 class _Fit:
@@ -152,9 +149,12 @@ class _Fit:
 
     def __init__(self, kind: str, value: str, root: Schema, *, exact: bool) -> None:
         self._kind = kind
-        self._value = value
         self._root = root
         self._exact = exact
+        try:
+            self._python: object = json.loads(value)
+        except (ValueError, RecursionError):  # an integer of thousands of digits
+            self._python = ...  # equals nothing
         # Each schema is checked once: references may form cycles, or lead to the same place by millions of paths.
         self._known: dict[int, bool] = {}
 
@@ -174,7 +174,7 @@ class _Fit:
             members.append(schema["const"])
         if types and not self._is_one_of(types):
             return False
-        if members and self._exact and not any(_equal(self._value, member) for member in members):
+        if members and self._exact and not any(equal(self._python, member) for member in members):
             return False
         if members and not self._exact and not self._is_one_of({_kind(member) for member in members}):
             return False
@@ -211,29 +211,13 @@ def _kind(member: object) -> str:
     return names.get(type(member), "object")
 
 
-def _equal(value: str, member: object) -> bool:
-    try:
-        read = json.loads(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits
-        return False
-    return bool(read == member) and isinstance(read, bool) == isinstance(member, bool)
-
-
 def _referred(schema: dict[str, Any], root: Schema) -> Schema:
     """Return the schema that `$ref` refers to; True if there is none, or it is outside of this schema."""
     reference = schema.get("$ref")
     if not isinstance(reference, str) or not reference.startswith("#"):
         return True
-    place = root
-    for step in reference[1:].split("/")[1:]:
-        key = unquote(step).replace("~1", "/").replace("~0", "~")
-        if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
-            place = place[int(key)]
-        elif isinstance(place, dict) and key in place:
-            place = place[key]
-        else:
-            return True
-    return place
+    found, place = pointed(root, unquote(reference[1:]))
+    return place if found else True
 
 
 def _listed(schema: dict[str, Any], key: str) -> list[Any]:

@@ -7,36 +7,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from typing import Any, Final
 
-from localapi.worker.llm.output.argument_values import converted, item_schema, json_string, property_schema
-from localapi.worker.llm.output.tagged_calls import parameters
+from localapi.worker.llm.output.argument_values import converted, item_schema, json_text, property_schema
+from localapi.worker.llm.output.sections import Calls, behind_space
 
 _CALL: Final = re.compile(r"\s*call:(?P<name>[^\s{}]+?)\s*(?=\{)")
 _KEY: Final = re.compile(r"\s*(?P<key>[^\s:,{}\[\]<>\"]+)\s*:\s*")
 _BARE_ITEM: Final = re.compile(r"[^,{}\[\]]*(?=[,}\]])")
 _JSON_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_SPACE: Final = re.compile(r"\s*")
-
-STRING_MARKS: Final = {"function_gemma": "<escape>", "gemma4": '<|"|>'}
-"""The marks around strings, by mlx-lm's name of the family."""
 
 
-def read(text: str, string_mark: str, tools: Sequence[dict[str, Any]]) -> tuple[list[tuple[str, str]], str]:
-    """Return the calls, each as name and arguments in JSON, and the text after them that is not a call."""
-    found: list[tuple[str, str]] = []
+def read(text: str, string_mark: str, calls: Calls) -> tuple[list[tuple[str, str, object]], str]:
+    """Return the calls as name, arguments in JSON and no id, and the text after them that is not a call."""
+    found: list[tuple[str, str, object]] = []
     at = 0
-    while True:
-        start = _CALL.match(text, at)
-        schema = parameters(start["name"], tools) if start else None
-        if start is None or schema is None:
-            break
+    while (start := _CALL.match(text, at)) is not None and start["name"] in calls.schemas:
+        schema = calls.schemas[start["name"]]
         try:
             arguments, at = _Value(text, string_mark, schema).read(start.end(), schema)
         except (ValueError, RecursionError):
             break
-        found.append((start["name"], arguments))
+        found.append((start["name"], arguments, None))
     return found, text[at:].strip()
 
 
@@ -59,7 +51,7 @@ class _Value:
             return self._array(at + 1, schema)
         if self._text.startswith(self._mark, at):
             string, end = self._string(at)
-            return json_string(string), end
+            return json_text(string), end
         found = _JSON_STRING.match(self._text, at)
         if found is not None:
             return json.dumps(json.loads(found[0], strict=False)), found.end()
@@ -70,18 +62,18 @@ class _Value:
 
     def _object(self, at: int, schema: Any) -> tuple[str, int]:
         members: dict[str, str] = {}
-        at = self._behind_space(at)
+        at = behind_space(self._text, at)
         while not self._text.startswith("}", at):
             key, at = self._key(at)
             members[key], at = self.read(at, property_schema(key, schema, self._root))
             at = self._behind_comma(at, "}")
-        text = ", ".join(f"{json_string(key)}: {value}" for key, value in members.items())
+        text = ", ".join(f"{json_text(key)}: {value}" for key, value in members.items())
         return f"{{{text}}}", at + 1
 
     def _array(self, at: int, schema: Any) -> tuple[str, int]:
         items = []
         item = item_schema(schema, self._root)
-        at = self._behind_space(at)
+        at = behind_space(self._text, at)
         while not self._text.startswith("]", at):
             value, at = self.read(at, item, _BARE_ITEM)
             items.append(value)
@@ -91,10 +83,10 @@ class _Value:
     def _key(self, at: int) -> tuple[str, int]:
         if self._text.startswith(self._mark, at):
             key, at = self._string(at)
-            at = self._behind_space(at)
+            at = behind_space(self._text, at)
             if not self._text.startswith(":", at):
                 raise ValueError("a key without a value")
-            return key, self._behind_space(at + 1)
+            return key, behind_space(self._text, at + 1)
         found = _KEY.match(self._text, at)
         if found is None:
             raise ValueError("no key")
@@ -106,13 +98,9 @@ class _Value:
         return self._text[start:end], end + len(self._mark)
 
     def _behind_comma(self, at: int, closing: str) -> int:
-        at = self._behind_space(at)
+        at = behind_space(self._text, at)
         if self._text.startswith(",", at):
-            return self._behind_space(at + 1)
+            return behind_space(self._text, at + 1)
         if not self._text.startswith(closing, at):
             raise ValueError(f"neither a comma nor {closing}")
         return at
-
-    def _behind_space(self, at: int) -> int:
-        found = _SPACE.match(self._text, at)
-        return found.end() if found else at

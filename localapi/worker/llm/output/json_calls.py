@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from contextlib import suppress
 
 from localapi.worker.llm.output.argument_values import refuse_constant, without_surrogates
 from localapi.worker.llm.output.sections import Calls, SectionItem, encodable
@@ -120,10 +121,12 @@ class JsonCall:
         """Read a string that is not the name. If it is the arguments, it is JSON in a string."""
         if self._string_goes_on(character, strict=not self._is_arguments):
             return
-        if self._is_arguments:
-            text = self._decoded().strip()
-            if text:
-                self.arguments.append(without_surrogates(_repaired(text)))
+        text = self._decoded().strip()
+        if self._is_arguments and text:
+            with suppress(ValueError, RecursionError):  # control characters in its strings
+                if not is_object(text):
+                    text = json.dumps(json.loads(text, strict=False), ensure_ascii=False)
+            self.arguments.append(without_surrogates(text))
         self._value_ends()
 
     def _scalar(self, character: str) -> None:
@@ -169,21 +172,11 @@ def is_object(text: str) -> bool:
         return False
 
 
-def _repaired(text: str) -> str:
-    """Return the JSON with the control characters in its strings escaped."""
-    try:
-        return text if is_object(text) else json.dumps(json.loads(text, strict=False), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return text
-
-
 class JsonSection:
     """Read a section of `{"name": ..., "arguments": {...}}` while it grows: one call, several, or a list of them."""
 
-    def __init__(self, start: str, end: str, calls: Calls, names: Collection[str]) -> None:
-        """`names`: those of the tools. A call of any other function is text."""
+    def __init__(self, start: str, end: str, calls: Calls) -> None:
         self._end = end
-        self._names = names
         self._calls = calls
         self._call: JsonCall | None = None
         self._raw = [start]
@@ -233,28 +226,25 @@ class JsonSection:
             return True
         call = self._call
         if call is None:
-            return self._between(character)
+            if character == "{":
+                self._call = JsonCall()
+            elif not (character.isspace() or character in ("[,]}" if self._any else "[")):
+                # After a call, a bracket too many or too few is accepted.
+                if not self._any:
+                    self._reject()
+                return False
+            self._raw.append(character)
+            return True
         try:
             call.take(character)
         except NotACall:
             return self._broken(call, character)
-        if not self._started and call.name is not None and call.name not in self._names:
+        if not self._started and call.name is not None and call.name not in self._calls.schemas:
             self._reject()
             return False
         if not self._started:
             self._raw.append(character)
         self._follow(call)
-        return True
-
-    def _between(self, character: str) -> bool:
-        """Read a character between objects. After a call, a bracket too many or too few is accepted."""
-        if character == "{":
-            self._call = JsonCall()
-        elif not (character.isspace() or character in ("[,]}" if self._any else "[")):
-            if not self._any:
-                self._reject()
-            return False
-        self._raw.append(character)
         return True
 
     def _follow(self, call: JsonCall) -> None:

@@ -29,18 +29,7 @@ import msgspec
 from localapi.worker.llm.constrained.tool_grammar import BEHIND_THINKING
 from localapi.worker.llm.output.sections import CallArguments, Calls, CallStart, Markers, Section, SectionItem
 from localapi.worker.llm.output.stop_strings import StopStrings
-from localapi.worker.llm.output.tool_calls import ToolFormat, described
-
-__all__ = [
-    "CallArguments",
-    "CallStart",
-    "Content",
-    "OutputFormat",
-    "OutputItem",
-    "OutputParser",
-    "Reasoning",
-    "prompt_opens_thinking",
-]
+from localapi.worker.llm.output.tool_calls import ToolFormat
 
 NORMAL, REASONING, TOOL = "normal", "reasoning", "tool"
 """mlx-lm's names of states. The text of any other state (Muse Spark's headers) is dropped."""
@@ -63,8 +52,15 @@ class Reasoning(msgspec.Struct, frozen=True, tag=True):
 
 
 OutputItem = Content | Reasoning | CallStart | CallArguments
-Edges = dict[str, dict[str, str]]
-"""For each state, which marker leads to which state."""
+
+
+class Edges:
+    """The markers that end one state."""
+
+    def __init__(self, targets: dict[str, str]) -> None:
+        self.targets = targets
+        """The state that each marker leads to."""
+        self.markers = Markers(targets)
 
 
 class OutputFormat:
@@ -79,24 +75,23 @@ class OutputFormat:
             end = tokenizer.tool_call_end or ""
             self.tool_format = ToolFormat(tokenizer.tool_call_start, end, tokenizer.tool_parser)
         self._initial: str | None = tokenizer.response_initial_state
-        self._edges = _edges(tokenizer)
+        edges = _edges(tokenizer)
         if self.tool_format and self.tool_format.bare_start:
-            self._edges[NORMAL].setdefault(self.tool_format.bare_start, TOOL)
-        self._toolless_edges = _without_calls(self._edges)
+            edges[NORMAL].setdefault(self.tool_format.bare_start, TOOL)
+        self._toolless = {}
+        for state, targets in edges.items():
+            # The text of a header is dropped, and the header still ends at a call.
+            is_header = state not in (NORMAL, REASONING)
+            self._toolless[state] = Edges({m: to for m, to in targets.items() if is_header or to != TOOL})
         if self.tool_format and self.tool_format.end_is_no_text:
-            self._edges[NORMAL].setdefault(self.tool_format.end, NORMAL)
-        self._markers = _markers(self._edges)
-        self._toolless_markers = _markers(self._toolless_edges)
+            edges[NORMAL].setdefault(self.tool_format.end, NORMAL)
+        self._edges = {state: Edges(targets) for state, targets in edges.items()}
 
     @property
     def marks(self) -> set[str]:
         """Strings that must reach `OutputParser.push` even if the tokenizer calls them special."""
-        marks: set[str] = set()
-        for edges in self._edges.values():
-            marks.update(edges)
-        if self.tool_format is not None:
-            marks |= self.tool_format.marks
-        return marks
+        marks = set().union(*(edges.targets for edges in self._edges.values()))
+        return marks | self.tool_format.marks if self.tool_format else marks
 
     def stream(
         self,
@@ -111,14 +106,13 @@ class OutputFormat:
 
         `verbatim`: whitespace at the content's start belongs to it, as in an answer that must have a form.
         """
-        offered = [] if tool_choice == "none" else described(tools or ())
-        has_calls = bool(offered and self.tool_format)
+        calls = Calls(() if tool_choice == "none" else tools or ())
+        has_calls = bool(calls.tools and self.tool_format)
         state = REASONING if starts_thinking and self.think_end else NORMAL
         return OutputParser(
             self,
-            offered,
-            edges=self._edges if has_calls else self._toolless_edges,
-            markers=self._markers if has_calls else self._toolless_markers,
+            calls,
+            edges=self._edges if has_calls else self._toolless,
             state=self._initial or state,
             stop=stop,
             verbatim=verbatim,
@@ -131,20 +125,17 @@ class OutputParser:
     def __init__(
         self,
         format_: OutputFormat,
-        tools: Sequence[dict[str, Any]],
+        calls: Calls,
         *,
-        edges: Edges,
-        markers: dict[str, Markers],
+        edges: dict[str, Edges],
         state: str,
         stop: Sequence[str],
         verbatim: bool,
     ) -> None:
         self._format = format_
-        self._tools = tools
         self._edges = edges
-        self._markers = markers
         self._state = state
-        self._calls = Calls()
+        self._calls = calls
         self._section: Section | None = None
         self._held = ""
         self._header = ""
@@ -153,7 +144,7 @@ class OutputParser:
         self._stop = StopStrings(stop) if stop else None
         self.stopped = False
         """True after a stop string in the content. Nothing follows then."""
-        self._content = _VerbatimText() if verbatim else _TrimmedText(None if markers[NORMAL] else "")
+        self._content = _VerbatimText() if verbatim else _TrimmedText(None if edges[NORMAL].targets else "")
         self._reasoning = _TrimmedText("\r\n")
         self._reasoning.interrupt()
 
@@ -214,7 +205,7 @@ class OutputParser:
                     return
                 text = self._section.rest
                 self._section = None
-            before, marker, text = self._markers[self._state].split(text, final=final)
+            before, marker, text = self._edges[self._state].markers.split(text, final=final)
             self._add_text(before)
             if marker is None:
                 self._held = text
@@ -246,20 +237,17 @@ class OutputParser:
         if stray is not None and not stray.fresh:
             self._add_text(marker)
             return
-        target = self._edges[state][marker]
-        if target == TOOL:
-            self._open_section(marker)
-        elif target != state or stray is not None:
-            self._move(target)
-
-    def _open_section(self, marker: str) -> None:
+        target = self._edges[state].targets[marker]
         tool_format = self._format.tool_format
-        if tool_format is None or not self._tools:  # in a header: a call that nobody asked for
+        if target != TOOL:
+            if target != state or stray is not None:
+                self._move(target)
+        elif tool_format is not None and self._calls.tools:
+            abandon = self._format.think_end if state == REASONING else None
+            self._section = tool_format.section(marker, self._calls, abandon=abandon)
+        else:  # in a header: a call that nobody asked for
             self._move(NORMAL)
             self._add_text(marker)
-            return
-        abandon = self._format.think_end if self._state == REASONING else None
-        self._section = tool_format.section(marker, self._tools, self._calls, abandon=abandon)
 
     def _move(self, state: str) -> None:
         self._state = state
@@ -394,10 +382,10 @@ def prompt_opens_thinking(tokenizer: Any, prompt: str | Sequence[int], *, prefil
     return prompt.rstrip().removesuffix(prefill.rstrip()).rstrip().endswith(start.rstrip())
 
 
-def _edges(tokenizer: Any) -> Edges:
+def _edges(tokenizer: Any) -> dict[str, dict[str, str]]:
     """Return the edges as in `mlx_lm.generate.make_text_state_machine`: no stop words, but stray think markers."""
     transitions: dict[str, list[tuple[str, str]]] = tokenizer.response_transitions
-    edges: Edges = {NORMAL: {}, REASONING: {}}
+    edges: dict[str, dict[str, str]] = {NORMAL: {}, REASONING: {}}
     if tokenizer.has_thinking:
         edges[NORMAL] = {tokenizer.think_start: REASONING, tokenizer.think_end: NORMAL}
         edges[REASONING] = {tokenizer.think_end: NORMAL, tokenizer.think_start: REASONING}
@@ -412,16 +400,3 @@ def _edges(tokenizer: Any) -> Edges:
         for _, target in pairs:
             edges.setdefault(target, {})
     return edges
-
-
-def _without_calls(edges: Edges) -> Edges:
-    """Return the edges for an answer in which calls are text. A header, whose text is dropped, still ends at a call."""
-    found: Edges = {}
-    for state, marks in edges.items():
-        is_header = state not in (NORMAL, REASONING)
-        found[state] = {mark: target for mark, target in marks.items() if is_header or target != TOOL}
-    return found
-
-
-def _markers(edges: Edges) -> dict[str, Markers]:
-    return {state: Markers(marks) for state, marks in edges.items()}

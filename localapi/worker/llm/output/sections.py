@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Collection
-from typing import Protocol
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -30,9 +30,13 @@ SectionItem = CallStart | CallArguments | str
 
 
 class Calls:
-    """Count and name the calls of one answer, over all its sections."""
+    """The tools that the client offers, and the calls of one answer over all its sections."""
 
-    def __init__(self) -> None:
+    def __init__(self, tools: Sequence[dict[str, Any]]) -> None:
+        self.tools: list[dict[str, Any]] = []
+        """The functions among OpenAI's tools, with everything that parsers expect in their schemas."""
+        self.schemas: dict[str, dict[str, Any]] = {}
+        """The schemas of the functions' arguments, by name."""
         self.started = 0
         self.complete = 0
         self.broken = False
@@ -40,6 +44,14 @@ class Calls:
         self.unfinished = False
         """True if the answer ended inside a call that has been sent."""
         self._ids: set[str] = set()
+        for tool in tools:
+            function = tool.get("function")
+            if isinstance(function, dict):
+                schema = _dict(function.get("parameters"))
+                properties = {name: _dict(each) for name, each in _dict(schema.get("properties")).items()}
+                schema = {**schema, "properties": properties}
+                self.tools.append({**tool, "function": {**function, "parameters": schema}})
+                self.schemas.setdefault(str(function.get("name")), schema)
 
     def start(self, name: str, call_id: object = None) -> CallStart:
         """Return the start of a new call, with the model's own id if it is usable.
@@ -55,6 +67,15 @@ class Calls:
     def grow(self, text: str) -> CallArguments:
         """Return more arguments of the call that started last."""
         return CallArguments(self.started - 1, text)
+
+    def add(self, name: str, arguments: str, call_id: object = None) -> list[SectionItem]:
+        """Return a complete call."""
+        self.complete += 1
+        return [self.start(name, call_id), self.grow(arguments)]
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 class Section(Protocol):
@@ -78,6 +99,13 @@ def encodable(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def behind_space(text: str, at: int) -> int:
+    """Return where the whitespace that may begin here ends."""
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
 class Markers:
     """Find the first of some strings in a text that arrives in pieces. If two start together, the longer one wins."""
 
@@ -96,17 +124,14 @@ class Markers:
         If there is none, return the text that is certain, None, and the end that may be the start of a marker (empty if
         the text is `final`).
         """
-        begun = len(text) if final else self._begun(text)
+        begun = len(text)
+        if not final:
+            for at in range(max(0, len(text) - self._longest + 1), len(text)):
+                tail = text[at:]
+                if text[at] in self._first and any(s.startswith(tail) and s != tail for s in self._strings):
+                    begun = at
+                    break
         found = self._pattern.search(text)
         if found and found.start() < begun:
             return text[: found.start()], found[0], text[found.end() :]
         return text[:begun], None, text[begun:]
-
-    def _begun(self, text: str) -> int:
-        """Return where an incomplete marker may start at the end of the text; its length if there is none."""
-        for at in range(max(0, len(text) - self._longest + 1), len(text)):
-            if text[at] in self._first:
-                tail = text[at:]
-                if any(s.startswith(tail) and s != tail for s in self._strings):
-                    return at
-        return len(text)

@@ -32,16 +32,20 @@ class StopStrings:
         if not self._stop:
             return text, False
         for at, character in enumerate(text, start=len(self._held) + 1):
-            length = self._advance(character)
-            if length:
-                return (self._held + text)[: at - length], True
+            completed = 0
+            for i, stop in enumerate(self._stop):
+                self._matched[i] = _extended(stop, self._borders[i], self._matched[i], character)
+                if self._matched[i] == len(stop):
+                    completed = max(completed, len(stop))
+            if completed:
+                return (self._held + text)[: at - completed], True
         text = self._held + text
         certain = len(text) - max(self._matched)
         self._held = text[certain:]
         return text[:certain], False
 
     def finds(self, text: str) -> bool:
-        """Return whether this text, if it came next, would complete a stop string."""
+        """Return True if this text, if it came next, would complete a stop string."""
         trial = copy.copy(self)
         trial._matched = list(self._matched)
         return trial.push(text)[1]
@@ -49,19 +53,6 @@ class StopStrings:
     def finish(self) -> str:
         """Return what was held back for a stop string that did not come."""
         return self._held
-
-    def _advance(self, character: str) -> int:
-        """Return the length of the stop string that this character completes, or 0."""
-        found = 0
-        for i, stop in enumerate(self._stop):
-            matched, borders = self._matched[i], self._borders[i]
-            while matched and stop[matched] != character:
-                matched = borders[matched - 1]
-            matched += stop[matched] == character
-            self._matched[i] = matched
-            if matched == len(stop):
-                found = max(found, matched)
-        return found
 
 
 class AnswerText:
@@ -98,10 +89,13 @@ class AnswerText:
 def _borders(stop: str) -> list[int]:
     """Return, for each prefix of `stop`, the length of its longest proper prefix that is also its suffix."""
     borders = [0] * len(stop)
-    length = 0
     for i in range(1, len(stop)):
-        while length and stop[i] != stop[length]:
-            length = borders[length - 1]
-        length += stop[i] == stop[length]
-        borders[i] = length
+        borders[i] = _extended(stop, borders, borders[i - 1], stop[i])
     return borders
+
+
+def _extended(stop: str, borders: list[int], matched: int, character: str) -> int:
+    """Return how much of the stop string matches after one more character."""
+    while matched and stop[matched] != character:
+        matched = borders[matched - 1]
+    return matched + (stop[matched] == character)

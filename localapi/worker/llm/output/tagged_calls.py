@@ -6,15 +6,23 @@ ends a value if what follows can follow a value, and if as many tags were closed
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from localapi.worker.llm.output.argument_values import converted, property_schema
+from localapi.worker.llm.output.argument_values import converted, json_text, property_schema
+from localapi.worker.llm.output.formats import Tags
+from localapi.worker.llm.output.sections import Calls, Markers, SectionItem, behind_space
 
-_ATTRIBUTE: Final = r"\s*=\s*(?P<{}>\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+)[^<>]*>"
+_MOST_MARKS: Final = 64
+"""End marks within one value. The whole section is read again at each, so a model that repeats them costs much."""
+_LONGEST_HEAD: Final = 256
+"""Characters of the first tag if it is the mark that starts the section."""
+_FIRST_TAG: Final = re.compile(rf"[^<>\n]{{0,{_LONGEST_HEAD - 1}}}[<>\n]")
+"""Text that may be such a tag, after its first character."""
+Schemas = Mapping[str, dict[str, Any]]
+"""The schemas of the tools' arguments, by name."""
 _CDATA: Final = re.compile(r"\s*<!\[CDATA\[(?P<value>.*?)\]\]>\s*</param>", re.DOTALL)
 """A value of MiniCPM5 that holds `<`, `&` or a newline."""
 
@@ -24,38 +32,11 @@ class NotCalls(Exception):
 
 
 @dataclass(frozen=True)
-class Tags:
-    """The tags of one family."""
-
-    call: re.Pattern[str]
-    """The start of a call, with its `name`."""
-    call_end: str
-    """The end of a call; empty if the section's end also ends it."""
-    argument: re.Pattern[str]
-    """The start of an argument, with its `key`."""
-    argument_end: str
-    newlines: Literal["any", "both", "none"] = "both"
-    """Which newlines at the ends of a value belong to the format: any, only one at both ends together, or none."""
-    bare: str = ""
-    """The start of a call that is written without a section around it; empty if that looks like text."""
-    whole_section: bool = False
-    """True if the marks around the section are the call's own tags."""
-
-
-@dataclass(frozen=True)
-class TaggedCall:
-    """A call as the model wrote it."""
-
-    name: str
-    arguments: dict[str, str]
-    """Text by key."""
-
-
-@dataclass(frozen=True)
 class Reading:
     """The calls of a text, and how certain they are."""
 
-    calls: list[TaggedCall]
+    calls: list[tuple[str, dict[str, str]]]
+    """The name of each, and its arguments as text by key."""
     rest: str
     """Text after the calls that is not a call."""
     certain: bool
@@ -64,121 +45,44 @@ class Reading:
     """True if at least the tags of calls, or those of arguments, are: then one was forgotten, or is only mentioned."""
 
 
-def _named(tag: str, group: str) -> re.Pattern[str]:
-    """Return the pattern of `<tag name="...">`."""
-    return re.compile(rf"<{tag}\s+name" + _ATTRIBUTE.format(group))
-
-
-def _keyed(prefix: str) -> Tags:
-    """Return the tags of `name<arg_key>key</arg_key><arg_value>value</arg_value>`."""
-    return Tags(
-        call=re.compile(rf"(?P<name>[^\s<>{{}}\[\]\"]+)\s*(?=<{prefix}arg_key>|\Z)"),
-        call_end="",
-        argument=re.compile(
-            rf"<{prefix}arg_key>\s*(?P<key>[^<>]+?)\s*</{prefix}arg_key>(?:\\n|\s)*<{prefix}arg_value>"
-        ),
-        argument_end=f"</{prefix}arg_value>",
-    )
-
-
-TAGS: Final = {
-    "qwen3_coder": Tags(
-        call=re.compile(r"<function=(?P<name>[^\s<>]+)>"),
-        call_end="</function>",
-        argument=re.compile(r"<parameter=(?P<key>[^\s<>]+)>"),
-        argument_end="</parameter>",
-        newlines="any",
-        bare="<function=",
-    ),
-    "minimax_m2": Tags(
-        call=_named("invoke", "name"),
-        call_end="</invoke>",
-        argument=_named("parameter", "key"),
-        argument_end="</parameter>",
-        bare="<invoke name=",
-    ),
-    "muse_spark": Tags(
-        call=_named("atem:invoke", "name"),
-        call_end="</atem:invoke>",
-        argument=_named("atem:parameter", "key"),
-        argument_end="</atem:parameter>",
-        newlines="none",
-        bare="<atem:invoke name=",
-    ),
-    "minicpm5": Tags(
-        call=_named("function", "name"),
-        call_end="</function>",
-        argument=_named("param", "key"),
-        argument_end="</param>",
-        whole_section=True,
-    ),
-    "glm47": _keyed(""),
-    "longcat": _keyed("longcat_"),
-}
-"""The families of mlx-lm's parsers that write values as text between tags. Laguna uses GLM's."""
-
-
-def read(text: str, tags: Tags, tools: Sequence[dict[str, Any]], *, closed: bool) -> Reading:
-    """Return the calls of a section's text. Raises NotCalls if it does not begin with one.
+def read(text: str, tags: Tags, schemas: Schemas, *, closed: bool) -> Reading | None:
+    """Return the calls of a section's text; None if it does not begin with one.
 
     `closed`: the model has ended the section, so the tag that ends the last call may be missing.
     """
-    calls: list[TaggedCall] = []
+    calls: list[tuple[str, dict[str, str]]] = []
     certain, likely = True, bool(tags.call_end)
-    at = _behind_space(text, 0)
+    at = behind_space(text, 0)
     while at < len(text):
         start = tags.call.match(text, at)
-        if start is None:
-            break
-        name = _unquoted(start["name"])
-        known = parameters(name, tools)
-        if known is None:
+        name = _unquoted(start["name"]) if start else ""
+        if start is None or name not in schemas:
             break
         try:
             body, behind, sure = _body(text, start.end(), tags, closed=closed)
-            arguments, balanced = _arguments(body, tags, known)
+            arguments, balanced = _arguments(body, tags, schemas[name])
         except NotCalls:
             certain = likely = False
             break
-        calls.append(TaggedCall(name, arguments))
+        calls.append((name, arguments))
         certain = certain and sure and balanced
         likely = likely and (sure or balanced)
-        at = _behind_space(text, behind)
-    if not calls:
-        raise NotCalls
-    return Reading(calls, text[at:], certain, likely)
+        at = behind_space(text, behind)
+    return Reading(calls, text[at:], certain, likely) if calls else None
 
 
-def begins_call(text: str, tags: Tags, tools: Sequence[dict[str, Any]]) -> bool:
+def begins_call(text: str, tags: Tags, schemas: Schemas) -> bool:
     """Return True if a call of one of the tools and its first argument begin here: then a value may go on."""
-    start = tags.call.match(text, _behind_space(text, 0))
-    if start is None or parameters(_unquoted(start["name"]), tools) is None:
+    start = tags.call.match(text, behind_space(text, 0))
+    if start is None or _unquoted(start["name"]) not in schemas:
         return False
-    return tags.argument.match(text, _behind_space(text, start.end())) is not None
+    return tags.argument.match(text, behind_space(text, start.end())) is not None
 
 
 def name_of_call(text: str, tags: Tags) -> str | None:
     """Return the name of the call that begins here; None if there is none."""
-    start = tags.call.match(text, _behind_space(text, 0))
+    start = tags.call.match(text, behind_space(text, 0))
     return None if start is None else _unquoted(start["name"])
-
-
-def parameters(name: str, tools: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the schema of a tool's arguments; None if there is no such tool."""
-    for tool in tools:
-        if tool["function"].get("name") == name:
-            schema: dict[str, Any] = tool["function"]["parameters"]
-            return schema
-    return None
-
-
-def as_json(call: TaggedCall, schema: dict[str, Any]) -> str:
-    """Return the arguments as JSON of the types that the schema asks for."""
-    members = [
-        f"{json.dumps(key, ensure_ascii=False)}: {converted(text, property_schema(key, schema, schema), schema)}"
-        for key, text in call.arguments.items()
-    ]
-    return "{" + ", ".join(members) + "}"
 
 
 def _body(text: str, at: int, tags: Tags, *, closed: bool) -> tuple[str, int, bool]:
@@ -197,7 +101,7 @@ def _arguments(body: str, tags: Tags, schema: dict[str, Any]) -> tuple[dict[str,
     """Return the arguments by key, and whether all tags are closed as they were opened. Raises NotCalls."""
     arguments: dict[str, str] = {}
     certain = True
-    at = _behind_space(body, 0)
+    at = behind_space(body, 0)
     while at < len(body):
         start = tags.argument.match(body, at)
         if start is None:
@@ -211,7 +115,7 @@ def _arguments(body: str, tags: Tags, schema: dict[str, Any]) -> tuple[dict[str,
             value = _without_newlines(body[start.end() : end], tags.newlines)
             certain = certain and balanced
         arguments[key] = value
-        at = _behind_space(body, at)
+        at = behind_space(body, at)
     return arguments, certain
 
 
@@ -266,7 +170,170 @@ def _unquoted(name: str) -> str:
     return name[1:-1] if name[:1] in ("'", '"') else name
 
 
-def _behind_space(text: str, at: int) -> int:
-    while at < len(text) and text[at].isspace():
-        at += 1
-    return at
+class TaggedSection:
+    """Read a section once it is complete, or a single call that the model wrote without a section around it.
+
+    A mark that ends the section may also be part of a value. Then the section goes on; if no better end comes, it has
+    ended there after all.
+    """
+
+    def __init__(
+        self,
+        start: str,
+        end: str,
+        tags: Tags,
+        calls: Calls,
+        *,
+        abandon: str | None = None,
+        stray_end: str = "",
+        other: Callable[[str], list[SectionItem]] | None = None,
+    ) -> None:
+        """`abandon`: as in `ToolFormat.section`. `stray_end`: text that may follow a bare call.
+
+        `other`: reads the calls of a section that is not written in tags.
+        """
+        self._start = start
+        self._end = end
+        self._tags = tags
+        self._calls = calls
+        self._abandon = abandon
+        self._stray_end = stray_end
+        self._other = other
+        self._is_bare = bool(stray_end)
+        self._has_own_tags = self._is_bare or tags.whole_section
+        self._ends = Markers([end, abandon or ""])
+        self._text = ""
+        self._held = ""
+        self._marks = 0
+        self._first_abandon: int | None = None
+        self._second_best: tuple[Reading, int] | None = None
+        """Calls that are complete if nothing better comes, and where the text after them begins."""
+        self._is_of_tool = False
+        """True if the text begins with a call of one of the tools."""
+        self._is_over = False
+        self.rest: str | None = None
+
+    def push(self, text: str) -> list[SectionItem]:
+        """Return the section's items if this text ends it."""
+        if self._is_over:
+            self._skip_stray_end(text)
+            return []
+        text = self._held + text
+        while True:
+            before, marker, text = self._ends.split(text)
+            self._text += before
+            if self._is_none():
+                self.rest = self._text + (marker or "") + text
+                return [self._start]
+            if marker is None:
+                self._held = text
+                return []
+            found = self._at_mark(marker, text)
+            if found is not None:
+                return found
+            self._text += marker
+
+    def finish(self, *, cut: bool) -> list[SectionItem]:
+        """Return the items of a section that the answer ended in, as far as its calls are complete."""
+        if self._is_over:
+            self.rest = self._held
+            return []
+        if self._tags.call_end and not self._tags.whole_section:
+            reading = self._reading("", closed=False)
+        else:
+            reading = None if cut else self._without_end()
+        if reading is not None and (reading.certain or (reading.likely and not cut)):
+            self.rest = self._held
+            return self._found(reading)
+        if self._second_best is not None and not cut:
+            reading, behind = self._second_best
+            self.rest = self._text[behind:] + self._held
+            return self._found(reading)
+        text, self.rest = self._text + self._held, ""
+        if self._first_abandon is not None:
+            text, self.rest = text[: self._first_abandon], text[self._first_abandon :]
+        return [self._start + text]
+
+    def _at_mark(self, marker: str, behind: str) -> list[SectionItem] | None:
+        """Return the section's items if it ends here; None if it goes on."""
+        reading = self._reading(marker, closed=True) if marker == self._end else None
+        if reading is not None and reading.certain:
+            self._end_before(behind)
+            return self._found(reading)
+        if reading is not None and reading.likely and self._second_best is None:
+            self._second_best = reading, len(self._text) + len(marker)
+        if marker == self._abandon and self._first_abandon is None:
+            self._first_abandon = len(self._text)
+        self._marks += 1
+        if begins_call(self._own_text(""), self._tags, self._calls.schemas) and self._marks <= _MOST_MARKS:
+            return None
+        if marker == self._abandon:
+            self.rest = marker + behind
+            return [self._start + self._text]
+        self._end_before(behind)
+        found = self._other(self._text) if self._other else []
+        return found or [self._start + self._text + marker]
+
+    def _is_none(self) -> bool:
+        """Return True if it is certain that this is not a call of one of the tools."""
+        if self._is_of_tool or not self._tags.call_end:
+            return False
+        text = self._own_text("")
+        if self._has_own_tags:
+            head = _FIRST_TAG.match(text, 1)
+            if head is None:
+                return len(text) > _LONGEST_HEAD
+            text = text[: head.end()]
+        name = name_of_call(text, self._tags)
+        if name is None:
+            return self._has_own_tags
+        self._is_of_tool = name in self._calls.schemas
+        return not self._is_of_tool
+
+    def _reading(self, marker: str, *, closed: bool) -> Reading | None:
+        return read(self._own_text(marker), self._tags, self._calls.schemas, closed=closed)
+
+    def _without_end(self) -> Reading | None:
+        """Return the calls of a section whose end mark is missing, if that mark also ends its last call.
+
+        The model ended its answer here, so the call counts if its last argument is complete and none is missing.
+        """
+        if not self._text.rstrip().endswith(self._tags.argument_end):
+            return None
+        reading = self._reading(self._end, closed=True)
+        if reading is None:
+            return None
+        name, arguments = reading.calls[-1]
+        required = self._calls.schemas[name].get("required")
+        is_whole = not isinstance(required, list) or arguments.keys() >= set(map(str, required))
+        return reading if is_whole else None
+
+    def _own_text(self, marker: str) -> str:
+        """Return the section's text, with its marks if they are the call's own tags."""
+        return self._start + self._text + marker if self._has_own_tags else self._text
+
+    def _found(self, reading: Reading) -> list[SectionItem]:
+        found: list[SectionItem] = []
+        for name, arguments in reading.calls:
+            schema = self._calls.schemas[name]
+            members = []
+            for key, text in arguments.items():
+                members.append(f"{json_text(key)}: {converted(text, property_schema(key, schema, schema), schema)}")
+            found += self._calls.add(name, "{" + ", ".join(members) + "}")
+        return [*found, reading.rest] if reading.rest else found
+
+    def _end_before(self, behind: str) -> None:
+        if not self._is_bare:
+            self.rest = behind
+            return
+        self._is_over, self._held = True, ""
+        self._skip_stray_end(behind)
+
+    def _skip_stray_end(self, text: str) -> None:
+        """Skip an end mark after a bare call: models that forget the start of a section often write its end."""
+        self._held += text
+        after = self._held.lstrip()
+        if after.startswith(self._stray_end):
+            self.rest = after.removeprefix(self._stray_end)
+        elif not self._stray_end.startswith(after):
+            self.rest = self._held

@@ -190,30 +190,27 @@ class PrefixCache:
         """Return the nodes of exactly these tokens, after creating the missing ones."""
         path, at = self._walk(tokens)
         if path and path[-1].end > at:
-            path[-1] = self._split(path[-1], at)
+            lower = path[-1]
+            start, length = lower.start, at - lower.start
+            upper = Node(lower.parent, start, lower.tokens[:length])
+            lower.start, lower.tokens, lower.parent = at, lower.tokens[length:], upper
+            upper.children[int(lower.tokens[0])] = lower
+            for below, above in ((lower.whole, upper.whole), (lower.near, upper.near)):
+                if below.kind == "whole" or self._layers.windows:
+                    above.record = below.record
+                if below.data is None:
+                    continue
+                halves = below.data.cut(lower.end, start, at), below.data.cut(lower.end, at, lower.end)
+                mx.eval([list(arrays_in(half)) for half in halves])
+                self._hold(below, halves[1])
+                if halves[0]:
+                    self._hold(above, halves[0])
+                for slot in (below, above):
+                    self._to_save(slot, first=True)
+            path[-1] = upper
         if at < len(tokens):
             path.append(Node(path[-1] if path else self._root, at, tokens[at:]))
         return path
-
-    def _split(self, lower: Node, at: int) -> Node:
-        """Split a node in two and return the new one, which holds the tokens before `at`."""
-        start, length = lower.start, at - lower.start
-        upper = Node(lower.parent, start, lower.tokens[:length])
-        lower.start, lower.tokens, lower.parent = at, lower.tokens[length:], upper
-        upper.children[int(lower.tokens[0])] = lower
-        for below, above in ((lower.whole, upper.whole), (lower.near, upper.near)):
-            if below.kind == "whole" or self._layers.windows:
-                above.record = below.record
-            if below.data is None:
-                continue
-            halves = below.data.cut(lower.end, start, at), below.data.cut(lower.end, at, lower.end)
-            mx.eval([list(arrays_in(half)) for half in halves])
-            self._hold(below, halves[1])
-            if halves[0]:
-                self._hold(above, halves[0])
-            for slot in (below, above):
-                self._to_save(slot, first=True)
-        return upper
 
     def _drop(self, node: Node | None) -> None:
         """Remove a node and all below it from the tree, and the nodes above that are no longer needed."""

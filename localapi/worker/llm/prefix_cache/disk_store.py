@@ -165,7 +165,17 @@ class PrefixStore:
             tokens = np.array(arrays[0])
             if f"{total:08x}" != header["__metadata__"]["crc32"] or not np.array_equal(tokens, record.tokens):
                 raise ValueError("its checksum is wrong")  # noqa: TRY301
-            return _part(json.loads(header["__metadata__"]["form"]), arrays)
+            form = json.loads(header["__metadata__"]["form"])
+
+            def tree(form: Any) -> Any:
+                if isinstance(form, dict):
+                    return arrays[form["array"]] if "array" in form else tuple(tree(item) for item in form["tuple"])
+                return [tree(item) for item in form] if isinstance(form, list) else form
+
+            return CacheSlice(
+                {int(layer): tuple(arrays[i] for i in numbers) for layer, numbers in form["sequences"].items()},
+                {int(layer): tree(state) for layer, state in form["states"].items()},
+            )
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -381,18 +391,6 @@ def _formed(tree: Any, number: Iterator[int]) -> Any:
     if isinstance(tree, tuple):
         return {"tuple": [_formed(item, number) for item in tree]}
     return [_formed(item, number) for item in tree] if isinstance(tree, list) else tree
-
-
-def _part(form: dict[str, Any], arrays: list[mx.array]) -> CacheSlice:
-    def tree(form: Any) -> Any:
-        if isinstance(form, dict):
-            return arrays[form["array"]] if "array" in form else tuple(tree(item) for item in form["tuple"])
-        return [tree(item) for item in form] if isinstance(form, list) else form
-
-    return CacheSlice(
-        {int(layer): tuple(arrays[i] for i in numbers) for layer, numbers in form["sequences"].items()},
-        {int(layer): tree(state) for layer, state in form["states"].items()},
-    )
 
 
 def _unreadable(path: Path, error: OSError) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localapi.worker.llm.output.parser import CallArguments, CallStart, Content, OutputFormat, Reasoning
+from localapi.worker.llm.output.parser import Content, OutputFormat, Reasoning
+from localapi.worker.llm.output.sections import CallArguments, CallStart
 
 pytestmark = pytest.mark.everyday
 
