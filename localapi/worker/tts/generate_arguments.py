@@ -18,6 +18,7 @@ import numpy as np
 
 from localapi.audio.decoder import NotAudio, decode
 from localapi.worker.protocol import Speak
+from localapi.worker.tts.turns import RequestRefused
 
 MEANS: Mapping[str, tuple[str, ...]] = {
     "ref_audio": ("ref_audio",),
@@ -34,14 +35,6 @@ MOST_BYTES = 32 * 1024 * 1024
 
 QUIET: Mapping[str, object] = {"verbose": False, "stt_model": None}
 """Print nothing to stdout, and download no model to transcribe ref_audio."""
-
-
-class ArgumentRefused(Exception):
-    """The request cannot be served. `param`: the field at fault."""
-
-    def __init__(self, param: str, message: str) -> None:
-        super().__init__(message)
-        self.param = param
 
 
 @dataclass
@@ -80,7 +73,7 @@ class Arguments:
     def of(self, request: Speak) -> GenerateCall:
         """Return what to call `generate` with.
 
-        Raises ArgumentRefused for what the model cannot use, unless the request says to warn, and for what it lacks.
+        Raises RequestRefused for what the model cannot use, unless the request says to warn, and for what it lacks.
         """
         asked = GenerateCall({name: value for name, value in QUIET.items() if name in self._parameters})
         options = dict(request.options)
@@ -94,26 +87,24 @@ class Arguments:
                 asked.arguments[name] = self._sound(param, value) if isinstance(value, bytes) else value
         if request.voice is not None:
             if self.takes("voice"):
-                asked.arguments |= self._voice(request.voice)
+                asked.arguments["voice"] = request.voice
+                if self._architecture == "kokoro":  # the name of its voices begins with that of their language
+                    asked.arguments["lang_code"] = request.voice[0]
             else:
                 unusable.append("voice")
         if unusable and not warn:
-            raise ArgumentRefused(
+            raise RequestRefused(
                 unusable[0], f"This model ({self._architecture}) cannot honour '{unusable[0]}'. Remove it."
             )
         asked.notes += [f"{param} has no effect on this model ({self._architecture})" for param in unusable]
         if self.needs_reference and "ref_audio" not in asked.arguments:
-            raise ArgumentRefused(
+            raise RequestRefused(
                 "ref_audio",
                 f"This model ({self._architecture}) copies the voice of a recording. Send one as 'ref_audio', or "
                 "name one in the manifest: `voices: {alloy: {ref_audio: FILE, ref_text: its words}}`.",
             )
         self._settle(asked)
         return asked
-
-    def _voice(self, voice: str) -> dict[str, str]:
-        """Return the arguments for a voice. The name of Kokoro's voices begins with that of their language."""
-        return {"voice": voice, "lang_code": voice[0]} if self._architecture == "kokoro" else {"voice": voice}
 
     def _settle(self, asked: GenerateCall) -> None:
         """Remove and note what would be ignored: by a conversion, and by CosyVoice, which follows one instruction."""
@@ -134,7 +125,7 @@ class Arguments:
         try:
             pcm = decode(file, sample_rate_hz=self._sample_rate_hz, max_seconds=seconds, max_bytes=MOST_BYTES)
         except NotAudio as error:
-            raise ArgumentRefused(param, f"'{param}' cannot be used: {error}") from error
+            raise RequestRefused(param, f"'{param}' cannot be used: {error}") from error
         return mx.array(np.frombuffer(pcm, "<i2").astype(np.float32) / 2**15)
 
 
@@ -146,11 +137,11 @@ def parameters_read(function: Callable[..., Any]) -> frozenset[str]:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
         return names
-    unused = {id(node) for place in ast.walk(tree) if _is_disregard(place) for node in ast.walk(place)}
-    loaded = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
-    return names & {node.id for node in loaded if id(node) not in unused}
-
-
-def _is_disregard(node: ast.AST) -> bool:
-    """Return True for `_ = voice`, which marks an argument as unused."""
-    return isinstance(node, ast.Assign) and all(isinstance(to, ast.Name) and to.id == "_" for to in node.targets)
+    unused: set[ast.AST] = set()
+    read = set()
+    for node in ast.walk(tree):  # from the outside in
+        if isinstance(node, ast.Assign) and all(isinstance(to, ast.Name) and to.id == "_" for to in node.targets):
+            unused.update(ast.walk(node))  # `_ = voice` marks an argument as unused
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node not in unused:
+            read.add(node.id)
+    return names & read

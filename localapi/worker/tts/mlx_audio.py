@@ -1,17 +1,13 @@
 """Speech on MLX with mlx-audio or mlx-audio-plus, whichever is in this environment.
 
-Requests take turns segment by segment; a model that streams is heard while it generates one. Everything is done on the
-main thread, because MLX's arrays are lazy and computed where they are read.
+A model that streams is heard while it generates a segment. Everything is done on the main thread, because MLX's arrays
+are lazy and computed where they are read.
 """
 
 from __future__ import annotations
 
-import sys
-import traceback
-from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
@@ -19,16 +15,14 @@ import numpy as np
 
 from localapi.audio import repeats
 from localapi.audio.levels import to_pcm16
-from localapi.worker.model import Host, first_line
-from localapi.worker.protocol import Event, Failed, Loaded, Request, Sound, Speak, Spoken
-from localapi.worker.tts.generate_arguments import ArgumentRefused, Arguments
+from localapi.worker.model import Host
+from localapi.worker.protocol import Loaded, Sound, Speak
+from localapi.worker.tts.generate_arguments import Arguments
 from localapi.worker.tts.speech_model import SpeechModel, load_speech_model
+from localapi.worker.tts.turns import Pieces, RequestRefused, TurnTaking, Utterance
 
 ALWAYS = ("lang_code", "temperature", "max_tokens")
 """Options of the entry that are arguments of every call."""
-
-Pieces = Generator[Sound | None, None, None]
-"""None: a segment has ended."""
 
 
 def load(options: dict[str, Any], host: Host) -> MlxAudio:
@@ -37,19 +31,11 @@ def load(options: dict[str, Any], host: Host) -> MlxAudio:
     return MlxAudio(model, options)
 
 
-@dataclass
-class Utterance:
-    """A request that is being answered."""
-
-    id: int
-    pieces: Pieces
-    notes: list[str] = field(default_factory=list)
-
-
-class MlxAudio:
+class MlxAudio(TurnTaking):
     """One model of mlx-audio. See `worker.model.Model`."""
 
     def __init__(self, speech: SpeechModel, options: dict[str, Any]) -> None:
+        super().__init__()
         self._model = speech.model
         self._sample_rate_hz = speech.sample_rate_hz
         self._arguments = Arguments(speech.model.generate, speech.architecture, speech.sample_rate_hz)
@@ -57,56 +43,14 @@ class MlxAudio:
         self._trims = bool(options.get("trim_repeated_prefix"))
         wanted = {name: options[name] for name in ALWAYS if options.get(name) is not None}
         self._always = {name: value for name, value in wanted.items() if self._arguments.takes(name)}
-        self._turns: deque[Utterance] = deque()
         voices = speech.voices if self._arguments.takes("voice") else None
         notes = [f"{name} has no effect on {speech.architecture}" for name in wanted.keys() - self._always.keys()]
         if self._arguments.needs_reference:
             notes.append(f"{speech.architecture} copies the voice of a recording: ref_audio, or a voice with one")
         self.loaded = Loaded(notes=sorted(notes), batched=False, voices=voices, takes=self._arguments.taken)
 
-    waiting = tokens = 0
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._turns)
-
-    def take(self, request: Request) -> None:
-        assert isinstance(request, Speak), request  # noqa: S101  # the server sends text requests to chat models only
-        if any(each.id == request.id for each in self._turns):
-            print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
-            return
-        notes: list[str] = []
-        self._turns.append(Utterance(request.id, self._say(request, notes), notes))
-
-    def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
-        for utterance in [each for each in self._turns if each.id == id]:
-            self._end(utterance)
-
-    def step(self) -> list[Event]:
-        utterance = self._turns[0]
-        try:
-            piece = next(utterance.pieces)
-        except StopIteration:
-            last: Event = Spoken(utterance.id, utterance.notes)
-        except ArgumentRefused as error:
-            last = Failed(utterance.id, "invalid_request", str(error), error.param)
-        except (Exception, SystemExit) as error:  # fails this request alone
-            traceback.print_exc()
-            last = Failed(utterance.id, "generation_failed", f"Speech synthesis failed: {first_line(error)}.")
-        else:
-            if piece is None:
-                self._turns.rotate(-1)
-                return []
-            return [piece]
-        self._end(utterance)
-        return [last]
-
-    def save_some(self) -> bool:
-        return False
-
     def _end(self, utterance: Utterance) -> None:
-        self._turns.remove(utterance)
-        utterance.pieces.close()
+        super()._end(utterance)
         mx.clear_cache()  # MLX keeps freed memory: gigabytes after long texts
 
     def _say(self, request: Speak, notes: list[str]) -> Pieces:
@@ -175,8 +119,8 @@ def _blamed(error: Exception, request: Speak) -> Exception:
         given.append("voice")
     for param, phrase in (("ref_audio", "ref audio"), ("ref_audio", "reference audio"), ("ref_text", "ref text")):
         if phrase in words and param not in given:
-            return ArgumentRefused(param, f"The model refused '{param}' (missing): {said[:300]}")
+            return RequestRefused(param, f"The model refused '{param}' (missing): {said[:300]}")
     for param in given:
         if param.replace("_", " ") in words:
-            return ArgumentRefused(param, f"The model refused '{param}': {said[:300]}")
+            return RequestRefused(param, f"The model refused '{param}': {said[:300]}")
     return error

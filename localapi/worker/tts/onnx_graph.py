@@ -26,23 +26,11 @@ _MORE = 0x80
 """Set in a byte of a number if another byte follows, with the next seven bits."""
 
 
-def with_output_of(operator: str, model: bytes) -> bytes:
-    """Return the model with the output of its one node of this operator as its last output, unless it has it already.
+def with_end_of(operator: str, end: int, model: bytes) -> bytes:
+    """Return the model with an end of its one node of this operator as its last output, unless it has that already.
 
-    Raises ValueError if there is no such node, or several, or no model.
+    `end`: NODE_INPUT or NODE_OUTPUT. Raises ValueError if there is no such node, or several, or no model.
     """
-    return _with(operator, NODE_OUTPUT, model)
-
-
-def with_input_of(operator: str, model: bytes) -> bytes:
-    """Return the model with the input of its one node of this operator as its last output, unless it has it already.
-
-    Raises ValueError if there is no such node, or several, or no model.
-    """
-    return _with(operator, NODE_INPUT, model)
-
-
-def _with(operator: str, end: int, model: bytes) -> bytes:
     graph = b"".join(fields(memoryview(model), GRAPH))
     nodes = [node for node in fields(memoryview(graph), NODE) if [*fields(node, OPERATOR)] == [operator.encode()]]
     if len(nodes) != 1:

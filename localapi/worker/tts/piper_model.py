@@ -24,7 +24,7 @@ from piper.config import PhonemeType, PiperConfig
 from piper.const import BOS, EOS, PAD
 
 from localapi.worker.model import CannotLoad, first_line
-from localapi.worker.tts.onnx_graph import with_input_of, with_output_of, with_same_noise
+from localapi.worker.tts.onnx_graph import NODE_INPUT, NODE_OUTPUT, with_end_of, with_same_noise
 from localapi.worker.tts.word_times import WORD, SpokenPiece, paired
 
 MAX_PHONEMES = 1_000
@@ -138,8 +138,14 @@ class PiperModel:
     def sentences(self, text: str) -> Iterator[Phonemes]:
         """Yield the sentences of a text that have something to say, as phonemes."""
         for sentence in self._read(plain(text)):
-            if any(map(str.isalnum, sentence)):
-                yield from _cut(sentence)
+            if not any(map(str.isalnum, sentence)):
+                continue
+            while len(sentence) > MAX_PHONEMES:
+                blanks = [at for at in range(1, MAX_PHONEMES) if sentence[at] == " "]
+                at = blanks[-1] if blanks else MAX_PHONEMES
+                yield sentence[:at]
+                sentence = sentence[at:]  # noqa: PLW2901  # its rest
+            yield sentence
 
     def say(
         self, phonemes: Phonemes, settings: PiperSettings, *, alone: bool, speed: float = 1.0, times: bool = False
@@ -159,9 +165,9 @@ class PiperModel:
             raise ValueError("the model's output is not a number")
         samples = np.rint(loud * (FULL_SCALE / max(peak, 1.0))).astype(np.int16)
         if speed != 1:
-            missing = speed if frames is None else speed * frames.share_of_natural(by_voice)
             from localapi.audio.tempo import FASTEST, SLOWEST, Tempo  # noqa: PLC0415  # slow to import and seldom needed
 
+            missing = speed if frames is None else speed * frames.share_of_natural(by_voice)
             tempo = Tempo(self.config.sample_rate, min(max(missing, SLOWEST), FASTEST))
             samples = np.frombuffer(tempo.feed(samples.tobytes()) + tempo.finish(), np.int16)
         said = self._said(phonemes, ids, frames.ends * samples.size) if times and frames is not None else None
@@ -234,15 +240,6 @@ def plain(text: str) -> str:
     return re.sub(r"\[(?=\[)", " ", text.replace("\0", " ")).encode("utf-8", "replace").decode()
 
 
-def _cut(sentence: Phonemes) -> Iterator[Phonemes]:
-    while len(sentence) > MAX_PHONEMES:
-        blanks = [at for at in range(1, MAX_PHONEMES) if sentence[at] == " "]
-        at = blanks[-1] if blanks else MAX_PHONEMES
-        yield sentence[:at]
-        sentence = sentence[at:]
-    yield sentence
-
-
 def _session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     """Return a session of the model, with an output for the length of each phoneme, which files from the Hub lack.
 
@@ -255,7 +252,8 @@ def _session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     try:
         try:
             model = with_same_noise(path.read_bytes(), "input")
-            model = with_input_of("Ceil", with_output_of("Ceil", model))
+            for end in (NODE_OUTPUT, NODE_INPUT):
+                model = with_end_of("Ceil", end, model)
             return onnxruntime.InferenceSession(model, options, providers=providers)
         except Exception:  # it differs from other voices, or its weights are in another file
             return onnxruntime.InferenceSession(str(path), options, providers=providers)

@@ -55,7 +55,7 @@ def load_speech_model(package: str, path: str, revision: str | None, report: Rep
     config = _config(folder)
     total = sum(check_weights(folder, path))
     report(Loading("reading weights", 0, total))
-    stand_in = ModuleType(CONVERTER)
+    stand_in = ModuleType(CONVERTER)  # the model needs nothing of the real one
     stand_in.convert_from_source = None  # type: ignore[attr-defined]
     sys.modules.setdefault(CONVERTER, stand_in)
     try:
@@ -92,7 +92,12 @@ def _why(error: BaseException, package: str, folder: Path, config: dict[str, Any
     """Return the message for the user. The first ImportError is the cause of a "not supported"."""
     known = f"{package} {importlib.metadata.version(package)}"
     kind = config.get("model_type") or config.get("architecture")
-    missing = _import_error(error)
+    missing = None
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ImportError):
+            missing = cause
+        cause = cause.__cause__ or cause.__context__
     if missing is not None and str(missing.name).startswith(f"{ARCHITECTURES}."):
         return (
             f"{folder / 'config.json'} says model_type {kind!r}, which {known} does not know. It knows: "
@@ -112,15 +117,6 @@ def _why(error: BaseException, package: str, folder: Path, config: dict[str, Any
         f"{known} cannot load the model in {folder}: {first_line(error)}. Are config.json and the weights of the same "
         "model?"
     )
-
-
-def _import_error(error: BaseException | None) -> ImportError | None:
-    """Return the earliest ImportError that led to this error; None if there is none."""
-    found = None
-    while error is not None:
-        found = error if isinstance(error, ImportError) else found
-        error = error.__cause__ or error.__context__
-    return found
 
 
 def _sample_rate_hz(model: Any) -> int:

@@ -49,17 +49,16 @@ def said_words(text: str, pieces: Iterable[SpokenPiece]) -> list[WordTime]:
         return []
     said = [index for index, word in enumerate(words) if index in spans or any(map(str.isalnum, word[0]))]
     owners = sorted(spans)
-    shared = groupby(said, lambda index: owners[max(bisect_right(owners, index) - 1, 0)])
-    return [word for owner, group in shared for word in _share([words[i][0] for i in group], *spans[owner])]
-
-
-def _share(words: Sequence[str], start: float, end: float) -> Iterable[WordTime]:
-    """Divide a span of time between words that were spoken together."""
-    per_letter = (end - start) / sum(map(len, words))
-    for word in words:
-        until = start + len(word) * per_letter
-        yield WordTime(word, round(start, 3), round(until, 3))
-        start = until
+    times: list[WordTime] = []
+    for owner, group in groupby(said, lambda index: owners[max(bisect_right(owners, index) - 1, 0)]):
+        together = [words[index][0] for index in group]
+        start, end = spans[owner]
+        per_letter = (end - start) / sum(map(len, together))
+        for word in together:
+            until = start + len(word) * per_letter
+            times.append(WordTime(word, round(start, 3), round(until, 3)))
+            start = until
+    return times
 
 
 COMPARED = 64
