@@ -27,7 +27,6 @@ from localapi.worker.llm.prefix_cache.disk_store import (
     Arrays,
     CacheSlice,
     PrefixStore,
-    StoredSlice,
     TokenArray,
     arrays_in,
 )
@@ -65,7 +64,11 @@ class PrefixCache:
         self._unsaved: deque[Slot] = deque()
         self._saving: Generator[None] | None = None
         for record in store.records() if store else ():
-            self._know(record)
+            _, at = self._walk(record.tokens)  # what it continues is there already
+            if record.kind == "whole" and record.start <= at < len(record.tokens):
+                self._path(record.tokens)[-1].whole.record = record
+            elif record.kind == "near" and (at == len(record.tokens) or not self._layers.whole):
+                self._path(record.tokens)[-1].near.record = record
 
     @property
     def needs_boundaries(self) -> bool:
@@ -145,7 +148,7 @@ class PrefixCache:
             better = near.better_than(self._loaded_or_none(node.near)) if near else None
             if better is not None:
                 new[node.near] = better
-        mx.eval([list(arrays_in(data)) for data in new.values()])
+        mx.eval([arrays_in(data) for data in new.values()])
         for slot, data in new.items():
             self._hold(slot, data)
             if slot.kind == "near":
@@ -190,27 +193,30 @@ class PrefixCache:
         """Return the nodes of exactly these tokens, after creating the missing ones."""
         path, at = self._walk(tokens)
         if path and path[-1].end > at:
-            lower = path[-1]
-            start, length = lower.start, at - lower.start
-            upper = Node(lower.parent, start, lower.tokens[:length])
-            lower.start, lower.tokens, lower.parent = at, lower.tokens[length:], upper
-            upper.children[int(lower.tokens[0])] = lower
-            for below, above in ((lower.whole, upper.whole), (lower.near, upper.near)):
-                if below.kind == "whole" or self._layers.windows:
-                    above.record = below.record
-                if below.data is None:
-                    continue
-                halves = below.data.cut(lower.end, start, at), below.data.cut(lower.end, at, lower.end)
-                mx.eval([list(arrays_in(half)) for half in halves])
-                self._hold(below, halves[1])
-                if halves[0]:
-                    self._hold(above, halves[0])
-                for slot in (below, above):
-                    self._to_save(slot, first=True)
-            path[-1] = upper
+            path[-1] = self._split(path[-1], at)
         if at < len(tokens):
             path.append(Node(path[-1] if path else self._root, at, tokens[at:]))
         return path
+
+    def _split(self, lower: Node, at: int) -> Node:
+        """Split a node in two and return the new one, which holds the tokens before `at`."""
+        start, length = lower.start, at - lower.start
+        upper = Node(lower.parent, start, lower.tokens[:length])
+        lower.start, lower.tokens, lower.parent = at, lower.tokens[length:], upper
+        upper.children[int(lower.tokens[0])] = lower
+        for below, above in ((lower.whole, upper.whole), (lower.near, upper.near)):
+            if below.kind == "whole" or self._layers.windows:
+                above.record = below.record
+            if below.data is None:
+                continue
+            halves = below.data.cut(lower.end, start, at), below.data.cut(lower.end, at, lower.end)
+            mx.eval([arrays_in(half) for half in halves])
+            self._hold(below, halves[1])
+            if halves[0]:
+                self._hold(above, halves[0])
+            for slot in (below, above):
+                self._to_save(slot, first=True)
+        return upper
 
     def _drop(self, node: Node | None) -> None:
         """Remove a node and all below it from the tree, and the nodes above that are no longer needed."""
@@ -331,14 +337,6 @@ class PrefixCache:
         slot.record = None
         if slot.kind == "whole" or not slot.node.children:
             self._drop(slot.node)
-
-    def _know(self, record: StoredSlice) -> None:
-        """Add a file to the tree. What it continues must be there already."""
-        _, at = self._walk(record.tokens)
-        if record.kind == "whole" and record.start <= at < len(record.tokens):
-            self._path(record.tokens)[-1].whole.record = record
-        elif record.kind == "near" and (at == len(record.tokens) or not self._layers.whole):
-            self._path(record.tokens)[-1].near.record = record
 
     def _to_save(self, slot: Slot, *, first: bool = False) -> None:
         if not self._store or slot.data is None or slot.record is not None:

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, Literal, get_args
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 
 from localapi.system.os_errors import advise
 
@@ -75,7 +75,10 @@ class CacheSlice:
             if max(low, first) < high:
                 between = slice(max(low, first) - first, high - first)
                 sequences[layer] = tuple(mx.contiguous(array[..., between, :]) for array in arrays)
-        return CacheSlice(sequences, tree_map(_contiguous, self.states) if high == end else {})
+        states = {}
+        if high == end:
+            states = tree_map(lambda leaf: mx.contiguous(leaf) if isinstance(leaf, mx.array) else leaf, self.states)
+        return CacheSlice(sequences, states)
 
     def better_than(self, other: CacheSlice | None) -> CacheSlice | None:
         """Return both slices in one if this one holds anything that the other does not; otherwise None."""
@@ -138,7 +141,9 @@ class PrefixStore:
         """Nothing is written before this time of the monotonic clock."""
         try:
             self._make_folders()
-            self._sweep()
+            for path in self._root.glob("*/*.tmp"):
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    path.unlink(missing_ok=True)
         except OSError as error:
             self._rest(error)
         self._size = sum(size for _, size, _ in self._files())
@@ -157,14 +162,12 @@ class PrefixStore:
 
     def read(self, record: StoredSlice) -> CacheSlice | None:
         """Return the arrays of a file; None if it is missing or damaged."""
-        try:
-            with record.path.open("rb") as stream:
-                header = _header(stream)
-                _check(header, self._fingerprint)
-                arrays, total = _arrays(stream, header)
+        with _reported(record.path), record.path.open("rb") as stream:
+            header = _header(stream, self._fingerprint)
+            arrays, total = _arrays(stream, header)
             tokens = np.array(arrays[0])
             if f"{total:08x}" != header["__metadata__"]["crc32"] or not np.array_equal(tokens, record.tokens):
-                raise ValueError("its checksum is wrong")  # noqa: TRY301
+                raise ValueError("its checksum is wrong")
             form = json.loads(header["__metadata__"]["form"])
 
             def tree(form: Any) -> Any:
@@ -176,14 +179,7 @@ class PrefixStore:
                 {int(layer): tuple(arrays[i] for i in numbers) for layer, numbers in form["sequences"].items()},
                 {int(layer): tree(state) for layer, state in form["states"].items()},
             )
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            _unreadable(record.path, error)
-            return None
-        except (ValueError, LookupError, TypeError, RuntimeError) as error:
-            _damaged(record.path, error)
-            return None
+        return None
 
     def write(
         self, tokens: TokenArray, data: CacheSlice, *, kind: SliceKind, start: int
@@ -221,26 +217,17 @@ class PrefixStore:
                 continue
 
     def _record(self, path: Path) -> StoredSlice | None:
-        try:
-            with path.open("rb") as stream:
-                header = _header(stream)
-                _check(header, self._fingerprint)
-                about = header["__metadata__"]
-                _, end = header["tokens"]["data_offsets"]
-                tokens = np.frombuffer(stream.read(end), np.int32)
-                size = stream.tell() - end + max(entry["data_offsets"][1] for entry in _entries(header))
+        with _reported(path), path.open("rb") as stream:
+            header = _header(stream, self._fingerprint)
+            about = header["__metadata__"]
+            _, end = header["tokens"]["data_offsets"]
+            tokens = np.frombuffer(stream.read(end), np.int32)
+            size = stream.tell() - end + max(entry["data_offsets"][1] for entry in _entries(header))
             start, kind = int(about["start"]), about["kind"]
             if size != path.stat().st_size or not 0 <= start < len(tokens) or kind not in get_args(SliceKind):
-                raise ValueError("its size is wrong")  # noqa: TRY301
+                raise ValueError("its size is wrong")
             return StoredSlice(path, kind, start, tokens)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            _unreadable(path, error)
-            return None
-        except (ValueError, LookupError, TypeError, RuntimeError) as error:
-            _damaged(path, error)
-            return None
+        return None
 
     def _files(self) -> list[tuple[int, int, Path]]:
         """Return time of last use, size and path of all files in the folder, including those of other models."""
@@ -264,12 +251,6 @@ class PrefixStore:
             path.unlink(missing_ok=True)
             self._size -= size
 
-    def _sweep(self) -> None:
-        """Delete unfinished files of killed workers."""
-        for path in self._root.glob("*/*.tmp"):
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                path.unlink(missing_ok=True)
-
     def _make_folders(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -281,21 +262,12 @@ class PrefixStore:
         print(message, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def arrays_in(tree: Any) -> Iterator[mx.array]:
-    """Yield the arrays in a slice, and in lists, tuples and dicts."""
-    if isinstance(tree, mx.array):
-        yield tree
-    elif isinstance(tree, CacheSlice):
-        yield from arrays_in([tree.sequences, tree.states])
-    elif isinstance(tree, (list, tuple)):
-        for item in tree:
-            yield from arrays_in(item)
-    elif isinstance(tree, Mapping):
-        yield from arrays_in(list(tree.values()))
-
-
-def _contiguous(leaf: Any) -> Any:
-    return mx.contiguous(leaf) if isinstance(leaf, mx.array) else leaf
+def arrays_in(tree: Any) -> list[mx.array]:
+    """Return the arrays in a slice, or in lists, tuples and dicts."""
+    if isinstance(tree, CacheSlice):
+        tree = [tree.sequences, tree.states]
+    leaves: list[tuple[str, Any]] = tree_flatten(tree)  # type: ignore[assignment]  # a list without a `destination`
+    return [leaf for _, leaf in leaves if isinstance(leaf, mx.array)]
 
 
 def _write(stream: BinaryIO, fingerprint: str, record: StoredSlice, data: CacheSlice) -> Iterator[None]:
@@ -344,20 +316,17 @@ def _encoded(about: dict[str, str], arrays: Sequence[mx.array]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _header(stream: BinaryIO) -> dict[str, Any]:
+def _header(stream: BinaryIO, fingerprint: str) -> dict[str, Any]:
     length = int.from_bytes(stream.read(8), "little")
     if length > MAX_HEADER_BYTES:
         raise ValueError("its header makes no sense")
     header = json.loads(stream.read(length))
     if not isinstance(header, dict):
         raise TypeError("its header makes no sense")
-    return header
-
-
-def _check(header: dict[str, Any], fingerprint: str) -> None:
     about = header["__metadata__"]
     if about["format"] != FORMAT or about["fingerprint"] != fingerprint:
         raise ValueError("it belongs to another model or version")
+    return header
 
 
 def _entries(header: dict[str, Any]) -> Iterable[dict[str, Any]]:
@@ -393,12 +362,16 @@ def _formed(tree: Any, number: Iterator[int]) -> Any:
     return [_formed(item, number) for item in tree] if isinstance(tree, list) else tree
 
 
-def _unreadable(path: Path, error: OSError) -> None:
-    """Report a file that cannot be read now. It is kept, because a drive may have been disconnected."""
-    print(f"{path} cannot be read now: {advise(error)}", file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _damaged(path: Path, error: Exception) -> None:
-    print(f"{path} is damaged and will not be used: {error}", file=sys.stderr, flush=True)  # noqa: T201
-    with contextlib.suppress(OSError):
-        path.unlink()
+@contextlib.contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Report that a file cannot be read, and delete it if it is damaged. A missing file is normal."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # it is kept, because a drive may have been disconnected
+        print(f"{path} cannot be read now: {advise(error)}", file=sys.stderr, flush=True)  # noqa: T201
+    except (ValueError, LookupError, TypeError, RuntimeError) as error:
+        print(f"{path} is damaged and will not be used: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        with contextlib.suppress(OSError):
+            path.unlink()
