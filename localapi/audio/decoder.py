@@ -99,26 +99,20 @@ def _refuse_false_counts(data: bytes) -> None:
 
     FFmpeg allocates memory for each before it checks: 9 KB took 2.3 GB.
     """
-    for head in _heads(data):
-        for box, offset in ((b"stsz", 12), (b"stz2", 12), (b"trun", 8)):
-            at = head.find(box)
-            while at >= 0:
-                if int.from_bytes(head[at + offset : at + offset + 4], "big") > len(data):
-                    raise NotAudio("The audio file declares more sound than it can contain.")
-                at = head.find(box, at + 1)
-
-
-def _heads(data: bytes) -> Iterator[bytes]:
-    """Yield the top-level boxes of an MP4, without the sound itself, which may contain anything by chance."""
-    at = 0
-    while at + 8 <= len(data):
-        size, name = struct.unpack_from(">I4s", data, at)
+    begin = 0
+    while begin + 8 <= len(data):
+        size, name = struct.unpack_from(">I4s", data, begin)
         if size == 1:  # what follows has the size in 64 bits
-            size = int.from_bytes(data[at + 8 : at + 16], "big")
-        end = at + size if size > 0 else len(data)
-        if name != b"mdat":
-            yield data[at:end]
-        at = end
+            size = int.from_bytes(data[begin + 8 : begin + 16], "big")
+        end = begin + size if size > 0 else len(data)
+        # The sound itself (mdat) may contain anything by chance.
+        for box, offset in ((b"stsz", 12), (b"stz2", 12), (b"trun", 8)) if name != b"mdat" else ():
+            at = data.find(box, begin, end)
+            while at >= 0:
+                if int.from_bytes(data[at + offset : min(at + offset + 4, end)], "big") > len(data):
+                    raise NotAudio("The audio file declares more sound than it can contain.")
+                at = data.find(box, at + 1, end)
+        begin = end
 
 
 def _sound(file: av.container.InputContainer, sample_rate_hz: int, max_seconds: float) -> Iterator[bytes]:

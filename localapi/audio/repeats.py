@@ -97,7 +97,7 @@ def _difference(phrase: Samples, other: Samples) -> float:
 
 
 def _is_periodic(phrase: Samples) -> bool:
-    """Return whether a phrase resembles itself after a delay of up to half its length.
+    """Return True if a phrase resembles itself after a delay of up to half its length.
 
     The delay starts where the phrase no longer resembles itself; a hum for which that never happens is periodic, too.
     """

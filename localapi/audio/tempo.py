@@ -22,9 +22,14 @@ class Tempo:
         """Create a converter. Raise ValueError for a speed outside of 0.25 to 4."""
         if not SLOWEST <= speed <= FASTEST:
             raise ValueError(f"a speed is between {SLOWEST} and {FASTEST}, not {speed}")
+        from localapi.audio.ffmpeg import Filters  # noqa: PLC0415  # costly, and not always needed
+
         self._sample_rate_hz = sample_rate_hz
         self._speed = speed
-        self._filters: Filters | None = _filters(sample_rate_hz, speed)
+        # Equal steps, each between 0.5 and 2: a single step skips samples above 2 and cannot go below 0.5.
+        steps = math.ceil(abs(math.log2(speed)))
+        step = ("atempo", f"{speed ** (1 / max(steps, 1)):.9f}")
+        self._filters: Filters | None = Filters(sample_rate_hz, *[step] * steps)
         self._bytes_in = 0
         self._samples_out = 0
 
@@ -57,11 +62,3 @@ class Tempo:
         taken = pcm[: 2 * due]
         self._samples_out += len(taken) // 2
         return taken
-
-
-def _filters(sample_rate_hz: int, speed: float) -> Filters:
-    from localapi.audio.ffmpeg import Filters  # noqa: PLC0415  # costly, and not always needed
-
-    # Equal steps, each between 0.5 and 2: a single step skips samples above 2 and cannot go below 0.5.
-    steps = math.ceil(abs(math.log2(speed)))
-    return Filters(sample_rate_hz, *[("atempo", f"{speed ** (1 / steps):.9f}") for _ in range(steps)])

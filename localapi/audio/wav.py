@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from array import array
-from typing import NamedTuple
 
 UNKNOWN = 0xFFFF_FFFF
 """Length of a file that is still being made."""
@@ -21,11 +20,6 @@ _SUBFORMAT = struct.Struct("<24xH")
 
 class NotWav(ValueError):
     """The bytes are not a WAV file, or not 16-bit PCM; the message says which."""
-
-
-class _Sound(NamedTuple):
-    channels: int
-    sample_rate_hz: int
 
 
 def header(sample_rate_hz: int, data_bytes: int | None) -> bytes:
@@ -48,7 +42,7 @@ def read(data: bytes) -> tuple[bytes, int]:
     """
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise NotWav(f"not a WAV file: it begins with {data[:12]!r}")
-    sound: _Sound | None = None
+    channels = sample_rate_hz = 0
     at = 12
     while at + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, at)
@@ -63,11 +57,10 @@ def read(data: bytes) -> tuple[bytes, int]:
                 raise NotWav(f"its sound is not 16-bit PCM: format tag {tag:#06x}, {bits} bits")
             if channels == 0 or sample_rate_hz == 0:
                 raise NotWav(f"its format is invalid: {channels} channels at {sample_rate_hz} Hz")
-            sound = _Sound(channels, sample_rate_hz)
         elif name == b"data":
-            if sound is None:
+            if channels == 0:
                 raise NotWav("its sound comes before its format")
-            return _mono(body, sound.channels), sound.sample_rate_hz
+            return _mono(body, channels), sample_rate_hz
         at += 8 + size + size % 2  # a chunk of odd length is followed by a byte that does not count
     raise NotWav("it ends before its sound begins")
 

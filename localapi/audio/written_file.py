@@ -26,7 +26,7 @@ class NotWritten(ValueError):
 
 
 def is_data_url(text: str) -> bool:
-    """Return whether a text claims to be a data: URL."""
+    """Return True if a text claims to be a data: URL."""
     return _SCHEME.match(text) is not None
 
 

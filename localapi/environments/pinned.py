@@ -49,7 +49,7 @@ class Environment:
 
     @property
     def ready(self) -> bool:
-        """Return whether it is installed, and its Python still exists."""
+        """True if it is installed, and its Python still exists."""
         return self.interpreter.exists()
 
     @property

@@ -32,5 +32,5 @@ def clean(text: str) -> str:
 
 
 def is_speakable(text: str) -> bool:
-    """Return whether there is a letter, a digit, or a sign that engines can name, such as "%" or "€"."""
+    """Return True if there is a letter, a digit, or a sign that engines can name, such as "%" or "€"."""
     return any(char.isalnum() or char in _SAID_SYMBOLS or unicodedata.category(char) == "Sc" for char in text)

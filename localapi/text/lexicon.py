@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,21 +80,25 @@ class Lexicon:
 
     def applied(self, text: str) -> list[Substitution]:
         """Return the replacements that `apply` makes, in the order of the text."""
-        return list(self._found(text, _fold(text)))
-
-    def _found(self, text: str, folded: str) -> Iterator[Substitution]:
-        at = 0
+        found: list[Substitution] = []
+        folded, at = _fold(text), 0
         while at < len(text):
-            found = self._at(text, folded, at)
-            if found:
-                yield found
-            at = found.end if found else at + 1
+            substitution = self._at(text, folded, at)
+            if substitution is None:
+                at += 1
+            else:
+                found.append(substitution)
+                at = substitution.end
+        return found
 
     def _at(self, text: str, folded: str, start: int) -> Substitution | None:
         lengths = self._lengths.get(folded[start])
         if lengths is None or not _is_border(text, start):
             return None
-        for end in (start + length for length in lengths if start + length <= len(text)):
+        for length in lengths:
+            end = start + length
+            if end > len(text):
+                continue
             said = self._exact.get(text[start:end])
             if said is None:
                 said = self._folded.get(folded[start:end])
@@ -152,7 +156,7 @@ def _fold_one(char: str) -> str:
 
 
 def _is_border(text: str, at: int) -> bool:
-    """Return whether a word may begin or end before this character."""
+    """Return True if a word may begin or end before this character."""
     if at in (0, len(text)):
         return True
     before, after = text[at - 1], text[at]

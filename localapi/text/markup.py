@@ -67,7 +67,7 @@ _DIGITS: Final = frozenset({"digits", "digit", "telephone", "phone"})
 
 @dataclass(frozen=True)
 class Manner:
-    """How to speak a part of the text, according to markup."""
+    """The manner of speaking a part of the text, according to markup."""
 
     voice: str | None = None
     """Name of a voice, as in requests."""
@@ -122,7 +122,7 @@ class _Open:
     manner: Manner
     """Manner before the element."""
     says: str = ""
-    """How to speak its text: "", "characters", "digits" or "nothing"."""
+    """Part of its text that is spoken: "" for all, "characters", "digits" or "nothing"."""
 
 
 class _Reader:
@@ -191,7 +191,7 @@ class _Reader:
         return tag.end() if tag is not None and self._is_of_ssml(tag) else None
 
     def _is_of_ssml(self, tag: re.Match[str]) -> bool:
-        """Return whether a tag outside of <speak> is SSML; "the <voice> tag" is prose."""
+        """Return True if a tag outside of <speak> is SSML; "the <voice> tag" is prose."""
         name = tag[2].lower()
         if tag[1]:
             return name in _OF_SSML or name.startswith(_EXTENSIONS) or any(each.name == name for each in self._open)

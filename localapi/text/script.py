@@ -13,8 +13,6 @@ from localapi.text.markup import Manner, Marked, read_markup
 
 _ENDS = re.compile(r"[.!?:;\u2026\u3002\uff01\uff1f\u061f\u0964][\"'\u201d\u2019)\]\u00bb\u300d\s]*\Z|\n\s*\Z")
 """The end of a sentence."""
-
-
 _LOOKED_AT = 200
 """Characters at the end of a text to search for the end of a sentence."""
 
@@ -58,11 +56,15 @@ def script_of(
     If `language` is None, the letters decide. With `apart`, each sentence is a segment; otherwise short ones are
     joined. Takes milliseconds, the first time some tenths of a second.
     """
-    from localapi.text.sentences import sentences  # noqa: PLC0415  # costly, and only needed where something is said
-    from localapi.text.speakable import speakable  # noqa: PLC0415
+    from localapi.text.sentences import sentences  # noqa: PLC0415  # costly, and only needed if something is said
 
     marked = read_markup(text)
-    cleaned = clean(speakable(marked.text) if markdown else marked.text)
+    cleaned = marked.text
+    if markdown:
+        from localapi.text.speakable import speakable  # noqa: PLC0415  # costly, too
+
+        cleaned = speakable(cleaned)
+    cleaned = clean(cleaned)
     words, replaced = Lexicon(lexicon), list[Replaced]()
     segments, manners = list[str](), list[Manner]()
     goes_on, pauses = dict[int, str](), dict[int, float]()

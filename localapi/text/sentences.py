@@ -14,11 +14,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sentencex  # type: ignore[import-untyped]
 
 from localapi.text.clean import is_speakable
+from localapi.text.scripts import HAN, KANA, language_of, script_of_letter
 from localapi.text.weight import is_wide, reach, weight
 
 _WINDOW = 4096
@@ -41,23 +42,6 @@ _BREAKS = frozenset({"\n", "\r\n", "\r"})
 _NOT_A_SPACE = re.compile(r"[^\S ]|[\ud800-\udfff]")
 _SPACES = re.compile(r"\s+")
 _CLAUSE = re.compile(r"[,;:)\]\u2013\u2014](?=\s)|[\uff0c\u3001\uff1b\uff1a\u060c\u061b]|(?<=\s)[-\u2013\u2014](?=\s)")
-_SCRIPTS = {
-    "LATIN": "en",
-    "CJK": "zh",
-    "HIRAGANA": "ja",
-    "KATAKANA": "ja",
-    "HANGUL": "ko",
-    "CYRILLIC": "ru",
-    "GREEK": "el",
-    "ARABIC": "ar",
-    "ARMENIAN": "hy",
-    "DEVANAGARI": "hi",
-    "BENGALI": "bn",
-    "TAMIL": "ta",
-    "MYANMAR": "my",
-    "ETHIOPIC": "am",
-}
-"""Typical language of a script, for the ends of sentences; by the first word of Unicode's names for letters."""
 _SAMPLE = 500
 """Characters of a paragraph for guessing its language."""
 
@@ -104,8 +88,14 @@ def sentences(text: str, *, language: str | None = None, longest: int = 400, apa
     found: list[_Piece] = []
     for start, end in _paragraphs(text):
         found += _pieces(text, start, end, language=language, longest=longest, first=not found)
-    segments = (_segment(text, piece) for piece in _joined(text, found, longest, apart=apart))
-    return [segment for segment in segments if segment.text]
+    segments = []
+    for piece in _joined(text, found, longest, apart=apart):
+        whole = text[piece.start : piece.end]
+        said = whole.strip()
+        if said:
+            start = piece.end - len(whole.lstrip())
+            segments.append(Segment(said, start, start + len(said), piece.goes_on))
+    return segments
 
 
 def shares(text: str, *, language: str | None = None) -> list[tuple[str, float]]:
@@ -137,7 +127,7 @@ def _runs_on(text: str, before: re.Match[str], after: re.Match[str]) -> bool:
 
 def _pieces(text: str, start: int, end: int, *, language: str | None, longest: int, first: bool) -> Iterator[_Piece]:
     """Yield the sentences of one paragraph, and the parts of long ones."""
-    tag = language.replace("_", "-").partition("-")[0].lower() if language else _guess(text[start:end])
+    tag = language.replace("_", "-").partition("-")[0].lower() if language else _language(text[start:end])
     ends = [*_cuts(text, start, end, _WINDOW), end]
     borders = {start, end}
     for window_start, window_end in itertools.pairwise([start, *ends]):
@@ -168,22 +158,26 @@ def _lengths(text: str, language: str) -> Iterator[int]:
     return itertools.accumulate(map(len, found))
 
 
-def _guess(text: str) -> str:
+def _language(text: str) -> str:
     """Return a language for the script of most letters. Text with any kana is Japanese."""
     if text.isascii():
         return "en"
-    names = (unicodedata.name(char, "").partition(" ")[0] for char in text[:_SAMPLE] if char.isalpha())
-    counts = Counter(_SCRIPTS.get(name, "en") for name in names)
-    if counts["ja"]:
-        counts["ja"] += counts.pop("zh", 0)
-    return max(counts, key=counts.__getitem__, default="en")
+    counts = Counter(filter(None, map(script_of_letter, text[:_SAMPLE])))
+    if counts[KANA]:
+        counts[KANA] += counts.pop(HAN, 0)
+    return language_of(text, max(counts, key=counts.__getitem__, default=""), None) or "en"
 
 
 def _early_cuts(text: str, start: int, end: int) -> Iterator[int]:
     """Yield the cuts of a long first sentence, whose parts grow as the segments do."""
     if weight(text[start:end]) <= _LONG_START:
         return
-    at = _early_clause(text, start, end) or _early_word(text, start, end)
+    at = _last(_CLAUSE, text, start, reach(text, start, end, _LONG_START))
+    if at is None:
+        high = reach(text, start, end, _EARLY_WORDS)
+        at = _last(_SPACES, text, start, high)
+        if at is None and is_wide(text[high]) and not _is_inside(text, high):
+            at = high  # Chinese and Japanese have no spaces; a run of other letters may be one word
     room = 2 * _EARLY_WORDS
     while at is not None:
         yield at
@@ -194,18 +188,10 @@ def _early_cuts(text: str, start: int, end: int) -> Iterator[int]:
         at = _cut(text, at + (high - at) // 2, high, high)
 
 
-def _early_clause(text: str, start: int, end: int) -> int | None:
-    ends = [match.end() for match in _CLAUSE.finditer(text, start, reach(text, start, end, _LONG_START))]
+def _last(pattern: re.Pattern[str], text: str, start: int, end: int) -> int | None:
+    """Return the end of the last match that leaves no fragment before it; None if there is none."""
+    ends = [match.end() for match in pattern.finditer(text, start, end)]
     return next((at for at in reversed(ends) if weight(text[start:at]) >= _FRAGMENT), None)
-
-
-def _early_word(text: str, start: int, end: int) -> int | None:
-    high = reach(text, start, end, _EARLY_WORDS)
-    spaces = [match.end() for match in _SPACES.finditer(text, start, high)]
-    word = next((at for at in reversed(spaces) if weight(text[start:at]) >= _FRAGMENT), None)
-    if word is None and is_wide(text[high]) and not _is_inside(text, high):
-        return high  # Chinese and Japanese have no spaces; a run of other letters may be one word
-    return word
 
 
 def _cuts(text: str, start: int, end: int, longest: int, heaviest: int | None = None) -> Iterator[int]:
@@ -232,7 +218,7 @@ def _cut(text: str, low: int, high: int, aim: int) -> int:
 
 
 def _is_inside(text: str, at: int) -> bool:
-    """Return whether a cut would split a visible character, by a few rules of https://unicode.org/reports/tr29/."""
+    """Return True if a cut would split a visible character, by a few rules of https://unicode.org/reports/tr29/."""
     before, after = text[at - 1], text[at]
     return (
         unicodedata.category(after)[0] == "M"
@@ -253,10 +239,9 @@ def _joined(text: str, pieces: Sequence[_Piece], longest: int, *, apart: bool) -
     for piece in pieces:
         room = None if apart else _ROOM[min(len(joined), len(_ROOM)) - 1]
         if joined and _belong(text, joined[-1], piece, longest=longest, room=room):
-            last = joined.pop()
-            joined.append(
-                _Piece(last.start, piece.end, last.opens, piece.closes, piece.goes_on, last.says or piece.says)
-            )
+            last = joined[-1]
+            says = last.says or piece.says
+            joined[-1] = replace(last, end=piece.end, closes=piece.closes, goes_on=piece.goes_on, says=says)
         else:
             joined.append(piece)
     return joined
@@ -274,10 +259,3 @@ def _belong(text: str, last: _Piece, piece: _Piece, *, longest: int, room: int |
     if weight(before) < _FRAGMENT or (piece.closes and weight(after) < _FRAGMENT):
         return True
     return weight(whole) <= room
-
-
-def _segment(text: str, piece: _Piece) -> Segment:
-    whole = text[piece.start : piece.end]
-    start = piece.end - len(whole.lstrip())
-    end = piece.start + len(whole.rstrip())
-    return Segment(text[start:end], start, end, piece.goes_on)

@@ -15,7 +15,7 @@ def weight(text: str) -> int:
 
 
 def is_wide(char: str) -> bool:
-    """Return whether a character belongs to a script without spaces between words."""
+    """Return True if a character belongs to a script without spaces between words."""
     return _WIDE.match(char) is not None
 
 
