@@ -97,5 +97,10 @@ def test_hostile_markup_takes_linear_time(piece: str) -> None:
 
 
 def test_the_parser_is_imported_when_it_is_needed() -> None:
-    program = "import sys, localapi.text.speakable; sys.exit('markdown_it' in sys.modules)"
+    program = """if True:
+        import sys
+        from localapi.text.script import script_of
+        script_of("Hello.", lexicon={})
+        sys.exit("markdown_it" in sys.modules)
+    """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

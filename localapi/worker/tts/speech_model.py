@@ -55,9 +55,7 @@ def load_speech_model(package: str, path: str, revision: str | None, report: Rep
     config = _config(folder)
     total = sum(check_weights(folder, path))
     report(Loading("reading weights", 0, total))
-    stand_in = ModuleType(CONVERTER)  # the model needs nothing of the real one
-    stand_in.convert_from_source = None  # type: ignore[attr-defined]
-    sys.modules.setdefault(CONVERTER, stand_in)
+    leave_out_converter()
     try:
         model = load_model(folder)
     except (Exception, SystemExit) as error:  # from the package, the architecture or MLX
@@ -65,6 +63,13 @@ def load_speech_model(package: str, path: str, revision: str | None, report: Rep
     report(Loading("reading weights", total, total))
     architecture = type(model).__module__.removeprefix(f"{ARCHITECTURES}.").partition(".")[0]
     return SpeechModel(folder, model, architecture, _sample_rate_hz(model), _voices(folder))
+
+
+def leave_out_converter() -> None:
+    """Put an empty module in the place of CONVERTER."""
+    stand_in = ModuleType(CONVERTER)
+    stand_in.convert_from_source = None  # type: ignore[attr-defined]
+    sys.modules.setdefault(CONVERTER, stand_in)
 
 
 def check_weights(folder: Path, path: str) -> Iterator[int]:

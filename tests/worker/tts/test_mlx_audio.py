@@ -366,7 +366,7 @@ package = Path(sys.argv[1])
 runpy.run_path(str(package / "worker" / "bootstrap.py"))["show_package"](package)
 from localapi.worker.tts import generate_arguments, speech_model
 from localapi.worker.protocol import Speak
-speech_model._leave_out_converter()
+speech_model.leave_out_converter()
 import mlx_audio.tts.models.cosyvoice2 as two, mlx_audio.tts.models.cosyvoice3 as three
 for name, architecture in (("cosyvoice2", two), ("cosyvoice3", three)):
     arguments = generate_arguments.Arguments(architecture.Model.generate, name, 24000)
