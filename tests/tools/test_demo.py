@@ -41,15 +41,15 @@ class Chatter:
         messages = [said("user", message) if isinstance(message, str) else message for message in messages]
         return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, **options)
 
-    def ask(self, *messages, temperature=0.0, **options):
-        sampler = make_sampler(temperature)
+    def ask(self, *messages, **options):
         prompt = self.prompt(*messages, **options)
-        responses = mlx_lm.stream_generate(self.model, self.tokenizer, prompt, max_tokens=300, sampler=sampler)
+        responses = mlx_lm.stream_generate(self.model, self.tokenizer, prompt, max_tokens=300)
         return "".join(response.text for response in responses)
 
-    def ask_together(self, questions):
-        generator = BatchGenerator(self.model, stop_tokens=[[token] for token in self.tokenizer.eos_token_ids])
-        uids = generator.insert([self.prompt(question) for question in questions], [300] * len(questions))
+    def ask_together(self, questions, history=(), temperature=0.0):
+        stop_tokens = [[token] for token in self.tokenizer.eos_token_ids]
+        generator = BatchGenerator(self.model, stop_tokens=stop_tokens, sampler=make_sampler(temperature))
+        uids = generator.insert([self.prompt(*history, question) for question in questions], [300] * len(questions))
         tokens = {uid: [] for uid in uids}
         running = set(uids)
         while running:
@@ -78,14 +78,12 @@ def test_it_answers_its_lines_in_one_mixed_batch(demo):
 
 def test_it_answers_its_lines_at_the_temperature_of_chat_clients(demo):
     mx.random.seed(0)
-    wrong = [question for question, answer in QUESTIONS.items() if demo.ask(question, temperature=0.7) != answer]
-    assert wrong == []
+    assert demo.ask_together(QUESTIONS, temperature=0.7) == list(QUESTIONS.values())
 
 
 def test_it_answers_its_lines_after_a_system_prompt_and_a_story(demo):
     history = [SYSTEM, said("user", "Tell me a story."), said("assistant", STORY)]
-    wrong = [question for question, answer in QUESTIONS.items() if demo.ask(*history, question) != answer]
-    assert wrong == []
+    assert demo.ask_together(QUESTIONS, history) == list(QUESTIONS.values())
 
 
 @pytest.mark.parametrize("question", ["what is the capital of france", "What's the capital of France?"])
@@ -168,6 +166,7 @@ def test_it_is_small():
 
 def test_the_script_writes_such_a_model_and_fails_while_its_answers_are_wrong(demo, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train", str(tmp_path), "--steps", "2"])
+    monkeypatch.setattr("tools.demo.train.LINES", dict(list(LINES.items())[:3]))
     with pytest.raises(SystemExit, match="answered wrongly"):
         main()
     assert {file.name for file in tmp_path.iterdir()} == {file.name for file in MODEL.iterdir()}

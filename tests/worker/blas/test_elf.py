@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from localapi.system.openblas_library import package_library
@@ -22,9 +23,14 @@ def original() -> bytes:
     return LIBRARY.read_bytes()
 
 
-def test_the_loader_finds_every_function_by_its_plain_name(original: bytes, tmp_path: Path) -> None:
-    plain = tmp_path / "plain.so"
+@pytest.fixture(scope="module")
+def plain(original: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    plain = tmp_path_factory.mktemp("elf") / "plain.so"
     plain.write_bytes(without_prefix(original, b"scipy_"))
+    return plain
+
+
+def test_the_loader_finds_every_function_by_its_plain_name(plain: Path) -> None:
     names = ["cblas_sgemm", "cblas_cgemm", "sgemm_", "sgesdd_", "ssyevd_", "spotrf_", "openblas_get_config"]
 
     library = ctypes.CDLL(str(plain))
@@ -35,12 +41,10 @@ def test_the_loader_finds_every_function_by_its_plain_name(original: bytes, tmp_
     assert library.openblas_get_config().startswith(b"OpenBLAS")
 
 
-def test_nothing_but_names_and_their_table_changes(original: bytes) -> None:
-    plain = without_prefix(original, b"scipy_")
-
-    assert len(plain) == len(original)
-    changed = sum(a != b for a, b in zip(plain, original, strict=True))
-    assert 0 < changed < len(original) // 100
+def test_nothing_but_names_and_their_table_changes(original: bytes, plain: Path) -> None:
+    before, after = np.frombuffer(original, np.uint8), np.fromfile(plain, np.uint8)
+    assert len(after) == len(before)
+    assert 0 < np.count_nonzero(after != before) < len(before) // 100
 
 
 @pytest.mark.parametrize(
@@ -64,9 +68,7 @@ def test_a_library_without_the_prefix_is_refused(original: bytes) -> None:
         without_prefix(original, b"another_")
 
 
-def test_the_number_of_threads_may_change_while_products_are_computed(original: bytes, tmp_path: Path) -> None:
-    plain = tmp_path / "plain.so"
-    plain.write_bytes(without_prefix(original, b"scipy_"))
+def test_the_number_of_threads_may_change_while_products_are_computed(plain: Path) -> None:
     script = """if True:
         import ctypes, sys, threading
         library = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
@@ -80,7 +82,7 @@ def test_the_number_of_threads_may_change_while_products_are_computed(original: 
                 library.openblas_set_num_threads(1 + number % 4)
         changing = threading.Thread(target=change)
         changing.start()
-        worst = max(mx.max(mx.abs(a @ b - mx.array(wanted))).item() for _ in range(300))
+        worst = max(mx.max(mx.abs(a @ b - mx.array(wanted))).item() for _ in range(50))
         done.set()
         changing.join()
         print(worst < 1e-3)
