@@ -33,7 +33,8 @@
         │   │   ├── NoRoomAhead
         │   │   ├── UpstreamUnavailable
         │   │   └── UpstreamRefused
-        │   └── WorkerEnded
+        │   ├── WorkerEnded
+        │   └── NoMember
         └── RequestTimeout       504
             └── UpstreamTimeout
 
@@ -386,6 +387,18 @@ class UpstreamRefused(LoadFailed):
 
     code = "upstream_refused"
     counts = False
+
+
+class NoMember(ModelUnavailable):
+    """No member of a pool can answer; the message says why for each.
+
+    `beside` are the ids of the members. Clients that may not see them get the message `unnamed`.
+    """
+
+    def __init__(self, message: str, *, beside: Iterable[str], unnamed: str, retry_after_seconds: float) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.beside = frozenset(beside)
+        self.unnamed = unnamed
 
 
 class RequestTimeout(ApiError):

@@ -31,7 +31,7 @@ class Reply(Renderer[Event], Protocol):
     """How one reply looks on the wire, whole or as a stream."""
 
     model: str
-    """Id of the entry that answers. The server sets it; a reload can change it until the model is leased."""
+    """Id of the entry that was asked. The server sets it; a reload can change it until the model is leased."""
 
     def whole(self, answers: Sequence[Answer], usage: Finished) -> object:
         """Return the JSON of a reply that is not streamed."""
@@ -81,19 +81,25 @@ class Exchange:
     """Parameters that the entry's locks set otherwise."""
     unsupported: list[str] = field(default_factory=list)
     """What the entry's backend does not honour."""
+    forwarded: bool = False
+    """True if the body goes to another server as it is, with what has no effect here."""
 
     async def response(self) -> Response:
         """Return the reply, whole or as a stream. Raise ApiError before anything is sent."""
         # The entry of now, for a stream whose headers are sent before there is a lease.
-        self._requests_for(self.generation.entry)
+        self._requests_for(self.generation.expected)
         self.reply.model = self.generation.entry.id
-        events = self.generation.events(self._requests)
+        asks = self.request.asks
         if self.request.stream:
+            events = self.generation.events(self._requests, about=asks)
             prime_seconds = FORM_PRIME_SECONDS if self.request.may_be_relaxed else PRIME_SECONDS
             items = Ahead(events, size=event_bytes, join=join, pausable=False)
             response = await self.generation.stream(items, self.reply, prime_seconds=prime_seconds)
         else:
-            answers, usage = await collected(events, self.request.count)
+            count = self.request.count
+            answers, usage = await self.generation.whole(
+                self._requests, lambda events: collected(events, count), about=asks
+            )
             response = json_reply(self.reply.whole(answers, usage))
         for header, names, what, level in (
             (body.RELAXED_HEADER, self.generation.relaxed, "not enforced", logging.INFO),
@@ -101,15 +107,16 @@ class Exchange:
             (body.UNSUPPORTED_HEADER, self.unsupported, "not supported by the backend", logging.WARNING),
         ):
             body.name_in_reply(response, header, names, what, level)
-        forwarded = chat_options(self.generation.entry.options).forwards and self.request.is_original
-        return body.name_ignored([] if forwarded else self.request.ignored, response)
+        self.generation.name_member(response)
+        return body.name_ignored([] if self.forwarded else self.request.ignored, response)
 
     def _requests(self, lease: Lease) -> list[Chat | Complete]:
-        self.reply.model = lease.entry.id
+        self.reply.model = lease.asked.id
         return self._requests_for(lease.entry)
 
     def _requests_for(self, entry: Entry) -> list[Chat | Complete]:
         options = chat_options(entry.options)
+        self.forwarded = options.forwards and self.request.is_original
         honoured, self.unsupported = self.request.honoured_by(options)
         requests, self.overruled = honoured.for_entry(options)
         return requests

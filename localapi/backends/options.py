@@ -114,6 +114,8 @@ class EntryOptions(BaseModel):
     """Section of the manifest, which is the name of the kind."""
     worker_bytes: ClassVar[int] = 0
     """Memory of a worker without weights (interpreter and libraries); 0 if there is no worker."""
+    is_pool: ClassVar[bool] = False
+    """True if it loads nothing: it is a name for other entries."""
 
     aliases: Annotated[
         list[Name], Field(description="Additional names for this model in requests.", examples=[["gpt-4o-mini"]])

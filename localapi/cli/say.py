@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import click
 
+from localapi.backends.pool import PoolOptions
 from localapi.cli import sound_output
 from localapi.cli.options import complete_models, given_text, profile_option, server_of, server_options, source_of
 from localapi.client import Server
@@ -104,6 +105,8 @@ def _speech_entry(settings: Settings, name: str | None) -> Entry:
     if entry is None or entry not in speakers:
         known = ", ".join(each.id for each in speakers)
         raise NoSpeechModel(f"{name!r} is no speech model of the manifest; it has: {known}")
+    if isinstance(entry.options, PoolOptions):  # its members may read a text differently; the first stands for them
+        entry = manifest.resolve(entry.options.of[0]) or entry
     return entry
 
 

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
@@ -18,6 +18,7 @@ from quart import Response
 
 from localapi.errors import ApiError, GenerationFailed
 from localapi.http import request_context
+from localapi.http.body import in_header
 from localapi.http.read_ahead import OBJECT_BYTES, Ahead
 from localapi.http.replies import streamed_reply
 from localapi.kinds import Kind
@@ -26,6 +27,7 @@ from localapi.runtime.lease import Lease
 from localapi.runtime.progress import Progress
 from localapi.runtime.queue import Ticket
 from localapi.runtime.registry import Registry
+from localapi.runtime.routing import Use, answers
 from localapi.worker.protocol import (
     Addition,
     Answering,
@@ -52,6 +54,8 @@ FORM_PRIME_SECONDS: Final = 10.0
 MEASURABLE_TOKENS: Final = 20
 MEASURABLE_SECONDS: Final = 0.2
 """The speed of a shorter answer is not logged."""
+SERVED_BY_HEADER: Final = "x-served-by"
+"""Names the member of a pool that answers."""
 PROGRESS_SECONDS: Final = 2.0
 """How often a stream that has nothing to send yet reports what it is waiting for."""
 
@@ -102,7 +106,7 @@ def begin(registry: Registry, model: str, kind: Kind) -> Generation:
 
 @dataclass
 class Generation:
-    """One request on its way. `entry` is the model's entry, and the leased one once there is a lease."""
+    """One request on its way. `entry` is that of the model's name; a pool's member may answer for it."""
 
     registry: Registry
     model: str
@@ -111,31 +115,84 @@ class Generation:
     ticket: Ticket = field(default_factory=Ticket)
     relaxed: list[str] = field(default_factory=list)
     """Constraints on the answer's form that are not enforced, as far as that is known yet."""
+    member: str | None = None
+    """Id of the pool's member that answers, once that is certain."""
 
     def __post_init__(self) -> None:
         self._started = time.monotonic()
         self._first_text: float | None = None
 
-    async def events(self, requests_for: Callable[[Lease], Sequence[Request]]) -> AsyncGenerator[Event, None]:
+    @property
+    def expected(self) -> Entry:
+        """Return the entry that would answer now: a member of a pool, or the entry itself."""
+        return self.registry.expected(self.entry) if self.entry.id in self.registry.entries else self.entry
+
+    async def through(self, use: Use[Item], *, about: Sequence[Request] = ()) -> AsyncGenerator[Item, None]:
+        """Yield what `use` makes of the lease that the request gets, or of the next one in a pool. Raise ApiError."""
+
+        async def noting(lease: Lease) -> AsyncGenerator[Item, None]:
+            self.entry = lease.asked
+            async with aclosing(use(lease)) as items:
+                async for item in items:
+                    if lease.ticket.begun and lease.asked is not lease.entry:
+                        self.member = lease.entry.id
+                    yield item
+
+        async with aclosing(answers(self.registry, self.model, self.kind, self.ticket, noting, about=about)) as items:
+            async for item in items:
+                yield item
+
+    async def events(
+        self, requests_for: Callable[[Lease], Sequence[Request]], *, about: Sequence[Request] = ()
+    ) -> AsyncGenerator[Event, None]:
         """Lease the model and let it answer; several requests at once. Raise ApiError.
 
-        Several requests look like one: their choices are counted through, and one `Finished` sums them up.
+        Several requests look like one: their choices are counted through, and one `Finished` sums them up. `about` is
+        what is asked, as far as it is known before the lease.
         """
-        async with self.registry.lease(self.model, self.kind, self.ticket) as lease:
-            self.entry = lease.entry
-            requests = requests_for(lease)
-            numbers = ", ".join(str(each.id) for each in requests)
-            log.debug("%s: the worker calls it request %s", request_context.current().id, numbers)
-            answers = [lease.answer(request) for request in requests]
-            async with aclosing(as_one(requests, answers) if len(answers) > 1 else answers[0]) as events:
-                async for item in events:
-                    if self._first_text is None and isinstance(item, Delta | ToolStart):
-                        self._first_text = time.monotonic()
-                    if isinstance(item, Relaxed):
-                        self.relaxed = item.places
-                    if isinstance(item, Finished):
-                        self._count(item)
-                    yield item
+        async with aclosing(self.through(lambda lease: self._events(lease, requests_for), about=about)) as events:
+            async for item in events:
+                yield item
+
+    async def whole(
+        self,
+        requests_for: Callable[[Lease], Sequence[Request]],
+        collect: Callable[[AsyncGenerator[Event, None]], Awaitable[Item]],
+        *,
+        about: Sequence[Request] = (),
+    ) -> Item:
+        """Return what `collect` makes of all events. As nothing is sent before, a pool may begin again until then."""
+
+        async def use(lease: Lease) -> AsyncGenerator[Item, None]:
+            yield await collect(self._events(lease, requests_for))
+
+        async with aclosing(self.through(use, about=about)) as collected:
+            return await anext(collected)
+
+    async def _events(
+        self, lease: Lease, requests_for: Callable[[Lease], Sequence[Request]]
+    ) -> AsyncGenerator[Event, None]:
+        requests = requests_for(lease)
+        numbers = ", ".join(str(each.id) for each in requests)
+        log.debug("%s: the worker calls it request %s", request_context.current().id, numbers)
+        self._first_text, self.relaxed = None, []
+        each = [lease.answer(request) for request in requests]
+        async with aclosing(as_one(requests, each) if len(each) > 1 else each[0]) as events:
+            async for item in events:
+                if self._first_text is None and isinstance(item, Delta | ToolStart):
+                    self._first_text = time.monotonic()
+                if isinstance(item, Relaxed):
+                    self.relaxed = item.places
+                if isinstance(item, Finished):
+                    self._count(item, lease)
+                yield item
+
+    def name_member(self, reply: Response) -> Response:
+        """Name in a header which member of a pool answers, if that is certain and no secret."""
+        member = self.registry.entries.get(self.member or "")
+        if member is not None and self.registry.may_use(member):
+            reply.headers[SERVED_BY_HEADER] = in_header([member.id])
+        return reply
 
     async def stream(
         self, items: Ahead[Item], renderer: Renderer[Item], *, prime_seconds: float = PRIME_SECONDS
@@ -167,7 +224,7 @@ class Generation:
             if end := renderer.end():
                 yield end
 
-    def _count(self, finished: Finished) -> None:
+    def _count(self, finished: Finished, lease: Lease) -> None:
         now, scope, tokens = time.monotonic(), request_context.current(), finished.completion_tokens
         first = self._first_text or now
         first_seconds, rest_seconds = first - self._started, now - first
@@ -180,9 +237,10 @@ class Generation:
             speed = f", {tokens / rest_seconds:.0f} tokens/s"
         if finished.cached_tokens:
             cached = f", {finished.cached_tokens} of them cached"
+        name = self.entry.id if lease.entry is lease.asked else f"{self.entry.id} ({lease.entry.id})"
         log.info(
             "%s: %d tokens%s, first after %.2f s, prompt of %d%s (%s)",
-            self.entry.id, tokens, speed, first_seconds, finished.prompt_tokens, cached, scope.id,
+            name, tokens, speed, first_seconds, finished.prompt_tokens, cached, scope.id,
         )  # fmt: skip
 
 

@@ -26,8 +26,8 @@ _HOST: Final = re.compile(rb"([\w-]{1,63}(\.[\w-]{1,63})*\.?|\[[\w:.%]+\])(:[0-9
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([^\s@/?#:\[\]]+|\[[^\s@/?#\]]+\])(:[0-9]{1,5})?", re.IGNORECASE)
 """Form of an origin that a browser sends, without user and path."""
 EXPOSED: Final = (
-    "x-request-id, x-ignored-params, x-locked-params, x-relaxed-params, x-unsupported-params, x-should-retry, "
-    "retry-after"
+    "x-request-id, x-ignored-params, x-locked-params, x-relaxed-params, x-unsupported-params, x-served-by, "
+    "x-should-retry, retry-after"
 )
 """Reply headers that a page of an allowed origin may read, besides those that every page may."""
 _PORT: Final = re.compile(r":[0-9]{1,5}$")

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 from quart import Response
 
-from localapi.errors import ApiError, InvalidKey, MethodNotAllowed, NoRoom, UnsupportedEncoding
+from localapi.errors import ApiError, InvalidKey, MethodNotAllowed, NoMember, NoRoom, UnsupportedEncoding
 from localapi.http import request_context
 from localapi.http.encodings import ENCODINGS
 
@@ -21,7 +21,7 @@ EVENT_STREAM = "text/event-stream; charset=utf-8"
 def told(error: ApiError) -> str:
     """Return an error's message without names of models that do not exist for the key that asks."""
     key = request_context.current_key()
-    if isinstance(error, NoRoom) and key is not None and not all(map(key.opens, error.beside)):
+    if isinstance(error, NoRoom | NoMember) and key is not None and not all(map(key.opens, error.beside)):
         return error.unnamed
     return error.message
 

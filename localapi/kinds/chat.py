@@ -9,6 +9,7 @@ from localapi.backends.mlx_lm import MlxLm
 from localapi.backends.openai import OpenAI, SecretPlace
 from localapi.backends.options import ChatOptions, EntryOptions
 from localapi.backends.parameters import ChatParameters
+from localapi.backends.pool import ChatPool, GiveUpAfter
 from localapi.backends.recognition import chat_backend
 from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.observability.counters import FIRST_SECONDS, TOKEN_SECONDS, Counters, Metric
@@ -63,7 +64,7 @@ CHAT: Final = Kind(
     name="chat",
     description="Chat models, by their ids.",
     options=ChatOptions,
-    backends=by_name(Echo, MlxLm, OpenAI),
+    backends=by_name(Echo, MlxLm, OpenAI, ChatPool),
     usual_backend="mlx-lm",
     variables=Variables(
         entry_id="local-chat",
@@ -71,7 +72,11 @@ CHAT: Final = Kind(
         options={"path": ("CHAT_MODEL_PATH", "MODEL_PATH")},
         backend="mlx-lm",
     ),
-    nested={ChatParameters: "chat.ID.defaults and chat.ID.locked", SecretPlace: "chat.ID.key"},
+    nested={
+        ChatParameters: "chat.ID.defaults and chat.ID.locked",
+        SecretPlace: "chat.ID.key",
+        GiveUpAfter: "give_up_after of pools",
+    },
     endpoints=("localapi.api.openai.chat", "localapi.api.openai.completions", "localapi.api.openai.tokens"),
     metrics=(PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN),
     count=count_answer,

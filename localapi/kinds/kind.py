@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from msgspec import Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from pydantic import BaseModel
 
 from localapi.backends.options import EntryOptions
@@ -49,9 +49,31 @@ class ModelObject(Struct, kw_only=True):
     state: str
     aliases: list[str]
     description: str | None
+    members: Annotated[list[str] | UnsetType, Meta(description="Of a pool: who answers for it.")] = UNSET
 
     def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
         """Fill in the fields that a kind adds, from an entry and what its loaded model said."""
+
+    def describe_pool(self, members: Sequence[ModelObject]) -> None:
+        """Fill in the fields that a kind adds with what all members of a pool can."""
+        for name in self.__struct_fields__:
+            if name in ModelObject.__struct_fields__:
+                continue
+            known = [value for each in members if (value := getattr(each, name)) is not None and value is not UNSET]
+            if known:
+                setattr(self, name, _common(known))
+
+
+def _common(values: Sequence[Any]) -> Any:
+    """Return what several models have in common: the smallest number, the items that all have, or what all say."""
+    first = values[0]
+    if isinstance(first, bool):
+        return all(values)
+    if isinstance(first, int | float):
+        return min(values)
+    if isinstance(first, list):
+        return [item for item in first if all(item in other for other in values)]
+    return first if all(other == first for other in values) else None
 
 
 def count_nothing(counters: Counters, model: str, answer: Finished, first_seconds: float, rest_seconds: float) -> None:

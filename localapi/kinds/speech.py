@@ -15,6 +15,7 @@ from localapi.backends.mlx_audio import MlxAudio, MlxAudioPlus
 from localapi.backends.options import EntryOptions
 from localapi.backends.parameters import SpeechParameters
 from localapi.backends.piper import Piper
+from localapi.backends.pool import SpeechPool
 from localapi.backends.recognition import speech_backend
 from localapi.backends.speech import MappedVoice, SpeechOptions
 from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
@@ -68,7 +69,7 @@ SPEECH: Final = Kind(
     name="speech",
     description="Speech models, by their ids.",
     options=SpeechOptions,
-    backends=by_name(EchoSpeech, Auto, MacosSay, EspeakNg, Piper, MlxAudio, MlxAudioPlus),
+    backends=by_name(EchoSpeech, Auto, MacosSay, EspeakNg, Piper, MlxAudio, MlxAudioPlus, SpeechPool),
     usual_backend="auto",
     variables=Variables(
         entry_id="local-audio",

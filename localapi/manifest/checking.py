@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from localapi.backends.options import EntryOptions, Name, OptionPath, PathProblem
+from localapi.backends.pool import PoolOptions
 from localapi.backends.secret import NoSecret, SecretElsewhere
 from localapi.errors import Problem, shown
 from localapi.kinds import KINDS
@@ -41,6 +42,7 @@ def manifest_of(
     top = check(document(), Place(root, root.origin, ()), found)
     options = _options(root, found)
     _check_names(root, options, found)
+    _check_pools(root, options, found)
     echo = top is not None and top.echo
     said = {path: Said(written(node), node.origin) for path, node in leaves(root) if path}
     absent: list[Problem] = []
@@ -121,6 +123,47 @@ def _check_names(root: Table, options: dict[EntryPath, EntryOptions], problems: 
             problems.append(origin.problem(message, path))
         else:
             taken[name] = (path, origin)
+
+
+def _check_pools(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
+    """Check that the members of pools exist, are of the pool's kind, and answer themselves."""
+    entries = {name: (str(path[0]), str(path[1])) for path, _, name in [*_ids(root), *_aliases(root, options)]}
+    for path, pool in options.items():
+        if not isinstance(pool, PoolOptions):
+            continue
+        table = _entry_table(root, path)
+        for name in pool.for_members:
+            if name in table.members:
+                message = "should be an option of the pool's members: a pool loads nothing itself"
+                problems.append(table.members[name].origin.problem(message, (*path, name)))
+        node = table.get("of")
+        assert isinstance(node, Items)  # noqa: S101  # checked by then
+        members: set[EntryPath] = set()
+        for index, (name, item) in enumerate(zip(pool.of, node.nodes, strict=True)):
+            member = entries.get(name)
+            message = ""
+            if member is None:
+                possible = [each for each, entry in entries.items() if not _wrong_member(path, entry, options)]
+                known = suggestion(name, possible, what=f"{path[0]} models")
+                message = f"the manifest has no model {shown(name)}{known}"
+            elif member in members:
+                message = f"{shown(member[1])} is a member already"
+            else:
+                message = _wrong_member(path, member, options)
+                members.add(member)
+            if message:
+                problems.append(item.origin.problem(message, (*path, "of", index)))
+
+
+def _wrong_member(pool: EntryPath, member: EntryPath, options: Mapping[EntryPath, EntryOptions]) -> str:
+    """Return why an entry cannot be a member of a pool; "" if it can."""
+    if member == pool:
+        return "a pool cannot be a member of itself"
+    if member[0] != pool[0]:
+        return f"{shown(member[1])} is a {member[0]} model; the members of this pool have to be {pool[0]} models"
+    if member in options and options[member].is_pool:
+        return f"{shown(member[1])} is a pool, too; name its members here instead"
+    return ""
 
 
 def _ids(root: Table) -> list[tuple[KeyPath, Origin, str]]:
@@ -262,5 +305,7 @@ def _entry(entry_id: str, options: EntryOptions, server: ServerOptions, *, echo:
 
 def _as_echo(options: EntryOptions) -> EntryOptions:
     """Return the entry with the same settings and the backend echo."""
-    echo: Callable[..., EntryOptions] = KINDS[options.section].backends["echo"]
-    return echo(backend="echo", **{name: getattr(options, name) for name in options.setting_names()})
+    echo = KINDS[options.section].backends["echo"]
+    settings = [name for name in echo.setting_names() if hasattr(options, name)]  # a pool has only some of them
+    make: Callable[..., EntryOptions] = echo
+    return make(backend="echo", **{name: getattr(options, name) for name in settings})

@@ -36,6 +36,7 @@ _EXPECTED = {
     "string_too_short": "text that is not empty",
     "string_too_long": "text of at most {max_length} characters",
     "too_long": "a list of at most {max_length} items",
+    "too_short": "a list that is not empty",
     "string_pattern_mismatch": "text on one line, without a space at its beginning or end",
 }
 """Expected value for each type of error (https://docs.pydantic.dev/latest/errors/validation_errors/)."""

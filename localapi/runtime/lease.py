@@ -25,6 +25,9 @@ class Lease:
     """What a request works with: its entry as of its arrival, and a loaded engine."""
 
     entry: Entry
+    """The entry that answers."""
+    asked: Entry
+    """The entry that was asked: a pool, or the same."""
     engine: Engine
     instance: Instance
     queue: Queue
@@ -34,15 +37,17 @@ class Lease:
         """Yield the engine's events. Raise what the engine raises, RequestTimeout, and ModelBusy.
 
         If the worker ends before anything of the answer has come, a new worker gets the request, once: a second end may
-        be the request's fault.
+        be the request's fault. In a pool, another member gets it instead.
         """
-        for again in (True, False):
+        for again in (self.asked is self.entry, False):
             begun = False
             try:
                 async with aclosing(self._attempt(request)) as events:
                     async for item in events:
                         self.ticket.answer()
-                        begun = begun or not isinstance(item, Prefill | Relaxed)
+                        if not isinstance(item, Prefill | Relaxed):
+                            begun = True
+                            self.ticket.begin()
                         yield item
             except WorkerEnded as error:
                 if begun or not again:

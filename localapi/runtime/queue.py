@@ -117,10 +117,15 @@ class Ticket:
         self.started_at: float | None = None
         """When the engine began with it, or had a slot for it."""
         self.answered = False
-        """True if anything has come of it."""
+        """True if anything has come of it, if only progress."""
+        self.begun = False
+        """True if a part of the answer has come."""
+        self.attempt: tuple[str, Ticket] | None = None
+        """The id of the member of a pool that is asked, and the ticket there."""
         self._admitted = asyncio.Event()
         self._waits: set[asyncio.Timeout] = set()
         """Its waits that are in progress: one, or one for each answer that was asked for."""
+        self._waits_to_begin: set[asyncio.Timeout] = set()
 
     async def admitted(self) -> None:
         """Wait until it leaves the queue."""
@@ -128,6 +133,7 @@ class Ticket:
 
     def enqueue(self) -> None:
         """Put it into a queue, for the first time or again."""
+        self.sent_at = self.attempt = None
         self._admitted.clear()
 
     def admit(self) -> None:
@@ -144,6 +150,25 @@ class Ticket:
         """Take note that something has come of it."""
         self.answered = True
         self.start()
+
+    def begin(self) -> None:
+        """Take note that a part of the answer has come."""
+        if not self.begun:
+            self.begun = True
+            for wait in self._waits_to_begin:
+                if not wait.expired():
+                    wait.reschedule(None)
+
+    @asynccontextmanager
+    async def wait_to_begin(self, seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
+        """Let it wait inside the block for the first part of its answer. Raise TimeoutError if that takes too long."""
+        when = None if seconds is None or self.begun else self.arrived_at + seconds
+        async with asyncio.timeout_at(when) as wait:
+            self._waits_to_begin.add(wait)
+            try:
+                yield wait
+            finally:
+                self._waits_to_begin.discard(wait)
 
     def limit_wait(self, seconds: float | None) -> None:
         """Limit how long it may wait, counted from its arrival; also while it does."""

@@ -13,14 +13,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 
+from localapi.backends.pool import PoolOptions
 from localapi.errors import InvalidRequest, ModelInUse, ModelNotFound, ModelUnavailable, WrongEndpoint
 from localapi.kinds import Kind
 from localapi.manifest import Entry, Manifest
 from localapi.runtime.instance import Instance
 from localapi.runtime.lease import Lease
 from localapi.runtime.memory import Memory
+from localapi.runtime.pool import Place, Pool
 from localapi.runtime.progress import Progress
 from localapi.runtime.queue import Queue, Ticket
 from localapi.system.in_flight import InFlight
@@ -31,6 +34,14 @@ LONGEST_SHOWN = 200
 """Characters of an unknown name that a message repeats."""
 MOST_LISTED = 30
 """Existing names that a message lists."""
+
+
+Find = Callable[[], Entry]
+"""Return an entry as of now. Raise ApiError if it is gone."""
+
+
+class Rerouted(Exception):  # nothing went wrong
+    """While a request waited, an edit made a pool of its entry, or replaced its pool: it has to look again."""
 
 
 @dataclass(frozen=True)
@@ -116,31 +127,59 @@ class Registry:
         Raise ModelNotFound, WrongEndpoint, ModelBusy, LoadFailed, ModelUnavailable.
         """
         async with AsyncExitStack() as held:
-            yield await self._lease(name, kind, ticket or Ticket(), held)
+            yield await self._lease(partial(self.resolve, name, kind), None, ticket or Ticket(), held)
+
+    @asynccontextmanager
+    async def lease_member(self, pool: Entry, name: str, ticket: Ticket) -> AsyncIterator[Lease]:
+        """Lease a member for a request to its pool, even if the key opens only the pool. Raise ModelUnavailable."""
+
+        def find() -> Entry:
+            entry = self.entries.get(name)
+            if entry is None or entry.kind is not pool.kind or entry.options.is_pool:
+                raise ModelUnavailable(f"{name} was removed or replaced.")
+            return entry
+
+        async with AsyncExitStack() as held:
+            yield await self._lease(find, pool, ticket, held)
+
+    def places(self, names: Sequence[str]) -> list[Place]:
+        """Return the entries of these names with their instances and queues."""
+        found = [self.snapshot.manifest.resolve(name) for name in names] if self.snapshot else []
+        return [Place(each, self.instance(each.id), self.queues[each.id]) for each in found if each is not None]
+
+    def expected(self, entry: Entry) -> Entry:
+        """Return the entry that would answer a request now: a member of a pool, or the entry itself."""
+        instance = self.instance(entry.id)
+        places = instance.order(()) if isinstance(instance, Pool) else []
+        return places[0].entry if places else entry
 
     def answering(self) -> AbstractContextManager[None]:
         """Make a shutdown wait for a request until its client has the whole reply."""
         return self.in_flight.one()
 
-    async def _lease(self, name: str, kind: Kind, ticket: Ticket, held: AsyncExitStack) -> Lease:
-        """Return the lease; closing `held` gives it back."""
+    async def _lease(self, find: Find, pool: Entry | None, ticket: Ticket, held: AsyncExitStack) -> Lease:
+        """Return the lease; closing `held` gives it back. `pool` is what was asked, if that is another entry."""
         while True:
-            self._refuse_when_closed()
-            queue = self.queues[self.resolve(name, kind).id]
+            self.refuse_when_closed()
+            queue = self.queues[find().id]
             async with AsyncExitStack() as stack:
                 stack.enter_context(queue.enter(ticket))
                 async with queue.wait(ticket):
                     await ticket.admitted()
-                    entry, instance = await self._open_instance(name, kind)
+                    entry, instance = await self._open_instance(find)
+                    if entry.options.is_pool:
+                        raise Rerouted
                     if self.queues[entry.id] is not queue:  # the name is another entry's now
                         continue
                     engine = await stack.enter_async_context(instance.lease())
                 queue.send(ticket)
                 await held.enter_async_context(stack.pop_all())
-                return Lease(entry, engine, instance, queue, ticket)
+                return Lease(entry, pool or entry, engine, instance, queue, ticket)
 
     def progress(self, entry_id: str, ticket: Ticket) -> Progress:
         """Return what a request is waiting for: its turn, memory, or a model that is being loaded."""
+        if ticket.attempt is not None:
+            entry_id, ticket = ticket.attempt
         if entry_id not in self.entries:
             return Progress("waiting", entry_id)
         position = self.queues[entry_id].position(ticket)
@@ -157,8 +196,11 @@ class Registry:
         return Progress("loading", entry_id, step=loading.phase, done=loading.done, total=loading.total)
 
     async def load(self, name: str) -> Instance:
-        """Load the model of a name, even if it failed lately. Raise ModelNotFound and LoadFailed."""
-        _, instance = await self._open_instance(name)
+        """Load the model of a name, even if it failed lately; of a pool, the member that would answer.
+
+        Raise ModelNotFound and LoadFailed.
+        """
+        _, instance = await self._open_instance(lambda: self.expected(self.resolve(name)))
         instance.backoff.reset()
         await instance.load()
         return instance
@@ -168,7 +210,7 @@ class Registry:
 
         Raise ModelNotFound, and ModelInUse if requests run for longer than `drain_seconds`.
         """
-        _, instance = await self._open_instance(name)
+        _, instance = await self._open_instance(partial(self._no_pool, name))
         if not await instance.unload_when_idle(self.drain_seconds):
             raise ModelInUse(
                 f"Running requests of {instance.name} ({instance.leases}) did not end within {self.drain_seconds:g} s "
@@ -179,7 +221,7 @@ class Registry:
 
     async def pin(self, name: str) -> Instance:
         """Load the model of a name and keep it loaded. If that fails, leave it unpinned and raise LoadFailed."""
-        entry, _ = await self._open_instance(name)
+        entry, _ = await self._open_instance(partial(self._no_pool, name))
         new = entry.id not in self.pinned_by_hand
         self._pin(entry.id, by_hand=True)
         try:
@@ -193,7 +235,7 @@ class Registry:
 
     def unpin(self, name: str) -> Instance:
         """Undo a pin through the API. Raise ModelNotFound, and InvalidRequest if the manifest pins the model."""
-        entry = self.resolve(name)
+        entry = self._no_pool(name)
         if entry.options.pin:
             raise InvalidRequest(
                 f"The manifest pins {entry.id}. Remove `pin: true` there; the server follows as soon as you save it.",
@@ -205,23 +247,35 @@ class Registry:
             log.info("%s: no longer pinned by hand", entry.id)
         return self.instance(entry.id)
 
+    def _no_pool(self, name: str) -> Entry:
+        """Return the entry of a name. Raise ModelNotFound, and InvalidRequest if it is a pool."""
+        entry = self.resolve(name)
+        if entry.options.is_pool:
+            raise InvalidRequest(
+                f"{entry.id} is a pool and loads nothing itself. Name one of its members.",
+                param="model",
+                code="invalid_value",
+            )
+        return entry
+
     def _pin(self, entry_id: str, *, by_hand: bool) -> None:
         """Do nothing if the entry has been removed meanwhile."""
         if entry_id in self.entries:
             (self.pinned_by_hand.add if by_hand else self.pinned_by_hand.discard)(entry_id)
             self.instance(entry_id).follow(self.entries[entry_id], by_hand=by_hand)
 
-    async def _open_instance(self, name: str, kind: Kind | None = None) -> tuple[Entry, Instance]:
-        """Return the entry of a name and its instance, as soon as that takes new leases."""
+    async def _open_instance(self, find: Find) -> tuple[Entry, Instance]:
+        """Return the entry that `find` returns and its instance, as soon as that takes new leases."""
         while True:
-            self._refuse_when_closed()
-            entry = self.resolve(name, kind)
+            self.refuse_when_closed()
+            entry = find()
             instance = self.instance(entry.id)
             if not instance.is_paused:
                 return entry, instance
             await instance.resumed()
 
-    def _refuse_when_closed(self) -> None:
+    def refuse_when_closed(self) -> None:
+        """Raise ModelUnavailable if the server is shutting down."""
         if self.closed:
             raise ModelUnavailable("The server is shutting down.")
 
@@ -315,6 +369,8 @@ class Registry:
 
     def new_instance(self, entry: Entry, revision: int = 0) -> Instance:
         """Return an instance of an entry. Without a revision, it is not in a snapshot yet."""
+        if isinstance(entry.options, PoolOptions):
+            return Pool(entry.id, entry.options, since_revision=revision, memory=self.memory, places=self.places)
         return Instance(entry.id, entry.options, since_revision=revision, memory=self.memory)
 
     def _retire(self, instance: Instance) -> None:

@@ -13,6 +13,7 @@ from quart import Blueprint, Response, request
 from localapi.api.operation import Operation, Operations
 from localapi.kinds import KINDS
 from localapi.observability.counters import NO_MODEL, Counters, Histogram
+from localapi.runtime.pool import Pool
 from localapi.runtime.registry import Registry
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def _encoded(registry: Registry, counters: Counters, accept: str) -> tuple[bytes
         def collect(self) -> Iterator[Metric]:
             yield from _of_requests(registry, counters)
             yield from _of_instances(registry)
+            yield from _of_pools(registry)
             yield from _of_manifest(registry, counters)
 
     collectors = CollectorRegistry()
@@ -123,6 +125,25 @@ def _of_instances(registry: Registry) -> Iterator[Metric]:
         loads.add_metric([model], sum(each.loads for each in instances))
         deaths.add_metric([model], sum(each.worker_deaths for each in instances))
     yield from (running, waiting, ready, healthy, memory, loads, deaths)
+
+
+def _of_pools(registry: Registry) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
+
+    labels = ["model", "member"]
+    answered = CounterMetricFamily("localapi_pool_answers", "Requests that a member answered.", labels=labels)
+    passed = CounterMetricFamily("localapi_pool_passed_over", "Requests that went on to another one.", labels=labels)
+    rests = GaugeMetricFamily("localapi_pool_member_away", "1 if the member gets no requests.", labels=labels)
+    for name in registry.entries:
+        pool = registry.instance(name)
+        if not isinstance(pool, Pool):
+            continue
+        for place in pool.places:
+            values, record = [name, place.entry.id], pool.record(place)
+            answered.add_metric(values, record.answered)
+            passed.add_metric(values, record.passed_over)
+            rests.add_metric(values, float(pool.candidate(place).away is not None))
+    yield from (answered, passed, rests)
 
 
 def _of_manifest(registry: Registry, counters: Counters) -> Iterator[Metric]:

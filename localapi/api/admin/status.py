@@ -18,6 +18,7 @@ from localapi.manifest import Entry, fingerprint
 from localapi.reload.reloader import Attempt, Reloader
 from localapi.reload.swaps import Swap
 from localapi.runtime.instance import Instance
+from localapi.runtime.pool import Place, Pool
 from localapi.runtime.registry import Registry
 from localapi.system.working_directory import WorkingFolder
 from localapi.worker.protocol import Loading
@@ -118,6 +119,18 @@ class InstanceReply(Struct, kw_only=True):
     progress: ProgressReply | None
 
 
+class MemberReply(Struct, kw_only=True):
+    """A member of a pool."""
+
+    id: str
+    state: str
+    requests: Annotated[Count, Meta(description="Requests there, of whomever, waiting ones included.")]
+    answered: Annotated[Count, Meta(description="Requests that it answered for the pool.")]
+    passed_over: Annotated[Count, Meta(description="Requests for which another member was asked after it.")]
+    away: Annotated[str | None, Meta(description="Why it gets no requests.")]
+    rests_until: float | None
+
+
 class ModelReply(InstanceReply, kw_only=True):
     """A model of the manifest."""
 
@@ -133,6 +146,7 @@ class ModelReply(InstanceReply, kw_only=True):
     waiting: Count
     memory_bytes: int | None
     swap: SwapReply | None
+    members: list[MemberReply] | None
 
 
 class FileReply(Struct, kw_only=True):
@@ -233,6 +247,20 @@ def _model(entry: Entry, registry: Registry, swap: Swap | None) -> ModelReply:
         waiting=registry.queues[entry.id].occupancy.waiting,
         memory_bytes=_memory_bytes(registry, instance),
         swap=_swap(swap) if swap else None,
+        members=[_member(instance, place) for place in instance.places] if isinstance(instance, Pool) else None,
+    )
+
+
+def _member(pool: Pool, place: Place) -> MemberReply:
+    candidate, record = pool.candidate(place), pool.record(place)
+    return MemberReply(
+        id=place.entry.id,
+        state=place.instance.state,
+        requests=candidate.requests,
+        answered=record.answered,
+        passed_over=record.passed_over,
+        away=candidate.away,
+        rests_until=time.time() + record.rest_seconds if record.rest_seconds else None,
     )
 
 

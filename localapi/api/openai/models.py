@@ -11,6 +11,7 @@ from localapi.api.operation import JSON, MODEL_ID, Operation, Operations
 from localapi.http.replies import json_reply
 from localapi.kinds import ModelObject
 from localapi.manifest import Entry
+from localapi.runtime.pool import Pool
 from localapi.runtime.registry import Registry
 
 
@@ -57,5 +58,10 @@ def describe(registry: Registry, entry: Entry) -> ModelObject:
         aliases=list(entry.options.aliases),
         description=entry.options.description,
     )
-    model.describe(entry.options, instance.engine.loaded if instance.engine else None)
+    if isinstance(instance, Pool):
+        members = [place.entry for place in instance.places]
+        model.members = [each.id for each in members if registry.may_use(each)]
+        model.describe_pool([describe(registry, each) for each in members])
+    else:
+        model.describe(entry.options, instance.engine.loaded if instance.engine else None)
     return model

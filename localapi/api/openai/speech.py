@@ -150,7 +150,7 @@ class Speech:
 
     async def reply(self) -> Response:
         """Return the reply in the form that the request asks for. Raise ApiError before anything is sent."""
-        entry = self._generation.entry
+        entry = self._generation.expected
         prepared = self._prepared = await prepared_speech(self._request, entry, loaded_engine(self._registry, entry))
         if self._request.stream_format == "sse":
             pieces = Ahead(self._pieces(whole=False), size=_piece_bytes)
@@ -176,7 +176,7 @@ class Speech:
                 log.info(
                     "%s: %s: %s (%s)", self._generation.entry.id, what, ", ".join(names), request_context.current().id
                 )
-        return reply
+        return self._generation.name_member(reply)
 
     # Shapes
 
@@ -329,16 +329,19 @@ class Speech:
 
     async def _said_now(self, *, whole: bool) -> AsyncGenerator[Piece, None]:
         """Lease the model and let it speak. Raise ApiError, such as InvalidRequest if the text makes no sound."""
-        async with self._registry.lease(self._request.model, SPEECH, self._generation.ticket) as lease:
-            prepared = self._prepared
-            # Voices that nobody knew before are known now that the model is loaded.
-            knows_more = prepared is not None and prepared.known is None and lease.engine.loaded.voices is not None
-            if prepared is None or prepared.entry != lease.entry or knows_more:
-                prepared = self._prepared = await prepared_speech(self._request, lease.entry, lease.engine)
-            self._generation.entry = lease.entry
-            async with aclosing(self._heard(lease, prepared)) as events:
-                async for piece in self._recorded(events, prepared, whole=whole):
-                    yield piece
+        async with aclosing(self._generation.through(lambda lease: self._said(lease, whole=whole))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _said(self, lease: Lease, *, whole: bool) -> AsyncGenerator[Piece, None]:
+        prepared = self._prepared
+        # Voices that nobody knew before are known now that the model is loaded.
+        knows_more = prepared is not None and prepared.known is None and lease.engine.loaded.voices is not None
+        if prepared is None or prepared.entry != lease.entry or knows_more:
+            prepared = self._prepared = await prepared_speech(self._request, lease.entry, lease.engine)
+        async with aclosing(self._heard(lease, prepared)) as events:
+            async for piece in self._recorded(events, prepared, whole=whole):
+                yield piece
 
     async def _heard(self, lease: Lease, prepared: Prepared) -> AsyncGenerator[Event, None]:
         """Yield the engine's events, and request each part of a long text when the one before has been read.

@@ -6,7 +6,7 @@ import difflib
 import re
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from quart import Blueprint, Response, request
 
 from localapi.api.openai.models import describe
@@ -18,6 +18,7 @@ from localapi.http.replies import json_reply
 from localapi.kinds import SPEECH, ModelObject
 from localapi.kinds.speech import SpeechModel, speech_options
 from localapi.manifest import Entry
+from localapi.runtime.pool import Pool
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Voice
 
@@ -97,7 +98,13 @@ def _speech_entries(registry: Registry) -> list[Entry]:
 
 
 async def _voices(registry: Registry, entry: Entry) -> list[VoiceObject]:
-    """Return the names of the manifest first, then the engine's."""
+    """Return the names of the manifest first, then the engine's; of a pool, those that all members have."""
+    instance = registry.instance(entry.id)
+    if isinstance(instance, Pool):
+        first, *others = [await _voices(registry, place.entry) for place in instance.places]
+        ids = [{voice.id for voice in each} for each in others]
+        common = [voice for voice in first if all(voice.id in each for each in ids)]
+        return [structs.replace(voice, model=entry.id) for voice in common]
     settings = speech_options(entry.options)
     known = await engine_voices(entry, loaded_engine(registry, entry)) or []
     mapped = [

@@ -1,0 +1,257 @@
+"""A pool: one name for several entries, which of them a request should try, and which of them rest.
+
+A pool loads nothing, and its members stay usable by their own names: it asks for the same leases as everybody else.
+`routing` carries out what is decided here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from localapi.backends.choice import Candidate, Memory, ranked
+from localapi.backends.engine import Vitals
+from localapi.backends.pool import PoolOptions
+from localapi.errors import (
+    ApiError,
+    LoadFailed,
+    ModelBusy,
+    ModelUnavailable,
+    NoMember,
+    UpstreamFailed,
+    UpstreamUnavailable,
+)
+from localapi.manifest import Entry
+from localapi.runtime.instance import Instance, Reservations
+from localapi.runtime.queue import Queue, Ticket
+from localapi.runtime.states import StateName
+from localapi.system.in_flight import InFlight
+
+FIRST_REST_SECONDS: Final = 2.0
+LONGEST_REST_SECONDS: Final = 60.0
+UNHEALTHY_SECONDS: Final = 5.0
+"""How long a member that says it is not healthy is taken to need."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One member at this moment."""
+
+    entry: Entry
+    instance: Instance
+    queue: Queue
+
+
+@dataclass
+class Record:
+    """What a pool remembers of a member."""
+
+    instance: Instance
+    """The one that it remembers: another one begins anew."""
+    answered: int = 0
+    """Requests that the member answered for the pool."""
+    passed_over: int = 0
+    """Requests that went to another member after this one had been asked."""
+    failures: int = 0
+    """Consecutive ones, each after the rest that followed the one before."""
+    rests_until: float = 0.0
+    """Monotonic time."""
+    reason: str = ""
+    """Why it rests, for people."""
+
+    @property
+    def rest_seconds(self) -> float:
+        """Return the seconds of the rest that are left; 0 if there is none."""
+        return max(0.0, self.rests_until - time.monotonic())
+
+
+def rest_seconds(failures: int) -> float:
+    """Return how long a member rests after so many consecutive failures."""
+    return min(FIRST_REST_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_REST_SECONDS)
+
+
+class Pool(Instance):
+    """The instance of a pool. Its state is that of its members; it is leased by counting requests."""
+
+    def __init__(
+        self,
+        name: str,
+        options: PoolOptions,
+        *,
+        since_revision: int,
+        memory: Reservations,
+        places: Callable[[Sequence[str]], list[Place]],
+    ) -> None:
+        super().__init__(name, options, since_revision=since_revision, memory=memory)
+        self.pool_options = options
+        self.in_flight = InFlight()
+        self.tickets: set[Ticket] = set()
+        """Those of the requests in flight."""
+        self._places = places
+        self._records: dict[str, Record] = {}
+        self._memory_of_conversations = Memory()
+
+    # What others see of an instance
+
+    @property
+    def state(self) -> StateName:
+        """Return the best state of a member."""
+        if self.retired:
+            return "closed"
+        states = {each.instance.state for each in self.places}
+        found: tuple[StateName, ...] = ("ready", "loading", "unloaded")
+        return next((state for state in found if state in states), "failed")
+
+    @property
+    def vitals(self) -> Vitals:
+        """Return how the pool is: what runs through it, and whether any member can answer."""
+        candidates = [self.candidate(each) for each in self.places]
+        reasons = "; ".join(f"{each.name}: {each.away}" for each in candidates if each.away is not None)
+        healthy = any(each.away is None for each in candidates)
+        running = sum(each.attempt is not None and each.attempt[1].begun for each in self.tickets)
+        return Vitals(
+            running=running,
+            unanswered=len(self.tickets) - running,
+            memory_bytes=0,
+            healthy=healthy,
+            reason=None if healthy else reasons,
+        )
+
+    @property
+    def max_batch(self) -> int | None:
+        """Return None: requests are queued at the members."""
+        return None
+
+    @property
+    def queued(self) -> int:
+        """Return 0: requests are queued at the members."""
+        return 0
+
+    @property
+    def leases(self) -> int:
+        """Return how many requests are answered through the pool."""
+        return self.in_flight.count
+
+    @contextmanager
+    def counted(self, ticket: Ticket) -> Iterator[None]:
+        """Count a request while it is answered through the pool."""
+        with self.in_flight.one():
+            self.tickets.add(ticket)
+            try:
+                yield
+            finally:
+                self.tickets.discard(ticket)
+
+    async def idle(self) -> None:
+        """Wait until no request is answered through the pool."""
+        await self.in_flight.none()
+
+    def begin_loading(self) -> None:
+        """Do nothing: the members are loaded by their own entries."""
+
+    def follow(self, entry: Entry, *, by_hand: bool = False) -> None:
+        """Apply an edit of the pool at once."""
+        super().follow(entry, by_hand=by_hand)
+        assert isinstance(entry.options, PoolOptions)  # noqa: S101  # its identity is that of a pool
+        self.options = self.pool_options = entry.options
+
+    # Members
+
+    @property
+    def places(self) -> list[Place]:
+        """Return the members that there are, in the order of the manifest."""
+        return self._places(self.pool_options.of)
+
+    def record(self, place: Place) -> Record:
+        """Return what is remembered of a member; nothing once it has another instance."""
+        record = self._records.get(place.entry.id)
+        if record is None:
+            record = self._records[place.entry.id] = Record(place.instance)
+        elif record.instance is not place.instance:
+            record.instance, record.failures, record.rests_until = place.instance, 0, 0.0
+        return record
+
+    def candidate(self, place: Place) -> Candidate:
+        """Return what the choice has to know of a member."""
+        occupancy = place.queue.occupancy
+        away, seconds = self._away(place)
+        return Candidate(
+            name=place.entry.id,
+            requests=occupancy.queued + occupancy.admitted + occupancy.sent,
+            slots=occupancy.slots,
+            is_loaded=place.instance.state == "ready",
+            is_full=occupancy.is_full,
+            away=away,
+            away_seconds=seconds,
+        )
+
+    def _away(self, place: Place) -> tuple[str | None, float]:
+        """Return why a member should get no request, and for how long; None if it may."""
+        record, instance, vitals = self.record(place), place.instance, place.instance.vitals
+        if record.rest_seconds > 0:
+            return record.reason, record.rest_seconds
+        if instance.backoff.seconds_left > 0:
+            return instance.last_error or "it failed repeatedly", instance.backoff.seconds_left
+        if vitals is not None and not vitals.healthy:
+            return vitals.reason or "it is not healthy", UNHEALTHY_SECONDS
+        if instance.is_paused:
+            return "it is being replaced or unloaded", 0.0
+        return None, 0.0
+
+    def order(self, keys: Sequence[bytes]) -> list[Place]:
+        """Return the members in the order in which a request should try them. `keys` are its conversation's."""
+        places = {each.entry.id: each for each in self.places}
+        candidates = ranked(
+            [self.candidate(each) for each in places.values()],
+            self.pool_options.choose,
+            remembered=self._memory_of_conversations.place_of(keys),
+            spill_over_at=self.pool_options.spill_over_at,
+        )
+        return [places[each.name] for each in candidates]
+
+    # What becomes of requests
+
+    def note_answer(self, place: Place, keys: Sequence[bytes]) -> None:
+        """Take note that a member answers."""
+        record = self.record(place)
+        record.answered += 1
+        record.failures, record.rests_until = 0, 0.0
+        self._memory_of_conversations.note(keys, place.entry.id)
+
+    def note_failure(self, place: Place, error: ApiError, *, rests: bool) -> float:
+        """Take note that a member was passed over. Return how long it rests; 0 if it does not."""
+        record = self.record(place)
+        record.passed_over += 1
+        if rests and record.rest_seconds == 0:  # several requests that meet one outage count once
+            record.failures += 1
+            record.rests_until = time.monotonic() + rest_seconds(record.failures)
+            record.reason = error.message
+        return record.rest_seconds
+
+
+def nobody(pool: Entry, failures: dict[str, ApiError], rests: list[float]) -> ApiError:
+    """Return the error of a request that no member has answered."""
+    seconds = max(1.0, min([*rests, *_retries(failures)], default=1.0))
+    retry = f"Try again in {seconds:.0f} s."
+    if failures and all(isinstance(error, ModelBusy) for error in failures.values()):
+        return ModelBusy(f"All members of {pool.id} are busy. {retry}", retry_after_seconds=seconds)
+    reasons = " ".join(f"{name}: {error.message}" for name, error in failures.items())
+    return NoMember(
+        f"No member of {pool.id} can answer. {reasons or 'It has no members.'}",
+        beside=failures,
+        unnamed=f"No member of {pool.id} can answer. {retry}",
+        retry_after_seconds=seconds,
+    )
+
+
+def _retries(failures: dict[str, ApiError]) -> list[float]:
+    return [each.retry_after_seconds for each in failures.values() if each.retry_after_seconds is not None]
+
+
+def is_worth_another_try(error: ApiError) -> bool:
+    """Return True if a member may answer the same request when it is asked a second time, at once."""
+    away = isinstance(error, ModelUnavailable) and not isinstance(error, LoadFailed)
+    return away or isinstance(error, UpstreamUnavailable | UpstreamFailed)

@@ -1,0 +1,163 @@
+"""From a name to whoever answers: an entry itself, or one member of a pool after the other.
+
+A member that fails while nothing has been sent to the client is passed over. What it had begun is cancelled.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from typing import TypeVar
+
+from localapi.backends.choice import conversation_keys
+from localapi.errors import ApiError, InvalidRequest, ModelBusy, RequestTimeout, RequestTooLarge
+from localapi.kinds import Kind
+from localapi.manifest import Entry
+from localapi.runtime.lease import Lease
+from localapi.runtime.pool import Place, Pool, is_worth_another_try, nobody
+from localapi.runtime.queue import Ticket
+from localapi.runtime.registry import Registry, Rerouted
+from localapi.worker.protocol import Prefill, Relaxed, Request
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Use = Callable[[Lease], AsyncGenerator[T, None]]
+"""What a request does with a lease. It begins anew for each lease that it gets."""
+
+
+async def answers(
+    registry: Registry, name: str, kind: Kind, ticket: Ticket, use: Use[T], *, about: Sequence[Request] = ()
+) -> AsyncGenerator[T, None]:
+    """Yield what `use` makes of the lease that a request gets by a name.
+
+    `about` is what is asked, for pools that keep a conversation in one place. Raise ModelNotFound, WrongEndpoint,
+    ModelBusy, ModelUnavailable, and what `use` raises.
+    """
+    while True:
+        entry = registry.resolve(name, kind)
+        pool = registry.instance(entry.id)
+        if isinstance(pool, Pool):
+            keys = conversation_keys(about) if pool.pool_options.choose == "sticky" else []
+            source = _Trip(registry, entry, pool, ticket, keys).answers(use)
+        else:
+            source = _answers_of_entry(registry, name, kind, ticket, use)
+        try:
+            async with aclosing(source) as items:
+                async for item in items:
+                    yield item
+        except Rerouted:  # an edit made a pool of it, or the reverse
+            continue
+        return
+
+
+async def _answers_of_entry(
+    registry: Registry, name: str, kind: Kind, ticket: Ticket, use: Use[T]
+) -> AsyncGenerator[T, None]:
+    async with registry.lease(name, kind, ticket) as lease, aclosing(use(lease)) as items:
+        async for item in items:
+            yield item
+
+
+class _Trip:
+    """One request on its way through a pool."""
+
+    def __init__(self, registry: Registry, entry: Entry, pool: Pool, ticket: Ticket, keys: Sequence[bytes]) -> None:
+        self._registry = registry
+        self._entry = entry
+        self._pool = pool
+        self._ticket = ticket
+        self._keys = keys
+        """Of its conversation, if the pool keeps that in one place."""
+        self._failures: dict[str, ApiError] = {}
+        """By the ids of the members that were asked."""
+        self._asked_twice: set[str] = set()
+
+    async def answers(self, use: Use[T]) -> AsyncGenerator[T, None]:
+        """Yield the answer of the first member that gives one. Raise Rerouted if the pool is replaced meanwhile."""
+        queue = self._registry.queues[self._entry.id]
+        with queue.enter(self._ticket), self._pool.counted(self._ticket):
+            async with queue.wait(self._ticket):
+                await self._ticket.admitted()
+            queue.send(self._ticket)
+            while True:
+                self._registry.refuse_when_closed()
+                if self._pool.retired:
+                    raise Rerouted
+                place = self._next_place()
+                if place is None:
+                    rests = [seconds for each in self._pool.places if (seconds := self._pool.record(each).rest_seconds)]
+                    raise nobody(self._entry, self._failures, rests)
+                begun = False
+                try:
+                    async with aclosing(self._attempt(place, use)) as items:
+                        async for item in items:
+                            if not begun and not isinstance(item, Prefill | Relaxed):
+                                begun = True
+                                self._pool.note_answer(place, self._keys)
+                                self._ticket.answer()
+                            yield item
+                except (InvalidRequest, RequestTooLarge):
+                    raise
+                except ApiError as error:
+                    if begun:
+                        raise
+                    self._pass_over(place, error)
+                else:
+                    return
+
+    def _next_place(self) -> Place | None:
+        """Return the member to ask, or None if there is none left. One whose worker ended is asked a second time."""
+        order = self._pool.order(self._keys)
+        for place in order:
+            if place.entry.id not in self._failures:
+                return place
+        for place in order:
+            name = place.entry.id
+            if name not in self._asked_twice and is_worth_another_try(self._failures[name]):
+                self._asked_twice.add(name)
+                return place
+        return None
+
+    async def _attempt(self, place: Place, use: Use[T]) -> AsyncGenerator[T, None]:
+        """Yield a member's answer. Raise RequestTimeout if it does not begin in time."""
+        ticket = Ticket()
+        self._ticket.attempt = (place.entry.id, ticket)
+        async with AsyncExitStack() as held:
+            lease = await self._in_time(
+                ticket,
+                held.enter_async_context(self._registry.lease_member(self._entry, place.entry.id, ticket)),
+            )
+            items = await held.enter_async_context(aclosing(use(lease)))
+            while True:
+                try:
+                    item = await self._in_time(ticket, anext(items))
+                except StopAsyncIteration:
+                    return
+                yield item
+
+    async def _in_time(self, ticket: Ticket, step: Awaitable[T]) -> T:
+        seconds = self._pool.pool_options.give_up_after.first_token
+        try:
+            async with ticket.wait_to_begin(seconds) as wait:
+                return await step
+        except TimeoutError:
+            if not wait.expired():
+                raise
+            raise RequestTimeout(
+                f"It had not begun to answer after {seconds:g} s (give_up_after.first_token)."
+            ) from None
+
+    def _pass_over(self, place: Place, error: ApiError) -> None:
+        assert self._ticket.attempt is not None  # noqa: S101  # it was asked
+        was_sent = self._ticket.attempt[1].sent_at is not None
+        self._failures[place.entry.id] = error
+        # A full queue, and a model that still loads, are no faults of a member.
+        waited_in_vain = isinstance(error, RequestTimeout) and not was_sent
+        rests = not isinstance(error, ModelBusy) and not waited_in_vain
+        seconds = self._pool.note_failure(place, error, rests=rests)
+        log.log(
+            logging.WARNING if rests else logging.INFO,
+            "%s: %s is passed over%s: %s",
+            self._entry.id, place.entry.id, f" and rests for {seconds:.0f} s" if seconds else "", error.logged,
+        )  # fmt: skip

@@ -1,0 +1,169 @@
+"""Pools over real servers and workers, as clients see them: HTTP, edits of the file, workers that are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.server import Server, save, serving
+
+CHAT = "/v1/chat/completions"
+MANIFEST = """
+server:
+  api_keys: {operator: {file: operator.key, admin: true}, guest: {file: guest.key, models: [both]}}
+chat:
+  one: {backend: echo, defaults: {max_tokens: 2}}
+  two: {backend: echo, aliases: [zwei], unsupported: warn}
+  broken: {backend: mlx-lm, path: ./broken, context_length: 64}
+  both: {backend: pool, of: [broken, zwei]}
+  either: {backend: pool, of: [one, two]}
+  down: {backend: pool, of: [broken]}
+  guarded: {backend: pool, of: [one]}
+speech:
+  tone: {backend: echo, voices: {amy: {}, joe: {}}}
+  hum: {backend: echo, voices: {joe: {}}, max_input_characters: 20}
+  sound: {backend: pool, of: [tone, hum]}
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("pools")
+    (folder / "operator.key").write_text("o" * 16)
+    (folder / "guest.key").write_text("g" * 16)
+    (folder / "broken").mkdir()
+    (folder / "broken" / "config.json").write_text('{"model_type": "nothing"}')
+    save(folder / "models.yaml", MANIFEST)
+    with serving(folder) as server:
+        yield server
+
+
+def key(letter: str = "o") -> dict[str, str]:
+    return {"Authorization": f"Bearer {letter * 16}"}
+
+
+def body(model: str, text: str = "one two three", **options: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": text}], **options}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_does_not_notice_a_member_whose_model_does_not_load(server: Server, stream: bool) -> None:
+    reply = server.request("POST", CHAT, body("both", stream=stream), key())
+    assert reply.status == 200
+    assert b'"model":"both"' in reply.body
+    assert b"three" in reply.body
+    assert reply.headers["x-served-by"] == "two"
+    members = {
+        each["id"]: each for each in server.request("GET", "/status", headers=key()).json()["models"][3]["members"]
+    }
+    assert members["broken"]["passed_over"] >= 1
+    assert members["broken"]["away"]
+    assert members["two"]["answered"] >= 1
+
+
+def test_the_answering_member_decides_about_parameters(server: Server) -> None:
+    reply = server.request("POST", CHAT, body("either"), key())
+    assert reply.json()["choices"][0]["message"]["content"] == "one two"  # the defaults of the first
+    refused = server.request("POST", CHAT, body("either", response_format={"type": "json_object"}), key())
+    assert (refused.status, refused.json()["error"]["param"]) == (400, "response_format")
+    warned = server.request("POST", CHAT, body("both", response_format={"type": "json_object"}), key())
+    assert (warned.status, warned.headers["x-unsupported-params"]) == (200, "response_format")
+
+
+def test_a_key_for_the_pool_alone_may_use_it_and_learns_no_other_names(server: Server) -> None:
+    reply = server.request("POST", CHAT, body("both"), key("g"))
+    assert (reply.status, "x-served-by" in reply.headers) == (200, False)
+    assert server.request("POST", CHAT, body("two"), key("g")).status == 404
+    (model,) = server.request("GET", "/v1/models", headers=key("g")).json()["data"]
+    assert (model["id"], model["members"]) == ("both", [])
+
+
+def test_if_no_member_can_answer_the_reply_says_why_and_when_to_come_back(server: Server) -> None:
+    reply = server.request("POST", CHAT, body("down"), key())
+    assert (reply.status, reply.json()["error"]["code"]) == (503, "model_unavailable")
+    assert int(reply.headers["retry-after"]) >= 1
+    assert "broken: " in reply.json()["error"]["message"]
+
+
+def test_a_pool_offers_what_all_members_can(server: Server) -> None:
+    models = {each["id"]: each for each in server.request("GET", "/v1/models", headers=key()).json()["data"]}
+    assert (models["both"]["context_length"], models["both"]["members"]) == (64, ["broken", "two"])
+    assert (models["sound"]["voices"], models["sound"]["max_input_characters"]) == (["joe"], 20)
+    voices = server.request("GET", "/v1/audio/voices?model=sound", headers=key()).json()["voices"]
+    assert [(each["id"], each["model"]) for each in voices] == [("joe", "sound")]
+
+
+def test_speech_completions_and_tokens_go_through_pools(server: Server) -> None:
+    said = server.request("POST", "/v1/audio/speech", {"model": "sound", "input": "Hi.", "voice": "joe"}, key())
+    assert (said.status, said.headers["x-served-by"]) == (200, "tone")
+    done = server.request("POST", "/v1/completions", {"model": "both", "prompt": ["a b", "c d"]}, key())
+    assert [each["text"] for each in done.json()["choices"]] == ["a b", "c d"]
+    counted = server.request("POST", "/v1/tokenize", {"model": "both", "text": "abc"}, key())
+    assert counted.json()["count"] == 3
+
+
+def test_metrics_count_members(server: Server) -> None:
+    server.request("POST", CHAT, body("both"), key())
+    text = server.request("GET", "/metrics", headers=key()).body.decode()
+    assert 'localapi_pool_answers_total{member="two",model="both"}' in text
+    assert 'localapi_pool_passed_over_total{member="broken",model="both"}' in text
+    assert 'localapi_pool_member_away{member="two",model="both"} 0.0' in text
+
+
+STORM = """
+chat:
+  first: {{backend: mlx-lm, path: demo, max_concurrent: {limit}}}
+  second: {{backend: mlx-lm, path: demo, preload: true}}
+  third: {{backend: echo}}
+  pool: {{backend: pool, of: [{members}], choose: {choose}}}
+"""
+
+
+async def test_streams_survive_kills_of_workers_and_edits_of_the_pool(tmp_path: Path) -> None:
+    """Sixteen streams, and each has either nothing sent and another member, or its own text up to an error."""
+    edits = [
+        {"members": "first, second, third", "choose": "in-order", "limit": 4},
+        {"members": "second, first, third", "choose": "least-busy", "limit": 2},
+        {"members": "third, second", "choose": "sticky", "limit": 3},
+    ]
+    save(tmp_path / "models.yaml", STORM.format(**edits[0]))
+    chance = random.Random(7)
+    with serving(tmp_path) as server:
+        client = server.async_client()
+
+        async def stream(number: int) -> None:
+            for turn in range(2):
+                text = f"stream {number} turn {turn}"
+                said, error = "", ""
+                try:
+                    reply = await client.chat.completions.create(
+                        model="pool", messages=[{"role": "user", "content": text}], stream=True, max_tokens=12,
+                        temperature=0,
+                    )  # fmt: skip
+                    async for chunk in reply:
+                        said += chunk.choices[0].delta.content or "" if chunk.choices else ""
+                except openai.APIError as caught:
+                    error = str(caught)
+                assert said, f"nothing was sent, and it failed: {error}"
+                assert error or not said.startswith("stream") or said == text
+
+        async def disturb() -> None:
+            for edit in [*edits[1:], *edits]:
+                await asyncio.sleep(0.4)
+                models = (await asyncio.to_thread(server.status))["models"]
+                pids = [each["pid"] for each in models if each["pid"]]
+                if pids:
+                    os.kill(chance.choice(pids), signal.SIGKILL)
+                save(tmp_path / "models.yaml", STORM.format(**edit))
+
+        await asyncio.gather(disturb(), *(stream(number) for number in range(16)))
+        await client.close()
+        assert server.model("pool")["leases"] == 0
