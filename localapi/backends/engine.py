@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,6 +61,10 @@ class Vitals:
     def total_bytes(self) -> int | None:
         """Memory that counts against the budget."""
         return None if self.memory_bytes is None else self.memory_bytes + self.device_bytes
+
+
+connect_limit: ContextVar[float | None] = ContextVar("connect_limit", default=None)
+"""Seconds that the current request gives an engine to connect to its server; None: what the engine's entry says."""
 
 
 class Supervised(Protocol):

@@ -18,6 +18,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx2
 import msgspec
 
+from localapi.backends.engine import connect_limit
 from localapi.backends.sse import EventDecoder, TooLong
 from localapi.backends.upstream import Upstream
 from localapi.backends.upstream_replies import MAX_ERROR_BYTES, Complaint, complaint
@@ -86,10 +87,9 @@ class HttpClient:
         transport = httpx2.AsyncHTTPTransport(
             verify=self._certificates(), trust_env=False, limits=limits, socket_options=options
         )
-        timeout = httpx2.Timeout(None, connect=upstream.connect_seconds)
         proxies = not upstream.is_local  # a proxy of the environment is not meant for servers on this machine
         return httpx2.AsyncClient(
-            headers=headers, timeout=timeout, trust_env=proxies, transport=transport,
+            headers=headers, timeout=None, trust_env=proxies, transport=transport,
             follow_redirects=False,
         )  # fmt: skip
 
@@ -222,7 +222,8 @@ class HttpClient:
         if content is not None:
             headers["Content-Type"] = JSON
         for attempt in range(MAX_REDIRECTS):
-            request = self._client.build_request(method, url, content=content, headers=headers)
+            timeout = httpx2.Timeout(None, connect=self._connect_seconds)
+            request = self._client.build_request(method, url, content=content, headers=headers, timeout=timeout)
             try:
                 reply = await self._in_time(self._client.send(request, stream=True), deadline)
             except httpx2.ConnectError as error:
@@ -237,6 +238,12 @@ class HttpClient:
             await reply.aclose()
             url = self._redirected(url, reply)
         raise UpstreamRefused(f"The upstream of {self._name} redirects again and again. Check `url`.")
+
+    @property
+    def _connect_seconds(self) -> float:
+        """Return how long a connection may take: a pool may have less time than the entry allows."""
+        limit = connect_limit.get()
+        return self._upstream.connect_seconds if limit is None else min(limit, self._upstream.connect_seconds)
 
     def _url(self, path: str) -> str:
         if path.startswith("/../"):
@@ -338,7 +345,7 @@ class HttpClient:
         if isinstance(error, httpx2.ConnectTimeout):
             return UpstreamUnavailable(
                 f"The upstream of {self._name}, {self._upstream.host}, did not accept a connection within "
-                f"{self._upstream.connect_seconds:g} s (connect_seconds). Is it running?"
+                f"{self._connect_seconds:g} s. Is it running?"
             )
         if isinstance(error, httpx2.DecodingError):
             return self._unusable("its compression is broken")

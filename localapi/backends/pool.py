@@ -20,7 +20,7 @@ class GiveUpAfter(BaseModel):
 
     connect: Annotated[
         Duration,
-        Field(description="To accept a connection, if the member is a server somewhere else.", examples=["2s"]),
+        Field(description="To accept a connection, if the member is on another server.", examples=["2s"]),
     ] = 5.0
     first_token: Annotated[
         Duration | None,

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, aclosing
 from typing import TypeVar
 
 from localapi.backends.choice import conversation_keys
+from localapi.backends.engine import connect_limit
 from localapi.errors import ApiError, InvalidRequest, ModelBusy, RequestTimeout, RequestTooLarge
 from localapi.kinds import Kind
 from localapi.manifest import Entry
@@ -137,7 +138,9 @@ class _Trip:
                 yield item
 
     async def _in_time(self, ticket: Ticket, step: Awaitable[T]) -> T:
-        seconds = self._pool.pool_options.give_up_after.first_token
+        limits = self._pool.pool_options.give_up_after
+        seconds = limits.first_token
+        before = connect_limit.set(limits.connect)
         try:
             async with ticket.wait_to_begin(seconds) as wait:
                 return await step
@@ -147,6 +150,8 @@ class _Trip:
             raise RequestTimeout(
                 f"It had not begun to answer after {seconds:g} s (give_up_after.first_token)."
             ) from None
+        finally:
+            connect_limit.reset(before)
 
     def _pass_over(self, place: Place, error: ApiError) -> None:
         assert self._ticket.attempt is not None  # noqa: S101  # it was asked

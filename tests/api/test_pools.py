@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,3 +169,22 @@ async def test_streams_survive_kills_of_workers_and_edits_of_the_pool(tmp_path: 
         await asyncio.gather(disturb(), *(stream(number) for number in range(16)))
         await client.close()
         assert server.model("pool")["leases"] == 0
+
+
+def test_a_server_that_accepts_no_connection_is_given_up_after_the_pool_s_limit(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listener.getsockname()
+        for _ in range(2):  # the backlog is full, and the system answers no further connection
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        save(
+            tmp_path / "models.yaml",
+            f"chat:\n  far: {{backend: openai, url: 'http://127.0.0.1:{address[1]}', connect_seconds: 300}}\n"
+            "  near: {backend: echo}\n  pool: {backend: pool, of: [far, near], give_up_after: {connect: 0.2}}\n",
+        )
+        server = held.enter_context(serving(tmp_path))
+        reply = server.request("POST", CHAT, body("pool"))
+        assert (reply.status, reply.headers["x-served-by"]) == (200, "near")
+        assert "0.2 s" in server.model("pool")["members"][0]["away"]

@@ -22,11 +22,12 @@ export function Model({ model, page, api, admin, now }) {
     </div>
     ${admin && model.leases !== undefined && html`<${Figures} model=${model} />`}
     <div class="model-actions">
-      ${admin && model.leases !== undefined && html`<${Actions} model=${model} act=${act} busy=${state.busy} />`}
+      ${admin && model.leases !== undefined && !model.members && html`<${Actions} model=${model} act=${act} busy=${state.busy} />`}
       ${page && html`<a class="button small" href="#${page}/${encodeURIComponent(model.id)}" aria-label="Try ${model.id}">Try</a>`}
     </div>
     ${model.progress && html`<${Progress} progress=${model.progress} />`}
     ${model.swap && html`<${Swap} swap=${model.swap} now=${now} />`}
+    ${model.members && html`<${Members} members=${model.members} now=${now} />`}
     ${model.healthy === false && html`<div class="notice bad model-wide"><strong>Not healthy</strong>
       <span class="break">${model.unhealthy_reason}</span></div>`}
     ${state.error && html`<div class="notice bad model-wide" role="alert"><strong>${state.error.what} failed</strong>
@@ -85,6 +86,18 @@ function Actions({ model, act, busy }) {
       : model.state === "loading" ? button("Stop loading", "unload", { key: "load" }) : button("Load", "load", { key: "load" })}
     ${model.pinned_by === "hand" && button("Unpin", "unpin", { key: "pin" })}
     ${model.pinned_by === null && button("Pin", "pin", { key: "pin", title: "Load it and keep it loaded" })}`;
+}
+
+/** Who answers for a pool. Without the admin right only their names are known. */
+function Members({ members, now }) {
+  const line = (member) => {
+    if (member.id === undefined) return member;
+    const rest = member.rests_until > now ? `, rests for ${duration(member.rests_until - now)}` : "";
+    const away = member.away ? `; away${rest}: ${member.away}` : "";
+    return `${member.id}: ${member.state}, ${plural(member.requests, "request")}${away}`;
+  };
+  return html`<ul class="small model-wide">${members.map((member) => html`<li key=${member.id ?? member} class="break">
+    ${line(member)}</li>`)}</ul>`;
 }
 
 function Facts({ parts }) {
