@@ -77,7 +77,7 @@ MAY_USE = {
     "api": {*HTTP, *DATA, "msgspec", "prometheus_client"},
     "app": HTTP,
     "cli": {"click", "markdown_it", "prompt_toolkit", "rich"},
-    "worker": {*ENGINES, "jinja2", "msgspec", "numpy"},
+    "worker": {*ENGINES, "jinja2", "msgspec", "numpy", "safetensors"},
 }
 """The packages that each part may import beside the standard library: YAML, HTTP and engines have one home each."""
 

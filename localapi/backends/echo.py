@@ -26,9 +26,7 @@ from localapi.worker.protocol import (
     Ended,
     Event,
     Finished,
-    Forward,
     Request,
-    Speak,
     Tokenize,
     TokenizedText,
     TokenLogprob,
@@ -55,12 +53,12 @@ class EchoEngine(InProcessEngine):
                 yield TokenizedText(request.id, [ord(c) for c in _tokenized(request)])
             case Detokenize():
                 yield DetokenizedText(request.id, _characters(request.tokens))
-            case Speak() | Forward():
-                raise InvalidRequest("This model answers with text: use POST /v1/chat/completions.")
-            case _:
+            case Chat() | Complete():
                 for event in _echo(request):
                     yield event
                     await asyncio.sleep(0)
+            case _:
+                raise InvalidRequest("This model answers with text: use POST /v1/chat/completions.")
 
 
 def _echo(request: Chat | Complete) -> Iterator[Event]:

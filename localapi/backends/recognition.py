@@ -16,6 +16,14 @@ _CHAT_CLASSES: Final = ("ForCausalLM", "LMHeadModel")
 Models of classes ending in ForConditionalGeneration may also hear or speak; of those, architectures of mlx-lm count.
 """
 
+_EMBEDS: Final = ("embedding", "embed")
+_RANKS: Final = ("rerank",)
+"""Beginnings of words in the names of models that are built like chat models, and are none."""
+_ENCODERS: Final = frozenset(
+    {"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "nomic_bert", "modernbert", "new"}
+)
+"""`model_type` of networks that read texts and write none."""
+
 _SNAC_CODES: Final = 7 * 4096
 _TEXT_TOKENS: Final = {"llama": 128_266, "qwen3": 151_679}
 """First token that is a sound code, in language models that speak with the codec SNAC.
@@ -32,9 +40,37 @@ def chat_backend(config: Mapping[str, Any], name: str) -> str | None:
     kind, words = architecture(dict(config), name), _words(name)
     if _speaker(config, kind, words) or any(word.endswith("tts") for word in words):
         return None  # or a speech model that neither package supports
+    if embedding_backend(config, name) or rerank_backend(config, name):
+        return None
+    return "mlx-lm" if _classes(config, _CHAT_CLASSES) or kind in _architectures_of_mlx_lm() else None
+
+
+def embedding_backend(config: Mapping[str, Any], name: str) -> str | None:
+    """Return the backend for embeddings with a model, or None if it is none."""
+    if _has_word(name, _EMBEDS) and _classes(config, _CHAT_CLASSES):
+        return "mlx-lm"
+    if rerank_backend(config, name) is None and config.get("model_type") in _ENCODERS:
+        return "onnx"
+    return None
+
+
+def rerank_backend(config: Mapping[str, Any], name: str) -> str | None:
+    """Return the backend for rerank with a model, or None if it is none."""
+    if _has_word(name, _RANKS) and _classes(config, _CHAT_CLASSES):
+        return "mlx-lm"
+    labels = config.get("num_labels") or len(config.get("id2label") or (1, 2))
+    if _classes(config, ("ForSequenceClassification",)) and labels == 1:
+        return "onnx"
+    return None
+
+
+def _has_word(name: str, beginnings: tuple[str, ...]) -> bool:
+    return any(word.startswith(beginnings) for word in _words(name))
+
+
+def _classes(config: Mapping[str, Any], endings: tuple[str, ...]) -> bool:
     classes = config.get("architectures")
-    named = isinstance(classes, list) and any(str(each).endswith(_CHAT_CLASSES) for each in classes)
-    return "mlx-lm" if named or kind in _architectures_of_mlx_lm() else None
+    return isinstance(classes, list) and any(str(each).endswith(endings) for each in classes)
 
 
 def speech_backend(config: Mapping[str, Any], name: str) -> str | None:

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from localapi.kinds.chat import CHAT
+from localapi.kinds.embedding import EMBEDDING
 from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
+from localapi.kinds.rerank import RERANK
 from localapi.kinds.speech import SPEECH
 
 __all__ = [
     "CHAT",
+    "EMBEDDING",
     "KINDS",
+    "RERANK",
     "SPEECH",
     "Kind",
     "ModelObject",
@@ -40,6 +44,8 @@ def register(kind: Kind) -> None:
 
 register(CHAT)
 register(SPEECH)
+register(EMBEDDING)
+register(RERANK)
 
 
 def recognize(config: Mapping[str, Any], name: str) -> tuple[Kind, str] | None:

@@ -35,9 +35,11 @@ from localapi.worker.protocol import (
     Chat,
     Complete,
     Detokenize,
+    Embed,
     Loading,
     LoadModel,
     LoadRefused,
+    Rerank,
     Speak,
     Step,
     Tokenize,
@@ -65,6 +67,8 @@ ENGINES: Final = {
     "piper": "localapi.worker.tts.piper",
     "espeak-ng": "localapi.worker.tts.espeak_ng",
     "mlx-audio": "localapi.worker.tts.mlx_audio",
+    "onnx": "localapi.worker.vectors.onnx",
+    "mlx-lm-vectors": "localapi.worker.vectors.mlx",
 }
 """The module of each backend, by the name that the server sends."""
 
@@ -181,7 +185,7 @@ def device_bytes() -> int:
 def handle(message: ToWorker | None, engine: Model, outbox: Outbox) -> None:
     """Pass one message to the model."""
     match message:
-        case Chat() | Complete() | Tokenize() | Detokenize() | Speak():
+        case Chat() | Complete() | Tokenize() | Detokenize() | Speak() | Embed() | Rerank():
             engine.take(message)
         case Cancel():
             engine.cancel(message.id)

@@ -234,6 +234,28 @@ class Forward(msgspec.Struct, tag=True, kw_only=True):
     """The JSON object to send. The engine sets its `model`."""
 
 
+class Embed(msgspec.Struct, tag=True, kw_only=True):
+    """Server to worker: return a vector for each of these texts."""
+
+    id: int
+    inputs: list[str | list[int]]
+    """Texts, or the model's tokens, which are taken as they are."""
+    dimensions: int | None = None
+    """Length of the vectors; None: the model's own."""
+    truncate: bool = False
+    """True if the end of a text that is too long is dropped; otherwise such a text is refused."""
+
+
+class Rerank(msgspec.Struct, tag=True, kw_only=True):
+    """Server to worker: tell how well each document answers the query."""
+
+    id: int
+    query: str
+    documents: list[str]
+    truncate: bool = True
+    """As in Embed, for documents. The query is never truncated."""
+
+
 class Cancel(msgspec.Struct, tag=True):
     """Server to worker: the request is no longer wanted. A step follows, which says nothing about it."""
 
@@ -272,6 +294,8 @@ class Loaded(msgspec.Struct, tag=True):
     """True if requests are answered together, False if one after the other."""
     voices: list[Voice] | None = None
     """The voices of a speech model; None if only the model knows them, or there is no choice."""
+    dimensions: int | None = None
+    """Length of the vectors of an embedding model."""
     takes: list[str] | None = None
     """The backend's further request fields that this model uses; None: all of them."""
     device_bytes: int = 0
@@ -460,6 +484,28 @@ class ForwardedEnd(msgspec.Struct, tag=True):
     id: int
 
 
+class Embedded(msgspec.Struct, tag=True):
+    """The reply to Embed; nothing follows for this id."""
+
+    id: int
+    vectors: list[bytes]
+    """One for each input: 32-bit little-endian floating point numbers, of length 1 as a vector."""
+    tokens: int
+    """Of all inputs, without what was dropped."""
+    truncated: list[int] = []
+    """Indices of the inputs whose end was dropped."""
+
+
+class Ranked(msgspec.Struct, tag=True):
+    """The reply to Rerank; nothing follows for this id."""
+
+    id: int
+    scores: list[float]
+    """One for each document, from 0 to 1; more is better."""
+    tokens: int
+    truncated: list[int] = []
+
+
 class Failed(msgspec.Struct, tag=True):
     """The request ended without an answer; nothing follows for this id."""
 
@@ -471,9 +517,9 @@ class Failed(msgspec.Struct, tag=True):
 
 Event = (
     Prefill | Relaxed | Delta | ToolStart | ToolArguments | Ended | Finished | TokenizedText | DetokenizedText | Sound
-    | WordTimes | Spoken | Failed | Addition | ForwardedHead | ForwardedData | ForwardedEnd
+    | WordTimes | Spoken | Embedded | Ranked | Failed | Addition | ForwardedHead | ForwardedData | ForwardedEnd
 )  # fmt: skip
-Last = Finished | TokenizedText | DetokenizedText | Spoken | ForwardedEnd | Failed
+Last = Finished | TokenizedText | DetokenizedText | Spoken | Embedded | Ranked | ForwardedEnd | Failed
 """After one of these nothing follows for the id."""
 
 
@@ -513,7 +559,8 @@ class Step(msgspec.Struct, tag=True):
 
 
 TextRequest = Chat | Complete | Tokenize | Detokenize
-Request = TextRequest | Speak | Forward
+VectorRequest = Embed | Rerank
+Request = TextRequest | Speak | VectorRequest | Forward
 ToWorker = LoadModel | Request | Cancel
 ToServer = Loading | Loaded | LoadRefused | Step
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.documents.pages import HERE, README, ROOT, quoted
+from tests.documents.pages import HERE, ROOT, page, quoted
 from tests.server import Reply, Server
 
 
@@ -73,4 +73,4 @@ def test_the_samples_visit_every_endpoint() -> None:
         for pattern, name in names.items():
             path = re.sub(pattern, name, path)
         visited.add((sample.method, path))
-    assert visited == {(row[0], quoted(row[1])[0]) for row in README.table("Endpoints")}
+    assert visited == {(row[0], quoted(row[1])[0]) for row in page("http.md").table("Endpoints")}

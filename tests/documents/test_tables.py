@@ -36,7 +36,7 @@ def variables_of_the_code() -> set[str]:
 
 
 def test_the_environment_table_lists_every_variable() -> None:
-    listed = [name for row in README.table("Environment") for name in quoted(row[0])]
+    listed = [name for row in page("environment.md").table("Variables") for name in quoted(row[0])]
     assert sorted(listed) == sorted(variables_of_the_code())
 
 
@@ -44,7 +44,7 @@ def test_the_environment_table_tells_defaults_as_they_are(tmp_path: Path, monkey
     for name in variables_of_the_code():
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    told = {quoted(row[0])[0]: row[1] for row in README.table("Environment")}
+    told = {quoted(row[0])[0]: row[1] for row in page("environment.md").table("Variables")}
     settings, overrides, source = Settings.read(), Overrides.read(), ManifestSource()
     assert (told["HOST"], told["PORT"]) == (settings.host, str(settings.port))
     assert (told["CHAT_MODEL_ID"], told["AUDIO_MODEL_ID"]) == (
@@ -55,13 +55,13 @@ def test_the_environment_table_tells_defaults_as_they_are(tmp_path: Path, monkey
 
 def test_the_endpoint_table_lists_every_route() -> None:
     app = create_app(Service(Settings.read(), ManifestSource()))
-    assert {(row[0], quoted(row[1])[0]) for row in README.table("Endpoints")} == openapi.documented(app)
+    assert {(row[0], quoted(row[1])[0]) for row in page("http.md").table("Endpoints")} == openapi.documented(app)
 
 
 def test_every_endpoint_has_its_section_in_the_reference_or_a_page_of_its_own() -> None:
     told = {heading.removeprefix("## ") for heading in page("http.md").headings}
-    rows = README.table("Endpoints")
-    assert [row for row in rows if f"{row[0]} {quoted(row[1])[0]}" not in told and "](docs/" not in row[2]] == []
+    rows = page("http.md").table("Endpoints")
+    assert [row for row in rows if f"{row[0]} {quoted(row[1])[0]}" not in told and ".md" not in row[2]] == []
 
 
 def test_the_error_table_lists_every_status_and_code() -> None:

@@ -54,13 +54,11 @@ from localapi.worker.protocol import (
     DetokenizedText,
     Event,
     Failed,
-    Forward,
     Lark,
     Loaded,
     Regex,
     Relaxed,
     Request,
-    Speak,
     TextRequest,
     Tokenize,
     TokenizedText,
@@ -181,7 +179,7 @@ class MlxLm:
         return self._batch.tokens
 
     def take(self, request: Request) -> None:
-        assert not isinstance(request, Speak | Forward), request  # noqa: S101  # the server sends these to others
+        assert isinstance(request, TextRequest), request  # noqa: S101  # the server sends no others to chat models
         waiting = any(row.id == request.id for row in self._waiting)
         if waiting or self._arrived.has(request.id) or self._batch.has(request.id):
             print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201

@@ -17,7 +17,8 @@ import pytest
 
 from localapi.worker.tts import piper
 from localapi.worker.tts.piper_model import FASTEST_VOICE
-from tests.made_once import folder_of_the_run, made_once
+from tests.made_once import folder_of_the_run
+from tests.packages import packages
 from tests.speaking import Loop, samples, seconds, words
 
 SENTENCES = [
@@ -40,19 +41,6 @@ for path in sys.argv[2:]:
     print(json.dumps(" ".join(segment.text for segment in heard)))
 """
 """Runs with those packages and not with ours."""
-
-
-def packages(folder: Path, *names: str) -> Path:
-    """A folder with packages from PyPI. Skips the test if there are none."""
-
-    def install(draft: Path) -> None:
-        command = ["uv", "pip", "install", "--quiet", "--python", sys.executable, "--target", str(draft), *names]
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
-
-    try:
-        return made_once(folder, install)
-    except (subprocess.SubprocessError, OSError) as error:
-        pytest.skip(f"{' and '.join(names)} cannot be had from PyPI: {error}")
 
 
 @pytest.fixture(scope="module")

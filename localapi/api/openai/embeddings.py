@@ -1,0 +1,158 @@
+"""`POST /v1/embeddings`: texts to vectors."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from array import array
+from contextlib import aclosing
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Struct
+from pydantic import BaseModel, ConfigDict, Field
+from quart import Blueprint, Response
+
+from localapi.api.openai.generation_request import MAX_NAME, TokenNumber, unknown_fields
+from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
+from localapi.backends.vector_options import EmbeddingOptions
+from localapi.errors import InvalidRequest
+from localapi.http import body, request_context
+from localapi.http.generation import begin, request_ids
+from localapi.http.replies import json_reply
+from localapi.kinds import EMBEDDING
+from localapi.kinds.embedding import TEXTS, TOKENS, embedding_options
+from localapi.runtime.registry import Registry
+from localapi.system.threads import aside
+from localapi.worker.protocol import Embed, Embedded
+
+log = logging.getLogger(__name__)
+
+MOST_INPUTS: Final = 2048
+"""Maximum texts of a request, as at OpenAI."""
+MOST_TOKENS: Final = 1_000_000
+TRUNCATED_HEADER: Final = "x-truncated-inputs"
+
+Text = Annotated[str, Field(min_length=1)]
+TokenList = Annotated[list[TokenNumber], Field(min_length=1, max_length=MOST_TOKENS)]
+
+
+class EmbeddingRequest(BaseModel):
+    """Texts, or the model's tokens, that are to become vectors."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    input: (
+        Text
+        | Annotated[list[Text], Field(min_length=1, max_length=MOST_INPUTS)]
+        | TokenList
+        | Annotated[list[TokenList], Field(min_length=1, max_length=MOST_INPUTS)]
+    )
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int | None, Field(ge=1)] = None
+    input_type: Annotated[
+        Literal["query", "document", "search_query", "search_document", "passage"] | None,
+        Field(description="Chooses the prefix of the entry's `prefixes`."),
+    ] = None
+    truncate: Annotated[
+        bool | None, Field(description="Drop the end of a text that is too long, instead of refusing it.")
+    ] = None
+    user: str | None = None
+
+
+class Embedding(Struct, kw_only=True):
+    """The vector of one text."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+    """Numbers, or their 32-bit little-endian bytes in base64."""
+
+
+class EmbeddingUsage(Struct):
+    """Tokens of all texts."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingReply(Struct, kw_only=True):
+    """The vectors, in the order of the texts."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
+def routes(registry: Registry) -> Blueprint:
+    """Return the endpoint."""
+    blueprint = Blueprint("embeddings", __name__)
+
+    @blueprint.post("/v1/embeddings")
+    async def embed() -> Response:
+        content = await body.read_object()
+        request = body.parse(EmbeddingRequest, content)
+        generation = begin(registry, request.model, EMBEDDING)
+        ask = asked(request, embedding_options(generation.entry.options))
+        async with aclosing(generation.events(lambda _: [ask])) as events:
+            got = await anext(events)
+        assert isinstance(got, Embedded)  # noqa: S101  # what every engine of this kind answers
+        counters = request_context.current().counters
+        counters.count(generation.entry.id, TEXTS, len(ask.inputs))
+        counters.count(generation.entry.id, TOKENS, got.tokens)
+        log.info(
+            "%s: %d vectors, %d tokens (%s)", generation.entry.id, len(got.vectors), got.tokens,
+            request_context.current().id,
+        )  # fmt: skip
+        # Millions of numbers take a while to write.
+        reply = await aside(lambda: json_reply(written(request, got)))
+        if got.truncated:
+            reply.headers[TRUNCATED_HEADER] = ", ".join(map(str, got.truncated[:50]))
+        return body.name_ignored(unknown_fields(request, content), reply)
+
+    return blueprint
+
+
+def asked(request: EmbeddingRequest, options: EmbeddingOptions) -> Embed:
+    """Return the engine's request. Raise InvalidRequest for dimensions that the model cannot have."""
+    if request.dimensions is not None and not options.matryoshka:
+        raise InvalidRequest(
+            "This model's vectors cannot be shortened, so `dimensions` must be omitted. If the model was trained for "
+            "it, set `matryoshka: true` in its entry.",
+            param="dimensions",
+        )
+    inputs: list[Any] = request.input if isinstance(request.input, list) else [request.input]
+    if isinstance(inputs[0], int):
+        inputs = [inputs]
+    chosen = request.input_type or options.input_type
+    if chosen is not None:
+        prefixes = options.prefixes
+        prefix = prefixes.query if chosen in ("query", "search_query") else prefixes.document
+        inputs = [prefix + each if isinstance(each, str) else each for each in inputs]
+    truncate = options.truncate if request.truncate is None else request.truncate
+    return Embed(id=next(request_ids), inputs=inputs, dimensions=request.dimensions, truncate=truncate)
+
+
+def written(request: EmbeddingRequest, got: Embedded) -> EmbeddingReply:
+    """Return the reply."""
+    data = []
+    for index, vector in enumerate(got.vectors):
+        as_asked: list[float] | str
+        if request.encoding_format == "base64":
+            as_asked = base64.b64encode(vector).decode()
+        else:
+            as_asked = array("f", vector).tolist()
+        data.append(Embedding(index=index, embedding=as_asked))
+    return EmbeddingReply(data=data, model=request.model, usage=EmbeddingUsage(got.tokens, got.tokens))
+
+
+OPERATIONS: Final[Operations] = {
+    ("POST", "/v1/embeddings"): Operation(
+        summary="Vectors of texts.",
+        content={JSON: EmbeddingReply},
+        body=EmbeddingRequest,
+        example={"input": ["A cat sits on the mat.", "A dog lies on the sofa."]},
+        errors=ERRORS_OF_WORK,
+    )
+}

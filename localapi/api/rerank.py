@@ -1,0 +1,126 @@
+"""`POST /v1/rerank`, in the shape of Cohere's and Jina's: how well documents answer a query."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import aclosing
+from typing import Annotated, Any, Final
+
+from msgspec import UNSET, Struct, UnsetType
+from pydantic import BaseModel, ConfigDict, Field
+from quart import Blueprint, Response
+
+from localapi.api.openai.generation_request import MAX_NAME, unknown_fields
+from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
+from localapi.http import body, request_context
+from localapi.http.generation import begin, request_ids
+from localapi.http.replies import json_reply
+from localapi.kinds import RERANK
+from localapi.kinds.rerank import DOCUMENTS, rerank_options
+from localapi.runtime.registry import Registry
+from localapi.worker.protocol import Ranked, Rerank
+
+log = logging.getLogger(__name__)
+
+MOST_DOCUMENTS: Final = 1000
+PATHS: Final = ("/v1/rerank", "/v2/rerank", "/rerank")
+"""Jina's path, that of Cohere's client, and that of servers that have it beside OpenAI's API."""
+
+
+class Document(BaseModel):
+    """A document with fields, of which the text is read."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    text: str
+
+
+class RerankRequest(BaseModel):
+    """A query, and documents that may answer it."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    query: Annotated[str, Field(min_length=1)]
+    documents: Annotated[list[str | Document], Field(min_length=1, max_length=MOST_DOCUMENTS)]
+    top_n: Annotated[int | None, Field(ge=1, description="How many of the best to return. Default: all.")] = None
+    return_documents: Annotated[bool, Field(description="Return the documents, too.")] = False
+    truncate: Annotated[
+        bool | None, Field(description="Drop the end of a document that is too long, instead of refusing it.")
+    ] = None
+
+
+class Result(Struct, kw_only=True):
+    """A document's score."""
+
+    index: int
+    """Place in the request."""
+    relevance_score: float
+    """From 0 to 1."""
+    document: dict[str, Any] | UnsetType = UNSET
+
+
+class RerankUsage(Struct):
+    """Tokens of all pairs of the query and a document."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class RerankReply(Struct, kw_only=True):
+    """The documents, the best first."""
+
+    id: str
+    model: str
+    results: list[Result]
+    usage: RerankUsage
+
+
+def routes(registry: Registry) -> Blueprint:
+    """Return the endpoint, which clients know by three paths."""
+    blueprint = Blueprint("rerank", __name__)
+
+    async def rerank() -> Response:
+        content = await body.read_object()
+        request = body.parse(RerankRequest, content)
+        generation = begin(registry, request.model, RERANK)
+        truncate = request.truncate
+        if truncate is None:
+            truncate = rerank_options(generation.entry.options).truncate
+        texts = [each if isinstance(each, str) else each.text for each in request.documents]
+        ask = Rerank(id=next(request_ids), query=request.query, documents=texts, truncate=truncate)
+        async with aclosing(generation.events(lambda _: [ask])) as events:
+            got = await anext(events)
+        assert isinstance(got, Ranked)  # noqa: S101  # what every engine of this kind answers
+        request_context.current().counters.count(generation.entry.id, DOCUMENTS, len(texts))
+        log.info("%s: %d documents (%s)", generation.entry.id, len(texts), request_context.current().id)
+        reply = json_reply(written(request, got))
+        return body.name_ignored(unknown_fields(request, content), reply)
+
+    for path in PATHS:
+        blueprint.add_url_rule(path, path.strip("/").replace("/", "-"), rerank, methods=["POST"])
+    return blueprint
+
+
+def written(request: RerankRequest, got: Ranked) -> RerankReply:
+    """Return the reply. Documents of equal scores stay in their order."""
+    best = sorted(range(len(got.scores)), key=lambda index: -got.scores[index])
+    results = []
+    for index in best[: request.top_n]:
+        result = Result(index=index, relevance_score=got.scores[index])
+        if request.return_documents:
+            document = request.documents[index]
+            result.document = {"text": document} if isinstance(document, str) else document.model_dump()
+        results.append(result)
+    name = f"rerank-{request_context.current().id}"
+    return RerankReply(id=name, model=request.model, results=results, usage=RerankUsage(got.tokens, got.tokens))
+
+
+_RERANK: Final = Operation(
+    summary="Scores of documents for a query.",
+    content={JSON: RerankReply},
+    body=RerankRequest,
+    example={"query": "Where does the cat sleep?", "documents": ["The cat sleeps on the sofa.", "It rains."]},
+    errors=ERRORS_OF_WORK,
+)
+OPERATIONS: Final[Operations] = {("POST", path): _RERANK for path in PATHS}

@@ -1,0 +1,58 @@
+"""Embedding models: texts to vectors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from localapi.backends.echo_vectors import EchoEmbedding
+from localapi.backends.mlx_lm_vectors import MlxLmEmbedding
+from localapi.backends.onnx import OnnxEmbedding
+from localapi.backends.options import EntryOptions
+from localapi.backends.recognition import embedding_backend
+from localapi.backends.vector_options import EmbeddingOptions, Prefixes
+from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
+from localapi.observability.counters import Metric
+from localapi.worker.protocol import Loaded
+
+TEXTS: Final = Metric("embedding_texts", "Texts that were turned into vectors.")
+TOKENS: Final = Metric("embedding_tokens", "Tokens of these texts.")
+
+
+def embedding_options(options: EntryOptions) -> EmbeddingOptions:
+    """Return the options of an entry that is known to be of this section."""
+    assert isinstance(options, EmbeddingOptions)  # noqa: S101
+    return options
+
+
+class EmbeddingModel(ModelObject, kw_only=True):
+    """An embedding model. What only the loaded model knows is null before."""
+
+    dimensions: Annotated[int | None, Meta(description="Length of its vectors.")] = None
+    matryoshka: Annotated[bool, Meta(description="True if requests may ask for shorter vectors.")] = False
+
+    def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
+        self.matryoshka = embedding_options(options).matryoshka
+        if loaded is not None:
+            self.dimensions = loaded.dimensions
+
+
+EMBEDDING: Final = Kind(
+    name="embedding",
+    description="Embedding models, by their ids.",
+    options=EmbeddingOptions,
+    backends=by_name(EchoEmbedding, OnnxEmbedding, MlxLmEmbedding),
+    usual_backend="onnx",
+    variables=Variables(
+        entry_id="local-embedding",
+        names=("EMBEDDING_MODEL_ID",),
+        options={"backend": ("EMBEDDING_BACKEND",), "path": ("EMBEDDING_MODEL_PATH",)},
+        backend="onnx",
+    ),
+    nested={Prefixes: "embedding.ID.prefixes"},
+    endpoints=("localapi.api.openai.embeddings",),
+    metrics=(TEXTS, TOKENS),
+    model=EmbeddingModel,
+    recognize=embedding_backend,
+)

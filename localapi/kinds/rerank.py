@@ -1,0 +1,40 @@
+"""Rerank models: how well documents answer a query."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from localapi.backends.echo_vectors import EchoRerank
+from localapi.backends.mlx_lm_vectors import MlxLmRerank
+from localapi.backends.onnx import OnnxRerank
+from localapi.backends.options import EntryOptions
+from localapi.backends.recognition import rerank_backend
+from localapi.backends.vector_options import RerankOptions
+from localapi.kinds.kind import Kind, Variables, by_name
+from localapi.observability.counters import Metric
+
+DOCUMENTS: Final = Metric("rerank_documents", "Documents that were scored.")
+
+
+def rerank_options(options: EntryOptions) -> RerankOptions:
+    """Return the options of an entry that is known to be of this section."""
+    assert isinstance(options, RerankOptions)  # noqa: S101
+    return options
+
+
+RERANK: Final = Kind(
+    name="rerank",
+    description="Rerank models, by their ids.",
+    options=RerankOptions,
+    backends=by_name(EchoRerank, OnnxRerank, MlxLmRerank),
+    usual_backend="onnx",
+    variables=Variables(
+        entry_id="local-rerank",
+        names=("RERANK_MODEL_ID",),
+        options={"backend": ("RERANK_BACKEND",), "path": ("RERANK_MODEL_PATH",)},
+        backend="onnx",
+    ),
+    endpoints=("localapi.api.rerank",),
+    metrics=(DOCUMENTS,),
+    recognize=rerank_backend,
+)

@@ -1,0 +1,195 @@
+"""Texts of several requests, computed together: the worker's model for every engine that makes vectors.
+
+Requests take turns, text by text, so that a short request need not wait for a long one. Texts of similar length are
+computed together, because a batch takes as long as its longest text for each of them.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from localapi.worker.model import CannotLoad, first_line
+from localapi.worker.protocol import Embed, Embedded, Event, Failed, Loaded, Ranked, Request, Rerank
+from localapi.worker.vectors.encoder import Encoder, Tokens, TooLong, Vectors
+
+BATCH_TOKENS: Final = 4096
+"""Tokens of a batch, padding included. More do not make a text cheaper, and delay the other requests."""
+BATCH_TEXTS: Final = 64
+AHEAD_TEXTS: Final = 256
+"""Texts that are read ahead, so that there are some of similar length."""
+TOLERANCE: Final = 1e-3
+"""How far a vector may differ if its text is computed alone and beside others."""
+PROBES: Final = ("A cat sits on the mat.", "Machines of this kind must agree with themselves, whatever is beside them.")
+
+
+@dataclass
+class Job:
+    """A request whose texts are not all computed."""
+
+    request: Embed | Rerank
+    next: int = 0
+    """Index of the first text that has not been read."""
+    vectors: dict[int, Vectors] = field(default_factory=dict)
+    """What has been computed, by the index of the text."""
+    tokens: int = 0
+    truncated: list[int] = field(default_factory=list)
+
+    @property
+    def texts(self) -> Sequence[str | list[int]]:
+        return self.request.inputs if isinstance(self.request, Embed) else self.request.documents
+
+    def place(self, index: int) -> str:
+        """Return where a text is in the request, for messages."""
+        return f"{'input' if isinstance(self.request, Embed) else 'documents'}[{index}]"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that has been read and not computed."""
+
+    job: Job
+    index: int
+    tokens: Tokens
+
+
+class VectorModel:
+    """One loaded encoder. See `worker.model.Model`."""
+
+    def __init__(self, encoder: Encoder, *, scores: bool, notes: Sequence[str] = ()) -> None:
+        """`scores`: the encoder reads pairs and returns their scores. Raise CannotLoad if it computes wrong vectors."""
+        self._encoder = encoder
+        self._jobs: deque[Job] = deque()
+        self._read: list[Text] = []
+        check(encoder, scores=scores)
+        self.loaded = Loaded(notes=list(notes), dimensions=None if scores else encoder.width)
+
+    waiting = tokens = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._jobs)
+
+    def take(self, request: Request) -> None:
+        assert isinstance(request, Embed | Rerank), request  # noqa: S101  # the server sends no others here
+        if any(job.request.id == request.id for job in self._jobs):
+            print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
+            return
+        self._jobs.append(Job(request))
+
+    def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
+        self._jobs = deque(job for job in self._jobs if job.request.id != id)
+        self._read = [text for text in self._read if text.job.request.id != id]
+
+    def step(self) -> list[Event]:
+        """Compute one batch."""
+        events: list[Event] = [*self._read_ahead()]
+        batch = self._next_batch()
+        if batch:
+            try:
+                vectors = self._encoder.encode([text.tokens for text in batch])
+            except Exception as error:  # from the engine, such as memory that does not suffice
+                traceback.print_exc()
+                for id in {text.job.request.id for text in batch}:  # noqa: A001  # the protocol's word
+                    self.cancel(id)
+                    events.append(Failed(id, "generation_failed", f"The model failed: {first_line(error)}."))
+                return events
+            for text, vector in zip(batch, vectors, strict=True):
+                text.job.vectors[text.index] = vector
+        for job in [job for job in self._jobs if len(job.vectors) == len(job.texts)]:
+            self._jobs.remove(job)
+            events.append(answer(job))
+        return events
+
+    def save_some(self) -> bool:
+        return False
+
+    def _read_ahead(self) -> Iterator[Failed]:
+        """Read texts, one of each request in turn. Yield the failures of requests with a text that cannot be read."""
+        unread = deque(job for job in self._jobs if job.next < len(job.texts))
+        while unread and len(self._read) < AHEAD_TEXTS:
+            job = unread.popleft()
+            try:
+                tokens = self._tokens(job)
+            except (ValueError, OverflowError) as error:
+                self.cancel(job.request.id)
+                param = job.place(job.next)
+                message = f"{param} cannot be read: {error}."
+                if isinstance(error, TooLong):
+                    message += " Send less, or set `truncate`."
+                    yield Failed(job.request.id, "context_length_exceeded", message, param=param)
+                else:
+                    yield Failed(job.request.id, "invalid_request", message, param=param)
+                continue
+            job.tokens += len(tokens.ids)
+            if tokens.truncated:
+                job.truncated.append(job.next)
+            self._read.append(Text(job, job.next, tokens))
+            job.next += 1
+            if job.next < len(job.texts):
+                unread.append(job)
+
+    def _tokens(self, job: Job) -> Tokens:
+        request = job.request
+        if isinstance(request, Embed):
+            return self._encoder.read(request.inputs[job.next], None, truncate=request.truncate)
+        return self._encoder.read(request.query, request.documents[job.next], truncate=request.truncate)
+
+    def _next_batch(self) -> list[Text]:
+        """Take the text that has waited longest, and those of the nearest lengths."""
+        if not self._read:
+            return []
+        length = len(self._read[0].tokens.ids)
+        by_distance = sorted(self._read[1:], key=lambda text: abs(len(text.tokens.ids) - length))
+        batch, longest = [self._read[0]], length
+        for text in by_distance:
+            longest = max(longest, len(text.tokens.ids))
+            if len(batch) == BATCH_TEXTS or longest * (len(batch) + 1) > BATCH_TOKENS:
+                break
+            batch.append(text)
+        chosen = {id(text) for text in batch}
+        self._read = [text for text in self._read if id(text) not in chosen]
+        return batch
+
+
+def answer(job: Job) -> Embedded | Ranked:
+    """Return the reply of a job that is complete."""
+    request = job.request
+    vectors = [job.vectors[index] for index in range(len(job.texts))]
+    if isinstance(request, Rerank):
+        return Ranked(request.id, [float(each[0]) for each in vectors], job.tokens, job.truncated)
+    if request.dimensions is not None:
+        vectors = [unit(each[: request.dimensions]) for each in vectors]
+    return Embedded(request.id, [each.astype("<f4").tobytes() for each in vectors], job.tokens, job.truncated)
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Return vectors, or one vector, scaled to length 1; zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: Vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return scaled
+
+
+def check(encoder: Encoder, *, scores: bool) -> None:
+    """Compute the same texts alone and together. Raise CannotLoad if the results are not finite or not the same.
+
+    On some processors, MLX computed different vectors for the same text in the same process.
+    """
+    texts = [encoder.read(PROBES[0], text if scores else None, truncate=True) for text in PROBES]
+    if not scores:
+        texts = [encoder.read(text, None, truncate=True) for text in PROBES]
+    runs = [np.concatenate([encoder.encode([text]) for text in texts]) for _ in range(2)]
+    runs.append(encoder.encode(texts))
+    for run in runs:
+        off = float(np.max(np.abs(run - runs[0]))) if np.all(np.isfinite(run)) else float("nan")
+        if not off <= TOLERANCE:
+            raise CannotLoad(
+                f"This model computes wrong numbers on this machine: the same text gave results that differ by "
+                f"{off:.2g}. Use another backend for it."
+            )

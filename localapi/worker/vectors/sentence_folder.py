@@ -1,0 +1,116 @@
+"""What a folder says of how its model makes a vector of a text, as sentence-transformers writes it.
+
+`modules.json` lists the steps after the network: pooling, dense layers, normalisation. Its folders describe each.
+Source: https://github.com/UKPLab/sentence-transformers (`models/Pooling.py`, `models/Dense.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from localapi.worker.model import CannotLoad, first_line
+from localapi.worker.vectors.encoder import Vectors
+
+POOLINGS: Final = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_lasttoken": "last",
+}
+PATTERNS: Final = ("*.json", "*.txt", "*.model", "*/config.json", "*_Dense/*.safetensors")
+"""Files of a repository that describe a model."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A layer after pooling."""
+
+    weight: Vectors
+    bias: Vectors | None
+    tanh: bool
+
+    def __call__(self, vectors: Vectors) -> Vectors:
+        """Return the output of the layer for each row."""
+        out = vectors @ self.weight.T
+        if self.bias is not None:
+            out = out + self.bias
+        return np.tanh(out) if self.tanh else out
+
+
+@dataclass(frozen=True)
+class SentenceFolder:
+    """The description of an embedding model."""
+
+    folder: Path
+    config: dict[str, Any]
+    pooling: str | None
+    """cls, mean, max or last; None if the folder does not say."""
+    dense: tuple[Dense, ...]
+    max_tokens: int | None
+
+
+def described(folder: Path) -> SentenceFolder:
+    """Return what a folder says. Raise CannotLoad for a step that is not known, or a broken file."""
+    config = read_json(folder / "config.json")
+    modules = read_json(folder / "modules.json", default=[])
+    pooling: str | None = None
+    dense: list[Dense] = []
+    for module in modules[1:]:
+        kind = str(module.get("type", "")).rpartition(".")[2]
+        place = folder / str(module.get("path", ""))
+        if kind == "Pooling":
+            pooling = _pooling(read_json(place / "config.json"), place)
+        elif kind == "Dense":
+            dense.append(_dense(place))
+        elif kind != "Normalize":
+            raise CannotLoad(f"{folder / 'modules.json'} has a step {kind!r}, which localapi does not know.")
+    limits = [
+        read_json(folder / "sentence_bert_config.json", default={}).get("max_seq_length"),
+        config.get("max_position_embeddings"),
+    ]
+    known = [limit for limit in limits if isinstance(limit, int) and limit > 0]
+    return SentenceFolder(folder, config, pooling, tuple(dense), min(known, default=None))
+
+
+def _pooling(config: dict[str, Any], place: Path) -> str:
+    chosen = [name for key, name in POOLINGS.items() if config.get(key)]
+    if config.get("pooling_mode") in POOLINGS.values():  # newer versions write one word
+        chosen = [config["pooling_mode"]]
+    if len(chosen) != 1:
+        known = ", ".join(POOLINGS.values())
+        raise CannotLoad(
+            f"{place / 'config.json'} should choose one of the poolings {known}; found {chosen or 'none'}."
+        )
+    return chosen[0]
+
+
+def _dense(place: Path) -> Dense:
+    config = read_json(place / "config.json")
+    activation = str(config.get("activation_function", "torch.nn.modules.linear.Identity")).rpartition(".")[2]
+    if activation not in ("Identity", "Tanh"):
+        raise CannotLoad(f"{place / 'config.json'} has the activation {activation!r}, which localapi does not know.")
+    try:
+        weights = load_file(place / "model.safetensors")
+        weight = weights["linear.weight"].astype(np.float32)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise CannotLoad(f"{place / 'model.safetensors'} cannot be read: {first_line(error)}.") from error
+    bias = weights.get("linear.bias")
+    return Dense(weight, None if bias is None else bias.astype(np.float32), activation == "Tanh")
+
+
+def read_json(file: Path, *, default: Any = None) -> Any:
+    """Return the content of a JSON file, or `default` if there is none. Raise CannotLoad."""
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except FileNotFoundError as error:
+        if default is not None:
+            return default
+        raise CannotLoad(f"{file} is missing.") from error
+    except (OSError, ValueError) as error:
+        raise CannotLoad(f"{file} cannot be read: {first_line(error)}.") from error
