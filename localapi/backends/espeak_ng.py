@@ -14,6 +14,7 @@ from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.espeak_voices import EspeakVoices
 from localapi.backends.options import FolderOf, PathProblem
 from localapi.backends.speech import SpeechOptions
+from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import start_worker
 from localapi.errors import shown
 from localapi.text.scripts import HAN
@@ -22,7 +23,7 @@ from localapi.worker.protocol import Voice
 DEFAULT_VOICE = "en-us"
 
 
-class EspeakNg(SpeechOptions):
+class EspeakNg(WithVariables, SpeechOptions):
     """Options of a voice of eSpeak NG.
 
     The server changes the tempo for a request's `speed`: at twice the words per minute, the engine's speech takes less
@@ -55,7 +56,9 @@ class EspeakNg(SpeechOptions):
             near = difflib.get_close_matches(base, voices.by_id, n=1)
             hint = f"; did you mean {near[0]!r}?" if near and near[0] != base else ""
             raise PathProblem("voice", f"espeak-ng has no voice {shown(voice)}{hint} (as in en-us, de or en-us+f3)")
-        return self.model_copy(update={**self.located_settings(folder_of), "voice": voice})
+        return self.model_copy(
+            update={**self.located_settings(folder_of), **self.located_variables(folder_of), "voice": voice}
+        )
 
     def reads(self, language: str) -> frozenset[str]:
         """Return the scripts of the language, without kanji, which eSpeak NG does not read."""
@@ -87,7 +90,9 @@ class EspeakNg(SpeechOptions):
         if voices is not None:
             options["files"] = {each.id: each.file for each in voices.by_id.values()}
             options["variants"] = voices.variants
-        return await start_worker(name, "espeak-ng", options, needs="espeakng_loader", report=report)
+        return await start_worker(
+            name, "espeak-ng", options, needs="espeakng_loader", variables=await self.variables(), report=report
+        )
 
     def _offered(self, voices: EspeakVoices) -> list[Voice]:
         """Return the default voice, then all others; variants only if the entry uses them, as there are thousands."""

@@ -13,6 +13,7 @@ from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.installing import install
 from localapi.backends.options import FolderOf, Identity, PathProblem
 from localapi.backends.speech import SpeechOptions
+from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import start_worker
 from localapi.environments import Environment
 from localapi.errors import LoadFailed
@@ -21,7 +22,7 @@ from localapi.system.threads import aside
 _MUST_HOLD = "config.json"
 
 
-class _MlxAudio(SpeechOptions):
+class _MlxAudio(WithVariables, SpeechOptions):
     """Options of both backends.
 
     `has_speed` is False although some architectures take a speed: most ignore it, and the server's tempo change is
@@ -82,7 +83,7 @@ class _MlxAudio(SpeechOptions):
             path = model_path.resolve(self.path, folder_of("path"), must_hold=_MUST_HOLD)
         except ValueError as error:
             raise PathProblem("path", str(error)) from error
-        return {**super().located_settings(folder_of), "path": path}
+        return {**super().located_settings(folder_of), **self.located_variables(folder_of), "path": path}
 
     def weight_files(self) -> list[Path]:
         return model_path.weights(self.path, self.revision)
@@ -101,7 +102,10 @@ class _MlxAudio(SpeechOptions):
                 )
             await install(environment, report)
         options = {**self.identity().options, "package": self.backend_name}
-        return await start_worker(name, "mlx-audio", options, interpreter=environment.interpreter, report=report)
+        return await start_worker(
+            name, "mlx-audio", options, interpreter=environment.interpreter, variables=await self.variables(),
+            report=report,
+        )  # fmt: skip
 
 
 class MlxAudio(_MlxAudio):

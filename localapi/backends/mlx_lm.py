@@ -12,6 +12,7 @@ from pydantic import Field
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions, FolderOf, PathProblem
+from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import start_worker
 from localapi.system.threads import aside
 
@@ -19,7 +20,7 @@ _HOLDS = {"path": "config.json", "adapter": "adapter_config.json", "draft": "con
 """File that a folder must hold, by the option that names a folder or a repository."""
 
 
-class MlxLm(ChatOptions):
+class MlxLm(WithVariables, ChatOptions):
     """Options of a model that mlx-lm can load."""
 
     backend: Annotated[Literal["mlx-lm"], Field(description="Chat on MLX: any model that mlx-lm can load.")]
@@ -127,7 +128,7 @@ class MlxLm(ChatOptions):
                 found[field] = path and model_path.resolve(path, folder_of(field), must_hold=must_hold)
             except ValueError as error:
                 raise PathProblem(field, str(error)) from error
-        return self.model_copy(update=found)
+        return self.model_copy(update={**found, **self.located_variables(folder_of)})
 
     def growth(self) -> float:
         if self.cpu_weights != "float32" or sys.platform != "linux":
@@ -158,5 +159,5 @@ class MlxLm(ChatOptions):
         await aside(lambda: model_path.check_present(paths))
         return await start_worker(
             name, "mlx-lm", self.identity().options, needs="mlx_lm", max_batch=self.batch_limit, writes_tokens=True,
-            report=report,
+            variables=await self.variables(), report=report,
         )  # fmt: skip

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from localapi.backends import upstream
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions, FolderOf, Identity
 from localapi.backends.parameters import MEDIA, TEXT
-from localapi.backends.secret import NoSecret, read_file, read_variable
+from localapi.backends.secret import NoSecret, SecretPlace, located_place, stamp_of
 from localapi.backends.speech import file_at
 from localapi.backends.upstream import CONNECT_SECONDS, FIRST_TOKEN_SECONDS, IDLE_SECONDS, Upstream
 from localapi.errors import UpstreamRefused
 from localapi.system.threads import aside
 
-_WHERE: Final = "{env: NAME} or {file: path}, the place of the secret; do not write a secret into the manifest"
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _OURS: Final = frozenset(
     {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding"}
@@ -58,44 +56,6 @@ def _headers(headers: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, str) and not (value.isascii() and value.isprintable()):
             raise ValueError("should have values of printable ASCII characters")
     return headers
-
-
-class SecretPlace(BaseModel):
-    """Where a secret is."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    env: Annotated[
-        str | None,
-        Field(description="Variable in the environment or .env that holds the secret.", examples=["CLOUD_KEY"]),
-    ] = None
-    file: Annotated[
-        str | None,
-        Field(
-            description="File that contains only the secret; relative to the manifest's folder.",
-            examples=["./cloud.key"],
-        ),
-    ] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_no_secret(cls, value: object) -> object:
-        if not isinstance(value, Mapping):
-            raise ValueError(f"should be {_WHERE}")  # noqa: TRY004  # pydantic takes ValueError
-        if set(value) - {"env", "file"} or (value.get("env") is None) == (value.get("file") is None):
-            raise ValueError(f"should be either {_WHERE}")
-        name = value.get("env")
-        if isinstance(name, str) and not (name.isascii() and name.isidentifier()):
-            raise ValueError("should be the name of a variable (letters, digits and _), not the secret itself")
-        return value
-
-    def read(self) -> str:
-        """Return the secret. Blocks. Raise NoSecret."""
-        found = read_variable(self.env) if self.env is not None else read_file(Path(str(self.file)))
-        secret = found.strip()
-        if not secret or not (secret.isascii() and secret.isprintable()):
-            raise NoSecret("it should hold printable ASCII characters")
-        return secret
 
 
 class UpstreamOptions(BaseModel):
@@ -172,9 +132,9 @@ class UpstreamOptions(BaseModel):
         if self.ca is not None:
             located["ca"] = str(file_at("ca", self.ca, folder_of))
         if self.key is not None:
-            located["key"] = _located(("key",), self.key, folder_of)
+            located["key"] = located_place(("key",), self.key, folder_of)
         located["headers"] = {
-            name: value if isinstance(value, str) else _located(("headers", name), value, folder_of)
+            name: value if isinstance(value, str) else located_place(("headers", name), value, folder_of)
             for name, value in self.headers.items()
         }
         return located
@@ -203,21 +163,8 @@ class UpstreamOptions(BaseModel):
 
     def stamps(self) -> dict[str, Any]:
         """Return the state of the files that the entry reads, for its identity: another key is another upstream."""
-        found: list[int] = []
-        for file in self.secret_files():
-            try:
-                state = file.stat()
-            except OSError:
-                found.append(0)
-            else:
-                found += [state.st_size, state.st_mtime_ns]
+        found = stamp_of(self.secret_files())
         return {"stamp": found} if found else {}
-
-
-def _located(keys: tuple[str, ...], place: SecretPlace, folder_of: FolderOf) -> SecretPlace:
-    if place.file is None:
-        return place
-    return place.model_copy(update={"file": str(file_at((*keys, "file"), place.file, folder_of))})
 
 
 def _secret(name: str, option: str, place: SecretPlace) -> str:

@@ -218,6 +218,14 @@ class EntryOptions(BaseModel):
         """Return the files of a located entry that get loaded into memory, if they are on this machine. Blocks."""
         return ()
 
+    def stated_memory(self) -> int | None:
+        """Return the bytes of memory that the manifest states for a model; None if its files tell."""
+        return None
+
+    def obstacle(self) -> str | None:
+        """Return why a located entry cannot be loaded on this machine, for people; None if nothing is known. Blocks."""
+        return None
+
     def repositories(self) -> tuple[tuple[str, str | None], ...]:
         """Return the Hugging Face repositories that a located entry needs, each with its revision."""
         return ()

@@ -14,6 +14,7 @@ from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.model_path import placed, shown_place
 from localapi.backends.options import FolderOf, Identity, PathProblem
 from localapi.backends.speech import SpeechOptions
+from localapi.backends.variables import WithVariables
 from localapi.backends.voice_names import named
 from localapi.backends.worker_engine import start_worker
 from localapi.errors import FilesUnreadable, shown
@@ -68,7 +69,7 @@ class _Found:
         return str(speaker) in map(str, range(max(self.count, 1)))
 
 
-class Piper(SpeechOptions):
+class Piper(WithVariables, SpeechOptions):
     """Options of a Piper voice."""
 
     backend: Annotated[Literal["piper"], Field(description="Small, fast voices, one .onnx file each.")]
@@ -111,7 +112,9 @@ class Piper(SpeechOptions):
             near = difflib.get_close_matches(str(self.speaker), found.speakers, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise PathProblem("speaker", f"{path.name} has no speaker {shown(self.speaker)}{hint} ({_listed(found)})")
-        located = self.model_copy(update={**self.located_settings(folder_of), "path": str(path)})
+        located = self.model_copy(
+            update={**self.located_settings(folder_of), **self.located_variables(folder_of), "path": str(path)}
+        )
         located._found = found
         return located
 
@@ -142,7 +145,9 @@ class Piper(SpeechOptions):
             await aside(lambda: _read(_model(self.path, Path("/"))))
         except PathProblem as error:
             raise FilesUnreadable(f"The voice cannot be loaded: {error}.") from error
-        return await start_worker(name, "piper", self.identity().options, needs="piper", report=report)
+        return await start_worker(
+            name, "piper", self.identity().options, needs="piper", variables=await self.variables(), report=report
+        )
 
 
 def _model(path: str, folder: Path) -> Path:

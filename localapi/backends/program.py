@@ -134,6 +134,17 @@ class Program:
             self._tree_known_at = time.monotonic()
             self._looking = None
 
+    async def has_port(self, port: int) -> bool:
+        """Return False if a process that is known to be another program's listens on a port.
+
+        A program in a container has its port from another process, which may not tell who it is.
+        """
+        ports = await self.listening_ports()
+        if port in ports:
+            return True
+        listener = await aside(lambda: process_usage.environment_of_listener(port))
+        return not ports if listener is None else listener.get(guard.MARK) == self._mark
+
     async def listening_ports(self) -> set[int]:
         """Return the TCP ports that the program listens on."""
         await self.look()

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from localapi.backends.options import FolderOf
+from localapi.backends.speech import file_at
 
 LONGEST: Final = 1000
 DOTENV: Final = Path(".env")
+_WHERE: Final = "{env: NAME} or {file: path}, the place of the secret; do not write a secret into the manifest"
 
 
 class NoSecret(ValueError):
@@ -48,3 +54,61 @@ def read_file(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is not a valid path"
         raise NoSecret(f"the file cannot be read: {reason}") from None
+
+
+class SecretPlace(BaseModel):
+    """Where a secret is."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    env: Annotated[
+        str | None,
+        Field(description="Variable in the environment or .env that holds the secret.", examples=["CLOUD_KEY"]),
+    ] = None
+    file: Annotated[
+        str | None,
+        Field(
+            description="File that contains only the secret; relative to the manifest's folder.",
+            examples=["./cloud.key"],
+        ),
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_secret(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"should be {_WHERE}")  # noqa: TRY004  # pydantic takes ValueError
+        if set(value) - {"env", "file"} or (value.get("env") is None) == (value.get("file") is None):
+            raise ValueError(f"should be either {_WHERE}")
+        name = value.get("env")
+        if isinstance(name, str) and not (name.isascii() and name.isidentifier()):
+            raise ValueError("should be the name of a variable (letters, digits and _), not the secret itself")
+        return value
+
+    def read(self) -> str:
+        """Return the secret. Blocks. Raise NoSecret."""
+        found = read_variable(self.env) if self.env is not None else read_file(Path(str(self.file)))
+        secret = found.strip()
+        if not secret or not (secret.isascii() and secret.isprintable()):
+            raise NoSecret("it should hold printable ASCII characters")
+        return secret
+
+
+def located_place(keys: tuple[str, ...], place: SecretPlace, folder_of: FolderOf) -> SecretPlace:
+    """Return a place with an absolute path; `keys` lead to it in the entry. Raise PathProblem if there is no file."""
+    if place.file is None:
+        return place
+    return place.model_copy(update={"file": str(file_at((*keys, "file"), place.file, folder_of))})
+
+
+def stamp_of(files: Iterable[Path]) -> list[int]:
+    """Return numbers that change when one of the files does. Blocks."""
+    found: list[int] = []
+    for file in files:
+        try:
+            state = file.stat()
+        except OSError:
+            found.append(0)
+        else:
+            found += [state.st_size, state.st_mtime_ns]
+    return found

@@ -22,6 +22,7 @@ from localapi.backends.channel import Channel
 from localapi.backends.engine import ReportLoading, Vitals
 from localapi.backends.process import ChildProcess
 from localapi.backends.token_rate import TokenRate
+from localapi.backends.variables import NO_VARIABLES, NOT_FOR_ENGINES, Variables
 from localapi.errors import (
     ApiError,
     ContextLengthExceeded,
@@ -63,21 +64,29 @@ async def start_worker(
     interpreter: Path | None = None,
     max_batch: int | None = None,
     writes_tokens: bool = False,
+    variables: Variables = NO_VARIABLES,
 ) -> WorkerEngine:
     """Start a worker, load a model in it, and return the engine.
 
     `needs` is the Python package that the engine imports; `interpreter` is the Python of another environment that has
-    it. `max_batch` is the number of requests that it answers concurrently, if it queues the rest. Raises LoadFailed.
-    After any failure, cancellation included, the process has ended when this returns.
+    it. `max_batch` is the number of requests that it answers concurrently, if it queues the rest. `variables` are what
+    the entry sets in `env`, which is no option for the engine. Raises LoadFailed. After any failure, cancellation
+    included, the process has ended when this returns.
     """
     if needs is not None and importlib.util.find_spec(needs) is None:
         package = {"piper": "piper-tts"}.get(needs, needs.replace("_", "-"))
         raise LoadFailed(f"The package {package} is not installed here. Install it: uv pip install {package}")
-    child, reader, writer = await worker_process.spawn(lambda line: log.info("%s: %s", name, line), interpreter)
+    child, reader, writer = await worker_process.spawn(
+        lambda line: log.info("%s: %s", name, line),
+        interpreter,
+        env=variables.all,
+        hide=variables.secret.values(),
+    )
     channel = Channel(reader, writer)
     worker = WorkerEngine(name, child, channel, max_batch=max_batch, writes_tokens=writes_tokens)
     try:
-        channel.send(protocol.LoadModel(engine, dict(options)))
+        its_own = {option: value for option, value in options.items() if option not in NOT_FOR_ENGINES}
+        channel.send(protocol.LoadModel(engine, its_own))
         await worker.wait_until_loaded(report)
     except BaseException:
         await worker.close()

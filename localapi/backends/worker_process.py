@@ -6,8 +6,9 @@ import asyncio
 import socket
 import sys
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from localapi.backends import process
 from localapi.backends.process import ChildProcess
@@ -21,11 +22,16 @@ _OF_THIS_PYTHON = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
 
 
 async def spawn(
-    on_line: Callable[[str], None], interpreter: Path | None = None
+    on_line: Callable[[str], None],
+    interpreter: Path | None = None,
+    *,
+    env: Mapping[str, str] = MappingProxyType({}),
+    hide: Iterable[str] = (),
 ) -> tuple[ChildProcess, StreamReader, StreamWriter]:
     """Start a worker and return its process and our end of its socket. Raise OutOfResources.
 
-    `on_line` gets each line of its output; `interpreter` is the Python of another environment.
+    `on_line` gets the lines of its output, without the secrets in `hide`; `interpreter` is the Python of another
+    environment. `env` is added to the server's own variables.
     """
     try:
         ours, theirs = socket.socketpair()
@@ -38,7 +44,8 @@ async def spawn(
                 *(*_command(interpreter), "--fd", str(theirs.fileno())),
                 on_line=on_line,
                 fds=[theirs.fileno()],
-                env=_variables(interpreter),
+                env={**_variables(interpreter), **env},
+                hide=hide,
             )
         except BaseException as error:
             writer.close()

@@ -39,15 +39,20 @@ def command(file: Path | None, *, as_json: bool, **flags: Any) -> None:
             _print_json(valid=False, problems=[asdict(problem) for problem in error.problems])
         raise
     rows, changes = describe(manifest), _changes(manifest, server_of(settings), None if file else source.manifest)
+    obstacles = [(entry.id, entry.options.obstacle()) for entry in manifest.entries.values()]
+    obstacles = [(name, obstacle) for name, obstacle in obstacles if obstacle is not None]
     if as_json:
         values = [{"key": row.key, "value": row.value, "said_by": row.origin} for row in rows]
         missing = [asdict(problem) for problem in manifest.missing_secrets]
-        _print_json(valid=True, values=values, missing_secrets=missing, server=changes)
+        unloadable = [{"model": name, "reason": obstacle} for name, obstacle in obstacles]
+        _print_json(valid=True, values=values, missing_secrets=missing, unloadable=unloadable, server=changes)
         return
     for line in table(["value", "is", "said by"], [[row.key, row.value, row.origin] for row in rows], width=room()):
         click.echo(line)
     click.echo()
     tell_missing_secrets(manifest)
+    for name, obstacle in obstacles:
+        click.secho(f"{name} cannot be loaded here: {obstacle}", fg="yellow", err=True)
     click.echo(changes)
 
 

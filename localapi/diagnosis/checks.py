@@ -210,6 +210,10 @@ def files(subject: Subject) -> list[Finding]:
 
 
 def _of(entry: Entry) -> Iterator[Finding]:
+    obstacle = entry.options.obstacle()
+    if obstacle is not None:
+        yield Finding("models", "missing", f"{entry.id}: {obstacle}")
+        return
     missing = [(name, revision) for name, revision in entry.options.repositories() if cached(name, revision) is None]
     if missing:
         reachable = hub_answers() is None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from localapi.backends.command import Command
 from localapi.backends.echo import Echo
 from localapi.backends.mlx_lm import MlxLm
-from localapi.backends.openai import OpenAI, SecretPlace
+from localapi.backends.openai import OpenAI
 from localapi.backends.options import ChatOptions, EntryOptions
 from localapi.backends.parameters import ChatParameters
 from localapi.backends.pool import ChatPool, GiveUpAfter
 from localapi.backends.recognition import chat_backend
+from localapi.backends.secret import SecretPlace
 from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.observability.counters import FIRST_SECONDS, TOKEN_SECONDS, Counters, Metric
 from localapi.worker.protocol import Finished, Loaded
@@ -64,7 +66,7 @@ CHAT: Final = Kind(
     name="chat",
     description="Chat models, by their ids.",
     options=ChatOptions,
-    backends=by_name(Echo, MlxLm, OpenAI, ChatPool),
+    backends=by_name(Echo, MlxLm, OpenAI, Command, ChatPool),
     usual_backend="mlx-lm",
     variables=Variables(
         entry_id="local-chat",
@@ -74,7 +76,7 @@ CHAT: Final = Kind(
     ),
     nested={
         ChatParameters: "chat.ID.defaults and chat.ID.locked",
-        SecretPlace: "chat.ID.key",
+        SecretPlace: "chat.ID.key and ID.env.NAME",
         GiveUpAfter: "give_up_after of pools",
     },
     endpoints=("localapi.api.openai.chat", "localapi.api.openai.completions", "localapi.api.openai.tokens"),

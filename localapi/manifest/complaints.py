@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from localapi.backends.options import EntryOptions
 from localapi.errors import MOST_SHOWN, Problem, shown
 from localapi.kinds import KINDS
+from localapi.manifest.hidden import is_hidden
 from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, noun, plain
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -40,10 +41,6 @@ _EXPECTED = {
     "string_pattern_mismatch": "text on one line, without a space at its beginning or end",
 }
 """Expected value for each type of error (https://docs.pydantic.dev/latest/errors/validation_errors/)."""
-
-
-SECRET: KeyPath = ("server", "api_keys")
-"""Key below which no value is shown."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ def _follow(place: Place, location: tuple[int | str, ...]) -> tuple[KeyPath, Ori
 
 def _should_be(complaints: list[ErrorDetails], node: Node, path: KeyPath) -> str:
     expected = list(dict.fromkeys(expectation(complaint) for complaint in complaints))
-    if path[: len(SECRET)] == SECRET:
+    if is_hidden(path):
         return f"should be {' or '.join(expected)}"
     message = f"should be {' or '.join(expected)}; found {noun(node)}"
     wants_text = any(complaint["type"] in ("string_type", "literal_error") for complaint in complaints)

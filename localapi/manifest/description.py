@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 
 from localapi.manifest.entries import Manifest, ServerOptions
+from localapi.manifest.excerpts import HIDDEN
+from localapi.manifest.hidden import is_hidden
 from localapi.manifest.origin import KeyPath
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60))
@@ -33,6 +35,9 @@ def describe(manifest: Manifest) -> list[Row]:
         if isinstance(getattr(ServerOptions(), name), str | float)
     }
     for path, said in manifest.said.items():
+        if is_hidden(path) and path[0] != "server":  # there, only the places of secrets are allowed
+            rows[path] = Row(".".join(map(str, path)), HIDDEN, str(said.origin))
+            continue
         located = _located(manifest, path)
         value = said.text if located in (None, said.text) else f"{said.text} -> {located}"
         rows[path] = Row(".".join(map(str, path)), value, str(said.origin))

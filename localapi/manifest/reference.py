@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, get_args
 
@@ -80,7 +81,8 @@ def _of_kind(kind: Kind) -> Iterable[str]:
 def _in_place(backend: type[EntryOptions], name: str) -> set[str]:
     """Return the options that are not part of the identity, and therefore change in place."""
     required = {field: "" for field, info in backend.model_fields.items() if info.is_required()}
-    identity = backend.model_construct(None, **{**required, "backend": name}).identity().options
+    with warnings.catch_warnings(action="ignore"):  # a required option may be no text
+        identity = backend.model_construct(None, **{**required, "backend": name}).identity().options
     return set(backend.model_fields) - set(identity) - {"backend"}
 
 

@@ -9,6 +9,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from localapi.backends.options import Duration, MemorySize
+from localapi.manifest.description import duration
 
 Schema = Mapping[str, Any]
 LinkTo = Callable[[frozenset[str]], str]
@@ -84,7 +85,7 @@ def default(schema: Schema) -> str:
         usual = {key: part for key, part in usual.items() if part is not None}
     if isinstance(usual, float):
         is_duration = all(part in schema.get("anyOf", []) for part in _DURATION)
-        return f"{usual / 60:g}m" if is_duration else f"{usual:g}"
+        return duration(usual) if is_duration else f"{usual:g}"
     return one_line(usual)
 
 

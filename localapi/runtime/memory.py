@@ -274,7 +274,10 @@ def _holding(instance: Instance, size: int) -> Holding:
 
 
 def expected_bytes(options: EntryOptions) -> int:
-    """Return what a worker will take, by its files; 0 if there is no worker. Blocks."""
+    """Return what a worker will take, as stated or by its files; 0 if there is no worker. Blocks."""
+    stated = options.stated_memory()
+    if stated is not None:
+        return stated
     if options.worker_bytes == 0:
         return 0
     files = sum(_size(path) for path in options.weight_files())

@@ -193,7 +193,7 @@ class Registry:
         loading = instance.progress
         if loading is None:
             return Progress("loading" if instance.state == "loading" else "waiting", entry_id)
-        return Progress("loading", entry_id, step=loading.phase, done=loading.done, total=loading.total)
+        return Progress("loading", entry_id, step=loading.text, done=loading.done, total=loading.total)
 
     async def load(self, name: str) -> Instance:
         """Load the model of a name, even if it failed lately; of a pool, the member that would answer.

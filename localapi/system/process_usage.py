@@ -65,3 +65,16 @@ def listening_ports(*pids: int) -> set[int]:
             continue
         ports |= {each.laddr.port for each in sockets if each.status == psutil.CONN_LISTEN}
     return ports
+
+
+def environment_of_listener(port: int) -> dict[str, str] | None:
+    """Return the environment of a process that listens on a TCP port; None if it does not tell. Blocks."""
+    import psutil  # noqa: PLC0415
+
+    try:
+        for each in psutil.net_connections("tcp"):
+            if each.status == psutil.CONN_LISTEN and each.laddr[1:] == (port,) and each.pid is not None:
+                return dict(psutil.Process(each.pid).environ())
+    except (psutil.Error, OSError):
+        pass
+    return None

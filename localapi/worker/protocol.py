@@ -281,6 +281,13 @@ class Loading(msgspec.Struct, tag=True):
     done: int = 0
     total: int = 0
     """Bytes; 0 if nothing is counted."""
+    detail: str = ""
+    """More about the step, which may change all the time and is not logged."""
+
+    @property
+    def text(self) -> str:
+        """Return the step with its detail."""
+        return f"{self.phase}: {self.detail}" if self.detail else self.phase
 
 
 class Loaded(msgspec.Struct, tag=True):

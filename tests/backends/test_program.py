@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -18,6 +18,7 @@ import pytest
 from localapi.backends import program
 from localapi.backends.output import MOST_LINES
 from localapi.backends.program import Program
+from tests.marked import VARIABLE, marked
 
 pytestmark = pytest.mark.everyday
 
@@ -43,21 +44,11 @@ def mark() -> str:
     return secrets.token_hex(8)
 
 
-def left(mark: str) -> list[psutil.Process]:
-    """The processes with a mark."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get("TEST_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
 @asynccontextmanager
 async def running(code: str, mark: str, folder: Path, seconds: float = 0) -> AsyncIterator[Program]:
     """A program that has printed something."""
     started = await program.start(
-        "m", [sys.executable, "-u", "-c", code], env={"TEST_MARK": mark}, folder=folder, hide=["s3cret"]
+        "m", [sys.executable, "-u", "-c", code], env={VARIABLE: mark}, folder=folder, hide=["s3cret"]
     )
     try:
         while not started.output.last_lines:  # noqa: ASYNC110  # lines have no event
@@ -72,26 +63,26 @@ async def test_a_program_that_is_closed_is_asked_to_end(mark: str, tmp_path: Pat
     async with running(code + READY + SLEEP, mark, tmp_path, seconds=60) as started:
         pass
     assert list(started.output.last_lines) == ["ready", "bye"]
-    assert left(mark) == []
+    assert marked(mark) == []
 
 
 async def test_nothing_is_left_of_a_program_that_ignores_it_and_forks_into_other_sessions(
     mark: str, tmp_path: Path
 ) -> None:
     async with running(IGNORING_TERM + FORKING + READY + SLEEP, mark, tmp_path, seconds=0.1) as started:
-        assert len(left(mark)) == 3
+        assert len(marked(mark)) == 3
         await started.look()
         used = started.usage()
         one = psutil.Process(started.pid).memory_info().rss
         assert used is not None
         assert used.memory_bytes > 2 * one
-    assert left(mark) == []
+    assert marked(mark) == []
 
 
 async def test_nothing_is_left_of_a_program_that_ends_by_itself(mark: str, tmp_path: Path) -> None:
     async with running(FORKING + READY + "raise SystemExit(5)", mark, tmp_path) as started:
         assert await started.wait() == "ended with exit status 5"
-        assert left(mark) == []
+        assert marked(mark) == []
 
 
 @pytest.mark.parametrize("victim", ["program", "guard"])
@@ -100,7 +91,7 @@ async def test_nothing_is_left_after_a_kill(victim: str, mark: str, tmp_path: Pa
         process = psutil.Process(started.pid)
         (process if victim == "program" else process.parent()).kill()  # type: ignore[union-attr]  # it has one
         assert await started.wait() == "was killed by SIGKILL"
-    assert left(mark) == []
+    assert marked(mark) == []
 
 
 async def test_nothing_is_left_when_the_server_is_killed(mark: str, tmp_path: Path) -> None:
@@ -119,12 +110,12 @@ asyncio.run(main())
     process = subprocess.Popen(  # noqa: ASYNC220  # there is nothing else to do meanwhile
         [sys.executable, "-c", server, IGNORING_TERM + FORKING + READY + SLEEP],
         stdout=subprocess.PIPE,
-        env={**os.environ, "TEST_MARK": mark, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, VARIABLE: mark, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert process.stdout is not None
     with process.stdout:
         assert process.stdout.readline() == b"up\n"
-        processes = left(mark)
+        processes = marked(mark)
         assert len(processes) == 5
         process.send_signal(signal.SIGKILL)
         process.wait()

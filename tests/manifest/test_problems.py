@@ -24,8 +24,53 @@ CASES = {
         """,
         [
             "models.yaml:5:5: chat.a.max_bach: …'max_bach'…'max_batch'…"
-            "(known: unsupported, locked, backend, path, …, aliases, …)"
+            "(known: unsupported, locked, env, backend, path, …, aliases, …)"
         ],
+    ),
+    "a command line instead of a list is shown as one": (
+        "chat: {a: {backend: command, command: 'llama-server --port {port} -m \"a b\"'}}",
+        ['models.yaml:1:39: chat.a.command: …a list…[llama-server, --port, "{port}", -m, "a b"]…'],
+    ),
+    "a command without a port": (
+        "chat: {a: {backend: command, command: [llama-server]}}",
+        ["models.yaml:1:39: chat.a.command: …{port}…"],
+    ),
+    "an unknown placeholder in a command": (
+        """
+        chat:
+          a:
+            backend: command
+            command: [llama-server, --port, "{port}",
+              --alias, "{nam}"]
+        """,
+        ["models.yaml:5:16: chat.a.command.4: …{nam}…{name}…"],
+    ),
+    "a placeholder as a shell would write it": (
+        'chat: {a: {backend: command, command: [x, "${PORT}"]}}',
+        ["models.yaml:1:43: chat.a.command.1: …{port}…${PORT}…"],
+    ),
+    "braces that are no placeholder": (
+        """
+        chat:
+          a: {backend: command, command: [x, "{port}", '{"thinking": false}']}
+        """,
+        ["models.yaml:2:48: chat.a.command.2: …{{ and }}…"],
+    ),
+    "a path that a command needs": (
+        'chat: {a: {backend: command, command: [x, "{port}", "{path}"]}}',
+        ["models.yaml:1:39: chat.a.command: …`path`…"],
+    ),
+    "a variable that cannot exist": (
+        "chat: {a: {backend: mlx-lm, path: demo, env: {a-b: 1}}}",
+        ["models.yaml:1:46: chat.a.env: …letters, digits and _…"],
+    ),
+    "a variable whose value is no text and is not shown": (
+        "chat: {a: {backend: mlx-lm, path: demo, env: {KEY: [s3cret]}}}",
+        ["models.yaml:1:52: chat.a.env.KEY: should be text or …{env: NAME} or {file: path}"],
+    ),
+    "a folder that does not exist": (
+        'chat: {a: {backend: command, command: [x, "{port}"], cwd: ./none}}',
+        ["models.yaml:1:59: chat.a.cwd: {folder}/none does not exist"],
     ),
     "a template variable that is a parameter of the library": (
         "chat: {a: {backend: echo, defaults: {chat_template_kwargs: {tokenize: true}}}}",

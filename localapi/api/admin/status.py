@@ -286,7 +286,7 @@ def _swap(swap: Swap) -> SwapReply:
 
 
 def _progress(progress: Loading | None) -> ProgressReply | None:
-    return ProgressReply(phase=progress.phase, done=progress.done, total=progress.total) if progress else None
+    return ProgressReply(phase=progress.text, done=progress.done, total=progress.total) if progress else None
 
 
 def describe_instance(instance: Instance) -> InstanceReply:

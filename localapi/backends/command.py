@@ -1,0 +1,281 @@
+"""The backend command: a model in a program that the manifest names and the server starts."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, Final, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
+
+from localapi.backends import model_path
+from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.model_path import is_place, is_repository, placed, shown_place
+from localapi.backends.options import ChatOptions, Duration, FolderOf, MemorySize, PathProblem
+from localapi.backends.parameters import MEDIA, TEXT
+from localapi.backends.placeholders import checked, filled, placeholders_in
+from localapi.backends.secret import SecretPlace
+from localapi.backends.variables import WithVariables, check_names, number_as_text
+from localapi.errors import FilesUnreadable
+from localapi.system.threads import aside
+
+HOST: Final = "127.0.0.1"
+START_SECONDS: Final = 600.0
+STOP_SECONDS: Final = 10.0
+MOST_WORDS: Final = 20
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_./-]+")
+
+
+def _as_list(value: object) -> object:
+    """Refuse a command line: quotes, variables and pipes would have no meaning. The message has it as a list."""
+    if not isinstance(value, str):
+        return value
+    try:
+        words = shlex.split(value)
+    except ValueError:  # an unbalanced quote
+        words = value.split()
+    items = [word if _PLAIN.fullmatch(word) else f'"{word}"' for word in words[:MOST_WORDS]]
+    if len(words) > MOST_WORDS:
+        items.append("...")
+    raise ValueError(f"should be a list, as no shell reads it: [{', '.join(items)}]")
+
+
+Text = Annotated[str, BeforeValidator(number_as_text), AfterValidator(checked)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What to start, and how."""
+
+    name: str
+    """Of the entry."""
+    command: list[str]
+    """With placeholders, as are the values of `env`; the first item is the path of the program."""
+    env: Mapping[str, str] = field(repr=False)
+    secrets: Mapping[str, str] = field(repr=False)
+    """Further variables, without placeholders, whose values no message may show."""
+    folder: Path
+    values: Mapping[str, str]
+    """Values of the placeholders, other than of the port and the key."""
+    model: str | None
+    """Name of the model in requests; None: the only one that the program has."""
+    other_model: str
+    """Name of the model if the program has several, or does not list them."""
+    ready: tuple[str, ...]
+    """Paths to ask, each if there is none before it."""
+    start_seconds: float
+    stop_seconds: float
+    memory_bytes: int
+    """What the program takes at least."""
+
+    @property
+    def has_key(self) -> bool:
+        """True if the program gets a secret that requests must have."""
+        return any("key" in placeholders_in(text) for text in (*self.command, *self.env.values()))
+
+
+class CommandOptions(WithVariables):
+    """Options of every entry whose model runs in a program, before those of its kind in the order of the bases."""
+
+    worker_bytes: ClassVar[int] = 64 * 1024 * 1024
+    env: Annotated[
+        dict[str, Text | SecretPlace],
+        AfterValidator(check_names),
+        Field(
+            description="Environment variables for the program, with placeholders; values may be places of secrets: "
+            "{env: NAME}, {file: path}.",
+            examples=[{"GGML_METAL": "1"}],
+            repr=False,
+        ),
+    ] = {}  # noqa: RUF012  # pydantic copies it
+    path: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="The model for {path}: a file, a folder or a Hugging Face repository (owner/name).",
+            examples=["./models/qwen.gguf"],
+        ),
+    ] = None
+    command: Annotated[
+        list[Text],
+        BeforeValidator(_as_list),
+        Field(
+            min_length=1,
+            description="The program and its arguments, as a list: no shell reads it. Placeholders: {port} (required), "
+            "{host}, {key}, {name}, {path}, {folder}, {home}.",
+            examples=[
+                ["llama-server", "--port", "{port}", "-m", "./models/qwen.gguf"],
+                ["vllm", "serve", "Qwen/Qwen3-8B", "--port", "{port}"],
+            ],
+        ),
+    ]
+    cwd: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Folder that the program starts in. Default: the manifest's folder.",
+            examples=["./server"],
+        ),
+    ] = None
+    model: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Name of the model in requests to the program. Default: its only model, or else the path.",
+            examples=["qwen"],
+        ),
+    ] = None
+    ready: Annotated[
+        str | None,
+        Field(
+            pattern=r"^/[!-~]*$",
+            description="Path that has a status of 200 once the model is loaded. Default: /health or, if missing, "
+            "/v1/models.",
+            examples=["/health"],
+        ),
+    ] = None
+    start_timeout: Annotated[
+        Duration, Field(description="How long the program may take to be ready: 90s, 10m.", examples=["30m"])
+    ] = START_SECONDS
+    stop_timeout: Annotated[
+        Duration,
+        Field(description="How long the program may take to end after SIGTERM before it is killed.", examples=["1m"]),
+    ] = STOP_SECONDS
+    memory: Annotated[
+        MemorySize,
+        Field(
+            description="Memory that the program takes at least: 8GB. Default: estimated from `path`, then measured.",
+            examples=["8GB"],
+        ),
+    ] = None
+    _manifest_folder: str = PrivateAttr(default="")
+
+    @field_validator("command")
+    @classmethod
+    def _has_values(cls, command: list[str], info: ValidationInfo) -> list[str]:
+        env = info.data.get("env", {})
+        texts = [*command, *(value for value in env.values() if isinstance(value, str))]
+        names = {name for text in texts for name in placeholders_in(text)}
+        if not command[0].strip():
+            raise ValueError("should begin with the name of a program")
+        if "port" not in names:
+            raise ValueError('should hold the placeholder {port}, the free port to listen on, as in --port "{port}"')
+        if "path" in names and info.data.get("path") is None:
+            raise ValueError("should not hold {path}, because the entry has no option `path`")
+        return command
+
+    def located(self, folder_of: FolderOf) -> Self:
+        """Return this entry with absolute paths. Raise PathProblem."""
+        folder = folder_of("command")
+        cwd = folder
+        if self.cwd is not None:
+            cwd = placed(self.cwd, folder_of("cwd"))
+            if not cwd.is_dir():
+                what = "is not a folder" if cwd.exists() else "does not exist"
+                raise PathProblem("cwd", f"{shown_place(self.cwd, cwd)} {what}")
+        path = self.path and _located_path(self.path, folder_of("path"))
+        located = self.model_copy(update={**self.located_variables(folder_of), "cwd": str(cwd), "path": path})
+        located._manifest_folder = str(folder)
+        return located
+
+    def weight_files(self) -> list[Path]:
+        """Return the files of a located entry that get loaded into memory. Blocks."""
+        if self.path is None:
+            return []
+        place = Path(self.path)
+        if place.is_file():
+            return [place]
+        return [*model_path.weights(self.path), *(sorted(place.rglob("*.gguf")) if place.is_dir() else ())]
+
+    def executable(self, values: Mapping[str, str], path: str | None) -> str:
+        """Return the path of the program; `path` is its PATH. Raise FilesUnreadable if it cannot be run. Blocks."""
+        name = os.path.expanduser(filled(self.command[0], values))
+        if os.sep not in name:
+            found = shutil.which(name, path=path)
+            if found is None:
+                raise FilesUnreadable(f"The program {name} is not in PATH. Install it, or give its path in `command`.")
+            return os.path.abspath(found)
+        place = Path(self.cwd or os.curdir, name).absolute()
+        if not place.exists():
+            raise FilesUnreadable(f"The program {place} does not exist. Correct `command`, or install it.")
+        if not (place.is_file() and os.access(place, os.X_OK)):
+            raise FilesUnreadable(f"The program {place} is not executable. Name a program, or use chmod +x.")
+        return str(place)
+
+    def stated_memory(self) -> int | None:
+        return self.memory
+
+    def obstacle(self) -> str | None:
+        """Return why a located entry cannot be loaded here. Blocks."""
+        path = self.env.get("PATH")
+        try:
+            self.executable(self._values(""), path if isinstance(path, str) else None)
+        except FilesUnreadable as error:
+            return error.message
+        return None
+
+    def _values(self, name: str) -> dict[str, str]:
+        return {
+            "host": HOST,
+            "name": name,
+            "path": self.path or "",
+            "folder": self._manifest_folder,
+            "home": os.path.expanduser("~"),
+        }
+
+    async def launch(self, name: str) -> Launch:
+        """Return what to start. Raise LoadFailed if that is not here."""
+        variables = await self.variables()
+        values = self._values(name)
+        program = await aside(lambda: self.executable(values, variables.all.get("PATH")))
+        arguments = [re.sub(r"^~(?=/)", "{home}", argument) for argument in self.command[1:]]
+        return Launch(
+            name=name,
+            command=[program.replace("{", "{{").replace("}", "}}"), *arguments],
+            env=variables.plain,
+            secrets=variables.secret,
+            folder=Path(self.cwd or os.curdir),
+            values=values,
+            model=self.model,
+            other_model=self.path or name,
+            ready=("/health", "/v1/models") if self.ready is None else (self.ready,),
+            start_seconds=self.start_timeout,
+            stop_seconds=self.stop_timeout,
+            memory_bytes=self.memory or 0,
+        )
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        """Start the program, and return its engine once it is ready. Raise LoadFailed."""
+        launch = await self.launch(name)
+        # The HTTP client takes long to import, and only servers with such entries need it.
+        module = await aside(lambda: importlib.import_module("localapi.backends.command_engine"))
+        engine: Engine = await module.start(launch, report)
+        return engine
+
+
+def _located_path(path: str, folder: Path) -> str:
+    place = placed(path, folder)
+    if place.exists():
+        return str(place)
+    if is_repository(path) and not is_place(path):
+        return path
+    raise PathProblem(
+        "path", f"{shown_place(path, place)} does not exist; give a file, a folder or a repository (owner/name)"
+    )
+
+
+class Command(CommandOptions, ChatOptions):
+    """Options of a chat model that runs in a program."""
+
+    honours = TEXT | MEDIA
+    forwards = True
+    backend: Annotated[
+        Literal["command"],
+        Field(description="A program that the server starts and that speaks OpenAI's API: llama-server, vllm, ..."),
+    ]

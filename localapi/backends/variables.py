@@ -1,0 +1,104 @@
+"""The option `env`: environment variables for the process of one entry, with or without secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from localapi.backends.options import EntryOptions, FolderOf, Identity
+from localapi.backends.secret import NoSecret, SecretPlace, located_place, stamp_of
+from localapi.errors import LoadFailed
+from localapi.system.threads import aside
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_names(variables: dict[str, Any]) -> dict[str, Any]:
+    """Return variables. Raise ValueError if one cannot exist."""
+    for name, value in variables.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError("should have names of variables: letters, digits and _")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("should have values without null characters")
+    return variables
+
+
+def number_as_text(value: object) -> object:
+    """Return a number as text, as it stands on a command line."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+@dataclass(frozen=True)
+class Variables:
+    """Variables with their values."""
+
+    plain: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secret: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Those whose values no message may show."""
+
+    @property
+    def all(self) -> dict[str, str]:
+        """Return every variable."""
+        return {**self.plain, **self.secret}
+
+
+NO_VARIABLES: Final = Variables()
+NOT_FOR_ENGINES: Final = frozenset({"env", "env_stamp"})
+"""What the identity of an entry has for its process, and not for the engine."""
+
+
+class WithVariables(EntryOptions):
+    """Options of every entry with a process of its own, before those of its kind in the order of the bases."""
+
+    env: Annotated[
+        dict[str, Annotated[str, BeforeValidator(number_as_text)] | SecretPlace],
+        AfterValidator(check_names),
+        Field(
+            description="Environment variables for the process; values may be places of secrets: {env: NAME}, "
+            "{file: path}.",
+            examples=[{"OMP_NUM_THREADS": "4"}],
+            repr=False,
+        ),
+    ] = {}  # noqa: RUF012  # pydantic copies it
+
+    def located_variables(self, folder_of: FolderOf) -> dict[str, Any]:
+        """Return the option with absolute paths. Raise PathProblem."""
+        located = dict(self.env)
+        for name, value in self.env.items():
+            if isinstance(value, SecretPlace):
+                located[name] = located_place(("env", name), value, folder_of)
+        return {"env": located}
+
+    def identity(self) -> Identity:
+        identity = super().identity()
+        stamp = stamp_of(self._secret_files())
+        return Identity(identity.backend, {**identity.options, "env_stamp": stamp}) if stamp else identity
+
+    def files(self) -> tuple[Path, ...]:
+        return (*super().files(), *self._secret_files())
+
+    def _secret_files(self) -> list[Path]:
+        places = [value for value in self.env.values() if isinstance(value, SecretPlace)]
+        return [Path(place.file) for place in places if place.file is not None]
+
+    async def variables(self) -> Variables:
+        """Return the variables with the secrets that they name. Raise LoadFailed if one cannot be read."""
+        return await aside(self._read)
+
+    def _read(self) -> Variables:
+        plain: dict[str, str] = {}
+        secret: dict[str, str] = {}
+        for name, value in self.env.items():
+            if isinstance(value, str):
+                plain[name] = value
+                continue
+            try:
+                secret[name] = value.read()
+            except NoSecret as error:
+                raise LoadFailed(f"`env.{name}` cannot be read: {error}.") from None
+        return Variables(plain, secret)

@@ -1,0 +1,30 @@
+"""Values of the manifest that no message shows, because they may be secrets."""
+
+from __future__ import annotations
+
+from localapi.kinds import KINDS
+from localapi.manifest.origin import KeyPath
+
+_PLACES = ("env", "file")
+"""Keys that name the place of a secret, which may be shown."""
+
+
+def is_hidden(path: KeyPath) -> bool:
+    """Return whether the value at a path of keys may be a secret.
+
+    These are all below `server.api_keys`, and those in a map of an entry whose option is declared with `repr=False`.
+    """
+    if path[:2] == ("server", "api_keys"):
+        return True
+    match path:
+        case (str(section), _, str(option), _, *places) if section in KINDS:
+            return not (places and places[0] in _PLACES) and _has_secrets(section, option)
+    return False
+
+
+def _has_secrets(section: str, option: str) -> bool:
+    for options in KINDS[section].backends.values():
+        field = options.model_fields.get(option)
+        if field is not None and not field.repr:
+            return True
+    return False
