@@ -51,6 +51,7 @@ from localapi.observability.log_buffer import History
 from localapi.reload.reloader import Attempt, Reloader
 from localapi.reload.settling import Settling
 from localapi.reload.watcher import Watch
+from localapi.runtime.cluster import ClusterWatch
 from localapi.runtime.registry import Registry
 from localapi.runtime.watchdog import Watchdog
 from localapi.settings import Settings
@@ -78,6 +79,7 @@ class Service:
         self.watch = Watch(source, self.reloader.trigger, self.folder)
         self.started = False
         """True once the first revision is active and the terminal has shown its address."""
+        self.cluster = ClusterWatch(self.live.poke)
         self.watchdog = Watchdog(self.reloader.instances, self.registry.memory)
         self.draining = False
         self.app = create_app(self)
@@ -100,6 +102,7 @@ class Service:
         logs.set_level(self.settings.log_level or manifest.server.log_level)
         self.counters.keep(manifest.entries)
         self.watch.follow(manifest.files_beside)
+        self.cluster.follow(manifest.cluster)
         if self.started:
             for warning in self.warnings():
                 log.warning("%s", warning)
@@ -115,7 +118,7 @@ class Service:
 
     def status(self) -> status.StatusReply:
         """Return what `GET /status` says."""
-        return status.describe(self.registry, self.reloader, self.warnings(), self.folder)
+        return status.describe(self.registry, self.reloader, self.warnings(), self.folder, self.cluster)
 
     def options(self) -> ServerOptions:
         """Return the active options of the manifest's section `server`."""
@@ -129,7 +132,15 @@ class Service:
         unread = ["the manifest is being read and does not come: is its drive connected?"] * self.reloader.reads_slowly
         excess = [told] if (told := self.registry.memory.excess) else []
         absent = [str(problem) for problem in snapshot.manifest.absent] if snapshot else []
-        return [*exposed, *unread, *absent, *excess, *self.reloader.swaps.warnings, *self.registry.not_loaded]
+        return [
+            *exposed,
+            *unread,
+            *absent,
+            *excess,
+            *self.cluster.warnings,
+            *self.reloader.swaps.warnings,
+            *self.registry.not_loaded,
+        ]
 
     async def run(self, listening: socket.socket, started: Callable[[], None]) -> None:
         """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raises ManifestError.
@@ -150,13 +161,16 @@ class Service:
             asyncio.create_task(self.reloader.run(), name="reload"),
             asyncio.create_task(self.watch.run(), name="watch"),
         ]
-        watchdog = asyncio.create_task(self.watchdog.run(), name="watchdog")  # also during a shutdown
+        always = [  # also during a shutdown
+            asyncio.create_task(self.watchdog.run(), name="watchdog"),
+            asyncio.create_task(self.cluster.run(), name="cluster"),
+        ]
         try:
             started()
             self.started = True
             await serve(self.app, config, listening, self._drained(stop, following))
         finally:
-            await _cancel([*following, watchdog])
+            await _cancel([*following, *always])
             await self.registry.close()
             logging.getLogger("localapi").removeHandler(self.history)
 

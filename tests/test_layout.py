@@ -21,15 +21,17 @@ MAY_IMPORT = {
     "errors": set(),
     "system": set(),
     "worker.protocol": set(),
+    "cluster.protocol": {"worker.protocol"},
     "audio": set(),
     "text": set(),
     "observability": set(),
     "settings": {"errors"},
     "environments": {"errors", "system"},
-    "backends": {"errors", "system", "worker.protocol", "audio", "text", "environments"},
+    "backends": {"errors", "system", "worker.protocol", "cluster.protocol", "audio", "text", "environments"},
+    "cluster": {"system", "worker.protocol", "cluster.protocol", "backends"},
     "kinds": {"backends", "worker.protocol", "observability"},
     "manifest": {"errors", "system", "backends", "kinds"},
-    "runtime": {"errors", "system", "worker.protocol", "backends", "kinds", "manifest"},
+    "runtime": {"errors", "system", "worker.protocol", "cluster.protocol", "backends", "kinds", "manifest"},
     "reload": {"errors", "system", "worker.protocol", "manifest", "runtime"},
     "http": {"errors", "system", "observability", "worker.protocol", "backends", "kinds", "manifest", "runtime"},
     "api": {
@@ -67,6 +69,8 @@ MAY_USE = {
     "settings": SETTINGS,
     "system": {"psutil"},
     "worker.protocol": {"msgspec"},
+    "cluster.protocol": {"msgspec"},
+    "cluster": {"ray"},
     "audio": {"av", "numpy"},
     "text": {"sentencex", "markdown_it"},
     "backends": {*DATA, "dotenv", "httpx2", "msgspec"},
@@ -103,7 +107,7 @@ MODULES = {module(path): path for path in PACKAGE.rglob("*.py")}
 def part_of(name: str) -> str:
     """The part of localapi that a module belongs to; the package itself is the part ''."""
     _, _, inner = name.partition(".")
-    return inner if inner == "worker.protocol" else inner.partition(".")[0]
+    return inner if inner in {"worker.protocol", "cluster.protocol"} else inner.partition(".")[0]
 
 
 def names(node: ast.AST, importer: str, path: Path) -> Iterator[str]:

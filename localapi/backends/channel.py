@@ -30,6 +30,17 @@ class Writer(Protocol):
         """Close both directions; the other side sees the end of its input."""
 
 
+async def read_frame(reader: Reader) -> bytes | None:
+    """Return the body of the next frame, or None at the end. Raise msgspec.DecodeError if it is too long."""
+    try:
+        (length,) = protocol.LENGTH.unpack(await reader.readexactly(protocol.LENGTH.size))
+        if length > protocol.MAX_FRAME_BYTES:
+            raise msgspec.DecodeError(f"a frame of {length} bytes")
+        return await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
 class Channel:
     """The server's end of a channel."""
 
@@ -47,13 +58,8 @@ class Channel:
 
     async def receive(self) -> protocol.ToServer | None:
         """Return the next message, or None at the end. Raise msgspec.MsgspecError for an invalid frame."""
-        try:
-            (length,) = protocol.LENGTH.unpack(await self._reader.readexactly(protocol.LENGTH.size))
-            if length > protocol.MAX_FRAME_BYTES:
-                raise msgspec.DecodeError(f"a frame of {length} bytes")
-            return protocol.decode_to_server(await self._reader.readexactly(length))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return None
+        body = await read_frame(self._reader)
+        return None if body is None else protocol.decode_to_server(body)
 
     def close(self) -> None:
         """Close both directions."""

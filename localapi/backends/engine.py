@@ -35,7 +35,7 @@ class Vitals:
     latency_seconds: float | None = None
     """From the last request that was answered to its first output."""
     memory_bytes: int | None = None
-    """Main memory of this machine that only this engine uses; 0 if it has no process of its own."""
+    """Main memory of its machine that only this engine uses; 0 if it has no process of its own."""
     device_bytes: int = 0
     """Memory of an accelerator that `memory_bytes` does not include."""
     cpu_seconds: float | None = None
@@ -51,6 +51,8 @@ class Vitals:
     """Why the engine is not healthy, for people."""
     pid: int | None = None
     """Process id, for display only."""
+    node: str | None = None
+    """Node of a cluster that it runs on; None for this machine."""
 
     @property
     def idle(self) -> bool:
@@ -59,7 +61,7 @@ class Vitals:
 
     @property
     def total_bytes(self) -> int | None:
-        """Memory that counts against the budget."""
+        """Memory of its machine."""
         return None if self.memory_bytes is None else self.memory_bytes + self.device_bytes
 
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions, FolderOf, PathProblem
+from localapi.backends.place import Placeable
 from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import start_worker
 from localapi.system.threads import aside
@@ -20,7 +21,7 @@ _HOLDS = {"path": "config.json", "adapter": "adapter_config.json", "draft": "con
 """File that a folder must hold, by the option that names a folder or a repository."""
 
 
-class MlxLm(WithVariables, ChatOptions):
+class MlxLm(Placeable, WithVariables, ChatOptions):
     """Options of a model that mlx-lm can load."""
 
     backend: Annotated[Literal["mlx-lm"], Field(description="Chat on MLX: any model that mlx-lm can load.")]
@@ -124,6 +125,9 @@ class MlxLm(WithVariables, ChatOptions):
         found = {}
         for field, must_hold in _HOLDS.items():
             path = getattr(self, field)
+            if path and self.is_remote:
+                found[field] = model_path.on_node(path, folder_of(field))
+                continue
             try:
                 found[field] = path and model_path.resolve(path, folder_of(field), must_hold=must_hold)
             except ValueError as error:
@@ -156,8 +160,9 @@ class MlxLm(WithVariables, ChatOptions):
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         paths = [(getattr(self, field), must_hold) for field, must_hold in _HOLDS.items()]
-        await aside(lambda: model_path.check_present(paths))
+        if not self.is_remote:
+            await aside(lambda: model_path.check_present(paths))
         return await start_worker(
             name, "mlx-lm", self.identity().options, needs="mlx_lm", max_batch=self.batch_limit, writes_tokens=True,
-            variables=await self.variables(), report=report,
+            variables=await self.variables(), report=report, site=self.site,
         )  # fmt: skip

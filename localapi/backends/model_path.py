@@ -78,6 +78,13 @@ def resolve(path: str, folder: Path, *, must_hold: str) -> str:
         raise ValueError(f"{shown_place(path, place)} cannot be read: {advise(error)}") from error
 
 
+def on_node(path: str, folder: Path) -> str:
+    """Return a path for another machine, which finds out what is there: demo, an absolute folder, or a repository."""
+    if path == DEMO or (is_repository(path) and not is_place(path)):
+        return path
+    return str(placed(path, folder))
+
+
 def check_present(paths: Iterable[tuple[str | None, str]]) -> None:
     """Raise FilesUnreadable if a folder among located paths is gone or incomplete. Blocks.
 

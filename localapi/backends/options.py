@@ -210,6 +210,15 @@ class EntryOptions(BaseModel):
         """
         return self
 
+    @property
+    def is_remote(self) -> bool:
+        """True if the model is on another machine: it takes no memory here, and its files need not be here."""
+        return False
+
+    def on_cluster(self, address: str | None) -> Self:
+        """Return this entry for a manifest with a cluster at this address, or without one."""
+        return self
+
     def files(self) -> tuple[Path, ...]:
         """Return the files that a located entry depends on. If one changes, the manifest is reloaded."""
         return ()

@@ -94,6 +94,9 @@ def describe_end(status: int) -> str:
 class ChildProcess:
     """Program with its own process group, whose output is read as it arrives."""
 
+    node: None = None
+    """It runs on this machine."""
+
     def __init__(self, process: Process, output: Output, reading: asyncio.Task[None]) -> None:
         self.pid = process.pid
         self.output = output

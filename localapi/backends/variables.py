@@ -48,7 +48,7 @@ class Variables:
 
 
 NO_VARIABLES: Final = Variables()
-NOT_FOR_ENGINES: Final = frozenset({"env", "env_stamp"})
+NOT_FOR_ENGINES: Final = frozenset({"env", "env_stamp", "place", "cluster"})
 """What the identity of an entry has for its process, and not for the engine."""
 
 

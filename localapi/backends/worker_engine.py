@@ -17,10 +17,11 @@ from typing import Any, assert_never
 
 import msgspec
 
-from localapi.backends import worker_process
+from localapi.backends import ray_cluster, worker_process
 from localapi.backends.channel import Channel
 from localapi.backends.engine import ReportLoading, Vitals
 from localapi.backends.process import ChildProcess
+from localapi.backends.ray_cluster import RemoteProcess, RemoteWriter, Site
 from localapi.backends.token_rate import TokenRate
 from localapi.backends.variables import NO_VARIABLES, NOT_FOR_ENGINES, Variables
 from localapi.errors import (
@@ -62,6 +63,7 @@ async def start_worker(
     report: ReportLoading,
     needs: str | None = None,
     interpreter: Path | None = None,
+    site: Site | None = None,
     max_batch: int | None = None,
     writes_tokens: bool = False,
     variables: Variables = NO_VARIABLES,
@@ -69,20 +71,24 @@ async def start_worker(
     """Start a worker, load a model in it, and return the engine.
 
     `needs` is the Python package that the engine imports; `interpreter` is the Python of another environment that has
-    it. `max_batch` is the number of requests that it answers concurrently, if it queues the rest. `variables` are what
-    the entry sets in `env`, which is no option for the engine. Raises LoadFailed. After any failure, cancellation
-    included, the process has ended when this returns.
+    it; `site` is a place on a cluster for the worker. `max_batch` is the number of requests that it answers
+    concurrently, if it queues the rest. `variables` are what the entry sets in `env`, which is no option for the
+    engine. Raises LoadFailed. After any failure, cancellation included, the process has ended when this returns.
     """
-    if needs is not None and importlib.util.find_spec(needs) is None:
-        package = {"piper": "piper-tts"}.get(needs, needs.replace("_", "-"))
-        raise LoadFailed(f"The package {package} is not installed here. Install it: uv pip install {package}")
-    child, reader, writer = await worker_process.spawn(
-        lambda line: log.info("%s: %s", name, line),
-        interpreter,
-        env=variables.all,
-        hide=variables.secret.values(),
-    )
-    channel = Channel(reader, writer)
+    child: ChildProcess | RemoteProcess
+    if site is None:
+        _check_package(needs)
+        child, reader, writer = await worker_process.spawn(
+            lambda line: log.info("%s: %s", name, line),
+            interpreter,
+            env=variables.all,
+            hide=variables.secret.values(),
+        )
+        channel = Channel(reader, writer)
+    else:
+        report(Loading(f"looking for a node of the cluster {site.cluster}"))
+        child = await ray_cluster.spawn(name, site, needs, variables)
+        channel = Channel(child.reader, RemoteWriter(child))
     worker = WorkerEngine(name, child, channel, max_batch=max_batch, writes_tokens=writes_tokens)
     try:
         its_own = {option: value for option, value in options.items() if option not in NOT_FOR_ENGINES}
@@ -92,6 +98,12 @@ async def start_worker(
         await worker.close()
         raise
     return worker
+
+
+def _check_package(needs: str | None) -> None:
+    if needs is not None and importlib.util.find_spec(needs) is None:
+        package = {"piper": "piper-tts"}.get(needs, needs.replace("_", "-"))
+        raise LoadFailed(f"The package {package} is not installed here. Install it: uv pip install {package}")
 
 
 class Mailbox:
@@ -133,7 +145,7 @@ class WorkerEngine:
     def __init__(
         self,
         name: str,
-        child: ChildProcess,
+        child: ChildProcess | RemoteProcess,
         channel: Channel,
         *,
         max_batch: int | None = None,
@@ -173,6 +185,10 @@ class WorkerEngine:
         # before the watchdog acts.
         return bool(self._mailboxes) or self._owes_a_sign
 
+    @property
+    def _on_node(self) -> str:
+        return f" on {self._child.node}" if self._child.node else ""
+
     def vitals(self) -> Vitals:
         boxes = self._mailboxes.values()
         running = sum(box.begun for box in boxes)
@@ -198,10 +214,11 @@ class WorkerEngine:
             last_step_at=None if self._loading else self._heard_at,
             silent_since=max(self._heard_at, self._asked_at) if self._works or self._loading else None,
             pid=self._child.pid,
+            node=self._child.node,
         )
 
     def end(self, reason: str) -> None:
-        log.error("%s: worker %d %s", self.name, self._child.pid, reason)
+        log.error("%s: worker %d%s %s", self.name, self._child.pid, self._on_node, reason)
         self._fault = reason
         self._child.kill()
 
@@ -221,7 +238,8 @@ class WorkerEngine:
                     self._heard_at = time.monotonic()
                     report(message, self)
                 case LoadRefused():
-                    raise LoadFailed(message.message)
+                    on_node = f"On the node {self._child.node}: " if self._child.node else ""
+                    raise LoadFailed(f"{on_node}{message.message}")
                 case Loaded():
                     self._take(message)
                     return
@@ -272,7 +290,7 @@ class WorkerEngine:
         self._channel.close()
         try:
             if not await self._child.close():
-                log.warning("%s: worker %d did not end by itself; killed", self.name, self._child.pid)
+                log.warning("%s: worker %d%s did not end by itself; killed", self.name, self._child.pid, self._on_node)
         finally:
             if self._steps is not None:
                 self._steps.cancel()

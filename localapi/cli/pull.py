@@ -77,7 +77,8 @@ def _pulled(name: str, revision: str | None, *, alone: bool) -> bool:
 
 def _named(source: ManifestSource) -> list[tuple[str, str | None]]:
     entries = read(source, needs_secrets=False).entries.values()
-    found = [each for entry in entries for each in entry.options.repositories()]
+    here = [entry.options for entry in entries if not entry.options.is_remote]
+    found = [each for options in here for each in options.repositories()]
     return list(dict.fromkeys(found))
 
 

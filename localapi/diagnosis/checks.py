@@ -161,9 +161,10 @@ def _finding(subject: Subject, backend: str, says: str, mend: str, *, there: boo
 
 def _installs_itself(subject: Subject, backend: str) -> bool:
     """Return whether every entry of a backend has `install: auto`."""
-    entries = subject.manifest.entries.values() if subject.manifest else ()
     return all(
-        getattr(entry.options, "install", None) == "auto" for entry in entries if entry.options.backend_name == backend
+        getattr(entry.options, "install", None) == "auto"
+        for entry in subject.entries
+        if entry.options.backend_name == backend
     )
 
 
@@ -205,14 +206,16 @@ def _mend(problem: Problem) -> str | None:
 
 def files(subject: Subject) -> list[Finding]:
     """Check for each entry whether its files are on this machine."""
-    entries = subject.manifest.entries.values() if subject.manifest else ()
-    return [finding for entry in entries for finding in _of(entry)]
+    return [finding for entry in subject.entries for finding in _of(entry)]
 
 
 def _of(entry: Entry) -> Iterator[Finding]:
     obstacle = entry.options.obstacle()
     if obstacle is not None:
         yield Finding("models", "missing", f"{entry.id}: {obstacle}")
+        return
+    if entry.options.is_remote:
+        yield Finding("models", "ok", f"{entry.id}: {entry.options.backend_name}, on a node of the cluster")
         return
     missing = [(name, revision) for name, revision in entry.options.repositories() if cached(name, revision) is None]
     if missing:
@@ -244,6 +247,26 @@ def server(subject: Subject) -> list[Finding]:
     if not ours:
         return [Finding("server", "missing", f"another program answers on {at}", f"localapi --port {subject.port + 1}")]
     return [Finding("server", "ok", f"localapi {told['info']['version']} is running on {at}")]
+
+
+def cluster(subject: Subject) -> list[Finding]:
+    """Check that Ray is installed if the manifest names a cluster, and ask a running server for its nodes."""
+    address = subject.manifest.cluster if subject.manifest else None
+    if address is None:
+        return [Finding("cluster", "ok", "none (no server.cluster)")]
+    grade: Grade = "missing" if any(each.options.is_remote for each in subject.entries) else "note"
+    if importlib.util.find_spec("ray") is None:
+        return [Finding("cluster", grade, "the package ray is not installed", "uv pip install 'localapi[ray]'")]
+    version = importlib.metadata.version("ray")
+    if not subject.server.is_there():
+        return [Finding("cluster", "ok", f"Ray {version}; a running server tells whether {address} answers")]
+    told = subject.server.get("/status", seconds=ANSWER_SECONDS).get("cluster")
+    if told is None:
+        return [Finding("cluster", "note", f"Ray {version}; the running server follows no cluster")]
+    if not told["joined"]:
+        return [Finding("cluster", grade, told["error"] or f"{address} is being joined", "ray status")]
+    nodes = ", ".join(f"{node['name']} ({node['cpus']:g} CPUs)" for node in told["nodes"] if node["alive"])
+    return [Finding("cluster", "ok", f"Ray {version}; nodes: {nodes}")]
 
 
 def hub(_: Subject) -> list[Finding]:
@@ -300,6 +323,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "manifest": manifest,
     "models": files,
     "server": server,
+    "cluster": cluster,
     "hub": hub,
     "service": service,
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from localapi.client import Server
 from localapi.errors import OperatorError, Problem
-from localapi.manifest import Manifest
+from localapi.manifest import Entry, Manifest
 
 LIMIT_SECONDS: Final = 8.0
 """Time limit of all checks together."""
@@ -43,10 +43,14 @@ class Subject:
     players: Sequence[str]
     """Names of programs that play sound."""
 
+    @property
+    def entries(self) -> Collection[Entry]:
+        """Entries of the manifest; none if it cannot be read."""
+        return self.manifest.entries.values() if self.manifest else ()
+
     def uses(self, *backends: str) -> bool:
-        """Return whether an entry uses one of these backends."""
-        entries = self.manifest.entries.values() if self.manifest else ()
-        return any(entry.options.backend_name in backends for entry in entries)
+        """Return whether an entry here uses one of these backends."""
+        return any(entry.options.backend_name in backends for entry in self.entries if not entry.options.is_remote)
 
 
 Check = Callable[[Subject], list[Finding]]

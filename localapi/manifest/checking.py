@@ -43,6 +43,8 @@ def manifest_of(
     options = _options(root, found)
     _check_names(root, options, found)
     _check_pools(root, options, found)
+    if top is not None and top.server.cluster is None:
+        _check_places(root, options, found)
     echo = top is not None and top.echo
     said = {path: Said(written(node), node.origin) for path, node in leaves(root) if path}
     absent: list[Problem] = []
@@ -184,6 +186,14 @@ def _aliases(root: Table, options: dict[EntryPath, EntryOptions]) -> list[tuple[
             assert isinstance(item, Scalar)  # noqa: S101  # checked by then
             found.append(((section, entry_id, "aliases", index), item.origin, item.text))
     return found
+
+
+def _check_places(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
+    """Check that no entry is placed on a cluster that is not there."""
+    for path, entry in options.items():
+        if entry.is_remote:
+            message = "needs a cluster, and server.cluster is not set; set it: cluster: {ray: auto}"
+            problems.append(_deepest(_entry_table(root, path), "place").problem(message, (*path, "place")))
 
 
 def _keys(

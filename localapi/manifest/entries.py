@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from localapi.backends.options import Duration, EntryOptions, Identity, MemorySize, Name
+from localapi.backends.place import ClusterOptions
 from localapi.errors import Problem
 from localapi.kinds import KINDS, Kind
 from localapi.manifest.keys import Key, KeyOptions
@@ -86,6 +87,13 @@ class ServerOptions(BaseModel):
             examples=[{"laptop": {"env": "LAPTOP_KEY", "admin": True}}],
         ),
     ] = {}
+    cluster: Annotated[
+        ClusterOptions | None,
+        Field(
+            description="A cluster of machines, for entries with `place`. See docs/machines.md.",
+            examples=[{"ray": "auto"}],
+        ),
+    ] = None
     allowed_hosts: Annotated[
         list[HostName],
         Field(
@@ -136,6 +144,7 @@ class Entry:
     def of(cls, entry_id: str, options: EntryOptions, *, server: ServerOptions) -> Entry:
         """Return the entry that these options describe."""
         keep_alive = server.keep_alive if options.keep_alive is None else options.keep_alive
+        options = options.on_cluster(server.cluster.ray if server.cluster else None)
         return cls(entry_id, options, options.identity(), keep_alive)
 
 
@@ -193,6 +202,11 @@ class Manifest:
         if name in self.entries:
             return self.entries[name]
         return next((entry for entry in self.entries.values() if name in entry.options.aliases), None)
+
+    @property
+    def cluster(self) -> str | None:
+        """Address of the cluster to join; None if there is none, or nothing to place on it."""
+        return self.server.cluster.ray if self.server.cluster is not None and not self.echo else None
 
     @property
     def files_beside(self) -> tuple[Path, ...]:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, get_args
 from pydantic import BaseModel
 
 from localapi.backends.options import EntryOptions
+from localapi.backends.place import ClusterOptions, Place
 from localapi.kinds import KINDS, Kind
 from localapi.manifest import wording
 from localapi.manifest.document import TopLevel
@@ -33,7 +34,12 @@ its source.
   `512MB`, `8GB`, `75%` (of the machine's memory) or a number of bytes.
 - File paths are relative to the folder of the file that names them.
 """
-_OF_SERVER: Final[Mapping[type[BaseModel], str]] = {ServerOptions: "server", KeyOptions: "server.api_keys.NAME"}
+_OF_ALL: Final[Mapping[type[BaseModel], str]] = {
+    ServerOptions: "server",
+    KeyOptions: "server.api_keys.NAME",
+    ClusterOptions: "server.cluster",
+    Place: "place",
+}
 """Headings of classes that have their own section."""
 _ROW: Final = "| {} | {} | {} | {} | {} | {} |"
 _HEAD: Final = [_ROW.format("option", "value", "default", "on change", "description", "example"), "|---" * 6 + "|"]
@@ -45,8 +51,10 @@ def markdown() -> str:
         _INTRODUCTION,
         _section(ServerOptions, "Options of the server as a whole. All of them change in place."),
         _section(KeyOptions, "See [docs/security.md](security.md#api-keys). Either `env` or `file` is required."),
+        _section(ClusterOptions, "See [docs/machines.md](machines.md#a-ray-cluster)."),
         _titled("echo", _table(TopLevel, ["echo"], hot=set())),
         _titled("Every model", _table(EntryOptions, EntryOptions.model_fields, hot=EntryOptions.model_fields)),
+        _section(Place, "What a worker takes of `server.cluster`; `{}` is any node with a free core.", hot=()),
         *(part for kind in KINDS.values() for part in _of_kind(kind)),
     ]
     return "\n".join(parts)
@@ -54,12 +62,13 @@ def markdown() -> str:
 
 def _nested() -> dict[type[BaseModel], str]:
     """Return the headings of classes that have their own section."""
-    return {**_OF_SERVER, **{model: title for kind in KINDS.values() for model, title in kind.nested.items()}}
+    return {**_OF_ALL, **{model: title for kind in KINDS.values() for model, title in kind.nested.items()}}
 
 
-def _section(model: type[BaseModel], text: str = "") -> str:
-    """Return the section of a nested class, whose options all change in place."""
-    return _titled(_nested()[model], _table(model, model.model_fields, hot=model.model_fields), text=text)
+def _section(model: type[BaseModel], text: str = "", *, hot: Iterable[str] | None = None) -> str:
+    """Return the section of a nested class. All of its options change in place, unless `hot` says which do."""
+    fields = model.model_fields
+    return _titled(_nested()[model], _table(model, fields, hot=fields if hot is None else hot), text=text)
 
 
 def _of_kind(kind: Kind) -> Iterable[str]:

@@ -138,7 +138,7 @@ class Memory:
         try:
             expected = await aside(lambda: expected_bytes(instance.options))
             if expected == 0:
-                return self.budget is not None
+                return self.budget is not None and not instance.options.is_remote
             while True:
                 changed = self._changed
                 self.note(self._footprints)
@@ -234,7 +234,7 @@ class Memory:
         """Measure what instances take, also one that nothing was expected of."""
         for instance in list(instances):
             taken = instance.supervised.vitals().total_bytes if instance.supervised is not None else None
-            if not taken:
+            if not taken or instance.options.is_remote:
                 continue
             footprint = self._footprints.setdefault(instance, Footprint(0, identity=self._identity(instance)))
             footprint.measured = taken
@@ -274,11 +274,11 @@ def _holding(instance: Instance, size: int) -> Holding:
 
 
 def expected_bytes(options: EntryOptions) -> int:
-    """Return what a worker will take, as stated or by its files; 0 if there is no worker. Blocks."""
+    """Return what a worker will take here, as stated or by its files; 0 if there is none on this machine. Blocks."""
     stated = options.stated_memory()
     if stated is not None:
         return stated
-    if options.worker_bytes == 0:
+    if options.worker_bytes == 0 or options.is_remote:
         return 0
     files = sum(_size(path) for path in options.weight_files())
     return options.worker_bytes + int(FILES_FACTOR * options.growth() * files)

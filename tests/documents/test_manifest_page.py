@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from localapi.backends.parameters import ChatParameters, SpeechParameters
+from localapi.backends.place import ClusterOptions, Place
 from localapi.backends.speech import MappedVoice
 from localapi.kinds import KINDS
 from localapi.manifest import markdown, reference
@@ -20,7 +21,9 @@ from tests.documents.pages import cells, page, quoted
 LONGEST = 150
 """Characters of a description, which editors show in a small window."""
 ENTRIES = [(kind.name, name, options) for kind in KINDS.values() for name, options in kind.backends.items()]
-OTHERS: list[type[BaseModel]] = [ServerOptions, KeyOptions, ChatParameters, MappedVoice, SpeechParameters]
+OTHERS: list[type[BaseModel]] = [
+    *(ServerOptions, KeyOptions, ClusterOptions, Place, ChatParameters, MappedVoice, SpeechParameters),
+]
 PLACES = [(f"{kind}-{name}", options) for kind, name, options in ENTRIES] + [(each.__name__, each) for each in OTHERS]
 OPTIONS = [
     pytest.param(model, field, id=f"{place}-{field}")

@@ -17,6 +17,7 @@ from localapi.http.replies import json_reply
 from localapi.manifest import Entry, fingerprint
 from localapi.reload.reloader import Attempt, Reloader
 from localapi.reload.swaps import Swap
+from localapi.runtime.cluster import ClusterWatch
 from localapi.runtime.instance import Instance
 from localapi.runtime.pool import Place, Pool
 from localapi.runtime.registry import Registry
@@ -104,6 +105,7 @@ class InstanceReply(Struct, kw_only=True):
     leases: Count
     since_revision: int
     pid: int | None
+    node: str | None
     requests: RequestsReply | None
     healthy: bool | None
     unhealthy_reason: str | None
@@ -169,6 +171,29 @@ class MemoryReply(Struct, kw_only=True):
     waiting: list[str]
 
 
+class NodeReply(Struct, kw_only=True):
+    """A machine of the cluster, and the models that are on it."""
+
+    id: str
+    name: str
+    address: str
+    alive: bool
+    cpus: float
+    gpus: float
+    memory_bytes: int
+    resources: dict[str, float]
+    models: list[str]
+
+
+class ClusterReply(Struct, kw_only=True):
+    """The cluster that the manifest names."""
+
+    address: str
+    joined: bool
+    error: str | None
+    nodes: list[NodeReply]
+
+
 class StatusReply(Struct, kw_only=True):
     """Full state of the server."""
 
@@ -184,6 +209,7 @@ class StatusReply(Struct, kw_only=True):
     preparing: bool
     warnings: list[str]
     memory: MemoryReply
+    cluster: ClusterReply | None
     models: list[ModelReply]
     retiring: list[InstanceReply]
 
@@ -204,7 +230,9 @@ OPERATIONS: Final[Operations] = {
 }
 
 
-def describe(registry: Registry, reloader: Reloader, warnings: list[str], folder: WorkingFolder) -> StatusReply:
+def describe(
+    registry: Registry, reloader: Reloader, warnings: list[str], folder: WorkingFolder, cluster: ClusterWatch
+) -> StatusReply:
     """Return the full state of the server. Times are Unix seconds."""
     snapshot = registry.snapshot
     files = snapshot.manifest.files if snapshot else ()
@@ -224,9 +252,22 @@ def describe(registry: Registry, reloader: Reloader, warnings: list[str], folder
         preparing=reloader.preparing,
         warnings=warnings,
         memory=MemoryReply(budget_bytes=memory.budget, used_bytes=memory.used, waiting=memory.waiting),
+        cluster=_cluster(cluster, cluster.address, registry) if cluster.address is not None else None,
         models=[_model(entry, registry, reloader.swaps.of(entry.id)) for entry in registry.entries.values()],
         retiring=[describe_instance(instance) for instance in registry.retiring],
     )
+
+
+def _cluster(cluster: ClusterWatch, address: str, registry: Registry) -> ClusterReply:
+    models: dict[str | None, list[str]] = {}
+    for instance in registry.all_instances():
+        node = instance.vitals.node if instance.vitals is not None else None
+        models.setdefault(node, []).append(instance.name)
+    nodes = [
+        NodeReply(**msgspec.structs.asdict(node), models=models.get(node.name, []) if node.alive else [])
+        for node in cluster.nodes
+    ]
+    return ClusterReply(address=address, joined=cluster.joined, error=cluster.error, nodes=nodes)
 
 
 def _model(entry: Entry, registry: Registry, swap: Swap | None) -> ModelReply:
@@ -300,6 +341,7 @@ def describe_instance(instance: Instance) -> InstanceReply:
         leases=instance.leases,
         since_revision=instance.since_revision,
         pid=vitals.pid if vitals else None,
+        node=vitals.node if vitals else None,
         requests=_requests(vitals) if vitals else None,
         healthy=vitals.healthy if vitals else None,
         unhealthy_reason=vitals.reason if vitals and not vitals.healthy else None,

@@ -120,7 +120,7 @@ function facts(model, now) {
   if (model.cooling_down_until && model.cooling_down_until > now) {
     parts.push(`left alone for ${duration(model.cooling_down_until - now)} after ${model.failures_in_a_row} failures`);
   }
-  if (model.pid) parts.push(`process ${model.pid}`);
+  if (model.pid) parts.push(`process ${model.pid}${model.node ? ` on ${model.node}` : ""}`);
   return parts;
 }
 

@@ -26,6 +26,9 @@ from localapi.system.threads import within
 from localapi.worker.model import CannotLoad, Report, first_line
 from localapi.worker.protocol import Loading
 
+DEMO: Final = "demo"
+"""What the server calls the included model if the worker is on another machine, whose package is elsewhere."""
+DEMO_FOLDER: Final = Path(__file__).parent.parent.parent / "demo" / "model"
 ANSWER_SECONDS: Final = 10.0
 """How long to wait for the Hub's first response."""
 _REPORTS = 200
@@ -41,10 +44,12 @@ def located(path: str, revision: str | None, report: Report, *, patterns: Sequen
 
     The server makes the paths of folders absolute, so an absolute path that does not exist is not a repository.
     """
+    if path == DEMO:
+        return DEMO_FOLDER
     if Path(path).is_dir():
         return Path(path)
     if Path(path).is_absolute():
-        raise CannotLoad(f"The folder {path} no longer exists. Restore it, or change the entry's path.")
+        raise CannotLoad(f"The folder {path} does not exist. Restore it, or change the entry's path.")
     return download(path, revision, report, patterns=patterns)
 
 

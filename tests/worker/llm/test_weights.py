@@ -271,5 +271,5 @@ def test_a_damaged_file_of_a_repository_is_named_where_it_is_and_downloaded_anew
 
 def test_a_folder_that_is_gone_is_no_repository(tmp_path: Path) -> None:
     assert refusal(tmp_path / "model") == (
-        f"The folder {tmp_path / 'model'} no longer exists. Restore it, or change the entry's path."
+        f"The folder {tmp_path / 'model'} does not exist. Restore it, or change the entry's path."
     )

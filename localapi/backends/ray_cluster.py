@@ -1,0 +1,330 @@
+"""A Ray cluster as the server sees it: the gateway process that talks to Ray, and workers on its nodes.
+
+The gateway of an address is started by whoever needs it first, and ends with the last one who holds it. It starts again
+after it has ended: Ray may crash, or the cluster may be restarted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import itertools
+import logging
+import socket
+import sys
+from asyncio import StreamReader
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from localapi.backends import process
+from localapi.backends.channel import Writer, read_frame
+from localapi.backends.process import END_SECONDS, ChildProcess
+from localapi.backends.variables import Variables
+from localapi.cluster import protocol
+from localapi.cluster.protocol import (
+    Ended,
+    FromNode,
+    Node,
+    Nodes,
+    NotConnected,
+    NotStarted,
+    Requirements,
+    Start,
+    Started,
+    Stop,
+    ToGateway,
+    ToNode,
+)
+from localapi.errors import LoadFailed, OutOfResources
+from localapi.system.os_errors import advise
+from localapi.system.process_usage import Usage
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS: Final = 10.0
+"""How much longer than a worker its node may take to say that the worker has ended."""
+
+
+class ClusterUnavailable(LoadFailed):
+    """The cluster cannot be used now. Whether the next try succeeds is unknown."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=None)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a worker is to run."""
+
+    cluster: str
+    """Address of the cluster, or "auto"."""
+    place: Requirements
+
+
+class RemoteProcess:
+    """A worker on a node: what `ChildProcess` is for one on this machine."""
+
+    def __init__(self, gateway: Gateway, number: int, name: str) -> None:
+        self.pid = 0
+        self.node: str | None = None
+        """Name of the node, as soon as there is one."""
+        self.held = AsyncExitStack()
+        """Keeps the gateway running."""
+        self.reader = StreamReader()
+        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the process runs; LoadFailed if it could not be started."""
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done when the process has ended, with how, for people."""
+        self._gateway = gateway
+        self._number = number
+        self._name = name
+        self._usage: Usage | None = None
+
+    def take(self, message: Started | NotStarted | FromNode | Ended) -> None:
+        """Take a message of the gateway about this worker."""
+        match message:
+            case Started(node=node, pid=pid):
+                self.node, self.pid = node, pid
+                if not self.started.done():
+                    self.started.set_result(None)
+            case NotStarted(message=text):
+                self.lose(text)
+            case FromNode():
+                for line in message.lines:
+                    log.info("%s: %s", self._name, line)
+                if message.memory_bytes is not None and message.cpu_seconds is not None:
+                    self._usage = Usage(message.memory_bytes, message.cpu_seconds)
+                if message.data:
+                    self.reader.feed_data(message.data)
+            case Ended(how=how):
+                self.lose(how)
+
+    def lose(self, how: str) -> None:
+        """Take note that nothing more comes from this worker."""
+        if not self.started.done():
+            self.started.set_exception(LoadFailed(how, retryable=None))
+        if not self.ended.done():
+            self.ended.set_result(how)
+            self.reader.feed_eof()
+
+    def usage(self) -> Usage | None:
+        """Return the last measurement, which is a second old; None if there is none yet or the process has ended."""
+        return None if self.ended.done() else self._usage
+
+    def forget_usage(self) -> None:
+        """Do nothing: measurements come by themselves."""
+
+    def write(self, data: bytes) -> None:
+        self._gateway.send(ToNode(self._number, data))
+
+    def stop(self, seconds: float) -> None:
+        if not self.ended.done():
+            self._gateway.send(Stop(self._number, seconds))
+
+    def kill(self) -> None:
+        """Kill the process and everything that it started."""
+        self.stop(0)
+
+    async def how_it_ended(self) -> str:
+        """Return how the process ended, for people. Kill it if it does not end although its connection is closed."""
+        return await self.ended
+
+    async def close(self, seconds: float = END_SECONDS) -> bool:
+        """Wait until the process ends, and kill it after so many seconds. Return whether it ended by itself."""
+        self.stop(seconds)
+        done, _ = await asyncio.wait([self.ended], timeout=seconds + GRACE_SECONDS)
+        await self.held.aclose()
+        return bool(done)
+
+
+class RemoteWriter:
+    """Sink of bytes for a worker on a node; see `backends.channel.Writer`."""
+
+    def __init__(self, remote: RemoteProcess) -> None:
+        self._remote = remote
+        self._closed = False
+
+    def write(self, data: bytes) -> None:
+        self._remote.write(data)
+
+    def is_closing(self) -> bool:
+        return self._closed or self._remote.ended.done()
+
+    def close(self) -> None:
+        if not self.is_closing():
+            self._remote.stop(END_SECONDS)
+        self._closed = True
+
+
+class Gateway:
+    """The process that talks to one cluster. Make it with `_open`; use it with `using`."""
+
+    def __init__(self, address: str, child: ChildProcess, reader: StreamReader, writer: Writer) -> None:
+        self.address = address
+        self.nodes: list[Node] = []
+        self.ended = False
+        """True if the process has ended, or is ending."""
+        self.listeners: list[Callable[[], None]] = []
+        """Called when the nodes have changed, or the process has ended."""
+        self._child = child
+        self._reader = reader
+        self._writer = writer
+        self._numbers = itertools.count(1)
+        self._workers: dict[int, RemoteProcess] = {}
+        self._messages: asyncio.Task[None]
+
+    def send(self, message: ToGateway) -> None:
+        """Send a message, or nothing if the process has ended."""
+        if not self._writer.is_closing():
+            self._writer.write(protocol.frame(message))
+
+    async def connected(self) -> None:
+        """Wait until the gateway has joined the cluster. Raise ClusterUnavailable."""
+        message = await self._next()
+        match message:
+            case Nodes(nodes=nodes):
+                self.nodes = nodes
+            case NotConnected(message=reason):
+                raise ClusterUnavailable(f"The Ray cluster {self.address} cannot be used: {reason}")
+            case _:
+                how = await self._child.how_it_ended()
+                raise ClusterUnavailable(f"The gateway to the Ray cluster {self.address} {how}.")
+        self._messages = asyncio.create_task(self._distribute(), name=f"gateway to {self.address}")
+
+    async def _next(self) -> protocol.ToServer | None:
+        body = await read_frame(self._reader)
+        return None if body is None else protocol.decode_to_server(body)
+
+    async def _distribute(self) -> None:
+        """Hand each message to its worker, until the process ends."""
+        try:
+            while (message := await self._next()) is not None:
+                match message:
+                    case Nodes(nodes=nodes):
+                        self.nodes = nodes
+                        self._tell()
+                    case NotConnected():
+                        pass
+                    case _:
+                        worker = self._workers.get(message.worker)
+                        if worker is not None:
+                            worker.take(message)
+                            if worker.ended.done():
+                                del self._workers[message.worker]
+            how = await self._child.how_it_ended()
+        except msgspec.MsgspecError as error:
+            how = f"sent something that is no message ({error})"
+        log.error("cluster %s: the gateway %s", self.address, how)
+        self._lose_all(f"was lost: the gateway to its cluster {how}")
+
+    def _tell(self) -> None:
+        for listener in list(self.listeners):
+            listener()
+
+    def _lose_all(self, how: str) -> None:
+        self._writer.close()
+        self.ended = True
+        self._tell()
+        for worker in self._workers.values():
+            worker.lose(how)
+        self._workers.clear()
+
+    def start(self, name: str, place: Requirements, needs: str | None, variables: Variables) -> RemoteProcess:
+        """Return a worker that is about to be started on a node."""
+        number = next(self._numbers)
+        remote = RemoteProcess(self, number, name)
+        if self.ended:
+            remote.lose("The gateway to the cluster has ended.")
+        else:
+            self._workers[number] = remote
+            env, secrets = dict(variables.all), list(variables.secret.values())
+            self.send(Start(worker=number, place=place, needs=needs, env=env, secrets=secrets))
+        return remote
+
+    async def close(self) -> None:
+        """Leave the cluster: Ray ends all workers that are left."""
+        if hasattr(self, "_messages"):
+            self._messages.cancel()
+            await asyncio.gather(self._messages, return_exceptions=True)
+        self._lose_all("was ended with the gateway to its cluster")
+        await self._child.close(GRACE_SECONDS)
+
+
+async def spawn(name: str, site: Site, needs: str | None, variables: Variables) -> RemoteProcess:
+    """Start a worker on a node and return it when its process runs. Raise LoadFailed.
+
+    After any failure, cancellation included, the process has ended when this returns.
+    """
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(using(site.cluster))
+        remote = gateway.start(name, site.place, needs, variables)
+        remote.held = stack.pop_all()
+    try:
+        await remote.started
+    except BaseException:
+        await remote.close()
+        raise
+    return remote
+
+
+async def _open(address: str) -> Gateway:
+    """Start a gateway, and return it when it has joined the cluster. Raise ClusterUnavailable and OutOfResources."""
+    if importlib.util.find_spec("ray") is None:
+        raise ClusterUnavailable("The package ray is not installed here. Install it: uv pip install 'localapi[ray]'")
+    try:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            reader, writer = await asyncio.open_connection(sock=ours)
+            child = await process.start(
+                *(sys.executable, "-P", "-m", "localapi.cluster", "--fd", str(theirs.fileno()), "--address", address),
+                on_line=lambda line: log.debug("cluster %s: %s", address, line),  # Ray says much, also of other jobs
+                fds=[theirs.fileno()],
+            )
+    except OSError as error:
+        raise OutOfResources(
+            f"No gateway to the cluster could be started: {advise(error)}.", number=error.errno
+        ) from error
+    gateway = Gateway(address, child, reader, writer)
+    try:
+        await gateway.connected()
+    except BaseException:
+        await gateway.close()
+        raise
+    return gateway
+
+
+class _Shared:
+    """One gateway for all who use a cluster."""
+
+    def __init__(self) -> None:
+        self.holders = 0
+        self.gateway: Gateway | None = None
+        self.lock = asyncio.Lock()
+
+
+_shared: dict[str, _Shared] = {}
+
+
+@asynccontextmanager
+async def using(address: str) -> AsyncIterator[Gateway]:
+    """Give the gateway of a cluster, and keep it running meanwhile. Raise ClusterUnavailable and OutOfResources."""
+    shared = _shared.setdefault(address, _Shared())
+    shared.holders += 1
+    try:
+        async with shared.lock:
+            if shared.gateway is not None and shared.gateway.ended:
+                await shared.gateway.close()
+                shared.gateway = None
+            if shared.gateway is None:
+                shared.gateway = await _open(address)
+        yield shared.gateway
+    finally:
+        shared.holders -= 1
+        if shared.holders == 0:
+            _shared.pop(address, None)
+            if shared.gateway is not None:
+                await asyncio.shield(shared.gateway.close())

@@ -1,0 +1,139 @@
+"""The messages between the server and its gateway to a Ray cluster.
+
+They are framed like those of workers. What a worker and the server say to each other is opaque here: bytes in both
+directions, by the number that the server gave the worker.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from localapi.worker.protocol import LENGTH
+
+
+class Requirements(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker takes of a cluster."""
+
+    node: str | None = None
+    """Name, host name, address or id of a node; None: any node with room."""
+    cpus: float = 1
+    gpus: float = 0
+    memory_bytes: int = 0
+    resources: dict[str, float] = {}
+    """Custom resources of the cluster."""
+    spread: bool = False
+    """True to prefer nodes with less on them, False to fill one node first."""
+
+
+class Start(msgspec.Struct, tag=True, kw_only=True):
+    """Server to gateway: start a worker on a node."""
+
+    worker: int
+    place: Requirements
+    needs: str | None = None
+    """Python package that the engine imports."""
+    env: dict[str, str] = {}
+    """Environment variables for the worker."""
+    secrets: list[str] = []
+    """Values that its output must not show."""
+
+
+class ToNode(msgspec.Struct, tag=True):
+    """Server to gateway: bytes for a worker."""
+
+    worker: int
+    data: bytes
+
+
+class Stop(msgspec.Struct, tag=True):
+    """Server to gateway: close a worker's socket, and kill the worker if it has not ended after so many seconds."""
+
+    worker: int
+    seconds: float
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A node of a cluster."""
+
+    id: str
+    name: str
+    address: str
+    alive: bool
+    cpus: float
+    gpus: float
+    memory_bytes: int
+    """What Ray may give away, which is less than the machine has."""
+    resources: dict[str, float]
+    """Custom resources."""
+
+
+class Nodes(msgspec.Struct, tag=True):
+    """Gateway to server: the nodes, at first and after each change."""
+
+    nodes: list[Node]
+
+
+class NotConnected(msgspec.Struct, tag=True):
+    """Gateway to server: it cannot use the cluster. The gateway exits after this."""
+
+    message: str
+
+
+class Started(msgspec.Struct, tag=True):
+    """Gateway to server: the worker's process runs."""
+
+    worker: int
+    node: str
+    """Name of the node."""
+    pid: int
+
+
+class NotStarted(msgspec.Struct, tag=True):
+    """Gateway to server: the worker could not be started. Nothing follows for this worker."""
+
+    worker: int
+    message: str
+
+
+class FromNode(msgspec.Struct, tag=True, kw_only=True):
+    """Gateway to server: what a worker sent, what it printed, and what it uses. Comes at least every few seconds."""
+
+    worker: int
+    data: bytes
+    lines: list[str]
+    memory_bytes: int | None
+    cpu_seconds: float | None
+
+
+class Ended(msgspec.Struct, tag=True):
+    """Gateway to server: the worker's process has ended, or its node is lost. Nothing follows for this worker."""
+
+    worker: int
+    how: str
+    """For people: "was killed by SIGKILL", "was lost with its node studio"."""
+
+
+ToGateway = Start | ToNode | Stop
+ToServer = Nodes | NotConnected | Started | NotStarted | FromNode | Ended
+
+_encoder = msgspec.msgpack.Encoder()
+_to_gateway = msgspec.msgpack.Decoder(ToGateway)
+_to_server = msgspec.msgpack.Decoder(ToServer)
+
+
+def frame(message: ToGateway | ToServer) -> bytes:
+    """Return the message as a frame."""
+    body = _encoder.encode(message)
+    return LENGTH.pack(len(body)) + body
+
+
+def decode_to_gateway(body: bytes) -> ToGateway:
+    """Return the message of a frame, in the gateway. Raise msgspec.DecodeError or msgspec.ValidationError."""
+    message: ToGateway = _to_gateway.decode(body)
+    return message
+
+
+def decode_to_server(body: bytes) -> ToServer:
+    """Return the message of a frame, in the server. Raise msgspec.DecodeError or msgspec.ValidationError."""
+    message: ToServer = _to_server.decode(body)
+    return message
