@@ -23,7 +23,7 @@ from werkzeug.exceptions import NotFound as NoSuchPath
 from localapi.api import console, openapi
 from localapi.api.admin import actions, health, metrics, status, status_events
 from localapi.api.body_limits import LimitedRequest, limit_of
-from localapi.api.dialect import DialectBlueprint
+from localapi.api.dialect import error_body_of
 from localapi.api.openai import models
 from localapi.api.openai.wire import error_body
 from localapi.api.operation import MAX_BODY_BYTES, MEGABYTE
@@ -248,9 +248,7 @@ def create_app(service: Service) -> Quart:
 
     @app.errorhandler(Exception)
     async def refuse(error: Exception) -> Response:
-        # What no dialect's endpoint answers has OpenAI's form.
-        blueprint = app.blueprints.get(http_request.blueprint or "")
-        body_of = blueprint.error_body if isinstance(blueprint, DialectBlueprint) else error_body
+        body_of = error_body_of(app.blueprints, otherwise=error_body)
         api_error = _as_api_error(error, app)
         return error_reply(api_error, body_of(api_error))
 

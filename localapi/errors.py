@@ -47,6 +47,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import ClassVar, Final
 
 MOST_SHOWN: Final = 100
@@ -179,6 +180,11 @@ class ApiError(LocalapiError):
         self.retryable = retryable
         self.retry_after_seconds = retry_after_seconds
         self.loggable = loggable
+
+    @property
+    def is_ours(self) -> bool:
+        """True if it is the server's fault, not the client's."""
+        return self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
     @property
     def logged(self) -> str:

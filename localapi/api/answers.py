@@ -41,6 +41,8 @@ class Answer:
     tokens: list[TokenLogprob] = field(default_factory=list)
     reason: StopReason = "stop"
     """Why it ended."""
+    stop_string: str | None = None
+    """The stop string that ended it."""
     refusal_tokens: list[TokenLogprob] = field(default_factory=list)
     additions: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Further fields of another server's reply, by `Addition.place`."""
@@ -75,6 +77,7 @@ async def collected(events: AsyncGenerator[Event, None], count: int) -> tuple[li
                     answers[event.choice].calls[event.index].arguments += event.text
                 case Ended():
                     answers[event.choice].reason = event.reason
+                    answers[event.choice].stop_string = event.stop_string
                 case Addition():
                     answers[event.choice].additions.setdefault(event.place, {}).update(event.fields)
                 case Finished():

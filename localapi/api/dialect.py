@@ -7,24 +7,33 @@ Everything between both is here and in `http.generation`, once for all dialects.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 
 from localapi.api.answers import Answer, collected
 from localapi.api.neutral_request import NeutralRequest
 from localapi.errors import ApiError
 from localapi.http import body
-from localapi.http.generation import FORM_PRIME_SECONDS, PRIME_SECONDS, Generation, Renderer, begin, event_bytes
+from localapi.http.generation import (
+    FORM_PRIME_SECONDS,
+    PRIME_SECONDS,
+    Generation,
+    Renderer,
+    begin,
+    event_bytes,
+    request_ids,
+)
 from localapi.http.read_ahead import Ahead
 from localapi.http.replies import json_reply
-from localapi.kinds.chat import CHAT, chat_options
+from localapi.kinds.chat import CHAT, capabilities, chat_options
 from localapi.manifest import Entry
 from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
-from localapi.worker.protocol import Chat, Complete, Event, Finished, join
+from localapi.worker.protocol import Chat, Complete, Event, Finished, Loaded, Tokenize, TokenizedText, join
 
 
 class Reply(Renderer[Event], Protocol):
@@ -51,21 +60,67 @@ class Dialect(Protocol):
         """Return the JSON of a reply with an error's status."""
 
 
-class DialectBlueprint(Blueprint):
-    """The endpoints of one API. Whatever goes wrong there, also with the key, has the form of its dialects."""
+ErrorBody = Callable[[ApiError], object]
 
-    def __init__(self, registry: Registry, dialect: Dialect, *others: Dialect) -> None:
-        super().__init__(type(dialect).__name__, __name__)
-        self.error_body = dialect.error_body
+
+class ApiBlueprint(Blueprint):
+    """The endpoints of one API. Whatever goes wrong there, also with the key, has its form.
+
+    So have errors at paths that are no endpoints and that its clients ask for: those that begin with one of `paths`,
+    and requests that `is_meant` recognizes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        error_body: ErrorBody,
+        *,
+        paths: tuple[str, ...] = (),
+        is_meant: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__(name, __name__)
+        self.error_body = error_body
+        self._paths = paths
+        self._is_meant = is_meant
+
+    def claims(self) -> bool:
+        """Return True if the current request is one to this API, although no endpoint of it takes it."""
+        return request.path.startswith(self._paths) or self._is_meant()
+
+
+class DialectBlueprint(ApiBlueprint):
+    """The endpoints of dialects."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        dialect: Dialect,
+        *others: Dialect,
+        paths: tuple[str, ...] = (),
+        is_meant: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__(type(dialect).__name__, dialect.error_body, paths=paths, is_meant=is_meant)
         for each in (dialect, *others):
             self.add_url_rule(each.path, each.path, _endpoint(registry, each), methods=["POST"])
 
 
+def error_body_of(blueprints: Mapping[str, object], otherwise: ErrorBody) -> ErrorBody:
+    """Return how the API of the current request shows errors: its endpoint's, or that of the API that claims it."""
+    own = blueprints.get(request.blueprint or "")
+    if isinstance(own, ApiBlueprint):
+        return own.error_body
+    for each in blueprints.values():
+        if isinstance(each, ApiBlueprint) and each.claims():
+            return each.error_body
+    return otherwise
+
+
 def _endpoint(registry: Registry, dialect: Dialect) -> Callable[[], Awaitable[Response]]:
     async def answer() -> Response:
-        request, reply = dialect.parse(await body.read_object())
-        request.check()
-        return await Exchange(begin(registry, request.model, CHAT), request, reply).response()
+        asked, reply = dialect.parse(await body.read_object())
+        asked.check()
+        with asked.in_words_of_client():
+            return await Exchange(begin(registry, asked.model, CHAT), asked, reply).response()
 
     return answer
 
@@ -87,10 +142,14 @@ class Exchange:
     async def response(self) -> Response:
         """Return the reply, whole or as a stream. Raise ApiError before anything is sent."""
         # The entry of now, for a stream whose headers are sent before there is a lease.
-        self._requests_for(self.generation.expected)
+        expected = self.generation.expected
+        self._requests_for(expected, self.generation.registry.instance(expected.id).loaded)
         self.reply.model = self.generation.entry.id
         asks = self.request.asks
-        if self.request.stream:
+        if not asks:
+            await self._load()
+            response = json_reply(self.reply.whole([], Finished(0, 0, 0)))
+        elif self.request.stream:
             events = self.generation.events(self._requests, about=asks)
             prime_seconds = FORM_PRIME_SECONDS if self.request.may_be_relaxed else PRIME_SECONDS
             items = Ahead(events, size=event_bytes, join=join, pausable=False)
@@ -101,6 +160,22 @@ class Exchange:
                 self._requests, lambda events: collected(events, count), about=asks
             )
             response = json_reply(self.reply.whole(answers, usage))
+        return self.named(response)
+
+    async def prompt_tokens(self) -> list[int]:
+        """Return the tokens of the conversation's prompt, which is not answered. Raise ApiError."""
+
+        def question(lease: Lease) -> list[Tokenize]:
+            [chat] = self._requests(lease)
+            assert isinstance(chat, Chat)  # noqa: S101  # a text has no prompt of its own
+            return [Tokenize(next(request_ids), chat=chat)]
+
+        async with aclosing(self.generation.events(question)) as events:
+            reply = await anext(events)
+        return reply.tokens if isinstance(reply, TokenizedText) else []
+
+    def named(self, response: Response) -> Response:
+        """Name in the reply's headers what has no effect, or another one than the client asked for."""
         for header, names, what, level in (
             (body.RELAXED_HEADER, self.generation.relaxed, "not enforced", logging.INFO),
             (body.LOCKED_HEADER, self.overruled, "overruled by the manifest", logging.DEBUG),
@@ -110,13 +185,30 @@ class Exchange:
         self.generation.name_member(response)
         return body.name_ignored([] if self.forwarded else self.request.ignored, response)
 
+    async def _load(self) -> None:
+        """Load the model; or unload it, if it is not to be kept."""
+        if self.request.keep_alive == 0:
+            await self.generation.registry.instance(self.generation.expected.id).release()
+            return
+
+        async def load(lease: Lease) -> AsyncGenerator[Entry, None]:
+            self._requests(lease)
+            yield lease.entry
+
+        async with aclosing(self.generation.through(load)) as loaded:
+            await anext(loaded)
+
     def _requests(self, lease: Lease) -> list[Chat | Complete]:
         self.reply.model = lease.asked.id
-        return self._requests_for(lease.entry)
+        if self.request.keep_alive is not None:
+            lease.instance.keep_for(self.request.keep_alive)
+        return self._requests_for(lease.entry, lease.engine.loaded)
 
-    def _requests_for(self, entry: Entry) -> list[Chat | Complete]:
+    def _requests_for(self, entry: Entry, loaded: Loaded | None) -> list[Chat | Complete]:
         options = chat_options(entry.options)
         self.forwarded = options.forwards and self.request.is_original
-        honoured, self.unsupported = self.request.honoured_by(options)
+        suited, useless = self.request.suited_to(capabilities(options, loaded))
+        honoured, unhonoured = suited.honoured_by(options)
+        self.unsupported = [*useless, *unhonoured]
         requests, self.overruled = honoured.for_entry(options)
         return requests

@@ -6,6 +6,7 @@ A parameter is None until the client or the manifest sets it; what nobody sets, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from localapi.errors import InvalidRequest
 from localapi.http.generation import request_ids
 from localapi.worker.protocol import (
     AudioPart,
+    Capabilities,
     Chat,
     Complete,
     ImagePart,
@@ -34,13 +36,17 @@ class NeutralRequest:
 
     model: str
     asks: Sequence[Chat | Complete]
-    """One for each prompt, without ids and parameters: `for_entry` adds them."""
+    """One for each prompt, without ids and parameters: `for_entry` adds them. None: the model is to be loaded."""
     said: ChatParameters = field(default_factory=ChatParameters)
     """The parameters that the client set."""
     usual: Mapping[str, Any] = field(default_factory=dict)
     """Parameters that the dialect's API defines a value for, if neither the client nor the manifest sets them."""
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """What the client called a parameter, if it is not our name."""
+    """What the client called a parameter, a feature or a medium, if it is not our name."""
+    wishes: Set[str] = frozenset()
+    """Parameters that the client set for any model: one that has no use for them is no reason to refuse."""
+    keep_alive: float | None = None
+    """Seconds without a request after which the model is unloaded; None: as the manifest says."""
     stream: bool = False
     ignored: Sequence[str] = ()
     """Fields of the body that have no effect."""
@@ -49,10 +55,44 @@ class NeutralRequest:
 
     def check(self) -> None:
         """Check what every dialect has in common: tools, calls, and how a conversation ends. Raise InvalidRequest."""
-        for ask in self.asks:
-            if isinstance(ask, Chat):
-                _check_tools(ask)
-                _check_turns(ask)
+        with self.in_words_of_client():
+            for ask in self.asks:
+                if isinstance(ask, Chat):
+                    _check_tools(ask)
+                    _check_turns(ask)
+
+    @contextmanager
+    def in_words_of_client(self) -> Iterator[None]:
+        """Let an error of the request name its parameter as the client does."""
+        try:
+            yield
+        except InvalidRequest as error:
+            called = self.names.get(error.param or "")
+            if called and error.param:
+                error.message = error.message.replace(error.param, called[0])
+                error.param = called[0]
+            raise
+
+    def suited_to(self, capabilities: Capabilities) -> tuple[NeutralRequest, list[str]]:
+        """Return the request without a wish about thinking that the model has no use for, and the client's names of it.
+
+        A wish that is true anyway is not named: no thinking from a model that never thinks, thinking from one that
+        always does.
+        """
+        controls = (capabilities.thinking_switch, capabilities.thinking_levels)
+        usual = dict(self.usual)
+        if not any(controls):
+            usual.pop("reasoning_effort", None)
+        wish = self.said.reasoning_effort if "reasoning_effort" in self.wishes else None
+        if wish is None or any(controls) or None in controls:
+            return replace(self, usual=usual), []
+        said = self.said.model_copy(update={"reasoning_effort": None})
+        kept = bool(capabilities.thinking) == (wish != "none")
+        named = [] if kept else [self._called("reasoning_effort")]
+        return replace(self, usual=usual, said=said), named
+
+    def _called(self, name: str) -> str:
+        return self.names.get(name, [name])[0]
 
     def honoured_by(self, options: ChatOptions) -> tuple[NeutralRequest, list[str]]:
         """Return the request without what the entry's backend does not honour, and the client's names of that.
@@ -66,8 +106,9 @@ class NeutralRequest:
         unhonoured = list(self._unhonoured(options.honours))
         if not unhonoured:
             return self, []
-        if options.unsupported == "error":
-            raise unhonoured[0].error(options.backend_name)
+        refused = [each for each in unhonoured if each.name not in self.wishes]
+        if refused and options.unsupported == "error":
+            raise refused[0].error(options.backend_name)
         names = {each.name for each in unhonoured}
         said = self.said.model_copy(update=dict.fromkeys(names & ChatParameters.model_fields.keys()))
         asks = [_without(ask, names) for ask in self.asks]
@@ -76,16 +117,17 @@ class NeutralRequest:
     def _unhonoured(self, honours: Set[str]) -> Iterator[Unhonoured]:
         for name in self.said.model_dump(exclude_none=True):
             if name not in honours:
-                yield Unhonoured(name, self.names.get(name, [name])[0])
+                yield Unhonoured(name, self._called(name))
         for name in dict.fromkeys(name for ask in self.asks for name in _features(ask)):
             if name not in honours:
-                yield Unhonoured(name, name)
+                yield Unhonoured(name, self._called(name))
         for ask in self.asks:
             for at, message in enumerate(ask.messages if isinstance(ask, Chat) else ()):
                 for place, part in enumerate(() if isinstance(message.content, str) else message.content):
                     medium = _medium(part)
                     if medium is not None and medium not in honours:
-                        yield Unhonoured(medium, f"messages[{at}].content[{place}].type", "unsupported_content")
+                        param = self.names.get(medium, [f"messages[{at}].content[{place}].type"])[0]
+                        yield Unhonoured(medium, param, "unsupported_content")
 
     @property
     def is_original(self) -> bool:

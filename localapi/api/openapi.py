@@ -10,7 +10,8 @@ import functools
 import re
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Final
+from types import UnionType
+from typing import Final, get_args
 
 import msgspec
 from pydantic import BaseModel
@@ -22,7 +23,7 @@ from localapi.api import console
 from localapi.api.admin import actions, health, metrics, status, status_events
 from localapi.api.openai import models
 from localapi.api.openai.wire import ErrorReply
-from localapi.api.operation import ERRORS_OF_ALL, JSON, Content, Operation, Operations, Schema
+from localapi.api.operation import ERRORS_OF_ALL, JSON, Content, Operation, Operations, Schema, Shape
 from localapi.errors import ApiError
 from localapi.http import auth
 from localapi.http.replies import json_reply
@@ -115,7 +116,7 @@ def _operation(operation: Operation, path: str) -> Schema:
     replies = {
         "200": {"description": operation.summary, "content": _content(operation.content)},
         **{str(status): _reply(shape, status) for status, shape in operation.others.items()},
-        **{str(status): _reply(ErrorReply, status) for status in errors},
+        **{str(status): _reply(operation.error or ErrorReply, status) for status in errors},
     }
     described: Schema = {"summary": operation.summary, "responses": dict(sorted(replies.items()))}
     if operation.parameters:
@@ -128,12 +129,16 @@ def _operation(operation: Operation, path: str) -> Schema:
 
 
 def _content(content: Content | dict[str, type[BaseModel]]) -> Schema:
-    return {
-        kind: {"schema": {"$ref": _REF.format(name=shape.__name__)}} if shape else {} for kind, shape in content.items()
-    }
+    return {kind: {"schema": _schema_of(shape)} if shape else {} for kind, shape in content.items()}
 
 
-def _reply(shape: type[msgspec.Struct], status: int) -> Schema:
+def _schema_of(shape: Shape | type[BaseModel]) -> Schema:
+    if isinstance(shape, UnionType):
+        return {"anyOf": [_schema_of(each) for each in get_args(shape)]}
+    return {"$ref": _REF.format(name=shape.__name__)}
+
+
+def _reply(shape: Shape, status: int) -> Schema:
     return {"description": ", ".join(codes_of(status)) or "See `status`.", "content": _content({JSON: shape})}
 
 
@@ -153,7 +158,9 @@ def _schemas() -> Schema:
     replies: list[type[msgspec.Struct]] = [ErrorReply, *(kind.model for kind in KINDS.values())]
     for operation in operations().values():
         bodies += [operation.body] if operation.body else []
-        replies += [shape for shape in (*operation.content.values(), *operation.others.values()) if shape]
+        shapes = (*operation.content.values(), *operation.others.values(), operation.error)
+        for shape in filter(None, shapes):
+            replies += get_args(shape) or (shape,)
     template = _REF.format(name="{model}")
     _, of_bodies = models_json_schema([(body, "validation") for body in dict.fromkeys(bodies)], ref_template=template)
     schemas: Schema = of_bodies["$defs"]

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any, Final
 
 import msgspec
 from pydantic import BaseModel
 
 Schema = dict[str, Any]
-Content = Mapping[str, type[msgspec.Struct] | None]
-"""Content types of a reply, and the struct that is sent if it is JSON."""
+Shape = type[msgspec.Struct] | UnionType
+"""The struct that is sent, or a union of them."""
+Content = Mapping[str, Shape | None]
+"""Content types of a reply, and what is sent if it is JSON."""
 
 MEGABYTE: Final = 2**20
 MAX_BODY_BYTES: Final = 16 * MEGABYTE
@@ -38,7 +41,9 @@ class Operation:
     max_body_bytes: int = MAX_BODY_BYTES
     errors: frozenset[int] = frozenset()
     """Statuses with an error object, beside those that every endpoint may give."""
-    others: Mapping[int, type[msgspec.Struct]] = field(default_factory=dict)
+    error: Shape | None = None
+    """The error object; None: OpenAI's."""
+    others: Mapping[int, Shape] = field(default_factory=dict)
     """Statuses whose reply is no error object."""
     parameters: tuple[Schema, ...] = ()
 

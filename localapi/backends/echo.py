@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from localapi.backends.options import ChatOptions
 from localapi.backends.parameters import FORMS, TEXT
 from localapi.errors import InvalidRequest
 from localapi.worker.protocol import (
+    Capabilities,
     Chat,
     Complete,
     Delta,
@@ -26,11 +27,17 @@ from localapi.worker.protocol import (
     Ended,
     Event,
     Finished,
+    Loaded,
     Request,
     Tokenize,
     TokenizedText,
     TokenLogprob,
 )
+
+NOTHING_BUT_TEXT: Final = Capabilities(
+    tools=False, forced_tools=False, json_schema=False, thinking=False, thinking_switch=False, thinking_levels=False,
+    vision=False,
+)  # fmt: skip
 
 
 class Echo(ChatOptions):
@@ -39,12 +46,19 @@ class Echo(ChatOptions):
     honours = TEXT - FORMS - {"tool_choice"}
     backend: Annotated[Literal["echo"], Field(description="No model: repeats the last message, to try clients.")]
 
+    def expected(self) -> Capabilities:
+        return NOTHING_BUT_TEXT
+
     async def start(self, name: str, report: ReportLoading) -> Engine:
         return EchoEngine()
 
 
 class EchoEngine(InProcessEngine):
     """Engine that counts one token per word, or one per character in tokenize and detokenize."""
+
+    @property
+    def loaded(self) -> Loaded:
+        return Loaded(capabilities=NOTHING_BUT_TEXT)
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         """Repeat the prompt. Honour `stop`, `max_tokens`, `n` and logprobs; sampling has nothing to choose."""
@@ -63,7 +77,7 @@ class EchoEngine(InProcessEngine):
 
 def _echo(request: Chat | Complete) -> Iterator[Event]:
     prompt, text, prompt_tokens = _read(request)
-    answer, stopped = _cut(text, request.stop)
+    answer, stop_string = _cut(text, request.stop)
     words = _words(answer)
     most = len(words) if request.max_tokens is None else request.max_tokens
     for choice in range(request.n):
@@ -72,8 +86,11 @@ def _echo(request: Chat | Complete) -> Iterator[Event]:
         for word in words[:most]:
             named = [] if request.top_logprobs is None else [TokenLogprob(word.encode(), 0.0)]
             yield Delta(request.id, word, choice, logprobs=named)
-        yield Ended(request.id, choice, "length" if most < len(words) else "stop")
-    said = min(most, len(words)) + (stopped and most >= len(words))
+        if most < len(words):
+            yield Ended(request.id, choice, "length")
+        else:
+            yield Ended(request.id, choice, "stop", stop_string)
+    said = min(most, len(words)) + (stop_string is not None and most >= len(words))
     yield Finished(request.id, prompt_tokens, said * request.n)
 
 
@@ -88,7 +105,8 @@ def _read(request: Chat | Complete) -> tuple[str, str, int]:
 
 
 def _tokenized(request: Tokenize) -> str:
-    return request.text or "\n".join(message.text for message in request.messages or ())
+    messages = request.chat.messages if request.chat else []
+    return request.text or "\n".join(message.text for message in messages)
 
 
 def _characters(tokens: list[int]) -> str:
@@ -105,7 +123,10 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\s*\S+|\s+$", text)
 
 
-def _cut(text: str, stops: list[str]) -> tuple[str, bool]:
-    """Return the text before the first stop string, and whether there was one."""
-    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
-    return (text[: min(ends)], True) if ends else (text, False)
+def _cut(text: str, stops: list[str]) -> tuple[str, str | None]:
+    """Return the text before the first stop string, and that stop string."""
+    found = [(text.find(stop), stop) for stop in stops if stop in text]
+    if not found:
+        return text, None
+    at, stop = min(found)
+    return text[:at], stop

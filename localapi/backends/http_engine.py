@@ -15,7 +15,7 @@ import msgspec
 from localapi.backends.engine import Vitals
 from localapi.backends.http_client import HttpClient
 from localapi.backends.in_process import InProcessEngine
-from localapi.backends.openai_body import body_of, message_of
+from localapi.backends.openai_body import body_of
 from localapi.backends.openai_events import AnswerReader, BadReply
 from localapi.backends.upstream import Upstream
 from localapi.backends.upstream_facts import Facts, discover
@@ -277,8 +277,9 @@ class HttpEngine(InProcessEngine):
         body: dict[str, Any] = {
             "model": self.model, "add_special_tokens": request.special, "add_special": request.special,
         }  # fmt: skip
-        if request.messages is not None:
-            body["messages"] = [message_of(message) for message in request.messages]
+        if request.chat is not None:
+            asked = body_of(request.chat, str(self.model))
+            body |= {key: asked[key] for key in ("messages", "tools", "chat_template_kwargs") if key in asked}
         else:
             # As localapi, vLLM and llama-server call it.
             body |= {"text": request.text, "prompt": request.text, "content": request.text}

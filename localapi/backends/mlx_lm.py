@@ -7,15 +7,17 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from localapi.backends import model_path
+from localapi.backends.chat_template import expected_of, read_template
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions, FolderOf, PathProblem
 from localapi.backends.place import Placeable
 from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import start_worker
 from localapi.system.threads import aside
+from localapi.worker.protocol import Capabilities
 
 _HOLDS = {"path": "config.json", "adapter": "adapter_config.json", "draft": "config.json"}
 """File that a folder must hold, by the option that names a folder or a repository."""
@@ -121,6 +123,9 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
         ),
     ] = 0
 
+    _template: str | None = PrivateAttr(default=None)
+    """Chat template, if the model was on this machine when the manifest was read."""
+
     def located(self, folder_of: FolderOf) -> Self:
         found = {}
         for field, must_hold in _HOLDS.items():
@@ -132,7 +137,17 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
                 found[field] = path and model_path.resolve(path, folder_of(field), must_hold=must_hold)
             except ValueError as error:
                 raise PathProblem(field, str(error)) from error
-        return self.model_copy(update={**found, **self.located_variables(folder_of)})
+        located = self.model_copy(update={**found, **self.located_variables(folder_of)})
+        folder = model_path.folder_of_model(located.path, located.revision)
+        located._template = read_template(folder) if folder else None
+        return located
+
+    def expected(self) -> Capabilities:
+        return expected_of(self._template)
+
+    @property
+    def template(self) -> str | None:
+        return self._template
 
     def growth(self) -> float:
         if self.cpu_weights != "float32" or sys.platform != "linux":

@@ -56,9 +56,14 @@ def cached(repository: str, revision: str | None = None) -> Path | None:
     return snapshot if snapshot.is_dir() else None
 
 
+def folder_of_model(path: str | None, revision: str | None = None) -> Path | None:
+    """Return the folder of a located folder or repository, if it is on this machine."""
+    return Path(path) if path and Path(path).is_dir() else cached(path or "", revision)
+
+
 def weights(path: str | None, revision: str | None = None) -> list[Path]:
     """Return the weight files of a located folder or repository that are on this machine."""
-    folder = Path(path) if path and Path(path).is_dir() else cached(path or "", revision)
+    folder = folder_of_model(path, revision)
     return sorted(folder.rglob("*.safetensors")) if folder else []
 
 

@@ -57,6 +57,7 @@ class AnswerReader:
     def __init__(self, request: Chat | Complete) -> None:
         self._id = request.id
         self._expected = request.n
+        self._stop = request.stop
         options = (request.original or {}).get("stream_options")
         self._repeats_usage = isinstance(options, dict) and options.get("continuous_usage_stats") is True
         self._usage: dict[str, Any] | None = None
@@ -128,7 +129,10 @@ class AnswerReader:
             if reason in _FAILURES:
                 raise BadReply(f"it gave up ({reason})")
             self._ended.add(index)
-            yield Ended(self._id, index, _REASONS.get(str(reason), "stop"))
+            # vLLM's name for the stop string.
+            stop_string = choice.get("stop_reason")
+            known = stop_string in self._stop if isinstance(stop_string, str) else False
+            yield Ended(self._id, index, _REASONS.get(str(reason), "stop"), stop_string if known else None)
 
     def _additions(self, choice: int, place: Any, fields: Mapping[str, Any], *, whole: bool) -> Iterator[Addition]:
         # Some servers name in every chunk what they do not say.

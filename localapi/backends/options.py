@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.parameters import TEXT, ChatParameters
+from localapi.worker.protocol import Capabilities
 
 FOREVER = float("inf")
 DEFAULT_STALL_SECONDS = 120.0
@@ -287,3 +288,12 @@ class ChatOptions(EntryOptions):
 
     def located(self, folder_of: FolderOf) -> ChatOptions:
         return self
+
+    def expected(self) -> Capabilities:
+        """Return what is known of a located entry's model before it is loaded."""
+        return Capabilities()
+
+    @property
+    def template(self) -> str | None:
+        """Chat template of a located entry's model, if it is known."""
+        return None

@@ -119,7 +119,7 @@ class Generation:
     """Id of the pool's member that answers, once that is certain."""
 
     def __post_init__(self) -> None:
-        self._started = time.monotonic()
+        self._started = self._loaded = time.monotonic()
         self._first_text: float | None = None
 
     @property
@@ -172,6 +172,7 @@ class Generation:
     async def _events(
         self, lease: Lease, requests_for: Callable[[Lease], Sequence[Request]]
     ) -> AsyncGenerator[Event, None]:
+        self._loaded = time.monotonic()
         requests = requests_for(lease)
         numbers = ", ".join(str(each.id) for each in requests)
         log.debug("%s: the worker calls it request %s", request_context.current().id, numbers)
@@ -227,6 +228,9 @@ class Generation:
     def _count(self, finished: Finished, lease: Lease) -> None:
         now, scope, tokens = time.monotonic(), request_context.current(), finished.completion_tokens
         first = self._first_text or now
+        finished.load_seconds = self._loaded - self._started
+        finished.prompt_seconds = first - self._loaded
+        finished.answer_seconds = now - first
         first_seconds, rest_seconds = first - self._started, now - first
         self.kind.count(scope.counters, self.entry.id, finished, first_seconds, rest_seconds)
         if not finished.counted:

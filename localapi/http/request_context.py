@@ -106,7 +106,9 @@ class ScopeMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request.id.encode())]
+                identity = request.id.encode()
+                # OpenAI's name of the header, and Anthropic's.
+                message["headers"] = [*message["headers"], (b"x-request-id", identity), (b"request-id", identity)]
             await send(message)
 
         try:

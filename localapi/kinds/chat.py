@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from localapi.backends.command import Command
 from localapi.backends.echo import Echo
 from localapi.backends.mlx_lm import MlxLm
 from localapi.backends.openai import OpenAI
 from localapi.backends.options import ChatOptions, EntryOptions
-from localapi.backends.parameters import ChatParameters
+from localapi.backends.parameters import MEDIA, ChatParameters
 from localapi.backends.pool import ChatPool, GiveUpAfter
 from localapi.backends.recognition import chat_backend
 from localapi.backends.secret import SecretPlace
 from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.observability.counters import FIRST_SECONDS, TOKEN_SECONDS, Counters, Metric
-from localapi.worker.protocol import Finished, Loaded
+from localapi.worker.protocol import Capabilities, Finished, Loaded
 
 PROMPT_TOKENS: Final = Metric("prompt_tokens", "Tokens of prompts.")
 CACHED_TOKENS: Final = Metric("cached_tokens", "Tokens of prompts that were not recomputed.")
@@ -47,13 +49,35 @@ def chat_options(options: EntryOptions) -> ChatOptions:
     return options
 
 
+FEATURES: Final = {
+    "tools": "tools",
+    "forced_tools": "tool_choice",
+    "json_schema": "response_format",
+    "thinking_switch": "reasoning_effort",
+    "thinking_levels": "reasoning_effort",
+    "vision": "image",
+}
+"""What a backend must honour for a capability, as in `ChatOptions.honours`."""
+
+
+def capabilities(options: ChatOptions, loaded: Loaded | None) -> Capabilities:
+    """Return what an entry's model can do, by what it said when it was loaded or else by its files."""
+    known = options.expected() if loaded is None else loaded.capabilities
+    lacking = [name for name, feature in FEATURES.items() if feature not in options.honours]
+    return msgspec.structs.replace(known, **dict.fromkeys(lacking, False))
+
+
 class ChatModel(ModelObject, kw_only=True):
     """A chat model. What only the loaded model knows is null before."""
 
     context_length: int | None = None
     batched: bool = True
+    capabilities: Capabilities = Capabilities()
 
     def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
+        chat = chat_options(options)
+        self.capabilities = capabilities(chat, loaded)
+        self.input = (*self.input, *sorted(MEDIA & chat.honours))
         if loaded is not None:
             self.context_length, self.batched = loaded.context_length, loaded.batched
             return
@@ -79,7 +103,12 @@ CHAT: Final = Kind(
         SecretPlace: "chat.ID.key and ID.env.NAME",
         GiveUpAfter: "give_up_after of pools",
     },
-    endpoints=("localapi.api.openai.chat", "localapi.api.openai.completions", "localapi.api.openai.tokens"),
+    endpoints=(
+        "localapi.api.openai.chat",
+        "localapi.api.openai.completions",
+        "localapi.api.openai.tokens",
+        "localapi.api.anthropic.messages",
+    ),
     metrics=(PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN),
     count=count_answer,
     model=ChatModel,

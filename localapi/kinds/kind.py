@@ -49,6 +49,8 @@ class ModelObject(Struct, kw_only=True):
     state: str
     aliases: list[str]
     description: str | None
+    input: tuple[str, ...] = ("text",)
+    output: tuple[str, ...] = ("text",)
     members: Annotated[list[str] | UnsetType, Meta(description="Of a pool: who answers for it.")] = UNSET
 
     def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
@@ -73,6 +75,14 @@ def _common(values: Sequence[Any]) -> Any:
         return min(values)
     if isinstance(first, list):
         return [item for item in first if all(item in other for other in values)]
+    if isinstance(first, Struct):
+        # Facts: what one lacks, all lack; what one does not know, nobody knows.
+        facts: dict[str, bool | None] = {}
+        for name in first.__struct_fields__:
+            found = [getattr(each, name) for each in values]
+            unknown_or_true = None if None in found else True
+            facts[name] = False if False in found else unknown_or_true
+        return type(first)(**facts)
     return first if all(other == first for other in values) else None
 
 
@@ -113,6 +123,10 @@ class Kind:
     """Metrics of this kind, in addition to those of every model."""
     count: Callable[[Counters, str, Finished, float, float], None] = count_nothing
     """Count a model's complete answer, given the seconds to its first event and from there to its end."""
+    input: tuple[str, ...] = ("text",)
+    """What such models take: text, image, audio."""
+    output: tuple[str, ...] = ("text",)
+    """What they answer with."""
     model: type[ModelObject] = ModelObject
     """How `/v1/models` describes a model of this kind."""
     recognize: Callable[[Mapping[str, Any], str], str | None] = unknown

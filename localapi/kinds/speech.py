@@ -86,6 +86,7 @@ SPEECH: Final = Kind(
     nested={MappedVoice: "speech.ID.voices.NAME", SpeechParameters: "speech.ID.defaults"},
     endpoints=("localapi.api.openai.speech", "localapi.api.openai.voices"),
     metrics=(CHARACTERS, SECONDS, TIME_TO_FIRST_SOUND),
+    output=("audio",),
     model=SpeechModel,
     recognize=speech_backend,
     recognize_place=recognize_place,

@@ -87,6 +87,10 @@ class Instance:
         """Loads after a worker had ended by itself or had been ended."""
         self.last_error: str | None = None
         self.last_used = time.monotonic()
+        self.loaded: protocol.Loaded | None = None
+        """What the model said when it was last loaded."""
+        self._kept_for: float | None = None
+        """`keep_alive` of the last request, if it had one."""
         self._state: State = Unloaded()
         self._memory = memory
         self._leases = InFlight()
@@ -192,6 +196,7 @@ class Instance:
     async def lease(self) -> AsyncIterator[Engine]:
         """Give one request the right to use this instance; load it first. Raise LoadFailed and ModelUnavailable."""
         self._idle_timer.stop()
+        self._kept_for = None
         if isinstance(self._state, Ready):
             self._state.used = True
         try:
@@ -206,6 +211,28 @@ class Instance:
     async def idle(self) -> None:
         """Wait until no lease is held."""
         await self._leases.none()
+
+    def keep_for(self, seconds: float) -> None:
+        """Keep the model for so long after its last lease, until another request says otherwise. A pin comes first."""
+        self._kept_for = seconds
+        self._start_idle_timer()
+
+    async def release(self) -> None:
+        """Unload the model, after its last lease if there is one. A pinned model stays."""
+        self.keep_for(0)
+        if self.leases == 0 and not self.pinned:
+            await self.unload()
+
+    @property
+    def expires_in(self) -> float:
+        """Return the seconds until an idle model is unloaded; infinity if it is in use, or never."""
+        if self.leases or self._stays_for == FOREVER:
+            return FOREVER
+        return max(0.0, self.last_used + self._stays_for - time.monotonic())
+
+    @property
+    def _stays_for(self) -> float:
+        return self.keep_alive if self._kept_for is None or self.pinned else self._kept_for
 
     @property
     def is_paused(self) -> bool:
@@ -336,6 +363,7 @@ class Instance:
         self._deaths_before = self.worker_deaths
         self.last_error = None
         self.last_used = time.monotonic()
+        self.loaded = engine.loaded
         self._reload_timer.stop()
         self._become(Ready(engine, since=time.time(), used=self.leases > 0), "loaded in %.1f s", seconds)
         for note in engine.loaded.notes:
@@ -475,11 +503,11 @@ class Instance:
 
     def _start_idle_timer(self) -> None:
         self._idle_timer.stop()
-        if self.leases == 0 and isinstance(self._state, Ready) and self.keep_alive != FOREVER:
-            self._idle_timer.start(self.keep_alive)
+        if self.leases == 0 and isinstance(self._state, Ready) and self._stays_for != FOREVER:
+            self._idle_timer.start(self._stays_for)
 
     def _on_idle(self) -> None:
-        self._end_engine(Unloaded(), "unloaded after %g s without a request", self.keep_alive)
+        self._end_engine(Unloaded(), "unloaded after %g s without a request", self._stays_for)
 
     # The one place where the state changes
 

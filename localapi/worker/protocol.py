@@ -196,7 +196,8 @@ class Tokenize(msgspec.Struct, tag=True):
 
     id: int
     text: str | None = None
-    messages: list[Message] | None = None
+    chat: Chat | None = None
+    """The conversation, with its tools and template variables."""
     special: bool = True
     """True if the tokens that begin and end a text are added, and special tokens in it are read as such."""
 
@@ -290,6 +291,31 @@ class Loading(msgspec.Struct, tag=True):
         return f"{self.phase}: {self.detail}" if self.detail else self.phase
 
 
+THINKING_SWITCHES = ("enable_thinking", "thinking")
+"""Variables of chat templates that turn thinking on and off."""
+THINKING_LEVEL = "reasoning_effort"
+"""The variable that says how much to think."""
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a chat model can do. None: only the loaded model knows, and it has not been loaded."""
+
+    tools: bool | None = None
+    """True if its chat template shows the tools to it."""
+    forced_tools: bool | None = None
+    """True if it can be made to call a tool."""
+    json_schema: bool | None = None
+    """True if its answers can be kept to a JSON schema."""
+    thinking: bool | None = None
+    """True if it can write its reasoning before the answer."""
+    thinking_switch: bool | None = None
+    """True if a request can turn that on and off."""
+    thinking_levels: bool | None = None
+    """True if a request can say how much to think."""
+    vision: bool | None = None
+    """True if it reads images."""
+
+
 class Loaded(msgspec.Struct, tag=True):
     """Worker to server: the model is ready."""
 
@@ -305,6 +331,7 @@ class Loaded(msgspec.Struct, tag=True):
     """Length of the vectors of an embedding model."""
     takes: list[str] | None = None
     """The backend's further request fields that this model uses; None: all of them."""
+    capabilities: Capabilities = Capabilities()
     device_bytes: int = 0
     """As in Step."""
 
@@ -401,6 +428,8 @@ class Ended(msgspec.Struct, tag=True):
     id: int
     choice: int
     reason: StopReason
+    stop_string: str | None = None
+    """The stop string that ended it."""
 
 
 class Finished(msgspec.Struct, tag=True):
@@ -418,6 +447,12 @@ class Finished(msgspec.Struct, tag=True):
     """False if another server does not say how many tokens there are. The numbers are 0 then."""
     reported: dict[str, Any] | None = None
     """Another server's usage object."""
+    load_seconds: float = 0.0
+    """From the request until its model was loaded. The server measures these three."""
+    prompt_seconds: float = 0.0
+    """From there to the first token."""
+    answer_seconds: float = 0.0
+    """From the first token to the last."""
 
 
 class TokenizedText(msgspec.Struct, tag=True):

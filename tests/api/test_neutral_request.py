@@ -83,6 +83,8 @@ async def test_a_stream_whose_headers_are_sent_before_the_lease_names_what_a_loc
     registry: Any = SimpleNamespace(
         resolve=lambda *_: SimpleNamespace(id="m", options=options(locked={"max_tokens": 3})),
         answering=contextlib.nullcontext,
+        instance=lambda _: SimpleNamespace(loaded=None),
+        entries={},
     )
     request, reply = OpenAIChat().parse({**HELLO, "max_tokens": 50, "stream": True})
     answer = Exchange(begin(registry, "m", CHAT), request, reply)

@@ -14,7 +14,13 @@ import pytest
 from tests.documents.pages import ROOT
 from tests.server import Server, serving
 
-NODE_PACKAGES = {"@ai-sdk/openai-compatible": "2.0.92", "ai": "6.0.326", "openai": "6.49.0"}
+NODE_PACKAGES = {
+    "@ai-sdk/openai-compatible": "2.0.92",
+    "@anthropic-ai/sdk": "1.14.0",
+    "ai": "6.0.326",
+    "ollama": "0.6.4",
+    "openai": "6.49.0",
+}
 """What the examples for Node import. Installed once, where the next run finds it again if there is such a place."""
 PYTHON_PACKAGES = {"langchain_openai": "langchain-openai==1.7.3"}
 """What examples in Python import beside what tests have, and what to install for it."""

@@ -93,7 +93,8 @@ def test_a_worker_reports_loads_answers_and_ends_with_the_socket(tiny_model: Pat
         running.send(LoadModel("mlx-lm", {"path": str(tiny_model)}))
         *progress, loaded = (running.until(Loading), running.until(Loading), running.until(Loaded))
         assert [report.phase for report in progress] == ["importing mlx-lm", "reading weights"]
-        assert loaded == Loaded(context_length=2048)
+        assert isinstance(loaded, Loaded)
+        assert loaded.context_length == 2048
         running.send(ask(1, "What is the capital of France?"))
         events = []
         for event in running.events():

@@ -58,7 +58,7 @@ class StreamOptions(Part):
     """Padding against observers of the network; on one machine there is nothing to pad."""
 
 
-def _without_empty(value: object) -> object:
+def without_empty(value: object) -> object:
     """Drop empty stop strings, which clients send for none."""
     if value == "":
         return None
@@ -70,7 +70,7 @@ def _limit(value: object) -> object:
     return None if isinstance(value, int) and value == -1 else value
 
 
-def _share(value: float | None) -> float | None:
+def greedy_share(value: float | None) -> float | None:
     """Replace 0, which asks for the likeliest token, by a value so small that it does the same."""
     return GREEDY_TOP_P if value == 0 else value
 
@@ -85,10 +85,10 @@ class GenerationRequest(GenerationParameters):
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     # What clients send for "nothing" is taken from them, and is a mistake in a manifest.
-    top_p: Annotated[float | None, Field(ge=0, le=1), AfterValidator(_share)] = None
+    top_p: Annotated[float | None, Field(ge=0, le=1), AfterValidator(greedy_share)] = None
     max_tokens: MaxTokens = None
     stop: Annotated[
-        StopString | Annotated[list[StopString], Field(max_length=16)] | None, BeforeValidator(_without_empty)
+        StopString | Annotated[list[StopString], Field(max_length=16)] | None, BeforeValidator(without_empty)
     ] = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     stream: bool = False

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from msgspec import Struct
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 
-from localapi.api.operation import JSON, MODEL_ID, Operation, Operations
+from localapi.api.anthropic import models as anthropic
+from localapi.api.anthropic import wire
+from localapi.api.openai.wire import ErrorReply
+from localapi.api.operation import JSON, MODEL_ID, Operation, Operations, Schema
 from localapi.http.replies import json_reply
 from localapi.kinds import ModelObject
 from localapi.manifest import Entry
@@ -21,11 +24,15 @@ def routes(registry: Registry) -> Blueprint:
 
     @blueprint.get("/v1/models")
     async def list_models() -> Response:
-        return json_reply(ModelList(data=[describe(registry, entry) for entry in registry.offered]))
+        models = [describe(registry, entry) for entry in registry.offered]
+        if wire.is_meant():
+            return json_reply(anthropic.page_of(models, request.args))
+        return json_reply(ModelList(data=models))
 
     @blueprint.get("/v1/models/<path:name>")
     async def retrieve_model(name: str) -> Response:
-        return json_reply(describe(registry, registry.resolve(name)))
+        model = describe(registry, registry.resolve(name))
+        return json_reply(anthropic.info_of(model) if wire.is_meant() else model)
 
     return blueprint
 
@@ -37,10 +44,34 @@ class ModelList(Struct, kw_only=True):
     data: list[ModelObject]
 
 
+ANTHROPIC_VERSION: Final[Schema] = {
+    "name": wire.VERSION_HEADER,
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "Only sent by clients of Anthropic's API; its value is ignored.",
+    "example": "2023-06-01",
+}
+PAGE: Final[tuple[Schema, ...]] = (
+    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}},
+    {"name": "after_id", "in": "query", "schema": {"type": "string"}},
+    {"name": "before_id", "in": "query", "schema": {"type": "string"}},
+)
+"""Which part of the list Anthropic's clients want. Others get all of it."""
+
 OPERATIONS: Final[Operations] = {
-    ("GET", "/v1/models"): Operation(summary="All models.", content={JSON: ModelList}),
+    ("GET", "/v1/models"): Operation(
+        summary="All models. Clients of Anthropic's API get them in its form.",
+        content={JSON: ModelList | anthropic.ModelPage},
+        parameters=(ANTHROPIC_VERSION, *PAGE),
+        errors=frozenset({400}),
+        error=ErrorReply | wire.ErrorMessage,
+    ),
     ("GET", "/v1/models/{id}"): Operation(
-        summary="One model.", content={JSON: ModelObject}, errors=frozenset({404}), parameters=(MODEL_ID,)
+        summary="One model.",
+        content={JSON: ModelObject | anthropic.ModelInfo},
+        errors=frozenset({404}),
+        error=ErrorReply | wire.ErrorMessage,
+        parameters=(MODEL_ID, ANTHROPIC_VERSION),
     ),
 }
 
@@ -57,11 +88,13 @@ def describe(registry: Registry, entry: Entry) -> ModelObject:
         state=instance.state,
         aliases=list(entry.options.aliases),
         description=entry.options.description,
+        input=entry.kind.input,
+        output=entry.kind.output,
     )
     if isinstance(instance, Pool):
         members = [place.entry for place in instance.places]
         model.members = [each.id for each in members if registry.may_use(each)]
         model.describe_pool([describe(registry, each) for each in members])
     else:
-        model.describe(entry.options, instance.engine.loaded if instance.engine else None)
+        model.describe(entry.options, instance.loaded)
     return model

@@ -18,7 +18,7 @@ from localapi.http.generation import begin, request_ids
 from localapi.http.replies import json_reply
 from localapi.kinds import CHAT
 from localapi.runtime.registry import Registry
-from localapi.worker.protocol import Detokenize, DetokenizedText, Event, Tokenize, TokenizedText
+from localapi.worker.protocol import Chat, Detokenize, DetokenizedText, Event, Tokenize, TokenizedText
 
 
 class TokenizeRequest(BaseModel):
@@ -67,7 +67,7 @@ def routes(registry: Registry) -> Blueprint:
         ask = Tokenize(
             next(request_ids),
             request.text,
-            None if request.messages is None else [neutral_message(message) for message in request.messages],
+            None if request.messages is None else Chat(id=0, messages=[neutral_message(m) for m in request.messages]),
             request.add_special_tokens,
         )
         reply = await _reply(registry, request.model, ask)

@@ -47,6 +47,7 @@ from localapi.worker.llm.weights import LoadedModel, load_weights
 from localapi.worker.model import CannotLoad, Host, first_line
 from localapi.worker.protocol import (
     Answering,
+    Capabilities,
     Chat,
     Complete,
     Delta,
@@ -150,6 +151,12 @@ class MlxLm:
                 token_bytes=token_bytes,
             )
         self.loaded = _loaded(loaded.config, options.get("context_length"), self._prompts)
+        self.loaded.capabilities = Capabilities(
+            tools=bool(tokenizer.has_tool_calling),
+            forced_tools=self._grammars.forces_calls,
+            json_schema=bool(stop_tokens),
+            **self._prompts.thinking,
+        )
         if loaded.widened.says:
             self.loaded.notes.append(loaded.widened.says)
         self._memory = _memory(loaded, draft, caches, options)

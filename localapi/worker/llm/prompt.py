@@ -16,7 +16,7 @@ import msgspec
 
 from localapi.system.time_limit import TimeLimitExceeded, limited
 from localapi.worker.llm import bounded_template, call_history
-from localapi.worker.protocol import Chat, Message
+from localapi.worker.protocol import THINKING_LEVEL, THINKING_SWITCHES, Chat, Message
 
 RENDER_SECONDS = 5.0
 """Time limit of a template. A conversation of a million tokens takes a fraction of a second."""
@@ -28,7 +28,6 @@ NO_TEMPLATE_NOTE = (
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_OF_ROLE = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
-_THINKING_SWITCHES = ("enable_thinking", "thinking")
 
 
 class Rendering:
@@ -74,6 +73,14 @@ class PromptWriter:
         """Stop strings that the format itself needs."""
         template = tokenizer.chat_template
         self._template = None if template is None else str(template)
+        switched = any(map(self._knows, THINKING_SWITCHES))
+        levels = self._knows(THINKING_LEVEL)
+        self.thinking = {
+            "thinking": bool(tokenizer.has_thinking) or switched or levels,
+            "thinking_switch": switched,
+            "thinking_levels": levels,
+        }
+        """What the template can be told about thinking, as in `Capabilities`."""
 
     def tokens(
         self, request: Chat, check: Callable[[str], None] | None = None, *, seconds: float = RENDER_SECONDS
@@ -99,10 +106,6 @@ class PromptWriter:
         if not tokens:
             raise PromptRefused("The messages give an empty prompt. Send some text.")
         return tokens
-
-    def conversation(self, messages: Sequence[Message], *, seconds: float = RENDER_SECONDS) -> list[int]:
-        """Return the tokens of messages alone, as for a request without tools. Raises PromptRefused."""
-        return self.tokens(Chat(id=0, messages=list(messages)), seconds=seconds)
 
     def rendering(self, request: Chat, *, seconds: float = RENDER_SECONDS) -> Rendering | None:
         """Return a renderer of the request's prompt, to find where it can be split; None if there is no template."""
@@ -139,7 +142,7 @@ class PromptWriter:
         effort = options.get("reasoning_effort")
         if effort is not None and not self._knows("reasoning_effort"):
             del options["reasoning_effort"]
-            if not any(map(self._knows, _THINKING_SWITCHES)):
+            if not any(map(self._knows, THINKING_SWITCHES)):
                 if effort == "none" and not self._tokenizer.has_thinking:
                     return options
                 raise PromptRefused(

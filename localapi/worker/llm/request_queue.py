@@ -108,7 +108,7 @@ def characters(request: TextRequest) -> int:
         case Complete():
             return len(request.prompt)
         case Tokenize():
-            return len(request.text or "") + sum(map(_length, request.messages or ()))
+            return len(request.text or "") + (characters(request.chat) if request.chat else 0)
         case Detokenize():
             return len(request.tokens)
 

@@ -72,10 +72,10 @@ class RequestReader:
             case Complete():
                 tokens = self._completion(request.prompt)
                 return Prompt(tokens, self._text(tokens) if request.echo else "")
-            case Tokenize(messages=None):
-                return Prompt(self._tokenizer.encode(request.text or "", add_special_tokens=request.special))
+            case Tokenize(chat=Chat() as chat):
+                return Prompt(self._prompts.tokens(chat, seconds=seconds))
             case Tokenize():
-                return Prompt(self._prompts.conversation(request.messages or [], seconds=seconds))
+                return Prompt(self._tokenizer.encode(request.text or "", add_special_tokens=request.special))
             case Detokenize():
                 self._check_numbers(request.tokens, "tokens")
                 return Prompt(request.tokens, self._text(request.tokens))

@@ -119,15 +119,17 @@ class Row:
 
     def _end(self, reason: FinishReason) -> Iterator[Event]:
         ending: Literal["stop", "length", "tool_calls"] = reason
+        stop_string = self.answer.stop_string
         if self.parts is not None:
             yield from map(self._event, self.parts.finish(cut=reason == "length"))
             if self.parts.stopped:
                 ending = "stop"
+            stop_string = self.parts.stop_string  # the answer's own are the template's
             if ending == "stop" and self.parts.calls_end_answer:
                 ending = "tool_calls"
         if self.logprobs:
             yield self._delta("")
-        yield Ended(self.id, self.choice, ending)
+        yield Ended(self.id, self.choice, ending, stop_string)
         self.totals.rows_left -= 1
         if self.totals.rows_left == 0:
             yield self.totals.finished()

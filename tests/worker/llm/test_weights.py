@@ -19,7 +19,7 @@ from localapi.worker.llm import float32, mlx_lm
 from localapi.worker.llm.float32 import Widened
 from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE
 from localapi.worker.model import CannotLoad, Host
-from localapi.worker.protocol import Loaded, Loading
+from localapi.worker.protocol import Loading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,8 +106,8 @@ def test_a_damaged_folder_is_refused_in_one_line(folder: Path, damage: Callable[
 
 
 def test_the_context_is_what_the_entry_says_or_else_the_config(folder: Path) -> None:
-    assert load(folder).loaded == Loaded(context_length=2048)
-    assert load(folder, context_length=100).loaded == Loaded(context_length=100)
+    assert load(folder).loaded.context_length == 2048
+    assert load(folder, context_length=100).loaded.context_length == 100
     assert "2048 tokens" in load(folder, context_length=4096).loaded.notes[0]
     nested = mlx_lm._loaded({"text_config": {"max_position_embeddings": 77}}, None, load(folder)._prompts)
     assert nested.context_length == 77

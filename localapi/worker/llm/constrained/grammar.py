@@ -198,6 +198,15 @@ class GrammarCompiler:
         matcher, relaxed = self._compiled(spec, think)
         return Constraint(matcher, self._vocabulary, relaxed)
 
+    @property
+    def forces_calls(self) -> bool:
+        """True if the model's format of tool calls is known, so that a call can be required."""
+        try:
+            self._grammars(ToolCalls((Tool("f", "{}", False),), None, True, False), AS_WRITTEN)
+        except GrammarRefused:
+            return False
+        return True
+
     @cached_property
     def _vocabulary(self) -> _Vocabulary:
         """Created when first needed, because a large vocabulary takes about a second."""

@@ -156,6 +156,11 @@ class OutputParser:
         return "reasoning" if self._state == REASONING else "content"
 
     @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the answer."""
+        return self._stop.found if self._stop else None
+
+    @property
     def called(self) -> bool:
         """True if a call has begun."""
         return self._called

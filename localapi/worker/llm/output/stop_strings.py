@@ -26,6 +26,8 @@ class StopStrings:
         self._borders = [_borders(s) for s in self._stop]
         self._matched = [0] * len(self._stop)
         self._held = ""
+        self.found: str | None = None
+        """The stop string that ended the text."""
 
     def push(self, text: str) -> tuple[str, bool]:
         """Return the text that is certain not to be part of a stop string, and whether one was found."""
@@ -38,7 +40,9 @@ class StopStrings:
                 if self._matched[i] == len(stop):
                     completed = max(completed, len(stop))
             if completed:
-                return (self._held + text)[: at - completed], True
+                whole = self._held + text
+                self.found = whole[at - completed : at]
+                return whole[: at - completed], True
         text = self._held + text
         certain = len(text) - max(self._matched)
         self._held = text[certain:]
@@ -64,6 +68,11 @@ class AnswerText:
         self._stop = StopStrings(stop)
         self._begun = verbatim
         self.stopped = False
+
+    @property
+    def stop_string(self) -> str | None:
+        """Return the stop string that ended the answer."""
+        return self._stop.found
 
     def push(self, token: int) -> str:
         """Return the text that this token adds to the answer."""

@@ -1,0 +1,87 @@
+"""What Anthropic's endpoints have in common on the wire: error objects, usage, and how its clients are recognized."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from msgspec import Struct
+from quart import request
+
+from localapi.errors import ApiError
+from localapi.http import request_context
+from localapi.http.replies import told
+from localapi.worker.protocol import Finished
+
+VERSION_HEADER: Final = "anthropic-version"
+"""Every client of Anthropic's sends it, and no other client does."""
+
+ErrorType = Literal[
+    "invalid_request_error",
+    "authentication_error",
+    "permission_error",
+    "not_found_error",
+    "request_too_large",
+    "rate_limit_error",
+    "timeout_error",
+    "overloaded_error",
+    "api_error",
+]
+_TYPES: Final[dict[int, ErrorType]] = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+class ErrorObject(Struct):
+    """What is wrong, and what to do."""
+
+    type: ErrorType
+    message: str
+
+
+class ErrorMessage(Struct, kw_only=True):
+    """Anthropic's error object."""
+
+    type: Literal["error"] = "error"
+    error: ErrorObject
+    request_id: str
+
+
+class OutputDetails(Struct):
+    thinking_tokens: int
+
+
+class MessageUsage(Struct, kw_only=True):
+    """What a message took. The prompt's tokens are `input_tokens` and `cache_read_input_tokens` together."""
+
+    input_tokens: int
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int
+    output_tokens: int
+    output_tokens_details: OutputDetails
+
+
+def is_meant() -> bool:
+    """Return True if the current request comes from a client of Anthropic's API."""
+    return VERSION_HEADER in request.headers
+
+
+def error_body(error: ApiError) -> ErrorMessage:
+    """Return Anthropic's error object."""
+    kind = _TYPES.get(error.status) or ("api_error" if error.is_ours else "invalid_request_error")
+    return ErrorMessage(error=ErrorObject(kind, told(error)), request_id=request_context.current().id)
+
+
+def usage(finished: Finished) -> MessageUsage:
+    """Return Anthropic's usage object."""
+    return MessageUsage(
+        input_tokens=finished.prompt_tokens - finished.cached_tokens,
+        cache_read_input_tokens=finished.cached_tokens,
+        output_tokens=finished.completion_tokens,
+        output_tokens_details=OutputDetails(finished.reasoning_tokens),
+    )
