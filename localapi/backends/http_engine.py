@@ -43,6 +43,9 @@ from localapi.worker.protocol import (
     Loaded,
     Prefill,
     Request,
+    Sound,
+    Speak,
+    Spoken,
     Tokenize,
     TokenizedText,
 )
@@ -54,6 +57,8 @@ PROBE_SECONDS: Final = 30.0
 FIRST_PROBE_SECONDS: Final = 1.0
 LONGEST_PROBE_SECONDS: Final = 60.0
 RATE_SECONDS: Final = 10.0
+PCM_HZ: Final = 24_000
+"""Rate of `pcm`, by OpenAI's documentation; mono, with two bytes to a sample."""
 _UNHEALTHY: Final = (UpstreamUnavailable, UpstreamFailed, UpstreamTimeout, UpstreamRefused)
 
 
@@ -93,12 +98,13 @@ class AnswerRate:
 class HttpEngine(InProcessEngine):
     """Engine on another server; see `backends.engine.Engine`. `connect` has to succeed before anything is asked."""
 
-    def __init__(self, name: str, upstream: Upstream, *, model: str | None = None) -> None:
+    def __init__(self, name: str, upstream: Upstream, *, model: str | None = None, voices: bool = False) -> None:
         super().__init__()
         self.name = name
         self.upstream = upstream
         self.model = model
         self.facts = Facts()
+        self._has_voices = voices
         self._client = HttpClient(name, upstream)
         self._failures = 0
         self._fault: str | None = None
@@ -122,7 +128,7 @@ class HttpEngine(InProcessEngine):
         """Find out what the server has. Raise LoadFailed."""
         await self._client.open()
         try:
-            self.facts = await discover(self._client, self.name, self.model)
+            self.facts = await discover(self._client, self.name, self.model, voices=self._has_voices)
         except LoadFailed:
             raise
         except ApiError as error:
@@ -170,8 +176,8 @@ class HttpEngine(InProcessEngine):
                 return self._detokenize(request)
             case Forward():
                 return self._forward(request)
-            case _:
-                raise InvalidRequest("This upstream takes no such request.")
+            case Speak():
+                return self._speak(request)
 
     async def _answer(self, request: Chat | Complete) -> AsyncGenerator[Event, None]:
         path = "/chat/completions" if isinstance(request, Chat) else "/completions"
@@ -270,6 +276,26 @@ class HttpEngine(InProcessEngine):
                 assert isinstance(data, bytes)  # noqa: S101  # and goes on with bytes
                 yield ForwardedData(request.id, data)
         yield ForwardedEnd(request.id)
+
+    async def _speak(self, request: Speak) -> AsyncGenerator[Event, None]:
+        """Yield sound that this server goes on to encode: a pool may have members of other backends, too."""
+        for at, segment in enumerate(request.segments):
+            body: dict[str, Any] = {"model": self.model, "input": segment, "response_format": "pcm"}
+            if request.voice is not None:
+                body["voice"] = request.voice
+            if request.speed != 1.0:
+                body["speed"] = request.speed
+            if "instruct_text" in request.options:
+                body["instructions"] = request.options["instruct_text"]
+            odd = b""
+            async with aclosing(self._client.raw("/audio/speech", body)) as received:
+                async for data in received:
+                    if isinstance(data, bytes):
+                        samples = odd + data
+                        odd = samples[len(samples) & ~1 :]
+                        if len(samples) > 1:
+                            yield Sound(request.id, at, samples[: len(samples) & ~1], PCM_HZ)
+        yield Spoken(request.id)
 
     # Tokens
 

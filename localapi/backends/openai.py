@@ -11,10 +11,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from localapi.backends import upstream
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.options import ChatOptions, FolderOf, Identity
+from localapi.backends.options import ChatOptions, FolderOf, Identity, PathProblem
 from localapi.backends.parameters import MEDIA, TEXT
 from localapi.backends.secret import NoSecret, SecretPlace, located_place, stamp_of
-from localapi.backends.speech import file_at
+from localapi.backends.speech import SpeechOptions, file_at
 from localapi.backends.upstream import CONNECT_SECONDS, FIRST_TOKEN_SECONDS, IDLE_SECONDS, Upstream
 from localapi.errors import UpstreamRefused
 from localapi.system.threads import aside
@@ -28,6 +28,8 @@ MAX_PORT: Final = 65535
 
 def _url(url: str) -> str:
     """Check the base of an API."""
+    if "@" in url:
+        raise ValueError("should hold no name and no password; put them in `key` or `headers`")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         with_scheme = f"http://{url.split('://', 1)[-1]}"
@@ -38,8 +40,6 @@ def _url(url: str) -> str:
         raise ValueError(f"should have a port between 1 and {MAX_PORT}") from None
     if not name or port == 0 or re.search(r"\s", url):
         raise ValueError("should be an address such as http://127.0.0.1:8001/v1")
-    if "@" in parts.netloc:
-        raise ValueError("should hold no name and no password; put them in `key` or `headers`")
     if parts.query or parts.fragment:
         raise ValueError("should end before ? and #")
     return url
@@ -69,6 +69,7 @@ class UpstreamOptions(BaseModel):
         Field(
             description="Base of the other server's API, with or without /v1.",
             examples=["http://127.0.0.1:8001/v1", "https://api.example.com"],
+            repr=False,
         ),
     ]
     model: Annotated[
@@ -81,7 +82,9 @@ class UpstreamOptions(BaseModel):
     ] = None
     key: Annotated[
         SecretPlace | None,
-        Field(description="The place of the API key for the other server.", examples=[{"env": "CLOUD_KEY"}]),
+        Field(
+            description="The place of the API key for the other server.", examples=[{"env": "CLOUD_KEY"}], repr=False
+        ),
     ] = None
     headers: Annotated[
         dict[str, str | SecretPlace],
@@ -175,9 +178,9 @@ def _secret(name: str, option: str, place: SecretPlace) -> str:
         raise UpstreamRefused(f"`{option}` of {name} names {where}: {error}.") from None
 
 
-async def _start(options: UpstreamOptions, name: str, report: ReportLoading) -> Engine:
+async def _start(options: UpstreamOptions, name: str, report: ReportLoading, *, voices: bool = False) -> Engine:
     place = await aside(lambda: options.upstream(name))
-    return await upstream.connect(name, place, model=options.model, report=report)
+    return await upstream.connect(name, place, model=options.model, voices=voices, report=report)
 
 
 class OpenAI(ChatOptions, UpstreamOptions):
@@ -201,3 +204,39 @@ class OpenAI(ChatOptions, UpstreamOptions):
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         return await _start(self, name, report)
+
+
+_OF_OUR_SOUND: Final = (
+    *("speakable", "lexicon", "lexicon_file", "sentence_silence_ms", "speech_cache_mb", "language", "audio_folders"),
+    "unsupported",
+)
+"""Options about how this server prepares texts and sound, which it does not do for another server."""
+
+
+class OpenAISpeech(SpeechOptions, UpstreamOptions):
+    """Options of a speech model on another server."""
+
+    forwards = True
+    takes = frozenset({"instruct_text"})
+    has_speed = True
+    backend: Annotated[
+        Literal["openai"], Field(description="A speech model on another server that has OpenAI's /v1/audio/speech.")
+    ]
+
+    def located(self, folder_of: FolderOf) -> Self:
+        for name in _OF_OUR_SOUND:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise PathProblem(name, "the backend openai does not support it: the other server makes the sound")
+        settings = self.located_settings(folder_of)
+        del settings["audio_folders"]
+        return self.model_copy(update={**settings, **self.located_upstream(folder_of)})
+
+    def identity(self) -> Identity:
+        identity = super().identity()
+        return Identity(identity.backend, {**identity.options, **self.stamps()})
+
+    def files(self) -> tuple[Path, ...]:
+        return self.secret_files()
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        return await _start(self, name, report, voices=True)

@@ -147,6 +147,8 @@ class SpeechOptions(EntryOptions, SpeechSettings):
     """True if the engine has voices for many languages; unless a request names one, the text decides."""
     gives_times: ClassVar[bool] = False
     """True if the engine reports the times of words."""
+    forwards: ClassVar[bool] = False
+    """True if the backend sends a request on as the client wrote it, and returns the sound as it comes."""
     joins_sentences: ClassVar[bool] = False
     """True if short sentences should be joined: each call has a cost, and very short texts sound odd."""
 

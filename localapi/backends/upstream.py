@@ -72,15 +72,19 @@ class Upstream:
         return text
 
 
-async def connect(name: str, upstream: Upstream, *, model: str | None = None, report: ReportLoading) -> HttpEngine:
+async def connect(
+    name: str, upstream: Upstream, *, model: str | None = None, voices: bool = False, report: ReportLoading
+) -> HttpEngine:
     """Return an engine that has the model on another server. `model` may be None if it has exactly one.
+
+    `voices` is True for speech: then the server is asked for its voices.
 
     Raise LoadFailed. `name` is that of the entry, for messages.
     """
     report(Loading("connecting"))
     # The client takes long to import, and only servers with such entries need it.
     module = await aside(lambda: importlib.import_module("localapi.backends.http_engine"))
-    engine: HttpEngine = module.HttpEngine(name, upstream, model=model)
+    engine: HttpEngine = module.HttpEngine(name, upstream, model=model, voices=voices)
     try:
         await engine.connect()
     except BaseException:

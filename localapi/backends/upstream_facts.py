@@ -6,7 +6,7 @@ Groq and localapi.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from localapi.backends.http_client import HttpClient
@@ -30,11 +30,16 @@ class Facts:
     notes: list[str] = field(default_factory=list)
 
 
-async def discover(client: HttpClient, name: str, model: str | None) -> Facts:
-    """Return what the server says of a model, or of its only one. Raise ApiError.
+async def discover(client: HttpClient, name: str, model: str | None, *, voices: bool = False) -> Facts:
+    """Return what the server says of a model, or of its only one, and its voices for speech. Raise ApiError.
 
     Chooses the client's base among those that the URL may mean.
     """
+    facts = await _facts(client, name, model)
+    return replace(facts, voices=await _voices(client, facts.model)) if voices else facts
+
+
+async def _facts(client: HttpClient, name: str, model: str | None) -> Facts:
     models = await _models(client)
     if models is None:
         if model is None:
@@ -114,7 +119,7 @@ def _listed(ids: list[str]) -> str:
     return f"the models {', '.join(ids[:MOST_LISTED])}{more}"
 
 
-async def voices_of(client: HttpClient, model: str) -> list[Voice] | None:
+async def _voices(client: HttpClient, model: str) -> list[Voice] | None:
     """Return the voices that the server lists for a speech model; None if it lists none."""
     listed = (await _asked(client, "/audio/voices")).get("voices")
     if not isinstance(listed, list):

@@ -12,6 +12,7 @@ from localapi.backends.echo_speech import EchoSpeech
 from localapi.backends.espeak_ng import EspeakNg
 from localapi.backends.macos_say import MacosSay
 from localapi.backends.mlx_audio import MlxAudio, MlxAudioPlus
+from localapi.backends.openai import OpenAISpeech
 from localapi.backends.options import EntryOptions
 from localapi.backends.parameters import SpeechParameters
 from localapi.backends.piper import Piper
@@ -69,7 +70,7 @@ SPEECH: Final = Kind(
     name="speech",
     description="Speech models, by their ids.",
     options=SpeechOptions,
-    backends=by_name(EchoSpeech, Auto, MacosSay, EspeakNg, Piper, MlxAudio, MlxAudioPlus, SpeechPool),
+    backends=by_name(EchoSpeech, Auto, MacosSay, EspeakNg, Piper, MlxAudio, MlxAudioPlus, OpenAISpeech, SpeechPool),
     usual_backend="auto",
     variables=Variables(
         entry_id="local-audio",

@@ -35,7 +35,8 @@ def describe(manifest: Manifest) -> list[Row]:
         if isinstance(getattr(ServerOptions(), name), str | float)
     }
     for path, said in manifest.said.items():
-        if is_hidden(path) and path[0] != "server":  # there, only the places of secrets are allowed
+        # The server has only places of secrets, and what is directly in an entry has been checked.
+        if is_hidden(path) and path[0] != "server" and path[3:]:
             rows[path] = Row(".".join(map(str, path)), HIDDEN, str(said.origin))
             continue
         located = _located(manifest, path)

@@ -1,7 +1,7 @@
 """The lines of a file around a problem, as they were when it was read.
 
-A manifest should not contain secrets, but somebody may have put one there. So lines below `api_keys`, and values that
-look like secrets, are hidden.
+A manifest should not contain secrets, but somebody may have put one there. So lines below `api_keys`, `key` and
+`headers`, and values that look like secrets, are hidden.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ LONGEST: Final = 200
 _LONG_WORD: Final = re.compile(rf"\S{{{MOST_SHOWN + 1},}}")
 """Word too long to show, such as a recording in base64."""
 HIDDEN: Final = "········"
-_KEYS: Final = re.compile(r"api[_-]?keys?\b", re.IGNORECASE)
+_PASSWORD: Final = re.compile(r"://[^/\s@]+@")
+"""Name and password in an address."""
+_KEYS: Final = re.compile(r"""api[_-]?keys?\b|\b(?:key|headers)\b(?=["']?\s*:)""", re.IGNORECASE)
 _SECRET: Final = re.compile(
     r"""(?:\w*(?:secret|passw(?:or)?d|api[_-]?key|credential)s?|(?:\w+[_-])?token)["']?\s*:""", re.IGNORECASE
 )
@@ -48,6 +50,7 @@ def _around(lines: Sequence[str], line: int) -> Excerpt:
 
 def _shown(text: str) -> list[str]:
     """Return all lines with secrets hidden and long words cut."""
+    text = _PASSWORD.sub(f"://{HIDDEN}@", text)
     lines = [_LONG_WORD.sub(lambda word: f"{word[0][: MOST_SHOWN - 1]}…", line) for line in BREAK.split(text)]
     return [line if len(line) <= LONGEST else f"{line[:LONGEST]}…" for line in _without_secrets(lines)]
 

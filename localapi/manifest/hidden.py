@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_origin
+
 from localapi.kinds import KINDS
 from localapi.manifest.origin import KeyPath
 
@@ -12,19 +14,15 @@ _PLACES = ("env", "file")
 def is_hidden(path: KeyPath) -> bool:
     """Return whether the value at a path of keys may be a secret.
 
-    These are all below `server.api_keys`, and those in a map of an entry whose option is declared with `repr=False`.
+    These are all below `server.api_keys`, and those of an entry's options that are declared with `repr=False`.
     """
     if path[:2] == ("server", "api_keys"):
         return True
     match path:
-        case (str(section), _, str(option), _, *places) if section in KINDS:
-            return not (places and places[0] in _PLACES) and _has_secrets(section, option)
-    return False
-
-
-def _has_secrets(section: str, option: str) -> bool:
-    for options in KINDS[section].backends.values():
-        field = options.model_fields.get(option)
-        if field is not None and not field.repr:
-            return True
+        case (str(section), _, str(option), *inside) if section in KINDS:
+            for options in KINDS[section].backends.values():
+                field = options.model_fields.get(option)
+                if field is not None and not field.repr:
+                    places = inside[1:] if get_origin(field.annotation) is dict else inside
+                    return not (places and places[0] in _PLACES)
     return False

@@ -110,6 +110,7 @@ class InstanceReply(Struct, kw_only=True):
     healthy: bool | None
     unhealthy_reason: str | None
     tokens_per_second: Annotated[float, Meta(ge=0)] | None
+    latency_seconds: Annotated[float, Meta(ge=0)] | None
     ready_since: float | None
     loads: int
     last_step_age_seconds: float | None
@@ -272,7 +273,8 @@ def _cluster(cluster: ClusterWatch, address: str, registry: Registry) -> Cluster
 
 def _model(entry: Entry, registry: Registry, swap: Swap | None) -> ModelReply:
     instance = registry.instance(entry.id)
-    path = registry.snapshot.manifest.said.get((entry.kind.name, entry.id, "path")) if registry.snapshot else None
+    said = registry.snapshot.manifest.said if registry.snapshot else {}
+    path = said.get((entry.kind.name, entry.id, "path")) or said.get((entry.kind.name, entry.id, "url"))
     by_hand: Literal["hand"] | None = "hand" if entry.id in registry.pinned_by_hand else None
     return ModelReply(
         **msgspec.structs.asdict(describe_instance(instance)),
@@ -346,6 +348,7 @@ def describe_instance(instance: Instance) -> InstanceReply:
         healthy=vitals.healthy if vitals else None,
         unhealthy_reason=vitals.reason if vitals and not vitals.healthy else None,
         tokens_per_second=_tokens_per_second(vitals),
+        latency_seconds=vitals.latency_seconds if vitals else None,
         ready_since=instance.ready_since,
         loads=instance.loads,
         last_step_age_seconds=None if last_step_at is None else time.monotonic() - last_step_at,

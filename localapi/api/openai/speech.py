@@ -14,6 +14,7 @@ from typing import Final
 from msgspec import UNSET, Struct, UnsetType
 from quart import Blueprint, Response
 
+from localapi.api.openai.forwarded_speech import forwarded_speech
 from localapi.api.openai.prepared_speech import Prepared, prepared_speech
 from localapi.api.openai.recording import BYTES_PER_SAMPLE, Recording, SaidSegment
 from localapi.api.openai.reference_audio import LONGEST_WRITTEN
@@ -61,10 +62,22 @@ def routes(registry: Registry) -> Blueprint:
 
     @blueprint.post("/v1/audio/speech")
     async def create_speech() -> Response:
-        request, ignored = parse_speech(await body.read_object())
+        content = await body.read_object()
+        if _is_forwarded(registry, content.get("model")):
+            return await forwarded_speech(registry, content)
+        request, ignored = parse_speech(content)
         return body.name_ignored(ignored, await Speech(registry, request, cache).reply())
 
     return blueprint
+
+
+def _is_forwarded(registry: Registry, model: object) -> bool:
+    """Return whether a model is on another server."""
+    try:
+        entry = registry.resolve(str(model), SPEECH)
+    except ApiError:  # raised again when the rest of the request has been read
+        return False
+    return speech_options(entry.options).forwards
 
 
 class TimedWord(Struct, kw_only=True):
