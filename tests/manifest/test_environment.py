@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from localapi.errors import ManifestError
+from localapi.kinds import SPEECH
 from localapi.manifest import Overrides, describe
 
 pytestmark = pytest.mark.everyday
@@ -158,7 +159,7 @@ def test_a_relative_path_in_the_environment_starts_from_the_current_folder(env, 
         (
             {"AUDIO_BACKEND": "say"},
             "environment AUDIO_BACKEND: speech.local-audio.backend: unknown backend 'say' "
-            "(known: echo, auto, macos-say, espeak-ng, piper, mlx-audio, mlx-audio-plus)",
+            f"(known: {', '.join(SPEECH.backends)})",
         ),
         (
             {"AUDIO_BACKEND": "macos-say", "AUDIO_MODEL_PATH": "x"},
