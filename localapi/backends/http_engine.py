@@ -178,6 +178,8 @@ class HttpEngine(InProcessEngine):
                 return self._forward(request)
             case Speak():
                 return self._speak(request)
+            case _:
+                raise InvalidRequest("A model on another server takes no such request yet.")
 
     async def _answer(self, request: Chat | Complete) -> AsyncGenerator[Event, None]:
         path = "/chat/completions" if isinstance(request, Chat) else "/completions"

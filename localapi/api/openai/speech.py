@@ -25,6 +25,7 @@ from localapi.api.openai.voices import loaded_engine
 from localapi.api.openai.wire import EventStream
 from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, MEGABYTE, Operation, Operations
 from localapi.audio.formats import FORMATS
+from localapi.backends.speech import SpeechOptions
 from localapi.errors import ApiError, InvalidRequest
 from localapi.http import body, request_context
 from localapi.http.generation import begin, request_ids
@@ -72,12 +73,12 @@ def routes(registry: Registry) -> Blueprint:
 
 
 def _is_forwarded(registry: Registry, model: object) -> bool:
-    """Return whether a model is on another server."""
+    """Return whether a model is on another server. A pool's members may be anywhere, so that its sound is made here."""
     try:
         entry = registry.resolve(str(model), SPEECH)
     except ApiError:  # raised again when the rest of the request has been read
         return False
-    return speech_options(entry.options).forwards
+    return isinstance(entry.options, SpeechOptions) and entry.options.forwards
 
 
 class TimedWord(Struct, kw_only=True):
