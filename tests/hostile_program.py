@@ -1,6 +1,6 @@
 """A server that speaks OpenAI's API and does what no server should: `python hostile_program.py PORT [WAY...]`.
 
-Ways at the start: never-ready, elsewhere, silent, gigabyte, endless-line, fork, ignore-term, loud-exit. A request may
+Ways at the start: never-ready, elsewhere, silent, fork, ignore-term, loud-exit. A request may
 say die, close or hang; env and key are answered with what the program knows, anything else is repeated.
 """
 
@@ -51,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         if body.get("stream"):
             for word in (text, "."):
                 self._event({"content": word})
-                if text in ("die", "slow-die"):
+                if text == "die":
                     self.wfile.flush()
                     os._exit(7)
             self._event({}, "stop")
@@ -95,12 +95,6 @@ def misbehave() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "fork" in WAYS:
         fork()
-    if "gigabyte" in WAYS:
-        for _ in range(100):
-            os.write(1, b"spam and eggs\n" * 50_000)
-    if "endless-line" in WAYS:
-        for _ in range(50):
-            os.write(2, b"x" * 1_000_000)
     if "loud-exit" in WAYS:
         sys.exit("out of memory: buy more")
     print("hello from the program", flush=True)

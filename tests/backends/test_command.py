@@ -82,15 +82,6 @@ async def test_what_is_left_of_a_program_that_ignores_everything_is_killed(mark:
         assert len(marked(mark)) == 3
 
 
-async def test_output_without_end_keeps_nobody_from_working(
-    mark: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    async with started(entry(tmp_path, mark, "gigabyte", "endless-line")) as engine:
-        assert await answer(engine, "hello") == "hello."
-    assert len(caplog.records) < 2000
-
-
 @pytest.mark.parametrize(
     ("ways", "says"),
     [

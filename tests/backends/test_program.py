@@ -126,8 +126,8 @@ async def test_a_flood_of_output_neither_blocks_the_program_nor_fills_the_log(
     mark: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    code = "import os\nfor _ in range(400):\n os.write(1, b'spam and eggs\\n' * 20_000)\n"
-    code += "for _ in range(100):\n os.write(1, b'x' * 1_000_000)\nprint('\\nThe end')\n"
+    code = "import os\nfor _ in range(100):\n os.write(1, b'spam and eggs\\n' * 20_000)\n"
+    code += "for _ in range(20):\n os.write(1, b'x' * 1_000_000)\nprint('\\nThe end')\n"
     async with running(code, mark, tmp_path) as started:
         assert await started.wait() == "ended with exit status 0"
         assert started.output.last_line == "The end"
