@@ -10,9 +10,24 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from localapi.worker.protocol import Event, Loaded, Loading, Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankVitals:
+    """State of one of the processes that hold a model together."""
+
+    rank: int
+    """0 answers the requests, and decides what the others do."""
+    address: str
+    """Where it listens for the others."""
+    pid: int | None
+    memory_bytes: int | None
+    """Including memory of an accelerator."""
+    state: Literal["loading", "ready", "silent"]
+    """Silent: it owes a sign of life."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +55,8 @@ class Vitals:
     """Memory of an accelerator that `memory_bytes` does not include."""
     cpu_seconds: float | None = None
     """Processor time since the engine started."""
+    waits_computing: bool = False
+    """True if processor time is no sign of progress: processes that wait for each other compute."""
     loading: bool = False
     """True until the model is loaded."""
     last_step_at: float | None = None
@@ -53,6 +70,8 @@ class Vitals:
     """Process id, for display only."""
     node: str | None = None
     """Node of a cluster that it runs on; None for this machine."""
+    ranks: tuple[RankVitals, ...] = ()
+    """The processes that hold the model together; empty if one holds it."""
 
     @property
     def idle(self) -> bool:

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from localapi.backends import model_path
 from localapi.backends.chat_template import expected_of, read_template
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions, FolderOf, PathProblem
 from localapi.backends.place import Placeable
+from localapi.backends.sharded_engine import places_here, start_ranks
 from localapi.backends.variables import WithVariables
-from localapi.backends.worker_engine import start_worker
+from localapi.backends.worker_engine import open_worker, start_worker
 from localapi.system.threads import aside
 from localapi.worker.protocol import Capabilities
 
 _HOLDS = {"path": "config.json", "adapter": "adapter_config.json", "draft": "config.json"}
 """File that a folder must hold, by the option that names a folder or a repository."""
+
+_WHOLE = {
+    "adapter": "mlx-lm cannot split the layers of an adapter",
+    "draft": "the draft model would answer from one process",
+    "kv_bits": "mlx-lm cannot batch a quantised cache",
+    "prefix_cache_disk_mb": "each process would store other prompts",
+    "place": "all shards run on this machine",
+}
+"""Options that need the whole model in one process, and why."""
 
 
 class MlxLm(Placeable, WithVariables, ChatOptions):
@@ -123,8 +134,36 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
         ),
     ] = 0
 
+    shards: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=64,
+            description="Number of processes that hold the model together, each a part of it.",
+            examples=[2],
+        ),
+    ] = 1
+    split: Annotated[
+        Literal["auto", "tensor", "pipeline"],
+        Field(
+            description="What each of several shards holds: a part of every layer (tensor), or some of the layers "
+            "(pipeline). auto: tensor if the model can be split so.",
+            examples=["pipeline"],
+        ),
+    ] = "auto"
+
     _template: str | None = PrivateAttr(default=None)
     """Chat template, if the model was on this machine when the manifest was read."""
+
+    @field_validator("shards")
+    @classmethod
+    def _whole(cls, shards: int, info: ValidationInfo) -> int:
+        for name, reason in _WHOLE.items():
+            if shards > 1 and info.data.get(name):
+                raise ValueError(f"should be 1 with {name}, because {reason}")
+        if shards > 1 and info.data.get("cpu_weights") == "float32":
+            raise ValueError("should be 1 with cpu_weights: float32, because parts of a model stay as they are stored")
+        return shards
 
     def located(self, folder_of: FolderOf) -> Self:
         found = {}
@@ -165,6 +204,10 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
     def batch_limit(self) -> int:
         return 1 if self.draft or self.kv_bits else self.max_batch
 
+    @property
+    def processes(self) -> int:
+        return self.shards
+
     def weight_files(self) -> list[Path]:
         found = model_path.weights(self.path, self.revision)
         return found + model_path.weights(self.adapter) + model_path.weights(self.draft)
@@ -177,7 +220,13 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
         paths = [(getattr(self, field), must_hold) for field, must_hold in _HOLDS.items()]
         if not self.is_remote:
             await aside(lambda: model_path.check_present(paths))
+        options, variables = self.identity().options, await self.variables()
+        if self.shards > 1:
+            opening = partial(
+                open_worker, needs="mlx_lm", max_batch=self.batch_limit, writes_tokens=True, variables=variables
+            )
+            return await start_ranks(name, "mlx-lm", options, places_here(self.shards, opening), report=report)
         return await start_worker(
-            name, "mlx-lm", self.identity().options, needs="mlx_lm", max_batch=self.batch_limit, writes_tokens=True,
-            variables=await self.variables(), report=report, site=self.site,
+            name, "mlx-lm", options, needs="mlx_lm", max_batch=self.batch_limit, writes_tokens=True,
+            variables=variables, report=report, site=self.site,
         )  # fmt: skip

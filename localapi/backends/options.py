@@ -204,6 +204,11 @@ class EntryOptions(BaseModel):
         """Maximum requests that the engine answers concurrently and queues beyond; None if it does not queue."""
         return None
 
+    @property
+    def processes(self) -> int:
+        """Number of workers that the model takes."""
+        return 1
+
     def located(self, folder_of: FolderOf) -> EntryOptions:
         """Return this entry with absolute, checked paths, and with everything decided that the manifest left open.
 

@@ -42,6 +42,7 @@ from localapi.worker.protocol import (
     Loading,
     LoadRefused,
     Prefill,
+    Rank,
     Request,
     Step,
 )
@@ -75,6 +76,37 @@ async def start_worker(
     concurrently, if it queues the rest. `variables` are what the entry sets in `env`, which is no option for the
     engine. Raises LoadFailed. After any failure, cancellation included, the process has ended when this returns.
     """
+    if site is not None:
+        report(Loading(f"looking for a node of the cluster {site.cluster}"))
+    worker = await open_worker(
+        name,
+        needs=needs,
+        interpreter=interpreter,
+        site=site,
+        max_batch=max_batch,
+        writes_tokens=writes_tokens,
+        variables=variables,
+    )
+    try:
+        worker.load(engine, options)
+        await worker.wait_until_loaded(report)
+    except BaseException:
+        await worker.close()
+        raise
+    return worker
+
+
+async def open_worker(
+    name: str,
+    *,
+    needs: str | None = None,
+    interpreter: Path | None = None,
+    site: Site | None = None,
+    max_batch: int | None = None,
+    writes_tokens: bool = False,
+    variables: Variables = NO_VARIABLES,
+) -> WorkerEngine:
+    """Start a worker that has nothing to load yet. The arguments are those of `start_worker`. Raises LoadFailed."""
     child: ChildProcess | RemoteProcess
     if site is None:
         _check_package(needs)
@@ -86,18 +118,9 @@ async def start_worker(
         )
         channel = Channel(reader, writer)
     else:
-        report(Loading(f"looking for a node of the cluster {site.cluster}"))
         child = await ray_cluster.spawn(name, site, needs, variables)
         channel = Channel(child.reader, RemoteWriter(child))
-    worker = WorkerEngine(name, child, channel, max_batch=max_batch, writes_tokens=writes_tokens)
-    try:
-        its_own = {option: value for option, value in options.items() if option not in NOT_FOR_ENGINES}
-        channel.send(protocol.LoadModel(engine, its_own))
-        await worker.wait_until_loaded(report)
-    except BaseException:
-        await worker.close()
-        raise
-    return worker
+    return WorkerEngine(name, child, channel, max_batch=max_batch, writes_tokens=writes_tokens)
 
 
 def _check_package(needs: str | None) -> None:
@@ -221,6 +244,11 @@ class WorkerEngine:
         log.error("%s: worker %d%s %s", self.name, self._child.pid, self._on_node, reason)
         self._fault = reason
         self._child.kill()
+
+    def load(self, engine: str, options: Mapping[str, Any], rank: Rank | None = None) -> None:
+        """Have the worker load a model. `rank`: its place if others hold the rest of it."""
+        its_own = {option: value for option, value in options.items() if option not in NOT_FOR_ENGINES}
+        self._channel.send(protocol.LoadModel(engine, its_own, rank))
 
     async def wait_until_loaded(self, report: ReportLoading) -> None:
         """Report the progress until the model is loaded. Raise LoadFailed."""

@@ -281,7 +281,7 @@ def expected_bytes(options: EntryOptions) -> int:
     if options.worker_bytes == 0 or options.is_remote:
         return 0
     files = sum(_size(path) for path in options.weight_files())
-    return options.worker_bytes + int(FILES_FACTOR * options.growth() * files)
+    return options.processes * options.worker_bytes + int(FILES_FACTOR * options.growth() * files)
 
 
 def _size(path: Path) -> int:

@@ -70,7 +70,7 @@ def _judge_silent(
         least = LEAST_CPU_SECONDS if vitals.loading else max(LEAST_CPU_SECONDS, COMPUTING_SHARE * elapsed)
         computed = True  # assumed if the processor time is unknown
         if cpu_seconds is not None and before.cpu_seconds is not None:
-            computed = cpu_seconds - before.cpu_seconds >= least
+            computed = cpu_seconds - before.cpu_seconds >= least and not vitals.waits_computing
         record = Record(since, now if computed else before.fine_at, now, cpu_seconds)
     if now - record.fine_at >= limit:
         return record, f"hung: it did nothing for {now - record.fine_at:.0f} s (stall_seconds) and was ended"

@@ -25,7 +25,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from localapi.worker import blas, descriptor_limit, transformers_index
+from localapi.worker import blas, descriptor_limit, rank_link, transformers_index
 from localapi.worker.model import CannotLoad, Host, Model
 from localapi.worker.outbox import Outbox
 from localapi.worker.protocol import (
@@ -95,9 +95,14 @@ def main() -> None:
 
     first = inbox.get()
     assert isinstance(first, LoadModel), first  # noqa: S101  # the protocol's first message
+    link = rank_link.ALONE
+    if first.rank is not None:
+        link = rank_link.choice(first.rank, os.environ, rank_link.gpus(os.environ))
+        os.environ.update(rank_link.variables(first.rank, link))  # before MLX is imported
     choice = blas.install_openblas() if first.engine.startswith("mlx") else None
     threads = choice.threads if choice is not None else None
-    host = Host(send, lambda: inbox.put(None), choice.description if choice is not None and choice.is_fast else "")
+    fast_blas = choice.description if choice is not None and choice.is_fast else ""
+    host = Host(send, lambda: inbox.put(None), fast_blas, first.rank, link.backend)
     engine = load(first, host, send, threads)
     if engine is None:
         server.shutdown(socket.SHUT_WR)  # what was sent arrives before the end of file

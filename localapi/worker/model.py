@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from localapi.worker.protocol import Event, Loaded, Loading, Request
+from localapi.worker.protocol import Event, Loaded, Loading, Rank, Request
+from localapi.worker.rank_link import Backend
 
 Report = Callable[[Loading], None]
 
@@ -24,6 +25,10 @@ class Host:
     """Have the loop check `busy` again. Call it from any thread, if the model computes on threads of its own."""
     fast_blas: str = ""
     """The fast BLAS that MLX uses on a processor; empty if it has none or computes on a GPU."""
+    rank: Rank | None = None
+    """The worker's place among those that hold the model together; None if it is alone."""
+    link: Backend = "ring"
+    """How these are connected."""
 
 
 class CannotLoad(Exception):

@@ -16,6 +16,18 @@ LENGTH = struct.Struct(">I")
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 
 
+class Rank(msgspec.Struct, frozen=True):
+    """A worker's place among those that hold one model together. Rank 0 decides, the others follow."""
+
+    number: int
+    addresses: list[str]
+    """Where each rank listens for the other ranks: "127.0.0.1:4000"."""
+    plans: str
+    """Where rank 0 listens for the connections over which it sends its plans."""
+    secret: bytes
+    """What a rank must show on such a connection."""
+
+
 class LoadModel(msgspec.Struct, tag=True):
     """Server to worker, once and first: what to load."""
 
@@ -23,6 +35,8 @@ class LoadModel(msgspec.Struct, tag=True):
     """Name of the backend, as listed in `localapi.worker.__main__`: "mlx-lm"."""
     options: dict[str, Any]
     """The entry's identity as the backend's options: plain values, with absolute paths."""
+    rank: Rank | None = None
+    """None: this worker holds the whole model."""
 
 
 class Sampling(msgspec.Struct, frozen=True):
@@ -272,6 +286,10 @@ class Voice(msgspec.Struct, frozen=True):
     """Display name, if it differs from the id."""
     language: str = ""
     """BCP 47 tag such as "en-GB"; empty if the engine does not say."""
+
+
+AWAITING_RANKS = "waiting for the other ranks"
+"""The phase of a load in which a rank can do nothing until all others have come as far."""
 
 
 class Loading(msgspec.Struct, tag=True):

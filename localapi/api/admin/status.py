@@ -96,6 +96,16 @@ class RequestsReply(Struct, kw_only=True):
     prompt_tokens_total: Count
 
 
+class RankReply(Struct, kw_only=True):
+    """One of the processes that hold a model together. 0 answers the requests."""
+
+    rank: Count
+    address: str
+    pid: int | None
+    memory_bytes: int | None
+    state: Literal["loading", "ready", "silent"]
+
+
 class InstanceReply(Struct, kw_only=True):
     """A model in memory, or on its way there."""
 
@@ -120,6 +130,7 @@ class InstanceReply(Struct, kw_only=True):
     cooling_down_until: float | None
     last_error: str | None
     progress: ProgressReply | None
+    ranks: list[RankReply]
 
 
 class MemberReply(Struct, kw_only=True):
@@ -358,7 +369,14 @@ def describe_instance(instance: Instance) -> InstanceReply:
         cooling_down_until=instance.backoff.paused_until,
         last_error=instance.last_error,
         progress=_progress(instance.progress),
+        ranks=_ranks(instance),
     )
+
+
+def _ranks(instance: Instance) -> list[RankReply]:
+    """Return the processes of a model that is split, also while they load."""
+    engine = instance.supervised
+    return msgspec.convert(engine.vitals().ranks, list[RankReply], from_attributes=True) if engine is not None else []
 
 
 def _requests(vitals: Vitals) -> RequestsReply:

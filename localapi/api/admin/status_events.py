@@ -173,4 +173,5 @@ def _without_clocks(status: StatusReply) -> StatusReply:
 
 
 def _without_clock(model: ModelReply) -> ModelReply:
-    return replace(model, last_step_age_seconds=None)
+    ranks = [replace(rank, memory_bytes=None) for rank in model.ranks]
+    return replace(model, last_step_age_seconds=None, ranks=ranks)

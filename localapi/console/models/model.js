@@ -120,7 +120,8 @@ function facts(model, now) {
   if (model.cooling_down_until && model.cooling_down_until > now) {
     parts.push(`left alone for ${duration(model.cooling_down_until - now)} after ${model.failures_in_a_row} failures`);
   }
-  if (model.pid) parts.push(`process ${model.pid}${model.node ? ` on ${model.node}` : ""}`);
+  if (model.ranks?.length > 0) parts.push(model.ranks.map((each) => `rank ${each.rank}: process ${each.pid}, ${each.state}`).join(", "));
+  else if (model.pid) parts.push(`process ${model.pid}${model.node ? ` on ${model.node}` : ""}`);
   return parts;
 }
 

@@ -7,8 +7,8 @@ on the caller's thread, which must be the one that loaded the model (MLX binds a
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
@@ -32,8 +32,22 @@ SMOOTHING = 0.3
 """The weight of the newest measurement of the prefill speed."""
 
 
+class Lead(Protocol):
+    """Tells other processes, which hold other parts of the model, what happens here: `shards.plans.Lead`."""
+
+    def join(self, row: Row) -> None:
+        """Note that a row joins, with its copies."""
+
+    def send(self, leaving: Sequence[int], chunk: int) -> None:
+        """Start a step: these uids leave, and this much of each prompt is computed."""
+
+
 class Batch:
-    """Rows, by the uid that mlx-lm gives them."""
+    """Rows, by the uid that mlx-lm gives them.
+
+    If several processes hold the model together, each has a batch, and all do the same: the followers' `replay` what
+    the first one's `lead` told them. Nothing here may depend on anything else, such as the time.
+    """
 
     def __init__(
         self,
@@ -44,8 +58,10 @@ class Batch:
         max_stall_seconds: float,
         prefixes: PrefixCache,
         token_bytes: Callable[[int], bytes],
+        lead: Lead | None = None,
     ) -> None:
         self.prefixes = prefixes
+        self._lead = lead
         self._model = model
         self._stop_tokens = [[token] for token in stop_tokens]
         self._max_rows = max_rows
@@ -80,9 +96,13 @@ class Batch:
 
     def join(self, row: Row, events: list[Event]) -> None:
         """Add a row, and its copies as soon as its prompt is computed."""
+        if self._lead is not None:
+            self._lead.join(row)
         try:
             self._insert(row)
         except Exception as error:
+            if self._lead is not None:
+                raise
             traceback.print_exception(error)
             events.append(failure(row, error))
             self.leave(row.id)
@@ -94,14 +114,37 @@ class Batch:
             self._leaving.append(uid)
 
     def step(self, events: list[Event]) -> None:
-        """Do one decode step, and a chunk of each prompt. MLX computes the next one while the events are being sent."""
+        """Do one decode step, and a chunk of each prompt. MLX computes the next one while the events are being sent.
+
+        Raises what MLX raises if other processes take part: they cannot be told to begin anew, so all must end.
+        """
+        if not self.busy:
+            return
+        chunk = self._chunk()
         try:
-            if self._leaving:
-                self._remove()
-            if self._rows:
-                self._advance(events)
+            if self._lead is not None:
+                self._lead.send(self._leaving, chunk)
+            self._step(chunk, events)
         except Exception as error:  # from MLX or mlx-lm, which do not say which row is to blame
+            if self._lead is not None:
+                raise
             self._fail_all(error, events)
+
+    def replay(self, joins: Iterable[Row], leaving: Iterable[int], chunk: int) -> None:
+        """Do a step as the first process does it."""
+        for row in joins:
+            self._insert(row)
+        for uid in leaving:
+            if uid in self._rows:  # it ended there by itself: by a stop string, for example
+                self._drop(uid)
+            self._leaving.append(uid)
+        self._step(chunk, [])
+
+    def _step(self, chunk: int, events: list[Event]) -> None:
+        if self._leaving:
+            self._remove()
+        if self._rows:
+            self._advance(chunk, events)
 
     def _insert(self, row: Row) -> None:
         """Start at the longest beginning of the prompt that is cached; pause where its cache is worth storing."""
@@ -136,8 +179,8 @@ class Batch:
         for kept, tokens in caches.values():
             self.prefixes.keep(tokens, kept)
 
-    def _advance(self, events: list[Event]) -> None:
-        self._generator.prefill_step_size = chunk = self._chunk()
+    def _advance(self, chunk: int, events: list[Event]) -> None:
+        self._generator.prefill_step_size = chunk
         if self._decoding and len(self._rows) > len(self._decoding):
             with self._generator.stats() as stats:
                 prompts, responses = self._generator.next()  # type: ignore[no-untyped-call]
@@ -190,6 +233,8 @@ class Batch:
     def _take(self, response: Any, events: list[Event]) -> None:
         """Add one token to its row, and end the row if it is the last."""
         uid, reason = response.uid, response.finish_reason
+        if reason is not None:  # whatever becomes of the row: processes that only know its tokens keep the same
+            self.prefixes.keep(response.all_tokens, response.prompt_cache)
         row = self._rows.get(uid)
         if row is None:  # another answer to the same request failed in this step
             return
@@ -208,8 +253,6 @@ class Batch:
             self._drop(uid)
             if reason is None:  # the generator does not know that it has ended
                 self._leaving.append(uid)
-            else:
-                self.prefixes.keep(response.all_tokens, response.prompt_cache)
 
     def _drop(self, uid: int) -> None:
         del self._rows[uid], self._computed[uid]

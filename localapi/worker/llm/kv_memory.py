@@ -45,6 +45,10 @@ class Footprint:
         held = -(-tokens // STEP_TOKENS) * STEP_TOKENS
         return self.fixed + int(sum(size * min(held, most) for size, most in self.layers))
 
+    def times(self, factor: float) -> Footprint:
+        """Return the footprint of a model of which this one is a part."""
+        return Footprint(int(self.fixed * factor), tuple((size * factor, most) for size, most in self.layers))
+
     def tokens(self, max_bytes: int) -> int:
         """Return the length of the longest row that takes no more."""
         return bisect.bisect_right(range(_FAR), max_bytes, key=self.bytes) - 1
@@ -66,12 +70,12 @@ def measure_footprint(empty: Sequence[Any], run: Callable[[mx.array, list[Any]],
     return Footprint(fixed, tuple(layers))
 
 
-def spare_bytes(reserved: int) -> int:
-    """Return what answers may take if no limit is set. `reserved`: bytes for other uses."""
+def spare_bytes(reserved: int, processes: int = 1) -> int:
+    """Return what answers may take if no limit is set. `reserved`: bytes for other uses. `processes`: like this one."""
     device = mx.device_info()
     limit = device.get("max_recommended_working_set_size") or device.get("total_memory")  # of Metal, of CUDA
     total = int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return int(max(SHARE * (total - mx.get_active_memory() - reserved), LEAST_SHARE * total))
+    return int(max(SHARE * (total - processes * mx.get_active_memory() - reserved), LEAST_SHARE * total))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import json
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from localapi.worker.llm.constrained.grammar import (
 )
 from localapi.worker.llm.detokenizer import Detokenizer
 from localapi.worker.llm.float32 import AS_STORED, Widened
-from localapi.worker.llm.kv_memory import UNSAID_TOKENS, KVMemory, measure_footprint, spare_bytes
+from localapi.worker.llm.kv_memory import UNSAID_TOKENS, Footprint, KVMemory, measure_footprint, spare_bytes
 from localapi.worker.llm.output.parser import OutputFormat, prompt_opens_thinking
 from localapi.worker.llm.output.stop_strings import AnswerText
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
@@ -43,8 +43,13 @@ from localapi.worker.llm.request_reading import ContextExceeded, Prompt, Request
 from localapi.worker.llm.row import Processor, RequestTotals, Row
 from localapi.worker.llm.sampling import penalties_for, sampler_for
 from localapi.worker.llm.serial import Serial, check_draft, empty_caches
+from localapi.worker.llm.shards import plans, splitting
+from localapi.worker.llm.shards.follower import Follower
+from localapi.worker.llm.shards.group import join
+from localapi.worker.llm.shards.plans import Lead, Plans
+from localapi.worker.llm.shards.splitting import Part
 from localapi.worker.llm.weights import LoadedModel, load_weights
-from localapi.worker.model import CannotLoad, Host, first_line
+from localapi.worker.model import CannotLoad, Host, Model, first_line
 from localapi.worker.protocol import (
     Answering,
     Capabilities,
@@ -57,6 +62,7 @@ from localapi.worker.protocol import (
     Failed,
     Lark,
     Loaded,
+    Rank,
     Regex,
     Relaxed,
     Request,
@@ -73,8 +79,10 @@ UNKNOWN_CONTEXT_ANSWER_TOKENS = 32_768
 MEGABYTE = 1024 * 1024
 
 
-def load(options: dict[str, Any], host: Host) -> MlxLm:
-    """Return the model of an entry's options. Raises CannotLoad."""
+def load(options: dict[str, Any], host: Host) -> Model:
+    """Return the model of an entry's options, or this process's part of it. Raises CannotLoad."""
+    if host.rank is not None:
+        return _load_part(options, host, host.rank)
     how = options.get("cpu_weights", "auto")
     adapter, draft_path = options.get("adapter"), options.get("draft")
 
@@ -98,6 +106,34 @@ def load(options: dict[str, Any], host: Host) -> MlxLm:
     return MlxLm(loaded, options, draft, wake=host.wake)
 
 
+def _load_part(options: dict[str, Any], host: Host, rank: Rank) -> Model:
+    """Return what a rank does: rank 0 answers the requests, the others follow it."""
+    groups: list[mx.distributed.Group] = []
+    listener = plans.listen(rank) if rank.number == 0 else None  # before the others can ask
+
+    def split(model: Any, config: Mapping[str, Any]) -> Part:
+        how = splitting.choose(model, config, len(rank.addresses), options.get("split", "auto"))
+        groups.append(join(host))
+        return splitting.split(model, how, groups[0])
+
+    loaded = load_weights(options["path"], options.get("revision"), host.report, split=split)
+    if listener is not None:
+        lead = Lead(groups[0], plans.accept(listener, rank))
+        return MlxLm(loaded, options, wake=host.wake, lead=lead)
+    connection = plans.connect(rank)
+    caches = empty_caches(loaded.model)
+    _footprint(loaded, None, caches)  # rank 0 measures, and the numbers go through all ranks
+    batch = Batch(
+        loaded.model,
+        stop_tokens=sorted(loaded.tokenizer.eos_token_ids),
+        max_rows=options.get("max_batch", 32),
+        max_stall_seconds=0,
+        prefixes=_prefixes(loaded, None, caches, options),
+        token_bytes=lambda _: b"",
+    )
+    return Follower(batch, Plans(connection, host.wake), groups[0])
+
+
 def _computes(loaded: LoadedModel) -> bool:
     """Return True if the model computes finite numbers. An architecture may not find what it expects in its layers."""
     try:
@@ -116,8 +152,12 @@ class MlxLm:
         draft: LoadedModel | None = None,
         *,
         wake: Callable[[], None],
+        lead: Lead | None = None,
     ) -> None:
-        """`options`: the entry's identity, as in `backends.mlx_lm`. `wake`: as in `Host`. Raises CannotLoad."""
+        """`options`: the entry's identity, as in `backends.mlx_lm`. `wake`: as in `Host`. Raises CannotLoad.
+
+        `lead`: tells the processes that hold the other parts of the model what to do.
+        """
         tokenizer = loaded.tokenizer
         self._tokenizer = tokenizer
         self._prompts = PromptWriter(tokenizer)
@@ -149,6 +189,7 @@ class MlxLm:
                 max_stall_seconds=options.get("max_stall_ms", 100) / 1000,
                 prefixes=prefixes,
                 token_bytes=token_bytes,
+                lead=lead,
             )
         self.loaded = _loaded(loaded.config, options.get("context_length"), self._prompts)
         self.loaded.capabilities = Capabilities(
@@ -159,6 +200,8 @@ class MlxLm:
         )
         if loaded.widened.says:
             self.loaded.notes.append(loaded.widened.says)
+        if loaded.part is not None:
+            self.loaded.notes.append(loaded.part.says)
         self._memory = _memory(loaded, draft, caches, options)
         reader = RequestReader(
             tokenizer,
@@ -398,7 +441,19 @@ def _caches(loaded: LoadedModel, draft: LoadedModel | None, kv_bits: int | None)
 
 
 def _memory(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], options: dict[str, Any]) -> KVMemory:
-    """Return the limit of memory for answers. Raises CannotLoad if the model cannot compute."""
+    """Return the limit of memory for answers, in all processes. Raises CannotLoad if the model cannot compute."""
+    footprint = _footprint(loaded, draft, caches)
+    processes = 1
+    if loaded.part is not None:
+        footprint, processes = footprint.times(1 / loaded.part.share), loaded.part.ranks
+    limit = options.get("kv_cache_mb")
+    spare = spare_bytes(options.get("prefix_cache_mb", 1024) * MEGABYTE, processes)
+    max_bytes = limit * MEGABYTE if limit else spare
+    return KVMemory(footprint, max_bytes, together=not _why_alone(loaded, options), said=bool(limit))
+
+
+def _footprint(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any]) -> Footprint:
+    """Return the memory of one row in this process, after computing one. Raises CannotLoad if that fails."""
     own = len(caches) if draft is None else len(loaded.model.layers)
 
     def run(tokens: mx.array, filled: list[Any]) -> None:
@@ -407,12 +462,9 @@ def _memory(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], o
             mx.eval(draft.model(tokens, cache=filled[own:]))
 
     try:
-        footprint = measure_footprint(caches, run)
+        return measure_footprint(caches, run)
     except Exception as error:  # from the architecture
         raise CannotLoad(f"The model was read but cannot compute: {first_line(error)}.") from error
-    limit = options.get("kv_cache_mb")
-    max_bytes = limit * MEGABYTE if limit else spare_bytes(options.get("prefix_cache_mb", 1024) * MEGABYTE)
-    return KVMemory(footprint, max_bytes, together=not _why_alone(loaded, options), said=bool(limit))
 
 
 def _prefixes(
@@ -429,6 +481,8 @@ def _prefixes(
         made_with = fingerprint(loaded.folder, *others, *kv_bits)
         store = PrefixStore(folder, made_with, max_bytes=disk_mb * MEGABYTE)
     max_bytes = options.get("prefix_cache_mb", 1024) * MEGABYTE
+    if loaded.part is not None:
+        max_bytes = loaded.part.prefix_bytes(max_bytes)
     return PrefixCache(caches, max_bytes=max_bytes, store=store)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, load_adapters, load_model, load
 
 from localapi.worker.hub.repository import anew, located
 from localapi.worker.llm.float32 import AS_STORED, Widened
+from localapi.worker.llm.shards.splitting import Part
 from localapi.worker.model import CannotLoad, Report, first_line
 from localapi.worker.protocol import Loading
 
@@ -38,6 +39,8 @@ class LoadedModel:
     adapter: Path | None = None
     """The folder of the LoRA adapter that is part of the model."""
     widened: Widened = AS_STORED
+    part: Part | None = None
+    """What of the model this process holds; None: all of it."""
 
     @property
     def lone_caches(self) -> str:
@@ -53,10 +56,12 @@ def load_weights(
     *,
     adapter: str | None = None,
     widen: Callable[[Any], Widened] = lambda _: AS_STORED,
+    split: Callable[[Any, Mapping[str, Any]], Part] | None = None,
 ) -> LoadedModel:
     """Return the model in this folder or repository, with its weights in memory. Raises CannotLoad.
 
-    `widen`: may replace the model's weights before they are read.
+    `widen`: may replace the model's weights before they are read. `split`: leaves only a part of the model, by its
+    config.
     """
     folder = located(path, revision, report, patterns=DEFAULT_ALLOW_PATTERNS)
     adapted = _adapter_folder(adapter, report) if adapter else None
@@ -65,11 +70,12 @@ def load_weights(
     model, config = _model(folder)
     if adapted:
         _adapt(model, folder, adapted)
+    part = split(model, config) if split is not None else None
     widened = _widened(model, widen)
     total = max(total, sum(array.nbytes for array in _arrays(model)))
     for done in _read(model):
         report(Loading("reading weights", min(done, total), total))
-    return LoadedModel(folder, model, _tokenizer(folder, config), config, adapted, widened)
+    return LoadedModel(folder, model, _tokenizer(folder, config), config, adapted, widened, part)
 
 
 def check_weights(folder: Path, path: str) -> Iterator[int]:

@@ -183,4 +183,4 @@ def status(**changes: Any) -> StatusReply:
 
 def model(name: str, state: str = "ready") -> ModelReply:
     unknown = dict.fromkeys(each.name for each in fields(ModelReply))
-    return ModelReply(**{**unknown, "id": name, "state": state})
+    return ModelReply(**{**unknown, "id": name, "state": state, "ranks": []})

@@ -1,0 +1,77 @@
+"""Join the ranks of one model: MLX's group for numbers, and the tokens that rank 0 samples for all.
+
+The numbers of a model go over MLX's backend (`rank_link`). A rank that waits there computes all the time, and waits for
+ever if another one hangs, so ranks only go there when rank 0's next plan says so (`plans`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from localapi.worker.model import CannotLoad, Host, first_line
+from localapi.worker.protocol import AWAITING_RANKS, Loading
+
+
+def join(host: Host) -> mx.distributed.Group:
+    """Wait for the other ranks, and return the group of all. The server ends this process if they do not come."""
+    assert host.rank is not None  # noqa: S101  # only ranks join
+    host.report(Loading(AWAITING_RANKS))
+    if host.link == "ring":
+        os.environ["MLX_HOSTFILE"] = _file([[address] for address in host.rank.addresses])
+    try:
+        return mx.distributed.init(strict=True, backend=host.link)
+    except (RuntimeError, ValueError) as error:
+        raise CannotLoad(
+            f"Rank {host.rank.number} could not join the others over MLX's backend {host.link} at "
+            f"{host.rank.addresses[host.rank.number]}: {first_line(error)}."
+        ) from error
+
+
+def _file(content: Any) -> str:
+    """Return the path of a file that can be read once. Nothing of it is left on the disk."""
+    read_end, write_end = os.pipe()
+    with os.fdopen(write_end, "w") as pipe:
+        json.dump(content, pipe)
+    return f"/dev/fd/{read_end}"
+
+
+class SharedTokens:
+    """Give every rank the tokens that rank 0 has sampled, as a part of the step's graph."""
+
+    def __init__(self, group: mx.distributed.Group) -> None:
+        self._group = group
+        self._last: mx.array | None = None
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        """Return rank 0's tokens. The order of these calls must be the same on all ranks."""
+        if self._group.rank() != 0:
+            # Zero, and still computed from the logits: what does not depend on the model's own exchanges could
+            # be exchanged before them here and after them on rank 0.
+            tokens = tokens * 0
+        if self._last is not None:  # for the same reason, if a step samples several times
+            tokens = mx.depends(tokens, self._last)
+        self._last = mx.distributed.all_sum(tokens.astype(mx.uint32), group=self._group)
+        return self._last
+
+
+@dataclass(eq=False)
+class SharedSampler:
+    """A row's sampler on a rank. Its number is the same on all of them."""
+
+    number: int
+    sample: Callable[[mx.array], mx.array]
+    share: SharedTokens
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        return self.share(self.sample(logprobs))
+
+    @property
+    def error(self) -> Exception | None:
+        """The error of rank 0's own sampler."""
+        return getattr(self.sample, "error", None)
