@@ -87,11 +87,15 @@ def _make(environment: Environment, uv: Sequence[str], tell: Tell) -> None:
     draft, old = (environment.folder.with_name(f".{environment.folder.name}.{what}") for what in ("draft", "old"))
     python = str(draft / "bin" / "python")
     tell(f"installing {environment.name} in {environment.folder}")
-    _delete(draft, old)
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    # uv downloads nothing if this Python is suitable.
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    base = sys.executable if python_version() == own else python_version()
     try:
         # --no-deps: the list is complete; mlx-audio-plus asks for more than it needs.
         for command in (
-            [*uv, "venv", "--quiet", "--no-project", "--relocatable", "--python", _python(), str(draft)],
+            [*uv, "venv", "--quiet", "--no-project", "--relocatable", "--python", base, str(draft)],
             [*uv, "pip", "install", "--python", python, "--no-deps", "-r", str(environment.requirements)],
             [python, "-I", "-c", f"import {', '.join(environment.imports)}"],
         ):
@@ -100,15 +104,10 @@ def _make(environment: Environment, uv: Sequence[str], tell: Tell) -> None:
             environment.folder.rename(old)
         draft.rename(environment.folder)
     finally:
-        _delete(draft, old)
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     seconds = time.monotonic() - began
     tell(f"installed {environment.name} in {seconds:.0f} s: {readable(size_bytes(environment.folder))}")
-
-
-def _python() -> str:
-    """Return the value of uv's `--python`: this Python if it is suitable, so that nothing is downloaded."""
-    own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return sys.executable if python_version() == own else python_version()
 
 
 def _run(command: Sequence[str], environment: Environment, tell: Tell) -> None:
@@ -150,8 +149,3 @@ def _last_words(said: Sequence[str]) -> str:
 def size_bytes(folder: Path) -> int:
     """Return the total size of all files in a folder; a link counts as itself."""
     return sum(place.lstat().st_size for place in folder.rglob("*") if place.is_symlink() or place.is_file())
-
-
-def _delete(*folders: Path) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)

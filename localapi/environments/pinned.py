@@ -41,7 +41,9 @@ class Environment:
     def named(cls, name: str) -> Self:
         """Return the environment of a name. Raise KeyError for a name that is not in `NAMES`."""
         requirements = Path(__file__).parent / f"{name}.txt"
-        return cls(name, requirements, IMPORTS[name], folder_of_all() / f"{name}-{_digest(requirements)}")
+        made_of = [requirements.read_text("utf-8"), python_version(), sysconfig.get_platform()]
+        digest = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:12]
+        return cls(name, requirements, IMPORTS[name], folder_of_all() / f"{name}-{digest}")
 
     @property
     def interpreter(self) -> Path:
@@ -81,8 +83,3 @@ def python_version() -> str:
     """Return the version of Python for environments: the server's own if the packages support it."""
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     return own if own in PYTHONS else ELSE
-
-
-def _digest(requirements: Path) -> str:
-    made_of = [requirements.read_text("utf-8"), python_version(), sysconfig.get_platform()]
-    return hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:12]

@@ -75,15 +75,16 @@ def install_openblas() -> BlasChoice | None:
 
 def _load_candidate(candidate: Candidate, mlx: str) -> BlasChoice:
     """Load this library. Raises OSError, ValueError or AttributeError with the reason if it cannot be used."""
-    folder = _own_folder()
+    folder = cache_folder("openblas")
     if folder is not None:
-        try:
-            with _locked(folder):
-                library = _prepared(candidate, folder)
-                verdict = _verdict(library, folder / f"{verdicts.key(library.name, mlx)}.json")
-            return _load(str(library), verdict)
-        except OSError:
-            pass  # a full disk, or one that does not allow executing files
+        # Not with a full disk, or one that does not allow executing files.
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.stat().st_uid == os.geteuid():
+                with _locked(folder):
+                    library = _prepared(candidate, folder)
+                    verdict = _verdict(library, folder / f"{verdicts.key(library.name, mlx)}.json")
+                return _load(str(library), verdict)
     with _in_memory(_plain(candidate)) as (path, descriptor):
         return _load(path, verdicts.tried(path, [descriptor]))
 
@@ -134,18 +135,6 @@ def _whole(library: Path) -> bool:
     return owned and library.stem.endswith(f"-{zlib.crc32(library.read_bytes()):08x}")
 
 
-def _own_folder() -> Path | None:
-    """Return our folder in the user's cache; None if it cannot be created or belongs to another user."""
-    folder = cache_folder("openblas")
-    if folder is None:
-        return None
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if folder.stat().st_uid == os.geteuid() and os.access(folder, os.W_OK) else None
-
-
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Let one process at a time prepare and try libraries; the others find the result."""
@@ -169,8 +158,13 @@ def _load(path: str, verdict: Verdict) -> BlasChoice:
     if not verdict.good:
         raise ValueError(verdict.reason)
     most = usable_cores()
-    with _variable("OPENBLAS_NUM_THREADS", str(most)):  # it starts this many threads when it is loaded
+    before = os.environ.copy()
+    os.environ["OPENBLAS_NUM_THREADS"] = str(most)  # it starts this many threads when it is loaded
+    try:
         library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    finally:
+        del os.environ["OPENBLAS_NUM_THREADS"]
+        os.environ.update(before)
     words = verdict.about.split()
     name = " ".join(words[:2])
     # The build's options are upper case; the only other word is the processor that it was built for.
@@ -178,20 +172,6 @@ def _load(path: str, verdict: Verdict) -> BlasChoice:
     if targets:
         name = f"{name} ({targets[0]})"
     return BlasChoice(f"{name}, up to {most} thread{'s' * (most > 1)}", Threads(most, library.openblas_set_num_threads))
-
-
-@contextlib.contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable for the block."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 OFF: Final = frozenset({"off", "0", "no", "false", "none"})
@@ -226,23 +206,16 @@ def candidates(environ: Mapping[str, str] = os.environ) -> list[Candidate]:
     said = environ.get(SWITCH, "").strip()
     if os.path.isabs(said):
         return [Candidate(Path(said), ())]
-    found = [*_of_package(), *_of_system()]
-    return sorted(found, key=lambda each: each.version, reverse=True)
-
-
-def _of_package() -> list[Candidate]:
-    path = package_library()
-    if path is None:
-        return []
-    version = importlib.metadata.version(PACKAGE).split(".")
-    return [Candidate(path, tuple(int(part) for part in version[:3] if part.isdecimal()))]
-
-
-def _of_system() -> list[Candidate]:
+    found: list[Candidate] = []
+    packaged = package_library()
+    if packaged is not None:
+        numbers = importlib.metadata.version(PACKAGE).split(".")[:3]
+        found.append(Candidate(packaged, tuple(int(part) for part in numbers if part.isdecimal())))
     for pattern in _SYSTEM:
         path = Path(pattern.format(machine=platform.machine()))
         # The target of the link names the version: libopenblasp-r0.3.21.so.
         version = _FILE_NAME.search(os.path.realpath(path))
         if version and path.exists():
-            return [Candidate(path, tuple(map(int, version.groups())))]
-    return []
+            found.append(Candidate(path, tuple(map(int, version.groups()))))
+            break
+    return sorted(found, key=lambda each: each.version, reverse=True)

@@ -16,8 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from localapi.worker.hub.repository import snapshot, told, unreachable
 from localapi.worker.hub.resumable_download import fetch
-from localapi.worker.model import CannotLoad, Report
-from localapi.worker.protocol import Loading
+from localapi.worker.model import CannotLoad
 
 PATTERNS: Final = (
     *("*.json", "*.jsonl", "*.safetensors", "*.npz", "*.model", "*.tiktoken", "*.txt", "*.jinja", "*.yaml", "*.wav"),
@@ -35,10 +34,7 @@ def main() -> None:
     parser.add_argument("--file")
     asked = parser.parse_args()
     try:
-        if asked.file:
-            _say(path=_file(asked.repository, asked.file, asked.revision))
-        else:
-            _say(folder=_folder(asked.repository, asked.revision))
+        pull(asked.repository, asked.revision, asked.file)
         status = 0
     except CannotLoad as error:
         _say(error=str(error))
@@ -48,30 +44,21 @@ def main() -> None:
     os._exit(status)  # threads may wait for the network
 
 
-def _folder(repository: str, revision: str | None) -> str:
+def pull(repository: str, revision: str | None, name: str | None) -> None:
+    """Download a file of this name, or all of `PATTERNS`. Raises CannotLoad."""
     away = unreachable(repository, revision)
     with told(repository, revision):
+        if name:
+            try:
+                _say(path=hf_hub_download(repository, name, revision=revision, local_files_only=away is not None))
+            except LocalEntryNotFoundError as error:
+                raise error from away or error.__cause__
+            except EntryNotFoundError:
+                raise CannotLoad(f"The Hugging Face repository {repository} has no file {name}.") from None
+            return
         if away is None:
-            fetch(repository, revision, _report(), patterns=PATTERNS)
-    return str(snapshot(repository, revision, lambda _: None, patterns=PATTERNS, away=away))
-
-
-def _file(repository: str, name: str, revision: str | None) -> str:
-    away = unreachable(repository, revision)
-    with told(repository, revision):
-        try:
-            return str(hf_hub_download(repository, name, revision=revision, local_files_only=away is not None))
-        except LocalEntryNotFoundError as error:
-            raise error from away or error.__cause__
-        except EntryNotFoundError:
-            raise CannotLoad(f"The Hugging Face repository {repository} has no file {name}.") from None
-
-
-def _report() -> Report:
-    def report(loading: Loading) -> None:
-        _say(done=loading.done, total=loading.total)
-
-    return report
+            fetch(repository, revision, lambda loading: _say(done=loading.done, total=loading.total), patterns=PATTERNS)
+    _say(folder=str(snapshot(repository, revision, lambda _: None, patterns=PATTERNS, away=away)))
 
 
 def _say(**line: object) -> None:

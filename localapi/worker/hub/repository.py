@@ -143,17 +143,24 @@ def _reason(error: Exception) -> str:
     return f"{first_line(error)}. Check the network and try again; complete files are kept"
 
 
+class SilentBar(tqdm):  # type: ignore[misc]
+    """A progress bar that draws nothing."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "disable": True})
+
+
 def _progress(phase: str, report: Report) -> type[Any]:
-    """Return a progress bar class that draws nothing and reports the bytes written to disk, or else the files."""
+    """Return a progress bar class that reports the bytes written to disk, or else the files."""
     lock = threading.Lock()  # several threads download files
 
-    class Bar(tqdm):  # type: ignore[misc]
+    class Bar(SilentBar):
         def __init__(self, *args: Any, **options: Any) -> None:
             # huggingface_hub counts bytes twice, received and written, and files in a third bar.
             self._counts = str(options.get("desc", "")).startswith("Reconstructing")
             self._reported = 0
             self._reported_at = time.monotonic()
-            super().__init__(*args, **{**options, "disable": True})
+            super().__init__(*args, **options)
 
         def update(self, n: float | None = 1) -> bool | None:
             with lock:

@@ -15,18 +15,18 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, snapshot_download
 from huggingface_hub.errors import DryRunError
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from localapi.system.byte_sizes import readable
+from localapi.worker.hub.repository import SilentBar
 from localapi.worker.model import CannotLoad, Report
 from localapi.worker.protocol import Loading
 
@@ -58,7 +58,11 @@ def fetch(repository: str, revision: str | None, report: Report, *, patterns: Se
             each.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # other files may still wait for the network
-    _sweep(blobs)
+    # No download needs the incomplete files that are left, such as those of an old revision.
+    for part in blobs.glob("*.part"):
+        with contextlib.suppress(OSError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 class Done:
@@ -117,17 +121,15 @@ def _fetch(repository: str, commit: str, name: str, blobs: Path, done: Done) -> 
             file.truncate(0)
             begun = 0
         done.add(begun)
-        http_get(url, file, resume_size=begun, headers=headers, expected_size=about.size, tqdm_class=_counter(done.add))
+
+        class Counter(SilentBar):
+            def update(self, n: float | None = 1) -> bool | None:
+                done.add(int(n or 0))
+                return None
+
+        http_get(url, file, resume_size=begun, headers=headers, expected_size=about.size, tqdm_class=Counter)
         _refuse_other_content(part, about.etag, name)
         part.replace(blob)
-
-
-def _sweep(blobs: Path) -> None:
-    """Delete incomplete files that no download needs any more, such as those of an old revision."""
-    for part in blobs.glob("*.part"):
-        with contextlib.suppress(OSError), part.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            part.unlink()
 
 
 def _refuse_other_content(part: Path, etag: str, name: str) -> None:
@@ -138,17 +140,3 @@ def _refuse_other_content(part: Path, etag: str, name: str) -> None:
     if digest != etag:
         part.unlink()
         raise CannotLoad(f"{name} was damaged in the download and has been deleted. Try again.")
-
-
-def _counter(add: Callable[[int], None]) -> type[Any]:
-    """Return a progress bar class that draws nothing and passes on the number of bytes."""
-
-    class Counter(tqdm):  # type: ignore[misc]
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "disable": True})
-
-        def update(self, n: float | None = 1) -> bool | None:
-            add(int(n or 0))
-            return None
-
-    return Counter
