@@ -19,16 +19,15 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer, regex_to_lark
 from llguidance.hf import from_tokenizer
 
+from localapi.worker.llm.constrained.compiling import LIMITS, Grammar, problem_of
 from localapi.worker.llm.constrained.schema_grammar import (
     AS_WRITTEN,
-    LIMITS,
     PIECEWISE,
     TYPE_ONLY,
-    Grammar,
     GrammarRefused,
     any_object,
+    below,
     grammar_of_schema,
-    problem_of,
 )
 from localapi.worker.llm.constrained.tool_grammar import (
     AnswerGrammar,
@@ -256,9 +255,7 @@ class GrammarCompiler:
         match spec:
             case JsonSchema(schema=text, strict=strict):
                 found = grammar_of_schema("The JSON schema", _read(text), strict=strict, kept=kept)
-                prefix = "response_format.schema"
-                places = [prefix if place == "." else f"{prefix}.{place}" for place in found.relaxed]
-                return AnswerGrammar([found.grammar], tuple(places))
+                return AnswerGrammar([found.grammar], below("response_format.schema", found.relaxed))
             case JsonObject():
                 return AnswerGrammar([any_object()], ())
             case Regex(pattern=pattern):

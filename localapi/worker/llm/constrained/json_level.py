@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from localapi.worker.llm.constrained.json_schema import SchemaRewriter
 
 Schema = dict[str, Any]
 Rewritten = Schema | bool
@@ -29,29 +32,6 @@ MEANINGFUL: Final = (
 
 class NotASchema(Exception):
     """The value is not a JSON schema. The message tells the user why."""
-
-
-class SchemaRewriter(Protocol):
-    """Rewrites the whole schema that a level is part of."""
-
-    close: bool
-    """True if objects have only the properties that are named."""
-    clashing: frozenset[str]
-    """The paths of schemas whose patterns for names are not enforced, because those of others match the same names."""
-    patterns: dict[str, frozenset[str]]
-    """The patterns for names that are enforced, by the path of their schema."""
-
-    def rewritten(self, node: Any, path: str, *, branch: bool, depth: int = 0) -> Rewritten:
-        """Rewrite another level. Raises NotASchema."""
-
-    def reference(self, ref: str, path: str, keyword: str, *, branch: bool) -> Schema:
-        """Return a reference to a rewritten definition."""
-
-    def resolved(self, node: Any) -> Schema:
-        """Return a schema as written, after following references that stand alone; {} for anything else."""
-
-    def relax(self, path: str, keyword: str) -> None:
-        """Note that a keyword is not enforced."""
 
 
 class Level:

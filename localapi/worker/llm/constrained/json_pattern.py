@@ -21,6 +21,7 @@ from localapi.worker.llm.constrained.regex_algebra import (
     RegexTree,
     TooLarge,
     character_class,
+    class_members,
     complement,
     concatenation,
     intersection,
@@ -34,6 +35,12 @@ from localapi.worker.llm.constrained.regex_algebra import (
 
 _sre: Any = re._parser  # type: ignore[attr-defined]  # the only parser of expressions in the library
 _codes: Any = re._constants  # type: ignore[attr-defined]
+
+_STARTS: Final = (_codes.AT_BEGINNING, _codes.AT_BEGINNING_STRING)
+_ENDS: Final = (_codes.AT_END, _codes.AT_END_STRING)
+_LOOKS: Final = (_codes.ASSERT, _codes.ASSERT_NOT)
+_REPEATS: Final = (_codes.MAX_REPEAT, _codes.MIN_REPEAT)
+_CHARACTERS: Final = (_codes.LITERAL, _codes.NOT_LITERAL, _codes.IN, _codes.ANY)
 
 LONGEST: Final = 10_000
 MOST_COPIES: Final = 8
@@ -90,7 +97,7 @@ def _parts(items: list[Any]) -> list[list[Any]]:
     parts: list[list[Any]] = []
     if items and items[0][0] is _codes.AT and items[0][1] in _STARTS:
         start, rest = items[0], items[1:]
-        while rest and rest[0][0] in (_codes.ASSERT, _codes.ASSERT_NOT) and rest[0][1][0] > 0:
+        while rest and rest[0][0] in _LOOKS and rest[0][1][0] > 0:
             op, (_, inner) = rest.pop(0)
             inner = list(inner)
             if inner and inner[0] == start:
@@ -99,7 +106,7 @@ def _parts(items: list[Any]) -> list[list[Any]]:
         items = [start, *rest]
     if items and items[-1][0] is _codes.AT and items[-1][1] in _ENDS:
         end, rest = items[-1], items[:-1]
-        while rest and rest[-1][0] in (_codes.ASSERT, _codes.ASSERT_NOT) and rest[-1][1][0] < 0:
+        while rest and rest[-1][0] in _LOOKS and rest[-1][1][0] < 0:
             parts.append([rest.pop(), end])
         items = [*rest, end]
     return [*parts, items]
@@ -108,9 +115,8 @@ def _parts(items: list[Any]) -> list[list[Any]]:
 def overlap(one: str, other: str) -> bool:
     """Return True if one text may match both expressions, which `supported_patterns` has returned."""
     try:
-        sides = [
-            _Writer([], ignore_case=False).texts_with(list(_sre.parse(to_python(text, [])))) for text in (one, other)
-        ]
+        writer = _Writer([], ignore_case=False)
+        sides = [writer.texts_with(list(_sre.parse(to_python(text, [])))) for text in (one, other)]
         return not is_nothing(intersection(*sides))
     except (re.error, UnsupportedRegex, TooLarge, RecursionError):
         return True
@@ -124,10 +130,6 @@ def length_pattern(shortest: int, longest: int | None) -> str:
 def alternatives(patterns: list[str]) -> str:
     """Return an expression for text that one of the patterns matches."""
     return "|".join(f"(?:{pattern})" for pattern in patterns)
-
-
-_STARTS: Final = (_codes.AT_BEGINNING, _codes.AT_BEGINNING_STRING)
-_ENDS: Final = (_codes.AT_END, _codes.AT_END_STRING)
 
 
 class _Writer:
@@ -145,18 +147,15 @@ class _Writer:
         if self._ignore_case:
             raise UnsupportedRegex
         (op, value), *others = items
-        if op in (_codes.ASSERT, _codes.ASSERT_NOT) and value[0] < 0 and _is_end(others):  # see _parts
+        ends = len(others) == 1 and others[0][0] is _codes.AT and others[0][1] in _ENDS
+        if op in _LOOKS and value[0] < 0 and ends:  # see _parts
             behind = concatenation(ANYTHING, self._sequence(value[1]))
             found = complement(behind) if op is _codes.ASSERT_NOT else behind
         else:
-            found = self._whole(items)
+            found = self.texts_with(items)
         if found == ANYTHING:
             return "^"
         return f"^(?:{rust_regex(found)})$"
-
-    def texts_with(self, items: list[Any]) -> RegexTree:
-        """Return the set of all texts in which the expression matches somewhere. Raises UnsupportedRegex."""
-        return self._whole(items)
 
     def without_assertions(self, items: list[Any]) -> str:
         """Return the expression in Rust's syntax without its inner assertions, so that more texts match."""
@@ -182,7 +181,7 @@ class _Writer:
         return "".join(self._text(op, value) for op, value in items)
 
     def _text(self, op: Any, value: Any) -> str:
-        if op in (_codes.LITERAL, _codes.NOT_LITERAL, _codes.IN, _codes.ANY):
+        if op in _CHARACTERS:
             return self._class(op, value)
         if op is _codes.AT:
             return "^" if value in _STARTS else "$"
@@ -193,7 +192,7 @@ class _Writer:
             if removed or added & ~re.IGNORECASE:
                 raise UnsupportedRegex
             return ("(?i:" if added else "(?:") + self._texts(inner) + ")"
-        if op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
+        if op in _REPEATS:
             low, high, inner = value
             most = "" if high is _codes.MAXREPEAT else str(high)
             times = {(0, ""): "*", (1, ""): "+", (0, "1"): "?"}.get((low, most), f"{{{low},{most}}}")
@@ -201,27 +200,20 @@ class _Writer:
         raise UnsupportedRegex
 
     def _class(self, op: Any, value: Any) -> str:
-        if op is _codes.ANY:
-            return rust_class(inverted(_LINE_ENDS))
-        if op is not _codes.IN:
-            negated, members = op is _codes.NOT_LITERAL, [(_codes.LITERAL, value)]
-        else:
-            negated = value[0][0] is _codes.NEGATE
-            members = value[1:] if negated else value
-        unicode_classes = [self._placeheld(member) for op_, member in members if op_ is _codes.LITERAL]
-        shorthand = [_SHORTHANDS[member] for op_, member in members if op_ is _codes.CATEGORY and member in _SHORTHANDS]
-        if not any(unicode_classes) and not shorthand:
-            return rust_class(self.characters(op, value))
         ranges: list[tuple[int, int]] = []
-        for op_, member in members:
-            if op_ is _codes.LITERAL and not self._placeheld(member):
-                ranges.append((member, member))
-            elif op_ is _codes.RANGE:
-                ranges.append(member)
-            elif op_ is _codes.CATEGORY and member not in _SHORTHANDS:
-                ranges += _category(member)
-        inner = rust_class(tuple(ranges))[1:-1] if ranges else ""
-        return f"[{'^' if negated else ''}{inner}{''.join(filter(None, unicode_classes))}{''.join(shorthand)}]"
+        texts: list[str] = []
+        negated, members = _members(op, value)
+        for member_op, member in members:
+            text = _SHORTHANDS.get(member, "") if member_op is _codes.CATEGORY else ""
+            if member_op is _codes.LITERAL:
+                text = self._placeheld(member)
+            if text:
+                texts.append(text)
+            else:
+                ranges += _ranges(member_op, member)
+        if not texts:
+            return rust_class(inverted(tuple(ranges)) if negated else tuple(ranges))
+        return f"[{'^' * negated}{class_members(inverted(inverted(tuple(ranges))))}{''.join(texts)}]"
 
     def _placeheld(self, number: int) -> str:
         at = number - PLACEHOLDER
@@ -229,12 +221,12 @@ class _Writer:
 
     # Assertions, resolved by the algebra
 
-    def _whole(self, items: list[Any]) -> RegexTree:
-        """Return the set of all texts in which the expression matches somewhere."""
+    def texts_with(self, items: list[Any]) -> RegexTree:
+        """Return the set of all texts in which the expression matches somewhere. Raises UnsupportedRegex."""
         if items and items[0][0] is _codes.AT and items[0][1] in _STARTS:
             return self._then(items[1:], ANYTHING, START)
         here = self._then(items, ANYTHING, START)
-        if not (_anchored_inside(items) or _begins_at_border(items)):
+        if not (_anchored_inside(items) or (items and items[0][0] is _codes.AT)):
             return concatenation(ANYTHING, self._then(items, ANYTHING, SOMETHING))
         word, other = character_class(_WORD), character_class(inverted(_WORD))
         later = [concatenation(ANYTHING, concatenation(kind, self._then(items, ANYTHING, before)))
@@ -248,7 +240,7 @@ class _Writer:
         (op, value), *others = items
         if op is _codes.AT:
             return self._place(value, others, rest, before)
-        if op in (_codes.ASSERT, _codes.ASSERT_NOT):
+        if op in _LOOKS:
             direction, inner = value
             if direction < 0:
                 raise UnsupportedRegex
@@ -263,11 +255,7 @@ class _Writer:
             return union(*(self._then(list(branch), follows, before) for branch in value[1]))
         if op is _codes.SUBPATTERN:
             return self._then(list(value[3]), follows, before)
-        if (
-            op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT)
-            and value[1] is not _codes.MAXREPEAT
-            and value[1] <= MOST_COPIES
-        ):
+        if op in _REPEATS and value[1] is not _codes.MAXREPEAT and value[1] <= MOST_COPIES:
             low, high, inner = value
             found = follows
             for copy in range(high, 0, -1):
@@ -293,7 +281,7 @@ class _Writer:
 
     def _plain(self, op: Any, value: Any) -> RegexTree:
         """Return an item that asserts nothing."""
-        if op in (_codes.LITERAL, _codes.NOT_LITERAL, _codes.IN, _codes.ANY):
+        if op in _CHARACTERS:
             return character_class(self.characters(op, value))
         if op is _codes.BRANCH:
             return union(*(self._sequence(branch) for branch in value[1]))
@@ -301,7 +289,7 @@ class _Writer:
             if value[1] or value[2]:
                 raise UnsupportedRegex
             return self._sequence(value[3])
-        if op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
+        if op in _REPEATS:
             low, high, inner = value
             return repetition(self._sequence(inner), low, None if high is _codes.MAXREPEAT else high)
         raise UnsupportedRegex
@@ -314,26 +302,14 @@ class _Writer:
 
     def characters(self, op: Any, value: Any) -> Ranges:
         """Return the characters of a class."""
-        if op is _codes.ANY:
-            return inverted(_LINE_ENDS)
-        if op is not _codes.IN:
-            value = [*([(_codes.NEGATE, None)] if op is _codes.NOT_LITERAL else []), (_codes.LITERAL, value)]
         ranges: list[tuple[int, int]] = []
-        negated = False
-        for op_, member in value:
-            if op_ is _codes.NEGATE:
-                negated = True
-            elif op_ is _codes.LITERAL:
-                if self._placeheld(member):
-                    raise UnsupportedRegex
-                ranges.append((member, member))
-            elif op_ is _codes.RANGE:
-                ranges.append(member)
-            elif op_ is _codes.CATEGORY:
-                ranges += _category(member)
-            else:
+        negated, members = _members(op, value)
+        for member_op, member in members:
+            if member_op is _codes.LITERAL and self._placeheld(member):
                 raise UnsupportedRegex
-        return inverted(tuple(ranges)) if negated else inverted(inverted(tuple(ranges)))
+            ranges += _ranges(member_op, member)
+        others = inverted(tuple(ranges))
+        return others if negated else inverted(others)
 
 
 _SHORTHANDS: Final = {
@@ -343,36 +319,52 @@ _SHORTHANDS: Final = {
 """In Unicode's meaning, so that both Python's and ECMAScript's meanings hold."""
 
 
-def _category(category: Any) -> Ranges:
-    known = {
-        _codes.CATEGORY_DIGIT: _DIGIT,
-        _codes.CATEGORY_WORD: _WORD,
-        _codes.CATEGORY_SPACE: _SPACE,
-        _codes.CATEGORY_NOT_DIGIT: inverted(_DIGIT),
-        _codes.CATEGORY_NOT_WORD: inverted(_WORD),
-        _codes.CATEGORY_NOT_SPACE: inverted((*_SPACE, (0x1C, 0x1F), (0x85, 0x85), (0xFEFF, 0xFEFF))),
-    }
-    if category not in known:
+_CATEGORIES: Final[dict[Any, Ranges]] = {
+    _codes.CATEGORY_DIGIT: _DIGIT,
+    _codes.CATEGORY_WORD: _WORD,
+    _codes.CATEGORY_SPACE: _SPACE,
+    _codes.CATEGORY_NOT_DIGIT: inverted(_DIGIT),
+    _codes.CATEGORY_NOT_WORD: inverted(_WORD),
+    _codes.CATEGORY_NOT_SPACE: inverted((*_SPACE, (0x1C, 0x1F), (0x85, 0x85), (0xFEFF, 0xFEFF))),
+}
+
+
+def _members(op: Any, value: Any) -> tuple[bool, list[Any]]:
+    """Return whether a class is negated, and its members."""
+    if op is _codes.ANY:
+        return True, [(_codes.RANGE, pair) for pair in _LINE_ENDS]
+    if op is not _codes.IN:
+        return op is _codes.NOT_LITERAL, [(_codes.LITERAL, value)]
+    negated = value[0][0] is _codes.NEGATE
+    return negated, value[negated:]
+
+
+def _ranges(op: Any, member: Any) -> Ranges:
+    """Return the characters of one member of a class."""
+    if op is _codes.LITERAL:
+        return ((member, member),)
+    if op is _codes.RANGE:
+        return (member,)
+    if op is not _codes.CATEGORY or member not in _CATEGORIES:
         raise UnsupportedRegex
-    return known[category]
+    return _CATEGORIES[member]
+
+
+def _inside(op: Any, value: Any) -> list[Any]:
+    """Return the sequences of items inside an item."""
+    if op is _codes.BRANCH:
+        return list(value[1])
+    if op is _codes.SUBPATTERN:
+        return [value[3]]
+    if op in _REPEATS:
+        return [value[2]]
+    return [value[1]] if op in _LOOKS else []
 
 
 def _asserts(item: Any) -> bool:
     """Return True if an item holds an assertion."""
     op, value = item
-    if op in (_codes.AT, _codes.ASSERT, _codes.ASSERT_NOT):
-        return True
-    if op is _codes.BRANCH:
-        return any(_asserts(each) for branch in value[1] for each in branch)
-    if op is _codes.SUBPATTERN:
-        return any(map(_asserts, value[3]))
-    if op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
-        return any(map(_asserts, value[2]))
-    return False
-
-
-def _is_end(items: list[Any]) -> bool:
-    return len(items) == 1 and items[0][0] is _codes.AT and items[0][1] in _ENDS
+    return op is _codes.AT or op in _LOOKS or any(_asserts(each) for items in _inside(op, value) for each in items)
 
 
 def _stripped(items: Any) -> list[Any]:
@@ -383,9 +375,9 @@ def _stripped(items: Any) -> list[Any]:
             found.append((op, (value[0], [_stripped(branch) for branch in value[1]])))
         elif op is _codes.SUBPATTERN:
             found.append((op, (*value[:3], _stripped(value[3]))))
-        elif op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
+        elif op in _REPEATS:
             found.append((op, (*value[:2], _stripped(value[2]))))
-        elif op not in (_codes.ASSERT, _codes.ASSERT_NOT) and (op is not _codes.AT or value in (*_STARTS, *_ENDS)):
+        elif op not in _LOOKS and (op is not _codes.AT or value in (*_STARTS, *_ENDS)):
             found.append((op, value))
     return found
 
@@ -393,46 +385,24 @@ def _stripped(items: Any) -> list[Any]:
 def _anchored_inside(items: list[Any]) -> bool:
     """Return True if the text's start is asserted anywhere."""
     for op, value in items:
-        if op is _codes.AT and value in _STARTS:
-            return True
-        inner: list[Any] = []
-        if op is _codes.BRANCH:
-            inner = [each for branch in value[1] for each in branch]
-        elif op is _codes.SUBPATTERN:
-            inner = list(value[3])
-        elif op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
-            inner = list(value[2])
-        elif op in (_codes.ASSERT, _codes.ASSERT_NOT):
-            inner = list(value[1])
-        if _anchored_inside(inner):
+        if (op is _codes.AT and value in _STARTS) or any(map(_anchored_inside, _inside(op, value))):
             return True
     return False
 
 
-def _begins_at_border(items: list[Any]) -> bool:
-    return bool(items) and items[0][0] is _codes.AT
-
-
 def _after(writer: _Writer, op: Any, value: Any, before: str) -> str:
     """Return what is before the place after a plain item."""
-    if op is _codes.SUBPATTERN:
-        return _behind(writer, list(value[3]), before)
-    if op in (_codes.MAX_REPEAT, _codes.MIN_REPEAT):
-        inside = _behind(writer, list(value[2]), before)
-        return inside if value[0] > 0 or inside == before else UNKNOWN
     if op is _codes.BRANCH:
         return UNKNOWN
+    if op is _codes.SUBPATTERN or op in _REPEATS:
+        [items] = _inside(op, value)
+        inside = _after(writer, items[-1][0], items[-1][1], before) if len(items) else before
+        may_be_nothing = op in _REPEATS and value[0] == 0
+        return UNKNOWN if may_be_nothing and inside != before else inside
     characters = writer.characters(op, value)
     if not _common(characters, inverted(_WORD)):
         return WORD
     return SOMETHING if _common(characters, _WORD) else OTHER
-
-
-def _behind(writer: _Writer, items: list[Any], before: str) -> str:
-    if not items:
-        return before
-    op, value = items[-1]
-    return _after(writer, op, value, before)
 
 
 def _common(one: Ranges, other: Ranges) -> Ranges:

@@ -86,7 +86,7 @@ def _without_patterns(
     schema: object, close: bool, left_out: frozenset[str]
 ) -> tuple[RewrittenSchema, dict[str, frozenset[str]]]:
     """Rewrite a schema without the patterns for names at some paths; return all other such patterns, too."""
-    rewriter = _Rewriter(schema, close=close, clashing=left_out)
+    rewriter = SchemaRewriter(schema, close=close, clashing=left_out)
     root = rewriter.rewritten(schema, "", branch=False)
     rewriter.finish()
     if root is True:
@@ -105,14 +105,17 @@ def _without_patterns(
     return RewrittenSchema(root, tuple(dict.fromkeys(rewriter.relaxed))), rewriter.patterns
 
 
-class _Rewriter:
+class SchemaRewriter:
     """Rewrite one schema."""
 
     def __init__(self, root: object, *, close: bool, clashing: frozenset[str]) -> None:
         self._root = root
         self.close = close
+        """True if objects have only the properties that are named."""
         self.clashing = clashing
+        """Paths of schemas whose patterns for names are not enforced, as those of others match the same names."""
         self.patterns: dict[str, frozenset[str]] = {}
+        """The patterns for names that are enforced, by the path of their schema."""
         self._names: dict[tuple[int, bool], str] = {}
         self._pending: list[tuple[str, Any, str, bool]] = []
         self._anchors: dict[str, Any] | None = None
@@ -126,7 +129,10 @@ class _Rewriter:
             self.definitions[name] = self.rewritten(target, path, branch=branch)
 
     def rewritten(self, node: Any, path: str, *, branch: bool, depth: int = 0) -> Rewritten:
-        """Rewrite one level. `branch`: another schema also applies to the value, so an object must stay open."""
+        """Rewrite one level. Raises NotASchema.
+
+        `branch`: another schema also applies to the value, so an object must stay open.
+        """
         if isinstance(node, bool):
             return node
         if not isinstance(node, dict):
@@ -138,6 +144,7 @@ class _Rewriter:
         return _rewritten(Level(self, said, path, depth, branch=branch))
 
     def relax(self, path: str, keyword: str) -> None:
+        """Note that a keyword is not enforced."""
         self.relaxed.append(joined(path, keyword) if keyword != "." else path or ".")
 
     def reference(self, ref: str, path: str, keyword: str, *, branch: bool) -> Schema:

@@ -5,6 +5,7 @@ Brzozowski's derivatives give a deterministic automaton, and removing its states
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final
 
@@ -65,11 +66,17 @@ def concatenation(one: RegexTree, other: RegexTree) -> RegexTree:
     return ("then", one, other)
 
 
-def union(*parts: RegexTree) -> RegexTree:
-    """Return the expression for the texts of any of the parts."""
+def _flat(kind: str, parts: tuple[RegexTree, ...]) -> set[RegexTree]:
+    """Return the parts, with those of the same kind replaced by their own parts."""
     flat: set[RegexTree] = set()
     for part in parts:
-        flat |= set(part[1]) if part[0] == "or" else {part}
+        flat |= set(part[1]) if part[0] == kind else {part}
+    return flat
+
+
+def union(*parts: RegexTree) -> RegexTree:
+    """Return the expression for the texts of any of the parts."""
+    flat = _flat("or", parts)
     flat.discard(NOTHING)
     if ANYTHING in flat:
         return ANYTHING
@@ -84,9 +91,7 @@ def union(*parts: RegexTree) -> RegexTree:
 
 def intersection(*parts: RegexTree) -> RegexTree:
     """Return the expression for the texts that all of the parts match."""
-    flat: set[RegexTree] = set()
-    for part in parts:
-        flat |= set(part[1]) if part[0] == "and" else {part}
+    flat = _flat("and", parts)
     flat.discard(ANYTHING)
     if NOTHING in flat:
         return NOTHING
@@ -208,40 +213,37 @@ def _kinds(regex: RegexTree) -> list[Ranges]:
     return [tuple(ranges) for ranges in kinds.values()]
 
 
-def is_nothing(regex: RegexTree) -> bool:
-    """Return True if the expression matches no text. Raises TooLarge."""
+def _states(regex: RegexTree) -> Iterator[tuple[RegexTree, dict[RegexTree, Ranges]]]:
+    """Yield the states of the automaton, each with its moves. Raises TooLarge."""
     automaton, known, waiting = _Automaton(regex), {regex}, [regex]
     while waiting:
         state = waiting.pop()
-        if _has_empty(state):
-            return False
-        for target in automaton.moves(state):
+        moves = automaton.moves(state)
+        yield state, moves
+        for target in moves:
             if target not in known:
                 if len(known) >= MOST_STATES:
                     raise TooLarge
                 known.add(target)
                 waiting.append(target)
-    return True
+
+
+def is_nothing(regex: RegexTree) -> bool:
+    """Return True if the expression matches no text. Raises TooLarge."""
+    return not any(_has_empty(state) for state, _ in _states(regex))
 
 
 def rust_regex(regex: RegexTree) -> str:
     """Return the expression in Rust's syntax. Raises TooLarge."""
-    automaton = _Automaton(regex)
-    numbers: dict[RegexTree, int] = {regex: 0}
+    numbers: dict[RegexTree, int] = {}
     edges: dict[tuple[int, int], str] = {}
     ends: set[int] = set()
-    waiting = [regex]
-    while waiting:
-        state = waiting.pop()
+    for state, moves in _states(regex):
+        number = numbers.setdefault(state, len(numbers))
         if _has_empty(state):
-            ends.add(numbers[state])
-        for target, ranges in automaton.moves(state).items():
-            if target not in numbers:
-                if len(numbers) >= MOST_STATES:
-                    raise TooLarge
-                numbers[target] = len(numbers)
-                waiting.append(target)
-            edges[numbers[state], numbers[target]] = rust_class(ranges)
+            ends.add(number)
+        for target, ranges in moves.items():
+            edges[number, numbers.setdefault(target, len(numbers))] = rust_class(ranges)
     return _without_states(len(numbers), edges, ends)
 
 
@@ -261,8 +263,10 @@ def _without_states(count: int, edges: dict[tuple[int, int], str], ends: set[int
         for source, first in into.items():
             for target, last in out.items():
                 text = first + again + last  # alternatives are always in a group already
-                known = edges.get((source, target))
-                edges[source, target] = text if known is None else _either(known, text)
+                known = edges.get((source, target), text)
+                if known != text:
+                    text = f"(?:{known}|{text})" if known and text else f"{_atom(known or text)}?"
+                edges[source, target] = text
                 if len(edges[source, target]) > LONGEST_RESULT:
                     raise TooLarge
     return edges.get((start, end), "[^\\s\\S]")
@@ -272,14 +276,6 @@ def _cost(state: int, edges: dict[tuple[int, int], str]) -> int:
     into = [len(text) for (source, target), text in edges.items() if target == state and source != state]
     out = [len(text) for (source, target), text in edges.items() if source == state and target != state]
     return sum(into) * len(out) + sum(out) * len(into) + len(edges.get((state, state), "")) * len(into) * len(out)
-
-
-def _either(one: str, other: str) -> str:
-    if one == "":
-        return f"{_atom(other)}?"
-    if other == "":
-        return f"{_atom(one)}?"
-    return f"(?:{one}|{other})"
 
 
 def _atom(text: str) -> str:
@@ -297,11 +293,12 @@ def rust_class(ranges: Ranges) -> str:
         return "[\\s\\S]"
     others = inverted(ranges)
     if len(others) < len(ranges):
-        return f"[^{_members(others)}]"
-    return f"[{_members(ranges)}]"
+        return f"[^{class_members(others)}]"
+    return f"[{class_members(ranges)}]"
 
 
-def _members(ranges: Ranges) -> str:
+def class_members(ranges: Ranges) -> str:
+    """Return what stands between the brackets of a character class in Rust's syntax."""
     return "".join(_one(low) if low == high else f"{_one(low)}-{_one(high)}" for low, high in ranges)
 
 

@@ -5,24 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from localapi.worker.llm.constrained.compiling import LIMITS, Grammar, compiled, problem_of, problem_of_schema
+from localapi.worker.llm.constrained.compiling import Grammar, compiled, problem_of_schema
 from localapi.worker.llm.constrained.json_level import NotASchema, Schema
 from localapi.worker.llm.constrained.json_schema import RewrittenSchema, rewrite_schema
-
-__all__ = [
-    "AS_WRITTEN",
-    "LIMITS",
-    "PIECEWISE",
-    "TYPE_ONLY",
-    "Grammar",
-    "GrammarRefused",
-    "SchemaGrammar",
-    "any_object",
-    "compiled",
-    "enforceable",
-    "grammar_of_schema",
-    "problem_of",
-]
 
 AS_WRITTEN, PIECEWISE, TYPE_ONLY = 0, 1, 2
 """How much of a schema that is not strict is kept: everything; the properties that compile; only its type."""
@@ -69,6 +54,11 @@ def grammar_of_schema(subject: str, schema: object, *, strict: bool, kept: int =
             return SchemaGrammar(compiled(rest), (*found.relaxed, *dropped))
     only = {"type": found.schema["type"]} if "type" in found.schema else {}
     return SchemaGrammar(compiled(only), (".",))
+
+
+def below(prefix: str, relaxed: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the relaxed places of a schema that is itself at a place of the request."""
+    return tuple(prefix if place == "." else f"{prefix}.{place}" for place in relaxed)
 
 
 def any_object() -> Grammar:

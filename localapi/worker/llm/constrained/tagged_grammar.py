@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from localapi.worker.llm.constrained.compiling import Grammar, compiled
 from localapi.worker.llm.constrained.json_level import TYPES, Schema, is_type
-from localapi.worker.llm.constrained.schema_grammar import Grammar, compiled, enforceable
+from localapi.worker.llm.constrained.schema_grammar import enforceable
 
 _SHAPE: Final = frozenset({"type", "properties", "required", "additionalProperties", "$defs"})
 """Keywords of an object whose arguments can be written one after the other."""

@@ -14,12 +14,13 @@ from typing import Any
 
 import msgspec
 
+from localapi.worker.llm.constrained.compiling import Grammar
 from localapi.worker.llm.constrained.schema_grammar import (
     AS_WRITTEN,
-    Grammar,
     GrammarRefused,
     SchemaGrammar,
     any_object,
+    below,
     grammar_of_schema,
 )
 from localapi.worker.llm.constrained.tagged_grammar import any_arguments, tagged_arguments
@@ -176,9 +177,7 @@ def grammar_of_calls(tokenizer: Any, calls: ToolCalls, marks: Marks, *, kept: in
     for i, tool in enumerate(tools):
         found = grammar_of_arguments(tool, kept=kept, called=not calls.optional)
         grammars.append({**found.grammar, "name": f"arguments{i}"})
-        for place in found.relaxed:
-            path = "" if place == "." else f".{place}"
-            relaxed.append(f"tools[{tool.name}].parameters{path}")
+        relaxed += below(f"tools[{tool.name}].parameters", found.relaxed)
     return AnswerGrammar(grammars, tuple(relaxed))
 
 
@@ -214,8 +213,8 @@ def _tagged_calls(tokenizer: Any, calls: ToolCalls, tools: Sequence[Tool], marks
                 found = any_arguments(i)
         rules += [f'function{i}: {json.dumps(f"{tool.name}>" + chr(10))} arguments{i} "</function>"\n', found.rules]
         grammars += found.grammars
-        for place in found.relaxed if tool.strict or not calls.optional else ():
-            relaxed.append(f"tools[{tool.name}].parameters" + ("" if place == "." else f".{place}"))
+        if tool.strict or not calls.optional:
+            relaxed += below(f"tools[{tool.name}].parameters", found.relaxed)
     rules.append(f"function: {' | '.join(f'function{i}' for i in range(len(tools)))}\n")
     start, end = marks.lark(tokenizer.tool_call_start), marks.lark(tokenizer.tool_call_end)
     if calls.optional:

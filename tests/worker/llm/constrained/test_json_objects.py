@@ -8,7 +8,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from localapi.worker.llm.constrained.schema_grammar import GrammarRefused, grammar_of_schema, problem_of
+from localapi.worker.llm.constrained.compiling import problem_of
+from localapi.worker.llm.constrained.schema_grammar import GrammarRefused, grammar_of_schema
 from tests.worker.llm.constrained.test_json_schema import answers
 
 NULL, INTEGER, STRING = {"type": "null"}, {"type": "integer"}, {"type": "string"}

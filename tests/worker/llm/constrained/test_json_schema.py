@@ -16,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
+from localapi.worker.llm.constrained.compiling import LIMITS
 from localapi.worker.llm.constrained.grammar_trial import Vocabulary
 from localapi.worker.llm.constrained.json_level import NotASchema
 from localapi.worker.llm.constrained.json_schema import rewrite_schema
-from localapi.worker.llm.constrained.schema_grammar import LIMITS, grammar_of_schema
+from localapi.worker.llm.constrained.schema_grammar import grammar_of_schema
 
 BYTES = Vocabulary(())
 TOKENS = LLTokenizer(TokenizerWrapper(BYTES))
