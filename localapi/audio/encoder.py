@@ -5,18 +5,15 @@ WAV at any rate and PCM at 24 kHz need no codec; PyAV is imported only for the o
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from localapi.audio import wav
 from localapi.audio.formats import WAV, Format
 
+if TYPE_CHECKING:
+    from localapi.audio.ffmpeg import Filters, Muxer
 
-class _Writer(Protocol):
-    """Converter of PCM, split anywhere, to bytes."""
-
-    def feed(self, pcm: bytes, /) -> bytes: ...
-
-    def finish(self) -> bytes: ...
+    _Writer = Muxer | Filters | "_Samples"
 
 
 class Encoder:

@@ -19,7 +19,7 @@ from typing import Final
 LOOK_SECONDS: Final = 0.2
 """Time between two checks of the load by other programs."""
 CALM_SECONDS: Final = 1.0
-"""How long cores must have been free before they are used again."""
+"""Time that cores must have been free before they are used again."""
 ASLEEP_SECONDS: Final = 1.0
 """After so long without a check, the load since then says nothing about the load now."""
 SAMPLES: Final = 5

@@ -30,7 +30,7 @@ DEMO: Final = "demo"
 """What the server calls the included model if the worker is on another machine, whose package is elsewhere."""
 DEMO_FOLDER: Final = Path(__file__).parent.parent.parent / "demo" / "model"
 ANSWER_SECONDS: Final = 10.0
-"""How long to wait for the Hub's first response."""
+"""Time to wait for the Hub's first response."""
 _REPORTS = 200
 """The approximate number of progress reports of one download."""
 _REPORT_SECONDS = 10

@@ -64,7 +64,7 @@ def said_words(text: str, pieces: Iterable[SpokenPiece]) -> list[WordTime]:
 COMPARED = 64
 """Phonemes compared at a time, because the cost is the product of the lengths."""
 BEHIND = 32
-"""How many more phonemes the text may have there than its words."""
+"""Phonemes that the text may have there beyond those of its words."""
 OTHER = 0.9
 """The cost of a different phoneme. One too many or too few costs 1."""
 

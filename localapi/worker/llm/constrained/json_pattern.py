@@ -54,7 +54,7 @@ _SPACE: Final = (
 _LINE_ENDS: Final = ((0xA, 0xA), (0xD, 0xD), (0x2028, 0x2029))
 
 START, WORD, OTHER, SOMETHING, UNKNOWN = "start", "word", "other", "something", "unknown"
-"""What is before a place in a text: nothing, a letter of a word, another character, any character, or unknown."""
+"""Kinds of text before a place: nothing, a letter of a word, another character, any character, or unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class RewrittenSchema:
 
     schema: Schema
     relaxed: tuple[str, ...]
-    """Where the original asks for more: paths that end with a keyword ("properties.tags.uniqueItems"), or "." alone."""
+    """Places where the original asks for more: paths ending with a keyword ("properties.tags.uniqueItems"), or "."."""
 
 
 def rewrite_schema(schema: object, *, close: bool = False) -> RewrittenSchema:

@@ -10,7 +10,7 @@ from localapi.worker.llm.constrained.json_level import NotASchema, Schema
 from localapi.worker.llm.constrained.json_schema import RewrittenSchema, rewrite_schema
 
 AS_WRITTEN, PIECEWISE, TYPE_ONLY = 0, 1, 2
-"""How much of a schema that is not strict is kept: everything; the properties that compile; only its type."""
+"""Amounts of a schema that is not strict to keep: everything; the properties that compile; only its type."""
 _SHOWN_PLACES: Final = 5
 MOST_TRIALS: Final = 32
 
@@ -25,7 +25,7 @@ class SchemaGrammar:
 
     grammar: Grammar
     relaxed: tuple[str, ...]
-    """What is not enforced, as in `RewrittenSchema`."""
+    """The places that are not enforced, as in `RewrittenSchema`."""
 
 
 def enforceable(subject: str, schema: object, *, strict: bool) -> RewrittenSchema:

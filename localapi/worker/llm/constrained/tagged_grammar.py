@@ -30,7 +30,7 @@ class TaggedArguments:
     """Lark, with the rule `arguments` and the function's number. It needs the terminal TEXT."""
     grammars: list[Grammar]
     relaxed: tuple[str, ...]
-    """Where the schema asks for more than is enforced."""
+    """The places where the schema asks for more than is enforced."""
 
 
 def any_arguments(number: int) -> TaggedArguments:

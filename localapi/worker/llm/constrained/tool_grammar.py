@@ -152,7 +152,7 @@ class AnswerGrammar:
 
     grammars: list[Grammar]
     relaxed: tuple[str, ...]
-    """Where the request asks for more than is enforced."""
+    """The places where the request asks for more than is enforced."""
 
 
 def grammar_of_calls(tokenizer: Any, calls: ToolCalls, marks: Marks, *, kept: int = AS_WRITTEN) -> AnswerGrammar:

@@ -25,14 +25,14 @@ class Tags:
     """The start of an argument, with its `key`."""
     argument_end: str
     newlines: Literal["any", "both", "none"] = "both"
-    """Which newlines at the ends of a value belong to the format: any, only one at both ends together, or none."""
+    """Newlines at the ends of a value that belong to the format: any, only one at both ends together, or none."""
     whole_section: bool = False
     """True if the marks around the section are the call's own tags."""
 
 
 @dataclass(frozen=True)
 class CallFormat:
-    """How one family writes calls inside a section."""
+    """The syntax of one family's calls inside a section."""
 
     is_json: bool = False
     """True if calls are objects with a name and arguments."""
@@ -44,7 +44,7 @@ class CallFormat:
     inner_marks: tuple[str, ...] = ()
     """Marks that mlx-lm's parser reads inside a section and that may be special tokens."""
     border: re.Pattern[str] | None = None
-    """Where to split calls if mlx-lm's parser mixes up or drops calls when one section holds several."""
+    """The border to split calls at if mlx-lm's parser mixes up or drops calls when one section holds several."""
     unread: str = ""
     """The only argument that mlx-lm's parser returns for text that is not a call."""
     is_python: bool = False

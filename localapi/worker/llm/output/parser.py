@@ -64,7 +64,7 @@ class Edges:
 
 
 class OutputFormat:
-    """How one model marks reasoning and tool calls."""
+    """The marks of one model around reasoning and tool calls."""
 
     def __init__(self, tokenizer: Any) -> None:
         """`tokenizer`: mlx-lm's TokenizerWrapper."""
@@ -140,7 +140,8 @@ class OutputParser:
         self._held = ""
         self._header = ""
         self._out: list[OutputItem] = []
-        self._called = False
+        self.called = False
+        """True if a call has begun."""
         self._stop = StopStrings(stop) if stop else None
         self.stopped = False
         """True after a stop string in the content. Nothing follows then."""
@@ -150,7 +151,7 @@ class OutputParser:
 
     @property
     def state(self) -> Literal["reasoning", "content", "tool"]:
-        """What the text is now."""
+        """The kind of the text that comes now."""
         if self._section is not None:
             return "tool"
         return "reasoning" if self._state == REASONING else "content"
@@ -161,14 +162,9 @@ class OutputParser:
         return self._stop.found if self._stop else None
 
     @property
-    def called(self) -> bool:
-        """True if a call has begun."""
-        return self._called
-
-    @property
     def calls_end_answer(self) -> bool:
         """True if there are calls and none was cut off: then finish_reason "stop" becomes "tool_calls"."""
-        return self._called and not self._calls.unfinished
+        return self.called and not self._calls.unfinished
 
     @property
     def complete_calls(self) -> int:
@@ -283,7 +279,7 @@ class OutputParser:
 
     def _append(self, item: OutputItem) -> None:
         if isinstance(item, CallStart):
-            self._called = True
+            self.called = True
         elif not item.text:
             return
         self._out.append(item)

@@ -27,7 +27,7 @@ Parser = Callable[[str, Any], Any]
 
 
 class ToolFormat:
-    """How one model writes calls."""
+    """The syntax of one model's calls."""
 
     def __init__(self, start: str, end: str, parser: Parser) -> None:
         self.start = start
@@ -35,7 +35,7 @@ class ToolFormat:
         self._parser = parser
         self._format = FORMATS.get(str(getattr(parser, "__module__", "")).rpartition(".")[2], CallFormat())
         self.bare_start = self._format.bare[0]
-        """How a call begins without a section around it; empty if that looks like text."""
+        """The start of a call without a section around it; empty if that looks like text."""
         self.end_is_no_text = bool(self.bare_start) and self._format.tags is None
         """True if a mark that ends a section is dropped outside of one, as after a call whose start mark is missing."""
 
