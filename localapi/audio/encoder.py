@@ -5,7 +5,7 @@ WAV at any rate and PCM at 24 kHz need no codec; PyAV is imported only for the o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from localapi.audio import wav
 from localapi.audio.formats import WAV, Format
@@ -13,7 +13,7 @@ from localapi.audio.formats import WAV, Format
 if TYPE_CHECKING:
     from localapi.audio.ffmpeg import Filters, Muxer
 
-    _Writer = Muxer | Filters | "_Samples"
+    _Writer: TypeAlias = "Muxer | Filters | _Samples"
 
 
 class Encoder:

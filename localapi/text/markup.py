@@ -272,7 +272,9 @@ class _Reader:
                 self._ignore(f"prosody[{other}]")
             manner = replace(manner, rate=manner.rate * (rate or 1.0))
         elif name == "voice":
-            manner = self._voice(manner, attributes)
+            for other in sorted(attributes.keys() - {"name", "xml:lang", "lang", "language"}):
+                self._ignore(f"voice[{other}]")
+            manner = replace(manner, voice=attributes.get("name") or manner.voice)
         elif name in _SENTENCES:
             self._put("\n")
         else:
@@ -280,29 +282,22 @@ class _Reader:
         if not is_empty:
             self._begin(name, manner, says)
 
-    def _voice(self, manner: Manner, attributes: Mapping[str, str]) -> Manner:
-        for other in sorted(attributes.keys() - {"name", "xml:lang", "lang", "language"}):
-            self._ignore(f"voice[{other}]")
-        return replace(manner, voice=attributes["name"]) if attributes.get("name") else manner
-
     def _how_to_say(self, name: str, attributes: Mapping[str, str]) -> str:
-        """Return how to speak the text of an element, and insert its replacement if there is one."""
+        """Return what of an element is spoken (see `_Open.says`), and insert its replacement if there is one."""
         if name == "sub" and "alias" in attributes:
             self._put(attributes["alias"], literal=True)
             return "nothing"
         if name == "say-as":
-            return self._spelling(attributes.get("interpret-as", "").lower())
+            kind = attributes.get("interpret-as", "").lower()
+            if kind in _SPELLED:
+                return "characters"
+            if kind in _DIGITS:
+                return "digits"
+            self._ignore(f"say-as[{kind}]")
+            return ""
         if name not in _PLAIN:
             self._ignore(name)
         return "nothing" if name in _SILENT else ""
-
-    def _spelling(self, kind: str) -> str:
-        if kind in _SPELLED:
-            return "characters"
-        if kind in _DIGITS:
-            return "digits"
-        self._ignore(f"say-as[{kind}]")
-        return ""
 
     def _break(self, attributes: Mapping[str, str]) -> None:
         seconds = _seconds(attributes["time"]) if "time" in attributes else None

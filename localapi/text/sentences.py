@@ -113,16 +113,18 @@ def shares(text: str, *, language: str | None = None) -> list[tuple[str, float]]
 def _paragraphs(text: str) -> list[tuple[int, int]]:
     """Return the spans of lines that are not blank; lines of wrapped prose are joined."""
     found: list[tuple[int, int]] = []
-    lines = [match for match in _LINE.finditer(text) if match[0].strip()]
-    for before, line in zip([None, *lines], lines, strict=False):
-        start = found.pop()[0] if before is not None and _runs_on(text, before, line) else line.start()
-        found.append((start, line.end()))
+    before = ""
+    for line in _LINE.finditer(text):
+        words = line[0].strip()
+        if not words:
+            continue
+        follows = found and text[found[-1][1] : line.start()] in _BREAKS
+        if follows and len(before) >= _WRAPPED and words[0].islower():
+            found[-1] = (found[-1][0], line.end())
+        else:
+            found.append((line.start(), line.end()))
+        before = words
     return found
-
-
-def _runs_on(text: str, before: re.Match[str], after: re.Match[str]) -> bool:
-    is_next = text[before.end() : after.start()] in _BREAKS
-    return is_next and len(before[0].strip()) >= _WRAPPED and after[0].lstrip()[0].islower()
 
 
 def _pieces(text: str, start: int, end: int, *, language: str | None, longest: int, first: bool) -> Iterator[_Piece]:
