@@ -314,6 +314,7 @@ def test_a_property_that_is_named_first_is_written_first() -> None:
         (string(r"\bcat\b"), "a cat!"),
         (string("^[[a]{2}$"), "[a"),
         (string(r"^\p{Lu}+$"), "ÄÖ"),
+        (string(r"^[\S\p{L}]+$"), "aä1"),
         (string(r"^(?<year>[0-9]{4})\u{2d}\cJ$"), "2026-\n"),
     ],
 )
