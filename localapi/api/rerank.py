@@ -17,6 +17,7 @@ from localapi.http.generation import begin, request_ids
 from localapi.http.replies import json_reply
 from localapi.kinds import RERANK
 from localapi.kinds.rerank import DOCUMENTS, rerank_options
+from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Ranked, Rerank
 
@@ -84,17 +85,20 @@ def routes(registry: Registry) -> Blueprint:
         content = await body.read_object()
         request = body.parse(RerankRequest, content)
         generation = begin(registry, request.model, RERANK)
-        truncate = request.truncate
-        if truncate is None:
-            truncate = rerank_options(generation.entry.options).truncate
         texts = [each if isinstance(each, str) else each.text for each in request.documents]
-        ask = Rerank(id=next(request_ids), query=request.query, documents=texts, truncate=truncate)
-        async with aclosing(generation.events(lambda _: [ask])) as events:
+
+        def asked(lease: Lease) -> list[Rerank]:
+            truncate = request.truncate
+            if truncate is None:
+                truncate = rerank_options(lease.entry.options).truncate
+            return [Rerank(id=next(request_ids), query=request.query, documents=texts, truncate=truncate)]
+
+        async with aclosing(generation.events(asked)) as events:
             got = await anext(events)
         assert isinstance(got, Ranked)  # noqa: S101  # what every engine of this kind answers
         request_context.current().counters.count(generation.entry.id, DOCUMENTS, len(texts))
         log.info("%s: %d documents (%s)", generation.entry.id, len(texts), request_context.current().id)
-        reply = json_reply(written(request, got))
+        reply = generation.name_member(json_reply(written(request, got)))
         return body.name_ignored(unknown_fields(request, content), reply)
 
     for path in PATHS:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.parameters import TEXT, ChatParameters
@@ -22,6 +22,7 @@ from localapi.worker.protocol import Capabilities
 
 FOREVER = float("inf")
 DEFAULT_STALL_SECONDS = 120.0
+MAX_REPLICAS = 64
 _UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -81,6 +82,26 @@ MemorySize = Annotated[
     ),
 ]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f](.*[^\s\x00-\x1f])?$")]
+
+
+class ReplicaLimits(BaseModel):
+    """How many engines of one entry there are."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    min: Annotated[
+        int, Field(ge=1, le=MAX_REPLICAS, description="Loaded as soon as the first one is.", examples=[2])
+    ] = 1
+    max: Annotated[int, Field(ge=1, le=MAX_REPLICAS, description="Loaded while requests are queued.", examples=[4])] = 1
+    idle: Annotated[
+        Duration, Field(description="End one that is beyond `min` after this time without a request.", examples=["5m"])
+    ] = 60.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"should have a max that is not below min ({self.min})")
+        return self
 
 
 OptionPath = str | tuple[str | int, ...]
@@ -178,6 +199,14 @@ class EntryOptions(BaseModel):
         Field(description="How to replace a loaded model: warm loads the new one first, cold ends the old one first."),
     ] = "warm"
 
+    replicas: Annotated[
+        Annotated[int, Field(ge=1, le=MAX_REPLICAS)] | ReplicaLimits | None,
+        Field(
+            description="Load the same model several times: a number, or between min and max by the queue.",
+            examples=[{"min": 1, "max": 4}],
+        ),
+    ] = None
+
     def identity(self) -> Identity:
         """Return the part of the entry that decides what is loaded."""
         backend: str = self.backend  # type: ignore[attr-defined]  # every member of the union declares it
@@ -193,6 +222,20 @@ class EntryOptions(BaseModel):
     def wants_loading(self) -> bool:
         """True if the model is to be loaded before a request asks for it."""
         return self.preload or self.pin
+
+    @property
+    def replica_limits(self) -> ReplicaLimits | None:
+        """How many engines there are, if there may be several. An engine without a worker of its own is one."""
+        if self.replicas is None or not self.can_have_replicas():
+            return None
+        if isinstance(self.replicas, int):
+            return ReplicaLimits(min=self.replicas, max=self.replicas)
+        return self.replicas
+
+    @classmethod
+    def can_have_replicas(cls) -> bool:
+        """Return True if loading the model once more gives one more that computes."""
+        return cls.worker_bytes > 0
 
     @property
     def backend_name(self) -> str:

@@ -87,3 +87,22 @@ class SpeechPool(PoolOptions):
     backend: Annotated[
         Literal["pool"], Field(description="One name for several speech models, which have all other options.")
     ]
+
+
+class EmbeddingPool(PoolOptions):
+    """Options of an embedding model that is one name for several."""
+
+    section = "embedding"
+    backend: Annotated[
+        Literal["pool"],
+        Field(description="One name for several places of the same model, which have all other options."),
+    ]
+
+
+class RerankPool(PoolOptions):
+    """Options of a rerank model that is one name for several."""
+
+    section = "rerank"
+    backend: Annotated[
+        Literal["pool"], Field(description="One name for several rerank models, which have all other options.")
+    ]

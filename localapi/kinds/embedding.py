@@ -10,6 +10,7 @@ from localapi.backends.echo_vectors import EchoEmbedding
 from localapi.backends.mlx_lm_vectors import MlxLmEmbedding
 from localapi.backends.onnx import OnnxEmbedding
 from localapi.backends.options import EntryOptions
+from localapi.backends.pool import EmbeddingPool
 from localapi.backends.recognition import embedding_backend
 from localapi.backends.vector_options import EmbeddingOptions, Prefixes
 from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
@@ -42,7 +43,7 @@ EMBEDDING: Final = Kind(
     name="embedding",
     description="Embedding models, by their ids.",
     options=EmbeddingOptions,
-    backends=by_name(EchoEmbedding, OnnxEmbedding, MlxLmEmbedding),
+    backends=by_name(EchoEmbedding, OnnxEmbedding, MlxLmEmbedding, EmbeddingPool),
     usual_backend="onnx",
     variables=Variables(
         entry_id="local-embedding",

@@ -8,6 +8,7 @@ from localapi.backends.echo_vectors import EchoRerank
 from localapi.backends.mlx_lm_vectors import MlxLmRerank
 from localapi.backends.onnx import OnnxRerank
 from localapi.backends.options import EntryOptions
+from localapi.backends.pool import RerankPool
 from localapi.backends.recognition import rerank_backend
 from localapi.backends.vector_options import RerankOptions
 from localapi.kinds.kind import Kind, Variables, by_name
@@ -26,7 +27,7 @@ RERANK: Final = Kind(
     name="rerank",
     description="Rerank models, by their ids.",
     options=RerankOptions,
-    backends=by_name(EchoRerank, OnnxRerank, MlxLmRerank),
+    backends=by_name(EchoRerank, OnnxRerank, MlxLmRerank, RerankPool),
     usual_backend="onnx",
     variables=Variables(
         entry_id="local-rerank",

@@ -43,6 +43,7 @@ def manifest_of(
     options = _options(root, found)
     _check_names(root, options, found)
     _check_pools(root, options, found)
+    _check_replicas(root, options, found)
     if top is not None and top.server.cluster is None:
         _check_places(root, options, found)
     echo = top is not None and top.echo
@@ -155,6 +156,13 @@ def _check_pools(root: Table, options: dict[EntryPath, EntryOptions], problems: 
                 members.add(member)
             if message:
                 problems.append(item.origin.problem(message, (*path, "of", index)))
+
+
+def _check_replicas(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
+    for path, entry in options.items():
+        if entry.replicas is not None and not entry.can_have_replicas():
+            message = f"the backend {entry.backend_name} has no worker that could be there several times"
+            problems.append(_entry_table(root, path).members["replicas"].origin.problem(message, (*path, "replicas")))
 
 
 def _wrong_member(pool: EntryPath, member: EntryPath, options: Mapping[EntryPath, EntryOptions]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel
 
-from localapi.backends.options import EntryOptions
+from localapi.backends.options import EntryOptions, ReplicaLimits
 from localapi.backends.place import ClusterOptions, Place
 from localapi.kinds import KINDS, Kind
 from localapi.manifest import wording
@@ -39,6 +39,7 @@ _OF_ALL: Final[Mapping[type[BaseModel], str]] = {
     KeyOptions: "server.api_keys.NAME",
     ClusterOptions: "server.cluster",
     Place: "place",
+    ReplicaLimits: "replicas",
 }
 """Headings of classes that have their own section."""
 _ROW: Final = "| {} | {} | {} | {} | {} | {} |"
@@ -54,6 +55,7 @@ def markdown() -> str:
         _section(ClusterOptions, "See [docs/machines.md](machines.md#a-ray-cluster)."),
         _titled("echo", _table(TopLevel, ["echo"], hot=set())),
         _titled("Every model", _table(EntryOptions, EntryOptions.model_fields, hot=EntryOptions.model_fields)),
+        _section(ReplicaLimits, "See [docs/machines.md](machines.md#replicas)."),
         _section(Place, "What a worker takes of `server.cluster`; `{}` is any node with a free core.", hot=()),
         *(part for kind in KINDS.values() for part in _of_kind(kind)),
     ]

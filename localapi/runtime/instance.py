@@ -13,12 +13,13 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Final, Protocol
 
-from localapi.backends.engine import Engine, Supervised, Vitals
-from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity
+from localapi.backends.engine import Engine, ReportLoading, Supervised, Vitals
+from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity, ReplicaLimits
 from localapi.errors import LoadFailed, ModelUnavailable, NoRoom, NoRoomAhead
 from localapi.manifest import Entry
 from localapi.runtime.backoff import FIRST_PAUSE_SECONDS, Backoff
 from localapi.runtime.load import Load
+from localapi.runtime.replicas import Replicas
 from localapi.runtime.states import (
     Closed,
     Draining,
@@ -63,6 +64,16 @@ class Reservations(Protocol):
     def reconsider(self) -> None:
         """Take note that an instance has become idle."""
 
+    def reserve_growth(self, instance: Instance, size: int) -> bool:
+        """Reserve more memory for a loaded instance, if that much is free."""
+
+    def end_growth(self, instance: Instance, size: int) -> None:
+        """Take note that a reservation is over: what came of it is measured."""
+
+    @property
+    def is_bounded(self) -> bool:
+        """Return True if the memory of all models has a bound."""
+
 
 class Instance:
     """One entry at one identity. Outlives its manifest while it is leased."""
@@ -97,6 +108,7 @@ class Instance:
         self._waiters = 0
         self._deaths_before = 0
         """`worker_deaths` at the last load."""
+        self._replica_limits = options.replica_limits
         self._pauses: set[Pause] = set()
         self._open = asyncio.Event()
         self._open.set()
@@ -124,6 +136,18 @@ class Instance:
             case Loading(load=load):
                 return load.by
         return None
+
+    @property
+    def all_supervised(self) -> list[Supervised]:
+        """Return all that can be measured and ended on its own: each replica."""
+        if isinstance(self.engine, Replicas):
+            return self.engine.supervised
+        return [self.supervised] if self.supervised is not None else []
+
+    @property
+    def replica_count(self) -> int:
+        """Return how many engines are loaded, at least 1."""
+        return max(1, len(self.engine.replicas)) if isinstance(self.engine, Replicas) else 1
 
     @property
     def vitals(self) -> Vitals | None:
@@ -268,6 +292,7 @@ class Instance:
         """Apply settings in place. `by_hand`: it is pinned, whatever the manifest says."""
         self.pinned = entry.options.pin or by_hand
         self.stall_seconds = entry.options.stall_seconds
+        self._follow_replicas(entry.options.replica_limits)
         keep_alive = FOREVER if self.pinned else entry.keep_alive
         if keep_alive != self.keep_alive:
             self.keep_alive = keep_alive
@@ -358,13 +383,12 @@ class Instance:
 
     def _on_loaded(self, engine: Engine, *, seconds: float) -> None:
         self.loads += 1
-        if self.worker_deaths > self._deaths_before:
-            self.restarts += 1
-        self._deaths_before = self.worker_deaths
+        self._count_restart()
         self.last_error = None
         self.last_used = time.monotonic()
         self.loaded = engine.loaded
         self._reload_timer.stop()
+        engine = self._replicated(engine)
         self._become(Ready(engine, since=time.time(), used=self.leases > 0), "loaded in %.1f s", seconds)
         for note in engine.loaded.notes:
             log.info("%s: %s", self.name, note)
@@ -372,6 +396,50 @@ class Instance:
         if self.leases == 0:
             self._start_idle_timer()
             self._memory.reconsider()
+
+    def _count_restart(self) -> None:
+        if self.worker_deaths > self._deaths_before:
+            self.restarts += 1
+        self._deaths_before = self.worker_deaths
+
+    # Replicas
+
+    def _replicated(self, engine: Engine) -> Engine:
+        """Return the engine, as the first of several if the entry says so."""
+        limits = self._replica_limits
+        if limits is None or isinstance(engine, Replicas):
+            return engine
+        return Replicas(self.name, engine, limits, start=self._start_replica, owner=self)
+
+    def _follow_replicas(self, limits: ReplicaLimits | None) -> None:
+        self._replica_limits = limits
+        if not isinstance(self._state, Ready):
+            return
+        if isinstance(self._state.engine, Replicas):
+            self._state.engine.follow(limits or ReplicaLimits())
+        elif limits is not None:
+            engine = self._state.engine = self._replicated(self._state.engine)
+            engine.ended.add_done_callback(lambda _: self._on_engine_ended(engine))
+
+    async def _start_replica(self, name: str, report: ReportLoading) -> Engine:
+        options = self.options.in_bounds() if self._memory.is_bounded else self.options
+        return await options.start(name, report)
+
+    def reserve_growth(self, size: int) -> bool:
+        """Reserve memory for one more replica, without evicting anything. Return False if there is not enough."""
+        return self._memory.reserve_growth(self, size)
+
+    def end_growth(self, size: int, *, loaded: bool) -> None:
+        """Take note that a replica is loaded, or did not load."""
+        self._memory.end_growth(self, size)
+        if loaded:
+            self._count_restart()
+            self.last_error = None
+
+    def note_replica_ended(self, reason: str) -> None:
+        """Take note that one of several replicas has ended by itself; the others go on."""
+        self.worker_deaths += 1
+        self.last_error = reason
 
     def _on_load_failed(self, failure: LoadFailed) -> None:
         assert isinstance(self._state, Loading)  # noqa: S101  # only a load fails

@@ -54,11 +54,13 @@ class Footprint:
     """What was loaded, and whether within a bound."""
     settled: bool = False
     """True if it was measured after it had loaded."""
+    growth: int = 0
+    """Bytes reserved for what is being loaded beside it."""
 
     @property
     def bytes(self) -> int:
         """Return the bytes to count."""
-        return self.measured if self.settled else max(self.expected, self.measured)
+        return self.growth + (self.measured if self.settled else max(self.expected, self.measured))
 
 
 @dataclass
@@ -225,6 +227,29 @@ class Memory:
         if self._footprints.pop(instance, None) is not None:
             self.reconsider()
 
+    @property
+    def is_bounded(self) -> bool:
+        """Return True if there is a budget."""
+        return self.budget is not None
+
+    def reserve_growth(self, instance: Instance, size: int) -> bool:
+        """Reserve memory for one more replica of an instance. Return False if it is not free, or others wait for it."""
+        footprint = self._footprints.get(instance)
+        is_here = not instance.options.is_remote
+        if is_here and self.budget is not None and (self._loads or self.used + size > self.budget):
+            return False
+        if footprint is not None:
+            footprint.growth += size
+        return True
+
+    def end_growth(self, instance: Instance, size: int) -> None:
+        """Measure an instance that has grown, instead of what was reserved."""
+        footprint = self._footprints.get(instance)
+        if footprint is not None:
+            footprint.growth = max(0, footprint.growth - size)
+            self.note([instance])
+            self.reconsider()
+
     def reconsider(self) -> None:
         """Have the loads that wait look again."""
         self._changed.set()
@@ -240,8 +265,9 @@ class Memory:
             footprint.measured = taken
             if instance.engine is not None:
                 footprint.settled = True
-                known = self._known.setdefault(footprint.identity, Known(taken, taken))
-                known.most = max(known.most, taken)
+                each = taken // instance.replica_count  # a load begins with one
+                known = self._known.setdefault(footprint.identity, Known(each, each))
+                known.most = max(known.most, each)
 
     def _identity(self, instance: Instance) -> str:
         """Return what decides how much it takes: without a bound it may take more than its files."""

@@ -122,12 +122,10 @@ class Watchdog:
         now = time.monotonic()
         records: dict[Supervised, Record] = {}
         for instance in instances:
-            engine = instance.supervised
-            if engine is None:
-                continue
-            record, fault = judge(self._records.get(engine), engine.vitals(), instance.stall_seconds, now)
-            if record is not None:
-                records[engine] = record
-            if fault is not None:
-                engine.end(fault)
+            for engine in instance.all_supervised:
+                record, fault = judge(self._records.get(engine), engine.vitals(), instance.stall_seconds, now)
+                if record is not None:
+                    records[engine] = record
+                if fault is not None:
+                    engine.end(fault)
         self._records = records

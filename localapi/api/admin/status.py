@@ -21,6 +21,7 @@ from localapi.runtime.cluster import ClusterWatch
 from localapi.runtime.instance import Instance
 from localapi.runtime.pool import Place, Pool
 from localapi.runtime.registry import Registry
+from localapi.runtime.replicas import Replicas
 from localapi.system.working_directory import WorkingFolder
 from localapi.worker.protocol import Loading
 
@@ -106,6 +107,27 @@ class RankReply(Struct, kw_only=True):
     state: Literal["loading", "ready", "silent"]
 
 
+class ReplicaReply(Struct, kw_only=True):
+    """One of several engines of a model."""
+
+    number: int
+    state: Literal["loading", "ready", "draining"]
+    pid: int | None
+    node: str | None
+    requests: RequestsReply
+    memory_bytes: int | None
+    tokens_per_second: Annotated[float, Meta(ge=0)] | None
+
+
+class ReplicasReply(Struct, kw_only=True):
+    """The engines of a model that may have several."""
+
+    min: int
+    max: int
+    held_back: Annotated[str | None, Meta(description="Why there are fewer than there should be.")]
+    engines: list[ReplicaReply]
+
+
 class InstanceReply(Struct, kw_only=True):
     """A model in memory, or on its way there."""
 
@@ -131,6 +153,7 @@ class InstanceReply(Struct, kw_only=True):
     last_error: str | None
     progress: ProgressReply | None
     ranks: list[RankReply]
+    replicas: ReplicasReply | None
 
 
 class MemberReply(Struct, kw_only=True):
@@ -273,8 +296,10 @@ def describe(
 def _cluster(cluster: ClusterWatch, address: str, registry: Registry) -> ClusterReply:
     models: dict[str | None, list[str]] = {}
     for instance in registry.all_instances():
-        node = instance.vitals.node if instance.vitals is not None else None
-        models.setdefault(node, []).append(instance.name)
+        for engine in instance.all_supervised:
+            named = models.setdefault(engine.vitals().node, [])
+            if instance.name not in named:
+                named.append(instance.name)
     nodes = [
         NodeReply(**msgspec.structs.asdict(node), models=models.get(node.name, []) if node.alive else [])
         for node in cluster.nodes
@@ -370,6 +395,28 @@ def describe_instance(instance: Instance) -> InstanceReply:
         last_error=instance.last_error,
         progress=_progress(instance.progress),
         ranks=_ranks(instance),
+        replicas=_replicas(instance.engine) if isinstance(instance.engine, Replicas) else None,
+    )
+
+
+def _replicas(engine: Replicas) -> ReplicasReply:
+    engines = [
+        _replica(each.number, "draining" if each.drains else "ready", each.engine.vitals()) for each in engine.replicas
+    ]
+    if engine.loading is not None:
+        engines.append(_replica(engine.last_number, "loading", engine.loading.vitals()))
+    return ReplicasReply(min=engine.limits.min, max=engine.limits.max, held_back=engine.held_back, engines=engines)
+
+
+def _replica(number: int, state: Literal["loading", "ready", "draining"], vitals: Vitals) -> ReplicaReply:
+    return ReplicaReply(
+        number=number,
+        state=state,
+        pid=vitals.pid,
+        node=vitals.node,
+        requests=_requests(vitals),
+        memory_bytes=vitals.total_bytes,
+        tokens_per_second=_tokens_per_second(vitals),
     )
 
 

@@ -94,8 +94,9 @@ def routes(registry: Registry) -> Blueprint:
         content = await body.read_object()
         request = body.parse(EmbeddingRequest, content)
         generation = begin(registry, request.model, EMBEDDING)
-        ask = asked(request, embedding_options(generation.entry.options))
-        async with aclosing(generation.events(lambda _: [ask])) as events:
+        ask = asked(request, embedding_options(generation.expected.options))
+        requests = generation.events(lambda lease: [asked(request, embedding_options(lease.entry.options))])
+        async with aclosing(requests) as events:
             got = await anext(events)
         assert isinstance(got, Embedded)  # noqa: S101  # what every engine of this kind answers
         counters = request_context.current().counters
@@ -109,6 +110,7 @@ def routes(registry: Registry) -> Blueprint:
         reply = await aside(lambda: json_reply(written(request, got)))
         if got.truncated:
             reply.headers[TRUNCATED_HEADER] = ", ".join(map(str, got.truncated[:50]))
+        generation.name_member(reply)
         return body.name_ignored(unknown_fields(request, content), reply)
 
     return blueprint

@@ -111,6 +111,10 @@ function facts(model, now) {
   if (model.since_revision > 1) parts.push(`since revision ${model.since_revision}`);
   if (model.context_length) parts.push(`${model.context_length.toLocaleString("en")} tokens of context`);
   if (model.voices?.length) parts.push(plural(model.voices.length, "voice"));
+  if (model.replicas) {
+    const { engines, max, held_back: heldBack } = model.replicas;
+    parts.push(`${plural(engines.length, "replica")} of at most ${max}${heldBack ? ` (${heldBack})` : ""}`);
+  }
   if (model.loads > 1) parts.push(`loaded ${model.loads} times`);
   if (model.worker_deaths) parts.push(plural(model.worker_deaths, "worker death"));
   if (model.restarts) parts.push(plural(model.restarts, "restart"));
