@@ -24,7 +24,7 @@ from piper.config import PhonemeType, PiperConfig
 from piper.const import BOS, EOS, PAD
 
 from localapi.worker.model import CannotLoad, first_line
-from localapi.worker.tts.onnx_graph import NODE_INPUT, NODE_OUTPUT, with_end_of, with_same_noise
+from localapi.worker.tts.onnx_graph import with_end_of, with_same_noise
 from localapi.worker.tts.word_times import WORD, SpokenPiece, paired
 
 MAX_PHONEMES = 1_000
@@ -252,7 +252,7 @@ def _session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     try:
         try:
             model = with_same_noise(path.read_bytes(), "input")
-            for end in (NODE_OUTPUT, NODE_INPUT):
+            for end in ("output", "input"):
                 model = with_end_of("Ceil", end, model)
             return onnxruntime.InferenceSession(model, options, providers=providers)
         except Exception:  # it differs from other voices, or its weights are in another file

@@ -62,7 +62,9 @@ def load_speech_model(package: str, path: str, revision: str | None, report: Rep
         raise CannotLoad(_why(error, package, folder, config)) from error
     report(Loading("reading weights", total, total))
     architecture = type(model).__module__.removeprefix(f"{ARCHITECTURES}.").partition(".")[0]
-    return SpeechModel(folder, model, architecture, _sample_rate_hz(model), _voices(folder))
+    names = {file.stem for file in folder.glob("voices/*") if file.suffix in VOICES}
+    voices = [Voice(name) for name in sorted(names)]
+    return SpeechModel(folder, model, architecture, _sample_rate_hz(model), voices or None)
 
 
 def leave_out_converter() -> None:
@@ -130,10 +132,3 @@ def _sample_rate_hz(model: Any) -> int:
         if isinstance(rate, int):
             return rate
     return 24_000
-
-
-def _voices(folder: Path) -> list[Voice] | None:
-    if not (folder / "voices").is_dir():
-        return None
-    names = {file.stem for file in (folder / "voices").iterdir() if file.suffix in VOICES}
-    return [Voice(name) for name in sorted(names)] or None

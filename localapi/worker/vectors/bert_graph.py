@@ -17,7 +17,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 
 from localapi.worker.model import CannotLoad, first_line
-from localapi.worker.tts.onnx_graph import field, number
+from localapi.worker.onnx_messages import FLOAT, INT64, ONNX
 
 FAMILIES: Final = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
 """`model_type` in config.json."""
@@ -25,7 +25,6 @@ IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 HIDDEN, LOGITS = "last_hidden_state", "logits"
 Weights = Mapping[str, npt.NDArray[Any]]
 
-_FLOAT, _INT64 = 1, 7
 _OPSET, _IR_VERSION = 17, 9
 _SMALL: Final = 1024
 """Most numbers of a value that is part of the graph. ONNX Runtime must know some, such as shapes, beforehand."""
@@ -93,7 +92,7 @@ class _Builder:
     def __init__(self, config: Mapping[str, Any], weights: Weights) -> None:
         self._config = config
         self._given = weights
-        self._nodes: list[bytes] = []
+        self._nodes: list[Any] = []
         self._values: dict[str, npt.NDArray[Any]] = {}
         self._prefix = next(
             (name.partition("embeddings.word_embeddings")[0] for name in weights if "word_embeddings" in name), ""
@@ -157,7 +156,7 @@ class _Builder:
         self._constant("slope", np.array((2 / np.pi) ** 0.5, np.float32))
         self._constant("far", np.array(-1e9, np.float32))
         self._constant("inner_axes", np.array([1, 2], np.int64))
-        real = self._node("Cast", [MASK], attributes=[_integer("to", _FLOAT)])
+        real = self._node("Cast", [MASK], attributes=[_integer("to", FLOAT)])
         hidden_places = self._node("Mul", [self._node("Sub", ["unit", real]), "far"])
         self._node("Unsqueeze", [hidden_places, "inner_axes"], "bias")
 
@@ -225,46 +224,47 @@ class _Builder:
         self._values[name] = np.ascontiguousarray(value) if value.ndim else value
         return name
 
-    def _node(self, operator: str, inputs: Sequence[str], output: str = "", attributes: Iterable[bytes] = ()) -> str:
+    def _node(
+        self, operator: str, inputs: Sequence[str], output: str = "", attributes: Iterable[dict[str, Any]] = ()
+    ) -> str:
         output = output or f"{operator}.{len(self._nodes)}"
-        parts = [field(1, name.encode()) for name in inputs]
-        parts += [field(2, output.encode()), field(4, operator.encode())]
-        parts += [field(5, attribute) for attribute in attributes]
-        self._nodes.append(field(1, b"".join(parts)))
+        self._nodes.append(ONNX["Node"](input=inputs, output=[output], op_type=operator, attribute=attributes))
         return output
 
     def _model(self, output: str) -> bytes:
-        """Return the ModelProto."""
-        graph = [*self._nodes, field(2, b"bert")]
-        graph += [
-            field(5, _tensor(name, value, is_inside=value.size <= _SMALL)) for name, value in self._values.items()
-        ]
-        graph += [field(11, _value(name, _INT64, 2)) for name in (IDS, MASK, TYPES)]
-        graph.append(field(12, _value(output, _FLOAT, 2 if output == LOGITS else 3)))
-        return number(1, _IR_VERSION) + field(7, b"".join(graph)) + field(8, number(2, _OPSET))
+        """Return the file of the model."""
+        graph = ONNX["Graph"](
+            name="bert",
+            node=self._nodes,
+            initializer=[_tensor(name, value) for name, value in self._values.items()],
+            input=[_value(name, INT64, 2) for name in (IDS, MASK, TYPES)],
+            output=[_value(output, FLOAT, 2 if output == LOGITS else 3)],
+        )
+        model = ONNX["Model"](ir_version=_IR_VERSION, graph=graph, opset_import=[{"version": _OPSET}])
+        return bytes(model.SerializeToString())
 
 
-def _tensor(name: str, value: npt.NDArray[Any], *, is_inside: bool) -> bytes:
-    """Return the TensorProto of a value that is part of the graph, or given beside it."""
-    sizes = [number(1, size) for size in value.shape]
-    kind = number(2, _FLOAT if value.dtype == np.float32 else _INT64)
-    place = field(13, field(1, b"location") + field(2, b"weights")) + number(14, 1)
-    return b"".join([*sizes, kind, field(8, name.encode()), field(9, value.tobytes()) if is_inside else place])
+def _tensor(name: str, value: npt.NDArray[Any]) -> dict[str, Any]:
+    """Return a value that is part of the graph if it is small, and given beside it otherwise."""
+    tensor = {"name": name, "dims": value.shape, "data_type": FLOAT if value.dtype == np.float32 else INT64}
+    if value.size <= _SMALL:
+        return {**tensor, "raw_data": value.tobytes()}
+    return {**tensor, "external_data": [{"key": "location", "value": "weights"}], "data_location": 1}
 
 
-def _value(name: str, kind: int, dimensions: int) -> bytes:
-    """Return the ValueInfoProto of an input or output whose dimensions are open."""
-    shape = b"".join(field(1, field(2, f"{name}.{index}".encode())) for index in range(dimensions))
-    return field(1, name.encode()) + field(2, field(1, number(1, kind) + field(2, shape)))
+def _value(name: str, kind: int, dimensions: int) -> dict[str, Any]:
+    """Return an input or output whose dimensions are open."""
+    shape = {"dim": [{"dim_param": f"{name}.{index}"} for index in range(dimensions)]}
+    return {"name": name, "type": {"tensor_type": {"elem_type": kind, "shape": shape}}}
 
 
-def _integer(name: str, value: int) -> bytes:
-    return field(1, name.encode()) + number(3, value & 0xFFFF_FFFF_FFFF_FFFF) + number(20, 2)
+def _integer(name: str, value: int) -> dict[str, Any]:
+    return {"name": name, "i": value, "type": 2}
 
 
-def _integers(name: str, values: Iterable[int]) -> bytes:
-    return field(1, name.encode()) + b"".join(number(8, value) for value in values) + number(20, 7)
+def _integers(name: str, values: Iterable[int]) -> dict[str, Any]:
+    return {"name": name, "ints": values, "type": 7}
 
 
-def _real(name: str, value: float) -> bytes:
-    return field(1, name.encode()) + bytes([2 << 3 | 5]) + np.float32(value).tobytes() + number(20, 1)
+def _real(name: str, value: float) -> dict[str, Any]:
+    return {"name": name, "f": value, "type": 1}
