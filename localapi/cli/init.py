@@ -1,4 +1,4 @@
-"""`localapi init`: a first manifest, for whoever has none."""
+"""`localapi init`: write a first manifest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from localapi.cli.options import type_of_path
 from localapi.errors import OperatorError
 from localapi.manifest import json_schema
-from localapi.manifest.first import SCHEMA, first_manifest
+from localapi.manifest.profiles import SCHEMA, first_manifest
 
 
 @click.command("init")
@@ -29,14 +29,10 @@ def command(folder: Path) -> None:
             file.write(first_manifest())
         (folder / SCHEMA).write_text(json.dumps(json_schema(), indent=2) + "\n", "utf-8")
     except FileExistsError as error:
-        raise OperatorError(_in_the_way(Path(error.filename))) from None
+        if Path(error.filename) != manifest:
+            raise OperatorError(f"{error.filename} is not a folder; name another") from None
+        raise OperatorError(f"{manifest} already exists and was not changed; see `localapi check {manifest}`") from None
     except OSError as error:
         raise OperatorError(f"{error.filename} cannot be written: {error.strerror}") from error
     click.echo(f"wrote {manifest}, and {folder / SCHEMA} for your editor")
     click.echo(f"next: {'' if folder == Path() else f'cd {shlex.quote(str(folder))} && '}localapi")
-
-
-def _in_the_way(path: Path) -> str:
-    if path.name == "models.yaml":
-        return f"{path} exists already and is left as it is; `localapi check {path}` shows what it says"
-    return f"{path} is no folder; name another"

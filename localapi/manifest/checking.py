@@ -15,10 +15,9 @@ from localapi.backends.secret import NoSecret, SecretElsewhere
 from localapi.errors import Problem, shown
 from localapi.kinds import KINDS
 from localapi.manifest.complaints import Place, check, expectation, suggestion
-from localapi.manifest.document import document
-from localapi.manifest.entries import Entry, Manifest, ManifestFile, Said, ServerOptions
+from localapi.manifest.entries import Entry, Manifest, ManifestFile, Said, ServerOptions, document
 from localapi.manifest.keys import Key, digest, files_of, secret_of
-from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, leaves, noun, written
+from localapi.manifest.origin import Items, KeyPath, Origin, Scalar, Table, follow, leaves, noun, written
 
 EntryPath = tuple[str, str]
 """Section and id of an entry."""
@@ -49,8 +48,10 @@ def manifest_of(
     echo = top is not None and top.echo
     said = {path: Said(written(node), node.origin) for path, node in leaves(root) if path}
     absent: list[Problem] = []
-    if not echo:
-        for path, entry in options.items():
+    for path, entry in options.items():
+        if echo:
+            options[path] = _as_echo(entry)
+        else:
             before = _said_before(path, said, served)
             options[path] = _located(root, path, entry, found if before is None else absent, before=before)
     missing = found if needs_secrets else []
@@ -60,7 +61,7 @@ def manifest_of(
     if problems or top is None:
         return None
     return Manifest(
-        entries={path[1]: _entry(path[1], entry, top.server, echo=echo) for path, entry in options.items()},
+        entries={entry_id: Entry.of(entry_id, entry, server=top.server) for (_, entry_id), entry in options.items()},
         server=top.server,
         echo=echo,
         keys=keys,
@@ -77,7 +78,7 @@ def _options(root: Table, problems: list[Problem]) -> dict[EntryPath, EntryOptio
     """Return the valid entries of all sections."""
     checked: dict[EntryPath, EntryOptions] = {}
     for section in KINDS:
-        for entry_id, member in (root.table(section) or Table({}, root.origin)).members.items():
+        for entry_id, member in root.section(section).items():
             try:
                 _NAME.validate_python(entry_id)
             except ValidationError as error:
@@ -94,10 +95,16 @@ def _options(root: Table, problems: list[Problem]) -> dict[EntryPath, EntryOptio
 def _checked_entry(section: str, place: Place, problems: list[Problem]) -> EntryOptions | None:
     backends, path = KINDS[section].backends, (*place.path, "backend")
     backend = place.node.get("backend")
+    known = ", ".join(backends)
     if backend is None:
-        problems.append(_no_backend(section, place))
+        near = difflib.get_close_matches("backend", place.node.members, n=1)
+        if near:
+            message = f"unknown key {near[0]!r}; did you mean 'backend'? (one of {known})"
+            problems.append(place.node.members[near[0]].origin.problem(message, (*place.path, near[0])))
+        else:
+            problems.append(place.origin.problem(f"is missing: name the entry's backend (one of {known})", path))
     elif not isinstance(backend, Scalar) or not isinstance(backend.value, str):
-        message = f"should be one of {', '.join(backends)}; found {noun(backend)}"
+        message = f"should be one of {known}; found {noun(backend)}"
         problems.append(backend.origin.problem(message, path))
     elif backend.value not in backends:
         message = f"unknown backend {shown(backend.value)}{suggestion(backend.value, list(backends))}"
@@ -107,19 +114,10 @@ def _checked_entry(section: str, place: Place, problems: list[Problem]) -> Entry
     return None
 
 
-def _no_backend(section: str, place: Place) -> Problem:
-    backends = ", ".join(KINDS[section].backends)
-    for key in difflib.get_close_matches("backend", place.node.members, n=1):
-        message = f"unknown key {key!r}; did you mean 'backend'? (one of {backends})"
-        return place.node.members[key].origin.problem(message, (*place.path, key))
-    message = f"is missing: name the entry's backend (one of {backends})"
-    return place.origin.problem(message, (*place.path, "backend"))
-
-
 def _check_names(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
     """Check that ids and aliases are unique; the second use of a name is the problem."""
     taken: dict[str, tuple[KeyPath, Origin]] = {}
-    for path, origin, name in [*_ids(root), *_aliases(root, options)]:
+    for path, origin, name in _names(root, options):
         if name in taken:
             other, at = taken[name]
             message = f"the name {name!r} is already taken by {'.'.join(map(str, other))} at {at}; choose another"
@@ -130,7 +128,7 @@ def _check_names(root: Table, options: dict[EntryPath, EntryOptions], problems: 
 
 def _check_pools(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
     """Check that the members of pools exist, are of the pool's kind, and answer themselves."""
-    entries = {name: (str(path[0]), str(path[1])) for path, _, name in [*_ids(root), *_aliases(root, options)]}
+    entries = {name: (str(path[0]), str(path[1])) for path, _, name in _names(root, options)}
     for path, pool in options.items():
         if not isinstance(pool, PoolOptions):
             continue
@@ -176,24 +174,16 @@ def _wrong_member(pool: EntryPath, member: EntryPath, options: Mapping[EntryPath
     return ""
 
 
-def _ids(root: Table) -> list[tuple[KeyPath, Origin, str]]:
-    sections = ((section, root.table(section)) for section in KINDS)
-    return [
-        ((section, key), member.origin, key)
-        for section, table in sections
-        if table is not None
-        for key, member in table.members.items()
-    ]
-
-
-def _aliases(root: Table, options: dict[EntryPath, EntryOptions]) -> list[tuple[KeyPath, Origin, str]]:
-    found: list[tuple[KeyPath, Origin, str]] = []
+def _names(root: Table, options: dict[EntryPath, EntryOptions]) -> Iterator[tuple[KeyPath, Origin, str]]:
+    """Yield all ids, then all aliases, with their places."""
+    for section in KINDS:
+        for key, member in root.section(section).items():
+            yield (section, key), member.origin, key
     for section, entry_id in options:
         node = _entry_table(root, (section, entry_id)).get("aliases")
         for index, item in enumerate(node.nodes if isinstance(node, Items) else ()):
             assert isinstance(item, Scalar)  # noqa: S101  # checked by then
-            found.append(((section, entry_id, "aliases", index), item.origin, item.text))
-    return found
+            yield (section, entry_id, "aliases", index), item.origin, item.text
 
 
 def _check_places(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
@@ -217,7 +207,7 @@ def _keys(
     """
     section = root.table("server")
     table = section.table("api_keys") if section else None
-    entries = {name: str(path[1]) for path, _, name in [*_ids(root), *_aliases(root, options)]}
+    entries = {name: str(path[1]) for path, _, name in _names(root, options)}
     keys: list[Key] = []
     files: list[Path] = []
     for name, member in table.members.items() if table else ():
@@ -270,12 +260,8 @@ def _located(
     If a file is gone, return the options from `before`.
     """
     table = _entry_table(root, path)
-
-    def folder_of(field: OptionPath) -> Path:
-        return _deepest(table, field).folder
-
     try:
-        return options.located(folder_of)
+        return options.located(lambda field: _deepest(table, field).folder)
     except PathProblem as error:
         field, message, passing = error.field, str(error), _may_pass(error)
     except (OSError, RuntimeError, ValueError) as error:
@@ -290,17 +276,9 @@ def _located(
 
 def _deepest(table: Table, field: OptionPath) -> Origin:
     """Return the origin of an option, or of the last key below it."""
-    node: Node = table
-    for key in (field,) if isinstance(field, str) else field:
-        below: Node | None = None
-        if isinstance(node, Table):
-            below = node.get(str(key))
-        elif isinstance(node, Items) and isinstance(key, int) and key < len(node.nodes):
-            below = node.nodes[key]
-        if below is None:
-            break
-        node = below
-    return node.origin
+    keys = (field,) if isinstance(field, str) else field
+    found = [node.origin for _, _, node in follow(table, keys)]
+    return found[-1] if found else table.origin
 
 
 def _may_pass(error: BaseException | None) -> bool:
@@ -315,10 +293,6 @@ def _entry_table(root: Table, path: EntryPath) -> Table:
     entry = section.table(path[1]) if section else None
     assert entry is not None  # noqa: S101  # the path was made from this tree
     return entry
-
-
-def _entry(entry_id: str, options: EntryOptions, server: ServerOptions, *, echo: bool) -> Entry:
-    return Entry.of(entry_id, _as_echo(options) if echo else options, server=server)
 
 
 def _as_echo(options: EntryOptions) -> EntryOptions:

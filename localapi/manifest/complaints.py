@@ -14,7 +14,7 @@ from localapi.backends.options import EntryOptions
 from localapi.errors import MOST_SHOWN, Problem, shown
 from localapi.kinds import KINDS
 from localapi.manifest.hidden import is_hidden
-from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, noun, plain
+from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, follow, noun, plain
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -103,18 +103,10 @@ def _follow(place: Place, location: tuple[int | str, ...]) -> tuple[KeyPath, Ori
     Locations also name members of unions and missing keys; both are skipped.
     """
     path, origin = place.path, place.origin
-    current: Node = place.node
-    for step in location:
-        if isinstance(current, Table) and step in current.members:
-            member = current.members[str(step)]
-            origin, current = member.origin, member.node
-        elif isinstance(current, Items) and isinstance(step, int) and step < len(current.nodes):
-            current = current.nodes[step]
-            origin = current.origin
-        else:
-            continue
-        path = (*path, step)
-    return path, origin, current
+    node: Node = place.node
+    for key, found, value in follow(place.node, location):
+        path, origin, node = (*path, key), found, value
+    return path, origin, node
 
 
 def _should_be(complaints: list[ErrorDetails], node: Node, path: KeyPath) -> str:

@@ -39,8 +39,12 @@ def describe(manifest: Manifest) -> list[Row]:
         if is_hidden(path) and path[0] != "server" and path[3:]:
             rows[path] = Row(".".join(map(str, path)), HIDDEN, str(said.origin))
             continue
-        located = _located(manifest, path)
-        value = said.text if located in (None, said.text) else f"{said.text} -> {located}"
+        located = None  # the value of an option after its entry was located
+        if len(path) == 3 and path[1] in manifest.entries:  # noqa: PLR2004  # section, id, option
+            located = manifest.entries[str(path[1])].identity.options.get(str(path[2]))
+        value = said.text
+        if isinstance(located, str) and located != value:
+            value += f" -> {located}"
         rows[path] = Row(".".join(map(str, path)), value, str(said.origin))
     return list(rows.values())
 
@@ -60,12 +64,3 @@ def _default(name: str) -> str:
     if value is None:
         return "null"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _located(manifest: Manifest, path: KeyPath) -> str | None:
-    """Return the value of an option after its entry was located."""
-    match path:
-        case (_, str(entry_id), str(option)) if entry_id in manifest.entries:
-            value = manifest.entries[entry_id].identity.options.get(option)
-            return value if isinstance(value, str) else None
-    return None

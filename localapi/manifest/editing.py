@@ -15,8 +15,8 @@ from localapi.errors import CannotEdit, ManifestError
 from localapi.manifest.lines import Lines
 from localapi.manifest.origin import Table, plain
 from localapi.manifest.positions import Placed, PlacedMember, place
+from localapi.manifest.scalars import block_lines, in_yaml
 from localapi.manifest.text import Text
-from localapi.manifest.writing import block_lines, in_yaml
 from localapi.manifest.yaml_layer import layer_of
 
 STEP: Final = 2

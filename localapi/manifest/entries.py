@@ -1,4 +1,4 @@
-"""A manifest after reading: frozen values that the server compares, without YAML.
+"""The shape of a manifest, and its content after reading: frozen values that the server compares, without YAML.
 
 Two revisions are compared with ==. An entry with an equal `identity` keeps its loaded model; different `settings` are
 changed in place.
@@ -7,16 +7,16 @@ changed in place.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from localapi.backends.options import Duration, EntryOptions, Identity, MemorySize, Name
 from localapi.backends.place import ClusterOptions
@@ -111,6 +111,35 @@ class ServerOptions(BaseModel):
     ] = []
 
 
+class TopLevel(BaseModel):
+    """Options of the server as a whole. Entries are checked one by one, with the options of their backend."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    server: Annotated[ServerOptions, Field(description="Options of the server as a whole.")] = ServerOptions()
+    echo: Annotated[bool, Field(description="Every entry answers with echo; no model is loaded.")] = False
+
+
+def document() -> type[TopLevel]:
+    """Return the class of a whole manifest: the top level with the sections of all kinds."""
+    return _document(tuple(KINDS))
+
+
+@functools.cache
+def _document(sections: tuple[str, ...]) -> type[TopLevel]:
+    fields: dict[str, Any] = {
+        name: (Annotated[dict[str, dict[str, object]], Field(description=KINDS[name].description)], {})
+        for name in sections
+    }
+    return create_model("Document", __base__=TopLevel, **fields)
+
+
+def known_options(section: str, backend: object) -> frozenset[str]:
+    """Return the keys that an entry with this backend may have; none if there is no such backend."""
+    options = KINDS[section].backends.get(backend) if isinstance(backend, str) else None
+    return frozenset(options.model_fields) if options else frozenset()
+
+
 @dataclass(frozen=True)
 class Entry:
     """One model of the manifest."""
@@ -128,13 +157,13 @@ class Entry:
         """Kind of the model."""
         return KINDS[self.options.section]
 
-    @cached_property
+    @functools.cached_property
     def settings(self) -> Mapping[str, object]:
         """Options that can change while the model stays loaded."""
         settings = {name: getattr(self.options, name) for name in self.options.setting_names()}
         return {**settings, "keep_alive": self.keep_alive}
 
-    @cached_property
+    @functools.cached_property
     def keys(self) -> Mapping[str, str]:
         """Return a fingerprint of each option, for `localapi plan`."""
         said = {"backend": self.identity.backend, **self.identity.options, **self.settings}
@@ -146,10 +175,6 @@ class Entry:
         keep_alive = server.keep_alive if options.keep_alive is None else options.keep_alive
         options = options.on_cluster(server.cluster.ray if server.cluster else None)
         return cls(entry_id, options, options.identity(), keep_alive)
-
-
-def _called(entry: Entry, aliases: list[str]) -> Entry:
-    return dataclasses.replace(entry, options=entry.options.model_copy(update={"aliases": aliases}))
 
 
 @dataclass(frozen=True)
@@ -192,7 +217,7 @@ class Manifest:
     said: Mapping[KeyPath, Said] = field(default_factory=dict, compare=False)
     """Explicit values by their path of keys; a list is one value."""
 
-    @cached_property
+    @functools.cached_property
     def keys_of_server(self) -> Mapping[str, str]:
         """Return a fingerprint of each option of the server; for API keys without their secrets."""
         return {name: fingerprint(getattr(self.server, name)) for name in ServerOptions.model_fields}
@@ -220,7 +245,11 @@ class Manifest:
         """
         if not entry_ids:
             return self
-        kept = {name: _called(other.entries[name], self.entries[name].options.aliases) for name in entry_ids}
+        kept: dict[str, Entry] = {}
+        for name in entry_ids:
+            aliases = {"aliases": self.entries[name].options.aliases}
+            options = other.entries[name].options.model_copy(update=aliases)
+            kept[name] = dataclasses.replace(other.entries[name], options=options)
         new, old = ({(each.entries[name].kind.name, name) for name in kept} for each in (self, other))
         said = {key: value for key, value in self.said.items() if key[:2] not in new}
         said |= {key: value for key, value in other.said.items() if key[:2] in old}

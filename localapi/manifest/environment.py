@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import ValidationError, create_model, model_validator
-from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from localapi.errors import ManifestError, Problem, readable, shown
@@ -44,7 +43,9 @@ class Overrides:
         try:
             said = create_model("Environment", __base__=_Environment, **fields)()
         except ValidationError as error:
-            raise ManifestError([_unclear(part) for part in error.errors()]) from None
+            # ECHO_MODE is the only variable that is not text.
+            message = f"should be 1, true, yes, on, 0, false, no or off; found {shown(error.errors()[0]['input'])}"
+            raise ManifestError([Problem("environment ECHO_MODE", message)]) from None
         except (OSError, UnicodeDecodeError) as error:
             raise ManifestError([Problem(".env", f"cannot be read: {error}")]) from None
         values = {name: getattr(said, name.lower()) for name in variables()}
@@ -64,97 +65,71 @@ def variables() -> list[str]:
     return [name for kind in KINDS.values() if kind.variables for name in kind.variables.all]
 
 
-def _unclear(error: ErrorDetails) -> Problem:
-    """Return the problem of ECHO_MODE, the only variable that is not text."""
-    message = f"should be 1, true, yes, on, 0, false, no or off; found {shown(error['input'])}"
-    return Problem(f"environment {str(error['loc'][0]).upper()}", message)
-
-
-@dataclass(frozen=True)
-class _Said:
-    """Values of the variables about one entry."""
-
-    kind: Kind
-    about: Variables
-    entry_id: str
-    named_by: str | None
-    """Variable that names the entry; None if it is the default id."""
-    options: dict[str, Scalar]
-    defaults: dict[str, Scalar]
-
-    def problem(self) -> Problem:
-        """Return the problem of an entry that is only named, neither in a file nor described by another variable."""
-        add = " or ".join(names[0] for names in self.about.options.values())
-        message = f"there is no {self.kind} model {shown(self.entry_id)}; set {add} to add it, or name an existing one"
-        return _origin(str(self.named_by)).problem(message, (self.kind.name, self.entry_id))
-
-
 def layer(overrides: Overrides, lower: Table, *, alone: bool) -> Table:
     """Return the environment as a layer over `lower`, with new entries for those that `lower` lacks.
 
     If there is no manifest (`alone`), echo mode adds an entry of each kind. Raise ManifestError if only the id of an
     entry is known.
     """
+    members: dict[str, Node] = {}
     echo = lower.get("echo")
-    members: dict[str, Member] = {}
     if overrides.echo_mode is not None:
         echo = Scalar(overrides.echo_mode, str(overrides.echo_mode).lower(), _origin("ECHO_MODE"))
-        members["echo"] = Member(echo.origin, echo)
+        members["echo"] = echo
     echo_origin = echo.origin if isinstance(echo, Scalar) and echo.value is True else None
     unknown: list[Problem] = []
-    for said in (_said(overrides, kind, kind.variables) for kind in KINDS.values() if kind.variables):
-        entries = lower.table(said.kind.name)
-        options = dict(said.options)
-        if entries is None or said.entry_id not in entries.members:
-            if options or said.defaults:
-                first = next(iter((options or said.defaults).values()))
-                options.setdefault("backend", _text(said.about.backend, first.origin))
-            elif echo_origin and (alone or said.named_by):
-                options["backend"] = _text("echo", echo_origin)
-            elif said.named_by:
-                unknown.append(said.problem())
-        if options or said.defaults:
-            entry = _table({**options, **({"defaults": _table(said.defaults)} if said.defaults else {})})
-            members[said.kind.name] = Member(entry.origin, _table({said.entry_id: entry}))
+    for kind in KINDS.values():
+        if kind.variables is not None:
+            try:
+                entries = _entries(overrides, kind, kind.variables, lower.section(kind.name), echo_origin, alone=alone)
+            except ManifestError as error:
+                unknown.extend(error.problems)
+            else:
+                members |= entries
     if unknown:
         raise ManifestError(unknown)
-    return Table(members, _origin(""))
+    return _table(members) if members else Table({}, _origin(""))
 
 
-def _said(overrides: Overrides, kind: Kind, about: Variables) -> _Said:
+def _entries(
+    overrides: Overrides, kind: Kind, about: Variables, known: Collection[str], echo: Origin | None, *, alone: bool
+) -> dict[str, Node]:
+    """Return the section of a kind with the entry that its variables describe, if any. Raise ManifestError."""
+    entry_id = overrides.entry_id(about)
     named_by = next((name for name in about.names if name in overrides.values), None)
-    options = {option: _first(overrides, names) for option, names in about.options.items()}
-    defaults = {parameter: _first(overrides, names) for parameter, names in about.defaults.items()}
-    return _Said(
-        kind,
-        about,
-        overrides.entry_id(about),
-        named_by,
-        {option: value for option, value in options.items() if value is not None},
-        {parameter: value for parameter, value in defaults.items() if value is not None},
-    )
+    options, defaults = _set_by(overrides, about.options), _set_by(overrides, about.defaults)
+    if entry_id not in known:
+        if options or defaults:
+            first = next(iter((options or defaults).values()))
+            options.setdefault("backend", Scalar(about.backend, about.backend, first.origin))
+        elif echo and (alone or named_by):
+            options["backend"] = Scalar("echo", "echo", echo)
+        elif named_by:
+            add = " or ".join(names[0] for names in about.options.values())
+            message = f"there is no {kind} model {shown(entry_id)}; set {add} to add it, or name an existing one"
+            raise ManifestError([_origin(named_by).problem(message, (kind.name, entry_id))])
+    if defaults:
+        options["defaults"] = _table(defaults)
+    return {kind.name: _table({entry_id: _table(options)})} if options else {}
 
 
-def _first(overrides: Overrides, names: Sequence[str]) -> Scalar | None:
-    """Return the value of the first variable that is set, with a note about unused others in its origin."""
-    found = [name for name in names if name in overrides.values]
-    if not found:
-        return None
-    value = overrides.values[found[0]]
-    others = [name for name in found[1:] if overrides.values[name] != value]
-    note = ", ".join(f"{name}={readable(overrides.values[name])}" for name in others)
-    origin = _origin(found[0])
-    if note:
-        origin = replace(origin, note=f"{note} is not used")
-    return Scalar(value, value, origin)
+def _set_by(overrides: Overrides, variables_of: Mapping[str, Sequence[str]]) -> dict[str, Node]:
+    """Return the value of the first variable of each option that is set; its origin notes the unused others."""
+    found: dict[str, Node] = {}
+    for option, names in variables_of.items():
+        used = [name for name in names if name in overrides.values]
+        if used:
+            value, origin = overrides.values[used[0]], _origin(used[0])
+            others = [name for name in used[1:] if overrides.values[name] != value]
+            if others:
+                note = ", ".join(f"{name}={readable(overrides.values[name])}" for name in others)
+                origin = replace(origin, note=f"{note} is not used")
+            found[option] = Scalar(value, value, origin)
+    return found
 
 
 def _origin(variable: str) -> Origin:
     return Origin(f"environment {variable}".strip(), Path.cwd())
-
-
-def _text(value: str, origin: Origin) -> Scalar:
-    return Scalar(value, value, origin)
 
 
 def _table(nodes: Mapping[str, Node]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from localapi.kinds import KINDS
-from localapi.manifest.document import known_options
+from localapi.manifest.entries import known_options
 from localapi.manifest.origin import Member, Node, Scalar, Table
 
 

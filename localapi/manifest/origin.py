@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,11 @@ class Table:
         node = self.get(key)
         return node if isinstance(node, Table) else None
 
+    def section(self, key: str) -> dict[str, Member]:
+        """Return the members of the table below a key; empty if there is none."""
+        table = self.table(key)
+        return table.members if table else {}
+
 
 Node = Scalar | Items | Table
 
@@ -101,6 +106,18 @@ def leaves(node: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
         yield path, node
 
 
+def follow(node: Node, location: Iterable[str | int]) -> Iterator[tuple[str | int, Origin, Node]]:
+    """Yield each step of a location that exists: the key, its origin, and the value. Other steps are skipped."""
+    for step in location:
+        if isinstance(node, Table) and step in node.members:
+            member = node.members[str(step)]
+            node = member.node
+            yield step, member.origin, node
+        elif isinstance(node, Items) and isinstance(step, int) and step < len(node.nodes):
+            node = node.nodes[step]
+            yield step, node.origin, node
+
+
 def noun(node: Node) -> str:
     """Describe a node for a message: the text 'abc', the number 1.10, a list."""
     if isinstance(node, Table):
@@ -111,11 +128,9 @@ def noun(node: Node) -> str:
         return "nothing"
     if isinstance(node.value, bool):
         return node.text
-    return f"the number {node.text}" if isinstance(node.value, int | float) else f"the text {_short(node.text)}"
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+    if isinstance(node.value, int | float):
+        return f"the number {node.text}"
+    return f"the text {node.text[:_SHOWN] + '...' * (len(node.text) > _SHOWN)!r}"
 
 
 def written(node: Node) -> str:

@@ -1,14 +1,16 @@
-"""Find the file of a profile: by name in one of the folders `configs`, or by path."""
+"""Find shipped files and profiles: the first manifest of a new user, and profiles by name or path."""
 
 from __future__ import annotations
 
 import os.path
 import re
 from pathlib import Path
+from typing import Final
 
 import localapi
 from localapi.errors import ManifestError, Problem
 
+SCHEMA: Final = "models.schema.json"
 _FOLDER = "configs"
 _NAME = re.compile(r"[A-Za-z0-9_][\w-]*(\.[\w-]+)*")
 
@@ -33,9 +35,8 @@ def unknown_profile(profile: str, path: Path, manifest: Path) -> Problem:
     """Return the problem of a profile whose file does not exist."""
     if path == Path(profile):
         return Problem(str(path), "this profile does not exist; give the name of a profile or the path of its file")
-    found = profile_names(manifest)
     folders = ", ".join(dict.fromkeys(map(str, _folders(manifest))))
-    names = f"available: {', '.join(found)}" if found else "none available"
+    names = f"available: {', '.join(profile_names(manifest)) or 'none'}"
     return Problem("profile", f"there is no profile {profile!r} ({names}; searched {folders})")
 
 
@@ -46,6 +47,16 @@ def profile_names(manifest: Path) -> list[str]:
 
 def _folders(manifest: Path) -> list[Path]:
     """Return the folders to search: beside the manifest, in the current folder, and in the package or checkout."""
+    return [manifest.parent / _FOLDER, Path(_FOLDER), _shipped(_FOLDER)]
+
+
+def _shipped(name: str) -> Path:
+    """Return a file or folder of the package, or of the checkout."""
     package = Path(localapi.__file__).parent
-    shipped = package / _FOLDER if (package / _FOLDER).is_dir() else package.parent / _FOLDER
-    return [manifest.parent / _FOLDER, Path(_FOLDER), shipped]
+    return package / name if (package / name).exists() else package.parent / name
+
+
+def first_manifest() -> str:
+    """Return the text of a first manifest whose JSON Schema is beside it, in the file `SCHEMA`."""
+    text = _shipped("models.yaml").read_text("utf-8")
+    return text.replace(f"$schema={_FOLDER}/{SCHEMA}", f"$schema={SCHEMA}", 1)

@@ -20,6 +20,10 @@ from localapi.manifest.text import Text
 from localapi.manifest.yaml_layer import Layer, layer_of, read_layer
 
 DEFAULT_MANIFEST = Path("models.yaml")
+NOTHING_TO_SERVE = (
+    "does not exist in the current folder; create one with `localapi init`, which includes a small model. Or name "
+    "another file with --manifest, or set CHAT_MODEL_PATH, AUDIO_MODEL_PATH or ECHO_MODE=1"
+)
 
 # os.path.exists returns False if Path.exists raises: for a name that is too long, or in an unreadable folder.
 
@@ -71,13 +75,16 @@ def read(
     files = tuple(ManifestFile(each.text.path, each.text.sha256, each.text.text) for each in layers if each)
     if problems and any(layer is None or layer.root is None for layer in layers):
         raise _refusal(problems, source, files)
-    merged = _merged([layer.root for layer in layers if layer and layer.root])
+    merged = Table({}, Origin("environment", Path.cwd()))
+    for layer in layers:
+        if layer and layer.root:
+            merged = overlay(merged, layer.root) if merged.members else without_nulls(layer.root)
     try:
         merged = overlay(merged, environment.layer(source.overrides, merged, alone=alone))
     except ManifestError as error:
         problems.extend(error.problems)
     if alone and not problems and not any(merged.get(section) for section in KINDS):
-        raise ManifestError([_nothing_to_serve(source)])
+        raise ManifestError([Problem(str(source.manifest), NOTHING_TO_SERVE)])
     manifest = manifest_of(merged, files, problems, needs_secrets=needs_secrets, served=served)
     if problems or manifest is None:
         raise _refusal(problems, source, files)
@@ -118,29 +125,14 @@ def _read(path: Path, problems: list[Problem], instead: Text | None = None) -> L
     return layer
 
 
-def _merged(roots: list[Table]) -> Table:
-    merged = Table({}, Origin("environment", Path.cwd()))
-    for root in roots:
-        merged = overlay(merged, root) if merged.members else without_nulls(root)
-    return merged
-
-
 def _empty_entries(root: Table) -> list[Problem]:
     """Return problems for null entries: a profile removes entries that way, but in the manifest it is an error."""
     return [
         member.origin.problem("is empty; set at least its backend, or remove the line", (section, key))
         for section in KINDS
-        for key, member in (root.table(section) or Table({}, root.origin)).members.items()
+        for key, member in root.section(section).items()
         if isinstance(member.node, Scalar) and member.node.value is None
     ]
-
-
-def _nothing_to_serve(source: ManifestSource) -> Problem:
-    message = (
-        "does not exist in the current folder; create one with `localapi init`, which includes a small model. Or name "
-        "another file with --manifest, or set CHAT_MODEL_PATH, AUDIO_MODEL_PATH or ECHO_MODE=1"
-    )
-    return Problem(str(source.manifest), message)
 
 
 def _refusal(problems: list[Problem], source: ManifestSource, read_files: tuple[ManifestFile, ...]) -> ManifestError:

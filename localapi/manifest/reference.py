@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+import yaml
+from pydantic import BaseModel, TypeAdapter
 
-from localapi.backends.options import EntryOptions, ReplicaLimits
+from localapi.backends.options import Duration, EntryOptions, MemorySize, ReplicaLimits
 from localapi.backends.place import ClusterOptions, Place
 from localapi.kinds import KINDS, Kind
-from localapi.manifest import wording
-from localapi.manifest.document import TopLevel
-from localapi.manifest.entries import ServerOptions
+from localapi.manifest.description import duration
+from localapi.manifest.entries import ServerOptions, TopLevel
 from localapi.manifest.keys import KeyOptions
 
 COMMAND: Final = "uv run localapi schema --markdown > docs/manifest.md"
@@ -44,6 +44,12 @@ _OF_ALL: Final[Mapping[type[BaseModel], str]] = {
 """Headings of classes that have their own section."""
 _ROW: Final = "| {} | {} | {} | {} | {} | {} |"
 _HEAD: Final = [_ROW.format("option", "value", "default", "on change", "description", "example"), "|---" * 6 + "|"]
+
+Schema = Mapping[str, Any]
+_DURATION: Final = TypeAdapter(Duration).json_schema()["anyOf"]
+_MEMORY: Final = TypeAdapter(MemorySize).json_schema()["anyOf"]
+_EXACT: Final = 2**53
+"""Bounds beyond this only come from the wire format, and are not shown."""
 
 
 def markdown() -> str:
@@ -102,11 +108,6 @@ def _anchor(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
-def _link_to(options: frozenset[str]) -> str:
-    title = next(title for model, title in _nested().items() if options == set(model.model_fields))
-    return f"[options](#{_anchor(title)})"
-
-
 def _titled(title: str, rows: list[str], *, text: str = "") -> str:
     return "\n".join([f"## {title}", "", *([text, ""] if text else []), *rows, ""])
 
@@ -116,10 +117,10 @@ def _table(model: type[BaseModel], names: Iterable[str], *, hot: Iterable[str]) 
     rows = []
     for name in names:
         part, field = schema["properties"][name], model.model_fields[name]
-        default = "required" if field.is_required() else f"`{wording.default(part)}`"
-        example = f"`{name}: {wording.one_line(example_of(model, name))}`"
+        default = "required" if field.is_required() else f"`{_default(part)}`"
+        example = f"`{name}: {_one_line(example_of(model, name))}`"
         change = "in place" if name in hot else "reloads"
-        value = wording.value(part, schema.get("$defs", {}), _link_to)
+        value = _value(part, schema.get("$defs", {}))
         cells = (f"`{name}`", value, default, change, str(field.description), example)
         rows.append(_ROW.format(*(cell.replace("|", "\\|") for cell in cells)))
     return [*_HEAD, *rows]
@@ -132,11 +133,73 @@ def example_of(model: type[BaseModel], name: str) -> Any:
         return field.examples[0]
     if field.annotation is bool:
         return not field.default
-    choices = [value for part in _parts(field.annotation) for value in get_args(part)]
-    return next(choice for choice in choices if choice != field.default)
+    literals = [part for part in (field.annotation, *get_args(field.annotation)) if get_origin(part) is Literal]
+    return next(choice for part in literals for choice in get_args(part) if choice != field.default)
 
 
-def _parts(annotation: Any) -> list[Any]:
-    """Return the Literals of an annotation."""
-    union = (annotation, *get_args(annotation))
-    return [part for part in union if getattr(part, "__origin__", None) is Literal]
+def _value(schema: Schema, definitions: Schema) -> str:
+    """Describe the possible values."""
+    if "anyOf" in schema:
+        return _either(schema["anyOf"], definitions)
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    if "properties" in schema:
+        title = next(
+            title for model, title in _nested().items() if schema["properties"].keys() == model.model_fields.keys()
+        )
+        return f"[options](#{_anchor(title)})"
+    if "enum" in schema:
+        return ", ".join(f"`{each}`" for each in schema["enum"])
+    if schema["type"] == "array":
+        most = f", at most {schema['maxItems']}" if "maxItems" in schema else ""
+        items = _value(schema["items"], definitions)
+        return f"list of {'strings' if items == 'string' else items}{most}"
+    if schema["type"] == "object":
+        each = next(iter(schema.get("patternProperties", {}).values()), schema.get("additionalProperties"))
+        return f"map of names to {_value(each, definitions)}" if isinstance(each, dict) else "map"
+    return _scalar(schema)
+
+
+def _either(parts: list[Schema], definitions: Schema) -> str:
+    if all(part in parts for part in _DURATION):
+        return "duration"
+    if parts == _MEMORY:
+        return "amount of memory"
+    return " or ".join(dict.fromkeys(_value(part, definitions) for part in parts if part != {"type": "null"}))
+
+
+def _scalar(schema: Schema) -> str:
+    if schema["type"] == "string":
+        least = schema.get("minLength", 1)
+        return "string" if least == 1 else f"string of at least {least} characters"
+    if schema["type"] == "boolean":
+        return "`true`, `false`"
+    return f"{schema['type']}{_bounds(schema)}"
+
+
+def _bounds(schema: Schema) -> str:
+    low, high, above = schema.get("minimum"), schema.get("maximum"), schema.get("exclusiveMinimum")
+    if high is not None and high >= _EXACT:
+        return ""
+    if above is not None:
+        return f" above {above:g}" + ("" if high is None else f", at most {high:g}")
+    if low is None:
+        return ""
+    return f", {low:g} or more" if high is None else f", {low:g} to {high:g}"
+
+
+def _default(schema: Schema) -> str:
+    """Return the default as YAML, without nulls inside of it."""
+    usual = schema.get("default")
+    if isinstance(usual, dict):
+        usual = {key: part for key, part in usual.items() if part is not None}
+    if isinstance(usual, float):
+        is_duration = all(part in schema.get("anyOf", []) for part in _DURATION)
+        return duration(usual) if is_duration else f"{usual:g}"
+    return _one_line(usual)
+
+
+def _one_line(value: object) -> str:
+    """Return a value as YAML, on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000)
+    return text.removesuffix("...\n").strip()

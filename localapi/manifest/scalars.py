@@ -1,4 +1,6 @@
-"""Resolve plain YAML scalars by the core schema of YAML 1.2, without octal and hexadecimal numbers.
+"""Read plain YAML scalars, and write values as a person would: on one line, in quotes only if necessary.
+
+Plain scalars are resolved by the core schema of YAML 1.2, without octal and hexadecimal numbers.
 
 Only true and false are booleans, so `voice: no` is the text "no". A date or `12:30` is text as well.
 https://yaml.org/spec/1.2.2/#103-core-schema
@@ -6,8 +8,10 @@ https://yaml.org/spec/1.2.2/#103-core-schema
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 
 from localapi.manifest.origin import Plain
 
@@ -22,6 +26,11 @@ _WORDS: dict[str, Plain] = {
 _WHOLE = re.compile(r"[-+]?[0-9]{1,100}")
 _FRACTION = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
+_PLAIN = re.compile(r"[A-Za-z0-9_./][\w./@+-]*", re.ASCII)
+_OTHER_BOOLEANS = frozenset({"y", "n", "yes", "no", "on", "off"})
+"""Texts that are booleans in YAML 1.1."""
+_ESCAPED = re.compile("[\x7f-\xa0\u2028\u2029\ufeff]")
+
 
 def resolve(text: str) -> Plain:
     """Return the value of a scalar that was written without quotes."""
@@ -32,3 +41,37 @@ def resolve(text: str) -> Plain:
     if _FRACTION.fullmatch(text):
         return float(text)
     return text
+
+
+def in_yaml(value: object) -> str:  # noqa: PLR0911  # one for each kind of value
+    """Return a value on one line that reads as the same value. Raise TypeError if YAML has no form for it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float() if math.isfinite(value):
+            return repr(value)
+        case float():
+            return ".nan" if math.isnan(value) else f"{'-' * (value < 0)}.inf"
+        case str():
+            return _text(value)
+        case Mapping():
+            return "{" + ", ".join(f"{_text(str(key))}: {in_yaml(part)}" for key, part in value.items()) + "}"
+        case Sequence():
+            return "[" + ", ".join(map(in_yaml, value)) + "]"
+    raise TypeError(f"{type(value).__name__} cannot be written")
+
+
+def block_lines(key: str, options: Mapping[str, object], indent: int, step: int) -> list[str]:
+    """Return the lines of a mapping with one key, and one line for each of its options."""
+    lines = [f"{' ' * indent}{_text(key)}:"]
+    return lines + [f"{' ' * (indent + step)}{_text(name)}: {in_yaml(value)}" for name, value in options.items()]
+
+
+def _text(text: str) -> str:
+    if _PLAIN.fullmatch(text) and resolve(text) == text and text.lower() not in _OTHER_BOOLEANS:
+        return text
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))

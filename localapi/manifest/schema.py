@@ -11,7 +11,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from localapi.kinds import KINDS
-from localapi.manifest.document import document
+from localapi.manifest.entries import document
 
 Schema = dict[str, Any]
 

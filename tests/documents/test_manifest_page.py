@@ -13,8 +13,7 @@ from localapi.backends.place import ClusterOptions, Place
 from localapi.backends.speech import MappedVoice
 from localapi.kinds import KINDS
 from localapi.manifest import markdown, reference
-from localapi.manifest.document import document
-from localapi.manifest.entries import Entry, ServerOptions
+from localapi.manifest.entries import Entry, ServerOptions, document
 from localapi.manifest.keys import KeyOptions
 from tests.documents.pages import cells, page, quoted
 
