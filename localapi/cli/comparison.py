@@ -1,4 +1,4 @@
-"""What a running server would do if it read a manifest, by its status: in sum, or entry by entry."""
+"""Compare a manifest with the status of a running server: in sum, or entry by entry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from localapi.manifest import Entry, Manifest, fingerprint
-from localapi.reload.reloader import Diff
+from localapi.reload.diff import Diff, compare
 
 IN_USE: Final = frozenset({"ready", "loading"})
 """States of a model that a change replaces at once."""
@@ -17,36 +17,32 @@ Does = Literal["added", "warm", "cold", "not loaded", "did not load", "in place"
 
 def diff(manifest: Manifest, models: Mapping[str, Any]) -> Diff:
     """Return what a server with these models would do with the manifest. `models` are those of `/status`, by id."""
-    both = [entry for entry in manifest.entries.values() if entry.id in models]
-    changed = tuple(
-        e.id for e in both if models[e.id]["identity"] != fingerprint(e.identity) or models[e.id]["kind"] != e.kind.name
-    )
-    return Diff(
-        added=tuple(name for name in manifest.entries if name not in models),
-        changed=changed,
-        updated=tuple(e.id for e in both if e.id not in changed and models[e.id]["serving"] != fingerprint(e.settings)),
-        removed=tuple(name for name in models if name not in manifest.entries),
-    )
+    before = {name: ((model["kind"], model["identity"]), model["serving"]) for name, model in models.items()}
+    after = {
+        entry.id: ((entry.kind.name, fingerprint(entry.identity)), fingerprint(entry.settings))
+        for entry in manifest.entries.values()
+    }
+    return compare(before, after)
 
 
 @dataclass(frozen=True)
 class Change:
-    """What would become of one entry."""
+    """Change of one entry."""
 
     id: str
     kind: str
     does: Does
     keys: tuple[str, ...] = ()
-    """The settings that differ."""
+    """Settings that differ."""
     requests: int = 0
-    """Those that run on it now."""
+    """Number of its running requests."""
     error: str | None = None
     """Why it did not load, if the server has already tried."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a save would do."""
+    """Effect of a save."""
 
     changes: tuple[Change, ...]
     server: tuple[str, ...] = ()
@@ -72,16 +68,11 @@ def plan(manifest: Manifest, status: Mapping[str, Any] | None) -> Plan:
 
 
 def _swap(entry: Entry, model: Mapping[str, Any]) -> Does:
-    """Return how the entry is replaced: as its new `swap` says if it is loaded."""
-    if _failed(entry, model):
-        return "did not load"
-    return entry.options.swap if model["state"] in IN_USE else "not loaded"
-
-
-def _failed(entry: Entry, model: Mapping[str, Any]) -> bool:
-    """Return True if the server has tried to load this and failed, also while it tries again."""
+    """Return how the entry is replaced: by its new `swap` if it is loaded."""
     swap = model.get("swap") or {}
-    return swap.get("error") is not None and swap["identity"] == fingerprint(entry.identity)
+    if swap.get("error") is not None and swap["identity"] == fingerprint(entry.identity):
+        return "did not load"  # also while the server tries again
+    return entry.options.swap if model["state"] in IN_USE else "not loaded"
 
 
 def _changed(entry: Entry, model: Mapping[str, Any], does: Does) -> Change:
@@ -90,6 +81,6 @@ def _changed(entry: Entry, model: Mapping[str, Any], does: Does) -> Change:
 
 
 def _differing(new: Mapping[str, str], old: Mapping[str, str]) -> tuple[str, ...]:
-    """Another backend has other settings: then those count that both have."""
+    """Return the settings that differ; of two backends, only those that both have."""
     names = {**new, **old} if new.get("backend") == old.get("backend") else [name for name in new if name in old]
     return tuple(name for name in names if new.get(name) != old.get(name))

@@ -26,7 +26,7 @@ from localapi.cli.plain_text import shown_in_line
 from localapi.cli.server_status import ModelRow, Status, problem_line, rows
 from localapi.client import Event, Server
 from localapi.errors import NoServer, Refused
-from localapi.reload.summary import told
+from localapi.reload.diff import Diff
 
 AGAIN_SECONDS: Final = 1.0
 """How often to look for a server that has ended."""
@@ -34,10 +34,10 @@ _STYLES: Final = {"ready": "green", "loading": "yellow", "failed": "red"}
 _NUMBERS: Final = {"memory", "running", "waiting", "tokens/s"}
 _BAR_CELLS: Final = 24
 _LINES_AROUND: Final = 5
-"""Of the view beside models, loads and troubles: the head, the footer, two between, and the one with the cursor."""
+"""Lines of the view beside models, loads and problems: head, footer, two blank ones, and the one with the cursor."""
 _GONE: Final = "the server has ended; waiting for it to come back (Ctrl-C leaves)"
 STATUS_EVENTS: Final = {"status", "change"}
-"""Events of `/status/events` that tell of the status; others tell of other things."""
+"""Events of `/status/events` with the status; others have something else."""
 
 
 def watch(server: Server, *, as_json: bool) -> None:
@@ -46,7 +46,7 @@ def watch(server: Server, *, as_json: bool) -> None:
         threading.Thread(target=end_with_the_reader, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         if as_json:
-            _lines(server, lambda _, now: [json.dumps([row.json() for row in server_status.rows(now)])])
+            _lines(server, lambda _, now: [json.dumps([row.json() for row in rows(now)])])
         elif sys.stdout.isatty():
             _live(server)
         else:
@@ -73,9 +73,9 @@ def _lines(server: Server, told: Callable[[Status, Status], list[str]]) -> None:
 
 
 def _told(before: Status, now: Status) -> list[str]:
-    """With the time of day; first how each model is."""
+    """Return what happened since, with the time of day; at first, the state of each model."""
     if not before:
-        lines = [f"{row.id}: {row.told_state}" for row in server_status.rows(now)] + list(server_status.troubles(now))
+        lines = [f"{row.id}: {row.told_state}" for row in rows(now)] + list(server_status.troubles(now))
     else:
         lines = [*happenings(before, now), *requests_of(before, now)]
     return [f"{_clock()} {line}" for line in lines]
@@ -126,7 +126,7 @@ def _events(server: Server, *, tell_refusal: bool) -> Iterator[Event]:
 
 def view(status: Status, console: Console) -> Group:
     """Return the table, a bar for each load, and the problems. If not all models fit, show the most active."""
-    found = server_status.rows(status)
+    found = rows(status)
     loads = list(_loads(found))
     below = [Text(line, style="red") for line in server_status.troubles(status)]
     seen = server_status.most_active(found, console.height - _LINES_AROUND - len(loads) - len(below))
@@ -137,7 +137,7 @@ def view(status: Status, console: Console) -> Group:
 
 def _table(found: list[ModelRow], width: int) -> Table:
     cells = [row.cells() for row in found]
-    chosen = server_status.fitting(server_status.columns(cells), cells, width)
+    chosen = server_status.columns(cells, width)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, server_status.GAP, 0, 0))
     for at in chosen:
         name = server_status.HEAD[at]
@@ -156,12 +156,8 @@ def _loads(found: list[ModelRow]) -> Iterator[Table]:
     for row in found:
         if row.progress:
             load = Table.grid(padding=(0, 1, 0, 0))
-            bar = ProgressBar(
-                total=None if row.share is None else 1,
-                completed=row.share or 0,
-                width=_BAR_CELLS,
-                pulse=row.share is None,
-            )
+            unknown = row.share is None
+            bar = ProgressBar(None if unknown else 1, row.share or 0, width=_BAR_CELLS, pulse=unknown)
             load.add_row(Text(row.id), bar, Text(row.told_progress, style="yellow"))
             yield load
 
@@ -187,8 +183,11 @@ def happenings(before: Status, now: Status) -> Iterator[str]:
         yield "the manifest has changed: preparing"
     earlier = {row.id: row for row in rows(before)}
     for row in rows(now):
-        if row.id in earlier:
-            yield from _model(earlier[row.id], row)
+        old = earlier.get(row.id)
+        if old and row.state != old.state:
+            yield f"{row.id}: {old.state} → {row.state}"
+        if old and row.last_error and row.last_error != old.last_error:
+            yield f"{row.id}: {shown_in_line(row.last_error)}"
     yield from (f"warning: {shown_in_line(text)}" for text in now["warnings"] if text not in before["warnings"])
 
 
@@ -198,32 +197,21 @@ def _reloads(before: Status, now: Status) -> Iterator[str]:
     changed = change if change != before.get("last_change") else None
     if changed:
         yield from _reload(changed)
-    news = attempt and attempt not in (change, before.get("last_attempt")) and not (changed and attempt["ok"])
-    if attempt and news and not _is_another_try(attempt, before.get("last_attempt")):
-        yield from _reload(attempt)
-
-
-def _is_another_try(attempt: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
-    """Return True if this attempt only retried models that had failed to load; a warning reports those."""
+    earlier = before.get("last_attempt")
+    if not attempt or attempt in (change, earlier) or (changed and attempt["ok"]):
+        return
     failed = attempt.get("not_loaded")
-    changed = any(attempt["changes"].values())
-    return bool(failed) and not changed and before is not None and before.get("not_loaded") == failed
+    only_retried = failed and not any(attempt["changes"].values()) and earlier and earlier.get("not_loaded") == failed
+    if not only_retried:  # a warning reports models that failed again
+        yield from _reload(attempt)
 
 
 def _reload(attempt: Mapping[str, Any]) -> Iterator[str]:
     if attempt["ok"]:
-        changes = attempt["changes"]
-        yield f"revision {attempt['revision']}: {told(changes, server=changes['server'])}"
+        yield f"revision {attempt['revision']}: {Diff(**attempt['changes'])}"
         return
     yield f"the manifest was rejected; still serving revision {attempt['revision']}"
     yield from (problem_line(problem) for problem in attempt["problems"])
-
-
-def _model(before: ModelRow, now: ModelRow) -> Iterator[str]:
-    if now.state != before.state:
-        yield f"{now.id}: {before.state} → {now.state}"
-    if now.last_error and now.last_error != before.last_error:
-        yield f"{now.id}: {shown_in_line(now.last_error)}"
 
 
 def requests_of(before: Status, now: Status) -> Iterator[str]:

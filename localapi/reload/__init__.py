@@ -1,1 +1,1 @@
-"""From an edited file to a new revision: noticing the edit, and applying it."""
+"""From an edited file to a new revision: notice the edit, and apply it."""

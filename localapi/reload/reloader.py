@@ -1,8 +1,8 @@
-"""The server follows its manifest: settle → read → diff → prepare → commit → retire.
+"""Make the server follow its manifest: settle → read → diff → prepare → commit → retire.
 
-Level-triggered: whatever notices a change only sets an event, and one task runs passes, so any number of changes during
-a pass cause exactly one more. A file that is not valid changes nothing; what was found is kept for `GET /status`. An
-entry that is to be replaced and does not load stays as it was, alone, and is tried again.
+Level-triggered: a change only sets an event, and one task runs passes, so any number of changes during a pass cause
+exactly one more. An invalid file is rejected; its errors are kept for `GET /status`. If the new model of an entry does
+not load, that entry alone stays as it was, and is tried again.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from localapi.errors import ManifestError, ModelUnavailable, Problem
-from localapi.manifest import Entry, Manifest
+from localapi.manifest import Manifest
+from localapi.reload.diff import Diff, diff
 from localapi.reload.settling import Loss, Settling, loss_of
-from localapi.reload.summary import told
 from localapi.reload.swaps import Outcome, Superseded, Swaps
 from localapi.runtime.instance import Instance
 from localapi.runtime.registry import Registry
@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SLOW_SECONDS = 10.0
-"""Reading a manifest from a disk never takes this long."""
+"""Reading takes this long only if a drive does not answer."""
 RETRY_SECONDS = 5.0
-"""Pause before a manifest is read again that could not be read, although nothing may be wrong with it."""
+"""Pause before a manifest is read again if the system, and not the file, was the cause of the error."""
 PATIENCE_SECONDS = 30.0
 """How long the rest of an edit waits for new models to load, to be applied together with them."""
 SHORT_PATIENCE_SECONDS = 2.0
@@ -42,51 +42,17 @@ LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Diff:
-    """What an edit changes, as entry ids in the manifest's order."""
-
-    added: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    """Entries with another identity: another model is loaded."""
-    updated: tuple[str, ...] = ()
-    """Entries with other settings alone: applied in place."""
-    removed: tuple[str, ...] = ()
-    server: bool = False
-    """True if the part `server` differs, or the secret of a key."""
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.changed or self.updated or self.removed or self.server)
-
-    def __str__(self) -> str:
-        return told(vars(self), server=self.server)
-
-
-def diff(old: Manifest | None, new: Manifest) -> Diff:
-    """Compare two manifests by the identities and settings of their entries."""
-    before: Mapping[str, Entry] = old.entries if old else {}
-    both = [entry for entry in new.entries.values() if entry.id in before]
-    changed = tuple(e.id for e in both if e.identity != before[e.id].identity or e.kind != before[e.id].kind)
-    return Diff(
-        added=tuple(name for name in new.entries if name not in before),
-        changed=changed,
-        updated=tuple(e.id for e in both if e.id not in changed and e.settings != before[e.id].settings),
-        removed=tuple(name for name in before if name not in new.entries),
-        server=old is not None and (old.server, old.keys) != (new.server, new.keys),
-    )
-
-
-@dataclass(frozen=True)
 class Attempt:
-    """What one pass did, or why it did nothing. For people."""
+    """Result of one pass, for people."""
 
     at: float
     """Unix time."""
     revision: int
     """The active revision after it."""
-    diff: Diff = Diff()
+    diff: Diff = field(default_factory=Diff)
     problems: tuple[Problem, ...] = ()
     not_loaded: Mapping[str, str] = field(default_factory=dict)
-    """By id: why an entry was not replaced although the manifest was applied. Its new model did not load."""
+    """Errors of new models that did not load, by id. The manifest was applied without them."""
     unfinished: bool = False
     """True if replacements are still loading. The next pass continues with them."""
 
@@ -96,7 +62,7 @@ class Attempt:
 
 
 class Reloader:
-    """Runs the passes.
+    """Task that runs the passes.
 
     `read` blocks and raises ManifestError; `settling` says when the files that it reads are complete. `apply` is called
     with each manifest that was committed, for what is not per model; `tell` with each attempt.
@@ -123,7 +89,7 @@ class Reloader:
         self._wanted = asyncio.Event()
         self._waiters: list[asyncio.Future[Attempt]] = []
         self._answered = 0
-        """How many of these the current pass answers: they asked before it read."""
+        """Number of waiters that the current pass answers, as they asked before it read."""
         self._retry_now = False
         """True if the next pass also retries what failed lately."""
         self.preparing = False
@@ -165,7 +131,7 @@ class Reloader:
                 try:
                     attempt = await self._pass()
                 except Superseded:
-                    log.info("another change came while models were loading: reading the manifest again")
+                    log.info("the manifest changed while models were loading: reading it again")
                     continue
                 if attempt.unfinished:
                     continue
@@ -233,7 +199,7 @@ class Reloader:
                 return same
             if not told and time.monotonic() - began > SLOW_SECONDS:
                 told = True
-                log.info("the manifest's files keep changing: they are read when they have been still for a moment")
+                log.info("the manifest's files keep changing; they are read once they stay unchanged for a moment")
             await asyncio.sleep(min(left, LOOK_SECONDS))
 
     def _used(self, manifest: Manifest | None) -> list[str]:
@@ -242,7 +208,7 @@ class Reloader:
         return [each.name for each in instances if each.pinned or each.state in ("ready", "loading")]
 
     async def _aside(self, call: Callable[[], T]) -> T:
-        """Look at the files in a thread. If that never ends, nothing else waits for it, not even a shutdown."""
+        """Read files in a thread. If that never ends, nothing else waits for it, not even a shutdown."""
         self.reading_since = time.time()
         slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._tell_of_a_slow_read)
         try:
@@ -298,7 +264,7 @@ class Reloader:
             self.preparing = False
 
     def _commit(self, manifest: Manifest, swaps: Outcome) -> Attempt:
-        """Make it current; a manifest that says what the current one says makes no new revision."""
+        """Make the manifest current. If it equals the current one, there is no new revision."""
         current = self._current()
         served = manifest.keeping(current, swaps.kept) if current else manifest
         changes = diff(current, served)
@@ -312,7 +278,7 @@ class Reloader:
         else:
             self.registry.refresh(served)
             level = logging.INFO if was_refused else logging.DEBUG
-            log.log(level, "the manifest was read and says what revision %d serves", self._revision())
+            log.log(level, "the manifest was read and equals revision %d", self._revision())
         self._settling.serve()
         for problem in served.absent:
             if current is None or problem not in current.absent:
@@ -329,10 +295,10 @@ class Reloader:
         return attempt
 
     def instances(self) -> list[Instance]:
-        """All that there are: those of the registry, and those that are prepared for it."""
+        """Return the instances of the registry, and those that are prepared for it."""
         return [*self.registry.all_instances(), *self.swaps.instances]
 
 
 def _places(problems_of: Attempt | ManifestError) -> list[tuple[str, str, int | None, int | None]]:
-    """Return what tells whether the same problems occurred again, whatever their words."""
+    """Return the places of problems, which are equal if the same problems occur again."""
     return [(each.source, each.key, each.line, each.column) for each in problems_of.problems]

@@ -1,8 +1,7 @@
-"""When the manifest's files are complete: by what is seen of each, they are read now, or looked at again.
+"""Decide when the manifest's files are complete, by observing them until they stay unchanged for long enough.
 
-A file that is written in place is for a moment empty, or half of what it is to be, and may be valid so. `stillness`
-says how long a file must have been as it is before it is taken at its word. It is a function of what was seen, and
-knows no clock and no disk; `look` sees.
+A file that is written in place is empty or truncated for a moment, and may be valid even so. `stillness` returns how
+long a file must have been unchanged. It is a pure function of observations; `look` observes.
 """
 
 from __future__ import annotations
@@ -23,66 +22,66 @@ from typing import Final
 from localapi.manifest import Manifest
 
 STILL_SECONDS: Final = 0.3
-"""For a file written in place, of which nothing suggests that it is half of one."""
+"""For a file written in place that does not look half-written."""
 DOUBT_SECONDS: Final = 2.0
-"""Where it may be half of one: pauses of a second must not show."""
+"""For a file that may be half-written, whose writer may pause for a second."""
 OPEN_SECONDS: Final = 4.0
-"""Where a program still has it open for writing; some never close it."""
+"""For a file that a program still has open for writing; some never close it."""
 LONG_SECONDS: Final = 3.0
-"""Before it takes away authentication, or models that are loaded or pinned."""
+"""For a change that removes authentication, or models that are loaded or pinned."""
 LONG_OPEN_SECONDS: Final = 8.0
 LONG_WHOLE_SECONDS: Final = 0.5
 MUCH_SHORTER: Final = 0.75
-"""Of its length before."""
+"""Share of the previous size."""
 MAX_BYTES: Final = 1024 * 1024
-"""Of larger files, which are no text of the manifest, size and time stand for what they hold."""
+"""Larger files, such as models, are compared by size and time instead of content."""
 
 
 class Loss(Enum):
-    """What a manifest takes from the one that serves."""
+    """What a new manifest removes from the active one."""
 
     NOTHING = auto()
     SETTINGS = auto()
-    """Something that was said is not said any more; or the file says nothing valid."""
+    """A value is missing, or the file is invalid."""
     PROTECTION = auto()
     """Authentication, or models that are loaded or pinned."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """A file at one moment."""
+    """Observation of a file."""
 
     content: bytes | None
-    """None: there is no such file."""
+    """None: the file does not exist."""
     size: int = 0
     stamp: tuple[int, ...] = ()
-    """Stands for the content where that was not read."""
+    """Identifies the content if that was not read."""
     inode: int = 0
     writing: bool | None = None
-    """Whether a program has it open for writing; None where the system does not tell."""
+    """True if a program has it open for writing; None if the system cannot tell."""
     renamed: bool = False
-    """Whether it got its name after its content, as far as its times tell."""
+    """True if, by its times, it was renamed after it was written."""
 
     def says_the_same(self, other: Look) -> bool:
-        """Whether both are of one content."""
+        """Return True if both have the same content."""
         return (self.content, self.stamp) == (other.content, other.stamp)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of a file by the looks at it."""
+    """State of a file after several observations."""
 
     look: Look
-    """The last one."""
+    """Last observation."""
     since: float
-    """When it was first seen to say what it says."""
+    """Time since when it has had this content."""
     whole: bool = False
-    """Whether what it says took the place of another file, instead of being written into that."""
+    """True if a new file replaced the old one, instead of being written in place."""
     changes: int = 0
-    """Since the manifest was last read; that it was gone for a moment, as when vim saves, is none."""
+    """Number of changes since the last read. A moment without the file, as when vim saves, does not count."""
 
     def then(self, look: Look, now: float) -> Seen:
-        """Return what is known after another look."""
+        """Return the state after another observation."""
         if look.says_the_same(self.look):
             return replace(self, look=look)
         both = self.look.content is not None and look.content is not None
@@ -90,10 +89,10 @@ class Seen:
 
 
 def stillness(seen: Seen, served: Look | None, loss: Loss) -> float:
-    """How many seconds a file must have been as it is, before it is read, and before what it says is applied.
+    """Return how many seconds a file must have been unchanged before it is read, and before it is applied.
 
-    `served` is the file as it was when the revision that serves was read; None where it was not known then. `loss` is
-    what applying it would take away, as far as that is known.
+    `served` is the file when the active revision was read; None if it was unknown then. `loss` is what applying it
+    would remove, as far as that is known.
     """
     look, protects = seen.look, loss is Loss.PROTECTION
     if served is not None and look.says_the_same(served):
@@ -111,7 +110,7 @@ def stillness(seen: Seen, served: Look | None, loss: Loss) -> float:
 
 
 def may_be_half(look: Look, served: Look) -> bool:
-    """Whether a file looks as if its writing had only begun."""
+    """Return True if a file looks half-written."""
     if look.content is None or served.content is None:
         return served.content is not None
     if look.size < MUCH_SHORTER * served.size:
@@ -137,7 +136,7 @@ def loss_of(served: Manifest | None, new: Manifest | None, used: Collection[str]
 
 
 class Settling:
-    """Of the files of one manifest. `files` blocks, and names those that are looked at."""
+    """Observation of the files of one manifest. `files` blocks, and returns the files to observe."""
 
     def __init__(self, files: Callable[[], Iterable[Path]], clock: Callable[[], float] = time.monotonic) -> None:
         self._files = files
@@ -146,7 +145,7 @@ class Settling:
         self._served: dict[Path, Look] = {}
 
     def look(self, more: Iterable[Path] = ()) -> bool:
-        """Look at the files, and at `more`; whether they say what they said before. Blocks."""
+        """Observe the files and `more`. Return True if no content has changed. Blocks."""
         before, self._seen = self._seen, {}
         same = True
         for path in dict.fromkeys([*self._files(), *more]):
@@ -156,7 +155,7 @@ class Settling:
         return same
 
     def wait(self, loss: Loss) -> float:
-        """How many seconds they still have to be as they are; 0 where they can be taken at their word."""
+        """Return how many more seconds the files must stay unchanged; 0 if they are complete."""
         now = self._clock()
         return max(
             (stillness(seen, self._served.get(path), loss) - (now - seen.since) for path, seen in self._seen.items()),
@@ -173,7 +172,7 @@ class Settling:
 
 
 def look(path: Path) -> Look:
-    """Look at a file. Blocks, maybe forever on a drive that does not answer."""
+    """Observe a file. Blocks, maybe forever on a drive that does not answer."""
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):  # a pipe would keep whoever opens it waiting
@@ -197,10 +196,10 @@ def _look(file: FileIO) -> Look:
 
 
 def _is_written(descriptor: int) -> bool | None:
-    """Whether a program has the file open for writing; None where nobody tells, as on macOS and of others' files.
+    """Return True if a program has the file open for writing; None if unknown, as on macOS and for others' files.
 
-    Linux refuses a read lease on such a file (fcntl(2)). One that is given goes back at once: a writer that comes in
-    between waits so long.
+    Linux refuses a read lease on such a file (fcntl(2)). A granted lease is released at once; a writer that opens the
+    file in between waits for that.
     """
     if sys.platform != "linux":
         return None

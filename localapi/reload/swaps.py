@@ -101,11 +101,12 @@ class Swaps:
     def of(self, entry_id: str) -> Swap | None:
         """Return the replacement of an entry, if there is one."""
         failed, prepared = self._failed.get(entry_id), self._prepared.get(entry_id)
+        if prepared is None and failed is None:
+            return None
         error, count = (failed.error.message, failed.count) if failed else (None, 0)
         if prepared is not None:
             return Swap("loading", self._new_entries[entry_id], prepared.progress, error, count)
-        if failed is None:
-            return None
+        assert failed is not None  # noqa: S101  # one of both is there
         at = time.time() + max(0.0, failed.due - time.monotonic())
         return Swap("failed", failed.entry, None, error, count, round(at))
 
@@ -259,7 +260,7 @@ async def _finished(loads: Collection[asyncio.Task[None]], superseded: asyncio.E
     if not loads:
         return
     again = asyncio.create_task(superseded.wait(), name="another trigger")
-    all_done = asyncio.create_task(_all(loads), name="all loads")
+    all_done = asyncio.create_task(asyncio.wait(loads), name="all loads")
     try:
         await asyncio.wait([all_done, again], timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if again.done() and not all_done.done():
@@ -268,7 +269,3 @@ async def _finished(loads: Collection[asyncio.Task[None]], superseded: asyncio.E
         for task in (all_done, again, *loads):
             task.cancel()
         await asyncio.gather(all_done, again, *loads, return_exceptions=True)
-
-
-async def _all(loads: Collection[asyncio.Task[None]]) -> None:
-    await asyncio.wait(loads)

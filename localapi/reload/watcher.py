@@ -1,9 +1,6 @@
-"""Notices when a file of the manifest, or one that an entry is made of, changes.
+"""Watch the files of the manifest and of its entries for changes, however they are saved, replaced or linked.
 
-Saved in place, replaced by an editor, re-linked, deleted, made again: all of it counts.
-
-The folders are watched, not the files: an editor's atomic save puts another file under the name, and a watch on the old
-one would go deaf.
+Folders are watched, not files: after an editor's atomic save, a watch on the old file would see no more changes.
 """
 
 from __future__ import annotations
@@ -33,7 +30,7 @@ MAX_LINKS = 40
 LOOK_SECONDS = 2.0
 LISTEN_AGAIN_SECONDS = 60.0
 SETTLE_SECONDS = 0.5
-"""By then a new watch hears everything."""
+"""Time until a new watch reports everything."""
 
 
 def places(path: Path) -> set[Place]:
@@ -59,10 +56,7 @@ def places(path: Path) -> set[Place]:
 
 
 class Watch:
-    """Calls `changed` for every change of the manifest's files, and of the files that its entries are made of.
-
-    `changed` may be called when nothing changed, too.
-    """
+    """Call `changed` for every change of the manifest's files and of its entries' files, and sometimes without one."""
 
     def __init__(self, source: ManifestSource, changed: Callable[[], None], folder: WorkingFolder) -> None:
         self._source = source
@@ -70,7 +64,7 @@ class Watch:
         self._changed = changed
         self._more: frozenset[Path] = frozenset()
         self._known: State = {}
-        """How the files looked when `changed` was last called for them."""
+        """State of the files when `changed` was last called."""
         self._stop = asyncio.Event()
 
     def follow(self, files: Iterable[Path]) -> None:
@@ -80,7 +74,7 @@ class Watch:
             self._stop.set()
 
     async def run(self) -> None:
-        """Watch, for ever: listen to what the system tells, and look, as network drives tell nothing."""
+        """Watch for ever: listen to the system, and also look, as network drives report nothing."""
         while True:
             try:
                 async with asyncio.TaskGroup() as both:
@@ -105,12 +99,14 @@ class Watch:
                     await asyncio.sleep(SETTLE_SECONDS)
                     continue
                 folders = ", ".join(sorted({str(folder) for folder, _ in watched}))
-                if told != (told := f"the system does not tell of changes in {folders} ({error})"):
-                    log.warning("%s: they are looked for every %g s instead", told, LOOK_SECONDS)
+                message = f"the system does not report changes in {folders} ({error})"
+                if message != told:
+                    log.warning("%s; the files are checked every %g s instead", message, LOOK_SECONDS)
+                told = message
                 await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
     async def _look(self) -> None:
-        """Call `changed` for what nobody told: where two looks see the same, and it is not what was known."""
+        """Call `changed` for changes that the system did not report, once two looks see the same."""
         before = self._known = await aside(self._state)
         while True:
             await asyncio.sleep(LOOK_SECONDS)
@@ -144,9 +140,15 @@ class Watch:
             settled.cancel()
 
     def _state(self) -> State:
-        """How the files look from outside. Blocks, on a network drive that is away maybe for ever."""
+        """Return time, size and inode of each file. Blocks, maybe for ever if a network drive is away."""
         self._folder.return_to_it()
-        return {path: _stamp(path) for path in (*self._source.files(), *self._more)}
+        found: State = {}
+        for path in (*self._source.files(), *self._more):
+            found[path] = ()  # it does not exist, or its drive is away
+            with contextlib.suppress(OSError):
+                state = path.stat()
+                found[path] = (state.st_mtime_ns, state.st_size, state.st_ino)
+        return found
 
     def _places(self) -> dict[Place, int]:
         """Return the folders to watch with their inode numbers, as another folder may take the name.
@@ -172,12 +174,3 @@ def _number(folder: Path) -> int:
         return folder.stat().st_ino
     except OSError:
         return 0
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """Of a file that is not there, or whose drive is away: nothing."""
-    try:
-        state = path.stat()
-    except OSError:
-        return ()
-    return state.st_mtime_ns, state.st_size, state.st_ino

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from localapi.reload.reloader import Diff
-from localapi.reload.summary import told
+from localapi.reload.diff import Diff
 
 pytestmark = pytest.mark.everyday
 
@@ -17,7 +16,6 @@ def test_each_model_is_told_with_a_sign_for_what_became_of_it() -> None:
 
 
 def test_a_line_does_not_grow_with_thousands_of_models() -> None:
-    entries = {"added": [f"m{at}" for at in range(3000)], "changed": (), "updated": (), "removed": ["last"]}
-    line = told(entries, server=True)
+    line = str(Diff(added=[f"m{at}" for at in range(3000)], removed=["last"], server=True))
     assert line.startswith("+m0 +m1 ")
     assert line.endswith(" +m39 and 2961 more server")

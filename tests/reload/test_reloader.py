@@ -20,7 +20,8 @@ from localapi.kinds import CHAT
 from localapi.manifest import Entry, Manifest, ServerOptions
 from localapi.manifest.entries import Said
 from localapi.manifest.origin import Origin
-from localapi.reload.reloader import Reloader, diff
+from localapi.reload.diff import diff
+from localapi.reload.reloader import Reloader
 from localapi.runtime.backoff import TOLERATED
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Event, Request
