@@ -1,4 +1,4 @@
-"""`localapi add`: turn the name of a model into an entry of the manifest's file, and change nothing else in it."""
+"""`localapi add`: add an entry for a model to the manifest's file, and change nothing else in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from localapi.kinds import CHAT, KINDS, Kind, recognize, recognize_place
 from localapi.manifest import adding, names_in, value_of
 from localapi.settings import Settings
 
-SAY: Final = f"say {' or '.join(f'--kind {name}' for name in KINDS)}, or --backend"
+SAY: Final = f"give {' or '.join(f'--kind {name}' for name in KINDS)}, or --backend"
 Recognized = tuple[Kind, str]
 """A kind, and a backend."""
 
@@ -103,7 +103,7 @@ class Proposal:
     path: str | None
     """As the manifest writes it."""
     name: str
-    """What an id can be made of."""
+    """Name to derive an id from."""
 
 
 def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str | None) -> Proposal:
@@ -115,7 +115,7 @@ def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str 
     section = _kind(backend, kind)
     if named is None:
         if backend is None or section is None:
-            raise CannotEdit("there is nothing to add: name a repository or a folder, or a --backend that needs none")
+            raise CannotEdit("nothing to add; name a repository or a folder, or a --backend that needs neither")
         return Proposal(section, backend, None, "voice" if backend == "auto" else backend)
     place = model_path.placed(named, Path())
     if named == model_path.DEMO:
@@ -124,7 +124,7 @@ def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str 
         found = _found(place, section, backend)
         return Proposal(*found, _written(place, folder), place.stem if place.is_file() else place.resolve().name)
     if named in _backends():
-        raise CannotEdit(f"{named!r} is a backend, not a model: say --backend {named}, and a model where it needs one")
+        raise CannotEdit(f"{named!r} is a backend, not a model; give --backend {named}, and a model if it needs one")
     if not model_path.is_repository(named):
         raise CannotEdit(
             f"{named!r} is neither a folder ({place} does not exist) nor a Hugging Face repository (owner/name)"
@@ -135,7 +135,11 @@ def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str 
 def free_id(name: str, taken: Collection[str]) -> str:
     """Return an unused id made from the name."""
     wanted = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.") or "model"
-    return next(each for each in (wanted, *(f"{wanted}-{number}" for number in range(2, 10_000))) if each not in taken)
+    found, number = wanted, 1
+    while found in taken:
+        number += 1
+        found = f"{wanted}-{number}"
+    return found
 
 
 def _kind(backend: str | None, kind: Kind | None) -> Kind | None:
@@ -144,7 +148,7 @@ def _kind(backend: str | None, kind: Kind | None) -> Kind | None:
         return kind
     has = [each for each in KINDS.values() if backend in each.backends]
     if not has:
-        raise CannotEdit(f"there is no backend {backend!r}; there are: {', '.join(_backends())}")
+        raise CannotEdit(f"there is no backend {backend!r}; available: {', '.join(_backends())}")
     if kind is not None and kind not in has:
         raise CannotEdit(f"the backend {backend} is for {has[0]}, not for {kind}")
     return kind or has[0]
@@ -180,7 +184,7 @@ def _completed(found: Recognized | None, section: Kind | None, name: str) -> Rec
         return found
     if section is not None:
         return section, section.usual_backend
-    raise CannotEdit(f"nothing in {name} tells what kind of model it is: {SAY}")
+    raise CannotEdit(f"the kind of the model {name} is unknown; {SAY}")
 
 
 def _config(repository: str) -> dict[str, Any]:
@@ -188,9 +192,9 @@ def _config(repository: str) -> dict[str, Any]:
     try:
         content = json.loads(file_of(repository, "config.json").read_text("utf-8"))
     except CannotDownload as error:
-        raise CannotDownload(f"{error} To add it without looking at it, {SAY}.") from None
+        raise CannotDownload(f"{error} To add it without reading its files, {SAY}.") from None
     except (OSError, ValueError) as error:
-        raise CannotDownload(f"the config.json of {repository} cannot be read ({error}): {SAY}") from None
+        raise CannotDownload(f"the config.json of {repository} cannot be read ({error}); {SAY}") from None
     return content if isinstance(content, dict) else {}
 
 

@@ -1,7 +1,7 @@
-"""An answer on a terminal while it is written.
+"""Show an answer on a terminal while it is written.
 
-What is complete is printed once and stays; only the block that is being written is drawn anew, at the bottom. So
-nothing above it moves, however long the answer is, and the terminal's own scrolling works.
+Complete blocks are printed once and stay; only the block that is being written is redrawn, at the bottom. So nothing
+above it moves, however long the answer is, and the terminal's own scrolling works.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from localapi.cli.live_area import LiveArea
 from localapi.cli.plain_text import shown, shown_in_line
 
 _KEPT_LINES: Final = 3
-"""Of the terminal's height, not used for the block that is being written."""
+"""Lines of the terminal that are not used for the block that is being written."""
 _LONG: Final = 6000
-"""Characters; of longer blocks that are not complete only the end is laid out, and as it stands."""
+"""Characters. Of a longer incomplete block, only the end is shown, as plain text."""
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})([^`\n]*)$")
 _GOES_ON: Final = re.compile(r"\s|[-*+] |\d{1,9}[.)] |>|\|")
-"""How a line begins that belongs to what is before a blank line: more of a list, a quotation, a table."""
+"""Beginning of a line that continues the block before a blank line: a list, a quotation, a table."""
 _UNDECIDED: Final = re.compile(r"[-*+]|\d{1,9}[.)]?")
-"""The first characters of a line of which more has to come to say that."""
+"""Beginning of a line that may still become one."""
 THEME: Final = Theme({"markdown.code": "bold cyan", "markdown.h1": "bold underline", "markdown.h2": "bold underline"})
 """For light terminals and dark ones."""
 _PARSER: Final = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
@@ -44,13 +44,13 @@ _PARSER.disable(["image", "reference"])  # their text would not be shown
 
 
 class AnswerView:
-    """Shows the pieces of one answer; `with` it is open."""
+    """Context manager that shows the pieces of one answer."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._kind: Literal["text", "thought"] = "text"
         self._open = ""
-        """Of this kind, what is not printed yet."""
+        """Text of this kind that is not printed yet."""
         self._printed = False
         self._note = ""
         self._ended = False
@@ -66,33 +66,26 @@ class AnswerView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._finish_kind()
+            self._print(len(self._open))
         finally:
             self._note, self._ended = "", True
             self._area.__exit__(kind, error, trace)
 
     def show(self, piece: Piece) -> None:
-        """Take what came."""
+        """Show the next piece."""
         if piece.kind == "note":
             self._note = piece.text
             return
         if piece.kind != self._kind:
-            self._finish_kind()
+            self._print(len(self._open))
             self._kind = piece.kind
         self._open += piece.text
         if "\n" in piece.text or self._open[: -len(piece.text)].endswith("\n"):
-            self._print_complete()
+            self._print(complete_length(self._open) if self._kind == "text" else self._open.rfind("\n\n") + 1)
 
-    def _print_complete(self) -> None:
-        if length := complete_length(self._open) if self._kind == "text" else self._open.rfind("\n\n") + 1:
-            block, self._open = self._open[:length], self._open[length:]
-            self._print(block)
-
-    def _finish_kind(self) -> None:
-        block, self._open = self._open, ""
-        self._print(block)
-
-    def _print(self, block: str) -> None:
+    def _print(self, length: int) -> None:
+        """Print so many characters for good."""
+        block, self._open = self._open[:length], self._open[length:]
         if not block.strip():
             return
         between = [Text("\n")] if self._printed else []
@@ -100,25 +93,21 @@ class AnswerView:
         self._area.print(*between, rendered(block) if self._kind == "text" else thought(block))
 
     def _unfinished(self) -> RenderableType:
-        """Drawn by the thread that refreshes."""
+        """Return what the thread that refreshes draws."""
         lines = max(self._console.height - _KEPT_LINES, 1)
         text = self._open
         if self._ended:
             return Group()
         if not text.strip():
-            return self._waiting()
+            note = shown_in_line(self._note) or ("thinking" if self._kind == "thought" else "")
+            waited = time.monotonic() - self._since
+            self._spinner.update(text=Text(f"{note} {waited:.0f} s" if waited > 1 else note, style="dim"))
+            return self._spinner
         if self._kind == "thought":
             return thought(text[-_LONG:], last_lines=lines)
         if len(text) > _LONG:
             return Safe(Text(shown(text[-_LONG:])), last_lines=lines)
         return rendered(text, last_lines=lines)
-
-    def _waiting(self) -> RenderableType:
-        waited = time.monotonic() - self._since
-        note = shown_in_line(self._note) or ("thinking" if self._kind == "thought" else "")
-        words = f"{note} {waited:.0f} s" if waited > 1 else note
-        self._spinner.update(text=Text(words, style="dim"))
-        return self._spinner
 
 
 @contextlib.contextmanager
@@ -139,7 +128,7 @@ def keys_unseen() -> Iterator[None]:
 
 
 def complete_length(text: str) -> int:
-    """How much of a text that grows is complete blocks, which what follows cannot change."""
+    """Return the length of the complete blocks of a growing text, which further text cannot change."""
     complete = at = 0
     fence, blank = "", False
     for line in text.splitlines(keepends=True):
@@ -159,7 +148,7 @@ def complete_length(text: str) -> int:
 
 
 class _Title(Heading):
-    """Where it stands, in bold; none in the middle of the line."""
+    """Heading in bold, aligned to the left."""
 
     LEVEL_ALIGN: ClassVar = {}
 
@@ -175,7 +164,7 @@ class _Code(CodeBlock):
 
 
 class _Answer(Markdown):
-    """Rich's, with a parser of our own: HTML is text, line ends stay, and a link says where it leads."""
+    """Markdown of rich with another parser: HTML is text, line ends stay, and links show their addresses."""
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements, "heading_open": _Title, "fence": _Code, "code_block": _Code,
@@ -190,22 +179,18 @@ class _Answer(Markdown):
 
 
 class Safe:
-    """What another renderable shows, without control characters, whatever it makes of its text."""
+    """Another renderable without control characters and without blank lines around it."""
 
     def __init__(self, inner: RenderableType, *, last_lines: int | None = None) -> None:
         self._inner, self._last_lines = inner, last_lines
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = _trimmed(console.render_lines(self._inner, options.update(height=None), pad=False))
+        lines = console.render_lines(self._inner, options.update(height=None), pad=False)
+        written = [at for at, line in enumerate(lines) if any(segment.text.strip() for segment in line)]
+        lines = lines[written[0] : written[-1] + 1] if written else []
         for line in lines[-self._last_lines :] if self._last_lines else lines:
             yield from (Segment(shown(text), style) for text, style, control in line if not control)
             yield Segment.line()
-
-
-def _trimmed(lines: list[list[Segment]]) -> list[list[Segment]]:
-    """Without the blank ones before and after."""
-    written = [at for at, line in enumerate(lines) if any(segment.text.strip() for segment in line)]
-    return lines[written[0] : written[-1] + 1] if written else []
 
 
 def rendered(text: str, *, last_lines: int | None = None) -> Safe:

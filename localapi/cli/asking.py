@@ -1,4 +1,4 @@
-"""One question to a chat model of a running server, and its answer as it comes, with its times."""
+"""Ask a chat model of a running server, and read its answer as it comes, with its times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from localapi.system.byte_sizes import readable
 
 MEASURABLE_SECONDS: Final = 0.2
 MEASURABLE_TOKENS: Final = 20
-"""What was written in less time, or is shorter, says nothing of a model's speed."""
+"""The speed of shorter answers is not shown."""
 _END: Final = "[DONE]"
 
 
@@ -28,7 +28,7 @@ class NoChatModel(OperatorError):
 
 @dataclass(frozen=True)
 class Piece:
-    """Something of an answer: text, what the model thinks, or a note on what the request is waiting for."""
+    """Part of an answer: text, reasoning, or a note on what the request is waiting for."""
 
     kind: Literal["text", "thought", "note"]
     text: str
@@ -36,16 +36,16 @@ class Piece:
 
 @dataclass
 class Answer:
-    """What has come so far."""
+    """Answer as far as it has come."""
 
     text: str = ""
     finish_reason: str | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
     """OpenAI's; empty until the end has come."""
     first_seconds: float | None = None
-    """From the question to the first text, or thought."""
+    """Time from the question to the first text or thought."""
     writing_seconds: float = 0
-    """From the first text to the last."""
+    """Time from the first text to the last."""
 
     @property
     def tokens(self) -> int | None:
@@ -98,7 +98,7 @@ class Answer:
 
 
 def in_words(aside: Mapping[str, Any]) -> str:
-    """Return what a comment in a stream says, in plain language; nothing if it is not known here."""
+    """Return the content of a comment in a stream as a sentence; empty if it is unknown."""
     if places := aside.get("relaxed"):
         return f"not enforced: {', '.join(places)}"
     progress = aside.get("progress") or {}
@@ -120,17 +120,15 @@ def in_words(aside: Mapping[str, Any]) -> str:
 
 def chat_models(server: Server) -> list[str]:
     """Return the ids of the server's chat models, in the manifest's order."""
-    return [model["id"] for model in _offered(server)]
+    return [model["id"] for model in server.get("/v1/models")["data"] if _chats(model)]
 
 
 def first_chat_model(server: Server) -> str:
     """Return the default model: one that is loaded, else `demo`, else the first. Raise NoChatModel if there is none."""
-    models = _offered(server)
-    names = [model["id"] for model in models]
-    loaded = [model["id"] for model in models if model.get("state") == "ready"]
-    demo = [name for name in names if name == "demo"]
-    for name in (*loaded, *demo, *names):
-        return str(name)
+    models = [model for model in server.get("/v1/models")["data"] if _chats(model)]
+    models.sort(key=lambda model: (model.get("state") != "ready", model["id"] != "demo"))  # else in the same order
+    if models:
+        return str(models[0]["id"])
     raise NoChatModel(f"the server on {server.address} has no chat model: add one to the section chat of its manifest")
 
 
@@ -139,10 +137,6 @@ def check_model(server: Server, name: str) -> None:
     model = server.get(f"/v1/models/{urllib.parse.quote(name)}")
     if not _chats(model):
         raise NoChatModel(f"{name} is a {model['kind']} model; chat models are: {', '.join(chat_models(server))}")
-
-
-def _offered(server: Server) -> list[dict[str, Any]]:
-    return [model for model in server.get("/v1/models")["data"] if _chats(model)]
 
 
 def _chats(model: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""`localapi bench`: how fast a model of a running server answers, as a table and as bars."""
+"""`localapi bench`: measure how fast a model of a running server answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from localapi.cli.asking import Answer, check_model, first_chat_model
 from localapi.cli.options import complete_models, server_of, server_options
 from localapi.cli.plain_text import shown_in_line
 from localapi.cli.text_table import room, table
-from localapi.client.measuring import Level, Load, prompt, summaries, words_for
+from localapi.client.measuring import Level, Load, prompt, words_for
 from localapi.settings import Settings
 
 HEAD: Final = ("streams", "first token", "90 % within", "tokens/s", "per stream", "tokens", "requests", "failed")
@@ -24,7 +24,7 @@ MOST_STREAMS: Final = 256
 _BAR_CELLS: Final = 50
 _WIDE: Final = 80
 _AROUND_BAR: Final = 12
-"""Characters of a line beside its bar: number of streams, tokens per second."""
+"""Characters of a line beside its bar."""
 _INTERRUPTED: Final = 130
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 
@@ -38,9 +38,9 @@ class _Numbers(click.ParamType[list[int]]):
         try:
             numbers = [int(word) for word in str(value).split(",")]
         except ValueError:
-            self.fail(f"{value!r} is no list such as 1,2,4", param, ctx)
+            self.fail(f"{value!r} is not a list of numbers such as 1,2,4", param, ctx)
         if not all(1 <= number <= MOST_STREAMS for number in numbers):
-            self.fail(f"each is from 1 to {MOST_STREAMS}; found {value}", param, ctx)
+            self.fail(f"each number must be from 1 to {MOST_STREAMS}; found {value}", param, ctx)
         return list(dict.fromkeys(numbers))
 
 
@@ -73,7 +73,9 @@ def command(
         check_model(server, model)
     levels = [Level(number) for number in streams]
     complete = False
-    with _progress() as progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         try:
             task = progress.add_task("the first request", total=None)
             load = Load(server, model, tokens, words_for(server, model, prompt_tokens))
@@ -90,15 +92,8 @@ def command(
         raise click.exceptions.Exit(1)
 
 
-def _progress() -> Progress:
-    """On the terminal, and gone afterwards; nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
 def _warm_up(load: Load, progress: Progress) -> None:
-    """Have the model loaded, and show what it waits for. Raise NoServer or Refused."""
+    """Send the first request, and show what it is waiting for. Raise NoServer or Refused."""
     answer = Answer()
     with closing(answer.pieces(load.server, load.body(prompt(load.words, secrets.token_hex())))) as pieces:
         for piece in pieces:
@@ -110,13 +105,13 @@ def _measure(load: Load, levels: Sequence[Level], rounds: int, progress: Progres
     run = secrets.token_hex()
     for level in levels:
         for number in range(rounds):
-            progress.update(progress.task_ids[0], description=f"{level.streams} at the same time")
+            progress.update(progress.task_ids[0], description=f"{level.streams} concurrent")
             load.measure_round(level, f"{run} {level.streams} {number}")
             progress.advance(progress.task_ids[0], level.streams)
 
 
 def _report(model: str, levels: Sequence[Level], *, complete: bool, as_json: bool) -> None:
-    found = list(summaries(levels))
+    found = [level.summary() for level in levels if level.requests]
     if as_json:
         click.echo(json.dumps({"model": model, "complete": complete, "levels": found}, indent=2))
         return
@@ -134,15 +129,16 @@ def _report(model: str, levels: Sequence[Level], *, complete: bool, as_json: boo
         for message, count in level["errors"].items():
             click.echo(f"{level['streams']} streams: {count} failed: {shown_in_line(message)}", err=True)
     if not complete:
-        click.echo("ended with Ctrl-C before all was measured", err=True)
+        click.echo("interrupted by Ctrl-C; the measurement is incomplete", err=True)
 
 
 def _cells(level: dict[str, Any]) -> list[str]:
+    """Return a row of the table."""
     first = level["first_token_seconds"]
+    speeds = [level[name] for name in ("tokens_per_second", "tokens_per_second_per_stream", "tokens_per_answer")]
     return [
-        str(level["streams"]), _seconds(first["median"]), _seconds(first["p90"]), _number(level["tokens_per_second"]),
-        _number(level["tokens_per_second_per_stream"]), _number(level["tokens_per_answer"]), str(level["requests"]),
-        str(level["failed"]),
+        str(level["streams"]), _seconds(first["median"]), _seconds(first["p90"]), *map(decimal, speeds),
+        str(level["requests"]), str(level["failed"]),
     ]  # fmt: skip
 
 
@@ -152,25 +148,20 @@ def _seconds(value: float | None) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.0f} ms"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else decimal(value)
-
-
 def bars(values: Mapping[str, float], *, width: int) -> list[str]:
     """Return a line for each value: its name, a bar in proportion to the largest value, and the number."""
     most = max(values.values(), default=0) or 1
     names = max(map(len, values), default=0)
-    return [
-        f"{name.rjust(names)} {_bar(value / most * width).ljust(width)} {decimal(value)}"
-        for name, value in values.items()
-    ]
+    lines = []
+    for name, value in values.items():
+        whole, part = divmod(round(value / most * width * 8), 8)
+        bar = "█" * whole + _EIGHTHS[part] * (part > 0)
+        lines.append(f"{name.rjust(names)} {bar.ljust(width)} {decimal(value)}")
+    return lines
 
 
-def decimal(value: float) -> str:
+def decimal(value: float | None) -> str:
     """Format a number with one decimal if it is below 100, else with none."""
+    if value is None:
+        return "-"
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"  # noqa: PLR2004  # three digits
-
-
-def _bar(length: float) -> str:
-    whole, part = divmod(round(length * 8), 8)
-    return "█" * whole + (_EIGHTHS[part] if part else "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ PARAMETERS: Final = (
     "temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "stop", "presence_penalty", "frequency_penalty",
     "repetition_penalty", "reasoning_effort",
 )  # fmt: skip
-"""What /set knows, by the names of the API."""
+"""Parameters for /set, by their names in the API."""
 Message = dict[str, str]
 
 
@@ -66,16 +65,11 @@ def command(
 
         ChatSession(server, conversation, keep_history=not no_history).run()
         return
-    conversation.ask(_question(question))
-    _print_answer(server, conversation)
-
-
-def _question(given: str | None) -> str:
-    """Return the argument or standard input. Raise click.UsageError if it is empty."""
-    text = given_text(given).strip()
+    text = given_text(question).strip()
     if not text:
         raise click.UsageError("there is no question: give it as an argument or on standard input")
-    return text
+    conversation.ask(text)
+    _print_answer(server, conversation)
 
 
 def _print_answer(server: Server, conversation: Conversation) -> None:
@@ -98,14 +92,14 @@ def _print_answer(server: Server, conversation: Conversation) -> None:
 
 
 def _note(text: str, before: str) -> str:
-    """Show on the terminal what is waited for, in place of the line before, and return it."""
+    """Show on the terminal what the request is waiting for, instead of the note before, and return it."""
     if sys.stderr.isatty() and (text or before):
         click.echo(f"\r{' ' * len(before)}\r{text}", nl=False, err=True)
     return text
 
 
 class CannotSay(OperatorError):
-    """A line of a chat that asks for something that cannot be done; the chat goes on."""
+    """A command of a chat cannot be carried out; the chat continues."""
 
 
 @dataclass
@@ -116,9 +110,9 @@ class Conversation:
     parameters: dict[str, Any] = field(default_factory=dict)
     system: str = ""
     messages: list[Message] = field(default_factory=list)
-    """Of the user and of the model, in turns."""
+    """Messages of the user and the model in turns."""
     unanswered: str = ""
-    """The last question, if no answer to it came."""
+    """Last question, if it has no answer."""
     _saved: set[Path] = field(default_factory=set)
 
     def request(self) -> dict[str, Any]:
@@ -164,7 +158,10 @@ class Conversation:
         said: object = value
         with contextlib.suppress(ValueError):
             said = json.loads(value)
-        _refuse_what_the_api_would(name, said)
+        from localapi.backends.parameters import objection  # noqa: PLC0415  # most chats set nothing
+
+        if why := objection(name, said):
+            raise CannotSay(f"{name} {why}; found {json.dumps(said)}")
         self.parameters[name] = said
 
     def save(self, path: Path) -> None:
@@ -173,28 +170,14 @@ class Conversation:
         Raise CannotSay if the file cannot be written, or exists and was not written by this chat.
         """
         request = self.request()
-        text = _json(request) if path.suffix == ".json" else _markdown(request["messages"])
+        text = json.dumps(request, indent=2) + "\n"
+        if path.suffix != ".json":
+            text = "\n".join(f"## {message['role']}\n\n{message['content']}\n" for message in request["messages"])
         try:
             with path.open("w" if path.resolve() in self._saved else "x", encoding="utf-8", errors="replace") as file:
                 file.write(text)
         except FileExistsError:
-            raise CannotSay(f"{path} is there already: name a new file") from None
+            raise CannotSay(f"{path} already exists; name a new file") from None
         except OSError as error:
             raise CannotSay(f"{path} cannot be written: {error.strerror}") from None
         self._saved.add(path.resolve())
-
-
-def _refuse_what_the_api_would(name: str, value: object) -> None:
-    """Raise CannotSay, in the server's words, if the API would reject this value."""
-    from localapi.backends.parameters import objection  # noqa: PLC0415  # most chats set nothing
-
-    if why := objection(name, value):
-        raise CannotSay(f"{name} {why}; found {json.dumps(value)}")
-
-
-def _json(request: Mapping[str, Any]) -> str:
-    return json.dumps(request, indent=2) + "\n"
-
-
-def _markdown(messages: list[Message]) -> str:
-    return "\n".join(f"## {message['role']}\n\n{message['content']}\n" for message in messages)

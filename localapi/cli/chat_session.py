@@ -1,9 +1,9 @@
-"""A chat on a terminal: what is typed, what comes back, and the commands that begin with a slash."""
+"""A chat on a terminal: the prompt, the answers, and the commands that begin with a slash."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -29,26 +29,24 @@ from localapi.errors import NoServer, OperatorError, Refused
 
 HELP: Final = {
     "/help": "this list",
-    "/clear": "forget what was said",
+    "/clear": "forget the conversation",
     "/retry": "ask the last question again",
-    "/system TEXT": "what the model is told first; without TEXT nothing",
-    "/set NAME VALUE": "a parameter: /set temperature 0.2; without VALUE the model's own, without NAME all",
-    "/model NAME": "go on with another model; without NAME show which there are",
-    "/save FILE": "write what was said as markdown, or as JSON if FILE ends in .json",
-    "/quit": "leave, as Ctrl-D does",
+    "/system TEXT": "set the system prompt; without TEXT remove it",
+    "/set NAME VALUE": "set a parameter: /set temperature 0.2; without VALUE reset it, without NAME list all",
+    "/model NAME": "continue with another model; without NAME list the models",
+    "/save FILE": "save the conversation as markdown, or as JSON if FILE ends in .json",
+    "/quit": "leave; Ctrl-D does the same",
     "//…": "a message that begins with a slash",
 }
 _KEYS: Final = (
-    "Enter sends; Alt-Enter, or a backslash at the end, begins another line. Ctrl-C stops an answer; what came of it "
+    "Enter sends; Alt-Enter, or a backslash at the end, begins another line. Ctrl-C stops an answer; its text so far "
     "stays in the conversation."
 )
-Words = Callable[[str], Iterable[str]]
-"""Gives the words that can follow a line so far, which ends before the word that is being typed."""
 _STYLE = Style.from_dict({"prompt": "bold", "placeholder": "#888888"})
 
 
 class ChatSession:
-    """One chat, until the user leaves."""
+    """Chat that lasts until the user leaves."""
 
     def __init__(self, server: Server, conversation: Conversation, *, keep_history: bool) -> None:
         self._server, self._conversation = server, conversation
@@ -64,22 +62,31 @@ class ChatSession:
             "save": self._save,
             "quit": self._quit,
         }
-        self._input = LineInput(self._history(keep=keep_history), self._words)
-
-    def _history(self, *, keep: bool) -> History | None:
-        path = history_path()
-        try:
-            return file_history(path) if keep else None
-        except OSError as error:
-            self._tell(f"lines are not kept: {path}: {error.strerror}")
-            return None
+        history: History = InMemoryHistory()
+        if keep_history:
+            path = history_path()
+            try:
+                history = file_history(path)
+            except OSError as error:
+                self._tell(f"the history is not kept: {path}: {error.strerror}")
+        self._prompt: PromptSession[str] = PromptSession(
+            FormattedText([("class:prompt", "> ")]),
+            placeholder=FormattedText([("class:placeholder", "ask something, or /help")]),
+            history=history,
+            completer=_Completer(self._words),
+            complete_while_typing=False,
+            multiline=True,
+            prompt_continuation=lambda width, line, wraps: "… ".rjust(width),
+            key_bindings=_keys(),
+            style=_STYLE,
+        )
 
     def run(self) -> None:
         """Ask and answer until the user leaves."""
-        self._tell(f"{self._conversation.model} on {self._server.address}; /help lists what there is, Ctrl-D leaves")
+        self._tell(f"{self._conversation.model} on {self._server.address}; /help lists the commands, Ctrl-D leaves")
         while not self._leaving:
             try:
-                line = self._input.read("ask something, or /help").strip()
+                line = self._prompt.prompt().strip()
             except EOFError:
                 return
             try:
@@ -93,13 +100,13 @@ class ChatSession:
         if line.startswith("/") and not line.startswith("//"):
             name, _, rest = line[1:].partition(" ")
             if name not in self._commands:
-                raise CannotSay(f"there is no /{name}; /help lists what there is, and // begins a message with a slash")
+                raise CannotSay(f"there is no /{name}; /help lists the commands, and // begins a message with a slash")
             self._commands[name](rest.strip())
         elif line:
             self._ask(line.removeprefix("/") if line.startswith("//") else line)
 
     def _ask(self, question: str) -> None:
-        """One question, and its answer as far as it comes: the user may stop it, or the server may fail."""
+        """Ask a question, and show its answer until it ends, fails, or is stopped by the user."""
         conversation, answer = self._conversation, Answer()
         conversation.ask(question)
         ended = "stopped"
@@ -136,7 +143,7 @@ class ChatSession:
 
     def _system(self, text: str) -> None:
         self._conversation.system = text
-        self._tell("set" if text else "no system message")
+        self._tell("system prompt set" if text else "no system prompt")
 
     def _set(self, rest: str) -> None:
         name, _, value = rest.partition(" ")
@@ -145,7 +152,7 @@ class ChatSession:
         for key, said in self._conversation.parameters.items():
             self._tell(f"{key} {said}")
         if not self._conversation.parameters:
-            self._tell(f"all as the model has them; there are {', '.join(PARAMETERS)}")
+            self._tell(f"no parameter is set; available: {', '.join(PARAMETERS)}")
 
     def _model(self, name: str) -> None:
         if name:
@@ -165,19 +172,17 @@ class ChatSession:
         self._leaving = True
 
     def _words(self, before: str) -> Iterable[str]:
-        """Return the words that may follow on a line."""
+        """Return the words that may follow on a line, which ends before the word that is being typed."""
+        words: Iterable[str] = ()
         match before.split():
             case []:
-                return [f"/{name}" for name in self._commands]
+                words = [f"/{name}" for name in self._commands]
             case ["/set"]:
-                return PARAMETERS
+                words = PARAMETERS
             case ["/model"]:
-                try:
-                    return chat_models(self._server)
-                except OperatorError:
-                    return []
-            case _:
-                return []
+                with contextlib.suppress(OperatorError):
+                    words = chat_models(self._server)
+        return words
 
     def _complain(self, error: OperatorError) -> None:
         self._console.print(Text(shown(str(error)), style="red"))
@@ -188,7 +193,7 @@ class ChatSession:
 
 
 def history_path() -> Path:
-    """Where lines are kept: in the user's state folder."""
+    """Return the file of the history, in the user's state folder."""
     home = "~/Library/Application Support" if sys.platform == "darwin" else os.environ.get("XDG_STATE_HOME")
     return Path(home or "~/.local/state").expanduser() / "localapi" / "chat_history"
 
@@ -196,37 +201,13 @@ def history_path() -> Path:
 def file_history(path: Path) -> History:
     """Return a history kept in a file that only its owner can read. Raise OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        if stat.S_IMODE(os.fstat(descriptor).st_mode) != stat.S_IRUSR | stat.S_IWUSR:
-            os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+    with open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        os.fchmod(file.fileno(), 0o600)
     return FileHistory(str(path))
 
 
-class LineInput:
-    """Asks for what is said next."""
-
-    def __init__(self, history: History | None, words: Words) -> None:
-        self._session: PromptSession[str] = PromptSession(
-            history=history or InMemoryHistory(),
-            completer=_Words(words),
-            complete_while_typing=False,
-            multiline=True,
-            prompt_continuation=lambda width, line, wraps: "… ".rjust(width),
-            key_bindings=_keys(),
-            style=_STYLE,
-        )
-
-    def read(self, placeholder: str) -> str:
-        """Return what was typed, which may be several lines. Raise EOFError if the user leaves."""
-        shade = FormattedText([("class:placeholder", placeholder)])
-        return self._session.prompt(FormattedText([("class:prompt", "> ")]), placeholder=shade)
-
-
-class _Words(Completer):
-    def __init__(self, words: Words) -> None:
+class _Completer(Completer):
+    def __init__(self, words: Callable[[str], Iterable[str]]) -> None:
         self._words = words
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:

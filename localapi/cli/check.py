@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 
 from localapi.cli.comparison import diff
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
-from localapi.cli.server_status import needs_key, status_of, tell_if_another_is_followed
+from localapi.cli.server_status import status_of, tell_if_another_is_followed
 from localapi.cli.text_table import room, table
 from localapi.client import Server
 from localapi.errors import ManifestError, NoServer, Refused
@@ -47,7 +48,7 @@ def command(file: Path | None, *, as_json: bool, **flags: Any) -> None:
         unloadable = [{"model": name, "reason": obstacle} for name, obstacle in obstacles]
         _print_json(valid=True, values=values, missing_secrets=missing, unloadable=unloadable, server=changes)
         return
-    for line in table(["value", "is", "said by"], [[row.key, row.value, row.origin] for row in rows], width=room()):
+    for line in table(["key", "value", "source"], [[row.key, row.value, row.origin] for row in rows], width=room()):
         click.echo(line)
     click.echo()
     tell_missing_secrets(manifest)
@@ -63,28 +64,27 @@ def _changes(manifest: Manifest, server: Server, place: Path | None) -> str:
     """
     at = server.address
     if not server.is_there():
-        return f"valid; no server runs on {at} to compare with"
+        return f"valid; no server runs on {at} to compare it with"
     try:
         status = status_of(server)
     except Refused as error:
-        if not needs_key(error):
-            return f"valid; the server on {at} cannot be compared with: {error}"
-        return (
-            f"valid; the server on {at} tells what it serves only with a key that has the admin right: "
-            "put it into the variable LOCALAPI_API_KEY"
-        )
+        if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            return f"valid; to compare with the server on {at}, set LOCALAPI_API_KEY to a key that has the admin right"
+        return f"valid; it cannot be compared with the server on {at}: {error}"
     except NoServer as error:
-        return f"valid; {error}: nothing to compare with"
+        return f"valid; it cannot be compared with a server: {error}"
     if place is not None:
         tell_if_another_is_followed(server, status, place)
     changes = diff(manifest, {model["id"]: model for model in status["models"]})
-    return f"valid; the server on {at} would change: {changes}" if changes else f"valid; the server on {at} serves this"
+    if not changes:
+        return f"valid; the server on {at} serves this"
+    return f"valid; the server on {at} would change: {changes}"
 
 
 def tell_missing_secrets(manifest: Manifest) -> None:
-    """Of keys: only the server must have them, so their absence here is no error."""
+    """Report secrets of keys that are missing here. This is no error, as only the server needs them."""
     for problem in manifest.missing_secrets:
-        click.secho(f"not here, where the server needs it: {problem}", fg="yellow", err=True)
+        click.secho(f"missing here, but the server needs it: {problem}", fg="yellow", err=True)
 
 
 def _print_json(**content: object) -> None:

@@ -1,4 +1,4 @@
-"""`localapi completion`: what makes a shell complete the commands of this program."""
+"""`localapi completion`: a script that makes a shell complete the commands of this program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.shell_completion import get_completion_class
 
 SHELLS: Final = ("bash", "zsh", "fish")
 VARIABLE: Final = "_LOCALAPI_COMPLETE"
-"""The variable with which the script asks the program, as click reads it for a program of this name."""
+"""Variable with which the script asks the program; click derives its name from the program's."""
 
 
 @click.command("completion")
@@ -25,15 +25,9 @@ def command(ctx: click.Context, shell: str | None) -> None:
     zsh    eval "$(localapi completion zsh)"                   in ~/.zshrc, after compinit
     fish   localapi completion fish > ~/.config/fish/completions/localapi.fish
     """  # noqa: D301  # click keeps the line breaks of a paragraph after this character
-    name = shell or _shell_in_use()
+    name = shell or Path(os.environ.get("SHELL", "")).name
+    if name not in SHELLS:
+        raise click.UsageError(f"name the shell: {', '.join(SHELLS)}")
     completion = get_completion_class(name)
     assert completion is not None  # noqa: S101  # click knows these shells
     click.echo(completion(ctx.find_root().command, {}, "localapi", VARIABLE).source())
-
-
-def _shell_in_use() -> str:
-    """Return the shell that the variable SHELL names. Raise click.UsageError if it is not supported."""
-    name = Path(os.environ.get("SHELL", "")).name
-    if name not in SHELLS:
-        raise click.UsageError(f"name the shell: {', '.join(SHELLS)}")
-    return name

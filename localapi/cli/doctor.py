@@ -1,4 +1,4 @@
-"""`localapi doctor`: what works on this machine, what is missing, and how to fix it."""
+"""`localapi doctor`: find out what works on this machine, what is missing, and how to fix it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from localapi.settings import Settings
 from localapi.system.threads import within
 
 READ_SECONDS: Final = 5.0
-"""No disk takes as long for a manifest."""
+"""Time limit for reading the manifest, whose drive may not answer."""
 SIGNS: Final = {"ok": "✓", "note": "!", "missing": "✗"}
 _BEFORE: Final = 4
-"""Characters of a line beside its topic and what it says."""
+"""Characters of a line beside its topic and text."""
 COLOURS: Final = {"ok": "green", "note": "yellow", "missing": "red"}
 
 
@@ -55,7 +55,7 @@ def _subject(settings: Settings) -> Subject:
     except ManifestError as error:
         problems = error.problems
     except TimeoutError:
-        message = f"did not come within {READ_SECONDS:g} s; is its drive connected?"
+        message = f"could not be read within {READ_SECONDS:g} s; is its drive connected?"
         problems = (Problem(str(source.manifest), message),)
     players = [player[0] for player in PLAYERS]
     return Subject(manifest, problems, server_of(settings), settings.port, players)
@@ -71,7 +71,7 @@ def _show(found: list[Finding], missing: int) -> None:
         if each.mend and each.grade != "ok":
             click.echo(f"  {'':<{width}}  → {click.style(each.mend, bold=True)}", color=colour)
     click.echo()
-    lacks = (
-        f"{missing} thing{'s' * (missing != 1)} missing that the manifest needs" if missing else "nothing is missing"
-    )
-    click.secho(lacks, fg="red" if missing else "green", color=colour)
+    if missing:
+        click.secho(f"missing, but needed by the manifest: {missing}", fg="red", color=colour)
+    else:
+        click.secho("nothing is missing", fg="green", color=colour)

@@ -1,7 +1,7 @@
 """The program `localapi` and its commands.
 
-Exit status: 0 done, 1 something to mend (said in one line each), 2 a wrong command line, 130 ended with Ctrl-C before
-it was done. What has no end of its own (`serve`, `chat`, `models --watch`) is done with Ctrl-C: 0.
+Exit status: 0 success, 1 errors (one line each), 2 wrong usage, 130 interrupted by Ctrl-C. Commands that run until they
+are stopped (`serve`, `chat`, `models --watch`) return 0 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ SECTIONS: Final = {
     },
 }
 COMMANDS: Final = {name: text for section in SECTIONS.values() for name, text in section.items()}
-"""Each is `command` in the file of its name, which is imported when it is called: so each starts at once."""
+"""Each is `command` in the file of its name, which is imported only when it is called, for a quick start."""
 
 
 def command_named(name: str) -> click.Command:
-    """One of COMMANDS."""
+    """Return one of COMMANDS."""
     command: click.Command = import_module(f"localapi.cli.{name}").command
     return command
 
@@ -78,7 +78,7 @@ class Commands(click.Group):
                 formatter.write_dl([(name.ljust(widest), text) for name, text in commands.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Commands out of the list, so that none is imported for it; and the options of `serve`, which need no name."""
+        """Complete commands without importing them, and the options of `serve`, which need no name."""
         if not incomplete.startswith("-"):
             return [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
         serve = command_named("serve")
@@ -92,13 +92,10 @@ class Commands(click.Group):
             return super().parse_args(ctx, args)  # nothing is typed yet that a shell could complete for `serve`
         named = args[:1] and (args[0] in COMMANDS or args[0] in ("--help", "-h", "--version"))
         if args and not named and not args[0].startswith("-") and not ctx.resilient_parsing:
-            raise click.UsageError(_unknown(args[0]), ctx)
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise click.UsageError(f"There is no command {args[0]!r}{hint}", ctx)
         return super().parse_args(ctx, args if named else ["serve", *args])
-
-
-def _unknown(name: str) -> str:
-    near = get_close_matches(name, COMMANDS, n=1)
-    return f"There is no command {name!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -110,17 +107,21 @@ def cli() -> None:
     """
 
 
-def _open_streams() -> None:
-    """Open closed standard streams on /dev/null, so that no socket gets one of their numbers."""
+def _prepare_streams() -> None:
+    """Open closed standard streams on /dev/null, so that no socket gets one of their numbers.
+
+    Print ? for each character that the terminal's encoding lacks, such as ✓ in Latin-1, instead of failing.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # until the process ends
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 def main() -> None:
     """Run the program `localapi`."""
-    _open_streams()
-    _replace_what_the_locale_lacks()
+    _prepare_streams()
     try:
         sys.exit(cli.main(prog_name="localapi", standalone_mode=False))  # None is 0; click gives what `Exit` says
     except BrokenPipeError:  # such as `localapi models | head -1`: nobody reads on
@@ -149,23 +150,17 @@ def main() -> None:
         sys.exit(1)
 
 
-def _replace_what_the_locale_lacks() -> None:
-    """Print ? for each character that the terminal's encoding lacks, such as ✓ in Latin-1, instead of failing."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="replace")
-
-
 def _told(error: OSError) -> str:
-    """Describe an error that any command can meet: no space for the output, no current folder; else return ""."""
+    """Describe an error that any command may meet: no space for the output, no current folder; else return ""."""
     if error.errno == errno.ENOSPC:
-        return f"not all could be printed: {error.strerror}"
+        return f"the output is incomplete: {error.strerror}"
     try:
         os.getcwd()
     except OSError:
-        return "the current folder is gone: enter one that is there"
+        return "the current folder no longer exists; change to another one"
     return ""
 
 
 def _forget_output() -> None:
-    """Or Python would try once more to write what is left of it, when it ends."""
+    """Discard the rest of the output, which Python would try to write once more at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

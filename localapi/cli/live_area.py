@@ -1,7 +1,7 @@
-"""The lower part of a terminal, drawn anew some times a second, and what is printed above it for good.
+"""The lower part of a terminal, redrawn several times a second, below text that is printed for good.
 
-Rich draws in a thread of its own, and a print of another thread can come between what it measures and what it erases:
-lines stay that should have gone. Here one lock is around both, and a print is one write with the drawing after it.
+Rich redraws in a thread of its own. A print by another thread can come between its measuring and its erasing, which
+leaves stale lines. Here one lock covers both, and a print is one write together with the drawing after it.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class LiveArea:
         self._live.stop()
 
     def draw(self) -> None:
-        """Show what is to be seen now."""
+        """Redraw now."""
         with self._lock:
             self._live.update(self._view(), refresh=True)
 
     def print(self, *lines: RenderableType) -> None:
-        """Print for good, above."""
+        """Print lines above, for good."""
         with self._lock, self._console:
             self._live.update(Group(), refresh=True)
             for line in lines:

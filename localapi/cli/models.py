@@ -1,4 +1,4 @@
-"""`localapi models`: what a running server has, once or as it changes."""
+"""`localapi models`: the models of a running server, once or as they change."""
 
 from __future__ import annotations
 
@@ -33,18 +33,12 @@ def command(*, watch: bool, as_json: bool, **flags: Any) -> None:
     if as_json:
         click.echo(json.dumps([row.json() for row in found], indent=2))
         return
-    for line in plain_table(found, room()):
+    cells = [row.cells() for row in found]
+    chosen = server_status.columns(cells, room())
+    shown = [[row[at] for at in chosen] for row in cells]
+    for line in table([server_status.HEAD[at] for at in chosen], shown, width=room()):
         click.echo(line)
     if status:
         click.echo(f"\n{server_status.footer(status)}")
         for trouble in server_status.troubles(status):
             click.echo(wrapped(trouble, indent=0))
-
-
-def plain_table(found: list[server_status.ModelRow], width: int | None = None) -> list[str]:
-    """Lines of the columns that have something to show, and for which a terminal has room."""
-    cells = [row.cells() for row in found]
-    chosen = server_status.columns(cells)
-    if width is not None:
-        chosen = server_status.fitting(chosen, cells, width)
-    return table([server_status.HEAD[at] for at in chosen], [[row[at] for at in chosen] for row in cells], width=width)

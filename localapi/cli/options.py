@@ -1,4 +1,4 @@
-"""Options and arguments that several commands take: what they mean, and what a shell offers for them after Tab."""
+"""Options and arguments that several commands share, with their completions in a shell."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from localapi.errors import LocalapiError
 from localapi.settings import Settings
 
 if TYPE_CHECKING:
-    from localapi.manifest import Entry, ManifestSource
+    from localapi.manifest import ManifestSource
 
 type_of_path = click.Path(path_type=Path)
 MOST_PORT: Final = 65535
@@ -24,17 +24,14 @@ Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that choose the server."""
-    for option in (
-        click.option(
-            "--port",
-            type=click.IntRange(0, MOST_PORT),
-            metavar="NUMBER",
-            help="Port of the server.  [environment PORT; default: 8000]",
-        ),
-        click.option("--host", help="Address of the server.  [environment HOST; default: 127.0.0.1]"),
-    ):
-        command = option(command)
-    return command
+    host = click.option("--host", help="Address of the server.  [environment HOST; default: 127.0.0.1]")
+    port = click.option(
+        "--port",
+        type=click.IntRange(0, MOST_PORT),
+        metavar="NUMBER",
+        help="Port of the server.  [environment PORT; default: 8000]",
+    )
+    return host(port(command))
 
 
 def profile_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -56,14 +53,14 @@ def manifest_option(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def source_of(settings: Settings) -> ManifestSource:
-    """Where the manifest of these settings is read from."""
+    """Return the source of the manifest for these settings."""
     from localapi.manifest import ManifestSource, Overrides  # noqa: PLC0415  # commands that ask a server start sooner
 
     return ManifestSource(settings.manifest, settings.profile, Overrides.read())
 
 
 def server_of(settings: Settings) -> Server:
-    """Return the server of these settings, as a client reaches it."""
+    """Return the client of the server for these settings."""
     return Server(settings.address, settings.key_header)
 
 
@@ -75,41 +72,38 @@ def given_text(argument: str | None) -> str:
 
 
 def complete_models(kind: str | None = None) -> Completion:
-    """Offers the ids of the manifest's models, of one kind or all; the manifest is the one that the command reads."""
+    """Return a completion with the ids of the command's manifest, of one kind or all."""
 
     def offer(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        entries = [entry for entry in _entries(ctx) if kind in {None, entry.kind.name}]
-        return _items(((entry.id, entry.options.backend_name) for entry in entries), incomplete)
+        from localapi.manifest import read  # noqa: PLC0415  # only if it is needed
+
+        flags: dict[str, Any] = {name: ctx.params.get(name) for name in ("manifest", "profile")}
+        try:
+            entries = read(source_of(Settings.read(**flags)), needs_secrets=False).entries.values()
+        except (LocalapiError, OSError):  # a completion cannot report errors
+            return []
+        named = ((entry.id, entry.options.backend_name) for entry in entries if kind in {None, entry.kind.name})
+        return _items(named, incomplete)
 
     return offer
 
 
 def complete_profiles(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offers the names of profiles."""
-    from localapi.manifest import profile_names  # noqa: PLC0415  # only where it is asked for
+    """Complete the names of profiles."""
+    from localapi.manifest import profile_names  # noqa: PLC0415  # only if it is needed
 
     path = ctx.params.get("manifest") or ctx.params.get("file") or Path("models.yaml")
     return _items(((name, None) for name in profile_names(Path(path))), incomplete)
 
 
 def complete_backends(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offers the names of backends."""
-    from localapi.kinds import KINDS  # noqa: PLC0415  # only where it is asked for
+    """Complete the names of backends."""
+    from localapi.kinds import KINDS  # noqa: PLC0415  # only if it is needed
 
     return _items(((name, kind.name) for kind in KINDS.values() for name in kind.backends), incomplete)
 
 
-def _entries(ctx: click.Context) -> list[Entry]:
-    from localapi.manifest import read  # noqa: PLC0415  # only where it is asked for
-
-    flags: dict[str, Any] = {name: ctx.params.get(name) for name in ("manifest", "profile")}
-    try:
-        return list(read(source_of(Settings.read(**flags)), needs_secrets=False).entries.values())
-    except (LocalapiError, OSError):  # nobody could read it there
-        return []
-
-
 def _items(named: Iterable[tuple[str, str | None]], incomplete: str) -> list[CompletionItem]:
-    """Those that begin so, each once."""
+    """Return the names that begin like this, each once, with their help."""
     helps = {name: text for name, text in named if name.startswith(incomplete)}
     return [CompletionItem(name, help=text) for name, text in helps.items()]

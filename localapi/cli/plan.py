@@ -1,4 +1,4 @@
-"""`localapi plan`: what an edit would do on the running server, entry by entry."""
+"""`localapi plan`: show what an edit would do on the running server, entry by entry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from localapi.observability import log
 from localapi.settings import Settings
 
 CHANGED: Final = 3
-"""Exit status of --exit-code: 1 says that something went wrong, and 2 that the command line did."""
+"""Exit status of --exit-code; 1 and 2 mean errors."""
 
 SIGNS: Final = {
     "added": "+",
@@ -36,15 +36,15 @@ SIGNS: Final = {
 COLOURS: Final = {"+": "green", "~": "yellow", "=": "cyan", "-": "red"}
 WORDS: Final = {
     "added": "is new",
-    "warm": "loads beside the old one, which answers until it is ready (warm)",
-    "cold": "loads when the old one has finished its requests and ended; new requests wait (cold)",
-    "not loaded": "is not loaded: the next request loads it so",
-    "did not load": "did not load, so the old one answers on; the server tries it again from time to time",
+    "warm": "loads beside the old one, which answers until the new one is ready (warm)",
+    "cold": "loads after the old one has finished its requests and ended; new requests wait (cold)",
+    "not loaded": "is not loaded; the next request loads the new one",
+    "did not load": "did not load, so the old one still answers; the server retries from time to time",
     "in place": "changes in place, even if loaded",
-    "removed": "goes",
+    "removed": "is removed",
 }
-ENDS: Final = {"removed": "which finish first", "warm": "which end on the old one", "cold": "which finish first"}
-ENDS_ELSE: Final = "which go on"
+ENDS: Final = {"removed": "they finish first", "warm": "they end on the old one", "cold": "they finish first"}
+ENDS_ELSE: Final = "they continue"
 
 
 @click.command("plan")
@@ -79,9 +79,9 @@ def command(file: Path | None, *, as_json: bool, exit_code: bool, **flags: Any) 
 
 def _show(found: Plan, server: Server, *, compared: bool) -> None:
     if not compared:
-        click.echo(f"no server runs on {server.address}: compared with nothing, so all is new", err=True)
+        click.echo(f"no server runs on {server.address}, so everything is new", err=True)
     elif not found:
-        click.echo(f"the server on {server.address} serves this: there is nothing to do")
+        click.echo(f"the server on {server.address} serves this; there is nothing to do")
     colour = log.wants_colour(sys.stdout)
     rows = [[SIGNS[each.does], f"{each.kind}.{each.id}"] for each in found.changes]
     heads = table(["", ""], rows)[1:]

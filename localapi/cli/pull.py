@@ -6,21 +6,23 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TextIO
 
 import click
 
 from localapi.backends.model_path import is_repository
 from localapi.cli.options import manifest_option, profile_option, source_of
 from localapi.errors import CannotDownload
-from localapi.manifest import ManifestSource, read
+from localapi.manifest import read
 from localapi.settings import Settings
 from localapi.system.byte_sizes import readable
 
@@ -33,7 +35,7 @@ END_SECONDS: Final = 5.0
 _QUIET: Final = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_VERBOSITY": "error"}
 """Without telemetry huggingface_hub does not ask the Hub first which agents there are."""
 Progress = Callable[[int, int], None]
-"""Takes the bytes that are there, and all of them."""
+"""Function of the bytes that are there, and all bytes."""
 
 
 @click.command("pull")
@@ -47,10 +49,15 @@ def command(repository: str | None, revision: str | None, **flags: Any) -> None:
     After Ctrl-C or a broken connection, the same command continues where it stopped, even in the middle of a file.
     """
     if repository is None and revision is not None:
-        raise click.UsageError("--revision says which one of a REPO; without it the manifest says")
+        raise click.UsageError("--revision needs REPO; without it, the manifest gives the revisions")
     if repository is not None and not is_repository(repository):
-        raise click.UsageError(f"{repository!r} is no repository of the Hugging Face Hub, which is called owner/name")
-    wanted = [(repository, revision)] if repository else _named(source_of(Settings.read(**flags)))
+        raise click.UsageError(f"{repository!r} is no repository of the Hugging Face Hub; its form is owner/name")
+    if repository is not None:
+        wanted = [(repository, revision)]
+    else:
+        entries = read(source_of(Settings.read(**flags)), needs_secrets=False).entries.values()
+        here = [entry.options for entry in entries if not entry.options.is_remote]
+        wanted = list(dict.fromkeys(each for options in here for each in options.repositories()))
     if not wanted:
         click.echo("the manifest names no repository of the Hugging Face Hub: there is nothing to download", err=True)
     failed = [name for name, version in wanted if not _pulled(name, version, alone=len(wanted) == 1)]
@@ -64,7 +71,7 @@ def _pulled(name: str, revision: str | None, *, alone: bool) -> bool:
         with Bar(name) as bar:
             folder = pull(name, revision, bar.show)
     except KeyboardInterrupt:
-        click.echo("stopped; what has come is kept, and the same command goes on from there", err=True)
+        click.echo("stopped; what has come is kept, and the same command continues from there", err=True)
         raise click.Abort from None
     except CannotDownload as error:
         if alone:
@@ -75,15 +82,8 @@ def _pulled(name: str, revision: str | None, *, alone: bool) -> bool:
     return True
 
 
-def _named(source: ManifestSource) -> list[tuple[str, str | None]]:
-    entries = read(source, needs_secrets=False).entries.values()
-    here = [entry.options for entry in entries if not entry.options.is_remote]
-    found = [each for options in here for each in options.repositories()]
-    return list(dict.fromkeys(found))
-
-
 class Bar:
-    """How far a download is: a line that changes, or on no terminal a line now and then."""
+    """Progress of a download: a line that is updated or, without a terminal, a line every few seconds."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -94,7 +94,7 @@ class Bar:
         self._open = False
 
     def show(self, done: int, total: int) -> None:
-        """So many bytes of so many are there."""
+        """Show that `done` bytes of `total` are there."""
         now = time.monotonic()
         if self._first is None:
             self._first = done
@@ -110,7 +110,10 @@ class Bar:
         filled = int(share * BAR)
         bar = "█" * filled + "░" * (BAR - filled)
         self._open = True
-        line = f"{bar}  {text}  {readable(speed)}/s{_left(total - done, speed)}"
+        line = f"{bar}  {text}  {readable(speed)}/s"
+        if done < total and speed > 0:
+            minutes, seconds = divmod(int((total - done) / speed), 60)
+            line += f", {minutes}:{seconds:02d} left"
         width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be written over
         click.echo(f"\r\x1b[K{line[:width]}", nl=False, err=True)
 
@@ -122,13 +125,6 @@ class Bar:
         if self._open:
             click.echo(err=True)
         self._open = False
-
-
-def _left(missing: int, speed: float) -> str:
-    if missing <= 0 or speed <= 0:
-        return ""
-    minutes, seconds = divmod(int(missing / speed), 60)
-    return f", {minutes}:{seconds:02d} left"
 
 
 def pull(repository: str, revision: str | None, progress: Progress) -> Path:
@@ -155,56 +151,43 @@ def file_of(repository: str, name: str, revision: str | None = None) -> Path:
 
 
 @contextmanager
-def _child(*arguments: str, seconds: float | None = None) -> Iterator[Iterator[dict[str, Any]]]:
+def _child(repository: str, *arguments: str, seconds: float | None = None) -> Iterator[Iterator[dict[str, Any]]]:
     """Start a child that ends with the block, and yield its messages. Reading them may raise CannotDownload."""
-    with subprocess.Popen(  # noqa: S603  # this Python, with our own module
-        [sys.executable, "-P", "-m", "localapi.worker.hub.pull", *arguments],
-        env={**os.environ, **_QUIET},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    ) as process:
-        said: list[str] = []
-        reader = threading.Thread(target=_read, args=(process.stderr, said), daemon=True)
-        reader.start()
-        late = threading.Event()
-        timer = threading.Timer(seconds or 0, _give_up, (process, late))
+    command = [sys.executable, "-P", "-m", "localapi.worker.hub.pull", repository, *arguments]
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as errors,
+        subprocess.Popen(  # noqa: S603  # this Python, with our own module
+            command, env={**os.environ, **_QUIET}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+            text=True, errors="replace",
+        ) as process,
+    ):  # fmt: skip
+        timer = threading.Timer(seconds or 0, process.kill)
         timer.daemon = True
         if seconds is not None:
             timer.start()
         try:
-            yield _lines(process, arguments[0], said, late, reader)
+            yield _messages(process, repository, errors, limited=seconds is not None)
         finally:
             timer.cancel()
             _end(process)
-            reader.join()  # before its pipe is closed
 
 
-def _lines(
-    process: subprocess.Popen[str], repository: str, said: list[str], late: threading.Event, reader: threading.Thread
+def _messages(
+    process: subprocess.Popen[str], repository: str, errors: TextIO, *, limited: bool
 ) -> Iterator[dict[str, Any]]:
+    """Yield the messages of a child. Raise CannotDownload with its error, or its last words."""
     assert process.stdout is not None  # noqa: S101  # it was started with a pipe
     for text in process.stdout:
         line: dict[str, Any] = json.loads(text)
         if "error" in line:
             raise CannotDownload(line["error"])
         yield line
-    if late.is_set():
+    status = process.wait()
+    if limited and status == -signal.SIGKILL:
         raise CannotDownload(f"Hugging Face did not answer for {repository} in time. Check the network.")
-    reader.join()
-    last = said[-1].strip() if said else f"exit status {process.wait()}"
-    raise CannotDownload(f"{repository} could not be downloaded: {last}")
-
-
-def _read(stream: Any, said: list[str]) -> None:
-    said.extend(line for line in stream if line.strip())
-
-
-def _give_up(process: subprocess.Popen[str], late: threading.Event) -> None:
-    late.set()
-    process.kill()
+    errors.seek(0)
+    said = [line.strip() for line in errors if line.strip()] or [f"exit status {status}"]
+    raise CannotDownload(f"{repository} could not be downloaded: {said[-1]}")
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -1,4 +1,4 @@
-"""`localapi say`: a text spoken by a server, to a file, to a pipe or to the loudspeakers."""
+"""`localapi say`: have a server speak a text, to a file, a pipe or the loudspeakers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,35 +64,27 @@ def command(
         _show_script(said, _speech_entry(settings, model))
         return
     if format is not None and output is None:
-        raise click.UsageError("--format is of what is written: add --output FILE, or - for standard output")
+        raise click.UsageError("--format needs --output FILE, or --output - for standard output")
     if output == "-" and sys.stdout.isatty():
-        raise click.UsageError("sound is nothing for a terminal to show: give --output FILE, or pipe it into a program")
+        raise click.UsageError("a terminal cannot show sound: give --output FILE, or pipe it into a program")
     kind = format or ("wav" if output in {None, "-"} else sound_output.format_of(Path(str(output))))
-    request: dict[str, object] = {
-        "input": said,
-        "voice": voice,
-        "speed": speed,
-        "instructions": instructions,
-        "response_format": kind,
-    }
+    said_how = {"voice": voice, "speed": speed, "instructions": instructions, "response_format": kind}
+    request = {"input": said, **{name: value for name, value in said_how.items() if value is not None}}
     server = server_of(settings)
     start = flags["host"] is None and flags["port"] is None and not server.is_there()
     if start:
-        _speech_entry(settings, model)  # tells all that is wrong, of which a server that cannot start has one line
+        _speech_entry(settings, model)  # reports all errors, of which a server that cannot start has one line
     with or_temporary(server, flags["profile"], start=start) as server:
-        request["model"] = model or _first_speech_model(server)
-        _give(server.stream(PATH, {name: value for name, value in request.items() if value is not None}), output)
+        if model is None:
+            models = server.get("/v1/audio/models")["data"]
+            if not models:
+                raise NoSpeechModel(f"the server on {server.address} has no speech model: {ADD_ONE}")
+            model = models[0]["id"]
+        _give(server.stream(PATH, {**request, "model": model}), output)
 
 
 class NoSpeechModel(OperatorError):
     """There is no speech model, or none of that name."""
-
-
-def _first_speech_model(server: Server) -> str:
-    """Return the default speech model. Raise NoSpeechModel if there is none."""
-    for model in server.get("/v1/audio/models")["data"]:
-        return str(model["id"])
-    raise NoSpeechModel(f"the server on {server.address} has no speech model: {ADD_ONE}")
 
 
 def _speech_entry(settings: Settings, name: str | None) -> Entry:
@@ -104,7 +96,7 @@ def _speech_entry(settings: Settings, name: str | None) -> Entry:
     entry = manifest.resolve(name) if name is not None else speakers[0]
     if entry is None or entry not in speakers:
         known = ", ".join(each.id for each in speakers)
-        raise NoSpeechModel(f"{name!r} is no speech model of the manifest; it has: {known}")
+        raise NoSpeechModel(f"{name!r} is not a speech model of the manifest, which has: {known}")
     if isinstance(entry.options, PoolOptions):  # its members may read a text differently; the first stands for them
         entry = manifest.resolve(entry.options.of[0]) or entry
     return entry
@@ -116,15 +108,21 @@ def _give(pieces: Iterator[bytes], output: str | None) -> None:
     elif output == "-":
         sound_output.pipe(pieces, sys.stdout.buffer)
     else:
+        terminal = sys.stderr.isatty()
+
+        def show(written: int) -> None:
+            if terminal:
+                click.echo(f"\r\x1b[K{output}: {readable(written)}", nl=False, err=True)
+
         try:
-            sound_output.write(pieces, Path(output), _progress(output))
+            sound_output.write(pieces, Path(output), show)
         finally:
-            if sys.stderr.isatty():
+            if terminal:
                 click.echo(err=True)
 
 
 def _show_script(text: str, entry: Entry) -> None:
-    """Print the text as it is given to the voice, and what was replaced or left out."""
+    """Print the text as the voice gets it, and what was replaced or left out."""
     settings = speech_options(entry.options)
     script = script_of(
         text,
@@ -136,20 +134,11 @@ def _show_script(text: str, entry: Entry) -> None:
     for word in script.replaced:
         click.echo(f"{word.written} is said {word.said!r}", err=True)
     if script.ignored:
-        click.echo(f"markup that is left out: {', '.join(script.ignored)}", err=True)
+        click.echo(f"ignored markup: {', '.join(script.ignored)}", err=True)
     for segment in script.segments:
         click.echo(segment)
     if not script.segments:
-        click.echo("nothing would be said: the text holds nothing that can be spoken", err=True)
-
-
-def _progress(name: str) -> Callable[[int], None]:
-    """Return a function that shows the bytes written; it does nothing if there is no terminal."""
-
-    def show(written: int) -> None:
-        click.echo(f"\r\x1b[K{name}: {readable(written)}", nl=False, err=True)
-
-    return show if sys.stderr.isatty() else lambda _: None
+        click.echo("the text has nothing that can be spoken", err=True)
 
 
 @contextlib.contextmanager
@@ -171,18 +160,18 @@ def or_temporary(server: Server, profile: str | None, *, start: bool) -> Iterato
 
 
 def _address_of(process: subprocess.Popen[str]) -> str:
-    """Where a server that starts will listen; its log is read from then on, so that it never waits for a reader."""
-    assert process.stderr is not None  # noqa: S101  # it was started with a pipe
+    """Return the address of a server that is starting. Its log is read to the end, so that it is never blocked."""
+    log = process.stderr
+    assert log is not None  # noqa: S101  # it was started with a pipe
+
+    def read_out() -> None:
+        with contextlib.suppress(ValueError, OSError):
+            for _ in log:
+                pass
+
     line = ""
-    for line in process.stderr:
+    for line in log:
         if found := re.search(r" on (http://\S+)/v1", line):
-            threading.Thread(target=_read_out, args=(process,), daemon=True).start()
+            threading.Thread(target=read_out, daemon=True).start()
             return found[1]
     raise NoServer(f"no server runs, and none could be started: {line.strip()}")
-
-
-def _read_out(process: subprocess.Popen[str]) -> None:
-    assert process.stderr is not None  # noqa: S101  # it was started with a pipe
-    with contextlib.suppress(ValueError, OSError):
-        for _ in process.stderr:
-            pass

@@ -1,4 +1,4 @@
-"""`localapi schema`: what editors check models.yaml with, and what people look up in it."""
+"""`localapi schema`: the JSON Schema of models.yaml for editors, or the reference of its options for people."""
 
 from __future__ import annotations
 

@@ -42,7 +42,10 @@ log = logging.getLogger(__name__)
 def command(ctx: click.Context, /, **flags: Any) -> None:
     """Serve the models of the manifest, and follow its changes."""
     if ctx.args:
-        raise click.UsageError(_too_much(ctx.args[0]))
+        word = ctx.args[0]
+        if word in COMMANDS:  # as in `localapi --port 9000 models`
+            raise click.UsageError(f"a command comes before its options: localapi {word} …")
+        raise click.UsageError(f"Got unexpected extra argument ({word})")
     settings = Settings.read(**flags)
     logs.set_up(settings.log_format)
     source = source_of(settings)
@@ -50,13 +53,6 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
         service = Service(settings, source)
         port = listening.getsockname()[1]
         asyncio.run(service.run(listening, lambda: _greet(service, source, settings, port)))
-
-
-def _too_much(word: str) -> str:
-    """Describe an unexpected argument, such as the last word of `localapi --port 9000 models`."""
-    if word in COMMANDS:
-        return f"a command comes before its options: localapi {word} …"
-    return f"Got unexpected extra argument ({word})"
 
 
 def _greet(service: Service, source: ManifestSource, settings: Settings, port: int) -> None:
@@ -90,7 +86,12 @@ def _show(service: Service, address: str, following: str) -> None:
     say(f"{click.style('localapi', bold=True)} {localapi.__version__} on {click.style(f'{address}/v1', bold=True)}")
     say(f"console on {click.style(f'{address}/', bold=True)}")
     say()
-    for line in _models(service):
+    rows = []
+    for entry in service.registry.entries.values():
+        options = entry.options
+        state = "pinned" if options.pin else "preload" if options.preload else "unloaded"
+        rows.append([entry.id, entry.kind.name, options.backend_name, state, ", ".join(options.aliases)])
+    for line in table(["model", "kind", "backend", "state", "aliases"], rows):
         say(f"  {line}")
     say()
     say(following)
@@ -98,19 +99,3 @@ def _show(service: Service, address: str, following: str) -> None:
         say(warning, fg="yellow")
     if not service.registry.entries:
         say(f"the manifest has no models: add one to its section {' or '.join(KINDS)}", fg="yellow")
-
-
-def _models(service: Service) -> list[str]:
-    return table(
-        ["model", "kind", "backend", "state", "also called"],
-        [
-            [
-                e.id,
-                e.kind.name,
-                e.options.backend_name,
-                "pinned" if e.options.pin else "preload" if e.options.preload else "unloaded",
-                ", ".join(e.options.aliases),
-            ]
-            for e in service.registry.entries.values()
-        ],
-    )

@@ -19,14 +19,15 @@ from localapi.system.byte_sizes import readable
 Status = Mapping[str, Any]
 SECONDS: Final = 2.0
 _KEYS: Final = frozenset({"revision", "manifest", "server", "last_attempt", "models", "retiring"})
+_LISTED: Final = ("id", "kind", "backend", "state", "aliases")
 _OF_MODELS: Final = frozenset({"id", "kind", "state", "leases", "identity", "serving", "keys"})
-HEAD: Final = ("model", "kind", "backend", "state", "memory", "running", "waiting", "tokens/s", "also called")
-_FIRST_TO_GO: Final = ("also called", "kind", "backend", "memory", "waiting")
-"""Columns that a narrow terminal does without, in this order."""
+HEAD: Final = ("model", "kind", "backend", "state", "memory", "running", "waiting", "tokens/s", "aliases")
+_FIRST_TO_GO: Final = ("aliases", "kind", "backend", "memory", "waiting")
+"""Columns to omit on a narrow terminal, in this order."""
 GAP: Final = 2
 """Characters between columns."""
 _SECONDS: Final = 10.0
-"""How long the server may take for a list."""
+"""Time limit for a list."""
 
 
 def status_of(server: Server, *, seconds: float = SECONDS) -> Status:
@@ -36,13 +37,13 @@ def status_of(server: Server, *, seconds: float = SECONDS) -> Status:
     except Refused as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise
-        raise _not_ours(server) from None
+        status = None
     try:
         ours = status.keys() >= _KEYS and all(model.keys() >= _OF_MODELS for model in status["models"])
     except (AttributeError, TypeError):
         ours = False
     if not ours:
-        raise _not_ours(server)
+        raise NoServer(f"the program on {server.address} is not localapi, or another version of it")
     return status  # type: ignore[no-any-return]  # JSON, of the shape that was looked at
 
 
@@ -60,18 +61,9 @@ def tell_if_another_is_followed(server: Server, status: Status, manifest: Path) 
         click.echo(f"the server on {server.address} follows {what}, not {manifest.absolute()}", err=True)
 
 
-def needs_key(error: Refused) -> bool:
-    """Return True if the server's status needs a key, or another key."""
-    return error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-
-
-def _not_ours(server: Server) -> NoServer:
-    return NoServer(f"what runs on {server.address} is not localapi, or another version of it")
-
-
 @dataclass(frozen=True)
 class ModelRow:
-    """One model; None is what is not known, or not told to this key."""
+    """One model. None: unknown, or not visible with this key."""
 
     id: str
     kind: str
@@ -82,7 +74,7 @@ class ModelRow:
     running: int | None = None
     """Requests that hold the model."""
     waiting: int | None = None
-    """Requests in the line before it."""
+    """Queued requests."""
     tokens_per_second: float | None = None
     progress: Mapping[str, Any] | None = None
     """`phase`, `done` and `total` of a load."""
@@ -103,14 +95,14 @@ class ModelRow:
 
     @property
     def told_progress(self) -> str:
-        """What a load does now, and how much of it is done; empty for others."""
+        """The phase of a load, and how much is done; empty if nothing is loading."""
         if not self.progress:
             return ""
         share = "" if self.share is None else f" {100 * self.share:.0f} %"
         return f"{shown_in_line(str(self.progress['phase']))}{share}"
 
     def cells(self) -> list[str]:
-        """For the columns of HEAD."""
+        """Return the texts for the columns of HEAD."""
         return [
             self.id, self.kind, self.backend, self.told_state, readable(self.memory_bytes) if self.memory_bytes else "",
             *("" if count is None else str(count) for count in (self.running, self.waiting)),
@@ -129,48 +121,37 @@ def fetch(server: Server) -> tuple[list[ModelRow], Status]:
     except Refused as error:
         if error.status != HTTPStatus.FORBIDDEN:
             raise
-        return [_of_list(model) for model in server.get("/v1/models", seconds=_SECONDS)["data"]], {}
+        listed = server.get("/v1/models", seconds=_SECONDS)["data"]
+        return [ModelRow(**{name: model[name] for name in _LISTED}) for model in listed], {}
     return rows(status), status
 
 
 def rows(status: Status) -> list[ModelRow]:
     """Return the models of a status, in the manifest's order."""
-    return [_of_status(model) for model in status["models"]]
+    return [
+        ModelRow(
+            **{name: model[name] for name in (*_LISTED, "pinned", "waiting", "progress", "last_error")},
+            memory_bytes=model.get("memory_bytes"),
+            running=model["leases"],
+            tokens_per_second=model.get("tokens_per_second"),
+        )
+        for model in status["models"]
+    ]
 
 
-def _of_status(model: Mapping[str, Any]) -> ModelRow:
-    return ModelRow(
-        **{name: model[name] for name in ("id", "kind", "backend", "state", "aliases", "pinned")},
-        memory_bytes=model.get("memory_bytes"),
-        running=model["leases"],
-        waiting=model["waiting"],
-        tokens_per_second=model.get("tokens_per_second"),
-        progress=model["progress"],
-        last_error=model["last_error"],
-    )
-
-
-def _of_list(model: Mapping[str, Any]) -> ModelRow:
-    return ModelRow(**{name: model[name] for name in ("id", "kind", "backend", "state", "aliases")})
-
-
-def columns(cells: Sequence[Sequence[str]]) -> list[int]:
-    """Which columns have something to show; the first four always."""
-    return [at for at in range(len(HEAD)) if at < HEAD.index("memory") or any(row[at] for row in cells)]
-
-
-def fitting(chosen: Sequence[int], cells: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Those of the columns for which there is room."""
-    widths = {at: max([len(HEAD[at]), *(cell_len(row[at]) for row in cells)]) for at in chosen}
+def columns(cells: Sequence[Sequence[str]], width: int | None) -> list[int]:
+    """Return the columns to show: the first four, and those with content, as far as there is room."""
+    shown = [at for at in range(len(HEAD)) if at < HEAD.index("memory") or any(row[at] for row in cells)]
+    widths = {at: max([len(HEAD[at]), *(cell_len(row[at]) for row in cells)]) for at in shown}
     for name in _FIRST_TO_GO:
-        if sum(widths.values()) + GAP * (len(widths) - 1) <= width:
+        if width is None or sum(widths.values()) + GAP * (len(widths) - 1) <= width:
             break
         widths.pop(HEAD.index(name), None)
     return list(widths)
 
 
 def most_active(found: Sequence[ModelRow], count: int) -> list[ModelRow]:
-    """So many of them, in their order: those that are idle and not loaded give way first, from the end."""
+    """Return at most `count` rows in their order, without the last ones of those that are unloaded and idle."""
     idle = [at for at, row in enumerate(found) if row.state == "unloaded" and not row.waiting]
     busy = [at for at in range(len(found)) if at not in set(idle)]
     return [found[at] for at in sorted([*busy, *idle][: max(count, 1)])]

@@ -1,4 +1,4 @@
-"""`localapi service`: the server started by the system, and kept running."""
+"""`localapi service`: have the system start the server, and keep it running."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def install(names: tuple[str, ...], *, dry_run: bool, **flags: Any) -> None:
     settings = Settings.read(**flags)
     agent = Agent(_command(settings), Path.cwd(), _values(names))
     if not dry_run:
-        read(source_of(settings))  # raises where it could not start
+        read(source_of(settings))  # raises what would prevent its start
         for line in system().install(agent):
             click.echo(line)
         click.echo(f"serving at {settings.address}/v1; to check it: localapi service status")
@@ -54,7 +54,7 @@ def install(names: tuple[str, ...], *, dry_run: bool, **flags: Any) -> None:
 def uninstall() -> None:
     """End the server and remove the service. The manifest and the models stay."""
     there = system().uninstall()
-    click.echo("uninstalled: the server has ended, and is started no more" if there else "there is no service")
+    click.echo("uninstalled; the server has ended" if there else "there is no service")
 
 
 @command.command("status")
@@ -81,27 +81,30 @@ def status(*, as_json: bool, **flags: Any) -> None:
 def _command(settings: Settings) -> list[str]:
     """Return a command that starts this server from any folder. Raise CannotInstall if its port is 0."""
     if settings.port == 0:
-        raise CannotInstall("a service needs a port that clients know: give one other than 0")
+        raise CannotInstall("a service needs a fixed port; give one other than 0")
     words = [sys.executable, "-P", "-m", "localapi", "serve"]
     words += ["--host", settings.host, "--port", str(settings.port)]
     manifest = settings.manifest or Path("models.yaml")
     if settings.manifest is not None or manifest.exists():
         words += ["--manifest", str(manifest.absolute())]
     if settings.profile is not None:
-        profile = settings.profile
-        words += ["--profile", str(Path(profile).absolute()) if is_path(profile) else profile]
+        path = str(Path(settings.profile).absolute())
+        words += ["--profile", path if is_path(settings.profile) else settings.profile]
     return words
 
 
 def _values(names: tuple[str, ...]) -> dict[str, str]:
     """Return the values of the variables that are set. Raise CannotInstall if one cannot be passed on."""
+    values: dict[str, str] = {}
     for name in names:
-        if name not in os.environ:
+        if name in os.environ:
+            values[name] = os.environ[name]
+        else:
             click.echo(f"{name} is not set, so the server does not get it; set it and install again", err=True)
-    names = tuple(name for name in names if name in os.environ)
-    if odd := [name for name in names if not os.environ[name].isprintable()]:
+    odd = [name for name, value in values.items() if not value.isprintable()]
+    if odd:
         raise CannotInstall(
-            f"the value of {', '.join(odd)} is not text on one line (it has line ends, control characters, or bytes "
-            "that are no UTF-8), and cannot be passed on"
+            f"the value of {', '.join(odd)} is not text on one line (it has line breaks, control characters, or bytes "
+            "that are not UTF-8), and cannot be passed on"
         )
-    return {name: os.environ[name] for name in names}
+    return values

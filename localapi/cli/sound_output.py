@@ -1,4 +1,4 @@
-"""Where spoken sound goes: a file, a pipe, or a program that plays it."""
+"""Give spoken sound to a file, a pipe, or a program that plays it."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def format_of(path: Path) -> str:
         return SUFFIXES[path.suffix.lower()]
     except KeyError:
         known = ", ".join(SUFFIXES)
-        raise NothingSaid(f"{path} does not say which format it is: end it in {known}, or give --format") from None
+        raise NothingSaid(f"{path} has no known suffix ({known}); change it, or give --format") from None
 
 
 def write(pieces: Iterator[bytes], path: Path, progress: Callable[[int], None]) -> None:
-    """Put the speech into a file, which appears when it is complete; a device or a named pipe gets it as it comes.
+    """Write the speech to a file, which appears when it is complete; a device or a named pipe gets it as it comes.
 
     `progress` gets the bytes so far.
     """
@@ -55,7 +55,7 @@ def write(pieces: Iterator[bytes], path: Path, progress: Callable[[int], None]) 
 
 
 def pipe(pieces: Iterator[bytes], out: BinaryIO) -> None:
-    """Put the speech on a pipe as it comes."""
+    """Write the speech to a pipe as it comes."""
     for piece in pieces:
         out.write(piece)
         out.flush()
@@ -66,7 +66,7 @@ def play(pieces: Iterator[bytes]) -> None:
     player = next((player for player in PLAYERS if shutil.which(player[0])), None)
     if player is None:
         names = ", ".join(player[0] for player in PLAYERS)
-        raise NothingSaid(f"there is no program to play sound with ({names}): write a file with --output FILE")
+        raise NothingSaid(f"found no program that plays sound ({names}); write a file with --output FILE")
     with tempfile.TemporaryDirectory(prefix="localapi-") as folder:
         path = Path(folder) / "said.wav"
         write(pieces, path, lambda _: None)
@@ -74,4 +74,4 @@ def play(pieces: Iterator[bytes]) -> None:
     if played.returncode != 0:
         said = played.stderr.decode(errors="replace").strip().splitlines()
         reason = said[0] if said else f"it ended with exit status {played.returncode}"
-        raise NothingSaid(f"{player[0]} cannot play sound here ({reason}): write a file with --output FILE")
+        raise NothingSaid(f"{player[0]} cannot play sound here ({reason}); write a file with --output FILE")

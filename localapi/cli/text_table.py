@@ -1,4 +1,4 @@
-"""Tables and sentences for the terminal and for pipes: plain text in aligned columns, broken between words."""
+"""Tables and sentences for terminals and pipes: plain text in aligned columns, wrapped between words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 GAP: Final = "  "
 _NARROWEST: Final = 20
-"""In fewer characters nobody reads a sentence that is broken."""
+"""Minimum width for wrapping a sentence."""
 _ANY_WIDTH: Final = 100_000
 
 
@@ -21,7 +21,7 @@ def room() -> int | None:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None = None) -> list[str]:
-    """Return lines with aligned columns, the head first. Cells for which `width` has no room are broken."""
+    """Return lines with aligned columns, the head first. Cells wrap if they exceed `width`."""
     from rich.console import Console  # noqa: PLC0415  # 20 ms that most commands do not need
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -37,7 +37,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | No
 
 
 def wrapped(text: str, *, indent: int) -> str:
-    """Return the text for a terminal: broken between words, further lines indented below the first."""
+    """Return the text wrapped between words for a terminal, with all lines but the first indented."""
     columns = room()
     if columns is None or columns - indent < _NARROWEST:
         return text

@@ -1,4 +1,4 @@
-"""How fast a model answers, one stream or several at the same time: `localapi bench` and the benchmarks use it.
+"""Measure how fast a model answers, with one stream or several. `localapi bench` and the benchmarks use it.
 
 Raw HTTP over sockets, so that a server is measured and not its client: nothing is decoded until the answers are
 complete. Failed requests are counted, never averaged in.
@@ -18,7 +18,7 @@ import statistics
 import time
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -41,7 +41,7 @@ _WORDS: Final = (
 
 
 class Stream:
-    """One running request."""
+    """Running request."""
 
     def __init__(self, address: tuple[str, int], request: bytes) -> None:
         """Connect and send the request. Raise OSError."""
@@ -67,7 +67,7 @@ class Stream:
         self.socket.close()
 
     def receive(self) -> bool:
-        """Read what has arrived. Return whether there is more to come."""
+        """Read what has arrived. Return True if there is more to come."""
         try:
             received = self.socket.recv(_RECEIVED_BYTES)
         except OSError as error:
@@ -111,19 +111,12 @@ class Stream:
             return ""
         head, _, content = bytes(self.body).partition(b"\r\n\r\n")
         for text in (content, *_EVENT.findall(content)):
-            if message := _error_message(text):
-                return message
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # it is no error
+                return str(json.loads(text)["error"]["message"])
         status = _STATUS.match(head)
         if status and status[1] != b"200":
             return f"status {status[1].decode()}"
         return self.broken or "the server ended before the answer did"
-
-
-def _error_message(text: bytes) -> str:
-    try:
-        return str(json.loads(text)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return ""
 
 
 def read(streams: Iterable[Stream], *, until: Stream | None = None) -> None:
@@ -159,7 +152,7 @@ def chat_request(host: str, body: Mapping[str, Any], headers: Mapping[str, str] 
 
 @dataclass(frozen=True)
 class Timing:
-    """One complete answer."""
+    """Times of a complete answer."""
 
     first_seconds: float
     """Time from the request to the first text."""
@@ -186,7 +179,11 @@ class Level:
     def summary(self) -> dict[str, Any]:
         """Return medians and counts for scripts; None for what was not measured."""
         firsts = sorted(timing.first_seconds for timing in self.timings)
-        each = [speed for timing in self.timings if (speed := timing.tokens_per_second) is not None]
+        each = [timing.tokens_per_second for timing in self.timings if timing.tokens_per_second is not None]
+
+        def mean(values: Iterable[int]) -> float | None:
+            return statistics.fmean(values) if self.timings else None
+
         return {
             "streams": self.streams,
             "requests": self.requests,
@@ -198,9 +195,9 @@ class Level:
             },
             "tokens_per_second": statistics.median(self.speeds) if self.speeds else None,
             "tokens_per_second_per_stream": statistics.median(each) if each else None,
-            "tokens_per_answer": statistics.fmean(t.tokens for t in self.timings) if self.timings else None,
-            "prompt_tokens": statistics.fmean(t.prompt_tokens for t in self.timings) if self.timings else None,
-            "cached_tokens": statistics.fmean(t.cached_tokens for t in self.timings) if self.timings else None,
+            "tokens_per_answer": mean(timing.tokens for timing in self.timings),
+            "prompt_tokens": mean(timing.prompt_tokens for timing in self.timings),
+            "cached_tokens": mean(timing.cached_tokens for timing in self.timings),
         }
 
 
@@ -222,7 +219,9 @@ class Load:
 
     def measure_round(self, level: Level, seed: str) -> None:
         """Send a new prompt on each stream at once, and add the results to the level."""
-        requests = [self._request(prompt(self.words, f"{seed} {number}")) for number in range(level.streams)]
+        host = urllib.parse.urlsplit(self.server.address).netloc
+        bodies = [self.body(prompt(self.words, f"{seed} {number}")) for number in range(level.streams)]
+        requests = [chat_request(host, body, self.server.headers) for body in bodies]
         failures = Counter[str]()
         with contextlib.ExitStack() as stack:
             started, streams = time.perf_counter(), list[Stream]()
@@ -239,9 +238,6 @@ class Load:
             level.timings += map(_timing, streams)
             ended = max(stream.ended for stream in streams)
             level.speeds.append(sum(stream.tokens() for stream in streams) / (ended - started))
-
-    def _request(self, text: str) -> bytes:
-        return chat_request(urllib.parse.urlsplit(self.server.address).netloc, self.body(text), self.server.headers)
 
 
 def _timing(stream: Stream) -> Timing:
@@ -271,8 +267,3 @@ def words_for(server: Server, model: str, tokens: int) -> int:
     except (Refused, KeyError, TypeError):
         return tokens
     return max(1, round(tokens * tokens / max(counted, 1)))
-
-
-def summaries(levels: Sequence[Level]) -> Iterator[dict[str, Any]]:
-    """Yield the summaries of levels with requests."""
-    yield from (level.summary() for level in levels if level.requests)

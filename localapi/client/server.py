@@ -24,7 +24,7 @@ _NO_PROXY: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True)
 class Event:
-    """One server-sent event, or a comment between them."""
+    """Server-sent event, or a comment between events."""
 
     name: str
     """Name of the event: "message" if it has none, "comment" for a comment."""
@@ -87,26 +87,24 @@ class Server:
     def _opened(self, path: str, body: object, seconds: float | None) -> Iterator[http.client.HTTPResponse]:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", **self.headers}
+        wrong_address = f"{self.address} is not a valid address; check --host and HOST"
         try:
             asked = urllib.request.Request(f"{self.address}{path}", data, headers)  # noqa: S310  # the scheme is ours
         except ValueError:
-            raise self._no_address() from None
+            raise NoServer(wrong_address) from None
         try:
             with _NO_PROXY.open(asked, timeout=seconds) as reply:
                 yield reply
         except urllib.error.HTTPError as error:
             raise _refused(error) from None
         except (http.client.InvalidURL, UnicodeError):
-            raise self._no_address() from None
+            raise NoServer(wrong_address) from None
         except urllib.error.URLError as error:
             raise NoServer(f"no server answers on {self.address} ({error.reason}); start one with `localapi`") from None
         except TimeoutError:
             raise NoServer(f"the server on {self.address} did not answer within {seconds:g} s") from None
         except (http.client.HTTPException, OSError) as error:
             raise NoServer(f"the server on {self.address} closed the connection ({error}); see its log") from None
-
-    def _no_address(self) -> NoServer:
-        return NoServer(f"{self.address} is not a valid address; check --host and HOST")
 
 
 def _json(text: bytes, address: str) -> Any:

@@ -16,12 +16,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from localapi.backends.model_path import cache_folder, cached
 from localapi.diagnosis.finding import Check, Finding, Grade, Subject
 from localapi.environments import NAMES, Environment, find_uv
-from localapi.errors import EnvironmentFailed, NoServer, Problem, Refused
+from localapi.errors import EnvironmentFailed, NoServer, Refused
 from localapi.manifest import Entry
 from localapi.service import system
 from localapi.system.byte_sizes import readable
@@ -68,19 +68,14 @@ def mlx(subject: Subject) -> list[Finding]:
     about = json.loads(done.stdout)
     words = f"MLX {about['version']} on {about['driver']}: {about['name']}"
     if about["driver"] == "CPU":
-        return [_on_processor(words, about["blas"])]
+        blas = about["blas"]
+        if blas is not None:
+            words += f", with {blas['says']}"
+        if blas is not None and not blas["fast"]:
+            mend = f"unset {SWITCH}" if os.environ.get(SWITCH) else f"uv pip install --reinstall {PACKAGE}"
+            return [Finding("mlx", "note", words, mend)]
+        return [Finding("mlx", "ok", f"{words}; large models are slow without a GPU")]
     return [Finding("mlx", "ok", f"{words}, {readable(about['memory_bytes'] or 0)} for models")]
-
-
-def _on_processor(words: str, blas: dict[str, Any] | None) -> Finding:
-    """Return the finding for MLX on a CPU, with its BLAS library."""
-    says = f"{words}; large models are slow without a GPU"
-    if blas is None:
-        return Finding("mlx", "ok", says)
-    if blas["fast"]:
-        return Finding("mlx", "ok", f"{words}, with {blas['says']}; large models are slow without a GPU")
-    mend = f"unset {SWITCH}" if os.environ.get(SWITCH) else f"uv pip install --reinstall {PACKAGE}"
-    return Finding("mlx", "note", f"{words}, with {blas['says']}", mend)
 
 
 def memory(subject: Subject) -> list[Finding]:
@@ -109,7 +104,7 @@ def disk(_: Subject) -> list[Finding]:
 
 
 def service(_: Subject) -> list[Finding]:
-    """Check whether the server is installed as a service."""
+    """Check if the server is installed as a service."""
     state = system().state()
     if not state.installed:
         return [Finding("service", "ok", "not installed; `localapi service install` starts the server with the system")]
@@ -129,10 +124,11 @@ def backends(subject: Subject) -> list[Finding]:
     found += [_environment(subject, name) for name in NAMES]
     if sys.platform == "darwin" or subject.uses("macos-say"):
         path = shutil.which("say")
-        says = (
-            f"macos-say: {path}" if path else "macos-say needs the command `say` of macOS, which is not on this machine"
-        )
-        found.append(_finding(subject, "macos-say", says, "use backend: espeak-ng", there=path is not None))
+        if path is not None:
+            found.append(Finding("backends", "ok", f"macos-say: {path}"))
+        else:
+            says = "macos-say needs the command `say` of macOS, which is not on this machine"
+            found.append(_lacking(subject, "macos-say", says, "use backend: espeak-ng"))
     return found
 
 
@@ -142,30 +138,21 @@ def _package(subject: Subject, backend: str) -> Finding:
     if not lacking:
         return Finding("backends", "ok", f"{backend}: {package} {importlib.metadata.version(package)}")
     says = f"{backend}: {', '.join(lacking)} cannot be imported"
-    return _finding(subject, backend, says, f"uv pip install {package}", there=False)
+    return _lacking(subject, backend, says, f"uv pip install {package}")
 
 
 def _environment(subject: Subject, name: str) -> Finding:
     environment = Environment.named(name)
     if environment.ready:
         return Finding("backends", "ok", f"{name}: {environment.folder}")
-    return _finding(subject, name, f"{name}: its environment is not installed", environment.command, there=False)
+    return _lacking(subject, name, f"{name}: its environment is not installed", environment.command)
 
 
-def _finding(subject: Subject, backend: str, says: str, mend: str, *, there: bool) -> Finding:
-    if there:
-        return Finding("backends", "ok", says)
-    grade: Grade = "missing" if subject.uses(backend) and not _installs_itself(subject, backend) else "note"
-    return Finding("backends", grade, says, mend)
-
-
-def _installs_itself(subject: Subject, backend: str) -> bool:
-    """Return whether every entry of a backend has `install: auto`."""
-    return all(
-        getattr(entry.options, "install", None) == "auto"
-        for entry in subject.entries
-        if entry.options.backend_name == backend
-    )
+def _lacking(subject: Subject, backend: str, says: str, mend: str) -> Finding:
+    """Return the finding for a backend that cannot run. It matters if an entry needs it without `install: auto`."""
+    using = [entry.options for entry in subject.entries if entry.options.backend_name == backend]
+    needed = any(getattr(options, "install", None) != "auto" for options in using)
+    return Finding("backends", "missing" if needed else "note", says, mend)
 
 
 def uv(_: Subject) -> list[Finding]:
@@ -189,7 +176,11 @@ def player(subject: Subject) -> list[Finding]:
 def manifest(subject: Subject) -> list[Finding]:
     """Check that the manifest is valid, and that the secrets of its keys can be read."""
     if subject.manifest is None:
-        return [Finding("manifest", "missing", str(problem), _mend(problem)) for problem in subject.problems]
+        found = []
+        for problem in subject.problems:
+            mend = "localapi add demo" if problem.line is None else None  # creates a missing file
+            found.append(Finding("manifest", "missing", str(problem), mend))
+        return found
     files = ", ".join(str(file.path) for file in subject.manifest.files) or "the environment"
     keys = len(subject.manifest.keys)
     secrets = f"; {keys} key{'s' * (keys != 1)}, each with its secret" if keys else ""
@@ -199,13 +190,8 @@ def manifest(subject: Subject) -> list[Finding]:
     return [Finding("manifest", "ok", f"{files}: valid, {count} model{'s' * (count != 1)}{secrets}")]
 
 
-def _mend(problem: Problem) -> str | None:
-    """Return the command that creates a missing file; a problem with a line explains itself."""
-    return None if problem.line is not None else "localapi add demo"
-
-
 def files(subject: Subject) -> list[Finding]:
-    """Check for each entry whether its files are on this machine."""
+    """Check for each entry if its files are on this machine."""
     return [finding for entry in subject.entries for finding in _of(entry)]
 
 
@@ -221,19 +207,24 @@ def _of(entry: Entry) -> Iterator[Finding]:
     if missing:
         reachable = hub_answers() is None
         for name, revision in missing:
-            command = f"localapi pull {name}" + (f" --revision {revision}" if revision else "")
-            later = (
-                "its first request downloads it" if reachable else "the Hugging Face Hub cannot be reached from here"
-            )
-            says = f"{entry.id}: {name} is not downloaded; {later}"
-            yield Finding("models", "note" if reachable else "missing", says, command)
+            says = f"{entry.id}: {name} is not downloaded"
+            command = f"localapi pull {name}"
+            if revision:
+                command += f" --revision {revision}"
+            if reachable:
+                yield Finding("models", "note", f"{says}; its first request downloads it", command)
+            else:
+                yield Finding("models", "missing", f"{says}; the Hugging Face Hub cannot be reached from here", command)
         return
+    says = f"{entry.id}: {entry.options.backend_name}"
     size = size_of(list(entry.options.weight_files()))
-    yield Finding("models", "ok", f"{entry.id}: {entry.options.backend_name}" + (f", {readable(size)}" if size else ""))
+    if size:
+        says += f", {readable(size)}"
+    yield Finding("models", "ok", says)
 
 
 def server(subject: Subject) -> list[Finding]:
-    """Check whether the port is free, or used by localapi."""
+    """Check if the port is free, or used by localapi."""
     at = subject.server.address
     if not subject.server.is_there():
         return [Finding("server", "ok", f"not running on {at}; the port is free")]
@@ -270,17 +261,13 @@ def cluster(subject: Subject) -> list[Finding]:
 
 
 def hub(_: Subject) -> list[Finding]:
-    """Check whether models can be downloaded."""
+    """Check if models can be downloaded."""
     why = hub_answers()
-    place = _hub_place()
+    place = os.environ.get("HF_ENDPOINT") or HUB
     if why is None:
         return [Finding("hub", "ok", f"{place} answers")]
     says = f"{place} cannot be reached ({why}); models cannot be downloaded"
     return [Finding("hub", "note", says, "check the network, or set HTTPS_PROXY")]
-
-
-def _hub_place() -> str:
-    return os.environ.get("HF_ENDPOINT") or HUB
 
 
 _asking: Final = threading.Lock()
@@ -296,7 +283,7 @@ def hub_answers() -> str | None:
 def _answer() -> str | None:
     """Ask the Hub in a separate thread, as the system's name resolution has no time limit."""
     try:
-        return within(ANSWER_SECONDS, lambda: _asked(_hub_place()))
+        return within(ANSWER_SECONDS, lambda: _asked(os.environ.get("HF_ENDPOINT") or HUB))
     except TimeoutError as error:
         return str(error)
 

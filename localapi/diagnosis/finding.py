@@ -21,7 +21,7 @@ Grade = Literal["ok", "note", "missing"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report."""
+    """Line of the report."""
 
     topic: str
     grade: Grade
@@ -33,7 +33,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Subject:
-    """What to check."""
+    """Machine and manifest to check."""
 
     manifest: Manifest | None
     """Manifest; None if it cannot be read."""

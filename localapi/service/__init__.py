@@ -24,7 +24,7 @@ class System(Protocol):
         """Write the files, and start the server instead of a previous service. Return lines to print."""
 
     def uninstall(self) -> bool:
-        """End the server and delete the files. Return whether there was a service."""
+        """End the server and delete the files. Return True if there was a service."""
 
     def state(self) -> State:
         """Return the state of the service."""

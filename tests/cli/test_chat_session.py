@@ -213,7 +213,7 @@ def test_the_commands_do_what_the_help_says(chat: Terminal, tmp_path: Path) -> N
     )
     (tmp_path / "mine.md").write_text("mine")
     chat.enter("/save mine.md")
-    chat.wait_for("mine.md is there already")
+    chat.wait_for("mine.md already exists")
     assert (tmp_path / "mine.md").read_text() == "mine"
 
 

@@ -67,7 +67,7 @@ def test_a_manifest_that_never_comes_is_told(localapi: Run, folder: Path) -> Non
         assert waits()
     assert done.returncode == 1
     [found] = findings(done.stdout, "manifest")
-    assert found["says"].endswith("models.yaml: did not come within 5 s; is its drive connected?")
+    assert found["says"].endswith("models.yaml: could not be read within 5 s; is its drive connected?")
     assert findings(done.stdout, "server")
 
 
@@ -93,7 +93,7 @@ def test_a_broken_manifest_is_told_with_its_place(localapi: Run, folder: Path) -
     done = localapi("doctor")
     assert done.returncode == 1
     assert "✗ manifest  models.yaml:1:21: chat.a.backend: unknown backend 'eko'" in done.stdout
-    assert "2 things missing" in done.stdout
+    assert "missing, but needed by the manifest: 2" in done.stdout
 
 
 def test_the_port_is_free_or_ours_or_somebody_elses(localapi: Run, folder: Path) -> None:

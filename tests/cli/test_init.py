@@ -43,7 +43,7 @@ def test_a_manifest_that_is_there_is_left_alone(folder: Path) -> None:
     (folder / "models.yaml").write_text("chat: {}\n")
     done = init()
     assert isinstance(done.exception, OperatorError)
-    assert str(done.exception).startswith("models.yaml exists already and is left as it is")
+    assert str(done.exception).startswith("models.yaml already exists and was not changed")
     assert [path.name for path in folder.iterdir()] == ["models.yaml"]
     assert (folder / "models.yaml").read_text() == "chat: {}\n"
 
@@ -51,7 +51,7 @@ def test_a_manifest_that_is_there_is_left_alone(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("file", "file is no folder; name another"),
+        ("file", "file is not a folder; name another"),
         ("file/below", "cannot be written"),
         ("x" * 300, "cannot be written"),
     ],

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from localapi.cli.models_watch import after, happenings, requests_of
-from localapi.cli.server_status import HEAD, ModelRow, fitting, most_active, troubles
+from localapi.cli.server_status import HEAD, ModelRow, columns, most_active, troubles
 from localapi.cli.text_table import table
 from localapi.client import Event
 from tests.server import Server, save, serving
@@ -193,7 +193,7 @@ def test_a_change_is_told_though_the_same_file_was_read_again_before_the_status_
 def test_a_narrow_terminal_does_without_some_columns() -> None:
     cells = [["a-model", "chat", "mlx-lm", "ready", "1.0 GB", "0", "0", "", "gpt-4o"]]
     for width, names in ((100, HEAD), (70, HEAD[:-1]), (10, ("model", "state", "running", "tokens/s"))):
-        assert [HEAD[at] for at in fitting(range(len(HEAD)), cells, width)] == list(names)
+        assert [HEAD[at] for at in columns(cells, width)] == list(names)
 
 
 def test_of_too_many_models_those_are_seen_that_do_something() -> None:

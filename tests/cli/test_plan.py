@@ -43,7 +43,7 @@ def test_each_entry_is_told_with_the_keys_that_differ(localapi: Run, folder: Pat
             assert server.request("POST", f"/admin/models/{name}/load").status == 200
         nothing = localapi("plan", "--exit-code", PORT=port)
         assert (nothing.returncode, nothing.stdout) == (
-            0, f"the server on {server.url} serves this: there is nothing to do\n",
+            0, f"the server on {server.url} serves this; there is nothing to do\n",
         )  # fmt: skip
         (folder / "draft.yaml").write_text(AFTER)
         told = json.loads(localapi("plan", "draft.yaml", "--json", PORT=port).stdout)
@@ -59,7 +59,10 @@ def test_each_entry_is_told_with_the_keys_that_differ(localapi: Run, folder: Pat
         done = localapi("plan", "draft.yaml", "--exit-code", PORT=port)
         assert done.returncode == 3
         lines = done.stdout.splitlines()
-        assert "~  chat.warm     loads beside the old one, which answers until it is ready (warm): backend" in lines
+        assert (
+            "~  chat.warm     loads beside the old one, which answers until the new one is ready (warm): backend"
+            in lines
+        )
         assert lines[-1] == "=  server  changes in place: drain_seconds"
         save(folder / "models.yaml", AFTER)
         attempt = server.reload() and server.status()["last_attempt"]
@@ -76,7 +79,7 @@ def test_requests_that_run_are_told(localapi: Run, folder: Path) -> None:
         (folder / "draft.yaml").write_text(BEFORE.replace("  gone: {backend: echo}\n", ""))
         done = localapi("plan", "draft.yaml", PORT=str(server.port))
         stream.close()
-    assert done.stdout == "-  chat.gone  goes; running requests: 1, which finish first\n"
+    assert done.stdout == "-  chat.gone  is removed; running requests: 1, they finish first\n"
 
 
 def test_a_server_that_follows_another_manifest_is_told_as_that(localapi: Run, folder: Path, tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ def test_without_a_server_all_is_new(localapi: Run, folder: Path) -> None:
     (folder / "models.yaml").write_text(AFTER)
     done = localapi("plan", "--exit-code")
     assert done.returncode == 3
-    assert done.stderr == "no server runs on http://127.0.0.1:9: compared with nothing, so all is new\n"
+    assert done.stderr == "no server runs on http://127.0.0.1:9, so everything is new\n"
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
         ["+", f"chat.{name}"] for name in ("same", "offered", "warm", "cold", "idle", "new")
     ]
@@ -125,7 +128,7 @@ def test_a_server_with_keys_wants_one_and_its_secret_is_told_nowhere(localapi: R
         assert json.loads(localapi("plan", "draft.yaml", "--json", **given).stdout)["server"] == ["api_keys"]
         elsewhere = localapi("plan", "--exit-code", PORT=port, LOCALAPI_API_KEY=secret["MY_KEY"])
         assert elsewhere.returncode == 0
-        assert elsewhere.stderr.startswith("not here, where the server needs it: models.yaml:1:")
+        assert elsewhere.stderr.startswith("missing here, but the server needs it: models.yaml:1:")
         key = {"Authorization": f"Bearer {secret['MY_KEY']}"}
         assert secret["MY_KEY"].encode() not in server.request("GET", "/status", headers=key).body
 
@@ -140,5 +143,5 @@ def test_another_program_on_the_port_is_told(localapi: Run, folder: Path) -> Non
     assert line == f"localapi: the server on http://127.0.0.1:{port} did not answer within 2 s"
     assert checked.returncode == 0
     assert checked.stdout.splitlines()[-1] == (
-        f"valid; the server on http://127.0.0.1:{port} did not answer within 2 s: nothing to compare with"
+        f"valid; it cannot be compared with a server: the server on http://127.0.0.1:{port} did not answer within 2 s"
     )

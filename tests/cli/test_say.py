@@ -85,7 +85,9 @@ def test_it_is_played_where_there_is_a_player(server: Server, folder: Path, tmp_
     done = say(folder, TEXT, "--port", str(server.port), path=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert b"RIFF" in done.stderr
-    assert "no program to play" in last_line(say(folder, TEXT, "--port", str(server.port), path="/nonexistent"))
+    assert "found no program that plays sound" in last_line(
+        say(folder, TEXT, "--port", str(server.port), path="/nonexistent")
+    )
 
 
 def test_a_dry_run_shows_the_script_and_needs_no_server(folder: Path, server: Server) -> None:
@@ -99,12 +101,12 @@ def test_a_dry_run_shows_the_script_and_needs_no_server(folder: Path, server: Se
     [
         (["..."], "nothing that can be spoken"),
         (["x" * 501], "takes 500 at once"),
-        (["hi", "-o", "a.doc"], "does not say which format"),
-        (["hi", "-o", "a.m4a"], "does not say which format"),  # that is MP4, and AAC comes without a container
+        (["hi", "-o", "a.doc"], "has no known suffix"),
+        (["hi", "-o", "a.m4a"], "has no known suffix"),  # that is MP4, and AAC comes without a container
         (["hi", "-o", "missing/a.mp3"], "cannot be written"),
-        (["hi", "--format", "mp3"], "--format is of what is written"),
+        (["hi", "--format", "mp3"], "--format needs --output"),
         (["hi", "--model", "parrot"], "'parrot' is a chat model"),
-        (["hi", "--model", "parrot", "--dry-run"], "is no speech model of the manifest; it has: tone"),
+        (["hi", "--model", "parrot", "--dry-run"], "is not a speech model of the manifest, which has: tone"),
         (["hi", "-o", "-", "--instructions", "be calm", "--voice", "x" * 300], "voice"),
     ],
 )

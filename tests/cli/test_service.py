@@ -138,7 +138,7 @@ def test_a_variable_that_is_not_set_is_named_and_the_others_are_given(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--port", "0"), "needs a port that clients know"),
+        (("--port", "0"), "needs a fixed port"),
         (("--env", "LINES", "--env", "BYTES"), "the value of LINES, BYTES is not text on one line"),
         (("--profile", "./a\nb.yaml"), "control character"),
         (("--manifest", "nope.yaml"), "does not exist"),
