@@ -1,7 +1,7 @@
-"""Reading a JSON body into a pydantic model, with OpenAI's kind of errors.
+"""Read a JSON body into a pydantic model, with errors that name the parameter.
 
-Known fields are checked strictly. Unknown ones are accepted, as clients add fields that nobody documents; they are
-named in the reply header `x-ignored-params`, so nothing is ignored silently.
+Known fields are checked strictly. Unknown ones are accepted, as clients add undocumented fields; the reply header
+`x-ignored-params` names them, so nothing is ignored silently.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TELL_NO_VALUE: Final = frozenset({
     "model_attributes_type", "finite_number", "int_from_float", "literal_error", "greater_than", "greater_than_equal",
     "less_than", "less_than_equal", "too_long", "too_short", "string_too_long", "string_too_short",
 })  # fmt: skip
-"""Pydantic's problems whose messages say what was expected, and nothing of what was found."""
+"""Types of pydantic's errors whose messages do not contain the value."""
 _SHOWN: Final = 80
 _SHOWN_NAME: Final = 200
 _MOST_NAMES: Final = 20
@@ -103,7 +103,7 @@ def name_ignored(names: Sequence[str], reply: Response) -> Response:
 
 
 def _first_problem(error: ValidationError, content: dict[str, Any]) -> InvalidRequest:
-    """Return the most telling problem of the first bad field: a union reports one for each type that it tried."""
+    """Return the most specific problem of the first bad field: a union reports one for each of its types."""
     problems = [(_keys(p["loc"], content, missing=p["type"] == "missing"), p) for p in error.errors(include_url=False)]
     first = problems[0][0]
     of_list = len(first) > 1 and isinstance(first[1], int)
@@ -127,9 +127,9 @@ def _first_problem(error: ValidationError, content: dict[str, Any]) -> InvalidRe
 
 
 def _keys(place: tuple[int | str, ...], content: object, *, missing: bool) -> tuple[int | str, ...]:
-    """Return the part of pydantic's location that leads through the body: it also names the types that it tried.
+    """Return the path of keys in pydantic's location, which also contains types of unions.
 
-    `missing`: the last part is a field that is not there.
+    If `missing`, the last part is a missing field.
     """
     keys: list[int | str] = []
     for at, part in enumerate(place):

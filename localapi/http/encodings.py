@@ -1,4 +1,4 @@
-"""Bodies that come compressed (RFC 9110, 8.4), decoded within a limit: a small one may hold a thousand times more."""
+"""Decode compressed bodies (RFC 9110, 8.4) up to a limit, as a small one may expand a thousandfold."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from localapi.errors import InvalidRequest, RequestTooLarge, UnsupportedEncoding
 ENCODINGS: Final = ("gzip", "deflate", "br")
 _GZIP_BITS: Final = 16 + zlib.MAX_WBITS
 _MAX_MEMBERS: Final = 100
-"""An empty one has 20 bytes: a body of many would take long."""
+"""Maximum members of a gzip file. An empty one has 20 bytes, so a body of many would take long."""
 _PIECE_BYTES: Final = 64 * 1024
-"""What is decoded of brotli at a time: it makes up to twice as much as it is asked for."""
+"""Bytes of brotli to decode at a time; it may return twice as many as requested."""
 
 
 def encoding_of(header: str) -> str | None:
-    """Return the encoding that a Content-Encoding header names, None if there is none. Raises UnsupportedEncoding."""
+    """Return the encoding in a Content-Encoding header; None if there is none. Raise UnsupportedEncoding."""
     names = [name for each in header.lower().split(",") if (name := each.strip()) not in ("", "identity")]
     if not names:
         return None
@@ -30,9 +30,9 @@ def encoding_of(header: str) -> str | None:
 
 
 def decode(data: bytes, encoding: str, limit: int) -> bytes:
-    """Return the decoded body; never more than `limit` bytes of it are made.
+    """Return the decoded body, of at most `limit` bytes.
 
-    Raises InvalidRequest if it is not what `encoding` says, RequestTooLarge if it holds more.
+    Raise InvalidRequest if it is not encoded like this, and RequestTooLarge if it is larger.
     """
     try:
         match encoding:
@@ -66,7 +66,7 @@ def _gunzip(data: bytes, most: int) -> tuple[bytes, bool]:
 
 
 def _inflate(data: bytes, most: int) -> tuple[bytes, bool]:
-    """Deflate in zlib's wrapping, as the standard says, or bare, as some clients understood it."""
+    """Decode deflate with zlib's header, as the standard says, or without, as some clients send it."""
     try:
         reader = zlib.decompressobj()
         decoded = reader.decompress(data, most)

@@ -1,4 +1,4 @@
-"""One request on its way through a model: leased, answered, streamed, cancelled and counted.
+"""Answer one request with a model: lease, stream, cancel and count.
 
 Knows leases, status codes and streams, and no wire format: how an event looks is the renderer's business.
 """
@@ -64,7 +64,7 @@ request_ids = itertools.count(1)
 
 
 class Renderer(Protocol[Shown_contra]):
-    """How a stream looks on the wire."""
+    """Wire format of a stream."""
 
     @property
     def content_type(self) -> str:
@@ -106,7 +106,7 @@ def begin(registry: Registry, model: str, kind: Kind) -> Generation:
 
 @dataclass
 class Generation:
-    """One request on its way. `entry` is that of the model's name; a pool's member may answer for it."""
+    """Request in progress. `entry` is that of the model's name; a pool's member may answer for it."""
 
     registry: Registry
     model: str

@@ -1,9 +1,9 @@
-"""Hypercorn's HTTP on a socket that is ours, with an end that comes in bounded time, and with limits.
+"""Serve HTTP with Hypercorn on our own socket, with limits, and with an end in bounded time.
 
-`hypercorn.asyncio.serve` keeps a connection for `keep_alive_timeout` after its client has closed it, at the end waits
-without limit for clients that do not read, and lets a client send the head of a request as slowly as it likes. It
-closes connections on which a body is still coming, so that their clients lose the replies that they were just sent. It
-also speaks HTTP/2 to whoever asks, which no client of a local server does. These are fixed here; parsing is h11's.
+`hypercorn.asyncio.serve` keeps a connection for `keep_alive_timeout` after its client has closed it. At its end, it
+waits without limit for clients that do not read. A client may send the head of a request as slowly as it likes. A
+connection is closed while a body is still arriving, so that its client loses the reply. HTTP/2 is available, although
+no client of a local server uses it. All of this is fixed here; h11 does the parsing.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ HEAD_SECONDS: Final = 20.0
 """How long the head of a request may take from its first byte."""
 HEAD_BYTES: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 1000
-"""More are closed at once: each costs a descriptor, and workers and files need some."""
+"""Further connections are closed at once: each needs a descriptor, and so do workers and files."""
 CONTINUE_SECONDS: Final = 0.05
-"""How long a client that asks whether to send its body waits for a refusal until it is told to go on."""
+"""How long an early refusal may take before a client that sent `Expect: 100-continue` gets a 100."""
 DRAIN_BYTES: Final = 128 * 1024 * 1024
-"""What is read, and dropped, of a client that goes on sending after its reply."""
+"""Maximum that is read and dropped if a client continues to send after its reply."""
 DRAIN_SECONDS: Final = 30.0
 DRAIN_QUIET_SECONDS: Final = 3.0
 """How long such a client may send nothing."""
@@ -52,14 +52,14 @@ _WHOLE_URL: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 
 
 class StrictConnection(h11.Connection):
-    """Refuses what two readers of the same bytes could understand differently (RFC 9112, 6.1), and HTTP/2."""
+    """Parser that rejects ambiguous requests (RFC 9112, 6.1) and HTTP/2."""
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         event = super().next_event()
         if isinstance(event, h11.Request):
             names = {name for name, _ in event.headers}
             if len(event.target) + sum(len(name) + len(value) for name, value in event.headers) > HEAD_BYTES:
-                # h11's own limit is of heads that are not complete yet: one that comes at once would pass.
+                # h11 limits only incomplete heads: one that comes at once would pass.
                 raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
             if {b"content-length", b"transfer-encoding"} <= names:
                 raise h11.RemoteProtocolError("Content-Length beside Transfer-Encoding", error_status_hint=400)
@@ -72,9 +72,9 @@ class StrictConnection(h11.Connection):
 
 
 class Answered(EventWrapper):
-    """Set when a request is answered, for which what its client sent after it has to wait.
+    """Event that is set when a request is answered; the client's next one waits for it.
 
-    Nothing is read meanwhile, and so no end of the connection would be: a client could not leave.
+    Nothing is read meanwhile, so the wait must also end when the client disconnects.
     """
 
     def __init__(self, ended: asyncio.Event) -> None:
@@ -95,7 +95,7 @@ class Answered(EventWrapper):
 
 @dataclass(frozen=True)
 class Drains(Event):
-    """The reply is out, and the rest of the request's body is still to come."""
+    """The reply was sent, but the rest of the request's body is still to come."""
 
 
 class Http1(H11Protocol):
@@ -104,7 +104,7 @@ class Http1(H11Protocol):
     connection: StrictConnection
 
     def strict(self, ended: asyncio.Event) -> Http1:
-        """Return the protocol with the strict reader; `ended` tells the end of the connection."""
+        """Return the protocol with the strict parser; `ended` is set at the end of the connection."""
         self.connection = StrictConnection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self.can_read = Answered(ended)
         self._replied = asyncio.Event()
@@ -112,7 +112,7 @@ class Http1(H11Protocol):
         return self
 
     async def stream_send(self, event: StreamEvent) -> None:
-        """Hypercorn's, and tell who waits for a reply."""
+        """Send an event as Hypercorn does, and note that there is a reply."""
         if isinstance(event, Response):
             self._replied.set()
             if self.connection.they_are_waiting_for_100_continue:
@@ -121,10 +121,9 @@ class Http1(H11Protocol):
         await super().stream_send(event)
 
     async def _maybe_recycle(self) -> None:
-        """Hypercorn's closes the connection of a client that is still sending its body.
+        """Read the rest of a body before the next request.
 
-        The system then resets it, and the client may never see its reply. Here the rest is read, and the next request
-        is taken when it has come.
+        Hypercorn closes the connection instead. The system then resets it, and the client may never see its reply.
         """
         if (self.connection.our_state, self.connection.their_state) != (h11.DONE, h11.SEND_BODY):
             await super()._maybe_recycle()
@@ -141,7 +140,7 @@ class Http1(H11Protocol):
             await super()._handle_events()
 
     async def _drained(self) -> bool:
-        """Drop what has come of a body that nobody reads. Return whether that was all of it."""
+        """Drop what has come of a body that nobody reads. Return True if that was all of it."""
         try:
             while self.connection.their_state is h11.SEND_BODY:
                 if self.connection.next_event() is h11.NEED_DATA:
@@ -154,12 +153,12 @@ class Http1(H11Protocol):
         return True
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        """Hypercorn's changes to HTTP/2 here."""
+        """Do not change to HTTP/2, as Hypercorn does here."""
 
     async def _create_stream(self, request: h11.Request) -> None:
-        """Hypercorn's begins web sockets here, and keeps connections for ever whose handshake is wrong.
+        """Ignore requests for other protocols, which a server may do (RFC 9110, 7.8).
 
-        A server may answer as if nobody had asked for another protocol (RFC 9110, 7.8).
+        Hypercorn begins web sockets here, and keeps a connection for ever if its handshake is wrong.
         """
         if any(name == b"upgrade" for name, _ in request.headers):
             headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
@@ -175,17 +174,17 @@ class Http1(H11Protocol):
 
 
 class Connection(TCPServer):
-    """One client's connection."""
+    """Connection of a client."""
 
     reader: Reader
     _head_begun = False
     _between_requests = True
     _drains = False
-    """Whether what comes is dropped, or is the rest of a body that is."""
+    """True if incoming data is dropped: the rest of a body, or everything."""
     _closes = False
-    """Whether all that is to be sent was sent: what comes is not even parsed."""
+    """True if everything was sent. Incoming data is not even parsed."""
     _client_closed = False
-    """Whether nothing more comes."""
+    """True if the client sends nothing more."""
     _drained_bytes = 0
     _look: asyncio.TimerHandle | None = None
 
@@ -233,8 +232,7 @@ class Connection(TCPServer):
     async def _half_close(self) -> None:
         """Send nothing more, and read until the client closes as well.
 
-        What arrives at a socket that is closed resets the connection, and a reply that its client has not read yet is
-        lost with it (RFC 9112, 9.6).
+        Data that arrives at a closed socket resets the connection, so that an unread reply is lost (RFC 9112, 9.6).
         """
         if self._closes:
             return
@@ -268,7 +266,7 @@ class Connection(TCPServer):
 
 
 async def serve(app: ASGIFramework, config: Config, listening: socket.socket, until: Awaitable[None]) -> None:
-    """Answer on a listening socket until `until` is done. Nothing is left of any connection when this returns."""
+    """Answer on a listening socket until `until` is done, then end all connections."""
     loop = asyncio.get_running_loop()
     context = WorkerContext(None)
     wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
@@ -278,7 +276,7 @@ async def serve(app: ASGIFramework, config: Config, listening: socket.socket, un
         await Connection(wrapped, loop, config, context, {}, reader, writer)
 
     def connected(reader: Reader, writer: asyncio.StreamWriter) -> None:
-        """Its task is ours: asyncio's own, once cancelled, is told as an error up to Python 3.11."""
+        """Start our own task; up to Python 3.11, asyncio reports its own as an error once it is cancelled."""
         if len(connections) >= MAX_CONNECTIONS:
             writer.transport.abort()
             return

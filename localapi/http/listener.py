@@ -1,8 +1,7 @@
-"""Takes connections from a listening socket, also where the system has no more descriptors for them.
+"""Accept connections on a listening socket, even if the system runs out of descriptors.
 
-asyncio's own servers log a hundred tracebacks a second then, and more with each second
-(`BaseSelectorEventLoop._accept_connection` goes on after an accept that failed, and each failure starts a timer of its
-own). Here whoever comes waits until a descriptor is free. Knows nothing of HTTP.
+In that case, asyncio's own servers log a hundred tracebacks per second and more, as each failed accept starts a timer
+(`BaseSelectorEventLoop._accept_connection`). Here new clients wait until a descriptor is free. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -22,25 +21,25 @@ from localapi.system.timer import Timer
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 100
-"""Connections that are taken before others have their turn."""
+"""Connections to accept before other tasks run."""
 RETRY_SECONDS: Final = 0.5
 QUIET_SECONDS: Final = 60.0
-"""Between two lines about the same shortage."""
+"""Minimum time between two log lines about the same shortage."""
 ENOUGH_DESCRIPTORS: Final = 4096
-"""A shell's limit may be 256, of which a worker takes three and a client one."""
+"""A shell's limit may be 256; a worker needs three, and a client one."""
 
 
 def raise_limit() -> None:
-    """Allow this process as many descriptors as it may allow itself, up to what is enough."""
+    """Raise this process's limit of descriptors as far as it may, up to ENOUGH_DESCRIPTORS."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):  # a lower limit of the system's is no reason not to start
+        with contextlib.suppress(OSError, ValueError):  # a lower limit of the system must not prevent the start
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Reader(asyncio.StreamReader):
-    """Tells of the end of its connection also while nobody reads."""
+    """Reader that sets `ended` at the end of its connection, even while nobody reads."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
@@ -59,7 +58,7 @@ Connected = Callable[[Reader, asyncio.StreamWriter], None]
 
 
 class Door:
-    """Gives each connection to `connected`, until it is closed."""
+    """Acceptor that passes each connection to `connected` until it is closed."""
 
     def __init__(self, listening: socket.socket, connected: Connected) -> None:
         """Wrap a socket that does not block."""
@@ -72,7 +71,7 @@ class Door:
         self._open()
 
     def close(self) -> None:
-        """Take no more connections. Those that were taken stay."""
+        """Accept no more connections. Existing ones stay."""
         self._retry.stop()
         self._loop.remove_reader(self._listening)
         self._listening.close()
@@ -103,7 +102,7 @@ class Door:
         if time.monotonic() - self._told_at < QUIET_SECONDS:
             return
         self._told_at = time.monotonic()
-        log.error("a connection could not be taken: %s. New ones wait until one can", advise(error))
+        log.error("a connection could not be accepted: %s. New ones wait", advise(error))
 
     async def _begin(self, connection: socket.socket) -> None:
         reader = Reader(self._loop)
@@ -111,5 +110,5 @@ class Door:
         try:
             await self._loop.connect_accepted_socket(lambda: protocol, connection)
         except OSError as error:
-            log.warning("a connection could not be taken: %s", error.strerror or error)
+            log.warning("a connection could not be accepted: %s", error.strerror or error)
             connection.close()

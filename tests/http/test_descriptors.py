@@ -46,13 +46,13 @@ def test_without_descriptors_new_connections_wait_and_the_log_says_so_once(tmp_p
                 for client in clients:
                     client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 server.wait_for(
-                    r"a connection could not be taken: Too many open files: the limit of this process is \d+"
+                    r"a connection could not be accepted: Too many open files: the limit of this process is \d+"
                 )
                 used = sum(process.cpu_times()[:2])
                 time.sleep(3)  # in which it could spin
                 assert sum(process.cpu_times()[:2]) - used < 1
             assert all(client.recv(12) == b"HTTP/1.1 200" for client in clients)
-        assert len([line for line in server.lines if "could not be taken" in line]) == 1
+        assert len([line for line in server.lines if "could not be accepted" in line]) == 1
         assert not [line for line in server.lines if "Traceback" in line]
 
 
