@@ -129,7 +129,14 @@ def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str 
         raise CannotEdit(
             f"{named!r} is neither a folder ({place} does not exist) nor a Hugging Face repository (owner/name)"
         )
-    return Proposal(*_of_repository(named, section, backend), named, named.rpartition("/")[2])
+    name = named.rpartition("/")[2]
+    if section is not None and backend is not None:
+        return Proposal(section, backend, named, name)
+    config = cached_config(named)
+    if config is None and section is not None:
+        return Proposal(section, section.usual_backend, named, name)
+    recognized = recognize(_config(named) if config is None else config, named)
+    return Proposal(*_completed(recognized, section, named), named, name)
 
 
 def free_id(name: str, taken: Collection[str]) -> str:
@@ -168,15 +175,6 @@ def _found(place: Path, section: Kind | None, backend: str | None) -> Recognized
     except (OSError, ValueError) as error:
         raise CannotEdit(f"{place / 'config.json'} cannot be read: {error}") from None
     return _completed(found, section, str(place))
-
-
-def _of_repository(name: str, section: Kind | None, backend: str | None) -> Recognized:
-    if section is not None and backend is not None:
-        return section, backend
-    config = cached_config(name)
-    if config is None and section is not None:
-        return section, section.usual_backend
-    return _completed(recognize(_config(name) if config is None else config, name), section, name)
 
 
 def _completed(found: Recognized | None, section: Kind | None, name: str) -> Recognized:

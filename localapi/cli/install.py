@@ -1,4 +1,4 @@
-"""`localapi install`: the environments that some speech backends need."""
+"""`localapi install`: install the environments that some speech backends need."""
 
 from __future__ import annotations
 
@@ -17,22 +17,18 @@ from localapi.cli.text_table import room, table
 def command(name: str | None, *, force: bool, as_json: bool) -> None:
     """Install the environment of a speech backend: mlx-audio-plus or mlx-audio. Without NAME: list them."""
     if name is None:
-        _list_environments(as_json=as_json)
+        known = [environments.Environment.named(each) for each in environments.NAMES]
+        if as_json:
+            listed = [{"name": each.name, "installed": each.ready, "folder": str(each.folder)} for each in known]
+            click.echo(json.dumps(listed, indent=2))
+            return
+        rows = [[each.name, "installed" if each.ready else "missing", str(each.folder)] for each in known]
+        for line in table(["environment", "state", "folder"], rows, width=room()):
+            click.echo(line)
         return
     if as_json:
-        raise click.UsageError("--json is for the list: leave NAME out")
+        raise click.UsageError("--json is for the list; omit NAME")
     environment = environments.Environment.named(name)
     environments.install(environment, lambda line: click.echo(line, err=True), force=force)
     for other in environment.others():
         click.echo(f"not used by this version of localapi, and may be deleted: {other}", err=True)
-
-
-def _list_environments(*, as_json: bool) -> None:
-    known = [environments.Environment.named(name) for name in environments.NAMES]
-    if as_json:
-        listed = [{"name": each.name, "installed": each.ready, "folder": str(each.folder)} for each in known]
-        click.echo(json.dumps(listed, indent=2))
-        return
-    rows = [[each.name, "installed" if each.ready else "missing", str(each.folder)] for each in known]
-    for line in table(["environment", "state", "folder"], rows, width=room()):
-        click.echo(line)

@@ -120,8 +120,21 @@ def size_of(files: list[Path]) -> int:
 
 def backends(subject: Subject) -> list[Finding]:
     """Check which backends can run."""
-    found = [_package(subject, name) for name in PACKAGES]
-    found += [_environment(subject, name) for name in NAMES]
+    found = []
+    for name, (modules, package) in PACKAGES.items():
+        lacking = [module for module in modules if importlib.util.find_spec(module) is None]
+        if lacking:
+            says = f"{name}: {', '.join(lacking)} cannot be imported"
+            found.append(_lacking(subject, name, says, f"uv pip install {package}"))
+        else:
+            found.append(Finding("backends", "ok", f"{name}: {package} {importlib.metadata.version(package)}"))
+    for name in NAMES:
+        environment = Environment.named(name)
+        if environment.ready:
+            found.append(Finding("backends", "ok", f"{name}: {environment.folder}"))
+        else:
+            says = f"{name}: its environment is not installed"
+            found.append(_lacking(subject, name, says, environment.command))
     if sys.platform == "darwin" or subject.uses("macos-say"):
         path = shutil.which("say")
         if path is not None:
@@ -130,22 +143,6 @@ def backends(subject: Subject) -> list[Finding]:
             says = "macos-say needs the command `say` of macOS, which is not on this machine"
             found.append(_lacking(subject, "macos-say", says, "use backend: espeak-ng"))
     return found
-
-
-def _package(subject: Subject, backend: str) -> Finding:
-    modules, package = PACKAGES[backend]
-    lacking = [module for module in modules if importlib.util.find_spec(module) is None]
-    if not lacking:
-        return Finding("backends", "ok", f"{backend}: {package} {importlib.metadata.version(package)}")
-    says = f"{backend}: {', '.join(lacking)} cannot be imported"
-    return _lacking(subject, backend, says, f"uv pip install {package}")
-
-
-def _environment(subject: Subject, name: str) -> Finding:
-    environment = Environment.named(name)
-    if environment.ready:
-        return Finding("backends", "ok", f"{name}: {environment.folder}")
-    return _lacking(subject, name, f"{name}: its environment is not installed", environment.command)
 
 
 def _lacking(subject: Subject, backend: str, says: str, mend: str) -> Finding:

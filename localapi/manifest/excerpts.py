@@ -34,18 +34,15 @@ _SECRET: Final = re.compile(
 def with_excerpts(problems: Sequence[Problem], texts: Mapping[str, str]) -> list[Problem]:
     """Return the problems, with excerpts for those whose place is in one of these texts (by source)."""
     lines = {source: _shown(text) for source, text in texts.items()}
-    return [
-        replace(problem, excerpt=_around(lines[problem.source], problem.line))
-        if number < MOST and problem.line is not None and problem.source in lines
-        else problem
-        for number, problem in enumerate(problems)
-    ]
-
-
-def _around(lines: Sequence[str], line: int) -> Excerpt:
-    """Return the lines around a line, which counts from 1 and may be one past the end of the file."""
-    first = max(1, line - AROUND)
-    return Excerpt(first, tuple(lines[first - 1 : line + AROUND]))
+    found: list[Problem] = []
+    for problem in problems:
+        if len(found) < MOST and problem.line is not None and problem.source in lines:
+            first = max(1, problem.line - AROUND)  # lines count from 1, and one may be past the end of the file
+            around = lines[problem.source][first - 1 : problem.line + AROUND]
+            found.append(replace(problem, excerpt=Excerpt(first, tuple(around))))
+        else:
+            found.append(problem)
+    return found
 
 
 def _shown(text: str) -> list[str]:

@@ -17,7 +17,8 @@ def overlay(lower: Table, upper: Table) -> Table:
         entries, over = lower.table(section), upper.table(section)
         if entries and over:
             kept = {key: _without_former(section, member, over.get(key)) for key, member in entries.members.items()}
-            lower = _with(lower, section, Table(kept, entries.origin))
+            cleaned = Member(lower.members[section].origin, Table(kept, entries.origin))
+            lower = Table({**lower.members, section: cleaned}, lower.origin)
     return _merged(lower, upper)
 
 
@@ -49,10 +50,6 @@ def _without_former(section: str, member: Member, over: Node | None) -> Member:
     former = known_options(section, _text(member.node.get("backend"))) if backend else frozenset()
     kept = {key: part for key, part in member.node.members.items() if key not in former - backend}
     return Member(member.origin, Table(kept, member.node.origin))
-
-
-def _with(table: Table, key: str, node: Node) -> Table:
-    return Table({**table.members, key: Member(table.members[key].origin, node)}, table.origin)
 
 
 def _text(node: Node | None) -> str | None:

@@ -49,11 +49,11 @@ class Lines:
         return at - self.line_start(at)
 
     def is_blank(self, line: int) -> bool:
-        """Return whether a line is blank; the end of the text is not a line."""
-        return line < len(self.text) and not self._content(line)
+        """Return True if a line is blank; the end of the text is not a line."""
+        return line < len(self.text) and not self.text[line : self.line_end(line)].strip()
 
     def blank_above(self, line: int) -> bool:
-        """Return whether the line above a line is blank."""
+        """Return True if the line above a line is blank."""
         return line > 0 and self.is_blank(self.previous_line(line))
 
     def begin(self, at: int, indent: int, floor: int) -> int:
@@ -97,9 +97,6 @@ class Lines:
         before, after = self.text[:start], self.text[end:]
         ended = self._starts[-1] == len(self.text)
         return before + after if after or ended else _LAST_BREAK.sub("", before)
-
-    def _content(self, line: int) -> str:
-        return self.text[line : self.line_end(line)].strip()
 
     def _comment_indent(self, line: int) -> int | None:
         """Return the indentation of a comment line, or None for any other line."""

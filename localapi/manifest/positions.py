@@ -79,17 +79,13 @@ def _value(text: str, event: events.Event, stream: Iterator[events.Event]) -> Pl
     while not isinstance(item := next(stream), events.MappingEndEvent):
         key = _value(text, item, stream)
         name = item.value if isinstance(item, events.ScalarEvent) else text[key.start : key.end]
-        members.append(PlacedMember(name, _key_start(text, key.start), _value(text, next(stream), stream)))
+        before = text[: key.start].rstrip(" \t")
+        key_start = len(before) - 1 if before.endswith("?") else key.start
+        members.append(PlacedMember(name, key_start, _value(text, next(stream), stream)))
     if event.flow_style:
         return Placed(start, _index(item, "end_mark"), "flow", tuple(members))
     last = members[-1].value
     return Placed(start, last.end, "block", tuple(members), last.keeps)
-
-
-def _key_start(text: str, key: int) -> int:
-    """Return the start of a key, or of the ? before it."""
-    before = text[:key].rstrip(" \t")
-    return len(before) - 1 if before.endswith("?") else key
 
 
 def _sequence(text: str, event: events.SequenceStartEvent, stream: Iterator[events.Event], start: int) -> Placed:

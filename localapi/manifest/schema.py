@@ -70,20 +70,14 @@ def _readable(schema: Schema) -> Schema:
 
     It has no generated titles and only the first paragraph of a docstring; null is allowed if it means the default.
     """
-    required = schema.get("required", [])
-    properties = {
-        key: part if key in required else _or_null(part)
-        for key, part in (_untitled(item) for item in schema.get("properties", {}).items())
-    }
+    properties: Schema = {}
+    for key, item in schema.get("properties", {}).items():
+        part = {name: value for name, value in item.items() if name != "title" and (name, value) != ("default", None)}
+        properties[key] = part if key in schema.get("required", []) else _or_null(part)
     shown = {key: part for key, part in schema.items() if key != "title"}
     if "description" in shown:
         shown["description"] = shown["description"].partition("\n\n")[0]
     return {**shown, "properties": properties}
-
-
-def _untitled(item: tuple[str, Schema]) -> tuple[str, Schema]:
-    key, schema = item
-    return key, {name: part for name, part in schema.items() if name != "title" and (name, part) != ("default", None)}
 
 
 def _or_null(schema: Schema) -> Schema:

@@ -69,11 +69,7 @@ def explain(error: yaml.YAMLError, source: str, text: str) -> Problem:
         sentence = _TAB
     if sentence == _INDENTATION and text[: mark.index].rpartition("\n")[2].strip():
         sentence = _MISPLACED
-    message = sentence.format(found=_found(text, mark), line=began.line + 1, column=began.column + 1)
-    return Problem(source, f"not valid YAML: {message}", line=mark.line + 1, column=mark.column + 1)
-
-
-def _found(text: str, mark: yaml.Mark) -> str:
     character = text[mark.index : mark.index + 1]
-    words = {"": "the end of the file", "\t": "a tab", "\n": "the end of the line", "\r": "the end of the line"}
-    return words.get(character, repr(character))
+    found = {"": "the end of the file", "\t": "a tab", "\n": "the end of the line", "\r": "the end of the line"}
+    message = sentence.format(found=found.get(character, repr(character)), line=began.line + 1, column=began.column + 1)
+    return Problem(source, f"not valid YAML: {message}", line=mark.line + 1, column=mark.column + 1)

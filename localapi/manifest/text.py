@@ -27,7 +27,21 @@ class Text:
 
 def read_text(path: Path) -> Text:
     """Return a file's text. Raise ManifestError if it is not a text file of ordinary size."""
-    return text_of(path, _read_bytes(path))
+    try:
+        if path.is_dir():
+            raise _problem(path, "is a folder; give a YAML file")
+        if path.exists() and not path.is_file():
+            raise _problem(path, "is not a regular file, so it cannot be followed; give a YAML file")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise _problem(path, "does not exist; create it, or give another file") from None
+    except OSError as error:
+        error.filename = None  # the message begins with it
+        raise _problem(path, f"cannot be read: {advise(error)}", passing=True) from None
+    except ValueError as error:
+        raise _problem(path, f"cannot be read: {error}") from None
+    return text_of(path, data)
 
 
 def text_of(path: Path, data: bytes) -> Text:
@@ -44,23 +58,6 @@ def text_of(path: Path, data: bytes) -> Text:
         message = f"contains a control character (U+{ord(found[0]):04X}) that YAML does not allow; remove it"
         raise _problem(path, message, before=text[: found.start()])
     return Text(path, text, hashlib.sha256(data).hexdigest())
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        if path.is_dir():
-            raise _problem(path, "is a folder; give a YAML file")
-        if path.exists() and not path.is_file():
-            raise _problem(path, "is not a regular file, so it cannot be followed; give a YAML file")
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise _problem(path, "does not exist; create it, or give another file") from None
-    except OSError as error:
-        error.filename = None  # the message begins with it
-        raise _problem(path, f"cannot be read: {advise(error)}", passing=True) from None
-    except ValueError as error:
-        raise _problem(path, f"cannot be read: {error}") from None
 
 
 def _problem(path: Path, message: str, *, before: str | None = None, passing: bool = False) -> ManifestError:

@@ -113,7 +113,8 @@ class _Composer:
         assert isinstance(event, Started)  # noqa: S101  # the parser's grammar leaves nothing else
         self._count(event, 1, depth)
         if event.tag not in _PLAIN_TAGS:
-            self._note(event, f"tags are not supported; found {_written(str(event.tag))}: remove it", path)
+            written = str(event.tag).replace("tag:yaml.org,2002:", "!!", 1)
+            self._note(event, f"tags are not supported; found {written}: remove it", path)
         if event.anchor is None:
             return self._untagged(event, path, depth)
         before, deepest = self._nodes, self._deepest
@@ -207,8 +208,3 @@ class _Composer:
         mark = event.start_mark
         assert mark is not None  # noqa: S101  # both parsers set it
         return Origin(str(self.source.path), self.source.path.parent, mark.line + 1, mark.column + 1)
-
-
-def _written(tag: str) -> str:
-    """Return a tag as its author wrote it."""
-    return tag.replace("tag:yaml.org,2002:", "!!", 1)

@@ -181,7 +181,10 @@ class Reloader:
                 error = raised
             else:
                 beside = (*(current.files_beside if current else ()), *manifest.files_beside)
-            loss = loss_of(current, manifest, self._used(current))
+            entries = current.entries if current else ()
+            instances = [self.registry.instance(name) for name in entries]
+            used = [each.name for each in instances if each.pinned or each.state in ("ready", "loading")]
+            loss = loss_of(current, manifest, used)
             if await self._still(beside, loss, until_changed=True):
                 break
         self._settling.read()
@@ -201,11 +204,6 @@ class Reloader:
                 told = True
                 log.info("the manifest's files keep changing; they are read once they stay unchanged for a moment")
             await asyncio.sleep(min(left, LOOK_SECONDS))
-
-    def _used(self, manifest: Manifest | None) -> list[str]:
-        """Return the entries whose models are loaded, or pinned."""
-        instances = [self.registry.instance(name) for name in manifest.entries] if manifest else []
-        return [each.name for each in instances if each.pinned or each.state in ("ready", "loading")]
 
     async def _aside(self, call: Callable[[], T]) -> T:
         """Read files in a thread. If that never ends, nothing else waits for it, not even a shutdown."""

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -178,21 +177,16 @@ def look(path: Path) -> Look:
         if not stat.S_ISREG(state.st_mode):  # a pipe would keep whoever opens it waiting
             return Look(b"", stamp=(state.st_mode,), inode=state.st_ino)
         with path.open("rb", buffering=0) as file:
-            return _look(file)
+            state = os.fstat(file.fileno())
+            renamed, writing = state.st_ctime_ns > state.st_mtime_ns, _is_written(file.fileno())
+            if state.st_size > MAX_BYTES:
+                return Look(b"", state.st_size, (state.st_size, state.st_mtime_ns), state.st_ino, writing, renamed)
+            content = b"".join(iter(lambda: file.read(MAX_BYTES), b""))
+            return Look(content, len(content), (), state.st_ino, writing, renamed)
     except (FileNotFoundError, NotADirectoryError):
         return Look(None)
     except (OSError, ValueError) as error:  # who reads it says what is wrong
         return Look(b"", stamp=(getattr(error, "errno", None) or 0,))
-
-
-def _look(file: FileIO) -> Look:
-    state = os.fstat(file.fileno())
-    renamed = state.st_ctime_ns > state.st_mtime_ns
-    writing = _is_written(file.fileno())
-    if state.st_size > MAX_BYTES:
-        return Look(b"", state.st_size, (state.st_size, state.st_mtime_ns), state.st_ino, writing, renamed)
-    content = b"".join(iter(lambda: file.read(MAX_BYTES), b""))
-    return Look(content, len(content), (), state.st_ino, writing, renamed)
 
 
 def _is_written(descriptor: int) -> bool | None:

@@ -159,7 +159,11 @@ class Watch:
         found = set[Place]().union(*(places(here / path) for path in (*self._source.files(), *self._more)))
         folder = (here / self._source.manifest).parent
         found.add((folder.parent, folder.name))
-        return {(place, name): _number(place) for place, name in found}
+        numbers: dict[Place, int] = dict.fromkeys(found, 0)  # 0: the folder is missing
+        for folder, name in found:
+            with contextlib.suppress(OSError):
+                numbers[folder, name] = folder.stat().st_ino
+        return numbers
 
 
 def _cause(error: Exception) -> Exception:
@@ -167,10 +171,3 @@ def _cause(error: Exception) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _number(folder: Path) -> int:
-    try:
-        return folder.stat().st_ino
-    except OSError:
-        return 0

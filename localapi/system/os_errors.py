@@ -20,9 +20,11 @@ NO_DRIVE: Final = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHO
 
 def advise(error: OSError) -> str:
     """Return the error, the path and advice, without a full stop: "No space left on device: free some disk space"."""
+    what = error.strerror or str(error)
     # A name that is too long was probably not meant as one, such as a recording in base64.
-    name = "" if error.filename is None or error.errno == errno.ENAMETOOLONG else f" ({_name(error.filename)})"
-    what = f"{error.strerror or error}{name}"
+    if error.filename is not None and error.errno != errno.ENAMETOOLONG:
+        name = error.filename
+        what += f" ({os.fsdecode(name) if isinstance(name, str | bytes) else name})"
     if error.errno in NO_ROOM:
         return f"{what}: free some disk space"
     if error.errno in NO_RIGHT:
@@ -35,7 +37,3 @@ def advise(error: OSError) -> str:
     if error.errno in NO_DRIVE:
         return f"{what}: is the drive connected?"
     return what
-
-
-def _name(name: object) -> str:
-    return os.fsdecode(name) if isinstance(name, str | bytes) else str(name)
