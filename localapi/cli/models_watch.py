@@ -29,7 +29,7 @@ from localapi.errors import NoServer, Refused
 from localapi.reload.diff import Diff
 
 AGAIN_SECONDS: Final = 1.0
-"""How often to look for a server that has ended."""
+"""Interval for looking for a server that has ended."""
 _STYLES: Final = {"ready": "green", "loading": "yellow", "failed": "red"}
 _NUMBERS: Final = {"memory", "running", "waiting", "tokens/s"}
 _BAR_CELLS: Final = 24

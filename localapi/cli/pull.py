@@ -30,7 +30,7 @@ BAR: Final = 24
 REPORT_SECONDS: Final = 10.0
 """Seconds between progress lines if there is no terminal."""
 FILE_SECONDS: Final = 30.0
-"""How long a small file may take."""
+"""Time limit for a small file."""
 END_SECONDS: Final = 5.0
 _QUIET: Final = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_VERBOSITY": "error"}
 """Without telemetry huggingface_hub does not ask the Hub first which agents there are."""

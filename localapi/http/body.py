@@ -43,7 +43,7 @@ _SHOWN_NAME: Final = 200
 _MOST_NAMES: Final = 20
 _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 BODY_SECONDS: Final = 60
-"""How long a client may take to send its body."""
+"""Time limit for a body to arrive."""
 Body = TypeVar("Body", bound=BaseModel)
 
 

@@ -48,7 +48,7 @@ Item = TypeVar("Item")
 Shown_contra = TypeVar("Shown_contra", contravariant=True)
 
 PRIME_SECONDS: Final = 2.0
-"""How long a stream's status waits for the first event, so that early failures are real status codes."""
+"""Maximum wait of a stream's status for the first event, so that early failures get real status codes."""
 FORM_PRIME_SECONDS: Final = 10.0
 """The same if a reply header may have to tell what of the asked form is not kept."""
 MEASURABLE_TOKENS: Final = 20
@@ -57,7 +57,7 @@ MEASURABLE_SECONDS: Final = 0.2
 SERVED_BY_HEADER: Final = "x-served-by"
 """Names the member of a pool that answers."""
 PROGRESS_SECONDS: Final = 2.0
-"""How often a stream that has nothing to send yet reports what it is waiting for."""
+"""Interval of progress reports in a stream that has nothing else to send yet."""
 
 request_ids = itertools.count(1)
 """Numbers for requests to engines, unique in this process."""

@@ -33,19 +33,19 @@ from localapi.http.listener import Door, Reader, raise_limit
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 1.0
-"""How long connections may take to end by themselves when the server ends; requests were drained before."""
+"""Time for connections to end by themselves when the server ends; requests were drained before."""
 HEAD_SECONDS: Final = 20.0
-"""How long the head of a request may take from its first byte."""
+"""Time limit for the head of a request, from its first byte."""
 HEAD_BYTES: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 1000
 """Further connections are closed at once: each needs a descriptor, and so do workers and files."""
 CONTINUE_SECONDS: Final = 0.05
-"""How long an early refusal may take before a client that sent `Expect: 100-continue` gets a 100."""
+"""Time for an early refusal, before a client that sent `Expect: 100-continue` gets a 100."""
 DRAIN_BYTES: Final = 128 * 1024 * 1024
 """Maximum that is read and dropped if a client continues to send after its reply."""
 DRAIN_SECONDS: Final = 30.0
 DRAIN_QUIET_SECONDS: Final = 3.0
-"""How long such a client may send nothing."""
+"""Maximum pause of such a client."""
 
 
 _WHOLE_URL: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")

@@ -24,9 +24,9 @@ MOST_BYTES_UNPAUSED: Final = 64 * MEGABYTE
 """The same if the source cannot wait for the reader."""
 MOST_BYTES_OF_ALL: Final = 256 * MEGABYTE
 READER_SECONDS: Final = 600.0
-"""How long a source waits for a reader that takes nothing."""
+"""Maximum wait of a source for a reader that takes nothing."""
 LEAST_BYTES: Final = MEGABYTE // 4
-"""What is kept for one reader even if there is no more room for all."""
+"""Bytes that may be kept for one reader even if there is no more room for all."""
 OBJECT_BYTES: Final = 200
 """Approximate memory of a small object."""
 JOIN_AFTER: Final = 64
@@ -34,7 +34,7 @@ JOIN_AFTER: Final = 64
 
 
 class Shelf:
-    """What is kept for all readers of this process."""
+    """Bytes that are kept for all readers of this process."""
 
     def __init__(self) -> None:
         self.bytes = 0

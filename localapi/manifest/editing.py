@@ -125,10 +125,7 @@ def _with_section(lines: Lines, root: Placed, section: str, entry_id: str, optio
 
 def _into_block(lines: Lines, mapping: Placed, entry_id: str, options: Options) -> str:
     last, indent = mapping.members[-1], lines.column(mapping.members[0].start)
-    step = next(
-        (lines.column(each.value.start) - indent for each in mapping.members if each.value.form == "block"), STEP
-    )
-    new = block_lines(entry_id, options, indent, max(step, 1))
+    new = block_lines(entry_id, options, indent, _step(lines, mapping))
     spaced = len(mapping.members) > 1 and lines.blank_above(lines.begin(last.start, indent, 0))
     at = lines.after(last.end, indent, keeps=last.value.keeps)
     return lines.inserted(at, ["", *new] if spaced and not last.value.keeps else new)
@@ -140,10 +137,10 @@ def _into_flow(text: str, mapping: Placed, item: str) -> str:
 
 
 def _step(lines: Lines, root: Placed) -> int:
-    """Return the indentation of the first block of a section."""
+    """Return by how much the first block in a mapping is indented."""
     for member in root.members:
         if member.value.form == "block":
-            return lines.column(member.value.members[0].start) - lines.column(member.start)
+            return max(lines.column(member.value.members[0].start) - lines.column(member.start), 1)
     return STEP
 
 

@@ -34,9 +34,9 @@ SLOW_SECONDS = 10.0
 RETRY_SECONDS = 5.0
 """Pause before a manifest is read again if the system, and not the file, was the cause of the error."""
 PATIENCE_SECONDS = 30.0
-"""How long the rest of an edit waits for new models to load, to be applied together with them."""
+"""Maximum wait of the rest of an edit for new models, to be applied together with them."""
 SHORT_PATIENCE_SECONDS = 2.0
-"""How long another edit waits for models that were loading already."""
+"""Maximum wait of another edit for models that were loading already."""
 LOOK_SECONDS = 0.1
 """Interval for looking at files that may be half-written."""
 

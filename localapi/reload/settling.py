@@ -37,7 +37,7 @@ MAX_BYTES: Final = 1024 * 1024
 
 
 class Loss(Enum):
-    """What a new manifest removes from the active one."""
+    """Severity of what a new manifest removes from the active one."""
 
     NOTHING = auto()
     SETTINGS = auto()

@@ -69,7 +69,7 @@ class _Failed:
     error: ModelUnavailable
     count: int
     due: float
-    """When to try again, in monotonic time."""
+    """Monotonic time of the next attempt."""
 
     @property
     def pause(self) -> float:

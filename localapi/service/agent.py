@@ -21,7 +21,7 @@ PUBLIC: Final = 0o644
 
 @dataclass(frozen=True)
 class Agent:
-    """How to start the server."""
+    """Command, folder and environment of the server."""
 
     command: Sequence[str]
     """Absolute path of the interpreter, and its arguments."""
