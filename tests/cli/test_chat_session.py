@@ -196,7 +196,7 @@ def test_the_commands_do_what_the_help_says(chat: Terminal, tmp_path: Path) -> N
         "/nope": "there is no /nope",
         "/set temperature 0.2": "\ntemperature 0.2",
         "/set colour red": "there is no parameter 'colour'; there are temperature",
-        "/system Be brief.": "\nset",
+        "/system Be brief.": "\nsystem prompt set",
         "/retry": "nothing has been asked yet",
         "hello there": r"\nhello there\n.*2 tokens",
         "/save talk.md": "written to talk.md",
