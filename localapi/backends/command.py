@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.forwarded_speech import ForwardedSpeech
 from localapi.backends.model_path import is_place, is_repository, placed, shown_place
 from localapi.backends.options import ChatOptions, Duration, FolderOf, MemorySize, PathProblem
 from localapi.backends.parameters import MEDIA, TEXT
@@ -65,7 +66,9 @@ class Launch:
     """Values of the placeholders, other than of the port and the key."""
     model: str | None
     """Name of the model in requests; None: the only one that the program has."""
-    other_model: str
+    has_voices: bool
+    """True if the program is asked for its voices."""
+    usual_model: str
     """Name of the model if the program has several, or does not list them."""
     ready: tuple[str, ...]
     """Paths to ask, each if there is none before it."""
@@ -154,6 +157,8 @@ class CommandOptions(WithVariables):
             examples=["8GB"],
         ),
     ] = None
+    has_voices: ClassVar[bool] = False
+    """True if the program is asked for its voices."""
     _manifest_folder: str = PrivateAttr(default="")
 
     @field_validator("command")
@@ -180,7 +185,9 @@ class CommandOptions(WithVariables):
                 what = "is not a folder" if cwd.exists() else "does not exist"
                 raise PathProblem("cwd", f"{shown_place(self.cwd, cwd)} {what}")
         path = self.path and _located_path(self.path, folder_of("path"))
-        located = self.model_copy(update={**self.located_variables(folder_of), "cwd": str(cwd), "path": path})
+        located = super().located(folder_of)
+        assert isinstance(located, type(self))  # noqa: S101  # a kind's options return their own class
+        located = located.model_copy(update={**self.located_variables(folder_of), "cwd": str(cwd), "path": path})
         located._manifest_folder = str(folder)
         return located
 
@@ -243,7 +250,8 @@ class CommandOptions(WithVariables):
             folder=Path(self.cwd or os.curdir),
             values=values,
             model=self.model,
-            other_model=self.path or name,
+            has_voices=self.has_voices,
+            usual_model=self.path or name,
             ready=("/health", "/v1/models") if self.ready is None else (self.ready,),
             start_seconds=self.start_timeout,
             stop_seconds=self.stop_timeout,
@@ -278,4 +286,14 @@ class Command(CommandOptions, ChatOptions):
     backend: Annotated[
         Literal["command"],
         Field(description="A program that the server starts and that speaks OpenAI's API: llama-server, vllm, ..."),
+    ]
+
+
+class CommandSpeech(CommandOptions, ForwardedSpeech):
+    """Options of a speech model that runs in a program."""
+
+    has_voices = True
+    backend: Annotated[
+        Literal["command"],
+        Field(description="A program that the server starts and that has OpenAI's /v1/audio/speech."),
     ]

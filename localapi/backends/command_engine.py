@@ -30,7 +30,6 @@ from localapi.errors import (
     LoadFailed,
     ModelUnavailable,
     UpstreamFailed,
-    UpstreamRefused,
     UpstreamUnavailable,
     WorkerEnded,
 )
@@ -238,14 +237,16 @@ class CommandEngine:
         return "Its last lines: " + " | ".join(line[:SHOWN_CHARACTERS] for line in lines)
 
     async def _connected(self, report: ReportLoading) -> HttpEngine:
-        place = Upstream(url=f"http://{HOST}:{self.port}", key=self._key)
-        connecting: ReportLoading = lambda progress, by=None: report(progress, self)  # noqa: E731  # it is one argument
-        try:
-            return await upstream.connect(self.name, place, model=self._launch.model, report=connecting)
-        except UpstreamRefused:
-            if self._launch.model is not None:
-                raise
-            return await upstream.connect(self.name, place, model=self._launch.other_model, report=connecting)
+        launch = self._launch
+        place = Upstream(url=f"http://{HOST}:{self.port}", key=self._key, probe_path=f"/..{launch.ready[0]}")
+        return await upstream.connect(
+            self.name,
+            place,
+            model=launch.model,
+            usual_model=launch.usual_model,
+            voices=launch.has_voices,
+            report=lambda progress, by=None: report(progress, self),
+        )
 
     # Running
 

@@ -129,7 +129,7 @@ class HttpClient:
     async def probe(self) -> None:
         """Raise ApiError if the server does not answer."""
         try:
-            await self.get("/models")
+            await self.get(self._upstream.probe_path)
         except TimeoutError:
             raise UpstreamTimeout(f"The upstream of {self._name} does not answer.") from None
         except InvalidRequest:

@@ -98,12 +98,21 @@ class AnswerRate:
 class HttpEngine(InProcessEngine):
     """Engine on another server; see `backends.engine.Engine`. `connect` has to succeed before anything is asked."""
 
-    def __init__(self, name: str, upstream: Upstream, *, model: str | None = None, voices: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        upstream: Upstream,
+        *,
+        model: str | None = None,
+        usual_model: str | None = None,
+        voices: bool = False,
+    ) -> None:
         super().__init__()
         self.name = name
         self.upstream = upstream
         self.model = model
         self.facts = Facts()
+        self._usual_model = usual_model
         self._has_voices = voices
         self._client = HttpClient(name, upstream)
         self._failures = 0
@@ -128,7 +137,9 @@ class HttpEngine(InProcessEngine):
         """Find out what the server has. Raise LoadFailed."""
         await self._client.open()
         try:
-            self.facts = await discover(self._client, self.name, self.model, voices=self._has_voices)
+            self.facts = await discover(
+                self._client, self.name, self.model, usual_model=self._usual_model, voices=self._has_voices
+            )
         except LoadFailed:
             raise
         except ApiError as error:

@@ -11,10 +11,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from localapi.backends import upstream
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.options import ChatOptions, FolderOf, Identity, PathProblem
+from localapi.backends.forwarded_speech import ForwardedSpeech
+from localapi.backends.options import ChatOptions, FolderOf, Identity
 from localapi.backends.parameters import MEDIA, TEXT
 from localapi.backends.secret import NoSecret, SecretPlace, located_place, stamp_of
-from localapi.backends.speech import SpeechOptions, file_at
+from localapi.backends.speech import file_at
 from localapi.backends.upstream import CONNECT_SECONDS, FIRST_TOKEN_SECONDS, IDLE_SECONDS, Upstream
 from localapi.errors import UpstreamRefused
 from localapi.system.threads import aside
@@ -206,30 +207,15 @@ class OpenAI(ChatOptions, UpstreamOptions):
         return await _start(self, name, report)
 
 
-_OF_OUR_SOUND: Final = (
-    *("speakable", "lexicon", "lexicon_file", "sentence_silence_ms", "speech_cache_mb", "language", "audio_folders"),
-    "unsupported",
-)
-"""Options about how this server prepares texts and sound, which it does not do for another server."""
-
-
-class OpenAISpeech(SpeechOptions, UpstreamOptions):
+class OpenAISpeech(ForwardedSpeech, UpstreamOptions):
     """Options of a speech model on another server."""
 
-    forwards = True
-    takes = frozenset({"instruct_text"})
-    has_speed = True
     backend: Annotated[
         Literal["openai"], Field(description="A speech model on another server that has OpenAI's /v1/audio/speech.")
     ]
 
     def located(self, folder_of: FolderOf) -> Self:
-        for name in _OF_OUR_SOUND:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise PathProblem(name, "the backend openai does not support it: the other server makes the sound")
-        settings = self.located_settings(folder_of)
-        del settings["audio_folders"]
-        return self.model_copy(update={**settings, **self.located_upstream(folder_of)})
+        return super().located(folder_of).model_copy(update=self.located_upstream(folder_of))
 
     def identity(self) -> Identity:
         identity = super().identity()

@@ -42,6 +42,8 @@ class Upstream:
     first_token_seconds: float = FIRST_TOKEN_SECONDS
     """How long a stream may take to begin."""
     idle_seconds: float = IDLE_SECONDS
+    probe_path: str = "/models"
+    """Path below the base that says now and then that the server is there."""
     """How long a stream may pause after that."""
 
     @property
@@ -73,18 +75,25 @@ class Upstream:
 
 
 async def connect(
-    name: str, upstream: Upstream, *, model: str | None = None, voices: bool = False, report: ReportLoading
+    name: str,
+    upstream: Upstream,
+    *,
+    model: str | None = None,
+    usual_model: str | None = None,
+    voices: bool = False,
+    report: ReportLoading,
 ) -> HttpEngine:
     """Return an engine that has the model on another server. `model` may be None if it has exactly one.
 
-    `voices` is True for speech: then the server is asked for its voices.
+    `usual_model` is its name if the server has several models, or does not list them. `voices` is True for speech: then
+    the server is asked for its voices.
 
     Raise LoadFailed. `name` is that of the entry, for messages.
     """
     report(Loading("connecting"))
     # The client takes long to import, and only servers with such entries need it.
     module = await aside(lambda: importlib.import_module("localapi.backends.http_engine"))
-    engine: HttpEngine = module.HttpEngine(name, upstream, model=model, voices=voices)
+    engine: HttpEngine = module.HttpEngine(name, upstream, model=model, usual_model=usual_model, voices=voices)
     try:
         await engine.connect()
     except BaseException:

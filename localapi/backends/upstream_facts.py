@@ -30,17 +30,22 @@ class Facts:
     notes: list[str] = field(default_factory=list)
 
 
-async def discover(client: HttpClient, name: str, model: str | None, *, voices: bool = False) -> Facts:
+async def discover(
+    client: HttpClient, name: str, model: str | None, *, usual_model: str | None = None, voices: bool = False
+) -> Facts:
     """Return what the server says of a model, or of its only one, and its voices for speech. Raise ApiError.
 
-    Chooses the client's base among those that the URL may mean.
+    `usual_model` is used if the server has several models or lists none. Chooses the client's base among those that the
+    URL may mean.
     """
-    facts = await _facts(client, name, model)
+    facts = await _facts(client, name, model, usual_model)
     return replace(facts, voices=await _voices(client, facts.model)) if voices else facts
 
 
-async def _facts(client: HttpClient, name: str, model: str | None) -> Facts:
+async def _facts(client: HttpClient, name: str, model: str | None, usual_model: str | None) -> Facts:
     models = await _models(client)
+    if model is None and (models is None or len(models) != 1):
+        model = usual_model
     if models is None:
         if model is None:
             raise UpstreamRefused(f"The upstream of {name} does not list its models. Set `model` for this entry.")

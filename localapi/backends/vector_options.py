@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import EntryOptions, FolderOf, PathProblem
+from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import start_worker
 from localapi.system.threads import aside
 
@@ -60,7 +61,7 @@ class RerankOptions(EntryOptions):
     ] = True
 
 
-class VectorWorker(EntryOptions):
+class VectorWorker(WithVariables):
     """Options of a model in a worker, for both sections."""
 
     path: Annotated[
@@ -84,7 +85,7 @@ class VectorWorker(EntryOptions):
             path = model_path.resolve(self.path, folder_of("path"), must_hold="config.json")
         except ValueError as error:
             raise PathProblem("path", str(error)) from error
-        return self.model_copy(update={"path": path})
+        return self.model_copy(update={**self.located_variables(folder_of), "path": path})
 
     def weight_files(self) -> list[Path]:
         return model_path.weights(self.path, self.revision)
@@ -95,4 +96,5 @@ class VectorWorker(EntryOptions):
     async def started(self, name: str, engine: str, needs: str, report: ReportLoading, **more: Any) -> Engine:
         """Start a worker with this engine. Raise `errors.LoadFailed`."""
         await aside(lambda: model_path.check_present([(self.path, "config.json")]))
-        return await start_worker(name, engine, {**self.identity().options, **more}, needs=needs, report=report)
+        options = {**self.identity().options, **more}
+        return await start_worker(name, engine, options, needs=needs, variables=await self.variables(), report=report)

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from msgspec import UNSET, Meta, UnsetType
 
 from localapi.backends.auto import Auto
+from localapi.backends.command import CommandSpeech
 from localapi.backends.echo_speech import EchoSpeech
 from localapi.backends.espeak_ng import EspeakNg
 from localapi.backends.macos_say import MacosSay
@@ -70,7 +71,9 @@ SPEECH: Final = Kind(
     name="speech",
     description="Speech models, by their ids.",
     options=SpeechOptions,
-    backends=by_name(EchoSpeech, Auto, MacosSay, EspeakNg, Piper, MlxAudio, MlxAudioPlus, OpenAISpeech, SpeechPool),
+    backends=by_name(
+        EchoSpeech, Auto, MacosSay, EspeakNg, Piper, MlxAudio, MlxAudioPlus, OpenAISpeech, CommandSpeech, SpeechPool
+    ),
     usual_backend="auto",
     variables=Variables(
         entry_id="local-audio",

@@ -67,13 +67,13 @@ def empty(request: pytest.FixtureRequest, mark: str) -> Iterator[None]:
 
 
 def test_another_localapi_and_mlx_lm_server_are_programs_like_any_other(tmp_path: Path, mark: str) -> None:
-    (tmp_path / "inner.yaml").write_text("chat: {parrot: {backend: echo}}")
+    (tmp_path / "inner.yaml").write_text("chat: {parrot: {backend: echo}}\nspeech: {beep: {backend: echo}}")
     inner = [sys.executable, "-m", "localapi", "--port", "{port}", "--manifest", "inner.yaml"]
     mlx = [sys.executable, "-m", "mlx_lm", "server", "--port", "{port}", "--model", "{path}"]
     model = Path(__file__).parents[2] / "localapi" / "demo" / "model"
     env = {VARIABLE: mark}
     entries = {
-        "inner": {"backend": "command", "command": inner, "env": env},
+        "inner": {"backend": "command", "command": inner, "env": env, "model": "parrot"},
         "mlx": {
             "backend": "command",
             "command": mlx,
@@ -81,7 +81,10 @@ def test_another_localapi_and_mlx_lm_server_are_programs_like_any_other(tmp_path
             "env": {**env, "HF_HUB_CACHE": str(tmp_path)},
         },
     }
-    speech = {"voice": {"backend": "espeak-ng", "env": env}}
+    speech = {
+        "voice": {"backend": "espeak-ng", "env": env},
+        "beeps": {"backend": "command", "command": inner, "env": env, "model": "beep"},
+    }
     with serving(tmp_path, json.dumps({"chat": entries, "speech": speech})) as server:
         with server.client() as client:
             stream = client.chat.completions.create(**body("one two", "inner", stream=True))  # type: ignore[call-overload]
@@ -89,7 +92,9 @@ def test_another_localapi_and_mlx_lm_server_are_programs_like_any_other(tmp_path
             answer = client.chat.completions.create(**body("What is the capital of France?", "mlx", temperature=0))  # type: ignore[call-overload]
             assert "Paris" in answer.choices[0].message.content
             assert answer.usage.completion_tokens > 0
-        for name in ("inner", "mlx"):
+            sound = client.audio.speech.create(model="beeps", voice="any", input="Hello", response_format="wav")
+            assert sound.content[:4] == b"RIFF"
+        for name in ("inner", "mlx", "beeps"):
             program = server.model(name)
             assert (program["state"], program["healthy"]) == ("ready", True)
             assert psutil.Process(program["pid"]) in marked(mark)
