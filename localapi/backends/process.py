@@ -20,7 +20,9 @@ END_SECONDS: Final = 5
 USAGE_SECONDS: Final = 0.5
 """Maximum age of a measurement."""
 
-_withheld = {"LOCALAPI_API_KEY"}
+CLUSTER_TOKEN: Final = "RAY_AUTH_TOKEN"  # noqa: S105  # its name
+"""Variable that opens a Ray cluster, for the gateway alone."""
+_withheld = {"LOCALAPI_API_KEY", CLUSTER_TOKEN}
 
 
 def withhold(names: Iterable[str]) -> None:

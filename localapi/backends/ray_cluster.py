@@ -10,6 +10,7 @@ import asyncio
 import importlib.util
 import itertools
 import logging
+import os
 import socket
 import sys
 from asyncio import StreamReader
@@ -92,7 +93,7 @@ class RemoteProcess:
                 if not self.started.done():
                     self.started.set_result(None)
             case NotStarted(message=text):
-                self.lose(text)
+                self._settle(text, LoadFailed(text, retryable=None))
             case FromNode():
                 for line in message.lines:
                     log.info("%s: %s", self._name, line)
@@ -105,8 +106,11 @@ class RemoteProcess:
 
     def lose(self, how: str) -> None:
         """Take note that nothing more comes from this worker."""
+        self._settle(how, LoadFailed(f"The worker {how}.", retryable=None))
+
+    def _settle(self, how: str, failure: LoadFailed) -> None:
         if not self.started.done():
-            self.started.set_exception(LoadFailed(how, retryable=None))
+            self.started.set_exception(failure)
         if not self.ended.done():
             self.ended.set_result(how)
             self.reader.feed_eof()
@@ -202,8 +206,11 @@ class Gateway:
     async def _distribute(self) -> None:
         """Hand each message to its worker, until the process ends."""
         try:
-            while (message := await self._next()) is not None:
+            while True:
+                message = await self._next()
                 match message:
+                    case None:
+                        break
                     case Nodes(nodes=nodes):
                         self.nodes = nodes
                         self._tell()
@@ -215,7 +222,7 @@ class Gateway:
                             worker.take(message)
                             if worker.ended.done():
                                 del self._workers[message.worker]
-            how = await self._child.how_it_ended()
+            how = process.describe_end(await self._child.wait())
         except msgspec.MsgspecError as error:
             how = f"sent something that is no message ({error})"
         log.error("cluster %s: the gateway %s", self.address, how)
@@ -238,7 +245,7 @@ class Gateway:
         number = next(self._numbers)
         remote = RemoteProcess(self, number, name)
         if self.ended:
-            remote.lose("The gateway to the cluster has ended.")
+            remote.lose("was not started: the gateway to its cluster has ended")
         else:
             self._workers[number] = remote
             env, secrets = dict(variables.all), list(variables.secret.values())
@@ -275,6 +282,7 @@ async def _open(address: str) -> Gateway:
     """Start a gateway, and return it when it has joined the cluster. Raise ClusterUnavailable and OutOfResources."""
     if importlib.util.find_spec("ray") is None:
         raise ClusterUnavailable("The package ray is not installed here. Install it: uv pip install 'localapi[ray]'")
+    token = {name: os.environ[name] for name in (process.CLUSTER_TOKEN,) if name in os.environ}
     try:
         ours, theirs = socket.socketpair()
         with theirs:
@@ -283,6 +291,7 @@ async def _open(address: str) -> Gateway:
                 *(sys.executable, "-P", "-m", "localapi.cluster", "--fd", str(theirs.fileno()), "--address", address),
                 on_line=lambda line: log.debug("cluster %s: %s", address, line),  # Ray says much, also of other jobs
                 fds=[theirs.fileno()],
+                env={**process.inherited(), **token},
             )
     except OSError as error:
         raise OutOfResources(
@@ -300,10 +309,30 @@ async def _open(address: str) -> Gateway:
 class _Shared:
     """One gateway for all who use a cluster."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str) -> None:
         self.holders = 0
-        self.gateway: Gateway | None = None
-        self.lock = asyncio.Lock()
+        self._address = address
+        self._opening: asyncio.Task[Gateway] | None = None
+
+    async def gateway(self) -> Gateway:
+        """Return the gateway. Who asks while it starts gets what comes of that, also if it fails."""
+        if self._opening is not None and self._opening.done() and not self._serves(self._opening):
+            await self.close()
+        if self._opening is None:
+            self._opening = asyncio.create_task(_open(self._address), name=f"gateway to {self._address}")
+        return await asyncio.shield(self._opening)
+
+    def _serves(self, opened: asyncio.Task[Gateway]) -> bool:
+        return not opened.cancelled() and opened.exception() is None and not opened.result().ended
+
+    async def close(self) -> None:
+        """End the gateway, or its start."""
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
+            (opened,) = await asyncio.gather(opening, return_exceptions=True)
+            if isinstance(opened, Gateway):
+                await opened.close()
 
 
 _shared: dict[str, _Shared] = {}
@@ -312,19 +341,14 @@ _shared: dict[str, _Shared] = {}
 @asynccontextmanager
 async def using(address: str) -> AsyncIterator[Gateway]:
     """Give the gateway of a cluster, and keep it running meanwhile. Raise ClusterUnavailable and OutOfResources."""
-    shared = _shared.setdefault(address, _Shared())
+    shared = _shared.get(address)
+    if shared is None:
+        shared = _shared[address] = _Shared(address)
     shared.holders += 1
     try:
-        async with shared.lock:
-            if shared.gateway is not None and shared.gateway.ended:
-                await shared.gateway.close()
-                shared.gateway = None
-            if shared.gateway is None:
-                shared.gateway = await _open(address)
-        yield shared.gateway
+        yield await shared.gateway()
     finally:
         shared.holders -= 1
         if shared.holders == 0:
-            _shared.pop(address, None)
-            if shared.gateway is not None:
-                await asyncio.shield(shared.gateway.close())
+            del _shared[address]
+            await asyncio.shield(shared.close())

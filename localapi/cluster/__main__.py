@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import AuthenticationError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import localapi
@@ -45,7 +45,9 @@ from localapi.cluster.protocol import (
 from localapi.system.byte_sizes import readable
 from localapi.system.threads import aside
 
+ANSWER_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 30.0
+"""How long to try to join the cluster; Ray itself tries for minutes."""
 PLACE_SECONDS: Final = 120.0
 """How long a worker waits for a node with room, and for its process to start."""
 TRIES: Final = 4
@@ -57,6 +59,10 @@ SILENCE_SECONDS: Final = 20.0
 LOOK_SECONDS: Final = 2.0
 """How often the list of nodes is read."""
 LEAVE_SECONDS: Final = 5.0
+UNAUTHENTICATED: Final = (
+    "it requires a token, which is missing here or wrong. Set RAY_AUTH_MODE=token for the server, and RAY_AUTH_TOKEN "
+    "or ~/.ray/auth_token"
+)
 STANDARD: Final = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
 
@@ -78,7 +84,6 @@ def main() -> None:
         server.shutdown(socket.SHUT_WR)  # what was sent arrives before the end of file
         os._exit(1)
 
-    # Ray waits for minutes for an address that does not answer.
     late = threading.Timer(CONNECT_SECONDS, refuse, [f"it did not answer within {CONNECT_SECONDS:g} s"])
     late.start()
     try:
@@ -91,21 +96,37 @@ def main() -> None:
 
 
 def connect(address: str) -> None:
-    """Join a running cluster, never start one. Raises whatever Ray raises."""
-    ray.init(
-        address=address,
-        namespace="localapi",
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        # The nodes run this very version of the code, whatever is installed there.
-        runtime_env={"py_modules": [str(Path(localapi.__file__).parent)]},
-    )
+    """Join a running cluster, never start one. Raises OSError and whatever Ray raises."""
+    named = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    host, colon, port = named.rpartition(":")
+    if colon:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS):
+            pass  # Ray itself would not tell that nobody is there
+    try:
+        ray.init(
+            address=address,
+            namespace="localapi",
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            # The nodes run this very version of the code, whatever is installed there.
+            runtime_env={"py_modules": [str(Path(localapi.__file__).parent)]},
+        )
+    except (ConnectionError, AuthenticationError) as error:
+        if "authentication token" in f"{error} {error.__cause__}".lower():
+            raise ConnectionError(UNAUTHENTICATED) from error
+        if named == "auto":
+            raise ConnectionError(
+                "none runs on this machine, and RAY_ADDRESS is not set. Start it (`ray start`), or name its address"
+            ) from error
+        raise
 
 
 def reason_of(error: BaseException) -> str:
     """Return an error of Ray for people, without the paragraphs that Ray adds."""
+    if isinstance(error, OSError) and error.strerror is not None:
+        return error.strerror
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3])[:400] or type(error).__name__
+    return " ".join(lines[:7])[:400] or type(error).__name__
 
 
 async def relay(server: socket.socket) -> None:

@@ -27,6 +27,14 @@ CASES = {
             "(known: unsupported, locked, env, place, backend, path, …, aliases, …)"
         ],
     ),
+    "a place on no cluster": (
+        "chat: {a: {backend: mlx-lm, path: demo, place: {cpus: 2}}}",
+        ["models.yaml:1:48: chat.a.place: …server.cluster…"],
+    ),
+    "a cluster by the address of Ray's client": (
+        "server: {cluster: {ray: 'ray://box:10001'}}",
+        ["models.yaml:1:25: server.cluster.ray: …host:port…ray://…"],
+    ),
     "a command line instead of a list is shown as one": (
         "chat: {a: {backend: command, command: 'llama-server --port {port} -m \"a b\"'}}",
         ['models.yaml:1:39: chat.a.command: …a list…[llama-server, --port, "{port}", -m, "a b"]…'],
