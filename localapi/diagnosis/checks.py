@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from localapi.backends.model_path import cache_folder, cached
+from localapi.backends.pool import PoolOptions
 from localapi.diagnosis.finding import Check, Finding, Grade, Subject
 from localapi.environments import NAMES, Environment, find_uv
 from localapi.errors import EnvironmentFailed, NoServer, Refused
@@ -214,6 +215,8 @@ def _of(entry: Entry) -> Iterator[Finding]:
                 yield Finding("models", "missing", f"{says}; the Hugging Face Hub cannot be reached from here", command)
         return
     says = f"{entry.id}: {entry.options.backend_name}"
+    if isinstance(entry.options, PoolOptions):
+        says += f" of {', '.join(entry.options.of)}"
     size = size_of(list(entry.options.weight_files()))
     if size:
         says += f", {readable(size)}"

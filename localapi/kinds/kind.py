@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 from pydantic import BaseModel
@@ -57,13 +57,18 @@ class ModelObject(Struct, kw_only=True):
         """Fill in the fields that a kind adds, from an entry and what its loaded model said."""
 
     def describe_pool(self, members: Sequence[ModelObject]) -> None:
-        """Fill in the fields that a kind adds with what all members of a pool can."""
+        """Fill in all but the facts of the entry itself with what all members of a pool can."""
         for name in self.__struct_fields__:
-            if name in ModelObject.__struct_fields__:
+            if name in _OF_ENTRY:
                 continue
             known = [value for each in members if (value := getattr(each, name)) is not None and value is not UNSET]
             if known:
                 setattr(self, name, _common(known))
+
+
+_OF_ENTRY: Final = {
+    *("id", "object", "created", "owned_by", "kind", "backend", "state", "aliases", "description", "members"),
+}
 
 
 def _common(values: Sequence[Any]) -> Any:
@@ -73,8 +78,8 @@ def _common(values: Sequence[Any]) -> Any:
         return all(values)
     if isinstance(first, int | float):
         return min(values)
-    if isinstance(first, list):
-        return [item for item in first if all(item in other for other in values)]
+    if isinstance(first, list | tuple):
+        return type(first)(item for item in first if all(item in other for other in values))
     if isinstance(first, Struct):
         # Facts: what one lacks, all lack; what one does not know, nobody knows.
         facts: dict[str, bool | None] = {}

@@ -179,7 +179,11 @@ class Registry:
     def progress(self, entry_id: str, ticket: Ticket) -> Progress:
         """Return what a request is waiting for: its turn, memory, or a model that is being loaded."""
         if ticket.attempt is not None:
-            entry_id, ticket = ticket.attempt
+            member_id, attempt = ticket.attempt
+            member = self.entries.get(member_id)
+            progress = self.progress(member_id, attempt)
+            is_secret = member is not None and not self.may_use(member)
+            return replace(progress, model=entry_id) if is_secret else progress
         if entry_id not in self.entries:
             return Progress("waiting", entry_id)
         position = self.queues[entry_id].position(ticket)

@@ -33,6 +33,12 @@ speech:
   tone: {backend: echo, voices: {amy: {}, joe: {}}}
   hum: {backend: echo, voices: {joe: {}}, max_input_characters: 20}
   sound: {backend: pool, of: [tone, hum]}
+embedding:
+  near: {backend: echo}
+  vectors: {backend: pool, of: [near]}
+rerank:
+  judge: {backend: echo}
+  jury: {backend: pool, of: [judge]}
 """
 
 
@@ -103,11 +109,18 @@ def test_a_pool_offers_what_all_members_can(server: Server) -> None:
     assert [(each["id"], each["model"]) for each in voices] == [("joe", "sound")]
 
 
-def test_speech_completions_and_tokens_go_through_pools(server: Server) -> None:
+def test_all_kinds_and_dialects_go_through_pools(server: Server) -> None:
     said = server.request("POST", "/v1/audio/speech", {"model": "sound", "input": "Hi.", "voice": "joe"}, key())
     assert (said.status, said.headers["x-served-by"]) == (200, "tone")
     done = server.request("POST", "/v1/completions", {"model": "both", "prompt": ["a b", "c d"]}, key())
     assert [each["text"] for each in done.json()["choices"]] == ["a b", "c d"]
+    embedded = server.request("POST", "/v1/embeddings", {"model": "vectors", "input": "cat"}, key())
+    assert (embedded.status, embedded.headers["x-served-by"]) == (200, "near")
+    ranked = server.request("POST", "/v1/rerank", {"model": "jury", "query": "cat", "documents": ["cat", "dog"]}, key())
+    assert (ranked.status, ranked.headers["x-served-by"]) == (200, "judge")
+    message = {"model": "both", "max_tokens": 9, "messages": [{"role": "user", "content": "a b"}]}
+    claude = server.request("POST", "/v1/messages", message, key())
+    assert (claude.json()["model"], claude.json()["content"][0]["text"]) == ("both", "a b")
     counted = server.request("POST", "/v1/tokenize", {"model": "both", "text": "abc"}, key())
     assert counted.json()["count"] == 3
 

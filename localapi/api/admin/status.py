@@ -422,8 +422,8 @@ def _replica(number: int, state: Literal["loading", "ready", "draining"], vitals
 
 def _ranks(instance: Instance) -> list[RankReply]:
     """Return the processes of a model that is split, also while they load."""
-    engine = instance.supervised
-    return msgspec.convert(engine.vitals().ranks, list[RankReply], from_attributes=True) if engine is not None else []
+    ranks = [rank for engine in instance.all_supervised for rank in engine.vitals().ranks]
+    return msgspec.convert(ranks, list[RankReply], from_attributes=True)
 
 
 def _requests(vitals: Vitals) -> RequestsReply:
