@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,7 +205,9 @@ class CommandOptions(WithVariables):
         """Return the path of the program; `path` is its PATH. Raise FilesUnreadable if it cannot be run. Blocks."""
         name = os.path.expanduser(filled(self.command[0], values))
         if os.sep not in name:
-            found = shutil.which(name, path=path)
+            path = os.environ.get("PATH", os.defpath) if path is None else path
+            # What is installed beside this server is found even if its folder is not in PATH.
+            found = shutil.which(name, path=f"{path}{os.pathsep}{os.path.dirname(sys.executable)}")
             if found is None:
                 raise FilesUnreadable(f"The program {name} is not in PATH. Install it, or give its path in `command`.")
             return os.path.abspath(found)

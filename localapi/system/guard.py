@@ -52,6 +52,8 @@ def main() -> None:
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is not None:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+        # A stopped process does not notice that the connection ends: the end of the server wakes it up.
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
 
     def end_with_guard() -> None:
         if libc is not None:

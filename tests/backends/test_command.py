@@ -20,6 +20,7 @@ from localapi.backends import command_engine
 from localapi.backends.command import HOST, Command
 from localapi.backends.engine import Engine, Supervised
 from localapi.errors import FilesUnreadable, LoadFailed, ModelUnavailable, WorkerEnded
+from localapi.runtime.memory import expected_bytes
 from localapi.worker.protocol import Chat, Delta, Loading, Message
 from tests.marked import VARIABLE, marked
 
@@ -204,6 +205,13 @@ async def test_a_program_that_is_not_there_is_an_error_that_does_not_count(
     with pytest.raises(FilesUnreadable, match=says):
         await options.start("m", Reports())
     assert (says in (options.obstacle() or "")) == (command != "./nonsense")
+
+
+def test_stated_memory_is_what_a_load_needs(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"x" * 1_000_000)
+    assert expected_bytes(entry(tmp_path, "x", memory="1GB")) == 2**30
+    more = expected_bytes(entry(tmp_path, "x", path="./model.gguf")) - expected_bytes(entry(tmp_path, "x"))
+    assert 1_000_000 <= more <= 2_000_000
 
 
 def test_another_command_or_variable_is_another_model(tmp_path: Path) -> None:
