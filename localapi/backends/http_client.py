@@ -24,7 +24,6 @@ from localapi.backends.upstream import Upstream
 from localapi.backends.upstream_replies import MAX_ERROR_BYTES, Complaint, complaint
 from localapi.errors import (
     ApiError,
-    InvalidRequest,
     UpstreamFailed,
     UpstreamRefused,
     UpstreamTimeout,
@@ -57,14 +56,11 @@ class HttpClient:
     def __init__(self, name: str, upstream: Upstream) -> None:
         self._name = name
         self._upstream = upstream
-        self.base = upstream.bases()[0]
+        self.bases = upstream.bases()
+        """Those that the URL may mean, the likeliest first; only one once that is known."""
+        self.base = self.bases[0]
         """Base of the API: one of `bases`, as discovery finds."""
         self._client: httpx2.AsyncClient | None = None
-
-    @property
-    def bases(self) -> tuple[str, ...]:
-        """Return the bases that the URL may mean, the likeliest first."""
-        return self._upstream.bases()
 
     async def open(self) -> None:
         """Make the client; nothing is connected yet. Raise UpstreamRefused if the certificates cannot be read."""
@@ -122,18 +118,12 @@ class HttpClient:
 
     async def get(self, path: str) -> Any:
         """Return a reply's JSON; None if the server has no such path."""
-        async with asyncio.timeout(PROBE_TIMEOUT_SECONDS + self._upstream.connect_seconds):
-            async with self._opened("GET", path, missing_ok=True) as reply:
-                return None if reply is None else _decoded(await self._content(reply))
-
-    async def probe(self) -> None:
-        """Raise ApiError if the server does not answer."""
+        seconds = PROBE_TIMEOUT_SECONDS + self._upstream.connect_seconds
         try:
-            await self.get(self._upstream.probe_path)
+            async with asyncio.timeout(seconds), self._opened("GET", path, missing_ok=True) as reply:
+                return None if reply is None else _decoded(await self._content(reply))
         except TimeoutError:
-            raise UpstreamTimeout(f"The upstream of {self._name} does not answer.") from None
-        except InvalidRequest:
-            return  # it answers
+            raise UpstreamTimeout(f"The upstream of {self._name} did not answer within {seconds:g} s.") from None
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any] | None, None]:
         """Yield the objects of a stream, and None at its regular end.

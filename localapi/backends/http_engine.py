@@ -17,7 +17,7 @@ from localapi.backends.http_client import HttpClient
 from localapi.backends.in_process import InProcessEngine
 from localapi.backends.openai_body import body_of
 from localapi.backends.openai_events import AnswerReader, BadReply
-from localapi.backends.upstream import Upstream
+from localapi.backends.upstream import MODELS, Upstream
 from localapi.backends.upstream_facts import Facts, discover
 from localapi.backends.upstream_replies import complaint_in
 from localapi.errors import (
@@ -135,6 +135,8 @@ class HttpEngine(InProcessEngine):
 
     async def connect(self) -> None:
         """Find out what the server has. Raise LoadFailed."""
+        for warning in self.upstream.warnings:
+            log.warning("%s: %s", self.name, warning)
         await self._client.open()
         try:
             self.facts = await discover(
@@ -377,7 +379,10 @@ class HttpEngine(InProcessEngine):
             if self._failures == 0 and time.monotonic() - self._heard_at < PROBE_SECONDS:
                 continue
             try:
-                await self._client.probe()
+                if self.upstream.probe_path == MODELS:  # a server may know more of a model once that is loaded
+                    self.facts = await discover(self._client, self.name, self.model, voices=self._has_voices)
+                else:
+                    await self._client.get(self.upstream.probe_path)
             except _UNHEALTHY as error:
                 self._note_failure(error)
                 self._failed.clear()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 CONNECT_SECONDS: Final = 10.0
 FIRST_TOKEN_SECONDS: Final = 600.0
 IDLE_SECONDS: Final = 300.0
+MODELS: Final = "/models"
+"""Path of the list of models, below the base."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _ENDPOINTS: Final = re.compile(r"/(chat/completions|completions|models|audio/speech|responses|embeddings)$")
 _VERSIONED: Final = re.compile(r"/v\d+\w*(/openai)?$")
@@ -42,9 +44,9 @@ class Upstream:
     first_token_seconds: float = FIRST_TOKEN_SECONDS
     """How long a stream may take to begin."""
     idle_seconds: float = IDLE_SECONDS
-    probe_path: str = "/models"
-    """Path below the base that says now and then that the server is there."""
     """How long a stream may pause after that."""
+    probe_path: str = MODELS
+    """Path below the base that says now and then that the server is there."""
 
     @property
     def host(self) -> str:
@@ -56,6 +58,17 @@ class Upstream:
         """True if requests stay on this machine."""
         name = urlsplit(self.url).hostname or ""
         return name in LOOPBACK or name.startswith("127.")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is not safe about it, for people."""
+        if self.is_local:
+            return []
+        if self.url.startswith("http:") and (self.key or self.headers):
+            return [f"the key and all texts go to {self.host} unencrypted: use https"]
+        if not self.verify and self.url.startswith("https:") and self.ca is None:
+            return [f"the certificate of {self.host} is not checked (verify: false): anyone in between can read along"]
+        return []
 
     def bases(self) -> tuple[str, ...]:
         """Return the bases that the URL may mean, the likeliest first."""

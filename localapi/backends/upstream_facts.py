@@ -71,6 +71,7 @@ async def _models(client: HttpClient) -> list[dict[str, Any]] | None:
         content = await client.get("/models")
         data = content.get("data") if isinstance(content, dict) else content
         if isinstance(data, list):
+            client.bases = (base,)
             return [each for each in data if isinstance(each, dict) and each.get("id")]
     client.base = bases[0]
     return None
@@ -99,7 +100,7 @@ async def _asked(client: HttpClient, path: str) -> dict[str, Any]:
     """Return a reply that may fail without harm."""
     try:
         content = await client.get(path)
-    except (ApiError, TimeoutError):
+    except ApiError:
         return {}
     return content if isinstance(content, dict) else {}
 

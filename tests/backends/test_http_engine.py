@@ -574,6 +574,20 @@ def test_an_address_may_be_given_with_or_without_v1(url: str) -> None:
     assert Upstream(url=url).bases() == BASES[url]
 
 
+WARNED = {
+    "http://127.0.0.1:1": ("key", True, False),
+    "http://gpu-box:1": ("key", True, True),
+    "https://gpu-box:1": ("key", True, False),
+    "https://gpu-box:2": (None, False, True),
+}
+
+
+@pytest.mark.parametrize("url", WARNED)
+def test_what_is_not_safe_is_warned_of(url: str) -> None:
+    key, verify, warned = WARNED[url]
+    assert bool(Upstream(url=url, key=key, verify=verify).warnings) == warned
+
+
 def test_secrets_are_not_in_a_description() -> None:
     assert KEY not in repr(Upstream(url="http://a", key=KEY, headers={"api-key": KEY}))
 

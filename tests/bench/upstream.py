@@ -1,0 +1,119 @@
+"""What it costs to reach a model through this server: the same answers, asked of the other server and through ours.
+
+    python -m tests.bench.upstream [--model PATH] [--streams N,N] [--tokens N] [--rounds N]
+
+The other server is localapi, then mlx_lm.server. In each round both ways get new prompts, in changing order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from localapi.cli.text_table import table
+from tests.bench import client, figures, models
+from tests.bench.processes import OURS, PEER, Aside, ours, peer
+from tests.server import serving
+
+
+@dataclass(frozen=True)
+class Way:
+    """A place to ask."""
+
+    port: int
+    model: str
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round's figures: of both ways, directly first."""
+
+    speeds: tuple[float, float]
+    firsts: tuple[float, float]
+    """Seconds until all streams have begun."""
+
+
+def main() -> None:
+    """Build the model, measure, print."""
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.upstream", description=description)
+    parser.add_argument("--model", default="middle", help="a folder, tiny or middle (default: %(default)s)")
+    parser.add_argument("--streams", default="1,16", help="numbers of streams (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=64, help="of each answer (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    arguments = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, Aside() as reader:
+        path = models.made(arguments.model, Path(folder))
+        for name, direct, through in ways(path):
+            for streams in map(int, arguments.streams.split(",")):
+                rounds = list(measured(reader, (direct, through), streams, arguments.tokens, arguments.rounds))
+                rows.append(row(f"{name}, {streams}", rounds))
+    head = [
+        "upstream, streams",
+        "tokens/s",
+        "through us",
+        "through us / directly",
+        "first byte",
+        "later by",
+    ]
+    for line in table(head, rows):
+        print(line)
+
+
+def ways(model: Path) -> Iterator[tuple[str, Way, Way]]:
+    """Each other server, and both ways to it."""
+    with ours(model) as server, through(server.port, OURS) as way:
+        yield "localapi", Way(server.port, OURS), way
+    with peer(model) as (port, _), through(port, PEER) as way:
+        yield "mlx_lm.server", Way(port, PEER), way
+
+
+@contextlib.contextmanager
+def through(port: int, model: str) -> Iterator[Way]:
+    """Our server with an entry that has the model there."""
+    entry = {"backend": "openai", "url": f"http://127.0.0.1:{port}", "model": model, "preload": True}
+    manifest = json.dumps({"chat": {"away": entry}})
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), manifest) as server:
+        server.wait_for("away: loaded")
+        yield Way(server.port, "away")
+
+
+def measured(reader: Aside, both: Sequence[Way], streams: int, tokens: int, rounds: int) -> Iterator[Round]:
+    """Yield each round; the first, in which things warm up, is left out."""
+    for number in range(rounds + 1):
+        got: dict[Way, client.Answers] = {}
+        for way in both if number % 2 else both[::-1]:
+            prompts = models.prompts(streams, 20, seed=f"{streams} {number} {way.port}")
+            got[way] = reader(client.fetch, way.port, way.model, prompts, tokens)
+            assert got[way].tokens == streams * tokens, got[way]
+        if number:
+            direct, away = (got[way] for way in both)
+            yield Round(
+                (direct.tokens / direct.seconds, away.tokens / away.seconds),
+                (direct.first_seconds, away.first_seconds),
+            )
+
+
+def row(name: str, rounds: Sequence[Round]) -> list[str]:
+    """Medians, and the median of each round's ratio and difference."""
+    directly, away = ([each.speeds[at] for each in rounds] for at in (0, 1))
+    later = [1000 * (each.firsts[1] - each.firsts[0]) for each in rounds]
+    return [
+        name,
+        f"{statistics.median(directly):.0f}",
+        f"{statistics.median(away):.0f}",
+        figures.ratio(away, directly),
+        figures.duration([each.firsts[0] for each in rounds]),
+        f"{statistics.median(later):.1f} ms ({min(later):.1f} to {max(later):.1f})",
+    ]
+
+
+if __name__ == "__main__":
+    main()
