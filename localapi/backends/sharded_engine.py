@@ -88,7 +88,6 @@ class ShardedEngine:
     def __init__(self, name: str, ranks: Sequence[WorkerEngine], addresses: Sequence[str]) -> None:
         """`ranks`: may grow until `wait_until_loaded`."""
         self.name = name
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._ranks = ranks
         self._addresses = addresses
         self._phases: dict[int, str] = {}
@@ -98,6 +97,11 @@ class ShardedEngine:
     @property
     def loaded(self) -> Loaded:
         return self._ranks[0].loaded
+
+    @property
+    def ended(self) -> asyncio.Future[str]:
+        # Rank 0's, because it is done in the moment in which its requests fail, before they can be tried again.
+        return self._ranks[0].ended
 
     def answer(self, request: Request) -> AsyncGenerator[Event, None]:
         return self._ranks[0].answer(request)
@@ -180,8 +184,6 @@ class ShardedEngine:
         number = next(number for number, ending in enumerate(endings) if ending.done())
         cause = endings[number].result()
         self.end(f"lost rank {number} ({cause}) and was ended")
-        await asyncio.wait(endings)
-        self.ended.set_result(cause if number == 0 else f"rank {number} was lost: {cause}")
 
     async def close(self) -> None:
         if self._watch is not None:

@@ -35,8 +35,8 @@ SMOOTHING = 0.3
 class Lead(Protocol):
     """Tells other processes, which hold other parts of the model, what happens here: `shards.plans.Lead`."""
 
-    def join(self, row: Row) -> None:
-        """Note that a row joins, with its copies."""
+    def join(self, row: Row, insert: Callable[[Row], None]) -> None:
+        """Insert a row with its copies, and note that."""
 
     def send(self, leaving: Sequence[int], chunk: int) -> None:
         """Start a step: these uids leave, and this much of each prompt is computed."""
@@ -97,12 +97,11 @@ class Batch:
     def join(self, row: Row, events: list[Event]) -> None:
         """Add a row, and its copies as soon as its prompt is computed."""
         if self._lead is not None:
-            self._lead.join(row)
+            self._lead.join(row, self.insert)
+            return
         try:
-            self._insert(row)
+            self.insert(row)
         except Exception as error:
-            if self._lead is not None:
-                raise
             traceback.print_exception(error)
             events.append(failure(row, error))
             self.leave(row.id)
@@ -130,10 +129,8 @@ class Batch:
                 raise
             self._fail_all(error, events)
 
-    def replay(self, joins: Iterable[Row], leaving: Iterable[int], chunk: int) -> None:
-        """Do a step as the first process does it."""
-        for row in joins:
-            self._insert(row)
+    def replay(self, leaving: Iterable[int], chunk: int) -> None:
+        """Do a step as the first process does it, with the rows that were inserted there, too."""
         for uid in leaving:
             if uid in self._rows:  # it ended there by itself: by a stop string, for example
                 self._drop(uid)
@@ -146,7 +143,7 @@ class Batch:
         if self._rows:
             self._advance(chunk, events)
 
-    def _insert(self, row: Row) -> None:
+    def insert(self, row: Row) -> None:
         """Start at the longest beginning of the prompt that is cached; pause where its cache is worth storing."""
         hit = self.prefixes.fetch(row.prompt)
         start = hit.length if hit else 0
@@ -158,7 +155,7 @@ class Batch:
             copies, row.copies = row.copies, []
         self._insert_from(row, start, hit.caches if hit else None, segments(row.prompt, start, ends))
         for copy in copies:
-            self._insert(copy)
+            self.insert(copy)
 
     def _insert_from(self, row: Row, start: int, caches: list[Any] | None, parts: list[list[int]]) -> None:
         [uid] = self._generator.insert_segments(

@@ -50,8 +50,16 @@ class Follower:
 
     def step(self) -> list[Event]:
         plan = self._plans.take()
+        for planned in plan.joins:
+            row = self._row(planned)
+            self._batch.insert(row)
+            if row.totals.cached_tokens != planned.cached_tokens:  # the ranks would compute different prompts
+                raise RuntimeError(
+                    f"the prefix cache has {row.totals.cached_tokens} tokens of a prompt, that of rank 0 has "
+                    f"{planned.cached_tokens}"
+                )
         if plan.chunk:
-            self._batch.replay([self._row(row) for row in plan.joins], plan.leaving, plan.chunk)
+            self._batch.replay(plan.leaving, plan.chunk)
         if not self._batch.busy:
             mx.clear_cache()
         return []

@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import mlx.core as mx
 
@@ -22,8 +21,8 @@ def join(host: Host) -> mx.distributed.Group:
     """Wait for the other ranks, and return the group of all. The server ends this process if they do not come."""
     assert host.rank is not None  # noqa: S101  # only ranks join
     host.report(Loading(AWAITING_RANKS))
-    if host.link == "ring":
-        os.environ["MLX_HOSTFILE"] = _file([[address] for address in host.rank.addresses])
+    addresses = _pipe_with(json.dumps([[address] for address in host.rank.addresses]))
+    os.environ["MLX_HOSTFILE"] = f"/dev/fd/{addresses}"  # of the ring; nothing is left on the disk
     try:
         return mx.distributed.init(strict=True, backend=host.link)
     except (RuntimeError, ValueError) as error:
@@ -31,14 +30,16 @@ def join(host: Host) -> mx.distributed.Group:
             f"Rank {host.rank.number} could not join the others over MLX's backend {host.link} at "
             f"{host.rank.addresses[host.rank.number]}: {first_line(error)}."
         ) from error
+    finally:
+        os.close(addresses)
 
 
-def _file(content: Any) -> str:
-    """Return the path of a file that can be read once. Nothing of it is left on the disk."""
+def _pipe_with(text: str) -> int:
+    """Return a descriptor from which this text can be read."""
     read_end, write_end = os.pipe()
     with os.fdopen(write_end, "w") as pipe:
-        json.dump(content, pipe)
-    return f"/dev/fd/{read_end}"
+        pipe.write(text)
+    return read_end
 
 
 class SharedTokens:

@@ -38,8 +38,10 @@ class PlannedRow(msgspec.Struct, frozen=True):
     max_tokens: int
     sampler: int
     """Number of its sampler. Rows with the same one are sampled at once."""
-    copies: list[int] = []
+    copies: list[int]
     """The samplers of the other answers to this prompt."""
+    cached_tokens: int
+    """Tokens of the prompt that rank 0 found in its prefix cache."""
 
 
 class StepPlan(msgspec.Struct, frozen=True):
@@ -69,12 +71,15 @@ class Lead:
         self._numbers = 0
         threading.Thread(target=self._beat, name="signs of life", daemon=True).start()
 
-    def join(self, row: Row) -> None:
-        """Note that a row joins, and have it and its copies sampled for all ranks."""
+    def join(self, row: Row, insert: Callable[[Row], None]) -> None:
+        """Insert a row with its copies, sampled for all ranks, and note that."""
         for each in (row, *row.copies):
             each.sampler = self._shared(each.sampler)
-        copies = [copy.sampler.number for copy in row.copies]
-        self._joins.append(PlannedRow(row.prompt, list(row.boundaries), row.max_tokens, row.sampler.number, copies))
+        sampler, copies = row.sampler.number, [copy.sampler.number for copy in row.copies]
+        insert(row)
+        self._joins.append(
+            PlannedRow(row.prompt, list(row.boundaries), row.max_tokens, sampler, copies, row.totals.cached_tokens)
+        )
 
     def send(self, leaving: Sequence[int], chunk: int) -> None:
         """Have the followers start a step."""
