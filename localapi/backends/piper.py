@@ -59,6 +59,8 @@ class _Found:
     """Speaker ids by name, or by number if they have no names; one entry for a voice with a single speaker."""
     count: int
     language: str
+    reads_phonemes: bool
+    """True if the voice was trained on IPA phonemes."""
     stamp: tuple[int, ...]
     """Sizes and times of both files; if they differ, the voice has changed."""
 
@@ -129,6 +131,10 @@ class Piper(WithVariables, SpeechOptions):
     def weight_files(self) -> tuple[Path, ...]:
         return (Path(self.path),)
 
+    @property
+    def reads_phonemes(self) -> bool:
+        return self._found is not None and self._found.reads_phonemes
+
     async def known_voices(self) -> list[Voice] | None:
         """Return the speakers by name, and those that the entry maps to by number."""
         if self._found is None:
@@ -196,8 +202,9 @@ def _read(model: Path) -> _Found:
         raise PathProblem("path", f"{description} does not describe a Piper voice: {where}: {first['msg']}") from error
     except ValueError as error:
         raise PathProblem("path", f"{description} is not valid JSON: {error}") from error
+    is_espeak = said.phoneme_type == "espeak"
     stamp = tuple(number for stat in stats for number in (stat.st_size, stat.st_mtime_ns))
-    return _Found(_speakers(model, said), said.num_speakers, said.language.code.replace("_", "-"), stamp)
+    return _Found(_speakers(model, said), said.num_speakers, said.language.code.replace("_", "-"), is_espeak, stamp)
 
 
 def _speakers(model: Path, said: _Description) -> dict[str, int]:

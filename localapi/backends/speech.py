@@ -153,6 +153,11 @@ class SpeechOptions(EntryOptions, SpeechSettings):
     """True if short sentences should be joined: each call has a cost, and very short texts sound odd."""
 
     @property
+    def reads_phonemes(self) -> bool:
+        """True if the engine speaks IPA phonemes between protocol.PHONEMES."""
+        return False
+
+    @property
     def says_sentences_apart(self) -> bool:
         """True if each sentence is a separate call, regardless of the request, so that the sound is always the same."""
         return not self.joins_sentences or self.sentence_silence_ms > 0

@@ -46,6 +46,7 @@ _TIME: Final = re.compile(
 )
 _PERCENT: Final = re.compile(r"([+-]?)(\d{1,6}(?:\.\d{0,6})?)\s*(%?)")
 
+_NO_PHONEMES: Final = re.compile(r"[\[\]\s]+")
 _STRENGTHS: Final = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.75, "x-strong": 1.25}
 _RATES: Final = {"x-slow": 0.5, "slow": 0.75, "medium": 1.0, "default": 1.0, "fast": 1.3, "x-fast": 1.7}
 _PAUSES: Final = frozenset({"pause", "break", "silence", "wait"})
@@ -106,12 +107,15 @@ class Marked:
         return [*parts, (mark, said[at:])]
 
 
-def read_markup(text: str) -> Marked:
-    """Return a text without its markup, and the marks that stand for it."""
+def read_markup(text: str, *, phonemes: tuple[str, str] | None = None) -> Marked:
+    """Return a text without its markup, and the marks that stand for it.
+
+    `phonemes`: keep IPA phonemes instead of the text that they belong to, between these two characters.
+    """
     text = _MARKS.sub("", text)
     if _NEXT.search(text) is None:
         return Marked(text)
-    return _Reader(text).read()
+    return _Reader(text, phonemes=phonemes).read()
 
 
 @dataclass
@@ -128,8 +132,9 @@ class _Open:
 class _Reader:
     """Reader of one text, from beginning to end."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, phonemes: tuple[str, str] | None) -> None:
         start, end = _body(text)
+        self._phonemes = phonemes
         self._is_document = start is not None
         self._text = text[start or 0 : end]
         self._last_end: dict[str, int] = {}
@@ -295,6 +300,11 @@ class _Reader:
                 return "digits"
             self._ignore(f"say-as[{kind}]")
             return ""
+        if name == "phoneme" and self._phonemes is not None:
+            said = _NO_PHONEMES.sub("", html.unescape(attributes.get("ph", ""))).strip()
+            if said and attributes.get("alphabet", "ipa").lower() == "ipa":
+                self._put(said.join(self._phonemes), literal=True)
+                return "nothing"
         if name not in _PLAIN:
             self._ignore(name)
         return "nothing" if name in _SILENT else ""

@@ -50,15 +50,20 @@ def script_of(
     lexicon: Mapping[str, str],
     language: str | None = None,
     apart: bool = False,
+    phonemes: tuple[str, str] | None = None,
 ) -> Script:
     """Return the script of a text. `markdown` makes markup, links and emoji speakable.
+
+    `phonemes`: the characters around IPA phonemes, for an engine that reads them; otherwise the markup's are dropped.
 
     If `language` is None, the letters decide. With `apart`, each sentence is a segment; otherwise short ones are
     joined. Takes milliseconds, the first time some tenths of a second.
     """
     from localapi.text.sentences import sentences  # noqa: PLC0415  # costly, and only needed if something is said
 
-    marked = read_markup(text)
+    for bracket in phonemes or ():
+        text = text.replace(bracket, "")
+    marked = read_markup(text, phonemes=phonemes)
     cleaned = marked.text
     if markdown:
         from localapi.text.speakable import speakable  # noqa: PLC0415  # costly, too

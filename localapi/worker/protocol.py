@@ -223,6 +223,10 @@ class Detokenize(msgspec.Struct, tag=True):
     tokens: list[int]
 
 
+PHONEMES = ("\ue000", "\ue001")
+"""Characters around IPA phonemes in a text, for engines that read them. Texts of clients hold neither."""
+
+
 class Speak(msgspec.Struct, tag=True, kw_only=True):
     """Server to worker: speak this text."""
 

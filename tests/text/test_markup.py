@@ -136,3 +136,22 @@ def test_the_time_grows_with_the_text_however_broken_it_is(unit: str, before: st
     short, long = (before + unit * (length // len(unit)) for length in (4_000, 16_000))
 
     assert calls(read_markup, long) < 5 * calls(read_markup, short)
+
+
+@pytest.mark.parametrize(
+    ("written", "said", "ignored"),
+    [
+        (
+            "I say <phoneme alphabet='ipa' ph='t\u0259\u02c8me\u026a'>tomato</phoneme>.",
+            "I say (t\u0259\u02c8me\u026a).",
+            [],
+        ),
+        ("<speak>a <phoneme ph='b &#952;'>c</phoneme> d</speak>", "a (b\u03b8) d", []),
+        ("<speak><phoneme alphabet='x-sampa' ph='t@'>a</phoneme></speak>", "a", ["phoneme"]),
+        ("<speak><phoneme alphabet='ipa' ph='[]'>a</phoneme></speak>", "a", ["phoneme"]),
+    ],
+)
+def test_phonemes_are_kept_for_engines_that_read_them(written: str, said: str, ignored: list[str]) -> None:
+    marked = read_markup(written, phonemes=("(", ")"))
+    text = "".join(part for _, part in marked.parts(marked.text))
+    assert (text.replace("b ", "b"), marked.ignored) == (said, ignored)

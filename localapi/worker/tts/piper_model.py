@@ -24,6 +24,7 @@ from piper.config import PhonemeType, PiperConfig
 from piper.const import BOS, EOS, PAD
 
 from localapi.worker.model import CannotLoad, first_line
+from localapi.worker.protocol import PHONEMES
 from localapi.worker.tts.onnx_graph import with_end_of, with_same_noise
 from localapi.worker.tts.word_times import WORD, SpokenPiece, paired
 
@@ -192,8 +193,9 @@ class PiperModel:
             yield SpokenPiece(read[at][0], sounds[among].start / rate, sounds[among].end / rate)
 
     def _read(self, text: str) -> list[Phonemes]:
+        begin, end = PHONEMES
         with self._reading:
-            return self._one_core.phonemize(text)
+            return self._one_core.phonemize(text.replace(begin, "[[").replace(end, "]]"))
 
     def _run(
         self, session: onnxruntime.InferenceSession, ids: list[int], scale: float, settings: PiperSettings

@@ -172,3 +172,21 @@ def test_broken_markup_is_spoken_as_far_as_it_goes(server: Server, model: str, t
 def test_markup_without_a_word_is_refused(server: Server) -> None:
     reply = server.request("POST", "/v1/audio/speech", {"model": "tone", "input": "<speak><break time='1s'/></speak>"})
     assert (reply.status, reply.json()["error"]["param"]) == (400, "input")
+
+
+TOMATO = "<speak><phoneme alphabet='ipa' ph='ba\u02d0\u02c8na\u02d0na\u02d0na\u02d0'>a</phoneme></speak>"
+
+
+def test_phonemes_are_heard_instead_of_the_text_where_the_engine_can(server: Server) -> None:
+    reply = speak(server, "piper", TOMATO)
+    assert "x-ignored-markup" not in reply.headers
+    assert seconds(reply.body, "wav") > 2 * lasts(server, "piper", "a")
+
+
+@pytest.mark.parametrize("model", ["tone", "espeak", "mac"])
+def test_phonemes_are_named_where_the_engine_cannot(server: Server, model: str) -> None:
+    assert "phoneme" in speak(server, model, TOMATO).headers["x-ignored-markup"]
+
+
+def test_what_marks_phonemes_is_no_text_of_a_client(server: Server) -> None:
+    assert lasts(server, "piper", "\ue000Hello\ue001 you") == lasts(server, "piper", "Hello you")
