@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import openai
 import psutil
@@ -84,6 +85,7 @@ chat:
   named: {{backend: mlx-lm, path: demo, place: {{node: left}}}}
   moving: {{backend: mlx-lm, path: demo, place: {{node: {moving}}}, swap: warm}}
   spread: {{backend: mlx-lm, path: demo, place: {{resources: {{any: 1}}, spread: true}}}}
+  twins: {{backend: mlx-lm, path: demo, place: {{resources: {{any: 3}}}}, replicas: {{min: 2, max: 2}}}}
   impossible: {{backend: mlx-lm, path: demo, place: {{gpus: 64}}}}
   nowhere: {{backend: mlx-lm, path: demo, place: {{node: middle}}}}
   absent: {{backend: mlx-lm, path: /models/absent, place: {{node: left}}}}
@@ -151,6 +153,19 @@ def test_what_cannot_be_placed_says_why(server: Server, model: str, facts: list[
 
     assert reply.status == 503
     assert all(fact in reply.json()["error"]["message"] for fact in facts)
+
+
+def test_replicas_run_on_the_nodes_that_have_room_and_end_together(server: Server) -> None:
+    assert server.request("POST", "/admin/models/twins/load").status == 200
+
+    def ready() -> list[Any]:
+        return [each for each in server.model("twins")["replicas"]["engines"] if each["state"] == "ready"]
+
+    until(lambda: len(ready()) == 2)
+    assert {each["node"] for each in ready()} == {"left", "right"}
+    workers = [psutil.Process(each["pid"]) for each in ready()]
+    assert server.request("POST", "/admin/models/twins/unload").status == 200
+    assert all(has_ended(worker) for worker in workers)
 
 
 def test_unloading_ends_the_process_on_the_node(server: Server) -> None:
