@@ -76,8 +76,7 @@ class Ahead(Generic[Item]):
 
     async def begun(self, seconds: float | None) -> bool:
         """Return True as soon as the first item is there, False after so many seconds. Raise what came in its place."""
-        if self._fetching is None:
-            self._fetching = asyncio.create_task(self._fetch(), name="read ahead")
+        self._begin()
         try:
             async with asyncio.timeout(seconds):
                 await self._came.wait()
@@ -89,8 +88,8 @@ class Ahead(Generic[Item]):
 
     async def get(self) -> Item | None:
         """Return the next item; None at the end. Raise what the source raises."""
-        if not self._came.is_set():
-            await self.begun(None)
+        self._begin()
+        await self._came.wait()
         if not self._kept:
             if self._error is not None:
                 raise self._error
@@ -113,11 +112,16 @@ class Ahead(Generic[Item]):
         self._kept.clear()
         self._bytes = 0
 
+    def _begin(self) -> None:
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch(), name="read ahead")
+
     async def _fetch(self) -> None:
         try:
             async for item in self._source:
                 self._keep(item)
-                await asyncio.sleep(0)  # a reader that waits gets each item by itself
+                if len(self._kept) > 1:  # the source does not wait, but the reader may
+                    await asyncio.sleep(0)
                 while self._full:
                     await self._reader()
         except Exception as error:  # raised where the item would have come

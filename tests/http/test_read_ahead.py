@@ -26,7 +26,7 @@ pytestmark = pytest.mark.everyday
 @pytest.fixture(autouse=True)
 def join_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every reader is slow at once."""
-    monkeypatch.setattr(read_ahead, "JOIN_AFTER", 0)
+    monkeypatch.setattr(read_ahead, "JOIN_AFTER", 1)
 
 
 class Source:
@@ -93,14 +93,16 @@ async def test_nothing_is_fetched_before_the_reader_has_begun() -> None:
         assert await rest(items) == [1, 2, 3]
 
 
-async def test_a_reader_that_waits_gets_each_item_by_itself() -> None:
+async def test_a_reader_that_waits_gets_each_item_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_ahead, "JOIN_AFTER", 2)
+
     def join(last: list[int], item: list[int]) -> bool:
         last += item
         return True
 
     source = Source(100)
     async with read(source, join=join) as items:
-        assert [await items.get() for _ in range(3)] == [[1], [2], [3]]
+        assert [await items.get() for _ in range(100)] == [[at] for at in range(1, 101)]
 
 
 async def test_the_source_ends_while_its_reader_keeps_the_last_item() -> None:
@@ -120,7 +122,7 @@ async def test_what_can_be_joined_is_kept_as_one() -> None:
     async with read(source, join=join) as items:
         await items.get()
         await source.ended.wait()
-        assert await items.get() == list(range(2, 101))
+        assert [await items.get(), await items.get()] == [[2], list(range(3, 101))]
         assert await items.get() is None
 
 
@@ -172,7 +174,7 @@ async def test_text_that_is_joined_counts_by_its_length() -> None:
     items = Ahead(source.items(), size=lambda _: OBJECT_BYTES + 1, join=join, shelf=shelf)
     await items.get()
     await source.ended.wait()
-    assert shelf.bytes == OBJECT_BYTES + 999
+    assert shelf.bytes == 2 * OBJECT_BYTES + 999
     await items.close()
 
 
