@@ -20,7 +20,7 @@ from localapi.backends.worker_engine import start_worker
 from localapi.errors import FilesUnreadable, shown
 from localapi.system.os_errors import advise
 from localapi.system.threads import aside
-from localapi.worker.protocol import Voice
+from localapi.worker.protocol import PHONEMES, Voice
 
 MOST_SHOWN = 24
 """Maximum speakers that an error lists; a voice may have hundreds."""
@@ -132,8 +132,8 @@ class Piper(WithVariables, SpeechOptions):
         return (Path(self.path),)
 
     @property
-    def reads_phonemes(self) -> bool:
-        return self._found is not None and self._found.reads_phonemes
+    def phoneme_marks(self) -> tuple[str, str] | None:
+        return PHONEMES if self._found is not None and self._found.reads_phonemes else None
 
     async def known_voices(self) -> list[Voice] | None:
         """Return the speakers by name, and those that the entry maps to by number."""

@@ -153,9 +153,9 @@ class SpeechOptions(EntryOptions, SpeechSettings):
     """True if short sentences should be joined: each call has a cost, and very short texts sound odd."""
 
     @property
-    def reads_phonemes(self) -> bool:
-        """True if the engine speaks IPA phonemes between protocol.PHONEMES."""
-        return False
+    def phoneme_marks(self) -> tuple[str, str] | None:
+        """Return the characters around IPA phonemes in a text; None if the engine does not speak phonemes."""
+        return None
 
     @property
     def says_sentences_apart(self) -> bool:

@@ -24,7 +24,6 @@ from localapi.manifest import Entry, read
 from localapi.settings import Settings
 from localapi.system.byte_sizes import readable
 from localapi.text.script import script_of
-from localapi.worker.protocol import PHONEMES
 
 PATH: Final = "/v1/audio/speech"
 ADD_ONE: Final = "`localapi add --backend auto --kind speech` adds one"
@@ -131,7 +130,7 @@ def _show_script(text: str, entry: Entry) -> None:
         lexicon=settings.lexicon,
         language=settings.language,
         apart=settings.says_sentences_apart,
-        phonemes=PHONEMES if settings.reads_phonemes else None,
+        phonemes=settings.phoneme_marks,
     )
     for word in script.replaced:
         click.echo(f"{word.written} is said {word.said!r}", err=True)

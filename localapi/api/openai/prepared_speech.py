@@ -21,7 +21,7 @@ from localapi.kinds.speech import speech_options
 from localapi.manifest import Entry
 from localapi.text.script import script_of
 from localapi.text.weight import weight
-from localapi.worker.protocol import PHONEMES, Voice
+from localapi.worker.protocol import Voice
 
 PART_WEIGHT: Final = 2000
 """Letters that an engine is asked to say at once; minutes of speech, some megabytes."""
@@ -79,7 +79,7 @@ async def prepared_speech(request: SpeechRequest, entry: Entry, engine: Engine |
         lexicon=settings.lexicon,
         language=request.language or settings.language,
         apart=speech_options(entry.options).says_sentences_apart,
-        phonemes=PHONEMES if speech_options(entry.options).reads_phonemes else None,
+        phonemes=speech_options(entry.options).phoneme_marks,
     )
     if not script.segments:
         raise InvalidRequest("The text holds nothing that can be spoken.", param="input")
