@@ -283,7 +283,7 @@ class Replicas:
         size = max(sizes, default=0)
         if not self._owner.reserve_growth(size):
             held_back = f"no memory for another replica: it needs about {readable(size)} of server.memory_budget"
-            if held_back != self.held_back:
+            if self.held_back is None:
                 log.warning("%s: %d replicas; %s", self.name, len(staying), held_back)
             self.held_back = held_back
             return

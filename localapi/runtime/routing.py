@@ -130,11 +130,13 @@ class _Trip:
                 held.enter_async_context(self._registry.lease_member(self._entry, place.entry.id, ticket)),
             )
             items = await held.enter_async_context(aclosing(use(lease)))
-            while True:
+            while not ticket.begun:
                 try:
                     item = await self._in_time(ticket, anext(items))
                 except StopAsyncIteration:
                     return
+                yield item
+            async for item in items:
                 yield item
 
     async def _in_time(self, ticket: Ticket, step: Awaitable[T]) -> T:
