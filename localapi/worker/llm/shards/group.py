@@ -23,11 +23,14 @@ def join(host: Host) -> mx.distributed.Group:
     host.report(Loading(AWAITING_RANKS))
     addresses = _pipe_with(json.dumps([[address] for address in host.rank.addresses]))
     os.environ["MLX_HOSTFILE"] = f"/dev/fd/{addresses}"  # of the ring; nothing is left on the disk
+    link = host.link
+    if link == "nccl" and not mx.distributed.is_available(link):  # the machine has GPUs, and an MLX without CUDA
+        link = "ring"
     try:
-        return mx.distributed.init(strict=True, backend=host.link)
+        return mx.distributed.init(strict=True, backend=link)
     except (RuntimeError, ValueError) as error:
         raise CannotLoad(
-            f"Rank {host.rank.number} could not join the others over MLX's backend {host.link} at "
+            f"Rank {host.rank.number} could not join the others over MLX's backend {link} at "
             f"{host.rank.addresses[host.rank.number]}: {first_line(error)}."
         ) from error
     finally:
