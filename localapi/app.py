@@ -43,6 +43,7 @@ from localapi.http import auth, request_context
 from localapi.http.host_check import Guard, exposure
 from localapi.http.hypercorn_server import serve
 from localapi.http.replies import error_reply
+from localapi.http.second_port import SecondPort
 from localapi.kinds import KINDS
 from localapi.manifest import Manifest, ManifestSource, ServerOptions, read
 from localapi.observability import log as logs
@@ -82,6 +83,11 @@ class Service:
         self.cluster = ClusterWatch(self.live.poke)
         self.watchdog = Watchdog(self.reloader.instances, self.registry.memory)
         self.draining = False
+        self.ollama = SecondPort(
+            "Ollama's API", lambda port: listen(settings.host, port), lambda: self.registry.drain_seconds
+        )
+        self.own_port: int | None = None
+        """The port that the server was started with."""
         self.app = create_app(self)
 
     def _files(self) -> tuple[Path, ...]:
@@ -102,10 +108,19 @@ class Service:
         logs.set_level(self.settings.log_level or manifest.server.log_level)
         self.counters.keep(manifest.entries)
         self.watch.follow(manifest.files_beside)
+        self._follow_ollama_port(manifest.server.ollama_port)
         self.cluster.follow(manifest.cluster)
         if self.started:
             for warning in self.warnings():
                 log.warning("%s", warning)
+
+    def _follow_ollama_port(self, port: int | None) -> None:
+        """Serve Ollama's clients at a port of their own, unless it is the server's."""
+        self.ollama.follow(None if port == self.own_port else port)
+
+    def is_for_ollama(self, port: int | None) -> bool:
+        """Return True if a connection to this port is one of Ollama's clients."""
+        return port is not None and port == self.options().ollama_port
 
     def _recorded(self) -> None:
         """Tell listeners about a new log record; one from another thread reaches them a little later."""
@@ -137,6 +152,7 @@ class Service:
             *unread,
             *absent,
             *excess,
+            *([self.ollama.warning] if self.ollama.warning else []),
             *self.cluster.warnings,
             *self.reloader.swaps.warnings,
             *self.registry.not_loaded,
@@ -149,6 +165,7 @@ class Service:
         """
         share_memory()
         logging.getLogger("localapi").addHandler(self.history)
+        self.own_port = listening.getsockname()[1]
         await self.reloader.start()
         stop = self._follow_signals()
         config = Config()
@@ -162,6 +179,7 @@ class Service:
             asyncio.create_task(self.watch.run(), name="watch"),
         ]
         always = [  # also during a shutdown
+            asyncio.create_task(self.ollama.run(self.app, config), name="ollama port"),
             asyncio.create_task(self.watchdog.run(), name="watchdog"),
             asyncio.create_task(self.cluster.run(), name="cluster"),
         ]
@@ -242,6 +260,9 @@ def create_app(service: Service) -> Quart:
         check_key()
         if service.draining and http_request.method == "POST":
             raise ModelUnavailable("The server is shutting down.", retry_after_seconds=1)
+        here = http_request.scope["server"]
+        if http_request.path == "/" and here is not None and service.is_for_ollama(here[1]):
+            return Response("Ollama is running", content_type="text/plain; charset=utf-8")
         return None
 
     app.after_request(guard.mark)

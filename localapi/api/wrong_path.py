@@ -34,12 +34,13 @@ def nearest(path: str, routes: Iterable[str]) -> str:
     words = {route: _common_words(path, route) for route in candidates}
     most = max(words.values())
     best = [route for route in candidates if words[route] == most and (most or route.startswith("/v1/"))]
-    return max(best, key=lambda route: _likeness(path, route))
+    beginning = path.split("/")[1:2]
+    return max(best, key=lambda route: (route.split("/")[1:2] == beginning, _likeness(path, route)))
 
 
 def _common_words(path: str, route: str) -> int:
     asked, had = set(_WORD.findall(path.lower())), set(_WORD.findall(route))
-    return sum(1 for word in had - {"v", "id"} if any(_likeness(word, each) >= _SAME_WORD for each in asked))
+    return sum(1 for word in had - {"v", "id", "api"} if any(_likeness(word, each) >= _SAME_WORD for each in asked))
 
 
 def _likeness(one: str, other: str) -> float:

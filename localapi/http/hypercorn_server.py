@@ -13,7 +13,7 @@ import contextlib
 import logging
 import re
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -265,8 +265,18 @@ class Connection(TCPServer):
         await asyncio.shield(self._initiate_server_close())
 
 
-async def serve(app: ASGIFramework, config: Config, listening: socket.socket, until: Awaitable[None]) -> None:
-    """Answer on a listening socket until `until` is done, then end all connections."""
+async def serve(
+    app: ASGIFramework,
+    config: Config,
+    listening: socket.socket,
+    until: Awaitable[object],
+    *,
+    grace_seconds: Callable[[], float] = lambda: GRACE_SECONDS,
+) -> None:
+    """Answer on a listening socket until `until` is done, then end all connections.
+
+    `grace_seconds` returns how long connections may take to end by themselves then.
+    """
     loop = asyncio.get_running_loop()
     context = WorkerContext(None)
     wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
@@ -298,7 +308,7 @@ async def serve(app: ASGIFramework, config: Config, listening: socket.socket, un
         door.close()
         await context.terminated.set()
         if connections:
-            await asyncio.wait(list(connections), timeout=GRACE_SECONDS)
+            await asyncio.wait(list(connections), timeout=grace_seconds())
         for writer in connections.values():
             writer.transport.abort()
         left = list(connections)

@@ -108,6 +108,8 @@ CHAT: Final = Kind(
         "localapi.api.openai.completions",
         "localapi.api.openai.tokens",
         "localapi.api.anthropic.messages",
+        "localapi.api.ollama.text",
+        "localapi.api.ollama.models",
     ),
     metrics=(PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN),
     count=count_answer,

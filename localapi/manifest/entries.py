@@ -28,6 +28,7 @@ from localapi.manifest.origin import KeyPath, Origin
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _MINUTES = 60.0
+MAX_PORT = 65535
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:.]*")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:(\d{1,5}|\*))?")
 
@@ -109,6 +110,15 @@ class ServerOptions(BaseModel):
             examples=[["https://chat.example"]],
         ),
     ] = []
+    ollama_port: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_PORT,
+            description="One more port, for clients that expect Ollama at its own: 11434.",
+            examples=[11434],
+        ),
+    ] = None
 
 
 class TopLevel(BaseModel):

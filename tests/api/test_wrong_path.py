@@ -22,7 +22,8 @@ CHAT, MODELS, SPEECH = "/v1/chat/completions", "/v1/models", "/v1/audio/speech"
         ("/v1/chat/completions/x", CHAT),
         ("/V1/Chat/Completions", CHAT),
         ("/v1/chat", CHAT),
-        ("/api/chat", CHAT),
+        ("/api/v1/chat/completions", CHAT),
+        ("/api/chats", "/api/chat"),
         ("/completions", "/v1/completions"),
         ("/v1", MODELS),
         ("/models", MODELS),
@@ -42,9 +43,7 @@ def test_a_path_that_is_nearly_right_is_led_to_the_right_one(asked: str, meant: 
     assert nearest(asked, {path for _, path in operations()}) == meant
 
 
-@pytest.mark.parametrize(
-    "asked", ["/", "", "/tts", "/v2/x", "/api/tags", "/admin", "/admin/models/x/lod", "/é", "/a" * 99]
-)
+@pytest.mark.parametrize("asked", ["/", "", "/tts", "/v2/x", "/admin", "/admin/models/x/lod", "/é", "/a" * 99])
 def test_a_path_that_is_like_none_is_led_to_the_api_and_never_to_what_administers_the_server(asked: str) -> None:
     assert nearest(asked, {path for _, path in operations()}).startswith("/v1/")
 

@@ -17,10 +17,11 @@ from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
 from localapi.backends.vector_options import EmbeddingOptions
 from localapi.errors import InvalidRequest
 from localapi.http import body, request_context
-from localapi.http.generation import begin, request_ids
+from localapi.http.generation import Generation, begin, request_ids
 from localapi.http.replies import json_reply
 from localapi.kinds import EMBEDDING
 from localapi.kinds.embedding import TEXTS, TOKENS, embedding_options
+from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
 from localapi.system.threads import aside
 from localapi.worker.protocol import Embed, Embedded
@@ -94,18 +95,7 @@ def routes(registry: Registry) -> Blueprint:
         content = await body.read_object()
         request = body.parse(EmbeddingRequest, content)
         generation = begin(registry, request.model, EMBEDDING)
-        ask = asked(request, embedding_options(generation.expected.options))
-        requests = generation.events(lambda lease: [asked(request, embedding_options(lease.entry.options))])
-        async with aclosing(requests) as events:
-            got = await anext(events)
-        assert isinstance(got, Embedded)  # noqa: S101  # what every engine of this kind answers
-        counters = request_context.current().counters
-        counters.count(generation.entry.id, TEXTS, len(ask.inputs))
-        counters.count(generation.entry.id, TOKENS, got.tokens)
-        log.info(
-            "%s: %d vectors, %d tokens (%s)", generation.entry.id, len(got.vectors), got.tokens,
-            request_context.current().id,
-        )  # fmt: skip
+        got = await vectors_of(generation, request)
         # Millions of numbers take a while to write.
         reply = await aside(lambda: json_reply(written(request, got)))
         if got.truncated:
@@ -114,6 +104,28 @@ def routes(registry: Registry) -> Blueprint:
         return body.name_ignored(unknown_fields(request, content), reply)
 
     return blueprint
+
+
+async def vectors_of(generation: Generation, request: EmbeddingRequest, keep_alive: float | None = None) -> Embedded:
+    """Return the vectors that a request asks for. Raise ApiError. `keep_alive`: as in `NeutralRequest`."""
+    ask = asked(request, embedding_options(generation.expected.options))
+
+    def question(lease: Lease) -> list[Embed]:
+        if keep_alive is not None:
+            lease.instance.keep_for(keep_alive)
+        return [asked(request, embedding_options(lease.entry.options))]
+
+    async with aclosing(generation.events(question)) as events:
+        got = await anext(events)
+    assert isinstance(got, Embedded)  # noqa: S101  # what every engine of this kind answers
+    counters = request_context.current().counters
+    counters.count(generation.entry.id, TEXTS, len(ask.inputs))
+    counters.count(generation.entry.id, TOKENS, got.tokens)
+    log.info(
+        "%s: %d vectors, %d tokens (%s)", generation.entry.id, len(got.vectors), got.tokens,
+        request_context.current().id,
+    )  # fmt: skip
+    return got
 
 
 def asked(request: EmbeddingRequest, options: EmbeddingOptions) -> Embed:

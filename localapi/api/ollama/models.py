@@ -1,0 +1,401 @@
+"""What Ollama's clients ask about models: which there are, what they can do, which are loaded; and embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
+
+from msgspec import UNSET, Struct, UnsetType, to_builtins
+from pydantic import BaseModel, ConfigDict, Field
+from quart import Blueprint, Response
+
+import localapi
+from localapi.api.dialect import ApiBlueprint
+from localapi.api.ollama import wire
+from localapi.api.openai import models as openai
+from localapi.api.openai.embeddings import MOST_INPUTS, EmbeddingRequest, vectors_of
+from localapi.api.openai.generation_request import unknown_fields
+from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
+from localapi.backends.options import FOREVER, EntryOptions
+from localapi.errors import Forbidden, InvalidRequest
+from localapi.http import body
+from localapi.http.generation import begin
+from localapi.http.replies import json_reply
+from localapi.kinds import CHAT, EMBEDDING
+from localapi.kinds.chat import ChatModel
+from localapi.manifest import Entry
+from localapi.runtime.registry import Registry
+from localapi.system.threads import aside
+
+SPOKEN_VERSION: Final = "0.13.5"
+"""Version of Ollama whose API this is. Clients compare it with the one that they need."""
+FACTS_SECONDS: Final = 1.0
+"""How long a drive may take to tell about a model's files."""
+_NEVER: Final = datetime(2300, 1, 1, tzinfo=UTC)
+_NANOSECONDS: Final = 1_000_000_000
+
+
+class OllamaVersion(Struct):
+    version: str
+    localapi: str
+
+
+class OllamaDetails(Struct, kw_only=True):
+    """What a model's files say of it; empty if they do not."""
+
+    parent_model: str = ""
+    format: str = ""
+    family: str = ""
+    families: list[str] = []
+    parameter_size: str = ""
+    quantization_level: str = ""
+
+
+class OllamaModel(Struct, kw_only=True):
+    """A model that the manifest offers."""
+
+    name: str
+    model: str
+    modified_at: str
+    size: int
+    digest: str
+    details: OllamaDetails
+
+
+class OllamaModels(Struct):
+    """All models for text and embeddings."""
+
+    models: list[OllamaModel]
+
+
+class OllamaRunningModel(Struct, kw_only=True):
+    """A model in memory."""
+
+    name: str
+    model: str
+    size: int
+    digest: str
+    details: OllamaDetails
+    expires_at: str
+    size_vram: int
+    context_length: int | UnsetType = UNSET
+
+
+class OllamaRunningModels(Struct):
+    """All models in memory."""
+
+    models: list[OllamaRunningModel]
+
+
+class OllamaShown(Struct, kw_only=True):
+    """One model."""
+
+    modelfile: str
+    parameters: str
+    template: str
+    details: OllamaDetails
+    model_info: dict[str, Any]
+    capabilities: list[str]
+    modified_at: str
+
+
+class OllamaVectors(Struct, kw_only=True):
+    """The vectors of texts, in their order."""
+
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int
+    load_duration: int = 0
+    prompt_eval_count: int
+
+
+class OllamaVector(Struct):
+    """The vector of one text."""
+
+    embedding: list[float]
+
+
+class OllamaEmbedRequest(BaseModel):
+    """Texts that are to become vectors."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    model: wire.ModelName
+    input: str | Annotated[list[str], Field(max_length=MOST_INPUTS)]
+    truncate: bool = True
+    dimensions: Annotated[int | None, Field(ge=1)] = None
+    keep_alive: wire.KeepAlive = None
+
+
+class OllamaEmbeddingsRequest(BaseModel):
+    """A text that is to become a vector: the older form."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    model: wire.ModelName
+    prompt: Annotated[str, Field(min_length=1)]
+    keep_alive: wire.KeepAlive = None
+
+
+CHANGES: Final = (
+    ("POST", "/api/pull"),
+    ("POST", "/api/create"),
+    ("POST", "/api/push"),
+    ("POST", "/api/copy"),
+    ("DELETE", "/api/delete"),
+)
+"""What changes Ollama's models. Here the manifest does that."""
+
+
+def routes(registry: Registry) -> Blueprint:
+    """Return the endpoints."""
+    blueprint = ApiBlueprint("ollama", wire.error_body)
+
+    @blueprint.get("/api/version")
+    async def version() -> Response:
+        return json_reply(OllamaVersion(SPOKEN_VERSION, localapi.__version__))
+
+    @blueprint.get("/api/tags")
+    async def tags() -> Response:
+        entries = [entry for entry in registry.offered if entry.kind in (CHAT, EMBEDDING)]
+        facts = await asyncio.gather(*(facts_of(entry.options) for entry in entries))
+        modified = wire.at(datetime.fromtimestamp(registry.started_at, UTC))
+        return json_reply(
+            OllamaModels(
+                [
+                    OllamaModel(
+                        name=entry.id,
+                        model=entry.id,
+                        modified_at=modified,
+                        size=found.size,
+                        digest=digest_of(entry),
+                        details=found.details,
+                    )
+                    for entry, found in zip(entries, facts, strict=True)
+                ]
+            )
+        )
+
+    @blueprint.post("/api/show")
+    async def show() -> Response:
+        asked = body.parse(wire.NamedModel, await body.read_object())
+        name = asked.model or asked.name
+        if name is None:
+            raise InvalidRequest("Name a model.", param="model", code="missing_required_parameter")
+        return json_reply(await shown(registry, registry.resolve(wire.known_name(registry, name))))
+
+    @blueprint.get("/api/ps")
+    async def running() -> Response:
+        loaded = [entry for entry in registry.offered if registry.instance(entry.id).engine is not None]
+        facts = await asyncio.gather(*(facts_of(entry.options) for entry in loaded))
+        return json_reply(OllamaRunningModels([_running(registry, *each) for each in zip(loaded, facts, strict=True)]))
+
+    @blueprint.post("/api/embed")
+    async def embed() -> Response:
+        content = await body.read_object()
+        asked = body.parse(OllamaEmbedRequest, content)
+        inputs = [asked.input] if isinstance(asked.input, str) else asked.input
+        started = time.monotonic()
+        vectors: list[list[float]] = []
+        tokens = 0
+        if inputs:
+            vectors, tokens = await _vectors(registry, asked, inputs, asked.truncate, asked.dimensions)
+        reply = OllamaVectors(
+            model=asked.model,
+            embeddings=vectors,
+            total_duration=int((time.monotonic() - started) * _NANOSECONDS),
+            prompt_eval_count=tokens,
+        )
+        return body.name_ignored(unknown_fields(asked, content), await aside(lambda: json_reply(reply)))
+
+    @blueprint.post("/api/embeddings")
+    async def embeddings() -> Response:
+        content = await body.read_object()
+        asked = body.parse(OllamaEmbeddingsRequest, content)
+        [vector], _ = await _vectors(registry, asked, [asked.prompt], truncate=True)
+        return body.name_ignored(unknown_fields(asked, content), json_reply(OllamaVector(vector)))
+
+    for method, path in CHANGES:
+        blueprint.add_url_rule(path, path, _refusal(path), methods=[method])
+    return blueprint
+
+
+def _refusal(path: str) -> Callable[[], Response]:
+    def refuse() -> Response:
+        raise Forbidden(
+            f"{path} is not served: this server's models come from its manifest. Change models.yaml, or use "
+            "`localapi add` and `localapi rm`; the server follows at once."
+        )
+
+    return refuse
+
+
+_ABOUT: Final[dict[tuple[str, str], tuple[str, type[Struct]]]] = {
+    ("GET", "/api/version"): ("The version of Ollama whose API this is.", OllamaVersion),
+    ("GET", "/api/tags"): ("All models for text and embeddings, in Ollama's form.", OllamaModels),
+    ("GET", "/api/ps"): ("The models in memory, in Ollama's form.", OllamaRunningModels),
+}
+OPERATIONS: Final[Operations] = {
+    **{
+        endpoint: Operation(summary=summary, content={JSON: shape}, error=wire.OllamaError)
+        for endpoint, (summary, shape) in _ABOUT.items()
+    },
+    ("POST", "/api/show"): Operation(
+        summary="One model, in Ollama's form.",
+        content={JSON: OllamaShown},
+        body=wire.NamedModel,
+        errors=ERRORS_OF_WORK,
+        error=wire.OllamaError,
+    ),
+    ("POST", "/api/embed"): Operation(
+        summary="Vectors of texts, in Ollama's form.",
+        content={JSON: OllamaVectors},
+        body=OllamaEmbedRequest,
+        example={"input": ["A cat sits on the mat."]},
+        errors=ERRORS_OF_WORK,
+        error=wire.OllamaError,
+    ),
+    ("POST", "/api/embeddings"): Operation(
+        summary="The vector of a text, in Ollama's older form.",
+        content={JSON: OllamaVector},
+        body=OllamaEmbeddingsRequest,
+        example={"prompt": "A cat sits on the mat."},
+        errors=ERRORS_OF_WORK,
+        error=wire.OllamaError,
+    ),
+    **{
+        endpoint: Operation(
+            summary="Refused with 403: models come from the manifest.", content={JSON: None}, error=wire.OllamaError
+        )
+        for endpoint in CHANGES
+    },
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model's files say of it."""
+
+    size: int
+    """In bytes; 0 if it is not known."""
+    details: OllamaDetails
+    architecture: str = ""
+    context_length: int | None = None
+
+
+async def facts_of(options: EntryOptions) -> Facts:
+    """Return what a model's files say of it; nothing if their drive does not answer."""
+    try:
+        async with asyncio.timeout(FACTS_SECONDS):
+            return await aside(lambda: _facts(options))
+    except (TimeoutError, OSError, ValueError):
+        return Facts(0, OllamaDetails())
+
+
+def _facts(options: EntryOptions) -> Facts:
+    files = list(options.weight_files())
+    size = sum(file.stat().st_size for file in files)
+    config: Any = {}
+    if files and (found := files[0].parent / "config.json").is_file():
+        config = json.loads(found.read_text("utf-8"))
+    family = str(config.get("model_type") or "") if isinstance(config, dict) else ""
+    quantization = config.get("quantization") if isinstance(config, dict) else None
+    bits = quantization.get("bits") if isinstance(quantization, dict) else None
+    details = OllamaDetails(
+        format="safetensors" if any(file.suffix == ".safetensors" for file in files) else "",
+        family=family,
+        families=[family] if family else [],
+        quantization_level=f"Q{bits}" if isinstance(bits, int) else "",
+    )
+    context = config.get("max_position_embeddings") if isinstance(config, dict) else None
+    return Facts(size, details, family, context if isinstance(context, int) else None)
+
+
+def digest_of(entry: Entry) -> str:
+    """Return a digest of what decides which model is loaded."""
+    said = json.dumps(
+        [entry.kind.name, entry.identity.backend, dict(entry.identity.options)], default=str, sort_keys=True
+    )
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+async def shown(registry: Registry, entry: Entry) -> OllamaShown:
+    """Return what Ollama's clients want to know of a model."""
+    facts = await facts_of(entry.options)
+    model = openai.describe(registry, entry)
+    architecture = facts.architecture or entry.options.backend_name
+    info: dict[str, Any] = {"general.architecture": architecture}
+    context = model.context_length if isinstance(model, ChatModel) else None
+    context = context or facts.context_length
+    if context is not None:
+        info[f"{architecture}.context_length"] = context
+    defaults = to_builtins(getattr(entry.options, "defaults", None), enc_hook=_plain) or {}
+    return OllamaShown(
+        modelfile=f"# {entry.id} is an entry of this server's manifest.",
+        parameters="\n".join(f"{name} {json.dumps(value)}" for name, value in defaults.items()),
+        template=getattr(entry.options, "template", None) or "",
+        details=facts.details,
+        model_info=info,
+        capabilities=capabilities_of(entry, model),
+        modified_at=wire.at(datetime.fromtimestamp(registry.started_at, UTC)),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return the parameters that a manifest sets."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_none=True)
+    raise NotImplementedError
+
+
+def capabilities_of(entry: Entry, model: Any) -> list[str]:
+    """Return what a model can do, in Ollama's words."""
+    if entry.kind is EMBEDDING:
+        return ["embedding"]
+    if not isinstance(model, ChatModel):
+        return []
+    can = model.capabilities
+    asked = (("tools", can.tools), ("thinking", can.thinking), ("vision", can.vision))
+    return ["completion", *(name for name, supported in asked if supported)]
+
+
+def _running(registry: Registry, entry: Entry, facts: Facts) -> OllamaRunningModel:
+    instance = registry.instance(entry.id)
+    vitals = instance.vitals
+    seconds = instance.expires_in
+    expires = _NEVER if seconds == FOREVER else datetime.now(UTC) + timedelta(seconds=seconds)
+    context = instance.loaded.context_length if instance.loaded else None
+    return OllamaRunningModel(
+        name=entry.id,
+        model=entry.id,
+        size=(vitals.total_bytes if vitals else None) or facts.size,
+        digest=digest_of(entry),
+        details=facts.details,
+        expires_at=wire.at(expires),
+        size_vram=vitals.device_bytes if vitals else 0,
+        context_length=UNSET if context is None else context,
+    )
+
+
+async def _vectors(
+    registry: Registry,
+    asked: OllamaEmbedRequest | OllamaEmbeddingsRequest,
+    inputs: list[str],
+    truncate: bool,
+    dimensions: int | None = None,
+) -> tuple[list[list[float]], int]:
+    """Return the vectors of texts, and their tokens. Raise ApiError."""
+    name = wire.known_name(registry, asked.model)
+    request = body.parse(
+        EmbeddingRequest,
+        {"model": name, "input": inputs, "truncate": truncate} | ({"dimensions": dimensions} if dimensions else {}),
+    )
+    got = await vectors_of(begin(registry, name, EMBEDDING), request, keep_alive=asked.keep_alive)
+    return [array("f", vector).tolist() for vector in got.vectors], got.tokens

@@ -1,0 +1,250 @@
+"""`POST /api/chat` and `POST /api/generate`: answers as lines of JSON, or whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+from quart import Blueprint
+
+from localapi.api.answers import Answer, Call
+from localapi.api.anthropic.messages import input_of
+from localapi.api.dialect import DialectBlueprint
+from localapi.api.neutral_request import NeutralRequest
+from localapi.api.ollama import wire
+from localapi.api.ollama.text_request import OllamaChatRequest, OllamaGenerateRequest
+from localapi.api.openai.generation_request import unknown_fields
+from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
+from localapi.errors import ApiError
+from localapi.http.body import parse
+from localapi.http.replies import encode
+from localapi.runtime.progress import Progress
+from localapi.runtime.registry import Registry
+from localapi.worker import protocol
+from localapi.worker.protocol import Delta, Ended, Event, Finished, TokenLogprob, ToolArguments, ToolStart, TopLogprob
+
+DoneReason = Literal["stop", "length", "load", "unload"]
+_NANOSECONDS: Final = 1_000_000_000
+
+
+class OllamaCalledFunction(Struct):
+    index: int
+    name: str
+    arguments: dict[str, Any]
+
+
+class OllamaToolCall(Struct):
+    id: str
+    function: OllamaCalledFunction
+
+
+class OllamaMessage(Struct, kw_only=True):
+    """The answer, or what it grew by."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str = ""
+    thinking: str | UnsetType = UNSET
+    tool_calls: list[OllamaToolCall] | UnsetType = UNSET
+
+
+class OllamaLikelyToken(Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class OllamaToken(OllamaLikelyToken):
+    """A token of the answer, and the likeliest ones in its place."""
+
+    top_logprobs: list[OllamaLikelyToken]
+
+
+class OllamaPart(Struct, kw_only=True):
+    """An answer, or a line of one. The last line tells the times, in nanoseconds, and the tokens."""
+
+    model: str
+    created_at: str
+    done: bool = False
+    logprobs: list[OllamaToken] | UnsetType = UNSET
+    done_reason: DoneReason | UnsetType = UNSET
+    total_duration: int | UnsetType = UNSET
+    load_duration: int | UnsetType = UNSET
+    prompt_eval_count: int | UnsetType = UNSET
+    prompt_eval_duration: int | UnsetType = UNSET
+    eval_count: int | UnsetType = UNSET
+    eval_duration: int | UnsetType = UNSET
+
+
+class OllamaChatPart(OllamaPart, kw_only=True):
+    """The answer to a conversation, or a line of it."""
+
+    message: OllamaMessage
+
+
+class OllamaGeneratePart(OllamaPart, kw_only=True):
+    """The answer to a prompt, or a line of it."""
+
+    response: str
+    thinking: str | UnsetType = UNSET
+
+
+def routes(registry: Registry) -> Blueprint:
+    """Return both endpoints."""
+    return DialectBlueprint(registry, OllamaChat(registry), OllamaGenerate(registry), paths=("/api/",))
+
+
+OPERATIONS: Final[Operations] = {
+    ("POST", "/api/chat"): Operation(
+        summary="The answer to a conversation, in Ollama's form.",
+        content={JSON: OllamaChatPart, wire.LINES: None},
+        body=OllamaChatRequest,
+        example={"messages": [{"role": "user", "content": "Hello!"}], "stream": False},
+        errors=ERRORS_OF_WORK,
+        error=wire.OllamaError,
+    ),
+    ("POST", "/api/generate"): Operation(
+        summary="The answer to a prompt, in Ollama's form.",
+        content={JSON: OllamaGeneratePart, wire.LINES: None},
+        body=OllamaGenerateRequest,
+        example={"prompt": "Hello!", "stream": False},
+        errors=ERRORS_OF_WORK,
+        error=wire.OllamaError,
+    ),
+}
+
+
+class OllamaChat:
+    """Ollama's chat."""
+
+    path = "/api/chat"
+    error_body = staticmethod(wire.error_body)
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def parse(self, content: dict[str, Any]) -> tuple[NeutralRequest, OllamaReply]:
+        body = parse(OllamaChatRequest, content)
+        name = wire.known_name(self._registry, body.model)
+        return body.neutral(name, unknown_fields(body, content)), OllamaReply(OllamaChatPart, body.keep_alive)
+
+
+class OllamaGenerate:
+    """Ollama's generate."""
+
+    path = "/api/generate"
+    error_body = staticmethod(wire.error_body)
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def parse(self, content: dict[str, Any]) -> tuple[NeutralRequest, OllamaReply]:
+        body = parse(OllamaGenerateRequest, content)
+        name = wire.known_name(self._registry, body.model)
+        return body.neutral(name, unknown_fields(body, content)), OllamaReply(OllamaGeneratePart, body.keep_alive)
+
+
+class OllamaReply:
+    """One reply, of either endpoint."""
+
+    content_type = wire.LINES
+    model = ""
+
+    def __init__(self, shape: type[OllamaChatPart | OllamaGeneratePart], keep_alive: float | None) -> None:
+        self._shape = shape
+        self._load: DoneReason = "unload" if keep_alive == 0 else "load"
+        self._call: Call | None = None
+        """The call whose arguments are still coming: Ollama's clients take calls whole."""
+        self._calls = 0
+        self._reason: protocol.StopReason = "stop"
+
+    def whole(self, answers: Sequence[Answer], usage: Finished) -> OllamaPart:
+        if not answers:
+            return self._part(done=True, done_reason=self._load)
+        [answer, *_] = answers
+        calls = [_tool_call(at, call) for at, call in enumerate(answer.calls)]
+        text = answer.text or answer.refusal
+        return self._part(text, answer.reasoning, calls, answer.tokens, **_end(answer.reason, usage))
+
+    def render(self, item: Event) -> Iterator[bytes]:
+        for part in self._parts_of(item):
+            yield encode(part) + b"\n"
+
+    def progress(self, progress: Progress) -> bytes:
+        """Return a space before the next line: it keeps the connection alive, and no client sees it."""
+        return b" "
+
+    def error(self, error: ApiError) -> bytes:
+        return encode(wire.error_body(error)) + b"\n"
+
+    def end(self) -> bytes:
+        return b""
+
+    def _parts_of(self, item: Event) -> Iterator[OllamaPart]:
+        match item:
+            case Delta():
+                if item.reasoning:
+                    yield self._part("", item.text, tokens=item.logprobs)
+                elif item.text or item.logprobs:
+                    yield self._part(item.text, tokens=item.logprobs)
+            case ToolStart():
+                yield from self._called()
+                self._call = Call(item.call_id, item.name)
+            case ToolArguments():
+                if self._call is not None:
+                    self._call.arguments += item.text
+            case Ended():
+                yield from self._called()
+                self._reason = item.reason
+            case Finished():
+                yield self._part(**_end(self._reason, item))
+
+    def _called(self) -> Iterator[OllamaPart]:
+        if self._call is not None:
+            yield self._part(calls=[_tool_call(self._calls, self._call)])
+            self._calls += 1
+            self._call = None
+
+    def _part(
+        self,
+        text: str = "",
+        reasoning: str = "",
+        calls: Sequence[OllamaToolCall] = (),
+        tokens: Sequence[TokenLogprob] = (),
+        **more: Any,
+    ) -> OllamaPart:
+        thinking = reasoning or UNSET
+        more |= {"model": self.model, "created_at": wire.now(), "logprobs": _logprobs(tokens)}
+        if self._shape is OllamaGeneratePart:
+            return OllamaGeneratePart(response=text, thinking=thinking, **more)
+        message = OllamaMessage(content=text, thinking=thinking, tool_calls=list(calls) or UNSET)
+        return OllamaChatPart(message=message, **more)
+
+
+def _end(reason: protocol.StopReason, usage: Finished) -> dict[str, Any]:
+    """Return the fields of the last line."""
+    seconds = usage.load_seconds + usage.prompt_seconds + usage.answer_seconds
+    return {
+        "done": True,
+        "done_reason": "length" if reason == "length" else "stop",
+        "total_duration": int(seconds * _NANOSECONDS),
+        "load_duration": int(usage.load_seconds * _NANOSECONDS),
+        "prompt_eval_count": usage.prompt_tokens,
+        "prompt_eval_duration": int(usage.prompt_seconds * _NANOSECONDS),
+        "eval_count": usage.completion_tokens,
+        "eval_duration": int(usage.answer_seconds * _NANOSECONDS),
+    }
+
+
+def _tool_call(index: int, call: Call) -> OllamaToolCall:
+    return OllamaToolCall(call.id, OllamaCalledFunction(index, call.name, input_of(call)))
+
+
+def _logprobs(tokens: Sequence[TokenLogprob]) -> list[OllamaToken] | UnsetType:
+    if not tokens:
+        return UNSET
+    return [OllamaToken(*_likely(each), [OllamaLikelyToken(*_likely(top)) for top in each.top]) for each in tokens]
+
+
+def _likely(token: TopLogprob) -> tuple[str, float, list[int]]:
+    return token.token.decode("utf-8", "replace"), token.logprob, list(token.token)

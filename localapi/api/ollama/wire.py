@@ -1,0 +1,123 @@
+"""What Ollama's endpoints have in common on the wire: names, times, errors, options and lines of JSON."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from msgspec import Struct
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from localapi.api.openai.generation_request import MAX_NAME, MaxTokens, Part, greedy_share
+from localapi.backends.options import FOREVER
+from localapi.backends.parameters import ChatParameters, StopString
+from localapi.errors import ApiError
+from localapi.http.replies import told
+from localapi.runtime.registry import Registry
+
+LINES: Final = "application/x-ndjson"
+LATEST: Final = ":latest"
+_UNIT_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION: Final = re.compile(r"(-?)((?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+)")
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+
+
+class OllamaError(Struct):
+    """What is wrong, and what to do."""
+
+    error: str
+
+
+def error_body(error: ApiError) -> OllamaError:
+    """Return Ollama's error object."""
+    return OllamaError(told(error))
+
+
+def now() -> str:
+    """Return the time of a reply."""
+    return at(datetime.now(UTC))
+
+
+def at(time: datetime) -> str:
+    """Return a time as Ollama writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def known_name(registry: Registry, name: str) -> str:
+    """Return the name of an entry for what a client calls it: Ollama's clients add `:latest` to names without a tag."""
+    manifest = registry.snapshot.manifest if registry.snapshot else None
+    if manifest is not None and manifest.resolve(name) is None:
+        return name.removesuffix(LATEST)
+    return name
+
+
+def keep_alive_seconds(value: object) -> object:
+    """Return seconds for 300, "300", "5m", "1h30m"; infinity for a negative time. Raise ValueError."""
+    if isinstance(value, str):
+        found = _DURATION.fullmatch(value)
+        if found:
+            seconds = sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _PART.findall(found[2]))
+            value = -seconds if found[1] else seconds
+        elif re.fullmatch(r"-?\d+(\.\d+)?", value):
+            value = float(value)
+        else:
+            raise ValueError('should be seconds or a time such as "5m"; 0 unloads at once, -1 keeps forever')
+    if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
+        return FOREVER
+    return value
+
+
+def _no_limit(value: object) -> object:
+    """Return None for Ollama's numbers for no limit: -1, and -2 for all of the context."""
+    return None if value in (-1, -2) and not isinstance(value, bool) else value
+
+
+KeepAlive = Annotated[float | None, BeforeValidator(keep_alive_seconds)]
+ModelName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+
+
+class ModelOptions(Part):
+    """Parameters by Ollama's names. Those that it has for loading a model are the manifest's to set."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    min_p: float | None = None
+    seed: int | None = None
+    num_predict: Annotated[MaxTokens, BeforeValidator(_no_limit)] = None
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
+
+
+NAMES: Final = {"max_tokens": "num_predict", "repetition_penalty": "repeat_penalty"}
+"""Ollama's names of parameters, if they are others."""
+
+
+def parameters_of(options: ModelOptions | None) -> dict[str, Any]:
+    """Return the parameters that options set, by our names."""
+    if options is None:
+        return {}
+    given = options.model_dump(exclude_none=True)
+    said = {ours: given.pop(theirs) for ours, theirs in NAMES.items() if theirs in given} | given
+    if "top_p" in said:
+        said["top_p"] = greedy_share(said["top_p"])
+    return said
+
+
+def names_of_options() -> dict[str, list[str]]:
+    """Return what clients call each parameter."""
+    return {name: [f"options.{NAMES.get(name, name)}"] for name in ChatParameters.model_fields}
+
+
+class NamedModel(BaseModel):
+    """A body that names a model."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    model: ModelName | None = None
+    name: ModelName | None = None
+    """The older name of `model`."""
+    verbose: bool = False

@@ -1,0 +1,238 @@
+"""One conversation in every dialect: the same request reaches the engine, and the same events come out in each form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+from anthropic.types import Message as AnthropicMessage
+from anthropic.types import RawMessageStreamEvent
+from ollama import ChatResponse
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import TypeAdapter
+
+from localapi.api.answers import collected
+from localapi.api.anthropic.messages import Messages
+from localapi.api.dialect import Dialect, Reply
+from localapi.api.ollama.text import OllamaChat
+from localapi.api.openai.chat import OpenAIChat
+from localapi.backends.echo import Echo
+from localapi.errors import ApiError, GenerationFailed, ModelBusy
+from localapi.http import request_context
+from localapi.http.replies import encode
+from localapi.observability.counters import Counters
+from localapi.runtime.registry import Registry
+from localapi.worker.protocol import (
+    Capabilities,
+    Chat,
+    Delta,
+    Ended,
+    Event,
+    Finished,
+    FunctionTool,
+    JsonSchema,
+    ToolArguments,
+    ToolStart,
+)
+
+pytestmark = pytest.mark.everyday
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+SAID = {"role": "user", "content": "What is the weather in Paris?"}
+FUNCTION = {"name": "get_weather", "description": "Get it.", "parameters": SCHEMA}
+OPENAI_CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
+BODIES: dict[str, dict[str, Any]] = {
+    "openai": {
+        "model": "m", "max_completion_tokens": 50, "stop": ["END"], "temperature": 0.5, "reasoning_effort": "medium",
+        "messages": [
+            {"role": "system", "content": "Be brief."}, SAID,
+            {"role": "assistant", "content": None, "reasoning_content": "I look.", "tool_calls": [OPENAI_CALL]},
+            {"role": "tool", "tool_call_id": "c1", "content": "Sunny."}, {"role": "user", "content": "And now?"},
+        ],
+        "tools": [{"type": "function", "function": FUNCTION}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}},
+    },
+    "anthropic": {
+        "model": "m", "max_tokens": 50, "stop_sequences": ["END"], "temperature": 0.5, "system": "Be brief.",
+        "thinking": {"type": "adaptive"},
+        "messages": [
+            SAID,
+            {"role": "assistant", "content": [
+                {"type": "thinking", "thinking": "I look.", "signature": "s"},
+                {"type": "tool_use", "id": "c1", "name": "get_weather", "input": {"city": "Paris"}},
+            ]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "c1", "content": "Sunny."}, {"type": "text", "text": "And now?"},
+            ]},
+        ],
+        "tools": [{"name": "get_weather", "description": "Get it.", "input_schema": SCHEMA}],
+        "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
+    },
+    "ollama": {
+        "model": "m", "options": {"num_predict": 50, "stop": ["END"], "temperature": 0.5}, "think": True,
+        "messages": [
+            {"role": "system", "content": "Be brief."}, SAID,
+            {"role": "assistant", "thinking": "I look.",
+             "tool_calls": [{"id": "c1", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}]},
+            {"role": "tool", "tool_name": "get_weather", "content": "Sunny."}, {"role": "user", "content": "And now?"},
+        ],
+        "tools": [{"type": "function", "function": FUNCTION}],
+        "format": SCHEMA,
+    },
+}  # fmt: skip
+DIALECTS: dict[str, Dialect] = {"openai": OpenAIChat(), "anthropic": Messages(), "ollama": OllamaChat(Registry())}
+EVENTS: list[Event] = [
+    Delta(1, "I ", reasoning=True), Delta(1, "think.", reasoning=True), Delta(1, "One "), Delta(1, "moment."),
+    ToolStart(1, 0, 0, "c2", "get_weather"), ToolArguments(1, 0, 0, '{"city": '), ToolArguments(1, 0, 0, '"Rome"}'),
+]  # fmt: skip
+CALLED = [*EVENTS, Ended(1, 0, "tool_calls"), Finished(1, 20, 12, 8, 3)]
+STOPPED: list[Event] = [Delta(1, "One "), Ended(1, 0, "stop", "END"), Finished(1, 20, 12)]
+LIMITED: list[Event] = [Delta(1, "One "), Ended(1, 0, "length"), Finished(1, 20, 12)]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_request() -> None:
+    request_context.begin(Counters())
+
+
+def engine_request(name: str) -> Chat:
+    """What an engine gets, without what only names the request."""
+    request, _ = DIALECTS[name].parse(BODIES[name])
+    request.check()
+    suited, _ = request.suited_to(Capabilities(thinking=True, thinking_switch=True, thinking_levels=True))
+    [chat], _ = suited.for_entry(Echo(backend="echo"))
+    assert isinstance(chat, Chat)
+    messages = [
+        msgspec.structs.replace(
+            each,
+            name=None,  # Ollama's results name their tool
+            calls=[msgspec.structs.replace(call, arguments=as_object(call.arguments)) for call in each.calls],
+        )
+        for each in chat.messages
+    ]
+    return msgspec.structs.replace(chat, id=0, original=None, messages=messages)
+
+
+def as_object(arguments: Any) -> Any:
+    return json.loads(arguments) if isinstance(arguments, str) else arguments
+
+
+@pytest.mark.parametrize("name", ["anthropic", "ollama"])
+def test_the_same_conversation_makes_the_same_request(name: str) -> None:
+    found, openai = engine_request(name), engine_request("openai")
+    assert found == openai
+    assert found.tools == [FunctionTool("get_weather", "Get it.", SCHEMA)]
+    assert isinstance(found.form, JsonSchema)
+    assert (found.max_tokens, found.stop, found.template_options) == (50, ["END"], {"reasoning_effort": "medium"})
+
+
+def reply_of(name: str, *, stream: bool) -> Reply:
+    _, reply = DIALECTS[name].parse({**BODIES[name], "stream": stream})
+    reply.model = "m"
+    return reply
+
+
+async def whole(name: str, events: list[Event]) -> Any:
+    async def source() -> Any:
+        for event in events:
+            yield msgspec.structs.replace(event)
+
+    answers, usage = await collected(source(), 1)
+    return json.loads(encode(reply_of(name, stream=False).whole(answers, usage)))
+
+
+def streamed(name: str, events: list[Event]) -> Iterator[Any]:
+    reply = reply_of(name, stream=True)
+    sent = b"".join(part for event in events for part in reply.render(event)) + reply.end()
+    for line in sent.decode().splitlines():
+        data = line.removeprefix("data: ")
+        if data.startswith("{"):
+            yield json.loads(data)
+
+
+def of_openai(reply: Any) -> tuple[Any, ...]:
+    ChatCompletion.model_validate(reply, strict=False)
+    [choice] = reply["choices"]
+    calls = [
+        (call["function"]["name"], json.loads(call["function"]["arguments"]))
+        for call in choice["message"].get("tool_calls", ())
+    ]
+    return choice["message"].get("reasoning_content", ""), choice["message"]["content"] or "", calls
+
+
+def of_anthropic(reply: Any) -> tuple[Any, ...]:
+    AnthropicMessage.model_validate(reply)
+    texts: Mapping[str, str] = {block["type"]: block.get(block["type"], "") for block in reply["content"]}
+    calls = [(block["name"], block["input"]) for block in reply["content"] if block["type"] == "tool_use"]
+    return texts.get("thinking", ""), texts.get("text", ""), calls
+
+
+def of_ollama(reply: Any) -> tuple[Any, ...]:
+    ChatResponse.model_validate(reply)
+    message = reply["message"]
+    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls", ())]
+    return message.get("thinking", ""), message["content"], calls
+
+
+READERS = {"openai": of_openai, "anthropic": of_anthropic, "ollama": of_ollama}
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+async def test_the_same_events_are_the_same_answer(name: str) -> None:
+    found = READERS[name](await whole(name, CALLED))
+    assert found == ("I think.", "One moment.", [("get_weather", {"city": "Rome"})])
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_every_part_of_a_stream_fits_the_clients_types(name: str) -> None:
+    adapters: dict[str, TypeAdapter[Any]] = {
+        "openai": TypeAdapter(ChatCompletionChunk),
+        "anthropic": TypeAdapter(RawMessageStreamEvent),
+        "ollama": TypeAdapter(ChatResponse),
+    }
+    parts = [part for part in streamed(name, CALLED) if part.get("type") != "ping"]
+    for part in parts:
+        adapters[name].validate_python(part)
+    text = json.dumps(parts)
+    for piece in ("I ", "think.", "One ", "moment.", "get_weather", "Rome"):
+        assert piece in text
+
+
+@pytest.mark.parametrize(
+    ("events", "reasons"),
+    [
+        (CALLED, ("tool_calls", ("tool_use", None), "stop")),
+        (STOPPED, ("stop", ("stop_sequence", "END"), "stop")),
+        (LIMITED, ("length", ("max_tokens", None), "length")),
+    ],
+)
+async def test_the_end_has_its_reason_in_each(events: list[Event], reasons: tuple[Any, ...]) -> None:
+    openai, anthropic, ollama = [await whole(name, events) for name in ("openai", "anthropic", "ollama")]
+    found = (
+        openai["choices"][0]["finish_reason"],
+        (anthropic["stop_reason"], anthropic["stop_sequence"]),
+        ollama["done_reason"],
+    )
+    assert found == reasons
+
+
+async def test_usage_counts_the_same_tokens_in_each() -> None:
+    openai, anthropic, ollama = [await whole(name, CALLED) for name in ("openai", "anthropic", "ollama")]
+    usage = anthropic["usage"]
+    prompt = usage["input_tokens"] + usage["cache_read_input_tokens"]
+    assert openai["usage"]["prompt_tokens"] == prompt == ollama["prompt_eval_count"] == 20
+    assert openai["usage"]["completion_tokens"] == usage["output_tokens"] == ollama["eval_count"] == 12
+    assert openai["usage"]["prompt_tokens_details"]["cached_tokens"] == usage["cache_read_input_tokens"] == 8
+
+
+@pytest.mark.parametrize("error", [ModelBusy("full"), GenerationFailed("broken")])
+@pytest.mark.parametrize("name", DIALECTS)
+def test_an_error_has_its_message_before_and_in_a_stream(name: str, error: ApiError) -> None:
+    before = json.loads(encode(DIALECTS[name].error_body(error)))
+    within = reply_of(name, stream=True).error(error).decode()
+    for found in (before, json.loads(within[within.index("{") :])):
+        told = found["error"]
+        assert (told if isinstance(told, str) else told["message"]) == error.message
