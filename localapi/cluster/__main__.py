@@ -108,8 +108,12 @@ def connect(address: str) -> None:
             namespace="localapi",
             log_to_driver=False,
             logging_level=logging.WARNING,
-            # The nodes run this very version of the code, whatever is installed there.
-            runtime_env={"py_modules": [str(Path(localapi.__file__).parent)]},
+            runtime_env={
+                # The nodes run this very version of the code, whatever is installed there.
+                "py_modules": [str(Path(localapi.__file__).parent)],
+                # Ray takes uvloop where it is installed, as beside vLLM; it cannot start a process group.
+                "env_vars": {"RAY_USE_UVLOOP": "0"},
+            },
         )
     except (ConnectionError, AuthenticationError) as error:
         if "authentication token" in f"{error} {error.__cause__}".lower():
