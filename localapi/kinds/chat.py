@@ -105,6 +105,7 @@ CHAT: Final = Kind(
     },
     endpoints=(
         "localapi.api.openai.chat",
+        "localapi.api.openai.responses.endpoints",
         "localapi.api.openai.completions",
         "localapi.api.openai.tokens",
         "localapi.api.anthropic.messages",

@@ -1,0 +1,339 @@
+"""The items of a request's `input`, and the conversation that they make."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from localapi.api.openai.chat_request import InputAudio
+from localapi.api.openai.generation_request import Part
+from localapi.errors import InvalidRequest
+from localapi.worker import protocol
+from localapi.worker.protocol import FunctionCall, TextPart
+
+SEALED: Final = "localapi1:"
+"""How the `encrypted_content` of our reasoning begins. Its rest is the reasoning in base64: there is nobody to hide it
+from, and a client that keeps nothing else gives it back to the model."""
+CUSTOM_INPUT: Final = "input"
+"""The one argument of a custom tool, as models see it: its text."""
+
+INSTRUCTING: Final = frozenset({"system", "developer"})
+"""Roles of messages with instructions."""
+
+
+class Item(Part):
+    """What a conversation is made of."""
+
+    id: str | None = None
+    status: str | None = None
+
+
+class TextContent(Part):
+    type: Literal["input_text", "output_text", "text", "summary_text", "reasoning_text"]
+    text: str
+    annotations: Any = None
+    logprobs: Any = None
+    prompt_cache_breakpoint: Any = None
+
+
+class RefusalContent(Part):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ImageContent(Part):
+    type: Literal["input_image"]
+    image_url: str | None = None
+    file_id: str | None = None
+    detail: str | None = None
+    prompt_cache_breakpoint: Any = None
+
+
+class AudioContent(Part):
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+class OtherContent(Part):
+    """A part of a type that is not known here."""
+
+    type: str
+
+
+_TEXTS: Final = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
+_OTHER_CONTENT: Final = ("refusal", "input_image", "input_audio")
+
+
+def _field(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
+
+
+def _content_tag(value: Any) -> str:
+    kind = _field(value, "type")
+    if kind in _TEXTS:
+        return "text"
+    return kind if kind in _OTHER_CONTENT else "other"
+
+
+Content = Annotated[
+    Annotated[TextContent, Tag("text")]
+    | Annotated[RefusalContent, Tag("refusal")]
+    | Annotated[ImageContent, Tag("input_image")]
+    | Annotated[AudioContent, Tag("input_audio")]
+    | Annotated[OtherContent, Tag("other")],
+    Discriminator(_content_tag),
+]
+
+
+class MessageItem(Item):
+    type: Literal["message"] | None = None
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | list[Content]
+    phase: str | None = None
+
+
+class FunctionCallItem(Item):
+    type: Literal["function_call"]
+    call_id: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1)]
+    arguments: str
+    namespace: str | None = None
+    caller: Any = None
+
+
+class FunctionOutputItem(Item):
+    type: Literal["function_call_output"]
+    call_id: Annotated[str, Field(min_length=1)]
+    output: str | list[Content]
+    caller: Any = None
+    name: str | None = None
+    namespace: str | None = None
+
+
+class CustomCallItem(Item):
+    type: Literal["custom_tool_call"]
+    call_id: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1)]
+    input: str
+    namespace: str | None = None
+    caller: Any = None
+
+
+class CustomOutputItem(Item):
+    type: Literal["custom_tool_call_output"]
+    call_id: Annotated[str, Field(min_length=1)]
+    output: str | list[Content]
+    caller: Any = None
+    name: str | None = None
+
+
+class ReasoningInputItem(Item):
+    type: Literal["reasoning"]
+    summary: list[TextContent] | None = None
+    content: list[TextContent] | None = None
+    encrypted_content: str | None = None
+
+
+class ItemReference(Item):
+    """An item that a stored response has."""
+
+    type: Literal["item_reference"] | None = None
+    id: str
+
+
+class OtherItem(Item):
+    """An item of a tool that OpenAI runs, or of a type that is not known here."""
+
+    type: str
+
+
+_KNOWN: Final = (
+    *("message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"),
+    *("reasoning", "item_reference"),
+)
+
+
+def _item_tag(value: Any) -> str:
+    kind = _field(value, "type")
+    if kind is None:
+        return "item_reference" if _field(value, "role") is None and _field(value, "id") is not None else "message"
+    return kind if kind in _KNOWN else "other"
+
+
+InputItem = Annotated[
+    Annotated[MessageItem, Tag("message")]
+    | Annotated[FunctionCallItem, Tag("function_call")]
+    | Annotated[FunctionOutputItem, Tag("function_call_output")]
+    | Annotated[CustomCallItem, Tag("custom_tool_call")]
+    | Annotated[CustomOutputItem, Tag("custom_tool_call_output")]
+    | Annotated[ReasoningInputItem, Tag("reasoning")]
+    | Annotated[ItemReference, Tag("item_reference")]
+    | Annotated[OtherItem, Tag("other")],
+    Discriminator(_item_tag),
+]
+
+
+@dataclass
+class Turn:
+    """A message of the neutral conversation while its items are read."""
+
+    role: str
+    parts: list[protocol.Part] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    calls: list[FunctionCall] = field(default_factory=list)
+    call_id: str | None = None
+
+    def neutral(self) -> protocol.Message:
+        """Return it as engines take it: the same for text and for one part of text, so that prompts stay cached."""
+        match self.parts:
+            case []:
+                content: str | list[protocol.Part] = ""
+            case [TextPart(text=text)]:
+                content = text
+            case _:
+                content = self.parts
+        reasoning = "\n".join(self.thoughts) or None
+        return protocol.Message(self.role, content, reasoning=reasoning, calls=self.calls, call_id=self.call_id)
+
+
+class Conversation:
+    """The messages that items make. What the assistant thought, said and called one after the other is one message."""
+
+    def __init__(self) -> None:
+        self._turns: list[Turn] = []
+        self._calls: set[str] = set()
+        self.ignored: list[str] = []
+        """Items that have no effect."""
+        self.media: dict[str, list[str]] = {}
+        """Where there are images and recordings, by medium."""
+
+    @property
+    def messages(self) -> list[protocol.Message]:
+        """Return the messages as engines take them."""
+        return [turn.neutral() for turn in self._turns]
+
+    def instruct(self, text: str) -> None:
+        """Begin with instructions."""
+        self._turns.append(Turn("system", [TextPart(text)]))
+
+    def read(self, items: Sequence[InputItem], place: str) -> None:
+        """Read items one after the other. Raise InvalidRequest. `place` is where they are in the request."""
+        for at, item in enumerate(items):
+            self._read(item, f"{place}[{at}]")
+
+    def _read(self, item: InputItem, where: str) -> None:
+        match item:
+            case MessageItem():
+                self._message(item, f"{where}.content")
+            case ReasoningInputItem():
+                thought = _thought(item)
+                if thought:
+                    self._assistant(new=lambda turn: bool(turn.parts or turn.calls)).thoughts.append(thought)
+            case FunctionCallItem():
+                self._call(FunctionCall(item.call_id, item.name, item.arguments))
+            case CustomCallItem():
+                self._call(FunctionCall(item.call_id, item.name, {CUSTOM_INPUT: item.input}))
+            case FunctionOutputItem() | CustomOutputItem():
+                self._result(item, where)
+            case ItemReference():
+                raise InvalidRequest(
+                    f"No stored response has an item with the id {item.id!r}. Send the item itself.",
+                    param=f"{where}.id",
+                    code="invalid_value",
+                )
+            case OtherItem():
+                self.ignored.append(f"{where} ({item.type})")
+
+    def _message(self, item: MessageItem, where: str) -> None:
+        parts = self._parts(item.content, where)
+        last = self._turns[-1] if self._turns else Turn("")
+        if item.role == "assistant":
+            self._assistant(new=lambda turn: bool(turn.parts)).parts += parts
+        elif item.role in INSTRUCTING and last.role in INSTRUCTING:
+            last.parts += parts  # many templates know one such message, at the beginning
+        else:
+            self._turns.append(Turn(item.role, list(parts)))
+
+    def _assistant(self, *, new: Callable[[Turn], bool]) -> Turn:
+        """Return the assistant's open turn, or a new one if there is none, or if `new` says so of it."""
+        if not self._turns or self._turns[-1].role != "assistant" or new(self._turns[-1]):
+            self._turns.append(Turn("assistant"))
+        return self._turns[-1]
+
+    def _call(self, call: FunctionCall) -> None:
+        self._calls.add(call.id)
+        self._assistant(new=lambda _: False).calls.append(call)
+
+    def _result(self, item: FunctionOutputItem | CustomOutputItem, where: str) -> None:
+        if item.call_id not in self._calls:
+            raise InvalidRequest(
+                f"No item before this one calls a tool with the call_id {item.call_id!r}. Send the call, too, or "
+                "previous_response_id.",
+                param=f"{where}.call_id",
+            )
+        self._turns.append(Turn("tool", list(self._parts(item.output, f"{where}.output")), call_id=item.call_id))
+
+    def _parts(self, content: str | list[Content], place: str) -> Iterator[protocol.Part]:
+        if isinstance(content, str):
+            yield from [TextPart(content)] if content else []
+            return
+        for at, part in enumerate(content):
+            where = f"{place}[{at}].type"
+            match part:
+                case TextContent():
+                    yield TextPart(part.text)
+                case RefusalContent():
+                    yield TextPart(part.refusal)
+                case ImageContent(image_url=str(url)):
+                    self.media.setdefault("image", []).append(where)
+                    yield protocol.ImagePart(url, part.detail)
+                case AudioContent():
+                    self.media.setdefault("audio", []).append(where)
+                    data = base64.b64decode(part.input_audio.data)
+                    yield protocol.AudioPart(data, part.input_audio.format)
+                case _:
+                    what = "Images that are files of OpenAI" if isinstance(part, ImageContent) else repr(part.type)
+                    raise InvalidRequest(
+                        f"Content of type {what} is not supported here. Send text.",
+                        param=where,
+                        code="unsupported_content",
+                    )
+
+
+def _thought(item: ReasoningInputItem) -> str:
+    """Return what the model thought: its words, or else what our encrypted content holds."""
+    for texts in (item.content, item.summary):
+        if texts:
+            return "\n".join(each.text for each in texts)
+    return unsealed(item.encrypted_content or "")
+
+
+def sealed(thought: str) -> str:
+    """Return reasoning as opaque text."""
+    return SEALED + base64.b64encode(thought.encode()).decode()
+
+
+def unsealed(content: str) -> str:
+    """Return the reasoning in opaque text; nothing if it is another server's."""
+    if not content.startswith(SEALED):
+        return ""
+    try:
+        return base64.b64decode(content.removeprefix(SEALED), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+def custom_input(arguments: str) -> str:
+    """Return the text that a call of a custom tool holds; all of the arguments if they have another form."""
+    try:
+        found = json.loads(arguments, strict=False)
+    except (ValueError, RecursionError):
+        return arguments
+    text = found.get(CUSTOM_INPUT) if isinstance(found, dict) and len(found) == 1 else None
+    return text if isinstance(text, str) else arguments
