@@ -59,7 +59,8 @@ def said(text: str, role: str = "user") -> dict[str, str]:
         ([said("A"), {"type": "reasoning", "id": "rs_1", "summary": [], "content": [
             {"type": "reasoning_text", "text": "I think."}]}, said("B", "assistant"), CALL,
           {"type": "function_call_output", "call_id": "c1", "output": "Done."}],
-         [Message("user", "A"), Message("assistant", "B", reasoning="I think.", calls=[FunctionCall("c1", "look", "{}")]),
+         [Message("user", "A"),
+          Message("assistant", "B", reasoning="I think.", calls=[FunctionCall("c1", "look", "{}")]),
           Message("tool", "Done.", call_id="c1")]),
         ([said("A"), {"type": "reasoning", "summary": [{"type": "summary_text", "text": "S"}]}, CALL],
          [Message("user", "A"), Message("assistant", reasoning="S", calls=[FunctionCall("c1", "look", "{}")])]),
@@ -124,7 +125,7 @@ def test_items_of_tools_that_cannot_be_run_are_named() -> None:
         ("auto", "auto", None), ("none", "none", None), ("required", "required", None),
         ({"type": "function", "name": "look"}, "required", "look"),
         ({"type": "custom", "name": "patch"}, "required", "patch"),
-        ({"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "look"}]}, "required", None),
+        ({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "look"}]}, "auto", None),
     ],
 )  # fmt: skip
 def test_a_choice_of_tools_is_taken(choice: Any, mode: str, name: str | None) -> None:
@@ -147,7 +148,10 @@ def test_a_format_is_a_form(form: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "likely"),
-    [({}, None), ({"top_logprobs": 3}, 3), ({"include": ["message.output_text.logprobs"]}, 0), ({"top_logprobs": 0}, None)],
+    [
+        ({}, None), ({"top_logprobs": 3}, 3), ({"top_logprobs": 0}, None),
+        ({"include": ["message.output_text.logprobs"]}, 0),
+    ],
 )  # fmt: skip
 def test_log_probabilities_are_asked_for(fields: Any, likely: int | None) -> None:
     assert request_of("Hi", **fields)[0].top_logprobs == likely
