@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import msgspec
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from localapi.backends import model_path
@@ -19,7 +20,7 @@ from localapi.backends.sharded_engine import places_here, start_ranks
 from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import open_worker, start_worker
 from localapi.system.threads import aside
-from localapi.worker.protocol import Capabilities
+from localapi.worker.protocol import Capabilities, ReasoningFormatName, ToolFormatName
 
 _HOLDS = {"path": "config.json", "adapter": "adapter_config.json", "draft": "config.json"}
 """File that a folder must hold, by the option that names a folder or a repository."""
@@ -152,6 +153,23 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
         ),
     ] = "auto"
 
+    tool_format: Annotated[
+        ToolFormatName,
+        Field(
+            description="How the model writes tool calls. auto: as its template shows; generic: as a system message "
+            "explains, if its template has no tools.",
+            examples=["generic"],
+        ),
+    ] = "auto"
+    reasoning_format: Annotated[
+        ReasoningFormatName,
+        Field(
+            description="How the model marks its reasoning. auto: as its template and vocabulary show; none: "
+            "reasoning stays text.",
+            examples=["think"],
+        ),
+    ] = "auto"
+
     _template: str | None = PrivateAttr(default=None)
     """Chat template, if the model was on this machine when the manifest was read."""
 
@@ -182,7 +200,10 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
         return located
 
     def expected(self) -> Capabilities:
-        return expected_of(self._template)
+        found = expected_of(self._template)
+        if self.tool_format == "generic":
+            return msgspec.structs.replace(found, tools=True)
+        return found
 
     @property
     def template(self) -> str | None:

@@ -315,8 +315,23 @@ class Loading(msgspec.Struct, tag=True):
 
 THINKING_SWITCHES = ("enable_thinking", "thinking")
 """Variables of chat templates that turn thinking on and off."""
+THINKING_BUDGET = "thinking_budget"
+"""The variable for the most tokens of thinking; 0: none."""
 THINKING_LEVEL = "reasoning_effort"
 """The variable that says how much to think."""
+
+
+ToolFormatName = Literal[
+    "auto", "none", "generic", "apertus", "command_r", "command_r7b", "deepseek_v3", "deepseek_v31", "deepseek_v32",
+    "deepseek_v4", "function_gemma", "functools", "gemma4", "glm45", "glm47", "granite", "harmony", "json_tools",
+    "kimi_k2", "kimi_k3", "llama3", "longcat", "minicpm5", "minimax_m2", "mistral", "mistral_args", "mistral_call_id",
+    "muse_spark", "nemotron", "phi4", "pythonic", "qwen3_coder", "seed",
+]  # fmt: skip
+"""Names of formats of tool calls: the rows of `worker.llm.output.formats`."""
+ReasoningFormatName = Literal[
+    "auto", "none", "apertus", "command_r7b", "granite", "harmony", "magistral", "seed", "think"
+]  # fmt: skip
+"""Names of formats of reasoning: those of `worker.llm.output.recognition`."""
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -334,6 +349,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """True if a request can turn that on and off."""
     thinking_levels: bool | None = None
     """True if a request can say how much to think."""
+    tool_format: str | None = None
+    """How it writes calls, as in the option of this name; None: unknown, or not loaded."""
+    reasoning_format: str | None = None
+    """How it marks reasoning."""
     vision: bool | None = None
     """True if it reads images."""
 

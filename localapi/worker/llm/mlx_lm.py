@@ -33,8 +33,10 @@ from localapi.worker.llm.constrained.grammar import (
 from localapi.worker.llm.detokenizer import Detokenizer
 from localapi.worker.llm.float32 import AS_STORED, Widened
 from localapi.worker.llm.kv_memory import UNSAID_TOKENS, Footprint, KVMemory, measure_footprint, spare_bytes
-from localapi.worker.llm.output.parser import OutputFormat, prompt_opens_thinking
+from localapi.worker.llm.output.parser import OutputFormat
+from localapi.worker.llm.output.recognition import AUTO, Recognised, recognise
 from localapi.worker.llm.output.stop_strings import AnswerText
+from localapi.worker.llm.output.thinking import prompt_opens_thinking
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.prefix_cache.disk_store import PrefixStore, fingerprint
 from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE, PromptRefused, PromptWriter, offered_tools
@@ -121,6 +123,7 @@ def _load_part(options: dict[str, Any], host: Host, rank: Rank) -> Model:
         lead = Lead(groups[0], plans.accept(listener, rank))
         return MlxLm(loaded, options, wake=host.wake, lead=lead)
     connection = plans.connect(rank)
+    _recognised(loaded.tokenizer, options)  # the tokens that end an answer are those of rank 0
     caches = empty_caches(loaded.model)
     _footprint(loaded, None, caches)  # rank 0 measures, and the numbers go through all ranks
     batch = Batch(
@@ -160,6 +163,7 @@ class MlxLm:
         """
         tokenizer = loaded.tokenizer
         self._tokenizer = tokenizer
+        recognised = _recognised(tokenizer, options)
         self._prompts = PromptWriter(tokenizer)
         self._parts = OutputFormat(tokenizer)
         self._width = _vocabulary(loaded)
@@ -193,7 +197,9 @@ class MlxLm:
             )
         self.loaded = _loaded(loaded.config, options.get("context_length"), self._prompts)
         self.loaded.capabilities = Capabilities(
-            tools=bool(tokenizer.has_tool_calling),
+            tools=self._prompts.shows_tools,
+            tool_format=recognised.tools,
+            reasoning_format=recognised.reasoning,
             forced_tools=self._grammars.forces_calls,
             json_schema=bool(stop_tokens),
             **self._prompts.thinking,
@@ -307,11 +313,16 @@ class MlxLm:
         constraint, relaxed = self._constraint(request, prompt)
         row = self._row(request, prompt, constraint)
         row.relaxed = relaxed
-        prefill = request.messages[-1].text if request.continues else ""
-        thinking = prompt_opens_thinking(self._tokenizer, prompt.tokens, prefill=prefill)
+        thinking = prompt_opens_thinking(self._tokenizer, prompt.tokens, prefill=_prefill(request))
         verbatim = request.tool_choice != "required" and isinstance(request.form, Regex | Lark)
         for each in (row, *row.copies):
-            each.parts = self._parts.stream(tools, starts_thinking=thinking, stop=request.stop, verbatim=verbatim)
+            each.parts = self._parts.stream(
+                tools,
+                starts_thinking=thinking,
+                continues=request.continues,
+                stop=request.stop,
+                verbatim=verbatim,
+            )
             each.one_call = bool(tools) and not request.parallel_tool_calls
         return row
 
@@ -321,7 +332,7 @@ class MlxLm:
         if request.tool_choice == "required":
             form = _tool_calls(request)
         if form is not None:
-            think = think_block(self._tokenizer, prompt.tokens)
+            think = think_block(self._tokenizer, prompt.tokens, _prefill(request))
             constraint = self._grammars.constraint(form, think=think)
             return constraint, constraint.relaxed
         calls = _tool_calls(request, optional=True)
@@ -402,12 +413,20 @@ class MlxLm:
         return found
 
 
+def _prefill(request: Chat) -> str:
+    return request.messages[-1].text if request.continues else ""
+
+
 def _tool_calls(request: Chat, *, optional: bool = False) -> ToolCalls:
     tools = tuple(
         Tool(tool.name, json.dumps(tool.parameters or {}, ensure_ascii=False), bool(tool.strict))
         for tool in request.tools
     )
     return ToolCalls(tools, request.tool_name, request.parallel_tool_calls, optional)
+
+
+def _recognised(tokenizer: Any, options: dict[str, Any]) -> Recognised:
+    return recognise(tokenizer, tools=options.get("tool_format", AUTO), reasoning=options.get("reasoning_format", AUTO))
 
 
 def _loaded(config: dict[str, Any], asked: int | None, prompts: PromptWriter) -> Loaded:

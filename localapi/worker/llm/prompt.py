@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -15,8 +15,11 @@ from typing import Any
 import msgspec
 
 from localapi.system.time_limit import TimeLimitExceeded, limited
-from localapi.worker.llm import bounded_template, call_history
-from localapi.worker.protocol import THINKING_LEVEL, THINKING_SWITCHES, Chat, Message
+from localapi.worker.llm import bounded_template, call_history, prompt_losses
+from localapi.worker.llm.effort import known_levels, nearest_level
+from localapi.worker.llm.generic_tools import explained
+from localapi.worker.llm.output.recognition import GENERIC, format_name, template_text
+from localapi.worker.protocol import THINKING_BUDGET, THINKING_LEVEL, THINKING_SWITCHES, Chat, Message
 
 RENDER_SECONDS = 5.0
 """Time limit of a template. A conversation of a million tokens takes a fraction of a second."""
@@ -71,10 +74,17 @@ class PromptWriter:
         self.has_template = bool(tokenizer.has_chat_template)
         self.stop: Sequence[str] = () if self.has_template else ("\nUser:",)
         """Stop strings that the format itself needs."""
-        template = tokenizer.chat_template
-        self._template = None if template is None else str(template)
-        switched = any(map(self._knows, THINKING_SWITCHES))
+        # A template that is a program (DeepSeek V3.2's) has no text, and mlx-lm knows what it can do.
+        self._template = template_text(tokenizer) or None
+        is_generic = self.has_template and format_name(tokenizer.tool_parser) == GENERIC
+        self._explains_tools = is_generic
+        self.shows_tools = self.has_template and (
+            is_generic or self._knows("tools") or bool(tokenizer.has_tool_calling)
+        )
+        """True if the model is told about tools."""
+        switched = any(map(self._knows, (*THINKING_SWITCHES, THINKING_BUDGET)))
         levels = self._knows(THINKING_LEVEL)
+        self._levels = known_levels(self._template or "")
         self.thinking = {
             "thinking": bool(tokenizer.has_thinking) or switched or levels,
             "thinking_switch": switched,
@@ -113,10 +123,15 @@ class PromptWriter:
 
     def messages(self, request: Chat) -> list[dict[str, Any]]:
         """Return the messages as templates expect them."""
-        return [self._message(message) for message in request.messages]
+        names = {call.id: call.name for message in request.messages for call in message.calls}
+        written = [self._message(message, names) for message in request.messages]
+        return explained(written, offered_tools(request)) if self._explains_tools else written
 
-    def _message(self, message: Message) -> dict[str, Any]:
-        """Return the message as templates expect it, in OpenAI's form with the content as text."""
+    def _message(self, message: Message, names: Mapping[str, str]) -> dict[str, Any]:
+        """Return the message as templates expect it, in OpenAI's form with the content as text.
+
+        `names`: the functions of the calls in the conversation, by the calls' ids.
+        """
         written: dict[str, Any] = {"role": message.role, "content": message.text}
         # Templates often drop messages silently whose role they do not name.
         if message.role == "developer" and self._template is not None and "developer" not in self._template:
@@ -125,8 +140,12 @@ class PromptWriter:
             written["name"] = message.name
         if message.reasoning is not None:
             written["reasoning_content"] = message.reasoning
+            if self._knows("thinking") and not self._knows("reasoning_content"):
+                written["thinking"] = message.reasoning
         if message.call_id is not None:
             written["tool_call_id"] = message.call_id
+            if message.call_id in names:  # which OpenAI's API does not repeat, and Kimi's template reads
+                written.setdefault("name", names[message.call_id])
         if message.calls:
             written["tool_calls"] = [
                 call_history.expected(
@@ -139,20 +158,36 @@ class PromptWriter:
     def options(self, request: Chat) -> dict[str, Any]:
         """Return the template's variables. Raises PromptRefused if the template does not support reasoning_effort."""
         options = dict(request.template_options)
-        effort = options.get("reasoning_effort")
-        if effort is not None and not self._knows("reasoning_effort"):
-            del options["reasoning_effort"]
-            if not any(map(self._knows, THINKING_SWITCHES)):
-                if effort == "none" and not self._tokenizer.has_thinking:
-                    return options
-                raise PromptRefused(
-                    "This model's chat template does not support reasoning_effort. Remove it.", "reasoning_effort"
-                )
-            options.setdefault("enable_thinking", effort != "none")
+        effort = options.pop("reasoning_effort", None)
+        if effort is None:
+            return options
+        switches = [name for name in THINKING_SWITCHES if self._knows(name)]
+        has_levels, has_budget = self._knows(THINKING_LEVEL), self._knows(THINKING_BUDGET)
+        if not (switches or has_levels or has_budget):
+            if effort == "none" and not self._tokenizer.has_thinking:
+                return options
+            raise PromptRefused(
+                "This model's chat template does not support reasoning_effort. Remove it.", "reasoning_effort"
+            )
+        for name in switches:
+            options.setdefault(name, effort != "none")
+        if has_budget and effort == "none":
+            options.setdefault(THINKING_BUDGET, 0)
+        if has_levels and not (switches and effort == "none"):
+            options[THINKING_LEVEL] = nearest_level(str(effort), self._levels)
         return options
 
     def _knows(self, variable: str) -> bool:
         return self._template is not None and re.search(rf"\b{variable}\b", self._template) is not None
+
+    def _apply(self, messages: list[dict[str, Any]], **options: Any) -> Any:
+        """Return what transformers renders.
+
+        mlx-lm's wrapper would turn thinking on where the template has it off; it is needed if it has a program.
+        """
+        if getattr(self._tokenizer, "_chat_template", None) is not None:
+            return self._tokenizer.apply_chat_template(messages, **options)
+        return self._tokenizer._tokenizer.apply_chat_template(messages, return_dict=False, **options)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text that the template wrote."""
@@ -166,15 +201,19 @@ class PromptWriter:
         Raises TemplateTooSlow.
         """
         tools = offered_tools(request)
-        if tools and not self._tokenizer.has_tool_calling:
-            raise PromptRefused("This model's chat template does not support tools. Remove them.", "tools")
+        if tools and not self.shows_tools:
+            raise PromptRefused(
+                "This model's chat template shows no tools to it. Remove them, or set tool_format: generic in its "
+                "entry.",
+                "tools",
+            )
         continues = prompt and request.continues
 
         def render(tools: list[dict[str, Any]], messages: list[dict[str, Any]]) -> str:
             return str(
-                self._tokenizer.apply_chat_template(
+                self._apply(
                     messages,
-                    tools=tools or None,
+                    tools=None if self._explains_tools else tools or None,
                     add_generation_prompt=prompt and not continues,
                     continue_final_message=continues,
                     tokenize=False,
@@ -196,25 +235,43 @@ class PromptWriter:
     def _first_form(
         self, messages: list[dict[str, Any]], render: Callable[[list[dict[str, Any]]], str], seconds: float
     ) -> str:
-        """Render the first form of the messages that the template accepts completely. Raises its first error."""
-        incomplete: str | None = None
+        """Render the first form of the messages that the template writes completely. Raises its first error.
+
+        Raises PromptRefused if no form keeps what a model needs to know.
+        """
+        best: tuple[tuple[bool, bool, int], str, str] | None = None
         refusal: Exception | None = None
-        for form in call_history.forms(messages):
+
+        def limited_render(form: list[dict[str, Any]]) -> str:
             try:
-                text = limited(seconds, partial(render, form))
+                return limited(seconds, partial(render, form))
             except TimeLimitExceeded:
                 raise TemplateTooSlow(
                     f"The model's chat template took longer than {seconds:g} s for these messages. Send fewer messages."
                 ) from None
+
+        for form in prompt_losses.forms(messages):
+            try:
+                text = limited_render(form)
+            except TemplateTooSlow:
+                raise
             except Exception as error:  # whatever a template raises
                 refusal = refusal or error
                 continue
-            if not call_history.loses_arguments(messages, text):
-                return text
-            incomplete = incomplete or text
-        if incomplete is None and refusal is not None:
+            lost = prompt_losses.lost(form, text, limited_render)
+            problem = prompt_losses.refusal(form, lost)
+            losses = (bool(problem), call_history.loses_arguments(form, text), len(lost))
+            if best is None or losses < best[0]:
+                best = losses, text, problem
+            if not any(losses):
+                break
+        if best is None:
+            assert refusal is not None  # noqa: S101  # there is at least one form
             raise refusal
-        return incomplete or ""
+        _, text, problem = best
+        if problem:
+            raise PromptRefused(problem)
+        return text
 
 
 def offered_tools(request: Chat) -> list[dict[str, Any]]:

@@ -113,5 +113,7 @@ def test_without_a_template_each_message_is_a_line_with_its_role(written: Any) -
 
 
 def test_without_a_template_the_next_users_line_ends_the_answer() -> None:
-    plain: Any = SimpleNamespace(has_chat_template=False, chat_template=None)
+    plain: Any = SimpleNamespace(
+        has_chat_template=False, chat_template=None, has_tool_calling=False, has_thinking=False
+    )
     assert PromptWriter(plain).stop == ("\nUser:",)

@@ -20,6 +20,7 @@ from llguidance import LLMatcher, LLTokenizer, regex_to_lark
 from llguidance.hf import from_tokenizer
 
 from localapi.worker.llm.constrained.compiling import LIMITS, Grammar, problem_of
+from localapi.worker.llm.constrained.marks import Marks
 from localapi.worker.llm.constrained.schema_grammar import (
     AS_WRITTEN,
     PIECEWISE,
@@ -32,15 +33,13 @@ from localapi.worker.llm.constrained.schema_grammar import (
 from localapi.worker.llm.constrained.tool_grammar import (
     AnswerGrammar,
     FormatUnknown,
-    Marks,
-    ThinkBlock,
     Tool,
     ToolCalls,
     after_thinking,
     grammar_of_arguments,
     grammar_of_calls,
-    think_block,
 )
+from localapi.worker.llm.output.thinking import ThinkBlock, think_block
 from localapi.worker.protocol import JsonObject, JsonSchema, Lark, Regex
 
 __all__ = [

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from localapi.worker.llm.constrained.compiling import Grammar
+from localapi.worker.llm.constrained.marks import Marks
 from localapi.worker.llm.constrained.schema_grammar import (
     AS_WRITTEN,
     GrammarRefused,
@@ -23,7 +24,10 @@ from localapi.worker.llm.constrained.schema_grammar import (
     below,
     grammar_of_schema,
 )
-from localapi.worker.llm.constrained.tagged_grammar import any_arguments, tagged_arguments
+from localapi.worker.llm.constrained.written_arguments import Writer, WrittenArguments
+from localapi.worker.llm.output.formats import FORMATS, CallFormat, Spelling
+from localapi.worker.llm.output.recognition import format_name
+from localapi.worker.llm.output.thinking import BEHIND_THINKING, ThinkBlock
 
 _TEXT_AND_SPACE = "TEXT: /(?s:.*)/\nSPACE: /[ \\t\\r\\n]{0,8}/\n"
 _MORE_PROPERTIES = {
@@ -31,9 +35,6 @@ _MORE_PROPERTIES = {
     "dependencies", "$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf", "oneOf", "if",
 }  # fmt: skip
 """Keywords that may allow properties that `properties` does not name."""
-
-BEHIND_THINKING = "\n\n"
-"""The whitespace that most templates write between thinking and answer."""
 
 
 class FormatUnknown(GrammarRefused):
@@ -62,74 +63,6 @@ class ToolCalls(msgspec.Struct, frozen=True, tag=True):
     """True if only the text of calls has a form."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ThinkBlock:
-    """Free text before the text that has a form."""
-
-    start: str
-    end: str
-    opened: bool = False
-    """True if the prompt ends inside the block. Otherwise the model may open one."""
-
-
-def think_block(tokenizer: Any, prompt: Sequence[int]) -> ThinkBlock | None:
-    """Return how the model may think after this prompt; None if it cannot, or the prompt ends with a closed block."""
-    if not tokenizer.has_thinking:
-        return None
-    start, end = tokenizer.rfind_think_start(prompt), tokenizer.rfind_think_end(prompt)
-    if end > start and not tokenizer.decode(prompt[end + len(tokenizer.think_end_tokens) :]).strip():
-        return None
-    return ThinkBlock(start=tokenizer.think_start, end=tokenizer.think_end, opened=start > end)
-
-
-class Marks:
-    """Write marks in Lark's syntax. A special token is written by its number, because text never matches it."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        """To llguidance all added tokens are special, whatever the tokenizer says."""
-        self._numbers = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
-        longest_first = sorted(self._numbers, key=len, reverse=True)
-        self._split = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "($.)")
-
-    def lark(self, text: str) -> str:
-        """Return the text in Lark's syntax."""
-        return " ".join(map(self._piece, self._pieces(text)))
-
-    def until(self, mark: str) -> str:
-        """Return a rule `free`: any text up to this mark, and the mark."""
-        first, *rest = self._pieces(mark)
-        tail = " ".join(map(self._piece, rest))
-        if first in self._numbers:
-            return f"free: TEXT {self._piece(first)} {tail}\n"
-        return f"free: ended {tail}\nended[suffix={self._piece(first)}]: TEXT\n"
-
-    def text_up_to(self, mark: str, ends: Collection[int], *, bare: str = "") -> str:
-        """Return the rules `text` and `begun`: text without the mark and the `ends`, and text up to the mark.
-
-        `bare`: a mark without a token of its own, for which there is the rule `begun_bare`.
-
-        A mark that is a token also counts if it is spelled with other tokens: the parser of calls sees no difference.
-        """
-        first, *rest = self._pieces(mark)
-        tail = " ".join(map(self._piece, rest))
-        others = sorted(number for text, number in self._numbers.items() if text != first and number not in ends)
-        special = f"(<[{','.join(map(str, others))}]> TEXT)*" if others else ""
-        token = f" | text {self._piece(first)} {tail}" if first in self._numbers else ""
-        spelled = f"spelled[lazy]: TEXT {json.dumps(mark, ensure_ascii=False)}\n"
-        before = f"(TEXT <[{','.join(map(str, others))}]>)*" if others else ""
-        rules = f"text: TEXT {special}\nbegun: {before} spelled{token}\n{spelled}"
-        if bare:
-            rules += f"begun_bare: {before} bare\nbare[lazy]: TEXT {json.dumps(bare)}\n"
-        return rules
-
-    def _pieces(self, text: str) -> list[str]:
-        return [piece for piece in self._split.split(text) if piece]
-
-    def _piece(self, text: str) -> str:
-        number = self._numbers.get(text)
-        return json.dumps(text, ensure_ascii=False) if number is None else f"<[{number}]>"
-
-
 def after_thinking(
     think: ThinkBlock, grammars: Sequence[Grammar], marks: Marks, *, verbatim: bool = False
 ) -> list[Grammar]:
@@ -138,10 +71,15 @@ def after_thinking(
     `verbatim`: whitespace at the answer's start belongs to it, so the whitespace after the thinking must be fixed.
     """
     space = json.dumps(BEHIND_THINKING) if verbatim else "SPACE"
+    answer = f"{marks.lark(think.header)} @answer" if think.header else "@answer"
     if think.opened:
-        start = f"start: free {space} @answer\n"
+        start = f"start: free {space} {answer}\n"
+    elif think.closed:
+        return list(grammars)
+    elif think.header:
+        start = f"start: thought? {answer}\nthought: {marks.lark(think.start)} free\n"
     else:
-        start = f"start: thought? @answer\nthought: {marks.lark(think.start)} free {space}\n"
+        start = f"start: thought? {answer}\nthought: {marks.lark(think.start)} free {space}\n"
     whole = start + marks.until(think.end) + _TEXT_AND_SPACE
     return [{"lark_grammar": whole}, {**grammars[0], "name": "answer"}, *grammars[1:]]
 
@@ -156,75 +94,121 @@ class AnswerGrammar:
 
 
 def grammar_of_calls(tokenizer: Any, calls: ToolCalls, marks: Marks, *, kept: int = AS_WRITTEN) -> AnswerGrammar:
-    """Return the grammar of calls in the format of the model's template. `kept` as in `grammar_of_schema`.
+    """Return the grammar of calls in the model's format. `kept` as in `grammar_of_schema`.
 
     Raises GrammarRefused.
     """
     tools = [tool for tool in calls.tools if calls.choice in (None, tool.name)]
     if not tools:
         raise GrammarRefused(f"There is no tool {calls.choice!r}." if calls.choice else "There is no tool to call.")
-    parser = tokenizer.tool_parser
-    if parser is None:
-        raise FormatUnknown("Forced tool calls need a chat template with tools, which this model does not have.")
-    format_ = parser.__module__.rpartition(".")[2]
-    if format_ == "qwen3_coder":
-        return _tagged_calls(tokenizer, calls, tools, marks, kept=kept)
-    if format_ != "json_tools":
-        raise FormatUnknown(f"Forced tool calls are not supported for this model's format of tool calls, {format_}.")
-    whole = _json_tools(tokenizer, tools, marks, parallel=calls.parallel, optional=calls.optional)
-    grammars: list[Grammar] = [{"lark_grammar": whole}]
-    relaxed: list[str] = []
-    for i, tool in enumerate(tools):
-        found = grammar_of_arguments(tool, kept=kept, called=not calls.optional)
-        grammars.append({**found.grammar, "name": f"arguments{i}"})
-        relaxed += below(f"tools[{tool.name}].parameters", found.relaxed)
-    return AnswerGrammar(grammars, tuple(relaxed))
-
-
-def _json_tools(tokenizer: Any, tools: Sequence[Tool], marks: Marks, *, parallel: bool, optional: bool) -> str:
-    """Return the grammar of Hermes and Qwen: `<tool_call>`, `{"name": "f", "arguments": {...}}`, `</tool_call>`."""
-    heads = [json.dumps(f'{{"name": {json.dumps(tool.name)}, "arguments": ') for tool in tools]
-    functions = " | ".join(f"{head} @arguments{i}" for i, head in enumerate(heads))
-    function = f"function: {functions}\n"
-    if optional:
-        text = marks.text_up_to(tokenizer.tool_call_start, tokenizer.eos_token_ids)
-        end = f'"}}" SPACE {marks.lark(tokenizer.tool_call_end)}'
-        return f"start: (begun SPACE function {end})* text\n{function}{text}{_TEXT_AND_SPACE}"
-    start, end = marks.lark(tokenizer.tool_call_start + "\n"), marks.lark("}\n" + tokenizer.tool_call_end)
-    more = '("\\n" call)*' if parallel else ""
-    return f"start: call {more}\ncall: {start} function {end}\n{function}"
-
-
-def _tagged_calls(tokenizer: Any, calls: ToolCalls, tools: Sequence[Tool], marks: Marks, *, kept: int) -> AnswerGrammar:
-    """Return the grammar of Qwen3-Coder: `<tool_call>`, `<function=f>`, arguments, `</function>`, `</tool_call>`."""
+    if tokenizer.tool_parser is None:
+        raise FormatUnknown(
+            "A call cannot be forced, because the format in which this model calls tools is unknown. Set tool_format "
+            "in its entry, or tool_format: generic."
+        )
+    name = format_name(tokenizer.tool_parser)
+    format_ = FORMATS.get(name)
+    if format_ is None or format_.spelling is None:
+        raise FormatUnknown(f"A call cannot be forced in this model's format of tool calls, {name}.")
+    spelling = format_.spelling
+    heads: list[str] = []
     rules: list[str] = []
     grammars: list[Grammar] = []
     relaxed: list[str] = []
     for i, tool in enumerate(tools):
-        subject = f"The parameters of {tool.name}"
-        if not tool.strict and (calls.optional or kept != AS_WRITTEN):
-            found = any_arguments(i)
-        else:
-            try:
-                found = tagged_arguments(subject, _arguments_schema(subject, tool), i, strict=tool.strict)
-            except GrammarRefused:
-                if tool.strict:
-                    raise
-                found = any_arguments(i)
-        rules += [f'function{i}: {json.dumps(f"{tool.name}>" + chr(10))} arguments{i} "</function>"\n', found.rules]
+        found = _arguments_of(tool, i, spelling, format_.string_mark, marks, optional=calls.optional, kept=kept)
+        # The name stands in JSON if the head does.
+        written = json.dumps(tool.name, ensure_ascii=False)[1:-1] if '"{name}"' in spelling.head else tool.name
+        heads.append(spelling.head.replace("{name}", written))
+        rules.append(found.rules)
         grammars += found.grammars
-        if tool.strict or not calls.optional:
-            relaxed += below(f"tools[{tool.name}].parameters", found.relaxed)
-    rules.append(f"function: {' | '.join(f'function{i}' for i in range(len(tools)))}\n")
-    start, end = marks.lark(tokenizer.tool_call_start), marks.lark(tokenizer.tool_call_end)
+        relaxed += below(f"tools[{tool.name}].parameters", found.relaxed)
     if calls.optional:
-        call = f'begun SPACE "<function=" function SPACE {end} | begun_bare function'
-        rules.append(marks.text_up_to(tokenizer.tool_call_start, tokenizer.eos_token_ids, bare="<function="))
-        whole = f"start: ({call})* text\n"
+        whole = _optional(format_, spelling, heads, marks, tokenizer=tokenizer, parallel=calls.parallel)
     else:
-        more = '("\\n" call)*' if calls.parallel else ""
-        whole = f'start: call {more}\ncall: {start} "\\n<function=" function "\\n" {end}\n'
+        whole = _required(spelling, heads, calls, marks)
+    if spelling.call_id:
+        rules.append(f"id: /{spelling.call_id}/\n")
     return AnswerGrammar([{"lark_grammar": whole + "".join(rules) + _TEXT_AND_SPACE}, *grammars], tuple(relaxed))
+
+
+def _required(spelling: Spelling, heads: Sequence[str], calls: ToolCalls, marks: Marks) -> str:
+    """Return the rules of an answer that is nothing but calls."""
+    functions = " | ".join(f"{_spelled(head, marks)} arguments{i}" for i, head in enumerate(heads))
+    between = spelling.between
+    more = f"({_spelled(between, marks)} call)*" if calls.parallel and between is not None else ""
+    return (
+        f"start: {_spelled(spelling.start, marks)} call {more} {_spelled(spelling.end, marks)}\n"
+        f"call: function {_spelled(spelling.tail, marks)}\nfunction: {functions}\n"
+    )
+
+
+def _optional(
+    format_: CallFormat, spelling: Spelling, heads: Sequence[str], marks: Marks, *, tokenizer: Any, parallel: bool
+) -> str:
+    """Return the rules of an answer that may hold calls."""
+    start = tokenizer.tool_call_start
+    tail, end = _loose(spelling.tail, marks), _loose(spelling.end, marks)
+    functions = " | ".join(f"{_spelled(head, marks)} arguments{i}" for i, head in enumerate(heads))
+    rules = f"call: function {tail}\nfunction: {functions}\n"
+    between = spelling.between
+    more = f"(SPACE {_loose(between, marks)} SPACE call)*" if parallel and between is not None else ""
+    if format_.opens:
+        opening = "".join(format_.opens)
+        no_call = f"plain: /[^ \\t\\r\\n{re.escape(opening)}](?s:.*)/\n"
+        return f"start: {_spelled(spelling.start, marks)} call {more} {end} | plain\n{no_call}{rules}"
+    # The mark ends free text; what follows it in the first call is written as it always is.
+    whole_heads = [spelling.start + head for head in heads]
+    first = []
+    for i, head in enumerate(whole_heads):
+        before, mark, behind = head.partition(start)
+        if not mark or before not in ("", "<|channel|>commentary "):
+            raise FormatUnknown("Strict tools are not supported for this model's format of tool calls.")
+        first.append(f"{_loose(behind, marks)} arguments{i}")
+    rules += f"first: ({' | '.join(first)}) {tail}\n"
+    bare = format_.bare[0] if format_.tags else ""
+    text = marks.text_up_to(start, tokenizer.eos_token_ids, bare=bare)
+    calls_ = f"begun first {more} {end}"
+    if bare:
+        heads_ = " | ".join(f"{_loose(head.partition(bare)[2], marks)} arguments{i}" for i, head in enumerate(heads))
+        rules += f"bare_function: {heads_}\n"
+        calls_ += f" | begun_bare bare_function {_loose(format_.bare[1], marks)}"
+    return f"start: ({calls_})* text\n{rules}{text}"
+
+
+def _spelled(text: str, marks: Marks) -> str:
+    """Return a part of a spelling in Lark's syntax."""
+    before, hole, behind = text.partition("{id}")
+    return " ".join(part for part in (marks.lark(before), "id" if hole else "", marks.lark(behind)) if part)
+
+
+def _loose(text: str, marks: Marks) -> str:
+    """Return a part of a spelling in Lark's syntax, with any whitespace at its ends: models vary it."""
+    if not text.strip():
+        return "SPACE" if text else ""
+    parts = ["SPACE" if text[0].isspace() else "", _spelled(text.strip(), marks), "SPACE" if text[-1].isspace() else ""]
+    return " ".join(part for part in parts if part)
+
+
+def _arguments_of(
+    tool: Tool, number: int, spelling: Spelling, string_mark: str, marks: Marks, *, optional: bool, kept: int
+) -> WrittenArguments:
+    """Return the grammar of one tool's arguments in the format's syntax. Raises GrammarRefused for a strict tool."""
+    subject = f"The parameters of {tool.name}"
+    if spelling.argument is None and spelling.arguments == "json":
+        found = grammar_of_arguments(tool, kept=kept, called=not optional)
+        name = f"json{number}"
+        return WrittenArguments(f"arguments{number}: @{name}\n", [{**found.grammar, "name": name}], found.relaxed)
+    writer = Writer(spelling, string_mark, marks, number)
+    if not tool.strict and (optional or kept != AS_WRITTEN):
+        found_any = writer.anything()
+        return found_any if not optional else replace(found_any, relaxed=())
+    try:
+        return writer.arguments(subject, _arguments_schema(subject, tool), strict=tool.strict)
+    except GrammarRefused:
+        if tool.strict:
+            raise
+        return writer.anything()
 
 
 def grammar_of_arguments(tool: Tool, *, kept: int = AS_WRITTEN, called: bool = True) -> SchemaGrammar:

@@ -1,16 +1,21 @@
-"""The formats of tool calls: one row for each family of models, by the name of mlx-lm's parser for it.
+"""The formats of tool calls: one row for each way in which models write them.
 
-A row says what is between the marks that start and end a section of calls, which the tokenizer knows. mlx-lm's parser
-alone reads a family without a row.
+A row says how calls are read and how a forced call is spelled. `recognition` chooses the row of a model. Rows with the
+name of one of mlx-lm's parsers take the marks around a section from that parser, and what they do not say is read by
+it; the others have their own marks.
 """
 
+# ruff: noqa: RUF001  # DeepSeek writes its marks with full-width bars
 from __future__ import annotations
 
 import ast
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
+
+GENERIC: Final = "generic"
+"""The format that a system message explains to a model whose template has no tools."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,49 @@ class Tags:
 
 
 @dataclass(frozen=True)
-class CallFormat:
-    """The syntax of one family's calls inside a section."""
+class Spelling:
+    """How forced calls are written. `{name}` stands for the function's name, `{id}` for the call's id."""
 
+    head: str
+    """The text before the arguments of a call."""
+    tail: str = ""
+    """The text after them."""
+    start: str = ""
+    """The text before the first call."""
+    end: str = ""
+    """The text after the last call."""
+    between: str | None = ""
+    """The text between two calls; None if an answer holds only one."""
+    call_id: str = ""
+    """The pattern of an id."""
+    argument: tuple[str, str] | None = None
+    """The text around the value of an argument, with `{key}`. None: the arguments are one value."""
+    arguments: Literal["json", "python", "gemma"] = "json"
+    """The syntax of arguments that are one value."""
+
+
+@dataclass(frozen=True)
+class CallFormat:
+    """The syntax of one family's calls."""
+
+    marks: tuple[str, str] | None = None
+    """The marks around a section. None: those of mlx-lm's parser of this name."""
+    spelling: Spelling | None = None
+    """None: calls cannot be forced."""
+    head: re.Pattern[str] | None = None
+    """The text between a section's start, or another call, and the JSON of a call's arguments, with its `name`."""
+    tail: str = ""
+    """The text after the arguments of such a call, if it is not the section's end."""
+    keyed_by_name: bool = False
+    """True if a call is an object with its name as the only key."""
+    opens: str = ""
+    """Characters that begin a call if they begin the answer, without any mark."""
+    channels: bool = False
+    """True if calls are messages of harmony's channels (`harmony`)."""
+    ends_turn: tuple[str, ...] = ()
+    """Tokens that end an answer, if the tokenizer has them."""
+    short_ids: bool = False
+    """True if the ids of calls must be nine letters and digits."""
     is_json: bool = False
     """True if calls are objects with a name and arguments."""
     tags: Tags | None = None
@@ -70,17 +115,84 @@ def _keyed(prefix: str, *, unread: str = "") -> CallFormat:
     return CallFormat(tags=tags, inner_marks=(key, key_end, value, value_end), unread=unread)
 
 
-FORMATS: Final = {
-    "json_tools": CallFormat(is_json=True),
-    "qwen3_coder": CallFormat(
-        tags=Tags(
-            call=re.compile(r"<function=(?P<name>[^\s<>]+)>"),
-            call_end="</function>",
-            argument=re.compile(r"<parameter=(?P<key>[^\s<>]+)>"),
-            argument_end="</parameter>",
-            newlines="any",
+_JSON: Final = '{"name": "{name}", "arguments": '
+_DSML: Final = Tags(
+    call=_named("｜DSML｜invoke", "name"),
+    call_end="</｜DSML｜invoke>",
+    argument=_named("｜DSML｜parameter", "key"),
+    argument_end="</｜DSML｜parameter>",
+    newlines="none",
+)
+_CODER: Final = Tags(
+    call=re.compile(r"<function=(?P<name>[^\s<>]+)>"),
+    call_end="</function>",
+    argument=re.compile(r"<parameter=(?P<key>[^\s<>]+)>"),
+    argument_end="</parameter>",
+    newlines="any",
+)
+
+
+def _json_list(start: str, end: str, *, name: str = "name", arguments: str = "arguments") -> CallFormat:
+    """Return the format of a JSON list of calls between two marks."""
+    head = f'{{"{name}": "{{name}}", "{arguments}": '
+    spelling = Spelling(head=head, tail="}", start=f"{start}[", end=f"]{end}", between=", ")
+    return CallFormat(marks=(start, end), is_json=True, spelling=spelling)
+
+
+def _dsml(section: str) -> CallFormat:
+    """Return the format of DeepSeek's DSML, which differs in the name of a section."""
+    start, end = f"<｜DSML｜{section}>", f"</｜DSML｜{section}>"
+    return CallFormat(
+        marks=(start, end),
+        tags=_DSML,
+        inner_marks=("｜DSML｜",),
+        spelling=Spelling(
+            head='<｜DSML｜invoke name="{name}">\n',
+            tail="</｜DSML｜invoke>\n",
+            start=f"{start}\n",
+            end=end,
+            argument=('<｜DSML｜parameter name="{key}" string="{text}">', "</｜DSML｜parameter>\n"),
         ),
+    )
+
+
+def _mistral(spelling: Spelling) -> CallFormat:
+    """Return one of Mistral's formats. Each model reads and writes its own, and all are read alike."""
+    return CallFormat(
+        marks=("[TOOL_CALLS]", ""),
+        is_json=True,
+        head=re.compile(r"(?P<name>[^\s\[\]{}]+)\s*(?:\[CALL_ID\]\s*(?P<id>[^\s\[\]{}]*)\s*)?(?:\[ARGS\])?"),
+        inner_marks=("[ARGS]", "[CALL_ID]"),
+        spelling=spelling,
+        short_ids=True,
+    )
+
+
+FORMATS: Final = {
+    "json_tools": CallFormat(
+        is_json=True,
+        spelling=Spelling(head=f"<tool_call>\n{_JSON}", tail="}\n</tool_call>", between="\n"),
+    ),
+    "qwen3_coder": CallFormat(
+        tags=_CODER,
         bare=("<function=", "</function>"),
+        spelling=Spelling(
+            head="<tool_call>\n<function={name}>\n",
+            tail="</function>\n</tool_call>",
+            between="\n",
+            argument=("<parameter={key}>\n", "\n</parameter>\n"),
+        ),
+    ),
+    "seed": CallFormat(
+        marks=("<seed:tool_call>", "</seed:tool_call>"),
+        tags=_CODER,
+        bare=("<function=", "</function>"),
+        spelling=Spelling(
+            head="<seed:tool_call>\n<function={name}>\n",
+            tail="</function>\n</seed:tool_call>",
+            between="\n",
+            argument=("<parameter={key}>", "</parameter>\n"),
+        ),
     ),
     "minimax_m2": CallFormat(
         tags=Tags(
@@ -90,6 +202,13 @@ FORMATS: Final = {
             argument_end="</parameter>",
         ),
         bare=("<invoke name=", "</invoke>"),
+        spelling=Spelling(
+            head='<invoke name="{name}">\n',
+            tail="</invoke>\n",
+            start="<minimax:tool_call>\n",
+            end="</minimax:tool_call>",
+            argument=('<parameter name="{key}">', "</parameter>\n"),
+        ),
     ),
     "muse_spark": CallFormat(
         tags=Tags(
@@ -110,21 +229,144 @@ FORMATS: Final = {
             whole_section=True,
         )
     ),
-    "glm47": _keyed("", unread="raw"),  # Laguna's, too
+    "glm47": replace(
+        _keyed("", unread="raw"),  # Laguna's, too
+        spelling=Spelling(
+            head="<tool_call>{name}",
+            tail="</tool_call>",
+            argument=("<arg_key>{key}</arg_key><arg_value>", "</arg_value>"),
+        ),
+    ),
+    "glm45": replace(
+        _keyed("", unread="raw"),
+        marks=("<tool_call>", "</tool_call>"),
+        spelling=Spelling(
+            head="<tool_call>{name}\n",
+            tail="</tool_call>",
+            between="\n",
+            argument=("<arg_key>{key}</arg_key>\n<arg_value>", "</arg_value>\n"),
+        ),
+    ),
     "longcat": _keyed("longcat_"),
-    "function_gemma": CallFormat(string_mark="<escape>"),
-    "gemma4": CallFormat(string_mark='<|"|>'),
+    "function_gemma": CallFormat(
+        string_mark="<escape>",
+        spelling=Spelling(head="<start_function_call>call:{name}", tail="<end_function_call>", arguments="gemma"),
+    ),
+    "gemma4": CallFormat(
+        string_mark='<|"|>',
+        spelling=Spelling(head="<|tool_call>call:{name}", tail="<tool_call|>", arguments="gemma"),
+    ),
     "kimi_k2": CallFormat(
         bare=("<|tool_call_begin|>", "<|tool_call_end|>"),
         inner_marks=("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"),
         border=re.compile(r"(?<=<\|tool_call_end\|>)\s*(?=<\|tool_call_begin\|>)"),
+        spelling=Spelling(
+            head="<|tool_call_begin|>functions.{name}:{id}<|tool_call_argument_begin|>",
+            tail="<|tool_call_end|>",
+            start="<|tool_calls_section_begin|>",
+            end="<|tool_calls_section_end|>",
+            call_id="[0-9]{1,3}",
+        ),
     ),
     "kimi_k3": CallFormat(
         inner_marks=("<|open|>", "<|close|>", "<|sep|>"),
         border=re.compile(r"(?<=<\|close\|>call<\|sep\|>)\s*(?=<\|open\|>call)"),
     ),
-    "mistral": CallFormat(inner_marks=("[ARGS]",)),
-    "pythonic": CallFormat(is_python=True),
+    "mistral": _mistral(
+        Spelling(
+            head=_JSON,
+            tail=', "id": "{id}"}',
+            start="[TOOL_CALLS][",
+            end="]",
+            between=", ",
+            call_id="[a-zA-Z0-9]{9}",
+        )
+    ),
+    "mistral_args": _mistral(Spelling(head="[TOOL_CALLS]{name}[ARGS]")),
+    "mistral_call_id": _mistral(Spelling(head="[TOOL_CALLS]{name}[CALL_ID]{id}[ARGS]", call_id="[a-zA-Z0-9]{9}")),
+    "pythonic": CallFormat(
+        is_python=True,
+        spelling=Spelling(
+            head="{name}(",
+            tail=")",
+            start="<|tool_call_start|>[",
+            end="]<|tool_call_end|>",
+            between=", ",
+            arguments="python",
+        ),
+    ),
+    "harmony": CallFormat(
+        marks=("to=functions.", ""),
+        channels=True,
+        spelling=Spelling(head="<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>", between=None),
+        ends_turn=("<|return|>", "<|call|>"),
+    ),
+    "llama3": CallFormat(
+        marks=("<|python_tag|>", ""),
+        is_json=True,
+        opens="{",
+        spelling=Spelling(head='{"name": "{name}", "parameters": ', tail="}", between=None),
+        ends_turn=("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),
+    ),
+    "granite": replace(_json_list("<|tool_call|>", ""), ends_turn=("<|end_of_text|>",)),
+    "phi4": _json_list("<|tool_call|>", "<|/tool_call|>"),
+    "nemotron": _json_list("<TOOLCALL>", "</TOOLCALL>"),
+    "functools": _json_list("functools", ""),
+    "command_r": _json_list("Action:\n```json\n", "```", name="tool_name", arguments="parameters"),
+    "command_r7b": CallFormat(
+        marks=("<|START_ACTION|>", "<|END_ACTION|>"),
+        is_json=True,
+        spelling=Spelling(
+            head='{"tool_call_id": "{id}", "tool_name": "{name}", "parameters": ',
+            tail="}",
+            start="<|START_ACTION|>[\n    ",
+            end="\n]<|END_ACTION|>",
+            between=",\n    ",
+            call_id="[0-9]{1,3}",
+        ),
+        ends_turn=("<|END_OF_TURN_TOKEN|>",),
+    ),
+    "apertus": CallFormat(
+        marks=("<|tools_prefix|>", "<|tools_suffix|>"),
+        is_json=True,
+        keyed_by_name=True,
+        spelling=Spelling(
+            head='{"{name}": ', tail="}", start="<|tools_prefix|>[", end="]<|tools_suffix|>", between=", "
+        ),
+    ),
+    "deepseek_v3": CallFormat(
+        marks=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+        head=re.compile(r"<｜tool▁call▁begin｜>[a-z]*<｜tool▁sep｜>(?P<name>[^\n<>`]+)\s*```(?:json)?\s*"),
+        tail="```<｜tool▁call▁end｜>",
+        inner_marks=("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"),
+        spelling=Spelling(
+            head="<｜tool▁call▁begin｜>function<｜tool▁sep｜>{name}\n```json\n",
+            tail="\n```<｜tool▁call▁end｜>",
+            start="<｜tool▁calls▁begin｜>",
+            end="<｜tool▁calls▁end｜>",
+            between="\n",
+        ),
+    ),
+    "deepseek_v31": CallFormat(
+        marks=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+        head=re.compile(r"<｜tool▁call▁begin｜>(?P<name>[^\n<>`]+)<｜tool▁sep｜>"),
+        tail="<｜tool▁call▁end｜>",
+        inner_marks=("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"),
+        spelling=Spelling(
+            head="<｜tool▁call▁begin｜>{name}<｜tool▁sep｜>",
+            tail="<｜tool▁call▁end｜>",
+            start="<｜tool▁calls▁begin｜>",
+            end="<｜tool▁calls▁end｜>",
+        ),
+    ),
+    "deepseek_v32": _dsml("function_calls"),
+    "deepseek_v4": _dsml("tool_calls"),
+    GENERIC: CallFormat(
+        marks=("", ""),
+        is_json=True,
+        opens="{[",
+        spelling=Spelling(head=_JSON, tail="}", start="[", end="]", between=", "),
+    ),
 }
 
 _PYTHONIC: Final = re.compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -21,17 +22,23 @@ class JsonCall:
     strings, which JSON forbids and models write, are given as escapes.
     """
 
-    def __init__(self) -> None:
-        self.name: str | None = None
+    def __init__(self, name: str | None = None, *, keyed_by_name: bool = False) -> None:
+        """`name`: the name if it came before, and the object is only the arguments, brace and all.
+
+        `keyed_by_name`: the object's only key is the name, and the value is the arguments.
+        """
+        self.name = name
+        self._keyed_by_name = keyed_by_name
+        self._is_bare = name is not None
         self.arguments: list[str] = []
         """Their text so far."""
         self.has_arguments = False
         """True if they are complete."""
         self.closed = False
         self.in_string = False
-        self._step: Callable[[str], None] = self._members
+        self._step: Callable[[str], None] = self._value if self._is_bare else self._members
         self._given = 0
-        self._key = ""
+        self._key = "arguments" if self._is_bare else ""
         self._token: list[str] = []
         self._escaped = False
         self._depth = 0
@@ -66,6 +73,8 @@ class JsonCall:
         if self._string_goes_on(character):
             return
         self._key, self._token = self._decoded(), []
+        if self._keyed_by_name and self.name is None:
+            self.name, self._key = self._key, "arguments"
         self._step = self._colon
 
     def _colon(self, character: str) -> None:
@@ -77,7 +86,7 @@ class JsonCall:
     def _value(self, character: str) -> None:
         if character.isspace():
             return
-        if self._key == "name" and self.name is None:
+        if self._key in ("name", "tool_name") and self.name is None:
             if character != '"':
                 raise NotACall
             self._open_string(self._name_text)
@@ -141,6 +150,7 @@ class JsonCall:
 
     def _value_ends(self) -> None:
         self.has_arguments = self.has_arguments or self._is_arguments
+        self.closed = self._is_bare
         self._step = self._members
 
     def _open_string(self, step: Callable[[str], None]) -> None:
@@ -175,10 +185,13 @@ def is_object(text: str) -> bool:
 class JsonSection:
     """Read a section of `{"name": ..., "arguments": {...}}` while it grows: one call, several, or a list of them."""
 
-    def __init__(self, start: str, end: str, calls: Calls) -> None:
+    def __init__(self, start: str, end: str, calls: Calls, *, keyed_by_name: bool = False) -> None:
+        """`keyed_by_name` as in `JsonCall`. `end`: empty if the section goes on to text that is no call."""
         self._end = end
+        self._keyed_by_name = keyed_by_name
         self._calls = calls
         self._call: JsonCall | None = None
+        self._call_id: str | None = None
         self._raw = [start]
         """The text since the last complete call, until a name shows that it is a call."""
         self._any = False
@@ -193,7 +206,7 @@ class JsonSection:
         """Return the items that became certain with this text."""
         text, self._held = self._held + text, ""
         for at, character in enumerate(text):
-            if character == self._end[0] and not self._in_string:
+            if character == self._end[:1] and not self._in_string:
                 if text.startswith(self._end, at):
                     self._close(self._end)
                     self.rest = text[at + len(self._end) :]
@@ -226,15 +239,7 @@ class JsonSection:
             return True
         call = self._call
         if call is None:
-            if character == "{":
-                self._call = JsonCall()
-            elif not (character.isspace() or character in ("[,]}" if self._any else "[")):
-                # After a call, a bracket too many or too few is accepted.
-                if not self._any:
-                    self._reject()
-                return False
-            self._raw.append(character)
-            return True
+            return self._between(character)
         try:
             call.take(character)
         except NotACall:
@@ -247,11 +252,23 @@ class JsonSection:
         self._follow(call)
         return True
 
+    def _between(self, character: str) -> bool:
+        """Read a character outside of calls; return False if the section has ended before it."""
+        if character == "{":
+            self._call = JsonCall(keyed_by_name=self._keyed_by_name)
+        elif not (character.isspace() or character in ("[,];}" if self._any else "[")):
+            # After a call, a bracket too many or too few is accepted.
+            if not self._any:
+                self._reject()
+            return False
+        self._raw.append(character)
+        return True
+
     def _follow(self, call: JsonCall) -> None:
         """Give what the call has grown by."""
         if call.name is not None and not self._started:
             self._started = True
-            self._out.append(self._calls.start(call.name))
+            self._out.append(self._calls.start(call.name, self._call_id))
         if self._started:
             self._arguments += call.taken()
         if call.closed and self._started:
@@ -311,3 +328,65 @@ class JsonSection:
         if any(self._arguments):
             self._out.append(self._calls.grow("".join(self._arguments)))
         self._arguments = []
+
+
+class NamedJsonSection(JsonSection):
+    """Read a section of calls whose name stands before the JSON of their arguments, while it grows."""
+
+    def __init__(
+        self, start: str, end: str, calls: Calls, head: re.Pattern[str], *, tail: str, abandon: str | None
+    ) -> None:
+        """`head`, `tail`: as in `CallFormat`. The section's start may stand before each call.
+
+        `abandon`: as in `ToolFormat.section`.
+        """
+        super().__init__(start, end, calls)
+        self._abandon = abandon
+        self._is_abandoned = False
+        self._start = start
+        self._head = head
+        self._tail = tail
+
+    def push(self, text: str) -> list[SectionItem]:
+        """Return the items that became certain with this text."""
+        found = super().push(text)
+        if self._is_abandoned and self._abandon:
+            self.rest = self._abandon[:-1] + (self.rest or "")
+        return found
+
+    def _between(self, character: str) -> bool:
+        if character != "{":
+            self._raw.append(character)
+            if not self._abandon or character != self._abandon[-1]:
+                return True
+            text = "".join(self._raw)
+            if not text.endswith(self._abandon):
+                return True
+            self._is_abandoned = True
+            self._raw = [text.removesuffix(self._abandon)]
+            self._reject()
+            return False
+        head = self._head.fullmatch(self._gap("".join(self._raw)))
+        if head is None or head["name"] not in self._calls.schemas:
+            self._reject()
+            return False
+        self._call = JsonCall(head["name"])
+        self._call_id = head.groupdict().get("id")
+        return self._take(character)
+
+    def _gap(self, text: str) -> str:
+        """Return the text between two calls without the marks that may stand there."""
+        return text.strip().removeprefix(self._tail).strip().removeprefix(self._start).strip()
+
+    def _reject(self) -> None:
+        text = "".join(self._raw)
+        if self._any and not self._gap(text):
+            self._begin_again()
+            return
+        super()._reject()
+
+    def _close(self, marker: str) -> None:
+        if self._call is None and self._any and self._gap("".join(self._raw)):
+            self._reject()  # text after a call
+            return
+        super()._close(marker)

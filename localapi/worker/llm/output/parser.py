@@ -26,17 +26,18 @@ from typing import Any, Literal
 
 import msgspec
 
-from localapi.worker.llm.constrained.tool_grammar import BEHIND_THINKING
+from localapi.worker.llm.output import harmony
 from localapi.worker.llm.output.sections import CallArguments, Calls, CallStart, Markers, Section, SectionItem
 from localapi.worker.llm.output.stop_strings import StopStrings
+from localapi.worker.llm.output.thinking import BEHIND_THINKING
 from localapi.worker.llm.output.tool_calls import ToolFormat
 
 NORMAL, REASONING, TOOL = "normal", "reasoning", "tool"
 """mlx-lm's names of states. The text of any other state (Muse Spark's headers) is dropped."""
 MOST_TEMPLATE_SPACE = 8
 """Characters of whitespace between content and a call that may be the template's. More of it is the model's."""
-PROMPT_END_TOKENS = 64
-"""Tokens at a prompt's end that surely hold a marker and what is around it."""
+HEADER, MESSAGE = "header", "message"
+"""The states of harmony: in the header of a message, and after it."""
 
 
 class Content(msgspec.Struct, frozen=True, tag=True):
@@ -75,7 +76,11 @@ class OutputFormat:
             end = tokenizer.tool_call_end or ""
             self.tool_format = ToolFormat(tokenizer.tool_call_start, end, tokenizer.tool_parser)
         self._initial: str | None = tokenizer.response_initial_state
-        edges = _edges(tokenizer)
+        self.channels = bool(self.tool_format and self.tool_format.channels) or self.think_start == harmony.ANALYSIS
+        if self.channels:
+            self._initial = HEADER
+            self.think_start = self.think_end = None  # headers say what is reasoning
+        edges = _harmony_edges() if self.channels else _edges(tokenizer)
         if self.tool_format and self.tool_format.bare_start:
             edges[NORMAL].setdefault(self.tool_format.bare_start, TOOL)
         self._toolless = {}
@@ -91,6 +96,8 @@ class OutputFormat:
     def marks(self) -> set[str]:
         """Strings that must reach `OutputParser.push` even if the tokenizer calls them special."""
         marks = set().union(*(edges.targets for edges in self._edges.values()))
+        if self.channels:
+            marks |= set(harmony.MARKS)
         return marks | self.tool_format.marks if self.tool_format else marks
 
     def stream(
@@ -99,11 +106,13 @@ class OutputFormat:
         tool_choice: str | dict[str, Any] | None = None,
         *,
         starts_thinking: bool = False,
+        continues: bool = False,
         stop: Sequence[str] = (),
         verbatim: bool = False,
     ) -> OutputParser:
         """Return the parser of one answer. Without tools, or with tool_choice "none", a call's text is content.
 
+        `continues`: the prompt ends with the beginning of the answer's content.
         `verbatim`: whitespace at the content's start belongs to it, as in an answer that must have a form.
         """
         calls = Calls(() if tool_choice == "none" else tools or ())
@@ -113,7 +122,7 @@ class OutputFormat:
             self,
             calls,
             edges=self._edges if has_calls else self._toolless,
-            state=self._initial or state,
+            state=NORMAL if continues and self.channels else self._initial or state,
             stop=stop,
             verbatim=verbatim,
         )
@@ -137,6 +146,8 @@ class OutputParser:
         self._state = state
         self._calls = calls
         self._section: Section | None = None
+        tool_format = format_.tool_format
+        self._opens = tool_format.opens if tool_format is not None and calls.tools else ""
         self._held = ""
         self._header = ""
         self._out: list[OutputItem] = []
@@ -206,12 +217,28 @@ class OutputParser:
                     return
                 text = self._section.rest
                 self._section = None
+            if self._may_open_call:
+                if text and not text.strip():
+                    self._held = text
+                    if not final:
+                        return
+                elif text and text.lstrip()[0] in self._opens and self._format.tool_format is not None:
+                    self._section = self._format.tool_format.section("", self._calls)
+                    text = text.lstrip()
+                    self._opens = ""  # text that turns out not to be a call is read again
+                    continue
+            self._held = ""
             before, marker, text = self._edges[self._state].markers.split(text, final=final)
             self._add_text(before)
             if marker is None:
                 self._held = text
                 return
             self._cross(marker)
+
+    @property
+    def _may_open_call(self) -> bool:
+        """True if a call may begin here without a mark: where the content begins."""
+        return bool(self._opens) and self._state == NORMAL and not self._content.has_text and not self.called
 
     def _add_text(self, text: str) -> None:
         if self._state == NORMAL:
@@ -228,7 +255,7 @@ class OutputParser:
 
     def _cross(self, marker: str) -> None:
         """Follow a marker to the state after it."""
-        state = self._state
+        state, header = self._state, self._header
         self._header = ""
         stray: _TrimmedText | None = None
         if marker == self._format.think_end and state == NORMAL:
@@ -239,6 +266,11 @@ class OutputParser:
             self._add_text(marker)
             return
         target = self._edges[state].targets[marker]
+        if target == MESSAGE:
+            self._open_message(header)
+            return
+        if target == HEADER and marker == "<|channel|>":
+            self._header = marker  # the rest of the header follows
         tool_format = self._format.tool_format
         if target != TOOL:
             if target != state or stray is not None:
@@ -249,6 +281,14 @@ class OutputParser:
         else:  # in a header: a call that nobody asked for
             self._move(NORMAL)
             self._add_text(marker)
+
+    def _open_message(self, header: str) -> None:
+        """Follow the header of one of harmony's messages."""
+        name = harmony.called(header)
+        if name is not None and name in self._calls.schemas:
+            self._section = harmony.HarmonyCall(name, self._calls)
+            return
+        self._move(REASONING if name is None and harmony.is_reasoning(header) else NORMAL)
 
     def _move(self, state: str) -> None:
         self._state = state
@@ -365,22 +405,11 @@ class _VerbatimText(_TrimmedText):
         self._skipping = len(BEHIND_THINKING)
 
 
-def prompt_opens_thinking(tokenizer: Any, prompt: str | Sequence[int], *, prefill: str = "") -> bool:
-    """Return True if the answer to this prompt begins inside a think block that the template or the prefill opened.
-
-    `prefill`: the text of the assistant's message that the prompt ends with and the answer continues. Only the end of
-    the prompt counts, because a user may write `<think>` anywhere else.
-    """
-    start, end = tokenizer.think_start, tokenizer.think_end
-    if start is None:
-        return False
-    if not isinstance(prompt, str):
-        # A token is at least a byte, or a few of whitespace.
-        length = PROMPT_END_TOKENS + len(prefill.encode("utf-8", "replace"))
-        prompt = str(tokenizer.decode(list(prompt[-length:])))
-    if prefill.rfind(start) != prefill.rfind(end):
-        return prefill.rfind(start) > prefill.rfind(end)
-    return prompt.rstrip().removesuffix(prefill.rstrip()).rstrip().endswith(start.rstrip())
+def _harmony_edges() -> dict[str, dict[str, str]]:
+    """Return the edges of harmony's messages. After a message that is not reasoning or content, a header follows."""
+    ends = dict.fromkeys(harmony.ENDS, HEADER)
+    in_header = {mark: HEADER for mark in harmony.ENDS if mark != "<|channel|>"}
+    return {NORMAL: ends, REASONING: ends, HEADER: {harmony.MESSAGE: MESSAGE, **in_header}}
 
 
 def _edges(tokenizer: Any) -> dict[str, dict[str, str]]:

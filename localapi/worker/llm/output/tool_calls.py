@@ -18,7 +18,8 @@ from typing import Any
 from localapi.worker.llm.output import gemma_calls
 from localapi.worker.llm.output.argument_values import json_text
 from localapi.worker.llm.output.formats import FORMATS, CallFormat, is_clear_python
-from localapi.worker.llm.output.json_calls import JsonSection
+from localapi.worker.llm.output.json_calls import JsonSection, NamedJsonSection
+from localapi.worker.llm.output.recognition import format_name
 from localapi.worker.llm.output.sections import Calls, Markers, Section, SectionItem, encodable
 from localapi.worker.llm.output.tagged_calls import TaggedSection
 
@@ -33,7 +34,10 @@ class ToolFormat:
         self.start = start
         self.end = end
         self._parser = parser
-        self._format = FORMATS.get(str(getattr(parser, "__module__", "")).rpartition(".")[2], CallFormat())
+        self.name = format_name(parser)
+        self._format = FORMATS.get(self.name, CallFormat())
+        self.opens = self._format.opens
+        self.channels = self._format.channels
         self.bare_start = self._format.bare[0]
         """The start of a call without a section around it; empty if that looks like text."""
         self.end_is_no_text = bool(self.bare_start) and self._format.tags is None
@@ -46,7 +50,12 @@ class ToolFormat:
 
     def section(self, mark: str, calls: Calls, *, abandon: str | None = None) -> Section:
         """Return a section that begins now with this mark. `abandon`: a string that shows that it was not a section."""
-        json_section = JsonSection(self.start, self.end, calls)
+        # A call may begin without a mark.
+        start = self.start if mark else ""
+        json_section = JsonSection(start, self.end, calls, keyed_by_name=self._format.keyed_by_name)
+        if self._format.head is not None:
+            named = NamedJsonSection(start, self.end, calls, self._format.head, tail=self._format.tail, abandon=abandon)
+            return JsonOrTags(json_section, named)
         if self._format.is_json:
             return json_section
         tags = self._format.tags

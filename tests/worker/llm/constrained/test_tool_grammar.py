@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from mlx_lm.tool_parsers import glm47, json_tools
+from mlx_lm.tool_parsers import json_tools, muse_spark
 
 from localapi.worker.llm.constrained.grammar import (
     Constraint,
@@ -229,7 +229,7 @@ def test_what_cannot_be_called_is_refused_with_the_reason(
         grammars.constraint(calls)
 
 
-@pytest.mark.parametrize(("parser", "reason"), [(None, "chat template with tools"), (glm47, "glm47")])
+@pytest.mark.parametrize(("parser", "reason"), [(None, "tool_format"), (muse_spark, "muse_spark")])
 def test_formats_that_are_not_known_are_named(parser: Any, reason: str) -> None:
     tokenizer = wrapper(special=True, parser=parser)
     grammars = GrammarCompiler(tokenizer, len(tokenizer))

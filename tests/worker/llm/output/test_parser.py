@@ -12,9 +12,10 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper, load
 from mlx_lm.tool_parsers import json_tools, kimi_k3, muse_spark
 
 from localapi.worker.llm.detokenizer import Detokenizer
-from localapi.worker.llm.output.parser import Content, OutputFormat, Reasoning, prompt_opens_thinking
+from localapi.worker.llm.output.parser import Content, OutputFormat, Reasoning
 from localapi.worker.llm.output.sections import CallStart
 from localapi.worker.llm.output.stop_strings import AnswerText
+from localapi.worker.llm.output.thinking import prompt_opens_thinking
 from tests.worker.llm.output.test_tool_calls import SAMPLES, TOOLS, Marks, Outcome, outcome
 from tools.demo.tokenizer import make_tokenizer
 
