@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -42,6 +43,7 @@ from localapi.errors import (
 from localapi.http import auth, request_context
 from localapi.http.host_check import Guard, exposure
 from localapi.http.hypercorn_server import serve
+from localapi.http.loops import LoopCheck
 from localapi.http.replies import error_reply
 from localapi.http.second_port import SecondPort
 from localapi.kinds import KINDS
@@ -53,6 +55,7 @@ from localapi.reload.reloader import Attempt, Reloader
 from localapi.reload.settling import Settling
 from localapi.reload.watcher import Watch
 from localapi.runtime.cluster import ClusterWatch
+from localapi.runtime.peers import Peers
 from localapi.runtime.registry import Registry
 from localapi.runtime.watchdog import Watchdog
 from localapi.settings import Settings
@@ -70,12 +73,18 @@ class Service:
         self.settings = settings
         self.source = source
         self.folder = WorkingFolder()
-        self.registry = Registry(may_use=auth.may_use)
+        self.peers = Peers(secrets.token_hex(8), self._peers_changed)
+        self.registry = Registry(may_use=auth.may_use, peers=self.peers)
         self.counters = Counters()
         self.history = History(self._recorded)
         self.live = status_events.Live(self.status, self.history)
         self.reloader = Reloader(
-            self.registry, self._read, settling=Settling(self._files), apply=self._apply, tell=self._tell
+            self.registry,
+            self._read,
+            settling=Settling(self._files),
+            extend=self.peers.extend,
+            apply=self._apply,
+            tell=self._tell,
         )
         self.watch = Watch(source, self.reloader.trigger, self.folder)
         self.started = False
@@ -110,6 +119,7 @@ class Service:
         self.watch.follow(manifest.files_beside)
         self._follow_ollama_port(manifest.server.ollama_port)
         self.cluster.follow(manifest.cluster)
+        self.peers.follow(manifest.peers)
         if self.started:
             for warning in self.warnings():
                 log.warning("%s", warning)
@@ -129,6 +139,11 @@ class Service:
 
     def _tell(self, attempt: Attempt) -> None:
         self.counters.reloaded(attempt.at, ok=attempt.ok)
+        self.live.poke()
+
+    def _peers_changed(self, offers_change: bool) -> None:  # a callback
+        if offers_change:
+            self.reloader.trigger()
         self.live.poke()
 
     def status(self) -> status.StatusReply:
@@ -154,6 +169,8 @@ class Service:
             *excess,
             *([self.ollama.warning] if self.ollama.warning else []),
             *self.cluster.warnings,
+            *self.peers.warnings,
+            *self.registry.unknown_members,
             *self.reloader.swaps.warnings,
             *self.registry.not_loaded,
         ]
@@ -189,6 +206,7 @@ class Service:
             await serve(self.app, config, listening, self._drained(stop, following))
         finally:
             await _cancel([*following, *always])
+            await self.peers.close()
             await self.registry.close()
             logging.getLogger("localapi").removeHandler(self.history)
 
@@ -249,12 +267,14 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(status.routes(service.status))
     app.register_blueprint(status_events.routes(service.live, auth.still_admin(service.registry)))
     app.register_blueprint(actions.routes(service.registry, service.reloader))
+    loops = LoopCheck(service.peers.server_id)
     guard, check_key = Guard(service.settings.host, service.options), auth.access(service.registry)
 
     @app.before_request
     async def admit() -> Response | None:
         request_context.current().endpoint = http_request.url_rule.rule if http_request.url_rule else "other"
         guard.check()
+        loops.check()
         if (preflight := guard.preflight()) is not None:
             return preflight
         check_key()

@@ -395,6 +395,16 @@ class UpstreamRefused(LoadFailed):
     counts = False
 
 
+class LoopDetected(ApiError):
+    """The request has come back to a server that it has been at: servers name each other in their manifests."""
+
+    status = 508
+    code = "loop_detected"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=False)
+
+
 class NoMember(ModelUnavailable):
     """No member of a pool can answer; the message says why for each.
 

@@ -24,6 +24,7 @@ from localapi.backends.parameters import MEDIA, TEXT
 from localapi.backends.placeholders import checked, filled, placeholders_in
 from localapi.backends.secret import SecretPlace
 from localapi.backends.variables import WithVariables, check_names, number_as_text
+from localapi.backends.vector_options import EmbeddingOptions, RerankOptions
 from localapi.errors import FilesUnreadable
 from localapi.system.threads import aside
 
@@ -69,8 +70,8 @@ class Launch:
     """Name of the model in requests; None: the only one that the program has."""
     has_voices: bool
     """True if the program is asked for its voices."""
-    usual_model: str
-    """Name of the model if the program has several, or does not list them."""
+    usual_model: str | None
+    """Name of the model if the program has several, or does not list them; None: its default one."""
     ready: tuple[str, ...]
     """Paths to ask, each if there is none before it."""
     start_seconds: float
@@ -254,7 +255,7 @@ class CommandOptions(WithVariables):
             values=values,
             model=self.model,
             has_voices=self.has_voices,
-            usual_model=self.path or name,
+            usual_model=self.path,
             ready=("/health", "/v1/models") if self.ready is None else (self.ready,),
             start_seconds=self.start_timeout,
             stop_seconds=self.stop_timeout,
@@ -299,4 +300,22 @@ class CommandSpeech(CommandOptions, ForwardedSpeech):
     backend: Annotated[
         Literal["command"],
         Field(description="A program that the server starts and that has OpenAI's /v1/audio/speech."),
+    ]
+
+
+class CommandEmbedding(CommandOptions, EmbeddingOptions):
+    """Options of an embedding model that runs in a program."""
+
+    backend: Annotated[
+        Literal["command"],
+        Field(description="A program that the server starts and that has OpenAI's /v1/embeddings."),
+    ]
+
+
+class CommandRerank(CommandOptions, RerankOptions):
+    """Options of a rerank model that runs in a program."""
+
+    backend: Annotated[
+        Literal["command"],
+        Field(description="A program that the server starts and that has /v1/rerank."),
     ]

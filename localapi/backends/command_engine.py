@@ -244,6 +244,7 @@ class CommandEngine:
             place,
             model=launch.model,
             usual_model=launch.usual_model,
+            has_default=True,
             voices=launch.has_voices,
             report=lambda progress, by=None: report(progress, self),
         )

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from localapi.worker.protocol import Event, Loaded, Loading, Request
 
@@ -86,6 +86,11 @@ class Vitals:
 
 connect_limit: ContextVar[float | None] = ContextVar("connect_limit", default=None)
 """Seconds that the current request gives an engine to connect to its server; None: what the engine's entry says."""
+
+via: ContextVar[tuple[str, ...]] = ContextVar("via", default=())
+"""Ids of the servers that the current request has been at, this one last; empty without a request of a client."""
+VIA_HEADER: Final = "x-localapi-via"
+"""Header that tells them to the next server."""
 
 
 class Supervised(Protocol):

@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx2
 import msgspec
 
-from localapi.backends.engine import connect_limit
+from localapi.backends.engine import VIA_HEADER, connect_limit, via
 from localapi.backends.sse import EventDecoder, TooLong
 from localapi.backends.upstream import Upstream
 from localapi.backends.upstream_replies import MAX_ERROR_BYTES, Complaint, complaint
@@ -53,9 +53,16 @@ _MISSING: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED
 class HttpClient:
     """Connections to one upstream. `open` comes first, `close` last."""
 
-    def __init__(self, name: str, upstream: Upstream) -> None:
+    def __init__(self, name: str, upstream: Upstream, *, who: str | None = None, sender: str | None = None) -> None:
+        """Make a client that is not open yet.
+
+        `name` is what the manifest calls the upstream, and `who` what people do. `sender` is the id of this server, if
+        requests are its own and not those of clients.
+        """
         self._name = name
+        self._who = who or f"The upstream of {name}"
         self._upstream = upstream
+        self._sender = sender
         self.bases = upstream.bases()
         """Those that the URL may mean, the likeliest first; only one once that is known."""
         self.base = self.bases[0]
@@ -123,7 +130,7 @@ class HttpClient:
             async with asyncio.timeout(seconds), self._opened("GET", path, missing_ok=True) as reply:
                 return None if reply is None else _decoded(await self._content(reply))
         except TimeoutError:
-            raise UpstreamTimeout(f"The upstream of {self._name} did not answer within {seconds:g} s.") from None
+            raise UpstreamTimeout(f"{self._who} did not answer within {seconds:g} s.") from None
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any] | None, None]:
         """Yield the objects of a stream, and None at its regular end.
@@ -211,6 +218,12 @@ class HttpClient:
         headers = {"Accept": f"{JSON}, {EVENTS}, */*", "Accept-Encoding": "gzip, deflate"}
         if content is not None:
             headers["Content-Type"] = JSON
+        # Probes are this server's own, even if a client's request has caused them.
+        chain = via.get() if content is not None else ()
+        if self._sender is not None:
+            chain = (self._sender,)
+        if chain:
+            headers[VIA_HEADER] = ", ".join(chain)
         for attempt in range(MAX_REDIRECTS):
             timeout = httpx2.Timeout(None, connect=self._connect_seconds)
             request = self._client.build_request(method, url, content=content, headers=headers, timeout=timeout)
@@ -227,7 +240,7 @@ class HttpClient:
                 return reply
             await reply.aclose()
             url = self._redirected(url, reply)
-        raise UpstreamRefused(f"The upstream of {self._name} redirects again and again. Check `url`.")
+        raise UpstreamRefused(f"{self._who} redirects again and again. Check `url`.")
 
     @property
     def _connect_seconds(self) -> float:
@@ -249,7 +262,7 @@ class HttpClient:
         here, there = urlsplit(url), urlsplit(target)
         if (here.scheme, here.netloc) != (there.scheme, there.netloc) or reply.status_code not in (307, 308):
             raise UpstreamRefused(
-                f"The upstream of {self._name} redirects to {there.scheme}://{there.netloc}{there.path}. Set `url` of "
+                f"{self._who} redirects to {there.scheme}://{there.netloc}{there.path}. Set `url` of "
                 "this entry to where it is."
             )
         return target
@@ -275,8 +288,7 @@ class HttpClient:
             what = "sent nothing" if idle else "did not begin its answer"
             option = "idle_seconds" if idle else "first_token_seconds"
             raise UpstreamTimeout(
-                f"The upstream of {self._name} {what} for {seconds:g} s ({option}). Ask for less, or raise it in the "
-                "manifest."
+                f"{self._who} {what} for {seconds:g} s ({option}). Ask for less, or raise it in the manifest."
             ) from None
 
     # What comes back
@@ -317,7 +329,7 @@ class HttpClient:
 
     def _unusable(self, reason: str) -> UpstreamFailed:
         reason = self._upstream.scrub(reason)
-        return UpstreamFailed(f"The reply of the upstream of {self._name} is unusable: {reason}.")
+        return UpstreamFailed(f"The reply of {self._who[0].lower() + self._who[1:]} is unusable: {reason}.")
 
     def _unreachable(self, error: Exception) -> ApiError:
         reason = _reason(error)
@@ -326,15 +338,13 @@ class HttpClient:
                 f"The certificate of {self._upstream.host} is not trusted: {reason}. Set `ca` of {self._name} to the "
                 "certificate of its authority."
             )
-        return UpstreamUnavailable(
-            f"The upstream of {self._name}, {self._upstream.host}, cannot be reached: {reason}. Is it running?"
-        )
+        return UpstreamUnavailable(f"{self._who}, {self._upstream.host}, cannot be reached: {reason}. Is it running?")
 
     def _broken(self, error: Exception) -> ApiError:
         """Return the error for a connection that failed on the way."""
         if isinstance(error, httpx2.ConnectTimeout):
             return UpstreamUnavailable(
-                f"The upstream of {self._name}, {self._upstream.host}, did not accept a connection within "
+                f"{self._who}, {self._upstream.host}, did not accept a connection within "
                 f"{self._connect_seconds:g} s. Is it running?"
             )
         if isinstance(error, httpx2.DecodingError):
@@ -342,8 +352,7 @@ class HttpClient:
         if isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol):
             return UpstreamRefused(f"The `url` of {self._name} is not valid: {error}.")
         return UpstreamUnavailable(
-            f"The upstream of {self._name}, {self._upstream.host}, closed the connection: {_reason(error)}. Send the "
-            "request again."
+            f"{self._who}, {self._upstream.host}, closed the connection: {_reason(error)}. Send the request again."
         )
 
 

@@ -15,11 +15,12 @@ import msgspec
 from localapi.backends.engine import Vitals
 from localapi.backends.http_client import HttpClient
 from localapi.backends.in_process import InProcessEngine
-from localapi.backends.openai_body import body_of
+from localapi.backends.openai_body import body_of, named_model, without_model
 from localapi.backends.openai_events import AnswerReader, BadReply
 from localapi.backends.upstream import MODELS, Upstream
 from localapi.backends.upstream_facts import Facts, discover
 from localapi.backends.upstream_replies import complaint_in
+from localapi.backends.upstream_vectors import scores_in, tokens_in, vectors_in
 from localapi.errors import (
     ApiError,
     InvalidRequest,
@@ -29,11 +30,15 @@ from localapi.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from localapi.system.threads import aside
 from localapi.worker.protocol import (
+    Awaiting,
     Chat,
     Complete,
     Detokenize,
     DetokenizedText,
+    Embed,
+    Embedded,
     Event,
     Finished,
     Forward,
@@ -42,7 +47,10 @@ from localapi.worker.protocol import (
     ForwardedHead,
     Loaded,
     Prefill,
+    Preliminary,
+    Ranked,
     Request,
+    Rerank,
     Sound,
     Speak,
     Spoken,
@@ -105,6 +113,7 @@ class HttpEngine(InProcessEngine):
         *,
         model: str | None = None,
         usual_model: str | None = None,
+        has_default: bool = False,
         voices: bool = False,
     ) -> None:
         super().__init__()
@@ -113,6 +122,7 @@ class HttpEngine(InProcessEngine):
         self.model = model
         self.facts = Facts()
         self._usual_model = usual_model
+        self._has_default = has_default
         self._has_voices = voices
         self._client = HttpClient(name, upstream)
         self._failures = 0
@@ -139,15 +149,19 @@ class HttpEngine(InProcessEngine):
             log.warning("%s: %s", self.name, warning)
         await self._client.open()
         try:
-            self.facts = await discover(
-                self._client, self.name, self.model, usual_model=self._usual_model, voices=self._has_voices
-            )
+            self.facts = await self._discover()
         except LoadFailed:
             raise
         except ApiError as error:
             raise UpstreamUnavailable(error.message, retry_after_seconds=error.retry_after_seconds) from error
         self.model = self.facts.model
         self._probes = asyncio.create_task(self._probe(), name=f"probes of {self.name}")
+
+    async def _discover(self) -> Facts:
+        return await discover(
+            self._client, self.name, self.model, usual_model=self._usual_model, has_default=self._has_default,
+            voices=self._has_voices,
+        )  # fmt: skip
 
     def vitals(self) -> Vitals:
         return Vitals(
@@ -182,17 +196,22 @@ class HttpEngine(InProcessEngine):
     def _reply(self, request: Request) -> AsyncGenerator[Event, None]:
         match request:
             case Chat() | Complete():
-                return self._answer(request)
+                events: AsyncGenerator[Event, None] = self._answer(request)
             case Tokenize():
-                return self._tokenize(request)
+                events = self._tokenize(request)
             case Detokenize():
-                return self._detokenize(request)
+                events = self._detokenize(request)
             case Forward():
-                return self._forward(request)
+                events = self._forward(request)
             case Speak():
-                return self._speak(request)
+                events = self._speak(request)
+            case Embed():
+                events = self._embed(request)
+            case Rerank():
+                events = self._rerank(request)
             case _:
                 raise InvalidRequest("A model on another server takes no such request yet.")
+        return events
 
     async def _answer(self, request: Chat | Complete) -> AsyncGenerator[Event, None]:
         path = "/chat/completions" if isinstance(request, Chat) else "/completions"
@@ -200,7 +219,7 @@ class HttpEngine(InProcessEngine):
         first: float | None = None
         async with aclosing(self._stream(request, path)) as events:
             async for event in events:
-                if first is None and not isinstance(event, Prefill):
+                if first is None and not isinstance(event, Preliminary):
                     first = time.monotonic()
                     self._latency = first - started
                     self._note_success()
@@ -209,7 +228,7 @@ class HttpEngine(InProcessEngine):
                 yield event
 
     async def _stream(self, request: Chat | Complete, path: str) -> AsyncGenerator[Event, None]:
-        body = body_of(request, str(self.model))
+        body = body_of(request, self.model)
         if body.get("stream") is not True:
             reply = await self._client.post(path, body)
             for event in self._whole(request, reply):
@@ -225,7 +244,7 @@ class HttpEngine(InProcessEngine):
                 raise
             self._without_usage = True
             log.info("%s: the upstream does not count the tokens of streams: %s", self.name, error.message)
-            body = body_of(request, str(self.model))
+            body = body_of(request, self.model)
             async with aclosing(self._client.stream(path, body)) as received:
                 async for event in self._streamed(request, received):
                     yield event
@@ -251,7 +270,7 @@ class HttpEngine(InProcessEngine):
                     ended = True
                     break
                 if "progress" in chunk and "choices" not in chunk:
-                    progress = _prefill(request.id, chunk["progress"])
+                    progress = self._progress(request.id, chunk["progress"])
                     if progress is not None:
                         yield progress
                     continue
@@ -262,6 +281,18 @@ class HttpEngine(InProcessEngine):
                 yield event
         except BadReply as error:
             raise self._bad(error) from error
+
+    def _progress(self, request: int, progress: object) -> Prefill | Awaiting | None:
+        """Return what another localapi reports between the events of a stream; None if that is unknown."""
+        if not isinstance(progress, dict):
+            return None
+        kind = "Prefill" if progress.get("state") == "prompt" else "Awaiting"
+        try:
+            return msgspec.convert(
+                {"at": self.upstream.host, **progress, "type": kind, "id": request}, Prefill | Awaiting
+            )
+        except msgspec.ValidationError:
+            return None
 
     def _whole(self, request: Chat | Complete, reply: dict[str, Any]) -> list[Event]:
         self._refuse_error(reply)
@@ -282,7 +313,7 @@ class HttpEngine(InProcessEngine):
         return UpstreamFailed(f"The reply of the upstream of {self.name} is unusable: {error}. Send the request again.")
 
     async def _forward(self, request: Forward) -> AsyncGenerator[Event, None]:
-        body = {**request.body, "model": self.model}
+        body = {**without_model(request.body), **named_model(self.model)}
         async with aclosing(self._client.raw(request.path, body)) as received:
             head = await anext(received)
             assert isinstance(head, ForwardedHead)  # noqa: S101  # `raw` begins with it
@@ -295,7 +326,7 @@ class HttpEngine(InProcessEngine):
     async def _speak(self, request: Speak) -> AsyncGenerator[Event, None]:
         """Yield sound that this server goes on to encode: a pool may have members of other backends, too."""
         for at, segment in enumerate(request.segments):
-            body: dict[str, Any] = {"model": self.model, "input": segment, "response_format": "pcm"}
+            body = {**named_model(self.model), "input": segment, "response_format": "pcm"}
             if request.voice is not None:
                 body["voice"] = request.voice
             if request.speed != 1.0:
@@ -312,14 +343,46 @@ class HttpEngine(InProcessEngine):
                             yield Sound(request.id, at, samples[: len(samples) & ~1], PCM_HZ)
         yield Spoken(request.id)
 
+    # Vectors
+
+    async def _embed(self, request: Embed) -> AsyncGenerator[Event, None]:
+        body = {**named_model(self.model), "input": request.inputs, "encoding_format": "base64"}
+        if request.dimensions is not None:
+            body["dimensions"] = request.dimensions
+        if request.truncate:
+            body["truncate"] = True
+        if request.input_type is not None:
+            body["input_type"] = request.input_type
+        started = time.monotonic()
+        reply = await self._client.post("/embeddings", body)
+        self._refuse_error(reply)
+        self._latency = time.monotonic() - started
+        try:
+            vectors = await aside(lambda: vectors_in(reply, len(request.inputs)))
+        except BadReply as error:
+            raise self._bad(error) from error
+        yield Embedded(request.id, vectors, tokens_in(reply))
+
+    async def _rerank(self, request: Rerank) -> AsyncGenerator[Event, None]:
+        body = {**named_model(self.model), "query": request.query, "documents": request.documents}
+        if not request.truncate:
+            body["truncate"] = False
+        started = time.monotonic()
+        reply = await self._client.post("/rerank", body)
+        self._refuse_error(reply)
+        self._latency = time.monotonic() - started
+        try:
+            scores = scores_in(reply, len(request.documents))
+        except BadReply as error:
+            raise self._bad(error) from error
+        yield Ranked(request.id, scores, tokens_in(reply))
+
     # Tokens
 
     async def _tokenize(self, request: Tokenize) -> AsyncGenerator[Event, None]:
-        body: dict[str, Any] = {
-            "model": self.model, "add_special_tokens": request.special, "add_special": request.special,
-        }  # fmt: skip
+        body = {**named_model(self.model), "add_special_tokens": request.special, "add_special": request.special}
         if request.chat is not None:
-            asked = body_of(request.chat, str(self.model))
+            asked = body_of(request.chat, self.model)
             body |= {key: asked[key] for key in ("messages", "tools", "chat_template_kwargs") if key in asked}
         else:
             # As localapi, vLLM and llama-server call it.
@@ -331,7 +394,7 @@ class HttpEngine(InProcessEngine):
         yield TokenizedText(request.id, tokens)
 
     async def _detokenize(self, request: Detokenize) -> AsyncGenerator[Event, None]:
-        reply = await self._about_tokens("/detokenize", {"model": self.model, "tokens": request.tokens})
+        reply = await self._about_tokens("/detokenize", {**named_model(self.model), "tokens": request.tokens})
         texts = [reply[key] for key in ("text", "prompt", "content") if isinstance(reply.get(key), str)]
         if not texts:
             raise self._bad(BadReply("it holds no text"))
@@ -380,7 +443,7 @@ class HttpEngine(InProcessEngine):
                 continue
             try:
                 if self.upstream.probe_path == MODELS:  # a server may know more of a model once that is loaded
-                    self.facts = await discover(self._client, self.name, self.model, voices=self._has_voices)
+                    self.facts = await self._discover()
                 else:
                     await self._client.get(self.upstream.probe_path)
             except _UNHEALTHY as error:
@@ -397,11 +460,3 @@ def _first_choice(chunk: dict[str, Any]) -> dict[str, Any]:
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         return choices[0]
     return {}
-
-
-def _prefill(request: int, progress: object) -> Prefill | None:
-    """Return the progress that another localapi reports between the events of a stream."""
-    try:
-        return msgspec.convert({"type": "Prefill", "id": request, **msgspec.convert(progress, dict)}, Prefill)
-    except msgspec.ValidationError:
-        return None

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from localapi.backends.engine import Vitals
-from localapi.worker.protocol import Event, Loaded, Request
+from localapi.worker.protocol import Event, Loaded, Preliminary, Request
 
 
 class InProcessEngine(ABC):
@@ -33,7 +33,7 @@ class InProcessEngine(ABC):
         try:
             async with aclosing(self.generate(request)) as events:
                 async for event in events:
-                    if not begun:
+                    if not begun and not isinstance(event, Preliminary):
                         begun = True
                         self._begun += 1
                     yield event

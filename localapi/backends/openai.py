@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -12,11 +12,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from localapi.backends import upstream
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.forwarded_speech import ForwardedSpeech
-from localapi.backends.options import ChatOptions, FolderOf, Identity
+from localapi.backends.options import ChatOptions, EntryOptions, FolderOf, Identity
 from localapi.backends.parameters import MEDIA, TEXT
 from localapi.backends.secret import NoSecret, SecretPlace, located_place, stamp_of
 from localapi.backends.speech import file_at
 from localapi.backends.upstream import CONNECT_SECONDS, FIRST_TOKEN_SECONDS, IDLE_SECONDS, Upstream
+from localapi.backends.vector_options import EmbeddingOptions, RerankOptions
 from localapi.errors import UpstreamRefused
 from localapi.system.threads import aside
 
@@ -59,8 +60,8 @@ def _headers(headers: dict[str, Any]) -> dict[str, Any]:
     return headers
 
 
-class UpstreamOptions(BaseModel):
-    """Options of every entry whose model is on another server."""
+class OtherServer(BaseModel):
+    """Where another server is, and how to talk to it."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -73,14 +74,6 @@ class UpstreamOptions(BaseModel):
             repr=False,
         ),
     ]
-    model: Annotated[
-        str | None,
-        Field(
-            min_length=1,
-            description="Name of the model on the other server. Default: its only model.",
-            examples=["big-model"],
-        ),
-    ] = None
     key: Annotated[
         SecretPlace | None,
         Field(
@@ -130,7 +123,7 @@ class UpstreamOptions(BaseModel):
         ),
     ] = IDLE_SECONDS
 
-    def located_upstream(self, folder_of: FolderOf) -> dict[str, Any]:
+    def located_server(self, folder_of: FolderOf) -> dict[str, Any]:
         """Return the options that name files, with absolute paths. Raise PathProblem."""
         located: dict[str, Any] = {}
         if self.ca is not None:
@@ -179,12 +172,38 @@ def _secret(name: str, option: str, place: SecretPlace) -> str:
         raise UpstreamRefused(f"`{option}` of {name} names {where}: {error}.") from None
 
 
-async def _start(options: UpstreamOptions, name: str, report: ReportLoading, *, voices: bool = False) -> Engine:
-    place = await aside(lambda: options.upstream(name))
-    return await upstream.connect(name, place, model=options.model, voices=voices, report=report)
+class UpstreamOptions(OtherServer, EntryOptions):
+    """Options of every entry whose model is on another server."""
+
+    has_voices: ClassVar[bool] = False
+    """True if the server is asked for its voices."""
+    model: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Name of the model on the other server. Default: its only model.",
+            examples=["big-model"],
+        ),
+    ] = None
+
+    def located(self, folder_of: FolderOf) -> Self:
+        located = super().located(folder_of)
+        assert isinstance(located, type(self))  # noqa: S101  # a kind's options return their own class
+        return located.model_copy(update=self.located_server(folder_of))
+
+    def identity(self) -> Identity:
+        identity = super().identity()
+        return Identity(identity.backend, {**identity.options, **self.stamps()})
+
+    def files(self) -> tuple[Path, ...]:
+        return self.secret_files()
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        place = await aside(lambda: self.upstream(name))
+        return await upstream.connect(name, place, model=self.model, voices=self.has_voices, report=report)
 
 
-class OpenAI(ChatOptions, UpstreamOptions):
+class OpenAI(UpstreamOptions, ChatOptions):
     """Options of a chat model on another server."""
 
     honours = TEXT | MEDIA
@@ -193,36 +212,28 @@ class OpenAI(ChatOptions, UpstreamOptions):
         Literal["openai"], Field(description="A model on another server that speaks OpenAI's API: vLLM, a cloud, ...")
     ]
 
-    def located(self, folder_of: FolderOf) -> Self:
-        return self.model_copy(update=self.located_upstream(folder_of))
 
-    def identity(self) -> Identity:
-        identity = super().identity()
-        return Identity(identity.backend, {**identity.options, **self.stamps()})
-
-    def files(self) -> tuple[Path, ...]:
-        return self.secret_files()
-
-    async def start(self, name: str, report: ReportLoading) -> Engine:
-        return await _start(self, name, report)
-
-
-class OpenAISpeech(ForwardedSpeech, UpstreamOptions):
+class OpenAISpeech(UpstreamOptions, ForwardedSpeech):
     """Options of a speech model on another server."""
 
+    has_voices = True
     backend: Annotated[
         Literal["openai"], Field(description="A speech model on another server that has OpenAI's /v1/audio/speech.")
     ]
 
-    def located(self, folder_of: FolderOf) -> Self:
-        return super().located(folder_of).model_copy(update=self.located_upstream(folder_of))
 
-    def identity(self) -> Identity:
-        identity = super().identity()
-        return Identity(identity.backend, {**identity.options, **self.stamps()})
+class OpenAIEmbedding(UpstreamOptions, EmbeddingOptions):
+    """Options of an embedding model on another server."""
 
-    def files(self) -> tuple[Path, ...]:
-        return self.secret_files()
+    backend: Annotated[
+        Literal["openai"], Field(description="An embedding model on another server that has OpenAI's /v1/embeddings.")
+    ]
 
-    async def start(self, name: str, report: ReportLoading) -> Engine:
-        return await _start(self, name, report, voices=True)
+
+class OpenAIRerank(UpstreamOptions, RerankOptions):
+    """Options of a rerank model on another server."""
+
+    backend: Annotated[
+        Literal["openai"],
+        Field(description="A rerank model on another server that has /v1/rerank: vLLM, Infinity, ..."),
+    ]

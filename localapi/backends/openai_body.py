@@ -24,18 +24,28 @@ from localapi.worker.protocol import (
 )
 
 
-def body_of(request: Chat | Complete, model: str) -> dict[str, Any]:
+def body_of(request: Chat | Complete, model: str | None) -> dict[str, Any]:
     """Return the body to send. A request that the client wrote in OpenAI's words is sent on as it stands.
 
-    All others are streamed.
+    All others are streamed. Without a name for the model, the other server takes its default.
     """
     if request.original is not None:
-        return {**request.original, "model": model}
-    body: dict[str, Any] = {"model": model}
+        return {**without_model(request.original), **named_model(model)}
+    body: dict[str, Any] = named_model(model)
     body |= _chat(request) if isinstance(request, Chat) else _completion(request)
     body |= _parameters(request)
     body["stream"] = True
     return body
+
+
+def named_model(model: str | None) -> dict[str, Any]:
+    """Return the field that names the model, if it has a name there."""
+    return {} if model is None else {"model": model}
+
+
+def without_model(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a client's body without its name for the model."""
+    return {name: value for name, value in body.items() if name != "model"}
 
 
 def _parameters(request: Chat | Complete) -> dict[str, Any]:

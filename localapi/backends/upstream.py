@@ -93,20 +93,23 @@ async def connect(
     *,
     model: str | None = None,
     usual_model: str | None = None,
+    has_default: bool = False,
     voices: bool = False,
     report: ReportLoading,
 ) -> HttpEngine:
     """Return an engine that has the model on another server. `model` may be None if it has exactly one.
 
-    `usual_model` is its name if the server has several models, or does not list them. `voices` is True for speech: then
-    the server is asked for its voices.
+    `usual_model` is its name if the server has several models, or does not list them; without it, requests name none if
+    the server `has_default`. `voices` is True for speech: then the server is asked for its voices.
 
     Raise LoadFailed. `name` is that of the entry, for messages.
     """
     report(Loading("connecting"))
     # The client takes long to import, and only servers with such entries need it.
     module = await aside(lambda: importlib.import_module("localapi.backends.http_engine"))
-    engine: HttpEngine = module.HttpEngine(name, upstream, model=model, usual_model=usual_model, voices=voices)
+    engine: HttpEngine = module.HttpEngine(
+        name, upstream, model=model, usual_model=usual_model, has_default=has_default, voices=voices
+    )
     try:
         await engine.connect()
     except BaseException:

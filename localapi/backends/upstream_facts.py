@@ -24,35 +24,40 @@ _CONTEXT_FIELDS: Final = (
 class Facts:
     """What is known of an upstream's model."""
 
-    model: str = ""
+    model: str | None = None
+    """Name there; None if the server has a default and lists none."""
     context_length: int | None = None
     voices: list[Voice] | None = None
     notes: list[str] = field(default_factory=list)
 
 
 async def discover(
-    client: HttpClient, name: str, model: str | None, *, usual_model: str | None = None, voices: bool = False
-) -> Facts:
+    client: HttpClient, name: str, model: str | None, *, usual_model: str | None = None, has_default: bool = False,
+    voices: bool = False,
+) -> Facts:  # fmt: skip
     """Return what the server says of a model, or of its only one, and its voices for speech. Raise ApiError.
 
-    `usual_model` is used if the server has several models or lists none. Chooses the client's base among those that the
-    URL may mean.
+    `usual_model` is used if the server has several models or lists none; without it, requests name none if the server
+    `has_default` or lists none. Chooses the client's base among those that the URL may mean.
     """
-    facts = await _facts(client, name, model, usual_model)
+    facts = await _facts(client, name, model, usual_model, has_default=has_default)
     return replace(facts, voices=await _voices(client, facts.model)) if voices else facts
 
 
-async def _facts(client: HttpClient, name: str, model: str | None, usual_model: str | None) -> Facts:
+async def _facts(
+    client: HttpClient, name: str, model: str | None, usual_model: str | None, *, has_default: bool
+) -> Facts:
     models = await _models(client)
     if model is None and (models is None or len(models) != 1):
         model = usual_model
-    if models is None:
-        if model is None:
-            raise UpstreamRefused(f"The upstream of {name} does not list its models. Set `model` for this entry.")
-        return Facts(model, notes=["the upstream does not list its models"])
+    if not models:
+        # Without a name, servers with one model take that.
+        return Facts(model, notes=["the upstream lists no models"])
     ids = [str(each.get("id")) for each in models]
     if model is None:
         if len(ids) != 1:
+            if has_default:
+                return Facts()
             raise UpstreamRefused(f"The upstream of {name} has {_listed(ids)}. Set `model` to one of them.")
         model = ids[0]
     notes: list[str] = []
@@ -125,7 +130,7 @@ def _listed(ids: list[str]) -> str:
     return f"the models {', '.join(ids[:MOST_LISTED])}{more}"
 
 
-async def _voices(client: HttpClient, model: str) -> list[Voice] | None:
+async def _voices(client: HttpClient, model: str | None) -> list[Voice] | None:
     """Return the voices that the server lists for a speech model; None if it lists none."""
     listed = (await _asked(client, "/audio/voices")).get("voices")
     if not isinstance(listed, list):

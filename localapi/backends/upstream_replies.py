@@ -17,6 +17,7 @@ from localapi.errors import (
     ApiError,
     ContextLengthExceeded,
     InvalidRequest,
+    LoopDetected,
     ModelBusy,
     RequestTooLarge,
     UpstreamFailed,
@@ -80,6 +81,8 @@ class Complaint:
             error: ApiError = UpstreamUnavailable(said, retry_after_seconds=self.retry_after_seconds)
         elif self.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GATEWAY_TIMEOUT):
             error = UpstreamTimeout(said)
+        elif self.status == HTTPStatus.LOOP_DETECTED:
+            error = LoopDetected(self.message)
         elif self.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             error = RequestTooLarge(self.message)
         elif HTTPStatus.BAD_REQUEST <= self.status < HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -104,18 +104,19 @@ def in_words(aside: Mapping[str, Any]) -> str:
     progress = aside.get("progress") or {}
     model, position, step = progress.get("model"), progress.get("position"), progress.get("step")
     done, total = progress.get("done", 0), progress.get("total", 0)
+    at = f" at {progress['at']}" if progress.get("at") else ""
     match progress.get("state"):
         case "queued":
-            return f"queued for {model}: position {position}"
+            return f"queued for {model}{at}: position {position}"
         case "memory":
             return f"{model} is waiting for memory: position {position}, {readable(done)} of {readable(total)} in use"
         case "loading":
             share = f" {100 * done // total} %" if total else ""
-            return f"loading {model}: {step}{share}" if step else f"loading {model}"
+            return f"loading {model}{at}: {step}{share}" if step else f"loading {model}{at}"
         case "prompt":
             return f"reading the prompt: {done} of {total} tokens"
         case _:
-            return f"waiting for {model}" if model else ""
+            return f"waiting for {model}{at}" if model else ""
 
 
 def chat_models(server: Server) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from localapi.cli.comparison import diff
+from localapi.cli.comparison import diff, own_models
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
 from localapi.cli.server_status import status_of, tell_if_another_is_followed
 from localapi.cli.text_table import room, table
@@ -75,7 +75,7 @@ def _changes(manifest: Manifest, server: Server, place: Path | None) -> str:
         return f"valid; it cannot be compared with a server: {error}"
     if place is not None:
         tell_if_another_is_followed(server, status, place)
-    changes = diff(manifest, {model["id"]: model for model in status["models"]})
+    changes = diff(manifest, own_models(status))
     if not changes:
         return f"valid; the server on {at} serves this"
     return f"valid; the server on {at} would change: {changes}"

@@ -25,6 +25,11 @@ def diff(manifest: Manifest, models: Mapping[str, Any]) -> Diff:
     return compare(before, after)
 
 
+def own_models(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the models of a status by id, without those of peers, which no manifest lists."""
+    return {model["id"]: model for model in status["models"] if not model.get("peer")}
+
+
 @dataclass(frozen=True)
 class Change:
     """Change of one entry."""
@@ -54,7 +59,7 @@ class Plan:
 
 def plan(manifest: Manifest, status: Mapping[str, Any] | None) -> Plan:
     """Return what a server with this status would do with the manifest; without a status, everything is new."""
-    models = {model["id"]: model for model in status["models"]} if status else {}
+    models = own_models(status) if status else {}
     found = diff(manifest, models)
     entries = manifest.entries
     changes = [Change(name, entries[name].kind.name, "added") for name in found.added]

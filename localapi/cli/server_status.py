@@ -164,6 +164,8 @@ def troubles(status: Status) -> Iterator[str]:
         yield f"the manifest on disk is not applied; still serving revision {attempt['revision']}:"
         yield from (f"  {problem_line(problem)}" for problem in attempt["problems"])
     for model in status.get("models") or ():
+        if model.get("peer"):
+            continue  # a warning says what is wrong with its server
         if model["state"] == "failed" and model["last_error"]:
             yield f"{model['id']}: {shown_in_line(model['last_error'])}"
         elif model.get("healthy") is False:

@@ -23,16 +23,17 @@ function loadingOf({ progress }, told) {
 }
 
 function textOf(progress, waitsFor) {
+  const at = progress?.at ? ` at ${progress.at}` : "";
   switch (progress?.state) {
     case "queued":
-      return `Queued for ${progress.model}: position ${progress.position}`;
+      return `Queued for ${progress.model}${at}: position ${progress.position}`;
     case "memory":
       return `Waiting for memory: position ${progress.position}, ${bytes(progress.done)} of ${bytes(progress.total)} in use`;
     case "loading":
-      return progress.step ? `Loading: ${progress.step}` : "Loading";
+      return progress.step ? `Loading${at}: ${progress.step}` : `Loading${at}`;
     case "prompt":
       return `Reading the prompt: ${progress.done} of ${progress.total} tokens`;
     default:
-      return `Waiting for ${waitsFor}`;
+      return `Waiting for ${waitsFor}${at}`;
   }
 }

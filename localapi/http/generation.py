@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, get_args
 
 from quart import Response
 
@@ -24,13 +24,14 @@ from localapi.http.replies import streamed_reply
 from localapi.kinds import Kind
 from localapi.manifest import Entry
 from localapi.runtime.lease import Lease
-from localapi.runtime.progress import Progress
+from localapi.runtime.progress import Progress, State
 from localapi.runtime.queue import Ticket
 from localapi.runtime.registry import Registry
 from localapi.runtime.routing import Use, answers
 from localapi.worker.protocol import (
     Addition,
     Answering,
+    Awaiting,
     Delta,
     Ended,
     Event,
@@ -184,6 +185,8 @@ class Generation:
                     self._first_text = time.monotonic()
                 if isinstance(item, Relaxed):
                     self.relaxed = item.places
+                if isinstance(item, Awaiting) and lease.entry.peer is not None:
+                    item.at = lease.entry.peer
                 if isinstance(item, Finished):
                     self._count(item, lease)
                 yield item
@@ -213,6 +216,9 @@ class Generation:
                 if isinstance(item, Prefill):
                     yield renderer.progress(Progress("prompt", self.entry.id, done=item.done, total=item.total))
                     continue
+                if isinstance(item, Awaiting):
+                    yield renderer.progress(self._elsewhere(item))
+                    continue
                 for part in renderer.render(item):
                     yield part
         except ApiError as error:
@@ -224,6 +230,14 @@ class Generation:
         else:
             if end := renderer.end():
                 yield end
+
+    def _elsewhere(self, item: Awaiting) -> Progress:
+        """Return what the request waits for on another server."""
+        known: dict[str, State] = {name: name for name in get_args(State)}
+        state = known.get(item.state, "waiting")
+        return Progress(
+            state, self.entry.id, at=item.at, position=item.position, step=item.step, done=item.done, total=item.total
+        )
 
     def _count(self, finished: Finished, lease: Lease) -> None:
         now, scope, tokens = time.monotonic(), request_context.current(), finished.completion_tokens

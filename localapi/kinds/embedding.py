@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
+from localapi.backends.command import CommandEmbedding
 from localapi.backends.echo_vectors import EchoEmbedding
 from localapi.backends.mlx_lm_vectors import MlxLmEmbedding
 from localapi.backends.onnx import OnnxEmbedding
+from localapi.backends.openai import OpenAIEmbedding
 from localapi.backends.options import EntryOptions
 from localapi.backends.pool import EmbeddingPool
 from localapi.backends.recognition import embedding_backend
@@ -38,12 +40,15 @@ class EmbeddingModel(ModelObject, kw_only=True):
         if loaded is not None:
             self.dimensions = loaded.dimensions
 
+    def as_options(self) -> dict[str, Any]:
+        return {"matryoshka": self.matryoshka}
+
 
 EMBEDDING: Final = Kind(
     name="embedding",
     description="Embedding models, by their ids.",
     options=EmbeddingOptions,
-    backends=by_name(EchoEmbedding, OnnxEmbedding, MlxLmEmbedding, EmbeddingPool),
+    backends=by_name(EchoEmbedding, OnnxEmbedding, MlxLmEmbedding, OpenAIEmbedding, CommandEmbedding, EmbeddingPool),
     usual_backend="onnx",
     variables=Variables(
         entry_id="local-embedding",

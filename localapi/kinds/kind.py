@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 from pydantic import BaseModel
 
 from localapi.backends.options import EntryOptions
@@ -51,10 +51,15 @@ class ModelObject(Struct, kw_only=True):
     description: str | None
     input: tuple[str, ...] = ("text",)
     output: tuple[str, ...] = ("text",)
+    peer: Annotated[str | UnsetType, Meta(description="The other localapi that has the model.")] = UNSET
     members: Annotated[list[str] | UnsetType, Meta(description="Of a pool: who answers for it.")] = UNSET
 
     def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
         """Fill in the fields that a kind adds, from an entry and what its loaded model said."""
+
+    def as_options(self) -> dict[str, Any]:
+        """Return the options of an entry for this model on another server, if they are not the usual ones."""
+        return {}
 
     def describe_pool(self, members: Sequence[ModelObject]) -> None:
         """Fill in all but the facts of the entry itself with what all members of a pool can."""
@@ -67,7 +72,7 @@ class ModelObject(Struct, kw_only=True):
 
 
 _OF_ENTRY: Final = {
-    *("id", "object", "created", "owned_by", "kind", "backend", "state", "aliases", "description", "members"),
+    *("id", "object", "created", "owned_by", "kind", "backend", "state", "aliases", "description", "peer", "members"),
 }
 
 
@@ -138,6 +143,13 @@ class Kind:
     """Return the backend for a model with this config.json and name, or None if it is not of this kind."""
     recognize_place: Callable[[Path], str | None] = unknown_place
     """Return the backend for a folder without config.json, or for a file; None if it is not of this kind."""
+
+    def described(self, said: Mapping[str, Any]) -> ModelObject | None:
+        """Return a model as another localapi describes it; None if it does so in another way."""
+        try:
+            return convert(said, self.model)
+        except ValidationError:
+            return None
 
     def __str__(self) -> str:
         return self.name

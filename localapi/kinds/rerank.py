@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from localapi.backends.command import CommandRerank
 from localapi.backends.echo_vectors import EchoRerank
 from localapi.backends.mlx_lm_vectors import MlxLmRerank
 from localapi.backends.onnx import OnnxRerank
+from localapi.backends.openai import OpenAIRerank
 from localapi.backends.options import EntryOptions
 from localapi.backends.pool import RerankPool
 from localapi.backends.recognition import rerank_backend
@@ -27,7 +29,7 @@ RERANK: Final = Kind(
     name="rerank",
     description="Rerank models, by their ids.",
     options=RerankOptions,
-    backends=by_name(EchoRerank, OnnxRerank, MlxLmRerank, RerankPool),
+    backends=by_name(EchoRerank, OnnxRerank, MlxLmRerank, OpenAIRerank, CommandRerank, RerankPool),
     usual_backend="onnx",
     variables=Variables(
         entry_id="local-rerank",

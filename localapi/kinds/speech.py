@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, UnsetType
 
@@ -58,6 +58,9 @@ class SpeechModel(ModelObject, kw_only=True):
         self.voices = sorted(speech.voices)
         self.takes = sorted(taken)
         self.max_input_characters = speech.max_input_characters
+
+    def as_options(self) -> dict[str, Any]:
+        return {"max_input_characters": self.max_input_characters} if self.max_input_characters else {}
 
 
 def recognize_place(place: Path) -> str | None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from localapi.backends.options import EntryOptions, Name, OptionPath, PathProblem
+from localapi.backends.peer import SEPARATOR, PeerOptions
 from localapi.backends.pool import PoolOptions
 from localapi.backends.secret import NoSecret, SecretElsewhere
 from localapi.errors import Problem, shown
 from localapi.kinds import KINDS
 from localapi.manifest.complaints import Place, check, expectation, suggestion
-from localapi.manifest.entries import Entry, Manifest, ManifestFile, Said, ServerOptions, document
+from localapi.manifest.entries import Entry, Manifest, ManifestFile, Said, ServerOptions, TopLevel, document
 from localapi.manifest.keys import Key, digest, files_of, secret_of
 from localapi.manifest.origin import Items, KeyPath, Origin, Scalar, Table, follow, leaves, noun, written
 
@@ -41,6 +42,7 @@ def manifest_of(
     top = check(document(), Place(root, root.origin, ()), found)
     options = _options(root, found)
     _check_names(root, options, found)
+    _check_peers_names(root, options, found)
     _check_pools(root, options, found)
     _check_replicas(root, options, found)
     if top is not None and top.server.cluster is None:
@@ -54,6 +56,7 @@ def manifest_of(
         else:
             before = _said_before(path, said, served)
             options[path] = _located(root, path, entry, found if before is None else absent, before=before)
+    peers = _peers(root, top, found) if top is not None and not echo else {}
     missing = found if needs_secrets else []
     keys, key_files = _keys(root, top.server, options, found, missing) if top is not None else ((), ())
     known = {problem.key for problem in problems if problem.key}
@@ -64,6 +67,7 @@ def manifest_of(
         entries={entry_id: Entry.of(entry_id, entry, server=top.server) for (_, entry_id), entry in options.items()},
         server=top.server,
         echo=echo,
+        peers=peers,
         keys=keys,
         key_files=key_files,
         key_variables=tuple(said.env for said in top.server.api_keys.values() if said.env is not None),
@@ -126,6 +130,40 @@ def _check_names(root: Table, options: dict[EntryPath, EntryOptions], problems: 
             taken[name] = (path, origin)
 
 
+def _check_peers_names(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
+    """Check that no entry has a name that its peer's models may have."""
+    peers = root.section("peers")
+    for path, origin, name in _names(root, options):
+        peer, separator, _ = name.partition(SEPARATOR)
+        if separator and peer in peers:
+            at = peers[peer].origin
+            message = (
+                f"names that begin with {peer}{SEPARATOR} are those of the models of the peer at {at}; choose another"
+            )
+            problems.append(origin.problem(message, path))
+
+
+def _peers(root: Table, top: TopLevel, problems: list[Problem]) -> dict[str, PeerOptions]:
+    """Return the peers with located paths."""
+    section = root.table("peers")
+    located: dict[str, PeerOptions] = {}
+    for name, peer in top.peers.items():
+        table = section.table(name) if section else None
+        assert table is not None  # noqa: S101  # checked by then
+        try:
+            located[name] = peer.located(lambda field, table=table: _deepest(table, field).folder)
+        except PathProblem as error:
+            keys = (error.field,) if isinstance(error.field, str) else error.field
+            problems.append(_deepest(table, error.field).problem(str(error), ("peers", name, *keys)))
+    return located
+
+
+def _of_peer(root: Table, name: str) -> bool:
+    """Return True if a name is one that a model of a peer may have, whether or not that is known yet."""
+    peer, separator, model = name.partition(SEPARATOR)
+    return bool(separator and model) and peer in root.section("peers")
+
+
 def _check_pools(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
     """Check that the members of pools exist, are of the pool's kind, and answer themselves."""
     entries = {name: (str(path[0]), str(path[1])) for path, _, name in _names(root, options)}
@@ -143,6 +181,8 @@ def _check_pools(root: Table, options: dict[EntryPath, EntryOptions], problems: 
         for index, (name, item) in enumerate(zip(pool.of, node.nodes, strict=True)):
             member = entries.get(name)
             message = ""
+            if member is None and _of_peer(root, name):
+                continue  # its peer tells what it is
             if member is None:
                 possible = [each for each, entry in entries.items() if not _wrong_member(path, entry, options)]
                 known = suggestion(name, possible, what=f"{path[0]} models")
@@ -217,7 +257,7 @@ def _keys(
         origin = node.members[field].node.origin
         files += files_of(said, origin.folder)
         if said.models is not None:
-            problems += _unknown_models(node, path, entries)
+            problems += _unknown_models(root, node, path, entries)
         opens = None if said.models is None else frozenset(entries.get(model, model) for model in said.models)
         try:
             key = Key(name, digest(secret_of(said, origin.folder)), opens, said.admin)
@@ -232,10 +272,10 @@ def _keys(
     return tuple(keys), tuple(dict.fromkeys(files))
 
 
-def _unknown_models(key: Table, path: KeyPath, known: Mapping[str, str]) -> Iterator[Problem]:
+def _unknown_models(root: Table, key: Table, path: KeyPath, known: Mapping[str, str]) -> Iterator[Problem]:
     models = key.get("models")
     for index, item in enumerate(models.nodes if isinstance(models, Items) else ()):
-        if isinstance(item, Scalar) and item.text not in known:
+        if isinstance(item, Scalar) and item.text not in known and not _of_peer(root, item.text):
             message = f"the manifest has no model {shown(item.text)}{suggestion(item.text, list(known))}"
             yield item.origin.problem(message, (*path, "models", index))
 

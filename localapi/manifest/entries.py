@@ -11,17 +11,19 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
-from localapi.backends.options import Duration, EntryOptions, Identity, MemorySize, Name
+from localapi.backends.openai import OtherServer
+from localapi.backends.options import FOREVER, Duration, EntryOptions, Identity, MemorySize, Name
+from localapi.backends.peer import SEPARATOR, PeerOptions
 from localapi.backends.place import ClusterOptions
 from localapi.errors import Problem
-from localapi.kinds import KINDS, Kind
+from localapi.kinds import KINDS, Kind, ModelObject
 from localapi.manifest.keys import Key, KeyOptions
 from localapi.manifest.origin import KeyPath, Origin
 
@@ -48,6 +50,13 @@ def _origin(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def _peer_name(name: str) -> str:
+    if SEPARATOR in name or "*" in name:
+        raise ValueError(f"should be a name without {SEPARATOR} and *")
+    return name
+
+
+PeerName = Annotated[Name, AfterValidator(_peer_name)]
 HostName = Annotated[str, BeforeValidator(_host_name)]
 OriginPattern = Annotated[str, BeforeValidator(_origin)]
 
@@ -127,6 +136,13 @@ class TopLevel(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     server: Annotated[ServerOptions, Field(description="Options of the server as a whole.")] = ServerOptions()
+    peers: Annotated[
+        dict[PeerName, PeerOptions],
+        Field(
+            description="Other localapi servers by name. Their models are here as NAME/MODEL. See docs/machines.md.",
+            examples=[{"studio": {"url": "http://studio.local:8000", "key": {"env": "STUDIO_KEY"}}}],
+        ),
+    ] = {}
     echo: Annotated[bool, Field(description="Every entry answers with echo; no model is loaded.")] = False
 
 
@@ -161,6 +177,8 @@ class Entry:
     """Part of the options that decides what is loaded."""
     keep_alive: float
     """Seconds without a request until the model is unloaded; infinity for never. Includes the server's default."""
+    peer: str | None = None
+    """Name of the peer that offers the model; None if the manifest has the entry."""
 
     @property
     def kind(self) -> Kind:
@@ -185,6 +203,24 @@ class Entry:
         keep_alive = server.keep_alive if options.keep_alive is None else options.keep_alive
         options = options.on_cluster(server.cluster.ray if server.cluster else None)
         return cls(entry_id, options, options.identity(), keep_alive)
+
+    @classmethod
+    def of_peer(cls, peer: str, options: PeerOptions, model: ModelObject) -> Entry | None:
+        """Return an entry for a model of a peer; None if such a model cannot be used there.
+
+        It is an entry of the backend `openai`, so any kind that has this backend can be used on a peer.
+        """
+        backend = KINDS[model.kind].backends.get("openai")
+        if backend is None:
+            return None
+        place = {name: getattr(options, name) for name in OtherServer.model_fields}
+        aliases = [f"{peer}{SEPARATOR}{alias}" for alias in model.aliases]
+        own = {"backend": "openai", "model": model.id, "aliases": aliases, "description": model.description}
+        try:
+            found = backend.model_validate({**place, **own, **model.as_options()})
+        except ValidationError:  # a name that no manifest could have
+            return None
+        return cls(f"{peer}{SEPARATOR}{model.id}", found, found.identity(), FOREVER, peer=peer)
 
 
 @dataclass(frozen=True)
@@ -213,6 +249,8 @@ class Manifest:
     server: ServerOptions = field(default_factory=ServerOptions)
     echo: bool = False
     """True if every entry answers with echo."""
+    peers: Mapping[str, PeerOptions] = field(default_factory=dict)
+    """Other servers of this kind, with absolute paths."""
     keys: tuple[Key, ...] = ()
     """API keys; if there are none, access is open."""
     key_files: tuple[Path, ...] = field(default=(), compare=False)
@@ -230,7 +268,8 @@ class Manifest:
     @functools.cached_property
     def keys_of_server(self) -> Mapping[str, str]:
         """Return a fingerprint of each option of the server; for API keys without their secrets."""
-        return {name: fingerprint(getattr(self.server, name)) for name in ServerOptions.model_fields}
+        options = {name: getattr(self.server, name) for name in ServerOptions.model_fields}
+        return {name: fingerprint(value) for name, value in {**options, "peers": self.peers}.items()}
 
     def resolve(self, name: str) -> Entry | None:
         """Return the entry with this id or alias."""
@@ -246,7 +285,22 @@ class Manifest:
     @property
     def files_beside(self) -> tuple[Path, ...]:
         """Return the files that the manifest names and that the server follows, too."""
-        return (*(path for entry in self.entries.values() for path in entry.options.files()), *self.key_files)
+        of_entries = (path for entry in self.entries.values() for path in entry.options.files())
+        of_peers = (path for peer in self.peers.values() for path in peer.secret_files())
+        return tuple(dict.fromkeys((*of_entries, *of_peers, *self.key_files)))
+
+    @property
+    def declared(self) -> Mapping[str, Entry]:
+        """Entries that the manifest itself has."""
+        return {name: entry for name, entry in self.entries.items() if entry.peer is None}
+
+    def with_peers(self, offered: Sequence[Entry]) -> Manifest:
+        """Return this manifest with these entries of its peers, and with no others of peers."""
+        entries = {**self.declared, **{entry.id: entry for entry in offered}}
+        if entries == self.entries:
+            return self
+        keys = tuple(dataclasses.replace(key, of_peers=_opened(key, offered)) for key in self.keys)
+        return dataclasses.replace(self, entries=entries, keys=keys)
 
     def keeping(self, other: Manifest, entry_ids: Collection[str]) -> Manifest:
         """Return this manifest with these entries taken from `other`.
@@ -265,6 +319,14 @@ class Manifest:
         said |= {key: value for key, value in other.said.items() if key[:2] in old}
         entries = {name: kept.get(name, entry) for name, entry in self.entries.items()}
         return dataclasses.replace(self, entries=entries, said=said)
+
+
+def _opened(key: Key, offered: Sequence[Entry]) -> frozenset[str]:
+    """Return the ids of the peers' models that a key names: by id or alias, or all of a peer as PEER/*."""
+    if key.models is None:
+        return frozenset()
+    names = {entry.id: {entry.id, *entry.options.aliases, f"{entry.peer}{SEPARATOR}*"} for entry in offered}
+    return frozenset(name for name, also in names.items() if also & key.models)
 
 
 def fingerprint(value: object) -> str:

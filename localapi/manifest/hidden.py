@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_origin
 
+from localapi.backends.peer import PeerOptions
 from localapi.kinds import KINDS
 from localapi.manifest.origin import KeyPath
 
@@ -14,13 +15,14 @@ _PLACES = ("env", "file")
 def is_hidden(path: KeyPath) -> bool:
     """Return whether the value at a path of keys may be a secret.
 
-    These are all below `server.api_keys`, and those of an entry's options that are declared with `repr=False`.
+    These are all below `server.api_keys`, and the options of an entry or a peer that are declared with `repr=False`.
     """
     if path[:2] == ("server", "api_keys"):
         return True
     match path:
-        case (str(section), _, str(option), *inside) if section in KINDS:
-            for options in KINDS[section].backends.values():
+        case (str(section), _, str(option), *inside) if section in KINDS or section == "peers":
+            owners = [PeerOptions] if section == "peers" else KINDS[section].backends.values()
+            for options in owners:
                 field = options.model_fields.get(option)
                 if field is not None and not field.repr:
                     places = inside[1:] if get_origin(field.annotation) is dict else inside

@@ -75,10 +75,12 @@ class Key:
     models: frozenset[str] | None = None
     """Ids of the entries that the key may use; None: all."""
     admin: bool = False
+    of_peers: frozenset[str] = field(default=frozenset(), compare=False)
+    """Ids of the models of peers among these, as far as they are known."""
 
     def opens(self, entry_id: str) -> bool:
         """Return whether requests with this key may use the entry."""
-        return self.models is None or entry_id in self.models
+        return self.models is None or entry_id in self.models or entry_id in self.of_peers
 
 
 def digest(secret: str) -> bytes:

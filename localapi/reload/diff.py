@@ -27,7 +27,7 @@ class Diff:
     """Entries with other settings alone: applied in place."""
     removed: Sequence[str] = ()
     server: bool = False
-    """True if the part `server` differs, or the secret of a key."""
+    """True if the part `server` or `peers` differs, or the secret of a key."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.updated or self.removed or self.server)
@@ -55,7 +55,7 @@ def compare(before: Mapping[str, Sides], after: Mapping[str, Sides], *, server: 
 
 def diff(old: Manifest | None, new: Manifest) -> Diff:
     """Compare two manifests by the identities and settings of their entries."""
-    server = old is not None and (old.server, old.keys) != (new.server, new.keys)
+    server = old is not None and (old.server, old.keys, old.peers) != (new.server, new.keys, new.peers)
     return compare(_sides(old) if old else {}, _sides(new), server=server)
 
 

@@ -64,8 +64,9 @@ class Attempt:
 class Reloader:
     """Task that runs the passes.
 
-    `read` blocks and raises ManifestError; `settling` says when the files that it reads are complete. `apply` is called
-    with each manifest that was committed, for what is not per model; `tell` with each attempt.
+    `read` blocks and raises ManifestError; `settling` says when the files that it reads are complete. `extend` adds
+    what comes from elsewhere, the models of peers; if the file is invalid, it extends the active manifest instead.
+    `apply` is called with each manifest that was committed, for what is not per model; `tell` with each attempt.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Reloader:
         read: Callable[[], Manifest],
         *,
         settling: Settling | None = None,
+        extend: Callable[[Manifest], Manifest] = lambda manifest: manifest,
         apply: Callable[[Manifest], None] = lambda _: None,
         tell: Callable[[Attempt], None] = lambda _: None,
     ) -> None:
@@ -84,6 +86,7 @@ class Reloader:
         """The attempt that made the active revision."""
         self._read = read
         self._settling = settling or Settling(lambda: ())
+        self._extend = extend
         self._apply = apply
         self._tell = tell
         self._wanted = asyncio.Event()
@@ -154,6 +157,7 @@ class Reloader:
         except ManifestError as error:
             await self.swaps.discard()
             attempt = self._refused(error)
+            self._follow_peers()
         except Superseded:
             raise
         except Exception as error:  # a bug; the server must continue to follow the manifest
@@ -164,6 +168,15 @@ class Reloader:
         self.last_attempt = attempt
         self._tell(attempt)
         return attempt
+
+    def _follow_peers(self) -> None:
+        """Extend the active manifest anew: an invalid file is no reason to lose what others offer."""
+        current = self._current()
+        if current is not None and (extended := self._extend(current)) != current:
+            changes = diff(current, extended)
+            self.registry.commit(extended, {})
+            self._apply(extended)
+            log.info("revision %d, without the edit: %s", self._revision(), changes)
 
     async def _settled(self) -> Manifest:
         """Read the manifest when its files are complete. Raise ManifestError."""
@@ -176,7 +189,7 @@ class Reloader:
             self._answered = len(self._waiters)
             manifest, error = None, None
             try:
-                manifest = await self._aside(self._read)
+                manifest = self._extend(await self._aside(self._read))
             except ManifestError as raised:
                 error = raised
             else:

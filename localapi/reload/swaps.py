@@ -90,7 +90,7 @@ class Swaps:
 
     def to_wait_for(self, changed: Iterable[Entry]) -> list[Entry]:
         """Return the changed entries that are replaced only when their new model is loaded."""
-        loading = [each for each in changed if not each.options.is_pool]
+        loading = [each for each in changed if not each.options.is_pool and each.peer is None]
         return [e for e in loading if self._is_in_use(e.id) or e.id in self._prepared or self._failure(e) is not None]
 
     def has_begun(self, entry: Entry) -> bool:

@@ -14,7 +14,7 @@ from localapi.errors import RequestTimeout, WorkerEnded
 from localapi.manifest import Entry
 from localapi.runtime.instance import Instance
 from localapi.runtime.queue import Queue, Ticket
-from localapi.worker.protocol import Event, Last, Prefill, Relaxed, Request
+from localapi.worker.protocol import Event, Last, Preliminary, Request
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Lease:
                 async with aclosing(self._attempt(request)) as events:
                     async for item in events:
                         self.ticket.answer()
-                        if not isinstance(item, Prefill | Relaxed):
+                        if not isinstance(item, Preliminary):
                             begun = True
                             self.ticket.begin()
                         yield item

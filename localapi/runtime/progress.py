@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+State = Literal["waiting", "queued", "memory", "loading", "prompt"]
+
 
 @dataclass(frozen=True)
 class Progress:
     """How far a request is before its answer begins."""
 
-    state: Literal["waiting", "queued", "memory", "loading", "prompt"]
+    state: State
     """`memory`: the model is waiting for room in the memory budget; `prompt`: the model is reading the prompt."""
     model: str
     """Id of the entry."""
     position: int | None = None
     """In the queue, or among the models that are waiting for memory; from 1."""
+    at: str | None = None
+    """The other server where it waits; None: here."""
     step: str = ""
     """Of loading: "downloading", "reading weights"."""
     done: int = 0
@@ -25,5 +29,5 @@ class Progress:
     def facts(self) -> dict[str, Any]:
         """Return the fields that are known, for JSON."""
         counted = ("done", "total") if self.total else ()
-        known = [name for name in ("position", "step") if getattr(self, name)]
+        known = [name for name in ("at", "position", "step") if getattr(self, name)]
         return {name: getattr(self, name) for name in ("state", "model", *known, *counted)}

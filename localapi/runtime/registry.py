@@ -23,6 +23,8 @@ from localapi.manifest import Entry, Manifest
 from localapi.runtime.instance import Instance
 from localapi.runtime.lease import Lease
 from localapi.runtime.memory import Memory
+from localapi.runtime.peer_instance import PeerInstance
+from localapi.runtime.peers import Peers
 from localapi.runtime.pool import Place, Pool
 from localapi.runtime.progress import Progress
 from localapi.runtime.queue import Queue, Ticket
@@ -65,6 +67,7 @@ class Registry:
     queues: dict[str, Queue] = field(default_factory=dict)
     """By entry id."""
     memory: Memory = field(default_factory=Memory)
+    peers: Peers = field(default_factory=lambda: Peers(""))
     pinned_by_hand: set[str] = field(default_factory=set)
     """Ids of entries that were pinned through the API. An edit of an entry's `pin` overrides that."""
     closed: bool = False
@@ -98,6 +101,22 @@ class Registry:
             for each in wanted
             if each.lacks_memory or (each.pinned and each.state == "failed")
         ]
+
+    @property
+    def unknown_members(self) -> list[str]:
+        """Return a warning for each member of a pool that its peer does not offer, or not yet."""
+        manifest = self.snapshot.manifest if self.snapshot else None
+        found: list[str] = []
+        for entry in self.entries.values():
+            for name in entry.options.of if isinstance(entry.options, PoolOptions) else ():
+                member = manifest.resolve(name) if manifest is not None else None
+                if member is None and not self.peers.is_asked(name):
+                    continue
+                if member is None:
+                    found.append(f"{entry.id}: its member {name} is not known, and is passed over")
+                elif member.kind is not entry.kind:
+                    found.append(f"{entry.id}: its member {name} is a {member.kind} model, and is passed over")
+        return found
 
     def resolve(self, name: str, kind: Kind | None = None) -> Entry:
         """Return the entry of an id or alias. Raise ModelNotFound, and WrongEndpoint if it is of another kind."""
@@ -194,16 +213,17 @@ class Registry:
         if position is not None:
             used, budget = self.memory.used, self.memory.budget or 0
             return Progress("memory", entry_id, position=position, done=used, total=budget)
-        loading = instance.progress
+        loading, peer = instance.progress, self.entries[entry_id].peer
         if loading is None:
-            return Progress("loading" if instance.state == "loading" else "waiting", entry_id)
-        return Progress("loading", entry_id, step=loading.text, done=loading.done, total=loading.total)
+            return Progress("loading" if instance.state == "loading" else "waiting", entry_id, at=peer)
+        return Progress("loading", entry_id, at=peer, step=loading.text, done=loading.done, total=loading.total)
 
     async def load(self, name: str) -> Instance:
         """Load the model of a name, even if it failed lately; of a pool, the member that would answer.
 
         Raise ModelNotFound and LoadFailed.
         """
+        self._own(name)
         _, instance = await self._open_instance(lambda: self.expected(self.resolve(name)))
         instance.backoff.reset()
         await instance.load()
@@ -251,9 +271,20 @@ class Registry:
             log.info("%s: no longer pinned by hand", entry.id)
         return self.instance(entry.id)
 
-    def _no_pool(self, name: str) -> Entry:
-        """Return the entry of a name. Raise ModelNotFound, and InvalidRequest if it is a pool."""
+    def _own(self, name: str) -> Entry:
+        """Return the entry of a name. Raise ModelNotFound, and InvalidRequest if it is a peer's."""
         entry = self.resolve(name)
+        if entry.peer is not None:
+            raise InvalidRequest(
+                f"{entry.id} is a model of the peer {entry.peer}, which loads and unloads it. Ask that server.",
+                param="model",
+                code="invalid_value",
+            )
+        return entry
+
+    def _no_pool(self, name: str) -> Entry:
+        """Return the entry of a name. Raise ModelNotFound, and InvalidRequest if it is a pool or a peer's."""
+        entry = self._own(name)
         if entry.options.is_pool:
             raise InvalidRequest(
                 f"{entry.id} is a pool and loads nothing itself. Name one of its members.",
@@ -375,6 +406,8 @@ class Registry:
         """Return an instance of an entry. Without a revision, it is not in a snapshot yet."""
         if isinstance(entry.options, PoolOptions):
             return Pool(entry.id, entry.options, since_revision=revision, memory=self.memory, places=self.places)
+        if entry.peer is not None:
+            return PeerInstance(entry, self.peers, since_revision=revision, memory=self.memory)
         return Instance(entry.id, entry.options, since_revision=revision, memory=self.memory)
 
     def _retire(self, instance: Instance) -> None:

@@ -19,7 +19,7 @@ from localapi.backends.options import ReplicaLimits
 from localapi.errors import ModelUnavailable, WorkerEnded
 from localapi.runtime.backoff import Backoff
 from localapi.system.byte_sizes import readable
-from localapi.worker.protocol import Event, Loaded, Loading, Prefill, Relaxed, Request
+from localapi.worker.protocol import Event, Loaded, Loading, Preliminary, Request
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class Replicas:
             try:
                 async with aclosing(replica.engine.answer(request)) as events:
                     async for event in events:
-                        begun = begun or not isinstance(event, Prefill | Relaxed)
+                        begun = begun or not isinstance(event, Preliminary)
                         yield event
             except WorkerEnded as error:
                 failed.add(replica)

@@ -19,7 +19,7 @@ from localapi.runtime.lease import Lease
 from localapi.runtime.pool import Place, Pool, is_worth_another_try, nobody
 from localapi.runtime.queue import Ticket
 from localapi.runtime.registry import Registry, Rerouted
-from localapi.worker.protocol import Prefill, Relaxed, Request
+from localapi.worker.protocol import Preliminary, Request
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -93,7 +93,7 @@ class _Trip:
                 try:
                     async with aclosing(self._attempt(place, use)) as items:
                         async for item in items:
-                            if not begun and not isinstance(item, Prefill | Relaxed):
+                            if not begun and not isinstance(item, Preliminary):
                                 begun = True
                                 self._pool.note_answer(place, self._keys)
                                 self._ticket.answer()

@@ -263,6 +263,8 @@ class Embed(msgspec.Struct, tag=True, kw_only=True):
     """Length of the vectors; None: the model's own."""
     truncate: bool = False
     """True if the end of a text that is too long is dropped; otherwise such a text is refused."""
+    input_type: str | None = None
+    """What the texts are, for an engine that has its own prefixes: a model on another server."""
 
 
 class Rerank(msgspec.Struct, tag=True, kw_only=True):
@@ -390,6 +392,20 @@ class Prefill(msgspec.Struct, tag=True):
     done: int
     total: int
     """In tokens."""
+
+
+class Awaiting(msgspec.Struct, tag=True, kw_only=True):
+    """What a request waits for on another server, before its answer begins."""
+
+    id: int
+    at: str
+    """The server, for people."""
+    state: str
+    """As in `runtime.progress`."""
+    position: int | None = None
+    step: str = ""
+    done: int = 0
+    total: int = 0
 
 
 class Relaxed(msgspec.Struct, tag=True):
@@ -598,9 +614,12 @@ class Failed(msgspec.Struct, tag=True):
     param: str | None = None
 
 
+Preliminary = Prefill | Awaiting | Relaxed
+"""What comes before an answer, and is no part of it."""
 Event = (
-    Prefill | Relaxed | Delta | ToolStart | ToolArguments | Ended | Finished | TokenizedText | DetokenizedText | Sound
-    | WordTimes | Spoken | Embedded | Ranked | Failed | Addition | ForwardedHead | ForwardedData | ForwardedEnd
+    Prefill | Awaiting | Relaxed | Delta | ToolStart | ToolArguments | Ended | Finished | TokenizedText
+    | DetokenizedText | Sound | WordTimes
+    | Spoken | Embedded | Ranked | Failed | Addition | ForwardedHead | ForwardedData | ForwardedEnd
 )  # fmt: skip
 Last = Finished | TokenizedText | DetokenizedText | Spoken | Embedded | Ranked | ForwardedEnd | Failed
 """After one of these nothing follows for the id."""

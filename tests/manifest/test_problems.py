@@ -198,7 +198,7 @@ CASES = {
     ),
     "an unknown section": (
         "chats: {}",
-        ["models.yaml:1:1: chats: …unknown key…'chats'…'chat'…(known: server, echo, chat, speech, …)"],
+        ["models.yaml:1:1: chats: …unknown key…'chats'…'chat'…(known: server, peers, echo, chat, speech, …)"],
     ),
     "an id with a blank at its end": (
         'chat: {"a ": {backend: echo}}',

@@ -173,6 +173,7 @@ class ModelReply(InstanceReply, kw_only=True):
 
     kind: str
     backend: str
+    peer: Annotated[str | None, Meta(description="The other localapi that has it.")]
     path: str | None
     description: str | None
     aliases: list[str]
@@ -316,6 +317,7 @@ def _model(entry: Entry, registry: Registry, swap: Swap | None) -> ModelReply:
         **msgspec.structs.asdict(describe_instance(instance)),
         kind=entry.kind.name,
         backend=entry.options.backend_name,
+        peer=entry.peer,
         path=path.text if path else None,
         description=entry.options.description,
         aliases=list(entry.options.aliases),

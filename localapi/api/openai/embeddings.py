@@ -14,7 +14,7 @@ from quart import Blueprint, Response
 
 from localapi.api.openai.generation_request import MAX_NAME, TokenNumber, unknown_fields
 from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
-from localapi.backends.vector_options import EmbeddingOptions
+from localapi.backends.vector_options import EmbeddingOptions, Prefixes
 from localapi.errors import InvalidRequest
 from localapi.http import body, request_context
 from localapi.http.generation import Generation, begin, request_ids
@@ -140,12 +140,19 @@ def asked(request: EmbeddingRequest, options: EmbeddingOptions) -> Embed:
     if isinstance(inputs[0], int):
         inputs = [inputs]
     chosen = request.input_type or options.input_type
-    if chosen is not None:
+    has_prefixes = options.prefixes != Prefixes()
+    if chosen is not None and has_prefixes:
         prefixes = options.prefixes
         prefix = prefixes.query if chosen in ("query", "search_query") else prefixes.document
         inputs = [prefix + each if isinstance(each, str) else each for each in inputs]
     truncate = options.truncate if request.truncate is None else request.truncate
-    return Embed(id=next(request_ids), inputs=inputs, dimensions=request.dimensions, truncate=truncate)
+    return Embed(
+        id=next(request_ids),
+        inputs=inputs,
+        dimensions=request.dimensions,
+        truncate=truncate,
+        input_type=None if has_prefixes else chosen,
+    )
 
 
 def written(request: EmbeddingRequest, got: Embedded) -> EmbeddingReply:

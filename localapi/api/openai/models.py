@@ -14,6 +14,7 @@ from localapi.api.operation import JSON, MODEL_ID, Operation, Operations, Schema
 from localapi.http.replies import json_reply
 from localapi.kinds import ModelObject
 from localapi.manifest import Entry
+from localapi.runtime.peer_instance import PeerInstance
 from localapi.runtime.pool import Pool
 from localapi.runtime.registry import Registry
 
@@ -95,6 +96,9 @@ def describe(registry: Registry, entry: Entry) -> ModelObject:
         members = [place.entry for place in instance.places]
         model.members = [each.id for each in members if registry.may_use(each)]
         model.describe_pool([describe(registry, each) for each in members])
+    elif isinstance(instance, PeerInstance):
+        model.peer = instance.peer
+        model.describe_pool([instance.object] if instance.object is not None else [])
     else:
         model.describe(entry.options, instance.loaded)
     return model

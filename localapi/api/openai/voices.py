@@ -18,6 +18,7 @@ from localapi.http.replies import json_reply
 from localapi.kinds import SPEECH, ModelObject
 from localapi.kinds.speech import SpeechModel, speech_options
 from localapi.manifest import Entry
+from localapi.runtime.peer_instance import PeerInstance
 from localapi.runtime.pool import Pool
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Voice
@@ -106,7 +107,10 @@ async def _voices(registry: Registry, entry: Entry) -> list[VoiceObject]:
         common = [voice for voice in first if all(voice.id in each for each in ids)]
         return [structs.replace(voice, model=entry.id) for voice in common]
     settings = speech_options(entry.options)
-    known = await engine_voices(entry, loaded_engine(registry, entry)) or []
+    if isinstance(instance, PeerInstance):
+        known = (instance.loaded.voices if instance.loaded is not None else None) or []
+    else:
+        known = await engine_voices(entry, loaded_engine(registry, entry)) or []
     mapped = [
         VoiceObject(id=name, name=name, language="", model=entry.id, voice=voice.voice, source="manifest")
         for name, voice in settings.voices.items()

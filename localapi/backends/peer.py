@@ -1,0 +1,207 @@
+"""Another localapi, whose models are offered here: how the manifest describes it, and what it says of its models."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+from urllib.parse import urlsplit
+
+import msgspec
+from pydantic import Field, create_model
+
+from localapi.backends.openai import OtherServer
+from localapi.backends.options import FolderOf, Name
+from localapi.backends.upstream import Upstream
+from localapi.errors import LoopDetected, UpstreamRefused
+from localapi.system.threads import aside
+from localapi.worker.protocol import Voice
+
+if TYPE_CHECKING:
+    from localapi.backends.http_client import HttpClient
+
+log = logging.getLogger(__name__)
+
+MOST_MODELS: Final = 1000
+"""Models of one peer that are offered here."""
+SEPARATOR: Final = "/"
+"""Between the name of a peer and that of its model."""
+
+
+class _PeerOptions(OtherServer):
+    only: Annotated[
+        list[Name],
+        Field(description="Patterns of its models' names; others are not offered here.", examples=[["qwen*"]]),
+    ] = []  # noqa: RUF012  # pydantic copies it
+
+    def located(self, folder_of: FolderOf) -> Self:
+        """Return these options with absolute paths. Raise PathProblem."""
+        return self.model_copy(update=self.located_server(folder_of))
+
+    def offers(self, model: str) -> bool:
+        """Return True if this model of the peer is to be offered here."""
+        without: list[str] = getattr(self, "except")
+        if any(fnmatchcase(model, pattern) for pattern in without):
+            return False
+        return not self.only or any(fnmatchcase(model, pattern) for pattern in self.only)
+
+
+_without: Any = Annotated[
+    list[Name],
+    Field(description="Patterns of its models' names that are not offered here.", examples=[["*-draft"]]),
+]
+
+
+class PeerOptions(create_model("PeerOptions", __base__=_PeerOptions, **{"except": (_without, [])})):  # type: ignore[misc]
+    """Another localapi. Its models are offered here as PEER/MODEL."""
+
+
+class LoadThere(msgspec.Struct):
+    """How far a load is, as the peer's `/status` tells it."""
+
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+
+
+class RequestsThere(msgspec.Struct):
+    """Requests in the peer's engine."""
+
+    running: int = 0
+    waiting: int = 0
+
+
+class StatusThere(msgspec.Struct):
+    """What the peer's `/status` says of a model."""
+
+    id: str = ""
+    waiting: int = 0
+    """Requests in its queue."""
+    requests: RequestsThere | None = None
+    healthy: bool | None = None
+    unhealthy_reason: str | None = None
+    tokens_per_second: float | None = None
+    last_error: str | None = None
+    progress: LoadThere | None = None
+
+
+class StatusPage(msgspec.Struct):
+    """The peer's `/status`."""
+
+    models: list[StatusThere]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a peer says of itself."""
+
+    models: list[dict[str, Any]]
+    """Its own models, as its `/v1/models` describes them. Those of its peers are left out."""
+    status: Mapping[str, StatusThere] = field(default_factory=dict)
+    """What its `/status` says of each model, by id; empty if the key has no admin right."""
+    voices: Mapping[str, list[Voice]] = field(default_factory=dict)
+    """The voices of each speech model, by id."""
+
+
+class PeerClient:
+    """Connection to a peer, for questions about its models."""
+
+    def __init__(self, name: str, upstream: Upstream, client: HttpClient) -> None:
+        self.upstream = upstream
+        self._name = name
+        self._client = client
+        self._is_admin = True
+        """False if the peer does not show its status to this key."""
+
+    @classmethod
+    async def open(cls, name: str, options: OtherServer, *, sender: str | None) -> Self:
+        """Return the connection to a peer; nothing is sent yet. Raise UpstreamRefused.
+
+        `sender` is the id of this server, by which a peer notices that it is its own.
+        """
+        described = f"peers.{name}"
+        upstream = await aside(lambda: options.upstream(described))
+        # The client takes long to import, and only servers with peers need it.
+        module = await aside(lambda: importlib.import_module("localapi.backends.http_client"))
+        client: HttpClient = module.HttpClient(described, upstream, who=f"The peer {name}", sender=sender)
+        await client.open()
+        return cls(name, upstream, client)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def ask(self) -> Answer:
+        """Return what the peer has. Raise ApiError: it is away, refuses the key, or is no localapi."""
+        try:
+            models = await self._models()
+            status = await self._status()
+            is_speaking = any(each["kind"] == "speech" for each in models)
+            return Answer(models, status, await self._voices() if is_speaking else {})
+        except LoopDetected:
+            raise UpstreamRefused(
+                f"The peer {self._name} ({self.upstream.host}) is this server itself. Remove it from `peers`."
+            ) from None
+
+    async def _models(self) -> list[dict[str, Any]]:
+        for base in self._client.bases:
+            self._client.base = base
+            content = await self._client.get("/models")
+            listed = content.get("data") if isinstance(content, dict) else None
+            if isinstance(listed, list):
+                self._client.bases = (base,)
+                return self._checked(listed)
+        raise self._another("it has no /v1/models")
+
+    def _checked(self, listed: list[Any]) -> list[dict[str, Any]]:
+        """Return the models that are the peer's own. Raise UpstreamRefused if another program lists them."""
+        models: list[dict[str, Any]] = []
+        for each in listed[:MOST_MODELS]:
+            is_ours = (
+                isinstance(each, dict) and each.get("owned_by") == "localapi" and isinstance(each.get("kind"), str)
+            )
+            if not is_ours or not isinstance(each.get("id"), str):
+                raise self._another("its list of models is another program's")
+            if each.get("peer") is None:
+                models.append(each)
+        return models
+
+    def _another(self, reason: str) -> UpstreamRefused:
+        return UpstreamRefused(
+            f"The peer {self._name} ({self.upstream.host}) is no localapi: {reason}. For vLLM, Ollama and others, "
+            f"remove it from `peers` and add an entry with `backend: openai` and `url: {_base(self.upstream.url)}`."
+        )
+
+    async def _status(self) -> dict[str, StatusThere]:
+        """Return the state of each model by id; nothing if the key may not see it, which is asked only once."""
+        if not self._is_admin:
+            return {}
+        try:
+            content = await self._client.get("/../status")
+        except UpstreamRefused:
+            self._is_admin = False
+            return {}
+        try:
+            return {each.id: each for each in msgspec.convert(content, StatusPage).models}
+        except msgspec.ValidationError as error:  # of another version
+            log.debug("peers.%s: its status is not used: %s", self._name, error)
+            return {}
+
+    async def _voices(self) -> dict[str, list[Voice]]:
+        content = await self._client.get("/audio/voices")
+        voices: dict[str, list[Voice]] = {}
+        for each in (content.get("voices") if isinstance(content, dict) else None) or ():
+            if isinstance(each, dict) and isinstance(each.get("id"), str):
+                voice = Voice(each["id"], str(each.get("name") or ""), str(each.get("language") or ""))
+                voices.setdefault(str(each.get("model")), []).append(voice)
+        return voices
+
+
+def _base(url: str) -> str:
+    """Return a URL for an entry: with a path, and without anything that may be secret."""
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/") or "/v1"
+    return f"{parts.scheme}://{parts.netloc}{path}"
