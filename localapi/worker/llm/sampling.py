@@ -9,13 +9,15 @@ lose the other rows' tokens. This module knows MLX, and of requests only their p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple, Protocol, cast
+from typing import Protocol
 
 import mlx.core as mx
+import numpy as np
 from mlx_lm.sample_utils import greedy_sampler
 
+from localapi.worker.llm.large_vocabulary import Floats, SamplingLimits, draw, largest
 from localapi.worker.protocol import Sampling, TokenLogprob, TopLogprob
 
 COLDEST = 1e-3
@@ -24,6 +26,8 @@ DEFAULT_TEMPERATURE = 1.0
 """As OpenAI's, if nobody sets it."""
 LEAST_LOGPROB = -9999.0
 """The value for an impossible token, because JSON has no infinity. OpenAI uses -9999.0, too."""
+LARGE_VOCABULARY = 8192 if mx.default_device().type == mx.cpu else math.inf
+"""From this number of tokens on, numpy is faster. A GPU sorts faster than it hands its numbers over."""
 _SEED_MASK = 2**64 - 1
 
 TokenBytes = Callable[[int], bytes]
@@ -33,15 +37,6 @@ class Sampler(Protocol):
     """Log-probabilities (rows, vocabulary) to tokens (rows)."""
 
     def __call__(self, logprobs: mx.array) -> mx.array: ...
-
-
-class SamplingLimits(NamedTuple):
-    """The parameters that limit which tokens may be sampled."""
-
-    temperature: float
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
 
 
 class RandomSampler:
@@ -67,15 +62,19 @@ class RandomSampler:
 
     def _draw(self, logprobs: mx.array) -> mx.array:
         limits = self._limits
+        key = None
+        if self._key is not None:
+            self._key, key = mx.random.split(self._key)
+        if logprobs.shape[-1] >= LARGE_VOCABULARY:
+            uniforms = uniform_numbers(logprobs.shape[0], key)
+            rows = zip(_numbers(logprobs), uniforms, strict=True)
+            return mx.array([draw(row, limits, uniform) for row, uniform in rows], mx.uint32)
         if limits.top_p < 1.0:
             logprobs = nucleus(logprobs, limits.top_p)
         if limits.min_p > 0:
             logprobs = likely_enough(logprobs, limits.min_p)
         if 0 < limits.top_k < logprobs.shape[-1]:
             logprobs = likeliest(logprobs, limits.top_k)
-        key = None
-        if self._key is not None:
-            self._key, key = mx.random.split(self._key)
         return mx.random.categorical(logprobs * (1.0 / limits.temperature), key=key)
 
 
@@ -159,11 +158,10 @@ class Penalties:
         self._repetition = 1.0 if sampling.repetition_penalty is None else sampling.repetition_penalty
         self._logit_bias = sampling.logit_bias or {}
         self._prompt_tokens: int | None = None
+        self._prompt = mx.zeros((0,), mx.int32)
+        """The prompt's tokens, each once, if a penalty applies to them."""
         self._counts = mx.zeros((0,))
         """How often each token was generated (vocabulary,)."""
-        self._seen = mx.zeros((0,), mx.bool_)
-        """True for tokens that are in the prompt or were generated (vocabulary,)."""
-        self._bias: mx.array | None = None
         self.error: Exception | None = None
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
@@ -171,7 +169,7 @@ class Penalties:
             return logits
         try:
             self._count(tokens, logits.shape[-1])
-            return self._changed(logits)
+            return self._biased(self._penalised(tokens, logits))
         except Exception as error:  # must not reach the other rows; this request fails alone
             self.error = error
             return logits
@@ -181,54 +179,58 @@ class Penalties:
         if self._prompt_tokens is None:
             self._prompt_tokens = len(tokens)
             self._counts = mx.zeros((vocabulary,))
-            self._seen = mx.zeros((vocabulary,), mx.bool_)
-            self._seen[tokens] = True
-            self._bias = _bias(self._logit_bias, vocabulary)
+            if self._repetition != 1:
+                self._prompt = mx.array(np.unique(np.array(tokens)).astype(np.int32))
         elif len(tokens) > self._prompt_tokens:
-            newest = tokens[-1:]
-            self._counts = self._counts.at[newest].add(1)
-            self._seen[newest] = True
+            self._counts = self._counts.at[tokens[-1:]].add(1)
 
-    def _changed(self, logits: mx.array) -> mx.array:
+    def _penalised(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        """Change the logits of the tokens so far, and no others: a vocabulary is large.
+
+        A token that was generated twice is changed twice from the same logit, to the same one.
+        """
+        seen = mx.concatenate([self._prompt, tokens[self._prompt_tokens :].astype(mx.int32)])[None]
+        if seen.size == 0:
+            return logits
+        changed = mx.take_along_axis(logits, seen, axis=-1)
+        counts = self._counts[seen]
         if self._repetition != 1:
-            penalty = self._repetition
-            logits = mx.where(self._seen, mx.where(logits > 0, logits / penalty, logits * penalty), logits)
+            changed = mx.where(changed > 0, changed / self._repetition, changed * self._repetition)
         if self._frequency != 0:
-            logits = logits - self._frequency * self._counts
+            changed = changed - self._frequency * counts
         if self._presence != 0:
-            logits = logits - self._presence * (self._counts > 0)
-        return logits if self._bias is None else logits + self._bias
+            changed = changed - self._presence * (counts > 0)
+        return mx.put_along_axis(logits, seen, changed.astype(logits.dtype), axis=-1)
+
+    def _biased(self, logits: mx.array) -> mx.array:
+        bias, vocabulary = self._logit_bias, logits.shape[-1]
+        if not bias:
+            return logits
+        wrong = [token for token in bias if not 0 <= token < vocabulary]
+        if wrong:
+            raise ValueError(f"logit_bias names the token {wrong[0]}; this model's tokens are 0 to {vocabulary - 1}")
+        tokens = mx.array(list(bias))[None]
+        changed = mx.take_along_axis(logits, tokens, axis=-1) + mx.array(list(bias.values()))
+        return mx.put_along_axis(logits, tokens, changed.astype(logits.dtype), axis=-1)
 
 
-def _bias(bias: Mapping[int, float], vocabulary: int) -> mx.array | None:
-    """Return the bias of every token (vocabulary,). Raises ValueError for a token that does not exist."""
-    if not bias:
-        return None
-    wrong = [token for token in bias if not 0 <= token < vocabulary]
-    if wrong:
-        raise ValueError(f"logit_bias names the token {wrong[0]}; this model's tokens are 0 to {vocabulary - 1}")
-    dense = mx.zeros((vocabulary,))
-    dense[mx.array(list(bias))] = mx.array(list(bias.values()))
-    return dense
+def uniform_numbers(count: int, key: mx.array | None) -> list[float]:
+    """Return random numbers from 0 to below 1 with 48 bits: MLX's have 24, and rare tokens are rarer than that."""
+    high, low = np.array(mx.random.uniform(shape=(2, count), key=key)).astype(np.float64)
+    return [float(number) for number in (np.floor(high * 2**24) + low) / 2**24]
 
 
 def token_logprob(token: int, logprobs: mx.array, top: int, token_bytes: TokenBytes) -> TokenLogprob:
     """Return the sampled token and the `top` likeliest. `logprobs` (vocabulary,) must be evaluated."""
-    drawn = _finite(logprobs[token].item())
-    return TokenLogprob(token_bytes(token), drawn, _likeliest(logprobs, top, token_bytes))
+    numbers = _numbers(logprobs)
+    likeliest = [TopLogprob(token_bytes(each), _finite(numbers[each])) for each in largest(numbers, top)]
+    return TokenLogprob(token_bytes(token), _finite(numbers[token]), likeliest)
 
 
-def _likeliest(logprobs: mx.array, top: int, token_bytes: TokenBytes) -> list[TopLogprob]:
-    if top == 0:
-        return []
-    top = min(top, logprobs.shape[-1])
-    tokens = mx.argpartition(-logprobs, kth=top - 1)[:top]
-    values = logprobs[tokens]
-    mx.eval(tokens, values)
-    pairs = zip(cast("list[int]", tokens.tolist()), cast("list[float]", values.tolist()), strict=True)
-    ordered = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
-    return [TopLogprob(token_bytes(token), _finite(value)) for token, value in ordered]
+def _numbers(array: mx.array) -> Floats:
+    """Return an array's numbers, as numpy knows them: it has no bfloat16."""
+    return np.array(array if array.dtype == mx.float32 else array.astype(mx.float32), copy=False)
 
 
-def _finite(value: object) -> float:
-    return max(cast("float", value), LEAST_LOGPROB)
+def _finite(value: float) -> float:
+    return max(float(value), LEAST_LOGPROB)
