@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import secrets
@@ -203,6 +204,7 @@ class Service:
         try:
             started()
             self.started = True
+            gc.freeze()  # a collection that visits what start-up made stops all answers for a tenth of a second
             await serve(self.app, config, listening, self._drained(stop, following))
         finally:
             await _cancel([*following, *always])

@@ -8,16 +8,17 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
 import msgspec
 
+from localapi.backends.connecting import Turn, Turns
 from localapi.backends.engine import VIA_HEADER, connect_limit, via
 from localapi.backends.sse import EventDecoder, TooLong
 from localapi.backends.upstream import Upstream
@@ -31,10 +32,10 @@ from localapi.errors import (
 )
 from localapi.system.os_errors import advise
 from localapi.system.threads import aside
+from localapi.system.timer import WaitLimit
 from localapi.worker.protocol import ForwardedHead
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 MAX_REPLY_BYTES: Final = 256 * 2**20
 PROBE_TIMEOUT_SECONDS: Final = 10.0
@@ -42,6 +43,8 @@ RETRY_SECONDS: Final = 0.2
 """Pause before a connection that could not be made is tried once more."""
 KEEP_SECONDS: Final = 4.0
 """How long an idle connection is kept: uvicorn, which most such servers run on, closes them after 5 s."""
+READ_OUT_SECONDS: Final = 1.0
+"""Time for a connection to be free again after the last event of a stream."""
 MAX_REDIRECTS: Final = 3
 DONE: Final = b"[DONE]"
 JSON: Final = "application/json"
@@ -68,6 +71,9 @@ class HttpClient:
         self.base = self.bases[0]
         """Base of the API: one of `bases`, as discovery finds."""
         self._client: httpx2.AsyncClient | None = None
+        self._turns = Turns()
+        self._ending: dict[httpx2.Response, asyncio.Task[None]] = {}
+        """Replies with nothing of interest to come, and who reads that."""
 
     async def open(self) -> None:
         """Make the client; nothing is connected yet. Raise UpstreamRefused if the certificates cannot be read."""
@@ -111,6 +117,10 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close all connections, also those in use."""
+        tasks = list(self._ending.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._client is not None:
             await self._client.aclose()
 
@@ -147,25 +157,26 @@ class HttpClient:
                 return
             decoder = EventDecoder()
             begun = False
-            received = reply.aiter_bytes()
-            while True:
-                data = await self._next(received, None if begun else deadline)
-                try:
-                    items = list(decoder.end() if data is None else decoder.feed(data))
-                except TooLong as error:
-                    raise self._unusable(str(error)) from error
-                for item in items:
-                    if item.data.strip() == DONE:
-                        yield None
+            async with self._received(reply) as (received, limit):
+                while True:
+                    data = await self._next(received, limit, None if begun else deadline)
+                    try:
+                        items = list(decoder.end() if data is None else decoder.feed(data))
+                    except TooLong as error:
+                        raise self._unusable(str(error)) from error
+                    for item in items:
+                        if item.data.strip() == DONE:
+                            self._read_out(reply, received)
+                            yield None
+                            return
+                        found = _decoded(item.data, strict=not item.is_comment)
+                        if isinstance(found, dict):
+                            begun = begun or not item.is_comment
+                            yield found
+                        elif not item.is_comment:
+                            raise self._unusable(f"an event is no JSON object: {_excerpt(item.data)}")
+                    if data is None:
                         return
-                    found = _decoded(item.data, strict=not item.is_comment)
-                    if isinstance(found, dict):
-                        begun = begun or not item.is_comment
-                        yield found
-                    elif not item.is_comment:
-                        raise self._unusable(f"an event is no JSON object: {_excerpt(item.data)}")
-                if data is None:
-                    return
 
     async def raw(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[ForwardedHead | bytes, None]:
         """Yield the head of a reply, then its bytes."""
@@ -178,9 +189,9 @@ class HttpClient:
                 reply.headers.get("content-type", "application/octet-stream"),
                 int(length) if length and length.isdigit() and not encoded else None,
             )
-            received = reply.aiter_bytes()
-            while (data := await self._next(received, None)) is not None:
-                yield data
+            async with self._received(reply) as (received, limit):
+                while (data := await self._next(received, limit, None)) is not None:
+                    yield data
 
     # How it is asked
 
@@ -205,7 +216,36 @@ class HttpClient:
         except httpx2.HTTPError as error:
             raise self._broken(error) from error
         finally:
-            await reply.aclose()
+            if reply not in self._ending:
+                await reply.aclose()
+
+    @asynccontextmanager
+    async def _received(self, reply: httpx2.Response) -> AsyncIterator[tuple[AsyncGenerator[bytes, None], WaitLimit]]:
+        """Open the bytes of a reply, and the limit of the pauses between them."""
+        received, limit = reply.aiter_bytes(), WaitLimit()
+        try:
+            yield received, limit
+        finally:
+            limit.stop()
+            if reply not in self._ending:
+                await received.aclose()
+
+    def _read_out(self, reply: httpx2.Response, received: AsyncGenerator[bytes, None]) -> None:
+        """Read what follows the last event, beside everything else, so that the connection can be used again."""
+
+        async def read() -> None:
+            try:
+                async with asyncio.timeout(READ_OUT_SECONDS):
+                    async for _ in received:
+                        pass
+            except (httpx2.HTTPError, TimeoutError):
+                log.debug("%s: a stream of the upstream goes on after its end", self._name)
+            finally:
+                await received.aclose()
+                await reply.aclose()
+
+        task = self._ending[reply] = asyncio.create_task(read(), name=f"end of a stream of {self._name}")
+        task.add_done_callback(lambda _: self._ending.pop(reply))
 
     async def _sent(
         self, method: str, path: str, body: Mapping[str, Any] | None, deadline: float | None
@@ -215,20 +255,12 @@ class HttpClient:
             raise RuntimeError("the client is not open")
         url = self._url(path)
         content = None if body is None else msgspec.json.encode(body)
-        headers = {"Accept": f"{JSON}, {EVENTS}, */*", "Accept-Encoding": "gzip, deflate"}
-        if content is not None:
-            headers["Content-Type"] = JSON
-        # Probes are this server's own, even if a client's request has caused them.
-        chain = via.get() if content is not None else ()
-        if self._sender is not None:
-            chain = (self._sender,)
-        if chain:
-            headers[VIA_HEADER] = ", ".join(chain)
+        headers = self._headers(has_body=content is not None)
         for attempt in range(MAX_REDIRECTS):
             timeout = httpx2.Timeout(None, connect=self._connect_seconds)
             request = self._client.build_request(method, url, content=content, headers=headers, timeout=timeout)
             try:
-                reply = await self._in_time(self._client.send(request, stream=True), deadline)
+                reply = await self._in_turn(self._client, request, deadline)
             except httpx2.ConnectError as error:
                 if attempt:
                     raise self._unreachable(error) from error
@@ -241,6 +273,36 @@ class HttpClient:
             await reply.aclose()
             url = self._redirected(url, reply)
         raise UpstreamRefused(f"{self._who} redirects again and again. Check `url`.")
+
+    def _headers(self, *, has_body: bool) -> dict[str, str]:
+        headers = {"Accept": f"{JSON}, {EVENTS}, */*", "Accept-Encoding": "gzip, deflate"}
+        if has_body:
+            headers["Content-Type"] = JSON
+        # Probes are this server's own, even if a client's request has caused them.
+        chain = via.get() if has_body else ()
+        if self._sender is not None:
+            chain = (self._sender,)
+        if chain:
+            headers[VIA_HEADER] = ", ".join(chain)
+        return headers
+
+    async def _in_turn(
+        self, http: httpx2.AsyncClient, request: httpx2.Request, deadline: float | None
+    ) -> httpx2.Response:
+        """Return the reply's head; if a connection has to be made, when it is this one's turn."""
+        turn, limit = Turn(self._turns), asyncio.timeout_at(deadline)
+        request.extensions["trace"] = turn.wait
+        try:
+            async with limit:
+                reply = await http.send(request, stream=True)
+        except TimeoutError:
+            if limit.expired():
+                raise self._late(is_first=True) from None
+            raise
+        finally:
+            turn.end()
+        self._turns.learn(reply.http_version)
+        return reply
 
     @property
     def _connect_seconds(self) -> float:
@@ -267,29 +329,23 @@ class HttpClient:
             )
         return target
 
-    async def _next(self, received: AsyncIterator[bytes], deadline: float | None) -> bytes | None:
+    async def _next(self, received: AsyncIterator[bytes], limit: WaitLimit, deadline: float | None) -> bytes | None:
         """Return the next bytes; None at the end. Raise UpstreamTimeout."""
         idle = time.monotonic() + self._upstream.idle_seconds
-        first = deadline is not None and deadline < idle
-        step: Awaitable[bytes | None] = anext(received, None)
-        return await self._in_time(step, deadline if first else idle, idle=not first)
-
-    async def _in_time(self, step: Awaitable[T], deadline: float | None, *, idle: bool = False) -> T:
-        if deadline is None:
-            return await step
-        limit = asyncio.timeout(deadline - time.monotonic())
+        is_first = deadline is not None and deadline < idle
+        until = deadline if deadline is not None and is_first else idle
         try:
-            async with limit:
-                return await step
+            return await limit.wait(anext(received, None), until)
         except TimeoutError:
-            if not limit.expired():
-                raise
-            seconds = self._upstream.idle_seconds if idle else self._upstream.first_token_seconds
-            what = "sent nothing" if idle else "did not begin its answer"
-            option = "idle_seconds" if idle else "first_token_seconds"
-            raise UpstreamTimeout(
-                f"{self._who} {what} for {seconds:g} s ({option}). Ask for less, or raise it in the manifest."
-            ) from None
+            raise self._late(is_first=is_first) from None
+
+    def _late(self, *, is_first: bool) -> UpstreamTimeout:
+        seconds = self._upstream.first_token_seconds if is_first else self._upstream.idle_seconds
+        what = "did not begin its answer" if is_first else "sent nothing"
+        option = "first_token_seconds" if is_first else "idle_seconds"
+        return UpstreamTimeout(
+            f"{self._who} {what} for {seconds:g} s ({option}). Ask for less, or raise it in the manifest."
+        )
 
     # What comes back
 

@@ -65,6 +65,8 @@ PROBE_SECONDS: Final = 30.0
 FIRST_PROBE_SECONDS: Final = 1.0
 LONGEST_PROBE_SECONDS: Final = 60.0
 RATE_SECONDS: Final = 10.0
+RATE_PAUSE_SECONDS: Final = 0.5
+"""How long a rate holds: it is asked for with every request, and takes time if there were many answers."""
 PCM_HZ: Final = 24_000
 """Rate of `pcm`, by OpenAI's documentation; mono, with two bytes to a sample."""
 _UNHEALTHY: Final = (UpstreamUnavailable, UpstreamFailed, UpstreamTimeout, UpstreamRefused)
@@ -83,6 +85,8 @@ class AnswerRate:
     def __init__(self) -> None:
         self._answers: deque[tuple[float, float, int]] = deque()
         """First token, end (monotonic clock), and tokens of each."""
+        self._found: float | None = None
+        self._found_at = -RATE_PAUSE_SECONDS
 
     def note(self, began: float, ended: float, tokens: int) -> None:
         """Record an answer."""
@@ -90,6 +94,11 @@ class AnswerRate:
 
     def per_second(self, now: float) -> float | None:
         """Return the rate over the last seconds, summed over all answers; None if no answer has ended lately."""
+        if now - self._found_at >= RATE_PAUSE_SECONDS:
+            self._found, self._found_at = self._measured(now), now
+        return self._found
+
+    def _measured(self, now: float) -> float | None:
         while self._answers and self._answers[0][1] < now - RATE_SECONDS:
             self._answers.popleft()
         if not self._answers:

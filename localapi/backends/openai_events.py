@@ -72,15 +72,15 @@ class AnswerReader:
         choices = reply.get("choices") or []
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             raise BadReply("its choices are no list of objects")
-        fields = {key: value for key, value in reply.items() if key not in _OF_REPLY and value is not None}
+        fields = _beyond(reply, _OF_REPLY)
         usage = reply.get("usage")
         if isinstance(usage, dict):
             self._usage = usage
             if self._repeats_usage and choices:
                 fields["usage"] = usage
-        news = {key: value for key, value in fields.items() if self._told.get(key) != value}
-        self._told |= news
+        news = {key: value for key, value in fields.items() if value is not None and self._told.get(key) != value}
         if news:
+            self._told |= news
             yield Addition(self._id, _index(choices[0]) if choices else 0, "reply", news)
         for choice in choices:
             yield from self._choice(choice, whole=whole)
@@ -113,14 +113,14 @@ class AnswerReader:
             yield delta
         if tokens:
             yield Delta(self._id, "", index, logprobs=tokens)
-        further = {key: value for key, value in message.items() if key not in _OF_MESSAGE}
+        further = _beyond(message, _OF_MESSAGE)
         calls = message.get("tool_calls")
         if isinstance(calls, list) and all(_is_function(call) for call in calls):
             yield from self._function_calls(index, calls)
         elif calls:
             further["tool_calls"] = calls
         yield from self._additions(index, "message", further, whole=whole)
-        beside = {key: value for key, value in choice.items() if key not in _OF_CHOICE}
+        beside = _beyond(choice, _OF_CHOICE)
         if unread:
             beside["logprobs"] = choice["logprobs"]
         yield from self._additions(index, "choice", beside, whole=whole)
@@ -184,6 +184,13 @@ def _is_function(call: object) -> bool:
     if not isinstance(call, dict) or not isinstance(call.get("function") or {}, dict):
         return False
     return call.get("type") in (None, "", "function") and "custom" not in call
+
+
+def _beyond(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """Return the fields that are not known; mostly, there are none."""
+    if fields.keys() <= known:
+        return {}
+    return {key: value for key, value in fields.items() if key not in known}
 
 
 def _index(choice: Mapping[str, Any]) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 MAX_EVENT_BYTES: Final = 64 * 2**20
 
@@ -14,8 +15,7 @@ class TooLong(ValueError):
     """An event never ends."""
 
 
-@dataclass(frozen=True)
-class Sent:
+class Sent(Struct, frozen=True):
     """The data of an event, or a comment between events."""
 
     data: bytes

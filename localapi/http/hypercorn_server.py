@@ -25,7 +25,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
-from hypercorn.typing import ASGIFramework
+from hypercorn.typing import AppWrapper, ASGIFramework, LifespanState
 from hypercorn.utils import wrap_app
 
 from localapi.http.listener import Door, Reader, raise_limit
@@ -46,6 +46,8 @@ DRAIN_BYTES: Final = 128 * 1024 * 1024
 DRAIN_SECONDS: Final = 30.0
 DRAIN_QUIET_SECONDS: Final = 3.0
 """Maximum pause of such a client."""
+MAX_UNSENT_BYTES: Final = 64 * 1024
+"""Maximum that waits to be sent together with what comes next."""
 
 
 _WHOLE_URL: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
@@ -188,6 +190,12 @@ class Connection(TCPServer):
     _drained_bytes = 0
     _look: asyncio.TimerHandle | None = None
 
+    def __init__(
+        self, app: AppWrapper, config: Config, context: WorkerContext, reader: Reader, writer: asyncio.StreamWriter
+    ) -> None:
+        super().__init__(app, asyncio.get_running_loop(), config, context, LifespanState(), reader, writer)
+        self._unsent = bytearray()
+
     async def _read_data(self) -> None:
         made = self.protocol  # by run(), which begins to read here
         self.protocol = Http1(  # type: ignore[assignment]  # it has the same methods
@@ -215,6 +223,8 @@ class Connection(TCPServer):
 
     async def protocol_send(self, event: Event) -> None:
         match event:
+            case RawData():
+                await self._send(event.data)
             case Closed():
                 await self._half_close()
             case Drains():
@@ -229,6 +239,37 @@ class Connection(TCPServer):
             case _:
                 await super().protocol_send(event)
 
+    async def _send(self, data: bytes) -> None:
+        """Send data, together with what else is sent before the event loop looks for news.
+
+        Each call of the system costs as much as all that is done in Python for an event of a stream, and a stream often
+        has several at a time: its head and the first of them, or the last of them and its end.
+        """
+        if not self._unsent:
+            self.loop.call_soon(self._flush)
+        self._unsent += data
+        if len(self._unsent) >= MAX_UNSENT_BYTES:
+            self._flush()
+        async with self.send_lock:
+            try:
+                await self.writer.drain()
+            except (ConnectionError, RuntimeError):
+                await self.protocol.handle(Closed())
+
+    def _flush(self) -> None:
+        if self._unsent:
+            with contextlib.suppress(RuntimeError):  # nothing can be sent any more, as the protocol knows
+                self.writer.write(bytes(self._unsent))
+            self._unsent.clear()
+
+    async def _initiate_server_close(self) -> None:
+        self._flush()
+        await super()._initiate_server_close()
+
+    async def _close(self) -> None:
+        self._flush()
+        await super()._close()
+
     async def _half_close(self) -> None:
         """Send nothing more, and read until the client closes as well.
 
@@ -237,6 +278,7 @@ class Connection(TCPServer):
         if self._closes:
             return
         self._closes = True
+        self._flush()
         with contextlib.suppress(OSError, RuntimeError):
             self.writer.write_eof()
         await self.protocol.handle(Closed())
@@ -283,7 +325,7 @@ async def serve(
     connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def answer(reader: Reader, writer: asyncio.StreamWriter) -> None:
-        await Connection(wrapped, loop, config, context, {}, reader, writer)
+        await Connection(wrapped, config, context, reader, writer)
 
     def connected(reader: Reader, writer: asyncio.StreamWriter) -> None:
         """Start our own task; up to Python 3.11, asyncio reports its own as an error once it is cancelled."""

@@ -1,9 +1,12 @@
-"""A timer that can be restarted and stopped."""
+"""A timer that can be restarted and stopped, and a time limit for many waits."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Timer:
@@ -32,3 +35,54 @@ class Timer:
     def _come(self) -> None:
         self._handle = None
         self._call()
+
+
+class WaitLimit:
+    """Time limit for the waits of one task, one after the other. `stop` comes last.
+
+    `asyncio.timeout` makes and cancels a timer for each of them. Here, a timer that comes too early is set again, so
+    that many short waits cost next to nothing.
+    """
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: asyncio.Task[object] | None = None
+        self._expired = False
+
+    async def wait(self, step: Awaitable[T], until: float) -> T:
+        """Return the result of a step. Raise TimeoutError if it takes until that time of the monotonic clock."""
+        self._until = until
+        if self._timer is None or self._timer.when() > until:
+            self._set()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # the caller is one
+        cancelled, self._waiting = task.cancelling(), task
+        try:
+            return await step
+        except asyncio.CancelledError:
+            if self._expired and task.uncancel() <= cancelled:
+                raise TimeoutError from None
+            raise
+        finally:
+            self._waiting = None
+
+    def stop(self) -> None:
+        """End the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set(self) -> None:
+        self.stop()
+        self._timer = asyncio.get_running_loop().call_at(self._until, self._come)
+
+    def _come(self) -> None:
+        self._timer = None
+        if self._waiting is None:
+            return  # the next wait sets the timer
+        if asyncio.get_running_loop().time() < self._until:
+            self._set()
+            return
+        self._expired = True
+        self._waiting.cancel()

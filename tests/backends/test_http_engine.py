@@ -427,6 +427,26 @@ async def test_silence_is_bounded_before_and_after_the_first_token(*, begun: boo
     assert ("idle_seconds" if begun else "first_token_seconds") in error.message
 
 
+@pytest.mark.parametrize("ends", [b"0\r\n\r\n", b""])
+async def test_the_connection_of_a_complete_stream_is_used_again(*, ends: bytes) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        for event in (chunk(content="Hi"), chunk("stop", USAGE), None):
+            data = b"data: " + (json.dumps(event).encode() if event else b"[DONE]") + b"\n\n"
+            await connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+        await connection.send(ends)  # without it, the stream stays open, as those of some servers do
+
+    async with raw_upstream(handler) as upstream, engine_at(upstream) as engine:
+        for _ in range(2):
+            assert text_of(await answer(engine, chat())) == "Hi"
+            if ends:
+                await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name().startswith("end of")))
+        first, second = upstream.asked
+        assert (first.writer is second.writer) == bool(ends)
+
+
 async def test_a_server_that_knows_no_stream_options_is_asked_without_them() -> None:
     async def handler(connection: Connection) -> None:
         if "stream_options" in connection.json:

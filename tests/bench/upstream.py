@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from localapi.cli.text_table import table
 from tests.bench import client, figures, models
 from tests.bench.processes import OURS, PEER, Aside, ours, peer
@@ -28,6 +30,15 @@ class Way:
 
     port: int
     model: str
+    process: psutil.Process | None = None
+    """Ours, if it stands between."""
+
+    def cpu_seconds(self) -> float:
+        """What our process has computed."""
+        if self.process is None:
+            return 0.0
+        times = self.process.cpu_times()
+        return times.user + times.system
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,8 @@ class Round:
     speeds: tuple[float, float]
     firsts: tuple[float, float]
     """Seconds until all streams have begun."""
+    cpu_seconds: float
+    """What our process computed for a token that went through it."""
 
 
 def main() -> None:
@@ -62,6 +75,7 @@ def main() -> None:
         "through us / directly",
         "first byte",
         "later by",
+        "our CPU per token",
     ]
     for line in table(head, rows):
         print(line)
@@ -82,13 +96,14 @@ def through(port: int, model: str) -> Iterator[Way]:
     manifest = json.dumps({"chat": {"away": entry}})
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), manifest) as server:
         server.wait_for("away: loaded")
-        yield Way(server.port, "away")
+        yield Way(server.port, "away", psutil.Process(server.process.pid))
 
 
 def measured(reader: Aside, both: Sequence[Way], streams: int, tokens: int, rounds: int) -> Iterator[Round]:
     """Yield each round; the first, in which things warm up, is left out."""
     for number in range(rounds + 1):
         got: dict[Way, client.Answers] = {}
+        computed = both[1].cpu_seconds()
         for way in both if number % 2 else both[::-1]:
             prompts = models.prompts(streams, 20, seed=f"{streams} {number} {way.port}")
             got[way] = reader(client.fetch, way.port, way.model, prompts, tokens)
@@ -98,6 +113,7 @@ def measured(reader: Aside, both: Sequence[Way], streams: int, tokens: int, roun
             yield Round(
                 (direct.tokens / direct.seconds, away.tokens / away.seconds),
                 (direct.first_seconds, away.first_seconds),
+                (both[1].cpu_seconds() - computed) / away.tokens,
             )
 
 
@@ -112,6 +128,7 @@ def row(name: str, rounds: Sequence[Round]) -> list[str]:
         figures.ratio(away, directly),
         figures.duration([each.firsts[0] for each in rounds]),
         f"{statistics.median(later):.1f} ms ({min(later):.1f} to {max(later):.1f})",
+        f"{1e6 * statistics.median(each.cpu_seconds for each in rounds):.0f} µs",
     ]
 
 
