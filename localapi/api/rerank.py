@@ -31,7 +31,7 @@ PATHS: Final = ("/v1/rerank", "/v2/rerank", "/rerank")
 class Document(BaseModel):
     """A document with fields, of which the text is read."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     text: str
 
@@ -39,7 +39,7 @@ class Document(BaseModel):
 class RerankRequest(BaseModel):
     """A query, and documents that may answer it."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     query: Annotated[str, Field(min_length=1)]

@@ -63,7 +63,7 @@ def _headers(headers: dict[str, Any]) -> dict[str, Any]:
 class OtherServer(BaseModel):
     """Where another server is, and how to talk to it."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     url: Annotated[
         str,

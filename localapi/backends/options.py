@@ -87,7 +87,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x
 class ReplicaLimits(BaseModel):
     """How many engines of one entry there are."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     min: Annotated[
         int, Field(ge=1, le=MAX_REPLICAS, description="Loaded as soon as the first one is.", examples=[2])
@@ -131,7 +131,7 @@ class Identity:
 class EntryOptions(BaseModel):
     """One entry as the manifest writes it."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
     section: ClassVar[str]
     """Section of the manifest, which is the name of the kind."""
     worker_bytes: ClassVar[int] = 0

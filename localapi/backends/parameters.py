@@ -77,7 +77,7 @@ def _template_variables(value: dict[str, Any]) -> dict[str, Any]:
 class GenerationParameters(BaseModel):
     """Parameters of text generation; None if unset."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     temperature: Annotated[
         float | None, Field(ge=0, le=2, description="Randomness; 0: always the likeliest token.", examples=[0.7])
@@ -194,7 +194,7 @@ TEXT: Final = TEXT_FEATURES | ChatParameters.model_fields.keys()
 class SpeechParameters(BaseModel):
     """Parameters of speech; None if unset."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     voice: Annotated[
         str | None,

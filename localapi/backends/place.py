@@ -23,7 +23,7 @@ def _address(value: object) -> object:
 class ClusterOptions(BaseModel):
     """The cluster that entries can be placed on."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     ray: Annotated[
         str,
@@ -38,7 +38,7 @@ class ClusterOptions(BaseModel):
 class Place(BaseModel):
     """What a worker takes of a cluster. Ray chooses a node that has it."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     node: Annotated[
         Name | None,

@@ -16,7 +16,7 @@ from localapi.backends.options import Duration, EntryOptions, Name
 class GiveUpAfter(BaseModel):
     """How long a member may take before a request goes to the next one."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     connect: Annotated[
         Duration,

@@ -59,7 +59,7 @@ def read_file(path: Path) -> str:
 class SecretPlace(BaseModel):
     """Where a secret is."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     env: Annotated[
         str | None,

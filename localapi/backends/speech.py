@@ -26,7 +26,7 @@ ENGINE_OPTIONS: Final = frozenset({"ref_audio", "ref_text", "instruct_text", "so
 class MappedVoice(BaseModel):
     """Meaning of a name in `voices`."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     voice: Annotated[
         str | None, Field(min_length=1, description="Name of the voice in the engine.", examples=["en-us"])
@@ -66,7 +66,7 @@ VoiceMap = dict[
 class SpeechSettings(BaseModel):
     """Settings of speech models, in addition to those of every model."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     defaults: Annotated[
         SpeechParameters,

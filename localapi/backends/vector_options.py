@@ -20,7 +20,7 @@ INPUT_TYPES = ("query", "document")
 class Prefixes(BaseModel):
     """Texts that a model expects before what it reads."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     query: Annotated[
         str, Field(description="Before a text that searches.", examples=["Represent this sentence for searching: "])

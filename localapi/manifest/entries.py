@@ -64,7 +64,7 @@ OriginPattern = Annotated[str, BeforeValidator(_origin)]
 class ServerOptions(BaseModel):
     """Options of the server as a whole; changes apply while it runs."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     drain_seconds: Annotated[
         float,
@@ -133,7 +133,7 @@ class ServerOptions(BaseModel):
 class TopLevel(BaseModel):
     """Options of the server as a whole. Entries are checked one by one, with the options of their backend."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     server: Annotated[ServerOptions, Field(description="Options of the server as a whole.")] = ServerOptions()
     peers: Annotated[

@@ -27,7 +27,7 @@ _WHERE: Final = "{env: NAME} or {file: path}, the place of the secret; do not wr
 class KeyOptions(BaseModel):
     """One key as written in the manifest."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     env: Annotated[
         str | None,

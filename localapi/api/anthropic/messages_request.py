@@ -222,7 +222,7 @@ class OutputConfig(Part):
 class CountTokensRequest(ChatParameters):
     """A conversation. Parameters that Anthropic does not have are taken by OpenAI's names."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     messages: Annotated[list[Turn], Field(min_length=1, max_length=MAX_MESSAGES)]

@@ -125,7 +125,7 @@ class OllamaVector(Struct):
 class OllamaEmbedRequest(BaseModel):
     """Texts that are to become vectors."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: wire.ModelName
     input: str | Annotated[list[str], Field(max_length=MOST_INPUTS)]
@@ -137,7 +137,7 @@ class OllamaEmbedRequest(BaseModel):
 class OllamaEmbeddingsRequest(BaseModel):
     """A text that is to become a vector: the older form."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: wire.ModelName
     prompt: Annotated[str, Field(min_length=1)]

@@ -68,7 +68,7 @@ class OllamaTool(Part):
 class OllamaRequest(BaseModel):
     """What both bodies have."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: ModelName
     stream: bool = True

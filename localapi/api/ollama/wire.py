@@ -115,7 +115,7 @@ def names_of_options() -> dict[str, list[str]]:
 class NamedModel(BaseModel):
     """A body that names a model."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: ModelName | None = None
     name: ModelName | None = None

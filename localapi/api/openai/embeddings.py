@@ -40,7 +40,7 @@ TokenList = Annotated[list[TokenNumber], Field(min_length=1, max_length=MOST_TOK
 class EmbeddingRequest(BaseModel):
     """Texts, or the model's tokens, that are to become vectors."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     input: (

@@ -20,7 +20,7 @@ from localapi.worker.protocol import Chat, Complete
 class ForwardedRequest(Part):
     """What a chat and a completion have in common."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1

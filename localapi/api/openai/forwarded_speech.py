@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class ForwardedSpeechRequest(Part):
     """What this server needs of the body. The rest is for the other server to judge."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     input: str

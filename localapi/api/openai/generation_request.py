@@ -49,7 +49,7 @@ Grammar = Annotated[str, Field(min_length=1, max_length=100_000)]
 class Part(BaseModel):
     """An object in a request. Unknown fields have no effect, and are named in the reply: see `unknown_fields`."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
 
 class StreamOptions(Part):
@@ -81,7 +81,7 @@ MaxTokens = Annotated[int | None, Field(ge=1), BeforeValidator(_limit)]
 class GenerationRequest(GenerationParameters):
     """The part of a body that both endpoints share."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     # What clients send for "nothing" is taken from them, and is a mistake in a manifest.

@@ -38,7 +38,7 @@ def _voice_name(value: object) -> object:
 class SpeechRequest(SpeechParameters):
     """The body. Unknown fields are kept in `model_extra`, for the reply to name."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     input: str

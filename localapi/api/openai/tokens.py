@@ -24,7 +24,7 @@ from localapi.worker.protocol import Chat, Detokenize, DetokenizedText, Event, T
 class TokenizeRequest(BaseModel):
     """A text, or a conversation as the chat endpoint would send it to the model."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     text: str | None = None
@@ -35,7 +35,7 @@ class TokenizeRequest(BaseModel):
 class DetokenizeRequest(BaseModel):
     """Tokens by their numbers."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     tokens: list[TokenNumber]

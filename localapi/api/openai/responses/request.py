@@ -136,7 +136,7 @@ def _items(value: object) -> object:
 class InputTokensRequest(ChatParameters):
     """A conversation. Parameters that this endpoint of OpenAI's does not have are taken by their names in chat."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     input: Annotated[
