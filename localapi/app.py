@@ -202,6 +202,7 @@ class Service:
             asyncio.create_task(self.cluster.run(), name="cluster"),
         ]
         try:
+            await self.app.startup()
             started()
             self.started = True
             gc.freeze()  # a collection that visits what start-up made stops all answers for a tenth of a second
@@ -210,6 +211,7 @@ class Service:
             await _cancel([*following, *always])
             await self.peers.close()
             await self.registry.close()
+            await self.app.shutdown()
             logging.getLogger("localapi").removeHandler(self.history)
 
     def _follow_signals(self) -> asyncio.Event:

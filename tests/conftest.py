@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # would compile the same modules again, which was a third of a run.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    # What servers keep for their users must not reach the one who runs the tests.
+    if not hasattr(config, "workerinput"):  # pytest-xdist's workers inherit it
+        state = tempfile.TemporaryDirectory(prefix="localapi-state-", ignore_cleanup_errors=True)
+        os.environ["XDG_STATE_HOME"] = state.name
+        config.add_cleanup(state.cleanup)
     # The same cases each time, so that a failure belongs to the change; others where there is time to look for them.
     # Without a deadline: on a busy machine one case takes longer than hypothesis' 200 ms, whatever the code does.
     settings.register_profile("same", derandomize=True, database=None, deadline=None)

@@ -110,7 +110,7 @@ class Server:
     def client(self, **options: Any) -> openai.OpenAI:
         """The official client; it does not repeat requests unless a test wants that."""
         return openai.OpenAI(
-            base_url=f"{self.url}/v1", api_key="unused", **{"max_retries": 0, "timeout": 60, **options}
+            base_url=f"{self.url}/v1", **{"api_key": "unused", "max_retries": 0, "timeout": 60, **options}
         )
 
     def async_client(self, **options: Any) -> openai.AsyncOpenAI:

@@ -141,18 +141,14 @@ class Exchange:
 
     async def response(self) -> Response:
         """Return the reply, whole or as a stream. Raise ApiError before anything is sent."""
-        # The entry of now, for a stream whose headers are sent before there is a lease.
-        expected = self.generation.expected
-        self._requests_for(expected, self.generation.registry.instance(expected.id).loaded)
-        self.reply.model = self.generation.entry.id
+        self.expect()
         asks = self.request.asks
         if not asks:
             await self._load()
             response = json_reply(self.reply.whole([], Finished(0, 0, 0)))
         elif self.request.stream:
-            events = self.generation.events(self._requests, about=asks)
             prime_seconds = FORM_PRIME_SECONDS if self.request.may_be_relaxed else PRIME_SECONDS
-            items = Ahead(events, size=event_bytes, join=join, pausable=False)
+            items = Ahead(self.events(), size=event_bytes, join=join, pausable=False)
             response = await self.generation.stream(items, self.reply, prime_seconds=prime_seconds)
         else:
             count = self.request.count
@@ -161,6 +157,19 @@ class Exchange:
             )
             response = json_reply(self.reply.whole(answers, usage))
         return self.named(response)
+
+    def expect(self) -> None:
+        """Refuse what the entry of now cannot do, before there is a lease: a stream may send its headers then.
+
+        Raise InvalidRequest.
+        """
+        expected = self.generation.expected
+        self._requests_for(expected, self.generation.registry.instance(expected.id).loaded)
+        self.reply.model = self.generation.entry.id
+
+    def events(self) -> AsyncGenerator[Event, None]:
+        """Return the engine's events. They raise ApiError."""
+        return self.generation.events(self._requests, about=self.request.asks)
 
     async def prompt_tokens(self) -> list[int]:
         """Return the tokens of the conversation's prompt, which is not answered. Raise ApiError."""

@@ -1,7 +1,15 @@
 """The manifest: YAML, profile and environment in, one frozen value out, or errors that name the line."""
 
 from localapi.manifest.description import Row, describe
-from localapi.manifest.entries import Entry, LogLevel, Manifest, ManifestFile, ServerOptions, fingerprint
+from localapi.manifest.entries import (
+    Entry,
+    LogLevel,
+    Manifest,
+    ManifestFile,
+    ResponsesOptions,
+    ServerOptions,
+    fingerprint,
+)
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
 from localapi.manifest.keys import Key, holder
 from localapi.manifest.profiles import profile_names
@@ -20,6 +28,7 @@ __all__ = [
     "ManifestFile",
     "ManifestSource",
     "Overrides",
+    "ResponsesOptions",
     "Row",
     "ServerOptions",
     "adding",

@@ -30,6 +30,7 @@ from localapi.manifest.origin import KeyPath, Origin
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _MINUTES = 60.0
+_DAYS = 86400.0
 MAX_PORT = 65535
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:.]*")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:(\d{1,5}|\*))?")
@@ -59,6 +60,28 @@ def _peer_name(name: str) -> str:
 PeerName = Annotated[Name, AfterValidator(_peer_name)]
 HostName = Annotated[str, BeforeValidator(_host_name)]
 OriginPattern = Annotated[str, BeforeValidator(_origin)]
+
+
+class ResponsesOptions(BaseModel):
+    """How long, and in how much space, responses of `/v1/responses` are kept."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    keep: Annotated[
+        Duration,
+        Field(
+            description="Delete a response that has not been used for this time; 0: store none.",
+            examples=["7d"],
+        ),
+    ] = 30 * _DAYS
+    max_mb: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Disk space for all responses; the longest unused are deleted first. 0: store none.",
+            examples=[1024],
+        ),
+    ] = 256
 
 
 class ServerOptions(BaseModel):
@@ -119,6 +142,13 @@ class ServerOptions(BaseModel):
             examples=[["https://chat.example"]],
         ),
     ] = []
+    responses: Annotated[
+        ResponsesOptions,
+        Field(
+            description="How responses of /v1/responses are stored. See docs/responses.md.",
+            examples=[{"keep": "7d"}],
+        ),
+    ] = ResponsesOptions()
     ollama_port: Annotated[
         int | None,
         Field(

@@ -14,7 +14,7 @@ from localapi.backends.options import Duration, EntryOptions, MemorySize, Replic
 from localapi.backends.place import ClusterOptions, Place
 from localapi.kinds import KINDS, Kind
 from localapi.manifest.description import duration
-from localapi.manifest.entries import ServerOptions, TopLevel
+from localapi.manifest.entries import ResponsesOptions, ServerOptions, TopLevel
 from localapi.manifest.keys import KeyOptions
 
 COMMAND: Final = "uv run localapi schema --markdown > docs/manifest.md"
@@ -38,6 +38,7 @@ _OF_ALL: Final[Mapping[type[BaseModel], str]] = {
     ServerOptions: "server",
     KeyOptions: "server.api_keys.NAME",
     ClusterOptions: "server.cluster",
+    ResponsesOptions: "server.responses",
     Place: "place",
     ReplicaLimits: "replicas",
 }
@@ -59,6 +60,7 @@ def markdown() -> str:
         _section(ServerOptions, "Options of the server as a whole. All of them change in place."),
         _section(KeyOptions, "See [docs/security.md](security.md#api-keys). Either `env` or `file` is required."),
         _section(ClusterOptions, "See [docs/machines.md](machines.md#a-ray-cluster)."),
+        _section(ResponsesOptions, "See [docs/responses.md](responses.md#stored-responses)."),
         _titled("echo", _table(TopLevel, ["echo"], hot=set())),
         _titled("Every model", _table(EntryOptions, EntryOptions.model_fields, hot=EntryOptions.model_fields)),
         _section(ReplicaLimits, "See [docs/machines.md](machines.md#replicas)."),

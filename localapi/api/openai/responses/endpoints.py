@@ -1,25 +1,37 @@
-"""`/v1/responses`: create one, and read, end or delete those that are kept."""
+"""`/v1/responses`: create a response, and read, follow, cancel or delete those that are stored."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Mapping
+from functools import partial
 from typing import Any, Final, Literal
 
-from msgspec import Struct
-from quart import Blueprint, Response
+from msgspec import Struct, to_builtins
+from quart import Blueprint, Response, request
 
 from localapi.api.dialect import ApiBlueprint, Exchange
+from localapi.api.neutral_request import NeutralRequest
+from localapi.api.openai.responses import kept
+from localapi.api.openai.responses.background import Background
+from localapi.api.openai.responses.folder import Folder
 from localapi.api.openai.responses.reply import ResponsesReply
-from localapi.api.openai.responses.request import InputTokensRequest, ResponsesRequest, parse_response
+from localapi.api.openai.responses.request import InputTokensRequest, ResponsesRequest, Shape, parse_response
+from localapi.api.openai.responses.store import Record, ResponseStore
 from localapi.api.openai.responses.wire import ResponseObject
-from localapi.api.openai.wire import error_body
-from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, Operation, Operations
-from localapi.http import body
+from localapi.api.openai.wire import DONE, error_body
+from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, Operation, Operations, Schema
+from localapi.errors import InvalidRequest
+from localapi.http import body, request_context
 from localapi.http.generation import begin
-from localapi.http.replies import json_reply
+from localapi.http.replies import EVENT_STREAM, event, json_reply, streamed_reply
 from localapi.kinds.chat import CHAT, chat_options
+from localapi.manifest import ResponsesOptions
 from localapi.runtime.registry import Registry
+from localapi.system.state_folder import state_folder
 
 PATH: Final = "/v1/responses"
+ONE: Final = f"{PATH}/<response_id>"
+RUNNING: Final = frozenset({"queued", "in_progress"})
 
 
 class InputTokens(Struct, kw_only=True):
@@ -29,34 +41,196 @@ class InputTokens(Struct, kw_only=True):
     input_tokens: int
 
 
+class DeletedResponse(Struct, kw_only=True):
+    id: str
+    object: Literal["response"] = "response"
+    deleted: bool = True
+
+
+class InputItems(Struct, kw_only=True):
+    """A part of the items that were sent for a response."""
+
+    object: Literal["list"] = "list"
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 def routes(registry: Registry) -> Blueprint:
     """Return the endpoints."""
-    blueprint = ApiBlueprint("responses", error_body)
+    return Responses(registry)
 
-    async def exchange_of(shape: type[InputTokensRequest]) -> Exchange:
-        content: dict[str, Any] = await body.read_object()
-        request, neutral = parse_response(shape, content)
-        neutral.check()
-        entry = registry.resolve(request.model, CHAT)
-        reply = ResponsesReply(request, content, chat_options(entry.options))
-        return Exchange(begin(registry, request.model, CHAT), neutral, reply)
 
-    @blueprint.post(PATH)
-    async def create() -> Response:
-        exchange = await exchange_of(ResponsesRequest)
-        with exchange.request.in_words_of_client():
-            return await exchange.response()
+class Responses(ApiBlueprint):
+    """The endpoints, with the responses that are stored and those that run in the background."""
 
-    @blueprint.post(f"{PATH}/input_tokens")
-    async def input_tokens() -> Response:
-        exchange = await exchange_of(InputTokensRequest)
-        with exchange.request.in_words_of_client():
+    def __init__(self, registry: Registry) -> None:
+        super().__init__("responses", error_body)
+        self._registry = registry
+        place = state_folder("responses")
+        self._store = ResponseStore(None if place is None else Folder(place), self._options)
+        self._background = Background()
+        self.before_app_serving(self._store.start)
+        self.after_app_serving(self._close)
+        for path, method, endpoint in (
+            (PATH, "POST", self.create),
+            (f"{PATH}/input_tokens", "POST", self.count),
+            (ONE, "GET", self.read),
+            (ONE, "DELETE", self.remove),
+            (f"{ONE}/cancel", "POST", self.cancel),
+            (f"{ONE}/input_items", "GET", self.input_items),
+        ):
+            self.add_url_rule(path, f"{method} {path}", endpoint, methods=[method])
+
+    async def create(self) -> Response:
+        """Answer a conversation, whole or as events, or in the background."""
+        content = await body.read_object()
+        said, neutral = await self._asked(ResponsesRequest, content)
+        entry = self._registry.resolve(said.model, CHAT)
+        reply = ResponsesReply(said, content, chat_options(entry.options))
+        reply.response.store = said.store and self._store.keeps
+        if reply.response.store:
+            items = kept.input_of(content.get("input"), reply.response.id)
+            reply.keep = partial(self._keep, _owner(), items)
+        exchange = self._exchange(neutral, reply)
+        with neutral.in_words_of_client():
+            if not said.background:
+                return await exchange.response()
+            return await self._in_background(exchange, reply)
+
+    async def count(self) -> Response:
+        """Count the tokens of a conversation's prompt."""
+        content = await body.read_object()
+        said, neutral = await self._asked(InputTokensRequest, content)
+        exchange = self._exchange(neutral, ResponsesReply(said, content))
+        with neutral.in_words_of_client():
             tokens = await exchange.prompt_tokens()
         return exchange.named(json_reply(InputTokens(input_tokens=len(tokens))))
 
-    return blueprint
+    async def read(self, response_id: str) -> Response:
+        """Return a response, or its events from any on."""
+        query = body.parse(kept.StreamQuery, dict(request.args))
+        record = await kept.found(self._store, response_id, _owner())
+        run = self._background.get(response_id)
+        if not query.stream:
+            return json_reply(self._state(record))
+        if run is not None and run.streamed:
+            return streamed_reply(run.follow(query.starting_after), EVENT_STREAM)
+        response = self._state(record)
+        if response["status"] in RUNNING:
+            raise InvalidRequest(
+                "This response was not begun with 'stream: true', so it has no events. Leave out 'stream'.",
+                param="stream",
+            )
+        return streamed_reply(_replay(response, query.starting_after), EVENT_STREAM)
+
+    async def remove(self, response_id: str) -> Response:
+        """Delete a response; end it if it runs."""
+        await kept.found(self._store, response_id, _owner())
+        run = self._background.get(response_id)
+        if run is not None:
+            await self._background.cancel(run)
+        self._store.delete(response_id)
+        return json_reply(DeletedResponse(id=response_id))
+
+    async def cancel(self, response_id: str) -> Response:
+        """End a response that runs in the background."""
+        record = await kept.found(self._store, response_id, _owner())
+        if not record.response["background"]:
+            raise InvalidRequest(
+                "Only a response in the background can be cancelled. To end another one, close its connection."
+            )
+        run = self._background.get(response_id)
+        if run is not None:
+            await self._background.cancel(run)
+        return json_reply(self._state(await kept.found(self._store, response_id, _owner())))
+
+    async def input_items(self, response_id: str) -> Response:
+        """List what was sent for a response."""
+        query = body.parse(kept.ItemsQuery, dict(request.args))
+        record = await kept.found(self._store, response_id, _owner())
+        items, more = kept.page_of(record.input, query)
+        first, last = (items[0]["id"], items[-1]["id"]) if items else (None, None)
+        return json_reply(InputItems(data=items, first_id=first, last_id=last, has_more=more))
+
+    async def _asked(self, shape: type[Shape], content: dict[str, Any]) -> tuple[Shape, NeutralRequest]:
+        """Return a request with all that it refers to. Raise InvalidRequest."""
+        owner = _owner()
+        if "input" in content:
+            content["input"] = await kept.with_references(self._store, content["input"], owner)
+        said, unknown = parse_response(shape, content)
+        neutral = said.neutral(await kept.history(self._store, said.previous_response_id, owner), unknown)
+        neutral.check()
+        return said, neutral
+
+    def _exchange(self, neutral: NeutralRequest, reply: ResponsesReply) -> Exchange:
+        return Exchange(begin(self._registry, neutral.model, CHAT), neutral, reply)
+
+    async def _in_background(self, exchange: Exchange, reply: ResponsesReply) -> Response:
+        if not self._store.keeps:
+            raise InvalidRequest(
+                "The manifest says under server.responses that none are stored, and a response in the background has "
+                "to be. Leave out 'background'.",
+                param="background",
+                code="unsupported_parameter",
+            )
+        self._background.check_room()
+        exchange.expect()
+        stream = exchange.request.stream
+        run = self._background.start(lambda: self._exchange(exchange.request, reply), reply, streamed=stream)
+        reply.keep(reply.response)
+        if stream:
+            return exchange.named(streamed_reply(run.follow(-1), EVENT_STREAM))
+        return exchange.named(json_reply(reply.response))
+
+    def _keep(self, owner: str | None, items: list[dict[str, Any]], response: ResponseObject) -> None:
+        self._store.put(Record(owner, to_builtins(response), items))
+
+    def _state(self, record: Record) -> dict[str, Any]:
+        """Return a response as it is now."""
+        run = self._background.get(record.id)
+        if run is not None:
+            state: dict[str, Any] = to_builtins(run.reply.response)
+            return state
+        if record.response["status"] not in RUNNING:
+            return record.response
+        error = {"code": "server_error", "message": "The server ended before the response was complete. Ask again."}
+        return {**record.response, "status": "failed", "error": error}
+
+    def _options(self) -> ResponsesOptions:
+        snapshot = self._registry.snapshot
+        return snapshot.manifest.server.responses if snapshot else ResponsesOptions()
+
+    async def _close(self) -> None:
+        await self._background.close()
+        await self._store.close()
 
 
+def _owner() -> str | None:
+    """Return who may read what the current request makes."""
+    key = request_context.current_key()
+    return key.name if key else None
+
+
+async def _replay(response: Mapping[str, Any], after: int) -> AsyncGenerator[bytes, None]:
+    for each in kept.replayed(response, after):
+        yield event(each, name=each["type"])
+    yield DONE
+
+
+def _query(name: str, schema: Schema, description: str) -> Schema:
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+RESPONSE_ID: Final[Schema] = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "The id of a stored response.",
+}
+_MISSING: Final = frozenset({400, 404})
 OPERATIONS: Final[Operations] = {
     ("POST", PATH): Operation(
         summary="A response: the answer to a conversation, as items.",
@@ -71,5 +245,38 @@ OPERATIONS: Final[Operations] = {
         body=InputTokensRequest,
         example={"input": "Hello!"},
         errors=ERRORS_OF_WORK,
+    ),
+    ("GET", f"{PATH}/{{id}}"): Operation(
+        summary="A stored response, or its events.",
+        content={JSON: ResponseObject, EVENTS: None},
+        errors=_MISSING,
+        parameters=(
+            RESPONSE_ID,
+            _query("stream", {"type": "boolean"}, "Send the response as events."),
+            _query("starting_after", {"type": "integer", "minimum": -1}, "Leave out the events up to this number."),
+        ),
+    ),
+    ("DELETE", f"{PATH}/{{id}}"): Operation(
+        summary="Delete a stored response.",
+        content={JSON: DeletedResponse},
+        errors=_MISSING,
+        parameters=(RESPONSE_ID,),
+    ),
+    ("POST", f"{PATH}/{{id}}/cancel"): Operation(
+        summary="End a response that runs in the background.",
+        content={JSON: ResponseObject},
+        errors=_MISSING,
+        parameters=(RESPONSE_ID,),
+    ),
+    ("GET", f"{PATH}/{{id}}/input_items"): Operation(
+        summary="The items that were sent for a stored response.",
+        content={JSON: InputItems},
+        errors=_MISSING,
+        parameters=(
+            RESPONSE_ID,
+            _query("limit", {"type": "integer", "minimum": 1, "maximum": 100}, "How many items; 20 by default."),
+            _query("order", {"enum": ["asc", "desc"]}, "desc by default: the last items first."),
+            _query("after", {"type": "string"}, "The id of the item after which the page begins."),
+        ),
     ),
 }

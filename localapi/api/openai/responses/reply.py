@@ -42,7 +42,7 @@ Kind = TypeVar("Kind", bound=Writer)
 
 
 class ResponsesReply:
-    """One reply. `keep` is called with each complete response, and with one that failed after it began."""
+    """One reply."""
 
     content_type = EVENT_STREAM
 
@@ -51,18 +51,17 @@ class ResponsesReply:
         request: InputTokensRequest,
         content: Mapping[str, Any] | None = None,
         options: ChatOptions | None = None,
-        *,
-        keep: Callable[[ResponseObject], None] = lambda _: None,
     ) -> None:
         """`content` is the body, of which a response repeats a part; `options` are those of the entry."""
         token = secrets.token_hex(16)
         self.response = _begun(f"{ID}{token}", request, content or {}, options)
         self._token = token
-        self._keep = keep
+        self.keep: Callable[[ResponseObject], None] = lambda _: None
+        """Called with the response when it is complete, and when it failed after it had begun."""
         self._summarized = request.reasoning.summarized
         self._sealed = isinstance(request, ResponsesRequest) and ENCRYPTED in request.include
         self._custom = {tool["name"] for tool in self.response.tools if tool.get("type") == "custom"}
-        self._begun = False
+        self._created = self._begun = False
         self._next_event = 0
         self._count = 0
         """How many items have begun."""
@@ -113,13 +112,22 @@ class ResponsesReply:
         self._next_event += 1
         return event(each, name=each.type)  # type: ignore[attr-defined]  # every event has one
 
+    def queued(self) -> Iterator[StreamEvent]:
+        """Yield the beginning of a response that runs in the background."""
+        self._created = True
+        self.response.status = "queued"
+        yield ResponseEvent(type="response.created", response=self.response)
+        yield ResponseEvent(type="response.queued", response=self.response)
+
     def beginning(self) -> Iterator[StreamEvent]:
         """Yield the beginning of the response, once."""
-        if not self._begun:
-            self._begun = True
-            self.response.status = "in_progress"
+        if self._begun:
+            return
+        self._begun = True
+        self.response.status = "in_progress"
+        if not self._created:
             yield ResponseEvent(type="response.created", response=self.response)
-            yield ResponseEvent(type="response.in_progress", response=self.response)
+        yield ResponseEvent(type="response.in_progress", response=self.response)
 
     def failed(self, error: ApiError) -> Iterator[StreamEvent]:
         """Yield the end of a response that cannot be completed."""
@@ -227,7 +235,7 @@ class ResponsesReply:
         self.response.status = status
         self.response.output = [self._items[place] for place in sorted(self._items)]
         self.response.completed_at = int(time.time())
-        self._keep(self.response)
+        self.keep(self.response)
 
 
 def _events_of(answer: Answer) -> Iterator[Event]:
@@ -278,6 +286,7 @@ def _begun(
         response.background = request.background
         response.max_tool_calls = request.max_tool_calls
         response.metadata = dict(request.metadata)
+        response.store = request.store
         response.top_logprobs = request.top_logprobs or 0
     for name in ("prompt_cache_key", "safety_identifier", "user"):
         if isinstance(content.get(name), str):

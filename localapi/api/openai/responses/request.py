@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
@@ -40,6 +40,7 @@ TEXT_ARGUMENT: Final[dict[str, Any]] = {
 }
 """Schema of a custom tool's arguments."""
 
+Shape = TypeVar("Shape", bound="InputTokensRequest")
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 Metadata = Annotated[dict[MetadataKey, Annotated[str, StringConstraints(max_length=512)]], Field(max_length=16)]
 
@@ -324,14 +325,9 @@ class ResponsesRequest(InputTokensRequest):
             )
 
 
-def parse_response(
-    shape: type[InputTokensRequest], content: Mapping[str, Any], history: Sequence[InputItem] = ()
-) -> tuple[InputTokensRequest, NeutralRequest]:
-    """Return a body of this shape, and the request that it makes. Raise InvalidRequest.
-
-    `history` is what came before its input: the items of earlier responses.
-    """
+def parse_response(shape: type[Shape], content: Mapping[str, Any]) -> tuple[Shape, list[str]]:
+    """Return a body of this shape, and the names of fields that have no effect. Raise InvalidRequest."""
     known = refuse(content, _REFUSED) | {name: content[name] for name in _HERE & content.keys()}
     request = parse(shape, known)
     request.check()
-    return request, request.neutral(history, unknown_fields(request, known))
+    return request, unknown_fields(request, known)

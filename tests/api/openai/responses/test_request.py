@@ -26,9 +26,15 @@ CALL = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "
 FUNCTION = {"type": "function", "name": "look", "description": "Look.", "parameters": {"type": "object"}}
 
 
-def request_of(items: Any, **fields: Any) -> tuple[Chat, Any]:
-    _, neutral = parse_response(ResponsesRequest, {"model": "m", "input": items, **fields})
+def read(body: Any) -> Any:
+    request, unknown = parse_response(ResponsesRequest, {"model": "m", **body})
+    neutral = request.neutral([], unknown)
     neutral.check()
+    return neutral
+
+
+def request_of(items: Any, **fields: Any) -> tuple[Chat, Any]:
+    neutral = read({"input": items, **fields})
     [chat] = neutral.asks
     assert isinstance(chat, Chat)
     return chat, neutral
@@ -213,5 +219,5 @@ def test_fields_without_effect_are_named(fields: Any, named: list[str]) -> None:
 )
 def test_a_bad_body_is_refused_by_the_name_of_its_field(body: Any, param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        parse_response(ResponsesRequest, {"model": "m", **body})[1].check()
+        read(body)
     assert refused.value.param == param

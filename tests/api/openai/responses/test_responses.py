@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from tests.server import Server, serving
 
 MANIFEST = """
+server: {api_keys: {me: {file: me.key}, you: {file: you.key}}}
 chat:
   echo: {backend: echo}
   demo: {backend: mlx-lm, path: demo, defaults: {temperature: 0}}
@@ -25,19 +26,30 @@ WEATHER: Any = {
     "description": "Get the current weather of a city.",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
+KEYS = {"me": "a-key-of-a-test-0123456789", "you": "another-key-of-a-test-0123456"}
 QUESTION = "What is the weather in Paris?"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("responses")
-    with serving(folder, MANIFEST, env={"XDG_STATE_HOME": str(folder)}) as server:
+    for name, key in KEYS.items():
+        (folder / f"{name}.key").write_text(key)
+        (folder / f"{name}.key").chmod(0o600)
+    with serving(folder, MANIFEST) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[openai.OpenAI]:
-    with server.client() as client:
+    with server.client(api_key=KEYS["me"]) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def other(server: Server) -> Iterator[openai.OpenAI]:
+    """A client with another key."""
+    with server.client(api_key=KEYS["you"]) as client:
         yield client
 
 
@@ -138,3 +150,106 @@ def test_an_error_has_its_status_and_code(
         with pytest.raises(openai.APIStatusError) as refused:
             client.responses.create(**{"model": "echo", "input": "Hi", "stream": stream, **fields})
         assert (refused.value.status_code, refused.value.code) == (status, code)
+
+
+def test_a_chain_is_one_conversation_whose_prompt_stays_cached(client: openai.OpenAI) -> None:
+    first = client.responses.create(model="demo", input="What is the capital of France?")
+    then = client.responses.create(model="demo", input="Count to five.", previous_response_id=first.id)
+    items: Any = [{"role": "user", "content": "What is the capital of France?"}, *first.output]
+    whole = client.responses.create(
+        model="demo", input=[*items, {"role": "user", "content": "Count to five."}], store=False
+    )
+    assert then.previous_response_id == first.id
+    assert first.usage
+    assert then.usage
+    assert whole.usage
+    assert then.usage.input_tokens == whole.usage.input_tokens
+    assert then.usage.input_tokens_details.cached_tokens >= first.usage.input_tokens
+    assert whole.usage.input_tokens_details.cached_tokens > then.usage.input_tokens_details.cached_tokens
+
+
+def test_a_call_is_answered_by_its_id_alone(client: openai.OpenAI) -> None:
+    asked = client.responses.create(model="demo", input=QUESTION, tools=[WEATHER], tool_choice="required")
+    [call] = [item for item in asked.output if item.type == "function_call"]
+    result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "Sunny, 21 degrees."}
+    end = client.responses.create(model="demo", input=[result], tools=[WEATHER], previous_response_id=asked.id)
+    assert "unny" in end.output_text
+
+
+def test_a_stored_response_can_be_read_listed_and_deleted(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="echo", input="one two", metadata={"a": "b"})
+    assert client.responses.retrieve(made.id) == made
+    kinds = [event.type for event in client.responses.retrieve(made.id, stream=True)]
+    assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
+    client.responses.delete(made.id)
+    for gone in (client.responses.retrieve, client.responses.delete, client.responses.input_items.list):
+        with pytest.raises(openai.NotFoundError):
+            gone(made.id)
+
+
+def test_the_input_of_a_response_comes_in_pages(client: openai.OpenAI) -> None:
+    texts = ["a", "b", "c"]
+    items: Any = [{"role": "user", "content": text} for text in texts]
+    made = client.responses.create(model="echo", input=items)
+    for order, expected in (("asc", texts), ("desc", texts[::-1])):
+        listed: Any = client.responses.input_items.list(made.id, order=order, limit=2)  # type: ignore[arg-type]
+        assert listed.has_more
+        assert [item.content[0].text for item in listed] == expected
+
+
+def test_an_item_is_named_by_its_id(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="echo", input="one two")
+    [message] = made.output
+    items: Any = [{"role": "user", "content": "x"}, {"type": "item_reference", "id": message.id}]
+    again = client.responses.create(model="echo", input=items)
+    listed: Any = client.responses.input_items.list(again.id)
+    assert listed.data[0].content[0].text == "one two"
+
+
+def test_what_is_not_stored_cannot_be_read(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="echo", input="x", store=False)
+    assert made.store is False  # type: ignore[attr-defined]
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(made.id)
+
+
+def test_another_key_cannot_read_continue_or_delete_it(client: openai.OpenAI, other: openai.OpenAI) -> None:
+    made = client.responses.create(model="echo", input="secret")
+    for call in (other.responses.retrieve, other.responses.delete, other.responses.cancel):
+        with pytest.raises(openai.NotFoundError):
+            call(made.id)
+    with pytest.raises(openai.BadRequestError) as refused:
+        other.responses.create(model="echo", input="x", previous_response_id=made.id)
+    assert (refused.value.code, refused.value.param) == ("previous_response_not_found", "previous_response_id")
+    items: Any = [{"type": "item_reference", "id": made.output[0].id}]
+    with pytest.raises(openai.BadRequestError):
+        other.responses.create(model="echo", input=items)
+    assert client.responses.retrieve(made.id).output_text == "secret"
+
+
+def test_a_response_in_the_background_is_followed_from_any_event_on(client: openai.OpenAI) -> None:
+    begun = client.responses.create(model="demo", input="Tell me a story.", background=True, stream=True)
+    first = []
+    with begun as stream:  # and left
+        for event in stream:
+            first.append(event)
+            if event.type == "response.output_text.delta":
+                break
+    response: Any = first[0]
+    last = first[-1].sequence_number
+    rest = list(client.responses.retrieve(response.response.id, stream=True, starting_after=last))
+    assert [event.sequence_number for event in rest] == list(range(last + 1, last + 1 + len(rest)))
+    assert [event.type for event in first[:3]] == ["response.created", "response.queued", "response.in_progress"]
+    assert rest[-1].type == "response.completed"
+    assert client.responses.retrieve(response.response.id).status == "completed"
+
+
+def test_a_response_in_the_background_can_be_cancelled(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="demo", input="Tell me a story.", background=True)
+    assert made.status == "queued"
+    ended = client.responses.cancel(made.id)
+    assert ended.status in ("cancelled", "completed")
+    assert client.responses.retrieve(made.id).status == ended.status
+    in_front = client.responses.create(model="echo", input="x")
+    with pytest.raises(openai.BadRequestError):
+        client.responses.cancel(in_front.id)
