@@ -327,6 +327,10 @@ class LoadFailed(ModelUnavailable):
         return (type(self),)
 
 
+class PortTaken(LoadFailed):
+    """Another process took a port before the worker could. Other ports will do."""
+
+
 class FilesUnreadable(LoadFailed):
     """The model's files are missing, or cannot be read."""
 

@@ -23,6 +23,8 @@ class RankVitals:
     """0 answers the requests, and decides what the others do."""
     address: str
     """Where it listens for the others."""
+    node: str | None
+    """The node of a cluster on which it runs; None: this machine."""
     pid: int | None
     memory_bytes: int | None
     """Including memory of an accelerator."""

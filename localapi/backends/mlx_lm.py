@@ -16,7 +16,7 @@ from localapi.backends.chat_template import expected_of, read_template
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions, FolderOf, PathProblem
 from localapi.backends.place import Placeable
-from localapi.backends.sharded_engine import places_here, start_ranks
+from localapi.backends.sharded_engine import start_ranks
 from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import open_worker, start_worker
 from localapi.system.threads import aside
@@ -30,7 +30,6 @@ _WHOLE = {
     "draft": "the draft model would answer from one process",
     "kv_bits": "mlx-lm cannot batch a quantised cache",
     "prefix_cache_disk_mb": "each process would store other prompts",
-    "place": "all shards run on this machine",
 }
 """Options that need the whole model in one process, and why."""
 
@@ -179,6 +178,11 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
         for name, reason in _WHOLE.items():
             if shards > 1 and info.data.get(name):
                 raise ValueError(f"should be 1 with {name}, because {reason}")
+        place = info.data.get("place")
+        if shards > 1 and place is not None and place.node is not None and place.spread == "strict":
+            raise ValueError(
+                "should be 1 with place.spread: strict and place.node, because shards would share the node"
+            )
         if shards > 1 and info.data.get("cpu_weights") == "float32":
             raise ValueError("should be 1 with cpu_weights: float32, because parts of a model stay as they are stored")
         return shards
@@ -246,7 +250,7 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
             opening = partial(
                 open_worker, needs="mlx_lm", max_batch=self.batch_limit, writes_tokens=True, variables=variables
             )
-            return await start_ranks(name, "mlx-lm", options, places_here(self.shards, opening), report=report)
+            return await start_ranks(name, "mlx-lm", options, self.shards, opening, report=report, site=self.site)
         return await start_worker(
             name, "mlx-lm", options, needs="mlx_lm", max_batch=self.batch_limit, writes_tokens=True,
             variables=variables, report=report, site=self.site,

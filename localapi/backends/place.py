@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
@@ -54,7 +54,11 @@ class Place(BaseModel):
         Field(description="Resources that `ray start --resources` gave to nodes.", examples=[{"mac": 1}]),
     ] = {}
     spread: Annotated[
-        bool, Field(description="Prefer the node that has the least on it, instead of filling one after the other.")
+        bool | Literal["strict"],
+        Field(
+            description="Prefer the node that has the least on it, instead of filling one after the other. strict: "
+            "the shards of a model never share a node."
+        ),
     ] = False
 
     @property

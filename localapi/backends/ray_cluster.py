@@ -14,9 +14,9 @@ import os
 import socket
 import sys
 from asyncio import StreamReader
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -32,8 +32,13 @@ from localapi.cluster.protocol import (
     Node,
     Nodes,
     NotConnected,
+    NotReserved,
     NotStarted,
+    Release,
     Requirements,
+    Reserve,
+    Reserved,
+    Seat,
     Start,
     Started,
     Stop,
@@ -64,6 +69,8 @@ class Site:
     cluster: str
     """Address of the cluster, or "auto"."""
     place: Requirements
+    seat: Seat | None = None
+    """The part of a reservation to use, if one was made."""
 
 
 class RemoteProcess:
@@ -73,6 +80,8 @@ class RemoteProcess:
         self.pid = 0
         self.node: str | None = None
         """Name of the node, as soon as there is one."""
+        self.addresses: Sequence[str] = ()
+        """Of the ports that the node keeps free for it until it gets its first message."""
         self.held = AsyncExitStack()
         """Keeps the gateway running."""
         self.reader = StreamReader()
@@ -88,8 +97,8 @@ class RemoteProcess:
     def take(self, message: Started | NotStarted | FromNode | Ended) -> None:
         """Take a message of the gateway about this worker."""
         match message:
-            case Started(node=node, pid=pid):
-                self.node, self.pid = node, pid
+            case Started():
+                self.node, self.pid, self.addresses = message.node, message.pid, message.addresses
                 if not self.started.done():
                     self.started.set_result(None)
             case NotStarted(message=text):
@@ -179,6 +188,8 @@ class Gateway:
         self._writer = writer
         self._numbers = itertools.count(1)
         self._workers: dict[int, RemoteProcess] = {}
+        self._groups: dict[int, asyncio.Future[None]] = {}
+        """Reservations that wait for room."""
         self._messages: asyncio.Task[None]
 
     def send(self, message: ToGateway) -> None:
@@ -216,6 +227,10 @@ class Gateway:
                         self._tell()
                     case NotConnected():
                         pass
+                    case Reserved(group=number):
+                        self._answer_group(number, None)
+                    case NotReserved(group=number, message=text):
+                        self._answer_group(number, LoadFailed(text, retryable=None))
                     case _:
                         worker = self._workers.get(message.worker)
                         if worker is not None:
@@ -228,6 +243,15 @@ class Gateway:
         log.error("cluster %s: the gateway %s", self.address, how)
         self._lose_all(f"was lost: the gateway to its cluster {how}")
 
+    def _answer_group(self, number: int, failure: LoadFailed | None) -> None:
+        waiting = self._groups.get(number)
+        if waiting is None or waiting.done():
+            return
+        if failure is None:
+            waiting.set_result(None)
+        else:
+            waiting.set_exception(failure)
+
     def _tell(self) -> None:
         for listener in list(self.listeners):
             listener()
@@ -239,8 +263,21 @@ class Gateway:
         for worker in self._workers.values():
             worker.lose(how)
         self._workers.clear()
+        for number in self._groups:
+            self._answer_group(number, ClusterUnavailable(f"The room for its ranks {how}."))
 
-    def start(self, name: str, place: Requirements, needs: str | None, variables: Variables) -> RemoteProcess:
+    async def reserve(self, group: int, place: Requirements, count: int) -> None:
+        """Wait until there is room for so many workers at once. Raise LoadFailed."""
+        if self.ended:
+            raise ClusterUnavailable(f"The gateway to the Ray cluster {self.address} has ended.")
+        waiting = self._groups[group] = asyncio.get_running_loop().create_future()
+        try:
+            self.send(Reserve(group, place, count))
+            await waiting
+        finally:
+            del self._groups[group]
+
+    def start(self, name: str, site: Site, needs: str | None, variables: Variables, ports: int) -> RemoteProcess:
         """Return a worker that is about to be started on a node."""
         number = next(self._numbers)
         remote = RemoteProcess(self, number, name)
@@ -249,7 +286,10 @@ class Gateway:
         else:
             self._workers[number] = remote
             env, secrets = dict(variables.all), list(variables.secret.values())
-            self.send(Start(worker=number, place=place, needs=needs, env=env, secrets=secrets))
+            start = Start(
+                worker=number, place=site.place, needs=needs, env=env, secrets=secrets, seat=site.seat, ports=ports
+            )
+            self.send(start)
         return remote
 
     async def close(self) -> None:
@@ -261,14 +301,28 @@ class Gateway:
         await self._child.close(GRACE_SECONDS)
 
 
-async def spawn(name: str, site: Site, needs: str | None, variables: Variables) -> RemoteProcess:
+@asynccontextmanager
+async def reserved(site: Site, count: int) -> AsyncIterator[list[Site]]:
+    """Reserve room for so many workers at once, and give the site of each. Raise LoadFailed."""
+    group = next(_group_numbers)
+    async with using(site.cluster) as gateway:
+        try:
+            await gateway.reserve(group, site.place, count)
+            yield [replace(site, seat=Seat(group, number)) for number in range(count)]
+        finally:
+            gateway.send(Release(group))
+
+
+async def spawn(name: str, site: Site, needs: str | None, variables: Variables, ports: int) -> RemoteProcess:
     """Start a worker on a node and return it when its process runs. Raise LoadFailed.
+
+    The node keeps so many ports free for it until it gets its first message.
 
     After any failure, cancellation included, the process has ended when this returns.
     """
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(using(site.cluster))
-        remote = gateway.start(name, site.place, needs, variables)
+        remote = gateway.start(name, site, needs, variables, ports)
         remote.held = stack.pop_all()
     try:
         await remote.started
@@ -336,6 +390,7 @@ class _Shared:
 
 
 _shared: dict[str, _Shared] = {}
+_group_numbers = itertools.count(1)
 
 
 @asynccontextmanager

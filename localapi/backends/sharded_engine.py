@@ -7,74 +7,87 @@ watched here, and all ranks start and end together, because none is of use witho
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import secrets
-import socket
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from localapi.backends.engine import RankVitals, ReportLoading, Supervised, Vitals
+from localapi.backends.ray_cluster import Site, reserved
 from localapi.backends.worker_engine import WorkerEngine
-from localapi.errors import OutOfResources
-from localapi.system.os_errors import advise
+from localapi.errors import PortTaken
 from localapi.worker.protocol import AWAITING_RANKS, Event, Loaded, Loading, Rank, Request
 
+log = logging.getLogger(__name__)
+
+TRIES: Final = 3
+"""How often ranks are started if their ports are taken before they listen."""
 SIGN_SECONDS: Final = 15
 """Time after which a rank that follows owes a sign of life. It sends one every 5 s, and waits for rank 0's before."""
 
 
-@dataclass(frozen=True)
-class RankPlace:
-    """Where one rank runs."""
-
-    address: str
-    """Where it listens for the other ranks: "127.0.0.1:4000". The port is free."""
-    open: Callable[[str], Awaitable[WorkerEngine]]
-    """Starts a worker of this name that has nothing to load yet."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where all ranks of one model run."""
-
-    ranks: Sequence[RankPlace]
-    plans: str
-    """Where rank 0 also listens, for the connections over which it sends its plans."""
-
-
-def places_here(count: int, opening: Callable[[str], Awaitable[WorkerEngine]]) -> Places:
-    """Return places on this machine, which only this machine can reach. Raise OutOfResources.
-
-    `opening`: starts each rank's worker.
-    """
-    sockets: list[socket.socket] = []
-    try:
-        sockets.extend(socket.create_server(("127.0.0.1", 0)) for _ in range(count + 1))
-        plans, *addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    except OSError as error:
-        raise OutOfResources(f"No port for a rank is free: {advise(error)}.", number=error.errno) from error
-    finally:
-        for each in sockets:
-            each.close()
-    return Places([RankPlace(address, opening) for address in addresses], plans)
+Opening = Callable[..., Awaitable[WorkerEngine]]
+"""Starts a worker that has nothing to load yet: `open_worker`, of which `name`, `site` and `ports` are left open."""
 
 
 async def start_ranks(
-    name: str, engine: str, options: Mapping[str, Any], places: Places, *, report: ReportLoading
+    name: str,
+    engine: str,
+    options: Mapping[str, Any],
+    count: int,
+    opening: Opening,
+    *,
+    report: ReportLoading,
+    site: Site | None = None,
 ) -> ShardedEngine:
-    """Start a worker at each place, load a part of the model in each, and return the engine.
+    """Start so many workers, load a part of the model in each, and return the engine.
 
-    After any failure, cancellation included, all workers have ended when this returns. Raises LoadFailed.
+    `site`: where on a cluster they run; None for this machine. After any failure, cancellation included, all workers
+    have ended when this returns. Raises LoadFailed.
     """
-    addresses, secret = [place.address for place in places.ranks], secrets.token_bytes(32)
-    ranks: list[WorkerEngine] = []
-    sharded = ShardedEngine(name, ranks, addresses)
+    for tries_left in reversed(range(TRIES)):
+        try:
+            return await _try_ranks(name, engine, options, count, opening, report=report, site=site)
+        except PortTaken as error:
+            if tries_left == 0:
+                raise
+            log.warning("%s: %s The ranks start again, with other ports.", name, error.message)
+    raise AssertionError
+
+
+async def _try_ranks(
+    name: str,
+    engine: str,
+    options: Mapping[str, Any],
+    count: int,
+    opening: Opening,
+    *,
+    report: ReportLoading,
+    site: Site | None,
+) -> ShardedEngine:
+    ranks: dict[int, WorkerEngine] = {}
+    reservation = AsyncExitStack()
+    sharded = ShardedEngine(name, ranks, reservation)
     try:
-        for number, place in enumerate(places.ranks):
-            rank = await place.open(f"{name} rank {number}")
-            ranks.append(rank)
-            rank.load(engine, options, Rank(number, addresses, places.plans, secret))
+        sites: Sequence[Site | None] = [None] * count
+        if site is not None:
+            report(Loading(f"looking for room for {count} ranks on the cluster {site.cluster}"))
+            sites = await reservation.enter_async_context(reserved(site, count))
+
+        async def open_rank(number: int) -> None:
+            # Rank 0 needs a second port, for its plans.
+            ranks[number] = await opening(f"{name} rank {number}", site=sites[number], ports=2 if number == 0 else 1)
+
+        await _all(open_rank(number) for number in range(count))
+        addresses = [ranks[number].addresses[0] for number in range(count)]
+        plans, secret = ranks[0].addresses[1], secrets.token_bytes(32)
+        own_gpus = None if site is None else math.floor(site.place.gpus)
+        for number in range(count):
+            ranks[number].load(engine, options, Rank(number, addresses, plans, secret, own_gpus))
         await sharded.wait_until_loaded(report)
     except BaseException:
         await sharded.close()
@@ -82,17 +95,32 @@ async def start_ranks(
     return sharded
 
 
+async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
+    """Do all of this concurrently. If one fails or this is cancelled, cancel the others and wait for them."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class ShardedEngine:
     """Engine in several workers; see `backends.engine.Engine`."""
 
-    def __init__(self, name: str, ranks: Sequence[WorkerEngine], addresses: Sequence[str]) -> None:
-        """`ranks`: may grow until `wait_until_loaded`."""
+    def __init__(self, name: str, ranks: Mapping[int, WorkerEngine], reservation: AsyncExitStack) -> None:
+        """`ranks`: by number, all of them once `wait_until_loaded` is called. `reservation`: ends after them."""
         self.name = name
         self._ranks = ranks
-        self._addresses = addresses
+        self._reservation = reservation
         self._phases: dict[int, str] = {}
         """What each rank does while it loads."""
         self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def _in_order(self) -> list[WorkerEngine]:
+        return [self._ranks[number] for number in sorted(self._ranks)]
 
     @property
     def loaded(self) -> Loaded:
@@ -107,7 +135,7 @@ class ShardedEngine:
         return self._ranks[0].answer(request)
 
     def vitals(self) -> Vitals:
-        each = [rank.vitals() for rank in self._ranks]
+        each = [rank.vitals() for rank in self._in_order]
         memory = [vitals.memory_bytes for vitals in each if vitals.memory_bytes is not None]
         return replace(
             each[0],
@@ -147,26 +175,21 @@ class ShardedEngine:
             state = "silent"
         return RankVitals(
             rank=number,
-            address=self._addresses[number],
+            address=self._ranks[number].addresses[0],
+            node=vitals.node,
             pid=vitals.pid,
             memory_bytes=vitals.total_bytes,
             state=state,
         )
 
     def end(self, reason: str) -> None:
-        for rank in self._ranks:
+        for rank in self._in_order:
             if not rank.ended.done():
                 rank.end(reason)
 
     async def wait_until_loaded(self, report: ReportLoading) -> None:
         """Report rank 0's progress until all have loaded. Raise LoadFailed."""
-        loads = [asyncio.create_task(self._load(number, report)) for number in range(len(self._ranks))]
-        try:
-            await asyncio.gather(*loads)
-        finally:
-            for load in loads:
-                load.cancel()
-            await asyncio.gather(*loads, return_exceptions=True)
+        await _all(self._load(number, report) for number in self._ranks)
         self._watch = asyncio.create_task(self._end_together(), name=f"ranks of {self.name}")
 
     async def _load(self, number: int, report: ReportLoading) -> None:
@@ -179,7 +202,7 @@ class ShardedEngine:
 
     async def _end_together(self) -> None:
         """End all ranks once one has ended."""
-        endings = [rank.ended for rank in self._ranks]
+        endings = [rank.ended for rank in self._in_order]
         await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
         number = next(number for number, ending in enumerate(endings) if ending.done())
         cause = endings[number].result()
@@ -188,9 +211,10 @@ class ShardedEngine:
     async def close(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        for rank in self._ranks[:1]:  # the others do not wait for it in the middle of a step, and end with it
+        for rank in self._in_order[:1]:  # the others do not wait for it in the middle of a step, and end with it
             await rank.close()
-        await asyncio.gather(*(rank.close() for rank in self._ranks[1:]))
+        await asyncio.gather(*(rank.close() for rank in self._in_order[1:]))
+        await self._reservation.aclose()
 
 
 def _overdue(sign_at: float) -> bool:

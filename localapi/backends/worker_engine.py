@@ -31,8 +31,13 @@ from localapi.errors import (
     InvalidRequest,
     LoadFailed,
     ModelUnavailable,
+    OutOfResources,
+    PortTaken,
     WorkerEnded,
 )
+from localapi.system import free_ports
+from localapi.system.free_ports import NO_PORTS, FreePorts
+from localapi.system.os_errors import advise
 from localapi.worker import protocol
 from localapi.worker.protocol import (
     Event,
@@ -105,8 +110,12 @@ async def open_worker(
     max_batch: int | None = None,
     writes_tokens: bool = False,
     variables: Variables = NO_VARIABLES,
+    ports: int = 0,
 ) -> WorkerEngine:
-    """Start a worker that has nothing to load yet. The arguments are those of `start_worker`. Raises LoadFailed."""
+    """Start a worker that has nothing to load yet. Raises LoadFailed.
+
+    `ports` are kept free for it until it loads something. The other arguments are those of `start_worker`.
+    """
     child: ChildProcess | RemoteProcess
     if site is None:
         _check_package(needs)
@@ -117,10 +126,17 @@ async def open_worker(
             hide=variables.secret.values(),
         )
         channel = Channel(reader, writer)
+        try:
+            kept = free_ports.keep("127.0.0.1", ports)
+        except OSError as error:
+            channel.close()
+            await child.close()
+            raise OutOfResources(f"No port for a worker is free: {advise(error)}.", number=error.errno) from error
     else:
-        child = await ray_cluster.spawn(name, site, needs, variables)
+        child = await ray_cluster.spawn(name, site, needs, variables, ports)
         channel = Channel(child.reader, RemoteWriter(child))
-    return WorkerEngine(name, child, channel, max_batch=max_batch, writes_tokens=writes_tokens)
+        kept = FreePorts(child.addresses)
+    return WorkerEngine(name, child, channel, kept, max_batch=max_batch, writes_tokens=writes_tokens)
 
 
 def _check_package(needs: str | None) -> None:
@@ -170,15 +186,19 @@ class WorkerEngine:
         name: str,
         child: ChildProcess | RemoteProcess,
         channel: Channel,
+        ports: FreePorts = NO_PORTS,
         *,
         max_batch: int | None = None,
         writes_tokens: bool = False,
     ) -> None:
         self.name = name
+        self.addresses = ports.addresses
+        """Where it can listen: ports that are free until it loads something."""
         self.loaded = Loaded()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._child = child
         self._channel = channel
+        self._ports = ports
         self._max_batch = max_batch
         self._writes_tokens = writes_tokens
         self._mailboxes: dict[int, Mailbox] = {}
@@ -247,6 +267,7 @@ class WorkerEngine:
 
     def load(self, engine: str, options: Mapping[str, Any], rank: Rank | None = None) -> None:
         """Have the worker load a model. `rank`: its place if others hold the rest of it."""
+        self._ports.release()
         its_own = {option: value for option, value in options.items() if option not in NOT_FOR_ENGINES}
         self._channel.send(protocol.LoadModel(engine, its_own, rank))
 
@@ -267,7 +288,7 @@ class WorkerEngine:
                     report(message, self)
                 case LoadRefused():
                     on_node = f"On the node {self._child.node}: " if self._child.node else ""
-                    raise LoadFailed(f"{on_node}{message.message}")
+                    raise (PortTaken if message.port_taken else LoadFailed)(f"{on_node}{message.message}")
                 case Loaded():
                     self._take(message)
                     return
@@ -314,6 +335,7 @@ class WorkerEngine:
     async def close(self) -> None:
         """Close the channel, which makes the worker end; kill it if it does not."""
         self._closing = True
+        self._ports.release()
         self._fail_all("was unloaded")
         self._channel.close()
         try:

@@ -22,27 +22,30 @@ from typing import Any, Final
 
 import ray
 from ray.exceptions import AuthenticationError, RayActorError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 import localapi
 from localapi.backends.channel import read_frame
 from localapi.cluster import protocol
 from localapi.cluster.node import NodeWorker
+from localapi.cluster.placing import CannotStart, bundles, nodes_now, scheduling, wanted
 from localapi.cluster.protocol import (
     Ended,
     FromNode,
     Node,
     Nodes,
     NotConnected,
+    NotReserved,
     NotStarted,
-    Requirements,
+    Release,
+    Reserve,
+    Reserved,
     Start,
     Started,
     Stop,
     ToNode,
     ToServer,
 )
-from localapi.system.byte_sizes import readable
 from localapi.system.threads import aside
 
 ANSWER_SECONDS: Final = 5.0
@@ -63,11 +66,6 @@ UNAUTHENTICATED: Final = (
     "it requires a token, which is missing here or wrong. Set RAY_AUTH_MODE=token for the server, and RAY_AUTH_TOKEN "
     "or ~/.ray/auth_token"
 )
-STANDARD: Final = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
-
-
-class CannotStart(Exception):
-    """A worker cannot be started. The message is for people."""
 
 
 def main() -> None:
@@ -125,6 +123,11 @@ def connect(address: str) -> None:
         raise
 
 
+def no_room(what: str) -> str:
+    """Return that nothing had room in time, for people."""
+    return f"No node of the cluster had room for {what} within {PLACE_SECONDS:g} s. Free some, or ask for less."
+
+
 def reason_of(error: BaseException) -> str:
     """Return an error of Ray for people, without the paragraphs that Ray adds."""
     if isinstance(error, OSError) and error.strerror is not None:
@@ -154,6 +157,7 @@ class Gateway:
     def __init__(self, writer: StreamWriter) -> None:
         self._writer = writer
         self._workers: dict[int, Placed] = {}
+        self.groups: dict[int, Group] = {}
 
     def send(self, message: ToServer) -> None:
         """Send a message to the server, or nothing if it is gone."""
@@ -164,6 +168,11 @@ class Gateway:
         """Take the server's messages until the end."""
         while (body := await read_frame(reader)) is not None:
             match protocol.decode_to_gateway(body):
+                case Reserve() as reserve:
+                    self.groups[reserve.group] = Group(self, reserve)
+                case Release(group=number):
+                    if number in self.groups:
+                        self.groups.pop(number).release()
                 case Start() as start:
                     placed = self._workers[start.worker] = Placed(self, start)
                     placed.task.add_done_callback(functools.partial(self._forget, start.worker))
@@ -191,6 +200,44 @@ class Gateway:
         """End all actors; their processes take the workers with them."""
         for placed in self._workers.values():
             placed.kill_actor()
+        for group in self.groups.values():
+            group.release()
+
+
+class Group:
+    """Room for all ranks of one model."""
+
+    def __init__(self, gateway: Gateway, reserve: Reserve) -> None:
+        self.placement: PlacementGroup | None = None
+        self._gateway = gateway
+        self._reserve = reserve
+        self._task = asyncio.create_task(self._run(), name=f"room for group {reserve.group}")
+
+    async def _run(self) -> None:
+        number, place, count = self._reserve.group, self._reserve.place, self._reserve.count
+        try:
+            self.placement = placement_group(**bundles(place, count, await nodes_now()))
+            async with asyncio.timeout(PLACE_SECONDS):
+                # Little by little, because a thread that waits cannot be ended.
+                while not await aside(functools.partial(self.placement.wait, 1)):
+                    pass
+        except CannotStart as error:
+            self._gateway.send(NotReserved(number, str(error)))
+        except TimeoutError:
+            message = no_room(f"{count} ranks with {wanted(place)} each")
+            self._gateway.send(NotReserved(number, message))
+        except RayError as error:
+            message = f"Ray could not reserve room for {count} ranks: {reason_of(error)}"
+            self._gateway.send(NotReserved(number, message))
+        else:
+            self._gateway.send(Reserved(number))
+
+    def release(self) -> None:
+        """Give the room back. What still runs in it is killed."""
+        self._task.cancel()
+        if self.placement is not None:
+            with contextlib.suppress(Exception):  # the cluster may be gone
+                remove_placement_group(self.placement)
 
 
 class Placed:
@@ -203,6 +250,7 @@ class Placed:
         self._start = start
         self._actor: Any = None
         self._node: Node | None = None
+        self._addresses: list[str] = []
         self._stopping: asyncio.Task[None] | None = None
         self.task = asyncio.create_task(self._run(), name=f"worker {start.worker}")
 
@@ -220,7 +268,7 @@ class Placed:
             if self._node is None:
                 self.kill_actor()
         sending = asyncio.create_task(self._send(), name=f"bytes for worker {number}")
-        self._gateway.send(Started(number, node.name, pid))
+        self._gateway.send(Started(number, node.name, pid, self._addresses))
         try:
             how = await self._receive()
         except (RayError, TimeoutError):
@@ -244,16 +292,13 @@ class Placed:
                             raise CannotStart(f"Ray could not start the worker: {reason_of(error)}") from error
                     await asyncio.sleep(RETRY_SECONDS)
         except TimeoutError:
-            raise CannotStart(
-                f"No node of the cluster had room for {wanted(place)} within {PLACE_SECONDS:g} s. Free some, or ask "
-                "for less."
-            ) from None
+            raise CannotStart(no_room(wanted(place))) from None
         except RayError as error:
             raise CannotStart(f"Ray could not start the worker: {reason_of(error)}") from error
         raise AssertionError
 
     async def _try(self) -> tuple[Node, int]:
-        options = scheduling(self._start.place, await nodes_now())
+        options = scheduling(self._start.place, await nodes_now(), self._seat())
         self._actor = ray.remote(NodeWorker).options(**options).remote()
         node_id, missing = await self._actor.look.remote(self._start.needs)
         node = next(node for node in await nodes_now() if node.id == node_id)
@@ -262,9 +307,20 @@ class Placed:
                 f"The node {node.name} lacks {' and '.join(missing)}. Install localapi with its packages there: "
                 f"pip install 'localapi[ray]=={localapi.__version__}'."
             )
-        pid: int = await self._actor.start.remote(self._start.env, self._start.secrets)
+        start = self._start
+        pid, self._addresses = await self._actor.start.remote(start.env, start.secrets, start.ports)
         self._node = node
         return node, pid
+
+    def _seat(self) -> tuple[PlacementGroup, int] | None:
+        """Return the part of a reservation that this worker has. Raise CannotStart if it is no longer reserved."""
+        seat = self._start.seat
+        if seat is None:
+            return None
+        group = self._gateway.groups.get(seat.group)
+        if group is None or group.placement is None:
+            raise CannotStart("The room that was reserved for its ranks is gone.")
+        return group.placement, seat.number
 
     async def _send(self) -> None:
         # One call at a time: Ray does not keep the order of calls to an asynchronous actor.
@@ -314,85 +370,6 @@ class Placed:
         if self._actor is not None:
             with contextlib.suppress(Exception):  # the cluster may be gone
                 ray.kill(self._actor, no_restart=True)
-
-
-async def nodes_now() -> list[Node]:
-    """Return the nodes of the cluster, also those that died lately."""
-    listed: list[dict[str, Any]] = await aside(ray.nodes)
-    return sorted((described(node) for node in listed), key=lambda node: (not node.alive, node.name, node.id))
-
-
-def described(node: dict[str, Any]) -> Node:
-    """Return what Ray says of a node."""
-    totals: dict[str, float] = node["Resources"]
-    address: str = node["NodeManagerAddress"]
-    own = {name: count for name, count in totals.items() if name not in STANDARD and not name.startswith("node:")}
-    given = node["NodeName"]
-    return Node(
-        id=node["NodeID"],
-        name=given if given and given != address else node["NodeManagerHostname"],
-        address=address,
-        alive=node["Alive"],
-        cpus=totals.get("CPU", 0),
-        gpus=totals.get("GPU", 0),
-        memory_bytes=int(totals.get("memory", 0)),
-        resources=own,
-    )
-
-
-def scheduling(place: Requirements, nodes: list[Node]) -> dict[str, Any]:
-    """Return the options of an actor that is placed so. Raise CannotStart if no node can ever hold it."""
-    alive = [node for node in nodes if node.alive]
-    named = [node for node in alive if place.node in (None, node.name, node.address, node.id)]
-    if not named:
-        known = ", ".join(node.name for node in alive) or "none"
-        raise CannotStart(f"The cluster has no node {place.node!r}; its nodes are {known}.")
-    fitting = [node for node in named if fits(place, node)]
-    if not fitting:
-        has = "; ".join(f"{node.name}: {offered(node)}" for node in named)
-        raise CannotStart(f"No node of the cluster has {wanted(place)}. There are: {has}.")
-    strategy: object = "SPREAD" if place.spread else "DEFAULT"
-    if place.node is not None:
-        strategy = NodeAffinitySchedulingStrategy(fitting[0].id, soft=False)
-    return {
-        "num_cpus": place.cpus,
-        "num_gpus": place.gpus,
-        "memory": place.memory_bytes or None,
-        "resources": place.resources or None,
-        "scheduling_strategy": strategy,
-        "max_restarts": 0,
-        "max_task_retries": 0,
-    }
-
-
-def fits(place: Requirements, node: Node) -> bool:
-    """Return whether an empty node has what a worker takes."""
-    return (
-        place.cpus <= node.cpus
-        and place.gpus <= node.gpus
-        and place.memory_bytes <= node.memory_bytes
-        and all(count <= node.resources.get(name, 0) for name, count in place.resources.items())
-    )
-
-
-def wanted(place: Requirements) -> str:
-    """Return what a worker takes, for people."""
-    return _amounts(place.cpus, place.gpus, place.memory_bytes, place.resources)
-
-
-def offered(node: Node) -> str:
-    """Return what a node has, for people."""
-    return _amounts(node.cpus, node.gpus, node.memory_bytes, node.resources)
-
-
-def _amounts(cpus: float, gpus: float, memory_bytes: int, resources: dict[str, float]) -> str:
-    parts = [f"{cpus:g} CPU{'s' * (cpus != 1)}"]
-    if gpus:
-        parts.append(f"{gpus:g} GPU{'s' * (gpus != 1)}")
-    if memory_bytes:
-        parts.append(f"{readable(memory_bytes)} of memory")
-    parts += [f"{count:g} {name}" for name, count in resources.items()]
-    return ", ".join(parts)
 
 
 if __name__ == "__main__":

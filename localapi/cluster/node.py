@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
 
     from localapi.backends.process import ChildProcess
+    from localapi.system.free_ports import FreePorts
 
 MOST_BYTES: Final = 1024 * 1024
 """Maximum bytes in one report."""
@@ -29,6 +30,7 @@ class NodeWorker:
 
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._ports: FreePorts
         self._child: ChildProcess
         self._reader: StreamReader
         self._writer: StreamWriter
@@ -41,12 +43,19 @@ class NodeWorker:
         missing = [package for package in wanted if importlib.util.find_spec(package) is None]
         return ray.get_runtime_context().get_node_id(), missing
 
-    async def start(self, env: dict[str, str], secrets: list[str]) -> int:
-        """Start the worker, and return its process id. `env` is added to this node's variables."""
-        from localapi.backends import worker_process  # noqa: PLC0415  # needs packages that may be missing
+    async def start(self, env: dict[str, str], secrets: list[str], ports: int) -> tuple[int, list[str]]:
+        """Start the worker. Return its process id, and the addresses of so many ports that are kept free for it.
 
+        `env` is added to this node's variables.
+        """
+        import ray  # noqa: PLC0415
+
+        from localapi.backends import worker_process  # noqa: PLC0415  # needs packages that may be missing
+        from localapi.system import free_ports  # noqa: PLC0415
+
+        self._ports = free_ports.keep(ray.util.get_node_ip_address(), ports)
         self._child, self._reader, self._writer = await worker_process.spawn(self._keep_line, env=env, hide=secrets)
-        return self._child.pid
+        return self._child.pid, list(self._ports.addresses)
 
     def _keep_line(self, line: str) -> None:
         self._lines.append(line)
@@ -54,6 +63,7 @@ class NodeWorker:
 
     async def send(self, data: bytes) -> None:
         """Pass bytes on to the worker."""
+        self._ports.release()
         if not self._writer.is_closing():
             self._writer.write(data)
 

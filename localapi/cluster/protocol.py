@@ -6,6 +6,8 @@ directions, by the number that the server gave the worker.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from localapi.worker.protocol import LENGTH
@@ -21,8 +23,30 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     resources: dict[str, float] = {}
     """Custom resources of the cluster."""
-    spread: bool = False
-    """True to prefer nodes with less on them, False to fill one node first."""
+    spread: bool | Literal["strict"] = False
+    """True to prefer nodes with less on them, False to fill one node first. "strict": one node for each rank."""
+
+
+class Reserve(msgspec.Struct, tag=True):
+    """Server to gateway: reserve room for several workers at once."""
+
+    group: int
+    place: Requirements
+    """What each worker takes."""
+    count: int
+
+
+class Release(msgspec.Struct, tag=True):
+    """Server to gateway: a reservation is no longer wanted, made or not. What still runs there is killed."""
+
+    group: int
+
+
+class Seat(msgspec.Struct, frozen=True):
+    """A worker's part of a reservation."""
+
+    group: int
+    number: int
 
 
 class Start(msgspec.Struct, tag=True, kw_only=True):
@@ -36,6 +60,10 @@ class Start(msgspec.Struct, tag=True, kw_only=True):
     """Environment variables for the worker."""
     secrets: list[str] = []
     """Values that its output must not show."""
+    seat: Seat | None = None
+    """Where to start it, if that was reserved."""
+    ports: int = 0
+    """Number of ports to keep free for the worker, until it gets its first message."""
 
 
 class ToNode(msgspec.Struct, tag=True):
@@ -79,6 +107,19 @@ class NotConnected(msgspec.Struct, tag=True):
     message: str
 
 
+class Reserved(msgspec.Struct, tag=True):
+    """Gateway to server: the room is reserved."""
+
+    group: int
+
+
+class NotReserved(msgspec.Struct, tag=True):
+    """Gateway to server: there is no such room. Nothing follows for this reservation."""
+
+    group: int
+    message: str
+
+
 class Started(msgspec.Struct, tag=True):
     """Gateway to server: the worker's process runs."""
 
@@ -86,6 +127,8 @@ class Started(msgspec.Struct, tag=True):
     node: str
     """Name of the node."""
     pid: int
+    addresses: list[str] = []
+    """Of the ports that are kept free, as other nodes reach them."""
 
 
 class NotStarted(msgspec.Struct, tag=True):
@@ -113,8 +156,8 @@ class Ended(msgspec.Struct, tag=True):
     """For people: "was killed by SIGKILL", "was lost with its node studio"."""
 
 
-ToGateway = Start | ToNode | Stop
-ToServer = Nodes | NotConnected | Started | NotStarted | FromNode | Ended
+ToGateway = Reserve | Release | Start | ToNode | Stop
+ToServer = Nodes | NotConnected | Reserved | NotReserved | Started | NotStarted | FromNode | Ended
 
 _encoder = msgspec.msgpack.Encoder()
 _to_gateway = msgspec.msgpack.Decoder(ToGateway)

@@ -26,7 +26,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from localapi.worker import blas, descriptor_limit, rank_link, transformers_index
-from localapi.worker.model import CannotLoad, Host, Model
+from localapi.worker.model import CannotLoad, Host, Model, PortTaken
 from localapi.worker.outbox import Outbox
 from localapi.worker.protocol import (
     LENGTH,
@@ -153,7 +153,7 @@ def load(first: LoadModel, host: Host, send: Send, threads: blas.Threads | None 
             threads.look()  # a backend may measure while it loads
         engine: Model = module.load(first.options, host)
     except CannotLoad as error:
-        send(LoadRefused(message=str(error)))
+        send(LoadRefused(message=str(error), port_taken=isinstance(error, PortTaken)))
         if os.environ.get("LOCALAPI_LOG_LEVEL", "").lower() == "debug":
             sys.excepthook(*sys.exc_info())
         return None

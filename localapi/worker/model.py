@@ -35,6 +35,10 @@ class CannotLoad(Exception):
     """The model does not load. The message tells the user what is wrong, what was found and what to do."""
 
 
+class PortTaken(CannotLoad):
+    """Another process listens at the address where a rank should."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, for the message of a `CannotLoad`."""
     text = str(error).strip() or type(error).__name__

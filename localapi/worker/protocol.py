@@ -26,6 +26,8 @@ class Rank(msgspec.Struct, frozen=True):
     """Where rank 0 listens for the connections over which it sends its plans."""
     secret: bytes
     """What a rank must show on such a connection."""
+    own_gpus: int | None = None
+    """GPUs that a cluster gave to each rank; None: the ranks share those of their machine."""
 
 
 class LoadModel(msgspec.Struct, tag=True):
@@ -383,6 +385,8 @@ class LoadRefused(msgspec.Struct, tag=True):
     """Worker to server: the model cannot be loaded. The worker exits after this."""
 
     message: str
+    port_taken: bool = False
+    """True if another process listens at the address where this rank should: other ports will do."""
 
 
 class Prefill(msgspec.Struct, tag=True):

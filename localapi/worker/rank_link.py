@@ -43,6 +43,8 @@ def choice(rank: Rank, environ: Mapping[str, str], devices: Sequence[str]) -> Li
     """Return JACCL if its devices are configured, NCCL if there is a CUDA device for each rank, or else the ring."""
     if environ.get("MLX_IBV_DEVICES"):
         return Link("jaccl")
+    if rank.own_gpus is not None:
+        return Link("nccl", devices[0]) if rank.own_gpus and devices else Link("ring")
     own = _host(rank.addresses[rank.number])
     mates = [number for number, address in enumerate(rank.addresses) if _host(address) == own]
     if len(devices) < len(mates):

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from localapi.backends.sharded_engine import ShardedEngine, places_here, start_ranks
+from localapi.backends.sharded_engine import ShardedEngine, start_ranks
 from localapi.backends.worker_engine import open_worker
 from localapi.errors import WorkerEnded
 from localapi.runtime.watchdog import judge
@@ -72,8 +72,8 @@ def alone(model: Path) -> mlx_lm.MlxLm:
 async def ranks(request: pytest.FixtureRequest, model: Path) -> AsyncIterator[ShardedEngine]:
     count, split = request.param
     options = {"path": str(model), "split": split, **OPTIONS}
-    places = places_here(count, partial(open_worker, writes_tokens=True))
-    engine = await start_ranks("m", "mlx-lm", options, places, report=lambda *_: None)
+    opening = partial(open_worker, writes_tokens=True)
+    engine = await start_ranks("m", "mlx-lm", options, count, opening, report=lambda *_: None)
     yield engine
     await engine.close()
 

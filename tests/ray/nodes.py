@@ -31,7 +31,7 @@ def main() -> None:
 def options(name: str) -> dict[str, Any]:
     """A node that has a resource of its own name, and one that all have."""
     resources = {f"only_{name}": 4, "any": 4}
-    return {"num_cpus": 4, "node_name": name, "resources": resources, "object_store_memory": STORE_BYTES}
+    return {"num_cpus": 6, "node_name": name, "resources": resources, "object_store_memory": STORE_BYTES}
 
 
 if __name__ == "__main__":

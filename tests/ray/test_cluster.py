@@ -86,6 +86,8 @@ chat:
   moving: {{backend: mlx-lm, path: demo, place: {{node: {moving}}}, swap: warm}}
   spread: {{backend: mlx-lm, path: demo, place: {{resources: {{any: 1}}, spread: true}}}}
   twins: {{backend: mlx-lm, path: demo, place: {{resources: {{any: 3}}}}, replicas: {{min: 2, max: 2}}}}
+  ranks: {{backend: mlx-lm, path: demo, shards: 2, place: {{resources: {{any: 1}}, spread: true}}}}
+  apart: {{backend: mlx-lm, path: demo, shards: 3, place: {{spread: strict}}}}
   impossible: {{backend: mlx-lm, path: demo, place: {{gpus: 64}}}}
   nowhere: {{backend: mlx-lm, path: demo, place: {{node: middle}}}}
   absent: {{backend: mlx-lm, path: /models/absent, place: {{node: left}}}}
@@ -144,7 +146,12 @@ def test_the_included_model_is_the_one_of_the_node(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("model", "facts"),
-    [("impossible", ["64 GPUs", "left"]), ("nowhere", ["middle", "right"]), ("absent", ["/models/absent", "left"])],
+    [
+        ("apart", ["3 ranks", "right"]),
+        ("impossible", ["64 GPUs", "left"]),
+        ("nowhere", ["middle", "right"]),
+        ("absent", ["/models/absent", "left"]),
+    ],
 )
 def test_what_cannot_be_placed_says_why(server: Server, model: str, facts: list[str]) -> None:
     reply = server.request(
@@ -166,6 +173,15 @@ def test_replicas_run_on_the_nodes_that_have_room_and_end_together(server: Serve
     workers = [psutil.Process(each["pid"]) for each in ready()]
     assert server.request("POST", "/admin/models/twins/unload").status == 200
     assert all(has_ended(worker) for worker in workers)
+
+
+def test_the_ranks_of_a_model_run_on_different_nodes(server: Server) -> None:
+    assert ask(server, "ranks") == ask(server, "right")
+
+    ranks = server.model("ranks")["ranks"]
+    assert [rank["state"] for rank in ranks] == ["ready", "ready"]
+    assert {rank["node"] for rank in ranks} == {"left", "right"}
+    assert all("ranks" in node["models"] for node in server.status()["cluster"]["nodes"] if node["alive"])
 
 
 def test_unloading_ends_the_process_on_the_node(server: Server) -> None:
@@ -194,26 +210,28 @@ def test_an_edit_moves_a_model_to_another_node_without_a_lost_request(server: Se
         assert [each.result() for each in asking] == [{answer}] * 3
 
 
-def test_a_model_comes_back_on_another_node_if_its_own_is_lost_under_load(server: Server, nodes: Nodes) -> None:
-    lost, whole = process_on(server, "right"), long_answer(server)
+def test_models_come_back_on_another_node_if_theirs_is_lost_under_load(server: Server, nodes: Nodes) -> None:
+    lost, whole = process_on(server, "right"), long_answer(server, "spread")
+    ranks = [psutil.Process(rank["pid"]) for rank in server.model("ranks")["ranks"]]
     back = threading.Event()
 
-    def keep_asking() -> set[str]:
+    def keep_asking(model: str) -> set[str]:
         answers = set()
         while not back.is_set():
             # What has begun fails; what has not is answered by another worker.
             with contextlib.suppress(openai.APIError):
-                answers.add(long_answer(server))
+                answers.add(long_answer(server, model))
         return answers
 
     with ThreadPoolExecutor() as pool:
-        asking = [pool.submit(keep_asking) for _ in range(3)]
+        asking = [pool.submit(keep_asking, model) for model in ("spread", "spread", "ranks", "ranks")]
         nodes.kill("right")
         until(lambda: server.model("spread")["node"] == "left")
+        until(lambda: [rank["node"] for rank in server.model("ranks")["ranks"]] == ["left", "left"])
         back.set()
         assert {answer for each in asking for answer in each.result()} <= {whole}
-    assert long_answer(server) == whole
-    until(lambda: has_ended(lost))
+    assert long_answer(server, "ranks") == whole
+    until(lambda: all(has_ended(process) for process in (lost, *ranks)))
 
 
 def test_a_node_that_joins_can_be_used(server: Server, nodes: Nodes) -> None:
@@ -223,11 +241,11 @@ def test_a_node_that_joins_can_be_used(server: Server, nodes: Nodes) -> None:
     assert server.model("right")["node"] == "right"
 
 
-def long_answer(server: Server) -> str:
+def long_answer(server: Server, model: str) -> str:
     """An answer that takes a while, because the end token is forbidden."""
     with server.client() as client:
         stream = client.chat.completions.create(
-            model="spread",
+            model=model,
             messages=[{"role": "user", "content": QUESTION}],
             temperature=0,
             logit_bias={END_TOKEN: -100},

@@ -102,6 +102,7 @@ class RankReply(Struct, kw_only=True):
 
     rank: Count
     address: str
+    node: str | None
     pid: int | None
     memory_bytes: int | None
     state: Literal["loading", "ready", "silent"]
@@ -298,9 +299,11 @@ def _cluster(cluster: ClusterWatch, address: str, registry: Registry) -> Cluster
     models: dict[str | None, list[str]] = {}
     for instance in registry.all_instances():
         for engine in instance.all_supervised:
-            named = models.setdefault(engine.vitals().node, [])
-            if instance.name not in named:
-                named.append(instance.name)
+            vitals = engine.vitals()
+            for node in {vitals.node, *(rank.node for rank in vitals.ranks)}:
+                named = models.setdefault(node, [])
+                if instance.name not in named:
+                    named.append(instance.name)
     nodes = [
         NodeReply(**msgspec.structs.asdict(node), models=models.get(node.name, []) if node.alive else [])
         for node in cluster.nodes

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from localapi.worker.model import CannotLoad, Host, first_line
+from localapi.worker.model import CannotLoad, Host, PortTaken, first_line
 from localapi.worker.protocol import AWAITING_RANKS, Loading
 
 
@@ -29,7 +29,8 @@ def join(host: Host) -> mx.distributed.Group:
     try:
         return mx.distributed.init(strict=True, backend=link)
     except (RuntimeError, ValueError) as error:
-        raise CannotLoad(
+        kind = PortTaken if "bind socket" in str(error) else CannotLoad
+        raise kind(
             f"Rank {host.rank.number} could not join the others over MLX's backend {link} at "
             f"{host.rank.addresses[host.rank.number]}: {first_line(error)}."
         ) from error

@@ -6,6 +6,7 @@ of MLX's, because whoever waits for MLX's computes all the time. It also carries
 
 from __future__ import annotations
 
+import errno
 import hmac
 import os
 import socket
@@ -22,7 +23,7 @@ import msgspec
 
 from localapi.worker.llm.row import Row
 from localapi.worker.llm.shards.group import SharedSampler, SharedTokens
-from localapi.worker.model import CannotLoad, first_line
+from localapi.worker.model import CannotLoad, PortTaken, first_line
 from localapi.worker.outbox import HEARTBEAT_SECONDS
 from localapi.worker.protocol import LENGTH, MAX_FRAME_BYTES, Rank
 
@@ -145,7 +146,8 @@ def listen(rank: Rank) -> socket.socket:
     try:
         return socket.create_server(_address(rank.plans), backlog=len(rank.addresses))
     except OSError as error:
-        raise CannotLoad(f"Rank 0 cannot listen at {rank.plans}: {first_line(error)}. Load the model again.") from error
+        kind = PortTaken if error.errno == errno.EADDRINUSE else CannotLoad
+        raise kind(f"Rank 0 cannot listen at {rank.plans}: {first_line(error)}. Load the model again.") from error
 
 
 def accept(listener: socket.socket, rank: Rank) -> list[socket.socket]:

@@ -1,0 +1,38 @@
+"""Ports that are kept from others until a process takes them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FreePorts:
+    """Ports of one address of a machine."""
+
+    addresses: Sequence[str] = ()
+    """Each as "127.0.0.1:4000"."""
+    _sockets: Sequence[socket.socket] = ()
+
+    def release(self) -> None:
+        """Free the ports for whoever is to listen there."""
+        for each in self._sockets:
+            each.close()
+
+
+NO_PORTS = FreePorts()
+
+
+def keep(host: str, count: int) -> FreePorts:
+    """Keep so many ports of this address. Raise OSError."""
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            each = socket.socket()
+            sockets.append(each)
+            each.bind((host, 0))
+    except OSError:
+        FreePorts((), sockets).release()
+        raise
+    return FreePorts([f"{host}:{each.getsockname()[1]}" for each in sockets], sockets)
