@@ -13,8 +13,6 @@ import pytest
 
 from tests.server import Server, save, serving, until
 
-pytestmark = pytest.mark.everyday
-
 KEY = "a-key-of-the-other-server"
 GUEST = "a-key-for-guests-of-ours"
 SILENT = socket.create_server(("127.0.0.1", 0))

@@ -10,8 +10,6 @@ import pytest
 
 from tests.server import Server, serving
 
-pytestmark = pytest.mark.everyday
-
 KEY = "a-key-of-the-other-server"
 HI = [{"role": "user", "content": "Hi there, you"}]
 THERE = {

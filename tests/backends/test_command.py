@@ -24,8 +24,6 @@ from localapi.runtime.memory import expected_bytes
 from localapi.worker.protocol import Chat, Delta, Loading, Message
 from tests.marked import VARIABLE, marked
 
-pytestmark = pytest.mark.everyday
-
 PROGRAM = Path(__file__).parents[1] / "hostile_program.py"
 
 

@@ -20,8 +20,6 @@ from localapi.backends.output import MOST_LINES
 from localapi.backends.program import Program
 from tests.marked import VARIABLE, marked
 
-pytestmark = pytest.mark.everyday
-
 IGNORING_TERM = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 FORKING = """
 import os, subprocess, sys
