@@ -38,6 +38,7 @@ SECTIONS: Final = {
     "Use": {
         "models": "Show the models of a running server.",
         "chat": "Chat with a model of a running server.",
+        "launch": "Start an agent, such as Claude Code, with a model of the server.",
         "say": "Speak TEXT, or standard input if TEXT is - or omitted.",
         "bench": "Measure how fast a model of a running server answers.",
     },

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +12,8 @@ import click
 from localapi.backends.pool import PoolOptions
 from localapi.cli import sound_output
 from localapi.cli.options import complete_models, given_text, profile_option, server_of, server_options, source_of
-from localapi.client import Server
-from localapi.errors import NoServer, OperatorError
+from localapi.cli.temporary_server import or_temporary
+from localapi.errors import OperatorError
 from localapi.kinds import SPEECH
 from localapi.kinds.speech import speech_options
 from localapi.manifest import Entry, read
@@ -74,7 +70,8 @@ def command(
     start = flags["host"] is None and flags["port"] is None and not server.is_there()
     if start:
         _speech_entry(settings, model)  # reports all errors, of which a server that cannot start has one line
-    with or_temporary(server, flags["profile"], start=start) as server:
+    profile = ["--profile", flags["profile"]] if flags["profile"] is not None else []
+    with or_temporary(server, profile, start=start) as server:
         if model is None:
             models = server.get("/v1/audio/models")["data"]
             if not models:
@@ -140,39 +137,3 @@ def _show_script(text: str, entry: Entry) -> None:
         click.echo(segment)
     if not script.segments:
         click.echo("the text has nothing that can be spoken", err=True)
-
-
-@contextlib.contextmanager
-def or_temporary(server: Server, profile: str | None, *, start: bool) -> Iterator[Server]:
-    """Yield the given server, or if `start` is true a temporary one on a free port.
-
-    Raise NoServer, with its last output, if the temporary server ends at once.
-    """
-    if not start:
-        yield server
-        return
-    command = [sys.executable, "-P", "-m", "localapi", "serve", "--host", "127.0.0.1", "--port", "0"]
-    command += ["--profile", profile] if profile is not None else []
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:  # noqa: S603
-        try:
-            yield Server(_address_of(process), server.headers)
-        finally:
-            process.terminate()
-
-
-def _address_of(process: subprocess.Popen[str]) -> str:
-    """Return the address of a server that is starting. Its log is read to the end, so that it is never blocked."""
-    log = process.stderr
-    assert log is not None  # noqa: S101  # it was started with a pipe
-
-    def read_out() -> None:
-        with contextlib.suppress(ValueError, OSError):
-            for _ in log:
-                pass
-
-    line = ""
-    for line in log:
-        if found := re.search(r" on (http://\S+)/v1", line):
-            threading.Thread(target=read_out, daemon=True).start()
-            return found[1]
-    raise NoServer(f"no server runs, and none could be started: {line.strip()}")
