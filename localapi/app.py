@@ -45,6 +45,7 @@ from localapi.http import auth, request_context
 from localapi.http.host_check import Guard, exposure
 from localapi.http.hypercorn_server import serve
 from localapi.http.loops import LoopCheck
+from localapi.http.paced_body import PacedConnection
 from localapi.http.replies import error_reply
 from localapi.http.second_port import SecondPort
 from localapi.kinds import KINDS
@@ -259,6 +260,7 @@ def create_app(service: Service) -> Quart:
     """Return the HTTP application of a service."""
     app = Quart("localapi", static_folder=None)
     app.request_class = LimitedRequest
+    app.asgi_http_class = PacedConnection
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     for kind in KINDS.values():
         for module in kind.endpoints:

@@ -60,7 +60,7 @@ MAY_IMPORT = {
 """
 
 ENGINES = {"mlx", "mlx_lm", "mlx_audio", "transformers", "tokenizers", "huggingface_hub", "llguidance", "tqdm"}
-ENGINES |= {"piper", "onnxruntime", "google", "espeakng_loader"}
+ENGINES |= {"faster_whisper", "piper", "onnxruntime", "google", "espeakng_loader"}
 HTTP = {"quart", "hypercorn", "werkzeug"}
 DATA = {"pydantic", "pydantic_core"}
 SETTINGS = {*DATA, "pydantic_settings"}

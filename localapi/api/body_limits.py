@@ -9,6 +9,7 @@ from quart import Request
 
 from localapi.api.openapi import operations
 from localapi.api.operation import MAX_BODY_BYTES
+from localapi.http.paced_body import PacedBody
 
 
 @functools.cache
@@ -23,6 +24,8 @@ def limit_of(path: str) -> int:
 
 class LimitedRequest(Request):
     """A request whose body is limited by its path: Quart knows one limit for all."""
+
+    body_class = PacedBody
 
     def __init__(self, method: str, scheme: str, path: str, *arguments: Any, **options: Any) -> None:
         limit = limit_of(path)

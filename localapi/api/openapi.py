@@ -122,8 +122,8 @@ def _operation(operation: Operation, path: str) -> Schema:
     if operation.parameters:
         described["parameters"] = list(operation.parameters)
     if operation.body is not None:
-        content = _content({JSON: operation.body})
-        content[JSON]["example"] = {"model": "MODEL", **operation.example}
+        content = _content({operation.body_type: operation.body})
+        content[operation.body_type]["example"] = {"model": "MODEL", **operation.example}
         described["requestBody"] = {"required": True, "content": content}
     return described
 

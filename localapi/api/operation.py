@@ -36,6 +36,8 @@ class Operation:
     content: Content
     """Of the reply with status 200."""
     body: type[BaseModel] | None = None
+    body_type: str = JSON
+    """Content type of the body."""
     example: Mapping[str, Any] = field(default_factory=dict)
     """A body to try it with; its `model` is filled in."""
     max_body_bytes: int = MAX_BODY_BYTES

@@ -1,4 +1,4 @@
-"""Decode audio files from clients to PCM: voices to clone, speech to convert.
+"""Decode audio files from clients to PCM: voices to clone, speech to convert or to write down.
 
 The files are not trusted. FFmpeg must not guess the format, as many of its demuxers (HLS, concat, SDP) open other files
 and URLs that a file names. So the container is recognized by its first bytes and must be one that holds its own sound,
@@ -8,9 +8,12 @@ the codecs are on a list, and duration, size and channels are limited.
 from __future__ import annotations
 
 import io
+import mmap
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import av
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 _INTEGERS = [f"pcm_{kind}{bits}{order}" for kind in "su" for bits in (16, 24, 32) for order in ("le", "be")]
 _FLOATS = [f"pcm_f{bits}{order}" for bits in (32, 64) for order in ("le", "be")]
 CODECS = {"aac", "alac", "flac", "mp3", "mp3float", "opus", "vorbis"}
+CODECS |= {"ac3", "amrnb", "amrwb", "eac3", "mp1float", "mp2", "mp2float", "wmav1", "wmav2"}
+CODECS |= {"adpcm_ima_qt", "adpcm_ima_wav", "adpcm_ms", "gsm_ms"}
 CODECS |= {*_INTEGERS, *_FLOATS, "pcm_s8", "pcm_u8", "pcm_alaw", "pcm_mulaw"}
 """Names of FFmpeg's decoders that may run."""
 
@@ -27,8 +32,82 @@ OPTIONS = {"codec_whitelist": ",".join(sorted(CODECS)), "protocol_whitelist": "n
 MOST_CHANNELS = 8
 
 
+CLAIM_TOLERANCE: Final = 1.01
+"""How much longer than allowed a container may claim to be before it is refused unread."""
+
+
 class NotAudio(ValueError):
     """The file has no usable sound; the message tells the client why."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The next sound of a file."""
+
+    pcm: bytes
+    """16-bit mono samples."""
+    total_seconds: float
+    """How long the file says that it is; 0 if it does not. It may lie."""
+
+
+def decode_file(path: Path, *, sample_rate_hz: int, max_seconds: float) -> Iterator[Decoded]:
+    """Yield the sound of a file bit by bit, whatever its length, as 16-bit mono PCM at a rate.
+
+    Of a video, the sound is taken. Damaged parts are left out. Raise `NotAudio`, before anything else for a file
+    without sound; for one that is longer than `max_seconds`, as soon as that is known.
+    """
+    with path.open("rb") as file:
+        container = container_of(_beginning(file))
+        if container is None:
+            raise NotAudio(_NOT_KNOWN)
+        if container == "mov":
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                _refuse_false_counts(content)
+        import av  # noqa: PLC0415  # costly, and seldom needed
+
+        silent = True
+        try:
+            with av.open(file, "r", format=container, options=OPTIONS) as opened:
+                total = _claimed_seconds(opened)
+                if container != "wav" and total > max_seconds * CLAIM_TOLERANCE:
+                    # WAV files that were written as a stream claim the largest possible size.
+                    raise NotAudio(f"The audio is {total:.0f} seconds long; the limit is {max_seconds:g}.")
+                for pcm in _sound(opened, sample_rate_hz, max_seconds, video=True):
+                    silent = False
+                    yield Decoded(pcm, min(total, max_seconds))
+        except (av.error.FFmpegError, OverflowError) as error:
+            raise _unreadable(error) from error
+        except ValueError as error:
+            raise error if isinstance(error, NotAudio) else _unreadable(error) from error
+        if silent:
+            raise NotAudio("There is no sound in the audio file.")
+
+
+def _beginning(file: io.BufferedReader) -> bytes:
+    """Return as much of a file as its container is recognized by, and go back to the beginning."""
+    head = file.read(_TAG_HEADER_BYTES)
+    if head[:3] == b"ID3":
+        # The tag may hold a picture; what follows it is what counts.
+        file.seek(_TAG_HEADER_BYTES + _tag_length(head))
+        head = b"ID3" + bytes(_TAG_HEADER_BYTES - 3) + file.read(_HEAD_BYTES)
+    else:
+        head += file.read(_HEAD_BYTES)
+    file.seek(0)
+    return head
+
+
+def _claimed_seconds(file: av.container.InputContainer) -> float:
+    """Return how long a file says that it is; 0 if it does not say."""
+    import av  # noqa: PLC0415
+
+    return max(0.0, float(file.duration or 0) / av.time_base)
+
+
+def _unreadable(error: Exception) -> NotAudio:
+    import av  # noqa: PLC0415
+
+    reason = error.strerror if isinstance(error, av.error.FFmpegError) else error
+    return NotAudio(f"The audio file cannot be read: {reason}.")
 
 
 def decode(data: bytes, *, sample_rate_hz: int, max_seconds: float, max_bytes: int) -> bytes:
@@ -41,7 +120,7 @@ def decode(data: bytes, *, sample_rate_hz: int, max_seconds: float, max_bytes: i
         raise NotAudio(f"The audio file has {len(data)} bytes; the limit is {max_bytes}.")
     container = container_of(data)
     if container is None:
-        raise NotAudio("This is not a supported audio file: WAV, MP3, FLAC, Ogg, M4A, AAC, WebM, AIFF or CAF.")
+        raise NotAudio(_NOT_KNOWN)
     if container == "mov":
         _refuse_false_counts(data)
 
@@ -53,8 +132,7 @@ def decode(data: bytes, *, sample_rate_hz: int, max_seconds: float, max_bytes: i
     except NotAudio:
         raise
     except (av.error.FFmpegError, ValueError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, av.error.FFmpegError) else error
-        raise NotAudio(f"The audio file cannot be read: {reason}.") from error
+        raise _unreadable(error) from error
     if not pcm:
         raise NotAudio("There is no sound in the audio file.")
     return pcm
@@ -62,11 +140,10 @@ def decode(data: bytes, *, sample_rate_hz: int, max_seconds: float, max_bytes: i
 
 def container_of(data: bytes) -> str | None:
     """Return FFmpeg's name of the container that begins with these bytes."""
-    head = data[:12]
+    head = data[:_HEAD_BYTES]
     tagged = head[:3] == b"ID3"
     if tagged:
-        length = sum((byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=False))
-        head = data[_TAG_HEADER_BYTES + length :][:12]
+        head = data[_TAG_HEADER_BYTES + _tag_length(data) :][:_HEAD_BYTES]
     for magic, offset, name in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return name
@@ -77,8 +154,20 @@ def container_of(data: bytes) -> str | None:
     return "mp3" if is_mpeg or tagged else None
 
 
+def _tag_length(data: bytes) -> int:
+    return sum((byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=False))
+
+
 _MAGIC = (
     (b"WAVE", 8, "wav"),
+    (b"riff\x2e\x91\xcf\x11", 0, "w64"),
+    (b"AVI ", 8, "avi"),
+    (b"#!AMR", 0, "amr"),
+    (b".snd", 0, "au"),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", 0, "asf"),
+    (b"FLV\x01", 0, "flv"),
+    (b"\x00\x00\x01\xba", 0, "mpeg"),
+    (b"\x0b\x77", 0, "ac3"),
     (b"fLaC", 0, "flac"),
     (b"OggS", 0, "ogg"),
     (b"ftyp", 4, "mov"),
@@ -87,6 +176,10 @@ _MAGIC = (
     (b"caff", 0, "caf"),
 )
 
+_HEAD_BYTES: Final = 1024
+_NOT_KNOWN: Final = (
+    "This is not an audio file of a known kind, such as WAV, MP3, FLAC, Ogg, M4A, MP4, AAC, WebM, AIFF or CAF."
+)
 _TAG_HEADER_BYTES = 10
 """Size of an ID3v2 header, whose length field has four times seven bits."""
 
@@ -94,7 +187,7 @@ _ADTS_MASK, _ADTS = 0xFFF6, 0xFFF0
 _MPEG_SYNC, _MPEG_LAYER = 0xFFE0, 0x0006
 
 
-def _refuse_false_counts(data: bytes) -> None:
+def _refuse_false_counts(data: bytes | mmap.mmap) -> None:
     """Raise `NotAudio` for an MP4 that claims more samples than it has bytes.
 
     FFmpeg allocates memory for each before it checks: 9 KB took 2.3 GB.
@@ -115,10 +208,12 @@ def _refuse_false_counts(data: bytes) -> None:
         begin = end
 
 
-def _sound(file: av.container.InputContainer, sample_rate_hz: int, max_seconds: float) -> Iterator[bytes]:
+def _sound(
+    file: av.container.InputContainer, sample_rate_hz: int, max_seconds: float, *, video: bool = False
+) -> Iterator[bytes]:
     import av  # noqa: PLC0415
 
-    if any(not stream.disposition & av.stream.Disposition.attached_pic for stream in file.streams.video):
+    if not video and any(not stream.disposition & av.stream.Disposition.attached_pic for stream in file.streams.video):
         raise NotAudio("This is a video; send only its sound.")
     if not file.streams.audio:
         raise NotAudio("There is no sound in the audio file.")

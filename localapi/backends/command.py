@@ -23,6 +23,7 @@ from localapi.backends.options import ChatOptions, Duration, FolderOf, MemorySiz
 from localapi.backends.parameters import MEDIA, TEXT
 from localapi.backends.placeholders import checked, filled, placeholders_in
 from localapi.backends.secret import SecretPlace
+from localapi.backends.transcription import TranscriptionOptions
 from localapi.backends.variables import WithVariables, check_names, number_as_text
 from localapi.backends.vector_options import EmbeddingOptions, RerankOptions
 from localapi.errors import FilesUnreadable
@@ -318,4 +319,14 @@ class CommandRerank(CommandOptions, RerankOptions):
     backend: Annotated[
         Literal["command"],
         Field(description="A program that the server starts and that has /v1/rerank."),
+    ]
+
+
+class CommandTranscription(CommandOptions, TranscriptionOptions):
+    """Options of a transcription model that runs in a program."""
+
+    forwards = True
+    backend: Annotated[
+        Literal["command"],
+        Field(description="A program that the server starts and that has OpenAI's /v1/audio/transcriptions."),
     ]

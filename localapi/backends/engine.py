@@ -47,6 +47,9 @@ class Vitals:
     prompt_tokens_done: int = 0
     prompt_tokens_total: int = 0
     """Tokens of the long prompts that are being processed."""
+    sound_seconds_done: float = 0.0
+    sound_seconds_total: float = 0.0
+    """Of the files that are being transcribed."""
     tokens_per_second: float | None = None
     """Generation rate over the last seconds, summed over all answers."""
     latency_seconds: float | None = None

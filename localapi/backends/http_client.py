@@ -20,6 +20,7 @@ import msgspec
 
 from localapi.backends.connecting import Turn, Turns
 from localapi.backends.engine import VIA_HEADER, connect_limit, via
+from localapi.backends.form_body import FormBody
 from localapi.backends.sse import EventDecoder, TooLong
 from localapi.backends.upstream import Upstream
 from localapi.backends.upstream_replies import MAX_ERROR_BYTES, Complaint, complaint
@@ -33,7 +34,7 @@ from localapi.errors import (
 from localapi.system.os_errors import advise
 from localapi.system.threads import aside
 from localapi.system.timer import WaitLimit
-from localapi.worker.protocol import ForwardedHead
+from localapi.worker.protocol import ForwardedHead, Upload
 
 log = logging.getLogger(__name__)
 
@@ -178,9 +179,11 @@ class HttpClient:
                     if data is None:
                         return
 
-    async def raw(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[ForwardedHead | bytes, None]:
-        """Yield the head of a reply, then its bytes."""
-        async with self._opened("POST", path, body) as reply:
+    async def raw(
+        self, path: str, body: Mapping[str, Any], file: Upload | None = None
+    ) -> AsyncGenerator[ForwardedHead | bytes, None]:
+        """Yield the head of a reply, then its bytes. With a file, the body is sent as a form."""
+        async with self._opened("POST", path, body, file=file) as reply:
             assert reply is not None  # noqa: S101  # it may not be missing
             length = reply.headers.get("content-length")
             encoded = "content-encoding" in reply.headers
@@ -198,13 +201,13 @@ class HttpClient:
     @asynccontextmanager
     async def _opened(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, missing_ok: bool = False,
-        deadline: float | None = None,
+        deadline: float | None = None, file: Upload | None = None,
     ) -> AsyncIterator[httpx2.Response | None]:  # fmt: skip
         """Open a reply with status 200, or None if there may be no such path. Raise ApiError.
 
         Leaving it before its end closes the connection.
         """
-        reply = await self._sent(method, path, body, deadline)
+        reply = await self._sent(method, path, body, deadline, file)
         try:
             if missing_ok and reply.status_code in _MISSING:
                 yield None
@@ -248,17 +251,21 @@ class HttpClient:
         task.add_done_callback(lambda _: self._ending.pop(reply))
 
     async def _sent(
-        self, method: str, path: str, body: Mapping[str, Any] | None, deadline: float | None
+        self, method: str, path: str, body: Mapping[str, Any] | None, deadline: float | None, file: Upload | None = None
     ) -> httpx2.Response:
         """Return the reply's head. A connection that cannot be made is tried twice; nothing else is."""
         if self._client is None:
             raise RuntimeError("the client is not open")
         url = self._url(path)
-        content = None if body is None else msgspec.json.encode(body)
-        headers = self._headers(has_body=content is not None)
+        form = None if body is None or file is None else _form(body, file)
+        content = None if body is None or form is not None else msgspec.json.encode(body)
+        headers = self._headers(has_body=body is not None)
+        if form is not None:
+            headers |= await aside(form.headers)
         for attempt in range(MAX_REDIRECTS):
             timeout = httpx2.Timeout(None, connect=self._connect_seconds)
-            request = self._client.build_request(method, url, content=content, headers=headers, timeout=timeout)
+            sent = content if form is None else form.pieces()
+            request = self._client.build_request(method, url, content=sent, headers=headers, timeout=timeout)
             try:
                 reply = await self._in_turn(self._client, request, deadline)
             except httpx2.ConnectError as error:
@@ -410,6 +417,10 @@ class HttpClient:
         return UpstreamUnavailable(
             f"{self._who}, {self._upstream.host}, closed the connection: {_reason(error)}. Send the request again."
         )
+
+
+def _form(fields: Mapping[str, Any], file: Upload) -> FormBody:
+    return FormBody(fields, file.path, name=file.name, content_type=file.content_type)
 
 
 def _reason(error: BaseException) -> str:

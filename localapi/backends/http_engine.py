@@ -323,7 +323,7 @@ class HttpEngine(InProcessEngine):
 
     async def _forward(self, request: Forward) -> AsyncGenerator[Event, None]:
         body = {**without_model(request.body), **named_model(self.model)}
-        async with aclosing(self._client.raw(request.path, body)) as received:
+        async with aclosing(self._client.raw(request.path, body, request.file)) as received:
             head = await anext(received)
             assert isinstance(head, ForwardedHead)  # noqa: S101  # `raw` begins with it
             yield ForwardedHead(request.id, head.content_type, head.length)

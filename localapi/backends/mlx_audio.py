@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,19 +9,15 @@ from pydantic import Field
 
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.installing import install
-from localapi.backends.options import FolderOf, Identity, PathProblem
+from localapi.backends.options import FolderOf, PathProblem
+from localapi.backends.own_environment import OwnEnvironment
 from localapi.backends.speech import SpeechOptions
-from localapi.backends.variables import WithVariables
-from localapi.backends.worker_engine import start_worker
-from localapi.environments import Environment
-from localapi.errors import LoadFailed
 from localapi.system.threads import aside
 
 _MUST_HOLD = "config.json"
 
 
-class _MlxAudio(WithVariables, SpeechOptions):
+class _MlxAudio(OwnEnvironment, SpeechOptions):
     """Options of both backends.
 
     `has_speed` is False although some architectures take a speed: most ignore it, and the server's tempo change is
@@ -64,19 +59,7 @@ class _MlxAudio(WithVariables, SpeechOptions):
             examples=[1200],
         ),
     ] = None
-    install: Annotated[
-        Literal["manual", "auto"],
-        Field(
-            description="If the backend's environment is missing: manual reports it, auto installs it at first load."
-        ),
-    ] = "manual"
     takes = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})
-    worker_bytes = 400 * 1024 * 1024
-
-    def identity(self) -> Identity:
-        """Return the identity without `install`, which does not change the model."""
-        identity = super().identity()
-        return replace(identity, options={k: v for k, v in identity.options.items() if k != "install"})
 
     def located_settings(self, folder_of: FolderOf) -> dict[str, Any]:
         try:
@@ -93,19 +76,8 @@ class _MlxAudio(WithVariables, SpeechOptions):
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         await aside(lambda: model_path.check_present([(self.path, _MUST_HOLD)]))
-        environment = Environment.named(self.backend_name)
-        if not environment.ready:
-            if self.install == "manual":
-                raise LoadFailed(
-                    f"The environment of {environment.name} is not installed. Install it: {environment.command} (or "
-                    "set `install: auto` for this model)."
-                )
-            await install(environment, report)
         options = {**self.identity().options, "package": self.backend_name}
-        return await start_worker(
-            name, "mlx-audio", options, interpreter=environment.interpreter, variables=await self.variables(),
-            report=report,
-        )  # fmt: skip
+        return await self.started(name, "mlx-audio", options, report)
 
 
 class MlxAudio(_MlxAudio):

@@ -16,6 +16,7 @@ from localapi.backends.options import ChatOptions, EntryOptions, FolderOf, Ident
 from localapi.backends.parameters import MEDIA, TEXT
 from localapi.backends.secret import NoSecret, SecretPlace, located_place, stamp_of
 from localapi.backends.speech import file_at
+from localapi.backends.transcription import TranscriptionOptions
 from localapi.backends.upstream import CONNECT_SECONDS, FIRST_TOKEN_SECONDS, IDLE_SECONDS, Upstream
 from localapi.backends.vector_options import EmbeddingOptions, RerankOptions
 from localapi.errors import UpstreamRefused
@@ -236,4 +237,14 @@ class OpenAIRerank(UpstreamOptions, RerankOptions):
     backend: Annotated[
         Literal["openai"],
         Field(description="A rerank model on another server that has /v1/rerank: vLLM, Infinity, ..."),
+    ]
+
+
+class OpenAITranscription(UpstreamOptions, TranscriptionOptions):
+    """Options of a transcription model on another server."""
+
+    forwards = True
+    backend: Annotated[
+        Literal["openai"],
+        Field(description="A model on another server that has OpenAI's /v1/audio/transcriptions."),
     ]

@@ -106,3 +106,12 @@ class RerankPool(PoolOptions):
     backend: Annotated[
         Literal["pool"], Field(description="One name for several rerank models, which have all other options.")
     ]
+
+
+class TranscriptionPool(PoolOptions):
+    """Options of a transcription model that is one name for several."""
+
+    section = "transcription"
+    backend: Annotated[
+        Literal["pool"], Field(description="One name for several transcription models, which have all other options.")
+    ]

@@ -24,6 +24,14 @@ _ENCODERS: Final = frozenset(
 )
 """`model_type` of networks that read texts and write none."""
 
+_HEARS: Final = frozenset({
+    "canary", "cohere_asr", "distil_whisper", "fun_asr", "funasr", "glmasr", "granite_speech", "lasr_ctc", "moonshine",
+    "moonshine_streaming", "nemotron_asr", "parakeet", "parakeet_ctc", "parakeet_tdt", "qwen3_asr", "qwen2_audio",
+    "sensevoice", "vibevoice_asr", "voxtral", "voxtral_realtime", "wav2vec2", "whisper",
+})  # fmt: skip
+"""`model_type` of networks that write down what they hear."""
+_HEARS_BY_NAME: Final = (".asr.",)
+
 _SNAC_CODES: Final = 7 * 4096
 _TEXT_TOKENS: Final = {"llama": 128_266, "qwen3": 151_679}
 """First token that is a sound code, in language models that speak with the codec SNAC.
@@ -40,7 +48,7 @@ def chat_backend(config: Mapping[str, Any], name: str) -> str | None:
     kind, words = architecture(dict(config), name), _words(name)
     if _speaker(config, kind, words) or any(word.endswith("tts") for word in words):
         return None  # or a speech model that neither package supports
-    if embedding_backend(config, name) or rerank_backend(config, name):
+    if embedding_backend(config, name) or rerank_backend(config, name) or transcription_backend(config, name):
         return None
     return "mlx-lm" if _classes(config, _CHAT_CLASSES) or kind in _architectures_of_mlx_lm() else None
 
@@ -62,6 +70,22 @@ def rerank_backend(config: Mapping[str, Any], name: str) -> str | None:
     if _classes(config, ("ForSequenceClassification",)) and labels == 1:
         return "onnx"
     return None
+
+
+def transcription_backend(config: Mapping[str, Any], name: str) -> str | None:
+    """Return the backend for transcription with a model, or None if it is none."""
+    kind = str(config.get("model_type") or "").lower()
+    if kind in _HEARS or _nemo_name(config, _HEARS_BY_NAME):
+        return "mlx-audio"
+    if {"suppress_ids", "lang_ids", "alignment_heads"} & set(config) and not kind:  # CTranslate2's, of Whisper alone
+        return "faster-whisper"
+    return None
+
+
+def _nemo_name(config: Mapping[str, Any], beginnings: tuple[str, ...]) -> bool:
+    """Return whether a config.json of NVIDIA's NeMo, which has no model_type, is that of a model that hears."""
+    target = config.get("target")
+    return isinstance(target, str) and any(word in target.lower() for word in beginnings)
 
 
 def _has_word(name: str, beginnings: tuple[str, ...]) -> bool:

@@ -23,7 +23,9 @@ IDLE_SECONDS: Final = 300.0
 MODELS: Final = "/models"
 """Path of the list of models, below the base."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-_ENDPOINTS: Final = re.compile(r"/(chat/completions|completions|models|audio/speech|responses|embeddings)$")
+_ENDPOINTS: Final = re.compile(
+    r"/(chat/completions|completions|models|audio/speech|audio/transcriptions|audio/translations|responses|embeddings)$"
+)
 _VERSIONED: Final = re.compile(r"/v\d+\w*(/openai)?$")
 
 

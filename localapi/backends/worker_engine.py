@@ -43,6 +43,7 @@ from localapi.worker.protocol import (
     Event,
     Failed,
     Last,
+    Listening,
     Loaded,
     Loading,
     LoadRefused,
@@ -154,14 +155,14 @@ class Mailbox:
     def __init__(self) -> None:
         self.begun = False
         """True once there was an event."""
-        self.prefill: Prefill | None = None
-        """The last event, if it was the progress of the prompt."""
+        self.progress: Prefill | Listening | None = None
+        """The last event, if it was the progress of the work before an answer."""
         self._events: deque[Event | ApiError] = deque()
         self._arrived = asyncio.Event()
 
     def put(self, event: Event | ApiError) -> None:
         self.begun = True
-        self.prefill = event if isinstance(event, Prefill) else None
+        self.progress = event if isinstance(event, Prefill | Listening) else None
         last = self._events[-1] if self._events else None
         if isinstance(last, ApiError) or isinstance(event, ApiError) or not protocol.join(last, event):
             self._events.append(event)
@@ -238,7 +239,9 @@ class WorkerEngine:
         unanswered = len(boxes) - running
         # Requests since the worker's last report may be queued, too.
         beyond = 0 if self._max_batch is None else len(boxes) - self._max_batch
-        prompts = [box.prefill for box in boxes if box.prefill is not None and box.prefill.done < box.prefill.total]
+        working = [box.progress for box in boxes]
+        prompts = [each for each in working if isinstance(each, Prefill) and each.done < each.total]
+        files = [each for each in working if isinstance(each, Listening)]
         if not boxes:
             self._rate.reset()
         used = self._child.usage()
@@ -249,6 +252,8 @@ class WorkerEngine:
             max_batch=self._max_batch,
             prompt_tokens_done=sum(prompt.done for prompt in prompts),
             prompt_tokens_total=sum(prompt.total for prompt in prompts),
+            sound_seconds_done=sum(file.done_seconds for file in files),
+            sound_seconds_total=sum(max(file.done_seconds, file.total_seconds) for file in files),
             tokens_per_second=self._rate.per_second if self._writes_tokens else None,
             memory_bytes=used.memory_bytes if used else None,
             device_bytes=self._device_bytes,

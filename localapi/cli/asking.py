@@ -97,7 +97,7 @@ class Answer:
         return piece
 
 
-def in_words(aside: Mapping[str, Any]) -> str:
+def in_words(aside: Mapping[str, Any]) -> str:  # noqa: PLR0911  # one for each state
     """Return the content of a comment in a stream as a sentence; empty if it is unknown."""
     if places := aside.get("relaxed"):
         return f"not enforced: {', '.join(places)}"
@@ -115,6 +115,8 @@ def in_words(aside: Mapping[str, Any]) -> str:
             return f"loading {model}{at}: {step}{share}" if step else f"loading {model}{at}"
         case "prompt":
             return f"reading the prompt: {done} of {total} tokens"
+        case "sound":
+            return f"heard {done} of {total} s"
         case _:
             return f"waiting for {model}{at}" if model else ""
 

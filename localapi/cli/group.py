@@ -40,11 +40,12 @@ SECTIONS: Final = {
         "chat": "Chat with a model of a running server.",
         "launch": "Start an agent, such as Claude Code, with a model of the server.",
         "say": "Speak TEXT, or standard input if TEXT is - or omitted.",
+        "transcribe": "Write down what is said in audio and video files.",
         "bench": "Measure how fast a model of a running server answers.",
     },
     "Downloads": {
         "pull": "Download a model of the Hugging Face Hub, or all models in the manifest.",
-        "install": "Install the environment of a speech backend.",
+        "install": "Install the environment of a backend.",
     },
     "Shell": {
         "completion": "Print a completion script for bash, zsh or fish.",

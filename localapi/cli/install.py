@@ -1,4 +1,4 @@
-"""`localapi install`: install the environments that some speech backends need."""
+"""`localapi install`: install the environments that some backends need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from localapi.cli.text_table import room, table
 @click.option("--force", is_flag=True, help="Install again, even if it is installed.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable list; only without NAME.")
 def command(name: str | None, *, force: bool, as_json: bool) -> None:
-    """Install the environment of a speech backend: mlx-audio-plus or mlx-audio. Without NAME: list them."""
+    """Install the environment of a backend: mlx-audio-plus, mlx-audio or faster-whisper. Without NAME: list them."""
     if name is None:
         known = [environments.Environment.named(each) for each in environments.NAMES]
         if as_json:

@@ -9,7 +9,7 @@ import socket
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -75,18 +75,28 @@ class Server:
             while data := reply.read1(CHUNK_BYTES):
                 yield data
 
-    def events(self, path: str, body: object = None) -> Generator[Event, None, None]:
+    def events(
+        self, path: str, body: object = None, *, form: tuple[Mapping[str, str], Iterable[bytes]] | None = None
+    ) -> Generator[Event, None, None]:
         """Yield the server-sent events of a GET, or of a POST if there is a body, and comments as events.
 
-        Closing the iterator closes the connection.
+        `form` is a body that is no JSON: its headers and its bytes. Closing the iterator closes the connection.
         """
-        with self._opened(path, body, None) as reply:
+        with self._opened(path, body, None, form) as reply:
             yield from _events(reply)
 
     @contextmanager
-    def _opened(self, path: str, body: object, seconds: float | None) -> Iterator[http.client.HTTPResponse]:
-        data = None if body is None else json.dumps(body).encode()
+    def _opened(
+        self,
+        path: str,
+        body: object,
+        seconds: float | None,
+        form: tuple[Mapping[str, str], Iterable[bytes]] | None = None,
+    ) -> Iterator[http.client.HTTPResponse]:
+        data: bytes | Iterable[bytes] | None = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", **self.headers}
+        if form is not None:
+            headers, data = {**self.headers, **form[0]}, form[1]
         wrong_address = f"{self.address} is not a valid address; check --host and HOST"
         try:
             asked = urllib.request.Request(f"{self.address}{path}", data, headers)  # noqa: S310  # the scheme is ours

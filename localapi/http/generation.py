@@ -37,6 +37,8 @@ from localapi.worker.protocol import (
     Event,
     Finished,
     ForwardedData,
+    Heard,
+    Listening,
     Prefill,
     Relaxed,
     Request,
@@ -91,6 +93,8 @@ def event_bytes(event: Event) -> int:
         size += len(event.text)
     if isinstance(event, ForwardedData):
         size += len(event.data)
+    if isinstance(event, Heard):
+        size += sum(OBJECT_BYTES * (1 + len(said.words)) + len(said.text) for said in event.segments)
     if isinstance(event, Delta):
         size += OBJECT_BYTES * sum(1 + len(token.top) for token in event.logprobs)
     return size
@@ -213,11 +217,8 @@ class Generation:
                 yield renderer.progress(self.registry.progress(self.entry.id, self.ticket))
                 seconds = PROGRESS_SECONDS
             while (item := await items.get()) is not None:
-                if isinstance(item, Prefill):
-                    yield renderer.progress(Progress("prompt", self.entry.id, done=item.done, total=item.total))
-                    continue
-                if isinstance(item, Awaiting):
-                    yield renderer.progress(self._elsewhere(item))
+                if isinstance(item, Prefill | Awaiting | Listening):
+                    yield renderer.progress(self._progress(item))
                     continue
                 for part in renderer.render(item):
                     yield part
@@ -231,8 +232,12 @@ class Generation:
             if end := renderer.end():
                 yield end
 
-    def _elsewhere(self, item: Awaiting) -> Progress:
-        """Return what the request waits for on another server."""
+    def _progress(self, item: Prefill | Awaiting | Listening) -> Progress:
+        """Return how far the request is, by its model or by another server that has it."""
+        if isinstance(item, Prefill):
+            return Progress("prompt", self.entry.id, done=item.done, total=item.total)
+        if isinstance(item, Listening):
+            return Progress("sound", self.entry.id, done=int(item.done_seconds), total=int(item.total_seconds))
         known: dict[str, State] = {name: name for name in get_args(State)}
         state = known.get(item.state, "waiting")
         return Progress(

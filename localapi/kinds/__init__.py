@@ -15,6 +15,7 @@ from localapi.kinds.embedding import EMBEDDING
 from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.kinds.rerank import RERANK
 from localapi.kinds.speech import SPEECH
+from localapi.kinds.transcription import TRANSCRIPTION
 
 __all__ = [
     "CHAT",
@@ -22,6 +23,7 @@ __all__ = [
     "KINDS",
     "RERANK",
     "SPEECH",
+    "TRANSCRIPTION",
     "Kind",
     "ModelObject",
     "Variables",
@@ -44,6 +46,7 @@ def register(kind: Kind) -> None:
 
 register(CHAT)
 register(SPEECH)
+register(TRANSCRIPTION)
 register(EMBEDDING)
 register(RERANK)
 

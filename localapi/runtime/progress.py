@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-State = Literal["waiting", "queued", "memory", "loading", "prompt"]
+State = Literal["waiting", "queued", "memory", "loading", "prompt", "sound"]
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,8 @@ class Progress:
     """How far a request is before its answer begins."""
 
     state: State
-    """`memory`: the model is waiting for room in the memory budget; `prompt`: the model is reading the prompt."""
+    """`memory`: the model is waiting for room in the memory budget; `prompt`: the model is reading the prompt; `sound`:
+    the model is listening to a file."""
     model: str
     """Id of the entry."""
     position: int | None = None
@@ -24,7 +25,8 @@ class Progress:
     """Of loading: "downloading", "reading weights"."""
     done: int = 0
     total: int = 0
-    """Tokens of the prompt, bytes that are loaded, or bytes in use of the memory budget; 0 if nothing is counted."""
+    """Tokens of the prompt, seconds of sound, bytes that are loaded, or bytes in use of the memory budget; 0 if nothing
+    is counted."""
 
     def facts(self) -> dict[str, Any]:
         """Return the fields that are known, for JSON."""

@@ -139,6 +139,8 @@ class Replicas:
             max_batch=sum(batches) if len(batches) == len(vitals) and vitals else None,
             prompt_tokens_done=sum(each.prompt_tokens_done for each in vitals),
             prompt_tokens_total=sum(each.prompt_tokens_total for each in vitals),
+            sound_seconds_done=sum(each.sound_seconds_done for each in vitals),
+            sound_seconds_total=sum(each.sound_seconds_total for each in vitals),
             tokens_per_second=sum(rates) if rates else None,
             memory_bytes=sum(sizes) if len(sizes) == len(vitals) else None,
             device_bytes=sum(each.device_bytes for each in vitals),

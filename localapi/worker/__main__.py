@@ -45,6 +45,7 @@ from localapi.worker.protocol import (
     Tokenize,
     ToServer,
     ToWorker,
+    Transcribe,
     decode_to_worker,
     frame,
 )
@@ -67,6 +68,8 @@ ENGINES: Final = {
     "piper": "localapi.worker.tts.piper",
     "espeak-ng": "localapi.worker.tts.espeak_ng",
     "mlx-audio": "localapi.worker.tts.mlx_audio",
+    "faster-whisper": "localapi.worker.stt.faster_whisper",
+    "mlx-audio-stt": "localapi.worker.stt.mlx_audio",
     "onnx": "localapi.worker.vectors.onnx",
     "mlx-lm-vectors": "localapi.worker.vectors.mlx",
 }
@@ -85,7 +88,8 @@ def main() -> None:
     descriptor_limit.allow()
     transformers_index.keep()
     inbox: Inbox = SimpleQueue()
-    threading.Thread(target=read, args=(server.makefile("rb"), inbox), daemon=True).start()
+    cancelled: set[int] = set()
+    threading.Thread(target=read, args=(server.makefile("rb"), inbox, cancelled), daemon=True).start()
 
     def send(message: ToServer) -> None:
         try:
@@ -102,7 +106,7 @@ def main() -> None:
     choice = blas.install_openblas() if first.engine.startswith("mlx") else None
     threads = choice.threads if choice is not None else None
     fast_blas = choice.description if choice is not None and choice.is_fast else ""
-    host = Host(send, lambda: inbox.put(None), fast_blas, first.rank, link.backend)
+    host = Host(send, lambda: inbox.put(None), fast_blas, first.rank, link.backend, cancelled.__contains__)
     engine = load(first, host, send, threads)
     if engine is None:
         server.shutdown(socket.SHUT_WR)  # what was sent arrives before the end of file
@@ -113,7 +117,7 @@ def main() -> None:
     send(engine.loaded)
     gc.collect()
     gc.freeze()  # so that collections skip the many long-lived objects of the libraries
-    serve(engine, inbox, send, threads)
+    serve(engine, inbox, send, threads, cancelled)
 
 
 def end_with_server() -> None:
@@ -122,8 +126,11 @@ def end_with_server() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def read(stream: BinaryIO, inbox: Inbox) -> None:
-    """Put each message into the inbox; end the process if the stream ends or is invalid."""
+def read(stream: BinaryIO, inbox: Inbox, cancelled: set[int] | None = None) -> None:
+    """Put each message into the inbox; end the process if the stream ends or is invalid.
+
+    `cancelled` gets the requests that the inbox holds a Cancel for.
+    """
     try:
         while True:
             head = stream.read(LENGTH.size)
@@ -135,7 +142,10 @@ def read(stream: BinaryIO, inbox: Inbox) -> None:
             body = stream.read(length)
             if len(body) < length:
                 break
-            inbox.put(decode_to_worker(body))
+            message = decode_to_worker(body)
+            if isinstance(message, Cancel) and cancelled is not None:
+                cancelled.add(message.id)
+            inbox.put(message)
     except ConnectionError:
         pass  # the server ended while it was sending
     except (OSError, msgspec.MsgspecError) as error:
@@ -164,7 +174,13 @@ def load(first: LoadModel, host: Host, send: Send, threads: blas.Threads | None 
     return engine
 
 
-def serve(engine: Model, inbox: Inbox, send: Send, threads: blas.Threads | None = None) -> None:
+def serve(
+    engine: Model,
+    inbox: Inbox,
+    send: Send,
+    threads: blas.Threads | None = None,
+    cancelled: set[int] | None = None,
+) -> None:
     """Take messages and compute steps, forever. Block while there is nothing to do."""
     outbox = Outbox(send, lambda events: Step(events, device_bytes(), engine.waiting, engine.tokens))
     while True:
@@ -173,7 +189,10 @@ def serve(engine: Model, inbox: Inbox, send: Send, threads: blas.Threads | None 
                 outbox.flush()
                 while inbox.empty() and engine.save_some():
                     pass
-            handle(inbox.get(), engine, outbox)
+            message = inbox.get()
+            handle(message, engine, outbox)
+            if isinstance(message, Cancel) and cancelled is not None:
+                cancelled.discard(message.id)
         if threads is not None:
             threads.look()
         outbox.add(engine.step())
@@ -190,7 +209,7 @@ def device_bytes() -> int:
 def handle(message: ToWorker | None, engine: Model, outbox: Outbox) -> None:
     """Pass one message to the model."""
     match message:
-        case Chat() | Complete() | Tokenize() | Detokenize() | Speak() | Embed() | Rerank():
+        case Chat() | Complete() | Tokenize() | Detokenize() | Speak() | Transcribe() | Embed() | Rerank():
             engine.take(message)
         case Cancel():
             engine.cancel(message.id)

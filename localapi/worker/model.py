@@ -29,6 +29,9 @@ class Host:
     """The worker's place among those that hold the model together; None if it is alone."""
     link: Backend = "ring"
     """How these are connected."""
+    cancelled: Callable[[int], bool] = lambda _: False
+    """Return True for a request that is no longer wanted although `cancel` could not be called yet. For models whose
+    steps take long."""
 
 
 class CannotLoad(Exception):

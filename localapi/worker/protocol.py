@@ -245,6 +245,16 @@ class Speak(msgspec.Struct, tag=True, kw_only=True):
     """True if the times of words are wanted."""
 
 
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of a client, in a form."""
+
+    path: str
+    """Where its content is, on this machine."""
+    name: str
+    """The client's name for it, which no path is made of."""
+    content_type: str
+
+
 class Forward(msgspec.Struct, tag=True, kw_only=True):
     """Send this body to another server, and return its reply as it stands."""
 
@@ -252,7 +262,28 @@ class Forward(msgspec.Struct, tag=True, kw_only=True):
     path: str
     """Below the API's base, as in "/audio/speech"."""
     body: dict[str, Any]
-    """The JSON object to send. The engine sets its `model`."""
+    """The JSON object to send, or the fields of a form if there is a file. The engine sets its `model`."""
+    file: Upload | None = None
+
+
+class Transcribe(msgspec.Struct, tag=True, kw_only=True):
+    """Server to worker: write down what is said in this audio file."""
+
+    id: int
+    path: str
+    """An audio or video file on this machine. The server deletes it after the request."""
+    max_seconds: float
+    """A longer file is refused."""
+    language: str | None = None
+    """Language of the sound, as a code of ISO 639: "en"; None: the engine finds out."""
+    prompt: str | None = None
+    """Text that shows the engine names and style."""
+    temperature: float | None = None
+    """None: the engine's default."""
+    translate: bool = False
+    """True if the text is wanted in English, whatever the language of the sound."""
+    words: bool = False
+    """True if the times of words are wanted."""
 
 
 class Embed(msgspec.Struct, tag=True, kw_only=True):
@@ -412,6 +443,15 @@ class Awaiting(msgspec.Struct, tag=True, kw_only=True):
     total: int = 0
 
 
+class Listening(msgspec.Struct, tag=True):
+    """The progress of a transcription."""
+
+    id: int
+    done_seconds: float
+    total_seconds: float
+    """0 if the file does not say how long it is."""
+
+
 class Relaxed(msgspec.Struct, tag=True):
     """Requirements on an answer's form that are not enforced. Sent before the answer."""
 
@@ -565,6 +605,40 @@ class Spoken(msgspec.Struct, tag=True):
     """Parts of the request that had no effect on this model, in plain language."""
 
 
+class TranscriptSegment(msgspec.Struct, kw_only=True):
+    """What was said between two pauses. Times are in seconds of the file; numbers are finite."""
+
+    start_seconds: float
+    end_seconds: float
+    text: str
+    words: list[WordTime] = []
+    """If the request asks for them."""
+    tokens: list[int] = []
+    temperature: float = 0.0
+    avg_logprob: float = 0.0
+    """Average log probability of the tokens; this and the next two are 0 if the engine does not say."""
+    compression_ratio: float = 0.0
+    """How well the text can be compressed; much, if the model repeats itself."""
+    no_speech_prob: float = 0.0
+
+
+class Heard(msgspec.Struct, tag=True):
+    """The next segments of a transcript."""
+
+    id: int
+    segments: list[TranscriptSegment]
+
+
+class Transcribed(msgspec.Struct, tag=True):
+    """The transcript is complete; nothing follows for this id."""
+
+    id: int
+    seconds: float
+    """How long the sound is."""
+    language: str | None = None
+    """As in Transcribe; None if the engine does not say."""
+
+
 class ForwardedHead(msgspec.Struct, tag=True):
     """The beginning of the reply to Forward."""
 
@@ -618,14 +692,14 @@ class Failed(msgspec.Struct, tag=True):
     param: str | None = None
 
 
-Preliminary = Prefill | Awaiting | Relaxed
+Preliminary = Prefill | Awaiting | Listening | Relaxed
 """What comes before an answer, and is no part of it."""
 Event = (
-    Prefill | Awaiting | Relaxed | Delta | ToolStart | ToolArguments | Ended | Finished | TokenizedText
-    | DetokenizedText | Sound | WordTimes
-    | Spoken | Embedded | Ranked | Failed | Addition | ForwardedHead | ForwardedData | ForwardedEnd
+    Prefill | Awaiting | Listening | Relaxed | Delta | ToolStart | ToolArguments | Ended | Finished | TokenizedText
+    | DetokenizedText | Sound | WordTimes | Spoken | Heard | Transcribed | Embedded | Ranked | Failed | Addition
+    | ForwardedHead | ForwardedData | ForwardedEnd
 )  # fmt: skip
-Last = Finished | TokenizedText | DetokenizedText | Spoken | Embedded | Ranked | ForwardedEnd | Failed
+Last = Finished | TokenizedText | DetokenizedText | Spoken | Transcribed | Embedded | Ranked | ForwardedEnd | Failed
 """After one of these nothing follows for the id."""
 
 
@@ -666,7 +740,7 @@ class Step(msgspec.Struct, tag=True):
 
 TextRequest = Chat | Complete | Tokenize | Detokenize
 VectorRequest = Embed | Rerank
-Request = TextRequest | Speak | VectorRequest | Forward
+Request = TextRequest | Speak | Transcribe | VectorRequest | Forward
 ToWorker = LoadModel | Request | Cancel
 ToServer = Loading | Loaded | LoadRefused | Step
 

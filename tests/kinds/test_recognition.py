@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from localapi.kinds import CHAT as CHAT_KIND
-from localapi.kinds import SPEECH, Kind, recognize
+from localapi.kinds import SPEECH, TRANSCRIPTION, Kind, recognize
 
 pytestmark = pytest.mark.everyday
 
@@ -15,6 +15,7 @@ LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 QWEN3 = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
 PLUS: Recognized = (SPEECH, "mlx-audio-plus")
 UPSTREAM: Recognized = (SPEECH, "mlx-audio")
+HEARS: Recognized = (TRANSCRIPTION, "mlx-audio")
 CHAT: Recognized = (CHAT_KIND, "mlx-lm")
 
 
@@ -33,7 +34,8 @@ CHAT: Recognized = (CHAT_KIND, "mlx-lm")
         ("me/Spark-TTS-0.5B-bf16", {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}, UPSTREAM),
         ("me/csm-1b", {"model_type": "csm", "architectures": ["CsmForConditionalGeneration"]}, PLUS),
         ("me/kani-tts-370m", {"model_type": "lfm2", "architectures": ["Lfm2ForCausalLM"]}, None),
-        ("me/whisper", {"model_type": "whisper", "architectures": ["WhisperForConditionalGeneration"]}, None),
+        ("me/whisper", {"model_type": "whisper", "architectures": ["WhisperForConditionalGeneration"]}, HEARS),
+        ("me/ct2", {"alignment_heads": [], "lang_ids": [], "suppress_ids": []}, (TRANSCRIPTION, "faster-whisper")),
     ],
 )
 def test_a_model_that_speaks_is_not_taken_for_one_that_chats(

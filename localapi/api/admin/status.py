@@ -89,12 +89,14 @@ class SwapReply(Struct, kw_only=True):
 
 
 class RequestsReply(Struct, kw_only=True):
-    """Requests inside the engine, and the tokens of the long prompts that it is reading."""
+    """Requests inside the engine, the tokens of the long prompts that it reads, and the sound that it transcribes."""
 
     running: Count
     waiting: Count
     prompt_tokens_done: Count
     prompt_tokens_total: Count
+    sound_seconds_done: Annotated[float, Meta(ge=0)]
+    sound_seconds_total: Annotated[float, Meta(ge=0)]
 
 
 class RankReply(Struct, kw_only=True):
@@ -437,6 +439,8 @@ def _requests(vitals: Vitals) -> RequestsReply:
         waiting=vitals.unanswered,
         prompt_tokens_done=vitals.prompt_tokens_done,
         prompt_tokens_total=vitals.prompt_tokens_total,
+        sound_seconds_done=round(vitals.sound_seconds_done, 1),
+        sound_seconds_total=round(vitals.sound_seconds_total, 1),
     )
 
 

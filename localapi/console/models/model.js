@@ -121,6 +121,10 @@ function facts(model, now) {
   if (model.requests?.prompt_tokens_total) {
     parts.push(`reading prompts: ${model.requests.prompt_tokens_done} of ${model.requests.prompt_tokens_total} tokens`);
   }
+  if (model.requests?.sound_seconds_done) {
+    const { sound_seconds_done: done, sound_seconds_total: total } = model.requests;
+    parts.push(`transcribing: ${duration(done)} of ${duration(total)}`);
+  }
   if (model.cooling_down_until && model.cooling_down_until > now) {
     parts.push(`left alone for ${duration(model.cooling_down_until - now)} after ${model.failures_in_a_row} failures`);
   }

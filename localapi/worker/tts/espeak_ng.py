@@ -8,8 +8,8 @@ from typing import Any
 from localapi.worker.model import CannotLoad, Host
 from localapi.worker.protocol import Loaded, Loading, Sound, Speak, WordTimes
 from localapi.worker.tts.espeak_library import EspeakSpeech, Library, library
-from localapi.worker.tts.turns import Pieces, RequestRefused, TurnTaking
 from localapi.worker.tts.word_times import said_words
+from localapi.worker.turns import Pieces, RequestRefused, Speaking
 
 USUAL_WPM, USUAL_PITCH = 175, 50
 
@@ -25,7 +25,7 @@ def load(options: dict[str, Any], host: Host) -> EspeakNg:
     return engine
 
 
-class EspeakNg(TurnTaking):
+class EspeakNg(Speaking):
     """All voices of eSpeak NG. See `worker.model.Model`."""
 
     def __init__(self, library: Library, options: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from localapi.audio.decoder import NotAudio, decode
 from localapi.worker.protocol import Speak
-from localapi.worker.tts.turns import RequestRefused
+from localapi.worker.turns import RequestRefused
 
 MEANS: Mapping[str, tuple[str, ...]] = {
     "ref_audio": ("ref_audio",),

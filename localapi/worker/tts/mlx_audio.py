@@ -19,7 +19,7 @@ from localapi.worker.model import Host
 from localapi.worker.protocol import Loaded, Sound, Speak
 from localapi.worker.tts.generate_arguments import Arguments
 from localapi.worker.tts.speech_model import SpeechModel, load_speech_model
-from localapi.worker.tts.turns import Pieces, RequestRefused, TurnTaking, Utterance
+from localapi.worker.turns import Pieces, RequestRefused, Speaking, Turn
 
 ALWAYS = ("lang_code", "temperature", "max_tokens")
 """Options of the entry that are arguments of every call."""
@@ -31,7 +31,7 @@ def load(options: dict[str, Any], host: Host) -> MlxAudio:
     return MlxAudio(model, options)
 
 
-class MlxAudio(TurnTaking):
+class MlxAudio(Speaking):
     """One model of mlx-audio. See `worker.model.Model`."""
 
     def __init__(self, speech: SpeechModel, options: dict[str, Any]) -> None:
@@ -49,8 +49,8 @@ class MlxAudio(TurnTaking):
             notes.append(f"{speech.architecture} copies the voice of a recording: ref_audio, or a voice with one")
         self.loaded = Loaded(notes=sorted(notes), batched=False, voices=voices, takes=self._arguments.taken)
 
-    def _end(self, utterance: Utterance) -> None:
-        super()._end(utterance)
+    def _end(self, turn: Turn) -> None:
+        super()._end(turn)
         mx.clear_cache()  # MLX keeps freed memory: gigabytes after long texts
 
     def _say(self, request: Speak, notes: list[str]) -> Pieces:

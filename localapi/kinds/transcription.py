@@ -1,0 +1,71 @@
+"""Transcription models: speech to text."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from localapi.backends.auto_transcription import AutoTranscription
+from localapi.backends.command import CommandTranscription
+from localapi.backends.echo_transcription import EchoTranscription
+from localapi.backends.openai import OpenAITranscription
+from localapi.backends.options import EntryOptions
+from localapi.backends.pool import TranscriptionPool
+from localapi.backends.recognition import transcription_backend
+from localapi.backends.transcription import FasterWhisper, MlxAudioTranscription, TranscriptionOptions
+from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
+from localapi.observability.counters import FIRST_SECONDS, Metric
+from localapi.worker.protocol import Loaded
+
+SECONDS: Final = Metric("transcription_seconds", "Seconds of sound that were transcribed.")
+CHARACTERS: Final = Metric("transcription_characters", "Characters of transcripts.")
+TIME_TO_FIRST_SEGMENT: Final = Metric(
+    "time_to_first_segment_seconds", "From the request, with its file, to the first text.", FIRST_SECONDS
+)
+
+
+def transcription_options(options: EntryOptions) -> TranscriptionOptions:
+    """Return the options of an entry that is known to be of this section."""
+    assert isinstance(options, TranscriptionOptions)  # noqa: S101
+    return options
+
+
+class TranscriptionModel(ModelObject, kw_only=True):
+    """A transcription model."""
+
+    max_file_bytes: Annotated[int, Meta(description="The largest file that it takes.")] = 0
+    max_seconds: Annotated[float | None, Meta(description="The longest sound that it takes; null: no limit.")] = None
+
+    def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
+        transcription = transcription_options(options)
+        self.max_file_bytes = transcription.max_file_mb * 2**20
+        self.max_seconds = transcription.max_duration if transcription.max_duration < float("inf") else None
+
+
+TRANSCRIPTION: Final = Kind(
+    name="transcription",
+    description="Transcription models, by their ids.",
+    options=TranscriptionOptions,
+    backends=by_name(
+        EchoTranscription,
+        AutoTranscription,
+        FasterWhisper,
+        MlxAudioTranscription,
+        OpenAITranscription,
+        CommandTranscription,
+        TranscriptionPool,
+    ),
+    usual_backend="auto",
+    variables=Variables(
+        entry_id="local-transcription",
+        names=("TRANSCRIPTION_MODEL_ID",),
+        options={"backend": ("TRANSCRIPTION_BACKEND",), "path": ("TRANSCRIPTION_MODEL_PATH",)},
+        backend="auto",
+    ),
+    endpoints=("localapi.api.openai.transcriptions",),
+    metrics=(SECONDS, CHARACTERS, TIME_TO_FIRST_SEGMENT),
+    input=("audio",),
+    model=TranscriptionModel,
+    recognize=transcription_backend,
+)

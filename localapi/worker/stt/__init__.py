@@ -1,0 +1,1 @@
+"""Transcription: sound to text."""

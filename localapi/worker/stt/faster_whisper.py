@@ -1,0 +1,118 @@
+"""Whisper by faster-whisper and CTranslate2, on the processor. It runs in an environment of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from faster_whisper import WhisperModel  # type: ignore[import-not-found]
+
+from localapi.worker.hub.repository import located
+from localapi.worker.model import CannotLoad, Host, first_line
+from localapi.worker.protocol import Loaded, Loading, Transcribe, TranscriptSegment, WordTime
+from localapi.worker.stt.pieces import Piece
+from localapi.worker.stt.transcribing import Recognized, Transcribing, samples
+from localapi.worker.turns import RequestRefused
+
+PATTERNS: Final = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*")
+SURE: Final = 0.5
+"""Probability from which on a language counts as found."""
+_NATIVE_CALLS: Final = frozenset({"encode", "generate", "detect_language", "align"})
+
+
+def load(options: dict[str, Any], host: Host) -> FasterWhisper:
+    """Return the model of an entry's options. Raise CannotLoad."""
+    folder = located(options["path"], options.get("revision"), host.report, patterns=PATTERNS)
+    if not (folder / "model.bin").is_file():
+        found = ", ".join(sorted(each.name for each in folder.iterdir())[:8]) or "an empty folder"
+        raise CannotLoad(
+            f"{folder} holds no model.bin; found: {found}. faster-whisper needs a model in CTranslate2's format, such "
+            "as Systran/faster-whisper-small."
+        )
+    host.report(Loading(phase="reading weights"))
+    return FasterWhisper(_model(folder, options), options, host.cancelled)
+
+
+def _model(folder: Path, options: dict[str, Any]) -> Any:
+    try:
+        return WhisperModel(
+            str(folder),
+            device="cpu",
+            compute_type=options.get("compute_type") or "int8",
+            cpu_threads=options.get("threads") or 0,
+            local_files_only=True,
+        )
+    except Exception as error:  # CTranslate2's are of no particular class
+        raise CannotLoad(f"faster-whisper cannot load the model in {folder}: {first_line(error)}.") from error
+
+
+class FasterWhisper(Transcribing):
+    """One loaded model. See `worker.model.Model`."""
+
+    def __init__(self, whisper: Any, options: dict[str, Any], cancelled: Callable[[int], bool]) -> None:
+        super().__init__(options)
+        self._whisper = whisper
+        self._beam_size = options.get("beam_size") or 5
+        self._languages = frozenset(whisper.supported_languages)
+        self._cancelled = cancelled
+        self._running = 0
+        """Number of the request that is being heard."""
+        whisper.model = _Watched(whisper.model, self._stop_if_cancelled)
+        self.loaded = Loaded(batched=False)
+
+    def _recognized(self, piece: Piece, request: Transcribe, language: str | None) -> Recognized:
+        if request.language is not None and request.language not in self._languages:
+            raise RequestRefused(
+                "language",
+                f"The model does not know the language {request.language!r}. It knows: "
+                f"{', '.join(sorted(self._languages))}.",
+            )
+        self._running = request.id
+        settings: dict[str, Any] = {}
+        if request.temperature:  # 0: it is raised only if the text is bad, as by default
+            settings["temperature"] = request.temperature
+        heard, about = self._whisper.transcribe(
+            samples(piece),
+            task="translate" if request.translate else "transcribe",
+            language=language,
+            beam_size=self._beam_size,
+            initial_prompt=request.prompt,
+            word_timestamps=request.words,
+            **settings,
+        )
+        segments = [_segment(each) for each in heard]
+        sure = about.language_probability >= SURE
+        return Recognized(segments, about.language if sure else None)
+
+    def _stop_if_cancelled(self) -> None:
+        if self._cancelled(self._running):
+            raise RequestRefused("file", "The request was cancelled.")
+
+
+class _Watched:
+    """CTranslate2's model, with a look before each of its long calls whether it is still wanted."""
+
+    def __init__(self, model: Any, look: Callable[[], None]) -> None:
+        self._model = model
+        self._look = look
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _NATIVE_CALLS:
+            self._look()
+        return getattr(self._model, name)
+
+
+def _segment(heard: Any) -> TranscriptSegment:
+    words = [WordTime(word.word, float(word.start), float(word.end)) for word in heard.words or ()]
+    return TranscriptSegment(
+        start_seconds=float(heard.start),
+        end_seconds=float(heard.end),
+        text=heard.text,
+        words=words,
+        tokens=[int(token) for token in heard.tokens],
+        temperature=float(heard.temperature or 0.0),
+        avg_logprob=float(heard.avg_logprob),
+        compression_ratio=float(heard.compression_ratio),
+        no_speech_prob=float(heard.no_speech_prob),
+    )

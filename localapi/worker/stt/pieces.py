@@ -1,0 +1,151 @@
+"""Cut sound of any length into pieces that a model can hear at once, where nobody speaks.
+
+Parts without speech are left out: they take time, and models invent words for them. Knows samples, and nothing of files
+and models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+SAMPLE_RATE_HZ: Final = 16_000
+BLOCK_SAMPLES: Final = 512
+"""Samples of a block: 32 ms, which is what Silero's detector hears at once."""
+BLOCK_BYTES: Final = 2 * BLOCK_SAMPLES
+BLOCK_SECONDS: Final = BLOCK_SAMPLES / SAMPLE_RATE_HZ
+
+LONGEST_BLOCKS: Final = int(30.0 / BLOCK_SECONDS)
+"""Length of a piece at most: Whisper hears 30 s."""
+WANTED_BLOCKS: Final = int(20.0 / BLOCK_SECONDS)
+"""From this length on, a piece ends at the next pause."""
+FIRST_BLOCKS: Final = int(6.0 / BLOCK_SECONDS)
+"""The same for the first piece, so that the first words come soon."""
+PAUSE_BLOCKS: Final = int(0.4 / BLOCK_SECONDS)
+LONG_PAUSE_BLOCKS: Final = int(3.0 / BLOCK_SECONDS)
+"""A pause that ends a piece of any length."""
+MARGIN_BLOCKS: Final = int(0.3 / BLOCK_SECONDS)
+"""What is kept of a pause, before speech and after it."""
+SEARCHED_BLOCKS: Final = int(10.0 / BLOCK_SECONDS)
+"""Where a piece without a pause is cut: at the quietest place of its end."""
+SPEECH: Final = 0.4
+"""Probability from which on a block counts as speech. Silence has 0.001."""
+
+Detector = Callable[[bytes], float]
+"""Returns how likely somebody speaks in a block, from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of the sound."""
+
+    start_seconds: float
+    pcm: bytes
+    """16-bit mono samples."""
+
+    @property
+    def seconds(self) -> float:
+        return len(self.pcm) / 2 / SAMPLE_RATE_HZ
+
+    @property
+    def end_seconds(self) -> float:
+        return self.start_seconds + self.seconds
+
+
+class Cutter:
+    """Cuts the sound of one file. It keeps one piece at most."""
+
+    def __init__(self, detector: Detector, *, keeps_all: bool = False) -> None:
+        """`keeps_all`: also parts without speech become pieces."""
+        self._detector = detector
+        self._keeps_all = keeps_all
+        self._rest = b""
+        """Sound that is no whole block yet."""
+        self._pcm = bytearray()
+        self._likely: list[float] = []
+        """How likely speech is in each block that is kept."""
+        self._pause = 0
+        """Blocks without speech at the end of what is kept."""
+        self._start_block = 0
+        self._samples = 0
+        self._wanted = FIRST_BLOCKS
+
+    @property
+    def seconds(self) -> float:
+        """How much sound has come."""
+        return self._samples / SAMPLE_RATE_HZ
+
+    def feed(self, pcm: bytes) -> Iterator[Piece]:
+        """Yield the pieces that are complete."""
+        self._samples += len(pcm) // 2
+        data = self._rest + pcm if self._rest else pcm
+        whole = len(data) - len(data) % BLOCK_BYTES
+        self._rest = data[whole:]
+        for at in range(0, whole, BLOCK_BYTES):
+            piece = self._add(data[at : at + BLOCK_BYTES])
+            if piece is not None:
+                yield piece
+
+    def finish(self) -> Iterator[Piece]:
+        """Yield the last piece, if somebody speaks in it."""
+        rest, self._rest = self._rest, b""
+        if rest:
+            piece = self._add(rest + bytes(BLOCK_BYTES - len(rest)))
+            if piece is not None:
+                yield piece
+        if self._has_speech:
+            kept = max(len(self._likely) - max(0, self._pause - MARGIN_BLOCKS), 1)
+            piece = self._taken(kept)
+            # The last block was filled up with silence, which is no part of the file.
+            missing = BLOCK_BYTES - len(rest) if rest and not self._likely else 0
+            yield Piece(piece.start_seconds, piece.pcm[: len(piece.pcm) - missing])
+
+    @property
+    def _has_speech(self) -> bool:
+        return self._pause < len(self._likely) or (self._keeps_all and bool(self._likely))
+
+    def _add(self, block: bytes) -> Piece | None:
+        likely = self._detector(block)
+        self._pcm += block
+        self._likely.append(likely)
+        self._pause = self._pause + 1 if likely < SPEECH else 0
+        length = len(self._likely)
+        if not self._has_speech:
+            self._drop(max(0, length - MARGIN_BLOCKS))
+            return None
+        is_long = length >= self._wanted and self._pause >= PAUSE_BLOCKS
+        if is_long or (self._pause >= LONG_PAUSE_BLOCKS and not self._keeps_all):
+            return self._taken(length - max(0, self._pause - MARGIN_BLOCKS))
+        if length >= LONGEST_BLOCKS:
+            return self._taken(self._quietest())
+        return None
+
+    def _quietest(self) -> int:
+        """Return the block at which to cut what has no pause: in the middle of the three least likely to be speech."""
+        first = len(self._likely) - SEARCHED_BLOCKS
+        sums = np.convolve(self._likely[first:], np.ones(3), mode="valid")
+        return first + int(np.argmin(sums)) + 1
+
+    def _taken(self, count: int) -> Piece:
+        """Take so many blocks off the beginning, as a piece."""
+        piece = Piece(self._start_block * BLOCK_SECONDS, bytes(self._pcm[: count * BLOCK_BYTES]))
+        self._drop(count)
+        self._wanted = WANTED_BLOCKS
+        return piece
+
+    def _drop(self, count: int) -> None:
+        if count:
+            del self._pcm[: count * BLOCK_BYTES]
+            del self._likely[:count]
+            self._start_block += count
+            self._pause = min(self._pause, len(self._likely))
+
+
+def loudness(block: bytes) -> float:
+    """Return how loud a block is, as a stand-in for a detector: 0 for silence, 0.5 for quiet speech, 1 at most."""
+    samples = np.frombuffer(block, "<i2").astype(np.float32)
+    level = float(np.sqrt(np.mean(samples * samples)))
+    return min(1.0, level / 600)

