@@ -52,7 +52,7 @@ class Detokenizer:
         added = tokenizer.added_tokens_decoder.items()
         special = {*tokenizer.all_special_ids, *(id_ for id_, token in added if token.special)}
         self._skipped = frozenset(special.difference(markers))
-        self._bytes_of = _byte_reading(tokenizer)
+        self._bytes_of = byte_reading(tokenizer)
         self._table: dict[int, bytes] = {}
 
     def stream(self) -> TextStream:
@@ -120,7 +120,7 @@ class _WindowStream:
         return self._tokenizer.decode(self._window, clean_up_tokenization_spaces=False)
 
 
-def _byte_reading(tokenizer: Tokenizer) -> Callable[[str], bytes] | None:
+def byte_reading(tokenizer: Tokenizer) -> Callable[[str], bytes] | None:
     """Return how to read a token's name as bytes, checked with a probe; None if no reading gives the probe's text."""
     tokens = tokenizer.encode(_PROBE, add_special_tokens=False)
     names = [tokenizer.convert_ids_to_tokens(token) or "" for token in tokens]

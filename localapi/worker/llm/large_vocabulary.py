@@ -41,8 +41,9 @@ def draw(logits: Floats, limits: SamplingLimits, uniform: float) -> int:
         return int(logits.argmax())
     least = _least(logits, limits)
     tokens = np.flatnonzero(logits >= least)
-    weights = np.exp((logits[tokens] - top).astype(np.float64) / limits.temperature)
-    sums = np.cumsum(weights)
+    # Single precision is exact enough for each weight, not for their sum, and its exponential is much faster.
+    weights = np.exp((logits[tokens] - top) * logits.dtype.type(1 / limits.temperature))
+    sums = np.cumsum(weights, dtype=np.float64)
     return int(tokens[np.searchsorted(sums, uniform * sums[-1], side="right")])
 
 

@@ -50,7 +50,7 @@ from localapi.worker.llm.shards.follower import Follower
 from localapi.worker.llm.shards.group import join
 from localapi.worker.llm.shards.plans import Lead, Plans
 from localapi.worker.llm.shards.splitting import Part
-from localapi.worker.llm.weights import LoadedModel, load_weights
+from localapi.worker.llm.weights import LoadedModel, load_weights, logits_width
 from localapi.worker.model import CannotLoad, Host, Model, first_line
 from localapi.worker.protocol import (
     Answering,
@@ -95,15 +95,16 @@ def load(options: dict[str, Any], host: Host) -> Model:
             return AS_STORED
         return float32.widen(model, asked=how == "float32", blas=host.fast_blas)
 
-    def loaded_from(path: str, revision: str | None, adapter: str | None = None) -> LoadedModel:
-        model = load_weights(path, revision, host.report, adapter=adapter, widen=widen)
+    def loaded_from(path: str, revision: str | None, adapter: str | None = None, *, index: bool = False) -> LoadedModel:
+        model = load_weights(path, revision, host.report, adapter=adapter, widen=widen, index=index)
         replaced = row_products.use_in(model.model) if on_processor else 0
         if not (model.widened.done or replaced) or _computes(model):
             return model
         stored = load_weights(path, revision, host.report, adapter=adapter)
-        return replace(stored, widened=Widened(says="Weights stay as stored, because the model requires it"))
+        stays = Widened(says="Weights stay as stored, because the model requires it")
+        return replace(stored, widened=stays, index=model.index)
 
-    loaded = loaded_from(options["path"], options.get("revision"), adapter)
+    loaded = loaded_from(options["path"], options.get("revision"), adapter, index=True)
     draft = loaded_from(draft_path, None) if draft_path else None
     return MlxLm(loaded, options, draft, wake=host.wake)
 
@@ -118,7 +119,7 @@ def _load_part(options: dict[str, Any], host: Host, rank: Rank) -> Model:
         groups.append(join(host))
         return splitting.split(model, how, groups[0])
 
-    loaded = load_weights(options["path"], options.get("revision"), host.report, split=split)
+    loaded = load_weights(options["path"], options.get("revision"), host.report, split=split, index=rank.number == 0)
     if listener is not None:
         lead = Lead(groups[0], plans.accept(listener, rank))
         return MlxLm(loaded, options, wake=host.wake, lead=lead)
@@ -166,8 +167,8 @@ class MlxLm:
         recognised = _recognised(tokenizer, options)
         self._prompts = PromptWriter(tokenizer)
         self._parts = OutputFormat(tokenizer)
-        self._width = _vocabulary(loaded)
-        self._grammars = GrammarCompiler(tokenizer, self._width)
+        self._width = logits_width(loaded.config, tokenizer)
+        self._grammars = GrammarCompiler(tokenizer, self._width, loaded.index)
         self._detokenizer = Detokenizer(tokenizer, markers=_markers(tokenizer, self._parts.marks))
         self._max_rows: int = options.get("max_batch", 32)
         lone = _why_alone(loaded, options)
@@ -221,6 +222,8 @@ class MlxLm:
         if lone:
             self.loaded.batched = False
             self.loaded.notes.append(f"Requests are answered one after the other because of {lone}.")
+        if loaded.index is not None:
+            loaded.index.wait()  # otherwise it would interrupt the first answers
 
     @property
     def busy(self) -> bool:
@@ -436,12 +439,6 @@ def _loaded(config: dict[str, Any], asked: int | None, prompts: PromptWriter) ->
     if asked and own and asked > own:
         notes.append(f"context_length is {asked}, but the model was trained for {own} tokens and may fail beyond them.")
     return Loaded(context_length=asked or own, notes=notes)
-
-
-def _vocabulary(loaded: LoadedModel) -> int:
-    """Return the width of the model's logits, which may be padded beyond the tokenizer's vocabulary."""
-    config = loaded.config
-    return int(config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or len(loaded.tokenizer))
 
 
 def _why_alone(loaded: LoadedModel, options: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, load_adapters, load_model, load_tokenizer
 
 from localapi.worker.hub.repository import anew, located
+from localapi.worker.llm.constrained.vocabulary import VocabularyIndex
 from localapi.worker.llm.float32 import AS_STORED, Widened
 from localapi.worker.llm.shards.splitting import Part
 from localapi.worker.model import CannotLoad, Report, first_line
@@ -41,6 +42,8 @@ class LoadedModel:
     widened: Widened = AS_STORED
     part: Part | None = None
     """What of the model this process holds; None: all of it."""
+    index: VocabularyIndex | None = None
+    """The index of the tokens for structured output, if it is wanted."""
 
     @property
     def lone_caches(self) -> str:
@@ -57,11 +60,12 @@ def load_weights(
     adapter: str | None = None,
     widen: Callable[[Any], Widened] = lambda _: AS_STORED,
     split: Callable[[Any, Mapping[str, Any]], Part] | None = None,
+    index: bool = False,
 ) -> LoadedModel:
     """Return the model in this folder or repository, with its weights in memory. Raises CannotLoad.
 
     `widen`: may replace the model's weights before they are read. `split`: leaves only a part of the model, by its
-    config.
+    config. `index`: build the index of the vocabulary while the weights are being read.
     """
     folder = located(path, revision, report, patterns=DEFAULT_ALLOW_PATTERNS)
     adapted = _adapter_folder(adapter, report) if adapter else None
@@ -72,10 +76,17 @@ def load_weights(
         _adapt(model, folder, adapted)
     part = split(model, config) if split is not None else None
     widened = _widened(model, widen)
+    tokenizer = _tokenizer(folder, config)
+    tokens = VocabularyIndex(tokenizer, logits_width(config, tokenizer)) if index else None
     total = max(total, sum(array.nbytes for array in _arrays(model)))
     for done in _read(model):
         report(Loading("reading weights", min(done, total), total))
-    return LoadedModel(folder, model, _tokenizer(folder, config), config, adapted, widened, part)
+    return LoadedModel(folder, model, tokenizer, config, adapted, widened, part, tokens)
+
+
+def logits_width(config: Mapping[str, Any], tokenizer: Any) -> int:
+    """Return the width of the model's logits, which may be padded beyond the tokenizer's vocabulary."""
+    return int(config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or len(tokenizer))
 
 
 def check_weights(folder: Path, path: str) -> Iterator[int]:

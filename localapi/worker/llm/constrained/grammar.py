@@ -10,14 +10,12 @@ import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from llguidance import LLMatcher, LLTokenizer, regex_to_lark
-from llguidance.hf import from_tokenizer
+from llguidance import LLMatcher, regex_to_lark
 
 from localapi.worker.llm.constrained.compiling import LIMITS, Grammar, problem_of
 from localapi.worker.llm.constrained.marks import Marks
@@ -39,6 +37,7 @@ from localapi.worker.llm.constrained.tool_grammar import (
     grammar_of_arguments,
     grammar_of_calls,
 )
+from localapi.worker.llm.constrained.vocabulary import Vocabulary, VocabularyIndex
 from localapi.worker.llm.output.thinking import ThinkBlock, think_block
 from localapi.worker.protocol import JsonObject, JsonSchema, Lark, Regex
 
@@ -93,17 +92,6 @@ class GrammarStuck(Exception):
     """A grammar gave up in the middle of an answer. The message tells the user why."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Vocabulary:
-    """The model's tokens as llguidance knows them."""
-
-    tokens: LLTokenizer
-    width: int
-    """Width of the logits."""
-    ends: mx.array
-    """`width` booleans: which tokens end an answer."""
-
-
 class Constraint:
     """A logits processor for one row: it leaves only the tokens that its grammar allows, and at the end an end token.
 
@@ -112,7 +100,7 @@ class Constraint:
     for and is not enforced.
     """
 
-    def __init__(self, grammar: LLMatcher, vocabulary: _Vocabulary, relaxed: tuple[str, ...] = ()) -> None:
+    def __init__(self, grammar: LLMatcher, vocabulary: Vocabulary, relaxed: tuple[str, ...] = ()) -> None:
         """`grammar` is copied, not changed."""
         self.relaxed = relaxed
         self._grammar = grammar
@@ -184,8 +172,12 @@ class Constraint:
 class GrammarCompiler:
     """Compile the grammars of one model."""
 
-    def __init__(self, tokenizer: Any, vocab_size: int) -> None:
-        """`tokenizer`: mlx-lm's TokenizerWrapper. `vocab_size`: the width of the model's logits."""
+    def __init__(self, tokenizer: Any, vocab_size: int, index: VocabularyIndex | None = None) -> None:
+        """`tokenizer`: mlx-lm's TokenizerWrapper. `vocab_size`: the width of the model's logits.
+
+        `index`: the tokens' index, if it is being built. Otherwise the first grammar waits for it.
+        """
+        self._index = index
         self._tokenizer = tokenizer
         self._width = vocab_size
         self._marks = Marks(tokenizer)
@@ -206,20 +198,8 @@ class GrammarCompiler:
         return True
 
     @cached_property
-    def _vocabulary(self) -> _Vocabulary:
-        """Created when first needed, because a large vocabulary takes about a second."""
-        ends = sorted(token for token in self._tokenizer.eos_token_ids if token < self._width)
-        if not ends:
-            raise GrammarRefused("This model's tokenizer has no end token, so structured output would never end.")
-        size = max(self._width, len(self._tokenizer))
-        hf_tokenizer = getattr(self._tokenizer, "_tokenizer", self._tokenizer)
-        try:
-            tokens = from_tokenizer(hf_tokenizer, n_vocab=size, eos_token=ends)
-        except Exception as error:
-            raise GrammarRefused(f"This model's tokenizer does not support structured output: {error}") from error
-        mask = np.zeros(self._width, dtype=np.bool_)
-        mask[ends] = True
-        return _Vocabulary(tokens=tokens, width=self._width, ends=mx.array(mask))
+    def _vocabulary(self) -> Vocabulary:
+        return (self._index or VocabularyIndex(self._tokenizer, self._width)).get()
 
     def _compile(self, spec: Spec, think: ThinkBlock | None) -> tuple[LLMatcher, tuple[str, ...]]:
         """Return the grammar and what it relaxes: nothing if all of it compiles, otherwise as little as possible."""
