@@ -12,13 +12,18 @@ from anthropic.types import Message as AnthropicMessage
 from anthropic.types import RawMessageStreamEvent
 from ollama import ChatResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from localapi.api.answers import collected
 from localapi.api.anthropic.messages import Messages
 from localapi.api.dialect import Dialect, Reply
+from localapi.api.neutral_request import NeutralRequest
 from localapi.api.ollama.text import OllamaChat
+from localapi.api.openai import wire
 from localapi.api.openai.chat import OpenAIChat
+from localapi.api.openai.responses.reply import ResponsesReply
+from localapi.api.openai.responses.request import ResponsesRequest, parse_response
 from localapi.backends.echo import Echo
 from localapi.errors import ApiError, GenerationFailed, ModelBusy
 from localapi.http import request_context
@@ -71,6 +76,18 @@ BODIES: dict[str, dict[str, Any]] = {
         "tools": [{"name": "get_weather", "description": "Get it.", "input_schema": SCHEMA}],
         "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
     },
+    "responses": {
+        "model": "m", "max_output_tokens": 50, "stop": ["END"], "temperature": 0.5, "instructions": "Be brief.",
+        "reasoning": {"effort": "medium"},
+        "input": [
+            SAID, {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "I look."}]},
+            {"type": "function_call", "call_id": "c1", "name": "get_weather", "arguments": '{"city": "Paris"}'},
+            {"type": "function_call_output", "call_id": "c1", "output": "Sunny."},
+            {"role": "user", "content": [{"type": "input_text", "text": "And now?"}]},
+        ],
+        "tools": [{"type": "function", **FUNCTION}],
+        "text": {"format": {"type": "json_schema", "name": "answer", "schema": SCHEMA}},
+    },
     "ollama": {
         "model": "m", "options": {"num_predict": 50, "stop": ["END"], "temperature": 0.5}, "think": True,
         "messages": [
@@ -83,7 +100,25 @@ BODIES: dict[str, dict[str, Any]] = {
         "format": SCHEMA,
     },
 }  # fmt: skip
-DIALECTS: dict[str, Dialect] = {"openai": OpenAIChat(), "anthropic": Messages(), "ollama": OllamaChat(Registry())}
+
+
+class Responses:
+    """OpenAI's Responses without those that are stored."""
+
+    path = "/v1/responses"
+    error_body = staticmethod(wire.error_body)
+
+    def parse(self, content: dict[str, Any]) -> tuple[NeutralRequest, ResponsesReply]:
+        request, unknown = parse_response(ResponsesRequest, content)
+        return request.neutral([], unknown), ResponsesReply(request, content)
+
+
+DIALECTS: dict[str, Dialect] = {
+    "openai": OpenAIChat(),
+    "responses": Responses(),
+    "anthropic": Messages(),
+    "ollama": OllamaChat(Registry()),
+}
 EVENTS: list[Event] = [
     Delta(1, "I ", reasoning=True), Delta(1, "think.", reasoning=True), Delta(1, "One "), Delta(1, "moment."),
     ToolStart(1, 0, 0, "c2", "get_weather"), ToolArguments(1, 0, 0, '{"city": '), ToolArguments(1, 0, 0, '"Rome"}'),
@@ -120,7 +155,7 @@ def as_object(arguments: Any) -> Any:
     return json.loads(arguments) if isinstance(arguments, str) else arguments
 
 
-@pytest.mark.parametrize("name", ["anthropic", "ollama"])
+@pytest.mark.parametrize("name", ["responses", "anthropic", "ollama"])
 def test_the_same_conversation_makes_the_same_request(name: str) -> None:
     found, openai = engine_request(name), engine_request("openai")
     assert found == openai
@@ -177,7 +212,14 @@ def of_ollama(reply: Any) -> tuple[Any, ...]:
     return message.get("thinking", ""), message["content"], calls
 
 
-READERS = {"openai": of_openai, "anthropic": of_anthropic, "ollama": of_ollama}
+def of_responses(reply: Any) -> tuple[Any, ...]:
+    Response.model_validate(reply)
+    texts = {item["type"]: item["content"][0]["text"] for item in reply["output"] if "content" in item}
+    calls = [(i["name"], json.loads(i["arguments"])) for i in reply["output"] if i["type"] == "function_call"]
+    return texts.get("reasoning", ""), texts.get("message", ""), calls
+
+
+READERS = {"openai": of_openai, "responses": of_responses, "anthropic": of_anthropic, "ollama": of_ollama}
 
 
 @pytest.mark.parametrize("name", DIALECTS)
@@ -190,6 +232,7 @@ async def test_the_same_events_are_the_same_answer(name: str) -> None:
 def test_every_part_of_a_stream_fits_the_clients_types(name: str) -> None:
     adapters: dict[str, TypeAdapter[Any]] = {
         "openai": TypeAdapter(ChatCompletionChunk),
+        "responses": TypeAdapter(ResponseStreamEvent),
         "anthropic": TypeAdapter(RawMessageStreamEvent),
         "ollama": TypeAdapter(ChatResponse),
     }
@@ -204,15 +247,16 @@ def test_every_part_of_a_stream_fits_the_clients_types(name: str) -> None:
 @pytest.mark.parametrize(
     ("events", "reasons"),
     [
-        (CALLED, ("tool_calls", ("tool_use", None), "stop")),
-        (STOPPED, ("stop", ("stop_sequence", "END"), "stop")),
-        (LIMITED, ("length", ("max_tokens", None), "length")),
+        (CALLED, ("tool_calls", ("completed", None), ("tool_use", None), "stop")),
+        (STOPPED, ("stop", ("completed", None), ("stop_sequence", "END"), "stop")),
+        (LIMITED, ("length", ("incomplete", "max_output_tokens"), ("max_tokens", None), "length")),
     ],
 )
 async def test_the_end_has_its_reason_in_each(events: list[Event], reasons: tuple[Any, ...]) -> None:
-    openai, anthropic, ollama = [await whole(name, events) for name in ("openai", "anthropic", "ollama")]
+    openai, responses, anthropic, ollama = [await whole(name, events) for name in DIALECTS]
     found = (
         openai["choices"][0]["finish_reason"],
+        (responses["status"], (responses["incomplete_details"] or {}).get("reason")),
         (anthropic["stop_reason"], anthropic["stop_sequence"]),
         ollama["done_reason"],
     )
@@ -220,10 +264,16 @@ async def test_the_end_has_its_reason_in_each(events: list[Event], reasons: tupl
 
 
 async def test_usage_counts_the_same_tokens_in_each() -> None:
-    openai, anthropic, ollama = [await whole(name, CALLED) for name in ("openai", "anthropic", "ollama")]
+    openai, responses, anthropic, ollama = [await whole(name, CALLED) for name in DIALECTS]
     usage = anthropic["usage"]
     prompt = usage["input_tokens"] + usage["cache_read_input_tokens"]
-    assert openai["usage"]["prompt_tokens"] == prompt == ollama["prompt_eval_count"] == 20
+    assert (
+        openai["usage"]["prompt_tokens"]
+        == prompt
+        == responses["usage"]["input_tokens"]
+        == ollama["prompt_eval_count"]
+        == 20
+    )
     assert openai["usage"]["completion_tokens"] == usage["output_tokens"] == ollama["eval_count"] == 12
     assert openai["usage"]["prompt_tokens_details"]["cached_tokens"] == usage["cache_read_input_tokens"] == 8
 
@@ -232,7 +282,7 @@ async def test_usage_counts_the_same_tokens_in_each() -> None:
 @pytest.mark.parametrize("name", DIALECTS)
 def test_an_error_has_its_message_before_and_in_a_stream(name: str, error: ApiError) -> None:
     before = json.loads(encode(DIALECTS[name].error_body(error)))
-    within = reply_of(name, stream=True).error(error).decode()
+    within = reply_of(name, stream=True).error(error).decode().strip().splitlines()[-1]
     for found in (before, json.loads(within[within.index("{") :])):
         told = found["error"]
         assert (told if isinstance(told, str) else told["message"]) == error.message

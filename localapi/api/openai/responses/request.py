@@ -189,6 +189,7 @@ class InputTokensRequest(ChatParameters):
             asks=[chat],
             said=self.parameters(),
             names={
+                "messages": ["input"],
                 "max_tokens": ["max_output_tokens"],
                 "reasoning_effort": ["reasoning.effort"],
                 "response_format": ["text.format"],
