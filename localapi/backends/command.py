@@ -19,7 +19,7 @@ from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.forwarded_speech import ForwardedSpeech
 from localapi.backends.model_path import is_place, is_repository, placed, shown_place
-from localapi.backends.options import ChatOptions, Duration, FolderOf, MemorySize, PathProblem
+from localapi.backends.options import ChatOptions, Duration, FolderOf, MemorySize, PathProblem, RunsIn
 from localapi.backends.parameters import MEDIA, TEXT
 from localapi.backends.placeholders import checked, filled, placeholders_in
 from localapi.backends.secret import SecretPlace
@@ -219,6 +219,14 @@ class CommandOptions(WithVariables):
         if not (place.is_file() and os.access(place, os.X_OK)):
             raise FilesUnreadable(f"The program {place} is not executable. Name a program, or use chmod +x.")
         return str(place)
+
+    @property
+    def runs_in(self) -> RunsIn:
+        return "program"
+
+    @property
+    def runs_at(self) -> str | None:
+        return os.path.basename(self.command[0])
 
     def stated_memory(self) -> int | None:
         return self.memory

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from localapi.backends import upstream
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.forwarded_speech import ForwardedSpeech
-from localapi.backends.options import ChatOptions, EntryOptions, FolderOf, Identity
+from localapi.backends.options import ChatOptions, EntryOptions, FolderOf, Identity, RunsIn
 from localapi.backends.parameters import MEDIA, TEXT
 from localapi.backends.secret import NoSecret, SecretPlace, located_place, stamp_of
 from localapi.backends.speech import file_at
@@ -124,6 +124,11 @@ class OtherServer(BaseModel):
         ),
     ] = IDLE_SECONDS
 
+    @property
+    def host(self) -> str:
+        """Name and port of the server."""
+        return urlsplit(self.url).netloc
+
     def located_server(self, folder_of: FolderOf) -> dict[str, Any]:
         """Return the options that name files, with absolute paths. Raise PathProblem."""
         located: dict[str, Any] = {}
@@ -198,6 +203,14 @@ class UpstreamOptions(OtherServer, EntryOptions):
 
     def files(self) -> tuple[Path, ...]:
         return self.secret_files()
+
+    @property
+    def runs_in(self) -> RunsIn:
+        return "upstream"
+
+    @property
+    def runs_at(self) -> str | None:
+        return self.host
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         place = await aside(lambda: self.upstream(name))

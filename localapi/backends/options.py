@@ -104,6 +104,9 @@ class ReplicaLimits(BaseModel):
         return self
 
 
+RunsIn = Literal["server", "worker", "program", "upstream", "node", "members"]
+"""What a model runs in: the server's own process, a process that it starts, another server, a node of a cluster, or the
+members of a pool."""
 OptionPath = str | tuple[str | int, ...]
 FolderOf = Callable[[OptionPath], Path]
 
@@ -263,6 +266,18 @@ class EntryOptions(BaseModel):
     def is_remote(self) -> bool:
         """True if the model is on another machine: it takes no memory here, and its files need not be here."""
         return False
+
+    @property
+    def runs_in(self) -> RunsIn:
+        """What the model runs in once it is loaded."""
+        if self.is_remote:
+            return "node"
+        return "worker" if self.worker_bytes else "server"
+
+    @property
+    def runs_at(self) -> str | None:
+        """Name of that place, if it has one before the model is loaded: a program, or a host."""
+        return None
 
     def on_cluster(self, address: str | None) -> Self:
         """Return this entry for a manifest with a cluster at this address, or without one."""

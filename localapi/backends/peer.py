@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import logging
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from pydantic import Field, create_model
 from localapi.backends.openai import OtherServer
 from localapi.backends.options import FolderOf, Name
 from localapi.backends.upstream import Upstream
-from localapi.errors import LoopDetected, UpstreamRefused
+from localapi.errors import ApiError, LoopDetected, UpstreamRefused
 from localapi.system.threads import aside
 from localapi.worker.protocol import Voice
 
@@ -198,6 +199,27 @@ class PeerClient:
                 voice = Voice(each["id"], str(each.get("name") or ""), str(each.get("language") or ""))
                 voices.setdefault(str(each.get("model")), []).append(voice)
         return voices
+
+
+async def faults(peers: Mapping[str, OtherServer], *, seconds: float) -> dict[str, str]:
+    """Return why peers cannot be used, by their names. All of them are asked at once, for at most so long."""
+
+    async def fault(name: str, options: OtherServer) -> str | None:
+        try:
+            async with asyncio.timeout(seconds):
+                client = await PeerClient.open(name, options, sender=None)
+                try:
+                    await client.ask()
+                finally:
+                    await client.close()
+        except TimeoutError:
+            return f"The peer {name}, {options.host}, did not answer within {seconds:g} s."
+        except ApiError as error:
+            return error.message
+        return None
+
+    found = await asyncio.gather(*(fault(name, options) for name, options in peers.items()))
+    return {name: reason for name, reason in zip(peers, found, strict=True) if reason is not None}
 
 
 def _base(url: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from localapi.backends.choice import Choose
-from localapi.backends.options import Duration, EntryOptions, Name
+from localapi.backends.options import Duration, EntryOptions, Name, RunsIn
 
 
 class GiveUpAfter(BaseModel):
@@ -69,6 +69,10 @@ class PoolOptions(EntryOptions):
     ] = GiveUpAfter()
     for_members: ClassVar = ("preload", "pin", "keep_alive", "stall_seconds", "swap", "request_timeout_seconds")
     """Options of every entry that only its members can have."""
+
+    @property
+    def runs_in(self) -> RunsIn:
+        return "members"
 
 
 class ChatPool(PoolOptions):

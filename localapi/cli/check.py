@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
+from localapi.backends.peer import faults
 from localapi.cli.comparison import diff, own_models
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
 from localapi.cli.server_status import status_of, tell_if_another_is_followed
@@ -18,6 +20,9 @@ from localapi.client import Server
 from localapi.errors import ManifestError, NoServer, Refused
 from localapi.manifest import Manifest, describe, read
 from localapi.settings import Settings
+
+PEER_SECONDS: Final = 3.0
+"""How long a peer may take to answer."""
 
 
 @click.command("check")
@@ -42,11 +47,14 @@ def command(file: Path | None, *, as_json: bool, **flags: Any) -> None:
     rows, changes = describe(manifest), _changes(manifest, server_of(settings), None if file else source.manifest)
     obstacles = [(entry.id, entry.options.obstacle()) for entry in manifest.entries.values()]
     obstacles = [(name, obstacle) for name, obstacle in obstacles if obstacle is not None]
+    away = asyncio.run(faults(manifest.peers, seconds=PEER_SECONDS)) if manifest.peers else {}
     if as_json:
         values = [{"key": row.key, "value": row.value, "said_by": row.origin} for row in rows]
         missing = [asdict(problem) for problem in manifest.missing_secrets]
         unloadable = [{"model": name, "reason": obstacle} for name, obstacle in obstacles]
-        _print_json(valid=True, values=values, missing_secrets=missing, unloadable=unloadable, server=changes)
+        _print_json(
+            valid=True, values=values, missing_secrets=missing, unloadable=unloadable, peers=away, server=changes
+        )
         return
     for line in table(["key", "value", "source"], [[row.key, row.value, row.origin] for row in rows], width=room()):
         click.echo(line)
@@ -54,6 +62,8 @@ def command(file: Path | None, *, as_json: bool, **flags: Any) -> None:
     tell_missing_secrets(manifest)
     for name, obstacle in obstacles:
         click.secho(f"{name} cannot be loaded here: {obstacle}", fg="yellow", err=True)
+    for name, reason in away.items():
+        click.secho(f"peers.{name}: {reason}", fg="yellow", err=True)
     click.echo(changes)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from localapi.backends.pool import PoolOptions
 from localapi.manifest import Entry, Manifest, fingerprint
 from localapi.reload.diff import Diff, compare
 
@@ -43,6 +44,8 @@ class Change:
     """Number of its running requests."""
     error: str | None = None
     """Why it did not load, if the server has already tried."""
+    place: str = ""
+    """Where it will run, if that is not a single process of this machine."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def plan(manifest: Manifest, status: Mapping[str, Any] | None) -> Plan:
     models = own_models(status) if status else {}
     found = diff(manifest, models)
     entries = manifest.entries
-    changes = [Change(name, entries[name].kind.name, "added") for name in found.added]
+    changes = [Change(name, entries[name].kind.name, "added", place=place_of(entries[name])) for name in found.added]
     changes += [_changed(entries[name], models[name], _swap(entries[name], models[name])) for name in found.changed]
     changes += [_changed(entries[name], models[name], "in place") for name in found.updated]
     changes += [
@@ -82,7 +85,30 @@ def _swap(entry: Entry, model: Mapping[str, Any]) -> Does:
 
 def _changed(entry: Entry, model: Mapping[str, Any], does: Does) -> Change:
     error = model["swap"]["error"] if does == "did not load" else None
-    return Change(entry.id, entry.kind.name, does, _differing(entry.keys, model["keys"]), int(model["leases"]), error)
+    keys = _differing(entry.keys, model["keys"])
+    return Change(entry.id, entry.kind.name, does, keys, int(model["leases"]), error, place_of(entry))
+
+
+def place_of(entry: Entry) -> str:
+    """Return where an entry's model will run; empty for a single process of this machine."""
+    options = entry.options
+    if isinstance(options, PoolOptions):
+        return f"in {', '.join(options.of)}"
+    words: list[str] = []
+    if options.runs_in == "upstream":
+        words.append(f"on {options.runs_at}")
+    elif options.runs_in == "program":
+        words.append(f"in the program {options.runs_at}")
+    elif options.runs_in == "node":
+        words.append("on a node of the cluster")
+    limits = options.replica_limits
+    if limits is not None and limits.max > 1:
+        words.append(
+            f"as {limits.min} to {limits.max} replicas" if limits.min < limits.max else f"as {limits.max} replicas"
+        )
+    if options.processes > 1:
+        words.append(f"split over {options.processes} processes")
+    return " ".join(words)
 
 
 def _differing(new: Mapping[str, str], old: Mapping[str, str]) -> tuple[str, ...]:

@@ -97,4 +97,5 @@ def _words(change: Change) -> str:
     keys = f": {', '.join(change.keys)}" if change.keys else ""
     running = f"; running requests: {change.requests}, {ENDS.get(change.does, ENDS_ELSE)}" if change.requests else ""
     reason = f"; {change.error}" if change.error else ""
-    return f"{WORDS[change.does]}{keys}{running}{reason}"
+    place = f"; it runs {change.place}" if change.place else ""
+    return f"{WORDS[change.does]}{keys}{place}{running}{reason}"

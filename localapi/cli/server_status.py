@@ -21,8 +21,8 @@ SECONDS: Final = 2.0
 _KEYS: Final = frozenset({"revision", "manifest", "server", "last_attempt", "models", "retiring"})
 _LISTED: Final = ("id", "kind", "backend", "state", "aliases")
 _OF_MODELS: Final = frozenset({"id", "kind", "state", "leases", "identity", "serving", "keys"})
-HEAD: Final = ("model", "kind", "backend", "state", "memory", "running", "waiting", "tokens/s", "aliases")
-_FIRST_TO_GO: Final = ("aliases", "kind", "backend", "memory", "waiting")
+HEAD: Final = ("model", "kind", "backend", "state", "memory", "running", "waiting", "tokens/s", "place", "aliases")
+_FIRST_TO_GO: Final = ("aliases", "place", "kind", "backend", "memory", "waiting")
 """Columns to omit on a narrow terminal, in this order."""
 GAP: Final = 2
 """Characters between columns."""
@@ -80,6 +80,13 @@ class ModelRow:
     """`phase`, `done` and `total` of a load."""
     pinned: bool | None = None
     last_error: str | None = None
+    place: Mapping[str, Any] | None = None
+    """Where it runs: `kind`, `at`, `pid` and `parts`."""
+
+    @property
+    def told_place(self) -> str:
+        """Where the model runs, if that is not a single process of this machine."""
+        return place_in_words(self.place) if self.place else ""
 
     @property
     def share(self) -> float | None:
@@ -106,7 +113,8 @@ class ModelRow:
         return [
             self.id, self.kind, self.backend, self.told_state, readable(self.memory_bytes) if self.memory_bytes else "",
             *("" if count is None else str(count) for count in (self.running, self.waiting)),
-            "" if not self.tokens_per_second else f"{self.tokens_per_second:.1f}", ", ".join(self.aliases),
+            "" if not self.tokens_per_second else f"{self.tokens_per_second:.1f}", self.told_place,
+            ", ".join(self.aliases),
         ]  # fmt: skip
 
     def json(self) -> dict[str, Any]:
@@ -134,9 +142,22 @@ def rows(status: Status) -> list[ModelRow]:
             memory_bytes=model.get("memory_bytes"),
             running=model["leases"],
             tokens_per_second=model.get("tokens_per_second"),
+            place=model.get("place"),
         )
         for model in status["models"]
     ]
+
+
+def place_in_words(place: Mapping[str, Any]) -> str:
+    """Return where a model runs: "node box", "peer studio", "2 of 3 members". Empty for a process of this machine."""
+    parts = place["parts"]
+    if place["kind"] == "members":
+        able = sum(part["away"] is None for part in parts)
+        return f"{able} of {len(parts)} members"
+    words = [place["kind"], place["at"]] if place["at"] else []
+    if len(parts) > 1:
+        words.append(f"{len(parts)} {parts[0]['kind']}s")
+    return shown_in_line(" ".join(words))
 
 
 def columns(cells: Sequence[Sequence[str]], width: int | None) -> list[int]:

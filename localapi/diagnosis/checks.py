@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib.metadata
 import importlib.util
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from localapi.backends.model_path import cache_folder, cached
+from localapi.backends.peer import faults
 from localapi.backends.pool import PoolOptions
 from localapi.diagnosis.finding import Check, Finding, Grade, Subject
 from localapi.environments import NAMES, Environment, find_uv
@@ -217,6 +219,8 @@ def _of(entry: Entry) -> Iterator[Finding]:
     says = f"{entry.id}: {entry.options.backend_name}"
     if isinstance(entry.options, PoolOptions):
         says += f" of {', '.join(entry.options.of)}"
+    elif entry.options.runs_at is not None:
+        says += f" at {entry.options.runs_at}" if entry.options.runs_in == "upstream" else f": {entry.options.runs_at}"
     size = size_of(list(entry.options.weight_files()))
     if size:
         says += f", {readable(size)}"
@@ -258,6 +262,21 @@ def cluster(subject: Subject) -> list[Finding]:
         return [Finding("cluster", grade, told["error"] or f"{address} is being joined", "ray status")]
     nodes = ", ".join(f"{node['name']} ({node['cpus']:g} CPUs)" for node in told["nodes"] if node["alive"])
     return [Finding("cluster", "ok", f"Ray {version}; nodes: {nodes}")]
+
+
+def peers(subject: Subject) -> list[Finding]:
+    """Ask the manifest's peers for their models."""
+    named = subject.manifest.peers if subject.manifest else {}
+    if not named:
+        return [Finding("peers", "ok", "none (no peers)")]
+    reasons = asyncio.run(faults(named, seconds=ANSWER_SECONDS))
+    found: list[Finding] = []
+    for name, options in named.items():
+        if name in reasons:
+            found.append(Finding("peers", "note", f"{name}: {reasons[name]}"))
+        else:
+            found.append(Finding("peers", "ok", f"{name}: {options.host} answers"))
+    return found
 
 
 def hub(_: Subject) -> list[Finding]:
@@ -311,6 +330,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "models": files,
     "server": server,
     "cluster": cluster,
+    "peers": peers,
     "hub": hub,
     "service": service,
 }

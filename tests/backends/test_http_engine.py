@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import itertools
 import json
+from array import array
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
 
+from localapi.backends.engine import via
 from localapi.backends.http_engine import AnswerRate, HttpEngine, probe_pause
 from localapi.backends.upstream import Upstream
 from localapi.errors import (
@@ -27,11 +30,14 @@ from localapi.errors import (
 )
 from localapi.worker.protocol import (
     Addition,
+    Awaiting,
     Chat,
     Complete,
     Delta,
     Detokenize,
     DetokenizedText,
+    Embed,
+    Embedded,
     Ended,
     Event,
     Finished,
@@ -42,6 +48,8 @@ from localapi.worker.protocol import (
     ImagePart,
     JsonObject,
     Message,
+    Ranked,
+    Rerank,
     Sampling,
     Sound,
     Speak,
@@ -623,3 +631,69 @@ def test_the_rate_is_that_of_answers_that_ended_lately() -> None:
     rate.note(100.0, 102.0, 40)
     assert rate.per_second(102) == 40
     assert rate.per_second(120) is None
+
+
+async def test_vectors_come_in_order_and_in_either_form() -> None:
+    async def handler(connection: Connection) -> None:
+        assert connection.path == "/v1/embeddings"
+        asked.append(connection.json)
+        first = base64.b64encode(array("f", [1.0, 2.0]).tobytes()).decode()
+        data = [{"index": 1, "embedding": [3.0, 4.0]}, {"index": 0, "embedding": first}]
+        await connection.reply(200, {"data": data, "usage": {"prompt_tokens": 5}})
+
+    asked: list[Any] = []
+    async with raw_upstream(handler) as upstream, engine_at(upstream) as engine:
+        (got,) = [event async for event in engine.answer(Embed(id=1, inputs=["a", "b"], input_type="query"))]
+    assert isinstance(got, Embedded)
+    assert [array("f", vector).tolist() for vector in got.vectors] == [[1.0, 2.0], [3.0, 4.0]]
+    assert got.tokens == 5
+    assert asked == [{"model": "big", "input": ["a", "b"], "encoding_format": "base64", "input_type": "query"}]
+
+
+async def test_scores_come_in_the_order_of_the_documents() -> None:
+    async def handler(connection: Connection) -> None:
+        assert connection.json == {"model": "big", "query": "q", "documents": ["a", "b"]}
+        results = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}]
+        await connection.reply(200, {"results": results})
+
+    async with raw_upstream(handler) as upstream, engine_at(upstream) as engine:
+        (got,) = [event async for event in engine.answer(Rerank(id=1, query="q", documents=["a", "b"]))]
+    assert got == Ranked(1, [0.1, 0.9], 0)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"data": [{"index": 0, "embedding": [1.0]}]},
+        {"data": [{"index": 0, "embedding": [1.0]}, {"index": 0, "embedding": [1.0]}]},
+        {"data": [{"embedding": "no base64!"}, {"embedding": [1.0]}]},
+        {"data": [{"embedding": [1.0]}, {"embedding": ["x"]}]},
+        {"data": [{"embedding": [1.0]}, {}]},
+        {"object": "list"},
+    ],
+)
+async def test_a_reply_without_a_vector_for_each_text_is_the_upstreams_fault(reply: dict[str, Any]) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.reply(200, reply)
+
+    async with raw_upstream(handler) as upstream, engine_at(upstream) as engine:
+        with pytest.raises(UpstreamFailed):
+            [event async for event in engine.answer(Embed(id=1, inputs=["a", "b"]))]
+
+
+async def test_a_server_that_lists_nothing_gets_no_name_and_hears_where_a_request_has_been() -> None:
+    async def handler(connection: Connection) -> None:
+        assert "model" not in connection.json
+        assert connection.headers["x-localapi-via"] == "one, two"
+        progress = json.dumps({"progress": {"state": "queued", "model": "m", "position": 3}})
+        await connection.events(f": {progress}\n\n".encode(), {"choices": [{"index": 0, "delta": {"content": "Hi"}}]})
+
+    before = via.set(("one", "two"))
+    try:
+        async with raw_upstream(handler, models=[]) as upstream, engine_at(upstream) as engine:
+            events = [event async for event in engine.answer(chat())]
+    finally:
+        via.reset(before)
+    waits = events[0]
+    assert isinstance(waits, Awaiting)
+    assert (waits.state, waits.position, waits.at) == ("queued", 3, engine.upstream.host)

@@ -191,8 +191,8 @@ def test_a_change_is_told_though_the_same_file_was_read_again_before_the_status_
 
 
 def test_a_narrow_terminal_does_without_some_columns() -> None:
-    cells = [["a-model", "chat", "mlx-lm", "ready", "1.0 GB", "0", "0", "9.5", "gpt-4o"]]
-    for width, names in ((100, HEAD), (70, HEAD[:-1]), (10, ("model", "state", "running", "tokens/s"))):
+    cells = [["a-model", "chat", "mlx-lm", "ready", "1.0 GB", "0", "0", "9.5", "upstream lab", "gpt-4o"]]
+    for width, names in ((100, HEAD), (70, HEAD[:-2]), (10, ("model", "state", "running", "tokens/s"))):
         assert [HEAD[at] for at in columns(cells, width)] == list(names)
 
 

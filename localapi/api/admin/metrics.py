@@ -5,6 +5,7 @@ prometheus_client is imported at the first scrape: it costs a tenth of a second,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,7 @@ from localapi.kinds import KINDS
 from localapi.observability.counters import NO_MODEL, Counters, Histogram
 from localapi.runtime.pool import Pool
 from localapi.runtime.registry import Registry
+from localapi.runtime.where import where
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -50,6 +52,7 @@ def _encoded(registry: Registry, counters: Counters, accept: str) -> tuple[bytes
         def collect(self) -> Iterator[Metric]:
             yield from _of_requests(registry, counters)
             yield from _of_instances(registry)
+            yield from _of_places(registry)
             yield from _of_pools(registry)
             yield from _of_manifest(registry, counters)
 
@@ -125,6 +128,27 @@ def _of_instances(registry: Registry) -> Iterator[Metric]:
         loads.add_metric([model], sum(each.loads for each in instances))
         deaths.add_metric([model], sum(each.worker_deaths for each in instances))
     yield from (running, waiting, ready, healthy, memory, loads, deaths)
+
+
+def _of_places(registry: Registry) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
+
+    places = GaugeMetricFamily(
+        "localapi_model_place", "Always 1; where the model runs.", labels=["model", "kind", "at"]
+    )
+    parts = GaugeMetricFamily(
+        "localapi_model_parts", "Members, replicas or ranks of the model.", labels=["model", "kind", "state"]
+    )
+    for name in registry.entries:
+        place = where(registry.instance(name))
+        places.add_metric([name, place.kind, place.at or ""], 1)
+        for (kind, state), count in Counter((part.kind, part.state) for part in place.parts).items():
+            parts.add_metric([name, kind, state], count)
+    peers = GaugeMetricFamily("localapi_peer_healthy", "1 if the peer can be used, 0 if not.", labels=["peer"])
+    for peer in registry.peers.by_name.values():
+        if peer.is_known:
+            peers.add_metric([peer.name], float(peer.fault is None))
+    yield from (places, parts, peers)
 
 
 def _of_pools(registry: Registry) -> Iterator[Metric]:

@@ -19,9 +19,11 @@ from localapi.reload.reloader import Attempt, Reloader
 from localapi.reload.swaps import Swap
 from localapi.runtime.cluster import ClusterWatch
 from localapi.runtime.instance import Instance
+from localapi.runtime.peers import Peer
 from localapi.runtime.pool import Place, Pool
 from localapi.runtime.registry import Registry
 from localapi.runtime.replicas import Replicas
+from localapi.runtime.where import where
 from localapi.system.working_directory import WorkingFolder
 from localapi.worker.protocol import Loading
 
@@ -131,6 +133,26 @@ class ReplicasReply(Struct, kw_only=True):
     engines: list[ReplicaReply]
 
 
+class PartReply(Struct, kw_only=True):
+    """One of the members, replicas or ranks of a model."""
+
+    kind: Literal["member", "replica", "rank"]
+    name: str
+    state: str
+    at: Annotated[str | None, Meta(description="Where it is; of a rank, the address at which others reach it.")]
+    pid: int | None
+    away: Annotated[str | None, Meta(description="Why it gets no requests.")]
+
+
+class PlaceReply(Struct, kw_only=True):
+    """Where a model runs, or will run once it is loaded."""
+
+    kind: Literal["server", "worker", "program", "upstream", "peer", "node", "members"]
+    at: Annotated[str | None, Meta(description="Program, host of the upstream, name of the peer or of the node.")]
+    pid: Annotated[int | None, Meta(description="Process on the machine where it runs.")]
+    parts: list[PartReply]
+
+
 class InstanceReply(Struct, kw_only=True):
     """A model in memory, or on its way there."""
 
@@ -139,6 +161,7 @@ class InstanceReply(Struct, kw_only=True):
     pinned: bool
     leases: Count
     since_revision: int
+    place: PlaceReply
     pid: int | None
     node: str | None
     requests: RequestsReply | None
@@ -233,6 +256,17 @@ class ClusterReply(Struct, kw_only=True):
     nodes: list[NodeReply]
 
 
+class PeerReply(Struct, kw_only=True):
+    """Another localapi whose models are offered here."""
+
+    name: str
+    at: str
+    healthy: Annotated[bool | None, Meta(description="Null until it has been asked.")]
+    error: Annotated[str | None, Meta(description="Why it cannot be used.")]
+    seen_at: Annotated[float | None, Meta(description="Time of its last answer.")]
+    models: Count
+
+
 class StatusReply(Struct, kw_only=True):
     """Full state of the server."""
 
@@ -249,6 +283,7 @@ class StatusReply(Struct, kw_only=True):
     warnings: list[str]
     memory: MemoryReply
     cluster: ClusterReply | None
+    peers: list[PeerReply]
     models: list[ModelReply]
     retiring: list[InstanceReply]
 
@@ -292,8 +327,21 @@ def describe(
         warnings=warnings,
         memory=MemoryReply(budget_bytes=memory.budget, used_bytes=memory.used, waiting=memory.waiting),
         cluster=_cluster(cluster, cluster.address, registry) if cluster.address is not None else None,
+        peers=[_peer(peer) for peer in registry.peers.by_name.values()],
         models=[_model(entry, registry, reloader.swaps.of(entry.id)) for entry in registry.entries.values()],
         retiring=[describe_instance(instance) for instance in registry.retiring],
+    )
+
+
+def _peer(peer: Peer) -> PeerReply:
+    return PeerReply(
+        name=peer.name,
+        at=peer.options.host,
+        healthy=peer.fault is None if peer.is_known else None,
+        error=peer.fault.message if peer.fault is not None else None,
+        # By the minute: it changes with every answer.
+        seen_at=peer.seen_at // 60 * 60 if peer.seen_at is not None else None,
+        models=len(peer.models),
     )
 
 
@@ -385,6 +433,7 @@ def describe_instance(instance: Instance) -> InstanceReply:
         pinned=instance.pinned,
         leases=instance.leases,
         since_revision=instance.since_revision,
+        place=msgspec.convert(where(instance), PlaceReply, from_attributes=True),
         pid=vitals.pid if vitals else None,
         node=vitals.node if vitals else None,
         requests=_requests(vitals) if vitals else None,

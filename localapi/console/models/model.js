@@ -22,7 +22,7 @@ export function Model({ model, page, api, admin, now }) {
     </div>
     ${admin && model.leases !== undefined && html`<${Figures} model=${model} />`}
     <div class="model-actions">
-      ${admin && model.leases !== undefined && !model.members && html`<${Actions} model=${model} act=${act} busy=${state.busy} />`}
+      ${admin && model.leases !== undefined && !model.members && !model.peer && html`<${Actions} model=${model} act=${act} busy=${state.busy} />`}
       ${page && html`<a class="button small" href="#${page}/${encodeURIComponent(model.id)}" aria-label="Try ${model.id}">Try</a>`}
     </div>
     ${model.progress && html`<${Progress} progress=${model.progress} />`}
@@ -44,7 +44,9 @@ function Pin() {
 
 function What({ model }) {
   const aliases = model.aliases?.length > 0 ? ` · also ${model.aliases.join(", ")}` : "";
-  return html`${model.backend}${model.path && html` · <span class="mono">${model.path}</span>`}${aliases}`;
+  const at = model.place?.at ?? model.peer;
+  const place = at ? ` · ${model.place?.kind ?? "peer"} ${at}` : "";
+  return html`${model.backend}${model.path && html` · <span class="mono">${model.path}</span>`}${place}${aliases}`;
 }
 
 function Figures({ model }) {
@@ -128,9 +130,16 @@ function facts(model, now) {
   if (model.cooling_down_until && model.cooling_down_until > now) {
     parts.push(`left alone for ${duration(model.cooling_down_until - now)} after ${model.failures_in_a_row} failures`);
   }
-  if (model.ranks?.length > 0) parts.push(model.ranks.map((each) => `rank ${each.rank}: process ${each.pid}, ${each.state}`).join(", "));
-  else if (model.pid) parts.push(`process ${model.pid}${model.node ? ` on ${model.node}` : ""}`);
+  const processes = (model.place?.parts ?? []).filter((part) => part.kind !== "member");
+  if (processes.length > 0) parts.push(processes.map(partOf).join(", "));
+  else if (model.place?.pid) parts.push(`process ${model.place.pid}`);
   return parts;
+}
+
+/** A replica or a rank: its number, process and state. */
+function partOf({ kind, name, pid, at, state }) {
+  const process = pid ? `process ${pid}${kind === "replica" && at ? ` on ${at}` : ""}, ` : "";
+  return `${kind} ${name}: ${process}${state}`;
 }
 
 /** A function that asks for something, and how it goes: `busy` is the path that is being asked for. */

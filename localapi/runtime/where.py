@@ -1,0 +1,72 @@
+"""Where a model runs: one description, whatever that is, with the parts of a model that is in several places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from localapi.backends.options import RunsIn
+from localapi.runtime.instance import Instance
+from localapi.runtime.peer_instance import PeerInstance
+from localapi.runtime.pool import Pool
+from localapi.runtime.replicas import Replicas
+
+Host = RunsIn | Literal["peer"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several engines, processes or entries that a model consists of."""
+
+    kind: Literal["member", "replica", "rank"]
+    name: str
+    """Id of a member, number of a replica or rank."""
+    state: str
+    at: str | None = None
+    """Where it is, as in `Location`; of a rank on this machine, the address at which the others reach it."""
+    pid: int | None = None
+    away: str | None = None
+    """Why it gets no requests, if so."""
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a model runs, or will run once it is loaded."""
+
+    kind: Host
+    at: str | None = None
+    """Name of the program, host of the upstream, name of the peer or of the node; None if it has no name."""
+    pid: int | None = None
+    """Process on the machine where it runs."""
+    parts: tuple[Part, ...] = ()
+
+
+def where(instance: Instance) -> Location:
+    """Return where an instance's model runs."""
+    vitals, options = instance.vitals, instance.options
+    if isinstance(instance, PeerInstance):
+        return Location("peer", instance.peer)
+    node = vitals.node if vitals is not None else None
+    return Location(
+        kind=options.runs_in,
+        at=node or options.runs_at,
+        pid=vitals.pid if vitals is not None else None,
+        parts=tuple(_parts(instance)),
+    )
+
+
+def _parts(instance: Instance) -> list[Part]:
+    if isinstance(instance, Pool):
+        members: list[Part] = []
+        for place in instance.places:
+            away, at = instance.candidate(place).away, where(place.instance).at
+            members.append(Part("member", place.entry.id, place.instance.state, at=at, away=away))
+        return members
+    if isinstance(instance.engine, Replicas):
+        replicas: list[Part] = []
+        for each in instance.engine.replicas:
+            vitals, state = each.engine.vitals(), "draining" if each.drains else "ready"
+            replicas.append(Part("replica", str(each.number), state, at=vitals.node, pid=vitals.pid))
+        return replicas
+    ranks = [rank for engine in instance.all_supervised for rank in engine.vitals().ranks]
+    return [Part("rank", str(each.rank), each.state, at=each.node or each.address, pid=each.pid) for each in ranks]
