@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any, Final
 
-from localapi.worker.protocol import THINKING_LEVEL, THINKING_SWITCHES, Capabilities
+from localapi.worker.protocol import THINKING_BUDGET, THINKING_LEVEL, THINKING_SWITCHES, Capabilities
+from localapi.worker.template_variables import reads
 
 _IN_A_FILE: Final = "chat_template.jinja"
 _IN_JSON: Final = ("chat_template.json", "tokenizer_config.json")
@@ -45,16 +45,12 @@ def expected_of(template: str | None) -> Capabilities:
     """Return what a template tells of its model. Only the loaded model knows whether a call can be forced."""
     if template is None:
         return Capabilities()
-    switch = any(_reads(template, variable) for variable in THINKING_SWITCHES)
-    levels = _reads(template, THINKING_LEVEL)
+    switch = any(reads(template, variable) for variable in (*THINKING_SWITCHES, THINKING_BUDGET))
+    levels = reads(template, THINKING_LEVEL)
     return Capabilities(
-        tools=_reads(template, "tools"),
+        tools=reads(template, "tools"),
         json_schema=True,
         thinking=switch or levels or any(mark in template for mark in _MARKS_OF_THOUGHT),
         thinking_switch=switch,
         thinking_levels=levels,
     )
-
-
-def _reads(template: str, variable: str) -> bool:
-    return re.search(rf"\b{variable}\b", template) is not None

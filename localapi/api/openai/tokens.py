@@ -9,7 +9,9 @@ from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 from quart import Blueprint, Response
 
-from localapi.api.openai.chat_request import Message, neutral_message
+from localapi.api.dialect import Exchange
+from localapi.api.openai.chat import OpenAIChat
+from localapi.api.openai.chat_request import Message
 from localapi.api.openai.generation_request import MAX_NAME, TokenNumber, unknown_fields
 from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
 from localapi.errors import InvalidRequest
@@ -18,11 +20,11 @@ from localapi.http.generation import begin, request_ids
 from localapi.http.replies import json_reply
 from localapi.kinds import CHAT
 from localapi.runtime.registry import Registry
-from localapi.worker.protocol import Chat, Detokenize, DetokenizedText, Event, Tokenize, TokenizedText
+from localapi.worker.protocol import Detokenize, DetokenizedText, Event, Tokenize, TokenizedText
 
 
 class TokenizeRequest(BaseModel):
-    """A text, or a conversation as the chat endpoint would send it to the model."""
+    """A text, or a conversation with everything that a chat request may have: tools, options, a prefilled answer."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
@@ -64,12 +66,9 @@ def routes(registry: Registry) -> Blueprint:
         request = body.parse(TokenizeRequest, content)
         if (request.text is None) == (request.messages is None):
             raise InvalidRequest("Give either 'text' or 'messages'.", param="text")
-        ask = Tokenize(
-            next(request_ids),
-            request.text,
-            None if request.messages is None else Chat(id=0, messages=[neutral_message(m) for m in request.messages]),
-            request.add_special_tokens,
-        )
+        if request.messages is not None:
+            return await _tokens_of_chat(registry, content)
+        ask = Tokenize(next(request_ids), request.text, None, request.add_special_tokens)
         reply = await _reply(registry, request.model, ask)
         tokens = reply.tokens if isinstance(reply, TokenizedText) else []
         return _named(request, content, json_reply(TokensReply(tokens, len(tokens))))
@@ -104,6 +103,17 @@ OPERATIONS: Final[Operations] = {
 
 def _named(request: BaseModel, content: dict[str, Any], reply: Response) -> Response:
     return body.name_ignored(unknown_fields(request, content), reply)
+
+
+async def _tokens_of_chat(registry: Registry, content: dict[str, Any]) -> Response:
+    """Return the prompt of a chat request with this body."""
+    chat = {name: value for name, value in content.items() if name != "add_special_tokens"}
+    asked, reply = OpenAIChat().parse(chat)
+    asked.check()
+    with asked.in_words_of_client():
+        exchange = Exchange(begin(registry, asked.model, CHAT), asked, reply)
+        tokens = await exchange.prompt_tokens()
+    return exchange.named(json_reply(TokensReply(tokens, len(tokens))))
 
 
 async def _reply(registry: Registry, model: str, ask: Tokenize | Detokenize) -> Event | Any:

@@ -9,28 +9,56 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-_INTRODUCTION: Final = """You can call these functions. Each line describes one in JSON:
+from localapi.worker.llm.output.formats import FORMATS, GENERIC, Spelling
+
+_FUNCTIONS: Final = """You can call these functions. Each line describes one in JSON:
 {tools}
 
-To call functions, answer with nothing but a JSON list of calls:
-[{{"name": "function name", "arguments": {{"argument name": "value"}}}}]
+{how}
 The results follow in the next message. If no function is needed, answer in plain text."""
+_AS_JSON: Final = """To call functions, answer with nothing but a JSON list of calls:
+[{"name": "function name", "arguments": {"argument name": "value"}}]"""
+_AS_TRAINED: Final = """To call a function, write:
+{call}"""
 
 Message = dict[str, Any]
 
 
-def explained(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[Message]:
-    """Return the messages with the tools explained in the system message, and earlier calls and results as text."""
-    names = {call.get("id"): call["function"]["name"] for each in messages for call in each.get("tool_calls") or ()}
-    written = [_as_text(message, names) for message in messages]
+def explained(messages: Sequence[Message], tools: Sequence[dict[str, Any]], spelling: Spelling) -> list[Message]:
+    """Return the messages with the tools explained in the system message.
+
+    `spelling`: how the model calls them, if it was trained to although its template does not say so.
+    """
     if not tools:
-        return written
+        return list(messages)
     lines = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
-    text = _INTRODUCTION.format(tools=lines)
-    if written and written[0]["role"] in ("system", "developer"):
-        first = written[0]
-        return [{**first, "content": f"{first['content']}\n\n{text}".strip()}, *written[1:]]
-    return [{"role": "system", "content": text}, *written]
+    is_generic = spelling == FORMATS[GENERIC].spelling
+    how = _AS_JSON if is_generic else _AS_TRAINED.format(call=_example(spelling))
+    text = _FUNCTIONS.format(tools=lines, how=how)
+    if messages and messages[0]["role"] in ("system", "developer"):
+        first = messages[0]
+        return [{**first, "content": f"{first['content']}\n\n{text}".strip()}, *messages[1:]]
+    return [{"role": "system", "content": text}, *messages]
+
+
+def as_text(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with earlier calls and results as text, as `explained` says."""
+    names = {call.get("id"): call["function"]["name"] for each in messages for call in each.get("tool_calls") or ()}
+    return [_as_text(message, names) for message in messages]
+
+
+def _example(spelling: Spelling) -> str:
+    """Return a call with words in the place of its parts."""
+    if spelling.argument is not None:
+        opening, closing = spelling.argument
+        opening = opening.replace("{text}", "true")
+        arguments = opening.replace("{key}", "argument_name") + "value" + closing
+    else:
+        arguments = {"json": '{"argument_name": "value"}', "python": 'argument_name="value"'}.get(
+            spelling.arguments, "{argument_name:value}"
+        )
+    call = spelling.start + spelling.head + arguments + spelling.tail + spelling.end
+    return call.replace("{name}", "function_name").replace("{id}", "0")
 
 
 def _as_text(message: Message, names: dict[Any, str]) -> Message:

@@ -17,9 +17,11 @@ import msgspec
 from localapi.system.time_limit import TimeLimitExceeded, limited
 from localapi.worker.llm import bounded_template, call_history, prompt_losses
 from localapi.worker.llm.effort import known_levels, nearest_level
-from localapi.worker.llm.generic_tools import explained
-from localapi.worker.llm.output.recognition import GENERIC, format_name, template_text
+from localapi.worker.llm.generic_tools import as_text, explained
+from localapi.worker.llm.output.formats import FORMATS, GENERIC
+from localapi.worker.llm.output.recognition import format_name, template_text
 from localapi.worker.protocol import THINKING_BUDGET, THINKING_LEVEL, THINKING_SWITCHES, Chat, Message
+from localapi.worker.template_variables import reads
 
 RENDER_SECONDS = 5.0
 """Time limit of a template. A conversation of a million tokens takes a fraction of a second."""
@@ -76,11 +78,14 @@ class PromptWriter:
         """Stop strings that the format itself needs."""
         # A template that is a program (DeepSeek V3.2's) has no text, and mlx-lm knows what it can do.
         self._template = template_text(tokenizer) or None
-        is_generic = self.has_template and format_name(tokenizer.tool_parser) == GENERIC
-        self._explains_tools = is_generic
-        self.shows_tools = self.has_template and (
-            is_generic or self._knows("tools") or bool(tokenizer.has_tool_calling)
-        )
+        name = format_name(tokenizer.tool_parser) if self.has_template else ""
+        row = FORMATS.get(name)
+        self._spelling = row.spelling if row is not None else None
+        self._is_generic = name == GENERIC
+        is_shown = self.has_template and (self._template is None or self._knows("tools"))
+        # Templates of DeepSeek write calls and say nothing of tools.
+        self._explains_tools = self._spelling is not None and (self._is_generic or not is_shown)
+        self.shows_tools = is_shown or self._explains_tools
         """True if the model is told about tools."""
         switched = any(map(self._knows, (*THINKING_SWITCHES, THINKING_BUDGET)))
         levels = self._knows(THINKING_LEVEL)
@@ -125,7 +130,11 @@ class PromptWriter:
         """Return the messages as templates expect them."""
         names = {call.id: call.name for message in request.messages for call in message.calls}
         written = [self._message(message, names) for message in request.messages]
-        return explained(written, offered_tools(request)) if self._explains_tools else written
+        if self._is_generic:
+            written = as_text(written)
+        if self._explains_tools and self._spelling is not None:
+            written = explained(written, offered_tools(request), self._spelling)
+        return written
 
     def _message(self, message: Message, names: Mapping[str, str]) -> dict[str, Any]:
         """Return the message as templates expect it, in OpenAI's form with the content as text.
@@ -140,8 +149,8 @@ class PromptWriter:
             written["name"] = message.name
         if message.reasoning is not None:
             written["reasoning_content"] = message.reasoning
-            if self._knows("thinking") and not self._knows("reasoning_content"):
-                written["thinking"] = message.reasoning
+            if "reasoning_content" not in (self._template or "reasoning_content"):
+                written["thinking"] = message.reasoning  # gpt-oss and LFM2.5 call it so
         if message.call_id is not None:
             written["tool_call_id"] = message.call_id
             if message.call_id in names:  # which OpenAI's API does not repeat, and Kimi's template reads
@@ -178,7 +187,7 @@ class PromptWriter:
         return options
 
     def _knows(self, variable: str) -> bool:
-        return self._template is not None and re.search(rf"\b{variable}\b", self._template) is not None
+        return self._template is not None and reads(self._template, variable)
 
     def _apply(self, messages: list[dict[str, Any]], **options: Any) -> Any:
         """Return what transformers renders.
@@ -250,28 +259,23 @@ class PromptWriter:
                     f"The model's chat template took longer than {seconds:g} s for these messages. Send fewer messages."
                 ) from None
 
-        for form in prompt_losses.forms(messages):
+        for form in prompt_losses.forms(messages, self._spelling):
             try:
                 text = limited_render(form)
             except TemplateTooSlow:
                 raise
             except Exception as error:  # whatever a template raises
-                refusal = refusal or error
+                if best is None:
+                    refusal = refusal or error
                 continue
-            lost = prompt_losses.lost(form, text, limited_render)
-            problem = prompt_losses.refusal(form, lost)
-            losses = (bool(problem), call_history.loses_arguments(form, text), len(lost))
+            losses, problem = prompt_losses.losses(messages, form, text, limited_render)
             if best is None or losses < best[0]:
                 best = losses, text, problem
             if not any(losses):
                 break
-        if best is None:
-            assert refusal is not None  # noqa: S101  # there is at least one form
-            raise refusal
-        _, text, problem = best
-        if problem:
-            raise PromptRefused(problem)
-        return text
+        if best is not None and not best[2]:
+            return best[1]
+        raise refusal or PromptRefused(best[2] if best is not None else "")
 
 
 def offered_tools(request: Chat) -> list[dict[str, Any]]:

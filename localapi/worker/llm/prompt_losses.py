@@ -6,10 +6,12 @@ reasoning. The only way to find out is to render the messages with a text in the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from localapi.worker.llm import call_history
+from localapi.worker.llm.output.formats import Spelling
 
 Message = dict[str, Any]
 Render = Callable[[list[Message]], str]
@@ -18,28 +20,37 @@ _SENTINEL: Final = "sentinelq{}z"
 _INSTRUCTIONS: Final = ("system", "developer")
 
 
-def forms(messages: list[Message]) -> Iterator[list[Message]]:
-    """Yield the messages, and then the same in other forms; the best comes first."""
+def forms(messages: list[Message], spelling: Spelling | None) -> Iterator[list[Message]]:
+    """Yield the messages, and then the same in other forms; the best comes first.
+
+    `spelling`: how the model writes calls, for templates that do not write them.
+    """
     seen: list[list[Message]] = []
     for instructed in _with_instructions(messages):
-        for base in (instructed, _without_empty_content(instructed), _apart(instructed)):
+        for base in (
+            instructed,
+            _without_empty_content(instructed),
+            _apart(instructed),
+            _spelled(instructed, spelling),
+        ):
             for form in call_history.forms(base):
                 if form not in seen:
                     seen.append(form)
                     yield form
 
 
-def lost(messages: list[Message], text: str, render: Render) -> list[int]:
+def lost(messages: list[Message], text: str, render: Render, *, spelled: bool = False) -> list[int]:
     """Return the numbers of the messages whose text or calls the template leaves out of `text`.
 
-    `render`: renders the messages. Only instructions, calls, and text beside calls are looked for.
+    `render`: renders the messages. `spelled`: calls are part of the assistants' text. Only instructions, calls, and
+    text beside calls are looked for.
     """
     marked = list(messages)
     wanted: dict[str, int] = {}
     for at, message in enumerate(messages):
         content = message.get("content")
         calls = message.get("tool_calls") or ()
-        checked = message["role"] in _INSTRUCTIONS or bool(calls)
+        checked = message["role"] in _INSTRUCTIONS or bool(calls) or (spelled and message["role"] == "assistant")
         if checked and isinstance(content, str) and content.strip() and content.strip() not in text:
             mark = _SENTINEL.format(f"{at}t")
             marked[at] = {**marked[at], "content": mark}
@@ -60,16 +71,31 @@ def lost(messages: list[Message], text: str, render: Render) -> list[int]:
     return sorted({at for mark, at in wanted.items() if mark not in found})
 
 
-def refusal(messages: Sequence[Message], numbers: Sequence[int]) -> str:
-    """Return why the messages cannot be sent without those that are left out; empty if they can."""
+def losses(
+    messages: Sequence[Message], form: list[Message], text: str, render: Render
+) -> tuple[tuple[bool, bool, int], str]:
+    """Return how much a form of the messages loses, to compare with others, and why it cannot be sent; empty if it can.
+
+    `text`: what the template writes for the form.
+    """
+    spelled = has_calls(messages) and not has_calls(form)
+    numbers = lost(form, text, render, spelled=spelled)
+    problem = ""
     for at in numbers:
-        role = messages[at]["role"]
+        role = form[at]["role"]
         if role in _INSTRUCTIONS:
-            return (
+            problem = (
                 f"The model's chat template leaves out the message of role {role} at messages[{at}]. "
                 "Put its text into the first message or into a user message."
             )
-    return ""
+    if spelled and numbers:
+        problem = problem or "The model's chat template leaves out calls of tools. Send them as text."
+    return (bool(problem), call_history.loses_arguments(form, text), len(numbers)), problem
+
+
+def has_calls(messages: Sequence[Message]) -> bool:
+    """Return True if a message has calls."""
+    return any(message.get("tool_calls") for message in messages)
 
 
 def _with_instructions(messages: list[Message]) -> Iterator[list[Message]]:
@@ -112,3 +138,25 @@ def _apart(messages: list[Message]) -> list[Message]:
         else:
             found.append(message)
     return _without_empty_content(found)
+
+
+def _spelled(messages: list[Message], spelling: Spelling | None) -> list[Message]:
+    """Return the messages with calls as the text that the model writes, if their arguments are JSON there."""
+    if spelling is None or spelling.argument is not None or spelling.arguments != "json":
+        return messages
+    found: list[Message] = []
+    for message in messages:
+        calls = message.get("tool_calls")
+        if not calls:
+            found.append(message)
+            continue
+        written = []
+        for call in calls:
+            arguments = call["function"]["arguments"]
+            text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            head = spelling.head.replace("{name}", call["function"]["name"])
+            written.append((head + text + spelling.tail).replace("{id}", str(call.get("id"))))
+        text = spelling.start + (spelling.between or "").join(written) + spelling.end
+        rest = {key: value for key, value in message.items() if key != "tool_calls"}
+        found.append({**rest, "content": (message.get("content") or "") + text})
+    return found

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from localapi.worker.llm.output.formats import FORMATS, GENERIC, CallFormat
+from localapi.worker.llm.output.formats import FORMATS, CallFormat
 
 AUTO: Final = "auto"
 NONE: Final = "none"
@@ -78,7 +78,10 @@ THINKING: Final = {
         templates=("<|START_THINKING|>",),
     ),
     "granite": Thinking(
-        "<think>", "</think>", around=("<response>", "</response>"), templates=("<response>", "</think>")
+        "<think>",
+        "</think>",
+        around=("<response>", "</response>"),
+        templates=("<response></response>", "<think></think>"),
     ),
     "think": Thinking("<think>", "</think>", templates=("</think>",)),
 }
@@ -191,6 +194,3 @@ def _set_thinking(tokenizer: Any, thinking: Thinking) -> None:
     tokenizer._think_end_tokens = tuple(tokenizer.encode(thinking.end, add_special_tokens=False))
     if thinking.around:
         tokenizer._structural_markers = thinking.around
-
-
-__all__ = ["AUTO", "GENERIC", "NONE", "Recognised", "format_name", "recognise", "template_text"]

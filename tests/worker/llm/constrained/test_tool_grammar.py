@@ -84,6 +84,13 @@ def allows(tokenizer: TokenizerWrapper, constraint: Constraint, text: str) -> bo
     return True
 
 
+def mask_of(constraint: Constraint, tokens: list[int], width: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which tokens the constraint leaves next."""
+    allowed = np.isfinite(np.array(constraint(mx.array(tokens), mx.zeros((1, width)))[0]))
+    assert constraint.error is None, constraint.error
+    return allowed
+
+
 def written(tokenizer: TokenizerWrapper, constraint: Constraint, rng: np.random.Generator) -> str:
     """What is left to random choice among the tokens that the constraint leaves."""
     tokens, logits = [5], mx.zeros((1, len(tokenizer)))

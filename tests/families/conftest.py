@@ -1,0 +1,23 @@
+"""Which families a run checks: a few, or all of them with --long."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.families.catalogue import FAMILIES
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "family_name" in metafunc.fixturenames:
+        every = metafunc.config.getoption("--long")
+        metafunc.parametrize("family_name", [name for name, family in FAMILIES.items() if every or family.everyday])
+
+
+@pytest.fixture
+def fetched() -> Path | None:
+    """Where vocabularies and templates stay for the next run, if there may be such a place."""
+    given = os.environ.get("LOCALAPI_FAMILIES")
+    return Path(given) if given else None
