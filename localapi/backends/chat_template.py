@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from localapi.worker.protocol import THINKING_BUDGET, THINKING_LEVEL, THINKING_SWITCHES, Capabilities
-from localapi.worker.template_variables import reads
+from localapi.worker.protocol import THINKING_BUDGET, THINKING_LEVEL, THINKING_SWITCHES, Capabilities, reads_variable
 
 _IN_A_FILE: Final = "chat_template.jinja"
 _IN_JSON: Final = ("chat_template.json", "tokenizer_config.json")
@@ -45,10 +44,10 @@ def expected_of(template: str | None) -> Capabilities:
     """Return what a template tells of its model. Only the loaded model knows whether a call can be forced."""
     if template is None:
         return Capabilities()
-    switch = any(reads(template, variable) for variable in (*THINKING_SWITCHES, THINKING_BUDGET))
-    levels = reads(template, THINKING_LEVEL)
+    switch = any(reads_variable(template, variable) for variable in (*THINKING_SWITCHES, THINKING_BUDGET))
+    levels = reads_variable(template, THINKING_LEVEL)
     return Capabilities(
-        tools=reads(template, "tools"),
+        tools=reads_variable(template, "tools"),
         json_schema=True,
         thinking=switch or levels or any(mark in template for mark in _MARKS_OF_THOUGHT),
         thinking_switch=switch,

@@ -7,8 +7,9 @@ structs without the frames.
 
 from __future__ import annotations
 
+import re
 import struct
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -354,6 +355,16 @@ THINKING_BUDGET = "thinking_budget"
 """The variable for the most tokens of thinking; 0: none."""
 THINKING_LEVEL = "reasoning_effort"
 """The variable that says how much to think."""
+
+
+_TEMPLATE_CODE: Final = re.compile(r"\{[{%](.*?)[%}]\}", re.DOTALL)
+_TEMPLATE_TEXT: Final = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+
+
+def reads_variable(template: str, variable: str) -> bool:
+    """Return True if the template reads a variable: not a word of its text, nor a field of something else."""
+    name = re.compile(rf"(?<![.\w]){variable}\b(?!\s*=[^=])")
+    return any(name.search(_TEMPLATE_TEXT.sub("''", code)) for code in _TEMPLATE_CODE.findall(template))
 
 
 ToolFormatName = Literal[

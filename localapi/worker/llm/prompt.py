@@ -20,8 +20,7 @@ from localapi.worker.llm.effort import known_levels, nearest_level
 from localapi.worker.llm.generic_tools import as_text, explained
 from localapi.worker.llm.output.formats import FORMATS, GENERIC
 from localapi.worker.llm.output.recognition import format_name, template_text
-from localapi.worker.protocol import THINKING_BUDGET, THINKING_LEVEL, THINKING_SWITCHES, Chat, Message
-from localapi.worker.template_variables import reads
+from localapi.worker.protocol import THINKING_BUDGET, THINKING_LEVEL, THINKING_SWITCHES, Chat, Message, reads_variable
 
 RENDER_SECONDS = 5.0
 """Time limit of a template. A conversation of a million tokens takes a fraction of a second."""
@@ -187,7 +186,7 @@ class PromptWriter:
         return options
 
     def _knows(self, variable: str) -> bool:
-        return self._template is not None and reads(self._template, variable)
+        return self._template is not None and reads_variable(self._template, variable)
 
     def _apply(self, messages: list[dict[str, Any]], **options: Any) -> Any:
         """Return what transformers renders.
