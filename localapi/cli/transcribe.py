@@ -16,7 +16,7 @@ from localapi.backends.form_body import FormBody
 from localapi.cli.asking import in_words
 from localapi.cli.options import complete_models, profile_option, server_of, server_options, type_of_path
 from localapi.cli.plain_text import shown, shown_in_line
-from localapi.cli.say import or_temporary
+from localapi.cli.temporary_server import or_temporary
 from localapi.client import Server
 from localapi.errors import NoServer, OperatorError, Refused
 from localapi.kinds import TRANSCRIPTION
@@ -77,7 +77,8 @@ def command(
         fields["timestamp_granularities[]"] = ["segment", "word"]
     server = server_of(Settings.read(**flags))
     start = flags["host"] is None and flags["port"] is None and not server.is_there()
-    with or_temporary(server, flags["profile"], start=start) as server:
+    profile = ["--profile", flags["profile"]] if flags["profile"] is not None else []
+    with or_temporary(server, profile, start=start) as server:
         chosen = _model(server, model)
         for file in files:
             target = output / f"{file.stem}{ENDINGS[kind]}" if output is not None and in_folder else output

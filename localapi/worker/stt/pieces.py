@@ -70,17 +70,17 @@ class Cutter:
         self._pause = 0
         """Blocks without speech at the end of what is kept."""
         self._start_block = 0
-        self._samples = 0
+        self._bytes = 0
         self._wanted = FIRST_BLOCKS
 
     @property
     def seconds(self) -> float:
         """How much sound has come."""
-        return self._samples / SAMPLE_RATE_HZ
+        return self._bytes / 2 / SAMPLE_RATE_HZ
 
     def feed(self, pcm: bytes) -> Iterator[Piece]:
         """Yield the pieces that are complete."""
-        self._samples += len(pcm) // 2
+        self._bytes += len(pcm)
         data = self._rest + pcm if self._rest else pcm
         whole = len(data) - len(data) % BLOCK_BYTES
         self._rest = data[whole:]
@@ -97,8 +97,8 @@ class Cutter:
             if piece is not None:
                 yield piece
         if self._has_speech:
-            kept = max(len(self._likely) - max(0, self._pause - MARGIN_BLOCKS), 1)
-            piece = self._taken(kept)
+            silence = 0 if self._keeps_all else max(0, self._pause - MARGIN_BLOCKS)
+            piece = self._taken(len(self._likely) - silence)
             # The last block was filled up with silence, which is no part of the file.
             missing = BLOCK_BYTES - len(rest) if rest and not self._likely else 0
             yield Piece(piece.start_seconds, piece.pcm[: len(piece.pcm) - missing])

@@ -1,0 +1,96 @@
+"""Where sound is cut, by a detector that is told what is speech."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from localapi.worker.protocol import TranscriptSegment, WordTime
+from localapi.worker.stt.pieces import BLOCK_BYTES, BLOCK_SECONDS, LONGEST_BLOCKS, Cutter, Piece
+from localapi.worker.stt.transcribing import checked
+
+SPEECH, SILENCE = b"\x01", b"\x00"
+
+
+def likely(block: bytes) -> float:
+    return 0.9 if block[0] else 0.0
+
+
+def sound(*parts: tuple[bytes, float]) -> bytes:
+    """Speech and silence of so many seconds each."""
+    return b"".join(value * (round(seconds / BLOCK_SECONDS) * BLOCK_BYTES) for value, seconds in parts)
+
+
+def cut(pcm: bytes, *, at_once: int = 4000, keeps_all: bool = False) -> list[Piece]:
+    cutter = Cutter(likely, keeps_all=keeps_all)
+    pieces = [piece for at in range(0, len(pcm), at_once) for piece in cutter.feed(pcm[at : at + at_once])]
+    return [*pieces, *cutter.finish()]
+
+
+def test_silence_alone_is_no_piece() -> None:
+    assert cut(sound((SILENCE, 60))) == []
+    assert cut(b"") == []
+
+
+def test_a_piece_begins_and_ends_a_little_beside_speech() -> None:
+    [piece] = cut(sound((SILENCE, 10), (SPEECH, 2), (SILENCE, 10)))
+    assert piece.start_seconds == pytest.approx(9.7, abs=0.1)
+    assert piece.end_seconds == pytest.approx(12.3, abs=0.1)
+
+
+def test_the_first_piece_is_shorter_than_those_after_it() -> None:
+    pieces = cut(sound(*[(SPEECH, 3.0), (SILENCE, 0.5)] * 30))
+    assert pieces[0].seconds == pytest.approx(7, abs=0.5)
+    assert all(20 <= piece.seconds <= 24 for piece in pieces[1:-1])
+
+
+def test_speech_without_a_pause_is_cut_at_its_quietest_place() -> None:
+    pieces = cut(sound((SPEECH, 25), (SILENCE, 0.1), (SPEECH, 20)))
+    assert pieces[0].end_seconds == pytest.approx(25.05, abs=0.1)
+    assert pieces[1].start_seconds == pieces[0].end_seconds
+
+
+def test_a_long_pause_ends_a_piece_of_any_length() -> None:
+    assert len(cut(sound((SPEECH, 1), (SILENCE, 4), (SPEECH, 1)))) == 2
+
+
+def test_everything_is_kept_if_it_is_asked_for() -> None:
+    pcm = sound((SILENCE, 70))
+    pieces = cut(pcm, keeps_all=True)
+    assert b"".join(piece.pcm for piece in pieces) == pcm
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_pieces_are_short_and_in_order_and_hold_what_was_said_there(seed: int) -> None:
+    choice = random.Random(seed)
+    parts = [(choice.choice([SPEECH, SILENCE]), choice.uniform(0.05, 40)) for _ in range(8)]
+    pcm = sound(*parts) + SPEECH * choice.choice([0, 2, 700])
+    pieces = cut(pcm, at_once=choice.choice([701, 1024, 100_000]))
+    assert pieces == cut(pcm, at_once=4096)
+    at = 0.0
+    for piece in pieces:
+        assert piece.start_seconds >= at - 1e-9
+        assert 0 < len(piece.pcm) <= LONGEST_BLOCKS * BLOCK_BYTES
+        start = round(piece.start_seconds * 32_000)
+        assert pcm[start : start + len(piece.pcm)] == piece.pcm
+        at = piece.end_seconds
+    assert sum(piece.pcm.count(SPEECH) for piece in pieces) == pcm.count(SPEECH)
+
+
+def test_times_stay_inside_the_piece_in_order_and_finite() -> None:
+    piece = Piece(100.0, bytes(32_000 * 10))
+    nan, infinite = float("nan"), float("inf")
+    wild = [
+        TranscriptSegment(start_seconds=-5, end_seconds=3, text=" one", avg_logprob=nan, temperature=infinite),
+        TranscriptSegment(start_seconds=2, end_seconds=1, text="two", words=[WordTime(" w", nan, infinite)]),
+        TranscriptSegment(start_seconds=nan, end_seconds=99, text=" ", compression_ratio=nan),
+        TranscriptSegment(start_seconds=1, end_seconds=nan, text="three", no_speech_prob=-infinite),
+    ]
+    found = checked(wild, piece, "en")
+    assert [(each.text, each.start_seconds, each.end_seconds) for each in found] == [
+        (" one", 100, 103), (" two", 102, 102), (" three", 102, 110),
+    ]  # fmt: skip
+    assert (found[0].avg_logprob, found[0].temperature, found[2].no_speech_prob) == (0, 0, 0)
+    assert found[1].words == [WordTime("w", 102, 110)]
+    assert [each.text for each in checked(wild[:1], piece, "ja")] == ["one"]
