@@ -69,6 +69,9 @@ class Transcribing(TurnTaking[Transcribe]):
                 for piece in cutter.feed(decoded.pcm):
                     events, language = self._heard(piece, request, language)
                     yield from events
+                    told = piece.end_seconds
+                    yield Listening(request.id, told, total)
+                    yield None
                 if cutter.seconds - told >= REPORT_SECONDS:
                     told = cutter.seconds
                     yield Listening(request.id, told, total)
@@ -80,13 +83,12 @@ class Transcribing(TurnTaking[Transcribe]):
             raise RequestRefused("file", str(error)) from error
         yield Transcribed(request.id, cutter.seconds, language)
 
-    def _heard(self, piece: Piece, request: Transcribe, language: str | None) -> tuple[list[Event | None], str | None]:
+    def _heard(self, piece: Piece, request: Transcribe, language: str | None) -> tuple[list[Event], str | None]:
         """Return the events for a piece, and the language from here on."""
         recognized = self._recognized(piece, request, language)
         language = language or recognized.language
         segments = checked(recognized.segments, piece, language)
-        events: list[Event | None] = [Heard(request.id, segments)] if segments else []
-        return [*events, None], language
+        return [Heard(request.id, segments)] if segments else [], language
 
     def _detector(self) -> Detector:
         """Return a detector of speech that has heard nothing yet."""
