@@ -8,8 +8,11 @@ from typing import Any, Literal
 
 import openai
 import pytest
+from msgspec import to_builtins
 from pydantic import BaseModel
 
+from localapi.api.openai.responses.reply import ResponsesReply
+from localapi.api.openai.responses.request import ResponsesRequest, parse_response
 from tests.server import Server, serving
 
 MANIFEST = """
@@ -27,6 +30,7 @@ WEATHER: Any = {
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
 KEYS = {"me": "a-key-of-a-test-0123456789", "you": "another-key-of-a-test-0123456"}
+KILLED = "resp_" + "0" * 32
 QUESTION = "What is the weather in Paris?"
 
 
@@ -36,8 +40,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     for name, key in KEYS.items():
         (folder / f"{name}.key").write_text(key)
         (folder / f"{name}.key").chmod(0o600)
-    with serving(folder, MANIFEST) as server:
+    kept = folder / "localapi" / "responses"
+    kept.mkdir(parents=True)
+    (kept / f"{KILLED}.json").write_text(json.dumps(left_running()))
+    with serving(folder, MANIFEST, env={"XDG_STATE_HOME": str(folder)}) as server:
         yield server
+
+
+def left_running() -> dict[str, Any]:
+    """What a server that was killed has stored of a response in the background."""
+    request, _ = parse_response(ResponsesRequest, {"model": "echo", "input": "x", "background": True})
+    response = ResponsesReply(request).response
+    response.id, response.status = KILLED, "in_progress"
+    return {"owner": "me", "response": to_builtins(response), "input": []}
 
 
 @pytest.fixture(scope="module")
@@ -253,3 +268,12 @@ def test_a_response_in_the_background_can_be_cancelled(client: openai.OpenAI) ->
     in_front = client.responses.create(model="echo", input="x")
     with pytest.raises(openai.BadRequestError):
         client.responses.cancel(in_front.id)
+
+
+def test_what_ran_in_the_background_when_the_server_was_killed_has_failed(client: openai.OpenAI) -> None:
+    ended = client.responses.retrieve(KILLED)
+    assert ended.status == "failed"
+    assert ended.error
+    assert ended.error.code == "server_error"
+    with pytest.raises(openai.BadRequestError):
+        client.responses.create(model="echo", input="x", previous_response_id=KILLED)
