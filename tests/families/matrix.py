@@ -191,7 +191,7 @@ class Matrix:
             if "order" in behind and starts:
                 text = behind[min(starts) :]
                 for end in self.tokenizer.eos_token_ids:
-                    text = text.replace(str(self.tokenizer._tokenizer.convert_ids_to_tokens(end)), "")
+                    text = text.partition(str(self.tokenizer._tokenizer.convert_ids_to_tokens(end)))[0]
                 return text
         return self._spelled(arguments)
 
