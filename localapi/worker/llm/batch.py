@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
+from mlx_lm.sample_utils import greedy_sampler
 
 from localapi.worker.llm.constrained.grammar import GrammarStuck
+from localapi.worker.llm.decode_step import DecodeStep
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.prompt_boundaries import segments
 from localapi.worker.llm.row import Row
@@ -73,6 +75,8 @@ class Batch:
         self._computed: dict[int, int] = {}
         """How many of a row's tokens were computed before it joined."""
         self._decoding: set[int] = set()
+        self._reporting: set[int] = set()
+        """Rows that report log-probabilities."""
         self._leaving: list[int] = []
         self._seconds_per_token = 0.0
         """The prefill speed, measured while other rows decode."""
@@ -168,6 +172,8 @@ class Batch:
         )
         self._rows[uid] = row
         self._computed[uid] = start
+        if row.top_logprobs is not None:
+            self._reporting.add(uid)
 
     def _remove(self) -> None:
         """Remove rows that have left. What they computed may serve the next turn."""
@@ -254,6 +260,7 @@ class Batch:
     def _drop(self, uid: int) -> None:
         del self._rows[uid], self._computed[uid]
         self._decoding.discard(uid)
+        self._reporting.discard(uid)
 
     def _fail_all(self, error: Exception, events: list[Event]) -> None:
         """Fail all rows and start a new batch, because the state of this one is unknown."""
@@ -263,19 +270,24 @@ class Batch:
         self._rows.clear()
         self._computed.clear()
         self._decoding.clear()
+        self._reporting.clear()
         self._leaving.clear()
         # Before the new one, because each sets MLX's wired limit and restores it.
         self._generator.close()  # type: ignore[no-untyped-call]
         self._generator = self._new_generator()
 
     def _new_generator(self) -> BatchGenerator:
-        return BatchGenerator(
+        generator = BatchGenerator(
             self._model,
             stop_tokens=self._stop_tokens,
             completion_batch_size=self._max_rows,
             prefill_batch_size=min(PREFILL_REQUESTS, self._max_rows),  # mlx-lm takes the larger of the two for both
             prefill_step_size=PREFILL_TOKENS,
         )
+        step = DecodeStep.empty(self._model, greedy_sampler)
+        step.reporting = self._reporting
+        generator._generation_batch = step
+        return generator
 
 
 def failure(row: Row, error: Exception) -> Failed:

@@ -34,7 +34,7 @@ TokenBytes = Callable[[int], bytes]
 
 
 class Sampler(Protocol):
-    """Log-probabilities (rows, vocabulary) to tokens (rows)."""
+    """Logits, normalised or not, (rows, vocabulary) to tokens (rows)."""
 
     def __call__(self, logprobs: mx.array) -> mx.array: ...
 
@@ -69,6 +69,9 @@ class RandomSampler:
             uniforms = uniform_numbers(logprobs.shape[0], key)
             rows = zip(_numbers(logprobs), uniforms, strict=True)
             return mx.array([draw(row, limits, uniform) for row, uniform in rows], mx.uint32)
+        # A nucleus needs probabilities. For the rest, half precision must not overflow at low temperatures.
+        highest = mx.logsumexp if limits.top_p < 1.0 else mx.max
+        logprobs = logprobs - highest(logprobs, axis=-1, keepdims=True)
         if limits.top_p < 1.0:
             logprobs = nucleus(logprobs, limits.top_p)
         if limits.min_p > 0:

@@ -13,6 +13,7 @@ import pytest
 from mlx_lm import load as load_mlx_lm
 from mlx_lm import stream_generate
 from mlx_lm.generate import GenerationBatch
+from mlx_lm.models.cache import BatchKVCache, KVCache
 
 from localapi.worker.llm import mlx_lm
 from localapi.worker.llm.constrained.grammar import Constraint, GrammarStuck
@@ -65,6 +66,7 @@ def _leaves_nothing_behind(tiny: mlx_lm.MlxLm, endless: mlx_lm.MlxLm) -> Any:
         assert not engine._batch._rows
         assert not engine._batch._decoding
         assert not engine._batch._leaving
+        assert not engine._batch._reporting
 
 
 def ask(id: int, text: str, sampling: Sampling = GREEDY, **options: Any) -> Chat:  # noqa: A002
@@ -131,6 +133,26 @@ def test_usage_counts_the_prompt_and_every_generated_token_with_the_stop_token(
     prompt = tokenizer.apply_chat_template([{"role": "user", "content": FRANCE[0]}], add_generation_prompt=True)
     *_, last = stream_generate(model, tokenizer, prompt)
     assert end(run(tiny, ask(1, FRANCE[0]))[1]) == Finished(1, len(prompt), last.generation_tokens)
+
+
+def test_an_answer_goes_on_as_before_if_company_comes_and_leaves(endless: mlx_lm.MlxLm) -> None:
+    def caches() -> set[type]:
+        return {type(cache) for cache in endless._batch._generator._generation_batch.prompt_cache}
+
+    alone = text(run(endless, ask(1, "Hello", max_tokens=40))[1])
+    endless.take(ask(1, "Hello", max_tokens=40))
+    events = step_until(endless, lambda events: sum(isinstance(event, Delta) for event in events) > 5)
+    assert caches() == {KVCache}
+    endless.take(ask(2, "Tell me", max_tokens=8, top_logprobs=2))
+    events += step_until(endless, lambda events: any(isinstance(event, Delta) and event.id == 2 for event in events))
+    assert caches() == {BatchKVCache}
+    while endless.busy:
+        events += endless.step()
+
+    assert text([event for event in events if event.id == 1]) == alone
+    reported = [event.logprobs for event in events if isinstance(event, Delta)]
+    assert sum(map(len, reported)) == 8
+    assert text([event for event in events if event.id == 2]) == text(run(endless, ask(3, "Tell me", max_tokens=8))[3])
 
 
 def test_many_requests_get_the_answers_that_they_would_get_alone(tiny: mlx_lm.MlxLm) -> None:
