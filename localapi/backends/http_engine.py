@@ -65,6 +65,7 @@ PROBE_SECONDS: Final = 30.0
 FIRST_PROBE_SECONDS: Final = 1.0
 LONGEST_PROBE_SECONDS: Final = 60.0
 RATE_SECONDS: Final = 10.0
+MEASURABLE_SECONDS: Final = 0.2
 RATE_PAUSE_SECONDS: Final = 0.5
 """How long a rate holds: it is asked for with every request, and takes time if there were many answers."""
 PCM_HZ: Final = 24_000
@@ -233,7 +234,10 @@ class HttpEngine(InProcessEngine):
                     self._latency = first - started
                     self._note_success()
                 if isinstance(event, Finished) and event.counted and first is not None:
-                    self._rate.note(first, time.monotonic(), event.completion_tokens)
+                    now = time.monotonic()
+                    # What came at once was generated before that.
+                    began = first if now - first >= MEASURABLE_SECONDS else started
+                    self._rate.note(began, now, event.completion_tokens)
                 yield event
 
     async def _stream(self, request: Chat | Complete, path: str) -> AsyncGenerator[Event, None]:

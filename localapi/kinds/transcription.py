@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+import math
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
@@ -41,6 +42,12 @@ class TranscriptionModel(ModelObject, kw_only=True):
         transcription = transcription_options(options)
         self.max_file_bytes = transcription.max_file_mb * 2**20
         self.max_seconds = transcription.max_duration if transcription.max_duration < float("inf") else None
+
+    def as_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"max_duration": "forever" if self.max_seconds is None else self.max_seconds}
+        if self.max_file_bytes:
+            options["max_file_mb"] = math.ceil(self.max_file_bytes / 2**20)
+        return options
 
 
 TRANSCRIPTION: Final = Kind(

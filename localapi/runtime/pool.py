@@ -165,6 +165,11 @@ class Pool(Instance):
         """Return the members that there are, in the order of the manifest."""
         return self._places(self.pool_options.of)
 
+    @property
+    def unknown(self) -> list[str]:
+        """Return the members that there are not, in the order of the manifest: their peer is away, or has lost them."""
+        return [name for name in self.pool_options.of if not self._places([name])]
+
     def record(self, place: Place) -> Record:
         """Return what is remembered of a member; nothing once it has another instance."""
         record = self._records.get(place.entry.id)

@@ -61,7 +61,8 @@ def _parts(instance: Instance) -> list[Part]:
         for place in instance.places:
             away, at = instance.candidate(place).away, where(place.instance).at
             members.append(Part("member", place.entry.id, place.instance.state, at=at, away=away))
-        return members
+        unknown = [Part("member", name, "failed", away="it is not known") for name in instance.unknown]
+        return members + unknown
     if isinstance(instance.engine, Replicas):
         replicas: list[Part] = []
         for each in instance.engine.replicas:

@@ -72,6 +72,8 @@ def test_its_models_are_listed_as_it_describes_them(here: Server, there: Server)
     assert (parrot["id"], parrot["aliases"], parrot["peer"]) == ("studio/parrot", ["studio/polly"], "studio")
     same = ("kind", "description", "capabilities", "context_length", "input", "output")
     assert {name: parrot[name] for name in same} == {name: original[name] for name in same}
+    assert here.model("studio/parrot")["place"] == {"kind": "peer", "at": "studio", "pid": None, "parts": []}
+    assert [each["state"] for each in here.model("both")["place"]["parts"]] == ["unloaded", "unloaded"]
     (voice,) = here.get("/v1/audio/voices?model=studio/tone")["voices"]
     assert voice["id"] == "amy"
 
@@ -199,6 +201,11 @@ def test_a_member_of_a_peer_that_never_answered_is_passed_over(here: Server, the
     until(lambda: any("gone/model" in warning for warning in here.status()["warnings"]))
     reply = here.request("POST", "/v1/chat/completions", {"model": "spared", "messages": HI})
     assert (reply.status, reply.headers["x-served-by"]) == (200, "own")
+    assert [part["away"] is None for part in here.model("spared")["place"]["parts"]] == [True, False]
+    assert [(peer["name"], peer["healthy"]) for peer in here.status()["peers"]] == [("studio", True), ("gone", False)]
+    metrics = here.request("GET", "/metrics").body.decode()
+    assert 'localapi_peer_healthy{peer="gone"} 0.0' in metrics
+    assert 'localapi_model_place{at="studio",kind="peer",model="studio/parrot"} 1.0' in metrics
     save_here(here, manifest(there))
     assert here.status()["warnings"] == []
 

@@ -149,3 +149,11 @@ def test_a_check_that_hangs_is_told_as_that() -> None:
         ("refuses", "note", "no"),
         ("works", "ok", "yes"),
     ]
+
+
+def test_a_peer_that_is_away_is_a_note_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text("peers: {gone: {url: 'http://127.0.0.1:9'}}\n" + ECHO)
+    subject = dataclasses.replace(NOTHING, manifest=read(ManifestSource(tmp_path / "models.yaml")))
+    (found,) = checks.peers(subject)
+    assert (found.grade, "127.0.0.1:9" in found.says) == ("note", True)
+    assert [each.grade for each in checks.peers(NOTHING)] == ["ok"]
