@@ -308,3 +308,42 @@ def test_models_and_metrics_tell_of_it(server: Server, sound: bytes) -> None:
     assert (models["small"]["kind"], models["small"]["input"]) == ("transcription", ["audio"])
     assert (models["small"]["max_file_bytes"], models["small"]["max_seconds"]) == (1 << 20, 15)
     assert b'localapi_transcription_seconds_total{model="ears"}' in server.request("GET", "/metrics").body
+
+
+@pytest.fixture(scope="module")
+def relay(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose models are on the other one."""
+    manifest = f"""\
+transcription:
+  far: {{backend: openai, url: "{server.url}/v1", model: ears}}
+  german: {{backend: openai, url: "{server.url}/v1", model: ears, language: de}}
+  gone: {{backend: openai, url: "http://127.0.0.1:1/v1", model: ears}}
+  either: {{backend: pool, of: [gone, far]}}
+"""
+    with serving(tmp_path_factory.mktemp("relay"), manifest) as relay:
+        yield relay
+
+
+@pytest.mark.parametrize("fields", [[("response_format", "srt")], [("response_format", "verbose_json")], []])
+def test_another_servers_reply_is_passed_on_as_it_is(server: Server, relay: Server, fields: Fields) -> None:
+    here, there = ask(relay, wav(12), *fields, model="far"), ask(server, wav(12), *fields)
+    assert (here.status, here.body, here.headers["content-type"]) == (200, there.body, there.headers["content-type"])
+
+
+@pytest.mark.parametrize("model", ["far", "either"])
+def test_another_servers_stream_is_passed_on(relay: Server, sound: bytes, model: str) -> None:
+    with relay.client() as client:
+        events = list(client.audio.transcriptions.create(model=model, file=('ä".wav', sound), stream=True))
+    assert events[-1].text == TEXT  # type: ignore[union-attr]
+
+
+def test_a_pool_passes_over_a_server_that_is_gone(relay: Server, sound: bytes) -> None:
+    reply = ask(relay, sound, model="either")
+    assert (reply.json()["text"], reply.headers["x-served-by"]) == (TEXT, "far")
+
+
+def test_another_server_judges_what_it_can_do(relay: Server) -> None:
+    refused = ask(relay, wav(1), ("include[]", "logprobs"), model="far")
+    assert (refused.status, refused.json()["error"]["param"]) == (400, "include")
+    spoken = ask(relay, wav(1), ("response_format", "verbose_json"), model="german")
+    assert spoken.json()["language"] == "german"
