@@ -17,6 +17,7 @@ from localapi.api.openai.responses.folder import Folder
 from localapi.api.openai.responses.reply import ResponsesReply
 from localapi.api.openai.responses.request import InputTokensRequest, ResponsesRequest, Shape, parse_response
 from localapi.api.openai.responses.store import Record, ResponseStore
+from localapi.api.openai.responses.truncation import fitting
 from localapi.api.openai.responses.wire import ResponseObject
 from localapi.api.openai.wire import DONE, error_body
 from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, Operation, Operations, Schema
@@ -93,8 +94,10 @@ class Responses(ApiBlueprint):
         if reply.response.store:
             items = kept.input_of(content.get("input"), reply.response.id)
             reply.keep = partial(self._keep, _owner(), items)
-        exchange = self._exchange(neutral, reply)
         with neutral.in_words_of_client():
+            if said.truncation == "auto":
+                neutral = await fitting(neutral, lambda request: self._exchange(request, ResponsesReply(said)))
+            exchange = self._exchange(neutral, reply)
             if not said.background:
                 return await exchange.response()
             return await self._in_background(exchange, reply)

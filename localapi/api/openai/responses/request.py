@@ -213,12 +213,7 @@ class InputTokensRequest(ChatParameters):
 
     def unused(self) -> list[str]:
         """Return the fields that have no effect, although they are known."""
-        ignored = []
-        if self.text.verbosity not in (None, "medium"):
-            ignored.append("text.verbosity")
-        if self.truncation == "auto":
-            ignored.append("truncation")
-        return ignored
+        return [] if self.text.verbosity in (None, "medium") else ["text.verbosity"]
 
     def parameters(self) -> ChatParameters:
         """Return the parameters that the client set."""

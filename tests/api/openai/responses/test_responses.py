@@ -19,7 +19,7 @@ MANIFEST = """
 server: {api_keys: {me: {file: me.key}, you: {file: you.key}}}
 chat:
   echo: {backend: echo}
-  demo: {backend: mlx-lm, path: demo, defaults: {temperature: 0}}
+  demo: {backend: mlx-lm, path: demo, context_length: 400, defaults: {temperature: 0}}
   full: {backend: echo, max_concurrent: 1, max_waiting: 0}
 speech: {voice: {backend: echo, voices: {v: {}}}}
 """
@@ -277,3 +277,19 @@ def test_what_ran_in_the_background_when_the_server_was_killed_has_failed(client
     assert ended.error.code == "server_error"
     with pytest.raises(openai.BadRequestError):
         client.responses.create(model="echo", input="x", previous_response_id=KILLED)
+
+
+def test_a_conversation_that_is_too_long_is_refused_or_truncated(client: openai.OpenAI) -> None:
+    items: Any = [{"role": "user", "content": "Count to five."}, {"role": "assistant", "content": "1 2 3 4 5"}] * 40
+    items.append({"role": "user", "content": "What is the capital of France?"})
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(model="demo", input=items)
+    assert refused.value.code == "context_length_exceeded"
+    raw = client.responses.with_raw_response.create(model="demo", input=items, truncation="auto", max_output_tokens=50)
+    reply = raw.parse()
+    assert "Paris" in reply.output_text
+    assert "truncation (" in raw.headers["x-ignored-params"]
+    assert reply.usage
+    assert 250 < reply.usage.input_tokens <= 350
+    short = client.responses.with_raw_response.create(model="demo", input="Count to five.", truncation="auto")
+    assert "x-ignored-params" not in short.headers
