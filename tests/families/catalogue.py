@@ -126,9 +126,6 @@ FAMILIES = {
     "Command-R7B": Family(
         "qwen3", "CohereForAI-c4ai-command-r7b-12-2024-tool_use.jinja", ("<|END_OF_TURN_TOKEN|>",), _COHERE
     ),
-    "Command-R+": Family(
-        "qwen3", "CohereForAI-c4ai-command-r-plus-tool_use.jinja", ("<|END_OF_TURN_TOKEN|>",), _COHERE
-    ),
     "Seed-OSS": Family(
         "qwen3",
         "ByteDance-Seed-OSS.jinja",

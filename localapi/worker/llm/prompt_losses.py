@@ -39,18 +39,18 @@ def forms(messages: list[Message], spelling: Spelling | None) -> Iterator[list[M
                     yield form
 
 
-def lost(messages: list[Message], text: str, render: Render, *, spelled: bool = False) -> list[int]:
+def lost(messages: list[Message], text: str, render: Render, *, also: frozenset[str] = frozenset()) -> list[int]:
     """Return the numbers of the messages whose text or calls the template leaves out of `text`.
 
-    `render`: renders the messages. `spelled`: calls are part of the assistants' text. Only instructions, calls, and
-    text beside calls are looked for.
+    `render`: renders the messages. `also`: other roles whose text is looked for, beside that of instructions, calls,
+    and text beside calls.
     """
     marked = list(messages)
     wanted: dict[str, int] = {}
     for at, message in enumerate(messages):
         content = message.get("content")
         calls = message.get("tool_calls") or ()
-        checked = message["role"] in _INSTRUCTIONS or bool(calls) or (spelled and message["role"] == "assistant")
+        checked = message["role"] in _INSTRUCTIONS or bool(calls) or message["role"] in also
         if checked and isinstance(content, str) and content.strip() and content.strip() not in text:
             mark = _SENTINEL.format(f"{at}t")
             marked[at] = {**marked[at], "content": mark}
@@ -79,18 +79,24 @@ def losses(
     `text`: what the template writes for the form.
     """
     spelled = has_calls(messages) and not has_calls(form)
-    numbers = lost(form, text, render, spelled=spelled)
+    moved = _instructions(messages) and not _instructions(form)
+    also = {role for role, is_in_text in (("assistant", spelled), ("user", moved)) if is_in_text}
+    numbers = lost(form, text, render, also=frozenset(also))
+    dropped = [at for at in numbers if form[at]["role"] in (*_INSTRUCTIONS, *({"user"} & also))]
     problem = ""
-    for at in numbers:
-        role = form[at]["role"]
-        if role in _INSTRUCTIONS:
-            problem = (
-                f"The model's chat template leaves out the message of role {role} at messages[{at}]. "
-                "Put its text into the first message or into a user message."
-            )
-    if spelled and numbers:
-        problem = problem or "The model's chat template leaves out calls of tools. Send them as text."
+    if dropped:
+        at = _instructions(messages)[-1]
+        problem = (
+            f"The model's chat template leaves out the message of role {messages[at]['role']} at messages[{at}]. "
+            "Put its text into a user message."
+        )
+    elif spelled and numbers:
+        problem = "The model's chat template leaves out calls of tools. Send them as text."
     return (bool(problem), call_history.loses_arguments(form, text), len(numbers)), problem
+
+
+def _instructions(messages: Sequence[Message]) -> list[int]:
+    return [at for at, message in enumerate(messages) if message["role"] in _INSTRUCTIONS]
 
 
 def has_calls(messages: Sequence[Message]) -> bool:

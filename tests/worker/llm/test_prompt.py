@@ -117,3 +117,32 @@ def test_without_a_template_the_next_users_line_ends_the_answer() -> None:
         has_chat_template=False, chat_template=None, has_tool_calling=False, has_thinking=False
     )
     assert PromptWriter(plain).stop == ("\nUser:",)
+
+
+FIRST_ONLY = "{% for m in messages %}{% if m.role != 'system' or loop.first %}[{{ m.role }}]{{ m.content }}{% endif %}"
+FIRST_ONLY += "{% endfor %}"
+USERS_ONLY = "{% for m in messages %}{% if m.role == 'user' %}[user]{{ m.content }}{% endif %}{% endfor %}"
+SILENT = "Nothing of what was said."
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        (ROLES, "[user]Hi[system]Be kind.[user]Ho[assistant]"),
+        (FIRST_ONLY, "[system]Be kind.[user]Hi[user]Ho"),
+        (USERS_ONLY, "[user]Be kind.\n\nHi[user]Ho"),
+    ],
+)
+def test_a_late_system_message_is_written_or_merged(written: Any, template: str, prompt: str) -> None:
+    assert written(template, said("user", "Hi"), said("system", "Be kind."), said("user", "Ho")) == prompt
+
+
+def test_an_instruction_that_no_form_keeps_is_refused_and_named(written: Any) -> None:
+    with pytest.raises(PromptRefused, match="role system"):
+        written(SILENT, said("system", "Be kind."), said("user", "Hi"))
+
+
+def test_a_result_carries_the_name_of_its_function(written: Any) -> None:
+    template = "{% for m in messages %}{% if m.role == 'tool' %}{{ m.name }}{% endif %}{% endfor %}."
+    calls = [FunctionCall("1", "weather", "{}")]
+    assert written(template, said("assistant", "", calls=calls), said("tool", "5", call_id="1")) == "weather."
