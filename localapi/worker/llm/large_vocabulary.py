@@ -40,11 +40,13 @@ def draw(logits: Floats, limits: SamplingLimits, uniform: float) -> int:
     if not np.isfinite(top):  # the model computed no numbers, and no token is better than another
         return int(logits.argmax())
     least = _least(logits, limits)
-    tokens = np.flatnonzero(logits >= least)
+    tokens = np.flatnonzero(logits >= least) if least > -np.inf else None
+    within = logits if tokens is None else logits[tokens]
     # Single precision is exact enough for each weight, not for their sum, and its exponential is much faster.
-    weights = np.exp((logits[tokens] - top) * logits.dtype.type(1 / limits.temperature))
+    weights = np.exp((within - top) * logits.dtype.type(1 / limits.temperature))
     sums = np.cumsum(weights, dtype=np.float64)
-    return int(tokens[np.searchsorted(sums, uniform * sums[-1], side="right")])
+    drawn = int(np.searchsorted(sums, uniform * sums[-1], side="right"))
+    return drawn if tokens is None else int(tokens[drawn])
 
 
 def _least(logits: Floats, limits: SamplingLimits) -> float:
