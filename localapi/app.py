@@ -269,7 +269,7 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(health.routes(service.registry, lambda: service.draining))
     app.register_blueprint(openapi.routes())
     app.register_blueprint(console.routes())
-    app.register_blueprint(metrics.routes(service.registry, service.counters))
+    app.register_blueprint(metrics.routes(service.registry, service.counters, service.cluster))
     app.register_blueprint(status.routes(service.status))
     app.register_blueprint(status_events.routes(service.live, auth.still_admin(service.registry)))
     app.register_blueprint(actions.routes(service.registry, service.reloader))

@@ -44,6 +44,7 @@ from localapi.cluster.protocol import (
     Stop,
     ToGateway,
     ToNode,
+    Waiting,
 )
 from localapi.errors import LoadFailed, OutOfResources
 from localapi.system.os_errors import advise
@@ -93,14 +94,18 @@ class RemoteProcess:
         self._number = number
         self._name = name
         self._usage: Usage | None = None
+        self.on_wait: Callable[[str], None] = lambda _: None
+        """Called with the reason if it waits for room."""
 
-    def take(self, message: Started | NotStarted | FromNode | Ended) -> None:
+    def take(self, message: Started | Waiting | NotStarted | FromNode | Ended) -> None:
         """Take a message of the gateway about this worker."""
         match message:
             case Started():
                 self.node, self.pid, self.addresses = message.node, message.pid, message.addresses
                 if not self.started.done():
                     self.started.set_result(None)
+            case Waiting(message=text):
+                self.on_wait(text)
             case NotStarted(message=text):
                 self._settle(text, LoadFailed(text, retryable=None))
             case FromNode():
@@ -313,16 +318,26 @@ async def reserved(site: Site, count: int) -> AsyncIterator[list[Site]]:
             gateway.send(Release(group))
 
 
-async def spawn(name: str, site: Site, needs: str | None, variables: Variables, ports: int) -> RemoteProcess:
+async def spawn(
+    name: str,
+    site: Site,
+    needs: str | None,
+    variables: Variables,
+    *,
+    ports: int,
+    on_wait: Callable[[str], None],
+) -> RemoteProcess:
     """Start a worker on a node and return it when its process runs. Raise LoadFailed.
 
-    The node keeps so many ports free for it until it gets its first message.
+    The node keeps so many ports free for it until it gets its first message. `on_wait` is called with the reason if
+    there is no room for it now.
 
     After any failure, cancellation included, the process has ended when this returns.
     """
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(using(site.cluster))
         remote = gateway.start(name, site, needs, variables, ports)
+        remote.on_wait = on_wait
         remote.held = stack.pop_all()
     try:
         await remote.started

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import EntryOptions, FolderOf, PathProblem
+from localapi.backends.place import Placeable
 from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import start_worker
 from localapi.system.threads import aside
@@ -61,7 +62,7 @@ class RerankOptions(EntryOptions):
     ] = True
 
 
-class VectorWorker(WithVariables):
+class VectorWorker(Placeable, WithVariables):
     """Options of a model in a worker, for both sections."""
 
     path: Annotated[
@@ -81,10 +82,13 @@ class VectorWorker(WithVariables):
     ] = None
 
     def located(self, folder_of: FolderOf) -> Self:
-        try:
-            path = model_path.resolve(self.path, folder_of("path"), must_hold="config.json")
-        except ValueError as error:
-            raise PathProblem("path", str(error)) from error
+        if self.is_remote:
+            path = model_path.on_node(self.path, folder_of("path"))
+        else:
+            try:
+                path = model_path.resolve(self.path, folder_of("path"), must_hold="config.json")
+            except ValueError as error:
+                raise PathProblem("path", str(error)) from error
         return self.model_copy(update={**self.located_variables(folder_of), "path": path})
 
     def weight_files(self) -> list[Path]:
@@ -95,6 +99,9 @@ class VectorWorker(WithVariables):
 
     async def started(self, name: str, engine: str, needs: str, report: ReportLoading, **more: Any) -> Engine:
         """Start a worker with this engine. Raise `errors.LoadFailed`."""
-        await aside(lambda: model_path.check_present([(self.path, "config.json")]))
+        if not self.is_remote:
+            await aside(lambda: model_path.check_present([(self.path, "config.json")]))
         options = {**self.identity().options, **more}
-        return await start_worker(name, engine, options, needs=needs, variables=await self.variables(), report=report)
+        return await start_worker(
+            name, engine, options, needs=needs, variables=await self.variables(), report=report, site=self.site
+        )

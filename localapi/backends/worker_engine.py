@@ -11,7 +11,7 @@ import importlib.util
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -40,6 +40,7 @@ from localapi.system.free_ports import NO_PORTS, FreePorts
 from localapi.system.os_errors import advise
 from localapi.worker import protocol
 from localapi.worker.protocol import (
+    AWAITING_ROOM,
     Event,
     Failed,
     Last,
@@ -84,6 +85,10 @@ async def start_worker(
     """
     if site is not None:
         report(Loading(f"looking for a node of the cluster {site.cluster}"))
+
+    def on_wait(reason: str) -> None:
+        report(Loading(AWAITING_ROOM, detail=reason))
+
     worker = await open_worker(
         name,
         needs=needs,
@@ -92,6 +97,7 @@ async def start_worker(
         max_batch=max_batch,
         writes_tokens=writes_tokens,
         variables=variables,
+        on_wait=on_wait,
     )
     try:
         worker.load(engine, options)
@@ -112,10 +118,12 @@ async def open_worker(
     writes_tokens: bool = False,
     variables: Variables = NO_VARIABLES,
     ports: int = 0,
+    on_wait: Callable[[str], None] = lambda _: None,
 ) -> WorkerEngine:
     """Start a worker that has nothing to load yet. Raises LoadFailed.
 
-    `ports` are kept free for it until it loads something. The other arguments are those of `start_worker`.
+    `ports` are kept free for it until it loads something. `on_wait` is called with the reason if the cluster has no
+    room for it now. The other arguments are those of `start_worker`.
     """
     child: ChildProcess | RemoteProcess
     if site is None:
@@ -134,7 +142,7 @@ async def open_worker(
             await child.close()
             raise OutOfResources(f"No port for a worker is free: {advise(error)}.", number=error.errno) from error
     else:
-        child = await ray_cluster.spawn(name, site, needs, variables, ports)
+        child = await ray_cluster.spawn(name, site, needs, variables, ports=ports, on_wait=on_wait)
         channel = Channel(child.reader, RemoteWriter(child))
         kept = FreePorts(child.addresses)
     return WorkerEngine(name, child, channel, kept, max_batch=max_batch, writes_tokens=writes_tokens)

@@ -28,7 +28,7 @@ import localapi
 from localapi.backends.channel import read_frame
 from localapi.cluster import protocol
 from localapi.cluster.node import NodeWorker
-from localapi.cluster.placing import CannotStart, bundles, nodes_now, scheduling, wanted
+from localapi.cluster.placing import CannotStart, bundles, has_room_now, nodes_now, scheduling, wanted
 from localapi.cluster.protocol import (
     Ended,
     FromNode,
@@ -45,6 +45,7 @@ from localapi.cluster.protocol import (
     Stop,
     ToNode,
     ToServer,
+    Waiting,
 )
 from localapi.system.threads import aside
 
@@ -300,7 +301,11 @@ class Placed:
     async def _try(self) -> tuple[Node, int]:
         options = scheduling(self._start.place, await nodes_now(), self._seat())
         self._actor = ray.remote(NodeWorker).options(**options).remote()
-        node_id, missing = await self._actor.look.remote(self._start.needs)
+        waiting = asyncio.create_task(self._tell_if_waiting(), name=f"room for worker {self._start.worker}")
+        try:
+            node_id, missing = await self._actor.look.remote(self._start.needs)
+        finally:
+            waiting.cancel()
         node = next(node for node in await nodes_now() if node.id == node_id)
         if missing:
             raise CannotStart(
@@ -311,6 +316,15 @@ class Placed:
         pid, self._addresses = await self._actor.start.remote(start.env, start.secrets, start.ports)
         self._node = node
         return node, pid
+
+    async def _tell_if_waiting(self) -> None:
+        """Tell the server once if there is no room although nothing is being started."""
+        place, number = self._start.place, self._start.worker
+        while self._start.seat is None:
+            await asyncio.sleep(LOOK_SECONDS)
+            if not has_room_now(place, await nodes_now()):
+                self._gateway.send(Waiting(number, f"no node has {wanted(place)} free"))
+                return
 
     def _seat(self) -> tuple[PlacementGroup, int] | None:
         """Return the part of a reservation that this worker has. Raise CannotStart if it is no longer reserved."""

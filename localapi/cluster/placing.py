@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import ray
+from ray._private.state import available_resources_per_node  # Ray has no public way as of 2.60
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -24,11 +25,13 @@ class CannotStart(Exception):
 async def nodes_now() -> list[Node]:
     """Return the nodes of the cluster, also those that died lately."""
     listed: list[dict[str, Any]] = await aside(ray.nodes)
-    return sorted((described(node) for node in listed), key=lambda node: (not node.alive, node.name, node.id))
+    free: dict[str, dict[str, float]] = await aside(available_resources_per_node)
+    nodes = [described(node, free.get(node["NodeID"], {})) for node in listed]
+    return sorted(nodes, key=lambda node: (not node.alive, node.name, node.id))
 
 
-def described(node: dict[str, Any]) -> Node:
-    """Return what Ray says of a node."""
+def described(node: dict[str, Any], free: dict[str, float]) -> Node:
+    """Return what Ray says of a node, and of what is free there."""
     totals: dict[str, float] = node["Resources"]
     address: str = node["NodeManagerAddress"]
     own = {name: count for name, count in totals.items() if name not in STANDARD and not name.startswith("node:")}
@@ -42,6 +45,10 @@ def described(node: dict[str, Any]) -> Node:
         gpus=totals.get("GPU", 0),
         memory_bytes=int(totals.get("memory", 0)),
         resources=own,
+        cpus_free=free.get("CPU", 0),
+        gpus_free=free.get("GPU", 0),
+        memory_bytes_free=int(free.get("memory", 0)),
+        resources_free={name: free.get(name, 0) for name in own},
     )
 
 
@@ -106,6 +113,17 @@ def room(place: Requirements, node: Node) -> int:
     taken = [(place.cpus, node.cpus), (place.gpus, node.gpus), (place.memory_bytes, node.memory_bytes)]
     taken += [(count, node.resources.get(name, 0)) for name, count in place.resources.items()]
     return min((int(there / amount) for amount, there in taken if amount), default=MANY)
+
+
+def has_room_now(place: Requirements, nodes: list[Node]) -> bool:
+    """Return whether a node that may be meant has what such a worker takes, and nobody else has it."""
+    return any(
+        place.cpus <= node.cpus_free
+        and place.gpus <= node.gpus_free
+        and place.memory_bytes <= node.memory_bytes_free
+        and all(count <= node.resources_free.get(name, 0) for name, count in place.resources.items())
+        for node in named(place, nodes)
+    )
 
 
 def has(place: Requirements, nodes: list[Node]) -> str:

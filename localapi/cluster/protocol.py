@@ -93,6 +93,11 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     """What Ray may give away, which is less than the machine has."""
     resources: dict[str, float]
     """Custom resources."""
+    cpus_free: float = 0
+    gpus_free: float = 0
+    memory_bytes_free: int = 0
+    resources_free: dict[str, float] = {}
+    """What nobody has now. Ray reports it with some delay."""
 
 
 class Nodes(msgspec.Struct, tag=True):
@@ -131,6 +136,13 @@ class Started(msgspec.Struct, tag=True):
     """Of the ports that are kept free, as other nodes reach them."""
 
 
+class Waiting(msgspec.Struct, tag=True):
+    """Gateway to server: no node has room for a worker now. It is started as soon as one has."""
+
+    worker: int
+    message: str
+
+
 class NotStarted(msgspec.Struct, tag=True):
     """Gateway to server: the worker could not be started. Nothing follows for this worker."""
 
@@ -157,7 +169,7 @@ class Ended(msgspec.Struct, tag=True):
 
 
 ToGateway = Reserve | Release | Start | ToNode | Stop
-ToServer = Nodes | NotConnected | Reserved | NotReserved | Started | NotStarted | FromNode | Ended
+ToServer = Nodes | NotConnected | Reserved | NotReserved | Started | Waiting | NotStarted | FromNode | Ended
 
 _encoder = msgspec.msgpack.Encoder()
 _to_gateway = msgspec.msgpack.Decoder(ToGateway)

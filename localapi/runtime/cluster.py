@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from localapi.backends.ray_cluster import Gateway, using
 from localapi.cluster.protocol import Node
 from localapi.errors import LoadFailed
+from localapi.runtime.instance import Instance
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,18 @@ class ClusterWatch:
             finally:
                 gateway.listeners.remove(self._woken.set)
                 self._gateway = None
+
+
+def workers_by_node(instances: Iterable[Instance]) -> dict[str, list[str]]:
+    """Return the models on each node of a cluster, once for each of their workers."""
+    found: dict[str, list[str]] = {}
+    for instance in instances:
+        for engine in instance.all_supervised:
+            vitals = engine.vitals()
+            for worker in vitals.ranks or (vitals,):
+                if worker.node is not None:
+                    found.setdefault(worker.node, []).append(instance.name)
+    return found
 
 
 def _log_changes(address: str, before: dict[str, Node], now: dict[str, Node]) -> None:

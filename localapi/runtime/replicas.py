@@ -19,7 +19,7 @@ from localapi.backends.options import ReplicaLimits
 from localapi.errors import ModelUnavailable, WorkerEnded
 from localapi.runtime.backoff import Backoff
 from localapi.system.byte_sizes import readable
-from localapi.worker.protocol import Event, Loaded, Loading, Preliminary, Request
+from localapi.worker.protocol import AWAITING_ROOM, Event, Loaded, Loading, Preliminary, Request
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,8 @@ class Replicas:
         self._changed = asyncio.Event()
         self._closing = False
         self._growth: asyncio.Task[None] | None = None
+        self._awaits_room = False
+        """True while one more waits for others to make room on the cluster."""
         self._ends: set[asyncio.Task[None]] = set()
         self._add(first)
         self._governor = asyncio.create_task(self._govern(), name=f"replicas of {name}")
@@ -255,6 +257,9 @@ class Replicas:
             if each.drains and each.is_idle:
                 self._end_replica(each)
         if self._growth is not None:
+            enough = len(self._replicas) >= self.limits.min and self._queued_since is None
+            if enough and self._awaits_room:
+                self._growth.cancel()
             return
         staying = [each for each in self._replicas if not each.drains]
         last = max(staying, key=lambda each: (each.is_idle, each.number), default=None)
@@ -310,10 +315,13 @@ class Replicas:
             log.info("%s: loaded; replicas: %d", name, len(self._replicas))
         finally:
             self.loading = self._growth = None
+            self._awaits_room = False
             self._owner.end_growth(size, loaded=loaded)
 
     def _report(self, progress: Loading, by: Supervised | None = None) -> None:
         self.loading = by
+        self._awaits_room = progress.phase == AWAITING_ROOM
+        self.held_back = progress.text if self._awaits_room else None
 
     def _add(self, engine: Engine, number: int = 1) -> None:
         replica = Replica(number, engine)

@@ -332,6 +332,10 @@ AWAITING_RANKS = "waiting for the other ranks"
 """The phase of a load in which a rank can do nothing until all others have come as far."""
 
 
+AWAITING_ROOM = "waiting for room on the cluster"
+"""The phase of a load in which it goes on only if others give back what they have of the cluster."""
+
+
 class Loading(msgspec.Struct, tag=True):
     """Worker to server: the progress of loading."""
 

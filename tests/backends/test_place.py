@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from localapi.backends.mlx_lm import MlxLm
+from localapi.backends.onnx import OnnxEmbedding
+from localapi.backends.ray_cluster import Site
+from localapi.cluster.protocol import Requirements
 from localapi.runtime.memory import expected_bytes
 
 pytestmark = pytest.mark.everyday
@@ -34,6 +37,14 @@ def test_another_place_or_cluster_is_another_model(tmp_path: Path) -> None:
 )
 def test_a_path_is_looked_up_on_the_node(tmp_path: Path, path: str, there: str) -> None:
     assert entry(tmp_path, path=path).path == there.replace("{folder}", str(tmp_path))
+
+
+def test_vectors_can_be_computed_on_a_node(tmp_path: Path) -> None:
+    placed = OnnxEmbedding.model_validate({"backend": "onnx", "path": "./absent", "place": {"cpus": 2}})
+    options = placed.located(lambda _: tmp_path).on_cluster("auto")
+
+    assert options.path == str(tmp_path / "absent")
+    assert options.site == Site("auto", Requirements(cpus=2))
 
 
 def test_a_placed_model_takes_no_memory_here(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def entry(**options: Any) -> MlxLm:
         ({"shards": 2, "kv_bits": 8}, "shards"),
         ({"shards": 2, "prefix_cache_disk_mb": 100}, "shards"),
         ({"shards": 2, "cpu_weights": "float32"}, "shards"),
+        ({"shards": 2, "place": {"node": "box", "spread": "strict"}}, "shards"),
         ({"shards": 0}, "shards"),
         ({"shards": 2, "split": "half"}, "split"),
     ],

@@ -85,7 +85,8 @@ chat:
   named: {{backend: mlx-lm, path: demo, place: {{node: left}}}}
   moving: {{backend: mlx-lm, path: demo, place: {{node: {moving}}}, swap: warm}}
   spread: {{backend: mlx-lm, path: demo, place: {{resources: {{any: 1}}, spread: true}}}}
-  twins: {{backend: mlx-lm, path: demo, place: {{resources: {{any: 3}}}}, replicas: {{min: 2, max: 2}}}}
+  twins:
+    {{backend: mlx-lm, path: demo, max_batch: 1, place: {{resources: {{any: 3}}}}, replicas: {{max: 3, idle: 1}}}}
   ranks: {{backend: mlx-lm, path: demo, shards: 2, place: {{resources: {{any: 1}}, spread: true}}}}
   apart: {{backend: mlx-lm, path: demo, shards: 3, place: {{spread: strict}}}}
   impossible: {{backend: mlx-lm, path: demo, place: {{gpus: 64}}}}
@@ -162,17 +163,29 @@ def test_what_cannot_be_placed_says_why(server: Server, model: str, facts: list[
     assert all(fact in reply.json()["error"]["message"] for fact in facts)
 
 
-def test_replicas_run_on_the_nodes_that_have_room_and_end_together(server: Server) -> None:
-    assert server.request("POST", "/admin/models/twins/load").status == 200
-
+def test_replicas_grow_where_there_is_room_and_shrink_when_they_are_idle(server: Server) -> None:
     def ready() -> list[Any]:
         return [each for each in server.model("twins")["replicas"]["engines"] if each["state"] == "ready"]
 
-    until(lambda: len(ready()) == 2)
-    assert {each["node"] for each in ready()} == {"left", "right"}
-    workers = [psutil.Process(each["pid"]) for each in ready()]
+    ask(server, "twins")
+    enough = threading.Event()
+
+    def keep_asking() -> None:
+        while not enough.is_set():
+            long_answer(server, "twins")
+
+    with ThreadPoolExecutor() as pool:
+        asking = [pool.submit(keep_asking) for _ in range(5)]
+        until(lambda: len(ready()) == 2)
+        assert {each["node"] for each in ready()} == {"left", "right"}
+        workers = [psutil.Process(each["pid"]) for each in ready()]
+        until(lambda: "any" in (server.model("twins")["replicas"]["held_back"] or ""))
+        enough.set()
+        for each in asking:
+            each.result()
+    until(lambda: len(ready()) == 1)
     assert server.request("POST", "/admin/models/twins/unload").status == 200
-    assert all(has_ended(worker) for worker in workers)
+    until(lambda: all(has_ended(worker) for worker in workers))
 
 
 def test_the_ranks_of_a_model_run_on_different_nodes(server: Server) -> None:

@@ -21,7 +21,7 @@ from localapi.runtime.instance import Instance
 from localapi.runtime.memory import Footprint
 from localapi.runtime.memory import Memory as RealMemory
 from localapi.runtime.replicas import GROW_SECONDS, Replicas, wanted
-from localapi.worker.protocol import Chat, Delta, Event, Finished, Loaded, Message, Request
+from localapi.worker.protocol import AWAITING_ROOM, Chat, Delta, Event, Finished, Loaded, Loading, Message, Request
 from tests.server import save, serving, until
 
 LIMITS = ReplicaLimits(min=2, max=4, idle=60)
@@ -167,6 +167,31 @@ async def test_without_memory_there_are_no_more_and_it_says_so(replicas: Replica
     await asyncio.gather(*request)
     replicas.consider(3 * LATER)
     assert replicas.held_back is None
+
+
+async def test_one_that_waits_for_room_on_the_cluster_says_so_and_is_given_up_when_it_is_not_needed(
+    owner: Owner,
+) -> None:
+    async def start(name: str, report: ReportLoading) -> Engine:
+        report(Loading(AWAITING_ROOM, detail="no node has 1 GPU free"))
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    first = OneAtATime(1)
+    replicas = Replicas("m", first, ReplicaLimits(min=1, max=3), start=start, owner=owner)
+    requests = [asyncio.create_task(ask(replicas, f"{number}")) for number in range(2)]
+    await settled()
+    for now in (0, LATER, 2 * LATER):
+        replicas.consider(now)
+        await settled()
+    assert "1 GPU" in (replicas.held_back or "")
+    first.go.set()
+    await asyncio.gather(*requests)
+    for now in (3 * LATER, 4 * LATER):
+        replicas.consider(now)
+        await settled()
+    assert replicas.held_back is None
+    await replicas.close()
 
 
 async def test_a_replica_that_ends_by_itself_is_replaced_and_its_request_goes_to_another(

@@ -34,6 +34,15 @@ def test_the_connection_follows_from_the_devices(
     assert choice(rank(1, addresses), environ, devices) == expected
 
 
+@pytest.mark.parametrize(
+    ("own_gpus", "devices", "expected"),
+    [(1, ["3"], Link("nccl", "3")), (0, ["3"], Link("ring")), (1, [], Link("ring"))],
+)
+def test_on_a_cluster_the_devices_are_those_that_it_gave(own_gpus: int, devices: list[str], expected: Link) -> None:
+    given = Rank(1, HERE, "127.0.0.1:4000", b"secret", own_gpus)
+    assert choice(given, {}, devices) == expected
+
+
 def test_each_backend_gets_its_variables() -> None:
     assert variables(rank(1, HERE), Link("ring")) == {"MLX_RANK": "1"}
     assert variables(rank(1, HERE), Link("jaccl")) == {"MLX_RANK": "1", "MLX_JACCL_COORDINATOR": "127.0.0.1:4001"}

@@ -14,6 +14,7 @@ from quart import Blueprint, Response, request
 from localapi.api.operation import Operation, Operations
 from localapi.kinds import KINDS
 from localapi.observability.counters import NO_MODEL, Counters, Histogram
+from localapi.runtime.cluster import ClusterWatch, workers_by_node
 from localapi.runtime.pool import Pool
 from localapi.runtime.registry import Registry
 from localapi.runtime.where import where
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 
-def routes(registry: Registry, counters: Counters) -> Blueprint:
+def routes(registry: Registry, counters: Counters, cluster: ClusterWatch) -> Blueprint:
     """Return the endpoint."""
     blueprint = Blueprint("metrics", __name__)
 
     @blueprint.get("/metrics")
     async def metrics() -> Response:
-        text, content_type = _encoded(registry, counters, request.headers.get("Accept", ""))
+        text, content_type = _encoded(registry, counters, cluster, request.headers.get("Accept", ""))
         return Response(text, content_type=content_type)
 
     return blueprint
@@ -41,7 +42,7 @@ OPERATIONS: Final[Operations] = {
 }
 
 
-def _encoded(registry: Registry, counters: Counters, accept: str) -> tuple[bytes, str]:
+def _encoded(registry: Registry, counters: Counters, cluster: ClusterWatch, accept: str) -> tuple[bytes, str]:
     from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415  # at the first scrape
     from prometheus_client.exposition import choose_encoder  # noqa: PLC0415
     from prometheus_client.registry import Collector  # noqa: PLC0415
@@ -54,6 +55,7 @@ def _encoded(registry: Registry, counters: Counters, accept: str) -> tuple[bytes
             yield from _of_instances(registry)
             yield from _of_places(registry)
             yield from _of_pools(registry)
+            yield from _of_cluster(cluster, registry)
             yield from _of_manifest(registry, counters)
 
     collectors = CollectorRegistry()
@@ -168,6 +170,37 @@ def _of_pools(registry: Registry) -> Iterator[Metric]:
             passed.add_metric(values, record.passed_over)
             rests.add_metric(values, float(pool.candidate(place).away is not None))
     yield from (answered, passed, rests)
+
+
+def _of_cluster(cluster: ClusterWatch, registry: Registry) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
+
+    def gauge(name: str, text: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"localapi_cluster_{name}", text, labels=["node"])
+
+    joined = GaugeMetricFamily("localapi_cluster_joined", "1 if the cluster can be used.")
+    if cluster.address is not None:
+        joined.add_metric([], float(cluster.joined))
+    up = gauge("node_up", "0 if the node was lost lately.")
+    cpus = gauge("cpus", "Processor cores that the node offers.")
+    cpus_free = gauge("cpus_free", "Processor cores that nobody has reserved.")
+    gpus = gauge("gpus", "GPUs that the node offers.")
+    gpus_free = gauge("gpus_free", "GPUs that nobody has reserved.")
+    workers = gauge("workers", "Workers of this server on the node.")
+    models = workers_by_node(registry.all_instances())
+    names: set[str] = set()
+    for node in cluster.nodes:  # those that live come first, and one that is back has the name of a lost one
+        if node.name in names:
+            continue
+        names.add(node.name)
+        up.add_metric([node.name], float(node.alive))
+        if node.alive:
+            cpus.add_metric([node.name], node.cpus)
+            cpus_free.add_metric([node.name], node.cpus_free)
+            gpus.add_metric([node.name], node.gpus)
+            gpus_free.add_metric([node.name], node.gpus_free)
+            workers.add_metric([node.name], len(models.get(node.name, [])))
+    yield from (joined, up, cpus, cpus_free, gpus, gpus_free, workers)
 
 
 def _of_manifest(registry: Registry, counters: Counters) -> Iterator[Metric]:

@@ -17,7 +17,7 @@ from localapi.http.replies import json_reply
 from localapi.manifest import Entry, fingerprint
 from localapi.reload.reloader import Attempt, Reloader
 from localapi.reload.swaps import Swap
-from localapi.runtime.cluster import ClusterWatch
+from localapi.runtime.cluster import ClusterWatch, workers_by_node
 from localapi.runtime.instance import Instance
 from localapi.runtime.peers import Peer
 from localapi.runtime.pool import Place, Pool
@@ -244,6 +244,10 @@ class NodeReply(Struct, kw_only=True):
     gpus: float
     memory_bytes: int
     resources: dict[str, float]
+    cpus_free: float
+    gpus_free: float
+    memory_bytes_free: int
+    resources_free: dict[str, float]
     models: list[str]
 
 
@@ -346,18 +350,11 @@ def _peer(peer: Peer) -> PeerReply:
 
 
 def _cluster(cluster: ClusterWatch, address: str, registry: Registry) -> ClusterReply:
-    models: dict[str | None, list[str]] = {}
-    for instance in registry.all_instances():
-        for engine in instance.all_supervised:
-            vitals = engine.vitals()
-            for node in {vitals.node, *(rank.node for rank in vitals.ranks)}:
-                named = models.setdefault(node, [])
-                if instance.name not in named:
-                    named.append(instance.name)
-    nodes = [
-        NodeReply(**msgspec.structs.asdict(node), models=models.get(node.name, []) if node.alive else [])
-        for node in cluster.nodes
-    ]
+    workers = workers_by_node(registry.all_instances())
+    nodes = []
+    for node in cluster.nodes:
+        models = list(dict.fromkeys(workers.get(node.name, []))) if node.alive else []
+        nodes.append(NodeReply(**msgspec.structs.asdict(node), models=models))
     return ClusterReply(address=address, joined=cluster.joined, error=cluster.error, nodes=nodes)
 
 

@@ -115,7 +115,9 @@ function facts(model, now) {
   if (model.voices?.length) parts.push(plural(model.voices.length, "voice"));
   if (model.replicas) {
     const { engines, max, held_back: heldBack } = model.replicas;
-    parts.push(`${plural(engines.length, "replica")} of at most ${max}${heldBack ? ` (${heldBack})` : ""}`);
+    const nodes = [...new Set(engines.map((each) => each.node).filter(Boolean))];
+    const where = nodes.length > 0 ? ` on ${nodes.join(", ")}` : "";
+    parts.push(`${plural(engines.length, "replica")} of at most ${max}${where}${heldBack ? ` (${heldBack})` : ""}`);
   }
   if (model.loads > 1) parts.push(`loaded ${model.loads} times`);
   if (model.worker_deaths) parts.push(plural(model.worker_deaths, "worker death"));
