@@ -22,13 +22,14 @@ MAY_IMPORT = {
     "system": set(),
     "worker.protocol": set(),
     "cluster.protocol": {"worker.protocol"},
+    "cluster.rooms": {"system", "cluster.protocol"},
     "audio": set(),
     "text": set(),
     "observability": set(),
     "settings": {"errors"},
     "environments": {"errors", "system"},
     "backends": {"errors", "system", "worker.protocol", "cluster.protocol", "audio", "text", "environments"},
-    "cluster": {"system", "worker.protocol", "cluster.protocol", "backends"},
+    "cluster": {"system", "worker.protocol", "cluster.protocol", "cluster.rooms", "backends"},
     "kinds": {"backends", "worker.protocol", "observability"},
     "manifest": {"errors", "system", "backends", "kinds"},
     "runtime": {"errors", "system", "worker.protocol", "cluster.protocol", "backends", "kinds", "manifest"},
@@ -45,7 +46,10 @@ MAY_IMPORT = {
     },
     "client": {"errors"},
     "service": {"errors", "system"},
-    "diagnosis": {"errors", "system", "settings", "environments", "backends", "manifest", "client", "service"},
+    "diagnosis": {
+        *("errors", "system", "settings", "environments", "cluster.protocol", "cluster.rooms", "backends"),
+        *("manifest", "client", "service"),
+    },
     "cli": {
         *("errors", "system", "observability", "settings", "text", "backends", "kinds"),
         *("manifest", "reload", "client", "app"),
@@ -80,6 +84,7 @@ MAY_USE = {
     "http": {*HTTP, *DATA, "brotli", "h11", "msgspec"},
     "api": {*HTTP, *DATA, "msgspec", "prometheus_client"},
     "app": HTTP,
+    "diagnosis": {"msgspec"},
     "cli": {"click", "markdown_it", "prompt_toolkit", "rich"},
     "worker": {*ENGINES, "jinja2", "msgspec", "numpy", "safetensors"},
 }
@@ -107,7 +112,7 @@ MODULES = {module(path): path for path in PACKAGE.rglob("*.py")}
 def part_of(name: str) -> str:
     """The part of localapi that a module belongs to; the package itself is the part ''."""
     _, _, inner = name.partition(".")
-    return inner if inner in {"worker.protocol", "cluster.protocol"} else inner.partition(".")[0]
+    return inner if inner in {"worker.protocol", "cluster.protocol", "cluster.rooms"} else inner.partition(".")[0]
 
 
 def names(node: ast.AST, importer: str, path: Path) -> Iterator[str]:

@@ -28,7 +28,7 @@ import localapi
 from localapi.backends.channel import read_frame
 from localapi.cluster import protocol
 from localapi.cluster.node import NodeWorker
-from localapi.cluster.placing import CannotStart, bundles, has_room_now, nodes_now, scheduling, wanted
+from localapi.cluster.placing import bundles, nodes_now, scheduling
 from localapi.cluster.protocol import (
     Ended,
     FromNode,
@@ -47,6 +47,7 @@ from localapi.cluster.protocol import (
     ToServer,
     Waiting,
 )
+from localapi.cluster.rooms import CannotStart, has_room_now, wanted
 from localapi.system.threads import aside
 
 ANSWER_SECONDS: Final = 5.0
@@ -227,7 +228,7 @@ class Group:
         except TimeoutError:
             message = no_room(f"{count} ranks with {wanted(place)} each")
             self._gateway.send(NotReserved(number, message))
-        except RayError as error:
+        except (RayError, ValueError) as error:
             message = f"Ray could not reserve room for {count} ranks: {reason_of(error)}"
             self._gateway.send(NotReserved(number, message))
         else:

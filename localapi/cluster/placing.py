@@ -10,16 +10,12 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from localapi.cluster.protocol import Node, Requirements
-from localapi.system.byte_sizes import readable
+from localapi.cluster.rooms import check_room, named, room
 from localapi.system.threads import aside
 
-MANY: Final = 1000
-"""How many workers that take nothing a node can hold."""
+NEXT_TO_NOTHING: Final = {"CPU": 0.001}
+"""Ray refuses to reserve nothing."""
 STANDARD: Final = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
-
-
-class CannotStart(Exception):
-    """A worker cannot be started. The message is for people."""
 
 
 async def nodes_now() -> list[Node]:
@@ -61,10 +57,9 @@ def scheduling(place: Requirements, nodes: list[Node], seat: tuple[PlacementGrou
     if seat is not None:
         strategy = PlacementGroupSchedulingStrategy(*seat)
     else:
-        fitting = [node for node in named(place, nodes) if room(place, node)]
-        if not fitting:
-            raise CannotStart(f"No node of the cluster has {wanted(place)}. {has(place, nodes)}")
+        check_room(place, 1, nodes)
         if place.node is not None:
+            fitting = [node for node in named(place, nodes) if room(place, node)]
             strategy = NodeAffinitySchedulingStrategy(fitting[0].id, soft=False)
     return {
         "num_cpus": place.cpus,
@@ -79,73 +74,17 @@ def scheduling(place: Requirements, nodes: list[Node], seat: tuple[PlacementGrou
 
 def bundles(place: Requirements, count: int, nodes: list[Node]) -> dict[str, Any]:
     """Return the options of a placement group with so many workers. Raise CannotStart if they can never fit."""
-    strict = place.spread == "strict"
-    rooms = {node.id: room(place, node) for node in named(place, nodes)}
-    if sum(min(each, 1) if strict else each for each in rooms.values()) < count:
-        apart = ", each on a node of its own" if strict else ""
-        raise CannotStart(
-            f"The cluster can never hold {count} ranks with {wanted(place)} each{apart}. {has(place, nodes)}"
-        )
+    check_room(place, count, nodes)
     each = {"CPU": place.cpus, "GPU": place.gpus, "memory": place.memory_bytes, **place.resources}
     bundle = {name: amount for name, amount in each.items() if amount}
+    strategy = "PACK"
+    if place.spread:
+        strategy = "STRICT_SPREAD" if place.spread == "strict" else "SPREAD"
     options: dict[str, Any] = {
-        "bundles": [bundle] * count,
-        "strategy": "STRICT_SPREAD" if strict else "SPREAD" if place.spread else "PACK",
+        "bundles": [bundle or NEXT_TO_NOTHING] * count,
+        "strategy": strategy,
     }
     if place.node is not None:
-        chosen = max(rooms, key=rooms.__getitem__)
-        options["bundle_label_selector"] = [{"ray.io/node-id": chosen}] * count
+        roomiest = max(named(place, nodes), key=lambda node: room(place, node))
+        options["bundle_label_selector"] = [{"ray.io/node-id": roomiest.id}] * count
     return options
-
-
-def named(place: Requirements, nodes: list[Node]) -> list[Node]:
-    """Return the nodes that live and may be meant. Raise CannotStart if there are none."""
-    alive = [node for node in nodes if node.alive]
-    found = [node for node in alive if place.node in (None, node.name, node.address, node.id)]
-    if not found:
-        known = ", ".join(node.name for node in alive) or "none"
-        raise CannotStart(f"The cluster has no node {place.node!r}; its nodes are {known}.")
-    return found
-
-
-def room(place: Requirements, node: Node) -> int:
-    """Return how many such workers an empty node can hold."""
-    taken = [(place.cpus, node.cpus), (place.gpus, node.gpus), (place.memory_bytes, node.memory_bytes)]
-    taken += [(count, node.resources.get(name, 0)) for name, count in place.resources.items()]
-    return min((int(there / amount) for amount, there in taken if amount), default=MANY)
-
-
-def has_room_now(place: Requirements, nodes: list[Node]) -> bool:
-    """Return whether a node that may be meant has what such a worker takes, and nobody else has it."""
-    return any(
-        place.cpus <= node.cpus_free
-        and place.gpus <= node.gpus_free
-        and place.memory_bytes <= node.memory_bytes_free
-        and all(count <= node.resources_free.get(name, 0) for name, count in place.resources.items())
-        for node in named(place, nodes)
-    )
-
-
-def has(place: Requirements, nodes: list[Node]) -> str:
-    """Return what the nodes that may be meant have, for people."""
-    return f"There are: {'; '.join(f'{node.name}: {offered(node)}' for node in named(place, nodes))}."
-
-
-def wanted(place: Requirements) -> str:
-    """Return what a worker takes, for people."""
-    return _amounts(place.cpus, place.gpus, place.memory_bytes, place.resources)
-
-
-def offered(node: Node) -> str:
-    """Return what a node has, for people."""
-    return _amounts(node.cpus, node.gpus, node.memory_bytes, node.resources)
-
-
-def _amounts(cpus: float, gpus: float, memory_bytes: int, resources: dict[str, float]) -> str:
-    parts = [f"{cpus:g} CPU{'s' * (cpus != 1)}"]
-    if gpus:
-        parts.append(f"{gpus:g} GPU{'s' * (gpus != 1)}")
-    if memory_bytes:
-        parts.append(f"{readable(memory_bytes)} of memory")
-    parts += [f"{count:g} {name}" for name, count in resources.items()]
-    return ", ".join(parts)

@@ -19,9 +19,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from localapi.backends.model_path import cache_folder, cached
 from localapi.backends.peer import faults
+from localapi.backends.place import Placeable
 from localapi.backends.pool import PoolOptions
+from localapi.cluster.protocol import Node
+from localapi.cluster.rooms import CannotStart, check_room, offered
 from localapi.diagnosis.finding import Check, Finding, Grade, Subject
 from localapi.environments import NAMES, Environment, find_uv
 from localapi.errors import EnvironmentFailed, NoServer, Refused
@@ -260,8 +265,16 @@ def cluster(subject: Subject) -> list[Finding]:
         return [Finding("cluster", "note", f"Ray {version}; the running server follows no cluster")]
     if not told["joined"]:
         return [Finding("cluster", grade, told["error"] or f"{address} is being joined", "ray status")]
-    nodes = ", ".join(f"{node['name']} ({node['cpus']:g} CPUs)" for node in told["nodes"] if node["alive"])
-    return [Finding("cluster", "ok", f"Ray {version}; nodes: {nodes}")]
+    nodes = msgspec.convert(told["nodes"], list[Node])
+    offers = "; ".join(f"{node.name}: {offered(node)}" for node in nodes if node.alive)
+    found = [Finding("cluster", "ok", f"Ray {version}; nodes: {offers}")]
+    for entry in subject.entries:
+        if isinstance(entry.options, Placeable) and entry.options.place is not None:
+            try:
+                check_room(entry.options.place.requirements, entry.options.processes, nodes)
+            except CannotStart as error:
+                found.append(Finding("cluster", "missing", f"{entry.id}: {error}"))
+    return found
 
 
 def peers(subject: Subject) -> list[Finding]:
