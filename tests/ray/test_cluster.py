@@ -84,10 +84,9 @@ chat:
   right: {{backend: mlx-lm, path: demo, place: {{resources: {{only_right: 1}}}}}}
   named: {{backend: mlx-lm, path: demo, place: {{node: left}}}}
   moving: {{backend: mlx-lm, path: demo, place: {{node: {moving}}}, swap: warm}}
-  spread: {{backend: mlx-lm, path: demo, place: {{resources: {{any: 1}}, spread: true}}}}
   twins:
-    {{backend: mlx-lm, path: demo, max_batch: 1, place: {{resources: {{any: 3}}}}, replicas: {{max: 3, idle: 1}}}}
-  ranks: {{backend: mlx-lm, path: demo, shards: 2, place: {{resources: {{any: 1}}, spread: true}}}}
+    {{backend: mlx-lm, path: demo, max_batch: 1, place: {{resources: {{any: 3}}}}, replicas: {{max: 2, idle: 1}}}}
+  ranks: {{backend: mlx-lm, path: demo, shards: 2, place: {{spread: true}}}}
   apart: {{backend: mlx-lm, path: demo, shards: 3, place: {{spread: strict}}}}
   impossible: {{backend: mlx-lm, path: demo, place: {{gpus: 64}}}}
   nowhere: {{backend: mlx-lm, path: demo, place: {{node: middle}}}}
@@ -163,31 +162,6 @@ def test_what_cannot_be_placed_says_why(server: Server, model: str, facts: list[
     assert all(fact in reply.json()["error"]["message"] for fact in facts)
 
 
-def test_replicas_grow_where_there_is_room_and_shrink_when_they_are_idle(server: Server) -> None:
-    def ready() -> list[Any]:
-        return [each for each in server.model("twins")["replicas"]["engines"] if each["state"] == "ready"]
-
-    ask(server, "twins")
-    enough = threading.Event()
-
-    def keep_asking() -> None:
-        while not enough.is_set():
-            long_answer(server, "twins")
-
-    with ThreadPoolExecutor() as pool:
-        asking = [pool.submit(keep_asking) for _ in range(5)]
-        until(lambda: len(ready()) == 2)
-        assert {each["node"] for each in ready()} == {"left", "right"}
-        workers = [psutil.Process(each["pid"]) for each in ready()]
-        until(lambda: "any" in (server.model("twins")["replicas"]["held_back"] or ""))
-        enough.set()
-        for each in asking:
-            each.result()
-    until(lambda: len(ready()) == 1)
-    assert server.request("POST", "/admin/models/twins/unload").status == 200
-    until(lambda: all(has_ended(worker) for worker in workers))
-
-
 def test_the_ranks_of_a_model_run_on_different_nodes(server: Server) -> None:
     assert ask(server, "ranks") == ask(server, "right")
 
@@ -223,33 +197,46 @@ def test_an_edit_moves_a_model_to_another_node_without_a_lost_request(server: Se
         assert [each.result() for each in asking] == [{answer}] * 3
 
 
-def test_models_come_back_on_another_node_if_theirs_is_lost_under_load(server: Server, nodes: Nodes) -> None:
-    lost, whole = process_on(server, "right"), long_answer(server, "spread")
-    ranks = [psutil.Process(rank["pid"]) for rank in server.model("ranks")["ranks"]]
-    back = threading.Event()
+def test_models_go_on_when_a_node_is_lost_under_load_and_come_back_where_there_is_room(
+    server: Server, nodes: Nodes
+) -> None:
+    whole = long_answer(server, "ranks")
+    enough = threading.Event()
 
     def keep_asking(model: str) -> set[str]:
         answers = set()
-        while not back.is_set():
-            # What has begun fails; what has not is answered by another worker.
+        while not enough.is_set():
+            # What has begun on the lost node fails; what has not is answered elsewhere.
             with contextlib.suppress(openai.APIError):
                 answers.add(long_answer(server, model))
         return answers
 
     with ThreadPoolExecutor() as pool:
-        asking = [pool.submit(keep_asking, model) for model in ("spread", "spread", "ranks", "ranks")]
+        asking = [pool.submit(keep_asking, model) for model in ("twins", "twins", "twins", "ranks")]
+        until(lambda: len(replicas(server)) == 2)
+        assert {each["node"] for each in replicas(server)} == {"left", "right"}
+        workers = [*replicas(server), *server.model("ranks")["ranks"]]
+        processes = [psutil.Process(worker["pid"]) for worker in workers if worker["node"] == "right"]
         nodes.kill("right")
-        until(lambda: server.model("spread")["node"] == "left")
         until(lambda: [rank["node"] for rank in server.model("ranks")["ranks"]] == ["left", "left"])
-        back.set()
+        until(lambda: "any" in (server.model("twins")["replicas"]["held_back"] or ""))
+        assert [each["node"] for each in replicas(server)] == ["left"]
+        until(lambda: all(has_ended(process) for process in processes))
+
+        nodes.add("right")
+        until(lambda: {each["node"] for each in replicas(server)} == {"left", "right"})
+        enough.set()
         assert {answer for each in asking for answer in each.result()} <= {whole}
-    assert long_answer(server, "ranks") == whole
-    until(lambda: all(has_ended(process) for process in (lost, *ranks)))
+    until(lambda: len(replicas(server)) == 1)  # the other one was idle
 
 
-def test_a_node_that_joins_can_be_used(server: Server, nodes: Nodes) -> None:
-    nodes.add("right")
+def replicas(server: Server) -> list[Any]:
+    """The replicas that are ready."""
+    found = server.model("twins")["replicas"]
+    return [each for each in found["engines"] if each["state"] == "ready"] if found else []
 
+
+def test_a_node_that_joined_later_can_be_used(server: Server) -> None:
     until(lambda: server.request("POST", "/admin/models/right/load").status == 200)
     assert server.model("right")["node"] == "right"
 
@@ -266,14 +253,6 @@ def long_answer(server: Server, model: str) -> str:
             stream=True,
         )
         return stream_text(stream)
-
-
-def process_on(server: Server, node: str) -> psutil.Process:
-    """The worker of the model that may be anywhere, as soon as it is on this node."""
-    while server.model("spread")["node"] != node:
-        server.request("POST", "/admin/models/spread/unload")
-        assert server.request("POST", "/admin/models/spread/load").status == 200
-    return psutil.Process(server.model("spread")["pid"])
 
 
 def has_ended(process: psutil.Process) -> bool:
