@@ -213,19 +213,21 @@ def test_models_go_on_when_a_node_is_lost_under_load_and_come_back_where_there_i
 
     with ThreadPoolExecutor() as pool:
         asking = [pool.submit(keep_asking, model) for model in ("twins", "twins", "twins", "ranks")]
-        until(lambda: len(replicas(server)) == 2)
-        assert {each["node"] for each in replicas(server)} == {"left", "right"}
-        workers = [*replicas(server), *server.model("ranks")["ranks"]]
-        processes = [psutil.Process(worker["pid"]) for worker in workers if worker["node"] == "right"]
-        nodes.kill("right")
-        until(lambda: [rank["node"] for rank in server.model("ranks")["ranks"]] == ["left", "left"])
-        until(lambda: "any" in (server.model("twins")["replicas"]["held_back"] or ""))
-        assert [each["node"] for each in replicas(server)] == ["left"]
-        until(lambda: all(has_ended(process) for process in processes))
+        try:
+            until(lambda: len(replicas(server)) == 2)
+            assert {each["node"] for each in replicas(server)} == {"left", "right"}
+            workers = [*replicas(server), *server.model("ranks")["ranks"]]
+            processes = [psutil.Process(worker["pid"]) for worker in workers if worker["node"] == "right"]
+            nodes.kill("right")
+            until(lambda: [rank["node"] for rank in server.model("ranks")["ranks"]] == ["left", "left"])
+            until(lambda: "any" in (server.model("twins")["replicas"]["held_back"] or ""))
+            assert [each["node"] for each in replicas(server)] == ["left"]
+            until(lambda: all(has_ended(process) for process in processes))
 
-        nodes.add("right")
-        until(lambda: {each["node"] for each in replicas(server)} == {"left", "right"})
-        enough.set()
+            nodes.add("right")
+            until(lambda: {each["node"] for each in replicas(server)} == {"left", "right"})
+        finally:
+            enough.set()
         assert {answer for each in asking for answer in each.result()} <= {whole}
     until(lambda: len(replicas(server)) == 1)  # the other one was idle
 

@@ -115,9 +115,7 @@ function facts(model, now) {
   if (model.voices?.length) parts.push(plural(model.voices.length, "voice"));
   if (model.replicas) {
     const { engines, max, held_back: heldBack } = model.replicas;
-    const nodes = [...new Set(engines.map((each) => each.node).filter(Boolean))];
-    const where = nodes.length > 0 ? ` on ${nodes.join(", ")}` : "";
-    parts.push(`${plural(engines.length, "replica")} of at most ${max}${where}${heldBack ? ` (${heldBack})` : ""}`);
+    parts.push(`${plural(engines.length, "replica")} of at most ${max}${heldBack ? ` (${heldBack})` : ""}`);
   }
   if (model.loads > 1) parts.push(`loaded ${model.loads} times`);
   if (model.worker_deaths) parts.push(plural(model.worker_deaths, "worker death"));
@@ -140,7 +138,8 @@ function facts(model, now) {
 
 /** A replica or a rank: its number, process and state. */
 function partOf({ kind, name, pid, at, state }) {
-  const process = pid ? `process ${pid}${kind === "replica" && at ? ` on ${at}` : ""}, ` : "";
+  const node = at && !at.includes(":") ? ` on ${at}` : ""; // a rank that is on no node has its address there
+  const process = pid ? `process ${pid}${node}, ` : "";
   return `${kind} ${name}: ${process}${state}`;
 }
 
