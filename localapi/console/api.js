@@ -6,8 +6,9 @@
  *     await api.get("/v1/models")                      the parsed reply
  *     await api.post("/admin/models/x/load", body?)    the same
  *     await api.request("POST", path, body, {signal})  the Response itself, for sound
- *     for await (const chunk of api.stream(path, body, {signal, onReply, onComment}))
- *                                                      each parsed `data:` of a stream, up to [DONE];
+ *     for await (const chunk of api.stream(path, body, {signal, onReply, onComment, framing, isEnd}))
+ *                                                      each parsed `data:` of a stream, up to [DONE] or what `isEnd`
+ *                                                      finds; or each line of JSON, if `framing` is "lines";
  *                                                      comments are {progress} or {relaxed}, see docs/http.md
  *     api.events(path, {onEvent, onState})             follows a stream for ever; returns what ends it
  *     api.hasKey                                       whether requests carry a key
@@ -27,9 +28,9 @@ export class ApiError extends Error {
     Object.assign(this, { status, code, type, param, requestId });
   }
 
-  /** OpenAI's error object, from a reply's body or a stream. */
+  /** OpenAI's or Anthropic's error object, or Ollama's text, from a reply's body or a stream. */
   static from(error, reply) {
-    return new ApiError(error.message, {
+    return new ApiError(error.message ?? error, {
       status: reply.status, code: error.code, type: error.type, param: error.param,
       requestId: reply.headers.get("x-request-id"),
     });
@@ -68,10 +69,12 @@ export function createApi({ onRefused = () => {} } = {}) {
     return await reply.json();
   }
 
-  async function* stream(path, body, { signal, onReply = () => {}, onComment = () => {} } = {}) {
+  async function* stream(path, body, options = {}) {
+    const { signal, onReply = () => {}, onComment = () => {}, framing = "events", isEnd = () => false } = options;
     const reply = await request("POST", path, body, { signal });
     onReply(reply);
-    for await (const event of eventsOf(reply.body)) {
+    const items = framing === "lines" ? linesOf(reply.body) : eventsOf(reply.body);
+    for await (const event of items) {
       if (event.comment !== undefined) {
         if (event.comment.startsWith("{")) onComment(JSON.parse(event.comment)); // others may be of a proxy
       } else if (event.data === "[DONE]") {
@@ -80,6 +83,7 @@ export function createApi({ onRefused = () => {} } = {}) {
         const content = JSON.parse(event.data);
         if (content.error) throw ApiError.from(content.error, reply);
         yield content;
+        if (isEnd(content)) return;
       }
     }
     throw new ApiError("The stream ended before the answer was complete.", { status: reply.status });
@@ -159,15 +163,28 @@ async function errorOf(reply) {
 
 /** Server-sent events of a body, as {name, data} or {comment}. */
 export async function* eventsOf(body) {
+  for await (const block of blocksOf(body, "\n\n")) {
+    yield eventOf(block);
+  }
+}
+
+/** Lines of a body, each as the data of an event. */
+async function* linesOf(body) {
+  for await (const line of blocksOf(body, "\n")) {
+    if (line.trim() !== "") yield { data: line };
+  }
+}
+
+async function* blocksOf(body, separator) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
     for (;;) {
       const { value, done } = await unlessBroken(reader.read());
       if (done) return;
-      const blocks = (rest + value).split("\n\n");
+      const blocks = (rest + value).split(separator);
       rest = blocks.pop();
-      yield* blocks.map(eventOf);
+      yield* blocks;
     }
   } finally {
     reader.cancel().catch(() => {});

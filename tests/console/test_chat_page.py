@@ -349,6 +349,33 @@ def test_a_tool_call_is_shown_and_its_result_can_be_sent(chat: Page) -> None:
     expect(ended(last_answer(chat, "demo")).locator(".markdown")).to_have_text("It is sunny there.")
 
 
+@pytest.mark.parametrize("dialect", ["responses", "messages", "ollama"])
+def test_an_answer_is_shown_alike_through_each_dialect(chat: Page, refusals: list[str], dialect: str) -> None:
+    choose(chat, "demo")
+    set_parameter(chat, "tools", json.dumps(TOOLS))
+    chat.locator("#set-dialect").select_option(dialect)
+    answer = ask(chat, "demo", "What is the weather in Paris?")
+    expect(answer.get_by_role("region", name="Arguments of get_weather")).to_have_text('{\n  "city": "Paris"\n}')
+    assert measures(answer).endswith("tool_calls")
+    answer.get_by_label("Result of get_weather").fill("It is sunny.")
+    answer.get_by_role("button", name="Send the result").click()
+    expect(column(chat, "demo").locator(".turn.answer")).to_have_count(2)
+    expect(ended(last_answer(chat, "demo")).locator(".markdown")).to_have_text("It is sunny there.")
+    set_parameter(chat, "system", "Be brief.")
+    set_parameter(chat, "tools", "")
+    chat.locator("#set-reasoning_effort").select_option("low")
+    answer = ask(chat, "demo", "Think about two plus two.")
+    expect(answer.locator(".markdown")).to_have_text("Four.")
+    answer.get_by_text("Thought for").click()
+    expect(answer.get_by_text("Two and two make four.")).to_be_visible()
+    assert "tokens" in measures(answer)
+    set_parameter(chat, "max_tokens", "2")
+    expect(ask(chat, "demo", "Count to five.")).to_contain_text("Cut at the most tokens")
+    set_parameter(chat, "temperature", "9")
+    expect(ask(chat, "demo", "hi")).to_contain_text("temperature")
+    is_accessible(chat)
+
+
 def test_only_what_was_set_is_sent(chat: Page) -> None:
     choose(chat, "parrot")
     plain = requested(chat, "hi")

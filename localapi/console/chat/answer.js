@@ -2,6 +2,7 @@
 
 import { Calls } from "./calls.js";
 import { measures } from "./conversation.js";
+import { DIALECTS } from "./dialects.js";
 import { CopyButton } from "../copy_button.js";
 import { html, useLayoutEffect, useRef } from "../dom.js";
 import { FactLine } from "../fact_line.js";
@@ -11,7 +12,6 @@ import { Loading } from "../loading.js";
 import { showMarkdown } from "./markdown.js";
 import { asCurl, chatAsPython } from "../snippets.js";
 
-const PATH = "/v1/chat/completions";
 
 export function Answer({ turn, model, keyed, isLast, again, sendResults }) {
   const ended = turn.endedAt !== null;
@@ -31,12 +31,12 @@ export function Answer({ turn, model, keyed, isLast, again, sendResults }) {
 }
 
 function Actions({ turn, keyed, again }) {
-  const curl = () => asCurl(PATH, turn.body, { keyed });
+  const curl = () => asCurl(turn.dialect.path, turn.body, { keyed });
   const python = () => chatAsPython(turn.body, { keyed });
   return html`<div class="turn-actions">
     ${turn.content && html`<${CopyButton} label="Copy" title="Copy the answer" textOf=${() => turn.content} />`}
     <${CopyButton} label="curl" title="Copy the request as curl" textOf=${curl} />
-    <${CopyButton} label="Python" title="Copy the request as Python" textOf=${python} />
+    ${turn.dialect === DIALECTS[""] && html`<${CopyButton} label="Python" title="Copy the request as Python" textOf=${python} />`}
     ${again && html`<button type="button" class="button quiet small" onClick=${again}>Again</button>`}
   </div>`;
 }

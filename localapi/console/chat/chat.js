@@ -15,7 +15,7 @@ import { useSubject } from "../routes.js";
 const session = {
   chosen: null,
   conversations: new Map(),
-  settings: { system: "" },
+  settings: { system: "", dialect: "" },
   draft: "",
   announcement: "",
   onChange: () => {},
@@ -56,7 +56,8 @@ export function ChatPage({ models, api, active }) {
   /** Do something with the settings as a request needs them, or say what is wrong with them. Returns whether it was done. */
   function withSettings(act) {
     try {
-      const settings = { system: session.settings.system, fields: requestFields(session.settings) };
+      const { system, dialect } = session.settings;
+      const settings = { system, dialect, fields: requestFields(session.settings) };
       setProblem("");
       session.announcement = "";
       act(settings);

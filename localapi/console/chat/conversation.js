@@ -4,15 +4,17 @@
  * It knows requests and streams and nothing of the page, which is told after each change by `onChange`.
  */
 
-const PATH = "/v1/chat/completions";
+import { DIALECTS } from "./dialects.js";
+
 /** A shorter answer says nothing of a model's speed. */
 const MEASURABLE_TOKENS = 20;
 const MEASURABLE_SECONDS = 0.2;
 
 /** An answer of which nothing has come yet. */
-function newAnswer(body) {
+function newAnswer(dialect, body) {
   return {
     role: "assistant",
+    dialect,
     body,
     state: "waiting", // then "answering", and one of "complete", "stopped" and "failed"
     progress: null, // what the server is doing before the answer begins
@@ -30,24 +32,6 @@ function newAnswer(body) {
     thoughtUntil: null,
     endedAt: null,
   };
-}
-
-/** A message as a request sends it. */
-function asMessage(turn) {
-  if (turn.role !== "assistant") {
-    return turn.role === "tool"
-      ? { role: "tool", tool_call_id: turn.callId, content: turn.content }
-      : { role: turn.role, content: turn.content };
-  }
-  const message = { role: "assistant", content: turn.content };
-  if (turn.calls.length > 0) {
-    message.tool_calls = turn.calls.map((call) => ({
-      id: call.id,
-      type: "function",
-      function: { name: call.name, arguments: call.arguments },
-    }));
-  }
-  return message;
 }
 
 /** Whether an answer says anything that the next request could repeat. */
@@ -77,7 +61,7 @@ export class Conversation {
     return last?.role === "assistant" ? last : null;
   }
 
-  /** Say something and let the model answer. `fields` are a request's beside model, messages and stream. */
+  /** Say something and let the model answer. `settings` are {system, fields, dialect}, as dialects.js has them. */
   async say(content, settings) {
     this.turns.push({ role: "user", content });
     await this.answer(settings);
@@ -124,17 +108,14 @@ export class Conversation {
     this.running?.abort();
   }
 
-  requestFor({ system, fields }) {
-    const messages = this.turns.filter(saysSomething).map(asMessage);
-    if (system.trim() !== "") {
-      messages.unshift({ role: "system", content: system });
-    }
-    return { model: this.model, messages, stream: true, stream_options: { include_usage: true }, ...fields };
+  requestFor(dialect, { system, fields }) {
+    return dialect.body({ model: this.model, system, turns: this.turns.filter(saysSomething), fields });
   }
 
   async answer(settings) {
     this.stop();
-    const answer = newAnswer(this.requestFor(settings));
+    const dialect = DIALECTS[settings.dialect];
+    const answer = newAnswer(dialect, this.requestFor(dialect, settings));
     const running = new AbortController();
     this.cleared = [];
     this.turns.push(answer);
@@ -158,8 +139,12 @@ export class Conversation {
   }
 
   async receive(answer, signal) {
-    const chunks = this.api.stream(PATH, answer.body, {
+    const { path, framing, isEnd, reader } = answer.dialect;
+    const read = reader();
+    const chunks = this.api.stream(path, answer.body, {
       signal,
+      framing,
+      isEnd,
       onReply: (reply) => {
         answer.ignored = reply.headers.get("x-ignored-params") ?? "";
         answer.locked = reply.headers.get("x-locked-params") ?? "";
@@ -170,20 +155,17 @@ export class Conversation {
       },
     });
     for await (const chunk of chunks) {
-      take(answer, chunk);
+      take(answer, read(chunk));
       this.onChange();
     }
   }
 }
 
-function take(answer, chunk) {
-  answer.usage = chunk.usage ?? answer.usage;
-  const choice = chunk.choices?.find((each) => each.index === 0);
-  if (choice === undefined) {
-    return;
-  }
-  const { reasoning_content: reasoning, content, tool_calls: calls = [] } = choice.delta;
+/** Add a part, as a dialect has read it, to an answer. */
+function take(answer, { reasoning, content, calls = [], usage, finishReason }) {
   const now = performance.now();
+  answer.usage = usage ?? answer.usage;
+  answer.finishReason = finishReason ?? answer.finishReason;
   if (reasoning || content || calls.length > 0) {
     answer.state = "answering";
     answer.progress = null;
@@ -198,29 +180,28 @@ function take(answer, chunk) {
     answer.thoughtUntil ??= now;
   }
   calls.forEach((call) => takeCall(answer, call));
-  answer.finishReason = choice.finish_reason ?? answer.finishReason;
 }
 
 function takeCall(answer, part) {
   answer.calls[part.index] ??= { id: part.id, name: "", arguments: "" };
   const call = answer.calls[part.index];
-  call.name += part.function?.name ?? "";
-  call.arguments += part.function?.arguments ?? "";
+  call.name += part.name ?? "";
+  call.arguments += part.arguments ?? "";
 }
 
 /** What was measured of an answer, in seconds and tokens; null where it is not known. */
 export function measures(answer) {
   const { begunAt, firstAt, endedAt, thoughtFrom, thoughtUntil, usage } = answer;
-  const tokens = usage?.completion_tokens ?? null;
+  const tokens = usage?.completion ?? null;
   const seconds = firstAt === null || endedAt === null ? 0 : (endedAt - firstAt) / 1000;
   const isMeasurable = tokens >= MEASURABLE_TOKENS && seconds >= MEASURABLE_SECONDS;
   return {
     firstSeconds: firstAt === null ? null : (firstAt - begunAt) / 1000,
     thoughtSeconds: ((thoughtUntil ?? endedAt ?? performance.now()) - thoughtFrom) / 1000,
     tokens,
-    promptTokens: usage?.prompt_tokens ?? null,
-    cachedTokens: usage?.prompt_tokens_details?.cached_tokens ?? null,
-    reasoningTokens: usage?.completion_tokens_details?.reasoning_tokens ?? null,
+    promptTokens: usage?.prompt ?? null,
+    cachedTokens: usage?.cached ?? null,
+    reasoningTokens: usage?.reasoning ?? null,
     // The first token was there when the time began.
     tokensPerSecond: isMeasurable ? (tokens - 1) / seconds : null,
   };

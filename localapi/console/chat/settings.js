@@ -1,6 +1,7 @@
 /** The system prompt and the parameters of a chat's requests. What is left empty is not sent. */
 
 import { html } from "../dom.js";
+import { DIALECTS } from "./dialects.js";
 import { JSON_PARAMETERS, PARAMETERS, problemOf } from "./parameters.js";
 
 const LABELS = { extra: "other parameters" };
@@ -35,6 +36,19 @@ export function SettingsPanel({ settings, set, close }) {
         value=${settings.system}
         onInput=${(event) => set({ system: event.target.value })}
       ></textarea>
+    </div>
+    <div class="field wide">
+      <label for="set-dialect">API</label>
+      <select
+        id="set-dialect"
+        class="input"
+        value=${settings.dialect}
+        onInput=${(event) => set({ dialect: event.target.value })}
+      >
+        ${Object.entries(DIALECTS).map(
+          ([name, { label, path }]) => html`<option key=${name} value=${name}>${label}: ${path}</option>`,
+        )}
+      </select>
     </div>
     <div class="settings-grid">${PARAMETERS.map(field)}</div>
     ${JSON_PARAMETERS.map(field)}
