@@ -28,7 +28,7 @@ export function asCurl(path, body, { method = "POST", keyed = false, file = null
   const sent = body === undefined ? [] : ["-H 'Content-Type: application/json'", dataOf(body, recordings)];
   const lines = [
     `curl ${file ? "-s" : "-sN"} ${quotedIfOdd(location.origin + path)}`,
-    ...(method === "POST" && body === undefined ? ["-X POST"] : []),
+    ...(method === "GET" || (method === "POST" && body !== undefined) ? [] : [`-X ${method}`]),
     ...(keyed ? [`-H "Authorization: Bearer $${KEY_VARIABLE}"`] : []),
     ...(file ? [`-o ${quotedIfOdd(file)}`] : []),
     ...sent,

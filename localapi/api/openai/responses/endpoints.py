@@ -232,6 +232,7 @@ RESPONSE_ID: Final[Schema] = {
     "required": True,
     "schema": {"type": "string"},
     "description": "The id of a stored response.",
+    "example": "resp_00000000000000000000000000000000",
 }
 _MISSING: Final = frozenset({400, 404})
 OPERATIONS: Final[Operations] = {
