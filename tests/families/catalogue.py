@@ -159,7 +159,7 @@ FAMILIES = {
     ),
     "SmolLM3": Family("qwen3", "HuggingFaceTB-SmolLM3-3B.jinja", ("<|im_end|>",)),
     "Nemotron Nano 2": Family(
-        "tekken", "NVIDIA-Nemotron-Nano-v2.jinja", ("</s>",), {"<think>": False, "</think>": False}
+        "tekken", "NVIDIA-Nemotron-Nano-v2.jinja", ("<SPECIAL_12>", "</s>"), {"<think>": False, "</think>": False}
     ),
     "Nemotron 3": Family(
         "tekken",

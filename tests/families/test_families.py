@@ -38,4 +38,5 @@ def test_every_check_holds_for_each_family(
     assert FAILED not in results.values(), results
     row = f"| {family_name} | `{matrix.recognised.tools}` | " + " | ".join(results[column] for column in COLUMNS) + " |"
     print(row)
-    assert FAMILIES[family_name].everyday or row in DOCUMENT.read_text("utf-8").splitlines()
+    shown = [line for line in DOCUMENT.read_text("utf-8").splitlines() if line.startswith(f"| {family_name} |")]
+    assert shown in ([], [row])
