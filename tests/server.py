@@ -20,6 +20,11 @@ from typing import Any
 import openai
 import psutil
 
+NO_WORK = {
+    "running": 0, "waiting": 0, "prompt_tokens_done": 0, "prompt_tokens_total": 0,
+    "sound_seconds_done": 0, "sound_seconds_total": 0,
+}  # fmt: skip
+"""`requests` of a model in /status that has nothing to do."""
 START_SECONDS = 120
 """For a machine that is busy with other things; nothing is measured against it."""
 

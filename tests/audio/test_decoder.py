@@ -152,12 +152,12 @@ def archive() -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "not a supported audio file"),
-        (b"hello", "not a supported audio file"),
+        (b"", "not an audio file of a known kind"),
+        (b"hello", "not an audio file of a known kind"),
         (b"\xff\xfe<\0!\0-\0", "."),
-        (archive(), "not a supported audio file"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a supported audio file"),
-        (b"RIFF\x10\0\0\0AVI LIST", "not a supported audio file"),
+        (archive(), "not an audio file of a known kind"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not an audio file of a known kind"),
+        (b"RIFF\x10\0\0\0AVI LIST", "cannot be read"),
         (b"RIFF\x10\0\0\0WAVE", "cannot be read"),
         (b"OggS" + bytes(300), "."),
         (b"fLaC", "."),
@@ -167,7 +167,7 @@ def archive() -> bytes:
         (b"\x1a\x45\xdf\xa3" + bytes(300), "."),
         (wav.header(24_000, 0), "no sound"),
         (video(), "video"),
-        (written("wav", "adpcm_ms"), "'adpcm_ms'"),
+        (written("wav", "adpcm_yamaha"), "'adpcm_yamaha'"),
         (wav.header(24_000, None)[:22] + struct.pack("<H", 200) + wav.header(24_000, None)[24:] + SOUND, "."),
     ],
 )

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.server import Server, serving
+from tests.server import NO_WORK, Server, serving
 
 CHAT, SPEECH = "/v1/chat/completions", "/v1/audio/speech"
 WORDS = "".join(f"word{number} " for number in range(60_000))
@@ -94,7 +94,7 @@ def test_endless_speech_for_a_client_that_does_not_read_takes_no_memory_and_keep
                 assert after.status == 200
             until(server, "m", leases=1)
             if backend != "echo":  # a part is made, and the next is not asked for
-                work = {"running": 0, "waiting": 0, "prompt_tokens_done": 0, "prompt_tokens_total": 0}
+                work = NO_WORK
                 until(server, "m", requests=work)
             assert process.memory_info().rss - before < 100e6
         until(server, "m", leases=0)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.server import Server, save, serving, until
+from tests.server import NO_WORK, Server, save, serving, until
 
 CHAT = "/v1/chat/completions"
 STORY = [{"role": "user", "content": "Tell me a story."}]
@@ -198,8 +198,7 @@ def test_work_that_takes_too_long_is_ended(offer: Offer, stream: bool) -> None:
     assert json.loads(content)["error"]["code"] == "request_timeout"
     assert reply.status == (200 if stream else 504)
     assert reply.headers.get("x-should-retry") == (None if stream else "false")
-    nothing = {"running": 0, "waiting": 0, "prompt_tokens_done": 0, "prompt_tokens_total": 0}
-    until(lambda: server.model("endless")["requests"] == nothing)
+    until(lambda: server.model("endless")["requests"] == NO_WORK)
 
 
 def test_a_shutdown_answers_who_works_and_refuses_who_still_waits_at_its_end(

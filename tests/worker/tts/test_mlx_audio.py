@@ -207,8 +207,8 @@ def test_or_named_where_the_entry_says_to_warn(speaker: Worker) -> None:
 @pytest.mark.parametrize(
     ("audio", "words"),
     [
-        (b"no audio", "not a supported audio file"),
-        (b"", "not a supported audio file"),
+        (b"no audio", "not an audio file of a known kind"),
+        (b"", "not an audio file of a known kind"),
         (recording(121), "longer than 120"),
     ],
 )
