@@ -125,13 +125,15 @@ def test_everything_that_the_checkout_ships_is_in_the_wheel(source: Path, unpack
     assert files(unpacked / model, "*") == files(source / model, "*") > {"model.safetensors"}
 
 
+LISTS = ("faster-whisper.txt", "mlx-audio-plus.txt", "mlx-audio.txt")
+
+
 def test_the_lists_of_the_environments_are_in_the_wheel(source: Path, unpacked: Path, tmp_path: Path) -> None:
     lists = files(unpacked / "localapi" / "environments", "*.txt")
-    assert lists == files(source / "localapi" / "environments", "*.txt") == {"mlx-audio-plus.txt", "mlx-audio.txt"}
+    assert lists == files(source / "localapi" / "environments", "*.txt") == set(LISTS)
     done = run(unpacked, tmp_path, "-m", "localapi", "install", LOCALAPI_ENVIRONMENTS=str(tmp_path))
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [
-        ["mlx-audio-plus", "missing"],
-        ["mlx-audio", "missing"],
+        [name.removesuffix(".txt"), "missing"] for name in LISTS
     ]
 
 

@@ -132,7 +132,7 @@ def test_the_log_level_is_hot(server: Server, tmp_path: Path) -> None:
     save(tmp_path / "models.yaml", ONE + "server: {log_level: debug}\n")
     server.wait_for("reloaded revision 2: server")
     save(tmp_path / "models.yaml", ONE + "server: {log_level: debug} # the same\n")
-    server.wait_for("was read and says what revision 2 serves")
+    server.wait_for("was read and equals revision 2")
 
 
 def test_a_running_request_is_drained_before_the_server_ends(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ async def test_where_the_system_tells_nothing_any_more_changes_are_still_found(
     heard = asyncio.Event()
     watching = watcher.Watch(ManifestSource(tmp_path / "models.yaml"), heard.set, WorkingFolder())
     running = asyncio.create_task(watching.run())
-    while not (watching._known and "does not tell of changes" in caplog.text):  # noqa: ASYNC110  # a log tells nobody
+    while not (watching._known and "does not report changes" in caplog.text):  # noqa: ASYNC110  # a log tells nobody
         await asyncio.sleep(0.01)
     save(tmp_path / "models.yaml", ONE)
     await heard.wait()

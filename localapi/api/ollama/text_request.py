@@ -36,7 +36,7 @@ Image = Annotated[str, AfterValidator(_base64)]
 
 class OllamaFunction(Part):
     name: str
-    arguments: FreeObject | str | None = None
+    arguments: str | FreeObject | None = None  # as in chat requests: typing knows one union of the two
 
 
 class OllamaCall(Part):
