@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Random cases and mixed load take minutes of CPU time: only where they are asked for.
     asked_for = config.getoption("--long") or config.getoption("--soak")
     if not config.option.markexpr and not asked_for:
-        config.option.markexpr = "not fuzz and not soak and not ray"
+        config.option.markexpr = "not fuzz and not soak and not ray and not long"
     # A shell starts background jobs with SIGINT ignored, nohup does so with SIGHUP, and the programs that the tests
     # start would inherit that. They do not inherit a handler.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):

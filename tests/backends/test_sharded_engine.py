@@ -64,8 +64,8 @@ def alone(model: Path) -> mlx_lm.MlxLm:
     params=[
         (2, "tensor"),
         pytest.param((3, "tensor"), marks=pytest.mark.soak),
-        pytest.param((2, "pipeline"), marks=pytest.mark.soak),
-        pytest.param((3, "pipeline"), marks=pytest.mark.soak),
+        pytest.param((2, "pipeline"), marks=pytest.mark.long),
+        pytest.param((3, "pipeline"), marks=pytest.mark.long),
     ],
     ids=str,
 )

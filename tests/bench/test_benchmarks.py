@@ -22,6 +22,7 @@ def printed(line: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("line", "ratios", "long"),
     [

@@ -164,6 +164,7 @@ def test_it_is_small():
     assert sum(file.stat().st_size for file in MODEL.iterdir()) < 1_500_000
 
 
+@pytest.mark.long
 def test_the_script_writes_such_a_model_and_fails_while_its_answers_are_wrong(demo, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train", str(tmp_path), "--steps", "2"])
     monkeypatch.setattr("tools.demo.train.LINES", dict(list(LINES.items())[:3]))
@@ -176,6 +177,7 @@ def test_the_script_writes_such_a_model_and_fails_while_its_answers_are_wrong(de
     assert Chatter(tmp_path).tokenizer.chat_template == demo.tokenizer.chat_template == TEMPLATE
 
 
+@pytest.mark.long
 def test_other_dialogues_can_be_trained_in_seconds(tmp_path):
     train(DIALOGUES.items(), tmp_path, steps=80, num_hidden_layers=2, intermediate_size=256)
     chatter = Chatter(tmp_path)

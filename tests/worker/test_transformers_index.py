@@ -59,6 +59,7 @@ def kept_files(caches: Path) -> list[Path]:
     return sorted(caches.rglob("localapi/transformers/*"))
 
 
+@pytest.mark.long
 def test_the_files_are_read_once_for_an_installation_and_the_same_is_known_afterwards(tmp_path: Path) -> None:
     plain, read = imported("plain", tmp_path)
     assert (read > MANY, kept_files(tmp_path)) == (True, [])
