@@ -14,7 +14,7 @@ import pytest
 
 from tests.server import Server, save, serving, until
 
-pytestmark = pytest.mark.soak
+pytestmark = pytest.mark.long
 
 CHAT = "/v1/chat/completions"
 MANIFEST = "chat: {{two: {{backend: mlx-lm, path: {path}, shards: 2, stall_seconds: {stall}}}}}"

@@ -63,7 +63,7 @@ def alone(model: Path) -> mlx_lm.MlxLm:
     loop_scope="module",
     params=[
         (2, "tensor"),
-        pytest.param((3, "tensor"), marks=pytest.mark.soak),
+        pytest.param((3, "tensor"), marks=pytest.mark.long),
         pytest.param((2, "pipeline"), marks=pytest.mark.long),
         pytest.param((3, "pipeline"), marks=pytest.mark.long),
     ],
