@@ -141,7 +141,7 @@ speech: {voice: {backend: piper, path: ./tiny.onnx}}
             f"{problem['source']}: {problem['message']}" for problem in server.reload()["problems"]
         )
         (tmp_path / "models.yaml").chmod(0o644)
-        server.wait_for("the manifest was read and says what revision 1 serves", after=len(server.lines))
+        server.wait_for("the manifest was read and equals revision 1", after=len(server.lines))
 
 
 def patched(tmp_path: Path, code: str) -> dict[str, str]:

@@ -132,7 +132,7 @@ def test_the_lists_of_the_environments_are_in_the_wheel(source: Path, unpacked: 
     lists = files(unpacked / "localapi" / "environments", "*.txt")
     assert lists == files(source / "localapi" / "environments", "*.txt") == set(LISTS)
     done = run(unpacked, tmp_path, "-m", "localapi", "install", LOCALAPI_ENVIRONMENTS=str(tmp_path))
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [
+    assert sorted(line.split()[:2] for line in done.stdout.splitlines()[1:]) == [
         [name.removesuffix(".txt"), "missing"] for name in LISTS
     ]
 
