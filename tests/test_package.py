@@ -132,9 +132,8 @@ def test_the_lists_of_the_environments_are_in_the_wheel(source: Path, unpacked: 
     lists = files(unpacked / "localapi" / "environments", "*.txt")
     assert lists == files(source / "localapi" / "environments", "*.txt") == set(LISTS)
     done = run(unpacked, tmp_path, "-m", "localapi", "install", LOCALAPI_ENVIRONMENTS=str(tmp_path))
-    assert sorted(line.split()[:2] for line in done.stdout.splitlines()[1:]) == [
-        [name.removesuffix(".txt"), "missing"] for name in LISTS
-    ]
+    found = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()[1:]}
+    assert found == {name.removesuffix(".txt"): "missing" for name in LISTS}
 
 
 def test_a_worker_of_another_environment_begins_in_the_wheel(
