@@ -16,6 +16,7 @@ LONG_SECONDS = 600
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(900)
+@pytest.mark.long
 def test_only_a_manifest_or_a_manifest_error_comes_out(request: pytest.FixtureRequest) -> None:
     long = request.config.getoption("--long")
     logging.disable()

@@ -197,6 +197,7 @@ def test_an_edit_moves_a_model_to_another_node_without_a_lost_request(server: Se
         assert [each.result() for each in asking] == [{answer}] * 3
 
 
+@pytest.mark.long
 def test_models_go_on_when_a_node_is_lost_under_load_and_come_back_where_there_is_room(
     server: Server, nodes: Nodes
 ) -> None:
