@@ -49,6 +49,7 @@ from localapi.cluster.protocol import (
 from localapi.errors import LoadFailed, OutOfResources
 from localapi.system.os_errors import advise
 from localapi.system.process_usage import Usage
+from localapi.worker.protocol import frame
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +201,7 @@ class Gateway:
     def send(self, message: ToGateway) -> None:
         """Send a message, or nothing if the process has ended."""
         if not self._writer.is_closing():
-            self._writer.write(protocol.frame(message))
+            self._writer.write(frame(message))
 
     async def connected(self) -> None:
         """Wait until the gateway has joined the cluster. Raise ClusterUnavailable."""

@@ -49,6 +49,7 @@ from localapi.cluster.protocol import (
 )
 from localapi.cluster.rooms import CannotStart, has_room_now, wanted
 from localapi.system.threads import aside
+from localapi.worker.protocol import frame
 
 ANSWER_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 30.0
@@ -80,7 +81,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server handles Ctrl-C in the terminal
 
     def refuse(message: str) -> None:
-        server.sendall(protocol.frame(NotConnected(message)))
+        server.sendall(frame(NotConnected(message)))
         server.shutdown(socket.SHUT_WR)  # what was sent arrives before the end of file
         os._exit(1)
 
@@ -164,7 +165,7 @@ class Gateway:
     def send(self, message: ToServer) -> None:
         """Send a message to the server, or nothing if it is gone."""
         if not self._writer.is_closing():
-            self._writer.write(protocol.frame(message))
+            self._writer.write(frame(message))
 
     async def serve(self, reader: StreamReader) -> None:
         """Take the server's messages until the end."""

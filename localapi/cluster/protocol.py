@@ -10,8 +10,6 @@ from typing import Literal
 
 import msgspec
 
-from localapi.worker.protocol import LENGTH
-
 
 class Requirements(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker takes of a cluster."""
@@ -171,15 +169,8 @@ class Ended(msgspec.Struct, tag=True):
 ToGateway = Reserve | Release | Start | ToNode | Stop
 ToServer = Nodes | NotConnected | Reserved | NotReserved | Started | Waiting | NotStarted | FromNode | Ended
 
-_encoder = msgspec.msgpack.Encoder()
 _to_gateway = msgspec.msgpack.Decoder(ToGateway)
 _to_server = msgspec.msgpack.Decoder(ToServer)
-
-
-def frame(message: ToGateway | ToServer) -> bytes:
-    """Return the message as a frame."""
-    body = _encoder.encode(message)
-    return LENGTH.pack(len(body)) + body
 
 
 def decode_to_gateway(body: bytes) -> ToGateway:

@@ -764,8 +764,8 @@ _to_worker = msgspec.msgpack.Decoder(ToWorker)
 _to_server = msgspec.msgpack.Decoder(ToServer)
 
 
-def frame(message: ToWorker | ToServer) -> bytes:
-    """Return the message as a frame."""
+def frame(message: msgspec.Struct) -> bytes:
+    """Return a message of this protocol, or of another one with the same frames, as a frame."""
     body = _encoder.encode(message)
     return LENGTH.pack(len(body)) + body
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from localapi.api.message_draft import MessageDraft
 from localapi.api.neutral_request import NeutralRequest
 from localapi.api.openai.chat_request import MAX_MESSAGES, MAX_TOOLS
 from localapi.api.openai.generation_request import MAX_NAME, Part, greedy_share, unknown_fields, without_empty
@@ -343,34 +343,11 @@ def parse_messages(
     return request, request.neutral(unknown_fields(request, known))
 
 
-@dataclass
-class Message:
-    """A message of the neutral conversation while its blocks are read."""
-
-    role: str
-    parts: list[protocol.Part] = field(default_factory=list)
-    thoughts: list[str] = field(default_factory=list)
-    calls: list[FunctionCall] = field(default_factory=list)
-    call_id: str | None = None
-
-    def neutral(self) -> protocol.Message:
-        """Return it as engines take it."""
-        match self.parts:
-            case []:
-                content: str | list[protocol.Part] = ""
-            case [TextPart(text=text)]:
-                content = text
-            case _:
-                content = self.parts
-        reasoning = "\n".join(self.thoughts) or None
-        return protocol.Message(self.role, content, reasoning=reasoning, calls=self.calls, call_id=self.call_id)
-
-
 class Conversation:
     """The messages of a body. Turns of one role that follow each other are one, as Anthropic defines it."""
 
     def __init__(self) -> None:
-        self._found: list[Message] = []
+        self._found: list[MessageDraft] = []
         self.ignored: list[str] = []
         """Blocks that have no effect."""
         self.images: list[str] = []
@@ -402,9 +379,9 @@ class Conversation:
         if last is not None and last.role == "assistant" and not (last.parts or last.calls or last.thoughts):
             self._found.pop()  # an answer without a beginning
 
-    def _last(self, role: str) -> Message:
+    def _last(self, role: str) -> MessageDraft:
         if not self._found or self._found[-1].role != role:
-            self._found.append(Message(role))
+            self._found.append(MessageDraft(role))
         return self._found[-1]
 
     def _read_system(self, place: str, content: str | list[TextBlock]) -> None:
@@ -422,7 +399,7 @@ class Conversation:
             where = f"{place}[{at}]"
             if isinstance(block, ToolResultBlock):
                 parts = self._result(where, block)
-                self._found.append(Message("tool", parts, call_id=block.tool_use_id))
+                self._found.append(MessageDraft("tool", parts, call_id=block.tool_use_id))
             else:
                 self._last("user").parts.extend(self._parts(where, block))
 

@@ -6,11 +6,11 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from localapi.api.message_draft import MessageDraft
 from localapi.api.openai.chat_request import InputAudio
 from localapi.api.openai.generation_request import Part
 from localapi.errors import InvalidRequest
@@ -179,34 +179,11 @@ InputItem = Annotated[
 ]
 
 
-@dataclass
-class Turn:
-    """A message of the neutral conversation while its items are read."""
-
-    role: str
-    parts: list[protocol.Part] = field(default_factory=list)
-    thoughts: list[str] = field(default_factory=list)
-    calls: list[FunctionCall] = field(default_factory=list)
-    call_id: str | None = None
-
-    def neutral(self) -> protocol.Message:
-        """Return it as engines take it: the same for text and for one part of text, so that prompts stay cached."""
-        match self.parts:
-            case []:
-                content: str | list[protocol.Part] = ""
-            case [TextPart(text=text)]:
-                content = text
-            case _:
-                content = self.parts
-        reasoning = "\n".join(self.thoughts) or None
-        return protocol.Message(self.role, content, reasoning=reasoning, calls=self.calls, call_id=self.call_id)
-
-
 class Conversation:
     """The messages that items make. What the assistant thought, said and called one after the other is one message."""
 
     def __init__(self) -> None:
-        self._turns: list[Turn] = []
+        self._turns: list[MessageDraft] = []
         self._calls: set[str] = set()
         self.ignored: list[str] = []
         """Items that have no effect."""
@@ -220,7 +197,7 @@ class Conversation:
 
     def instruct(self, text: str) -> None:
         """Begin with instructions."""
-        self._turns.append(Turn("system", [TextPart(text)]))
+        self._turns.append(MessageDraft("system", [TextPart(text)]))
 
     def read(self, items: Sequence[InputItem], place: str) -> None:
         """Read items one after the other. Raise InvalidRequest. `place` is where they are in the request."""
@@ -252,18 +229,18 @@ class Conversation:
 
     def _message(self, item: MessageItem, where: str) -> None:
         parts = self._parts(item.content, where)
-        last = self._turns[-1] if self._turns else Turn("")
+        last = self._turns[-1] if self._turns else MessageDraft("")
         if item.role == "assistant":
             self._assistant(new=lambda turn: bool(turn.parts)).parts += parts
         elif item.role in INSTRUCTING and last.role in INSTRUCTING:
             last.parts += parts  # many templates know one such message, at the beginning
         else:
-            self._turns.append(Turn(item.role, list(parts)))
+            self._turns.append(MessageDraft(item.role, list(parts)))
 
-    def _assistant(self, *, new: Callable[[Turn], bool]) -> Turn:
+    def _assistant(self, *, new: Callable[[MessageDraft], bool]) -> MessageDraft:
         """Return the assistant's open turn, or a new one if there is none, or if `new` says so of it."""
         if not self._turns or self._turns[-1].role != "assistant" or new(self._turns[-1]):
-            self._turns.append(Turn("assistant"))
+            self._turns.append(MessageDraft("assistant"))
         return self._turns[-1]
 
     def _call(self, call: FunctionCall) -> None:
@@ -277,7 +254,9 @@ class Conversation:
                 "previous_response_id.",
                 param=f"{where}.call_id",
             )
-        self._turns.append(Turn("tool", list(self._parts(item.output, f"{where}.output")), call_id=item.call_id))
+        self._turns.append(
+            MessageDraft("tool", list(self._parts(item.output, f"{where}.output")), call_id=item.call_id)
+        )
 
     def _parts(self, content: str | list[Content], place: str) -> Iterator[protocol.Part]:
         if isinstance(content, str):

@@ -77,8 +77,6 @@ class CallFormat:
     """True if calls are messages of harmony's channels (`harmony`)."""
     ends_turn: tuple[str, ...] = ()
     """Tokens that end an answer, if the tokenizer has them."""
-    short_ids: bool = False
-    """True if the ids of calls must be nine letters and digits."""
     is_json: bool = False
     """True if calls are objects with a name and arguments."""
     tags: Tags | None = None
@@ -164,7 +162,6 @@ def _mistral(spelling: Spelling) -> CallFormat:
         head=re.compile(r"(?P<name>[^\s\[\]{}]+)\s*(?:\[CALL_ID\]\s*(?P<id>[^\s\[\]{}]*)\s*)?(?:\[ARGS\])?"),
         inner_marks=("[ARGS]", "[CALL_ID]"),
         spelling=spelling,
-        short_ids=True,
     )
 
 
