@@ -11,14 +11,12 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from localapi.worker.cache_folder import cache_folder
-from localapi.worker.llm import float32, row_products
 from localapi.worker.llm.batch import Batch
 from localapi.worker.llm.constrained.grammar import (
     Constraint,
@@ -31,7 +29,6 @@ from localapi.worker.llm.constrained.grammar import (
     think_block,
 )
 from localapi.worker.llm.detokenizer import Detokenizer
-from localapi.worker.llm.float32 import AS_STORED, Widened
 from localapi.worker.llm.kv_memory import UNSAID_TOKENS, Footprint, KVMemory, measure_footprint, spare_bytes
 from localapi.worker.llm.output.parser import OutputFormat
 from localapi.worker.llm.output.recognition import AUTO, Recognised, recognise
@@ -50,6 +47,7 @@ from localapi.worker.llm.shards.follower import Follower
 from localapi.worker.llm.shards.group import join
 from localapi.worker.llm.shards.plans import Lead, Plans
 from localapi.worker.llm.shards.splitting import Part
+from localapi.worker.llm.suited_weights import load_suited
 from localapi.worker.llm.weights import LoadedModel, load_weights, logits_width
 from localapi.worker.model import CannotLoad, Host, Model, first_line
 from localapi.worker.protocol import (
@@ -85,27 +83,11 @@ def load(options: dict[str, Any], host: Host) -> Model:
     """Return the model of an entry's options, or this process's part of it. Raises CannotLoad."""
     if host.rank is not None:
         return _load_part(options, host, host.rank)
-    how = options.get("cpu_weights", "auto")
-    adapter, draft_path = options.get("adapter"), options.get("draft")
-
-    on_processor = bool(host.fast_blas) and mx.default_device() == mx.Device(mx.cpu)
-
-    def widen(model: Any) -> Widened:
-        if how == "stored" or not on_processor:
-            return AS_STORED
-        return float32.widen(model, asked=how == "float32", blas=host.fast_blas)
-
-    def loaded_from(path: str, revision: str | None, adapter: str | None = None, *, index: bool = False) -> LoadedModel:
-        model = load_weights(path, revision, host.report, adapter=adapter, widen=widen, index=index)
-        replaced = row_products.use_in(model.model) if on_processor else 0
-        if not (model.widened.done or replaced) or _computes(model):
-            return model
-        stored = load_weights(path, revision, host.report, adapter=adapter)
-        stays = Widened(says="Weights stay as stored, because the model requires it")
-        return replace(stored, widened=stays, index=model.index)
-
-    loaded = loaded_from(options["path"], options.get("revision"), adapter, index=True)
-    draft = loaded_from(draft_path, None) if draft_path else None
+    how, draft_path = options.get("cpu_weights", "auto"), options.get("draft")
+    loaded = load_suited(
+        options["path"], options.get("revision"), host, how=how, adapter=options.get("adapter"), index=True
+    )
+    draft = load_suited(draft_path, None, host, how=how) if draft_path else None
     return MlxLm(loaded, options, draft, wake=host.wake)
 
 
@@ -136,14 +118,6 @@ def _load_part(options: dict[str, Any], host: Host, rank: Rank) -> Model:
         token_bytes=lambda _: b"",
     )
     return Follower(batch, Plans(connection, host.wake), groups[0])
-
-
-def _computes(loaded: LoadedModel) -> bool:
-    """Return True if the model computes finite numbers. An architecture may not find what it expects in its layers."""
-    try:
-        return bool(mx.all(mx.isfinite(loaded.model(mx.array([[0, 0]])))))
-    except Exception:  # from the architecture
-        return False
 
 
 class MlxLm:

@@ -181,9 +181,8 @@ def check(encoder: Encoder, *, scores: bool) -> None:
 
     On some processors, MLX computed different vectors for the same text in the same process.
     """
-    texts = [encoder.read(PROBES[0], text if scores else None, truncate=True) for text in PROBES]
-    if not scores:
-        texts = [encoder.read(text, None, truncate=True) for text in PROBES]
+    pairs = [(PROBES[0], text) if scores else (text, None) for text in PROBES]
+    texts = [encoder.read(text, pair, truncate=True) for text, pair in pairs]
     runs = [np.concatenate([encoder.encode([text]) for text in texts]) for _ in range(2)]
     runs.append(encoder.encode(texts))
     for run in runs:

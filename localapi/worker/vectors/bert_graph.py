@@ -19,7 +19,9 @@ from safetensors.numpy import load_file
 from localapi.worker.model import CannotLoad, first_line
 from localapi.worker.onnx_messages import FLOAT, INT64, ONNX
 
-FAMILIES: Final = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
+ROBERTAS: Final = ("roberta", "xlm-roberta", "camembert")
+"""Families whose positions begin after the padding's."""
+FAMILIES: Final = ("bert", *ROBERTAS, "distilbert")
 """`model_type` in config.json."""
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 HIDDEN, LOGITS = "last_hidden_state", "logits"
@@ -125,7 +127,7 @@ class _Builder:
         words = self._node("Gather", [self._weight(f"{place}.word_embeddings.weight"), IDS])
         table = self._given[f"{place}.position_embeddings.weight"]
         first = 0
-        if self._config["model_type"] in ("roberta", "xlm-roberta", "camembert"):
+        if self._config["model_type"] in ROBERTAS:
             first = int(self._config.get("pad_token_id", 1)) + 1  # positions of real tokens begin after the padding's
         self._constant("positions", np.asarray(table[first:], np.float32))
         self._constant("zero", np.array([0], np.int64))

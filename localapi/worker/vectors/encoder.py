@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from localapi.worker.model import CannotLoad
+
 Vectors = npt.NDArray[np.float32]
 """One row for each text."""
 
@@ -28,6 +30,20 @@ class TooLong(ValueError):
 
     def __init__(self, count: int, limit: int) -> None:
         super().__init__(f"it has {count} tokens, and the model reads {limit} at most")
+
+
+def check_tokens(tokens: Sequence[int], vocabulary: int) -> None:
+    """Raise ValueError if one of the tokens is not in a vocabulary of this size."""
+    wrong = [token for token in tokens if not 0 <= token < vocabulary]
+    if wrong:
+        raise ValueError(f"the model has no token {wrong[0]}; its tokens are 0 to {vocabulary - 1}")
+
+
+def limit(wanted: int | None, own: int, *, usual: int) -> int:
+    """Return the most tokens of a text: what the entry wants, or `usual`. Raise CannotLoad above the model's own."""
+    if wanted is not None and wanted > own:
+        raise CannotLoad(f"max_tokens is {wanted}, but the model reads {own} tokens at most.")
+    return wanted or usual
 
 
 class Encoder(Protocol):

@@ -13,14 +13,12 @@ import mlx.core as mx
 import numpy as np
 
 from localapi.worker.hub.repository import located
-from localapi.worker.llm import float32, row_products
-from localapi.worker.llm.float32 import AS_STORED, Widened
-from localapi.worker.llm.weights import load_weights
+from localapi.worker.llm.suited_weights import load_suited
 from localapi.worker.model import CannotLoad, Host
 from localapi.worker.protocol import Loading
 from localapi.worker.vectors import sentence_folder
 from localapi.worker.vectors.batches import VectorModel, unit
-from localapi.worker.vectors.encoder import Tokens, TooLong, Vectors
+from localapi.worker.vectors.encoder import Tokens, TooLong, Vectors, check_tokens, limit
 from localapi.worker.vectors.sentence_folder import SentenceFolder, described
 
 BIDIRECTIONAL: Final = "use_bidirectional_attention"
@@ -35,11 +33,6 @@ INSTRUCTION: Final = "Given a web search query, retrieve relevant passages that 
 def load(options: dict[str, Any], host: Host) -> VectorModel:
     """Return the model of an entry's options. Raise CannotLoad."""
     scores = bool(options.get("scores"))
-    on_processor = bool(host.fast_blas) and mx.default_device() == mx.Device(mx.cpu)
-
-    def widen(model: Any) -> Widened:
-        return float32.widen(model, asked=False, blas=host.fast_blas) if on_processor else AS_STORED
-
     found = described(located(options["path"], options.get("revision"), host.report, patterns=sentence_folder.PATTERNS))
     if found.pooling not in (None, "last"):
         raise CannotLoad(
@@ -50,9 +43,7 @@ def load(options: dict[str, Any], host: Host) -> VectorModel:
             "This model reads its text in both directions, which mlx-lm's layers do not. Use the backend onnx with a "
             "model that has an ONNX file."
         )
-    loaded = load_weights(options["path"], options.get("revision"), host.report, widen=widen)
-    if on_processor:
-        row_products.use_in(loaded.model)
+    loaded = load_suited(options["path"], options.get("revision"), host)
     host.report(Loading(phase="computing for the first time"))
     encoder = MlxEncoder(loaded.model, loaded.tokenizer, found, options)
     return VectorModel(encoder, scores=scores)
@@ -73,10 +64,7 @@ class MlxEncoder:
         self._dense = found.dense
         self._instruction = options.get("instruction") or INSTRUCTION
         own = found.max_tokens or found.config.get("max_position_embeddings") or 8192
-        wanted = options.get("max_tokens")
-        if wanted is not None and wanted > own:
-            raise CannotLoad(f"max_tokens is {wanted}, but the model reads {own} tokens at most.")
-        self._limit: int = wanted or min(own, 8192)
+        self._limit = limit(options.get("max_tokens"), own, usual=min(own, 8192))
         self._end: list[int] = []
         if self._scores:
             self._answers = [_only(tokenizer, word) for word in ("no", "yes")]
@@ -90,9 +78,7 @@ class MlxEncoder:
         before: list[int] = []
         after: list[int] = []
         if isinstance(text, list):
-            wrong = [token for token in text if not 0 <= token < self._vocabulary]
-            if wrong:
-                raise ValueError(f"the model has no token {wrong[0]}; its tokens are 0 to {self._vocabulary - 1}")
+            check_tokens(text, self._vocabulary)
             ids = text
         elif pair is None:
             ids = self._tokenizer.encode(text, add_special_tokens=True)

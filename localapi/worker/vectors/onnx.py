@@ -20,7 +20,7 @@ from localapi.worker.model import CannotLoad, Host, first_line
 from localapi.worker.protocol import Loading
 from localapi.worker.vectors import bert_graph, sentence_folder
 from localapi.worker.vectors.batches import VectorModel, unit
-from localapi.worker.vectors.encoder import Tokens, TooLong, Vectors
+from localapi.worker.vectors.encoder import Tokens, TooLong, Vectors, check_tokens, limit
 from localapi.worker.vectors.sentence_folder import SentenceFolder, described
 
 GRAPHS: Final = ("onnx/model.onnx", "model.onnx")
@@ -58,12 +58,10 @@ class OnnxEncoder:
         self._session, self._output = _session(found)
         self._inputs = {each.name for each in self._session.get_inputs()}
         own = found.max_tokens or UNKNOWN_LIMIT
-        if found.config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
+        if found.config.get("model_type") in bert_graph.ROBERTAS:
             positions = found.config.get("max_position_embeddings", own)
             own = min(own, positions - int(found.config.get("pad_token_id", 1)) - 1)
-        if max_tokens is not None and max_tokens > own:
-            raise CannotLoad(f"max_tokens is {max_tokens}, but the model reads {own} tokens at most.")
-        self._limit = max_tokens or own
+        self._limit = limit(max_tokens, own, usual=own)
         self._vocabulary = self._tokenizer.get_vocab_size(with_added_tokens=True)
         sample = self._computed([self.read("a", "b" if scores else None, truncate=True)])
         if scores and sample.shape[-1] != 1:
@@ -72,9 +70,7 @@ class OnnxEncoder:
 
     def read(self, text: str | list[int], pair: str | None, *, truncate: bool) -> Tokens:
         if isinstance(text, list):
-            wrong = [token for token in text if not 0 <= token < self._vocabulary]
-            if wrong:
-                raise ValueError(f"the model has no token {wrong[0]}; its tokens are 0 to {self._vocabulary - 1}")
+            check_tokens(text, self._vocabulary)
             ids, types = text, [0] * len(text)
         else:
             encoding = self._tokenizer.encode(text) if pair is None else self._tokenizer.encode(text, pair)
