@@ -205,7 +205,7 @@ class InvalidRequest(ApiError):
 
 
 class WrongEndpoint(InvalidRequest):
-    """A speech model at a chat endpoint, or the reverse."""
+    """A model of another kind than the endpoint serves."""
 
     code = "wrong_endpoint"
 
