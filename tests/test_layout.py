@@ -112,7 +112,8 @@ MODULES = {module(path): path for path in PACKAGE.rglob("*.py")}
 def part_of(name: str) -> str:
     """The part of localapi that a module belongs to; the package itself is the part ''."""
     _, _, inner = name.partition(".")
-    return inner if inner in {"worker.protocol", "cluster.protocol", "cluster.rooms"} else inner.partition(".")[0]
+    within = ".".join(inner.split(".")[:2])
+    return within if within in {"worker.protocol", "cluster.protocol", "cluster.rooms"} else inner.partition(".")[0]
 
 
 def names(node: ast.AST, importer: str, path: Path) -> Iterator[str]:

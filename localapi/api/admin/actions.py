@@ -6,7 +6,8 @@ from typing import Final
 
 from quart import Blueprint, Response
 
-from localapi.api.admin.status import AttemptReply, InstanceReply, describe_attempt, describe_instance
+from localapi.api.admin.attempt_status import AttemptReply, describe_attempt
+from localapi.api.admin.model_status import InstanceReply, describe_instance
 from localapi.api.operation import JSON, MODEL_ID, Operation, Operations
 from localapi.http.replies import json_reply
 from localapi.reload.reloader import Reloader

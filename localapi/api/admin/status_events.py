@@ -17,7 +17,8 @@ from typing import Final
 from msgspec.structs import asdict, replace
 from quart import Blueprint, Response
 
-from localapi.api.admin.status import ModelReply, StatusReply
+from localapi.api.admin.model_status import ModelReply
+from localapi.api.admin.status import StatusReply
 from localapi.api.operation import EVENTS, Operation, Operations
 from localapi.http.replies import EVENT_STREAM, comment, event, streamed_reply
 from localapi.observability.log_buffer import History

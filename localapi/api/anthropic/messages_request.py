@@ -1,22 +1,22 @@
-"""The body of `POST /v1/messages`: its fields and bounds, and the conversation that it holds."""
+"""The body of `POST /v1/messages`: its fields and bounds, and the neutral request that it makes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from localapi.api.message_draft import MessageDraft
+from localapi.api.anthropic.conversation import Conversation
+from localapi.api.anthropic.turns import TextBlock, Turn
 from localapi.api.neutral_request import NeutralRequest
 from localapi.api.openai.chat_request import MAX_MESSAGES, MAX_TOOLS
 from localapi.api.openai.generation_request import MAX_NAME, Part, greedy_share, unknown_fields, without_empty
 from localapi.backends.parameters import ChatParameters, Effort, FreeObject, StopString
 from localapi.errors import InvalidRequest
 from localapi.http.body import parse
-from localapi.worker import protocol
-from localapi.worker.protocol import Chat, FunctionCall, FunctionTool, JsonSchema, TextPart
+from localapi.worker.protocol import Chat, FunctionTool, JsonSchema
 
 NO_EFFECT: Final = frozenset(
     {
@@ -29,143 +29,8 @@ NO_EFFECT: Final = frozenset(
     }
 )
 """Anthropic's fields about the caller or billing, and cache hints, which change no answer."""
-BILLING: Final = "x-anthropic-billing-header:"
-"""How Claude Code begins a block of its system prompt that is for Anthropic's accounts and differs in every request."""
 LOW_BUDGET, MEDIUM_BUDGET = 2048, 8192
 """Tokens of thinking up to which a budget counts as low or medium effort."""
-
-
-class Block(Part):
-    """A part of a message."""
-
-    cache_control: Any = None
-    """Where a cached prefix may end; the server finds that out by itself."""
-
-
-class TextBlock(Block):
-    type: Literal["text"]
-    text: str
-    citations: Any = None
-
-
-class MediaSource(Part):
-    """Where an image or a document is: in the request, at an address, or in Anthropic's storage."""
-
-    type: str
-    media_type: str | None = None
-    data: str | None = None
-    url: str | None = None
-    content: str | list[TextBlock] | None = None
-
-
-class ImageBlock(Block):
-    type: Literal["image"]
-    source: MediaSource
-
-
-class DocumentBlock(Block):
-    type: Literal["document"]
-    source: MediaSource
-    title: str | None = None
-    context: str | None = None
-    citations: Any = None
-
-
-class SearchResultBlock(Block):
-    type: Literal["search_result"]
-    title: str
-    source: str
-    content: list[TextBlock]
-    citations: Any = None
-
-
-class ThinkingBlock(Block):
-    type: Literal["thinking"]
-    thinking: str
-    signature: str | None = None
-
-
-class RedactedThinkingBlock(Block):
-    type: Literal["redacted_thinking"]
-    data: str | None = None
-
-
-class ToolUseBlock(Block):
-    type: Literal["tool_use"]
-    id: str
-    name: str
-    input: FreeObject
-    caller: Any = None
-
-
-class OtherBlock(Block):
-    """A block of a type that is not known here."""
-
-    type: str
-
-
-def _type_among(*known: str) -> Any:
-    """Return how a block's type is found: "other" if it is none of the known ones."""
-
-    def type_of(value: Any) -> str:
-        kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-        return kind if kind in known else "other"
-
-    return Discriminator(type_of)
-
-
-ResultBlock = Annotated[
-    Annotated[TextBlock, Tag("text")]
-    | Annotated[ImageBlock, Tag("image")]
-    | Annotated[DocumentBlock, Tag("document")]
-    | Annotated[SearchResultBlock, Tag("search_result")]
-    | Annotated[OtherBlock, Tag("other")],
-    _type_among("text", "image", "document", "search_result"),
-]
-
-
-class ToolResultBlock(Block):
-    type: Literal["tool_result"]
-    tool_use_id: str
-    content: str | list[ResultBlock] | None = None
-    is_error: bool | None = None
-
-
-UserBlock = Annotated[
-    Annotated[TextBlock, Tag("text")]
-    | Annotated[ImageBlock, Tag("image")]
-    | Annotated[DocumentBlock, Tag("document")]
-    | Annotated[SearchResultBlock, Tag("search_result")]
-    | Annotated[ToolResultBlock, Tag("tool_result")]
-    | Annotated[OtherBlock, Tag("other")],
-    _type_among("text", "image", "document", "search_result", "tool_result"),
-]
-AssistantBlock = Annotated[
-    Annotated[TextBlock, Tag("text")]
-    | Annotated[ThinkingBlock, Tag("thinking")]
-    | Annotated[RedactedThinkingBlock, Tag("redacted_thinking")]
-    | Annotated[ToolUseBlock, Tag("tool_use")]
-    | Annotated[OtherBlock, Tag("other")],
-    _type_among("text", "thinking", "redacted_thinking", "tool_use"),
-]
-
-
-class UserTurn(Part):
-    role: Literal["user"]
-    content: str | list[UserBlock]
-
-
-class AssistantTurn(Part):
-    role: Literal["assistant"]
-    content: str | list[AssistantBlock]
-
-
-class SystemTurn(Part):
-    role: Literal["system"]
-    content: str | list[TextBlock]
-
-
-Turn = Annotated[UserTurn | AssistantTurn | SystemTurn, Field(discriminator="role")]
 
 
 class ToolDefinition(Part):
@@ -242,7 +107,7 @@ class CountTokensRequest(ChatParameters):
     def neutral(self, ignored: Sequence[str]) -> NeutralRequest:
         """Return the request as all dialects give it. Raise InvalidRequest."""
         conversation = Conversation()
-        conversation.read(self)
+        conversation.read(self.system or [], self.messages)
         choice = self.tool_choice or ToolChoice(type="auto")
         if choice.type == "tool" and choice.name is None:
             raise InvalidRequest("tool_choice of type 'tool' needs the tool's name.", param="tool_choice.name")
@@ -341,133 +206,3 @@ def parse_messages(
     known = {key: value for key, value in content.items() if key not in NO_EFFECT}
     request = parse(shape, known)
     return request, request.neutral(unknown_fields(request, known))
-
-
-class Conversation:
-    """The messages of a body. Turns of one role that follow each other are one, as Anthropic defines it."""
-
-    def __init__(self) -> None:
-        self._found: list[MessageDraft] = []
-        self.ignored: list[str] = []
-        """Blocks that have no effect."""
-        self.images: list[str] = []
-        """Where the body has images."""
-
-    @property
-    def messages(self) -> list[protocol.Message]:
-        """Return the messages as engines take them."""
-        return [message.neutral() for message in self._found]
-
-    @property
-    def continues(self) -> bool:
-        """Return True if the answer continues the last message."""
-        return bool(self._found) and self._found[-1].role == "assistant"
-
-    def read(self, request: CountTokensRequest) -> None:
-        """Read the system prompt and the turns. Raise InvalidRequest."""
-        self._read_system("system", request.system or [])
-        for at, turn in enumerate(request.messages):
-            place = f"messages[{at}]"
-            match turn:
-                case SystemTurn():
-                    self._read_system(f"{place}.content", turn.content)
-                case UserTurn():
-                    self._read_user(f"{place}.content", turn.content)
-                case AssistantTurn():
-                    self._read_assistant(f"{place}.content", turn.content)
-        last = self._found[-1] if self._found else None
-        if last is not None and last.role == "assistant" and not (last.parts or last.calls or last.thoughts):
-            self._found.pop()  # an answer without a beginning
-
-    def _last(self, role: str) -> MessageDraft:
-        if not self._found or self._found[-1].role != role:
-            self._found.append(MessageDraft(role))
-        return self._found[-1]
-
-    def _read_system(self, place: str, content: str | list[TextBlock]) -> None:
-        for at, text in enumerate([content] if isinstance(content, str) else [block.text for block in content]):
-            if text.startswith(BILLING):
-                self.ignored.append(f"{place}[{at}]")
-            elif text:
-                self._last("system").parts.append(TextPart(text))
-
-    def _read_user(self, place: str, content: str | list[UserBlock]) -> None:
-        if isinstance(content, str):
-            self._last("user").parts.append(TextPart(content))
-            return
-        for at, block in enumerate(content):
-            where = f"{place}[{at}]"
-            if isinstance(block, ToolResultBlock):
-                parts = self._result(where, block)
-                self._found.append(MessageDraft("tool", parts, call_id=block.tool_use_id))
-            else:
-                self._last("user").parts.extend(self._parts(where, block))
-
-    def _read_assistant(self, place: str, content: str | list[AssistantBlock]) -> None:
-        message = self._last("assistant")
-        if isinstance(content, str):
-            message.parts += [TextPart(content)] if content else []
-            return
-        for at, block in enumerate(content):
-            match block:
-                case TextBlock():
-                    message.parts.append(TextPart(block.text))
-                case ThinkingBlock():
-                    message.thoughts += [block.thinking] if block.thinking else []
-                case RedactedThinkingBlock():
-                    pass  # only Anthropic can read it
-                case ToolUseBlock():
-                    message.calls.append(FunctionCall(block.id, block.name, block.input))
-                case OtherBlock():  # what a tool of Anthropic's wrote
-                    self.ignored.append(f"{place}[{at}] ({block.type})")
-
-    def _result(self, place: str, block: ToolResultBlock) -> list[protocol.Part]:
-        """Return what a tool said. Chat templates have no place for an error, so its text says that it is one."""
-        parts: list[protocol.Part] = []
-        if isinstance(block.content, str):
-            parts.append(TextPart(block.content))
-        else:
-            for at, each in enumerate(block.content or ()):
-                parts += self._parts(f"{place}.content[{at}]", each)
-        if block.is_error:
-            text = parts[0].text if parts and isinstance(parts[0], TextPart) else ""
-            if not text.lower().startswith("error"):
-                parts.insert(0, TextPart("Error:"))
-        return parts
-
-    def _parts(self, place: str, block: UserBlock | ResultBlock) -> Iterator[protocol.Part]:
-        match block:
-            case TextBlock():
-                yield TextPart(block.text)
-            case SearchResultBlock():
-                yield TextPart("\n".join([block.title, block.source, *(each.text for each in block.content)]))
-            case DocumentBlock():
-                yield TextPart("\n".join(filter(None, [block.title, block.context, _text_of(block.source, place)])))
-            case ImageBlock():
-                self.images.append(f"{place}.type")
-                yield protocol.ImagePart(_url_of(block.source, place))
-            case _:
-                raise _unsupported(f"Blocks of type {block.type!r}", f"{place}.type")
-
-
-def _text_of(source: MediaSource, place: str) -> str:
-    """Return the text of a document."""
-    if source.type == "text" and source.data is not None:
-        return source.data
-    if source.type == "content" and source.content is not None:
-        content = source.content
-        return content if isinstance(content, str) else "\n".join(block.text for block in content)
-    raise _unsupported(f"Documents with a source of type {source.type!r}", f"{place}.source.type")
-
-
-def _url_of(source: MediaSource, place: str) -> str:
-    """Return the address of an image, or a data: URL that holds it."""
-    if source.type == "base64" and source.data is not None and source.media_type is not None:
-        return f"data:{source.media_type};base64,{source.data}"
-    if source.type == "url" and source.url is not None:
-        return source.url
-    raise _unsupported(f"Images with a source of type {source.type!r}", f"{place}.source.type")
-
-
-def _unsupported(what: str, param: str) -> InvalidRequest:
-    return InvalidRequest(f"{what} are not supported here. Send text.", param=param, code="unsupported_content")

@@ -18,7 +18,8 @@ import psutil
 import pytest
 from msgspec.structs import fields, replace
 
-from localapi.api.admin.status import ModelReply, StatusReply
+from localapi.api.admin.model_status import ModelReply
+from localapi.api.admin.status import StatusReply
 from localapi.api.admin.status_events import Live, difference
 from localapi.app import Service
 from localapi.manifest import ManifestSource

@@ -1,0 +1,59 @@
+"""The passes of the reloader in `GET /status`: what each changed, or the problems that it found."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from localapi.reload.reloader import Attempt
+
+
+class ExcerptReply(Struct, kw_only=True):
+    """Lines of a file as they were read, with what may be secret hidden."""
+
+    first_line: int
+    lines: list[str]
+
+
+class ProblemReply(Struct, kw_only=True):
+    """One thing that is wrong in the manifest."""
+
+    source: str
+    line: int | None
+    column: int | None
+    key: str
+    message: str
+    excerpt: ExcerptReply | None
+
+
+class ChangesReply(Struct, kw_only=True):
+    """What an edit changed, as ids of models."""
+
+    added: list[str]
+    changed: list[str]
+    updated: list[str]
+    removed: list[str]
+    server: bool
+
+
+class AttemptReply(Struct, kw_only=True):
+    """What reading the manifest changed, or why it changed nothing."""
+
+    at: float
+    ok: bool
+    revision: int
+    changes: ChangesReply
+    not_loaded: dict[str, str]
+    problems: list[ProblemReply]
+
+
+def describe_attempt(attempt: Attempt) -> AttemptReply:
+    """Return the outcome of one pass of the reloader."""
+    return AttemptReply(
+        at=attempt.at,
+        ok=attempt.ok,
+        revision=attempt.revision,
+        changes=msgspec.convert(attempt.diff, ChangesReply, from_attributes=True),
+        not_loaded=dict(attempt.not_loaded),
+        problems=msgspec.convert(attempt.problems, list[ProblemReply], from_attributes=True),
+    )

@@ -1,0 +1,302 @@
+"""The models in `GET /status`: state, place, load, replicas, members and replacement of each."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from localapi.backends.engine import Vitals
+from localapi.manifest import Entry, fingerprint
+from localapi.reload.swaps import Swap
+from localapi.runtime.instance import Instance
+from localapi.runtime.pool import Place, Pool
+from localapi.runtime.registry import Registry
+from localapi.runtime.replicas import Replicas
+from localapi.runtime.where import where
+from localapi.worker.protocol import Loading
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+class ProgressReply(Struct, kw_only=True):
+    """How far a load is, in bytes; 0 if nothing is counted."""
+
+    phase: str
+    done: int
+    total: int
+
+
+class SwapReply(Struct, kw_only=True):
+    """The replacement of a model: it is loading, or it did not load and is retried while the old one answers."""
+
+    state: Literal["loading", "failed"]
+    backend: str
+    path: str | None
+    identity: str
+    error: str | None
+    failures: int
+    next_try_at: float | None
+    progress: ProgressReply | None
+
+
+class RequestsReply(Struct, kw_only=True):
+    """Requests inside the engine, the tokens of the long prompts that it reads, and the sound that it transcribes."""
+
+    running: Count
+    waiting: Count
+    prompt_tokens_done: Count
+    prompt_tokens_total: Count
+    sound_seconds_done: Annotated[float, Meta(ge=0)]
+    sound_seconds_total: Annotated[float, Meta(ge=0)]
+
+
+class RankReply(Struct, kw_only=True):
+    """One of the processes that hold a model together. 0 answers the requests."""
+
+    rank: Count
+    address: str
+    node: str | None
+    pid: int | None
+    memory_bytes: int | None
+    state: Literal["loading", "ready", "silent"]
+
+
+class ReplicaReply(Struct, kw_only=True):
+    """One of several engines of a model."""
+
+    number: int
+    state: Literal["loading", "ready", "draining"]
+    pid: int | None
+    node: str | None
+    requests: RequestsReply
+    memory_bytes: int | None
+    tokens_per_second: Annotated[float, Meta(ge=0)] | None
+
+
+class ReplicasReply(Struct, kw_only=True):
+    """The engines of a model that may have several."""
+
+    min: int
+    max: int
+    held_back: Annotated[str | None, Meta(description="Why there are fewer than there should be.")]
+    engines: list[ReplicaReply]
+
+
+class PartReply(Struct, kw_only=True):
+    """One of the members, replicas or ranks of a model."""
+
+    kind: Literal["member", "replica", "rank"]
+    name: str
+    state: str
+    at: Annotated[str | None, Meta(description="Where it is; of a rank, the address at which others reach it.")]
+    pid: int | None
+    away: Annotated[str | None, Meta(description="Why it gets no requests.")]
+
+
+class PlaceReply(Struct, kw_only=True):
+    """Where a model runs, or will run once it is loaded."""
+
+    kind: Literal["server", "worker", "program", "upstream", "peer", "node", "members"]
+    at: Annotated[str | None, Meta(description="Program, host of the upstream, name of the peer or of the node.")]
+    pid: Annotated[int | None, Meta(description="Process on the machine where it runs.")]
+    parts: list[PartReply]
+
+
+class InstanceReply(Struct, kw_only=True):
+    """A model in memory, or on its way there."""
+
+    id: str
+    state: str
+    pinned: bool
+    leases: Count
+    since_revision: int
+    place: PlaceReply
+    pid: int | None
+    node: str | None
+    requests: RequestsReply | None
+    healthy: bool | None
+    unhealthy_reason: str | None
+    tokens_per_second: Annotated[float, Meta(ge=0)] | None
+    latency_seconds: Annotated[float, Meta(ge=0)] | None
+    ready_since: float | None
+    loads: int
+    last_step_age_seconds: float | None
+    worker_deaths: int
+    restarts: int
+    failures_in_a_row: int
+    cooling_down_until: float | None
+    last_error: str | None
+    progress: ProgressReply | None
+    ranks: list[RankReply]
+    replicas: ReplicasReply | None
+
+
+class MemberReply(Struct, kw_only=True):
+    """A member of a pool."""
+
+    id: str
+    state: str
+    requests: Annotated[Count, Meta(description="Requests there, of whomever, waiting ones included.")]
+    answered: Annotated[Count, Meta(description="Requests that it answered for the pool.")]
+    passed_over: Annotated[Count, Meta(description="Requests for which another member was asked after it.")]
+    away: Annotated[str | None, Meta(description="Why it gets no requests.")]
+    rests_until: float | None
+
+
+class ModelReply(InstanceReply, kw_only=True):
+    """A model of the manifest."""
+
+    kind: str
+    backend: str
+    peer: Annotated[str | None, Meta(description="The other localapi that has it.")]
+    path: str | None
+    description: str | None
+    aliases: list[str]
+    pinned_by: Literal["manifest", "hand"] | None
+    identity: str
+    serving: str
+    keys: dict[str, str]
+    waiting: Count
+    memory_bytes: int | None
+    swap: SwapReply | None
+    members: list[MemberReply] | None
+
+
+def describe_model(entry: Entry, registry: Registry, swap: Swap | None) -> ModelReply:
+    instance = registry.instance(entry.id)
+    said = registry.snapshot.manifest.said if registry.snapshot else {}
+    path = said.get((entry.kind.name, entry.id, "path")) or said.get((entry.kind.name, entry.id, "url"))
+    by_hand: Literal["hand"] | None = "hand" if entry.id in registry.pinned_by_hand else None
+    return ModelReply(
+        **msgspec.structs.asdict(describe_instance(instance)),
+        kind=entry.kind.name,
+        backend=entry.options.backend_name,
+        peer=entry.peer,
+        path=path.text if path else None,
+        description=entry.options.description,
+        aliases=list(entry.options.aliases),
+        pinned_by="manifest" if entry.options.pin else by_hand,
+        identity=fingerprint(entry.identity),
+        serving=fingerprint(entry.settings),
+        keys=dict(entry.keys),
+        waiting=registry.queues[entry.id].occupancy.waiting,
+        memory_bytes=_memory_bytes(registry, instance),
+        swap=_swap(swap) if swap else None,
+        members=[_member(instance, place) for place in instance.places] if isinstance(instance, Pool) else None,
+    )
+
+
+def _member(pool: Pool, place: Place) -> MemberReply:
+    candidate, record = pool.candidate(place), pool.record(place)
+    return MemberReply(
+        id=place.entry.id,
+        state=place.instance.state,
+        requests=candidate.requests,
+        answered=record.answered,
+        passed_over=record.passed_over,
+        away=candidate.away,
+        rests_until=time.time() + record.rest_seconds if record.rest_seconds else None,
+    )
+
+
+def _memory_bytes(registry: Registry, instance: Instance) -> int | None:
+    """Return the memory that the budget counts, or what the engine reports; None if unknown."""
+    counted = registry.memory.of(instance)
+    if counted is None and instance.vitals is not None:
+        return instance.vitals.total_bytes
+    return counted
+
+
+def _swap(swap: Swap) -> SwapReply:
+    return SwapReply(
+        state=swap.state,
+        backend=swap.entry.options.backend_name,
+        path=swap.entry.identity.options.get("path"),
+        identity=fingerprint(swap.entry.identity),
+        error=swap.error,
+        failures=swap.failures,
+        next_try_at=swap.next_try_at,
+        progress=_progress(swap.progress),
+    )
+
+
+def _progress(progress: Loading | None) -> ProgressReply | None:
+    return ProgressReply(phase=progress.text, done=progress.done, total=progress.total) if progress else None
+
+
+def describe_instance(instance: Instance) -> InstanceReply:
+    """Return the state of one instance."""
+    vitals = instance.vitals
+    last_step_at = vitals.last_step_at if vitals else None
+    return InstanceReply(
+        id=instance.name,
+        state=instance.state,
+        pinned=instance.pinned,
+        leases=instance.leases,
+        since_revision=instance.since_revision,
+        place=msgspec.convert(where(instance), PlaceReply, from_attributes=True),
+        pid=vitals.pid if vitals else None,
+        node=vitals.node if vitals else None,
+        requests=_requests(vitals) if vitals else None,
+        healthy=vitals.healthy if vitals else None,
+        unhealthy_reason=vitals.reason if vitals and not vitals.healthy else None,
+        tokens_per_second=_tokens_per_second(vitals),
+        latency_seconds=vitals.latency_seconds if vitals else None,
+        ready_since=instance.ready_since,
+        loads=instance.loads,
+        last_step_age_seconds=None if last_step_at is None else time.monotonic() - last_step_at,
+        worker_deaths=instance.worker_deaths,
+        restarts=instance.restarts,
+        failures_in_a_row=instance.backoff.failures,
+        cooling_down_until=instance.backoff.paused_until,
+        last_error=instance.last_error,
+        progress=_progress(instance.progress),
+        ranks=_ranks(instance),
+        replicas=_replicas(instance.engine) if isinstance(instance.engine, Replicas) else None,
+    )
+
+
+def _replicas(engine: Replicas) -> ReplicasReply:
+    engines = [
+        _replica(each.number, "draining" if each.drains else "ready", each.engine.vitals()) for each in engine.replicas
+    ]
+    if engine.loading is not None:
+        engines.append(_replica(engine.last_number, "loading", engine.loading.vitals()))
+    return ReplicasReply(min=engine.limits.min, max=engine.limits.max, held_back=engine.held_back, engines=engines)
+
+
+def _replica(number: int, state: Literal["loading", "ready", "draining"], vitals: Vitals) -> ReplicaReply:
+    return ReplicaReply(
+        number=number,
+        state=state,
+        pid=vitals.pid,
+        node=vitals.node,
+        requests=_requests(vitals),
+        memory_bytes=vitals.total_bytes,
+        tokens_per_second=_tokens_per_second(vitals),
+    )
+
+
+def _ranks(instance: Instance) -> list[RankReply]:
+    """Return the processes of a model that is split, also while they load."""
+    ranks = [rank for engine in instance.all_supervised for rank in engine.vitals().ranks]
+    return msgspec.convert(ranks, list[RankReply], from_attributes=True)
+
+
+def _requests(vitals: Vitals) -> RequestsReply:
+    return RequestsReply(
+        running=vitals.running,
+        waiting=vitals.unanswered,
+        prompt_tokens_done=vitals.prompt_tokens_done,
+        prompt_tokens_total=vitals.prompt_tokens_total,
+        sound_seconds_done=round(vitals.sound_seconds_done, 1),
+        sound_seconds_total=round(vitals.sound_seconds_total, 1),
+    )
+
+
+def _tokens_per_second(vitals: Vitals | None) -> float | None:
+    """Return the generation rate, 0 if nothing is generated now, or None if unknown or not loaded."""
+    return None if vitals is None or vitals.tokens_per_second is None else round(vitals.tokens_per_second, 1)

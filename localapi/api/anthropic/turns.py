@@ -1,0 +1,143 @@
+"""The turns of a conversation in Anthropic's format, and the blocks that they consist of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from localapi.api.openai.generation_request import Part
+from localapi.backends.parameters import FreeObject
+
+
+class Block(Part):
+    """A part of a message."""
+
+    cache_control: Any = None
+    """Where a cached prefix may end; the server finds that out by itself."""
+
+
+class TextBlock(Block):
+    type: Literal["text"]
+    text: str
+    citations: Any = None
+
+
+class MediaSource(Part):
+    """Where an image or a document is: in the request, at an address, or in Anthropic's storage."""
+
+    type: str
+    media_type: str | None = None
+    data: str | None = None
+    url: str | None = None
+    content: str | list[TextBlock] | None = None
+
+
+class ImageBlock(Block):
+    type: Literal["image"]
+    source: MediaSource
+
+
+class DocumentBlock(Block):
+    type: Literal["document"]
+    source: MediaSource
+    title: str | None = None
+    context: str | None = None
+    citations: Any = None
+
+
+class SearchResultBlock(Block):
+    type: Literal["search_result"]
+    title: str
+    source: str
+    content: list[TextBlock]
+    citations: Any = None
+
+
+class ThinkingBlock(Block):
+    type: Literal["thinking"]
+    thinking: str
+    signature: str | None = None
+
+
+class RedactedThinkingBlock(Block):
+    type: Literal["redacted_thinking"]
+    data: str | None = None
+
+
+class ToolUseBlock(Block):
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: FreeObject
+    caller: Any = None
+
+
+class OtherBlock(Block):
+    """A block of a type that is not known here."""
+
+    type: str
+
+
+def _type_among(*known: str) -> Any:
+    """Return how a block's type is found: "other" if it is none of the known ones."""
+
+    def type_of(value: Any) -> str:
+        kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+        return kind if kind in known else "other"
+
+    return Discriminator(type_of)
+
+
+ResultBlock = Annotated[
+    Annotated[TextBlock, Tag("text")]
+    | Annotated[ImageBlock, Tag("image")]
+    | Annotated[DocumentBlock, Tag("document")]
+    | Annotated[SearchResultBlock, Tag("search_result")]
+    | Annotated[OtherBlock, Tag("other")],
+    _type_among("text", "image", "document", "search_result"),
+]
+
+
+class ToolResultBlock(Block):
+    type: Literal["tool_result"]
+    tool_use_id: str
+    content: str | list[ResultBlock] | None = None
+    is_error: bool | None = None
+
+
+UserBlock = Annotated[
+    Annotated[TextBlock, Tag("text")]
+    | Annotated[ImageBlock, Tag("image")]
+    | Annotated[DocumentBlock, Tag("document")]
+    | Annotated[SearchResultBlock, Tag("search_result")]
+    | Annotated[ToolResultBlock, Tag("tool_result")]
+    | Annotated[OtherBlock, Tag("other")],
+    _type_among("text", "image", "document", "search_result", "tool_result"),
+]
+AssistantBlock = Annotated[
+    Annotated[TextBlock, Tag("text")]
+    | Annotated[ThinkingBlock, Tag("thinking")]
+    | Annotated[RedactedThinkingBlock, Tag("redacted_thinking")]
+    | Annotated[ToolUseBlock, Tag("tool_use")]
+    | Annotated[OtherBlock, Tag("other")],
+    _type_among("text", "thinking", "redacted_thinking", "tool_use"),
+]
+
+
+class UserTurn(Part):
+    role: Literal["user"]
+    content: str | list[UserBlock]
+
+
+class AssistantTurn(Part):
+    role: Literal["assistant"]
+    content: str | list[AssistantBlock]
+
+
+class SystemTurn(Part):
+    role: Literal["system"]
+    content: str | list[TextBlock]
+
+
+Turn = Annotated[UserTurn | AssistantTurn | SystemTurn, Field(discriminator="role")]

@@ -1,0 +1,61 @@
+"""What a chat model can do, and the names for how it thinks and calls tools."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+import msgspec
+
+THINKING_SWITCHES = ("enable_thinking", "thinking")
+"""Variables of chat templates that turn thinking on and off."""
+THINKING_BUDGET = "thinking_budget"
+"""The variable for the most tokens of thinking; 0: none."""
+THINKING_LEVEL = "reasoning_effort"
+"""The variable that says how much to think."""
+
+
+_TEMPLATE_CODE: Final = re.compile(r"\{[{%](.*?)[%}]\}", re.DOTALL)
+_TEMPLATE_TEXT: Final = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+
+
+def reads_variable(template: str, variable: str) -> bool:
+    """Return True if the template reads a variable: not a word of its text, nor a field of something else."""
+    name = re.compile(rf"(?<![.\w]){variable}\b(?!\s*=[^=])")
+    return any(name.search(_TEMPLATE_TEXT.sub("''", code)) for code in _TEMPLATE_CODE.findall(template))
+
+
+ToolFormatName = Literal[
+    "auto", "none", "generic", "apertus", "command_r", "command_r7b", "deepseek_v3", "deepseek_v31", "deepseek_v32",
+    "deepseek_v4", "function_gemma", "functools", "gemma4", "glm45", "glm47", "granite", "harmony", "json_tools",
+    "kimi_k2", "kimi_k3", "llama3", "longcat", "minicpm5", "minimax_m2", "mistral", "mistral_args", "mistral_call_id",
+    "muse_spark", "nemotron", "phi4", "pythonic", "qwen3_coder", "seed",
+]  # fmt: skip
+"""Names of formats of tool calls: the rows of `worker.llm.output.formats`."""
+ReasoningFormatName = Literal[
+    "auto", "none", "apertus", "command_r7b", "granite", "harmony", "magistral", "seed", "think"
+]  # fmt: skip
+"""Names of formats of reasoning: those of `worker.llm.output.recognition`."""
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a chat model can do. None: only the loaded model knows, and it has not been loaded."""
+
+    tools: bool | None = None
+    """True if its chat template shows the tools to it."""
+    forced_tools: bool | None = None
+    """True if it can be made to call a tool."""
+    json_schema: bool | None = None
+    """True if its answers can be kept to a JSON schema."""
+    thinking: bool | None = None
+    """True if it can write its reasoning before the answer."""
+    thinking_switch: bool | None = None
+    """True if a request can turn that on and off."""
+    thinking_levels: bool | None = None
+    """True if a request can say how much to think."""
+    tool_format: str | None = None
+    """How it writes calls, as in the option of this name; None: unknown, or not loaded."""
+    reasoning_format: str | None = None
+    """How it marks reasoning."""
+    vision: bool | None = None
+    """True if it reads images."""

@@ -1,0 +1,98 @@
+"""Loading a model: what the server asks for, the progress of it, and what is known once the model is ready."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from localapi.worker.protocol.capabilities import Capabilities
+
+
+class Rank(msgspec.Struct, frozen=True):
+    """A worker's place among those that hold one model together. Rank 0 decides, the others follow."""
+
+    number: int
+    addresses: list[str]
+    """Where each rank listens for the other ranks: "127.0.0.1:4000"."""
+    plans: str
+    """Where rank 0 listens for the connections over which it sends its plans."""
+    secret: bytes
+    """What a rank must show on such a connection."""
+    own_gpus: int | None = None
+    """GPUs that a cluster gave to each rank; None: the ranks share those of their machine."""
+
+
+class LoadModel(msgspec.Struct, tag=True):
+    """Server to worker, once and first: what to load."""
+
+    engine: str
+    """Name of the backend, as listed in `localapi.worker.__main__`: "mlx-lm"."""
+    options: dict[str, Any]
+    """The entry's identity as the backend's options: plain values, with absolute paths."""
+    rank: Rank | None = None
+    """None: this worker holds the whole model."""
+
+
+class Voice(msgspec.Struct, frozen=True):
+    """A voice of a speech engine."""
+
+    id: str
+    """The name in requests."""
+    name: str = ""
+    """Display name, if it differs from the id."""
+    language: str = ""
+    """BCP 47 tag such as "en-GB"; empty if the engine does not say."""
+
+
+AWAITING_RANKS = "waiting for the other ranks"
+"""The phase of a load in which a rank can do nothing until all others have come as far."""
+
+
+AWAITING_ROOM = "waiting for room on the cluster"
+"""The phase of a load in which it goes on only if others give back what they have of the cluster."""
+
+
+class Loading(msgspec.Struct, tag=True):
+    """Worker to server: the progress of loading."""
+
+    phase: str
+    """Current step, in plain language: "importing mlx-lm", "downloading", "reading weights"."""
+    done: int = 0
+    total: int = 0
+    """Bytes; 0 if nothing is counted."""
+    detail: str = ""
+    """More about the step, which may change all the time and is not logged."""
+
+    @property
+    def text(self) -> str:
+        """Return the step with its detail."""
+        return f"{self.phase}: {self.detail}" if self.detail else self.phase
+
+
+class Loaded(msgspec.Struct, tag=True):
+    """Worker to server: the model is ready."""
+
+    context_length: int | None = None
+    """Tokens of prompt and answer together; None if the model does not say."""
+    notes: list[str] = []
+    """What users should know about how this model runs ("no chat template ...")."""
+    batched: bool = True
+    """True if requests are answered together, False if one after the other."""
+    voices: list[Voice] | None = None
+    """The voices of a speech model; None if only the model knows them, or there is no choice."""
+    dimensions: int | None = None
+    """Length of the vectors of an embedding model."""
+    takes: list[str] | None = None
+    """The backend's further request fields that this model uses; None: all of them."""
+    capabilities: Capabilities = Capabilities()
+    device_bytes: int = 0
+    """As in Step."""
+
+
+class LoadRefused(msgspec.Struct, tag=True):
+    """Worker to server: the model cannot be loaded. The worker exits after this."""
+
+    message: str
+    port_taken: bool = False
+    """True if another process listens at the address where this rank should: other ports will do."""

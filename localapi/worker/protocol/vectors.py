@@ -1,0 +1,54 @@
+"""Requests to embedding and reranking models, and their replies."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Embed(msgspec.Struct, tag=True, kw_only=True):
+    """Server to worker: return a vector for each of these texts."""
+
+    id: int
+    inputs: list[str | list[int]]
+    """Texts, or the model's tokens, which are taken as they are."""
+    dimensions: int | None = None
+    """Length of the vectors; None: the model's own."""
+    truncate: bool = False
+    """True if the end of a text that is too long is dropped; otherwise such a text is refused."""
+    input_type: str | None = None
+    """What the texts are, for an engine that has its own prefixes: a model on another server."""
+
+
+class Rerank(msgspec.Struct, tag=True, kw_only=True):
+    """Server to worker: tell how well each document answers the query."""
+
+    id: int
+    query: str
+    documents: list[str]
+    truncate: bool = True
+    """As in Embed, for documents. The query is never truncated."""
+
+
+class Embedded(msgspec.Struct, tag=True):
+    """The reply to Embed; nothing follows for this id."""
+
+    id: int
+    vectors: list[bytes]
+    """One for each input: 32-bit little-endian floating point numbers, of length 1 as a vector."""
+    tokens: int
+    """Of all inputs, without what was dropped."""
+    truncated: list[int] = []
+    """Indices of the inputs whose end was dropped."""
+
+
+class Ranked(msgspec.Struct, tag=True):
+    """The reply to Rerank; nothing follows for this id."""
+
+    id: int
+    scores: list[float]
+    """One for each document, from 0 to 1; more is better."""
+    tokens: int
+    truncated: list[int] = []
+
+
+VectorRequest = Embed | Rerank
