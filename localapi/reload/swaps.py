@@ -16,7 +16,8 @@ from typing import Literal
 from localapi.errors import LoadFailed, ModelUnavailable, NoRoom
 from localapi.manifest import Entry
 from localapi.runtime.backoff import TOLERATED, pause_seconds
-from localapi.runtime.instance import Instance, Pause
+from localapi.runtime.gate import Pause
+from localapi.runtime.instance import Instance
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Loading
 
@@ -215,7 +216,7 @@ class Swaps:
             return
         old = self._registry.instance(entry.id)
         new = self._new_instance(entry)
-        old.pause(Pause.SWAP)
+        old.gate.close(Pause.SWAP)
         try:
             await self._wait_until_idle(old)
             await old.unload()
@@ -245,7 +246,7 @@ class Swaps:
         """
         snapshot = self._registry.snapshot
         old = snapshot.instances.get(entry_id) if snapshot else None
-        if old is not None and old.resume(Pause.SWAP) and old.pinned:
+        if old is not None and old.gate.open(Pause.SWAP) and old.pinned:
             old.begin_loading()
 
     def _new_instance(self, entry: Entry) -> Instance:

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from enum import Enum
 from typing import Final, Protocol
 
 from localapi.backends.engine import Engine, ReportLoading, Supervised, Vitals
@@ -18,6 +17,7 @@ from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptio
 from localapi.errors import LoadFailed, ModelUnavailable, NoRoom, NoRoomAhead
 from localapi.manifest import Entry
 from localapi.runtime.backoff import FIRST_PAUSE_SECONDS, Backoff
+from localapi.runtime.gate import Gate, Pause
 from localapi.runtime.load import Load
 from localapi.runtime.replicas import Replicas
 from localapi.runtime.states import (
@@ -42,14 +42,6 @@ log = logging.getLogger(__name__)
 
 RELOAD_SECONDS: Final = 1.0
 """Pause before a pinned model whose worker has ended is loaded again."""
-
-
-class Pause(Enum):
-    """Why an instance takes no new leases for a while."""
-
-    SWAP = "swap"
-    MEMORY = "memory"
-    UNLOAD = "unload"
 
 
 class Reservations(Protocol):
@@ -109,9 +101,8 @@ class Instance:
         self._deaths_before = 0
         """`worker_deaths` at the last load."""
         self._replica_limits = options.replica_limits
-        self._pauses: set[Pause] = set()
-        self._open = asyncio.Event()
-        self._open.set()
+        self.gate = Gate()
+        """Where new leases wait during a pause."""
         self._idle_timer = Timer(self._on_idle)
         self._reload_timer = Timer(self._on_reload)
 
@@ -258,33 +249,10 @@ class Instance:
     def _stays_for(self) -> float:
         return self.keep_alive if self._kept_for is None or self.pinned else self._kept_for
 
-    @property
-    def is_paused(self) -> bool:
-        """Return True if new leases have to wait."""
-        return bool(self._pauses)
-
-    def pause(self, reason: Pause) -> None:
-        """Keep new leases waiting until `resume` is called for the same reason."""
-        self._pauses.add(reason)
-        self._open.clear()
-
-    def resume(self, reason: Pause) -> bool:
-        """End a pause, and return True if there was one."""
-        was_paused = reason in self._pauses
-        self._pauses.discard(reason)
-        if not self._pauses:
-            self._open.set()
-        return was_paused
-
-    async def resumed(self) -> None:
-        """Wait until new leases are taken."""
-        await self._open.wait()
-
     def retire(self) -> None:
         """Send those who wait for a lease to the instance that came after this one."""
         self.retired = True
-        self._pauses.clear()
-        self._open.set()
+        self.gate.open_for_good()
 
     # Settings
 
@@ -513,7 +481,7 @@ class Instance:
 
     async def unload_when_idle(self, seconds: float) -> bool:
         """Unload as soon as no lease is held, while new ones wait. Return False if that takes longer than `seconds`."""
-        self.pause(Pause.UNLOAD)
+        self.gate.close(Pause.UNLOAD)
         try:
             async with asyncio.timeout(seconds):
                 await self.idle()
@@ -521,7 +489,7 @@ class Instance:
         except TimeoutError:
             return False
         finally:
-            self.resume(Pause.UNLOAD)
+            self.gate.open(Pause.UNLOAD)
         return True
 
     def evict(self, reason: str) -> None:

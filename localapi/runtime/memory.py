@@ -30,7 +30,8 @@ from localapi.runtime.eviction import (
     plan_room,
     plan_shrink,
 )
-from localapi.runtime.instance import Instance, Pause
+from localapi.runtime.gate import Pause
+from localapi.runtime.instance import Instance
 from localapi.system.byte_sizes import readable
 from localapi.system.threads import aside
 
@@ -188,18 +189,18 @@ class Memory:
 
     def _evict(self, instance: Instance, needed: str) -> None:
         instance.evict(f"its {readable(self._footprints[instance].bytes)} are needed {needed}")
-        instance.resume(Pause.MEMORY)
+        instance.gate.open(Pause.MEMORY)
 
     def _pause(self, busy: Iterable[Instance], waiting: Instance) -> None:
         for each in busy:
             if each not in self._paused:
                 log.info("%s: takes no new requests until it is idle: %s waits for memory", each.name, waiting.name)
-            each.pause(Pause.MEMORY)
+            each.gate.close(Pause.MEMORY)
             self._paused.add(each)
 
     def _resume_all(self) -> None:
         while self._paused:
-            self._paused.pop().resume(Pause.MEMORY)
+            self._paused.pop().gate.open(Pause.MEMORY)
 
     def _refusal(self, instance: Instance, refusal: Refuse[Instance], budget: int) -> LoadFailed:
         beside = {each: self._footprints[each].bytes for each in refusal.beside}

@@ -202,7 +202,7 @@ class Pool(Instance):
             return instance.last_error or "it failed repeatedly", instance.backoff.seconds_left
         if vitals is not None and not vitals.healthy:
             return vitals.reason or "it is not healthy", UNHEALTHY_SECONDS
-        if instance.is_paused:
+        if not instance.gate.is_open:
             return "it is being replaced or unloaded", 0.0
         return None, 0.0
 

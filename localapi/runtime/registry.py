@@ -17,7 +17,7 @@ from functools import partial
 from types import MappingProxyType
 
 from localapi.backends.pool import PoolOptions
-from localapi.errors import InvalidRequest, ModelInUse, ModelNotFound, ModelUnavailable, WrongEndpoint
+from localapi.errors import ModelNotFound, ModelUnavailable, WrongEndpoint
 from localapi.kinds import Kind
 from localapi.manifest import Entry, Manifest
 from localapi.runtime.instance import Instance
@@ -185,7 +185,7 @@ class Registry:
                 stack.enter_context(queue.enter(ticket))
                 async with queue.wait(ticket):
                     await ticket.admitted()
-                    entry, instance = await self._open_instance(find)
+                    entry, instance = await self.open_instance(find)
                     if entry.options.is_pool:
                         raise Rerouted
                     if self.queues[entry.id] is not queue:  # the name is another entry's now
@@ -218,96 +218,25 @@ class Registry:
             return Progress("loading" if instance.state == "loading" else "waiting", entry_id, at=peer)
         return Progress("loading", entry_id, at=peer, step=loading.text, done=loading.done, total=loading.total)
 
-    async def load(self, name: str) -> Instance:
-        """Load the model of a name, even if it failed lately; of a pool, the member that would answer.
+    def set_pin(self, entry_id: str, *, by_hand: bool) -> None:
+        """Pin an entry, or undo that. Do nothing if the entry has been removed meanwhile."""
+        if entry_id not in self.entries:
+            return
+        if by_hand:
+            self.pinned_by_hand.add(entry_id)
+        else:
+            self.pinned_by_hand.discard(entry_id)
+        self.instance(entry_id).follow(self.entries[entry_id], by_hand=by_hand)
 
-        Raise ModelNotFound and LoadFailed.
-        """
-        self._own(name)
-        _, instance = await self._open_instance(lambda: self.expected(self.resolve(name)))
-        instance.backoff.reset()
-        await instance.load()
-        return instance
-
-    async def unload(self, name: str) -> Instance:
-        """Unload the model of a name when its requests have ended. New ones wait, and load it again.
-
-        Raise ModelNotFound, and ModelInUse if requests run for longer than `drain_seconds`.
-        """
-        _, instance = await self._open_instance(partial(self._no_pool, name))
-        if not await instance.unload_when_idle(self.drain_seconds):
-            raise ModelInUse(
-                f"Running requests of {instance.name} ({instance.leases}) did not end within {self.drain_seconds:g} s "
-                "(drain_seconds); it stays loaded. Ask again later."
-            )
-        self._pin(instance.name, by_hand=False)
-        return instance
-
-    async def pin(self, name: str) -> Instance:
-        """Load the model of a name and keep it loaded. If that fails, leave it unpinned and raise LoadFailed."""
-        entry, _ = await self._open_instance(partial(self._no_pool, name))
-        new = entry.id not in self.pinned_by_hand
-        self._pin(entry.id, by_hand=True)
-        try:
-            instance = await self.load(entry.id)
-        except BaseException:
-            if new:
-                self._pin(entry.id, by_hand=False)
-            raise
-        log.info("%s: pinned by hand", instance.name)
-        return instance
-
-    def unpin(self, name: str) -> Instance:
-        """Undo a pin through the API. Raise ModelNotFound, and InvalidRequest if the manifest pins the model."""
-        entry = self._no_pool(name)
-        if entry.options.pin:
-            raise InvalidRequest(
-                f"The manifest pins {entry.id}. Remove `pin: true` there; the server follows as soon as you save it.",
-                param="model",
-                code="invalid_value",
-            )
-        if entry.id in self.pinned_by_hand:
-            self._pin(entry.id, by_hand=False)
-            log.info("%s: no longer pinned by hand", entry.id)
-        return self.instance(entry.id)
-
-    def _own(self, name: str) -> Entry:
-        """Return the entry of a name. Raise ModelNotFound, and InvalidRequest if it is a peer's."""
-        entry = self.resolve(name)
-        if entry.peer is not None:
-            raise InvalidRequest(
-                f"{entry.id} is a model of the peer {entry.peer}, which loads and unloads it. Ask that server.",
-                param="model",
-                code="invalid_value",
-            )
-        return entry
-
-    def _no_pool(self, name: str) -> Entry:
-        """Return the entry of a name. Raise ModelNotFound, and InvalidRequest if it is a pool or a peer's."""
-        entry = self._own(name)
-        if entry.options.is_pool:
-            raise InvalidRequest(
-                f"{entry.id} is a pool and loads nothing itself. Name one of its members.",
-                param="model",
-                code="invalid_value",
-            )
-        return entry
-
-    def _pin(self, entry_id: str, *, by_hand: bool) -> None:
-        """Do nothing if the entry has been removed meanwhile."""
-        if entry_id in self.entries:
-            (self.pinned_by_hand.add if by_hand else self.pinned_by_hand.discard)(entry_id)
-            self.instance(entry_id).follow(self.entries[entry_id], by_hand=by_hand)
-
-    async def _open_instance(self, find: Find) -> tuple[Entry, Instance]:
+    async def open_instance(self, find: Find) -> tuple[Entry, Instance]:
         """Return the entry that `find` returns and its instance, as soon as that takes new leases."""
         while True:
             self.refuse_when_closed()
             entry = find()
             instance = self.instance(entry.id)
-            if not instance.is_paused:
+            if instance.gate.is_open:
                 return entry, instance
-            await instance.resumed()
+            await instance.gate.passed()
 
     def refuse_when_closed(self) -> None:
         """Raise ModelUnavailable if the server is shutting down."""

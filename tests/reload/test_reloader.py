@@ -22,6 +22,7 @@ from localapi.manifest.entries import Said
 from localapi.manifest.origin import Origin
 from localapi.reload.diff import diff
 from localapi.reload.reloader import Reloader
+from localapi.runtime import by_hand
 from localapi.runtime.backoff import TOLERATED
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Event, Request
@@ -261,7 +262,7 @@ async def test_an_old_model_that_unloads_meanwhile_is_still_the_one_that_answers
         gate.broken.add("new")
         reading.next = manifest(m="new")
         assert (await reloader.reload()).not_loaded
-        await registry.unload("m")
+        await by_hand.unload(registry, "m")
         reading.next = manifest(m="new", n="n")
         assert (await reloader.reload()).not_loaded
         assert (await first_engine(registry, "m")).weights == "old"
@@ -305,7 +306,7 @@ async def test_a_cold_swap_ends_the_old_before_it_loads_the_new(gate: Gate) -> N
         async with registry.lease("m", CHAT):
             reading.next = manifest(m={"weights": "new", "swap": "cold"})
             swap = asyncio.create_task(reloader.reload())
-            await until(lambda: registry.instance("m").is_paused)
+            await until(lambda: not registry.instance("m").gate.is_open)
             waiting = asyncio.create_task(first_engine(registry, "m"))
             await asyncio.sleep(0)
             assert (gate.loaded, gate.closed) == (["old"], [])

@@ -13,7 +13,7 @@ from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.options import ChatOptions
 from localapi.errors import FilesUnreadable, LoadFailed, ModelUnavailable, NoRoom, NoRoomAhead, OutOfResources
 from localapi.runtime.backoff import TOLERATED
-from localapi.runtime.instance import Instance, Pause
+from localapi.runtime.instance import Instance
 from localapi.runtime.load import Load
 from localapi.runtime.states import (
     FOLLOWING,
@@ -310,14 +310,6 @@ async def test_a_closed_instance_loads_no_more(instance: Instance) -> None:
         await instance.load()
     with pytest.raises(InvalidTransition):
         instance.begin_loading()
-
-
-async def test_new_leases_wait_until_every_reason_for_a_pause_is_gone(instance: Instance) -> None:
-    for reason in (Pause.SWAP, Pause.MEMORY):
-        instance.pause(reason)
-    assert (instance.resume(Pause.UNLOAD), instance.is_paused) == (False, True)
-    assert (instance.resume(Pause.SWAP), instance.is_paused) == (True, True)
-    assert (instance.resume(Pause.MEMORY), instance.is_paused) == (True, False)
 
 
 async def test_each_transition_is_logged_once(instance: Instance, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ from localapi.backends.options import ChatOptions
 from localapi.errors import LoadFailed
 from localapi.kinds import CHAT
 from localapi.manifest import Entry, Manifest, ServerOptions
+from localapi.runtime import by_hand
 from localapi.runtime.backoff import TOLERATED
 from localapi.runtime.registry import Registry
 from localapi.runtime.watchdog import Watchdog
@@ -84,7 +85,7 @@ async def test_models_that_grow_over_the_budget_make_the_idle_ones_go(world: Wor
     registry = registry_of(10 * GB, pinned={"pin": True}, first={}, second={}, busy={})
     watchdog = Watchdog(registry.all_instances, registry.memory)
     for name in ("pinned", "first", "second"):
-        await registry.load(name)
+        await by_hand.load(registry, name)
     async with registry.lease("busy", CHAT):
         world.memory = {1: 3 * GB, 2: 2 * GB, 3: 2 * GB, 4: 3 * GB}
         watchdog.check()
@@ -101,12 +102,12 @@ async def test_models_that_grow_over_the_budget_make_the_idle_ones_go(world: Wor
 async def test_a_load_reckons_with_what_the_same_model_took_before(world: World) -> None:
     registry = registry_of(10 * GB, a={}, b={})
     world.memory = {1: 8 * GB, 2: GB}
-    await registry.load("a")
+    await by_hand.load(registry, "a")
     Watchdog(registry.all_instances, registry.memory).check()
-    await registry.unload("a")
-    await registry.load("b")
+    await by_hand.unload(registry, "a")
+    await by_hand.load(registry, "b")
     world.memory[2] = 3 * GB
-    await registry.load("a")
+    await by_hand.load(registry, "a")
     assert loaded(registry) == ["a"]
     await registry.close()
 
@@ -117,7 +118,7 @@ async def test_loads_wait_in_order_and_one_that_nobody_waits_for_leaves_the_line
     async with registry.lease("a", CHAT):
         waiting = []
         for name in ("b", "c"):
-            waiting.append(asyncio.create_task(registry.load(name)))
+            waiting.append(asyncio.create_task(by_hand.load(registry, name)))
             await until(lambda name=name: name in registry.memory.waiting)  # type: ignore[misc]
         assert registry.memory.position(registry.instance("c")) == 2
         waiting[0].cancel()
@@ -130,12 +131,12 @@ async def test_loads_wait_in_order_and_one_that_nobody_waits_for_leaves_the_line
 async def test_a_model_without_room_is_tried_at_each_request_however_often_there_was_none(world: World) -> None:
     registry = registry_of(GB, a={}, b={})
     world.memory = dict.fromkeys((1, 2), GB)
-    await registry.pin("a")
+    await by_hand.pin(registry, "a")
     for _ in range(TOLERATED + 1):
         with pytest.raises(LoadFailed, match=r"b needs about .*, and a 1.00 GB must stay"):
             async with registry.lease("b", CHAT):
                 """There is no room."""
-    registry.unpin("a")
+    by_hand.unpin(registry, "a")
     async with registry.lease("b", CHAT):
         assert loaded(registry) == ["b"]
     await registry.close()
@@ -199,7 +200,7 @@ async def test_an_edit_that_preloads_a_model_disturbs_no_busy_one(world: World) 
     async with registry.lease("a", CHAT):
         edit(registry, a={}, b=PRE)
         await until(lambda: not registry.instance("b").is_loading)
-        assert (registry.not_loaded[0][:20], registry.instance("a").is_paused) == ("b is to be preloaded", False)
+        assert (registry.not_loaded[0][:20], registry.instance("a").gate.is_open) == ("b is to be preloaded", True)
     await registry.close()
 
 

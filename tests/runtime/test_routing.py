@@ -27,6 +27,7 @@ from localapi.errors import (
 )
 from localapi.kinds import CHAT
 from localapi.manifest import Entry, Manifest, ServerOptions
+from localapi.runtime import by_hand
 from localapi.runtime.lease import Lease
 from localapi.runtime.pool import Pool, rest_seconds
 from localapi.runtime.queue import Ticket
@@ -383,10 +384,10 @@ async def test_a_pool_has_limits_of_its_own(house: House) -> None:
 
 
 async def test_loading_a_pool_loads_the_member_that_would_answer_and_unloading_names_the_members(house: House) -> None:
-    assert (await house.registry.load("pool")).name == "a"
+    assert (await by_hand.load(house.registry, "pool")).name == "a"
     assert house.pool.state == "ready"
-    for act in (house.registry.unload, house.registry.pin):
+    for act in (by_hand.unload, by_hand.pin):
         with pytest.raises(InvalidRequest):
-            await act("pool")
+            await act(house.registry, "pool")
     with pytest.raises(ApiError):
-        house.registry.unpin("pool")
+        by_hand.unpin(house.registry, "pool")

@@ -11,6 +11,7 @@ from localapi.api.admin.model_status import InstanceReply, describe_instance
 from localapi.api.operation import JSON, MODEL_ID, Operation, Operations
 from localapi.http.replies import json_reply
 from localapi.reload.reloader import Reloader
+from localapi.runtime import by_hand
 from localapi.runtime.instance import Instance
 from localapi.runtime.registry import Registry
 
@@ -28,22 +29,22 @@ def routes(registry: Registry, reloader: Reloader) -> Blueprint:
     @blueprint.post("/admin/models/<path:name>/load")
     async def load(name: str) -> Response:
         """Load a model if it is not loaded; reply when it is. Raise LoadFailed."""
-        return _reply(await registry.load(name))
+        return _reply(await by_hand.load(registry, name))
 
     @blueprint.post("/admin/models/<path:name>/unload")
     async def unload(name: str) -> Response:
         """End a model's worker when its requests have ended. Raise ModelInUse."""
-        return _reply(await registry.unload(name))
+        return _reply(await by_hand.unload(registry, name))
 
     @blueprint.post("/admin/models/<path:name>/pin")
     async def pin(name: str) -> Response:
         """Load a model and keep it loaded until it is unpinned or the server ends. Raise LoadFailed."""
-        return _reply(await registry.pin(name))
+        return _reply(await by_hand.pin(registry, name))
 
     @blueprint.post("/admin/models/<path:name>/unpin")
     async def unpin(name: str) -> Response:
         """Treat a model as the manifest says again."""
-        return _reply(registry.unpin(name))
+        return _reply(by_hand.unpin(registry, name))
 
     return blueprint
 

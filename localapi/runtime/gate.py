@@ -1,0 +1,50 @@
+"""Where new leases of an instance wait while it is being replaced, unloaded, or emptied for another model."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+
+
+class Pause(Enum):
+    """Why an instance takes no new leases for a while."""
+
+    SWAP = "swap"
+    MEMORY = "memory"
+    UNLOAD = "unload"
+
+
+class Gate:
+    """Closed while there is a reason to pause; several may overlap."""
+
+    def __init__(self) -> None:
+        self._pauses: set[Pause] = set()
+        self._open = asyncio.Event()
+        self._open.set()
+
+    @property
+    def is_open(self) -> bool:
+        """True if new leases need not wait."""
+        return not self._pauses
+
+    def close(self, reason: Pause) -> None:
+        """Keep new leases waiting until `open` is called for the same reason."""
+        self._pauses.add(reason)
+        self._open.clear()
+
+    def open(self, reason: Pause) -> bool:
+        """End a pause, and return True if there was one."""
+        was_closed = reason in self._pauses
+        self._pauses.discard(reason)
+        if not self._pauses:
+            self._open.set()
+        return was_closed
+
+    def open_for_good(self) -> None:
+        """End all pauses."""
+        self._pauses.clear()
+        self._open.set()
+
+    async def passed(self) -> None:
+        """Wait until the gate is open."""
+        await self._open.wait()
