@@ -6,7 +6,6 @@ and there is no room in the batch or in memory), then in the batch. It is droppe
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 from collections import deque
@@ -19,28 +18,20 @@ import mlx.core as mx
 from localapi.worker.cache_folder import cache_folder
 from localapi.worker.llm.batch import Batch
 from localapi.worker.llm.constrained.grammar import (
-    Constraint,
-    FormatUnknown,
     GrammarCompiler,
     GrammarRefused,
-    Spec,
-    Tool,
-    ToolCalls,
-    think_block,
 )
 from localapi.worker.llm.detokenizer import Detokenizer
-from localapi.worker.llm.kv_memory import UNSAID_TOKENS, Footprint, KVMemory, measure_footprint, spare_bytes
+from localapi.worker.llm.kv_memory import Footprint, KVMemory, measure_footprint, spare_bytes
 from localapi.worker.llm.output.parser import OutputFormat
 from localapi.worker.llm.output.recognition import AUTO, Recognised, recognise
-from localapi.worker.llm.output.stop_strings import AnswerText
-from localapi.worker.llm.output.thinking import prompt_opens_thinking
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.prefix_cache.disk_store import PrefixStore, fingerprint
-from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE, PromptRefused, PromptWriter, offered_tools
+from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE, PromptRefused, PromptWriter
 from localapi.worker.llm.request_queue import RequestQueue
 from localapi.worker.llm.request_reading import ContextExceeded, Prompt, RequestReader
-from localapi.worker.llm.row import Processor, RequestTotals, Row
-from localapi.worker.llm.sampling import penalties_for, sampler_for
+from localapi.worker.llm.row import Row
+from localapi.worker.llm.row_maker import RowMaker
 from localapi.worker.llm.serial import Serial, check_draft, empty_caches
 from localapi.worker.llm.shards import plans, splitting
 from localapi.worker.llm.shards.follower import Follower
@@ -60,10 +51,8 @@ from localapi.worker.protocol import (
     DetokenizedText,
     Event,
     Failed,
-    Lark,
     Loaded,
     Rank,
-    Regex,
     Relaxed,
     Request,
     TextRequest,
@@ -74,8 +63,6 @@ from localapi.worker.protocol import (
 
 READ_CHARACTERS = 32_768
 """Characters of new prompts that are read before a decode step. Tokenizing takes about a second per million."""
-UNKNOWN_CONTEXT_ANSWER_TOKENS = 32_768
-"""The longest answer if neither the request nor the model sets a limit."""
 MEGABYTE = 1024 * 1024
 
 
@@ -137,18 +124,17 @@ class MlxLm:
         `lead`: tells the processes that hold the other parts of the model what to do.
         """
         tokenizer = loaded.tokenizer
-        self._tokenizer = tokenizer
         recognised = _recognised(tokenizer, options)
-        self._prompts = PromptWriter(tokenizer)
-        self._parts = OutputFormat(tokenizer)
-        self._width = logits_width(loaded.config, tokenizer)
-        self._grammars = GrammarCompiler(tokenizer, self._width, loaded.index)
-        self._detokenizer = Detokenizer(tokenizer, markers=_markers(tokenizer, self._parts.marks))
-        self._max_rows: int = options.get("max_batch", 32)
+        prompts = PromptWriter(tokenizer)
+        output = OutputFormat(tokenizer)
+        width = logits_width(loaded.config, tokenizer)
+        grammars = GrammarCompiler(tokenizer, width, loaded.index)
+        detokenizer = Detokenizer(tokenizer, markers=_markers(tokenizer, output.marks))
+        max_rows: int = options.get("max_batch", 32)
         lone = _why_alone(loaded, options)
         caches = _caches(loaded, draft, options.get("kv_bits"))
         prefixes = _prefixes(loaded, draft, caches, options)
-        stop_tokens, token_bytes = sorted(tokenizer.eos_token_ids), self._detokenizer.token_bytes
+        stop_tokens = sorted(tokenizer.eos_token_ids)
         self._batch: Batch | Serial
         if lone:
             self._batch = Serial(
@@ -156,46 +142,49 @@ class MlxLm:
                 draft=draft.model if draft else None,
                 caches=caches,
                 stop_tokens=stop_tokens,
-                max_rows=self._max_rows,
+                max_rows=max_rows,
                 prefixes=prefixes,
-                token_bytes=token_bytes,
+                token_bytes=detokenizer.token_bytes,
             )
         else:
             self._batch = Batch(
                 loaded.model,
                 stop_tokens=stop_tokens,
-                max_rows=self._max_rows,
+                max_rows=max_rows,
                 max_stall_seconds=options.get("max_stall_ms", 100) / 1000,
                 prefixes=prefixes,
-                token_bytes=token_bytes,
+                token_bytes=detokenizer.token_bytes,
                 lead=lead,
             )
-        self.loaded = _loaded(loaded.config, options.get("context_length"), self._prompts)
+        self.loaded = _loaded(loaded, options.get("context_length"), prompts, lone)
         self.loaded.capabilities = Capabilities(
-            tools=self._prompts.shows_tools,
+            tools=prompts.shows_tools,
             tool_format=recognised.tools,
             reasoning_format=recognised.reasoning,
-            forced_tools=self._grammars.forces_calls,
+            forced_tools=grammars.forces_calls,
             json_schema=bool(stop_tokens),
-            **self._prompts.thinking,
+            **prompts.thinking,
         )
-        if loaded.widened.says:
-            self.loaded.notes.append(loaded.widened.says)
-        if loaded.part is not None:
-            self.loaded.notes.append(loaded.part.says)
-        self._memory = _memory(loaded, draft, caches, options)
         reader = RequestReader(
             tokenizer,
-            self._prompts,
+            prompts,
             name=Path(options["path"]).name,
             context_length=self.loaded.context_length,
             needs_boundaries=prefixes.needs_boundaries,
         )
+        self._rows = RowMaker(
+            tokenizer,
+            output,
+            grammars,
+            detokenizer,
+            memory=_memory(loaded, draft, caches, options),
+            context_length=self.loaded.context_length,
+            max_rows=max_rows,
+            width=width,
+            template_stop=prompts.stop,
+        )
         self._arrived = RequestQueue(reader.read, wake)
         self._waiting: deque[Row] = deque()
-        if lone:
-            self.loaded.batched = False
-            self.loaded.notes.append(f"Requests are answered one after the other because of {lone}.")
         if loaded.index is not None:
             loaded.index.wait()  # otherwise it would interrupt the first answers
 
@@ -243,7 +232,7 @@ class MlxLm:
 
     def _may_join(self, row: Row) -> bool:
         rows = 1 + len(row.copies)
-        return self._batch.room >= rows and self._memory.fits(row.reach, rows, self._batch.reaches())
+        return self._batch.room >= rows and self._rows.memory.fits(row.reach, rows, self._batch.reaches())
 
     def _prepare(self, events: list[Event]) -> None:
         """Turn queued requests into rows, as many as decoding can wait for."""
@@ -278,141 +267,32 @@ class MlxLm:
             case Detokenize():
                 events.append(DetokenizedText(request.id, prompt.text))
             case Chat():
-                self._waiting.append(self._chat(request, prompt))
+                self._waiting.append(self._rows.of_chat(request, prompt))
             case Complete():
-                row = self._row(request, prompt, self._grammars.constraint(request.form) if request.form else None)
+                row = self._rows.of_completion(request, prompt)
                 if request.echo:
                     events += [Delta(request.id, prompt.text, choice) for choice in range(request.n)]
                 self._waiting.append(row)
-
-    def _chat(self, request: Chat, prompt: Prompt) -> Row:
-        tools = offered_tools(request)
-        constraint, relaxed = self._constraint(request, prompt)
-        row = self._row(request, prompt, constraint)
-        row.relaxed = relaxed
-        thinking = prompt_opens_thinking(self._tokenizer, prompt.tokens, prefill=_prefill(request))
-        verbatim = request.tool_choice != "required" and isinstance(request.form, Regex | Lark)
-        for each in (row, *row.copies):
-            each.parts = self._parts.stream(
-                tools,
-                starts_thinking=thinking,
-                continues=request.continues,
-                stop=request.stop,
-                verbatim=verbatim,
-            )
-            each.one_call = bool(tools) and not request.parallel_tool_calls
-        return row
-
-    def _constraint(self, request: Chat, prompt: Prompt) -> tuple[Constraint | None, tuple[str, ...]]:
-        """Return the constraint on the answer, and what the request asks for beyond it. Raises GrammarRefused."""
-        form: Spec | None = request.form
-        if request.tool_choice == "required":
-            form = _tool_calls(request)
-        if form is not None:
-            think = think_block(self._tokenizer, prompt.tokens, _prefill(request))
-            constraint = self._grammars.constraint(form, think=think)
-            return constraint, constraint.relaxed
-        calls = _tool_calls(request, optional=True)
-        strict = [tool.name for tool in calls.tools if tool.strict]
-        if request.tool_choice == "none" or not strict:
-            return None, ()
-        try:
-            constraint = self._grammars.constraint(calls)
-        except FormatUnknown:  # the model may still call them: clients that always set strict must not lose their tools
-            return None, tuple(f"tools[{name}].strict" for name in strict)
-        return constraint, constraint.relaxed
-
-    def _row(self, request: Chat | Complete, prompt: Prompt, form: Constraint | None) -> Row:
-        """Return the request's first answer, with the others as its copies."""
-        if request.n > self._max_rows:
-            raise PromptRefused(f"n is {request.n}; the maximum of this model is {self._max_rows}.", "n")
-        totals = RequestTotals(request.id, len(prompt.tokens), rows_left=request.n)
-        max_tokens, reach = self._extent(request, totals.prompt_tokens)
-        rows = [
-            Row(
-                totals=totals,
-                choice=choice,
-                prompt=prompt.tokens,
-                max_tokens=max_tokens,
-                reach=reach,
-                length=totals.prompt_tokens,
-                sampler=sampler_for(request.sampling, choice),
-                processors=self._processors(request, form),
-                answer=AnswerText(
-                    self._detokenizer.stream(),
-                    # In chat, the client's stop strings apply to the content alone, so the output parser finds them.
-                    self._prompts.stop if isinstance(request, Chat) else request.stop,
-                    verbatim=isinstance(request, Complete)
-                    or request.continues
-                    or isinstance(request.form, Regex | Lark),
-                ),
-                parts=None,
-                top_logprobs=request.top_logprobs,
-                form_param=form_param(request) if form else None,
-            )
-            for choice in range(request.n)
-        ]
-        rows[0].copies = rows[1:]
-        rows[0].boundaries = prompt.boundaries
-        return rows[0]
-
-    def _extent(self, request: Chat | Complete, prompt: int) -> tuple[int, int]:
-        """Return the most tokens of an answer, and the length of the row that memory is reserved for.
-
-        Raises ContextExceeded and PromptRefused if that is more than the limit.
-        """
-        context, longest = self.loaded.context_length, self._memory.longest(request.n)
-        room = context - prompt if context is not None else request.max_tokens or UNKNOWN_CONTEXT_ANSWER_TOKENS
-        if request.max_tokens is None or not self._memory.said:
-            answer = max(1, min(request.max_tokens or room, room, longest - prompt))
-            reach = prompt + min(answer, UNSAID_TOKENS)
-        else:
-            answer = max(1, min(request.max_tokens, room))
-            reach = prompt + answer
-        if reach > longest:
-            problem = self._memory.refusal(prompt, reach, request.n)
-            raise PromptRefused(problem, "max_tokens") if prompt < longest else ContextExceeded(problem)
-        return answer, reach
-
-    def _processors(self, request: Chat | Complete, form: Constraint | None) -> list[Processor]:
-        bias = request.sampling.logit_bias or {}
-        wrong = [token for token in bias if not 0 <= token < self._width]
-        if wrong:
-            raise PromptRefused(
-                f"logit_bias names the token {wrong[0]}; this model's tokens are 0 to {self._width - 1}.", "logit_bias"
-            )
-        penalties = penalties_for(request.sampling)
-        found: list[Processor] = []
-        if penalties is not None:
-            found.append(penalties)
-        if form is not None:
-            found.append(form.fresh())
-        return found
-
-
-def _prefill(request: Chat) -> str:
-    return request.messages[-1].text if request.continues else ""
-
-
-def _tool_calls(request: Chat, *, optional: bool = False) -> ToolCalls:
-    tools = tuple(
-        Tool(tool.name, json.dumps(tool.parameters or {}, ensure_ascii=False), bool(tool.strict))
-        for tool in request.tools
-    )
-    return ToolCalls(tools, request.tool_name, request.parallel_tool_calls, optional)
 
 
 def _recognised(tokenizer: Any, options: dict[str, Any]) -> Recognised:
     return recognise(tokenizer, tools=options.get("tool_format", AUTO), reasoning=options.get("reasoning_format", AUTO))
 
 
-def _loaded(config: dict[str, Any], asked: int | None, prompts: PromptWriter) -> Loaded:
-    """Return what the server should know about the model."""
+def _loaded(loaded: LoadedModel, asked: int | None, prompts: PromptWriter, lone: str) -> Loaded:
+    """Return what the server should know about the model. `lone`: why it answers one request at a time, if it does."""
+    config = loaded.config
     own = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
     notes = [] if prompts.has_template else [NO_TEMPLATE_NOTE]
     if asked and own and asked > own:
         notes.append(f"context_length is {asked}, but the model was trained for {own} tokens and may fail beyond them.")
-    return Loaded(context_length=asked or own, notes=notes)
+    if loaded.widened.says:
+        notes.append(loaded.widened.says)
+    if loaded.part is not None:
+        notes.append(loaded.part.says)
+    if lone:
+        notes.append(f"Requests are answered one after the other because of {lone}.")
+    return Loaded(context_length=asked or own, notes=notes, batched=not lone)
 
 
 def _why_alone(loaded: LoadedModel, options: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import mlx.core as mx
 import pytest
 from mlx_lm.models.cache import KVCache, QuantizedKVCache, make_prompt_cache
 
-from localapi.worker.llm import mlx_lm
+from localapi.worker.llm import mlx_lm, row_maker
 from localapi.worker.llm.kv_memory import STEP_TOKENS, Footprint, KVMemory, measure_footprint
 from localapi.worker.llm.prefix_cache.disk_store import arrays_in
 from localapi.worker.llm.prefix_cache.layers import flat
@@ -78,8 +78,8 @@ def test_rows_are_reckoned_as_long_as_the_longest() -> None:
 def engine(endless_model: Path) -> mlx_lm.MlxLm:
     """With memory for two answers of a step's tokens; it talks until it is stopped."""
     engine = mlx_lm.load({"path": str(endless_model), "prefix_cache_mb": 0}, Host(lambda _: None, lambda: None))
-    memory = engine._memory
-    engine._memory = KVMemory(memory.footprint, 2 * memory.footprint.bytes(STEP_TOKENS), together=True)
+    memory = engine._rows.memory
+    engine._rows.memory = KVMemory(memory.footprint, 2 * memory.footprint.bytes(STEP_TOKENS), together=True)
     return engine
 
 
@@ -127,7 +127,7 @@ def test_what_could_never_fit_is_refused_with_both_numbers(
     [failed] = run(engine)
     assert isinstance(failed, Failed)
     assert (failed.kind, failed.param) == (kind, param)
-    limit = engine._memory.max_bytes / 1024 / 1024
+    limit = engine._rows.memory.max_bytes / 1024 / 1024
     assert f"kv_cache_mb is {limit:.1f} MB" in failed.message
 
 
@@ -141,8 +141,8 @@ def test_an_answer_without_an_end_ends_where_the_memory_does(engine: mlx_lm.MlxL
 @pytest.fixture
 def unlimited(engine: mlx_lm.MlxLm, monkeypatch: pytest.MonkeyPatch) -> mlx_lm.MlxLm:
     """The same where nobody said so; an answer is reckoned with 20 tokens at first."""
-    engine._memory = replace(engine._memory, said=False)
-    monkeypatch.setattr(mlx_lm, "UNSAID_TOKENS", 20)
+    engine._rows.memory = replace(engine._rows.memory, said=False)
+    monkeypatch.setattr(row_maker, "UNSAID_TOKENS", 20)
     return engine
 
 
@@ -177,6 +177,6 @@ def test_a_row_that_grows_beyond_what_was_reckoned_is_reckoned_as_it_is(unlimite
 def test_without_a_limit_it_is_a_share_of_the_machines_memory(endless_model: Path) -> None:
     host = Host(lambda _: None, lambda: None)
     engine = mlx_lm.load({"path": str(endless_model)}, host)
-    assert 100 * 1024**2 < engine._memory.max_bytes < 1 << 50
+    assert 100 * 1024**2 < engine._rows.memory.max_bytes < 1 << 50
     engine = mlx_lm.load({"path": str(endless_model), "kv_cache_mb": 7}, host)
-    assert engine._memory.max_bytes == 7 * 1024**2
+    assert engine._rows.memory.max_bytes == 7 * 1024**2

@@ -17,6 +17,7 @@ from mlx_lm.models.cache import BatchKVCache, KVCache
 
 from localapi.worker.llm import mlx_lm
 from localapi.worker.llm.constrained.grammar import Constraint, GrammarStuck
+from localapi.worker.llm.output.stop_strings import AnswerText
 from localapi.worker.model import Host
 from localapi.worker.protocol import (
     Chat,
@@ -297,10 +298,8 @@ def test_what_fails_for_one_request_fails_that_request_alone(
             patch.setattr(Constraint, "_allowed", lambda _: 1 / 0)
             bad = ask(2, "Count to five.", form=Regex("[0-9 ]+"))
         else:
-            push, owner = mlx_lm.AnswerText.push, iter([True])
-            patch.setattr(
-                mlx_lm.AnswerText, "push", lambda self, token: 1 / 0 if next(owner, None) else push(self, token)
-            )
+            push, owner = AnswerText.push, iter([True])
+            patch.setattr(AnswerText, "push", lambda self, token: 1 / 0 if next(owner, None) else push(self, token))
             bad = ask(2, "Count to five.")
         events = run(tiny, *((bad, ask(1, FRANCE[0])) if broken == "text" else (ask(1, FRANCE[0]), bad)))
     assert failure(events[2]).kind == "generation_failed"
@@ -329,7 +328,7 @@ def test_a_prompt_that_is_an_earlier_prompt_with_its_whole_answer_is_answered_as
     engine = load(tiny_model, **{name: str(tiny_model) for name in options})
     written = f"<|im_start|>user\n{FRANCE[0]}<|im_end|>\n<|im_start|>assistant\n"
     first = Complete(id=1, prompt=written, sampling=GREEDY, max_tokens=6)
-    prompt = tiny._tokenizer.encode(written + text(run(engine, first)[1]))
+    prompt = tiny._rows._tokenizer.encode(written + text(run(engine, first)[1]))
     for again in range(3):
         repeat = Complete(id=2, prompt=prompt, sampling=GREEDY, max_tokens=30, n=1 + again)
         events, cold = run(engine, repeat)[2], run(tiny, repeat)[2]
@@ -345,9 +344,9 @@ def test_a_prompt_that_is_an_earlier_prompt_with_its_whole_answer_is_answered_as
 
 def test_nothing_of_a_request_stays_when_it_has_ended(tiny: mlx_lm.MlxLm, monkeypatch: pytest.MonkeyPatch) -> None:
     answers: weakref.WeakSet[Any] = weakref.WeakSet()
-    begin = mlx_lm.AnswerText.__init__
+    begin = AnswerText.__init__
     monkeypatch.setattr(
-        mlx_lm.AnswerText, "__init__", lambda self, *args, **more: (answers.add(self), begin(self, *args, **more))[1]
+        AnswerText, "__init__", lambda self, *args, **more: (answers.add(self), begin(self, *args, **more))[1]
     )
     run(tiny, *(ask(i, FRANCE[0], stop=["Par"] if i % 2 else []) for i in range(8)))
     gc.collect()
