@@ -25,7 +25,7 @@ _INTRODUCTION: Final = f"""\
 <!-- Made by `{COMMAND}`.
 Edit the descriptions beside the options, in localapi/backends and localapi/manifest. -->
 
-Reference of all options in `models.yaml` and profiles; [README](../README.md#the-manifest) shows a whole manifest.
+Reference of all options in `models.yaml` and profiles; [the manifest by example](models-yaml.md) shows a whole one.
 Unknown keys are errors, and `null` is the same as leaving an option out. `uv run localapi check` shows every value and
 its source.
 

@@ -14,7 +14,7 @@ import pytest
 import localapi
 from localapi.cli.group import COMMANDS, command_named
 from tests.documents.conftest import NODE_PACKAGES, PYTHON_PACKAGES
-from tests.documents.pages import PAGES, README, ROOT, Block, blocks, lines_of_shell
+from tests.documents.pages import PAGES, ROOT, Block, blocks, lines_of_shell, page
 from tests.documents.test_tables import variables_of_the_code
 from tests.server import Server, serving
 
@@ -66,8 +66,8 @@ def test_each_command_line_is_one_that_the_program_takes(line: str, home: Path, 
     assert written.stat().st_size > 0 if written else done.stdout or "played" in done.stderr
 
 
-def test_the_readme_shows_every_command() -> None:
-    text = README.section("Command line")
+def test_the_page_of_the_command_line_shows_every_command() -> None:
+    text = page("command-line.md").section("Command line")
     assert {name for name in COMMANDS if f"uv run localapi {name}" in text} == set(COMMANDS)
 
 

@@ -13,15 +13,15 @@ from localapi.backends.parameters import ChatParameters, SpeechParameters
 from localapi.kinds import KINDS
 from localapi.manifest import ManifestSource, ServerOptions, read
 from localapi.manifest.entries import document
-from tests.documents.pages import README, Block, blocks, parameters
+from tests.documents.pages import Block, blocks, page, parameters
 from tests.piper_voice import make_voice
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The README's manifest, and what the examples name beside it."""
-    (readme,) = [block for block in README.blocks if block.first_comment == "models.yaml"]
-    (tmp_path / "models.yaml").write_text(readme.text)
+    """The manifest by example, and what the examples name beside it."""
+    (example,) = [block for block in page("models-yaml.md").blocks if block.first_comment == "models.yaml"]
+    (tmp_path / "models.yaml").write_text(example.text)
     for name in ("configs", "voices"):
         (tmp_path / name).mkdir()
     make_voice(tmp_path / "voices" / "amy.onnx")
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("block", parameters(blocks("yaml")))
 def test_each_example_in_yaml_is_a_manifest_or_a_profile(block: Block, folder: Path) -> None:
-    """The first comment says which file it is; without one it is a manifest. A profile is laid over the README's."""
+    """The first comment says which file it is; without one it is a manifest. A profile is laid over the example."""
     name = block.first_comment or "models.yaml"
     (folder / name).write_text(block.text)
     source = ManifestSource(folder / "models.yaml", None if name == "models.yaml" else str(folder / name))
@@ -42,7 +42,7 @@ def test_each_example_in_yaml_is_a_manifest_or_a_profile(block: Block, folder: P
 
 
 def given(name: str, folder: Path) -> Path:
-    """The file that this example of the README or of docs/ is."""
+    """The file that this example is."""
     found = {block.text for block in blocks("yaml") if block.first_comment == name}
     (text,) = found
     (folder / name).write_text(text)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.documents.conftest import PYTHON_PACKAGES
-from tests.documents.pages import README, Block, at, blocks, parameters
+from tests.documents.pages import Block, at, blocks, page, parameters
 from tests.server import Server
 
 
@@ -114,6 +114,8 @@ def test_each_example_for_node_runs_and_prints_what_it_says(block: Block, server
 
 
 def test_the_streamed_example_prints_the_same_answer(ended: Callable[[Block], Ended]) -> None:
-    (block,) = [block for block in README.blocks if block.language == "python" and "stream=True" in block.text]
+    (block,) = [
+        block for block in page("tutorial.md").blocks if block.language == "python" and "stream=True" in block.text
+    ]
     whole, streamed = ended(block).printed.splitlines()
     assert whole == streamed

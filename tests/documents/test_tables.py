@@ -24,7 +24,7 @@ from localapi.kinds import SPEECH
 from localapi.manifest import ManifestSource, Overrides, read
 from localapi.manifest.environment import variables
 from localapi.settings import Settings
-from tests.documents.pages import README, ROOT, page, quoted
+from tests.documents.pages import ROOT, page, quoted
 
 CHAT = page("chat.md")
 SECURITY = page("security.md")
@@ -65,7 +65,7 @@ def test_every_endpoint_has_its_section_in_the_reference_or_a_page_of_its_own() 
 
 
 def test_the_error_table_lists_every_status_and_code() -> None:
-    listed = {(int(row[0]), code) for row in README.table("Errors") for code in quoted(row[1])}
+    listed = {(int(row[0]), code) for row in page("http.md").table("Errors") for code in quoted(row[1])}
     tree = descendants(errors.ApiError)
     raised = {(errors.InvalidRequest.status, code) for code in codes_of_bad_requests()}
     assert listed == {(kind.status, kind.code) for kind in tree if kind.code} | raised
@@ -89,7 +89,7 @@ def codes_of_bad_requests() -> set[str]:
 
 
 def test_the_limit_of_a_body_is_told_as_it_is() -> None:
-    assert f"less than {MAX_BODY_BYTES // 2**20} MiB" in README.section("Errors")
+    assert f"less than {MAX_BODY_BYTES // 2**20} MiB" in page("http.md").section("Errors")
 
 
 def test_the_limits_below_the_application_are_told_as_they_are() -> None:
@@ -142,5 +142,5 @@ def test_what_has_no_effect_or_is_refused_is_told_completely() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: str(path.stem))
 def test_each_profile_is_named_and_fits_the_shipped_manifest(path: Path) -> None:
-    assert f"configs/{path.name}" in README.section("Profiles")
+    assert f"configs/{path.name}" in page("models-yaml.md").section("Profiles")
     assert read(ManifestSource(ROOT / "models.yaml", path.stem)).entries
