@@ -28,14 +28,19 @@ class SecretElsewhere(NoSecret):
 
 def read_variable(name: str) -> str:
     """Return a variable; the environment takes precedence over `.env`. Blocks. Raise NoSecret."""
-    try:
-        value = os.environ.get(name) or dotenv_values(DOTENV, interpolate=False).get(name)
-    except (OSError, ValueError) as error:  # also for invalid UTF-8
-        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not UTF-8 text"
-        raise NoSecret(f".env cannot be read: {reason}") from None
+    value = os.environ.get(name) or read_dotenv().get(name)
     if value is None:
         raise SecretElsewhere("the variable is not set in the environment or in .env; set it before the server starts")
     return value
+
+
+def read_dotenv() -> Mapping[str, str | None]:
+    """Return the variables of `.env`. Blocks. Raise NoSecret if it cannot be read."""
+    try:
+        return dotenv_values(DOTENV, interpolate=False)
+    except (OSError, ValueError) as error:  # also for invalid UTF-8
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not UTF-8 text"
+        raise NoSecret(f".env cannot be read: {reason}") from None
 
 
 def read_file(path: Path) -> str:

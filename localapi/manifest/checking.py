@@ -18,7 +18,7 @@ from localapi.kinds import KINDS
 from localapi.manifest.complaints import Place, check, expectation, suggestion
 from localapi.manifest.entries import Entry, Manifest, ManifestFile, Said, ServerOptions, TopLevel, document
 from localapi.manifest.keys import Key, digest, files_of, secret_of
-from localapi.manifest.origin import Items, KeyPath, Origin, Scalar, Table, follow, leaves, noun, written
+from localapi.manifest.origin import Items, KeyPath, Origin, Scalar, Table, follow, leaves, noun, plain, written
 
 EntryPath = tuple[str, str]
 """Section and id of an entry."""
@@ -48,7 +48,7 @@ def manifest_of(
     if top is not None and top.server.cluster is None:
         _check_places(root, options, found)
     echo = top is not None and top.echo
-    said = {path: Said(written(node), node.origin) for path, node in leaves(root) if path}
+    said = {path: Said(written(node), node.origin, plain(node)) for path, node in leaves(root) if path}
     absent: list[Problem] = []
     for path, entry in options.items():
         if echo:
@@ -223,7 +223,7 @@ def _names(root: Table, options: dict[EntryPath, EntryOptions]) -> Iterator[tupl
         node = _entry_table(root, (section, entry_id)).get("aliases")
         for index, item in enumerate(node.nodes if isinstance(node, Items) else ()):
             assert isinstance(item, Scalar)  # noqa: S101  # checked by then
-            yield (section, entry_id, "aliases", index), item.origin, item.text
+            yield (section, entry_id, "aliases", index), item.origin, str(item.value)
 
 
 def _check_places(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
@@ -275,7 +275,7 @@ def _keys(
 def _unknown_models(root: Table, key: Table, path: KeyPath, known: Mapping[str, str]) -> Iterator[Problem]:
     models = key.get("models")
     for index, item in enumerate(models.nodes if isinstance(models, Items) else ()):
-        if isinstance(item, Scalar) and item.text not in known and not _of_peer(root, item.text):
+        if isinstance(item, Scalar) and str(item.value) not in known and not _of_peer(root, str(item.value)):
             message = f"the manifest has no model {shown(item.text)}{suggestion(item.text, list(known))}"
             yield item.origin.problem(message, (*path, "models", index))
 
@@ -287,7 +287,8 @@ def _said_before(path: EntryPath, said: Mapping[KeyPath, Said], served: Manifest
         return None
     now, before = ({key: value for key, value in each.items() if key[:2] == path} for each in (said, served.said))
     same = now.keys() == before.keys() and all(
-        (value.text, value.origin.folder) == (before[key].text, before[key].origin.folder) for key, value in now.items()
+        (value.value, value.origin.folder) == (before[key].value, before[key].origin.folder)
+        for key, value in now.items()
     )
     return entry.options if same else None
 

@@ -15,6 +15,7 @@ from localapi.errors import MOST_SHOWN, Problem, shown
 from localapi.kinds import KINDS
 from localapi.manifest.hidden import is_hidden
 from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, follow, noun, plain
+from localapi.manifest.references import mentions_variables
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -117,6 +118,8 @@ def _should_be(complaints: list[ErrorDetails], node: Node, path: KeyPath) -> str
     wants_text = any(complaint["type"] in ("string_type", "literal_error") for complaint in complaints)
     if wants_text and isinstance(node, Scalar) and node.value is not None and not isinstance(node.value, str):
         return f'{message}: put it in quotes, "{node.text}"'
+    if not wants_text and isinstance(node, Scalar) and isinstance(node.value, str) and mentions_variables(node.text):
+        return f"{message}: only without quotes, a variable is more than text"
     return message
 
 

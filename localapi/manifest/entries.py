@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
@@ -29,6 +29,8 @@ from localapi.manifest.origin import KeyPath, Origin
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+EXTENSION: Final = "x-"
+"""Prefix of keys at the top level that have no meaning of their own; they hold anchors."""
 _MINUTES = 60.0
 _DAYS = 86400.0
 MAX_PORT = 65535
@@ -268,6 +270,8 @@ class Said:
 
     text: str
     origin: Origin
+    value: object = field(default=None, repr=False)
+    """Value after references to variables were replaced, which no message may show."""
 
 
 @dataclass(frozen=True, kw_only=True)

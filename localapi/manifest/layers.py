@@ -53,4 +53,4 @@ def _without_former(section: str, member: Member, over: Node | None) -> Member:
 
 
 def _text(node: Node | None) -> str | None:
-    return node.text if isinstance(node, Scalar) else None
+    return str(node.value) if isinstance(node, Scalar) else None

@@ -43,6 +43,8 @@ class Scalar:
     text: str
     """Value as written, without quotes."""
     origin: Origin
+    is_plain: bool = False
+    """True if it was written without quotes, and not as a block text."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os.path
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +11,14 @@ from localapi.errors import ManifestError, Problem
 from localapi.kinds import KINDS
 from localapi.manifest import environment
 from localapi.manifest.checking import manifest_of
-from localapi.manifest.entries import Manifest, ManifestFile
+from localapi.manifest.entries import EXTENSION, Manifest, ManifestFile
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
 from localapi.manifest.excerpts import with_excerpts
+from localapi.manifest.followed import followed
 from localapi.manifest.layers import overlay, without_nulls
 from localapi.manifest.origin import Origin, Scalar, Table
 from localapi.manifest.profiles import profile_path, unknown_profile
+from localapi.manifest.references import Variables, resolved
 from localapi.manifest.text import Text
 from localapi.manifest.yaml_layer import Layer, layer_of, read_layer
 
@@ -44,13 +47,12 @@ class ManifestSource:
         return DEFAULT_MANIFEST if self.path is None else self.path
 
     def files(self) -> tuple[Path, ...]:
-        """Return the files to watch, existing or not: the manifest, then the profile."""
-        if self.profile is None:
-            return (self.manifest,)
-        try:
-            return (self.manifest, profile_path(self.profile, self.manifest))
-        except ManifestError:
-            return (self.manifest,)
+        """Return the files to watch, existing or not: the manifest, the profile, `.env` if they refer to it. Blocks."""
+        files = [self.manifest]
+        if self.profile is not None:
+            with contextlib.suppress(ManifestError):
+                files.append(profile_path(self.profile, self.manifest))
+        return followed(files)
 
     def pinned(self) -> ManifestSource:
         """Return this source, but with a required `models.yaml` if the file exists now.
@@ -116,13 +118,18 @@ def _layers(
 
 
 def _read(path: Path, problems: list[Problem], instead: Text | None = None) -> Layer | None:
+    """Return the layer of a file, as its entries mean it: without extensions, and with references replaced."""
     try:
         layer = read_layer(path) if instead is None else layer_of(instead)
     except ManifestError as error:
         problems.extend(error.problems)
         return None
     problems.extend(layer.problems)
-    return layer
+    if layer.root is None:
+        return layer
+    members = {key: member for key, member in layer.root.members.items() if not key.startswith(EXTENSION)}
+    root = resolved(replace(layer.root, members=members), Variables(problems), problems)
+    return replace(layer, root=root)
 
 
 def _empty_entries(root: Table) -> list[Problem]:

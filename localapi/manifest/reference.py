@@ -26,6 +26,7 @@ _INTRODUCTION: Final = f"""\
 Edit the descriptions beside the options, in localapi/backends and localapi/manifest. -->
 
 Reference of all options in `models.yaml` and profiles; [the manifest by example](models-yaml.md) shows a whole one.
+[Writing a manifest](writing-manifests.md) shows anchors, variables of the environment and several files.
 Unknown keys are errors, and `null` is the same as leaving an option out. `uv run localapi check` shows every value and
 its source.
 

@@ -11,12 +11,16 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from localapi.kinds import KINDS
-from localapi.manifest.entries import document
+from localapi.manifest.entries import EXTENSION, document
+from localapi.manifest.references import PATTERN
 
 Schema = dict[str, Any]
 
 _REF = "#/$defs/{model}"
 _NULL: Schema = {"type": "null"}
+_REFERENCE: Schema = {"$ref": "#/$defs/Reference"}
+_OUTSIDE = ("description", "default", "examples")
+"""Keywords that editors look for outside of alternatives."""
 
 
 def json_schema() -> Schema:
@@ -29,13 +33,46 @@ def json_schema() -> Schema:
         change = f"{section.capitalize()}Change"
         definitions[change] = _change(section, definitions)
         top["properties"][section] = _section(section, change, top["properties"][section]["description"])
+    definitions = {name: _with_references(schema) for name, schema in definitions.items()}
+    definitions["Reference"] = {
+        "type": "string",
+        "description": "A variable of the environment or of .env, which may have a default: ${env.NAME:-default}.",
+        "pattern": PATTERN,
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "The manifest of localapi (models.yaml), and its profiles",
-        **top,
+        **_with_references(top),
+        "patternProperties": {f"^{EXTENSION}": {"description": "Ignored: a place for anchors."}},
         "description": "Declares the models of the server, which follows this file while it runs.",
         "$defs": dict(sorted(definitions.items())),
     }
+
+
+def _with_references(schema: Schema) -> Schema:
+    """Return a schema that takes references to variables wherever it takes scalars but not every text."""
+    found = dict(schema)
+    for key in ("properties", "patternProperties"):
+        if key in found:
+            found[key] = {name: _with_references(part) for name, part in found[key].items()}
+    for key in ("items", "additionalProperties"):
+        if isinstance(found.get(key), dict):
+            found[key] = _with_references(found[key])
+    parts = found.get("anyOf", [found])
+    if not any(_refuses_references(part) for part in parts) or any(_takes_any_text(part) for part in parts):
+        return found
+    outside = {name: part for name, part in found.items() if name in _OUTSIDE}
+    inside = {name: part for name, part in found.items() if name not in _OUTSIDE}
+    return {**outside, "anyOf": [*inside.get("anyOf", [inside]), _REFERENCE]}
+
+
+def _refuses_references(schema: Schema) -> bool:
+    """Return whether a schema takes scalars, other than null and a constant, but not a reference."""
+    return "enum" in schema or "pattern" in schema or schema.get("type") in ("integer", "number", "boolean")
+
+
+def _takes_any_text(schema: Schema) -> bool:
+    return schema.get("type") == "string" and not {"enum", "const", "pattern"} & schema.keys()
 
 
 def _section(section: str, change: str, description: str) -> Schema:
@@ -84,6 +121,6 @@ def _or_null(schema: Schema) -> Schema:
     """Return a schema that also allows null, with the description outside, where editors look for it."""
     if _NULL in schema.get("anyOf", []):
         return schema
-    outside = {name: part for name, part in schema.items() if name in ("description", "default", "examples")}
-    inside = {name: part for name, part in schema.items() if name not in outside}
+    outside = {name: part for name, part in schema.items() if name in _OUTSIDE}
+    inside = {name: part for name, part in schema.items() if name not in _OUTSIDE}
     return {**outside, "anyOf": [*inside.get("anyOf", [inside]), _NULL]}

@@ -14,6 +14,7 @@ _INDENTATION = (
 )
 _TAB = "found a tab; indent YAML with spaces only"
 _MISPLACED = "found {found} after the end of the value; put text with quotes or brackets in quotes"
+_REFERENCE = "inside of braces and brackets, ${{env.NAME}} needs quotes; or put the value on a line of its own"
 _UNCLOSED_LIST = "the list that begins at line {line}, column {column} is not closed before this: add a ',' or its ']'"
 _UNCLOSED_MAPPING = _UNCLOSED_LIST.replace("list", "mapping").replace("']'", "'}}'")
 
@@ -70,6 +71,8 @@ def explain(error: yaml.YAMLError, source: str, text: str) -> Problem:
     if sentence == _INDENTATION and text[: mark.index].rpartition("\n")[2].strip():
         sentence = _MISPLACED
     character = text[mark.index : mark.index + 1]
+    if character == "{" and text[: mark.index].endswith("$"):
+        sentence = _REFERENCE
     found = {"": "the end of the file", "\t": "a tab", "\n": "the end of the line", "\r": "the end of the line"}
     message = sentence.format(found=found.get(character, repr(character)), line=began.line + 1, column=began.column + 1)
     return Problem(source, f"not valid YAML: {message}", line=mark.line + 1, column=mark.column + 1)

@@ -137,7 +137,7 @@ class _Composer:
             self._note(event, f"contains a control character (U+{ord(found[0]):04X}); remove it", path)
             return Scalar("", "", origin)
         plain = event.implicit[0] and event.tag is None
-        return Scalar(resolve(event.value) if plain else event.value, event.value, origin)
+        return Scalar(resolve(event.value) if plain else event.value, event.value, origin, is_plain=plain)
 
     def _table(self, origin: Origin, path: KeyPath, depth: int) -> Table:
         members: dict[str, Member] = {}
