@@ -21,7 +21,8 @@ from typing import Final
 
 import msgspec
 
-from localapi.backends.model_path import cache_folder, cached
+from localapi.backends.mlx_lm import MlxLm
+from localapi.backends.model_path import cache_folder, cached, folder_of_model
 from localapi.backends.peer import faults
 from localapi.backends.place import Placeable
 from localapi.backends.pool import PoolOptions
@@ -38,6 +39,7 @@ from localapi.system.threads import within
 
 OLDEST: Final = (3, 11)
 MLX_SECONDS: Final = 7.0
+FORMATS_SECONDS: Final = 7.5
 LITTLE_DISK: Final = 5 * 2**30
 _MLX: Final = ("mlx-lm",)
 PACKAGES: Final = {
@@ -232,6 +234,37 @@ def _of(entry: Entry) -> Iterator[Finding]:
     yield Finding("models", "ok", says)
 
 
+def formats(subject: Subject) -> list[Finding]:
+    """Ask for the formats of tool calls and reasoning of models on this machine, in a process that reads tokenizers."""
+    asked: dict[str, dict[str, str]] = {}
+    for entry in subject.entries:
+        options = entry.options
+        if isinstance(options, MlxLm) and not options.is_remote and options.obstacle() is None:
+            folder = folder_of_model(options.path, options.revision)
+            if folder is not None:
+                chosen = {"tool_format": options.tool_format, "reasoning_format": options.reasoning_format}
+                asked[entry.id] = {"folder": str(folder), **chosen}
+    if not asked:
+        return [Finding("formats", "ok", "no files of a chat model on this machine")]
+    command = [sys.executable, "-P", "-m", "localapi.worker.llm.recognised_formats", *map(json.dumps, asked.values())]
+    try:
+        done = subprocess.run(  # noqa: S603  # this Python, with our own module
+            command, capture_output=True, timeout=FORMATS_SECONDS, check=False, stdin=subprocess.DEVNULL
+        )
+        lines, why = done.stdout.splitlines(), f"the process ended with status {done.returncode}"
+    except subprocess.TimeoutExpired as error:
+        lines, why = (error.stdout or b"").splitlines(), f"not known within {FORMATS_SECONDS:g} s"
+    found = []
+    for at, name in enumerate(asked):
+        told = json.loads(lines[at]) if at < len(lines) else {"error": why}
+        if "error" in told:
+            found.append(Finding("formats", "note", f"{name}: {told['error']}"))
+        else:
+            says = f"{name}: tool_format {told['tool_format'] or 'none'}, reasoning_format "
+            found.append(Finding("formats", "ok", says + (told["reasoning_format"] or "none")))
+    return found
+
+
 def server(subject: Subject) -> list[Finding]:
     """Check if the port is free, or used by localapi."""
     at = subject.server.address
@@ -341,6 +374,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "player": player,
     "manifest": manifest,
     "models": files,
+    "formats": formats,
     "server": server,
     "cluster": cluster,
     "peers": peers,

@@ -88,6 +88,25 @@ def test_what_the_manifest_needs_and_has_not_is_told_with_what_mends_it(localapi
     assert "its first request downloads it" in findings(told, "models")[0]["says"]
 
 
+def test_the_formats_of_models_on_this_machine_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/config.json").write_text("{}")
+    (tmp_path / "models.yaml").write_text(
+        "chat:\n  a: {backend: mlx-lm, path: demo}\n"
+        "  b: {backend: mlx-lm, path: demo, tool_format: generic, reasoning_format: none}\n"
+        "  c: {backend: mlx-lm, path: ./empty}\n  d: {backend: mlx-lm, path: me/model}\n  e: {backend: echo}\n"
+    )
+    subject = dataclasses.replace(NOTHING, manifest=read(ManifestSource(tmp_path / "models.yaml", None, Overrides())))
+    found = checks.formats(subject)
+    assert [(each.grade, each.says.partition(":")[0]) for each in found] == [("ok", "a"), ("ok", "b"), ("note", "c")]
+    assert found[0].says == "a: tool_format json_tools, reasoning_format think"
+    assert found[1].says == "b: tool_format generic, reasoning_format none"
+    assert "tokenizer" in found[2].says
+
+    monkeypatch.setattr(checks, "FORMATS_SECONDS", 0.01)
+    assert {each.grade for each in checks.formats(subject)} == {"note"}
+
+
 def test_a_broken_manifest_is_told_with_its_place(localapi: Run, folder: Path) -> None:
     (folder / "models.yaml").write_text("chat: {a: {backend: eko}}\nserver: {api_keys: {me: {env: NOT_SET}}}\n")
     done = localapi("doctor")

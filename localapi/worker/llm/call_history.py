@@ -8,17 +8,16 @@ The only way to find out which form a template accepts is to try.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from localapi.worker.llm.output.call_ids import NineCharacters
 from localapi.worker.llm.output.sections import encodable
 
 Message = dict[str, Any]
 WRAPPED: Final = "arguments"
 """The name of the only member of an object that wraps text for a template that needs an object."""
-ID_LENGTH: Final = 9
 
 
 def expected(call: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +106,4 @@ def _with_short_ids(messages: list[Message]) -> list[Message]:
 
 
 def _short(call_id: object) -> str:
-    text = str(call_id)
-    if len(text) == ID_LENGTH and text.isascii() and text.isalnum():
-        return text
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:ID_LENGTH]
+    return NineCharacters().fitting(str(call_id), "", 0)

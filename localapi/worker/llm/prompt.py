@@ -18,6 +18,7 @@ from localapi.system.time_limit import TimeLimitExceeded, limited
 from localapi.worker.llm import bounded_template, call_history, prompt_losses
 from localapi.worker.llm.effort import known_levels, nearest_level
 from localapi.worker.llm.generic_tools import as_text, explained
+from localapi.worker.llm.output.call_ids import ANY
 from localapi.worker.llm.output.formats import FORMATS, GENERIC
 from localapi.worker.llm.output.recognition import format_name, template_text
 from localapi.worker.protocol import THINKING_BUDGET, THINKING_LEVEL, THINKING_SWITCHES, Chat, Message, reads_variable
@@ -80,6 +81,7 @@ class PromptWriter:
         name = format_name(tokenizer.tool_parser) if self.has_template else ""
         row = FORMATS.get(name)
         self._spelling = row.spelling if row is not None else None
+        self._ids = row.ids if row is not None else ANY
         self._is_generic = name == GENERIC
         is_shown = self.has_template and (self._template is None or self._knows("tools"))
         # Templates of DeepSeek write calls and say nothing of tools.
@@ -127,18 +129,20 @@ class PromptWriter:
 
     def messages(self, request: Chat) -> list[dict[str, Any]]:
         """Return the messages as templates expect them."""
-        names = {call.id: call.name for message in request.messages for call in message.calls}
-        written = [self._message(message, names) for message in request.messages]
+        calls = [call for message in request.messages for call in message.calls]
+        names = {call.id: call.name for call in calls}
+        ids = {call.id: self._ids.fitting(call.id, call.name, number) for number, call in enumerate(calls)}
+        written = [self._message(message, names, ids) for message in request.messages]
         if self._is_generic:
             written = as_text(written)
         if self._explains_tools and self._spelling is not None:
             written = explained(written, offered_tools(request), self._spelling)
         return written
 
-    def _message(self, message: Message, names: Mapping[str, str]) -> dict[str, Any]:
+    def _message(self, message: Message, names: Mapping[str, str], ids: Mapping[str, str]) -> dict[str, Any]:
         """Return the message as templates expect it, in OpenAI's form with the content as text.
 
-        `names`: the functions of the calls in the conversation, by the calls' ids.
+        `names`, `ids`: the functions of the calls in the conversation, and the ids for the template, by their ids.
         """
         written: dict[str, Any] = {"role": message.role, "content": message.text}
         # Templates often drop messages silently whose role they do not name.
@@ -151,16 +155,16 @@ class PromptWriter:
             if "reasoning_content" not in (self._template or "reasoning_content"):
                 written["thinking"] = message.reasoning  # gpt-oss and LFM2.5 call it so
         if message.call_id is not None:
-            written["tool_call_id"] = message.call_id
+            written["tool_call_id"] = ids.get(message.call_id, message.call_id)
             if message.call_id in names:  # which OpenAI's API does not repeat, and Kimi's template reads
                 written.setdefault("name", names[message.call_id])
         if message.calls:
-            written["tool_calls"] = [
-                call_history.expected(
-                    {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                )
-                for call in message.calls
-            ]
+            written["tool_calls"] = []
+            for call in message.calls:
+                function = {"name": call.name, "arguments": call.arguments}
+                call_id = ids[call.id]
+                expected = call_history.expected({"id": call_id, "type": "function", "function": function})
+                written["tool_calls"].append(expected)
         return written
 
     def options(self, request: Chat) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class RowMaker:
         row.relaxed = relaxed
         thinking = prompt_opens_thinking(self._tokenizer, prompt.tokens, prefill=_prefill(request))
         verbatim = request.tool_choice != "required" and isinstance(request.form, Regex | Lark)
+        taken = {call.id for message in request.messages for call in message.calls}
         for each in (row, *row.copies):
             each.parts = self._format.stream(
                 tools,
@@ -75,6 +76,7 @@ class RowMaker:
                 continues=request.continues,
                 stop=request.stop,
                 verbatim=verbatim,
+                taken=taken,
             )
             each.one_call = bool(tools) and not request.parallel_tool_calls
         return row

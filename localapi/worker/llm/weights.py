@@ -76,7 +76,7 @@ def load_weights(
         _adapt(model, folder, adapted)
     part = split(model, config) if split is not None else None
     widened = _widened(model, widen)
-    tokenizer = _tokenizer(folder, config)
+    tokenizer = read_tokenizer(folder, config)
     tokens = VocabularyIndex(tokenizer, logits_width(config, tokenizer)) if index else None
     total = max(total, sum(array.nbytes for array in _arrays(model)))
     for done in _read(model):
@@ -97,7 +97,7 @@ def check_weights(folder: Path, path: str) -> Iterator[int]:
     again = "Download the model again" if Path(path).is_absolute() else "Check the network and try again"
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        named = set(_json(index).get("weight_map", {}).values())
+        named = set(read_json(index).get("weight_map", {}).values())
         missing = sorted(name for name in named if not (folder / name).is_file())
         if missing:
             raise CannotLoad(f"{folder} lacks {', '.join(missing)}, named in {index.name}. {again}.")
@@ -118,7 +118,7 @@ def check_weights(folder: Path, path: str) -> Iterator[int]:
 
 def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
     """Return the model with weights that have not been read, and its config."""
-    config = _json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if config.get("model_file"):
         raise CannotLoad(
             f"The model in {folder} needs its own code ({config['model_file']}), and localapi does not run code "
@@ -153,7 +153,7 @@ def _adapter_folder(adapter: str, report: Report) -> Path:
 
 def _adapt(model: Any, folder: Path, adapter: Path) -> None:
     """Add the adapter's layers to the model. Raises CannotLoad if they do not fit."""
-    config = _json(adapter / "adapter_config.json")
+    config = read_json(adapter / "adapter_config.json")
     if "fine_tune_type" not in config and "num_layers" not in config:
         raise CannotLoad(
             f"{adapter / 'adapter_config.json'} has no num_layers, so this adapter is not mlx-lm's. Convert it, or "
@@ -199,7 +199,8 @@ def _read(model: Any) -> Iterator[int]:
     yield done + size
 
 
-def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
+def read_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
+    """Return mlx-lm's TokenizerWrapper of a model's folder. Raises CannotLoad."""
     files = f"The tokenizer in {folder} (tokenizer.json, tokenizer_config.json)"
     try:
         tokenizer = load_tokenizer(  # type: ignore[no-untyped-call]
@@ -213,7 +214,8 @@ def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
     return tokenizer
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object in a file of the model. Raises CannotLoad."""
     try:
         content = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:

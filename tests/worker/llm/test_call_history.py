@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -13,6 +14,7 @@ import pytest
 from mlx_lm.chat_templates import deepseek_v32
 from mlx_lm.tokenizer_utils import load as load_tokenizer
 
+from localapi.worker.llm.output.recognition import recognise
 from localapi.worker.llm.prompt import PromptRefused, PromptWriter
 from localapi.worker.protocol import Chat, FunctionCall, Message
 
@@ -140,3 +142,23 @@ def test_the_template_of_qwen3_takes_them_all(write: Write, qwen3_template: str)
         assert any(form in text for form in written(arguments)), text
     for nothing in EMPTY:
         assert write(qwen3_template, nothing) == write(qwen3_template, "{}")
+
+
+@pytest.mark.parametrize(
+    ("name", "shaped"), [("mistral_call_id", r"[a-z0-9]{9}"), ("kimi_k2", r"functions\.weather:0")]
+)
+def test_ids_of_other_servers_have_the_shape_of_the_family_in_calls_and_results(
+    tiny_model: Path, name: str, shaped: str
+) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    calls = "{% for c in m.tool_calls %}<{{ c.id }}>{% endfor %}"
+    tokenizer._tokenizer.chat_template = (
+        "{% for m in messages %}" + calls + "<{{ m.tool_call_id }}>{% endfor %}{{ tools }}"
+    )
+    tokenizer._chat_template, tokenizer.has_chat_template = None, True
+    recognise(tokenizer, tools=name)
+    call = FunctionCall(ID, "weather", "{}")
+    messages = [Message("assistant", calls=[call]), Message("tool", call_id=ID)]
+    text = tokenizer.decode(PromptWriter(tokenizer).tokens(Chat(id=1, messages=messages)))
+    assert len(re.findall(f"<{shaped}>", text)) == 2
+    assert ID not in text

@@ -14,6 +14,8 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from localapi.worker.llm.output.call_ids import ANY, CallIds, NameAndNumber, NineCharacters
+
 GENERIC: Final = "generic"
 """The format that a system message explains to a model whose template has no tools."""
 
@@ -75,6 +77,8 @@ class CallFormat:
     """Characters that begin a call if they begin the answer, without any mark."""
     channels: bool = False
     """True if calls are messages of harmony's channels (`harmony`)."""
+    ids: CallIds = ANY
+    """The ids of calls that the template demands."""
     ends_turn: tuple[str, ...] = ()
     """Tokens that end an answer, if the tokenizer has them."""
     is_json: bool = False
@@ -162,6 +166,7 @@ def _mistral(spelling: Spelling) -> CallFormat:
         head=re.compile(r"(?P<name>[^\s\[\]{}]+)\s*(?:\[CALL_ID\]\s*(?P<id>[^\s\[\]{}]*)\s*)?(?:\[ARGS\])?"),
         inner_marks=("[ARGS]", "[CALL_ID]"),
         spelling=spelling,
+        ids=NineCharacters(),
     )
 
 
@@ -264,6 +269,7 @@ FORMATS: Final = {
             end="<|tool_calls_section_end|>",
             call_id="[0-9]{1,3}",
         ),
+        ids=NameAndNumber(),
     ),
     "kimi_k3": CallFormat(
         inner_marks=("<|open|>", "<|close|>", "<|sep|>"),

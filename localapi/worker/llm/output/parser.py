@@ -21,12 +21,13 @@ What happens if a model does not keep to its format:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from localapi.worker.llm.output import harmony
+from localapi.worker.llm.output.call_ids import ANY
 from localapi.worker.llm.output.sections import CallArguments, Calls, CallStart, Markers, Section, SectionItem
 from localapi.worker.llm.output.stop_strings import StopStrings
 from localapi.worker.llm.output.thinking import BEHIND_THINKING
@@ -109,13 +110,16 @@ class OutputFormat:
         continues: bool = False,
         stop: Sequence[str] = (),
         verbatim: bool = False,
+        taken: Collection[str] = (),
     ) -> OutputParser:
         """Return the parser of one answer. Without tools, or with tool_choice "none", a call's text is content.
 
         `continues`: the prompt ends with the beginning of the answer's content.
+        `taken`: the ids of earlier calls.
         `verbatim`: whitespace at the content's start belongs to it, as in an answer that must have a form.
         """
-        calls = Calls(() if tool_choice == "none" else tools or ())
+        ids = self.tool_format.ids if self.tool_format else ANY
+        calls = Calls(() if tool_choice == "none" else tools or (), ids, taken)
         has_calls = bool(calls.tools and self.tool_format)
         state = REASONING if starts_thinking and self.think_end else NORMAL
         return OutputParser(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 import msgspec
+
+from localapi.worker.llm.output.call_ids import ANY, CallIds
 
 
 class CallStart(msgspec.Struct, frozen=True, tag=True):
@@ -32,7 +33,8 @@ SectionItem = CallStart | CallArguments | str
 class Calls:
     """The tools that the client offers, and the calls of one answer over all its sections."""
 
-    def __init__(self, tools: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, tools: Sequence[dict[str, Any]], ids: CallIds = ANY, taken: Collection[str] = ()) -> None:
+        """`ids`: the shape of ids that this class makes. `taken`: the ids of earlier calls of the conversation."""
         self.tools: list[dict[str, Any]] = []
         """The functions among OpenAI's tools, with everything that parsers expect in their schemas."""
         self.schemas: dict[str, dict[str, Any]] = {}
@@ -43,7 +45,8 @@ class Calls:
         """True if a call was cut off or its arguments are not a JSON object."""
         self.unfinished = False
         """True if the answer ended inside a call that has been sent."""
-        self._ids: set[str] = set()
+        self._shape = ids
+        self._ids = set(taken)
         for tool in tools:
             function = tool.get("function")
             if isinstance(function, dict):
@@ -59,7 +62,7 @@ class Calls:
         Kimi's template writes only that id into the next prompt, not the name.
         """
         if not (isinstance(call_id, str) and call_id and encodable(call_id)) or call_id in self._ids:
-            call_id = f"call_{secrets.token_hex(12)}"
+            call_id = self._shape.new(name, self._ids)
         self._ids.add(call_id)
         self.started += 1
         return CallStart(self.started - 1, call_id, name)

@@ -38,6 +38,7 @@ class ToolFormat:
         self._format = FORMATS.get(self.name, CallFormat())
         self.opens = self._format.opens
         self.channels = self._format.channels
+        self.ids = self._format.ids
         self.bare_start = self._format.bare[0]
         """The start of a call without a section around it; empty if that looks like text."""
         self.end_is_no_text = bool(self.bare_start) and self._format.tags is None

@@ -295,11 +295,17 @@ def test_of_several_calls_only_the_broken_one_is_text() -> None:
     assert (whole.parsed, whole.content) == ([("now", {})], bad)
 
 
-def test_the_models_own_id_is_kept_once_and_others_are_openais() -> None:
-    assert read(family("kimi_k2"), SAMPLES["kimi_k2"][0]).ids == ["functions.get_weather:0"]
-    twice = outcome(family("kimi_k2").stream(TOOLS), [SAMPLES["kimi_k2"][0] * 2]).ids
-    assert twice[0] == "functions.get_weather:0"
-    assert len(twice[1]) == len("call_") + 24
+def test_the_models_own_id_is_kept_once_in_a_conversation_and_others_have_the_familys_shape() -> None:
+    first = "functions.get_weather:0"
+    assert read(family("kimi_k2"), SAMPLES["kimi_k2"][0]).ids == [first]
+    assert outcome(family("kimi_k2").stream(TOOLS), [SAMPLES["kimi_k2"][0] * 2]).ids[0] == first
+    again = outcome(family("kimi_k2").stream(TOOLS, taken=[first]), [SAMPLES["kimi_k2"][0]]).ids
+    assert again == ["functions.get_weather:1"]
+    nine = read(family("mistral"), '[TOOL_CALLS][{"name": "now", "arguments": {}}, {"name": "now", "arguments": {}}]')
+    assert all(len(each) == 9 and each.isalnum() for each in nine.ids)
+    assert len({*nine.ids}) == 2
+    openai = read(family("json_tools"), '<tool_call>{"name": "now", "arguments": {}}</tool_call>')
+    assert len(openai.ids[0]) == len("call_") + 24
 
 
 # --- JSON as it grows ---
