@@ -178,7 +178,7 @@ class Service:
         ]
 
     async def run(self, listening: socket.socket, started: Callable[[], None]) -> None:
-        """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raises ManifestError.
+        """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raise ManifestError.
 
         `started` is called when the first revision serves.
         """

@@ -323,7 +323,7 @@ class LoadFailed(ModelUnavailable):
 
     @property
     def fault(self) -> tuple[object, ...]:
-        """Return what went wrong, apart from words and sizes. Equal for two failures if the same fault occurs again."""
+        """Fault apart from words and sizes. Equal for two failures if the same fault occurs again."""
         return (type(self),)
 
 
@@ -350,7 +350,7 @@ class OutOfResources(LoadFailed):
 
     @property
     def fault(self) -> tuple[object, ...]:
-        """Return the class and the resource."""
+        """Class and the resource."""
         return (type(self), self.number)
 
 
@@ -369,7 +369,7 @@ class NoRoom(LoadFailed):
 
     @property
     def fault(self) -> tuple[object, ...]:
-        """Return the class and the models that must stay."""
+        """Class and the models that must stay."""
         return (type(self), self.beside)
 
 

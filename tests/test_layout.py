@@ -1,11 +1,12 @@
 """Imports point one way: every import of localapi is followed in its source, and an edge against the order fails.
 
-Imports inside functions and below `TYPE_CHECKING` count like all others.
+Imports inside functions and below `TYPE_CHECKING` count like all others. Docstrings begin with a verb or a noun.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,3 +199,21 @@ def test_every_import_of_the_server_is_seen() -> None:
     seen = {(found.part, found.name.partition(".")[0]) for found in IMPORTS}
     assert {("http", "hypercorn"), ("app", "quart"), ("worker", "mlx_lm"), ("manifest", "yaml")} <= seen
     assert ("cli", "localapi.app") in {(found.part, found.name) for found in IMPORTS}
+
+
+HALF_A_QUESTION = {"What", "Whether", "Which", "Who", "Whose", "Where", "When", "Why", "How"}
+"""A reader has to find the noun or the verb behind these: "Whether it is loaded" is "True if it is loaded"."""
+HALF_A_PHRASE = {"Of", "As", "By", "For", "From", "In", "On", "With", "To", "If", "That", "Those", "Also", "Until"}
+"""These need the name above to make sense: "Of the entry" is "Name of the entry"."""
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
+    """Ruff's rule D401 knows the mood of verbs, and only in functions; this reads classes and attributes as well."""
+    wrong = []
+    for path in MODULES.values():
+        text = path.read_text()
+        for found in re.finditer(r'^ *"""(\w+)', text, re.MULTILINE):
+            if found[1] in HALF_A_QUESTION | HALF_A_PHRASE:
+                line = text.count("\n", 0, found.start(1)) + 1
+                wrong.append(f"{path.relative_to(PACKAGE.parent)}:{line}: {found[1]} …")
+    assert wrong == []

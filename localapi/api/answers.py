@@ -40,7 +40,7 @@ class Answer:
     calls: list[Call] = field(default_factory=list)
     tokens: list[TokenLogprob] = field(default_factory=list)
     reason: StopReason = "stop"
-    """Why it ended."""
+    """Reason why it ended."""
     stop_string: str | None = None
     """The stop string that ended it."""
     refusal_tokens: list[TokenLogprob] = field(default_factory=list)

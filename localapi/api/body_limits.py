@@ -1,4 +1,4 @@
-"""How large a body may be: as large as its endpoint has a use for."""
+"""Limits on the size of bodies: each endpoint accepts as much as it can use."""
 
 from __future__ import annotations
 

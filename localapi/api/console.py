@@ -26,7 +26,7 @@ CONTENT_TYPES: Final = {
     ".svg": "image/svg+xml",
     ".LICENSE": "text/plain; charset=utf-8",
 }
-"""By the ends of names; files with other names are not served."""
+"""Content types by suffix; files with other suffixes are not served."""
 POLICY: Final = "; ".join(
     [
         "default-src 'none'",

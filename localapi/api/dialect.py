@@ -37,7 +37,7 @@ from localapi.worker.protocol import Chat, Complete, Event, Finished, Loaded, To
 
 
 class Reply(Renderer[Event], Protocol):
-    """How one reply looks on the wire, whole or as a stream."""
+    """Format of one reply on the wire, whole or as a stream."""
 
     model: str
     """Id of the entry that was asked. The server sets it; a reload can change it until the model is leased."""
@@ -51,7 +51,7 @@ class Dialect(Protocol):
 
     @property
     def path(self) -> str:
-        """Return the path of the endpoint."""
+        """Path of the endpoint."""
 
     def parse(self, content: dict[str, Any]) -> tuple[NeutralRequest, Reply]:
         """Return the request that a body makes, and what shows its reply. Raise InvalidRequest."""
@@ -135,7 +135,7 @@ class Exchange:
     overruled: list[str] = field(default_factory=list)
     """Parameters that the entry's locks set otherwise."""
     unsupported: list[str] = field(default_factory=list)
-    """What the entry's backend does not honour."""
+    """Parameters and features that the entry's backend does not honour."""
     forwarded: bool = False
     """True if the body goes to another server as it is, with what has no effect here."""
 

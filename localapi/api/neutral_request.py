@@ -32,7 +32,7 @@ from localapi.worker.protocol import (
 
 @dataclass(frozen=True, kw_only=True)
 class NeutralRequest:
-    """What a dialect makes of a body."""
+    """A request for text, as every dialect parses it from a body."""
 
     model: str
     asks: Sequence[Chat | Complete]
@@ -42,7 +42,7 @@ class NeutralRequest:
     usual: Mapping[str, Any] = field(default_factory=dict)
     """Parameters that the dialect's API defines a value for, if neither the client nor the manifest sets them."""
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """What the client called a parameter, a feature or a medium, if it is not our name."""
+    """The client's names for parameters, features and media, if they differ from ours."""
     wishes: Set[str] = frozenset()
     """Parameters that the client set for any model: one that has no use for them is no reason to refuse."""
     keep_alive: float | None = None
@@ -51,7 +51,7 @@ class NeutralRequest:
     ignored: Sequence[str] = ()
     """Fields of the body that have no effect."""
     refusal: InvalidRequest | None = None
-    """Why the request cannot be read, if only a server that it is forwarded to can. Each ask has its `original`."""
+    """Error of a request that only a server it is forwarded to can read. Each ask has its `original`."""
 
     def check(self) -> None:
         """Check what every dialect has in common: tools, calls, and how a conversation ends. Raise InvalidRequest."""
@@ -131,12 +131,12 @@ class NeutralRequest:
 
     @property
     def is_original(self) -> bool:
-        """Return True if the request can be forwarded as the client wrote it."""
+        """True if the request can be forwarded as the client wrote it."""
         return all(ask.original is not None for ask in self.asks)
 
     @property
     def count(self) -> int:
-        """How many answers there will be."""
+        """Number of answers."""
         return sum(ask.n for ask in self.asks)
 
     @property
@@ -230,9 +230,9 @@ class Unhonoured:
     """Something that a request asks for and its backend does not honour."""
 
     name: str
-    """As in `ChatOptions.honours`."""
+    """Name, as in `ChatOptions.honours`."""
     param: str
-    """Where the client says it."""
+    """Place in the client's request."""
     code: str = "unsupported_parameter"
 
     def error(self, backend: str) -> InvalidRequest:

@@ -1,4 +1,4 @@
-"""What an endpoint says of itself: each module of endpoints declares its OPERATIONS beside its routes.
+"""Declarations of endpoints: each module of endpoints has its OPERATIONS beside its routes.
 
 `openapi` makes the document of them, and `body_limits` asks them how large a body may be.
 """
@@ -25,16 +25,16 @@ JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 ERRORS_OF_ALL: Final = frozenset({401, 403, 500})
 ERRORS_OF_WORK: Final = frozenset({400, 404, 413, 415, 429, 502, 503, 504})
-"""Of endpoints that have a model work."""
+"""Statuses of endpoints that use a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """What an endpoint takes and gives."""
+    """Input and output of an endpoint."""
 
     summary: str
     content: Content
-    """Of the reply with status 200."""
+    """Content of the reply with status 200."""
     body: type[BaseModel] | None = None
     body_type: str = JSON
     """Content type of the body."""

@@ -57,7 +57,7 @@ class Result(Struct, kw_only=True):
     index: int
     """Place in the request."""
     relevance_score: float
-    """From 0 to 1."""
+    """Number from 0 to 1."""
     document: dict[str, Any] | UnsetType = UNSET
 
 

@@ -1,4 +1,4 @@
-"""What a client is told that asks for a path which is not there: the nearest one that is."""
+"""Replies for paths that do not exist: they name the nearest path that does."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ MOST_CHANNELS = 8
 
 
 CLAIM_TOLERANCE: Final = 1.01
-"""How much longer than allowed a container may claim to be before it is refused unread."""
+"""Factor by which a container's stated length may exceed the limit before it is refused unread."""
 
 
 class NotAudio(ValueError):
@@ -47,7 +47,7 @@ class Decoded:
     pcm: bytes
     """16-bit mono samples."""
     total_seconds: float
-    """How long the file says that it is; 0 if it does not. It may lie."""
+    """Length according to the file, which may be wrong; 0 if the file does not say."""
 
 
 def decode_file(path: Path, *, sample_rate_hz: int, max_seconds: float) -> Iterator[Decoded]:

@@ -51,7 +51,7 @@ class Channel:
     def send(self, message: protocol.ToWorker) -> None:
         """Send a message, or nothing if the channel is closed.
 
-        Raises OverflowError, RecursionError, TypeError or msgspec.MsgspecError for a value that cannot be sent.
+        Raise OverflowError, RecursionError, TypeError or msgspec.MsgspecError for a value that cannot be sent.
         """
         if not self._writer.is_closing():
             self._writer.write(protocol.frame(message))

@@ -1,4 +1,4 @@
-"""Which of several places answers a request: a pure function over snapshots, and what keeps a conversation in place."""
+"""Choose one of several places for a request: a pure function over snapshots, and the memory of conversations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from localapi.worker.protocol import Chat, Complete, Request
 Choose = Literal["in-order", "least-busy", "sticky"]
 
 USUAL_SLOTS: Final = 32
-"""What a place that never queues is taken to answer concurrently, to compare it with one that does."""
+"""Concurrency assumed for a place that never queues, to compare it with one that does."""
 BLOCK_CHARACTERS: Final = 1024
 """A prompt that is no conversation is remembered in steps of this length."""
 MOST_KEYS: Final = 64
@@ -36,13 +36,13 @@ class Candidate:
     is_full: bool = False
     """True if it would refuse one more request."""
     away: str | None = None
-    """Why it should get no request, for people; None if it may."""
+    """Reason why it should get no request, for people; None if it may."""
     away_seconds: float = 0.0
-    """How long it should get none."""
+    """Seconds for which it should get none."""
 
     @property
     def load(self) -> float:
-        """Return how busy it is; from 1 on, requests wait."""
+        """Load as a share of its slots; from 1 on, requests wait."""
         return self.requests / (self.slots or USUAL_SLOTS)
 
 
@@ -100,7 +100,7 @@ def conversation_keys(asks: Sequence[Request]) -> list[bytes]:
 
 
 class Memory:
-    """Where conversations were answered, by their keys; the least recently used are forgotten first."""
+    """Places of conversations by their keys; the least recently used are forgotten first."""
 
     def __init__(self, most: int = MOST_REMEMBERED) -> None:
         self._most = most

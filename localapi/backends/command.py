@@ -55,12 +55,12 @@ Text = Annotated[str, BeforeValidator(number_as_text), AfterValidator(checked)]
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What to start, and how."""
+    """Program to start, with its arguments and environment."""
 
     name: str
-    """Of the entry."""
+    """Name of the entry."""
     command: list[str]
-    """With placeholders, as are the values of `env`; the first item is the path of the program."""
+    """Arguments, with placeholders as in the values of `env`; the first item is the path of the program."""
     env: Mapping[str, str] = field(repr=False)
     secrets: Mapping[str, str] = field(repr=False)
     """Further variables, without placeholders, whose values no message may show."""
@@ -78,7 +78,7 @@ class Launch:
     start_seconds: float
     stop_seconds: float
     memory_bytes: int
-    """What the program takes at least."""
+    """Minimum memory of the program."""
 
     @property
     def has_key(self) -> bool:

@@ -45,10 +45,10 @@ PROBE_SECONDS: Final = 5.0
 BROKEN_SECONDS: Final = 0.3
 """Pause between a connection that has broken and a look at its program."""
 END_SECONDS: Final = 5.0
-"""How long to wait for the end of a program whose connection has broken."""
+"""Time to wait for the end of a program whose connection has broken."""
 SHOWN_LINES: Final = 5
 SHOWN_CHARACTERS: Final = 300
-"""Of each line of output in an error."""
+"""Maximum length of a line of output in an error."""
 _NO_PROGRAM: Final = frozenset({ENOENT, ENOTDIR, EACCES, ENOEXEC})
 _MISSING: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 _WANTS_KEY: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
@@ -116,9 +116,9 @@ class CommandEngine:
         """None until the program is ready."""
         self._closing = False
         self._fault = ""
-        """Why the program was ended, for people."""
+        """Reason why the program was ended, for people."""
         self._refusal = "nothing listens there"
-        """Why the program is not ready, for people."""
+        """Reason why the program is not ready, for people."""
         self._waiting = 0
         """Requests that wait for output of the program, and not for a client."""
         self._heard_at = time.monotonic()

@@ -27,7 +27,7 @@ class CommandResult:
 
     @property
     def how(self) -> str:
-        """Return how it ended, for people: "ended with exit status 1: disk full"."""
+        """Description of its end, for people: "ended with exit status 1: disk full"."""
         last_line = (self.errors or self.output).decode(errors="replace").strip().rpartition("\n")[2]
         words = f": {last_line[:300]}" if last_line else ""
         return f"{describe_end(self.status)}{words}"

@@ -1,4 +1,4 @@
-"""How fast connections to one server are made.
+"""Pace at which connections to one server are made.
 
 A server has a queue of connections that it has not accepted yet. In servers of Python's library, such as mlx_lm.server,
 it has five places. The system resets what comes when it is full, or lets it wait for a second.

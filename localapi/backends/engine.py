@@ -22,7 +22,7 @@ class RankVitals:
     rank: int
     """0 answers the requests, and decides what the others do."""
     address: str
-    """Where it listens for the others."""
+    """Address at which it listens for the others."""
     node: str | None
     """The node of a cluster on which it runs; None: this machine."""
     pid: int | None
@@ -49,11 +49,11 @@ class Vitals:
     """Tokens of the long prompts that are being processed."""
     sound_seconds_done: float = 0.0
     sound_seconds_total: float = 0.0
-    """Of the files that are being transcribed."""
+    """Total length of the files that are being transcribed."""
     tokens_per_second: float | None = None
     """Generation rate over the last seconds, summed over all answers."""
     latency_seconds: float | None = None
-    """From the last request that was answered to its first output."""
+    """Time from the last answered request to its first output."""
     memory_bytes: int | None = None
     """Main memory of its machine that only this engine uses; 0 if it has no process of its own."""
     device_bytes: int = 0
@@ -70,7 +70,7 @@ class Vitals:
     """Time of its last report, or of a later request to an idle engine; None if no report is due."""
     healthy: bool = True
     reason: str | None = None
-    """Why the engine is not healthy, for people."""
+    """Reason why the engine is not healthy, for people."""
     pid: int | None = None
     """Process id, for display only."""
     node: str | None = None

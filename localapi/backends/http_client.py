@@ -43,7 +43,7 @@ PROBE_TIMEOUT_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = 0.2
 """Pause before a connection that could not be made is tried once more."""
 KEEP_SECONDS: Final = 4.0
-"""How long an idle connection is kept: uvicorn, which most such servers run on, closes them after 5 s."""
+"""Time for which an idle connection is kept: uvicorn, which most such servers run on, closes it after 5 s."""
 READ_OUT_SECONDS: Final = 1.0
 """Time for a connection to be free again after the last event of a stream."""
 MAX_REDIRECTS: Final = 3
@@ -68,7 +68,7 @@ class HttpClient:
         self._upstream = upstream
         self._sender = sender
         self.bases = upstream.bases()
-        """Those that the URL may mean, the likeliest first; only one once that is known."""
+        """Bases that the URL may mean, the likeliest first; only one once it is known."""
         self.base = self.bases[0]
         """Base of the API: one of `bases`, as discovery finds."""
         self._client: httpx2.AsyncClient | None = None
@@ -313,7 +313,7 @@ class HttpClient:
 
     @property
     def _connect_seconds(self) -> float:
-        """Return how long a connection may take: a pool may have less time than the entry allows."""
+        """Seconds that a connection may take: a pool may have less time than the entry allows."""
         limit = connect_limit.get()
         return self._upstream.connect_seconds if limit is None else min(limit, self._upstream.connect_seconds)
 

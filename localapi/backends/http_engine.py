@@ -61,13 +61,13 @@ from localapi.worker.protocol import (
 log = logging.getLogger(__name__)
 
 PROBE_SECONDS: Final = 30.0
-"""How long after the last sign of life a healthy server is asked for another."""
+"""Time after the last sign of life until a healthy server is asked for another."""
 FIRST_PROBE_SECONDS: Final = 1.0
 LONGEST_PROBE_SECONDS: Final = 60.0
 RATE_SECONDS: Final = 10.0
 MEASURABLE_SECONDS: Final = 0.2
 RATE_PAUSE_SECONDS: Final = 0.5
-"""How long a rate holds: it is asked for with every request, and takes time if there were many answers."""
+"""Time for which a rate is reused: every request asks for it, and computing it is slow if there were many answers."""
 PCM_HZ: Final = 24_000
 """Rate of `pcm`, by OpenAI's documentation; mono, with two bytes to a sample."""
 _UNHEALTHY: Final = (UpstreamUnavailable, UpstreamFailed, UpstreamTimeout, UpstreamRefused)

@@ -62,7 +62,7 @@ def _headers(headers: dict[str, Any]) -> dict[str, Any]:
 
 
 class OtherServer(BaseModel):
-    """Where another server is, and how to talk to it."""
+    """Options for another server: its address, key and time limits."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 

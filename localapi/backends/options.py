@@ -85,7 +85,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x
 
 
 class ReplicaLimits(BaseModel):
-    """How many engines of one entry there are."""
+    """Bounds on the number of engines of one entry."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
@@ -105,8 +105,8 @@ class ReplicaLimits(BaseModel):
 
 
 RunsIn = Literal["server", "worker", "program", "upstream", "node", "members"]
-"""What a model runs in: the server's own process, a process that it starts, another server, a node of a cluster, or the
-members of a pool."""
+"""Kind of place for a model: the server's own process, a process that it starts, another server, a node of a cluster,
+or the members of a pool."""
 OptionPath = str | tuple[str | int, ...]
 FolderOf = Callable[[OptionPath], Path]
 
@@ -124,7 +124,7 @@ class PathProblem(ValueError):
 
 @dataclass(frozen=True)
 class Identity:
-    """What to load. Two entries with equal identities are the same model."""
+    """Everything that decides what is loaded. Two entries with equal identities are the same model."""
 
     backend: str
     options: Mapping[str, Any]
@@ -228,7 +228,7 @@ class EntryOptions(BaseModel):
 
     @property
     def replica_limits(self) -> ReplicaLimits | None:
-        """How many engines there are, if there may be several. An engine without a worker of its own is one."""
+        """Bounds on the number of engines; None for one engine, as without workers of its own."""
         if self.replicas is None or not self.can_have_replicas():
             return None
         if isinstance(self.replicas, int):
@@ -269,7 +269,7 @@ class EntryOptions(BaseModel):
 
     @property
     def runs_in(self) -> RunsIn:
-        """What the model runs in once it is loaded."""
+        """Kind of place that the model runs in once it is loaded."""
         if self.is_remote:
             return "node"
         return "worker" if self.worker_bytes else "server"
@@ -321,7 +321,7 @@ class ChatOptions(EntryOptions):
 
     section = "chat"
     honours: ClassVar[frozenset[str]] = TEXT
-    """What the backend honours of ChatParameters, TEXT_FEATURES and MEDIA. What it does not is refused or reported."""
+    """Names of ChatParameters, TEXT_FEATURES and MEDIA that the backend honours. Others are refused or reported."""
     forwards: ClassVar[bool] = False
     """True if the backend sends a request on as the client wrote it, unknown fields included, to a server that speaks
     OpenAI's API. What cannot be read here is then for that server to judge."""

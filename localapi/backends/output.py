@@ -37,7 +37,7 @@ class Output:
         """Lines passed on in this window."""
         self._dropped = 0
         self._timer: asyncio.TimerHandle | None = None
-        """What tells the number of dropped lines at the end of the window."""
+        """Timer that reports the number of dropped lines at the end of the window."""
 
     @property
     def last_line(self) -> str:

@@ -145,7 +145,7 @@ class GenerationParameters(BaseModel):
 
     @property
     def sampling(self) -> Sampling:
-        """Return the sampling parameters for engines; None if unset."""
+        """Sampling parameters for engines; None if unset."""
         bias = self.logit_bias
         return Sampling(
             temperature=self.temperature,
@@ -173,7 +173,7 @@ class ChatParameters(GenerationParameters):
 
     @property
     def template_options(self) -> dict[str, Any]:
-        """Return the variables for the chat template; engines know what a template calls `reasoning_effort`."""
+        """Variables for the chat template; engines know what a template calls `reasoning_effort`."""
         options = dict(self.chat_template_kwargs or {})
         if self.reasoning_effort is not None:
             options["reasoning_effort"] = self.reasoning_effort
@@ -184,9 +184,9 @@ FORMS: Final = frozenset({"response_format", "regex", "grammar"})
 TEXT_FEATURES: Final = FORMS | {
     *("n", "logprobs", "tools", "tool_choice", "parallel_tool_calls", "continue_final_message", "echo"),
 }
-"""What else a request for text can ask for; `tool_choice` stands for a call that the model must make."""
+"""Further features of requests for text; `tool_choice` stands for a call that the model must make."""
 MEDIA: Final = frozenset({"image", "audio"})
-"""What messages can hold beside text."""
+"""Media in messages beside text."""
 TEXT: Final = TEXT_FEATURES | ChatParameters.model_fields.keys()
 """All that a backend can honour without media."""
 

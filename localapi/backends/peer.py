@@ -61,7 +61,7 @@ class PeerOptions(create_model("PeerOptions", __base__=_PeerOptions, **{"except"
 
 
 class LoadThere(msgspec.Struct):
-    """How far a load is, as the peer's `/status` tells it."""
+    """Progress of a load, from the peer's `/status`."""
 
     phase: str = ""
     done: int = 0
@@ -76,7 +76,7 @@ class RequestsThere(msgspec.Struct):
 
 
 class StatusThere(msgspec.Struct):
-    """What the peer's `/status` says of a model."""
+    """State of a model, from the peer's `/status`."""
 
     id: str = ""
     waiting: int = 0
@@ -97,12 +97,12 @@ class StatusPage(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a peer says of itself."""
+    """Description of a peer, as it gives it."""
 
     models: list[dict[str, Any]]
     """Its own models, as its `/v1/models` describes them. Those of its peers are left out."""
     status: Mapping[str, StatusThere] = field(default_factory=dict)
-    """What its `/status` says of each model, by id; empty if the key has no admin right."""
+    """Status of each model by id; empty if the key has no admin right."""
     voices: Mapping[str, list[Voice]] = field(default_factory=dict)
     """The voices of each speech model, by id."""
 

@@ -1,4 +1,4 @@
-"""Where on a cluster the worker of an entry runs."""
+"""Options for the place of an entry's worker on a cluster."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ClusterOptions(BaseModel):
 
 
 class Place(BaseModel):
-    """What a worker takes of a cluster. Ray chooses a node that has it."""
+    """Resources that a worker takes from a cluster. Ray chooses a node that has them."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
@@ -63,7 +63,7 @@ class Place(BaseModel):
 
     @property
     def requirements(self) -> Requirements:
-        """What to ask the cluster for."""
+        """Resources to ask the cluster for."""
         return Requirements(
             node=self.node,
             cpus=self.cpus,
@@ -104,7 +104,7 @@ class Placeable(EntryOptions):
 
     @property
     def site(self) -> Site | None:
-        """Where to start the worker; None for this machine."""
+        """Place to start the worker; None for this machine."""
         if self.place is None or self._cluster is None:
             return None
         return Site(self._cluster, self.place.requirements)

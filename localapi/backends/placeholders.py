@@ -21,10 +21,10 @@ PLACEHOLDERS: Final = {
     "folder": "the folder of the manifest",
     "home": "your home folder",
 }
-"""What stands for each placeholder."""
+"""Meaning of each placeholder."""
 _PARTS: Final = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w.-]*)\}|[{}]")
 _OF_OTHERS: Final = re.compile(r"\$\{[A-Za-z_][\w.]*\}")
-"""As shells and llama-swap write them."""
+"""Placeholders as shells and llama-swap write them."""
 
 
 def placeholders_in(text: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from localapi.backends.options import Duration, EntryOptions, Name, RunsIn
 
 
 class GiveUpAfter(BaseModel):
-    """How long a member may take before a request goes to the next one."""
+    """Time limits after which a request goes to the next member."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
@@ -32,7 +32,7 @@ class GiveUpAfter(BaseModel):
 
 
 class PoolOptions(EntryOptions):
-    """What the pools of all kinds have in common."""
+    """Options of the pools of all kinds."""
 
     is_pool: ClassVar[bool] = True
     of: Annotated[

@@ -79,7 +79,7 @@ class Program:
     """One running program."""
 
     pid: int
-    """Of the program itself, not of its guard."""
+    """Process id of the program itself, not of its guard."""
 
     def __init__(self, name: str, child: ChildProcess, connection: asyncio.StreamWriter, mark: str) -> None:
         self._name = name
@@ -106,7 +106,7 @@ class Program:
 
     @property
     def output(self) -> Output:
-        """What the program and its children write."""
+        """Output of the program and its children."""
         return self._guard.output
 
     async def wait(self) -> str:

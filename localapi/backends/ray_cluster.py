@@ -54,7 +54,7 @@ from localapi.worker.protocol import frame
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS: Final = 10.0
-"""How much longer than a worker its node may take to say that the worker has ended."""
+"""Extra time that a node may take to report the end of its worker."""
 
 
 class ClusterUnavailable(LoadFailed):
@@ -66,7 +66,7 @@ class ClusterUnavailable(LoadFailed):
 
 @dataclass(frozen=True)
 class Site:
-    """Where a worker is to run."""
+    """Place where a worker is to run."""
 
     cluster: str
     """Address of the cluster, or "auto"."""
@@ -83,7 +83,7 @@ class RemoteProcess:
         self.node: str | None = None
         """Name of the node, as soon as there is one."""
         self.addresses: Sequence[str] = ()
-        """Of the ports that the node keeps free for it until it gets its first message."""
+        """Addresses of the ports that the node keeps free for it until its first message."""
         self.held = AsyncExitStack()
         """Keeps the gateway running."""
         self.reader = StreamReader()

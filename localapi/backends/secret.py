@@ -62,7 +62,7 @@ def read_file(path: Path) -> str:
 
 
 class SecretPlace(BaseModel):
-    """Where a secret is."""
+    """Place of a secret: a variable, a file, or a command."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 

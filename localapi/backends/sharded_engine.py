@@ -25,7 +25,7 @@ from localapi.worker.protocol import AWAITING_RANKS, Event, Loaded, Loading, Ran
 log = logging.getLogger(__name__)
 
 TRIES: Final = 3
-"""How often ranks are started if their ports are taken before they listen."""
+"""Number of attempts to start ranks whose ports are taken before they listen."""
 SIGN_SECONDS: Final = 15
 """Time after which a rank that follows owes a sign of life. It sends one every 5 s, and waits for rank 0's before."""
 
@@ -47,7 +47,7 @@ async def start_ranks(
     """Start so many workers, load a part of the model in each, and return the engine.
 
     `site`: where on a cluster they run; None for this machine. After any failure, cancellation included, all workers
-    have ended when this returns. Raises LoadFailed.
+    have ended when this returns. Raise LoadFailed.
     """
     for tries_left in reversed(range(TRIES)):
         try:
@@ -115,7 +115,7 @@ class ShardedEngine:
         self._ranks = ranks
         self._reservation = reservation
         self._phases: dict[int, str] = {}
-        """What each rank does while it loads."""
+        """Current phase of each rank while it loads."""
         self._watch: asyncio.Task[None] | None = None
 
     @property

@@ -154,7 +154,7 @@ class SpeechOptions(EntryOptions, SpeechSettings):
 
     @property
     def phoneme_marks(self) -> tuple[str, str] | None:
-        """Return the characters around IPA phonemes in a text; None if the engine does not speak phonemes."""
+        """Characters around IPA phonemes in a text; None if the engine does not speak phonemes."""
         return None
 
     @property

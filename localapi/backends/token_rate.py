@@ -38,7 +38,7 @@ class TokenRate:
 
     @property
     def per_second(self) -> float:
-        """Return tokens per second; 0 if there were no new tokens lately, or too few to tell."""
+        """Tokens per second; 0 if there were no new tokens lately, or too few to tell."""
         now = time.monotonic()
         while self._samples and now - self._samples[0][0] > WINDOW_SECONDS:
             self._samples.popleft()

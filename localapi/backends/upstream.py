@@ -31,7 +31,7 @@ _VERSIONED: Final = re.compile(r"/v\d+\w*(/openai)?$")
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """Where another server is, and how to talk to it."""
+    """Options for another server: its address, key and time limits."""
 
     url: str
     """Base of its API, with or without /v1."""
@@ -44,9 +44,9 @@ class Upstream:
     """False if the server's certificate is not checked."""
     connect_seconds: float = CONNECT_SECONDS
     first_token_seconds: float = FIRST_TOKEN_SECONDS
-    """How long a stream may take to begin."""
+    """Time limit for the start of a stream."""
     idle_seconds: float = IDLE_SECONDS
-    """How long a stream may pause after that."""
+    """Time limit for a pause after that."""
     probe_path: str = MODELS
     """Path below the base that says now and then that the server is there."""
 
@@ -63,7 +63,7 @@ class Upstream:
 
     @property
     def warnings(self) -> list[str]:
-        """What is not safe about it, for people."""
+        """Warnings about what is not safe, for people."""
         if self.is_local:
             return []
         if self.url.startswith("http:") and (self.key or self.headers):

@@ -1,4 +1,4 @@
-"""What another server says of its models: their names, the length of their context, and voices.
+"""Facts about the models of another server: names, context length, and voices.
 
 No standard says where. The names of fields are those of vLLM, SGLang, llama-server, LM Studio, OpenRouter, Mistral,
 Groq and localapi.
@@ -22,7 +22,7 @@ _CONTEXT_FIELDS: Final = (
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of an upstream's model."""
+    """Known facts about an upstream's model."""
 
     model: str | None = None
     """Name there; None if the server has a default and lists none."""

@@ -1,4 +1,4 @@
-"""What replies of another server mean that are no answers: its errors, as errors of this server's API."""
+"""Turn error replies of another server into errors of this server's API."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _TITLE: Final = re.compile(r"<(title|h1)[^>]*>(.*?)</\1>", re.IGNORECASE | re.DO
 
 @dataclass(frozen=True)
 class Complaint:
-    """What another server says is wrong."""
+    """Error as another server reports it."""
 
     status: int
     message: str

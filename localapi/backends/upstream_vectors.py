@@ -11,7 +11,7 @@ from typing import Any, Final
 from localapi.backends.openai_events import BadReply
 
 _NUMBER_BYTES: Final = 4
-"""Of a 32-bit floating point number."""
+"""Size of a 32-bit floating point number."""
 
 
 def vectors_in(reply: dict[str, Any], count: int) -> list[bytes]:

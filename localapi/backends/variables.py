@@ -39,17 +39,17 @@ class Variables:
 
     plain: Mapping[str, str] = field(default_factory=dict, repr=False)
     secret: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Those whose values no message may show."""
+    """Variables whose values no message may show."""
 
     @property
     def all(self) -> dict[str, str]:
-        """Return every variable."""
+        """All variables."""
         return {**self.plain, **self.secret}
 
 
 NO_VARIABLES: Final = Variables()
 NOT_FOR_ENGINES: Final = frozenset({"env", "env_stamp", "place", "cluster"})
-"""What the identity of an entry has for its process, and not for the engine."""
+"""Options in an entry's identity that are for its process, and not for the engine."""
 
 
 class WithVariables(EntryOptions):

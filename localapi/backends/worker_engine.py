@@ -81,7 +81,7 @@ async def start_worker(
     `needs` is the Python package that the engine imports; `interpreter` is the Python of another environment that has
     it; `site` is a place on a cluster for the worker. `max_batch` is the number of requests that it answers
     concurrently, if it queues the rest. `variables` are what the entry sets in `env`, which is no option for the
-    engine. Raises LoadFailed. After any failure, cancellation included, the process has ended when this returns.
+    engine. Raise LoadFailed. After any failure, cancellation included, the process has ended when this returns.
     """
     if site is not None:
         report(Loading(f"looking for a node of the cluster {site.cluster}"))
@@ -120,7 +120,7 @@ async def open_worker(
     ports: int = 0,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> WorkerEngine:
-    """Start a worker that has nothing to load yet. Raises LoadFailed.
+    """Start a worker that has nothing to load yet. Raise LoadFailed.
 
     `ports` are kept free for it until it loads something. `on_wait` is called with the reason if the cluster has no
     room for it now. The other arguments are those of `start_worker`.
@@ -202,7 +202,7 @@ class WorkerEngine:
     ) -> None:
         self.name = name
         self.addresses = ports.addresses
-        """Where it can listen: ports that are free until it loads something."""
+        """Addresses at which it can listen: their ports are free until it loads something."""
         self.loaded = Loaded()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._child = child
@@ -215,7 +215,7 @@ class WorkerEngine:
         """Task that distributes the worker's steps; None while the model loads."""
         self._closing = False
         self._fault = ""
-        """Why the worker was ended, for people."""
+        """Reason why the worker was ended, for people."""
         self._heard_at = time.monotonic()
         """Time of the last step, or of the last progress while loading; monotonic clock."""
         self._asked_at = self._heard_at

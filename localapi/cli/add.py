@@ -101,7 +101,7 @@ class Proposal:
     kind: Kind
     backend: str
     path: str | None
-    """As the manifest writes it."""
+    """Path in the manifest's spelling."""
     name: str
     """Name to derive an id from."""
 

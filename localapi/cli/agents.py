@@ -46,7 +46,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class SetUp:
-    """What a program is told."""
+    """Settings for a program."""
 
     variables: Mapping[str, str] = field(default_factory=dict)
     key_variables: tuple[str, ...] = (KEY_VARIABLE,)
@@ -234,4 +234,4 @@ AGENTS: Final = {
         Agent(name="llm", install="uv tool install llm", set_up=_llm, context=0, tools=False),
     )
 }
-"""By the name of the program."""
+"""Agents by the name of the program."""

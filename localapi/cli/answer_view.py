@@ -38,7 +38,7 @@ _GOES_ON: Final = re.compile(r"\s|[-*+] |\d{1,9}[.)] |>|\|")
 _UNDECIDED: Final = re.compile(r"[-*+]|\d{1,9}[.)]?")
 """Beginning of a line that may still become one."""
 THEME: Final = Theme({"markdown.code": "bold cyan", "markdown.h1": "bold underline", "markdown.h2": "bold underline"})
-"""For light terminals and dark ones."""
+"""Colours that suit both light and dark terminals."""
 _PARSER: Final = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
 _PARSER.disable(["image", "reference"])  # their text would not be shown
 

@@ -22,7 +22,7 @@ from localapi.manifest import Manifest, describe, read
 from localapi.settings import Settings
 
 PEER_SECONDS: Final = 3.0
-"""How long a peer may take to answer."""
+"""Time limit for a peer's answer."""
 
 
 @click.command("check")

@@ -43,9 +43,9 @@ class Change:
     requests: int = 0
     """Number of its running requests."""
     error: str | None = None
-    """Why it did not load, if the server has already tried."""
+    """Reason why it did not load, if the server has already tried."""
     place: str = ""
-    """Where it will run, if that is not a single process of this machine."""
+    """Place where it will run, unless that is a single process on this machine."""
 
 
 @dataclass(frozen=True)

@@ -81,11 +81,11 @@ class ModelRow:
     pinned: bool | None = None
     last_error: str | None = None
     place: Mapping[str, Any] | None = None
-    """Where it runs: `kind`, `at`, `pid` and `parts`."""
+    """Place where it runs: `kind`, `at`, `pid` and `parts`."""
 
     @property
     def told_place(self) -> str:
-        """Where the model runs, if that is not a single process of this machine."""
+        """Place where the model runs, unless that is a single process on this machine."""
         return place_in_words(self.place) if self.place else ""
 
     @property

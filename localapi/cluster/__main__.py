@@ -53,9 +53,9 @@ from localapi.worker.protocol import frame
 
 ANSWER_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 30.0
-"""How long to try to join the cluster; Ray itself tries for minutes."""
+"""Time limit for joining the cluster; Ray itself tries for minutes."""
 PLACE_SECONDS: Final = 120.0
-"""How long a worker waits for a node with room, and for its process to start."""
+"""Time limit for finding a node with room and starting the process there."""
 TRIES: Final = 4
 RETRY_SECONDS: Final = 5.0
 """Pause before another try to start a worker whose node was lost meanwhile."""
@@ -63,7 +63,7 @@ REPORT_SECONDS: Final = 1.0
 SILENCE_SECONDS: Final = 20.0
 """After this time without a report a node is given up."""
 LOOK_SECONDS: Final = 2.0
-"""How often the list of nodes is read."""
+"""Interval for reading the list of nodes."""
 LEAVE_SECONDS: Final = 5.0
 UNAUTHENTICATED: Final = (
     "it requires a token, which is missing here or wrong. Set RAY_AUTH_MODE=token for the server, and RAY_AUTH_TOKEN "
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def connect(address: str) -> None:
-    """Join a running cluster, never start one. Raises OSError and whatever Ray raises."""
+    """Join a running cluster, never start one. Raise OSError and whatever Ray raises."""
     named = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     host, colon, port = named.rpartition(":")
     if colon:

@@ -1,4 +1,4 @@
-"""What runs on a node: a Ray actor that starts one worker there and relays its socket.
+"""Code that runs on a node: a Ray actor that starts one worker there and relays its socket.
 
 Only the standard library is imported at the top: a node that lacks a package can then say so.
 """
@@ -19,10 +19,10 @@ MOST_BYTES: Final = 1024 * 1024
 MOST_LINES: Final = 200
 """Maximum lines of output kept between two reports; the oldest are dropped."""
 PACKAGES: Final = ("msgspec", "psutil")
-"""What a worker needs beside its engine."""
+"""Packages that a worker needs beside its engine."""
 
 Report = tuple[bytes, list[str], int | None, float | None, str | None]
-"""What the worker sent, what it printed, its memory, its processor time, and how it ended if it has."""
+"""Bytes sent by the worker, lines printed, its memory, its processor time, and how it ended if it has."""
 
 
 class NodeWorker:

@@ -1,4 +1,4 @@
-"""Where workers fit on the nodes of a cluster, in Ray's terms."""
+"""Find room for workers on the nodes of a cluster, in Ray's terms."""
 
 from __future__ import annotations
 

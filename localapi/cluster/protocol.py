@@ -12,7 +12,7 @@ import msgspec
 
 
 class Requirements(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker takes of a cluster."""
+    """Resources that a worker takes from a cluster."""
 
     node: str | None = None
     """Name, host name, address or id of a node; None: any node with room."""
@@ -30,7 +30,7 @@ class Reserve(msgspec.Struct, tag=True):
 
     group: int
     place: Requirements
-    """What each worker takes."""
+    """Resources that each worker takes."""
     count: int
 
 
@@ -59,7 +59,7 @@ class Start(msgspec.Struct, tag=True, kw_only=True):
     secrets: list[str] = []
     """Values that its output must not show."""
     seat: Seat | None = None
-    """Where to start it, if that was reserved."""
+    """Reserved place to start it."""
     ports: int = 0
     """Number of ports to keep free for the worker, until it gets its first message."""
 
@@ -88,14 +88,14 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     cpus: float
     gpus: float
     memory_bytes: int
-    """What Ray may give away, which is less than the machine has."""
+    """Memory that Ray may give away, which is less than the machine has."""
     resources: dict[str, float]
     """Custom resources."""
     cpus_free: float = 0
     gpus_free: float = 0
     memory_bytes_free: int = 0
     resources_free: dict[str, float] = {}
-    """What nobody has now. Ray reports it with some delay."""
+    """Resources that are free now. Ray reports them with some delay."""
 
 
 class Nodes(msgspec.Struct, tag=True):
@@ -131,7 +131,7 @@ class Started(msgspec.Struct, tag=True):
     """Name of the node."""
     pid: int
     addresses: list[str] = []
-    """Of the ports that are kept free, as other nodes reach them."""
+    """Addresses of the ports that are kept free, as other nodes reach them."""
 
 
 class Waiting(msgspec.Struct, tag=True):
@@ -163,7 +163,7 @@ class Ended(msgspec.Struct, tag=True):
 
     worker: int
     how: str
-    """For people: "was killed by SIGKILL", "was lost with its node studio"."""
+    """Text for people: "was killed by SIGKILL", "was lost with its node studio"."""
 
 
 ToGateway = Reserve | Release | Start | ToNode | Stop

@@ -1,4 +1,4 @@
-"""Which workers fit on which nodes of a cluster. Knows nothing of Ray."""
+"""Fit workers onto the nodes of a cluster. Knows nothing of Ray."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from localapi.cluster.protocol import Node, Requirements
 from localapi.system.byte_sizes import readable
 
 MANY: Final = 1000
-"""How many workers that take nothing a node can hold."""
+"""Number of workers without needs that a node can hold."""
 
 
 class CannotStart(Exception):

@@ -71,7 +71,7 @@ class Renderer(Protocol[Shown_contra]):
 
     @property
     def content_type(self) -> str:
-        """Return the Content-Type of the stream."""
+        """Content-Type of the stream."""
 
     def render(self, item: Shown_contra) -> Iterable[bytes]:
         """Return the bytes for one item of the answer."""
@@ -129,7 +129,7 @@ class Generation:
 
     @property
     def expected(self) -> Entry:
-        """Return the entry that would answer now: a member of a pool, or the entry itself."""
+        """Entry that would answer now: a member of a pool, or the entry itself."""
         return self.registry.expected(self.entry) if self.entry.id in self.registry.entries else self.entry
 
     async def through(self, use: Use[Item], *, about: Sequence[Request] = ()) -> AsyncGenerator[Item, None]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from quart import Request
 
 MOST_WAITING_BYTES: Final = 1024 * 1024
-"""What may have arrived and not been used, of a body that is read piece by piece."""
+"""Maximum of unread bytes that may have arrived, for a body that is read piece by piece."""
 
 
 class PacedBody(Body):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 5.0
-"""How often a port that something else uses is tried again."""
+"""Interval for retrying a port that something else uses."""
 
 
 class SecondPort:

@@ -27,20 +27,20 @@ from localapi.worker.protocol import Upload
 FORM: Final = "multipart/form-data"
 MEGABYTE: Final = 2**20
 IDLE_SECONDS: Final = 60
-"""How long a client may send nothing before its form is complete."""
+"""Time for which a client may send nothing before its form is complete."""
 MOST_PARTS: Final = 100
 MOST_FIELD_BYTES: Final = MEGABYTE
-"""Of all fields together."""
+"""Maximum size of all fields together."""
 MOST_AROUND_BYTES: Final = 2 * MEGABYTE
-"""What a body may have beside the file, and what is kept of it at once."""
+"""Maximum size of a body beside the file, and of what is kept in memory."""
 _PIECE_BYTES: Final = 64 * 1024
 _WRITTEN_BYTES: Final = MEGABYTE
-"""What is written to disk at once."""
+"""Size of one write to disk."""
 
 
 @dataclass
 class Form:
-    """What a client sent."""
+    """A form as a client sent it."""
 
     fields: dict[str, list[str]] = field(default_factory=dict)
     """Values by the name, in the order in which they came."""
@@ -96,7 +96,7 @@ class _FormReader:
         self._field_bytes = 0
         self._part: Field | File | None = None
         self._value = bytearray()
-        """Of the field, or of the file, that has not been kept yet."""
+        """Bytes of the field or of the file that have not been kept yet."""
         self._file: BinaryIO | None = None
 
     async def read(self, body: PacedBody) -> None:

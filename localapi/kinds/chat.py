@@ -57,7 +57,7 @@ FEATURES: Final = {
     "thinking_levels": "reasoning_effort",
     "vision": "image",
 }
-"""What a backend must honour for a capability, as in `ChatOptions.honours`."""
+"""Features that a backend must honour for a capability, as in `ChatOptions.honours`."""
 
 
 def capabilities(options: ChatOptions, loaded: Loaded | None) -> Capabilities:

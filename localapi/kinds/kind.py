@@ -32,7 +32,7 @@ class Variables:
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Return every variable."""
+        """All variables."""
         of_options = (name for names in (*self.options.values(), *self.defaults.values()) for name in names)
         return (*self.names, *of_options)
 
@@ -134,11 +134,11 @@ class Kind:
     count: Callable[[Counters, str, Finished, float, float], None] = count_nothing
     """Count a model's complete answer, given the seconds to its first event and from there to its end."""
     input: tuple[str, ...] = ("text",)
-    """What such models take: text, image, audio."""
+    """Media that such models take: text, image, audio."""
     output: tuple[str, ...] = ("text",)
-    """What they answer with."""
+    """Media that they answer with."""
     model: type[ModelObject] = ModelObject
-    """How `/v1/models` describes a model of this kind."""
+    """Struct that describes a model of this kind in `/v1/models`."""
     recognize: Callable[[Mapping[str, Any], str], str | None] = unknown
     """Return the backend for a model with this config.json and name, or None if it is not of this kind."""
     recognize_place: Callable[[Path], str | None] = unknown_place

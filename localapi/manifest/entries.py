@@ -65,7 +65,7 @@ OriginPattern = Annotated[str, BeforeValidator(_origin)]
 
 
 class ResponsesOptions(BaseModel):
-    """How long, and in how much space, responses of `/v1/responses` are kept."""
+    """Limits on the age and size of stored responses of `/v1/responses`."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -225,7 +225,7 @@ class Entry:
 
     @functools.cached_property
     def keys(self) -> Mapping[str, str]:
-        """Return a fingerprint of each option, for `localapi plan`."""
+        """Fingerprint of each option, for `localapi plan`."""
         said = {"backend": self.identity.backend, **self.identity.options, **self.settings}
         return {name: fingerprint(value) for name, value in said.items()}
 
@@ -301,7 +301,7 @@ class Manifest:
 
     @functools.cached_property
     def keys_of_server(self) -> Mapping[str, str]:
-        """Return a fingerprint of each option of the server; for API keys without their secrets."""
+        """Fingerprint of each option of the server; for API keys without their secrets."""
         options = {name: getattr(self.server, name) for name in ServerOptions.model_fields}
         return {name: fingerprint(value) for name, value in {**options, "peers": self.peers}.items()}
 
@@ -318,7 +318,7 @@ class Manifest:
 
     @property
     def files_beside(self) -> tuple[Path, ...]:
-        """Return the files that the manifest names and that the server follows, too."""
+        """Files that the manifest names and that the server follows, too."""
         of_entries = (path for entry in self.entries.values() for path in entry.options.files())
         of_peers = (path for peer in self.peers.values() for path in peer.secret_files())
         return tuple(dict.fromkeys((*of_entries, *of_peers, *self.key_files)))

@@ -42,7 +42,7 @@ class Edit:
 
     @property
     def sha256(self) -> str:
-        """Return the digest of the changed file, as in `GET /status`."""
+        """Digest of the changed file, as in `GET /status`."""
         return hashlib.sha256(self.after).hexdigest()
 
     def diff(self) -> str:

@@ -1,1 +1,1 @@
-"""From an edited file to a new revision: notice the edit, and apply it."""
+"""Notice an edited file, and apply it as a new revision."""

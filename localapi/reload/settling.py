@@ -21,13 +21,13 @@ from typing import Final
 from localapi.manifest import Manifest
 
 STILL_SECONDS: Final = 0.3
-"""For a file written in place that does not look half-written."""
+"""Stillness required of a file written in place that does not look half-written."""
 DOUBT_SECONDS: Final = 2.0
-"""For a file that may be half-written, whose writer may pause for a second."""
+"""Stillness required of a file that may be half-written, whose writer may pause for a second."""
 OPEN_SECONDS: Final = 4.0
-"""For a file that a program still has open for writing; some never close it."""
+"""Stillness required of a file that a program still has open for writing; some never close it."""
 LONG_SECONDS: Final = 3.0
-"""For a change that removes authentication, or models that are loaded or pinned."""
+"""Stillness required for a change that removes authentication, or models that are loaded or pinned."""
 LONG_OPEN_SECONDS: Final = 8.0
 LONG_WHOLE_SECONDS: Final = 0.5
 MUCH_SHORTER: Final = 0.75

@@ -44,7 +44,7 @@ class Outcome:
 
     @property
     def kept(self) -> frozenset[str]:
-        """Return the entries that stay as they were."""
+        """Entries that stay as they were."""
         return self.slow | self.failed.keys()
 
 
@@ -74,7 +74,7 @@ class _Failed:
 
     @property
     def pause(self) -> float:
-        """Return the seconds until the next attempt."""
+        """Seconds until the next attempt."""
         return pause_seconds(TOLERATED + self.count - 1)  # the first failure leads to a pause already
 
 
@@ -113,12 +113,12 @@ class Swaps:
 
     @property
     def instances(self) -> list[Instance]:
-        """Return the instances that are loading or loaded."""
+        """Instances that are loading or loaded."""
         return list(self._prepared.values())
 
     @property
     def warnings(self) -> list[str]:
-        """Return a warning for each replacement that did not load."""
+        """Warning for each replacement that did not load."""
         return [
             f"{entry_id} was not replaced, because the new model did not load: {failed.error.message} "
             "It is retried from time to time, and at once by POST /admin/reload."
@@ -127,7 +127,7 @@ class Swaps:
 
     @property
     def seconds_to_next_try(self) -> float | None:
-        """Return the seconds until the next attempt; None if there is none."""
+        """Seconds until the next attempt; None if there is none."""
         dues = [failed.due for failed in self._failed.values()]
         return max(0.0, min(dues) - time.monotonic()) if dues else None
 

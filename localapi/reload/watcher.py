@@ -26,7 +26,7 @@ Place = tuple[Path, str]
 """A folder, and the name in it on which a file depends."""
 
 MAX_LINKS = 40
-"""As many links as Linux follows for one path."""
+"""Maximum number of links to follow, as on Linux."""
 LOOK_SECONDS = 2.0
 LISTEN_AGAIN_SECONDS = 60.0
 SETTLE_SECONDS = 0.5

@@ -1,4 +1,4 @@
-"""How often a model may be started again: at once after a failure or two, then after growing pauses.
+"""Pauses between attempts to load a model: none after a failure or two, then growing ones.
 
 Knows failures and successes, and nothing of what fails.
 """

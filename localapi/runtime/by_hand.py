@@ -1,4 +1,4 @@
-"""What people do to one model through the API: load it, unload it, keep it loaded.
+"""Actions on one model through the API: load it, unload it, keep it loaded.
 
 Pins are kept by the registry, as an edit of the manifest may overrule them.
 """

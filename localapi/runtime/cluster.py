@@ -25,9 +25,9 @@ class ClusterWatch:
     def __init__(self, tell: Callable[[], None]) -> None:
         """`tell` is called when something has changed."""
         self.address: str | None = None
-        """Of the manifest's cluster; None if it has none."""
+        """Address of the manifest's cluster; None if it has none."""
         self.error: str | None = None
-        """Why the cluster cannot be used."""
+        """Reason why the cluster cannot be used."""
         self._gateway: Gateway | None = None
         self._tell = tell
         self._woken = asyncio.Event()

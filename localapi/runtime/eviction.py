@@ -1,4 +1,4 @@
-"""Which models give way to a load: pure functions over what is in memory. `memory` carries out what they decide."""
+"""Choose the models that give way to a load: pure functions over what is in memory. `memory` carries them out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Phase(Enum):
-    """How far an instance is."""
+    """Phase of an instance in memory."""
 
     LOADING = auto()
     READY = auto()
@@ -21,10 +21,10 @@ class Phase(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Holding:
-    """What one instance has in memory, or was promised."""
+    """Memory that one instance has, or was promised."""
 
     name: str
-    """Of the entry. An instance and its replacement have the same."""
+    """Name of the entry. An instance and its replacement have the same."""
     size: int
     """Bytes."""
     phase: Phase = Phase.READY
@@ -78,7 +78,7 @@ class Wait(Generic[Key]):
 
 
 class Refusal(Enum):
-    """Why a load is refused."""
+    """Reason for refusing a load."""
 
     NEVER_FITS = auto()
     """The budget does not hold it beside what must stay."""
@@ -96,7 +96,7 @@ class Refuse(Generic[Key]):
     free: int
     """Bytes that it could have."""
     beside: tuple[Key, ...]
-    """What takes the rest."""
+    """Instances that take the rest."""
 
 
 def plan_room(

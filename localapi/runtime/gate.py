@@ -1,4 +1,4 @@
-"""Where new leases of an instance wait while it is being replaced, unloaded, or emptied for another model."""
+"""Gate for new leases, closed while an instance is replaced, unloaded, or emptied for another model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Pause(Enum):
-    """Why an instance takes no new leases for a while."""
+    """Reason why an instance takes no new leases for a while."""
 
     SWAP = "swap"
     MEMORY = "memory"

@@ -64,7 +64,7 @@ class Reservations(Protocol):
 
     @property
     def is_bounded(self) -> bool:
-        """Return True if the memory of all models has a bound."""
+        """True if the memory of all models has a bound."""
 
 
 class Instance:
@@ -78,7 +78,7 @@ class Instance:
         """Seconds from the last lease to unloading."""
         self.pinned = False
         self.stall_seconds: float | None = DEFAULT_STALL_SECONDS
-        """How long an engine with work may do nothing."""
+        """Time for which an engine with work may do nothing."""
         self.backoff = Backoff()
         self.since_revision = since_revision
         """0 while no revision has it: it is to replace another instance."""
@@ -91,7 +91,7 @@ class Instance:
         self.last_error: str | None = None
         self.last_used = time.monotonic()
         self.loaded: protocol.Loaded | None = None
-        """What the model said when it was last loaded."""
+        """Facts that the model reported when it was last loaded."""
         self._kept_for: float | None = None
         """`keep_alive` of the last request, if it had one."""
         self._state: State = Unloaded()
@@ -102,7 +102,7 @@ class Instance:
         """`worker_deaths` at the last load."""
         self._replica_limits = options.replica_limits
         self.gate = Gate()
-        """Where new leases wait during a pause."""
+        """Gate at which new leases wait during a pause."""
         self._idle_timer = Timer(self._on_idle)
         self._reload_timer = Timer(self._on_reload)
 
@@ -110,17 +110,17 @@ class Instance:
 
     @property
     def state(self) -> StateName:
-        """Return the state as `/status` names it."""
+        """State as `/status` names it."""
         return name_of(self._state, retired=self.retired, backing_off=self.backoff.seconds_left > 0)
 
     @property
     def engine(self) -> Engine | None:
-        """Return the loaded engine."""
+        """Loaded engine."""
         return self._state.engine if isinstance(self._state, Ready) else None
 
     @property
     def supervised(self) -> Supervised | None:
-        """Return the engine, or what loads its model; None if nothing can be measured or ended."""
+        """Engine, or what loads its model; None if nothing can be measured or ended."""
         match self._state:
             case Ready(engine=engine):
                 return engine
@@ -130,54 +130,54 @@ class Instance:
 
     @property
     def all_supervised(self) -> list[Supervised]:
-        """Return all that can be measured and ended on its own: each replica."""
+        """All that can be measured and ended on its own: each replica."""
         if isinstance(self.engine, Replicas):
             return self.engine.supervised
         return [self.supervised] if self.supervised is not None else []
 
     @property
     def replica_count(self) -> int:
-        """Return how many engines are loaded, at least 1."""
+        """Number of loaded engines, at least 1."""
         return max(1, len(self.engine.replicas)) if isinstance(self.engine, Replicas) else 1
 
     @property
     def vitals(self) -> Vitals | None:
-        """Return the vitals of the loaded engine."""
+        """Vitals of the loaded engine."""
         return self.engine.vitals() if self.engine is not None else None
 
     @property
     def max_batch(self) -> int | None:
-        """Return how many requests the engine answers concurrently; None if it never queues any."""
+        """Number of requests that the engine answers concurrently; None if it never queues any."""
         return self.engine.vitals().max_batch if self.engine is not None else self.options.batch_limit
 
     @property
     def queued(self) -> int:
-        """Return how many requests are queued inside the engine."""
+        """Number of requests queued inside the engine."""
         return self.engine.vitals().queued if self.engine is not None else 0
 
     @property
     def progress(self) -> protocol.Loading | None:
-        """Return how far loading is."""
+        """Progress of the load, if one is in progress."""
         return self._state.load.progress if isinstance(self._state, Loading) else None
 
     @property
     def ready_since(self) -> float | None:
-        """Return the Unix time at which the model was loaded."""
+        """Unix time at which the model was loaded."""
         return self._state.since if isinstance(self._state, Ready) else None
 
     @property
     def is_loading(self) -> bool:
-        """Return True if a load is in progress, or queued for memory."""
+        """True if a load is in progress, or queued for memory."""
         return isinstance(self._state, Loading)
 
     @property
     def used(self) -> bool:
-        """Return True if a request has used what is loaded."""
+        """True if a request has used what is loaded."""
         return isinstance(self._state, Ready) and self._state.used
 
     @property
     def lacks_memory(self) -> bool:
-        """Return True if it is not loaded because memory_budget leaves no room for it."""
+        """True if it is not loaded because memory_budget leaves no room for it."""
         match self._state:
             case Unloaded(no_room_to_preload=no_room):
                 return no_room
@@ -187,22 +187,22 @@ class Instance:
 
     @property
     def will_reload(self) -> bool:
-        """Return True if it will be loaded again without a request."""
+        """True if it will be loaded again without a request."""
         return self.pinned and self._reload_timer.runs
 
     @property
     def is_speculative(self) -> bool:
-        """Return True if it is loaded for requests that may come, and no request waits for it."""
+        """True if it is loaded for requests that may come, and no request waits for it."""
         return self._waiters == 0 and not self.pinned and self.since_revision != 0
 
     @property
     def is_protected(self) -> bool:
-        """Return True if it may not be evicted: it is pinned, or about to replace another instance."""
+        """True if it may not be evicted: it is pinned, or about to replace another instance."""
         return not self.retired and (self.pinned or self.since_revision == 0)
 
     @property
     def leases(self) -> int:
-        """Return how many leases are held."""
+        """Number of leases held."""
         return self._leases.count
 
     # Leases
@@ -240,7 +240,7 @@ class Instance:
 
     @property
     def expires_in(self) -> float:
-        """Return the seconds until an idle model is unloaded; infinity if it is in use, or never."""
+        """Seconds until an idle model is unloaded; infinity if it is in use, or never."""
         if self.leases or self._stays_for == FOREVER:
             return FOREVER
         return max(0.0, self.last_used + self._stays_for - time.monotonic())

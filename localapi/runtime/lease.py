@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Lease:
-    """What a request works with: its entry as of its arrival, and a loaded engine."""
+    """A request's right to use an engine, with the entry as of its arrival."""
 
     entry: Entry
     """The entry that answers."""

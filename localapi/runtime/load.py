@@ -21,12 +21,12 @@ class Load:
     """One attempt of one instance."""
 
     task: asyncio.Task[Engine]
-    """What carries it out, from reserving memory to the engine. Its instance sets it."""
+    """Task of the load, from reserving memory to the engine. Its instance sets it."""
 
     def __init__(self, name: str, options: EntryOptions) -> None:
         self.progress: Loading | None = None
         self.by: Supervised | None = None
-        """What does the loading, if that can be measured and ended."""
+        """Process that loads, if it can be measured and ended."""
         self.has_room = False
         """True if there is memory for it. Until then, cancelling it loses nothing."""
         self.detached = False

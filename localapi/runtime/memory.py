@@ -1,4 +1,4 @@
-"""Which models are in memory at the same time: what they take, loads that wait for room, and evictions.
+"""The memory of all models: what each takes, loads that wait for room, and evictions.
 
 `eviction` decides, and this carries it out. Knows sizes, as they are expected of files and as engines are measured.
 Refuses to know requests.
@@ -38,9 +38,9 @@ from localapi.system.threads import aside
 log = logging.getLogger(__name__)
 
 FILES_FACTOR: Final = 1.2
-"""What a loaded model takes for each byte of its weights: these, and what computing with them needs."""
+"""Memory of a loaded model per byte of weights: the weights, and what computing with them needs."""
 PATIENCE_SECONDS: Final = 5.0
-"""How long a load waits for a busy model to become idle. Then that one takes no new requests until it is."""
+"""Time for which a load waits for a busy model to become idle. Then that one takes no new requests until it is."""
 _LOOK_SECONDS: Final = 1.0
 
 
@@ -52,7 +52,7 @@ class Footprint:
     """Bytes."""
     measured: int = 0
     identity: str = ""
-    """What was loaded, and whether within a bound."""
+    """Identity of the loaded model, and a mark if it was loaded within a bound."""
     settled: bool = False
     """True if it was measured after it had loaded."""
     growth: int = 0
@@ -60,13 +60,13 @@ class Footprint:
 
     @property
     def bytes(self) -> int:
-        """Return the bytes to count."""
+        """Bytes to count."""
         return self.growth + (self.measured if self.settled else max(self.expected, self.measured))
 
 
 @dataclass
 class Known:
-    """What instances of one identity took."""
+    """Memory that instances of one identity took."""
 
     loaded: int
     """Bytes right after they had loaded."""
@@ -81,7 +81,7 @@ class Memory:
         """Bytes; None: no bound."""
         self._footprints: dict[Instance, Footprint] = {}
         self._loads: list[Instance] = []
-        """Those that wait for room, as they came."""
+        """Loads that wait for room, in order of arrival."""
         self._paused: set[Instance] = set()
         """Busy instances that take no new leases, for the load that is next."""
         self._known: dict[str, Known] = {}
@@ -89,12 +89,12 @@ class Memory:
 
     @property
     def used(self) -> int:
-        """Return the bytes that are taken or promised."""
+        """Bytes that are taken or promised."""
         return sum(footprint.bytes for footprint in self._footprints.values())
 
     @property
     def excess(self) -> str | None:
-        """Return a warning if the pinned models exceed the budget."""
+        """Warning if the pinned models exceed the budget."""
         pinned = {
             each: footprint.bytes for each, footprint in self._footprints.items() if each.pinned and not each.retired
         }
@@ -108,7 +108,7 @@ class Memory:
 
     @property
     def waiting(self) -> list[str]:
-        """Return the models that wait for room, in order."""
+        """Models that wait for room, in order."""
         return [instance.name for instance in self._queue]
 
     @property
@@ -230,7 +230,7 @@ class Memory:
 
     @property
     def is_bounded(self) -> bool:
-        """Return True if there is a budget."""
+        """True if there is a budget."""
         return self.budget is not None
 
     def reserve_growth(self, instance: Instance, size: int) -> bool:

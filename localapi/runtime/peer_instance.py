@@ -28,17 +28,17 @@ class PeerInstance(Instance):
 
     @property
     def there(self) -> ModelThere | None:
-        """What the peer last said of the model; None if it has lost it."""
+        """The peer's last report on the model; None if it has lost the model."""
         return self._peers.model(self._entry)
 
     @property
     def object(self) -> ModelObject | None:
-        """How the peer describes the model."""
+        """The peer's description of the model."""
         return self.there.object if self.there is not None else None
 
     @property
     def away(self) -> str | None:
-        """Why the peer cannot be used; None if it can."""
+        """Reason why the peer cannot be used; None if it can."""
         peer = self._peers.by_name.get(self.peer)
         if peer is None:
             return "the peer has been removed"
@@ -46,7 +46,7 @@ class PeerInstance(Instance):
 
     @property
     def state(self) -> StateName:
-        """Return the state of the model there; failed if the peer is away."""
+        """State of the model there; failed if the peer is away."""
         if self.retired:
             return super().state
         if self.away is not None or self.there is None:
@@ -56,7 +56,7 @@ class PeerInstance(Instance):
 
     @property
     def last_error(self) -> str | None:  # an attribute of other instances
-        """Why the peer is away, or the last error of the model there."""
+        """Reason why the peer is away, or the last error of the model there."""
         if self.away is not None:
             return self.away
         there = self.there.status.last_error if self.there is not None else None
@@ -68,7 +68,7 @@ class PeerInstance(Instance):
 
     @property
     def vitals(self) -> Vitals:
-        """Return the load of the model there, as far as it is known, and whether it can answer."""
+        """Load of the model there, as far as it is known, and whether it can answer."""
         own = super().vitals or Vitals(memory_bytes=0)
         if self.away is not None or self.there is None:
             return replace(own, healthy=False, reason=self.away or f"{self.peer} has lost it")
@@ -87,13 +87,13 @@ class PeerInstance(Instance):
 
     @property
     def progress(self) -> protocol.Loading | None:
-        """Return how far the load there is."""
+        """Progress of the load on the peer, if one is in progress."""
         load = self.there.status.progress if self.there is not None else None
         return protocol.Loading(load.phase, done=load.done, total=load.total) if load is not None else None
 
     @property
     def loaded(self) -> protocol.Loaded | None:  # an attribute of other instances
-        """Return what the peer says of the model."""
+        """Facts that the peer reports about the model."""
         there = self.there
         if there is None:
             return None

@@ -30,7 +30,7 @@ LONGEST_PAUSE_SECONDS: Final = 30.0
 LEAST_SECONDS: Final = 0.5
 """Least time between two questions, however many requests want to know whether the peer is back."""
 CHECK_SECONDS: Final = 1.0
-"""How long a request waits to learn whether a peer that was away is back."""
+"""Time for which a request waits to learn whether a peer that was away is back."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ModelThere:
     """A model of a peer, as it was last seen."""
 
     object: ModelObject
-    """How the peer describes it."""
+    """The peer's description of it."""
     status: StatusThere
     """Without the admin right, nothing is known."""
     voices: list[Voice] | None = None
@@ -55,9 +55,9 @@ class Peer:
         self.name = name
         self.options = options
         self.models: Mapping[str, ModelThere] = {}
-        """By id. They stay while the peer is away."""
+        """Models by id. They stay while the peer is away."""
         self.fault: ApiError | None = None
-        """Why it cannot be used, if so."""
+        """Reason why it cannot be used."""
         self.seen_at: float | None = None
         """Unix time of its last answer."""
         self._sender = sender
@@ -76,7 +76,7 @@ class Peer:
 
     @property
     def warning(self) -> str | None:
-        """What the operator should know, if it cannot be used."""
+        """Warning for the operator, if the peer cannot be used."""
         if self.fault is None:
             return None
         seen = time.strftime(" It last answered at %H:%M.", time.localtime(self.seen_at)) if self.seen_at else ""

@@ -33,7 +33,7 @@ from localapi.system.in_flight import InFlight
 FIRST_REST_SECONDS: Final = 2.0
 LONGEST_REST_SECONDS: Final = 60.0
 UNHEALTHY_SECONDS: Final = 5.0
-"""How long a member that says it is not healthy is taken to need."""
+"""Time after which an unhealthy member is expected to be healthy again."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Place:
 
 @dataclass
 class Record:
-    """What a pool remembers of a member."""
+    """Memory of a pool about one member."""
 
     instance: Instance
     """The one that it remembers: another one begins anew."""
@@ -60,11 +60,11 @@ class Record:
     rests_until: float = 0.0
     """Monotonic time."""
     reason: str = ""
-    """Why it rests, for people."""
+    """Reason why it rests, for people."""
 
     @property
     def rest_seconds(self) -> float:
-        """Return the seconds of the rest that are left; 0 if there is none."""
+        """Seconds of the rest that are left; 0 if there is none."""
         return max(0.0, self.rests_until - time.monotonic())
 
 
@@ -89,7 +89,7 @@ class Pool(Instance):
         self.pool_options = options
         self.in_flight = InFlight()
         self.tickets: set[Ticket] = set()
-        """Those of the requests in flight."""
+        """Tickets of the requests in flight."""
         self._places = places
         self._records: dict[str, Record] = {}
         self._memory_of_conversations = Memory()
@@ -98,7 +98,7 @@ class Pool(Instance):
 
     @property
     def state(self) -> StateName:
-        """Return the best state of a member."""
+        """Best state of a member."""
         if self.retired:
             return "closed"
         states = {each.instance.state for each in self.places}
@@ -107,7 +107,7 @@ class Pool(Instance):
 
     @property
     def vitals(self) -> Vitals:
-        """Return how the pool is: what runs through it, and whether any member can answer."""
+        """Load of the pool, and its health: whether any member can answer."""
         candidates = [self.candidate(each) for each in self.places]
         reasons = "; ".join(f"{each.name}: {each.away}" for each in candidates if each.away is not None)
         healthy = any(each.away is None for each in candidates)
@@ -122,17 +122,17 @@ class Pool(Instance):
 
     @property
     def max_batch(self) -> int | None:
-        """Return None: requests are queued at the members."""
+        """Always None: requests are queued at the members."""
         return None
 
     @property
     def queued(self) -> int:
-        """Return 0: requests are queued at the members."""
+        """Always 0: requests are queued at the members."""
         return 0
 
     @property
     def leases(self) -> int:
-        """Return how many requests are answered through the pool."""
+        """Number of requests answered through the pool."""
         return self.in_flight.count
 
     @contextmanager
@@ -162,12 +162,12 @@ class Pool(Instance):
 
     @property
     def places(self) -> list[Place]:
-        """Return the members that there are, in the order of the manifest."""
+        """Members that there are, in the order of the manifest."""
         return self._places(self.pool_options.of)
 
     @property
     def unknown(self) -> list[str]:
-        """Return the members that there are not, in the order of the manifest: their peer is away, or has lost them."""
+        """Members that there are not, in the order of the manifest: their peer is away, or has lost them."""
         return [name for name in self.pool_options.of if not self._places([name])]
 
     def record(self, place: Place) -> Record:

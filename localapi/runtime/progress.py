@@ -1,4 +1,4 @@
-"""What a request that has no answer yet is waiting for. Facts only: consoles and terminals put them into words."""
+"""The state of a waiting request as facts: consoles and terminals put them into words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ State = Literal["waiting", "queued", "memory", "loading", "prompt", "sound"]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a request is before its answer begins."""
+    """Progress of a request before its answer begins."""
 
     state: State
     """`memory`: the model is waiting for room in the memory budget; `prompt`: the model is reading the prompt; `sound`:
@@ -18,11 +18,11 @@ class Progress:
     model: str
     """Id of the entry."""
     position: int | None = None
-    """In the queue, or among the models that are waiting for memory; from 1."""
+    """Position in the queue, or among the models that are waiting for memory; from 1."""
     at: str | None = None
     """The other server where it waits; None: here."""
     step: str = ""
-    """Of loading: "downloading", "reading weights"."""
+    """Current step of loading: "downloading", "reading weights"."""
     done: int = 0
     total: int = 0
     """Tokens of the prompt, seconds of sound, bytes that are loaded, or bytes in use of the memory budget; 0 if nothing

@@ -21,13 +21,13 @@ from localapi.errors import ModelBusy
 RECENT: Final = 20
 """Requests whose durations say how long the next ones will take."""
 UNKNOWN_SECONDS: Final = 2.0
-"""What a request is taken to last before one has ended."""
+"""Expected duration of a request before one has ended."""
 LONGEST_RETRY_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Occupancy:
-    """How busy an entry is, in requests."""
+    """Load of an entry, in requests."""
 
     queued: int = 0
     admitted: int = 0
@@ -35,33 +35,33 @@ class Occupancy:
     sent: int = 0
     """Given to the engine."""
     queued_in_engine: int = 0
-    """Of those sent."""
+    """Number of sent requests that are queued inside the engine."""
     max_concurrent: int | None = None
     max_batch: int | None = None
-    """What the engine works on concurrently; None: it never queues."""
+    """Number of requests that the engine answers concurrently; None: it never queues."""
     max_waiting: int | None = None
 
     @property
     def waiting(self) -> int:
-        """Return how many no engine works on."""
+        """Number that no engine works on."""
         return self.queued + self.admitted + min(self.queued_in_engine, self.sent)
 
     @property
     def slots(self) -> int | None:
-        """Return how many can be worked on concurrently; None: any number."""
+        """Number that can be worked on concurrently; None: any number."""
         bounds = [bound for bound in (self.max_concurrent, self.max_batch) if bound is not None]
         return min(bounds, default=None)
 
     @property
     def free_slots(self) -> int | None:
-        """Return how many more can be worked on; None: any number."""
+        """Number that can be worked on in addition; None: any number."""
         if self.queued_in_engine:
             return 0  # it may be full for another reason than their number
         return None if self.slots is None else max(0, self.slots - self.sent)
 
     @property
     def is_full(self) -> bool:
-        """Return True if one more request has to be refused."""
+        """True if one more request has to be refused."""
         if self.max_waiting is None:
             return False
         # Those that will have a slot as soon as the model is loaded do not count.
@@ -70,7 +70,7 @@ class Occupancy:
 
     @property
     def admissible(self) -> int:
-        """Return how many may leave the queue."""
+        """Number that may leave the queue."""
         if self.max_concurrent is None:
             return self.queued
         return min(self.queued, max(0, self.max_concurrent - self.admitted - self.sent))
@@ -94,15 +94,15 @@ class Occupancy:
 
 
 class Engine(Protocol):
-    """What works on requests."""
+    """The engine as the queue sees it."""
 
     @property
     def max_batch(self) -> int | None:
-        """Return how many requests it works on concurrently; None if it never queues any."""
+        """Number of requests that it works on concurrently; None if it never queues any."""
 
     @property
     def queued(self) -> int:
-        """Return how many requests are queued inside it."""
+        """Number of requests queued inside it."""
 
 
 class Ticket:
@@ -115,7 +115,7 @@ class Ticket:
         self.arrived_at = time.monotonic()
         self.sent_at: float | None = None
         self.started_at: float | None = None
-        """When the engine began with it, or had a slot for it."""
+        """Time at which the engine began with it, or had a slot for it."""
         self.answered = False
         """True if anything has come of it, if only progress."""
         self.begun = False
@@ -198,13 +198,13 @@ class Queue:
         self.engine = engine
         self._queued: list[Ticket] = []
         self._inside: set[Ticket] = set()
-        """Those admitted, and of these those sent."""
+        """Admitted tickets, including those sent to the engine."""
         self._durations: deque[float] = deque(maxlen=RECENT)
         self._closed = False
 
     @property
     def occupancy(self) -> Occupancy:
-        """Return how busy the entry is at this moment."""
+        """Load of the entry at this moment."""
         sent = sum(ticket.sent_at is not None for ticket in self._inside)
         return Occupancy(
             queued=len(self._queued),

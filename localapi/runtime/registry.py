@@ -1,4 +1,4 @@
-"""From names to instances, and the leases that requests hold on them.
+"""The instances by name, and the leases that requests hold on them.
 
 Knows which instances exist and when one replaces another. Refuses to know where manifests come from (reload) and what
 a request says (api).
@@ -48,12 +48,12 @@ class Rerouted(Exception):  # nothing went wrong
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one manifest made true. Replaced as a whole."""
+    """The instances of one revision of the manifest. Replaced as a whole."""
 
     revision: int
     manifest: Manifest
     instances: Mapping[str, Instance]
-    """By entry id."""
+    """Keyed by entry id."""
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Registry:
     """Unix time."""
     retiring: dict[Instance, asyncio.Task[None]] = field(default_factory=dict)
     queues: dict[str, Queue] = field(default_factory=dict)
-    """By entry id."""
+    """Keyed by entry id."""
     memory: Memory = field(default_factory=Memory)
     peers: Peers = field(default_factory=lambda: Peers(""))
     pinned_by_hand: set[str] = field(default_factory=set)
@@ -79,22 +79,22 @@ class Registry:
 
     @property
     def entries(self) -> Mapping[str, Entry]:
-        """Return the entries by id, in the manifest's order."""
+        """Entries by id, in the manifest's order."""
         return self.snapshot.manifest.entries if self.snapshot else MappingProxyType({})
 
     @property
     def offered(self) -> list[Entry]:
-        """Return the entries that the current request may see."""
+        """Entries that the current request may see."""
         return [entry for entry in self.entries.values() if self.may_use(entry)]
 
     @property
     def drain_seconds(self) -> float:
-        """Return how long to wait for running requests before something is ended."""
+        """Seconds to wait for running requests before something is ended."""
         return self.snapshot.manifest.server.drain_seconds if self.snapshot else 0
 
     @property
     def not_loaded(self) -> list[str]:
-        """Return a warning for each model that the manifest wants loaded and that is not."""
+        """Warning for each model that the manifest wants loaded and that is not."""
         wanted = [self.instance(entry.id) for entry in self.entries.values() if entry.options.wants_loading]
         return [
             f"{each.name} is {'pinned' if each.pinned else 'to be preloaded'}, and not in memory: {each.last_error}"
@@ -104,7 +104,7 @@ class Registry:
 
     @property
     def unknown_members(self) -> list[str]:
-        """Return a warning for each member of a pool that its peer does not offer, or not yet."""
+        """Warning for each member of a pool that its peer does not offer, or not yet."""
         manifest = self.snapshot.manifest if self.snapshot else None
         found: list[str] = []
         for entry in self.entries.values():

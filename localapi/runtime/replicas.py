@@ -24,9 +24,9 @@ from localapi.worker.protocol import AWAITING_ROOM, Event, Loaded, Loading, Prel
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 0.5
-"""How often the number of replicas is considered."""
+"""Interval for considering the number of replicas."""
 GROW_SECONDS: Final = 2.0
-"""How long requests have to be queued until there is one more."""
+"""Time for which requests have to be queued until there is one more."""
 
 Start = Callable[[str, ReportLoading], Awaitable[Engine]]
 """Load one more engine. Its name is for the log."""
@@ -60,7 +60,7 @@ class Replica:
 
     @property
     def is_idle(self) -> bool:
-        """Return True if it has no request, of the time before there were several included."""
+        """True if it has no request, of the time before there were several included."""
         vitals = self.engine.vitals()
         return self.requests + vitals.running + vitals.unanswered == 0
 
@@ -91,9 +91,9 @@ class Replicas:
         self.loaded: Loaded = first.loaded
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.held_back: str | None = None
-        """Why there are not as many as there should be, for people."""
+        """Reason why there are fewer than there should be, for people."""
         self.loading: Supervised | None = None
-        """What loads one more, if that can be measured and ended."""
+        """Process that loads one more, if it can be measured and ended."""
         self._start = start
         self._owner = owner
         self._replicas: list[Replica] = []
@@ -117,12 +117,12 @@ class Replicas:
 
     @property
     def replicas(self) -> list[Replica]:
-        """Return those that are loaded."""
+        """Loaded replicas."""
         return list(self._replicas)
 
     @property
     def supervised(self) -> list[Supervised]:
-        """Return all that can be measured and ended, also what loads."""
+        """All that can be measured and ended, also what loads."""
         loading = [self.loading] if self.loading is not None else []
         return [*(each.engine for each in self._replicas), *loading]
 

@@ -1,4 +1,4 @@
-"""From a name to whoever answers: an entry itself, or one member of a pool after the other.
+"""Find the model that answers for a name: the entry itself, or one member of a pool after the other.
 
 A member that fails while nothing has been sent to the client is passed over. What it had begun is cancelled.
 """
@@ -24,7 +24,7 @@ from localapi.worker.protocol import Preliminary, Request
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Use = Callable[[Lease], AsyncGenerator[T, None]]
-"""What a request does with a lease. It begins anew for each lease that it gets."""
+"""Use of a lease by a request. It begins anew for each lease that it gets."""
 
 
 async def answers(
@@ -69,9 +69,9 @@ class _Trip:
         self._pool = pool
         self._ticket = ticket
         self._keys = keys
-        """Of its conversation, if the pool keeps that in one place."""
+        """Keys of its conversation, if the pool keeps that in one place."""
         self._failures: dict[str, ApiError] = {}
-        """By the ids of the members that were asked."""
+        """Errors by the ids of the members that were asked."""
         self._asked_twice: set[str] = set()
 
     async def answers(self, use: Use[T]) -> AsyncGenerator[T, None]:

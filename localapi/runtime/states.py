@@ -22,7 +22,7 @@ from localapi.runtime.load import Load
 
 
 class FailureReason(Enum):
-    """Why there is no engine."""
+    """Reason why there is no engine."""
 
     NO_ROOM = "no room in the memory budget"
     NOT_LOADED = "the load failed"
@@ -43,7 +43,7 @@ class Failed:
 
     reason: FailureReason
     fault: tuple[object, ...] = ()
-    """What `LoadFailed.fault` was; equal if the same fault occurs again."""
+    """`LoadFailed.fault` of the failure; equal if the same fault occurs again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Loading:
     otherwise: Unloaded | Failed
     """The state to return to if the load is cancelled."""
     after: asyncio.Task[Any] | None = None
-    """What ends first: it takes the memory that this load needs."""
+    """Task that ends first: it holds the memory that this load needs."""
 
 
 @dataclass(eq=False)

@@ -33,12 +33,12 @@ LEAST_CPU_SECONDS: Final = 0.01
 
 @dataclass(frozen=True)
 class Record:
-    """What the watchdog remembers of an engine between checks, while its silence or idleness lasts."""
+    """Memory of the watchdog about one engine, while its silence or idleness lasts."""
 
     silent_since: float | None
     """None if the engine is idle."""
     fine_at: float
-    """When it last behaved as expected: computed while silent, or rested while idle."""
+    """Time at which it last behaved as expected: computed while silent, or rested while idle."""
     measured_at: float
     cpu_seconds: float | None
     """Processor time at `measured_at`; None if unknown."""

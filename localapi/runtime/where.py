@@ -1,4 +1,4 @@
-"""Where a model runs: one description, whatever that is, with the parts of a model that is in several places."""
+"""The place of a model in one form for every backend, with the parts of a model that is in several places."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Part:
     """Id of a member, number of a replica or rank."""
     state: str
     at: str | None = None
-    """Where it is, as in `Location`; of a rank on this machine, the address at which the others reach it."""
+    """Place, as in `Location`; of a rank on this machine, the address at which the others reach it."""
     pid: int | None = None
     away: str | None = None
-    """Why it gets no requests, if so."""
+    """Reason why it gets no requests."""
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where a model runs, or will run once it is loaded."""
+    """Place where a model runs, or will run once it is loaded."""
 
     kind: Host
     at: str | None = None

@@ -35,7 +35,7 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 MARK: Final = "LOCALAPI_PROGRAM"
 """Variable in the environment of a program and of everything that it starts; its value is unique."""
 KILL_SECONDS: Final = 5.0
-"""How long to look for processes that are still there after they were killed."""
+"""Time limit for processes to disappear after they were killed."""
 
 
 def main() -> None:

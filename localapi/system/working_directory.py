@@ -18,7 +18,7 @@ class WorkingFolder:
 
     @property
     def path(self) -> Path:
-        """Return its absolute path, or its last known path if it was deleted."""
+        """Its absolute path, or its last known path if it was deleted."""
         try:
             return Path.cwd()
         except OSError:

@@ -51,7 +51,7 @@ from localapi.worker.protocol import (
 )
 
 PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h."""
+"""Defined in linux/prctl.h."""
 
 Inbox = SimpleQueue[ToWorker | None]
 """None: no message, but the model's `busy` may have changed."""

@@ -17,7 +17,7 @@ Report = Callable[[Loading], None]
 
 @dataclass(frozen=True)
 class Host:
-    """What the loop offers its model."""
+    """Services of the loop for its model."""
 
     report: Report
     """Report the progress of loading. Call it on the main thread."""
@@ -28,7 +28,7 @@ class Host:
     rank: Rank | None = None
     """The worker's place among those that hold the model together; None if it is alone."""
     link: Backend = "ring"
-    """How these are connected."""
+    """Connection between the ranks."""
     cancelled: Callable[[int], bool] = lambda _: False
     """Return True for a request that is no longer wanted although `cancel` could not be called yet. For models whose
     steps take long."""
@@ -53,7 +53,7 @@ class Model(Protocol):
 
     @property
     def loaded(self) -> Loaded:
-        """What the server should know about the loaded model."""
+        """Facts about the loaded model for the server."""
 
     @property
     def busy(self) -> bool:

@@ -20,7 +20,7 @@ _NVIDIA: Final = Path("/proc/driver/nvidia/gpus")
 
 @dataclass(frozen=True)
 class Link:
-    """How ranks are connected."""
+    """Connection between ranks."""
 
     backend: Backend
     gpu: str = ""
@@ -28,7 +28,7 @@ class Link:
 
 
 ALONE: Final = Link("ring")
-"""For a worker that holds the whole model."""
+"""Link of a worker that holds the whole model."""
 
 
 def gpus(environ: Mapping[str, str]) -> list[str]:

@@ -37,7 +37,7 @@ class TurnTaking(Generic[Asked]):
     """The part of a `worker.model.Model` that takes requests and gives each its turns."""
 
     task: ClassVar[str]
-    """What fails if something fails, for messages: "Speech synthesis"."""
+    """Name of the task in messages about failures: "Speech synthesis"."""
 
     def __init__(self) -> None:
         self._turns: deque[Turn] = deque()

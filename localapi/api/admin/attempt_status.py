@@ -27,7 +27,7 @@ class ProblemReply(Struct, kw_only=True):
 
 
 class ChangesReply(Struct, kw_only=True):
-    """What an edit changed, as ids of models."""
+    """Changes made by an edit, as ids of models."""
 
     added: list[str]
     changed: list[str]
@@ -37,7 +37,7 @@ class ChangesReply(Struct, kw_only=True):
 
 
 class AttemptReply(Struct, kw_only=True):
-    """What reading the manifest changed, or why it changed nothing."""
+    """Outcome of one reading of the manifest: the changes, or the problems that prevented them."""
 
     at: float
     ok: bool

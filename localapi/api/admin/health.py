@@ -14,7 +14,7 @@ from localapi.runtime.registry import Registry
 
 
 class Health(Struct, kw_only=True):
-    """How the server is; the models that it waits for, or that did not load."""
+    """Health of the server, with the models that it waits for or that did not load."""
 
     status: Literal["ok", "ready", "loading", "failed", "shutting down"]
     models: list[str] | UnsetType = UNSET

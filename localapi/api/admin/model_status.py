@@ -22,7 +22,7 @@ Count = Annotated[int, Meta(ge=0)]
 
 
 class ProgressReply(Struct, kw_only=True):
-    """How far a load is, in bytes; 0 if nothing is counted."""
+    """Progress of a load, in bytes; 0 if nothing is counted."""
 
     phase: str
     done: int
@@ -97,7 +97,7 @@ class PartReply(Struct, kw_only=True):
 
 
 class PlaceReply(Struct, kw_only=True):
-    """Where a model runs, or will run once it is loaded."""
+    """Place where a model runs, or will run once it is loaded."""
 
     kind: Literal["server", "worker", "program", "upstream", "peer", "node", "members"]
     at: Annotated[str | None, Meta(description="Program, host of the upstream, name of the peer or of the node.")]

@@ -1,4 +1,4 @@
-"""From turns in Anthropic's format to the messages that engines take."""
+"""Convert turns in Anthropic's format to the messages that engines take."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from localapi.worker import protocol
 from localapi.worker.protocol import FunctionCall, TextPart
 
 BILLING: Final = "x-anthropic-billing-header:"
-"""How Claude Code begins a block of its system prompt that is for Anthropic's accounts and differs in every request."""
+"""Start of the block in Claude Code's system prompt that is for Anthropic's billing and differs in every request."""
 
 
 class Conversation:
@@ -41,16 +41,16 @@ class Conversation:
         self.ignored: list[str] = []
         """Blocks that have no effect."""
         self.images: list[str] = []
-        """Where the body has images."""
+        """Places of images in the body."""
 
     @property
     def messages(self) -> list[protocol.Message]:
-        """Return the messages as engines take them."""
+        """Messages as engines take them."""
         return [message.neutral() for message in self._found]
 
     @property
     def continues(self) -> bool:
-        """Return True if the answer continues the last message."""
+        """True if the answer continues the last message."""
         return bool(self._found) and self._found[-1].role == "assistant"
 
     def read(self, system: str | list[TextBlock], turns: Sequence[Turn]) -> None:

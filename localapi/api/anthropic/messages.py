@@ -73,7 +73,7 @@ class AnthropicMessage(Struct, kw_only=True):
 
 
 class TokenCount(Struct):
-    """How many tokens the prompt of a conversation has."""
+    """Number of tokens in the prompt of a conversation."""
 
     input_tokens: int
 
@@ -122,7 +122,7 @@ class Ending(Struct):
 
 
 class MessageDelta(Struct, tag="message_delta", tag_field="type"):
-    """How the message ended, and what all of it took."""
+    """End of the message, with its reason and the usage."""
 
     delta: Ending
     usage: wire.MessageUsage
@@ -195,7 +195,7 @@ class MessagesReply:
         self._index = -1
         """Number of the last block."""
         self._open: type[ContentBlock] | None = None
-        """What that block is; None if it has ended."""
+        """Type of that block; None if it has ended."""
         self._thought = hashlib.sha256()
         self._ended = Ended(0, 0, "stop")
 

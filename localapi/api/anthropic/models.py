@@ -19,7 +19,7 @@ class Supported(Struct):
 
 
 class EffortSupport(Struct, kw_only=True):
-    """How much the model can be told to think."""
+    """Levels of effort that the model accepts."""
 
     supported: bool
     low: Supported
@@ -48,7 +48,7 @@ class ServerToolsSupport(Struct, kw_only=True):
 
 
 class ModelCapabilities(Struct, kw_only=True):
-    """What a model can do, in Anthropic's words."""
+    """Capabilities of a model, in Anthropic's words."""
 
     batch: Supported
     citations: Supported
@@ -85,7 +85,7 @@ class ModelPage(Struct, kw_only=True):
 
 
 class PageQuery(BaseModel):
-    """Which part of the list is wanted."""
+    """Part of the list to return."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

@@ -14,7 +14,7 @@ class Block(Part):
     """A part of a message."""
 
     cache_control: Any = None
-    """Where a cached prefix may end; the server finds that out by itself."""
+    """Mark for the end of a cached prefix, which the server does not need."""
 
 
 class TextBlock(Block):
@@ -24,7 +24,7 @@ class TextBlock(Block):
 
 
 class MediaSource(Part):
-    """Where an image or a document is: in the request, at an address, or in Anthropic's storage."""
+    """Source of an image or a document: the request, an address, or Anthropic's storage."""
 
     type: str
     media_type: str | None = None

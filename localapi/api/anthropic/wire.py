@@ -1,4 +1,4 @@
-"""What Anthropic's endpoints have in common on the wire: error objects, usage, and how its clients are recognized."""
+"""Shared by Anthropic's endpoints on the wire: error objects, usage, and how its clients are recognized."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _TYPES: Final[dict[int, ErrorType]] = {
 
 
 class ErrorObject(Struct):
-    """What is wrong, and what to do."""
+    """The error, and what to do about it."""
 
     type: ErrorType
     message: str
@@ -57,7 +57,7 @@ class OutputDetails(Struct):
 
 
 class MessageUsage(Struct, kw_only=True):
-    """What a message took. The prompt's tokens are `input_tokens` and `cache_read_input_tokens` together."""
+    """Tokens used by a message. The prompt has `input_tokens` plus `cache_read_input_tokens`."""
 
     input_tokens: int
     cache_creation_input_tokens: int = 0

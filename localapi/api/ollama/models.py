@@ -1,4 +1,4 @@
-"""What Ollama's clients ask about models: which there are, what they can do, which are loaded; and embeddings."""
+"""Ollama's endpoints about models (the list, capabilities, loaded models), and its embeddings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from localapi.system.threads import aside
 SPOKEN_VERSION: Final = "0.13.5"
 """Version of Ollama whose API this is. Clients compare it with the one that they need."""
 FACTS_SECONDS: Final = 1.0
-"""How long a drive may take to tell about a model's files."""
+"""Time limit for reading facts about a model's files from a drive."""
 _NEVER: Final = datetime(2300, 1, 1, tzinfo=UTC)
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -48,7 +48,7 @@ class OllamaVersion(Struct):
 
 
 class OllamaDetails(Struct, kw_only=True):
-    """What a model's files say of it; empty if they do not."""
+    """Facts from a model's files; empty if the files do not say."""
 
     parent_model: str = ""
     format: str = ""
@@ -151,7 +151,7 @@ CHANGES: Final = (
     ("POST", "/api/copy"),
     ("DELETE", "/api/delete"),
 )
-"""What changes Ollama's models. Here the manifest does that."""
+"""Ollama's requests that change models, which is the manifest's task here."""
 
 
 def routes(registry: Registry) -> Blueprint:
@@ -281,10 +281,10 @@ OPERATIONS: Final[Operations] = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What a model's files say of it."""
+    """Facts from a model's files."""
 
     size: int
-    """In bytes; 0 if it is not known."""
+    """Bytes; 0 if unknown."""
     details: OllamaDetails
     architecture: str = ""
     context_length: int | None = None

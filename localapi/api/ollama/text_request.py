@@ -66,7 +66,7 @@ class OllamaTool(Part):
 
 
 class OllamaRequest(BaseModel):
-    """What both bodies have."""
+    """Fields that both bodies have."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
@@ -81,14 +81,14 @@ class OllamaRequest(BaseModel):
 
     @property
     def form(self) -> Form | None:
-        """Return what the answer must look like."""
+        """Form that the answer must have."""
         if isinstance(self.format, dict):
             return JsonSchema(json.dumps(self.format, ensure_ascii=False))
         return JsonObject() if self.format == "json" else None
 
     @property
     def likely_tokens(self) -> int | None:
-        """Return how many of the likeliest tokens are wanted; None if no log probabilities are."""
+        """Number of likeliest tokens to report; None if no log probabilities are wanted."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def request(

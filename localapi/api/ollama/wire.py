@@ -1,4 +1,4 @@
-"""What Ollama's endpoints have in common on the wire: names, times, errors, options and lines of JSON."""
+"""Shared by Ollama's endpoints on the wire: names, times, errors, options and lines of JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 
 
 class OllamaError(Struct):
-    """What is wrong, and what to do."""
+    """The error, and what to do about it."""
 
     error: str
 

@@ -100,7 +100,7 @@ class FunctionGrowth(Struct, kw_only=True):
 
 
 class CallGrowth(Struct, kw_only=True):
-    """What a call grew by; the first of them names it."""
+    """Next part of a call; the first one names it."""
 
     index: int
     id: str | UnsetType = UNSET
@@ -109,7 +109,7 @@ class CallGrowth(Struct, kw_only=True):
 
 
 class Growth(Struct, kw_only=True):
-    """What a message grew by."""
+    """Next part of a message."""
 
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType = UNSET
@@ -126,7 +126,7 @@ class ChunkChoice(Struct, kw_only=True):
 
 
 class ChatChunk(Struct, kw_only=True):
-    """What the answers to a conversation grew by."""
+    """Next part of the answers to a conversation."""
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"

@@ -91,7 +91,7 @@ class UserMessage(Part):
 class CalledFunction(Part):
     name: str
     arguments: str | FreeObject | None = None
-    """What the model wrote, JSON or not; some clients send an object instead."""
+    """Text written by the model, JSON or not; some clients send an object instead."""
 
 
 class ToolCall(Part):

@@ -33,7 +33,7 @@ from localapi.worker.protocol import Addition, Complete, Delta, Ended, Event, Fi
 
 MAX_PROMPTS: Final = 64
 DEFAULT_MAX_TOKENS: Final = 16
-"""As OpenAI's."""
+"""OpenAI's default."""
 TokenList = Annotated[list[TokenNumber], Field(min_length=1)]
 _NOT_HONOURED: Final = {"best_of": (1,), "response_format": ({"type": "text"},), "suffix": ("",)}
 
@@ -51,7 +51,7 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """Return each prompt, as text or tokens."""
+        """Prompts, as text or tokens."""
         if isinstance(self.prompt, str):
             return [self.prompt]
         if all(isinstance(part, int) for part in self.prompt):
@@ -122,7 +122,7 @@ class CompletionChunkChoice(Struct):
 
 
 class CompletionChunk(Struct, kw_only=True):
-    """What the continuations grew by."""
+    """Next part of the continuations."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"

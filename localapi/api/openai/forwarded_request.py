@@ -18,7 +18,7 @@ from localapi.worker.protocol import Chat, Complete
 
 
 class ForwardedRequest(Part):
-    """What a chat and a completion have in common."""
+    """Fields that chats and completions have in common."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class ForwardedSpeechRequest(Part):
-    """What this server needs of the body. The rest is for the other server to judge."""
+    """Fields of the body that this server needs. The other server judges the rest."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 

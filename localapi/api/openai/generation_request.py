@@ -1,4 +1,4 @@
-"""What OpenAI's chat and completion requests have in common: fields, and what is refused."""
+"""Shared by OpenAI's chat and completion requests: fields, and what is refused."""
 
 from __future__ import annotations
 

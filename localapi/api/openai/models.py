@@ -57,7 +57,7 @@ PAGE: Final[tuple[Schema, ...]] = (
     {"name": "after_id", "in": "query", "schema": {"type": "string"}},
     {"name": "before_id", "in": "query", "schema": {"type": "string"}},
 )
-"""Which part of the list Anthropic's clients want. Others get all of it."""
+"""Query for a part of the list, from Anthropic's clients. Others get all of it."""
 
 OPERATIONS: Final[Operations] = {
     ("GET", "/v1/models"): Operation(

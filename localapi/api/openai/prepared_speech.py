@@ -1,4 +1,4 @@
-"""What is known of a request for speech before an engine is asked: against one state of its entry."""
+"""A request for speech, checked and resolved against one state of its entry before an engine is asked."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Prepared:
     known: list[Voice] | None
     """The engine's voices; None if only the loaded model knows them."""
     options: dict[str, Any]
-    """What the engine is told beside the text, the voice and the speed."""
+    """Further fields for the engine beside text, voice and speed."""
     unsupported: list[str]
     """Parameters that the engine cannot honour, if the manifest says `unsupported: warn`."""
 

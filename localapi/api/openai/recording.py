@@ -1,4 +1,4 @@
-"""What an engine says, as the bytes of one file: segments joined, at the speed that was asked for, encoded.
+"""Speech as the bytes of one file: segments joined, at the requested speed, encoded.
 
 Knows sound and the protocol's events, and nothing of HTTP. Its work takes milliseconds for a second of sound, so it is
 done in threads and never on the event loop.
@@ -23,7 +23,7 @@ BYTES_PER_SAMPLE: Final = 2
 
 @dataclass
 class SaidSegment:
-    """When a segment was said, or several that make one sentence; in seconds of the file."""
+    """Times of a segment, or of several that make one sentence, in seconds of the file."""
 
     index: int
     last: int
@@ -65,14 +65,14 @@ class Recording:
         self._segment_bytes = 0
         self._times: dict[int, list[WordTime]] = {}
         self.segments: list[SaidSegment] = []
-        """Those that are complete."""
+        """Complete ones."""
         self._index = -1
         self._start_seconds = 0.0
         self._pause_at_end = 0.0
 
     @property
     def seconds(self) -> float:
-        """How long what has been said so far lasts."""
+        """Length of the speech so far."""
         return self._start_seconds + self._said_seconds() + self._pause_at_end
 
     def add(self, sound: Sound) -> bytes:
@@ -88,7 +88,7 @@ class Recording:
         return data + self._feed(sound.pcm if self._tempo is None else self._tempo.feed(sound.pcm))
 
     def note(self, times: WordTimes) -> None:
-        """When a segment's words are said."""
+        """Take note of the times of a segment's words."""
         self._times.setdefault(times.segment, []).extend(times.words)
 
     def finish(self) -> bytes:
@@ -116,7 +116,7 @@ class Recording:
         self._encoder = Encoder(self._format, rate_hz)
 
     def _said_seconds(self) -> float:
-        """Of the segment that is being said."""
+        """Return the length of the current segment in seconds."""
         return self._segment_bytes / BYTES_PER_SAMPLE / self._rate_hz if self._rate_hz else 0.0
 
     def _pause_before(self, index: int) -> float | None:

@@ -50,9 +50,9 @@ MARKUP_HEADER: Final = "x-ignored-markup"
 SCRIPT_HEADER: Final = "x-unread-scripts"
 """Names the scripts that the voice does not read."""
 FRAMES_PER_SECOND: Final = 50
-"""What usage counts as a token of sound: OpenAI has no public rule, and codecs' frames of 20 ms are one."""
+"""Tokens of sound per second in usage: OpenAI has no public rule, so frames of 20 ms are counted, as in codecs."""
 BEGINNING_SECONDS: Final = 0.25
-"""How much of the first sound is encoded at first, and sent: every format gives bytes after so much."""
+"""Length of the first sound that is encoded and sent: every format gives bytes after so much."""
 MAX_BODY_BYTES: Final = 2 * LONGEST_WRITTEN + MEGABYTE
 """A text, and the two recordings that a request can bring (ref_audio, source_audio)."""
 
@@ -88,7 +88,7 @@ class TimedWord(Struct, kw_only=True):
 
 
 class TimedSegment(Struct, kw_only=True):
-    """When a part of the text is said, in seconds."""
+    """Times of a part of the text, in seconds."""
 
     text: str
     start: float
@@ -143,7 +143,7 @@ OPERATIONS: Final[Operations] = {
 
 @dataclass(frozen=True)
 class Piece:
-    """What has become ready of a reply."""
+    """Part of a reply that is ready."""
 
     data: bytes
     segments: list[SaidSegment]
@@ -211,7 +211,7 @@ class Speech:
 
     @property
     def _content_type(self) -> str:
-        """Of what was leased: the manifest may have changed since the request came."""
+        """Content type according to the leased entry, which the manifest may have changed since the request arrived."""
         assert self._prepared is not None  # noqa: S101  # reply() begins with it
         return self._prepared.format.content_type
 
@@ -255,7 +255,7 @@ class Speech:
             yield AudioDone(self._usage(), self._told or UNSET)
 
     def _times(self, segment: SaidSegment) -> Iterator[TimedSegment]:
-        """When each of its sentences was said. Those that were said in one call share the time by their letters."""
+        """Return the times of each sentence. Sentences said in one call share its time by their number of letters."""
         prepared = self._prepared
         assert prepared is not None  # noqa: S101  # reply() begins with it
         text = prepared.cast.text(segment.index, segment.last)
@@ -278,7 +278,7 @@ class Speech:
 
     @property
     def _told(self) -> list[str]:
-        """What a listener may miss."""
+        """Parts of the request that had no effect."""
         assert self._prepared is not None  # noqa: S101  # reply() begins with it
         cast = self._prepared.cast
         ignored = [f"this markup is left out: {', '.join(cast.ignored)}"] if cast.ignored else []

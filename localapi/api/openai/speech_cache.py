@@ -27,7 +27,7 @@ def content_key(*parts: object) -> bytes:
 
 
 class SpeechCache:
-    """By entry, the least recently asked for goes first."""
+    """Recent speech by entry; the least recently requested is dropped first."""
 
     def __init__(self) -> None:
         self._kept: dict[str, OrderedDict[bytes, FinishedSpeech]] = {}

@@ -53,9 +53,9 @@ class SpeechRequest(SpeechParameters):
     stream: bool | None = None
     """False: the reply has a length, and is sent when all is said."""
     language: str | None = None
-    """Of the text, as a BCP 47 tag; "auto" and "" count as left out."""
+    """Language of the text, as a BCP 47 tag; "auto" and "" count as left out."""
     timestamps: Literal["sentence", "word"] | None = None
-    """When each was said: in the reply's JSON, or as events."""
+    """Unit of the times to report: in the reply's JSON, or as events."""
 
 
 def parse_speech(content: dict[str, Any]) -> tuple[SpeechRequest, list[str]]:

@@ -21,13 +21,13 @@ VTT: Final = "text/vtt; charset=utf-8"
 
 
 class DurationUsage(Struct, tag_field="type", tag="duration"):
-    """What was transcribed, in seconds of sound."""
+    """Length of the transcribed sound, in seconds."""
 
     seconds: float
 
 
 class TranscribedWord(Struct, kw_only=True):
-    """When a word is said, in seconds."""
+    """Times of a word, in seconds."""
 
     word: str
     start: float

@@ -23,7 +23,7 @@ _OBJECT: Final = re.compile(r"(\w+)\[\w+\]$")
 
 
 class TranscriptionFields(BaseModel):
-    """What to write down, and how."""
+    """Fields of a transcription request."""
 
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
@@ -45,7 +45,7 @@ class TranscriptionFields(BaseModel):
 
     @property
     def granularities(self) -> Sequence[Granularity]:
-        """Return what times are wanted of."""
+        """Unit whose times are wanted."""
         return self.timestamp_granularities or ("segment",)
 
 

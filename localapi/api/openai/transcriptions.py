@@ -46,9 +46,9 @@ from localapi.worker.protocol import (
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 2**40
-"""Of the route. What an entry allows is checked while the file arrives."""
+"""Limit of the route. The entry's limit is checked while the file arrives."""
 MOST_REPLY_BYTES: Final = 64 * MEGABYTE
-"""Of another server's reply that is no stream."""
+"""Maximum size of another server's reply that is not a stream."""
 
 
 def routes(registry: Registry) -> Blueprint:

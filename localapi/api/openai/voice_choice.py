@@ -1,4 +1,4 @@
-"""Who says which part of a text: the voice that somebody named, or else one that can read the part's script."""
+"""Choose the voice for each part of a text: the one that was named, or else one that can read the part's script."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from localapi.worker.protocol import Voice
 
 @dataclass(frozen=True)
 class Line:
-    """What one voice says in one call."""
+    """Text that one voice says in one call."""
 
     text: str
     voice: str | None
-    """As the engine names it; None: the engine's default."""
+    """The engine's name for it; None: the engine's default."""
     speed: float
 
 
@@ -54,12 +54,12 @@ class Casting:
     options: SpeechOptions
     known: Sequence[Voice]
     voice: str | None
-    """As the engine names it; None: the engine's default."""
+    """The engine's name for it; None: the engine's default."""
     is_named: bool
-    """Whether the client chose it."""
+    """True if the client chose it."""
     speed: float
     language: str | None
-    """What the client, or the manifest, says of the text's language."""
+    """Language of the text according to the client or the manifest."""
     named: Named
 
     def cast(self, script: Script) -> Cast:

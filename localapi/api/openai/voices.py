@@ -26,7 +26,7 @@ from localapi.worker.protocol import Voice
 MOST_SHOWN: Final = 24
 """Voices that an error names; an engine may have hundreds."""
 _FILE: Final = re.compile(r"[/\\~]|^\.|\.(?:json|np[yz]|pth?|safetensors|wav)(?!\w)", re.IGNORECASE)
-"""What models of mlx-audio open as a file when it is named as a voice (OuteTTS, Kokoro, Bark, VibeVoice)."""
+"""Names of voices that models of mlx-audio would open as files (OuteTTS, Kokoro, Bark, VibeVoice)."""
 
 
 def routes(registry: Registry) -> Blueprint:
@@ -35,7 +35,7 @@ def routes(registry: Registry) -> Blueprint:
 
     @blueprint.get("/v1/audio/voices")
     async def list_voices() -> Response:
-        """Of all speech models, or of the one that `?model=` names."""
+        """Return the voices of all speech models, or of the one that `?model=` names."""
         name = request.args.get("model")
         entries = _speech_entries(registry) if name is None else [registry.resolve(name, SPEECH)]
         return json_reply(VoiceList([voice for entry in entries for voice in await _voices(registry, entry)]))

@@ -1,4 +1,4 @@
-"""What OpenAI's endpoints have in common on the wire: error objects, usage, and server-sent events."""
+"""Shared by OpenAI's endpoints on the wire: error objects, usage, and server-sent events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DONE: Final = b"data: [DONE]\n\n"
 
 
 class ErrorDetails(Struct):
-    """What is wrong, and what to do."""
+    """The error, and what to do about it."""
 
     message: str
     type: str
@@ -41,7 +41,7 @@ class CompletionDetails(Struct):
 
 
 class Usage(Struct):
-    """What a request took."""
+    """Tokens used by a request."""
 
     prompt_tokens: int
     completion_tokens: int

@@ -27,7 +27,7 @@ class NotRenamable(ValueError):
 
 
 def without_prefix(library: bytes, prefix: bytes) -> bytes:
-    """Return the library with every exported `prefix + NAME` named NAME. Raises NotRenamable."""
+    """Return the library with every exported `prefix + NAME` named NAME. Raise NotRenamable."""
     data = bytearray(library)
     try:
         if not data.startswith(_MAGIC):

@@ -74,7 +74,7 @@ def install_openblas() -> BlasChoice | None:
 
 
 def _load_candidate(candidate: Candidate, mlx: str) -> BlasChoice:
-    """Load this library. Raises OSError, ValueError or AttributeError with the reason if it cannot be used."""
+    """Load this library. Raise OSError, ValueError or AttributeError with the reason if it cannot be used."""
     folder = cache_folder("openblas")
     if folder is not None:
         # Not with a full disk, or one that does not allow executing files.
@@ -92,7 +92,7 @@ def _load_candidate(candidate: Candidate, mlx: str) -> BlasChoice:
 def _prepared(candidate: Candidate, folder: Path) -> Path:
     """Return the library with plain names from the cache, after creating it if necessary.
 
-    The file's name contains what it was made of and a checksum. Raises OSError or NotRenamable.
+    The file's name contains what it was made of and a checksum. Raise OSError or NotRenamable.
     """
     made_of = hashlib.sha256(f"{_FORMAT} {candidate.stamp}".encode()).hexdigest()[:16]
     for library in folder.glob(f"{made_of}-*.so"):
@@ -112,7 +112,7 @@ def _prepared(candidate: Candidate, folder: Path) -> Path:
 
 
 def _verdict(library: Path, file: Path) -> Verdict:
-    """Return the library's verdict, after trying it if there is none. Raises OSError if it can never be loaded."""
+    """Return the library's verdict, after trying it if there is none. Raise OSError if it can never be loaded."""
     if os.statvfs(library).f_flag & os.ST_NOEXEC:
         raise OSError(f"the system does not allow executing files in {library.parent}")
     verdict = verdicts.read(file)
@@ -123,7 +123,7 @@ def _verdict(library: Path, file: Path) -> Verdict:
 
 
 def _plain(candidate: Candidate) -> bytes:
-    """Return the library's content with the names that MLX looks for. Raises OSError or NotRenamable."""
+    """Return the library's content with the names that MLX looks for. Raise OSError or NotRenamable."""
     content = candidate.path.read_bytes()
     return without_prefix(content, PREFIX) if PREFIX + b"cblas_sgemm\0" in content else content
 
@@ -145,7 +145,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _in_memory(content: bytes) -> Iterator[tuple[str, int]]:
-    """Yield the path and the descriptor of a file in memory. Raises OSError if the system has no such files."""
+    """Yield the path and the descriptor of a file in memory. Raise OSError if the system has no such files."""
     descriptor = os.memfd_create("libopenblas", 0)
     with os.fdopen(descriptor, "wb", buffering=0, closefd=True) as file:
         file.write(content)
@@ -154,7 +154,7 @@ def _in_memory(content: bytes) -> Iterator[tuple[str, int]]:
 
 
 def _load(path: str, verdict: Verdict) -> BlasChoice:
-    """Load a library. Raises ValueError with the reason of a bad verdict, or OSError if the loader refuses it."""
+    """Load a library. Raise ValueError with the reason of a bad verdict, or OSError if the loader refuses it."""
     if not verdict.good:
         raise ValueError(verdict.reason)
     most = usable_cores()
@@ -196,7 +196,7 @@ class Candidate:
 
     @property
     def stamp(self) -> str:
-        """A text that changes with the file's content. Raises OSError."""
+        """A text that changes with the file's content. Raise OSError."""
         found = self.path.stat()
         return f"{self.path} {found.st_size} {found.st_mtime_ns}"
 

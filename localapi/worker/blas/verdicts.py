@@ -37,11 +37,11 @@ class Verdict:
     """The verdict on one library."""
 
     reason: str
-    """Why it is not used; empty if it is used."""
+    """Reason why it is not used; empty if it is used."""
     about: str = ""
     """The library's description of itself."""
     speedup: float = 0
-    """For a product of matrices, on one core."""
+    """Factor for a product of matrices, on one core."""
     tried_at: float = 0
 
     @property

@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def pull(repository: str, revision: str | None, name: str | None) -> None:
-    """Download a file of this name, or all of `PATTERNS`. Raises CannotLoad."""
+    """Download a file of this name, or all of `PATTERNS`. Raise CannotLoad."""
     away = unreachable(repository, revision)
     with told(repository, revision):
         if name:

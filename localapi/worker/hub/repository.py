@@ -27,7 +27,7 @@ from localapi.worker.model import CannotLoad, Report, first_line
 from localapi.worker.protocol import Loading
 
 DEMO: Final = "demo"
-"""What the server calls the included model if the worker is on another machine, whose package is elsewhere."""
+"""The server's name for the included model if the worker is on another machine, whose package is elsewhere."""
 DEMO_FOLDER: Final = Path(__file__).parent.parent.parent / "demo" / "model"
 ANSWER_SECONDS: Final = 10.0
 """Time to wait for the Hub's first response."""
@@ -40,7 +40,7 @@ _TELLS_BYTES = "tqdm_class" in inspect.signature(hf_hub_download).parameters
 
 
 def located(path: str, revision: str | None, report: Report, *, patterns: Sequence[str]) -> Path:
-    """Return the folder of an entry's path: the path itself, or the repository's downloaded files. Raises CannotLoad.
+    """Return the folder of an entry's path: the path itself, or the repository's downloaded files. Raise CannotLoad.
 
     The server makes the paths of folders absolute, so an absolute path that does not exist is not a repository.
     """
@@ -63,7 +63,7 @@ def anew(file: Path, path: str) -> str:
 def download(repository: str, revision: str | None, report: Report, *, patterns: Sequence[str]) -> Path:
     """Return the folder of a Hub repository's snapshot, after downloading missing files of these patterns.
 
-    Raises CannotLoad.
+    Raise CannotLoad.
     """
     report(Loading(f"downloading {repository}"))
     return snapshot(repository, revision, report, patterns=patterns, away=unreachable(repository, revision))

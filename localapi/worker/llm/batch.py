@@ -73,7 +73,7 @@ class Batch:
         """The number of tokens generated so far."""
         self._rows: dict[int, Row] = {}
         self._computed: dict[int, int] = {}
-        """How many of a row's tokens were computed before it joined."""
+        """Number of a row's tokens that were computed before it joined."""
         self._decoding: set[int] = set()
         self._reporting: set[int] = set()
         """Rows that report log-probabilities."""

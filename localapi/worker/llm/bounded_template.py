@@ -185,7 +185,7 @@ def _check_replace(text: object, old: object, new: object, count: object = None)
 
 
 def _sized(value: Any) -> Any:
-    """Return the value. Raises TemplateTooLarge if its text would be too long."""
+    """Return the value. Raise TemplateTooLarge if its text would be too long."""
     if isinstance(value, list | tuple | dict):
         _check_length(_size(value))
     return value

@@ -71,7 +71,7 @@ class Detokenizer:
 
 
 class _ByteStream:
-    """For vocabularies whose tokens are strings of bytes that do not depend on their neighbours: nearly all models."""
+    """Decoder for vocabularies whose tokens are byte strings independent of their neighbours: nearly all models."""
 
     def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
         self._token_bytes = token_bytes
@@ -85,7 +85,7 @@ class _ByteStream:
 
 
 class _WindowStream:
-    """For any other tokenizer: decode the last few tokens again and take what is new.
+    """Decoder for any other tokenizer: decode the last few tokens again and take what is new.
 
     The window starts with tokens whose text is known, so that what the tokenizer does at the start of a text (most drop
     a space) happens there and not between two tokens.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 LEVELS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-"""From no thinking to the most of it."""
+"""Levels from no thinking to the most."""
 _USUAL: Final = ("low", "medium", "high")
 """The levels of a template that writes any word into the prompt (gpt-oss)."""
 _QUOTED: Final = re.compile(rf"[\"'](?P<level>{'|'.join(LEVELS)})[\"']")

@@ -33,9 +33,9 @@ from localapi.worker.llm import row_products
 SHARE: Final = 0.5
 """Share of the free memory that the weights may take. The rest is for conversations and other programs."""
 PROMPT_GAIN: Final = 1.5
-"""How much faster prompts must be."""
+"""Required speed-up of prompts."""
 DECODE_GAIN: Final = 1.05
-"""How much faster a single row must be. If it is not, single rows are computed with the stored weights."""
+"""Required speed-up of a single row. Otherwise single rows are computed with the stored weights."""
 PROMPT_ROWS: Final = 32
 TOLERANCE: Final = 1e-3
 """Largest difference of two float32 results, relative to the largest number."""
@@ -53,7 +53,7 @@ _HALF: Final = (mx.float16, mx.bfloat16)
 
 @dataclass(frozen=True)
 class Gain:
-    """How much faster float32 is than the stored weights."""
+    """Speed-up of float32 over the stored weights."""
 
     prompt: float
     decode: float

@@ -38,7 +38,7 @@ class Footprint:
     fixed: int
     """Bytes that do not depend on its length."""
     layers: tuple[tuple[float, int], ...]
-    """For each layer the bytes of a token, and the most tokens that it keeps."""
+    """Bytes per token and maximum number of tokens, for each layer."""
 
     def bytes(self, tokens: int) -> int:
         """Return the size of a row of so many tokens."""
@@ -91,7 +91,7 @@ class KVMemory:
 
     @property
     def most_bytes(self) -> int:
-        """What one request may take while nothing else runs."""
+        """Bytes that one request may take while nothing else runs."""
         return self.max_bytes if self.said else int(self.max_bytes / SHARE)
 
     def longest(self, rows: int) -> int:

@@ -67,7 +67,7 @@ MEGABYTE = 1024 * 1024
 
 
 def load(options: dict[str, Any], host: Host) -> Model:
-    """Return the model of an entry's options, or this process's part of it. Raises CannotLoad."""
+    """Return the model of an entry's options, or this process's part of it. Raise CannotLoad."""
     if host.rank is not None:
         return _load_part(options, host, host.rank)
     how, draft_path = options.get("cpu_weights", "auto"), options.get("draft")
@@ -119,7 +119,7 @@ class MlxLm:
         wake: Callable[[], None],
         lead: Lead | None = None,
     ) -> None:
-        """`options`: the entry's identity, as in `backends.mlx_lm`. `wake`: as in `Host`. Raises CannotLoad.
+        """`options`: the entry's identity, as in `backends.mlx_lm`. `wake`: as in `Host`. Raise CannotLoad.
 
         `lead`: tells the processes that hold the other parts of the model what to do.
         """
@@ -260,7 +260,7 @@ class MlxLm:
                 events.append(Failed(request.id, "generation_failed", f"The request could not be started: {error}"))
 
     def _start(self, request: TextRequest, prompt: Prompt, events: list[Event]) -> None:
-        """Answer immediately, or queue the request's rows. Raises PromptRefused and GrammarRefused."""
+        """Answer immediately, or queue the request's rows. Raise PromptRefused and GrammarRefused."""
         match request:
             case Tokenize():
                 events.append(TokenizedText(request.id, prompt.tokens))
@@ -303,7 +303,7 @@ def _why_alone(loaded: LoadedModel, options: dict[str, Any]) -> str:
 
 
 def _caches(loaded: LoadedModel, draft: LoadedModel | None, kv_bits: int | None) -> list[Any]:
-    """Return the model's empty caches, followed by those of the draft model. Raises CannotLoad."""
+    """Return the model's empty caches, followed by those of the draft model. Raise CannotLoad."""
     if draft is None:
         return empty_caches(loaded.model, kv_bits=kv_bits)
     check_draft(loaded.model, loaded.tokenizer, draft.model, draft.tokenizer)
@@ -311,7 +311,7 @@ def _caches(loaded: LoadedModel, draft: LoadedModel | None, kv_bits: int | None)
 
 
 def _memory(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], options: dict[str, Any]) -> KVMemory:
-    """Return the limit of memory for answers, in all processes. Raises CannotLoad if the model cannot compute."""
+    """Return the limit of memory for answers, in all processes. Raise CannotLoad if the model cannot compute."""
     footprint = _footprint(loaded, draft, caches)
     processes = 1
     if loaded.part is not None:
@@ -323,7 +323,7 @@ def _memory(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any], o
 
 
 def _footprint(loaded: LoadedModel, draft: LoadedModel | None, caches: list[Any]) -> Footprint:
-    """Return the memory of one row in this process, after computing one. Raises CannotLoad if that fails."""
+    """Return the memory of one row in this process, after computing one. Raise CannotLoad if that fails."""
     own = len(caches) if draft is None else len(loaded.model.layers)
 
     def run(tokens: mx.array, filled: list[Any]) -> None:

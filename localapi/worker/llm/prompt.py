@@ -96,14 +96,14 @@ class PromptWriter:
             "thinking_switch": switched,
             "thinking_levels": levels,
         }
-        """What the template can be told about thinking, as in `Capabilities`."""
+        """Fields of `Capabilities` about thinking, as the template supports it."""
 
     def tokens(
         self, request: Chat, check: Callable[[str], None] | None = None, *, seconds: float = RENDER_SECONDS
     ) -> list[int]:
         """Return the prompt, ready for the answer. `check` may refuse its text.
 
-        Raises PromptRefused and what `check` raises. Raises TemplateTooSlow if the template takes longer than
+        Raise PromptRefused and what `check` raises. Raise TemplateTooSlow if the template takes longer than
         `seconds`.
         """
         if not request.messages:
@@ -168,7 +168,7 @@ class PromptWriter:
         return written
 
     def options(self, request: Chat) -> dict[str, Any]:
-        """Return the template's variables. Raises PromptRefused if the template does not support reasoning_effort."""
+        """Return the template's variables. Raise PromptRefused if the template does not support reasoning_effort."""
         options = dict(request.template_options)
         effort = options.pop("reasoning_effort", None)
         if effort is None:
@@ -210,7 +210,7 @@ class PromptWriter:
     ) -> str:
         """Return the template's text for the messages. `prompt`: up to where the answer begins.
 
-        Raises TemplateTooSlow.
+        Raise TemplateTooSlow.
         """
         tools = offered_tools(request)
         if tools and not self.shows_tools:
@@ -249,7 +249,7 @@ class PromptWriter:
     ) -> str:
         """Render the first form of the messages that the template writes completely. Raises its first error.
 
-        Raises PromptRefused if no form keeps what a model needs to know.
+        Raise PromptRefused if no form keeps what a model needs to know.
         """
         best: tuple[tuple[bool, bool, int], str, str] | None = None
         refusal: Exception | None = None

@@ -1,4 +1,4 @@
-"""What chat templates leave out of a conversation, and other ways to write the messages that they do not.
+"""Find what a chat template leaves out of a conversation, and write the messages in a way that it keeps.
 
 Templates drop silently what they do not expect: a system message that is not the first, a call beside text, an earlier
 reasoning. The only way to find out is to render the messages with a text in the place that occurs nowhere else.

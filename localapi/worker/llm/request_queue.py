@@ -18,7 +18,7 @@ from localapi.worker.protocol import Answering, Chat, Complete, Detokenize, Lark
 LONG_TEXT = 16_384
 """Texts of at least this many characters are read on the thread. Tokenizing takes about a second per million."""
 SHORT_SECONDS = 0.1
-"""How long all answers may wait for the template of a short text. If it takes longer, the thread renders it."""
+"""Time for which all answers may wait for the template of a short text. If it takes longer, the thread renders it."""
 
 
 @dataclass(frozen=True, slots=True)

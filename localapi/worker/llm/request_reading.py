@@ -18,7 +18,7 @@ from localapi.worker.protocol import Answering, Chat, Complete, Detokenize, Lark
 
 _PROBE = "   a  b   c \t\t\n\n \r\n\x01\x7f\u200b e\u0301 ẞ Ⅷ ﬁ 漢 \u1100\u1161\u11a8 𒀀 \ue000 🙂 .  "
 _COMPOSED = 3
-"""How much longer a text can be, in bytes, before Unicode composes its characters
+"""Factor by which a text can be longer, in bytes, before Unicode composes its characters
 (https://unicode.org/faq/normalization)."""
 
 
@@ -53,9 +53,9 @@ class RequestReader:
         self._marks = tuple((number, str(token)) for number, token in tokenizer.added_tokens_decoder.items())
 
     def read(self, request: TextRequest, seconds: float = RENDER_SECONDS) -> Prompt:
-        """Return the prompt. Raises PromptRefused, ContextExceeded and GrammarRefused.
+        """Return the prompt. Raise PromptRefused, ContextExceeded and GrammarRefused.
 
-        Raises TemplateTooSlow, which is a PromptRefused, if the chat template takes longer than `seconds`.
+        Raise TemplateTooSlow, which is a PromptRefused, if the chat template takes longer than `seconds`.
         """
         form = request.form if isinstance(request, Answering) else None
         if isinstance(form, Lark) and not comes_to_an_end(form.text, self._marks):

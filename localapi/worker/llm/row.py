@@ -63,7 +63,7 @@ class Row:
     form_param: str | None = None
     """The request's field that gives the answer a form."""
     relaxed: tuple[str, ...] = ()
-    """Where the request asks for more than is enforced."""
+    """Places in the request that ask for more than is enforced."""
     one_call: bool = False
     """True if the answer ends with its first tool call."""
     boundaries: list[int] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""From a request and its prompt to the rows of its answers: how each is sampled, kept in form, bounded and taken apart.
+"""Make the rows of a request's answers: how each is sampled, kept in form, bounded and taken apart.
 
 Knows the tokenizer, and nothing of the batch that the rows join.
 """
@@ -87,7 +87,7 @@ class RowMaker:
         return self._row(request, prompt, form)
 
     def _constraint(self, request: Chat, prompt: Prompt) -> tuple[Constraint | None, tuple[str, ...]]:
-        """Return the constraint on the answer, and what the request asks for beyond it. Raises GrammarRefused."""
+        """Return the constraint on the answer, and what the request asks for beyond it. Raise GrammarRefused."""
         form: Spec | None = request.form
         if request.tool_choice == "required":
             form = _tool_calls(request)
@@ -142,7 +142,7 @@ class RowMaker:
     def _extent(self, request: Chat | Complete, prompt: int) -> tuple[int, int]:
         """Return the most tokens of an answer, and the length of the row that memory is reserved for.
 
-        Raises ContextExceeded and PromptRefused if that is more than the limit.
+        Raise ContextExceeded and PromptRefused if that is more than the limit.
         """
         context, longest = self._context_length, self.memory.longest(request.n)
         room = context - prompt if context is not None else request.max_tokens or UNKNOWN_CONTEXT_ANSWER_TOKENS

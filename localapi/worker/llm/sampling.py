@@ -23,11 +23,11 @@ from localapi.worker.protocol import Sampling, TokenLogprob, TopLogprob
 COLDEST = 1e-3
 """Below this temperature the most likely token is taken: the result is the same, and half precision would overflow."""
 DEFAULT_TEMPERATURE = 1.0
-"""As OpenAI's, if nobody sets it."""
+"""OpenAI's default, if nobody sets it."""
 LEAST_LOGPROB = -9999.0
 """The value for an impossible token, because JSON has no infinity. OpenAI uses -9999.0, too."""
 LARGE_VOCABULARY = 8192 if mx.default_device().type == mx.cpu else math.inf
-"""From this number of tokens on, numpy is faster. A GPU sorts faster than it hands its numbers over."""
+"""Number of tokens from which numpy is faster. A GPU sorts faster than it hands its numbers over."""
 _SEED_MASK = 2**64 - 1
 
 TokenBytes = Callable[[int], bytes]
@@ -84,7 +84,7 @@ class RandomSampler:
 def sampler_for(sampling: Sampling, choice: int = 0) -> Sampler:
     """Return the sampler for these parameters. With a seed, each choice has a sequence of its own.
 
-    Raises ValueError if no token can be sampled with them.
+    Raise ValueError if no token can be sampled with them.
     """
     temperature = DEFAULT_TEMPERATURE if sampling.temperature is None else sampling.temperature
     top_p = 1.0 if sampling.top_p is None else sampling.top_p
@@ -164,7 +164,7 @@ class Penalties:
         self._prompt = mx.zeros((0,), mx.int32)
         """The prompt's tokens, each once, if a penalty applies to them."""
         self._counts = mx.zeros((0,))
-        """How often each token was generated (vocabulary,)."""
+        """Number of times each token was generated, shape (vocabulary,)."""
         self.error: Exception | None = None
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:

@@ -69,7 +69,7 @@ class Serial:
 
     @property
     def room(self) -> int:
-        """How many rows may join: those of one request."""
+        """Number of rows that may join: those of one request."""
         return 0 if self._rows else self._max_rows
 
     def reaches(self) -> list[int]:
@@ -209,7 +209,7 @@ def _after(head: mx.array, processor: Processor) -> Callable[[mx.array, mx.array
 
 
 def empty_caches(model: Any, *, kv_bits: int | None = None) -> list[Any]:
-    """Return a model's caches before the first token, quantised if `kv_bits` is set. Raises CannotLoad.
+    """Return a model's caches before the first token, quantised if `kv_bits` is set. Raise CannotLoad.
 
     Only caches that grow with every token are quantised. Sliding windows and recurrent states stay as they are.
     """

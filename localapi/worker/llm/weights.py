@@ -41,7 +41,7 @@ class LoadedModel:
     """The folder of the LoRA adapter that is part of the model."""
     widened: Widened = AS_STORED
     part: Part | None = None
-    """What of the model this process holds; None: all of it."""
+    """Part of the model that this process holds; None: all of it."""
     index: VocabularyIndex | None = None
     """The index of the tokens for structured output, if it is wanted."""
 
@@ -62,7 +62,7 @@ def load_weights(
     split: Callable[[Any, Mapping[str, Any]], Part] | None = None,
     index: bool = False,
 ) -> LoadedModel:
-    """Return the model in this folder or repository, with its weights in memory. Raises CannotLoad.
+    """Return the model in this folder or repository, with its weights in memory. Raise CannotLoad.
 
     `widen`: may replace the model's weights before they are read. `split`: leaves only a part of the model, by its
     config. `index`: build the index of the vocabulary while the weights are being read.
@@ -90,7 +90,7 @@ def logits_width(config: Mapping[str, Any], tokenizer: Any) -> int:
 
 
 def check_weights(folder: Path, path: str) -> Iterator[int]:
-    """Yield the size of each weights file in bytes, after checking that all are complete. Raises CannotLoad.
+    """Yield the size of each weights file in bytes, after checking that all are complete. Raise CannotLoad.
 
     `path`: the entry's path, which determines what the user can do.
     """
@@ -152,7 +152,7 @@ def _adapter_folder(adapter: str, report: Report) -> Path:
 
 
 def _adapt(model: Any, folder: Path, adapter: Path) -> None:
-    """Add the adapter's layers to the model. Raises CannotLoad if they do not fit."""
+    """Add the adapter's layers to the model. Raise CannotLoad if they do not fit."""
     config = read_json(adapter / "adapter_config.json")
     if "fine_tune_type" not in config and "num_layers" not in config:
         raise CannotLoad(
@@ -200,7 +200,7 @@ def _read(model: Any) -> Iterator[int]:
 
 
 def read_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
-    """Return mlx-lm's TokenizerWrapper of a model's folder. Raises CannotLoad."""
+    """Return mlx-lm's TokenizerWrapper of a model's folder. Raise CannotLoad."""
     files = f"The tokenizer in {folder} (tokenizer.json, tokenizer_config.json)"
     try:
         tokenizer = load_tokenizer(  # type: ignore[no-untyped-call]
@@ -215,7 +215,7 @@ def read_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Return the object in a file of the model. Raises CannotLoad."""
+    """Return the object in a file of the model. Raise CannotLoad."""
     try:
         content = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What a chat model can do, and the names for how it thinks and calls tools."""
+"""Capabilities of chat models, and the names of formats for thinking and tool calls."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ReasoningFormatName = Literal[
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a chat model can do. None: only the loaded model knows, and it has not been loaded."""
+    """Capabilities of a chat model. None: only the loaded model knows, and it has not been loaded."""
 
     tools: bool | None = None
     """True if its chat template shows the tools to it."""
@@ -54,8 +54,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     thinking_levels: bool | None = None
     """True if a request can say how much to think."""
     tool_format: str | None = None
-    """How it writes calls, as in the option of this name; None: unknown, or not loaded."""
+    """Format of calls, as in the option of this name; None: unknown, or not loaded."""
     reasoning_format: str | None = None
-    """How it marks reasoning."""
+    """Format of reasoning."""
     vision: bool | None = None
     """True if it reads images."""

@@ -1,4 +1,4 @@
-"""What chat models answer: text, reasoning, function calls, and how many tokens there were."""
+"""Events of chat models: text, reasoning, function calls, and numbers of tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Prefill(msgspec.Struct, tag=True):
     id: int
     done: int
     total: int
-    """In tokens."""
+    """Number of tokens."""
 
 
 class Relaxed(msgspec.Struct, tag=True):
@@ -28,7 +28,7 @@ class TopLogprob(msgspec.Struct):
     """A token that could have been sampled."""
 
     token: bytes
-    """What it adds to the answer; part of a character if the model splits characters."""
+    """Bytes that it adds to the answer; part of a character if the model splits characters."""
     logprob: float
 
 
@@ -79,12 +79,12 @@ class Addition(msgspec.Struct, tag=True):
     id: int
     choice: int
     place: Literal["message", "choice", "reply"]
-    """What the fields belong to. In a stream, those of a message are those of its delta."""
+    """Owner of the fields. In a stream, those of a message are those of its delta."""
     fields: dict[str, Any]
 
 
 StopReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
-"""Why an answer ended. The last two come from other servers only."""
+"""Reason why an answer ended. The last two come from other servers only."""
 
 
 class Ended(msgspec.Struct, tag=True):
@@ -113,11 +113,11 @@ class Finished(msgspec.Struct, tag=True):
     reported: dict[str, Any] | None = None
     """Another server's usage object."""
     load_seconds: float = 0.0
-    """From the request until its model was loaded. The server measures these three."""
+    """Time from the request until its model was loaded. The server measures these three."""
     prompt_seconds: float = 0.0
-    """From there to the first token."""
+    """Time from there to the first token."""
     answer_seconds: float = 0.0
-    """From the first token to the last."""
+    """Time from the first token to the last."""
 
 
 class TokenizedText(msgspec.Struct, tag=True):

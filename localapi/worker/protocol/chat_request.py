@@ -8,7 +8,7 @@ import msgspec
 
 
 class Sampling(msgspec.Struct, frozen=True):
-    """How the next token is chosen. None if neither the client nor the manifest sets it: the engine decides."""
+    """Parameters of sampling. None if neither the client nor the manifest sets it: the engine decides."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -34,7 +34,7 @@ class ImagePart(msgspec.Struct, frozen=True, tag="image"):
     url: str
     """A data: URL that holds it, or its address, which the server does not fetch."""
     detail: str | None = None
-    """How closely to look at it, in OpenAI's words."""
+    """Resolution to look at it with, in OpenAI's words: "low", "high", "auto"."""
 
 
 class AudioPart(msgspec.Struct, frozen=True, tag="audio"):
@@ -43,7 +43,7 @@ class AudioPart(msgspec.Struct, frozen=True, tag="audio"):
     data: bytes
     """An audio file."""
     format: str
-    """Of the file: "wav", "mp3"."""
+    """Format of the file: "wav", "mp3"."""
 
 
 Part = TextPart | ImagePart | AudioPart
@@ -66,14 +66,14 @@ class Message(msgspec.Struct, frozen=True):
     content: str | list[Part] = ""
     name: str | None = None
     reasoning: str | None = None
-    """What the model thought on that turn."""
+    """Reasoning of the model on that turn."""
     calls: list[FunctionCall] = []
     call_id: str | None = None
     """The call that a message of the role tool is the result of."""
 
     @property
     def text(self) -> str:
-        """Return the text of the message. Parts are paragraphs: what is not meant to touch is sent in parts."""
+        """Text of the message. Parts are paragraphs: what is not meant to touch is sent in parts."""
         if isinstance(self.content, str):
             return self.content
         return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
@@ -116,11 +116,11 @@ class Lark(msgspec.Struct, frozen=True, tag=True):
 
 
 Form = JsonSchema | JsonObject | Regex | Lark
-"""What an answer must look like."""
+"""Form that an answer must have."""
 
 
 class Answering(msgspec.Struct, kw_only=True):
-    """What chat and completion requests have in common."""
+    """Fields that chat and completion requests have in common."""
 
     id: int
     sampling: Sampling = Sampling()
@@ -130,7 +130,7 @@ class Answering(msgspec.Struct, kw_only=True):
     n: int = 1
     """Number of answers to the prompt."""
     top_logprobs: int | None = None
-    """How many of the likeliest tokens to report with each token's log probability; None: no log probabilities."""
+    """Number of likeliest tokens to report with each token's log probability; None: no log probabilities."""
     form: Form | None = None
     original: dict[str, Any] | None = None
     """The body in OpenAI's form, with the manifest's values, for an engine that forwards it to another server."""

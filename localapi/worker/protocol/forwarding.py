@@ -11,7 +11,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     """A file of a client, in a form."""
 
     path: str
-    """Where its content is, on this machine."""
+    """Path of its content on this machine."""
     name: str
     """The client's name for it, which no path is made of."""
     content_type: str
@@ -34,7 +34,7 @@ class ForwardedHead(msgspec.Struct, tag=True):
     id: int
     content_type: str
     length: int | None = None
-    """In bytes, if the other server says so."""
+    """Length in bytes, if the other server says so."""
 
 
 class ForwardedData(msgspec.Struct, tag=True):

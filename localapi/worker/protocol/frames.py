@@ -40,13 +40,13 @@ class Cancel(msgspec.Struct, tag=True):
 
 
 class Awaiting(msgspec.Struct, tag=True, kw_only=True):
-    """What a request waits for on another server, before its answer begins."""
+    """Progress of a request on another server, before its answer begins."""
 
     id: int
     at: str
     """The server, for people."""
     state: str
-    """As in `runtime.progress`."""
+    """State, as in `runtime.progress`."""
     position: int | None = None
     step: str = ""
     done: int = 0
@@ -63,7 +63,7 @@ class Failed(msgspec.Struct, tag=True):
 
 
 Preliminary = Prefill | Awaiting | Listening | Relaxed
-"""What comes before an answer, and is no part of it."""
+"""Events that come before an answer, and are no part of it."""
 Event = (
     Prefill | Awaiting | Listening | Relaxed | Delta | ToolStart | ToolArguments | Ended | Finished | TokenizedText
     | DetokenizedText | Sound | WordTimes | Spoken | Heard | Transcribed | Embedded | Ranked | Failed | Addition

@@ -14,11 +14,11 @@ class Rank(msgspec.Struct, frozen=True):
 
     number: int
     addresses: list[str]
-    """Where each rank listens for the other ranks: "127.0.0.1:4000"."""
+    """Addresses at which the ranks listen for each other: "127.0.0.1:4000"."""
     plans: str
-    """Where rank 0 listens for the connections over which it sends its plans."""
+    """Address at which rank 0 listens for the connections over which it sends its plans."""
     secret: bytes
-    """What a rank must show on such a connection."""
+    """Secret that a rank must show on such a connection."""
     own_gpus: int | None = None
     """GPUs that a cluster gave to each rank; None: the ranks share those of their machine."""
 
@@ -66,7 +66,7 @@ class Loading(msgspec.Struct, tag=True):
 
     @property
     def text(self) -> str:
-        """Return the step with its detail."""
+        """Step with its detail."""
         return f"{self.phase}: {self.detail}" if self.detail else self.phase
 
 
@@ -76,7 +76,7 @@ class Loaded(msgspec.Struct, tag=True):
     context_length: int | None = None
     """Tokens of prompt and answer together; None if the model does not say."""
     notes: list[str] = []
-    """What users should know about how this model runs ("no chat template ...")."""
+    """Notes for users about how this model runs ("no chat template ...")."""
     batched: bool = True
     """True if requests are answered together, False if one after the other."""
     voices: list[Voice] | None = None
@@ -87,7 +87,7 @@ class Loaded(msgspec.Struct, tag=True):
     """The backend's further request fields that this model uses; None: all of them."""
     capabilities: Capabilities = Capabilities()
     device_bytes: int = 0
-    """As in Step."""
+    """Memory of an accelerator, as in Step."""
 
 
 class LoadRefused(msgspec.Struct, tag=True):

@@ -37,19 +37,19 @@ class Listening(msgspec.Struct, tag=True):
 
 
 class TranscriptSegment(msgspec.Struct, kw_only=True):
-    """What was said between two pauses. Times are in seconds of the file; numbers are finite."""
+    """Speech between two pauses, as text. Times are in seconds of the file; numbers are finite."""
 
     start_seconds: float
     end_seconds: float
     text: str
     words: list[WordTime] = []
-    """If the request asks for them."""
+    """Present if the request asks for them."""
     tokens: list[int] = []
     temperature: float = 0.0
     avg_logprob: float = 0.0
     """Average log probability of the tokens; this and the next two are 0 if the engine does not say."""
     compression_ratio: float = 0.0
-    """How well the text can be compressed; much, if the model repeats itself."""
+    """Compressibility of the text; high if the model repeats itself."""
     no_speech_prob: float = 0.0
 
 
@@ -65,6 +65,6 @@ class Transcribed(msgspec.Struct, tag=True):
 
     id: int
     seconds: float
-    """How long the sound is."""
+    """Length of the sound."""
     language: str | None = None
-    """As in Transcribe; None if the engine does not say."""
+    """Language, as in Transcribe; None if the engine does not say."""

@@ -16,7 +16,7 @@ class Embed(msgspec.Struct, tag=True, kw_only=True):
     truncate: bool = False
     """True if the end of a text that is too long is dropped; otherwise such a text is refused."""
     input_type: str | None = None
-    """What the texts are, for an engine that has its own prefixes: a model on another server."""
+    """Type of the texts, for an engine that has its own prefixes: a model on another server."""
 
 
 class Rerank(msgspec.Struct, tag=True, kw_only=True):
@@ -26,7 +26,7 @@ class Rerank(msgspec.Struct, tag=True, kw_only=True):
     query: str
     documents: list[str]
     truncate: bool = True
-    """As in Embed, for documents. The query is never truncated."""
+    """True if documents are truncated, as in Embed. The query never is."""
 
 
 class Embedded(msgspec.Struct, tag=True):
@@ -36,7 +36,7 @@ class Embedded(msgspec.Struct, tag=True):
     vectors: list[bytes]
     """One for each input: 32-bit little-endian floating point numbers, of length 1 as a vector."""
     tokens: int
-    """Of all inputs, without what was dropped."""
+    """Tokens of all inputs, without those that were dropped."""
     truncated: list[int] = []
     """Indices of the inputs whose end was dropped."""
 

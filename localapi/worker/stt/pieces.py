@@ -21,16 +21,16 @@ BLOCK_SECONDS: Final = BLOCK_SAMPLES / SAMPLE_RATE_HZ
 LONGEST_BLOCKS: Final = int(30.0 / BLOCK_SECONDS)
 """Length of a piece at most: Whisper hears 30 s."""
 WANTED_BLOCKS: Final = int(20.0 / BLOCK_SECONDS)
-"""From this length on, a piece ends at the next pause."""
+"""Length from which a piece ends at the next pause."""
 FIRST_BLOCKS: Final = int(6.0 / BLOCK_SECONDS)
 """The same for the first piece, so that the first words come soon."""
 PAUSE_BLOCKS: Final = int(0.4 / BLOCK_SECONDS)
 LONG_PAUSE_BLOCKS: Final = int(3.0 / BLOCK_SECONDS)
 """A pause that ends a piece of any length."""
 MARGIN_BLOCKS: Final = int(0.3 / BLOCK_SECONDS)
-"""What is kept of a pause, before speech and after it."""
+"""Length of a pause that is kept before speech and after it."""
 SEARCHED_BLOCKS: Final = int(10.0 / BLOCK_SECONDS)
-"""Where a piece without a pause is cut: at the quietest place of its end."""
+"""Length at the end of a piece without a pause, of which the quietest place is the cut."""
 SPEECH: Final = 0.4
 """Probability from which on a block counts as speech. Silence has 0.001."""
 
@@ -66,7 +66,7 @@ class Cutter:
         """Sound that is no whole block yet."""
         self._pcm = bytearray()
         self._likely: list[float] = []
-        """How likely speech is in each block that is kept."""
+        """Probability of speech in each block that is kept."""
         self._pause = 0
         """Blocks without speech at the end of what is kept."""
         self._start_block = 0
@@ -75,7 +75,7 @@ class Cutter:
 
     @property
     def seconds(self) -> float:
-        """How much sound has come."""
+        """Length of the sound received so far."""
         return self._bytes / 2 / SAMPLE_RATE_HZ
 
     def feed(self, pcm: bytes) -> Iterator[Piece]:

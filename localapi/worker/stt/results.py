@@ -1,4 +1,4 @@
-"""What models of mlx-audio are asked and return: each architecture has its own arguments and results."""
+"""Arguments and results of mlx-audio's transcription models, which differ between architectures."""
 
 from __future__ import annotations
 

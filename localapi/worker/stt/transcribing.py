@@ -30,7 +30,7 @@ from localapi.worker.stt.pieces import SAMPLE_RATE_HZ, Cutter, Detector, Piece, 
 from localapi.worker.turns import Pieces, RequestRefused, TurnTaking
 
 REPORT_SECONDS: Final = 20.0
-"""How much sound may be decoded without a sign of life."""
+"""Length of sound that may be decoded without a sign of life."""
 WITHOUT_SPACES: Final = frozenset({"ja", "km", "lo", "my", "th", "yue", "zh"})
 """Languages in which no space is between two sentences."""
 FULL_SCALE: Final = 32768.0
@@ -38,7 +38,7 @@ FULL_SCALE: Final = 32768.0
 
 @dataclass(frozen=True)
 class Recognized:
-    """What a model hears in a piece. Times are in seconds of the piece."""
+    """Speech recognised in a piece. Times are in seconds of the piece."""
 
     segments: Sequence[TranscriptSegment]
     language: str | None = None

@@ -60,7 +60,7 @@ class EspeakSpeech:
 
 @cache
 def library() -> Library:
-    """Return the one library of this process. Raises CannotLoad."""
+    """Return the one library of this process. Raise CannotLoad."""
     return Library()
 
 
@@ -68,7 +68,7 @@ class Library:
     """The initialised library. Use `library` to get it: the callback belongs to the instance that was created last."""
 
     def __init__(self) -> None:
-        """Load and start the library. Raises CannotLoad."""
+        """Load and start the library. Raise CannotLoad."""
         try:
             data = espeakng_loader.get_data_path()
             self._library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -97,7 +97,7 @@ class Library:
     def speak(self, text: str, voice: str, *, rate_wpm: int, pitch: int) -> EspeakSpeech:
         """Return a text as speech, about 600 times faster than real time.
 
-        `voice`: one of the data's files, optionally with a variant after a plus: "gmw/en-US+f3". Raises ValueError for
+        `voice`: one of the data's files, optionally with a variant after a plus: "gmw/en-US+f3". Raise ValueError for
         others.
         """
         if voice != self._voice:

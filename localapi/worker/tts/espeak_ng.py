@@ -15,7 +15,7 @@ USUAL_WPM, USUAL_PITCH = 175, 50
 
 
 def load(options: dict[str, Any], host: Host) -> EspeakNg:
-    """Return a model with the voices that the server found in the library's data. Raises CannotLoad."""
+    """Return a model with the voices that the server found in the library's data. Raise CannotLoad."""
     host.report(Loading(phase="starting eSpeak NG"))
     engine = EspeakNg(library(), options)
     try:
@@ -37,7 +37,7 @@ class EspeakNg(Speaking):
         self.loaded = Loaded(batched=False)
 
     def speak(self, text: str, voice: str | None) -> EspeakSpeech:
-        """Return a text as speech. Raises RequestRefused."""
+        """Return a text as speech. Raise RequestRefused."""
         return self._library.speak(
             text,
             self._file(voice or self._options["voice"]),
@@ -55,7 +55,7 @@ class EspeakNg(Speaking):
             yield None
 
     def _file(self, voice: str) -> str:
-        """Return the library's name of a voice. Raises RequestRefused.
+        """Return the library's name of a voice. Raise RequestRefused.
 
         Unknown variants are refused, too, because the library would read any file.
         """

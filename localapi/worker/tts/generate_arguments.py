@@ -73,7 +73,7 @@ class Arguments:
     def of(self, request: Speak) -> GenerateCall:
         """Return what to call `generate` with.
 
-        Raises RequestRefused for what the model cannot use, unless the request says to warn, and for what it lacks.
+        Raise RequestRefused for what the model cannot use, unless the request says to warn, and for what it lacks.
         """
         asked = GenerateCall({name: value for name, value in QUIET.items() if name in self._parameters})
         options = dict(request.options)

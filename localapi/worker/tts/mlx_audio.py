@@ -26,7 +26,7 @@ ALWAYS = ("lang_code", "temperature", "max_tokens")
 
 
 def load(options: dict[str, Any], host: Host) -> MlxAudio:
-    """Return the model of an entry's options. `package`: which of the two packages is installed. Raises CannotLoad."""
+    """Return the model of an entry's options. `package`: which of the two packages is installed. Raise CannotLoad."""
     model = load_speech_model(options["package"], options["path"], options.get("revision"), host.report)
     return MlxAudio(model, options)
 

@@ -32,7 +32,7 @@ def _parsed(model: bytes) -> Any:
 def with_end_of(operator: str, end: str, model: bytes) -> bytes:
     """Return the model with an end of its one node of this operator as its last output, unless it has that already.
 
-    `end`: "input" or "output". Raises ValueError if there is no such node, or several, or no model.
+    `end`: "input" or "output". Raise ValueError if there is no such node, or several, or no model.
     """
     whole = _parsed(model)
     nodes = [node for node in whole.graph.node if node.op_type == operator]
@@ -48,7 +48,7 @@ def with_end_of(operator: str, end: str, model: bytes) -> bytes:
 def with_same_noise(model: bytes, source: str) -> bytes:
     """Return the model with noise that depends only on `source`, an input of whole numbers; unchanged without noise.
 
-    Raises ValueError if this is not a model.
+    Raise ValueError if this is not a model.
     """
     whole = _parsed(model)
     nodes: list[Any] = []

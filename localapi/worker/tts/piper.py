@@ -18,7 +18,7 @@ NO_TIMES = "this voice does not report when each word is spoken"
 
 
 def load(options: dict[str, Any], host: Host) -> Piper:
-    """Return the voice of an entry's options. Raises CannotLoad."""
+    """Return the voice of an entry's options. Raise CannotLoad."""
     host.report(Loading(phase="reading the voice"))
     voice = PiperModel(Path(options["path"]), options.get("volume", 1.0))
     host.report(Loading(phase="speaking for the first time"))
@@ -71,7 +71,7 @@ class Piper:
         return False
 
     def _speaker(self, name: str | None) -> int | None:
-        """Return the number of a speaker that is given by name or number. Raises LookupError."""
+        """Return the number of a speaker that is given by name or number. Raise LookupError."""
         wanted = self._options.get("speaker") if name is None else name
         if wanted is None:
             return None

@@ -101,7 +101,7 @@ class PiperModel:
     """The model of one voice. Several threads may use it at the same time."""
 
     def __init__(self, path: Path, volume: float) -> None:
-        """Read the voice. Raises CannotLoad."""
+        """Read the voice. Raise CannotLoad."""
         config_path = path.with_name(f"{path.name}.json")
         try:
             self.config = PiperConfig.from_dict(json.loads(config_path.read_text("utf-8")))
@@ -123,7 +123,7 @@ class PiperModel:
         self._tells_exact_lengths = outputs > _OUTPUTS
 
     def warm_up(self) -> None:
-        """Synthesize something once, so that a voice that cannot speak fails now. Raises CannotLoad."""
+        """Synthesize something once, so that a voice that cannot speak fails now. Raise CannotLoad."""
         try:
             for phonemes in self._read(WARM_UP) or [[]]:
                 self.say(phonemes, PiperSettings(), alone=True)
@@ -151,7 +151,7 @@ class PiperModel:
     def say(
         self, phonemes: Phonemes, settings: PiperSettings, *, alone: bool, speed: float = 1.0, times: bool = False
     ) -> PiperSpeech:
-        """Synthesize one sentence. `alone`: all cores are free for it. Raises ValueError if the output is not a number.
+        """Synthesize one sentence. `alone`: all cores are free for it. Raise ValueError if the output is not a number.
 
         It lasts exactly 1 / `speed` of its normal length. The voice is asked for a length that it can speak well, and
         the rest of the speed is applied to its sound.
@@ -245,7 +245,7 @@ def plain(text: str) -> str:
 def _session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     """Return a session of the model, with an output for the length of each phoneme, which files from the Hub lack.
 
-    `threads`: the number for one run; 0: one for each core. Raises CannotLoad.
+    `threads`: the number for one run; 0: one for each core. Raise CannotLoad.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -50,7 +50,7 @@ class SpeechModel:
 
 
 def load_speech_model(package: str, path: str, revision: str | None, report: Report) -> SpeechModel:
-    """Return the model in this folder or repository, with its weights in memory. Raises CannotLoad."""
+    """Return the model in this folder or repository, with its weights in memory. Raise CannotLoad."""
     folder = located(path, revision, report, patterns=PATTERNS)
     config = _config(folder)
     total = sum(check_weights(folder, path))
@@ -75,7 +75,7 @@ def leave_out_converter() -> None:
 
 
 def check_weights(folder: Path, path: str) -> Iterator[int]:
-    """Yield the size of each weights file in bytes, after checking that it is complete. Raises CannotLoad."""
+    """Yield the size of each weights file in bytes, after checking that it is complete. Raise CannotLoad."""
     for file in sorted(folder.rglob("*.safetensors")):
         try:
             mx.load(str(file))  # reads the header, and checks it against the size; its error names no file

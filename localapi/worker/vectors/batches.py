@@ -25,7 +25,7 @@ BATCH_TEXTS: Final = 64
 AHEAD_TEXTS: Final = 256
 """Texts that are read ahead, so that there are some of similar length."""
 TOLERANCE: Final = 1e-3
-"""How far a vector may differ if its text is computed alone and beside others."""
+"""Maximum difference of a vector between its text computed alone and beside others."""
 PROBES: Final = ("A cat sits on the mat.", "Machines of this kind must agree with themselves, whatever is beside them.")
 
 
@@ -37,7 +37,7 @@ class Job:
     next: int = 0
     """Index of the first text that has not been read."""
     vectors: dict[int, Vectors] = field(default_factory=dict)
-    """What has been computed, by the index of the text."""
+    """Computed vectors by the index of the text."""
     tokens: int = 0
     truncated: list[int] = field(default_factory=list)
 

@@ -51,7 +51,7 @@ class Encoder(Protocol):
 
     @property
     def width(self) -> int:
-        """Return the number of columns of the vectors; 1 for a model that scores."""
+        """Number of columns of the vectors; 1 for a model that scores."""
 
     def read(self, text: str | list[int], pair: str | None, *, truncate: bool) -> Tokens:
         """Return the tokens of a text, or of a pair. Raise TooLong, and ValueError for tokens that do not exist."""

@@ -1,4 +1,4 @@
-"""What a folder says of how its model makes a vector of a text, as sentence-transformers writes it.
+"""Settings for embedding a text, from a model folder in sentence-transformers' layout.
 
 `modules.json` lists the steps after the network: pooling, dense layers, normalisation. Its folders describe each.
 Source: https://github.com/UKPLab/sentence-transformers (`models/Pooling.py`, `models/Dense.py`).

@@ -18,9 +18,9 @@ from localapi.http import request_context
 log = logging.getLogger(__name__)
 
 MOST_RUNS: Final = 32
-"""How many may run or wait."""
+"""Maximum number that may run or wait."""
 MOST_ENDED: Final = 16
-"""How many that have ended can still be followed event by event."""
+"""Maximum number of ended ones that can still be followed event by event."""
 
 
 class Run:
@@ -35,7 +35,7 @@ class Run:
 
     @property
     def streamed(self) -> bool:
-        """Return True if its events can be followed."""
+        """True if its events can be followed."""
         return self._events is not None
 
     def send(self, events: Iterable[StreamEvent]) -> None:

@@ -36,7 +36,7 @@ RUNNING: Final = frozenset({"queued", "in_progress"})
 
 
 class InputTokens(Struct, kw_only=True):
-    """How many tokens the prompt of a conversation has."""
+    """Number of tokens in the prompt of a conversation."""
 
     object: Literal["response.input_tokens"] = "response.input_tokens"
     input_tokens: int

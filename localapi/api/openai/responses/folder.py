@@ -15,11 +15,11 @@ from typing import Final
 from localapi.system.os_errors import NO_ROOM
 
 BLOCK_BYTES: Final = 4096
-"""What the smallest file takes on a disk."""
+"""Space of the smallest file on a disk."""
 STALE_SECONDS: Final = 600
 """Age at which an unfinished file must belong to a killed server."""
 SHARE_LEFT: Final = 0.9
-"""How much of the limit is left in use when files are deleted for it, so that not every file deletes another."""
+"""Share of the limit that stays in use after files are deleted for it, so that not every file deletes another."""
 
 
 class Folder:
@@ -28,7 +28,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._bytes: int | None = None
-        """What all files take; None if they have not been counted."""
+        """Size of all files; None if they have not been counted."""
 
     def exists(self) -> bool:
         """Return True if there may be files."""

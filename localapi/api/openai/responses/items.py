@@ -18,7 +18,7 @@ from localapi.worker import protocol
 from localapi.worker.protocol import FunctionCall, TextPart
 
 SEALED: Final = "localapi1:"
-"""How the `encrypted_content` of our reasoning begins. Its rest is the reasoning in base64: there is nobody to hide it
+"""Prefix of `encrypted_content` in our reasoning. The rest is the reasoning in base64: there is nobody to hide it
 from, and a client that keeps nothing else gives it back to the model."""
 CUSTOM_INPUT: Final = "input"
 """The one argument of a custom tool, as models see it: its text."""
@@ -28,7 +28,7 @@ INSTRUCTING: Final = frozenset({"system", "developer"})
 
 
 class Item(Part):
-    """What a conversation is made of."""
+    """Element of a conversation."""
 
     id: str | None = None
     status: str | None = None
@@ -188,11 +188,11 @@ class Conversation:
         self.ignored: list[str] = []
         """Items that have no effect."""
         self.media: dict[str, list[str]] = {}
-        """Where there are images and recordings, by medium."""
+        """Places of images and recordings, by medium."""
 
     @property
     def messages(self) -> list[protocol.Message]:
-        """Return the messages as engines take them."""
+        """Messages as engines take them."""
         return [turn.neutral() for turn in self._turns]
 
     def instruct(self, text: str) -> None:

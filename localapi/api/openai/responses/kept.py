@@ -1,4 +1,4 @@
-"""What is kept of responses, as clients see it: input items, chains of responses, references, streams."""
+"""Stored responses as clients see them: input items, chains of responses, references, streams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from localapi.api.openai.responses.store import Record, ResponseStore
 from localapi.errors import InvalidRequest, NotFound
 
 MOST_LINKS: Final = 10_000
-"""How many responses a chain may have."""
+"""Maximum number of responses in a chain."""
 _PREFIXES: Final = {
     "message": "msg",
     "reasoning": "rs",
@@ -27,7 +27,7 @@ _TOKEN_DIGITS: Final = 32
 
 
 class ItemsQuery(BaseModel):
-    """Which part of a response's input is wanted."""
+    """Part of a response's input to return."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -37,7 +37,7 @@ class ItemsQuery(BaseModel):
 
 
 class StreamQuery(BaseModel):
-    """How a response is wanted."""
+    """Form in which to return a response."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

@@ -64,20 +64,20 @@ class ResponsesReply:
         self._created = self._begun = False
         self._next_event = 0
         self._count = 0
-        """How many items have begun."""
+        """Number of items begun."""
         self._writers: list[tuple[int, Writer]] = []
         """Items that are not complete, with their places."""
         self._items: dict[int, OutputItem] = {}
         """Items that are complete, by their places."""
         self._calls: dict[int, CallWriter | CustomCallWriter] = {}
-        """By the engine's number."""
+        """Writers by the engine's number."""
         self._tokens: list[ChosenToken] = []
         """Tokens whose text has not come yet."""
         self._ended = Ended(0, 0, "stop")
 
     @property
     def model(self) -> str:
-        """Return the id of the entry that answers."""
+        """Id of the entry that answers."""
         return self.response.model
 
     @model.setter

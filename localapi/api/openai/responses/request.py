@@ -125,7 +125,7 @@ class Reasoning(Part):
 
     @property
     def summarized(self) -> bool:
-        """Return True if reasoning is to be sent as its summary."""
+        """True if reasoning is to be sent as its summary."""
         return (self.summary or self.generate_summary or "none") != "none"
 
 
@@ -203,12 +203,12 @@ class InputTokensRequest(ChatParameters):
 
     @property
     def likely_tokens(self) -> int | None:
-        """Return how many of the likeliest tokens are wanted; None if no log probabilities are."""
+        """Number of likeliest tokens to report; None if no log probabilities are wanted."""
         return None
 
     @property
     def streams(self) -> bool:
-        """Return True if the answer is to come as it is made."""
+        """True if the answer is to come as it is made."""
         return False
 
     def unused(self) -> list[str]:
@@ -289,13 +289,13 @@ class ResponsesRequest(InputTokensRequest):
 
     @property
     def likely_tokens(self) -> int | None:
-        """Return how many of the likeliest tokens are wanted; None if no log probabilities are."""
+        """Number of likeliest tokens to report; None if no log probabilities are wanted."""
         wanted = LOGPROBS in self.include or bool(self.top_logprobs)
         return (self.top_logprobs or 0) if wanted else None
 
     @property
     def streams(self) -> bool:
-        """Return True if the answer is to come as it is made."""
+        """True if the answer is to come as it is made."""
         return self.stream
 
     def unused(self) -> list[str]:

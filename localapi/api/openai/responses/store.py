@@ -27,15 +27,15 @@ from localapi.system.threads import aside
 log = logging.getLogger(__name__)
 
 RECENT_BYTES: Final = 8 * 2**20
-"""How much stays in memory."""
+"""Maximum size kept in memory."""
 UNWRITTEN_BYTES: Final = 32 * 2**20
-"""How much may wait for the disk. What comes then is not stored."""
+"""Maximum size that may wait for the disk. Beyond it, responses are not stored."""
 REST_SECONDS: Final = 60.0
 """Pause after a write that failed."""
 SWEEP_SECONDS: Final = 600.0
-"""How often what is too old is deleted."""
+"""Interval for deleting expired responses."""
 FLUSH_SECONDS: Final = 5.0
-"""How long a shutdown waits for the disk."""
+"""Time for which a shutdown waits for the disk."""
 _ID: Final = re.compile(r"resp_[0-9a-f]{32}")
 
 Job = Callable[[], None]
@@ -52,18 +52,18 @@ class Record(msgspec.Struct):
 
     @property
     def id(self) -> str:
-        """Return the response's id."""
+        """Id of the response."""
         return str(self.response["id"])
 
     @property
     def previous(self) -> str | None:
-        """Return the id of the response that it continues."""
+        """Id of the response that it continues."""
         found: str | None = self.response.get("previous_response_id")
         return found
 
     @property
     def items(self) -> list[dict[str, Any]]:
-        """Return what it adds to a conversation."""
+        """Messages that it adds to a conversation."""
         return [*self.input, *self.response["output"]]
 
 
@@ -100,7 +100,7 @@ class ResponseStore:
 
     @property
     def keeps(self) -> bool:
-        """Return True if responses are stored at all."""
+        """True if responses are stored at all."""
         options = self._options()
         return self._folder is not None and options.keep > 0 and options.max_mb > 0
 

@@ -1,4 +1,4 @@
-"""What is sent: responses, their items and usage, and the events of a stream."""
+"""Structs that are sent: responses, their items and usage, and the events of a stream."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ReasoningText(Struct, tag="reasoning_text", tag_field="type"):
 
 
 class OutputMessage(Struct, tag="message", tag_field="type", kw_only=True):
-    """What the model says."""
+    """Text of the model."""
 
     id: str
     status: ItemStatus = "in_progress"
@@ -55,7 +55,7 @@ class OutputMessage(Struct, tag="message", tag_field="type", kw_only=True):
 
 
 class ReasoningItem(Struct, tag="reasoning", tag_field="type", kw_only=True):
-    """What the model thinks: as `content`, or as `summary` if the request asks for one."""
+    """Reasoning of the model: as `content`, or as `summary` if the request asks for one."""
 
     id: str
     status: ItemStatus = "in_progress"
@@ -97,7 +97,7 @@ class OutputDetails(Struct):
 
 
 class ResponseUsage(Struct):
-    """What a response took."""
+    """Tokens used by a response."""
 
     input_tokens: int
     input_tokens_details: InputDetails
@@ -107,7 +107,7 @@ class ResponseUsage(Struct):
 
 
 class ResponseFailure(Struct):
-    """Why there is no answer, or not all of it."""
+    """Reason why the answer is missing or incomplete."""
 
     code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
     message: str

@@ -102,12 +102,12 @@ class ReasoningWriter:
 
 
 class MessageWriter:
-    """What the model says: a part of text, a refusal, or one after the other."""
+    """Writes the model's message: text, a refusal, or one after the other."""
 
     def __init__(self, item_id: str, index: int) -> None:
         self._id, self._index = item_id, index
         self._parts: list[OutputText | OutputRefusal] = []
-        """Those that are complete."""
+        """Complete ones."""
         self._open: type[OutputText | OutputRefusal] | None = None
         self._pieces: list[str] = []
         self._tokens: list[ChosenToken] = []

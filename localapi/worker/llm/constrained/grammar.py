@@ -60,7 +60,7 @@ __all__ = [
 
 CACHED_GRAMMARS = 64
 LONGEST_GRAMMAR = 131_072
-"""In characters. Together with LIMITS this bounds the cost of compiling."""
+"""Characters. Together with LIMITS this bounds the cost of compiling."""
 LONGEST_REASON = 300
 MASK_SECONDS = 10
 """Processor time of one mask. It normally takes milliseconds; one that takes this long never ends."""
@@ -184,7 +184,7 @@ class GrammarCompiler:
         self._compiled = lru_cache(CACHED_GRAMMARS)(self._compile)
 
     def constraint(self, spec: Spec, *, think: ThinkBlock | None = None) -> Constraint:
-        """Return the constraint for one answer. `think`: the model may think first. Raises GrammarRefused."""
+        """Return the constraint for one answer. `think`: the model may think first. Raise GrammarRefused."""
         matcher, relaxed = self._compiled(spec, think)
         return Constraint(matcher, self._vocabulary, relaxed)
 

@@ -75,14 +75,14 @@ class Level:
         return int(value)
 
     def items_of(self, keyword: str) -> list[Any]:
-        """Return the list that a keyword has as its value. Raises NotASchema."""
+        """Return the list that a keyword has as its value. Raise NotASchema."""
         value = self.node.get(keyword, [])
         if not isinstance(value, list):
             raise self.wrong(keyword, "a list")
         return value
 
     def mapping(self, keyword: str) -> dict[str, Any]:
-        """Return the object that a keyword has as its value. Raises NotASchema."""
+        """Return the object that a keyword has as its value. Raise NotASchema."""
         value = self.node.get(keyword, {})
         if not isinstance(value, dict):
             raise self.wrong(keyword, "an object")

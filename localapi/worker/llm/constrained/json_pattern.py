@@ -140,7 +140,7 @@ class _Writer:
         self._ignore_case = ignore_case
 
     def pattern(self, items: list[Any]) -> str:
-        """Return the expression in Rust's syntax. Raises UnsupportedRegex or TooLarge."""
+        """Return the expression in Rust's syntax. Raise UnsupportedRegex or TooLarge."""
         if self._is_plain(items):
             text = self._texts(items)
             return f"(?i){text}" if self._ignore_case else text
@@ -222,7 +222,7 @@ class _Writer:
     # Assertions, resolved by the algebra
 
     def texts_with(self, items: list[Any]) -> RegexTree:
-        """Return the set of all texts in which the expression matches somewhere. Raises UnsupportedRegex."""
+        """Return the set of all texts in which the expression matches somewhere. Raise UnsupportedRegex."""
         if items and items[0][0] is _codes.AT and items[0][1] in _STARTS:
             return self._then(items[1:], ANYTHING, START)
         here = self._then(items, ANYTHING, START)
@@ -316,7 +316,7 @@ _SHORTHANDS: Final = {
     _codes.CATEGORY_NOT_DIGIT: "\\P{Nd}",
     _codes.CATEGORY_NOT_WORD: "[^_\\p{L}\\p{N}]",
 }
-"""In Unicode's meaning, so that both Python's and ECMAScript's meanings hold."""
+"""Shorthands in Unicode's meaning, so that both Python's and ECMAScript's meanings hold."""
 
 
 _CATEGORIES: Final[dict[Any, Ranges]] = {

@@ -65,7 +65,7 @@ class RewrittenSchema:
 
 
 def rewrite_schema(schema: object, *, close: bool = False) -> RewrittenSchema:
-    """Rewrite a schema. Raises NotASchema.
+    """Rewrite a schema. Raise NotASchema.
 
     `close`: objects have only named properties, as in OpenAI's strict mode, unless the schema says something about the
     others.
@@ -129,7 +129,7 @@ class SchemaRewriter:
             self.definitions[name] = self.rewritten(target, path, branch=branch)
 
     def rewritten(self, node: Any, path: str, *, branch: bool, depth: int = 0) -> Rewritten:
-        """Rewrite one level. Raises NotASchema.
+        """Rewrite one level. Raise NotASchema.
 
         `branch`: another schema also applies to the value, so an object must stay open.
         """

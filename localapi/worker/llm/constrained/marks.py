@@ -12,7 +12,7 @@ class Marks:
     """Write marks in Lark's syntax. A special token is written by its number, because text never matches it."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """To llguidance all added tokens are special, whatever the tokenizer says."""
+        """Treat all added tokens as special, as llguidance does, whatever the tokenizer says."""
         self._numbers = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
         longest_first = sorted(self._numbers, key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "($.)")

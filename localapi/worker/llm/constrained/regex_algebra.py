@@ -214,7 +214,7 @@ def _kinds(regex: RegexTree) -> list[Ranges]:
 
 
 def _states(regex: RegexTree) -> Iterator[tuple[RegexTree, dict[RegexTree, Ranges]]]:
-    """Yield the states of the automaton, each with its moves. Raises TooLarge."""
+    """Yield the states of the automaton, each with its moves. Raise TooLarge."""
     automaton, known, waiting = _Automaton(regex), {regex}, [regex]
     while waiting:
         state = waiting.pop()
@@ -229,12 +229,12 @@ def _states(regex: RegexTree) -> Iterator[tuple[RegexTree, dict[RegexTree, Range
 
 
 def is_nothing(regex: RegexTree) -> bool:
-    """Return True if the expression matches no text. Raises TooLarge."""
+    """Return True if the expression matches no text. Raise TooLarge."""
     return not any(_has_empty(state) for state, _ in _states(regex))
 
 
 def rust_regex(regex: RegexTree) -> str:
-    """Return the expression in Rust's syntax. Raises TooLarge."""
+    """Return the expression in Rust's syntax. Raise TooLarge."""
     numbers: dict[RegexTree, int] = {}
     edges: dict[tuple[int, int], str] = {}
     ends: set[int] = set()

@@ -31,7 +31,7 @@ class SchemaGrammar:
 def enforceable(subject: str, schema: object, *, strict: bool) -> RewrittenSchema:
     """Return what llguidance enforces of a schema.
 
-    Raises GrammarRefused, naming the `subject`, if it is not a schema, or if it is strict and cannot be enforced.
+    Raise GrammarRefused, naming the `subject`, if it is not a schema, or if it is strict and cannot be enforced.
     """
     try:
         found = rewrite_schema(schema, close=strict)
@@ -44,7 +44,7 @@ def enforceable(subject: str, schema: object, *, strict: bool) -> RewrittenSchem
 
 
 def grammar_of_schema(subject: str, schema: object, *, strict: bool, kept: int = AS_WRITTEN) -> SchemaGrammar:
-    """Return the grammar for JSON of this schema. Raises GrammarRefused as `enforceable` does."""
+    """Return the grammar for JSON of this schema. Raise GrammarRefused as `enforceable` does."""
     found = enforceable(subject, schema, strict=strict)
     if strict or kept == AS_WRITTEN:
         return SchemaGrammar(compiled(found.schema), found.relaxed)

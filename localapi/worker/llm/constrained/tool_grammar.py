@@ -96,7 +96,7 @@ class AnswerGrammar:
 def grammar_of_calls(tokenizer: Any, calls: ToolCalls, marks: Marks, *, kept: int = AS_WRITTEN) -> AnswerGrammar:
     """Return the grammar of calls in the model's format. `kept` as in `grammar_of_schema`.
 
-    Raises GrammarRefused.
+    Raise GrammarRefused.
     """
     tools = [tool for tool in calls.tools if calls.choice in (None, tool.name)]
     if not tools:
@@ -193,7 +193,7 @@ def _loose(text: str, marks: Marks) -> str:
 def _arguments_of(
     tool: Tool, number: int, spelling: Spelling, string_mark: str, marks: Marks, *, optional: bool, kept: int
 ) -> WrittenArguments:
-    """Return the grammar of one tool's arguments in the format's syntax. Raises GrammarRefused for a strict tool."""
+    """Return the grammar of one tool's arguments in the format's syntax. Raise GrammarRefused for a strict tool."""
     subject = f"The parameters of {tool.name}"
     if spelling.argument is None and spelling.arguments == "json":
         found = grammar_of_arguments(tool, kept=kept, called=not optional)

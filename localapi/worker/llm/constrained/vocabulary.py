@@ -48,7 +48,7 @@ class VocabularyIndex:
         self._tokens.exception()
 
     def get(self) -> Vocabulary:
-        """Return the vocabulary, when it is there. Raises GrammarRefused if there cannot be one of this tokenizer."""
+        """Return the vocabulary, when it is there. Raise GrammarRefused if there cannot be one of this tokenizer."""
         try:
             tokens = self._tokens.result()
         except GrammarRefused:
@@ -67,7 +67,7 @@ class VocabularyIndex:
 
 
 def indexed(tokenizer: Any, width: int) -> LLTokenizer:
-    """Return the index. Raises GrammarRefused, and what llguidance raises."""
+    """Return the index. Raise GrammarRefused, and what llguidance raises."""
     ends = _ends(tokenizer, width)
     size = max(width, len(tokenizer))
     own = getattr(tokenizer, "_tokenizer", tokenizer)

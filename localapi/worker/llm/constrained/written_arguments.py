@@ -68,7 +68,7 @@ class Writer:
     def arguments(self, subject: str, schema: Schema, *, strict: bool) -> WrittenArguments:
         """Return the grammar of arguments that a schema describes, in its order.
 
-        Raises GrammarRefused as `enforceable` does. Constraints on text are not enforced.
+        Raise GrammarRefused as `enforceable` does. Constraints on text are not enforced.
         """
         found = enforceable(subject, schema, strict=strict)
         properties, required = found.schema.get("properties", {}), set(found.schema.get("required", ()))

@@ -1,1 +1,1 @@
-"""From generated text to content, reasoning and tool calls."""
+"""Split generated text into content, reasoning and tool calls."""

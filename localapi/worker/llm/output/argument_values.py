@@ -104,7 +104,7 @@ def item_schema(schema: Schema, root: Schema) -> Schema:
 
 
 def json_text(value: object) -> str:
-    """Return the value as JSON. Raises ValueError or TypeError if JSON cannot express it."""
+    """Return the value as JSON. Raise ValueError or TypeError if JSON cannot express it."""
     return without_surrogates(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 

@@ -24,7 +24,7 @@ class CallIds:
     """The ids of most families: any text."""
 
     pattern: re.Pattern[str] = re.compile(r"(?s:.+)")
-    """What an id looks like in a prompt."""
+    """Form of an id in a prompt."""
 
     def new(self, name: str, taken: Collection[str]) -> str:
         """Return an id for a call of this function, which is none of those that are taken."""

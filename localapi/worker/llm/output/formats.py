@@ -39,7 +39,7 @@ class Tags:
 
 @dataclass(frozen=True)
 class Spelling:
-    """How forced calls are written. `{name}` stands for the function's name, `{id}` for the call's id."""
+    """Spelling of forced calls. `{name}` stands for the function's name, `{id}` for the call's id."""
 
     head: str
     """The text before the arguments of a call."""

@@ -33,7 +33,7 @@ def read(text: str, string_mark: str, calls: Calls) -> tuple[list[tuple[str, str
 
 
 class _Value:
-    """Read values of a text, each as JSON and with its end. Raises ValueError if one is incomplete."""
+    """Read values of a text, each as JSON and with its end. Raise ValueError if one is incomplete."""
 
     def __init__(self, text: str, string_mark: str, root: Any) -> None:
         self._text = text

@@ -44,7 +44,7 @@ class JsonCall:
         self._depth = 0
 
     def take(self, character: str) -> None:
-        """Read the next character. Raises NotACall."""
+        """Read the next character. Raise NotACall."""
         self._step(character)
 
     def taken(self) -> list[str]:

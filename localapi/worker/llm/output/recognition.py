@@ -1,4 +1,4 @@
-"""Which format a model's answers have, by its chat template and its vocabulary, never by its name.
+"""Recognise the format of a model's answers by its chat template and its vocabulary, never by its name.
 
 mlx-lm's TokenizerWrapper knows some families, and only from a template that is a single string. This file completes
 what it knows, in the wrapper's own fields, so that everything else reads one place. It becomes unnecessary if mlx-lm

@@ -71,7 +71,7 @@ class AnswerText:
 
     @property
     def stop_string(self) -> str | None:
-        """Return the stop string that ended the answer."""
+        """Stop string that ended the answer."""
         return self._stop.found
 
     def push(self, token: int) -> str:

@@ -86,7 +86,7 @@ def name_of_call(text: str, tags: Tags) -> str | None:
 
 
 def _body(text: str, at: int, tags: Tags, *, closed: bool) -> tuple[str, int, bool]:
-    """Return the inside of a call, where the text after it begins, and whether that is certain. Raises NotCalls."""
+    """Return the inside of a call, where the text after it begins, and whether that is certain. Raise NotCalls."""
     if not tags.call_end:
         return text[at:], len(text), True
     end, balanced = _end(text, at, tags.call, tags.call_end, rf"\s*(?:\Z|{tags.call.pattern})")
@@ -98,7 +98,7 @@ def _body(text: str, at: int, tags: Tags, *, closed: bool) -> tuple[str, int, bo
 
 
 def _arguments(body: str, tags: Tags, schema: dict[str, Any]) -> tuple[dict[str, str], bool]:
-    """Return the arguments by key, and whether all tags are closed as they were opened. Raises NotCalls."""
+    """Return the arguments by key, and whether all tags are closed as they were opened. Raise NotCalls."""
     arguments: dict[str, str] = {}
     certain = True
     at = behind_space(body, 0)
@@ -122,7 +122,7 @@ def _arguments(body: str, tags: Tags, schema: dict[str, Any]) -> tuple[dict[str,
 def _value_end(body: str, at: int, tags: Tags, missing: set[str]) -> tuple[int, int, bool]:
     """Return where a value ends, where the text after it begins, and whether its tags are balanced.
 
-    `missing`: keys that may still come. If a model forgets to close a value, the next of them ends it. Raises NotCalls.
+    `missing`: keys that may still come. If a model forgets to close a value, the next of them ends it. Raise NotCalls.
     """
     end, balanced = _end(body, at, tags.argument, tags.argument_end, rf"\s*(?:\Z|{tags.argument.pattern})")
     if end is not None and balanced:

@@ -1,4 +1,4 @@
-"""How a prompt ends: inside a think block, after one, or with room for one."""
+"""State at the end of a prompt: inside a think block, after one, or with room for one."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class PrefixMatch:
     sequences: dict[int, list[Arrays]] = field(default_factory=dict)
     states: Mapping[int, Any] = field(default_factory=dict)
     used: list[Slot] = field(default_factory=list)
-    """From the deepest node to the root."""
+    """Slots from the deepest node to the root."""
 
 
 class Layers:

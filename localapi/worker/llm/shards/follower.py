@@ -35,7 +35,7 @@ class Follower:
         self._plans = plans
         self._share = SharedTokens(group)
         self._samplers: WeakValueDictionary[int, SharedSampler] = WeakValueDictionary()
-        """By number. A sampler lives as long as its rows, as on rank 0."""
+        """Samplers by number. Each lives as long as its rows, as on rank 0."""
 
     @property
     def busy(self) -> bool:

@@ -46,7 +46,7 @@ class PlannedRow(msgspec.Struct, frozen=True):
 
 
 class StepPlan(msgspec.Struct, frozen=True):
-    """What happens before and in one step."""
+    """Plan of one step: which rows join and leave before it, and what it computes."""
 
     joins: list[PlannedRow] = []
     leaving: list[int] = []
@@ -68,7 +68,7 @@ class Lead:
         self._lock = threading.Lock()
         self._joins: list[PlannedRow] = []
         self._samplers: WeakValueDictionary[int, SharedSampler] = WeakValueDictionary()
-        """By the id of the sampler inside, which lives as long."""
+        """Samplers by the id of the sampler inside, which lives as long."""
         self._numbers = 0
         threading.Thread(target=self._beat, name="signs of life", daemon=True).start()
 

@@ -32,7 +32,7 @@ _COUNTS: Final = (
 
 @dataclass(frozen=True)
 class Part:
-    """What of a model this process holds."""
+    """Part of a model that this process holds."""
 
     how: Split
     ranks: int
