@@ -5,7 +5,7 @@
  *
  *     await api.get("/v1/models")                      the parsed reply
  *     await api.post("/admin/models/x/load", body?)    the same
- *     await api.request("POST", path, body, {signal})  the Response itself, for sound
+ *     await api.request("POST", path, body, {signal})  the Response itself, for sound; a body may be a FormData
  *     for await (const chunk of api.stream(path, body, {signal, onReply, onComment, framing, isEnd}))
  *                                                      each parsed `data:` of a stream, up to [DONE] or what `isEnd`
  *                                                      finds; or each line of JSON, if `framing` is "lines";
@@ -54,9 +54,10 @@ export function createApi({ onRefused = () => {} } = {}) {
       }
       all.Authorization = `Bearer ${key}`;
     }
-    if (body !== undefined) all["Content-Type"] = "application/json";
+    const isForm = body instanceof FormData; // its Content-Type has a boundary, which the browser makes up
+    if (body !== undefined && !isForm) all["Content-Type"] = "application/json";
     const sent = { method, headers: all, signal, cache: "no-store", credentials: "omit", redirect: "error" };
-    if (body !== undefined) sent.body = JSON.stringify(body);
+    if (body !== undefined) sent.body = isForm ? body : JSON.stringify(body);
     const reply = await unlessUnreachable(fetch(path, sent));
     if (reply.ok) return reply;
     const error = await errorOf(reply);
@@ -69,24 +70,10 @@ export function createApi({ onRefused = () => {} } = {}) {
     return await reply.json();
   }
 
-  async function* stream(path, body, options = {}) {
-    const { signal, onReply = () => {}, onComment = () => {}, framing = "events", isEnd = () => false } = options;
+  async function* stream(path, body, { signal, onReply = () => {}, ...options } = {}) {
     const reply = await request("POST", path, body, { signal });
     onReply(reply);
-    const items = framing === "lines" ? linesOf(reply.body) : eventsOf(reply.body);
-    for await (const event of items) {
-      if (event.comment !== undefined) {
-        if (event.comment.startsWith("{")) onComment(JSON.parse(event.comment)); // others may be of a proxy
-      } else if (event.data === "[DONE]") {
-        return;
-      } else {
-        const content = JSON.parse(event.data);
-        if (content.error) throw ApiError.from(content.error, reply);
-        yield content;
-        if (isEnd(content)) return;
-      }
-    }
-    throw new ApiError("The stream ended before the answer was complete.", { status: reply.status });
+    yield* contentsOf(reply, options);
   }
 
   function events(path, { onEvent, onState = () => {} }) {
@@ -159,6 +146,24 @@ async function errorOf(reply) {
   } catch {
     return new ApiError(`The server answered with status ${reply.status}.`, { status: reply.status });
   }
+}
+
+/** Each parsed content of a streamed reply; the options are those of `stream`. */
+export async function* contentsOf(reply, { onComment = () => {}, framing = "events", isEnd = () => false } = {}) {
+  const items = framing === "lines" ? linesOf(reply.body) : eventsOf(reply.body);
+  for await (const event of items) {
+    if (event.comment !== undefined) {
+      if (event.comment.startsWith("{")) onComment(JSON.parse(event.comment)); // others may be of a proxy
+    } else if (event.data === "[DONE]") {
+      return;
+    } else {
+      const content = JSON.parse(event.data);
+      if (content.error) throw ApiError.from(content.error, reply);
+      yield content;
+      if (isEnd(content)) return;
+    }
+  }
+  throw new ApiError("The stream ended before the answer was complete.", { status: reply.status });
 }
 
 /** Server-sent events of a body, as {name, data} or {comment}. */

@@ -2,8 +2,8 @@
  * The frame of the console, and which page is shown.
  *
  * A page is a component, exported by its module: `export function ChatPage({models, status, api, server})`.
- *   models   null until known; as /v1/models, with each one's part of /status if the key may read it. A page for a kind
- *            of model (`kind` in PAGES) gets those of its kind only
+ *   models   null until known; as /v1/models, with each one's part of /status if the key may read it. A page for some
+ *            kinds of models (`kinds` in PAGES) gets those of these only
  *   pageOf   the id of the page for each kind of model that has one
  *   status   as GET /status, or null where the key may not read it
  *   api      see api.js
@@ -19,19 +19,23 @@ import { EventsPage } from "./events/events.js";
 import { Icon } from "./icons.js";
 import { KeyDialog } from "./key.js";
 import { ModelsPage } from "./models/models.js";
+import { RankingPage } from "./ranking/ranking.js";
 import { ReferencePage } from "./reference/reference.js";
 import { useServer } from "./server.js";
 import { SpeechPage } from "./speech/speech.js";
 import { ThemeButton } from "./theme.js";
+import { TranscriptionPage } from "./transcription/transcription.js";
 
 const PAGES = [
   { id: "models", name: "Models", page: ModelsPage },
-  { id: "chat", name: "Chat", page: ChatPage, kind: "chat" },
-  { id: "speech", name: "Speech", page: SpeechPage, kind: "speech" },
+  { id: "chat", name: "Chat", page: ChatPage, kinds: ["chat"] },
+  { id: "speech", name: "Speech", page: SpeechPage, kinds: ["speech"] },
+  { id: "transcription", name: "Transcribe", page: TranscriptionPage, kinds: ["transcription"] },
+  { id: "ranking", name: "Ranking", page: RankingPage, kinds: ["embedding", "rerank"] },
   { id: "events", name: "Events", page: EventsPage },
   { id: "api", name: "API", page: ReferencePage },
 ];
-const PAGE_OF_KIND = Object.fromEntries(PAGES.filter(({ kind }) => kind).map(({ id, kind }) => [kind, id]));
+const PAGE_OF_KIND = Object.fromEntries(PAGES.flatMap(({ id, kinds = [] }) => kinds.map((kind) => [kind, id])));
 
 let refused = () => {};
 const api = createApi({ onRefused: (error) => refused(error) });
@@ -69,7 +73,7 @@ function App() {
   };
   const admin = !server.limited;
   const given = { status: server.status, api, server: { ...server, admin, round }, pageOf: PAGE_OF_KIND };
-  const modelsFor = (kind) => (kind ? server.models?.filter((model) => model.kind === kind) : server.models) ?? null;
+  const modelsFor = (kinds) => (kinds ? server.models?.filter(({ kind }) => kinds.includes(kind)) : server.models) ?? null;
   return html`
     <a class="button skip" href="#main" onClick=${toMain}>Skip to the page</a>
     <div class="shell">
@@ -77,8 +81,8 @@ function App() {
       <main class="main" id="main" tabindex="-1">
         <${Connection} connection=${server.connection} />
         ${PAGES.filter(({ id }) => seen.current.has(id)).map(
-          ({ id, page, kind }) => html`<section key=${id} hidden=${id !== route} aria-label=${id}>
-            <${Kept} page=${page} given=${{ ...given, models: modelsFor(kind) }} active=${id === route} /></section>`,
+          ({ id, page, kinds }) => html`<section key=${id} hidden=${id !== route} aria-label=${id}>
+            <${Kept} page=${page} given=${{ ...given, models: modelsFor(kinds) }} active=${id === route} /></section>`,
         )}
       </main>
     </div>

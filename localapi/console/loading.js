@@ -33,6 +33,8 @@ function textOf(progress, waitsFor) {
       return progress.step ? `Loading${at}: ${progress.step}` : `Loading${at}`;
     case "prompt":
       return `Reading the prompt: ${progress.done} of ${progress.total} tokens`;
+    case "sound":
+      return progress.total ? `Heard ${progress.done} of ${progress.total} s` : `Heard ${progress.done} s`;
     default:
       return `Waiting for ${waitsFor}${at}`;
   }

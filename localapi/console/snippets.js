@@ -17,7 +17,7 @@ function quoted(text) {
 }
 
 function quotedIfOdd(text) {
-  return /^[\w:/.[\]@%-]+$/.test(text) ? text : quoted(text);
+  return /^[\w:/.[\]@%=-]+$/.test(text) ? text : quoted(text);
 }
 
 /**
@@ -122,6 +122,32 @@ export function chatAsPython(body, { keyed = false } = {}) {
     "        for call in delta.tool_calls or []:\n" +
     '            print(call.function.name or "", call.function.arguments or "", end="", flush=True)\n' +
     "print()\n"
+  );
+}
+
+/** A form with a file, which is read where the command runs. */
+export function formAsCurl(path, fields, fileName, { keyed = false } = {}) {
+  // In a form, curl reads "@" and "<" at the beginning of a value as a file to send, unless it is --form-string.
+  const parts = Object.entries(fields).map(([name, value]) => `--form-string ${quotedIfOdd(`${name}=${value}`)}`);
+  const escaped = fileName.replace(/["\\]/g, "\\$&");
+  const lines = [
+    `curl -sN ${quotedIfOdd(location.origin + path)}`,
+    ...(keyed ? [`-H "Authorization: Bearer $${KEY_VARIABLE}"`] : []),
+    ...parts,
+    `-F ${quoted(`file=@"${escaped}"`)}`,
+  ];
+  return `${lines.join(" \\\n  ")}\n`;
+}
+
+/** The client streams only transcriptions. */
+export function transcriptionAsPython(path, { stream, ...fields }, fileName, { keyed = false } = {}) {
+  const isTranslation = path.endsWith("/translations");
+  const method = isTranslation ? "translations" : "transcriptions";
+  const known = new Set(["model", "prompt", "response_format", ...(isTranslation ? [] : ["language"])]);
+  const call = `client.audio.${method}.create(\n    file=file,\n${argumentsOf(fields, known)})`;
+  return (
+    `${client(keyed)}with open(${JSON.stringify(fileName)}, "rb") as file:\n` +
+    `    transcript = ${call.replaceAll("\n", "\n    ")}\nprint(transcript.text)\n`
   );
 }
 

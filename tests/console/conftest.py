@@ -24,6 +24,8 @@ NAMES = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-brows
 ARGUMENTS = [
     *("--headless=new", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
     *("--disable-sync", "--no-first-run", "--disable-smooth-scrolling"),
+    # A microphone that beeps, which every page may use.
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
 ]
 NO_BROWSER = (
     "there is no Chromium: install one with `uv run playwright install chromium`, or Debian's with "

@@ -71,9 +71,11 @@ class VerboseTranscription(Struct, kw_only=True):
 
 
 class TextDelta(Struct, tag_field="type", tag="transcript.text.delta"):
-    """The next text of a stream."""
+    """The next text of a stream; its times, in seconds, only for `verbose_json`."""
 
     delta: str
+    start: float | UnsetType = UNSET
+    end: float | UnsetType = UNSET
 
 
 class TextDone(Struct, tag_field="type", tag="transcript.text.done", kw_only=True):
@@ -127,7 +129,10 @@ class Transcript:
             for segment in event.segments:
                 text = segment.text if self.segments else segment.text.lstrip()
                 self.segments.append(segment)
-                yield TextDelta(text)
+                delta = TextDelta(text)
+                if verbose:
+                    delta.start, delta.end = segment.start_seconds, segment.end_seconds
+                yield delta
         elif isinstance(event, Transcribed):
             self.add(event)
             done = TextDone(text=self.text)

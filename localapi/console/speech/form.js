@@ -1,6 +1,7 @@
 /** What to say, who says it, and how. */
 
 import { html } from "../dom.js";
+import { Field } from "../field.js";
 import { wayOf } from "./playback.js";
 import { Recordings, isReading } from "./recordings.js";
 import { takes } from "./request.js";
@@ -40,7 +41,7 @@ export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeak
       ></textarea>
     </label>
     <div class="speech-fields">
-      <${Field} name="model" label="Model">
+      <${Field} id="speech-model" label="Model">
         <select
           id="speech-model"
           class="input"
@@ -52,7 +53,7 @@ export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeak
       <//>
       <${VoiceField} voice=${said.voice} voices=${voices} set=${set} />
       <${Field}
-        name="format"
+        id="speech-format"
         label="Format"
         hint=${wayOf(said.response_format) === "whole" ? "plays when complete" : "plays as it comes"}
       >
@@ -105,7 +106,7 @@ function VoiceField({ voice, voices, set }) {
   ].filter(([, some]) => some.length > 0);
   const common = { id: "speech-voice", class: "input", "aria-describedby": "speech-voice-hint", value: voice, onInput };
   // A name is not asked for before it is known that the model lists none: what was typed would be lost to the list.
-  return html`<${Field} name="voice" label="Voice" hint=${voices.error?.message ?? hintOf(voices.list)}>
+  return html`<${Field} id="speech-voice" label="Voice" hint=${voices.error?.message ?? hintOf(voices.list)}>
     ${
       groups.length > 0 || voices.list === null
         ? html`<select ...${common} disabled=${voices.list === null}>
@@ -120,14 +121,6 @@ function VoiceField({ voice, voices, set }) {
         : html`<input ...${common} placeholder="the model's default" autocomplete="off" />`
     }
   <//>`;
-}
-
-/** A control with its name above it, and what there is to know about it below. */
-function Field({ name, label, hint, children }) {
-  return html`<div class="field">
-    <label for=${`speech-${name}`}>${label}</label>
-    ${children} ${hint && html`<span class="hint" id=${`speech-${name}-hint`}>${hint}</span>`}
-  </div>`;
 }
 
 function voiceLabel({ id, name, language }) {

@@ -1,11 +1,12 @@
 /** The sound: its picture, a player, what was measured, and ways to take it along. */
 
+import { useBlobUrl } from "../blob_url.js";
 import { FactLine } from "../fact_line.js";
 import { Failure } from "../failure.js";
 import { Loading } from "../loading.js";
 import { CopyButton } from "../copy_button.js";
 import { bytes } from "../format.js";
-import { html, useEffect, useState } from "../dom.js";
+import { html } from "../dom.js";
 import { asCurl, speechAsPython } from "../snippets.js";
 import { PATH } from "./utterance.js";
 import { Waveform } from "./waveform.js";
@@ -73,17 +74,4 @@ function Actions({ utterance, keyed }) {
     />
     ${href && html`<a class="button small" href=${href} download=${fileName}>Download</a>`}
   </div>`;
-}
-
-function useBlobUrl(file) {
-  const [made, setMade] = useState({ file: null, url: null });
-  useEffect(() => {
-    if (file === null) {
-      return undefined;
-    }
-    const url = URL.createObjectURL(file);
-    setMade({ file, url });
-    return () => URL.revokeObjectURL(url);
-  }, [file]);
-  return made.file === file ? made.url : null; // and never that of the sound before
 }
