@@ -24,12 +24,15 @@ MAY_IMPORT = {
     "worker.protocol": set(),
     "cluster.protocol": {"worker.protocol"},
     "cluster.rooms": {"system", "cluster.protocol"},
-    "audio": set(),
+    "audio": {"system"},
+    "images": set(),
     "text": set(),
     "observability": set(),
     "settings": {"errors"},
     "environments": {"errors", "system"},
-    "backends": {"errors", "system", "worker.protocol", "cluster.protocol", "audio", "text", "environments"},
+    "backends": {
+        *("errors", "system", "worker.protocol", "cluster.protocol", "audio", "images", "text", "environments"),
+    },
     "cluster": {"system", "worker.protocol", "cluster.protocol", "cluster.rooms", "backends"},
     "kinds": {"backends", "worker.protocol", "observability"},
     "manifest": {"errors", "system", "backends", "kinds"},
@@ -37,7 +40,7 @@ MAY_IMPORT = {
     "reload": {"errors", "system", "worker.protocol", "manifest", "runtime"},
     "http": {"errors", "system", "observability", "worker.protocol", "backends", "kinds", "manifest", "runtime"},
     "api": {
-        *("errors", "system", "observability", "worker.protocol", "audio", "text", "backends"),
+        *("errors", "system", "observability", "worker.protocol", "audio", "images", "text", "backends"),
         *("kinds", "manifest", "runtime"),
         *("reload", "http"),
     },
@@ -57,7 +60,7 @@ MAY_IMPORT = {
         *("environments", "service", "diagnosis"),
     },
     "__main__": {"cli"},
-    "worker": {"system", "worker.protocol", "audio"},
+    "worker": {"system", "worker.protocol", "audio", "images"},
 }
 """The order: what each part may import of the others; whatever is not here imports nothing and is imported by nobody.
 

@@ -15,7 +15,10 @@ from typing import Any, Protocol
 from quart import Blueprint, Response, request
 
 from localapi.api.answers import Answer, collected
+from localapi.api.images import with_images
 from localapi.api.neutral_request import NeutralRequest
+from localapi.backends.image_options import ImageLimits, SeeingOptions
+from localapi.backends.options import ChatOptions
 from localapi.errors import ApiError
 from localapi.http import body
 from localapi.http.generation import (
@@ -29,11 +32,21 @@ from localapi.http.generation import (
 )
 from localapi.http.read_ahead import Ahead
 from localapi.http.replies import json_reply
-from localapi.kinds.chat import CHAT, capabilities, chat_options
+from localapi.kinds.chat import CHAT, capabilities, chat_options, media
 from localapi.manifest import Entry
 from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
-from localapi.worker.protocol import Chat, Complete, Event, Finished, Loaded, Tokenize, TokenizedText, join
+from localapi.worker.protocol import (
+    Capabilities,
+    Chat,
+    Complete,
+    Event,
+    Finished,
+    Loaded,
+    Tokenize,
+    TokenizedText,
+    join,
+)
 
 
 class Reply(Renderer[Event], Protocol):
@@ -138,10 +151,15 @@ class Exchange:
     """Parameters and features that the entry's backend does not honour."""
     forwarded: bool = False
     """True if the body goes to another server as it is, with what has no effect here."""
+    _seen: dict[ImageLimits, NeutralRequest] = field(default_factory=dict)
+    """The request with its images, by the limits that they were got by."""
 
     async def response(self) -> Response:
         """Return the reply, whole or as a stream. Raise ApiError before anything is sent."""
         self.expect()
+        # Before there is a lease: a bad image waits for nobody.
+        expected = self.generation.expected
+        await self._get_images(expected, self.generation.registry.instance(expected.id).loaded)
         asks = self.request.asks
         if not asks:
             await self._load()
@@ -153,7 +171,7 @@ class Exchange:
         else:
             count = self.request.count
             answers, usage = await self.generation.whole(
-                self._requests, lambda events: collected(events, count), about=asks
+                self._requests, lambda events: collected(events, count), about=asks, prepare=self._prepare
             )
             response = json_reply(self.reply.whole(answers, usage))
         return self.named(response)
@@ -169,7 +187,7 @@ class Exchange:
 
     def events(self) -> AsyncGenerator[Event, None]:
         """Return the engine's events. They raise ApiError."""
-        return self.generation.events(self._requests, about=self.request.asks)
+        return self.generation.events(self._requests, about=self.request.asks, prepare=self._prepare)
 
     async def prompt_tokens(self) -> list[int]:
         """Return the tokens of the conversation's prompt, which is not answered. Raise ApiError."""
@@ -179,7 +197,7 @@ class Exchange:
             assert isinstance(chat, Chat)  # noqa: S101  # a text has no prompt of its own
             return [Tokenize(next(request_ids), chat=chat)]
 
-        async with aclosing(self.generation.events(question)) as events:
+        async with aclosing(self.generation.events(question, prepare=self._prepare)) as events:
             reply = await anext(events)
         return reply.tokens if isinstance(reply, TokenizedText) else []
 
@@ -207,6 +225,19 @@ class Exchange:
         async with aclosing(self.generation.through(load)) as loaded:
             await anext(loaded)
 
+    async def _prepare(self, lease: Lease) -> None:
+        await self._get_images(lease.entry, lease.engine.loaded)
+
+    async def _get_images(self, entry: Entry, loaded: Loaded | None) -> None:
+        """Get the images as this entry's settings allow, which those of a pool's members may differ in.
+
+        Raise InvalidRequest.
+        """
+        options = chat_options(entry.options)
+        limits = _limits(options, capabilities(options, loaded))
+        if limits is not None and limits not in self._seen:
+            self._seen[limits] = await with_images(self.request, limits, forwards=options.forwards)
+
     def _requests(self, lease: Lease) -> list[Chat | Complete]:
         self.reply.model = lease.asked.id
         if self.request.keep_alive is not None:
@@ -216,8 +247,18 @@ class Exchange:
     def _requests_for(self, entry: Entry, loaded: Loaded | None) -> list[Chat | Complete]:
         options = chat_options(entry.options)
         self.forwarded = options.forwards and self.request.is_original
-        suited, useless = self.request.suited_to(capabilities(options, loaded))
-        honoured, unhonoured = suited.honoured_by(options)
+        can = capabilities(options, loaded)
+        limits = _limits(options, can)
+        request = self.request if limits is None else self._seen.get(limits, self.request)
+        suited, useless = request.suited_to(can)
+        honoured, unhonoured = suited.honoured_by(options, can)
         self.unsupported = [*useless, *unhonoured]
         requests, self.overruled = honoured.for_entry(options)
         return requests
+
+
+def _limits(options: ChatOptions, can: Capabilities) -> ImageLimits | None:
+    """Return how this server gets images for a model; None if it does not, or if the model reads none."""
+    if isinstance(options, SeeingOptions) and "image" in media(options, can):
+        return options.image_limits
+    return None

@@ -14,8 +14,9 @@ import msgspec
 
 from localapi.backends.options import ChatOptions
 from localapi.backends.parameters import FORMS, MEDIA, ChatParameters
-from localapi.errors import InvalidRequest
+from localapi.errors import InvalidRequest, shown
 from localapi.http.generation import request_ids
+from localapi.kinds.chat import capabilities, media
 from localapi.worker.protocol import (
     AudioPart,
     Capabilities,
@@ -94,21 +95,23 @@ class NeutralRequest:
     def _called(self, name: str) -> str:
         return self.names.get(name, [name])[0]
 
-    def honoured_by(self, options: ChatOptions) -> tuple[NeutralRequest, list[str]]:
-        """Return the request without what the entry's backend does not honour, and the client's names of that.
+    def honoured_by(self, options: ChatOptions, can: Capabilities | None = None) -> tuple[NeutralRequest, list[str]]:
+        """Return the request without what the entry's model does not honour, and the client's names of that.
 
-        Raise InvalidRequest if there is any, unless the entry says `unsupported: warn`.
+        `can`: what is known of the model, if it has been loaded. Raise InvalidRequest if there is any, unless the
+        entry says `unsupported: warn`.
         """
+        can = can or capabilities(options, None)
         if options.forwards and self.is_original:
             return self, []
         if self.refusal is not None:
             raise self.refusal
-        unhonoured = list(self._unhonoured(options.honours))
+        unhonoured = list(self._unhonoured(honoured(options, can)))
         if not unhonoured:
             return self, []
         refused = [each for each in unhonoured if each.name not in self.wishes]
         if refused and options.unsupported == "error":
-            raise refused[0].error(options.backend_name)
+            raise refused[0].error(options.backend_name, self.model, media(options, can))
         names = {each.name for each in unhonoured}
         said = self.said.model_copy(update=dict.fromkeys(names & ChatParameters.model_fields.keys()))
         asks = [_without(ask, names) for ask in self.asks]
@@ -225,6 +228,11 @@ def _check_turns(chat: Chat) -> None:
             )
 
 
+def honoured(options: ChatOptions, can: Capabilities) -> frozenset[str]:
+    """Return what an entry's model honours: what its backend does, without the media that the model cannot read."""
+    return (options.honours - MEDIA) | media(options, can)
+
+
 @dataclass(frozen=True)
 class Unhonoured:
     """Something that a request asks for and its backend does not honour."""
@@ -235,12 +243,19 @@ class Unhonoured:
     """Place in the client's request."""
     code: str = "unsupported_parameter"
 
-    def error(self, backend: str) -> InvalidRequest:
-        """Return the refusal."""
-        what = f"{self.name} parts in messages" if self.name in MEDIA else f"'{self.param}'"
+    def error(self, backend: str, model: str, reads: Set[str]) -> InvalidRequest:
+        """Return the refusal. `reads`: the media that the model reads."""
+        if self.name in MEDIA:
+            what = " and ".join(["text", *sorted(reads)]) if reads else "text only"
+            return InvalidRequest(
+                f"The model {shown(model)} reads {what}, and the request has a part of type {self.name}. Choose a "
+                f"model whose `input` in /v1/models names {self.name}, or leave the part out.",
+                param=self.param,
+                code=self.code,
+            )
         return InvalidRequest(
-            f"The backend {backend} does not support {what}. Leave it out, or set `unsupported: warn` for this model "
-            "in the manifest.",
+            f"The backend {backend} does not support '{self.param}'. Leave it out, or set `unsupported: warn` for this "
+            "model in the manifest.",
             param=self.param,
             code=self.code,
         )

@@ -18,8 +18,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.forwarded_speech import ForwardedSpeech
+from localapi.backends.image_options import SeeingOptions
 from localapi.backends.model_path import is_place, is_repository, placed, shown_place
-from localapi.backends.options import ChatOptions, Duration, FolderOf, MemorySize, PathProblem, RunsIn
+from localapi.backends.options import Duration, FolderOf, MemorySize, PathProblem, RunsIn
 from localapi.backends.parameters import MEDIA, TEXT
 from localapi.backends.placeholders import checked, filled, placeholders_in
 from localapi.backends.secret import SecretPlace
@@ -291,8 +292,11 @@ def _located_path(path: str, folder: Path) -> str:
     )
 
 
-class Command(CommandOptions, ChatOptions):
-    """Options of a chat model that runs in a program."""
+class Command(CommandOptions, SeeingOptions):
+    """Options of a chat model that runs in a program.
+
+    It runs on this machine, so it is not to fetch or to open what a client names: this server does, if it may.
+    """
 
     honours = TEXT | MEDIA
     forwards = True

@@ -10,14 +10,17 @@ import re
 from collections.abc import AsyncGenerator, Iterator
 from typing import Annotated, Final, Literal
 
+import msgspec
 from pydantic import Field
 
 from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.image_options import SeeingOptions
 from localapi.backends.in_process import InProcessEngine
-from localapi.backends.options import ChatOptions
-from localapi.backends.parameters import FORMS, TEXT
+from localapi.backends.parameters import FORMS, MEDIA, TEXT
 from localapi.errors import InvalidRequest
+from localapi.images.header import read_header
 from localapi.worker.protocol import (
+    AudioPart,
     Capabilities,
     Chat,
     Complete,
@@ -27,8 +30,11 @@ from localapi.worker.protocol import (
     Ended,
     Event,
     Finished,
+    ImagePart,
     Loaded,
+    Message,
     Request,
+    TextPart,
     Tokenize,
     TokenizedText,
     TokenLogprob,
@@ -36,29 +42,41 @@ from localapi.worker.protocol import (
 
 NOTHING_BUT_TEXT: Final = Capabilities(
     tools=False, forced_tools=False, json_schema=False, thinking=False, thinking_switch=False, thinking_levels=False,
-    vision=False,
+    vision=False, hearing=False,
 )  # fmt: skip
 
 
-class Echo(ChatOptions):
+class Echo(SeeingOptions):
     """Options of a chat model that repeats the last user message."""
 
-    honours = TEXT - FORMS - {"tool_choice"}
+    honours = (TEXT | MEDIA) - FORMS - {"tool_choice"}
     backend: Annotated[Literal["echo"], Field(description="No model: repeats the last message, to try clients.")]
+    media: Annotated[
+        list[Literal["image", "audio"]],
+        Field(
+            description="What messages may hold beside text. The answer tells how many images and recordings there "
+            "are, and how large.",
+            examples=[["image"]],
+        ),
+    ] = []  # noqa: RUF012  # pydantic copies it
 
     def expected(self) -> Capabilities:
-        return NOTHING_BUT_TEXT
+        return msgspec.structs.replace(NOTHING_BUT_TEXT, vision="image" in self.media, hearing="audio" in self.media)
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
-        return EchoEngine()
+        return EchoEngine(self.expected())
 
 
 class EchoEngine(InProcessEngine):
     """Engine that counts one token per word, or one per character in tokenize and detokenize."""
 
+    def __init__(self, capabilities: Capabilities = NOTHING_BUT_TEXT) -> None:
+        super().__init__()
+        self._loaded = Loaded(capabilities=capabilities)
+
     @property
     def loaded(self) -> Loaded:
-        return Loaded(capabilities=NOTHING_BUT_TEXT)
+        return self._loaded
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         """Repeat the prompt. Honour `stop`, `max_tokens`, `n` and logprobs; sampling has nothing to choose."""
@@ -99,14 +117,35 @@ def _read(request: Chat | Complete) -> tuple[str, str, int]:
     if isinstance(request, Complete):
         prompt = request.prompt if isinstance(request.prompt, str) else _characters(request.prompt)
         return prompt, prompt, len(_words(prompt))
-    users = (message.text for message in reversed(request.messages) if message.role == "user")
-    tokens = sum(len(_words(message.text)) for message in request.messages)
+    users = (_said(message) for message in reversed(request.messages) if message.role == "user")
+    tokens = sum(len(_words(_said(message))) for message in request.messages)
     return "", next(users, ""), tokens
+
+
+def _said(message: Message) -> str:
+    """Return the text of a message, and a line about each image and recording: `[image 1: png, 640x480]`."""
+    if isinstance(message.content, str):
+        return message.content
+    lines: list[str] = []
+    images = recordings = 0
+    for part in message.content:
+        match part:
+            case TextPart():
+                lines.append(part.text)
+            case ImagePart():
+                images += 1
+                header = read_header(part.data or b"")
+                detail = f", detail {part.detail}" if part.detail else ""
+                lines.append(f"[image {images}: {header.format}, {header.width}x{header.height}{detail}]")
+            case AudioPart():
+                recordings += 1
+                lines.append(f"[audio {recordings}: {part.format}, {len(part.data)} bytes]")
+    return "\n".join(lines)
 
 
 def _tokenized(request: Tokenize) -> str:
     messages = request.chat.messages if request.chat else []
-    return request.text or "\n".join(message.text for message in messages)
+    return request.text or "\n".join(_said(message) for message in messages)
 
 
 def _characters(tokens: list[int]) -> str:

@@ -83,6 +83,19 @@ def resolve(path: str, folder: Path, *, must_hold: str) -> str:
         raise ValueError(f"{shown_place(path, place)} cannot be read: {advise(error)}") from error
 
 
+def folder_at(path: str, folder: Path) -> Path:
+    """Return the folder that an option names, with links resolved. Raise ValueError if there is none."""
+    place = placed(path, folder)
+    try:
+        is_folder, exists, resolved = place.is_dir(), place.exists(), place.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, or a folder that may not be searched
+        reason = advise(error) if isinstance(error, OSError) else error
+        raise ValueError(f"{shown(path)} cannot be looked up: {reason}") from error
+    if not is_folder:
+        raise ValueError(f"{shown_place(path, place)} {'is not a folder' if exists else 'does not exist'}")
+    return resolved
+
+
 def on_node(path: str, folder: Path) -> str:
     """Return a path for another machine, which finds out what is there: demo, an absolute folder, or a repository."""
     if path == DEMO or (is_repository(path) and not is_place(path)):

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from localapi.images.header import read_header
 from localapi.worker.protocol import (
     AudioPart,
     Chat,
@@ -129,7 +130,9 @@ def _part(part: Part) -> dict[str, Any]:
     match part:
         case TextPart(text=text):
             return {"type": "text", "text": text}
-        case ImagePart(url=url, detail=detail):
+        case ImagePart(url=url, detail=detail, data=data):
+            if data is not None:
+                url = f"data:{read_header(data).media_type};base64,{base64.b64encode(data).decode()}"
             image = {"url": url} if detail is None else {"url": url, "detail": detail}
             return {"type": "image_url", "image_url": image}
         case AudioPart(data=data, format=form):

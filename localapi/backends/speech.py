@@ -8,13 +8,14 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from localapi.audio.written_file import NotWritten, is_data_url, read_written
-from localapi.backends.model_path import placed, shown_place
+from localapi.audio.written_file import read_written
+from localapi.backends.model_path import folder_at, placed, shown_place
 from localapi.backends.options import EntryOptions, FolderOf, Name, OptionPath, PathProblem
 from localapi.backends.parameters import MAX_SPEED, MIN_SPEED, SpeechParameters
 from localapi.backends.voice_names import folded
 from localapi.errors import shown
 from localapi.system.os_errors import advise
+from localapi.system.written_file import NotWritten, is_data_url
 from localapi.text.lexicon import BadLexicon, read_lexicon
 from localapi.text.scripts import scripts_of_language
 from localapi.worker.protocol import Voice
@@ -271,14 +272,10 @@ def audio_at(field: OptionPath, audio: str, folder_of: FolderOf) -> str:
 
 
 def _folder(field: OptionPath, path: str, folder_of: FolderOf) -> Path:
-    place = placed(path, folder_of(field))
     try:
-        is_folder, exists, resolved = place.is_dir(), place.exists(), place.resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise _no_place(field, path, error) from error
-    if not is_folder:
-        raise PathProblem(field, f"{shown_place(path, place)} {'is not a folder' if exists else 'does not exist'}")
-    return resolved
+        return folder_at(path, folder_of(field))
+    except ValueError as error:
+        raise PathProblem(field, str(error)) from error
 
 
 def _no_place(field: OptionPath, path: str, error: Exception) -> PathProblem:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol, TypeVar, get_args
 
 from quart import Response
@@ -48,6 +49,8 @@ from localapi.worker.protocol import (
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
+Prepare = Callable[[Lease], Awaitable[None]]
+"""Get what a request needs beside the model. Raise ApiError."""
 Shown_contra = TypeVar("Shown_contra", contravariant=True)
 
 PRIME_SECONDS: Final = 2.0
@@ -148,14 +151,19 @@ class Generation:
                 yield item
 
     async def events(
-        self, requests_for: Callable[[Lease], Sequence[Request]], *, about: Sequence[Request] = ()
+        self,
+        requests_for: Callable[[Lease], Sequence[Request]],
+        *,
+        about: Sequence[Request] = (),
+        prepare: Prepare | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Lease the model and let it answer; several requests at once. Raise ApiError.
 
         Several requests look like one: their choices are counted through, and one `Finished` sums them up. `about` is
-        what is asked, as far as it is known before the lease.
+        what is asked, as far as it is known before the lease. `prepare` comes before `requests_for`.
         """
-        async with aclosing(self.through(lambda lease: self._events(lease, requests_for), about=about)) as events:
+        use = partial(self._events, requests_for=requests_for, prepare=prepare)
+        async with aclosing(self.through(use, about=about)) as events:
             async for item in events:
                 yield item
 
@@ -165,19 +173,22 @@ class Generation:
         collect: Callable[[AsyncGenerator[Event, None]], Awaitable[Item]],
         *,
         about: Sequence[Request] = (),
+        prepare: Prepare | None = None,
     ) -> Item:
         """Return what `collect` makes of all events. As nothing is sent before, a pool may begin again until then."""
 
         async def use(lease: Lease) -> AsyncGenerator[Item, None]:
-            yield await collect(self._events(lease, requests_for))
+            yield await collect(self._events(lease, requests_for, prepare))
 
         async with aclosing(self.through(use, about=about)) as collected:
             return await anext(collected)
 
     async def _events(
-        self, lease: Lease, requests_for: Callable[[Lease], Sequence[Request]]
+        self, lease: Lease, requests_for: Callable[[Lease], Sequence[Request]], prepare: Prepare | None
     ) -> AsyncGenerator[Event, None]:
         self._loaded = time.monotonic()
+        if prepare is not None:
+            await prepare(lease)
         requests = requests_for(lease)
         numbers = ", ".join(str(each.id) for each in requests)
         log.debug("%s: the worker calls it request %s", request_context.current().id, numbers)

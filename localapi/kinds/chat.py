@@ -56,6 +56,7 @@ FEATURES: Final = {
     "thinking_switch": "reasoning_effort",
     "thinking_levels": "reasoning_effort",
     "vision": "image",
+    "hearing": "audio",
 }
 """Features that a backend must honour for a capability, as in `ChatOptions.honours`."""
 
@@ -65,6 +66,12 @@ def capabilities(options: ChatOptions, loaded: Loaded | None) -> Capabilities:
     known = options.expected() if loaded is None else loaded.capabilities
     lacking = [name for name, feature in FEATURES.items() if feature not in options.honours]
     return msgspec.structs.replace(known, **dict.fromkeys(lacking, False))
+
+
+def media(options: ChatOptions, can: Capabilities) -> frozenset[str]:
+    """Return what a model reads beside text, as far as that is known."""
+    lacking = {name for name, able in (("image", can.vision), ("audio", can.hearing)) if able is False}
+    return (options.honours & MEDIA) - lacking
 
 
 class ChatModel(ModelObject, kw_only=True):
@@ -77,7 +84,7 @@ class ChatModel(ModelObject, kw_only=True):
     def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
         chat = chat_options(options)
         self.capabilities = capabilities(chat, loaded)
-        self.input = (*self.input, *sorted(MEDIA & chat.honours))
+        self.input = (*self.input, *sorted(media(chat, self.capabilities)))
         if loaded is not None:
             self.context_length, self.batched = loaded.context_length, loaded.batched
             return

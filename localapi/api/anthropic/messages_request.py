@@ -146,7 +146,7 @@ class CountTokensRequest(ChatParameters):
                 "response_format": ["output_config.format"],
                 "continue_final_message": ["messages"],
                 "parallel_tool_calls": ["tool_choice.disable_parallel_tool_use"],
-                "image": conversation.images[:1],
+                "image": conversation.images,
             },
             wishes=frozenset({"reasoning_effort"}) if self.reasoning_effort is None else frozenset(),
             stream=self.stream,

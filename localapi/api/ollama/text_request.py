@@ -104,7 +104,7 @@ class OllamaRequest(BaseModel):
                 "reasoning_effort": ["think"],
                 "response_format": ["format"],
                 "continue_final_message": ["messages"],
-                "image": list(images[:1]),
+                "image": list(images),
             },
             keep_alive=self.keep_alive,
             stream=self.stream,
@@ -148,7 +148,9 @@ class OllamaChatRequest(OllamaRequest):
             ],
             continues=last.role == "assistant" and bool(last.content) and not last.tool_calls,
         )
-        images = [f"messages[{at}].images" for at, turn in enumerate(self.messages) if turn.images]
+        images: list[str] = []
+        for at, turn in enumerate(self.messages):
+            images += [f"messages[{at}].images[{place}]" for place in range(len(turn.images or ()))]
         return self.request(model, [chat], ignored, images)
 
 
@@ -185,7 +187,7 @@ class OllamaGenerateRequest(OllamaRequest):
         turn = OllamaTurn(role="user", content=self.prompt, images=self.images)
         turns = [turn] if not self.system else [OllamaTurn(role="system", content=self.system), turn]
         chat = Chat(id=0, messages=_messages(turns), form=self.form, top_logprobs=likely)
-        return self.request(model, [chat], ignored, ["images"] if self.images else [])
+        return self.request(model, [chat], ignored, [f"images[{place}]" for place in range(len(self.images or ()))])
 
 
 def _messages(turns: Sequence[OllamaTurn]) -> list[protocol.Message]:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from localapi.audio.written_file import NotWritten, is_data_url, read_written
+from localapi.api.allowed_file import allowed_file, read_up_to
+from localapi.audio.written_file import read_written
 from localapi.errors import GenerationFailed, InvalidRequest
-from localapi.system.threads import aside
+from localapi.system.written_file import NotWritten, is_data_url
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,40}://", re.IGNORECASE)
@@ -32,7 +33,7 @@ async def requested_audio(value: str, param: str, folders: Sequence[str]) -> byt
             f"'{param}' is a URL, and this server fetches none. Send the file itself, as base64 or as a data: URL.",
             param=param,
         )
-    path = await aside(lambda: _allowed_file(value, folders)) if folders and len(value) < 4096 else None  # noqa: PLR2004
+    path = await allowed_file(value, folders) if len(value) < 4096 else None  # noqa: PLR2004
     if path is not None:
         try:
             return await _read(path, param)
@@ -67,26 +68,9 @@ async def manifest_audio(value: str, param: str) -> bytes:
         raise GenerationFailed(f"The file of {param} ({path.name}) cannot be read: {error.strerror}.") from error
 
 
-def _allowed_file(value: str, folders: Sequence[str]) -> Path | None:
-    """Return the file that the value names inside one of the folders, with links resolved; None if there is none."""
-    for folder in folders:
-        try:
-            place = (Path(folder) / value).resolve(strict=True)
-        except (OSError, ValueError, RuntimeError):
-            continue
-        if place.is_relative_to(Path(folder).resolve()) and place.is_file():
-            return place
-    return None
-
-
 async def _read(path: Path, param: str) -> bytes:
     """Read the file. Raise OSError, or InvalidRequest if it is too large."""
-
-    def read() -> bytes:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-
-    data = await aside(read)
+    data = await read_up_to(path, MAX_BYTES)
     if len(data) > MAX_BYTES:
         raise _too_large(param)
     return data

@@ -59,3 +59,5 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Format of reasoning."""
     vision: bool | None = None
     """True if it reads images."""
+    hearing: bool | None = None
+    """True if it takes recordings."""

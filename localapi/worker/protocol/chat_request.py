@@ -32,9 +32,11 @@ class ImagePart(msgspec.Struct, frozen=True, tag="image"):
     """A picture in a message."""
 
     url: str
-    """A data: URL that holds it, or its address, which the server does not fetch."""
+    """A data: URL that holds it, or its address, as the client wrote it."""
     detail: str | None = None
     """Resolution to look at it with, in OpenAI's words: "low", "high", "auto"."""
+    data: bytes | None = None
+    """The image file, once the server has got and checked it. The URL is empty then."""
 
 
 class AudioPart(msgspec.Struct, frozen=True, tag="audio"):

@@ -183,7 +183,6 @@ class InputTokensRequest(ChatParameters):
         # Of what has no effect as a whole, the fields are not named, too.
         whole = tuple(name.partition(" ")[0] + "." for name in unused)
         unused += [name for name in ignored if not name.startswith(whole)]
-        names = {medium: places[:1] for medium, places in conversation.media.items()}
         return NeutralRequest(
             model=self.model,
             asks=[chat],
@@ -194,7 +193,7 @@ class InputTokensRequest(ChatParameters):
                 "reasoning_effort": ["reasoning.effort"],
                 "response_format": ["text.format"],
                 "logprobs": ["top_logprobs"],
-                **names,
+                **conversation.media,
             },
             wishes=frozenset({"reasoning_effort"}) if self.reasoning_effort is None else frozenset(),
             stream=self.streams,

@@ -1,0 +1,94 @@
+"""Options of chat models that see: where images may come from, and how much they may be."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+from localapi.backends.model_path import folder_at
+from localapi.backends.options import ChatOptions, FolderOf, PathProblem
+
+ANY_HOST: Final = "*"
+_HOST: Final = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9._-]*[a-z0-9])?(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?")
+
+
+def _host(host: str) -> str:
+    said = host.lower()
+    if "/" in host:
+        raise ValueError("should be the name of a host, without https:// and without a path")
+    if said != ANY_HOST and not _HOST.fullmatch(said):
+        raise ValueError('should be a name such as images.example.com, *.example.com, 192.168.1.5:8080, [::1] or "*"')
+    return said
+
+
+Host = Annotated[str, AfterValidator(_host)]
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """Where images may come from, and how much they may be."""
+
+    hosts: tuple[str, ...]
+    folders: tuple[str, ...]
+    count: int
+    megabytes: int
+    """Of each file."""
+    megapixels: int
+
+
+class SeeingOptions(ChatOptions):
+    """Options of a chat model whose images this server gets and checks, before its engine has them.
+
+    As the class sets `section`, they are settings: a save that changes them loads nothing anew.
+    """
+
+    section = "chat"
+
+    image_hosts: Annotated[
+        list[Host],
+        Field(
+            description="Hosts from which images may be fetched: a name, *.name or an IP address, with or without a "
+            'port; "*": all public ones.',
+            examples=[["images.example.com", "192.168.1.5:8080"]],
+        ),
+    ] = []  # noqa: RUF012  # pydantic copies it
+    image_folders: Annotated[
+        list[str],
+        Field(
+            description="Folders whose images requests may name with file: addresses.",
+            examples=[["./pictures"]],
+        ),
+    ] = []  # noqa: RUF012  # pydantic copies it
+    max_images: Annotated[int, Field(ge=1, le=1000, description="Maximum images in a request.", examples=[4])] = 32
+    max_image_mb: Annotated[int, Field(ge=1, le=1024, description="Maximum size of an image's file.", examples=[8])] = (
+        20
+    )
+    max_image_megapixels: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1000,
+            description="Maximum width times height of an image, in millions. A larger one is refused unread.",
+            examples=[16],
+        ),
+    ] = 64
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """How images are got and checked."""
+        folders, hosts = tuple(self.image_folders), tuple(self.image_hosts)
+        return ImageLimits(hosts, folders, self.max_images, self.max_image_mb, self.max_image_megapixels)
+
+    def located(self, folder_of: FolderOf) -> ChatOptions:
+        """Return this entry with the absolute paths of its folders of images. Raise PathProblem."""
+        found: list[str] = []
+        for index, path in enumerate(self.image_folders):
+            field = ("image_folders", index)
+            try:
+                found.append(str(folder_at(path, folder_of(field))))
+            except ValueError as error:
+                raise PathProblem(field, str(error)) from error
+        return self.model_copy(update={"image_folders": found})
