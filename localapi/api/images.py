@@ -27,16 +27,16 @@ from localapi.worker.protocol import Chat, ImagePart
 
 MEGABYTE: Final = 2**20
 MOST_BYTES: Final = 64 * MEGABYTE
-"""Of all images of a request together."""
+"""Maximum size of all images of a request together."""
 FETCH_SECONDS: Final = 30.0
-"""How long fetching all of them may take."""
+"""Time limit for fetching all of them."""
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
 _BAD_URL, _BAD_IMAGE, _TOO_LARGE = "invalid_image_url", "invalid_image", "image_too_large"
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an image is in a request."""
+    """Position of an image in a request."""
 
     ask: int
     message: int

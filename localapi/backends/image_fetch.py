@@ -25,7 +25,7 @@ from localapi.system.threads import aside
 MAX_REDIRECTS: Final = 3
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 10.0
-"""How long a host may pause."""
+"""Maximum pause of a host."""
 LOCALHOST: Final = "localhost"
 _PORTS: Final = {"http": 80, "https": 443}
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
@@ -40,14 +40,14 @@ class CannotFetch(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Where an address leads, once that is allowed."""
+    """Place that an allowed address leads to."""
 
     scheme: str
     host: str
     """Name or IP address, in lower case."""
     port: int
     path: str
-    """With the query."""
+    """Path with the query."""
     may_be_private: bool
     """True if the manifest lists this very address."""
 

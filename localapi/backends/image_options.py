@@ -29,13 +29,13 @@ Host = Annotated[str, AfterValidator(_host)]
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Where images may come from, and how much they may be."""
+    """Allowed sources and sizes of images."""
 
     hosts: tuple[str, ...]
     folders: tuple[str, ...]
     count: int
     megabytes: int
-    """Of each file."""
+    """Maximum size of each file."""
     megapixels: int
 
 
@@ -78,7 +78,7 @@ class SeeingOptions(ChatOptions):
 
     @property
     def image_limits(self) -> ImageLimits:
-        """How images are got and checked."""
+        """Allowed sources and sizes of images."""
         folders, hosts = tuple(self.image_folders), tuple(self.image_hosts)
         return ImageLimits(hosts, folders, self.max_images, self.max_image_mb, self.max_image_megapixels)
 

@@ -32,7 +32,7 @@ class NotAnImage(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What an image file says of itself."""
+    """Format and size of a picture, as its file states them."""
 
     format: Format
     width: int
