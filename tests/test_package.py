@@ -246,3 +246,11 @@ def test_uvx_runs_the_wheel(wheel: Path, pins: Path, tmp_path: Path) -> None:
     where = ("--python", sys.executable, "--constraints", pins, "--from", wheel)
     told = uv("tool", "run", *where, "localapi", "--help", cwd=tmp_path)
     assert "init" in told
+
+
+@pytest.mark.parametrize("package", ["h11", "hypercorn", "mlx-lm", "quart"])
+def test_what_is_written_against_private_parts_has_one_version_for_every_python(package: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    pins = [pin for pin in project["tool"]["uv"]["constraint-dependencies"] if pin.startswith(f"{package}==")]
+    assert len(pins) == 1
+    assert ";" not in pins[0]
