@@ -6,7 +6,7 @@ A parameter is None until the client or the manifest sets it; what nobody sets, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -29,6 +29,19 @@ from localapi.worker.protocol import (
     TextPart,
     form_param,
 )
+
+
+@contextmanager
+def in_words_of_client(names: Mapping[str, Sequence[str]]) -> Iterator[None]:
+    """Let an error of a request name its parameter as the client does: by the first of these names."""
+    try:
+        yield
+    except InvalidRequest as error:
+        called = names.get(error.param or "")
+        if called and error.param:
+            error.message = error.message.replace(error.param, called[0])
+            error.param = called[0]
+        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +75,9 @@ class NeutralRequest:
                     _check_tools(ask)
                     _check_turns(ask)
 
-    @contextmanager
-    def in_words_of_client(self) -> Iterator[None]:
+    def in_words_of_client(self) -> AbstractContextManager[None]:
         """Let an error of the request name its parameter as the client does."""
-        try:
-            yield
-        except InvalidRequest as error:
-            called = self.names.get(error.param or "")
-            if called and error.param:
-                error.message = error.message.replace(error.param, called[0])
-                error.param = called[0]
-            raise
+        return in_words_of_client(self.names)
 
     def suited_to(self, capabilities: Capabilities) -> tuple[NeutralRequest, list[str]]:
         """Return the request without a wish about thinking that the model has no use for, and the client's names of it.

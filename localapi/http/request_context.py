@@ -7,13 +7,15 @@ request holds is released at the end of the ASGI call, which ends exactly once, 
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from localapi.errors import ApiError
 from localapi.http.host_check import plain_host
 from localapi.manifest import Key
 from localapi.observability import log
@@ -22,6 +24,7 @@ from localapi.observability.counters import NO_MODEL, Counters
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 
+logger = logging.getLogger(__name__)
 
 CLIENT_LEFT: Final = 499
 """Counted as the status of a request whose client left before it had one."""
@@ -32,6 +35,19 @@ class BrokenOff(Exception):
 
     A truncated file must not look complete to the client.
     """
+
+
+@contextlib.contextmanager
+def broken_off(entry_id: str) -> Iterator[None]:
+    """Log an error of a body whose status is sent, and raise BrokenOff instead."""
+    try:
+        yield
+    except ApiError as error:
+        logger.warning("%s: %s: broken off: %s", current().id, entry_id, error.logged)
+        raise BrokenOff from error
+    except Exception as error:
+        logger.exception("%s: %s: broken off", current().id, entry_id)
+        raise BrokenOff from error
 
 
 @dataclass

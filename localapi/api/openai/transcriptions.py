@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from quart import Blueprint, Response
 
+from localapi.api.forwarded_reply import forwarded_reply
 from localapi.api.openai.generation_request import unknown_fields
 from localapi.api.openai.transcript import SRT, TEXT, VTT, Transcript, Transcription, VerboseTranscription
 from localapi.api.openai.transcription_request import (
@@ -26,7 +27,6 @@ from localapi.errors import ApiError, InvalidRequest, ModelUnavailable, RequestT
 from localapi.http import body, request_context
 from localapi.http.generation import Generation, begin, event_bytes, request_ids
 from localapi.http.read_ahead import Ahead
-from localapi.http.replies import streamed_reply
 from localapi.http.upload import FORM, MEGABYTE, Form, read_form
 from localapi.kinds import TRANSCRIPTION
 from localapi.kinds.transcription import CHARACTERS, SECONDS, TIME_TO_FIRST_SEGMENT, transcription_options
@@ -147,11 +147,7 @@ class TranscriptionWork:
         """Return a stream. That of another server is passed on as it comes."""
         items: Ahead[Event] = Ahead(self._noted(self.generation.events(self._requests)), size=event_bytes)
         if transcription_options(self.generation.expected.options).forwards:
-            request_context.current().held.push_async_callback(items.close)
-            head = await items.get()
-            if not isinstance(head, ForwardedHead):
-                raise ModelUnavailable("The upstream sent no reply. Send the request again.")
-            return streamed_reply(_forwarded(items, self.generation.entry.id), head.content_type)
+            return await forwarded_reply(items, self.generation.entry.id)
         return await self.generation.stream(items, _Stream(self._events, end=b""))
 
     def _requests(self, lease: Lease) -> list[Transcribe | Forward]:
@@ -224,20 +220,6 @@ class _Stream(EventStream[Event]):
             yield item.data
         else:
             yield from super().render(item)
-
-
-async def _forwarded(items: Ahead[Event], entry_id: str) -> AsyncGenerator[bytes, None]:
-    """Yield another server's bytes. Raise BrokenOff if they end in the middle: the status is already sent."""
-    try:
-        while (item := await items.get()) is not None:
-            if isinstance(item, ForwardedData):
-                yield item.data
-    except ApiError as error:
-        log.warning("%s: %s: broken off: %s", request_context.current().id, entry_id, error.logged)
-        raise request_context.BrokenOff from error
-    except Exception as error:
-        log.exception("%s: %s: broken off", request_context.current().id, entry_id)
-        raise request_context.BrokenOff from error
 
 
 _SHAPES: Final = {JSON: Transcription | VerboseTranscription, TEXT: None, SRT: None, VTT: None, EVENTS: None}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from localapi.api.openai.recording import SaidSegment
+from localapi.api.speech.recording import SaidSegment
 
 
 @dataclass(frozen=True)

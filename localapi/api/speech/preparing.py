@@ -7,10 +7,10 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
-from localapi.api.openai.reference_audio import manifest_audio, requested_audio
-from localapi.api.openai.speech_request import SpeechRequest, is_placeholder, meant_voice, settled
-from localapi.api.openai.voice_choice import Cast, Casting, Line
-from localapi.api.openai.voices import engine_voices, found_voice
+from localapi.api.speech.known_voices import engine_voices, found_voice
+from localapi.api.speech.neutral_speech import NeutralSpeech, is_placeholder, meant_voice
+from localapi.api.speech.reference_audio import manifest_audio, requested_audio
+from localapi.api.speech.voice_choice import Cast, Casting, Line
 from localapi.audio.formats import FORMATS, Format
 from localapi.backends.engine import Engine
 from localapi.backends.parameters import SpeechParameters
@@ -63,15 +63,20 @@ class Prepared:
         yield part
 
 
-async def prepared_speech(request: SpeechRequest, entry: Entry, engine: Engine | None) -> Prepared:
-    """Check and prepare everything that needs no lease of the model. Raise InvalidRequest."""
-    settings, text = speech_options(entry.options), request.input
+def check_length(text: str, settings: SpeechSettings) -> None:
+    """Raise InvalidRequest if the text is longer than the entry allows."""
     if len(text) > settings.max_input_characters:
         too_long = (
             f"The text has {len(text)} characters; this model takes {settings.max_input_characters} at once "
             "(max_input_characters in the manifest). Send it in parts."
         )
         raise InvalidRequest(too_long, param="input", code="string_above_max_length", loggable=too_long)
+
+
+async def prepared_speech(request: NeutralSpeech, entry: Entry, engine: Engine | None) -> Prepared:
+    """Check and prepare everything that needs no lease of the model. Raise InvalidRequest."""
+    settings, text = speech_options(entry.options), request.input
+    check_length(text, settings)
     script = await asyncio.to_thread(
         script_of,
         text,
@@ -84,15 +89,15 @@ async def prepared_speech(request: SpeechRequest, entry: Entry, engine: Engine |
     if not script.segments:
         raise InvalidRequest("The text holds nothing that can be spoken.", param="input")
     known = await engine_voices(entry, engine)
-    said, by_request = settled(request, settings, known)
+    said, by_request = request.settled(settings, known)
     options = speech_options(entry.options)
     unsupported = _unsupported(request, options, by_request, settings)
-    voice = found_voice(entry, known, request.voice, said.voice)
+    voice = found_voice(entry, known, request.said.voice, said.voice)
     casting = Casting(
         options,
         known or (),
         voice,
-        is_named=request.voice is not None and not is_placeholder(request.voice, settings, known),
+        is_named=request.said.voice is not None and not is_placeholder(request.said.voice, settings, known),
         speed=said.speed or 1.0,
         language=request.language or (settings.language if voice is None and not hasattr(options, "voice") else None),
         named=lambda name: _named_in_text(name, entry, known),
@@ -124,14 +129,12 @@ def _named_in_text(name: str, entry: Entry, known: list[Voice] | None) -> str | 
         raise LookupError(name) from error
 
 
-def _unsupported(request: SpeechRequest, options: SpeechOptions, said: Set[str], settings: SpeechSettings) -> list[str]:
+def _unsupported(request: NeutralSpeech, options: SpeechOptions, said: Set[str], settings: SpeechSettings) -> list[str]:
     """Return the names of the parameters that the engine cannot honour.
 
     Raise InvalidRequest if there are any and the manifest says `unsupported: error`.
     """
-    found = sorted((ENGINE_OPTIONS & said) - options.takes)
-    if request.instructions:
-        found = ["instructions" if name == "instruct_text" else name for name in found]
+    found = [request.names.get(name, [name])[0] for name in sorted((ENGINE_OPTIONS & said) - options.takes)]
     if request.timestamps == "word" and not options.gives_times:
         found.append("timestamps")
     if found and settings.unsupported == "error":

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from localapi.api.openai.speech_request import parse_speech, settled
-from localapi.api.openai.voices import found_voice
+from localapi.api.openai.speech_request import parse_speech
+from localapi.api.speech.known_voices import found_voice
 from localapi.backends.echo_speech import EchoSpeech
 from localapi.backends.espeak_ng import EspeakNg
 from localapi.backends.piper import Piper
@@ -30,9 +30,9 @@ async def meant(entry: Entry, voice: str) -> str | None:
     """The engine's voice for what a request says."""
     assert isinstance(entry.options, SpeechOptions)
     known = await entry.options.known_voices()
-    request, _ = parse_speech({"model": "it", "input": "hi", "voice": voice})
-    said, _ = settled(request, speech_options(entry.options), known)
-    return found_voice(entry, known, request.voice, said.voice)
+    request = parse_speech({"model": "it", "input": "hi", "voice": voice}).neutral()
+    said, _ = request.settled(speech_options(entry.options), known)
+    return found_voice(entry, known, request.said.voice, said.voice)
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ async def test_a_request_names_no_file_as_a_voice_of_an_engine_that_lists_none(t
 @pytest.mark.parametrize("field", ["instructions", "instruct_text", "ref_text", "ref_audio", "source_audio", "voice"])
 def test_an_empty_text_is_as_if_the_field_were_left_out(piper: Entry, field: str) -> None:
     body: dict[str, Any] = {"model": "it", "input": "hi", field: ""}
-    request, ignored = parse_speech(body)
-    said, by_request = settled(request, speech_options(piper.options))
+    request = parse_speech(body).neutral()
+    said, by_request = request.settled(speech_options(piper.options))
     assert not by_request
     assert said.voice is None
-    assert ignored == []
+    assert request.ignored == []

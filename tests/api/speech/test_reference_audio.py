@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_from_bytes
 
 import pytest
 
-from localapi.api.openai.reference_audio import manifest_audio, requested_audio
+from localapi.api.speech.reference_audio import manifest_audio, requested_audio
 from localapi.errors import InvalidRequest
 
 pytestmark = pytest.mark.everyday

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from localapi.api.openai.prepared_speech import prepared_speech
 from localapi.api.openai.speech_request import parse_speech
+from localapi.api.speech.preparing import prepared_speech
 from localapi.backends.espeak_ng import EspeakNg
 from localapi.backends.macos_say import MacosSay
 from localapi.backends.piper import Piper
@@ -27,7 +27,7 @@ async def cast(
 ) -> tuple[list[tuple[str, str | None]], list[str]]:
     """What is said by whom, and which scripts nobody reads."""
     entry = Entry.of("it", options.located(lambda _: folder), server=ServerOptions())
-    request, _ = parse_speech({"model": "it", "input": text, **body})
+    request = parse_speech({"model": "it", "input": text, **body}).neutral()
     prepared = await prepared_speech(request, entry, None)
     return [(line.text, line.voice) for line in prepared.cast.lines], prepared.cast.unread
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from quart import Response
 
-from localapi.api.openai.speech import Speech
-from localapi.api.openai.speech_cache import SpeechCache
-from localapi.api.openai.speech_request import parse_speech
+from localapi.api.openai.speech import spoken
+from localapi.api.speech.cache import SpeechCache
 from localapi.http import request_context
 from localapi.kinds import Kind
 from localapi.manifest import Manifest, ManifestSource, read
@@ -47,10 +46,9 @@ def manifest(folder: Path, text: str) -> Manifest:
 
 
 async def reply_of(registry: Registry, **body: object) -> tuple[Response, bytes]:
-    request, _ = parse_speech({"model": "tone", "input": TEXT, **body})
     here = request_context.begin(Counters())
     async with here.held:
-        reply = await Speech(registry, request, SpeechCache()).reply()
+        reply = await spoken(registry, {"model": "tone", "input": TEXT, **body}, SpeechCache())
         return reply, await reply.get_data(as_text=False)
 
 
