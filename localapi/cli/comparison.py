@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from localapi.backends.pool import PoolOptions
@@ -46,6 +46,8 @@ class Change:
     """Reason why it did not load, if the server has already tried."""
     place: str = ""
     """Place where it will run, unless that is a single process on this machine."""
+    written_at: str = ""
+    """File and line of the entry; empty if it is removed, or if only the environment has it."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def plan(manifest: Manifest, status: Mapping[str, Any] | None) -> Plan:
     changes = [Change(name, entries[name].kind.name, "added", place=place_of(entries[name])) for name in found.added]
     changes += [_changed(entries[name], models[name], _swap(entries[name], models[name])) for name in found.changed]
     changes += [_changed(entries[name], models[name], "in place") for name in found.updated]
+    changes = [replace(change, written_at=manifest.written_at(entries[change.id])) for change in changes]
     changes += [
         Change(name, models[name]["kind"], "removed", (), int(models[name]["leases"])) for name in found.removed
     ]

@@ -98,4 +98,5 @@ def _words(change: Change) -> str:
     running = f"; running requests: {change.requests}, {ENDS.get(change.does, ENDS_ELSE)}" if change.requests else ""
     reason = f"; {change.error}" if change.error else ""
     place = f"; it runs {change.place}" if change.place else ""
-    return f"{WORDS[change.does]}{keys}{place}{running}{reason}"
+    written = f" ({change.written_at})" if change.written_at else ""
+    return f"{WORDS[change.does]}{keys}{place}{running}{reason}{written}"

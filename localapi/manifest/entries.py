@@ -31,6 +31,8 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 EXTENSION: Final = "x-"
 """Prefix of keys at the top level that have no meaning of their own; they hold anchors."""
+INCLUDE: Final = "include"
+"""Key at the top level that names further files."""
 _MINUTES = 60.0
 _DAYS = 86400.0
 MAX_PORT = 65535
@@ -167,6 +169,14 @@ class TopLevel(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
+    include: Annotated[
+        str | list[str],
+        Field(
+            description="Further files of this manifest: paths and patterns, relative to this file. "
+            "See docs/writing-manifests.md.",
+            examples=[["models.d/*.yaml"]],
+        ),
+    ] = []
     server: Annotated[ServerOptions, Field(description="Options of the server as a whole.")] = ServerOptions()
     peers: Annotated[
         dict[PeerName, PeerOptions],
@@ -311,6 +321,16 @@ class Manifest:
             return self.entries[name]
         return next((entry for entry in self.entries.values() if name in entry.options.aliases), None)
 
+    def written_at(self, entry: Entry) -> str:
+        """Return the file and the first line of an entry; empty if no file has it."""
+        values = (said.origin for key, said in self.said.items() if key[:2] == (entry.kind.name, entry.id))
+        files = {str(file.path): index for index, file in enumerate(self.files)}
+        places = [(files[each.source], each.line) for each in values if each.source in files and each.line is not None]
+        if not places:
+            return ""
+        index, line = min(places)
+        return f"{self.files[index].path}:{line}"
+
     @property
     def cluster(self) -> str | None:
         """Address of the cluster to join; None if there is none, or nothing to place on it."""
@@ -318,10 +338,14 @@ class Manifest:
 
     @property
     def files_beside(self) -> tuple[Path, ...]:
-        """Files that the manifest names and that the server follows, too."""
+        """Files that the manifest names and that the server follows, too.
+
+        Its own files are among them: one that is included by a pattern may be missing for a moment while it is saved.
+        """
+        own = (file.path for file in self.files)
         of_entries = (path for entry in self.entries.values() for path in entry.options.files())
         of_peers = (path for peer in self.peers.values() for path in peer.secret_files())
-        return tuple(dict.fromkeys((*of_entries, *of_peers, *self.key_files)))
+        return tuple(dict.fromkeys((*own, *of_entries, *of_peers, *self.key_files)))
 
     @property
     def declared(self) -> Mapping[str, Entry]:

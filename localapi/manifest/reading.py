@@ -11,14 +11,13 @@ from localapi.errors import ManifestError, Problem
 from localapi.kinds import KINDS
 from localapi.manifest import environment
 from localapi.manifest.checking import manifest_of
-from localapi.manifest.entries import EXTENSION, Manifest, ManifestFile
+from localapi.manifest.entries import Manifest, ManifestFile
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
 from localapi.manifest.excerpts import with_excerpts
-from localapi.manifest.followed import followed
+from localapi.manifest.including import Followed, Inclusion, Place, followed
 from localapi.manifest.layers import overlay, without_nulls
 from localapi.manifest.origin import Origin, Scalar, Table
 from localapi.manifest.profiles import profile_path, unknown_profile
-from localapi.manifest.references import Variables, resolved
 from localapi.manifest.text import Text
 from localapi.manifest.yaml_layer import Layer, layer_of, read_layer
 
@@ -47,7 +46,21 @@ class ManifestSource:
         return DEFAULT_MANIFEST if self.path is None else self.path
 
     def files(self) -> tuple[Path, ...]:
-        """Return the files to watch, existing or not: the manifest, the profile, `.env` if they refer to it. Blocks."""
+        """Return the files to watch, existing or not.
+
+        These are the manifest, the profile, what both include, and `.env` if one refers to variables. Blocks.
+        """
+        return self._followed().files
+
+    def own_files(self) -> tuple[Path, ...]:
+        """Return the manifest and what it includes, without the profile. Blocks."""
+        return followed([self.manifest]).yaml
+
+    def patterns(self) -> frozenset[Place]:
+        """Return the folders, with patterns of names, in which new files would be included. Blocks."""
+        return self._followed().patterns
+
+    def _followed(self) -> Followed:
         files = [self.manifest]
         if self.profile is not None:
             with contextlib.suppress(ManifestError):
@@ -67,20 +80,22 @@ def read(
 ) -> Manifest:
     """Read everything that the source names. Blocks on files. Raise ManifestError with every problem found.
 
-    `instead` replaces the content of the manifest's file, as if it had been saved. Only a server needs the secrets of
+    `instead` replaces the content of one of the files, as if it had been saved. Only a server needs the secrets of
     keys; other commands may run in an environment without them. An entry that is unchanged since `served` is accepted
     even if its files are gone.
     """
     alone = instead is None and source.path is None and not os.path.exists(source.manifest)
     problems: list[Problem] = []
     layers = _layers(source, problems, instead, alone=alone)
-    files = tuple(ManifestFile(each.text.path, each.text.sha256, each.text.text) for each in layers if each)
-    if problems and any(layer is None or layer.root is None for layer in layers):
-        raise _refusal(problems, source, files)
+    files = tuple(
+        ManifestFile(each.text.path, each.text.sha256, each.text.text) for layer in layers for each in layer.layers
+    )
+    if problems and not all(layer.complete for layer in layers):
+        raise _refusal(problems, files)
     merged = Table({}, Origin("environment", Path.cwd()))
     for layer in layers:
-        if layer and layer.root:
-            merged = overlay(merged, layer.root) if merged.members else without_nulls(layer.root)
+        root = layer.joined()
+        merged = overlay(merged, root) if merged.members else without_nulls(root)
     try:
         merged = overlay(merged, environment.layer(source.overrides, merged, alone=alone))
     except ManifestError as error:
@@ -89,47 +104,38 @@ def read(
         raise ManifestError([Problem(str(source.manifest), NOTHING_TO_SERVE)])
     manifest = manifest_of(merged, files, problems, needs_secrets=needs_secrets, served=served)
     if problems or manifest is None:
-        raise _refusal(problems, source, files)
+        raise _refusal(problems, files)
     return manifest
 
 
-def _layers(
-    source: ManifestSource, problems: list[Problem], instead: Text | None, *, alone: bool
-) -> list[Layer | None]:
-    """Return the layers of the manifest and the profile; None for one that cannot be read. Collect all problems."""
-    layers: list[Layer | None] = []
+def _layers(source: ManifestSource, problems: list[Problem], instead: Text | None, *, alone: bool) -> list[Inclusion]:
+    """Return the layers of the manifest and the profile, each with what it includes. Collect all problems."""
+
+    def read_file(path: Path) -> Layer:
+        return layer_of(instead) if instead is not None and path == instead.path else read_layer(path)
+
+    layers: list[Inclusion] = []
     if not alone:
-        layer = _read(source.manifest, problems, instead)
-        if layer and layer.root:
-            problems.extend(_empty_entries(layer.root))
+        layer = Inclusion(read_file, problems)
+        layer.follow(source.manifest)
+        for part in layer.layers:
+            problems.extend(_empty_entries(part.root) if part.root else ())
         layers.append(layer)
     if source.profile is not None:
+        layer = Inclusion(read_file, problems)
+        layers.append(layer)
         try:
             path = profile_path(source.profile, source.manifest)
         except ManifestError as error:
             problems.extend(error.problems)
-            return [*layers, None]
+            layer.complete = False
+            return layers
         if os.path.exists(path):
-            layers.append(_read(path, problems))
+            layer.follow(path)
         else:
             problems.append(unknown_profile(source.profile, path, source.manifest))
-            layers.append(None)
+            layer.complete = False
     return layers
-
-
-def _read(path: Path, problems: list[Problem], instead: Text | None = None) -> Layer | None:
-    """Return the layer of a file, as its entries mean it: without extensions, and with references replaced."""
-    try:
-        layer = read_layer(path) if instead is None else layer_of(instead)
-    except ManifestError as error:
-        problems.extend(error.problems)
-        return None
-    problems.extend(layer.problems)
-    if layer.root is None:
-        return layer
-    members = {key: member for key, member in layer.root.members.items() if not key.startswith(EXTENSION)}
-    root = resolved(replace(layer.root, members=members), Variables(problems), problems)
-    return replace(layer, root=root)
 
 
 def _empty_entries(root: Table) -> list[Problem]:
@@ -142,9 +148,9 @@ def _empty_entries(root: Table) -> list[Problem]:
     ]
 
 
-def _refusal(problems: list[Problem], source: ManifestSource, read_files: tuple[ManifestFile, ...]) -> ManifestError:
+def _refusal(problems: list[Problem], read_files: tuple[ManifestFile, ...]) -> ManifestError:
     """Return an error with the problems in the order of files and lines; those of the environment come last."""
-    files = [str(path) for path in source.files()]
+    files = [str(file.path) for file in read_files]
 
     def place(problem: Problem) -> tuple[int, int, int]:
         index = files.index(problem.source) if problem.source in files else len(files)

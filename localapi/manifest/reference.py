@@ -62,6 +62,7 @@ def markdown() -> str:
         _section(KeyOptions, "See [docs/security.md](security.md#api-keys). Either `env` or `file` is required."),
         _section(ClusterOptions, "See [docs/machines.md](machines.md#a-ray-cluster)."),
         _section(ResponsesOptions, "See [docs/responses.md](responses.md#stored-responses)."),
+        _titled("include", _table(TopLevel, ["include"], hot={"include"})),
         _titled("echo", _table(TopLevel, ["echo"], hot=set())),
         _titled("Every model", _table(EntryOptions, EntryOptions.model_fields, hot=EntryOptions.model_fields)),
         _section(ReplicaLimits, "See [docs/machines.md](machines.md#replicas)."),

@@ -83,19 +83,31 @@ class Edit:
 def adding(source: ManifestSource, section: str, entry_id: str, options: Options) -> Edit:
     """Return the edit that adds an entry, and creates the file if necessary. Raise CannotEdit or ManifestError."""
     if not os.path.lexists(source.manifest):
-        return _checked(source, None, with_entry(Text(source.manifest, "", ""), section, entry_id, options))
-    return _edited(source, lambda text: with_entry(text, section, entry_id, options))
+        return _checked(
+            source, source.manifest, None, with_entry(Text(source.manifest, "", ""), section, entry_id, options)
+        )
+    return _edited(source, source.manifest, lambda text: with_entry(text, section, entry_id, options))
 
 
 def removing(source: ManifestSource, entry_id: str) -> Edit:
     """Return the edit that removes an entry. Raise CannotEdit, for example for an unknown id, or ManifestError."""
-    text = read_text(source.manifest)
-    told = said(text)
-    known: dict[str, str] = {each: section for section in KINDS for each in entries_of(told, section)}
+    known = files_of_entries(source)
     if entry_id not in known:
         listed = ", ".join(known) or "none"
         raise CannotEdit(f"{source.manifest} has no entry {entry_id!r}{_of_others(source, entry_id)}; it has: {listed}")
-    return _edited(source, lambda text: without_entry(text, known[entry_id], entry_id))
+    path, section = known[entry_id]
+    return _edited(source, path, lambda text: without_entry(text, section, entry_id))
+
+
+def files_of_entries(source: ManifestSource) -> dict[str, tuple[Path, str]]:
+    """Return the file of each entry of the manifest and of what it includes, and its section. Raise ManifestError."""
+    found: dict[str, tuple[Path, str]] = {}
+    for path in source.own_files():
+        told = said(read_text(path))
+        for section in KINDS:
+            for entry_id in entries_of(told, section):
+                found.setdefault(entry_id, (path, section))
+    return found
 
 
 def names_in(source: ManifestSource) -> set[str]:
@@ -127,18 +139,19 @@ def _of_others(source: ManifestSource, name: str) -> str:
     return f" (it comes from {origin})"
 
 
-def _edited(source: ManifestSource, edit: Callable[[Text], str]) -> Edit:
+def _edited(source: ManifestSource, path: Path, edit: Callable[[Text], str]) -> Edit:
+    """Return the edit of one of the manifest's files."""
     try:
-        before = source.manifest.read_bytes()
+        before = path.read_bytes()
     except OSError as error:
-        raise CannotEdit(f"{source.manifest} cannot be read: {error.strerror}") from None
-    return _checked(source, before, edit(text_of(source.manifest, before)))
+        raise CannotEdit(f"{path} cannot be read: {error.strerror}") from None
+    return _checked(source, path, before, edit(text_of(path, before)))
 
 
-def _checked(source: ManifestSource, before: bytes | None, after: str) -> Edit:
+def _checked(source: ManifestSource, path: Path, before: bytes | None, after: str) -> Edit:
     data = (_BOM if (before or b"").startswith(_BOM) else b"") + after.encode()
-    read(source, text_of(source.manifest, data), needs_secrets=False)
-    return Edit(source.manifest, before, data)
+    read(source, text_of(path, data), needs_secrets=False)
+    return Edit(path, before, data)
 
 
 def _lines(data: bytes) -> list[str]:

@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import aclosing
 from pathlib import Path
 
 from watchfiles import awatch
 
 from localapi.manifest import ManifestSource
+from localapi.manifest.including import matches
 from localapi.system.threads import aside
 from localapi.system.working_directory import WorkingFolder
 
@@ -120,7 +121,7 @@ class Watch:
         stop = self._stop
         changes = awatch(
             *{folder for folder, _ in watched},
-            watch_filter=lambda _, path: (Path(path).parent, Path(path).name) in watched,
+            watch_filter=lambda _, path: _is_watched(Path(path), watched),
             recursive=False,
             stop_event=stop,
             debounce=200,
@@ -159,11 +160,21 @@ class Watch:
         found = set[Place]().union(*(places(here / path) for path in (*self._source.files(), *self._more)))
         folder = (here / self._source.manifest).parent
         found.add((folder.parent, folder.name))
+        for folder, pattern in self._source.patterns():
+            found |= places(here / folder / pattern)
+            found |= places(here / folder)
         numbers: dict[Place, int] = dict.fromkeys(found, 0)  # 0: the folder is missing
         for folder, name in found:
             with contextlib.suppress(OSError):
                 numbers[folder, name] = folder.stat().st_ino
         return numbers
+
+
+def _is_watched(path: Path, watched: Collection[Place]) -> bool:
+    """Return whether a path is in a watched place, whose name may be a pattern."""
+    if (path.parent, path.name) in watched:
+        return True
+    return any(folder == path.parent and matches(path.name, pattern) for folder, pattern in watched)
 
 
 def _cause(error: Exception) -> Exception:

@@ -60,8 +60,8 @@ def test_each_entry_is_told_with_the_keys_that_differ(localapi: Run, folder: Pat
         assert done.returncode == 3
         lines = done.stdout.splitlines()
         assert (
-            "~  chat.warm     loads beside the old one, which answers until the new one is ready (warm): backend"
-            in lines
+            "~  chat.warm     loads beside the old one, which answers until the new one is ready (warm): backend "
+            "(draft.yaml:5)" in lines
         )
         assert lines[-1] == "=  server  changes in place: drain_seconds"
         save(folder / "models.yaml", AFTER)

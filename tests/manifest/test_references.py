@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 
 from localapi.manifest import ManifestSource, describe, json_schema
-from localapi.manifest.followed import followed
+from localapi.manifest.including import followed
 
 pytestmark = pytest.mark.everyday
 
@@ -118,7 +118,7 @@ def test_the_table_of_values_shows_the_reference(manifest_of, monkeypatch):
 def test_dotenv_is_followed_if_a_file_refers_to_variables(write):
     plain, referring = write("chat: {}", "plain.yaml"), write("x-a: ${env.A}", "referring.yaml")
 
-    assert [str(path) for path in followed([plain])] == ["plain.yaml"]
+    assert [str(path) for path in followed([plain]).files] == ["plain.yaml"]
     assert [str(path) for path in ManifestSource(referring).files()] == ["referring.yaml", ".env"]
 
 

@@ -258,3 +258,34 @@ async def test_a_look_that_fails_does_not_end_the_watch(
     assert "could not be watched: again in" in caplog.text
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+def test_included_files_are_followed_like_the_manifest_itself(tmp_path: Path) -> None:
+    extra = tmp_path / "models.d"
+    with serving(tmp_path, "include: [models.d/*.yaml]\n" + ONE) as server:
+        extra.mkdir()
+        (extra / "two.yaml").write_text("chat:\n  two: {backend: echo}\n")
+        server.wait_for(r"reloaded revision 2: \+two")
+        assert [Path(file["path"]).name for file in server.status()["manifest"]["files"]] == ["models.yaml", "two.yaml"]
+
+        (extra / "two.yaml").write_text("chat:\n  two: {back")
+        server.wait_for("still serving revision 2")
+        assert ids(server) == ["one", "two"]
+        (problem,) = server.status()["last_attempt"]["problems"]
+        assert (Path(problem["source"]).name, problem["line"]) == ("two.yaml", 3)
+
+        (extra / "two.yaml").write_text("chat:\n  two: {backend: echo, aliases: [second]}\n")
+        server.wait_for("reloaded revision 3")
+        (extra / "two.yaml").unlink()
+        server.wait_for("reloaded revision 4: -two")
+        assert ids(server) == ["one"]
+
+
+def test_a_variable_of_dotenv_is_followed(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("FIRST_ALIAS=a\n")
+    text = 'chat:\n  one:\n    backend: echo\n    aliases: ["${env.FIRST_ALIAS}"]\n'
+    with serving(tmp_path, text) as server:
+        assert server.model("one")["aliases"] == ["a"]
+        save(tmp_path / ".env", "FIRST_ALIAS=b\n")
+        server.wait_for("reloaded revision 2")
+        assert server.model("one")["aliases"] == ["b"]
