@@ -17,7 +17,7 @@ from localapi.system import openblas_library
 from localapi.system.os_errors import advise
 from localapi.worker import protocol
 
-BOOTSTRAP = Path(protocol.__file__).with_name("bootstrap.py")
+BOOTSTRAP = Path(protocol.__file__).parent.with_name("bootstrap.py")
 _OF_THIS_PYTHON = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
 
 
