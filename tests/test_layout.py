@@ -81,7 +81,7 @@ MAY_USE = {
     "cluster": {"ray"},
     "audio": {"av", "numpy"},
     "text": {"sentencex", "markdown_it"},
-    "backends": {*DATA, "dotenv", "httpx2", "msgspec"},
+    "backends": {*DATA, "dotenv", "h11", "httpx2", "msgspec"},
     "kinds": {*DATA, "msgspec"},
     "manifest": {*SETTINGS, "yaml"},
     "reload": {"watchfiles"},

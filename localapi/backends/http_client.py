@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import time
+import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ import msgspec
 from localapi.backends.connecting import Turn, Turns
 from localapi.backends.engine import VIA_HEADER, connect_limit, via
 from localapi.backends.form_body import FormBody
+from localapi.backends.http_transport import Body, Transport
 from localapi.backends.sse import EventDecoder, TooLong
 from localapi.backends.upstream import Upstream
 from localapi.backends.upstream_replies import MAX_ERROR_BYTES, Complaint, complaint
@@ -44,6 +46,8 @@ RETRY_SECONDS: Final = 0.2
 """Pause before a connection that could not be made is tried once more."""
 KEEP_SECONDS: Final = 4.0
 """Time for which an idle connection is kept: uvicorn, which most such servers run on, closes it after 5 s."""
+MAX_KEPT: Final = 32
+"""Idle connections that are kept."""
 READ_OUT_SECONDS: Final = 1.0
 """Time for a connection to be free again after the last event of a stream."""
 MAX_REDIRECTS: Final = 3
@@ -93,15 +97,31 @@ class HttpClient:
         for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4)):
             if hasattr(socket, option):
                 options.append((socket.IPPROTO_TCP, getattr(socket, option), value))
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=KEEP_SECONDS)
-        transport = httpx2.AsyncHTTPTransport(
-            verify=self._certificates(), trust_env=False, limits=limits, socket_options=options
-        )
-        proxies = not upstream.is_local  # a proxy of the environment is not meant for servers on this machine
+        transport: httpx2.AsyncBaseTransport
+        proxy = self._proxy()
+        if proxy is None:
+            transport = Transport(
+                self._certificates(), socket_options=options, keep_seconds=KEEP_SECONDS, max_kept=MAX_KEPT
+            )
+        else:
+            limits = httpx2.Limits(
+                max_connections=None, max_keepalive_connections=MAX_KEPT, keepalive_expiry=KEEP_SECONDS
+            )
+            transport = httpx2.AsyncHTTPTransport(
+                verify=self._certificates(), proxy=proxy, trust_env=False, limits=limits, socket_options=options
+            )
         return httpx2.AsyncClient(
-            headers=headers, timeout=None, trust_env=proxies, transport=transport,
-            follow_redirects=False,
-        )  # fmt: skip
+            headers=headers, timeout=None, trust_env=False, transport=transport, follow_redirects=False
+        )
+
+    def _proxy(self) -> str | None:
+        """Return the proxy that the environment names for the server. Those on this machine are asked directly."""
+        parts = urlsplit(self._upstream.url)
+        proxies = urllib.request.getproxies()
+        proxy = proxies.get(parts.scheme) or proxies.get("all")
+        if proxy is None or self._upstream.is_local or urllib.request.proxy_bypass(parts.hostname or ""):
+            return None
+        return proxy if "://" in proxy else f"http://{proxy}"
 
     def _certificates(self) -> ssl.SSLContext:
         upstream = self._upstream
@@ -158,11 +178,11 @@ class HttpClient:
                 return
             decoder = EventDecoder()
             begun = False
-            async with self._received(reply) as (received, limit):
+            async with self._received(reply) as received:
                 while True:
-                    data = await self._next(received, limit, None if begun else deadline)
+                    data = await self._next(received, None if begun else deadline)
                     try:
-                        items = list(decoder.end() if data is None else decoder.feed(data))
+                        items = decoder.feed(data) if data else decoder.end()
                     except TooLong as error:
                         raise self._unusable(str(error)) from error
                     for item in items:
@@ -176,7 +196,7 @@ class HttpClient:
                             yield found
                         elif not item.is_comment:
                             raise self._unusable(f"an event is no JSON object: {_excerpt(item.data)}")
-                    if data is None:
+                    if not data:
                         return
 
     async def raw(
@@ -192,8 +212,8 @@ class HttpClient:
                 reply.headers.get("content-type", "application/octet-stream"),
                 int(length) if length and length.isdigit() and not encoded else None,
             )
-            async with self._received(reply) as (received, limit):
-                while (data := await self._next(received, limit, None)) is not None:
+            async with self._received(reply) as received:
+                while data := await self._next(received, None):
                     yield data
 
     # How it is asked
@@ -223,24 +243,27 @@ class HttpClient:
                 await reply.aclose()
 
     @asynccontextmanager
-    async def _received(self, reply: httpx2.Response) -> AsyncIterator[tuple[AsyncGenerator[bytes, None], WaitLimit]]:
-        """Open the bytes of a reply, and the limit of the pauses between them."""
-        received, limit = reply.aiter_bytes(), WaitLimit()
+    async def _received(self, reply: httpx2.Response) -> AsyncIterator[Body | DecodedBody]:
+        """Open the bytes of a reply."""
+        body = reply.extensions.get("body")
+        if isinstance(body, Body) and "content-encoding" not in reply.headers:
+            yield body
+            return
+        decoded = DecodedBody(reply)
         try:
-            yield received, limit
+            yield decoded
         finally:
-            limit.stop()
             if reply not in self._ending:
-                await received.aclose()
+                await decoded.aclose()
 
-    def _read_out(self, reply: httpx2.Response, received: AsyncGenerator[bytes, None]) -> None:
+    def _read_out(self, reply: httpx2.Response, received: Body | DecodedBody) -> None:
         """Read what follows the last event, beside everything else, so that the connection can be used again."""
 
         async def read() -> None:
+            until = time.monotonic() + READ_OUT_SECONDS
             try:
-                async with asyncio.timeout(READ_OUT_SECONDS):
-                    async for _ in received:
-                        pass
+                while time.monotonic() < until and await received.read(until):
+                    pass
             except (httpx2.HTTPError, TimeoutError):
                 log.debug("%s: a stream of the upstream goes on after its end", self._name)
             finally:
@@ -336,13 +359,14 @@ class HttpClient:
             )
         return target
 
-    async def _next(self, received: AsyncIterator[bytes], limit: WaitLimit, deadline: float | None) -> bytes | None:
-        """Return the next bytes; None at the end. Raise UpstreamTimeout."""
-        idle = time.monotonic() + self._upstream.idle_seconds
-        is_first = deadline is not None and deadline < idle
-        until = deadline if deadline is not None and is_first else idle
+    async def _next(self, received: Body | DecodedBody, deadline: float | None) -> bytes:
+        """Return the next bytes; b"" at the end. Raise UpstreamTimeout."""
+        until = time.monotonic() + self._upstream.idle_seconds
+        is_first = deadline is not None and deadline < until
+        if deadline is not None and is_first:
+            until = deadline
         try:
-            return await limit.wait(anext(received, None), until)
+            return await received.read(until)
         except TimeoutError:
             raise self._late(is_first=is_first) from None
 
@@ -417,6 +441,24 @@ class HttpClient:
         return UpstreamUnavailable(
             f"{self._who}, {self._upstream.host}, closed the connection: {_reason(error)}. Send the request again."
         )
+
+
+class DecodedBody:
+    """The bytes of a reply that is compressed, or that comes through a proxy."""
+
+    def __init__(self, reply: httpx2.Response) -> None:
+        self._received = reply.aiter_bytes()
+        self._limit = WaitLimit()
+
+    async def read(self, until: float) -> bytes:
+        """Return the next bytes; b"" at the end. Raise what httpx2 raises, and TimeoutError at `until`."""
+        return await self._limit.wait(anext(self._received, b""), until)
+
+    async def aclose(self) -> None:
+        """End the timer, and what decodes."""
+        self._limit.stop()
+        assert isinstance(self._received, AsyncGenerator)  # noqa: S101  # it is one
+        await self._received.aclose()
 
 
 def _form(fields: Mapping[str, Any], file: Upload) -> FormBody:

@@ -67,23 +67,26 @@ class AnswerReader:
         self._ended: set[int] = set()
         self._calls: dict[int, list[_Call]] = {}
 
-    def read(self, reply: dict[str, Any], *, whole: bool) -> Iterator[Event]:
-        """Yield what a chunk, or a whole reply, says."""
+    def read(self, reply: dict[str, Any], *, whole: bool) -> list[Event]:
+        """Return what a chunk, or a whole reply, says."""
         choices = reply.get("choices") or []
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             raise BadReply("its choices are no list of objects")
+        found: list[Event] = []
         fields = _beyond(reply, _OF_REPLY)
         usage = reply.get("usage")
         if isinstance(usage, dict):
             self._usage = usage
             if self._repeats_usage and choices:
                 fields["usage"] = usage
-        news = {key: value for key, value in fields.items() if value is not None and self._told.get(key) != value}
-        if news:
-            self._told |= news
-            yield Addition(self._id, _index(choices[0]) if choices else 0, "reply", news)
+        if fields:
+            news = {key: value for key, value in fields.items() if value is not None and self._told.get(key) != value}
+            if news:
+                self._told |= news
+                found.append(Addition(self._id, _index(choices[0]) if choices else 0, "reply", news))
         for choice in choices:
-            yield from self._choice(choice, whole=whole)
+            self._read_choice(choice, found, whole=whole)
+        return found
 
     def end(self, *, is_regular: bool = True) -> Iterator[Event]:
         """Yield what remains to be said after the last chunk. Raise BadReply if the answer is incomplete.
@@ -98,32 +101,30 @@ class AnswerReader:
             yield Ended(self._id, choice, "stop")
         yield _finished(self._id, self._usage)
 
-    def _choice(self, choice: dict[str, Any], *, whole: bool) -> Iterator[Event]:
+    def _read_choice(self, choice: dict[str, Any], found: list[Event], *, whole: bool) -> None:
         index = _index(choice)
         message = choice.get("delta") or choice.get("message") or {}
         if not isinstance(message, dict):
             raise BadReply("an answer's message is no object")
         self._begun.add(index)
-        tokens, refusal_tokens, unread = _logprobs(choice.get("logprobs"))
-        for delta in _texts(self._id, index, message, choice.get("text")):
-            if delta.refusal:
-                delta.logprobs, refusal_tokens = refusal_tokens, []
-            else:
-                delta.logprobs, tokens = tokens, []
-            yield delta
-        if tokens:
-            yield Delta(self._id, "", index, logprobs=tokens)
+        deltas = _texts(self._id, index, message, choice.get("text"))
+        unread = False
+        if choice.get("logprobs"):
+            unread = _add_logprobs(deltas, choice["logprobs"], Delta(self._id, "", index))
+        found += deltas
         further = _beyond(message, _OF_MESSAGE)
         calls = message.get("tool_calls")
         if isinstance(calls, list) and all(_is_function(call) for call in calls):
-            yield from self._function_calls(index, calls)
+            found += self._function_calls(index, calls)
         elif calls:
             further["tool_calls"] = calls
-        yield from self._additions(index, "message", further, whole=whole)
+        if further:
+            found += self._additions(index, "message", further, whole=whole)
         beside = _beyond(choice, _OF_CHOICE)
         if unread:
             beside["logprobs"] = choice["logprobs"]
-        yield from self._additions(index, "choice", beside, whole=whole)
+        if beside:
+            found += self._additions(index, "choice", beside, whole=whole)
         reason = choice.get("finish_reason")
         if reason is not None and index not in self._ended:
             if reason in _FAILURES:
@@ -132,14 +133,13 @@ class AnswerReader:
             # vLLM's name for the stop string.
             stop_string = choice.get("stop_reason")
             known = stop_string in self._stop if isinstance(stop_string, str) else False
-            yield Ended(self._id, index, _REASONS.get(str(reason), "stop"), stop_string if known else None)
+            found.append(Ended(self._id, index, _REASONS.get(str(reason), "stop"), stop_string if known else None))
 
-    def _additions(self, choice: int, place: Any, fields: Mapping[str, Any], *, whole: bool) -> Iterator[Addition]:
+    def _additions(self, choice: int, place: Any, fields: Mapping[str, Any], *, whole: bool) -> list[Event]:
         # Some servers name in every chunk what they do not say.
         nothing: tuple[object, ...] = (None,) if whole else (None, [], {}, "")
         said = {key: value for key, value in fields.items() if value not in nothing}
-        if said:
-            yield Addition(self._id, choice, place, said)
+        return [Addition(self._id, choice, place, said)] if said else []
 
     def _function_calls(self, choice: int, calls: list[dict[str, Any]]) -> Iterator[Event]:
         begun = self._calls.setdefault(choice, [])
@@ -200,11 +200,12 @@ def _index(choice: Mapping[str, Any]) -> int:
     return index
 
 
-def _texts(request: int, choice: int, message: Mapping[str, Any], text: object) -> Iterator[Delta]:
-    """Yield the texts of a message: reasoning, content, and a refusal."""
+def _texts(request: int, choice: int, message: Mapping[str, Any], text: object) -> list[Delta]:
+    """Return the texts of a message: reasoning, content, and a refusal."""
+    found: list[Delta] = []
     thought = message.get("reasoning_content") or message.get("reasoning")
     if isinstance(thought, str) and thought:
-        yield Delta(request, thought, choice, reasoning=True)
+        found.append(Delta(request, thought, choice, reasoning=True))
     content = message.get("content") if text is None else text
     parts = content if isinstance(content, list) else [content]
     for part in parts:
@@ -215,10 +216,28 @@ def _texts(request: int, choice: int, message: Mapping[str, Any], text: object) 
             if isinstance(words, list):
                 words = "".join(str(each.get("text", "")) for each in words if isinstance(each, dict))
         if isinstance(words, str) and words:
-            yield Delta(request, words, choice, reasoning=reasoning)
+            found.append(Delta(request, words, choice, reasoning=reasoning))
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal:
-        yield Delta(request, refusal, choice, refusal=True)
+        found.append(Delta(request, refusal, choice, refusal=True))
+    return found
+
+
+def _add_logprobs(deltas: list[Delta], given: object, alone: Delta) -> bool:
+    """Add log probabilities to the texts that they are of, or append `alone` for them.
+
+    Return True if they have another form than OpenAI's.
+    """
+    tokens, refusal_tokens, unread = _logprobs(given)
+    for delta in deltas:
+        if delta.refusal:
+            delta.logprobs, refusal_tokens = refusal_tokens, []
+        else:
+            delta.logprobs, tokens = tokens, []
+    if tokens:
+        alone.logprobs = tokens
+        deltas.append(alone)
+    return unread
 
 
 def _logprobs(given: object) -> tuple[list[TokenLogprob], list[TokenLogprob], bool]:

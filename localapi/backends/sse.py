@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from msgspec import Struct
@@ -31,40 +31,42 @@ class EventDecoder:
         self._size = 0
         self._begun = False
 
-    def feed(self, received: bytes) -> Iterator[Sent]:
-        """Yield what these bytes complete. Raise TooLong."""
+    def feed(self, received: bytes) -> list[Sent]:
+        """Return what these bytes complete. Raise TooLong."""
         text = self._rest + received
         if not self._begun and len(text) >= len(codecs.BOM_UTF8):
             self._begun = True
             text = text.removeprefix(codecs.BOM_UTF8)
         held = b""
-        if text.endswith(b"\r"):  # its \n may follow
-            text, held = text[:-1], b"\r"
         if b"\r" in text:
+            if text.endswith(b"\r"):  # its \n may follow
+                text, held = text[:-1], b"\r"
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, rest = text.split(b"\n")
+        lines = text.split(b"\n")
+        rest = lines.pop()
         self._rest = rest + held
         if len(rest) + self._size > MAX_EVENT_BYTES:
             raise TooLong(f"an event of more than {MAX_EVENT_BYTES // 2**20} MB")
+        return self._read(lines)
+
+    def end(self) -> list[Sent]:
+        """Return the last event, if its blank line is missing."""
+        last, self._rest = self._rest.rstrip(b"\r"), b""
+        return self._read([last, b""])
+
+    def _read(self, lines: Iterable[bytes]) -> list[Sent]:
+        found: list[Sent] = []
         for line in lines:
-            yield from self._line(line)
-
-    def end(self) -> Iterator[Sent]:
-        """Yield the last event, if its blank line is missing."""
-        yield from self._line(self._rest.rstrip(b"\r"))
-        yield from self._line(b"")
-        self._rest = b""
-
-    def _line(self, line: bytes) -> Iterator[Sent]:
-        if not line:
-            if self._data:
-                yield Sent(b"\n".join(self._data))
-            self._data, self._size = [], 0
-            return
-        name, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if name == b"data":
-            self._data.append(value)
-            self._size += len(value)
-        elif not name:
-            yield Sent(value, is_comment=True)
+            if not line:
+                if self._data:
+                    found.append(Sent(b"\n".join(self._data)))
+                    self._data, self._size = [], 0
+                continue
+            name, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if name == b"data":
+                self._data.append(value)
+                self._size += len(value)
+            elif not name:
+                found.append(Sent(value, is_comment=True))
+        return found

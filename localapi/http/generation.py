@@ -65,6 +65,11 @@ SERVED_BY_HEADER: Final = "x-served-by"
 PROGRESS_SECONDS: Final = 2.0
 """Interval of progress reports in a stream that has nothing else to send yet."""
 
+SENT_AT_ONCE_BYTES: Final = 64 * 1024
+_PROGRESS: Final = (Prefill, Awaiting, Listening)
+_GROWTH: Final = (Delta, ToolArguments)
+_FIRST: Final = (Delta, ToolStart)
+
 request_ids = itertools.count(1)
 """Numbers for requests to engines, unique in this process."""
 
@@ -92,14 +97,14 @@ class Renderer(Protocol[Shown_contra]):
 def event_bytes(event: Event) -> int:
     """Return approximately how much memory an event takes."""
     size = OBJECT_BYTES
-    if isinstance(event, Delta | ToolArguments):
+    if isinstance(event, _GROWTH):
         size += len(event.text)
-    if isinstance(event, ForwardedData):
+        if isinstance(event, Delta) and event.logprobs:
+            size += OBJECT_BYTES * sum(1 + len(token.top) for token in event.logprobs)
+    elif isinstance(event, ForwardedData):
         size += len(event.data)
-    if isinstance(event, Heard):
+    elif isinstance(event, Heard):
         size += sum(OBJECT_BYTES * (1 + len(said.words)) + len(said.text) for said in event.segments)
-    if isinstance(event, Delta):
-        size += OBJECT_BYTES * sum(1 + len(token.top) for token in event.logprobs)
     return size
 
 
@@ -150,22 +155,19 @@ class Generation:
             async for item in items:
                 yield item
 
-    async def events(
+    def events(
         self,
         requests_for: Callable[[Lease], Sequence[Request]],
         *,
         about: Sequence[Request] = (),
         prepare: Prepare | None = None,
     ) -> AsyncGenerator[Event, None]:
-        """Lease the model and let it answer; several requests at once. Raise ApiError.
+        """Return the events of one answer or of several, from a model that is leased for them. They raise ApiError.
 
         Several requests look like one: their choices are counted through, and one `Finished` sums them up. `about` is
         what is asked, as far as it is known before the lease. `prepare` comes before `requests_for`.
         """
-        use = partial(self._events, requests_for=requests_for, prepare=prepare)
-        async with aclosing(self.through(use, about=about)) as events:
-            async for item in events:
-                yield item
+        return self.through(partial(self._events, requests_for=requests_for, prepare=prepare), about=about)
 
     async def whole(
         self,
@@ -196,7 +198,7 @@ class Generation:
         each = [lease.answer(request) for request in requests]
         async with aclosing(as_one(requests, each) if len(each) > 1 else each[0]) as events:
             async for item in events:
-                if self._first_text is None and isinstance(item, Delta | ToolStart):
+                if self._first_text is None and isinstance(item, _FIRST):
                     self._first_text = time.monotonic()
                 if isinstance(item, Relaxed):
                     self.relaxed = item.places
@@ -222,26 +224,30 @@ class Generation:
         return streamed_reply(self._body(items, renderer), renderer.content_type)
 
     async def _body(self, items: Ahead[Item], renderer: Renderer[Item]) -> AsyncGenerator[bytes, None]:
+        unsent = bytearray()  # what is there at the same time is sent at the same time
         try:
             seconds = 0.0
             while not await items.begun(seconds):
                 yield renderer.progress(self.registry.progress(self.entry.id, self.ticket))
                 seconds = PROGRESS_SECONDS
             while (item := await items.get()) is not None:
-                if isinstance(item, Prefill | Awaiting | Listening):
-                    yield renderer.progress(self._progress(item))
-                    continue
-                for part in renderer.render(item):
-                    yield part
+                if isinstance(item, _PROGRESS):
+                    unsent += renderer.progress(self._progress(item))
+                else:
+                    for part in renderer.render(item):
+                        unsent += part
+                if unsent and (items.are_awaited or len(unsent) >= SENT_AT_ONCE_BYTES):
+                    yield bytes(unsent)
+                    unsent.clear()
+            unsent += renderer.end()
         except ApiError as error:
             log.warning("%s: %s: %s", request_context.current().id, self.entry.id, error.logged)
-            yield renderer.error(error)
+            unsent += renderer.error(error)
         except Exception:
             log.exception("%s: %s", request_context.current().id, self.entry.id)
-            yield renderer.error(GenerationFailed("The server failed while it answered; its log says how."))
-        else:
-            if end := renderer.end():
-                yield end
+            unsent += renderer.error(GenerationFailed("The server failed while it answered; its log says how."))
+        if unsent:
+            yield bytes(unsent)
 
     def _progress(self, item: Prefill | Awaiting | Listening) -> Progress:
         """Return how far the request is, by its model or by another server that has it."""

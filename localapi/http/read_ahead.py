@@ -89,18 +89,24 @@ class Ahead(Generic[Item]):
     async def get(self) -> Item | None:
         """Return the next item; None at the end. Raise what the source raises."""
         self._begin()
-        await self._came.wait()
+        if self.are_awaited:
+            await self._came.wait()
         if not self._kept:
             if self._error is not None:
                 raise self._error
             return None
         item, size = self._kept.popleft()
-        if not (self._kept or self._ended):
+        if self.are_awaited:
             self._came.clear()
         self._bytes -= size
         self._shelf.bytes -= size
         self._taken.set()
         return item
+
+    @property
+    def are_awaited(self) -> bool:
+        """True if the next item, or the end, is still to come."""
+        return not (self._kept or self._ended)
 
     async def close(self) -> None:
         """End the source, wherever it is."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -118,14 +118,14 @@ class ScopeMiddleware:
         request = begin(self._counters)
         status = CLIENT_LEFT
 
-        async def send_with_id(message: ASGISendEvent) -> None:
+        def send_with_id(message: ASGISendEvent) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 identity = request.id.encode()
                 # OpenAI's name of the header, and Anthropic's.
                 message["headers"] = [*message["headers"], (b"x-request-id", identity), (b"request-id", identity)]
-            await send(message)
+            return send(message)
 
         try:
             async with request.held:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar, get_args
 
 from localapi.backends.engine import Engine
 from localapi.errors import RequestTimeout, WorkerEnded
@@ -18,6 +18,7 @@ from localapi.worker.protocol import Event, Last, Preliminary, Request
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_LAST: Final = get_args(Last)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Lease:
                 async with aclosing(self._attempt(request)) as events:
                     async for item in events:
                         self.ticket.answer()
-                        if not isinstance(item, Preliminary):
+                        if not begun and not isinstance(item, Preliminary):
                             begun = True
                             self.ticket.begin()
                         yield item
@@ -59,8 +60,12 @@ class Lease:
     async def _attempt(self, request: Request) -> AsyncGenerator[Event, None]:
         engine = await self._in_time(self.instance.load())
         async with aclosing(engine.answer(request)) as events:
-            while (item := await self._next(events)) is not None:
-                if isinstance(item, Last):
+            while True:
+                is_waited_for = self.ticket.started_at is None or self.queue.options.request_timeout_seconds is not None
+                item = await (self._next(events) if is_waited_for else anext(events, None))
+                if item is None:
+                    return
+                if isinstance(item, _LAST):
                     self.instance.backoff.reset()
                 yield item
 

@@ -83,6 +83,15 @@ def peer(model: Path) -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
+def scripted() -> Iterator[int]:
+    """The port of a server whose answers come as a script says."""
+    port = free_port()
+    with _running("-m", "tests.bench.scripted", str(port)):
+        until(lambda: answers(port, "GET", "/v1/models") == 200, every=0.05)
+        yield port
+
+
+@contextlib.contextmanager
 def piper_peer(voice: Path) -> Iterator[tuple[int, int]]:
     """The port and the process id of Piper's own server with this voice."""
     port = free_port()

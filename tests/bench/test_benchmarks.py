@@ -29,7 +29,8 @@ def printed(line: str) -> str:
         ("tests.bench.chat --model tiny --streams 2 --tokens 8 --prompt-tokens 20 --rounds 1", 2, False),
         ("tests.bench.fairness --prompt-tokens 600 --rounds 1", 5, True),
         ("tests.bench.prefix --prefix-tokens 200 --rounds 1", 3, True),
-        ("tests.bench.upstream --model tiny --streams 2 --tokens 8 --rounds 1", 2, True),
+        ("tests.bench.upstream --model tiny --streams 2 --tokens 8 --rounds 1", 3, True),
+        ("tests.bench.places --streams 2 --tokens 8 --rounds 1", 5, True),
         ("tests.bench.speech --characters 160 --together 2 --rounds 1", 12, True),
     ],
 )

@@ -2,7 +2,9 @@
 
     python -m tests.bench.upstream [--model PATH] [--streams N,N] [--tokens N] [--rounds N]
 
-The other server is localapi, then mlx_lm.server. In each round both ways get new prompts, in changing order.
+The other server is localapi, then mlx_lm.server, then one that computes nothing and begins each answer after the same
+time: its first bytes show what is added, without the noise of a model. In each round both ways get new prompts, in
+changing order.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import psutil
 
 from localapi.cli.text_table import table
 from tests.bench import client, figures, models
-from tests.bench.processes import OURS, PEER, Aside, ours, peer
+from tests.bench import scripted as script
+from tests.bench.processes import OURS, PEER, Aside, ours, peer, scripted
 from tests.server import serving
 
 
@@ -30,15 +33,12 @@ class Way:
 
     port: int
     model: str
-    process: psutil.Process | None = None
-    """Ours, if it stands between."""
+    processes: tuple[psutil.Process, ...] = ()
+    """Ours, if they stand between."""
 
     def cpu_seconds(self) -> float:
-        """What our process has computed."""
-        if self.process is None:
-            return 0.0
-        times = self.process.cpu_times()
-        return times.user + times.system
+        """What our processes have computed."""
+        return sum(each.cpu_times().user + each.cpu_times().system for each in self.processes)
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ def ways(model: Path) -> Iterator[tuple[str, Way, Way]]:
         yield "localapi", Way(server.port, OURS), way
     with peer(model) as (port, _), through(port, PEER) as way:
         yield "mlx_lm.server", Way(port, PEER), way
+    with scripted() as port, through(port, script.MODEL) as way:
+        yield "scripted", Way(port, script.MODEL), way
 
 
 @contextlib.contextmanager
@@ -96,24 +98,26 @@ def through(port: int, model: str) -> Iterator[Way]:
     manifest = json.dumps({"chat": {"away": entry}})
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), manifest) as server:
         server.wait_for("away: loaded")
-        yield Way(server.port, "away", psutil.Process(server.process.pid))
+        yield Way(server.port, "away", (psutil.Process(server.process.pid),))
 
 
 def measured(reader: Aside, both: Sequence[Way], streams: int, tokens: int, rounds: int) -> Iterator[Round]:
     """Yield each round; the first, in which things warm up, is left out."""
     for number in range(rounds + 1):
-        got: dict[Way, client.Answers] = {}
-        computed = both[1].cpu_seconds()
-        for way in both if number % 2 else both[::-1]:
-            prompts = models.prompts(streams, 20, seed=f"{streams} {number} {way.port}")
-            got[way] = reader(client.fetch, way.port, way.model, prompts, tokens)
-            assert got[way].tokens == streams * tokens, got[way]
+        got: dict[int, client.Answers] = {}
+        computed: dict[int, float] = {}
+        for at in (0, 1) if number % 2 else (1, 0):
+            way = both[at]
+            prompts = models.prompts(streams, 20, seed=f"{streams} {number} {at}")
+            before = way.cpu_seconds()
+            answers = got[at] = reader(client.fetch, way.port, way.model, prompts, tokens)
+            assert answers.tokens == streams * tokens, answers
+            computed[at] = (way.cpu_seconds() - before) / answers.tokens
         if number:
-            direct, away = (got[way] for way in both)
             yield Round(
-                (direct.tokens / direct.seconds, away.tokens / away.seconds),
-                (direct.first_seconds, away.first_seconds),
-                (both[1].cpu_seconds() - computed) / away.tokens,
+                (got[0].tokens / got[0].seconds, got[1].tokens / got[1].seconds),
+                (got[0].first_seconds, got[1].first_seconds),
+                computed[1],
             )
 
 
