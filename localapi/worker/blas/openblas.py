@@ -113,7 +113,7 @@ def _prepared(candidate: Candidate, folder: Path) -> Path:
 
 def _verdict(library: Path, file: Path) -> Verdict:
     """Return the library's verdict, after trying it if there is none. Raise OSError if it can never be loaded."""
-    if os.statvfs(library).f_flag & os.ST_NOEXEC:
+    if sys.platform == "linux" and os.statvfs(library).f_flag & os.ST_NOEXEC:
         raise OSError(f"the system does not allow executing files in {library.parent}")
     verdict = verdicts.read(file)
     if verdict is None:
@@ -146,6 +146,8 @@ def _locked(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _in_memory(content: bytes) -> Iterator[tuple[str, int]]:
     """Yield the path and the descriptor of a file in memory. Raise OSError if the system has no such files."""
+    if sys.platform != "linux":
+        raise OSError("files in memory exist on Linux only")
     descriptor = os.memfd_create("libopenblas", 0)
     with os.fdopen(descriptor, "wb", buffering=0, closefd=True) as file:
         file.write(content)

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class Threads:
     def __init__(self, most: int, set_threads: Callable[[int], None]) -> None:
         self._governor = Governor(most)
         self._set = set_threads
-        self._cores = os.sched_getaffinity(0)
+        self._cores = allowed_cores()
         self._looked_at = time.monotonic()
         self._busy = busy_seconds(self._cores)
         self._own = time.process_time()
@@ -135,12 +136,19 @@ def busy_seconds(cores: Iterable[int], stat: Path = Path("/proc/stat")) -> float
     return busy / _TICKS
 
 
+def allowed_cores() -> set[int]:
+    """Return the numbers of the cores that this process may use. Raise OSError if the system is not Linux."""
+    if sys.platform != "linux":
+        raise OSError("which cores a process may use is known on Linux only")
+    return os.sched_getaffinity(0)
+
+
 def usable_cores(environ: Mapping[str, str] = os.environ) -> int:
     """Return the number of physical cores that this process may use, within the limits of its container.
 
     OPENBLAS_NUM_THREADS and OMP_NUM_THREADS, which OpenBLAS reads, are upper bounds.
     """
-    allowed = os.sched_getaffinity(0)
+    allowed = allowed_cores()
     bounds = [float(_real_cores(allowed)), cgroup_quota(), float(MOST)]
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         said = environ.get(name, "").partition(",")[0].strip()
