@@ -8,8 +8,8 @@ import pytest
 
 from tests.documents.pages import CHINESE, PAGES, README, ROOT, Page, quoted
 
-OF_OTHERS = {"chatLanguageModels.json", "config.json", "models.schema.json", "modules.json", ".onnx.json"}
-"""Files that no checkout has: models, users and other programs do."""
+OF_OTHERS = {".yaml", "chatLanguageModels.json", "config.json", "models.schema.json", "modules.json", ".onnx.json"}
+"""Files that no checkout has: models, users and other programs do. An ending alone is what follows a `*`."""
 LONGEST_README = 149
 
 ALL = [*PAGES, CHINESE] if CHINESE.path.exists() else PAGES
