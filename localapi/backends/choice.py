@@ -99,7 +99,7 @@ def conversation_keys(asks: Sequence[Request]) -> list[bytes]:
     return keys[-MOST_KEYS:]
 
 
-class Memory:
+class ConversationMemory:
     """Places of conversations by their keys; the least recently used are forgotten first."""
 
     def __init__(self, most: int = MOST_REMEMBERED) -> None:

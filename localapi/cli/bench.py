@@ -16,7 +16,7 @@ from localapi.cli.asking import Answer, check_model, first_chat_model
 from localapi.cli.options import complete_models, server_of, server_options
 from localapi.cli.plain_text import shown_in_line
 from localapi.cli.text_table import room, table
-from localapi.client.measuring import Level, Load, prompt, words_for
+from localapi.client.measuring import Level, Workload, prompt, words_for
 from localapi.settings import Settings
 
 HEAD: Final = ("streams", "first token", "90 % within", "tokens/s", "per stream", "tokens", "requests", "failed")
@@ -78,7 +78,7 @@ def command(
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         try:
             task = progress.add_task("the first request", total=None)
-            load = Load(server, model, tokens, words_for(server, model, prompt_tokens))
+            load = Workload(server, model, tokens, words_for(server, model, prompt_tokens))
             _warm_up(load, progress)
             progress.update(task, total=rounds * sum(streams), description=model)
             _measure(load, levels, rounds, progress)
@@ -92,7 +92,7 @@ def command(
         raise click.exceptions.Exit(1)
 
 
-def _warm_up(load: Load, progress: Progress) -> None:
+def _warm_up(load: Workload, progress: Progress) -> None:
     """Send the first request, and show what it is waiting for. Raise NoServer or Refused."""
     answer = Answer()
     with closing(answer.pieces(load.server, load.body(prompt(load.words, secrets.token_hex())))) as pieces:
@@ -101,7 +101,7 @@ def _warm_up(load: Load, progress: Progress) -> None:
                 progress.update(progress.task_ids[0], description=shown_in_line(piece.text).replace("[", r"\["))
 
 
-def _measure(load: Load, levels: Sequence[Level], rounds: int, progress: Progress) -> None:
+def _measure(load: Workload, levels: Sequence[Level], rounds: int, progress: Progress) -> None:
     run = secrets.token_hex()
     for level in levels:
         for number in range(rounds):

@@ -202,7 +202,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Load:
+class Workload:
     """Requests to send, and the server to send them to."""
 
     server: Server

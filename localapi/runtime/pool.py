@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from localapi.backends.choice import Candidate, Memory, ranked
+from localapi.backends.choice import Candidate, ConversationMemory, ranked
 from localapi.backends.engine import Vitals
 from localapi.backends.pool import PoolOptions
 from localapi.errors import (
@@ -37,7 +37,7 @@ UNHEALTHY_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
-class Place:
+class Member:
     """One member at this moment."""
 
     entry: Entry
@@ -83,16 +83,16 @@ class Pool(Instance):
         *,
         since_revision: int,
         memory: Reservations,
-        places: Callable[[Sequence[str]], list[Place]],
+        members: Callable[[Sequence[str]], list[Member]],
     ) -> None:
         super().__init__(name, options, since_revision=since_revision, memory=memory)
         self.pool_options = options
         self.in_flight = InFlight()
         self.tickets: set[Ticket] = set()
         """Tickets of the requests in flight."""
-        self._places = places
+        self._members = members
         self._records: dict[str, Record] = {}
-        self._memory_of_conversations = Memory()
+        self._memory_of_conversations = ConversationMemory()
 
     # What others see of an instance
 
@@ -101,14 +101,14 @@ class Pool(Instance):
         """Best state of a member."""
         if self.retired:
             return "closed"
-        states = {each.instance.state for each in self.places}
+        states = {each.instance.state for each in self.members}
         found: tuple[StateName, ...] = ("ready", "loading", "unloaded")
         return next((state for state in found if state in states), "failed")
 
     @property
     def vitals(self) -> Vitals:
         """Load of the pool, and its health: whether any member can answer."""
-        candidates = [self.candidate(each) for each in self.places]
+        candidates = [self.candidate(each) for each in self.members]
         reasons = "; ".join(f"{each.name}: {each.away}" for each in candidates if each.away is not None)
         healthy = any(each.away is None for each in candidates)
         running = sum(each.attempt is not None and each.attempt[1].begun for each in self.tickets)
@@ -161,41 +161,41 @@ class Pool(Instance):
     # Members
 
     @property
-    def places(self) -> list[Place]:
+    def members(self) -> list[Member]:
         """Members that there are, in the order of the manifest."""
-        return self._places(self.pool_options.of)
+        return self._members(self.pool_options.of)
 
     @property
     def unknown(self) -> list[str]:
         """Members that there are not, in the order of the manifest: their peer is away, or has lost them."""
-        return [name for name in self.pool_options.of if not self._places([name])]
+        return [name for name in self.pool_options.of if not self._members([name])]
 
-    def record(self, place: Place) -> Record:
+    def record(self, member: Member) -> Record:
         """Return what is remembered of a member; nothing once it has another instance."""
-        record = self._records.get(place.entry.id)
+        record = self._records.get(member.entry.id)
         if record is None:
-            record = self._records[place.entry.id] = Record(place.instance)
-        elif record.instance is not place.instance:
-            record.instance, record.failures, record.rests_until = place.instance, 0, 0.0
+            record = self._records[member.entry.id] = Record(member.instance)
+        elif record.instance is not member.instance:
+            record.instance, record.failures, record.rests_until = member.instance, 0, 0.0
         return record
 
-    def candidate(self, place: Place) -> Candidate:
+    def candidate(self, member: Member) -> Candidate:
         """Return what the choice has to know of a member."""
-        occupancy = place.queue.occupancy
-        away, seconds = self._away(place)
+        occupancy = member.queue.occupancy
+        away, seconds = self._away(member)
         return Candidate(
-            name=place.entry.id,
+            name=member.entry.id,
             requests=occupancy.queued + occupancy.admitted + occupancy.sent,
             slots=occupancy.slots,
-            is_loaded=place.instance.state == "ready",
+            is_loaded=member.instance.state == "ready",
             is_full=occupancy.is_full,
             away=away,
             away_seconds=seconds,
         )
 
-    def _away(self, place: Place) -> tuple[str | None, float]:
+    def _away(self, member: Member) -> tuple[str | None, float]:
         """Return why a member should get no request, and for how long; None if it may."""
-        record, instance, vitals = self.record(place), place.instance, place.instance.vitals
+        record, instance, vitals = self.record(member), member.instance, member.instance.vitals
         if record.rest_seconds > 0:
             return record.reason, record.rest_seconds
         if instance.backoff.seconds_left > 0:
@@ -206,29 +206,29 @@ class Pool(Instance):
             return "it is being replaced or unloaded", 0.0
         return None, 0.0
 
-    def order(self, keys: Sequence[bytes]) -> list[Place]:
+    def order(self, keys: Sequence[bytes]) -> list[Member]:
         """Return the members in the order in which a request should try them. `keys` are its conversation's."""
-        places = {each.entry.id: each for each in self.places}
+        members = {each.entry.id: each for each in self.members}
         candidates = ranked(
-            [self.candidate(each) for each in places.values()],
+            [self.candidate(each) for each in members.values()],
             self.pool_options.choose,
             remembered=self._memory_of_conversations.place_of(keys),
             spill_over_at=self.pool_options.spill_over_at,
         )
-        return [places[each.name] for each in candidates]
+        return [members[each.name] for each in candidates]
 
     # What becomes of requests
 
-    def note_answer(self, place: Place, keys: Sequence[bytes]) -> None:
+    def note_answer(self, member: Member, keys: Sequence[bytes]) -> None:
         """Take note that a member answers."""
-        record = self.record(place)
+        record = self.record(member)
         record.answered += 1
         record.failures, record.rests_until = 0, 0.0
-        self._memory_of_conversations.note(keys, place.entry.id)
+        self._memory_of_conversations.note(keys, member.entry.id)
 
-    def note_failure(self, place: Place, error: ApiError, *, rests: bool) -> float:
+    def note_failure(self, member: Member, error: ApiError, *, rests: bool) -> float:
         """Take note that a member was passed over. Return how long it rests; 0 if it does not."""
-        record = self.record(place)
+        record = self.record(member)
         record.passed_over += 1
         if rests and record.rest_seconds == 0:  # several requests that meet one outage count once
             record.failures += 1
@@ -238,8 +238,10 @@ class Pool(Instance):
 
 
 def nobody(pool: Entry, failures: dict[str, ApiError], rests: list[float]) -> ApiError:
-    """Return the error of a request that no member has answered."""
-    seconds = max(1.0, min([*rests, *_retries(failures)], default=1.0))
+    """Return the error of a request that no member has answered. `rests`: seconds of each member, 0 if it has none."""
+    waits = [seconds for seconds in rests if seconds > 0]
+    waits += [each.retry_after_seconds for each in failures.values() if each.retry_after_seconds is not None]
+    seconds = max(1.0, min(waits, default=1.0))
     retry = f"Try again in {seconds:.0f} s."
     if failures and all(isinstance(error, ModelBusy) for error in failures.values()):
         return ModelBusy(f"All members of {pool.id} are busy. {retry}", retry_after_seconds=seconds)
@@ -250,10 +252,6 @@ def nobody(pool: Entry, failures: dict[str, ApiError], rests: list[float]) -> Ap
         unnamed=f"No member of {pool.id} can answer. {retry}",
         retry_after_seconds=seconds,
     )
-
-
-def _retries(failures: dict[str, ApiError]) -> list[float]:
-    return [each.retry_after_seconds for each in failures.values() if each.retry_after_seconds is not None]
 
 
 def is_worth_another_try(error: ApiError) -> bool:

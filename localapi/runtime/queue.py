@@ -93,8 +93,8 @@ class Occupancy:
         return min(LONGEST_RETRY_SECONDS, max(1.0, each_seconds * (self.waiting + 1) / slots))
 
 
-class Engine(Protocol):
-    """The engine as the queue sees it."""
+class EngineLoad(Protocol):
+    """Load of the engine, as far as the queue needs it."""
 
     @property
     def max_batch(self) -> int | None:
@@ -192,7 +192,7 @@ class Ticket:
 class Queue:
     """The requests of one entry."""
 
-    def __init__(self, name: str, options: EntryOptions, engine: Engine) -> None:
+    def __init__(self, name: str, options: EntryOptions, engine: EngineLoad) -> None:
         self.name = name
         self.options = options
         self.engine = engine
@@ -233,7 +233,7 @@ class Queue:
             ticket.limit_wait(options.queue_timeout_seconds)
         self._admit()
 
-    def replace_engine(self, engine: Engine) -> None:
+    def replace_engine(self, engine: EngineLoad) -> None:
         """Take another engine, which works on nothing yet."""
         self.engine = engine
         self._inside = {ticket for ticket in self._inside if ticket.sent_at is None}

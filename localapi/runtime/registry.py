@@ -25,7 +25,7 @@ from localapi.runtime.lease import Lease
 from localapi.runtime.memory import Memory
 from localapi.runtime.peer_instance import PeerInstance
 from localapi.runtime.peers import Peers
-from localapi.runtime.pool import Place, Pool
+from localapi.runtime.pool import Member, Pool
 from localapi.runtime.progress import Progress
 from localapi.runtime.queue import Queue, Ticket
 from localapi.system.in_flight import InFlight
@@ -161,16 +161,16 @@ class Registry:
         async with AsyncExitStack() as held:
             yield await self._lease(find, pool, ticket, held)
 
-    def places(self, names: Sequence[str]) -> list[Place]:
+    def members(self, names: Sequence[str]) -> list[Member]:
         """Return the entries of these names with their instances and queues."""
         found = [self.snapshot.manifest.resolve(name) for name in names] if self.snapshot else []
-        return [Place(each, self.instance(each.id), self.queues[each.id]) for each in found if each is not None]
+        return [Member(each, self.instance(each.id), self.queues[each.id]) for each in found if each is not None]
 
     def expected(self, entry: Entry) -> Entry:
         """Return the entry that would answer a request now: a member of a pool, or the entry itself."""
         instance = self.instance(entry.id)
-        places = instance.order(()) if isinstance(instance, Pool) else []
-        return places[0].entry if places else entry
+        members = instance.order(()) if isinstance(instance, Pool) else []
+        return members[0].entry if members else entry
 
     def answering(self) -> AbstractContextManager[None]:
         """Make a shutdown wait for a request until its client has the whole reply."""
@@ -334,7 +334,7 @@ class Registry:
     def new_instance(self, entry: Entry, revision: int = 0) -> Instance:
         """Return an instance of an entry. Without a revision, it is not in a snapshot yet."""
         if isinstance(entry.options, PoolOptions):
-            return Pool(entry.id, entry.options, since_revision=revision, memory=self.memory, places=self.places)
+            return Pool(entry.id, entry.options, since_revision=revision, memory=self.memory, members=self.members)
         if entry.peer is not None:
             return PeerInstance(entry, self.peers, since_revision=revision, memory=self.memory)
         return Instance(entry.id, entry.options, since_revision=revision, memory=self.memory)

@@ -13,7 +13,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from localapi.backends.choice import Candidate, Memory, conversation_keys, ranked
+from localapi.backends.choice import Candidate, ConversationMemory, conversation_keys, ranked
 from localapi.backends.engine import Engine, ReportLoading, Supervised, Vitals
 from localapi.backends.options import ReplicaLimits
 from localapi.errors import ModelUnavailable, WorkerEnded
@@ -99,7 +99,7 @@ class Replicas:
         self._replicas: list[Replica] = []
         self.last_number = 0
         """Number of the newest one, loaded or not."""
-        self._conversations = Memory()
+        self._conversations = ConversationMemory()
         self._backoff = Backoff()
         self._queued_since: float | None = None
         self._line: list[object] = []

@@ -16,7 +16,7 @@ from localapi.errors import ApiError, InvalidRequest, ModelBusy, RequestTimeout,
 from localapi.kinds import Kind
 from localapi.manifest import Entry
 from localapi.runtime.lease import Lease
-from localapi.runtime.pool import Place, Pool, is_worth_another_try, nobody
+from localapi.runtime.pool import Member, Pool, is_worth_another_try, nobody
 from localapi.runtime.queue import Ticket
 from localapi.runtime.registry import Registry, Rerouted
 from localapi.worker.protocol import Preliminary, Request
@@ -85,17 +85,17 @@ class _Trip:
                 self._registry.refuse_when_closed()
                 if self._pool.retired:
                     raise Rerouted
-                place = self._next_place()
-                if place is None:
-                    rests = [seconds for each in self._pool.places if (seconds := self._pool.record(each).rest_seconds)]
+                member = self._next_member()
+                if member is None:
+                    rests = [self._pool.record(each).rest_seconds for each in self._pool.members]
                     raise nobody(self._entry, self._failures, rests)
                 begun = False
                 try:
-                    async with aclosing(self._attempt(place, use)) as items:
+                    async with aclosing(self._attempt(member, use)) as items:
                         async for item in items:
                             if not begun and not isinstance(item, Preliminary):
                                 begun = True
-                                self._pool.note_answer(place, self._keys)
+                                self._pool.note_answer(member, self._keys)
                                 self._ticket.answer()
                             yield item
                 except (InvalidRequest, RequestTooLarge):
@@ -103,31 +103,31 @@ class _Trip:
                 except ApiError as error:
                     if begun:
                         raise
-                    self._pass_over(place, error)
+                    self._pass_over(member, error)
                 else:
                     return
 
-    def _next_place(self) -> Place | None:
+    def _next_member(self) -> Member | None:
         """Return the member to ask, or None if there is none left. One whose worker ended is asked a second time."""
         order = self._pool.order(self._keys)
-        for place in order:
-            if place.entry.id not in self._failures:
-                return place
-        for place in order:
-            name = place.entry.id
+        for member in order:
+            if member.entry.id not in self._failures:
+                return member
+        for member in order:
+            name = member.entry.id
             if name not in self._asked_twice and is_worth_another_try(self._failures[name]):
                 self._asked_twice.add(name)
-                return place
+                return member
         return None
 
-    async def _attempt(self, place: Place, use: Use[T]) -> AsyncGenerator[T, None]:
+    async def _attempt(self, member: Member, use: Use[T]) -> AsyncGenerator[T, None]:
         """Yield a member's answer. Raise RequestTimeout if it does not begin in time."""
         ticket = Ticket()
-        self._ticket.attempt = (place.entry.id, ticket)
+        self._ticket.attempt = (member.entry.id, ticket)
         async with AsyncExitStack() as held:
             lease = await self._in_time(
                 ticket,
-                held.enter_async_context(self._registry.lease_member(self._entry, place.entry.id, ticket)),
+                held.enter_async_context(self._registry.lease_member(self._entry, member.entry.id, ticket)),
             )
             items = await held.enter_async_context(aclosing(use(lease)))
             while not ticket.begun:
@@ -155,16 +155,16 @@ class _Trip:
         finally:
             connect_limit.reset(before)
 
-    def _pass_over(self, place: Place, error: ApiError) -> None:
+    def _pass_over(self, member: Member, error: ApiError) -> None:
         assert self._ticket.attempt is not None  # noqa: S101  # it was asked
         was_sent = self._ticket.attempt[1].sent_at is not None
-        self._failures[place.entry.id] = error
+        self._failures[member.entry.id] = error
         # A full queue, and a model that still loads, are no faults of a member.
         waited_in_vain = isinstance(error, RequestTimeout) and not was_sent
         rests = not isinstance(error, ModelBusy) and not waited_in_vain
-        seconds = self._pool.note_failure(place, error, rests=rests)
+        seconds = self._pool.note_failure(member, error, rests=rests)
         log.log(
             logging.WARNING if rests else logging.INFO,
             "%s: %s is passed over%s: %s",
-            self._entry.id, place.entry.id, f" and rests for {seconds:.0f} s" if seconds else "", error.logged,
+            self._entry.id, member.entry.id, f" and rests for {seconds:.0f} s" if seconds else "", error.logged,
         )  # fmt: skip

@@ -15,7 +15,7 @@ Host = RunsIn | Literal["peer"]
 
 
 @dataclass(frozen=True)
-class Part:
+class LocationPart:
     """One of several engines, processes or entries that a model consists of."""
 
     kind: Literal["member", "replica", "rank"]
@@ -38,7 +38,7 @@ class Location:
     """Name of the program, host of the upstream, name of the peer or of the node; None if it has no name."""
     pid: int | None = None
     """Process on the machine where it runs."""
-    parts: tuple[Part, ...] = ()
+    parts: tuple[LocationPart, ...] = ()
 
 
 def where(instance: Instance) -> Location:
@@ -55,19 +55,21 @@ def where(instance: Instance) -> Location:
     )
 
 
-def _parts(instance: Instance) -> list[Part]:
+def _parts(instance: Instance) -> list[LocationPart]:
     if isinstance(instance, Pool):
-        members: list[Part] = []
-        for place in instance.places:
-            away, at = instance.candidate(place).away, where(place.instance).at
-            members.append(Part("member", place.entry.id, place.instance.state, at=at, away=away))
-        unknown = [Part("member", name, "failed", away="it is not known") for name in instance.unknown]
+        members: list[LocationPart] = []
+        for member in instance.members:
+            away, at = instance.candidate(member).away, where(member.instance).at
+            members.append(LocationPart("member", member.entry.id, member.instance.state, at=at, away=away))
+        unknown = [LocationPart("member", name, "failed", away="it is not known") for name in instance.unknown]
         return members + unknown
     if isinstance(instance.engine, Replicas):
-        replicas: list[Part] = []
+        replicas: list[LocationPart] = []
         for each in instance.engine.replicas:
             vitals, state = each.engine.vitals(), "draining" if each.drains else "ready"
-            replicas.append(Part("replica", str(each.number), state, at=vitals.node, pid=vitals.pid))
+            replicas.append(LocationPart("replica", str(each.number), state, at=vitals.node, pid=vitals.pid))
         return replicas
     ranks = [rank for engine in instance.all_supervised for rank in engine.vitals().ranks]
-    return [Part("rank", str(each.rank), each.state, at=each.node or each.address, pid=each.pid) for each in ranks]
+    return [
+        LocationPart("rank", str(each.rank), each.state, at=each.node or each.address, pid=each.pid) for each in ranks
+    ]

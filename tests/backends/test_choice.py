@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from localapi.backends.choice import BLOCK_CHARACTERS, Candidate, Choose, Memory, conversation_keys, ranked
+from localapi.backends.choice import BLOCK_CHARACTERS, Candidate, Choose, ConversationMemory, conversation_keys, ranked
 from localapi.worker.protocol import Chat, Complete, FunctionTool, Message, Tokenize
 
 A, B, C = (Candidate(name=name) for name in "abc")
@@ -73,13 +73,13 @@ def chat(*turns: str, tools: tuple[str, ...] = ()) -> Chat:
     ],
 )
 def test_a_conversation_is_known_by_its_beginning(before: Chat, now: Chat, known: bool) -> None:
-    memory = Memory()
+    memory = ConversationMemory()
     memory.note(conversation_keys([before]), "there")
     assert memory.place_of(conversation_keys([now])) == ("there" if known else None)
 
 
 def test_the_longest_known_beginning_counts() -> None:
-    memory = Memory()
+    memory = ConversationMemory()
     memory.note(conversation_keys([chat("user:a")]), "first")
     memory.note(conversation_keys([chat("user:a", "assistant:b", "user:c")])[1:], "second")
     assert memory.place_of(conversation_keys([chat("user:a", "assistant:b", "user:c", "assistant:d")])) == "second"
@@ -87,7 +87,7 @@ def test_the_longest_known_beginning_counts() -> None:
 
 
 def test_the_memory_of_conversations_is_bounded_and_forgets_the_oldest() -> None:
-    memory = Memory(most=3)
+    memory = ConversationMemory(most=3)
     for name in ("a", "b", "c", "a", "d"):
         memory.note([name.encode()], name)
     assert len(memory) == 3

@@ -193,7 +193,7 @@ async def test_a_member_that_fails_before_its_first_word_is_passed_over_and_rest
     house.acts["a"] = fault
     assert [await house.ask(), await house.ask()] == ["b", "b"]
     assert house.log == ["a", "b", "b"]
-    record = house.pool.record(house.pool.places[0])
+    record = house.pool.record(house.pool.members[0])
     assert (record.passed_over, record.failures) == (1, 1)
     assert 0 < record.rest_seconds <= rest_seconds(1)
 
@@ -309,7 +309,7 @@ async def test_a_worker_that_ended_is_asked_again_if_nobody_else_can_answer(hous
 async def test_several_requests_that_meet_one_outage_count_once(house: House) -> None:
     house.acts["a"] = GenerationFailed("out of order")
     assert await asyncio.gather(*(house.ask() for _ in range(8))) == ["b"] * 8
-    assert house.pool.record(house.pool.places[0]).failures == 1
+    assert house.pool.record(house.pool.members[0]).failures == 1
 
 
 @pytest.mark.parametrize(("failures", "seconds"), [(1, 2), (2, 4), (3, 8), (6, 60), (1000, 60)])

@@ -164,11 +164,11 @@ def _of_pools(registry: Registry) -> Iterator[Metric]:
         pool = registry.instance(name)
         if not isinstance(pool, Pool):
             continue
-        for place in pool.places:
-            values, record = [name, place.entry.id], pool.record(place)
+        for member in pool.members:
+            values, record = [name, member.entry.id], pool.record(member)
             answered.add_metric(values, record.answered)
             passed.add_metric(values, record.passed_over)
-            rests.add_metric(values, float(pool.candidate(place).away is not None))
+            rests.add_metric(values, float(pool.candidate(member).away is not None))
     yield from (answered, passed, rests)
 
 

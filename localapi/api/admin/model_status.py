@@ -12,7 +12,7 @@ from localapi.backends.engine import Vitals
 from localapi.manifest import Entry, fingerprint
 from localapi.reload.swaps import Swap
 from localapi.runtime.instance import Instance
-from localapi.runtime.pool import Place, Pool
+from localapi.runtime.pool import Member, Pool
 from localapi.runtime.registry import Registry
 from localapi.runtime.replicas import Replicas
 from localapi.runtime.where import where
@@ -185,15 +185,15 @@ def describe_model(entry: Entry, registry: Registry, swap: Swap | None) -> Model
         waiting=registry.queues[entry.id].occupancy.waiting,
         memory_bytes=_memory_bytes(registry, instance),
         swap=_swap(swap) if swap else None,
-        members=[_member(instance, place) for place in instance.places] if isinstance(instance, Pool) else None,
+        members=[_member(instance, member) for member in instance.members] if isinstance(instance, Pool) else None,
     )
 
 
-def _member(pool: Pool, place: Place) -> MemberReply:
-    candidate, record = pool.candidate(place), pool.record(place)
+def _member(pool: Pool, member: Member) -> MemberReply:
+    candidate, record = pool.candidate(member), pool.record(member)
     return MemberReply(
-        id=place.entry.id,
-        state=place.instance.state,
+        id=member.entry.id,
+        state=member.instance.state,
         requests=candidate.requests,
         answered=record.answered,
         passed_over=record.passed_over,

@@ -12,7 +12,7 @@ from localapi.api.anthropic.conversation import Conversation
 from localapi.api.anthropic.turns import TextBlock, Turn
 from localapi.api.neutral_request import NeutralRequest
 from localapi.api.openai.chat_request import MAX_MESSAGES, MAX_TOOLS
-from localapi.api.openai.generation_request import MAX_NAME, Part, greedy_share, unknown_fields, without_empty
+from localapi.api.openai.generation_request import MAX_NAME, BodyObject, greedy_share, unknown_fields, without_empty
 from localapi.backends.parameters import ChatParameters, Effort, FreeObject, StopString
 from localapi.errors import InvalidRequest
 from localapi.http.body import parse
@@ -33,7 +33,7 @@ LOW_BUDGET, MEDIUM_BUDGET = 2048, 8192
 """Tokens of thinking up to which a budget counts as low or medium effort."""
 
 
-class ToolDefinition(Part):
+class ToolDefinition(BodyObject):
     """A tool that the client runs."""
 
     type: Literal["custom"] | None = None
@@ -45,7 +45,7 @@ class ToolDefinition(Part):
     eager_input_streaming: bool | None = None
 
 
-class HostedTool(Part):
+class HostedTool(BodyObject):
     """A tool that Anthropic runs, or whose form only its models have learnt."""
 
     type: str
@@ -62,24 +62,24 @@ AnyTool = Annotated[
 ]
 
 
-class ToolChoice(Part):
+class ToolChoice(BodyObject):
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
     disable_parallel_tool_use: bool | None = None
 
 
-class ThinkingConfig(Part):
+class ThinkingConfig(BodyObject):
     type: Literal["enabled", "adaptive", "disabled", "between_tools"]
     budget_tokens: Annotated[int | None, Field(ge=1)] = None
     display: Literal["summarized", "omitted"] | None = None
 
 
-class OutputFormat(Part):
+class OutputFormat(BodyObject):
     type: Literal["json_schema"]
     json_schema: Annotated[dict[str, Any] | bool, Field(alias="schema")]
 
 
-class OutputConfig(Part):
+class OutputConfig(BodyObject):
     effort: Effort | None = None
     format: OutputFormat | None = None
 

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from localapi.api.openai.generation_request import Part
+from localapi.api.openai.generation_request import BodyObject
 from localapi.backends.parameters import FreeObject
 
 
-class Block(Part):
+class Block(BodyObject):
     """A part of a message."""
 
     cache_control: Any = None
@@ -23,7 +23,7 @@ class TextBlock(Block):
     citations: Any = None
 
 
-class MediaSource(Part):
+class MediaSource(BodyObject):
     """Source of an image or a document: the request, an address, or Anthropic's storage."""
 
     type: str
@@ -125,17 +125,17 @@ AssistantBlock = Annotated[
 ]
 
 
-class UserTurn(Part):
+class UserTurn(BodyObject):
     role: Literal["user"]
     content: str | list[UserBlock]
 
 
-class AssistantTurn(Part):
+class AssistantTurn(BodyObject):
     role: Literal["assistant"]
     content: str | list[AssistantBlock]
 
 
-class SystemTurn(Part):
+class SystemTurn(BodyObject):
     role: Literal["system"]
     content: str | list[TextBlock]
 

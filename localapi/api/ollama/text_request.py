@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from localapi.api.neutral_request import NeutralRequest
 from localapi.api.ollama.wire import KeepAlive, ModelName, ModelOptions, names_of_options, parameters_of
 from localapi.api.openai.chat_request import MAX_MESSAGES, MAX_TOOLS
-from localapi.api.openai.generation_request import Part
+from localapi.api.openai.generation_request import BodyObject
 from localapi.backends.parameters import ChatParameters, FreeObject
 from localapi.errors import InvalidRequest
 from localapi.worker import protocol
@@ -34,17 +34,17 @@ def _base64(value: str) -> str:
 Image = Annotated[str, AfterValidator(_base64)]
 
 
-class OllamaFunction(Part):
+class OllamaFunction(BodyObject):
     name: str
     arguments: str | FreeObject | None = None  # as in chat requests: typing knows one union of the two
 
 
-class OllamaCall(Part):
+class OllamaCall(BodyObject):
     id: str | None = None
     function: OllamaFunction
 
 
-class OllamaTurn(Part):
+class OllamaTurn(BodyObject):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     thinking: str | None = None
@@ -54,13 +54,13 @@ class OllamaTurn(Part):
     tool_call_id: str | None = None
 
 
-class OllamaToolFunction(Part):
+class OllamaToolFunction(BodyObject):
     name: Annotated[str, Field(min_length=1, max_length=200)]
     description: str | None = None
     parameters: FreeObject | None = None
 
 
-class OllamaTool(Part):
+class OllamaTool(BodyObject):
     type: str | None = "function"
     function: OllamaToolFunction
 

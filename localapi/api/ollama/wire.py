@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from msgspec import Struct
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from localapi.api.openai.generation_request import MAX_NAME, MaxTokens, Part, greedy_share
+from localapi.api.openai.generation_request import MAX_NAME, BodyObject, MaxTokens, greedy_share
 from localapi.backends.options import FOREVER
 from localapi.backends.parameters import ChatParameters, StopString
 from localapi.errors import ApiError
@@ -77,7 +77,7 @@ KeepAlive = Annotated[float | None, BeforeValidator(keep_alive_seconds)]
 ModelName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 
 
-class ModelOptions(Part):
+class ModelOptions(BodyObject):
     """Parameters by Ollama's names. Those that it has for loading a model are the manifest's to set."""
 
     temperature: float | None = None

@@ -11,10 +11,10 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from localapi.api.neutral_request import NeutralRequest, unknown_tool
 from localapi.api.openai.generation_request import (
+    BodyObject,
     GenerationRequest,
     Grammar,
     MaxTokens,
-    Part,
     Pattern,
     form_of,
     refuse,
@@ -39,32 +39,32 @@ def _base64(value: str) -> str:
     return value
 
 
-class TextPart(Part):
+class TextPart(BodyObject):
     type: Literal["text"]
     text: str
 
 
-class RefusalPart(Part):
+class RefusalPart(BodyObject):
     type: Literal["refusal"]
     refusal: str
 
 
-class ImageUrl(Part):
+class ImageUrl(BodyObject):
     url: str
     detail: str | None = None
 
 
-class ImagePart(Part):
+class ImagePart(BodyObject):
     type: Literal["image_url"]
     image_url: ImageUrl
 
 
-class InputAudio(Part):
+class InputAudio(BodyObject):
     data: Annotated[str, AfterValidator(_base64)]
     format: str
 
 
-class AudioPart(Part):
+class AudioPart(BodyObject):
     type: Literal["input_audio"]
     input_audio: InputAudio
 
@@ -76,31 +76,31 @@ USER_PARTS: Final = frozenset({"text", "refusal", "image_url", "input_audio"})
 AssistantContent = str | list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]]
 
 
-class InstructionMessage(Part):
+class InstructionMessage(BodyObject):
     role: Literal["system", "developer"]
     content: Content
     name: str | None = None
 
 
-class UserMessage(Part):
+class UserMessage(BodyObject):
     role: Literal["user"]
     content: UserContent
     name: str | None = None
 
 
-class CalledFunction(Part):
+class CalledFunction(BodyObject):
     name: str
     arguments: str | FreeObject | None = None
     """Text written by the model, JSON or not; some clients send an object instead."""
 
 
-class ToolCall(Part):
+class ToolCall(BodyObject):
     id: str
     type: Literal["function"] | None = "function"
     function: CalledFunction
 
 
-class AssistantMessage(Part):
+class AssistantMessage(BodyObject):
     role: Literal["assistant"]
     content: AssistantContent | None = None
     refusal: str | None = None
@@ -109,7 +109,7 @@ class AssistantMessage(Part):
     tool_calls: list[ToolCall] | None = None
 
 
-class ToolMessage(Part):
+class ToolMessage(BodyObject):
     role: Literal["tool"]
     content: Content | None = None
     tool_call_id: str
@@ -118,54 +118,54 @@ class ToolMessage(Part):
 Message = Annotated[InstructionMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
 
 
-class Function(Part):
+class Function(BodyObject):
     name: FunctionName
     description: str | None = None
     parameters: FreeObject | None = None
     strict: bool | None = None
 
 
-class Tool(Part):
+class Tool(BodyObject):
     type: Literal["function"]
     function: Function
 
 
-class NamedFunction(Part):
+class NamedFunction(BodyObject):
     name: str
 
 
-class NamedTool(Part):
+class NamedTool(BodyObject):
     type: Literal["function"]
     function: NamedFunction
 
 
-class AllowedTools(Part):
+class AllowedTools(BodyObject):
     mode: Literal["auto", "required"]
     tools: list[NamedTool]
 
 
-class AllowedToolsChoice(Part):
+class AllowedToolsChoice(BodyObject):
     type: Literal["allowed_tools"]
     allowed_tools: AllowedTools
 
 
-class TextFormat(Part):
+class TextFormat(BodyObject):
     type: Literal["text"]
 
 
-class JsonObjectFormat(Part):
+class JsonObjectFormat(BodyObject):
     type: Literal["json_object"]
     json_schema: Annotated[dict[str, Any] | bool | None, Field(alias="schema")] = None
     """The object's schema: an extension of llama.cpp and others."""
 
 
-class NamedSchema(Part):
+class NamedSchema(BodyObject):
     name: str | None = None
     json_schema: Annotated[dict[str, Any] | bool | None, Field(alias="schema")] = None
     strict: bool | None = None
 
 
-class JsonSchemaFormat(Part):
+class JsonSchemaFormat(BodyObject):
     type: Literal["json_schema"]
     json_schema: NamedSchema
 

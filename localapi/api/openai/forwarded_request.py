@@ -11,13 +11,13 @@ from typing import Annotated, Any, Self
 from pydantic import ConfigDict, Field, ValidationError
 
 from localapi.api.neutral_request import NeutralRequest
-from localapi.api.openai.generation_request import MAX_CHOICES, MAX_NAME, Part, StreamOptions
+from localapi.api.openai.generation_request import MAX_CHOICES, MAX_NAME, BodyObject, StreamOptions
 from localapi.backends.parameters import ChatParameters, objection
 from localapi.errors import InvalidRequest
 from localapi.worker.protocol import Chat, Complete
 
 
-class ForwardedRequest(Part):
+class ForwardedRequest(BodyObject):
     """Fields that chats and completions have in common."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)

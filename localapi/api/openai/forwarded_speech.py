@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from quart import Response
 
 from localapi.api.forwarded_reply import forwarded_reply
-from localapi.api.openai.generation_request import MAX_NAME, Part
+from localapi.api.openai.generation_request import MAX_NAME, BodyObject
 from localapi.api.speech.preparing import check_length
 from localapi.backends.speech import SpeechOptions
 from localapi.backends.voice_names import named
@@ -27,7 +27,7 @@ from localapi.worker.protocol import Event, Forward
 log = logging.getLogger(__name__)
 
 
-class ForwardedSpeechRequest(Part):
+class ForwardedSpeechRequest(BodyObject):
     """Fields of the body that this server needs. The other server judges the rest."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)

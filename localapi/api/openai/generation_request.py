@@ -46,13 +46,13 @@ Grammar = Annotated[str, Field(min_length=1, max_length=100_000)]
 """A grammar of the whole answer, in llguidance's dialect of Lark."""
 
 
-class Part(BaseModel):
+class BodyObject(BaseModel):
     """An object in a request. Unknown fields have no effect, and are named in the reply: see `unknown_fields`."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
 
-class StreamOptions(Part):
+class StreamOptions(BodyObject):
     include_usage: bool = False
     include_obfuscation: bool = False
     """Padding against observers of the network; on one machine there is nothing to pad."""

@@ -93,7 +93,7 @@ def describe(registry: Registry, entry: Entry) -> ModelObject:
         output=entry.kind.output,
     )
     if isinstance(instance, Pool):
-        members = [place.entry for place in instance.places]
+        members = [member.entry for member in instance.members]
         model.members = [each.id for each in members if registry.may_use(each)]
         model.describe_pool([describe(registry, each) for each in members])
     elif isinstance(instance, PeerInstance):

@@ -92,7 +92,7 @@ async def _voices(registry: Registry, entry: Entry) -> list[VoiceObject]:
     """Return the names of the manifest first, then the engine's; of a pool, those that all members have."""
     instance = registry.instance(entry.id)
     if isinstance(instance, Pool):
-        first, *others = [await _voices(registry, place.entry) for place in instance.places]
+        first, *others = [await _voices(registry, member.entry) for member in instance.members]
         ids = [{voice.id for voice in each} for each in others]
         common = [voice for voice in first if all(voice.id in each for each in ids)]
         return [structs.replace(voice, model=entry.id) for voice in common]

@@ -37,7 +37,7 @@ from localapi.worker.llm.shards import plans, splitting
 from localapi.worker.llm.shards.follower import Follower
 from localapi.worker.llm.shards.group import join
 from localapi.worker.llm.shards.plans import Lead, Plans
-from localapi.worker.llm.shards.splitting import Part
+from localapi.worker.llm.shards.splitting import ModelPart
 from localapi.worker.llm.suited_weights import load_suited
 from localapi.worker.llm.weights import LoadedModel, load_weights, logits_width
 from localapi.worker.model import CannotLoad, Host, Model, first_line
@@ -83,7 +83,7 @@ def _load_part(options: dict[str, Any], host: Host, rank: Rank) -> Model:
     groups: list[mx.distributed.Group] = []
     listener = plans.listen(rank) if rank.number == 0 else None  # before the others can ask
 
-    def split(model: Any, config: Mapping[str, Any]) -> Part:
+    def split(model: Any, config: Mapping[str, Any]) -> ModelPart:
         how = splitting.choose(model, config, len(rank.addresses), options.get("split", "auto"))
         groups.append(join(host))
         return splitting.split(model, how, groups[0])

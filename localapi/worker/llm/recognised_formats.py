@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from localapi.worker import transformers_index
+from localapi.worker.json_file import read_object
 
 
 def main() -> None:
@@ -22,12 +23,12 @@ def main() -> None:
 
 def _told(options: dict[str, Any]) -> dict[str, Any]:
     from localapi.worker.llm.output.recognition import recognise  # noqa: PLC0415  # after `transformers_index.keep`
-    from localapi.worker.llm.weights import read_json, read_tokenizer  # noqa: PLC0415
+    from localapi.worker.llm.weights import read_tokenizer  # noqa: PLC0415
     from localapi.worker.model import CannotLoad  # noqa: PLC0415
 
     folder = Path(options["folder"])
     try:
-        tokenizer = read_tokenizer(folder, read_json(folder / "config.json"))
+        tokenizer = read_tokenizer(folder, read_object(folder / "config.json"))
     except CannotLoad as error:
         return {"error": str(error)}
     found = recognise(tokenizer, tools=options["tool_format"], reasoning=options["reasoning_format"])

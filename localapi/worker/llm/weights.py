@@ -6,7 +6,6 @@ This module knows files and how mlx-lm loads models, and nothing of requests. Co
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,10 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, load_adapters, load_model, load_tokenizer
 
 from localapi.worker.hub.repository import anew, located
+from localapi.worker.json_file import read_object
 from localapi.worker.llm.constrained.vocabulary import VocabularyIndex
 from localapi.worker.llm.float32 import AS_STORED, Widened
-from localapi.worker.llm.shards.splitting import Part
+from localapi.worker.llm.shards.splitting import ModelPart
 from localapi.worker.model import CannotLoad, Report, first_line
 from localapi.worker.protocol import Loading
 
@@ -40,7 +40,7 @@ class LoadedModel:
     adapter: Path | None = None
     """The folder of the LoRA adapter that is part of the model."""
     widened: Widened = AS_STORED
-    part: Part | None = None
+    part: ModelPart | None = None
     """Part of the model that this process holds; None: all of it."""
     index: VocabularyIndex | None = None
     """The index of the tokens for structured output, if it is wanted."""
@@ -59,7 +59,7 @@ def load_weights(
     *,
     adapter: str | None = None,
     widen: Callable[[Any], Widened] = lambda _: AS_STORED,
-    split: Callable[[Any, Mapping[str, Any]], Part] | None = None,
+    split: Callable[[Any, Mapping[str, Any]], ModelPart] | None = None,
     index: bool = False,
 ) -> LoadedModel:
     """Return the model in this folder or repository, with its weights in memory. Raise CannotLoad.
@@ -97,7 +97,7 @@ def check_weights(folder: Path, path: str) -> Iterator[int]:
     again = "Download the model again" if Path(path).is_absolute() else "Check the network and try again"
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        named = set(read_json(index).get("weight_map", {}).values())
+        named = set(read_object(index).get("weight_map", {}).values())
         missing = sorted(name for name in named if not (folder / name).is_file())
         if missing:
             raise CannotLoad(f"{folder} lacks {', '.join(missing)}, named in {index.name}. {again}.")
@@ -118,7 +118,7 @@ def check_weights(folder: Path, path: str) -> Iterator[int]:
 
 def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
     """Return the model with weights that have not been read, and its config."""
-    config = read_json(folder / "config.json")
+    config = read_object(folder / "config.json")
     if config.get("model_file"):
         raise CannotLoad(
             f"The model in {folder} needs its own code ({config['model_file']}), and localapi does not run code "
@@ -153,7 +153,7 @@ def _adapter_folder(adapter: str, report: Report) -> Path:
 
 def _adapt(model: Any, folder: Path, adapter: Path) -> None:
     """Add the adapter's layers to the model. Raise CannotLoad if they do not fit."""
-    config = read_json(adapter / "adapter_config.json")
+    config = read_object(adapter / "adapter_config.json")
     if "fine_tune_type" not in config and "num_layers" not in config:
         raise CannotLoad(
             f"{adapter / 'adapter_config.json'} has no num_layers, so this adapter is not mlx-lm's. Convert it, or "
@@ -212,14 +212,3 @@ def read_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
     if not words:  # transformers creates an empty tokenizer if there is no file
         raise CannotLoad(f"{files} is missing or has no vocabulary. Download the model again.")
     return tokenizer
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Return the object in a file of the model. Raise CannotLoad."""
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CannotLoad(f"{file} cannot be read: {first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise CannotLoad(f"{file} must hold a JSON object.")
-    return content

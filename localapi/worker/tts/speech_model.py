@@ -7,7 +7,6 @@ nothing of requests.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import mlx.core as mx
 from mlx_audio.tts.utils import get_available_models, load_model  # type: ignore[import-not-found]
 
 from localapi.worker.hub.repository import anew, located
+from localapi.worker.json_file import read_object
 from localapi.worker.model import CannotLoad, Report, first_line
 from localapi.worker.protocol import Loading, Voice
 
@@ -52,7 +52,7 @@ class SpeechModel:
 def load_speech_model(package: str, path: str, revision: str | None, report: Report) -> SpeechModel:
     """Return the model in this folder or repository, with its weights in memory. Raise CannotLoad."""
     folder = located(path, revision, report, patterns=PATTERNS)
-    config = _config(folder)
+    config = read_object(folder / "config.json")
     total = sum(check_weights(folder, path))
     report(Loading("reading weights", 0, total))
     leave_out_converter()
@@ -82,17 +82,6 @@ def check_weights(folder: Path, path: str) -> Iterator[int]:
         except RuntimeError as error:
             raise CannotLoad(f"{file} is damaged: {first_line(error)}. {anew(file, path)}.") from error
         yield file.stat().st_size
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CannotLoad(f"{file} cannot be read: {first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise CannotLoad(f"{file} must hold a JSON object.")
-    return content
 
 
 def _why(error: BaseException, package: str, folder: Path, config: dict[str, Any]) -> str:

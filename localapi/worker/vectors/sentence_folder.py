@@ -6,7 +6,6 @@ Source: https://github.com/UKPLab/sentence-transformers (`models/Pooling.py`, `m
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from safetensors.numpy import load_file
 
+from localapi.worker.json_file import read_json
 from localapi.worker.model import CannotLoad, first_line
 from localapi.worker.vectors.encoder import Vectors
 
@@ -102,15 +102,3 @@ def _dense(place: Path) -> Dense:
         raise CannotLoad(f"{place / 'model.safetensors'} cannot be read: {first_line(error)}.") from error
     bias = weights.get("linear.bias")
     return Dense(weight, None if bias is None else bias.astype(np.float32), activation == "Tanh")
-
-
-def read_json(file: Path, *, default: Any = None) -> Any:
-    """Return the content of a JSON file, or `default` if there is none. Raise CannotLoad."""
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except FileNotFoundError as error:
-        if default is not None:
-            return default
-        raise CannotLoad(f"{file} is missing.") from error
-    except (OSError, ValueError) as error:
-        raise CannotLoad(f"{file} cannot be read: {first_line(error)}.") from error

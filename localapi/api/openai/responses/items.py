@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag
 
 from localapi.api.message_draft import MessageDraft
 from localapi.api.openai.chat_request import InputAudio
-from localapi.api.openai.generation_request import Part
+from localapi.api.openai.generation_request import BodyObject
 from localapi.errors import InvalidRequest
 from localapi.worker import protocol
 from localapi.worker.protocol import FunctionCall, TextPart
@@ -27,14 +27,14 @@ INSTRUCTING: Final = frozenset({"system", "developer"})
 """Roles of messages with instructions."""
 
 
-class Item(Part):
+class Item(BodyObject):
     """Element of a conversation."""
 
     id: str | None = None
     status: str | None = None
 
 
-class TextContent(Part):
+class TextContent(BodyObject):
     type: Literal["input_text", "output_text", "text", "summary_text", "reasoning_text"]
     text: str
     annotations: Any = None
@@ -42,12 +42,12 @@ class TextContent(Part):
     prompt_cache_breakpoint: Any = None
 
 
-class RefusalContent(Part):
+class RefusalContent(BodyObject):
     type: Literal["refusal"]
     refusal: str
 
 
-class ImageContent(Part):
+class ImageContent(BodyObject):
     type: Literal["input_image"]
     image_url: str | None = None
     file_id: str | None = None
@@ -55,12 +55,12 @@ class ImageContent(Part):
     prompt_cache_breakpoint: Any = None
 
 
-class AudioContent(Part):
+class AudioContent(BodyObject):
     type: Literal["input_audio"]
     input_audio: InputAudio
 
 
-class OtherContent(Part):
+class OtherContent(BodyObject):
     """A part of a type that is not known here."""
 
     type: str

@@ -12,8 +12,8 @@ from localapi.api.neutral_request import NeutralRequest, unknown_tool
 from localapi.api.openai.chat_request import MAX_MESSAGES, MAX_TOOLS, FunctionName
 from localapi.api.openai.generation_request import (
     MAX_NAME,
+    BodyObject,
     MaxTokens,
-    Part,
     StreamOptions,
     greedy_share,
     refuse,
@@ -45,7 +45,7 @@ MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 Metadata = Annotated[dict[MetadataKey, Annotated[str, StringConstraints(max_length=512)]], Field(max_length=16)]
 
 
-class FunctionDefinition(Part):
+class FunctionDefinition(BodyObject):
     type: Literal["function"]
     name: FunctionName
     description: str | None = None
@@ -53,11 +53,11 @@ class FunctionDefinition(Part):
     strict: bool | None = None
 
 
-class TextInputFormat(Part):
+class TextInputFormat(BodyObject):
     type: str
 
 
-class CustomDefinition(Part):
+class CustomDefinition(BodyObject):
     """A tool whose argument is text."""
 
     type: Literal["custom"]
@@ -66,7 +66,7 @@ class CustomDefinition(Part):
     format: TextInputFormat | None = None
 
 
-class HostedTool(Part):
+class HostedTool(BodyObject):
     """A tool that OpenAI runs, or of a type that is not known here."""
 
     type: str
@@ -85,26 +85,26 @@ Tool = Annotated[
 ]
 
 
-class NamedTool(Part):
+class NamedTool(BodyObject):
     type: Literal["function", "custom"]
     name: str
 
 
-class AllowedTools(Part):
+class AllowedTools(BodyObject):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
     tools: list[FreeObject]
 
 
-class TextFormat(Part):
+class TextFormat(BodyObject):
     type: Literal["text"]
 
 
-class JsonObjectFormat(Part):
+class JsonObjectFormat(BodyObject):
     type: Literal["json_object"]
 
 
-class JsonSchemaFormat(Part):
+class JsonSchemaFormat(BodyObject):
     type: Literal["json_schema"]
     name: str | None = None
     description: str | None = None
@@ -112,12 +112,12 @@ class JsonSchemaFormat(Part):
     strict: bool | None = None
 
 
-class TextConfig(Part):
+class TextConfig(BodyObject):
     format: Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class Reasoning(Part):
+class Reasoning(BodyObject):
     effort: Effort | None = None
     summary: Literal["auto", "concise", "detailed", "none"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = None

@@ -31,7 +31,7 @@ _COUNTS: Final = (
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """Part of a model that this process holds."""
 
     how: Split
@@ -129,7 +129,7 @@ def _refusal(model: Any, config: Mapping[str, Any], ranks: int, asked: str) -> s
     return f"shards: this model cannot be split over {ranks} processes{by}: {reason}. {advice}."
 
 
-def split(model: Any, how: Split, group: mx.distributed.Group) -> Part:
+def split(model: Any, how: Split, group: mx.distributed.Group) -> ModelPart:
     """Keep this rank's part of a model whose weights have not been read. Raise CannotLoad."""
     total = len(model.layers)
     uniform = all(type(cache) is KVCache for cache in make_prompt_cache(model))
@@ -143,4 +143,4 @@ def split(model: Any, how: Split, group: mx.distributed.Group) -> Part:
             f"shards: mlx-lm could not split this model over {group.size()} processes by {how}: {first_line(error)}. "
             "Use another number of shards, another split, or none."
         ) from error
-    return Part(how, group.size(), len(model.layers), total, uniform)
+    return ModelPart(how, group.size(), len(model.layers), total, uniform)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from localapi.worker.llm.shards.splitting import Part, choose, tensor_problem, ways
+from localapi.worker.llm.shards.splitting import ModelPart, choose, tensor_problem, ways
 from localapi.worker.model import CannotLoad
 
 pytestmark = pytest.mark.everyday
@@ -97,7 +97,7 @@ def test_what_cannot_be_split_is_refused_with_what_is_possible(
 
 
 def test_ranks_of_a_pipeline_evict_the_same_prefixes_although_they_hold_different_layers() -> None:
-    parts = [Part("pipeline", 3, layers, 7, uniform=True) for layers in (3, 2, 2)]
+    parts = [ModelPart("pipeline", 3, layers, 7, uniform=True) for layers in (3, 2, 2)]
     limits = [part.prefix_bytes(1000) for part in parts]
     for tokens in range(1, 300):
         assert len({tokens * part.layers > limit for part, limit in zip(parts, limits, strict=True)}) == 1
