@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from localapi.api.system_prompt import SystemPrompt
 from localapi.backends.options import ChatOptions
 from localapi.backends.parameters import FORMS, MEDIA, ChatParameters
 from localapi.errors import InvalidRequest, shown
@@ -160,6 +161,7 @@ class NeutralRequest:
         said = self.said.model_dump(exclude_none=True)
         locked = options.locked.model_dump(exclude_none=True)
         defaults = options.defaults.model_dump(exclude_none=True)
+        system = SystemPrompt(defaults.pop("system", None), locked.pop("system", None))
         usual = {} if options.forwards else self.usual
         values = {**usual, **defaults, **said, **locked}
         parameters = ChatParameters.model_validate(values)
@@ -170,7 +172,12 @@ class NeutralRequest:
         asks = []
         for ask in self.asks:
             original = self._forwarded(ask, defaults, locked) if options.forwards else None
-            asks.append(_with(ask, parameters, original))
+            prompted = system.applied(ask)
+            if original is not None and isinstance(original.get("messages"), list):
+                original["messages"] = system.applied_to_original(original["messages"])
+            if isinstance(ask, Chat) and system.overrules(ask):
+                overruled += self.names.get("system", ["messages"])
+            asks.append(_with(prompted, parameters, original))
         return asks, sorted(overruled)
 
     def _forwarded(

@@ -17,7 +17,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.names import Name as Name  # noqa: PLC0414  # most options import it from here
 from localapi.backends.parameters import TEXT, ChatParameters
+from localapi.backends.variants import VariantOptions, VariantParameters
 from localapi.worker.protocol import Capabilities
 
 FOREVER = float("inf")
@@ -81,7 +83,6 @@ MemorySize = Annotated[
         }
     ),
 ]
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f](.*[^\s\x00-\x1f])?$")]
 
 
 class ReplicaLimits(BaseModel):
@@ -316,6 +317,12 @@ class EntryOptions(BaseModel):
         raise NotImplementedError
 
 
+def _over(lower: ChatParameters, upper: VariantParameters) -> VariantParameters:
+    """Return parameters with others over them."""
+    said = {**lower.model_dump(exclude_none=True), **upper.model_dump(exclude_none=True)}
+    return VariantParameters.model_validate(said)
+
+
 class ChatOptions(EntryOptions):
     """An entry of the section `chat`."""
 
@@ -341,13 +348,42 @@ class ChatOptions(EntryOptions):
         Field(description="Request parameters that override the request.", examples=[{"reasoning_effort": "none"}]),
     ] = ChatParameters()
 
+    variants: Annotated[
+        dict[Name, VariantOptions],
+        Field(
+            description="Further names for the same loaded model, each with its own defaults and locks. "
+            "See docs/writing-manifests.md.",
+            examples=[{"terse": {"defaults": {"max_tokens": 100}, "locked": {"reasoning_effort": "none"}}}],
+        ),
+    ] = {}
+
     @field_validator("defaults", "locked")
     @classmethod
     def _honoured(cls, parameters: ChatParameters) -> ChatParameters:
         for name in parameters.model_dump(exclude_none=True):
-            if name not in cls.honours:
+            if name not in cls.honours and name != "system":
                 raise ValueError(f"should hold only parameters that the backend supports; {name} is none of them")
         return parameters
+
+    @field_validator("variants")
+    @classmethod
+    def _variants_honoured(cls, variants: dict[str, VariantOptions]) -> dict[str, VariantOptions]:
+        for variant in variants.values():
+            cls._honoured(variant.defaults)
+            cls._honoured(variant.locked)
+        return variants
+
+    def as_variant(self, name: str) -> Self:
+        """Return the options of a variant, which has what the entry has where it says nothing itself."""
+        variant = self.variants[name]
+        changes: dict[str, object] = {
+            "aliases": variant.aliases,
+            "description": self.description if variant.description is None else variant.description,
+            "defaults": _over(self.defaults, variant.defaults),
+            "locked": _over(self.locked, variant.locked),
+            "variants": {},
+        }
+        return self.model_copy(update=changes)
 
     def located(self, folder_of: FolderOf) -> ChatOptions:
         return self

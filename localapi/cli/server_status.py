@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -82,6 +82,8 @@ class ModelRow:
     last_error: str | None = None
     place: Mapping[str, Any] | None = None
     """Place where it runs: `kind`, `at`, `pid` and `parts`."""
+    variant_of: str | None = None
+    """Model that answers, if this is a variant."""
 
     @property
     def told_place(self) -> str:
@@ -111,7 +113,8 @@ class ModelRow:
     def cells(self) -> list[str]:
         """Return the texts for the columns of HEAD."""
         return [
-            self.id, self.kind, self.backend, self.told_state, readable(self.memory_bytes) if self.memory_bytes else "",
+            self.id if self.variant_of is None else f"└ {self.id}", self.kind, self.backend, self.told_state,
+            readable(self.memory_bytes) if self.memory_bytes else "",
             *("" if count is None else str(count) for count in (self.running, self.waiting)),
             "" if not self.tokens_per_second else f"{self.tokens_per_second:.1f}", self.told_place,
             ", ".join(self.aliases),
@@ -130,22 +133,27 @@ def fetch(server: Server) -> tuple[list[ModelRow], Status]:
         if error.status != HTTPStatus.FORBIDDEN:
             raise
         listed = server.get("/v1/models", seconds=_SECONDS)["data"]
-        return [ModelRow(**{name: model[name] for name in _LISTED}) for model in listed], {}
+        found = [ModelRow(**{name: model[name] for name in _LISTED}) for model in listed]
+        return [replace(row, variant_of=model.get("variant_of")) for row, model in zip(found, listed, strict=True)], {}
     return rows(status), status
 
 
 def rows(status: Status) -> list[ModelRow]:
-    """Return the models of a status, in the manifest's order."""
-    return [
-        ModelRow(
+    """Return the models of a status in the manifest's order, each followed by its variants."""
+    found: list[ModelRow] = []
+    for model in status["models"]:
+        row = ModelRow(
             **{name: model[name] for name in (*_LISTED, "pinned", "waiting", "progress", "last_error")},
             memory_bytes=model.get("memory_bytes"),
             running=model["leases"],
             tokens_per_second=model.get("tokens_per_second"),
             place=model.get("place"),
         )
-        for model in status["models"]
-    ]
+        found.append(row)
+        for variant in model.get("variants") or ():
+            said = {"id": variant["id"], "aliases": variant["aliases"], "variant_of": row.id}
+            found.append(ModelRow(kind=row.kind, backend=row.backend, state=row.state, **said))
+    return found
 
 
 def place_in_words(place: Mapping[str, Any]) -> str:

@@ -113,7 +113,7 @@ def begin(registry: Registry, model: str, kind: Kind) -> Generation:
     entry = registry.resolve(model, kind)
     scope = request_context.current()
     scope.held.enter_context(registry.answering())
-    scope.use(entry.id)
+    scope.use(entry.model_id)
     return Generation(registry, model, kind, entry)
 
 
@@ -138,7 +138,7 @@ class Generation:
     @property
     def expected(self) -> Entry:
         """Entry that would answer now: a member of a pool, or the entry itself."""
-        return self.registry.expected(self.entry) if self.entry.id in self.registry.entries else self.entry
+        return self.registry.expected(self.entry) if self.entry.model_id in self.registry.entries else self.entry
 
     async def through(self, use: Use[Item], *, about: Sequence[Request] = ()) -> AsyncGenerator[Item, None]:
         """Yield what `use` makes of the lease that the request gets, or of the next one in a pool. Raise ApiError."""
@@ -268,7 +268,7 @@ class Generation:
         finished.prompt_seconds = first - self._loaded
         finished.answer_seconds = now - first
         first_seconds, rest_seconds = first - self._started, now - first
-        self.kind.count(scope.counters, self.entry.id, finished, first_seconds, rest_seconds)
+        self.kind.count(scope.counters, self.entry.model_id, finished, first_seconds, rest_seconds)
         if not finished.counted:
             log.info("%s: answered, first after %.2f s (%s)", self.entry.id, first_seconds, scope.id)
             return

@@ -15,6 +15,7 @@ from localapi.backends.parameters import MEDIA, ChatParameters
 from localapi.backends.pool import ChatPool, GiveUpAfter
 from localapi.backends.recognition import chat_backend
 from localapi.backends.secret import SecretPlace
+from localapi.backends.variants import VariantOptions, VariantParameters
 from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.observability.counters import FIRST_SECONDS, TOKEN_SECONDS, Counters, Metric
 from localapi.worker.protocol import Capabilities, Finished, Loaded
@@ -107,6 +108,8 @@ CHAT: Final = Kind(
     ),
     nested={
         ChatParameters: "chat.ID.defaults and chat.ID.locked",
+        VariantOptions: "chat.ID.variants.NAME",
+        VariantParameters: "defaults and locked of variants",
         SecretPlace: "chat.ID.key and ID.env.NAME",
         GiveUpAfter: "give_up_after of pools",
     },

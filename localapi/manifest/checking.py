@@ -18,7 +18,7 @@ from localapi.kinds import KINDS
 from localapi.manifest.complaints import Place, check, expectation, suggestion
 from localapi.manifest.entries import Entry, Manifest, ManifestFile, Said, ServerOptions, TopLevel, document
 from localapi.manifest.keys import Key, digest, files_of, secret_of
-from localapi.manifest.origin import Items, KeyPath, Origin, Scalar, Table, follow, leaves, noun, plain, written
+from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, follow, leaves, noun, plain, written
 
 EntryPath = tuple[str, str]
 """Section and id of an entry."""
@@ -164,9 +164,13 @@ def _of_peer(root: Table, name: str) -> bool:
     return bool(separator and model) and peer in root.section("peers")
 
 
-def _check_pools(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
+def _check_pools(  # noqa: C901  # one branch for each thing that a member must not be
+    root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]
+) -> None:
     """Check that the members of pools exist, are of the pool's kind, and answer themselves."""
-    entries = {name: (str(path[0]), str(path[1])) for path, _, name in _names(root, options)}
+    names = list(_names(root, options))
+    entries = {name: (str(path[0]), str(path[1])) for path, _, name in names if path[2:3] != ("variants",)}
+    variants = {name: str(path[1]) for path, _, name in names if path[2:3] == ("variants",)}
     for path, pool in options.items():
         if not isinstance(pool, PoolOptions):
             continue
@@ -185,8 +189,11 @@ def _check_pools(root: Table, options: dict[EntryPath, EntryOptions], problems: 
                 continue  # its peer tells what it is
             if member is None:
                 possible = [each for each, entry in entries.items() if not _wrong_member(path, entry, options)]
-                known = suggestion(name, possible, what=f"{path[0]} models")
-                message = f"the manifest has no model {shown(name)}{known}"
+                message = (
+                    f"the manifest has no model {shown(name)}{suggestion(name, possible, what=f'{path[0]} models')}"
+                )
+                if name in variants:
+                    message = f"{shown(name)} is a variant; name its model, {shown(variants[name])}"
             elif member in members:
                 message = f"{shown(member[1])} is a member already"
             else:
@@ -221,9 +228,24 @@ def _names(root: Table, options: dict[EntryPath, EntryOptions]) -> Iterator[tupl
             yield (section, key), member.origin, key
     for section, entry_id in options:
         node = _entry_table(root, (section, entry_id)).get("aliases")
-        for index, item in enumerate(node.nodes if isinstance(node, Items) else ()):
-            assert isinstance(item, Scalar)  # noqa: S101  # checked by then
-            yield (section, entry_id, "aliases", index), item.origin, str(item.value)
+        yield from _aliases(node, (section, entry_id, "aliases"))
+        variants = _entry_table(root, (section, entry_id)).get("variants")
+        for name, member in variants.members.items() if isinstance(variants, Table) else ():
+            path = (section, entry_id, "variants", name)
+            yield path, member.origin, name
+            if isinstance(member.node, Table):
+                yield from _aliases(member.node.get("aliases"), (*path, "aliases"))
+
+
+def _aliases(node: Node | None, path: KeyPath) -> Iterator[tuple[KeyPath, Origin, str]]:
+    for index, item in enumerate(node.nodes if isinstance(node, Items) else ()):
+        assert isinstance(item, Scalar)  # noqa: S101  # checked by then
+        yield (*path, index), item.origin, str(item.value)
+
+
+def _named(path: KeyPath) -> str:
+    """Return the id of the entry, or the name of the variant, that the name at a path of `_names` stands for."""
+    return str(path[3] if path[2:3] == ("variants",) else path[1])
 
 
 def _check_places(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
@@ -247,7 +269,7 @@ def _keys(
     """
     section = root.table("server")
     table = section.table("api_keys") if section else None
-    entries = {name: str(path[1]) for path, _, name in _names(root, options)}
+    entries = {name: _named(path) for path, _, name in _names(root, options)}
     keys: list[Key] = []
     files: list[Path] = []
     for name, member in table.members.items() if table else ():

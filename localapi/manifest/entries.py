@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from localapi.backends.openai import OtherServer
-from localapi.backends.options import FOREVER, Duration, EntryOptions, Identity, MemorySize, Name
+from localapi.backends.options import FOREVER, ChatOptions, Duration, EntryOptions, Identity, MemorySize, Name
 from localapi.backends.peer import SEPARATOR, PeerOptions
 from localapi.backends.place import ClusterOptions
 from localapi.errors import Problem
@@ -221,6 +221,24 @@ class Entry:
     """Seconds without a request until the model is unloaded; infinity for never. Includes the server's default."""
     peer: str | None = None
     """Name of the peer that offers the model; None if the manifest has the entry."""
+    variant_of: str | None = None
+    """Id of the entry whose model answers, if this is a variant of it."""
+
+    @property
+    def model_id(self) -> str:
+        """Id of the entry whose model answers: this one, or the one that this is a variant of."""
+        return self.id if self.variant_of is None else self.variant_of
+
+    @functools.cached_property
+    def variants(self) -> tuple[Entry, ...]:
+        """Variants of this entry, as entries of their own that share its model."""
+        options = self.options
+        if not isinstance(options, ChatOptions):
+            return ()
+        return tuple(
+            dataclasses.replace(self, id=name, options=options.as_variant(name), variant_of=self.id)
+            for name in options.variants
+        )
 
     @property
     def kind(self) -> Kind:
@@ -319,7 +337,19 @@ class Manifest:
         """Return the entry with this id or alias."""
         if name in self.entries:
             return self.entries[name]
-        return next((entry for entry in self.entries.values() if name in entry.options.aliases), None)
+        if name in self.variants:
+            return self.variants[name]
+        return next((entry for entry in self.offered if name in entry.options.aliases), None)
+
+    @functools.cached_property
+    def variants(self) -> Mapping[str, Entry]:
+        """Variants of all entries, by name."""
+        return {variant.id: variant for entry in self.entries.values() for variant in entry.variants}
+
+    @functools.cached_property
+    def offered(self) -> tuple[Entry, ...]:
+        """All that clients can name: each entry, followed by its variants."""
+        return tuple(each for entry in self.entries.values() for each in (entry, *entry.variants))
 
     def written_at(self, entry: Entry) -> str:
         """Return the file and the first line of an entry; empty if no file has it."""
@@ -363,14 +393,17 @@ class Manifest:
     def keeping(self, other: Manifest, entry_ids: Collection[str]) -> Manifest:
         """Return this manifest with these entries taken from `other`.
 
-        They get their new aliases, as another entry may have taken an old one.
+        They get their new aliases and variants, as another entry may have taken an old name.
         """
         if not entry_ids:
             return self
         kept: dict[str, Entry] = {}
         for name in entry_ids:
-            aliases = {"aliases": self.entries[name].options.aliases}
-            options = other.entries[name].options.model_copy(update=aliases)
+            new_options, options = self.entries[name].options, other.entries[name].options
+            names: dict[str, object] = {"aliases": new_options.aliases}
+            if isinstance(options, ChatOptions):
+                names["variants"] = new_options.variants if isinstance(new_options, ChatOptions) else {}
+            options = options.model_copy(update=names)
             kept[name] = dataclasses.replace(other.entries[name], options=options)
         new, old = ({(each.entries[name].kind.name, name) for name in kept} for each in (self, other))
         said = {key: value for key, value in self.said.items() if key[:2] not in new}

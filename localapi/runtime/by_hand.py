@@ -72,8 +72,8 @@ def unpin(registry: Registry, name: str) -> Instance:
 
 
 def _own(registry: Registry, name: str) -> Entry:
-    """Return the entry of a name. Raise ModelNotFound, and InvalidRequest if it is a peer's."""
-    entry = registry.resolve(name)
+    """Return the entry of a name or a variant's. Raise ModelNotFound, and InvalidRequest if it is a peer's."""
+    entry = registry.entries[registry.resolve(name).model_id]
     if entry.peer is not None:
         raise _refused(f"{entry.id} is a model of the peer {entry.peer}, which loads and unloads it. Ask that server.")
     return entry

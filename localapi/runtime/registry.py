@@ -84,8 +84,9 @@ class Registry:
 
     @property
     def offered(self) -> list[Entry]:
-        """Entries that the current request may see."""
-        return [entry for entry in self.entries.values() if self.may_use(entry)]
+        """Entries and their variants that the current request may see."""
+        found = self.snapshot.manifest.offered if self.snapshot else ()
+        return [entry for entry in found if self.may_use(entry)]
 
     @property
     def drain_seconds(self) -> float:
@@ -180,7 +181,7 @@ class Registry:
         """Return the lease; closing `held` gives it back. `pool` is what was asked, if that is another entry."""
         while True:
             self.refuse_when_closed()
-            queue = self.queues[find().id]
+            queue = self.queues[find().model_id]
             async with AsyncExitStack() as stack:
                 stack.enter_context(queue.enter(ticket))
                 async with queue.wait(ticket):
@@ -188,7 +189,7 @@ class Registry:
                     entry, instance = await self.open_instance(find)
                     if entry.options.is_pool:
                         raise Rerouted
-                    if self.queues[entry.id] is not queue:  # the name is another entry's now
+                    if self.queues[entry.model_id] is not queue:  # the name is another entry's now
                         continue
                     engine = await stack.enter_async_context(instance.lease())
                 queue.send(ticket)
@@ -203,9 +204,10 @@ class Registry:
             progress = self.progress(member_id, attempt)
             is_secret = member is not None and not self.may_use(member)
             return replace(progress, model=entry_id) if is_secret else progress
-        if entry_id not in self.entries:
+        entry = self.snapshot.manifest.resolve(entry_id) if self.snapshot else None
+        if entry is None:
             return Progress("waiting", entry_id)
-        position = self.queues[entry_id].position(ticket)
+        position = self.queues[entry.model_id].position(ticket)
         if position is not None:
             return Progress("queued", entry_id, position=position)
         instance = self.instance(entry_id)
@@ -213,7 +215,7 @@ class Registry:
         if position is not None:
             used, budget = self.memory.used, self.memory.budget or 0
             return Progress("memory", entry_id, position=position, done=used, total=budget)
-        loading, peer = instance.progress, self.entries[entry_id].peer
+        loading, peer = instance.progress, entry.peer
         if loading is None:
             return Progress("loading" if instance.state == "loading" else "waiting", entry_id, at=peer)
         return Progress("loading", entry_id, at=peer, step=loading.text, done=loading.done, total=loading.total)
@@ -244,10 +246,11 @@ class Registry:
             raise ModelUnavailable("The server is shutting down.")
 
     def instance(self, entry_id: str) -> Instance:
-        """Return the current instance of an entry."""
+        """Return the current instance of an entry, or of the entry that a variant belongs to."""
         if self.snapshot is None:
             raise LookupError(entry_id)
-        return self.snapshot.instances[entry_id]
+        variant = self.snapshot.manifest.variants.get(entry_id)
+        return self.snapshot.instances[entry_id if variant is None else variant.model_id]
 
     def commit(self, manifest: Manifest, prepared: Mapping[str, Instance]) -> Snapshot:
         """Make a manifest current: one assignment, no await.

@@ -38,7 +38,7 @@ def routes(registry: Registry, draining: Callable[[], bool]) -> Blueprint:
         failed = {each.name: each.last_error for each in wanted if each.state == "failed"}
         failed |= {each.name: each.vitals.reason for each in wanted if each.vitals and not each.vitals.healthy}
         if failed:
-            errors = failed if len(known) == len(registry.entries) else {}  # an error may name other models
+            errors = failed if known >= registry.entries.keys() else {}  # an error may name other models
             return json_reply(Health(status="failed", models=_in(known, failed), errors=errors), status=503)
         if loading := [each.name for each in wanted if each.state == "loading" or each.will_reload]:
             return json_reply(Health(status="loading", models=_in(known, loading)), status=503)

@@ -146,6 +146,14 @@ class MemberReply(Struct, kw_only=True):
     rests_until: float | None
 
 
+class VariantReply(Struct, kw_only=True):
+    """One more name of a model, with its own defaults and locks."""
+
+    id: str
+    aliases: list[str]
+    description: str | None
+
+
 class ModelReply(InstanceReply, kw_only=True):
     """A model of the manifest."""
 
@@ -163,6 +171,7 @@ class ModelReply(InstanceReply, kw_only=True):
     memory_bytes: int | None
     swap: SwapReply | None
     members: list[MemberReply] | None
+    variants: list[VariantReply]
 
 
 def describe_model(entry: Entry, registry: Registry, swap: Swap | None) -> ModelReply:
@@ -186,6 +195,10 @@ def describe_model(entry: Entry, registry: Registry, swap: Swap | None) -> Model
         memory_bytes=_memory_bytes(registry, instance),
         swap=_swap(swap) if swap else None,
         members=[_member(instance, member) for member in instance.members] if isinstance(instance, Pool) else None,
+        variants=[
+            VariantReply(id=each.id, aliases=list(each.options.aliases), description=each.options.description)
+            for each in entry.variants
+        ],
     )
 
 

@@ -141,6 +141,7 @@ class CountTokensRequest(ChatParameters):
             said=self.parameters(),
             usual={"reasoning_effort": "none"},
             names={
+                "system": ["system"],
                 "stop": ["stop_sequences"],
                 "reasoning_effort": [effort_name],
                 "response_format": ["output_config.format"],

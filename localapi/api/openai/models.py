@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from quart import Blueprint, Response, request
 
 from localapi.api.anthropic import models as anthropic
@@ -80,6 +80,7 @@ OPERATIONS: Final[Operations] = {
 def describe(registry: Registry, entry: Entry) -> ModelObject:
     """Return the model object of an entry, with what its kind adds."""
     instance = registry.instance(entry.id)
+    variant_of = UNSET if entry.variant_of is None else entry.variant_of
     model = entry.kind.model(
         id=entry.id,
         created=int(registry.started_at),
@@ -91,6 +92,7 @@ def describe(registry: Registry, entry: Entry) -> ModelObject:
         description=entry.options.description,
         input=entry.kind.input,
         output=entry.kind.output,
+        variant_of=variant_of,
     )
     if isinstance(instance, Pool):
         members = [member.entry for member in instance.members]

@@ -28,6 +28,7 @@ export function Model({ model, page, api, admin, now }) {
     ${model.progress && html`<${Progress} progress=${model.progress} />`}
     ${model.swap && html`<${Swap} swap=${model.swap} now=${now} />`}
     ${model.members && html`<${Members} members=${model.members} now=${now} />`}
+    ${model.variants?.length > 0 && html`<${Variants} variants=${model.variants} />`}
     ${model.healthy === false && html`<div class="notice bad model-wide"><strong>Not healthy</strong>
       <span class="break">${model.unhealthy_reason}</span></div>`}
     ${state.error && html`<div class="notice bad model-wide" role="alert"><strong>${state.error.what} failed</strong>
@@ -100,6 +101,13 @@ function Members({ members, now }) {
   };
   return html`<ul class="small model-wide">${members.map((member) => html`<li key=${member.id ?? member} class="break">
     ${line(member)}</li>`)}</ul>`;
+}
+
+/** Its further names, which have their own defaults and locks. */
+function Variants({ variants }) {
+  const line = ({ id, aliases, description }) => [[id, ...aliases].join(", "), description].filter(Boolean).join(": ");
+  return html`<ul class="small model-wide" aria-label="Variants">${variants.map((variant) => html`<li key=${variant.id} class="break">
+    ${line(variant)}</li>`)}</ul>`;
 }
 
 function Facts({ parts }) {

@@ -188,6 +188,7 @@ class InputTokensRequest(ChatParameters):
             asks=[chat],
             said=self.parameters(),
             names={
+                "system": ["instructions"],
                 "messages": ["input"],
                 "max_tokens": ["max_output_tokens"],
                 "reasoning_effort": ["reasoning.effort"],
