@@ -18,6 +18,7 @@ from localapi.backends.transcription import (
     LocalTranscription,
     MlxAudioTranscription,
     TranscriptionOptions,
+    Vad,
     settings_of,
 )
 from localapi.environments import Environment
@@ -46,6 +47,7 @@ class AutoTranscription(TranscriptionOptions):
     revision: Annotated[
         str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])
     ] = None
+    vad: Vad = True
     install: Annotated[
         Literal["manual", "auto"],
         Field(
@@ -55,8 +57,8 @@ class AutoTranscription(TranscriptionOptions):
 
     def located(self, folder_of: FolderOf) -> TranscriptionOptions:
         backend = chosen(self.path, folder_of("path"))
-        options = {**settings_of(self), "path": self.path, "revision": self.revision, "install": self.install}
-        return BACKENDS[backend](**{**options, "backend": backend}).located(folder_of)
+        common = {name: getattr(self, name) for name in ("path", "revision", "vad", "install")}
+        return BACKENDS[backend](**{**settings_of(self), **common, "backend": backend}).located(folder_of)
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         raise NotImplementedError("a located entry is one of the chosen backend")

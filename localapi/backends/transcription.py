@@ -36,6 +36,11 @@ class TranscriptionOptions(EntryOptions):
     ] = 4 * 3600.0
 
 
+Vad = Annotated[
+    bool, Field(description="Leave out what is not speech. With false, music and singing are transcribed, too.")
+]
+
+
 class LocalTranscription(OwnEnvironment, TranscriptionOptions):
     """Options of a model in a worker."""
 
@@ -52,9 +57,7 @@ class LocalTranscription(OwnEnvironment, TranscriptionOptions):
     revision: Annotated[
         str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])
     ] = None
-    vad: Annotated[
-        bool, Field(description="Leave out what is not speech. With false, music and singing are transcribed, too.")
-    ] = True
+    vad: Vad = True
 
     def located(self, folder_of: FolderOf) -> Self:
         try:

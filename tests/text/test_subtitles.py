@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from localapi.text.languages import language_code, language_name
+from localapi.audio.languages import language_code, language_name
 from localapi.text.subtitles import Caption, srt, vtt
 
 CAPTIONS = [Caption(0, 1.5, " One & <two>."), Caption(3599.9996, 36_000.25, "a\n\n b --> c")]

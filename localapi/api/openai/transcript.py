@@ -9,8 +9,8 @@ from typing import Final, Literal
 from msgspec import UNSET, Struct, UnsetType
 from quart import Response
 
+from localapi.audio.languages import language_name
 from localapi.http.replies import json_reply
-from localapi.text.languages import language_name
 from localapi.text.subtitles import Caption, srt, vtt
 from localapi.worker.protocol import Event, Heard, Transcribed, TranscriptSegment
 

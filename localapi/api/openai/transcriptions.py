@@ -22,6 +22,7 @@ from localapi.api.openai.transcription_request import (
 )
 from localapi.api.openai.wire import EventStream
 from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, Operation, Operations
+from localapi.audio.languages import language_code
 from localapi.backends.transcription import TranscriptionOptions
 from localapi.errors import ApiError, InvalidRequest, ModelUnavailable, RequestTooLarge
 from localapi.http import body, request_context
@@ -32,7 +33,6 @@ from localapi.kinds import TRANSCRIPTION
 from localapi.kinds.transcription import CHARACTERS, SECONDS, TIME_TO_FIRST_SEGMENT, transcription_options
 from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
-from localapi.text.languages import language_code
 from localapi.worker.protocol import (
     Event,
     Forward,

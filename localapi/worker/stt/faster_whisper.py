@@ -51,10 +51,9 @@ class FasterWhisper(Transcribing):
     """One loaded model. See `worker.model.Model`."""
 
     def __init__(self, whisper: Any, options: dict[str, Any], cancelled: Callable[[int], bool]) -> None:
-        super().__init__(options)
+        super().__init__(options, whisper.supported_languages)
         self._whisper = whisper
         self._beam_size = options.get("beam_size") or 5
-        self._languages = frozenset(whisper.supported_languages)
         self._cancelled = cancelled
         self._running = 0
         """Number of the request that is being heard."""
@@ -62,12 +61,6 @@ class FasterWhisper(Transcribing):
         self.loaded = Loaded(batched=False)
 
     def _recognized(self, piece: Piece, request: Transcribe, language: str | None) -> Recognized:
-        if request.language is not None and request.language not in self._languages:
-            raise RequestRefused(
-                "language",
-                f"The model does not know the language {request.language!r}. It knows: "
-                f"{', '.join(sorted(self._languages))}.",
-            )
         self._running = request.id
         settings: dict[str, Any] = {}
         if request.temperature:  # 0: it is raised only if the text is bad, as by default

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import mlx.core as mx
@@ -11,8 +12,9 @@ from localapi.worker.hub.repository import located
 from localapi.worker.model import CannotLoad, Host, first_line
 from localapi.worker.protocol import Loaded, Loading, Transcribe
 from localapi.worker.stt.pieces import Piece
-from localapi.worker.stt.results import arguments_of, segments_of
+from localapi.worker.stt.results import arguments_of, found_language, languages_of, segments_of
 from localapi.worker.stt.transcribing import Recognized, Transcribing, samples
+from localapi.worker.turns import RequestRefused
 
 PATTERNS: Final = ("*.json", "*.jsonl", "*.safetensors", "*.npz", "*.model", "*.tiktoken", "*.txt", "*.jinja", "*.yaml")
 """Files that are downloaded from a repository: neither code nor pickles, which would be executed."""
@@ -24,22 +26,30 @@ def load(options: dict[str, Any], host: Host) -> MlxAudioTranscription:
     host.report(Loading(phase="reading weights"))
     try:
         model = load_model(folder)
+        languages = languages_of(model)
     except (Exception, SystemExit) as error:  # from the package, the architecture or MLX
         raise CannotLoad(f"mlx-audio cannot load the model in {folder}: {first_line(error)}.") from error
-    return MlxAudioTranscription(model, options)
+    return MlxAudioTranscription(model, languages, options)
 
 
 class MlxAudioTranscription(Transcribing):
     """One loaded model. See `worker.model.Model`."""
 
-    def __init__(self, model: Any, options: dict[str, Any]) -> None:
-        super().__init__(options)
+    def __init__(self, model: Any, languages: Mapping[str, str], options: dict[str, Any]) -> None:
+        super().__init__(options, languages)
         self._model = model
+        self._languages = languages
         self.loaded = Loaded(batched=False)
 
     def _recognized(self, piece: Piece, request: Transcribe, language: str | None) -> Recognized:
-        arguments = arguments_of(self._model.generate, request, language)
+        called = None if language is None else self._languages.get(language, language)
+        arguments = arguments_of(self._model.generate, request, called)
         result = self._model.generate(mx.array(samples(piece)), **arguments)
-        found = getattr(result, "language", None)
         mx.clear_cache()  # MLX keeps freed memory
-        return Recognized(segments_of(result, piece.seconds), found if isinstance(found, str) and found else None)
+        segments = segments_of(result, piece.seconds)
+        if request.words and any(each.text.strip() for each in segments) and not any(each.words for each in segments):
+            raise RequestRefused(
+                "timestamp_granularities",
+                "This model does not tell when words are said. Send timestamp_granularities without 'word'.",
+            )
+        return Recognized(segments, found_language(result))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
+from localapi.audio.languages import language_code
 from localapi.worker.protocol import Transcribe, TranscriptSegment, WordTime
 from localapi.worker.turns import RequestRefused
+
+NO_LANGUAGES: Final = frozenset({"", "auto", "none", "nospeech", "unknown"})
+"""Words that results have in place of a language."""
 
 
 def arguments_of(generate: Callable[..., Any], request: Transcribe, language: str | None) -> dict[str, Any]:
@@ -36,6 +40,30 @@ def arguments_of(generate: Callable[..., Any], request: Transcribe, language: st
     return arguments
 
 
+def languages_of(model: Any) -> dict[str, str]:
+    """Return what a model calls the languages that it knows, by their codes; empty if it does not tell.
+
+    Whisper would write gibberish for a language that it has no token for. Qwen3-ASR wants names instead of codes.
+    """
+    if hasattr(model, "get_tokenizer") and hasattr(model, "is_multilingual"):
+        tokenizer = model.get_tokenizer()  # raises ValueError if the folder has none
+        names = tokenizer.all_language_codes if model.is_multilingual else ("en",)
+    else:
+        config = getattr(model, "config", None)
+        names = _field(config, "support_languages") or _field(config, "supported_languages") or ()
+    return {language_code(each): each for each in names}
+
+
+def found_language(result: Any) -> str | None:
+    """Return the code of the language that a result names; None if it names none."""
+    found = _field(result, "language")
+    if isinstance(found, list):  # one for each segment
+        found = found[0] if found else None
+    if not isinstance(found, str) or found.strip().lower() in NO_LANGUAGES:
+        return None
+    return language_code(found)
+
+
 def segments_of(result: Any, seconds: float) -> list[TranscriptSegment]:
     """Return a result as segments; a text without times is one segment of the whole piece."""
     parts = _field(result, "segments") or _field(result, "sentences") or []
@@ -47,21 +75,37 @@ def segments_of(result: Any, seconds: float) -> list[TranscriptSegment]:
 
 
 def _segment(part: Any, seconds: float) -> TranscriptSegment:
-    words = []
-    for each in _field(part, "words") or ():
-        text = _field(each, "word") or _field(each, "text") or ""
-        words.append(WordTime(str(text), _number(each, "start", 0.0), _number(each, "end", seconds)))
     return TranscriptSegment(
         start_seconds=_number(part, "start", 0.0),
         end_seconds=_number(part, "end", seconds),
         text=str(_field(part, "text") or ""),
-        words=words,
+        words=_words(part, seconds),
         tokens=[each for each in _field(part, "tokens") or () if isinstance(each, int)],
         temperature=_number(part, "temperature", 0.0),
         avg_logprob=_number(part, "avg_logprob", 0.0),
         compression_ratio=_number(part, "compression_ratio", 0.0),
         no_speech_prob=_number(part, "no_speech_prob", 0.0),
     )
+
+
+def _words(part: Any, seconds: float) -> list[WordTime]:
+    """Return when the words of a segment are said: as it tells, or from its tokens. A word may have several."""
+    words: list[WordTime] = []
+    for each in _field(part, "words") or ():
+        text = _field(each, "word") or _field(each, "text") or ""
+        words.append(WordTime(str(text), _number(each, "start", 0.0), _number(each, "end", seconds)))
+    if words:
+        return words
+    for token in _field(part, "tokens") or ():
+        text, end = _field(token, "text"), _number(token, "end", seconds)
+        if not isinstance(text, str) or _field(token, "start") is None:
+            return []
+        if words and not text.startswith(" "):
+            before = words[-1]
+            words[-1] = WordTime(before.text + text, before.start_seconds, end)
+        else:
+            words.append(WordTime(text, _number(token, "start", 0.0), end))
+    return words
 
 
 def _field(part: Any, name: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -50,8 +50,10 @@ class Transcribing(TurnTaking[Transcribe]):
 
     task = "Transcription"
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], languages: Iterable[str] = ()) -> None:
+        """`languages`: codes of those that the model knows; none if it does not tell."""
         super().__init__()
+        self._known_languages = frozenset(languages)
         self._skips_silence = bool(options.get("vad", True))
 
     def _recognized(self, piece: Piece, request: Transcribe, language: str | None) -> Recognized:
@@ -59,6 +61,12 @@ class Transcribing(TurnTaking[Transcribe]):
         raise NotImplementedError
 
     def _answer(self, request: Transcribe) -> Pieces:
+        if request.language is not None and self._known_languages and request.language not in self._known_languages:
+            raise RequestRefused(
+                "language",
+                f"The model does not know the language {request.language!r}. It knows: "
+                f"{', '.join(sorted(self._known_languages))}.",
+            )
         cutter = Cutter(self._detector(), keeps_all=not self._skips_silence)
         language = request.language
         told = total = 0.0

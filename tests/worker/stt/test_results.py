@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from localapi.worker.protocol import Transcribe, WordTime
-from localapi.worker.stt.results import arguments_of, segments_of
+from localapi.worker.stt.results import arguments_of, found_language, languages_of, segments_of
 from localapi.worker.turns import RequestRefused
 
 
@@ -52,3 +52,54 @@ def test_results_of_every_shape_are_segments() -> None:
     found = [segments_of(each, 2.0)[0] for each in (dicts, aligned, bare, odd)]
     assert [(each.start_seconds, each.end_seconds) for each in found] == [(0, 1), (0.5, 0.75), (0, 2), (0, 2)]
     assert (found[0].words, found[0].tokens, found[1].tokens) == ([WordTime(" a", 0.1, 0.2)], [1], [])
+
+
+def test_words_are_put_together_from_tokens_with_times() -> None:
+    said = [(" Go", 0.0, 0.25), ("od", 0.25, 0.5), (" day", 0.75, 1.0)]
+    tokens = [SimpleNamespace(text=text, start=start, end=end) for text, start, end in said]
+    aligned = SimpleNamespace(sentences=[SimpleNamespace(start=0.0, end=1.0, text="Good day", tokens=tokens)])
+    [segment] = segments_of(aligned, 2.0)
+    assert segment.words == [WordTime(" Good", 0.0, 0.5), WordTime(" day", 0.75, 1.0)]
+
+
+class Whisper:
+    """What a model of Whisper tells about its languages."""
+
+    def __init__(self, *, is_multilingual: bool) -> None:
+        self.is_multilingual = is_multilingual
+
+    def get_tokenizer(self) -> Any:
+        return SimpleNamespace(all_language_codes=("en", "de"))
+
+
+@pytest.mark.parametrize(
+    ("model", "languages"),
+    [
+        (Whisper(is_multilingual=True), {"en": "en", "de": "de"}),
+        (Whisper(is_multilingual=False), {"en": "en"}),
+        (
+            SimpleNamespace(config=SimpleNamespace(support_languages=["English", "Chinese"])),
+            {"en": "English", "zh": "Chinese"},
+        ),
+        (SimpleNamespace(config={"supported_languages": ["fr"]}), {"fr": "fr"}),
+        (SimpleNamespace(config=None), {}),
+    ],
+)
+def test_a_model_tells_its_languages_in_its_own_way(model: Any, languages: dict[str, str]) -> None:
+    assert languages_of(model) == languages
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        ("en", "en"),
+        ("English", "en"),
+        (["Chinese", "English"], "zh"),
+        ([], None),
+        ("None", None),
+        ("auto", None),
+        (3, None),
+    ],
+)
+def test_the_language_of_a_result_is_a_code(told: Any, code: str | None) -> None:
+    assert found_language(SimpleNamespace(language=told)) == code
