@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi.api import console, openapi
-from localapi.api.admin import actions, health, metrics, status, status_events
+from localapi.api.admin import actions, health, metrics, profiles, status, status_events
+from localapi.api.admin.manifest import ManifestEndpoints
 from localapi.api.body_limits import LimitedRequest, limit_of
 from localapi.api.dialect import error_body_of
 from localapi.api.openai import models
@@ -42,6 +44,7 @@ from localapi.errors import (
     StartError,
 )
 from localapi.http import auth, request_context
+from localapi.http.edit_rights import EditRights
 from localapi.http.host_check import Guard, exposure
 from localapi.http.hypercorn_server import serve
 from localapi.http.loops import LoopCheck
@@ -53,6 +56,7 @@ from localapi.manifest import Manifest, ManifestSource, ServerOptions, read
 from localapi.observability import log as logs
 from localapi.observability.counters import Counters
 from localapi.observability.log_buffer import History
+from localapi.reload.editor import Editor
 from localapi.reload.reloader import Attempt, Reloader
 from localapi.reload.settling import Settling
 from localapi.reload.watcher import Watch
@@ -63,6 +67,7 @@ from localapi.runtime.watchdog import Watchdog
 from localapi.settings import Settings
 from localapi.system.allocator import share_memory
 from localapi.system.os_errors import NO_DESCRIPTOR, NO_ROOM, advise
+from localapi.system.threads import aside
 from localapi.system.working_directory import WorkingFolder
 
 log = logging.getLogger(__name__)
@@ -73,7 +78,9 @@ class Service:
 
     def __init__(self, settings: Settings, source: ManifestSource) -> None:
         self.settings = settings
-        self.source = source
+        self._source = source
+        self.profile = source.profile
+        """Name of the active profile, or path of its file."""
         self.folder = WorkingFolder()
         self.peers = Peers(secrets.token_hex(8), self._peers_changed)
         self.registry = Registry(may_use=auth.may_use, peers=self.peers)
@@ -88,7 +95,8 @@ class Service:
             apply=self._apply,
             tell=self._tell,
         )
-        self.watch = Watch(source, self.reloader.trigger, self.folder)
+        self.watch = Watch(lambda: self.source, self.reloader.trigger, self.folder)
+        self.editor = Editor(lambda: self.source, lambda: self.reloader.served)
         self.started = False
         """True once the first revision is active and the terminal has shown its address."""
         self.cluster = ClusterWatch(self.live.poke)
@@ -101,6 +109,19 @@ class Service:
         """The port that the server was started with."""
         self.app = create_app(self)
 
+    @property
+    def source(self) -> ManifestSource:
+        """Source of the manifest, with the active profile."""
+        return replace(self._source, profile=self.profile)
+
+    async def use_profile(self, profile: str | None) -> Attempt:
+        """Merge another profile over the manifest from now on. Raise ManifestError, and keep the old one."""
+        served = self.reloader.served
+        await aside(lambda: read(replace(self._source, profile=profile), served=served))
+        self.profile = profile
+        self.watch.look_anew()
+        return await self.reloader.reload()
+
     def _files(self) -> tuple[Path, ...]:
         """Return the manifest's files to watch."""
         self.folder.return_to_it()
@@ -109,10 +130,9 @@ class Service:
     def _read(self) -> Manifest:
         """Read the manifest. A file that once existed is required from then on."""
         self.folder.return_to_it()
-        snapshot = self.registry.snapshot
-        manifest = read(self.source, served=snapshot.manifest if snapshot else None)
+        manifest = read(self.source, served=self.reloader.served)
         withhold(manifest.key_variables)
-        self.source = self.source.pinned()
+        self._source = self._source.pinned()
         return manifest
 
     def _apply(self, manifest: Manifest) -> None:
@@ -150,7 +170,9 @@ class Service:
 
     def status(self) -> status.StatusReply:
         """Return what `GET /status` says."""
-        return status.describe(self.registry, self.reloader, self.warnings(), self.folder, self.cluster)
+        return status.describe(
+            self.registry, self.reloader, self.warnings(), self.folder, self.cluster, profile=self.profile
+        )
 
     def options(self) -> ServerOptions:
         """Return the active options of the manifest's section `server`."""
@@ -273,8 +295,11 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(status.routes(service.status))
     app.register_blueprint(status_events.routes(service.live, auth.still_admin(service.registry)))
     app.register_blueprint(actions.routes(service.registry, service.reloader))
+    app.register_blueprint(profiles.routes(lambda: service.source, service.use_profile))
     loops = LoopCheck(service.peers.server_id)
     guard, check_key = Guard(service.settings.host, service.options), auth.access(service.registry)
+    rights = EditRights(service.settings.host, service.options)
+    app.register_blueprint(ManifestEndpoints(service.editor, service.reloader, service.status, rights).blueprint())
 
     @app.before_request
     async def admit() -> Response | None:

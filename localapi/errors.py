@@ -6,7 +6,8 @@
     │   ├── EnvironmentFailed    a backend's environment cannot be installed
     │   ├── NoServer             a command finds no server
     │   ├── Refused              the server refuses what a command asks for
-    │   ├── CannotEdit           a command cannot edit the manifest
+    │   ├── CannotEdit           the manifest's file cannot be edited
+    │   │   └── FileChanged      somebody else has changed it meanwhile
     │   ├── CannotDownload       a command cannot download a repository
     │   ├── CannotInstall        a command cannot install the service
     │   └── ManifestError        an invalid manifest, with file, line, column and key
@@ -20,8 +21,11 @@
         │   └── ModelNotFound
         ├── MethodNotAllowed     405
         ├── ModelInUse           409
+        ├── EditRefused          409
+        │   └── EditConflict
         ├── RequestTooLarge      413
         ├── UnsupportedEncoding  415
+        ├── InvalidManifest      422
         ├── ModelBusy            429
         ├── GenerationFailed     500
         ├── UpstreamFailed       502
@@ -99,6 +103,10 @@ class Refused(OperatorError):
 
 class CannotEdit(OperatorError):
     """The manifest's file cannot be edited, and is unchanged."""
+
+
+class FileChanged(CannotEdit):
+    """The manifest's file is not what it was when the change was made."""
 
 
 class CannotDownload(OperatorError):
@@ -266,6 +274,26 @@ class ModelInUse(ApiError):
     code = "model_in_use"
 
 
+class EditRefused(ApiError):
+    """The manifest's file cannot be edited like this, and is unchanged."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "cannot_edit"
+    diff = ""
+    """Changes in the file since the client read it."""
+
+
+class EditConflict(EditRefused):
+    """The manifest's file has changed since the client read it."""
+
+    code = "manifest_changed"
+
+    def __init__(self, message: str, *, diff: str) -> None:
+        super().__init__(message)
+        self.diff = diff
+
+
 class RequestTooLarge(ApiError):
     """The request body exceeds the limit."""
 
@@ -280,6 +308,19 @@ class UnsupportedEncoding(ApiError):
     status = 415
     type = "invalid_request_error"
     code = "unsupported_encoding"
+
+
+class InvalidManifest(ApiError):
+    """The manifest is invalid, or would be with what the client asks for; nothing is changed."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "invalid_manifest"
+
+    def __init__(self, error: ManifestError) -> None:
+        first, more = error.problems[0], len(error.problems) - 1
+        super().__init__(f"The manifest would be invalid: {first}{f' (and {more} more)' if more else ''}.")
+        self.problems = error.problems
 
 
 class ModelBusy(ApiError):

@@ -12,13 +12,13 @@ from typing import Any, Final
 import click
 
 from localapi.backends.peer import faults
-from localapi.cli.comparison import diff, own_models
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
 from localapi.cli.server_status import status_of, tell_if_another_is_followed
 from localapi.cli.text_table import room, table
 from localapi.client import Server
 from localapi.errors import ManifestError, NoServer, Refused
 from localapi.manifest import Manifest, describe, read
+from localapi.reload.comparison import diff, own_models
 from localapi.settings import Settings
 
 PEER_SECONDS: Final = 3.0

@@ -33,6 +33,7 @@ SECTIONS: Final = {
         "plan": "Show what an edit of the manifest would do on the running server.",
         "add": "Add a model to the manifest.",
         "rm": "Remove a model from the manifest.",
+        "profile": "Show the profiles of a running server, or switch to one.",
         "schema": "Print the JSON Schema of models.yaml and of profiles.",
     },
     "Use": {

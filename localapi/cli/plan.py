@@ -12,13 +12,13 @@ import click
 from rich.cells import cell_len
 
 from localapi.cli.check import tell_missing_secrets
-from localapi.cli.comparison import Change, Plan, plan
 from localapi.cli.options import profile_option, server_of, server_options, source_of, type_of_path
 from localapi.cli.server_status import status_of, tell_if_another_is_followed
 from localapi.cli.text_table import GAP, table, wrapped
 from localapi.client import Server
 from localapi.manifest import read
 from localapi.observability import log
+from localapi.reload.comparison import Plan, plan, words_of
 from localapi.settings import Settings
 
 CHANGED: Final = 3
@@ -34,17 +34,6 @@ SIGNS: Final = {
     "removed": "-",
 }
 COLOURS: Final = {"+": "green", "~": "yellow", "=": "cyan", "-": "red"}
-WORDS: Final = {
-    "added": "is new",
-    "warm": "loads beside the old one, which answers until the new one is ready (warm)",
-    "cold": "loads after the old one has finished its requests and ended; new requests wait (cold)",
-    "not loaded": "is not loaded; the next request loads the new one",
-    "did not load": "did not load, so the old one still answers; the server retries from time to time",
-    "in place": "changes in place, even if loaded",
-    "removed": "is removed",
-}
-ENDS: Final = {"removed": "they finish first", "warm": "they end on the old one", "cold": "they finish first"}
-ENDS_ELSE: Final = "they continue"
 
 
 @click.command("plan")
@@ -60,9 +49,12 @@ def command(file: Path | None, *, as_json: bool, exit_code: bool, **flags: Any) 
     """
     settings = Settings.read(manifest=file, **flags)
     source = source_of(settings)
-    manifest = read(source, needs_secrets=False)
     server = server_of(settings)
     status = status_of(server) if server.is_there() else None
+    switched = status["manifest"].get("profile") if status else None
+    if source.profile is None and switched is not None:  # while it ran; the edit meets that profile, too
+        source = dataclasses.replace(source, profile=switched)
+    manifest = read(source, needs_secrets=False)
     found = plan(manifest, status)
     tell_missing_secrets(manifest)
     if status and file is None:
@@ -87,16 +79,7 @@ def _show(found: Plan, server: Server, *, compared: bool) -> None:
     heads = table(["", ""], rows)[1:]
     widest = max(map(cell_len, heads), default=0) + len(GAP)
     for head, (sign, _), each in zip(heads, rows, found.changes, strict=True):
-        line = f"{head}{' ' * (widest - cell_len(head))}{wrapped(_words(each), indent=widest)}"
+        line = f"{head}{' ' * (widest - cell_len(head))}{wrapped(words_of(each), indent=widest)}"
         click.secho(line, fg=COLOURS[sign], color=colour)
     if found.server:
         click.secho(f"=  server  changes in place: {', '.join(found.server)}", fg=COLOURS["="], color=colour)
-
-
-def _words(change: Change) -> str:
-    keys = f": {', '.join(change.keys)}" if change.keys else ""
-    running = f"; running requests: {change.requests}, {ENDS.get(change.does, ENDS_ELSE)}" if change.requests else ""
-    reason = f"; {change.error}" if change.error else ""
-    place = f"; it runs {change.place}" if change.place else ""
-    written = f" ({change.written_at})" if change.written_at else ""
-    return f"{WORDS[change.does]}{keys}{place}{running}{reason}{written}"

@@ -36,12 +36,17 @@ PREFLIGHT_SECONDS: Final = 600
 
 def exposure(host: str, *, keys: bool) -> list[str]:
     """Return a warning about an address that others can reach, if there is one."""
-    if keys or host.lower() in LOCAL_NAMES or (_is_address(host) and ipaddress.ip_address(host).is_loopback):
+    if keys or is_loopback(host):
         return []
     return [
         "other machines can reach this address, and the manifest has no api_keys: anyone who can reach it can use the "
         "models and reload the manifest"
     ]
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a server that listens on this address."""
+    return host.lower() in LOCAL_NAMES or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -64,7 +69,7 @@ class Guard:
 
     def check(self) -> None:
         """Raise Forbidden for a host or origin that is not allowed."""
-        asked = _name(f"//{request.headers.get('Host', '')}")
+        asked = name_of(f"//{request.headers.get('Host', '')}")
         # Probes of load balancers send HTTP/1.0 without a Host; no browser does.
         probe = request.http_version == "1.0" and all(name != b"host" for name, _ in request.scope["headers"])
         if not (self._answers_for(asked) or probe):
@@ -101,7 +106,7 @@ class Guard:
         """
         reply.headers["Vary"] = "Origin"
         reply.headers["X-Content-Type-Options"] = "nosniff"
-        origin, asked = request.headers.get("Origin"), _name(f"//{request.headers.get('Host', '')}")
+        origin, asked = request.headers.get("Origin"), name_of(f"//{request.headers.get('Host', '')}")
         if origin is not None and self._answers_for(asked) and self._allows(origin):
             reply.headers["Access-Control-Allow-Origin"] = origin
             reply.headers["Access-Control-Expose-Headers"] = EXPOSED
@@ -116,10 +121,10 @@ class Guard:
 
     def _allows(self, origin: str) -> bool:
         """Return True if an origin is this machine's, the server's own, or one of the manifest's."""
-        name = _name(origin) if _ORIGIN.fullmatch(origin) else None
+        name = name_of(origin) if _ORIGIN.fullmatch(origin) else None
         if name is None:
             return False
-        own = self._own | {_name(f"//{request.headers.get('Host', '')}")}
+        own = self._own | {name_of(f"//{request.headers.get('Host', '')}")}
         if name in own and urlsplit(origin).scheme in ("http", "https"):
             return True
         origin, without_port = origin.lower(), _PORT.sub("", origin.lower())
@@ -135,7 +140,8 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _name(url: str) -> str | None:
+def name_of(url: str) -> str | None:
+    """Return the name or address in a URL, in lower case; None if there is none."""
     try:
         name = urlsplit(url).hostname
     except ValueError:

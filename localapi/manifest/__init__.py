@@ -1,5 +1,6 @@
 """The manifest: YAML, profile and environment in, one frozen value out, or errors that name the line."""
 
+from localapi.manifest.changing import Patch
 from localapi.manifest.description import Row, describe
 from localapi.manifest.entries import (
     Entry,
@@ -11,15 +12,30 @@ from localapi.manifest.entries import (
     fingerprint,
 )
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
+from localapi.manifest.excerpts import shown_lines
 from localapi.manifest.keys import Key, holder
 from localapi.manifest.profiles import profile_names
 from localapi.manifest.reading import ManifestSource, read
 from localapi.manifest.reference import markdown
-from localapi.manifest.saving import Edit, adding, names_in, removing, value_of
+from localapi.manifest.saving import (
+    Draft,
+    Edit,
+    adding,
+    changing,
+    content_of,
+    digest_of,
+    names_in,
+    removing,
+    unified,
+    value_of,
+)
 from localapi.manifest.schema import json_schema
+from localapi.manifest.text import text_of
+from localapi.manifest.written import Written, written_in
 
 __all__ = [
     "NO_OVERRIDES",
+    "Draft",
     "Edit",
     "Entry",
     "Key",
@@ -28,11 +44,16 @@ __all__ = [
     "ManifestFile",
     "ManifestSource",
     "Overrides",
+    "Patch",
     "ResponsesOptions",
     "Row",
     "ServerOptions",
+    "Written",
     "adding",
+    "changing",
+    "content_of",
     "describe",
+    "digest_of",
     "fingerprint",
     "holder",
     "json_schema",
@@ -41,5 +62,9 @@ __all__ = [
     "profile_names",
     "read",
     "removing",
+    "shown_lines",
+    "text_of",
+    "unified",
     "value_of",
+    "written_in",
 ]

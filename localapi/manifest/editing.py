@@ -13,16 +13,15 @@ from typing import Final
 
 from localapi.errors import CannotEdit, ManifestError
 from localapi.manifest.lines import Lines
+from localapi.manifest.members import STEP, into_block, into_flow, out_of_block, out_of_flow, step_of
 from localapi.manifest.origin import Table, plain
 from localapi.manifest.positions import Placed, PlacedMember, place
 from localapi.manifest.scalars import block_lines, in_yaml
 from localapi.manifest.text import Text
 from localapi.manifest.yaml_layer import layer_of
 
-STEP: Final = 2
 _BARE: Final = re.compile(r"\s*:[ \t]*")
 """Rest of the line after the key of a section that begins on the next line."""
-_SEPARATOR: Final = re.compile(r"\s*,[ \t]*")
 
 Options = Mapping[str, object]
 
@@ -86,9 +85,14 @@ def said(text: Text) -> dict[str, object]:
 
 def _checked(text: Text, after: str, expected: Mapping[str, object], what: str) -> str:
     found = said(Text(text.path, after, ""))
-    if _without_empty(found) != _without_empty(expected):
+    if unlike(found, expected):
         raise CannotEdit(f"{text.path} cannot be edited automatically because of how it is written: {what} by hand")
     return after
+
+
+def unlike(found: Mapping[str, object], expected: Mapping[str, object]) -> bool:
+    """Return whether two contents differ in more than empty sections."""
+    return _without_empty(found) != _without_empty(expected)
 
 
 def _without_empty(manifest: Mapping[str, object]) -> dict[str, object]:
@@ -103,53 +107,32 @@ def _with_entry(lines: Lines, root: Placed | None, section: str, entry_id: str, 
         return _with_section(lines, root, section, entry_id, options)
     value, flow = member.value, f"{in_yaml(entry_id)}: {in_yaml(options)}"
     if value.form == "flow":
-        return _into_flow(lines.text, value, flow)
+        return into_flow(lines.text, value, flow)
     if value.form == "block":
-        return _into_block(lines, value, entry_id, options)
+        return into_block(lines, value, entry_id, options)
     if value.form != "scalar":
         raise CannotEdit(f"the section {section} is an alias; edit the file by hand")
     if value.start < value.end:  # null, ~
         return lines.text[: value.start] + f"{{{flow}}}" + lines.text[value.end :]
-    indent, step = lines.column(member.start), _step(lines, root)
+    indent, step = lines.column(member.start), step_of(lines, root)
     return lines.inserted(lines.after(value.end, indent), block_lines(entry_id, options, indent + step, step))
 
 
 def _with_section(lines: Lines, root: Placed, section: str, entry_id: str, options: Options) -> str:
     if root.form == "flow":
-        return _into_flow(lines.text, root, f"{section}: {in_yaml({entry_id: options})}")
-    indent, step = lines.column(root.members[0].start), _step(lines, root)
+        return into_flow(lines.text, root, f"{section}: {in_yaml({entry_id: options})}")
+    indent, step = lines.column(root.members[0].start), step_of(lines, root)
     new = [f"{' ' * indent}{section}:", *block_lines(entry_id, options, indent + step, step)]
     at = lines.after_all(root.end, indent, keeps=root.keeps)
     return lines.inserted(at, new if at == root.end else ["", *new])
 
 
-def _into_block(lines: Lines, mapping: Placed, entry_id: str, options: Options) -> str:
-    last, indent = mapping.members[-1], lines.column(mapping.members[0].start)
-    new = block_lines(entry_id, options, indent, _step(lines, mapping))
-    spaced = len(mapping.members) > 1 and lines.blank_above(lines.begin(last.start, indent, 0))
-    at = lines.after(last.end, indent, keeps=last.value.keeps)
-    return lines.inserted(at, ["", *new] if spaced and not last.value.keeps else new)
-
-
-def _into_flow(text: str, mapping: Placed, item: str) -> str:
-    at, comma = (mapping.members[-1].end, ", ") if mapping.members else (text.index("{", mapping.start) + 1, "")
-    return text[:at] + comma + item + text[at:]
-
-
-def _step(lines: Lines, root: Placed) -> int:
-    """Return by how much the first block in a mapping is indented."""
-    for member in root.members:
-        if member.value.form == "block":
-            return max(lines.column(member.value.members[0].start) - lines.column(member.start), 1)
-    return STEP
-
-
 def _without_entry(lines: Lines, root: Placed, section: PlacedMember, member: PlacedMember) -> str:
     if section.value.form == "flow":
-        return _out_of_flow(lines.text, section.value, member)
+        return out_of_flow(lines.text, section.value, member)
     if len(section.value.members) == 1 and _goes_with_its_entry(lines, root, section):
-        return _out_of_block(lines, root, section)
-    return _out_of_block(lines, section.value, member)
+        return out_of_block(lines, root, section)
+    return out_of_block(lines, section.value, member)
 
 
 def _goes_with_its_entry(lines: Lines, root: Placed, section: PlacedMember) -> bool:
@@ -164,29 +147,3 @@ def _goes_with_its_entry(lines: Lines, root: Placed, section: PlacedMember) -> b
         and lines.begin(entry.start, inner, 0) <= lines.next_line(section.start)
         and lines.after_all(entry.end, indent, keeps=keeps) == lines.after(entry.end, inner, keeps=keeps)
     )
-
-
-def _out_of_block(lines: Lines, mapping: Placed, member: PlacedMember) -> str:
-    at, indent = mapping.members.index(member), lines.column(member.start)
-    before = mapping.members[at - 1] if at else None
-    floor = lines.after(before.end, indent, keeps=before.value.keeps) if before else 0
-    start = lines.begin(member.start, indent, floor)
-    end = lines.after(member.end, indent, keeps=member.value.keeps)
-    if before is not None:
-        while start > floor and lines.blank_above(start):
-            start = lines.previous_line(start)
-        # Following lines must not become the end of a block text that keeps its blank lines; a comment would end it.
-        spare = before.value.keeps and not lines.text[before.end : start].strip()
-    else:
-        spare = at + 1 < len(mapping.members) and not lines.blank_above(start)
-    while spare and end < len(lines.text) and lines.is_blank(end):
-        end = lines.next_line(end)
-    return lines.removed(start, end)
-
-
-def _out_of_flow(text: str, mapping: Placed, member: PlacedMember) -> str:
-    at = mapping.members.index(member)
-    if at and "#" not in text[mapping.members[at - 1].end : member.start]:
-        return text[: mapping.members[at - 1].end] + text[member.end :]
-    comma = _SEPARATOR.match(text, member.end)
-    return text[: member.start] + text[comma.end() if comma else member.end :]

@@ -146,6 +146,14 @@ class ServerOptions(BaseModel):
             examples=[["https://chat.example"]],
         ),
     ] = []
+    console_edits: Annotated[
+        bool | Literal["all"],
+        Field(
+            description="Let the console edit this file; all: even programs and secrets without an admin key. See "
+            "docs/console.md.",
+            examples=["all"],
+        ),
+    ] = True
     responses: Annotated[
         ResponsesOptions,
         Field(

@@ -23,17 +23,17 @@ LONGEST: Final = 200
 _LONG_WORD: Final = re.compile(rf"\S{{{MOST_SHOWN + 1},}}")
 """Word too long to show, such as a recording in base64."""
 HIDDEN: Final = "········"
-_PASSWORD: Final = re.compile(r"://[^/\s@]+@")
+PASSWORD: Final = re.compile(r"://[^/\s@]+@")
 """Name and password in an address."""
 _KEYS: Final = re.compile(r"""api[_-]?keys?\b|\b(?:key|headers)\b(?=["']?\s*:)""", re.IGNORECASE)
-_SECRET: Final = re.compile(
+SECRET: Final = re.compile(
     r"""(?:\w*(?:secret|passw(?:or)?d|api[_-]?key|credential)s?|(?:\w+[_-])?token)["']?\s*:""", re.IGNORECASE
 )
 
 
 def with_excerpts(problems: Sequence[Problem], texts: Mapping[str, str]) -> list[Problem]:
     """Return the problems, with excerpts for those whose place is in one of these texts (by source)."""
-    lines = {source: _shown(text) for source, text in texts.items()}
+    lines = {source: shown_lines(text) for source, text in texts.items()}
     found: list[Problem] = []
     for problem in problems:
         if len(found) < MOST and problem.line is not None and problem.source in lines:
@@ -45,9 +45,9 @@ def with_excerpts(problems: Sequence[Problem], texts: Mapping[str, str]) -> list
     return found
 
 
-def _shown(text: str) -> list[str]:
+def shown_lines(text: str) -> list[str]:
     """Return all lines with secrets hidden and long words cut."""
-    text = _PASSWORD.sub(f"://{HIDDEN}@", text)
+    text = PASSWORD.sub(f"://{HIDDEN}@", text)
     lines = [_LONG_WORD.sub(lambda word: f"{word[0][: MOST_SHOWN - 1]}…", line) for line in BREAK.split(text)]
     return [line if len(line) <= LONGEST else f"{line[:LONGEST]}…" for line in _without_secrets(lines)]
 
@@ -68,7 +68,7 @@ def _without_secrets(lines: Sequence[str]) -> Iterator[str]:
             indent, depth = _indent(line), _opened(line[found.end() :])
             end = line.find(":", found.end()) + 1 or found.end()
             yield line[:end] + (f" {HIDDEN}" if line[end:].strip() else "")
-        elif found := _SECRET.search(line[:LONGEST]):  # the rest is cut anyway, and searching it is slow
+        elif found := SECRET.search(line[:LONGEST]):  # the rest is cut anyway, and searching it is slow
             yield f"{line[: found.end()]} {HIDDEN}"
         else:
             yield line

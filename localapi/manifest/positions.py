@@ -30,6 +30,8 @@ class Placed:
     """Style of a mapping: a block or, in brackets, a flow."""
     members: tuple[PlacedMember, ...] = ()
     """Members of a mapping."""
+    items: tuple[Placed, ...] = ()
+    """Items of a list."""
     keeps: bool = False
     """True if its last blank lines are a part of it."""
 
@@ -45,6 +47,8 @@ class PlacedMember:
     key: str
     start: int
     """Position of the key, or of the ? before it."""
+    key_end: int
+    """Position after the key, before its colon."""
     value: Placed
 
     @property
@@ -81,20 +85,20 @@ def _value(text: str, event: events.Event, stream: Iterator[events.Event]) -> Pl
         name = item.value if isinstance(item, events.ScalarEvent) else text[key.start : key.end]
         before = text[: key.start].rstrip(" \t")
         key_start = len(before) - 1 if before.endswith("?") else key.start
-        members.append(PlacedMember(name, key_start, _value(text, next(stream), stream)))
+        members.append(PlacedMember(name, key_start, key.end, _value(text, next(stream), stream)))
     if event.flow_style:
         return Placed(start, _index(item, "end_mark"), "flow", tuple(members))
     last = members[-1].value
-    return Placed(start, last.end, "block", tuple(members), last.keeps)
+    return Placed(start, last.end, "block", tuple(members), keeps=last.keeps)
 
 
 def _sequence(text: str, event: events.SequenceStartEvent, stream: Iterator[events.Event], start: int) -> Placed:
-    last: Placed | None = None
+    items: list[Placed] = []
     while not isinstance(item := next(stream), events.SequenceEndEvent):
-        last = _value(text, item, stream)
-    if event.flow_style or last is None:
-        return Placed(start, _index(item, "end_mark"), "list")
-    return Placed(start, last.end, "list", keeps=last.keeps)
+        items.append(_value(text, item, stream))
+    if event.flow_style or not items:
+        return Placed(start, _index(item, "end_mark"), "list", items=tuple(items))
+    return Placed(start, items[-1].end, "list", items=tuple(items), keeps=items[-1].keeps)
 
 
 def _index(event: events.Event, mark: str) -> int:

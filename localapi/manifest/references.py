@@ -17,8 +17,6 @@ from localapi.errors import Problem
 from localapi.manifest.origin import Items, KeyPath, Member, Node, Scalar, Table
 from localapi.manifest.scalars import resolve
 
-PATTERN: Final = r"\$\{env\.[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}"
-"""Pattern of a reference, also for the JSON Schema."""
 _MARKS: Final = re.compile(
     r"(?P<escape>\$\$\{)|\$\{env\.(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^}]*))?\}|(?P<wrong>\$\{env\b[^}]*\}?)"
 )

@@ -12,14 +12,17 @@ import io
 import os
 import shlex
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from localapi.errors import CannotEdit
+from localapi.errors import CannotEdit, FileChanged
 from localapi.kinds import KINDS
+from localapi.manifest.changing import Patch, with_patches
 from localapi.manifest.editing import Options, entries_of, is_blank, said, with_entry, without_entry
+from localapi.manifest.entries import Manifest
+from localapi.manifest.excerpts import shown_lines
 from localapi.manifest.origin import plain
 from localapi.manifest.reading import ManifestSource, read
 from localapi.manifest.text import Text, read_text, text_of
@@ -44,6 +47,12 @@ class Edit:
     def sha256(self) -> str:
         """Digest of the changed file, as in `GET /status`."""
         return hashlib.sha256(self.after).hexdigest()
+
+    def shown_diff(self) -> str:
+        """Return the change in the form of `diff -u` for a page, with what may be secret hidden."""
+        before = shown_lines((self.before or b"").decode("utf-8-sig", errors="replace"))
+        after = shown_lines(self.after.decode("utf-8-sig"))
+        return unified(before, after, str(self.path))
 
     def diff(self) -> str:
         """Return the change in the form of `diff -u`, with unchanged line breaks."""
@@ -70,7 +79,7 @@ class Edit:
     def _refuse_what_changed(self, target: Path) -> None:
         now = target.read_bytes() if target.exists() else None
         if now != self.before:
-            raise CannotEdit(f"{self.path} has changed since it was read and was not saved; try again")
+            raise FileChanged(f"{self.path} has changed since it was read and was not saved; try again")
 
     def _refuse_read_only(self, target: Path) -> None:
         """Raise CannotEdit for a read-only file, which could be replaced, but is read-only for a reason."""
@@ -78,6 +87,50 @@ class Edit:
             return
         if not stat.S_IMODE(target.stat().st_mode) & _WRITABLE or not os.access(target, os.W_OK):
             raise CannotEdit(f"{self.path} is read-only; allow edits with: chmod u+w {shlex.quote(str(self.path))}")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An edit, and the manifest that it would make."""
+
+    edit: Edit
+    manifest: Manifest
+
+
+def changing(
+    source: ManifestSource, patches: Sequence[Patch], *, sha256: str | None, served: Manifest | None = None
+) -> Draft:
+    """Return the edit that makes these changes, for a server with the manifest `served`. Blocks.
+
+    `sha256` is the digest of the file that they are for; None: there is no file. Raise FileChanged if it is another
+    one now, CannotEdit, or ManifestError.
+    """
+    before = content_of(source.manifest)
+    if digest_of(before) != sha256:
+        raise FileChanged(f"{source.manifest} has changed since it was read and was not saved")
+    text = Text(source.manifest, "", "") if before is None else text_of(source.manifest, before)
+    data = _bytes(before, with_patches(text, patches))
+    manifest = read(source, text_of(source.manifest, data), served=served)
+    return Draft(Edit(source.manifest, before, data), manifest)
+
+
+def content_of(path: Path) -> bytes | None:
+    """Return what a file has; None if there is none. Raise ManifestError if it cannot be read."""
+    if not os.path.lexists(path):
+        return None
+    read_text(path)  # says why it cannot be read, or is no text
+    return path.read_bytes()
+
+
+def digest_of(content: bytes | None) -> str | None:
+    """Return the digest of a file's content, as in `GET /status`."""
+    return None if content is None else hashlib.sha256(content).hexdigest()
+
+
+def unified(before: Sequence[str], after: Sequence[str], name: str) -> str:
+    """Return the difference between lines in the form of `diff -u`."""
+    told = difflib.unified_diff(before, after, name, name, lineterm="")
+    return "".join(f"{line}\n" for line in told)
 
 
 def adding(source: ManifestSource, section: str, entry_id: str, options: Options) -> Edit:
@@ -149,9 +202,13 @@ def _edited(source: ManifestSource, path: Path, edit: Callable[[Text], str]) -> 
 
 
 def _checked(source: ManifestSource, path: Path, before: bytes | None, after: str) -> Edit:
-    data = (_BOM if (before or b"").startswith(_BOM) else b"") + after.encode()
+    data = _bytes(before, after)
     read(source, text_of(path, data), needs_secrets=False)
     return Edit(path, before, data)
+
+
+def _bytes(before: bytes | None, after: str) -> bytes:
+    return (_BOM if (before or b"").startswith(_BOM) else b"") + after.encode()
 
 
 def _lines(data: bytes) -> list[str]:

@@ -12,8 +12,12 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from localapi.manifest.origin import Plain
+
+REFERENCE: Final = r"\$\{env\.[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}"
+"""Pattern of a reference to a variable, also for the JSON Schema."""
 
 _WORDS: dict[str, Plain] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -65,10 +69,22 @@ def in_yaml(value: object) -> str:  # noqa: PLR0911  # one for each kind of valu
     raise TypeError(f"{type(value).__name__} cannot be written")
 
 
-def block_lines(key: str, options: Mapping[str, object], indent: int, step: int) -> list[str]:
-    """Return the lines of a mapping with one key, and one line for each of its options."""
-    lines = [f"{' ' * indent}{_text(key)}:"]
-    return lines + [f"{' ' * (indent + step)}{_text(name)}: {in_yaml(value)}" for name, value in options.items()]
+def on_line(value: object) -> str:
+    """Return a value for the rest of a line, outside of brackets. A reference without quotes may become any scalar."""
+    if isinstance(value, str) and re.fullmatch(REFERENCE, value):
+        return value
+    return in_yaml(value)
+
+
+def block_lines(key: str, value: object, indent: int, step: int, *, levels: int = 1) -> list[str]:
+    """Return the lines of a key and its value; this many levels of mappings have a line for each of their keys."""
+    head = f"{' ' * indent}{_text(key)}:"
+    if levels == 0 or not isinstance(value, Mapping) or not value:
+        return [f"{head} {on_line(value)}"]
+    lines = [head]
+    for name, part in value.items():
+        lines += block_lines(str(name), part, indent + step, step, levels=levels - 1)
+    return lines
 
 
 def _text(text: str) -> str:

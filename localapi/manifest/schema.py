@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from localapi.kinds import KINDS
 from localapi.manifest.entries import EXTENSION, document
-from localapi.manifest.references import PATTERN
+from localapi.manifest.scalars import REFERENCE
 
 Schema = dict[str, Any]
 
@@ -37,7 +37,7 @@ def json_schema() -> Schema:
     definitions["Reference"] = {
         "type": "string",
         "description": "A variable of the environment or of .env, which may have a default: ${env.NAME:-default}.",
-        "pattern": PATTERN,
+        "pattern": REFERENCE,
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -171,7 +171,7 @@ class Reloader:
 
     def _follow_peers(self) -> None:
         """Extend the active manifest anew: an invalid file is no reason to lose what others offer."""
-        current = self._current()
+        current = self.served
         if current is not None and (extended := self._extend(current)) != current:
             changes = diff(current, extended)
             self.registry.commit(extended, {})
@@ -180,7 +180,7 @@ class Reloader:
 
     async def _settled(self) -> Manifest:
         """Read the manifest when its files are complete. Raise ManifestError."""
-        current = self._current()
+        current = self.served
         beside = current.files_beside if current else ()
         while True:
             await self._still(beside, Loss.NOTHING)
@@ -236,7 +236,9 @@ class Reloader:
             self._revision(),
         )
 
-    def _current(self) -> Manifest | None:
+    @property
+    def served(self) -> Manifest | None:
+        """The active manifest; None before the first."""
         return self.registry.snapshot.manifest if self.registry.snapshot else None
 
     def _revision(self) -> int:
@@ -258,7 +260,7 @@ class Reloader:
 
     async def _prepare(self, manifest: Manifest) -> Outcome:
         """Load the replacements of loaded models. Raise Superseded."""
-        current = self._current()
+        current = self.served
         if current is None:
             return Outcome()
         swapping = self.swaps.to_wait_for(manifest.entries[name] for name in diff(current, manifest).changed)
@@ -276,7 +278,7 @@ class Reloader:
 
     def _commit(self, manifest: Manifest, swaps: Outcome) -> Attempt:
         """Make the manifest current. If it equals the current one, there is no new revision."""
-        current = self._current()
+        current = self.served
         served = manifest.keeping(current, swaps.kept) if current else manifest
         changes = diff(current, served)
         was_refused = self.last_attempt is not None and not self.last_attempt.ok

@@ -59,7 +59,10 @@ def places(path: Path) -> set[Place]:
 class Watch:
     """Call `changed` for every change of the manifest's files and of its entries' files, and sometimes without one."""
 
-    def __init__(self, source: ManifestSource, changed: Callable[[], None], folder: WorkingFolder) -> None:
+    def __init__(
+        self, source: Callable[[], ManifestSource], changed: Callable[[], None], folder: WorkingFolder
+    ) -> None:
+        """`source` may return another one after `look_anew`."""
         self._source = source
         self._folder = folder
         self._changed = changed
@@ -72,7 +75,11 @@ class Watch:
         """Set the files of entries to watch from now on."""
         if (more := frozenset(files)) != self._more:
             self._more = more
-            self._stop.set()
+            self.look_anew()
+
+    def look_anew(self) -> None:
+        """Watch the files of what `source` returns now."""
+        self._stop.set()
 
     async def run(self) -> None:
         """Watch for ever: listen to the system, and also look, as network drives report nothing."""
@@ -144,7 +151,7 @@ class Watch:
         """Return time, size and inode of each file. Blocks, maybe for ever if a network drive is away."""
         self._folder.return_to_it()
         found: State = {}
-        for path in (*self._source.files(), *self._more):
+        for path in (*self._source().files(), *self._more):
             found[path] = ()  # it does not exist, or its drive is away
             with contextlib.suppress(OSError):
                 state = path.stat()
@@ -157,10 +164,10 @@ class Watch:
         The manifest's folder is watched by its name in the folder above, where a new one would appear.
         """
         here = self._folder.path
-        found = set[Place]().union(*(places(here / path) for path in (*self._source.files(), *self._more)))
-        folder = (here / self._source.manifest).parent
+        found = set[Place]().union(*(places(here / path) for path in (*self._source().files(), *self._more)))
+        folder = (here / self._source().manifest).parent
         found.add((folder.parent, folder.name))
-        for folder, pattern in self._source.patterns():
+        for folder, pattern in self._source().patterns():
             found |= places(here / folder / pattern)
             found |= places(here / folder)
         numbers: dict[Place, int] = dict.fromkeys(found, 0)  # 0: the folder is missing

@@ -226,7 +226,7 @@ async def test_where_the_system_tells_nothing_any_more_changes_are_still_found(
     monkeypatch.setattr(watcher, "awatch", failing)
     monkeypatch.setattr(watcher, "LOOK_SECONDS", 0.05)
     heard = asyncio.Event()
-    watching = watcher.Watch(ManifestSource(tmp_path / "models.yaml"), heard.set, WorkingFolder())
+    watching = watcher.Watch(lambda: ManifestSource(tmp_path / "models.yaml"), heard.set, WorkingFolder())
     running = asyncio.create_task(watching.run())
     while not (watching._known and "does not report changes" in caplog.text):  # noqa: ASYNC110  # a log tells nobody
         await asyncio.sleep(0.01)
@@ -243,7 +243,7 @@ async def test_a_look_that_fails_does_not_end_the_watch(
     """As where no thread can be started for it."""
     monkeypatch.setattr(watcher, "LISTEN_AGAIN_SECONDS", 0.0)
     heard = asyncio.Event()
-    watching = watcher.Watch(ManifestSource(tmp_path / "models.yaml"), heard.set, WorkingFolder())
+    watching = watcher.Watch(lambda: ManifestSource(tmp_path / "models.yaml"), heard.set, WorkingFolder())
     failures, look = [RuntimeError("can't start new thread")], watching._state
 
     def state() -> watcher.State:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import Struct
 
+from localapi.errors import Problem
 from localapi.reload.reloader import Attempt
 
 
@@ -55,5 +58,10 @@ def describe_attempt(attempt: Attempt) -> AttemptReply:
         revision=attempt.revision,
         changes=msgspec.convert(attempt.diff, ChangesReply, from_attributes=True),
         not_loaded=dict(attempt.not_loaded),
-        problems=msgspec.convert(attempt.problems, list[ProblemReply], from_attributes=True),
+        problems=problem_replies(attempt.problems),
     )
+
+
+def problem_replies(problems: Sequence[Problem]) -> list[ProblemReply]:
+    """Return problems of the manifest as they are sent."""
+    return msgspec.convert(problems, list[ProblemReply], from_attributes=True)

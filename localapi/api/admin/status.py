@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from quart import Blueprint, Response
 
 import localapi
@@ -31,6 +31,7 @@ class ManifestReply(Struct, kw_only=True):
 
     folder: str
     files: list[FileReply]
+    profile: Annotated[str | None, Meta(description="Profile that is merged over the manifest.")]
 
 
 class MemoryReply(Struct, kw_only=True):
@@ -79,7 +80,13 @@ OPERATIONS: Final[Operations] = {
 
 
 def describe(
-    registry: Registry, reloader: Reloader, warnings: list[str], folder: WorkingFolder, cluster: ClusterWatch
+    registry: Registry,
+    reloader: Reloader,
+    warnings: list[str],
+    folder: WorkingFolder,
+    cluster: ClusterWatch,
+    *,
+    profile: str | None = None,
 ) -> StatusReply:
     """Return the full state of the server. Times are Unix seconds."""
     snapshot = registry.snapshot
@@ -91,7 +98,9 @@ def describe(
         now=time.time(),
         revision=snapshot.revision if snapshot else 0,
         manifest=ManifestReply(
-            folder=str(folder.path), files=[FileReply(path=str(file.path), sha256=file.sha256) for file in files]
+            folder=str(folder.path),
+            files=[FileReply(path=str(file.path), sha256=file.sha256) for file in files],
+            profile=profile,
         ),
         server=dict(snapshot.manifest.keys_of_server) if snapshot else {},
         last_attempt=describe_attempt(reloader.last_attempt) if reloader.last_attempt else None,

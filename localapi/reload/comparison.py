@@ -13,6 +13,18 @@ from localapi.reload.diff import Diff, compare
 IN_USE: Final = frozenset({"ready", "loading"})
 """States of a model that a change replaces at once."""
 
+_WORDS: Final = {
+    "added": "is new",
+    "warm": "loads beside the old one, which answers until the new one is ready (warm)",
+    "cold": "loads after the old one has finished its requests and ended; new requests wait (cold)",
+    "not loaded": "is not loaded; the next request loads the new one",
+    "did not load": "did not load, so the old one still answers; the server retries from time to time",
+    "in place": "changes in place, even if loaded",
+    "removed": "is removed",
+}
+_ENDS: Final = {"removed": "they finish first", "warm": "they end on the old one", "cold": "they finish first"}
+_ENDS_ELSE: Final = "they continue"
+
 Does = Literal["added", "warm", "cold", "not loaded", "did not load", "in place", "removed"]
 
 
@@ -118,3 +130,13 @@ def _differing(new: Mapping[str, str], old: Mapping[str, str]) -> tuple[str, ...
     """Return the settings that differ; of two backends, only those that both have."""
     names = {**new, **old} if new.get("backend") == old.get("backend") else [name for name in new if name in old]
     return tuple(name for name in names if new.get(name) != old.get(name))
+
+
+def words_of(change: Change) -> str:
+    """Return what a change does, in words."""
+    keys = f": {', '.join(change.keys)}" if change.keys else ""
+    running = f"; running requests: {change.requests}, {_ENDS.get(change.does, _ENDS_ELSE)}" if change.requests else ""
+    reason = f"; {change.error}" if change.error else ""
+    place = f"; it runs {change.place}" if change.place else ""
+    written = f" ({change.written_at})" if change.written_at else ""
+    return f"{_WORDS[change.does]}{keys}{place}{running}{reason}{written}"

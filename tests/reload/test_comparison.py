@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from localapi.cli.comparison import place_of
 from localapi.manifest import ManifestSource, read
+from localapi.reload.comparison import place_of
 
 pytestmark = pytest.mark.everyday
 

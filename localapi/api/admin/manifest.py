@@ -1,0 +1,270 @@
+"""`/admin/manifest`: the manifest's file as data, what a change of it would do, saving the change, and taking it back.
+
+The file stays the truth: a change is for the file with one digest, and refused if an editor has saved it meanwhile.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+import msgspec
+from pydantic import BaseModel
+from quart import Response
+
+from localapi.api.admin.attempt_status import problem_replies
+from localapi.api.admin.manifest_wire import (
+    ConflictReply,
+    EditRequest,
+    ElsewhereReply,
+    InvalidReply,
+    LastSaveReply,
+    ManifestContent,
+    MemoryFit,
+    PlannedChange,
+    PlanReply,
+    SavedReply,
+    UndoRequest,
+    WrittenReply,
+)
+from localapi.api.admin.status import StatusReply
+from localapi.api.dialect import ApiBlueprint
+from localapi.api.openai.wire import ErrorReply, error_body
+from localapi.api.operation import JSON, Operation, Operations
+from localapi.errors import (
+    ApiError,
+    CannotEdit,
+    EditConflict,
+    EditRefused,
+    FileChanged,
+    InvalidManifest,
+    ManifestError,
+)
+from localapi.http import request_context
+from localapi.http.body import name_ignored, parse, read_object
+from localapi.http.edit_rights import EditRights
+from localapi.http.replies import json_reply
+from localapi.manifest import Draft, Edit, Manifest, Written, json_schema
+from localapi.reload.comparison import Change, plan, words_of
+from localapi.reload.editor import Editor, Look
+from localapi.reload.protected import protected_changes
+from localapi.reload.reloader import Reloader
+from localapi.runtime.memory import expected_bytes
+from localapi.system.byte_sizes import readable
+from localapi.system.threads import aside
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class ManifestEndpoints:
+    """The endpoints. Whatever touches files runs in a thread."""
+
+    def __init__(
+        self, editor: Editor, reloader: Reloader, status: Callable[[], StatusReply], rights: EditRights
+    ) -> None:
+        self._editor = editor
+        self._reloader = reloader
+        self._status = status
+        self._rights = rights
+
+    def blueprint(self) -> ApiBlueprint:
+        """Return the routes."""
+        blueprint = ApiBlueprint("manifest", edit_error_body)
+        blueprint.get("/admin/manifest")(self.content)
+        blueprint.get("/admin/manifest/schema")(self.schema)
+        blueprint.post("/admin/manifest/plan")(self.plan)
+        blueprint.post("/admin/manifest/save")(self.save)
+        blueprint.post("/admin/manifest/undo")(self.undo)
+        return blueprint
+
+    async def content(self) -> Response:
+        """Return the file as data. Raise InvalidManifest if it is not YAML."""
+        look = await self._aside(self._editor.look)
+        last = self._editor.last_of(look.sha256)
+        reply = ManifestContent(
+            path=str(look.path),
+            sha256=look.sha256,
+            profile=self._status().manifest.profile,
+            refusal=self._rights.refusal(),
+            written=[_written(each, self._reloader.served, str(look.path)) for each in look.written],
+            elsewhere=_elsewhere(self._reloader.served, look),
+            undo=LastSaveReply(what=last.what, at=last.at) if last is not None else None,
+        )
+        return json_reply(reply)
+
+    async def schema(self) -> Response:
+        """Return the JSON Schema of the file, which forms are made from."""
+        return json_reply(await aside(_schema))
+
+    async def plan(self) -> Response:
+        """Return what a change would do, without saving it."""
+        asked, ignored = await _read(EditRequest)
+        draft = await self._draft(asked)
+        status = self._status()
+        reply = await aside(lambda: _plan_reply(draft, status))
+        return name_ignored(ignored, json_reply(reply))
+
+    async def save(self) -> Response:
+        """Save a change, and have the server read the file."""
+        asked, ignored = await _read(EditRequest)
+        draft = await self._draft(asked)
+        what = ", ".join(str(each.patch()) for each in asked.changes)
+        edit = await self._aside(lambda: self._editor.save(draft, what), asked.sha256)
+        return self._saved(edit, what, ignored)
+
+    async def undo(self) -> Response:
+        """Restore the file as it was before the last save from here."""
+        self._rights.check()
+        asked, ignored = await _read(UndoRequest)
+        edit = await self._aside(lambda: self._editor.undo(asked.sha256), asked.sha256)
+        return self._saved(edit, "the last change undone", ignored)
+
+    def _saved(self, edit: Edit, what: str, ignored: list[str]) -> Response:
+        log.info("%s: %s saved: %s", request_context.current().id, edit.path, what)
+        self._reloader.trigger_by_hand()
+        return name_ignored(ignored, json_reply(SavedReply(sha256=edit.sha256, diff=edit.shown_diff())))
+
+    async def _draft(self, asked: EditRequest) -> Draft:
+        """Return a change that the client may make. Raise Forbidden, EditRefused or InvalidManifest."""
+        self._rights.check()
+        patches = [each.patch() for each in asked.changes]
+        draft = await self._aside(lambda: self._editor.draft(patches, asked.sha256), asked.sha256)
+        self._rights.check_protected(protected_changes(self._reloader.served, draft.manifest))
+        return draft
+
+    async def _aside(self, call: Callable[[], T], sha256: str | None = None) -> T:
+        """Run a call for the file with this digest in a thread, and raise its errors as the client's."""
+        try:
+            return await aside(call)
+        except FileChanged as error:
+            diff = await aside(lambda: self._editor.changes_since(sha256))
+            raise EditConflict(f"{error}. Read it again, and repeat the change.", diff=diff) from None
+        except CannotEdit as error:
+            raise EditRefused(f"{error}.") from None
+        except ManifestError as error:
+            raise InvalidManifest(error) from None
+
+
+_CHANGE: Final = Operation(
+    summary="Tells what a change of the manifest would do.",
+    body=EditRequest,
+    content={JSON: PlanReply},
+    errors=frozenset({400, 413, 415}),
+    others={409: ConflictReply, 422: InvalidReply},
+)
+OPERATIONS: Final[Operations] = {
+    ("GET", "/admin/manifest"): Operation(
+        summary="The manifest's file as data.",
+        content={JSON: ManifestContent},
+        others={409: ConflictReply, 422: InvalidReply},
+    ),
+    ("GET", "/admin/manifest/schema"): Operation(summary="The JSON Schema of the manifest.", content={JSON: None}),
+    ("POST", "/admin/manifest/plan"): _CHANGE,
+    ("POST", "/admin/manifest/save"): replace(
+        _CHANGE, summary="Changes the manifest's file.", content={JSON: SavedReply}
+    ),
+    ("POST", "/admin/manifest/undo"): replace(
+        _CHANGE, summary="Takes the last change back.", body=UndoRequest, content={JSON: SavedReply}
+    ),
+}
+
+
+def edit_error_body(error: ApiError) -> object:
+    """Return the JSON of an error, with what has changed, or with the problems of the manifest."""
+    details = error_body(error).error
+    if isinstance(error, EditRefused):
+        return ConflictReply(error=details, diff=error.diff)
+    if isinstance(error, InvalidManifest):
+        return InvalidReply(error=details, problems=problem_replies(error.problems))
+    return ErrorReply(details)
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    return json_schema()
+
+
+async def _read(model: type[Body]) -> tuple[Body, list[str]]:
+    """Return the body of the request, and the names of unknown fields."""
+    content = await read_object()
+    return parse(model, content), [name for name in content if name not in model.model_fields]
+
+
+def _written(each: Written, served: Manifest | None, path: str) -> WrittenReply:
+    overridden: dict[str, str] = {}
+    for key, said in served.said.items() if served is not None else ():
+        if key[: len(each.path)] == each.path and said.origin.source != path:
+            overridden[".".join(map(str, key[len(each.path) :]))] = str(said.origin)
+    return WrittenReply(
+        section=each.section,
+        id=each.id,
+        line=each.line,
+        options=dict(each.options),
+        inherited=dict(each.inherited),
+        yaml=each.yaml,
+        overridden=overridden,
+    )
+
+
+def _elsewhere(served: Manifest | None, look: Look) -> list[ElsewhereReply]:
+    """Return the entries that the server has from other places than the file."""
+    here = {(each.section, each.id) for each in look.written}
+    found: list[ElsewhereReply] = []
+    for entry in served.declared.values() if served is not None else ():
+        if (entry.kind.name, entry.id) in here:
+            continue
+        said = served.said if served is not None else {}
+        origins = (str(each.origin) for key, each in said.items() if key[:2] == (entry.kind.name, entry.id))
+        found.append(ElsewhereReply(section=entry.kind.name, id=entry.id, origin=next(origins, "environment")))
+    return found
+
+
+def _plan_reply(draft: Draft, status: StatusReply) -> PlanReply:
+    """Return what a draft does. Blocks, as it asks for the sizes of files."""
+    found = plan(draft.manifest, msgspec.to_builtins(status))
+    budget = draft.manifest.server.memory_budget
+    changes = [_planned(change, draft.manifest, budget) for change in found.changes]
+    more = sum(each.expected_bytes or 0 for each in changes if each.loads and each.does != "cold")
+    used = status.memory.used_bytes
+    return PlanReply(
+        sha256=draft.edit.sha256,
+        diff=draft.edit.shown_diff(),
+        changes=changes,
+        server=list(found.server),
+        memory=MemoryFit(
+            budget_bytes=budget,
+            used_bytes=used,
+            more_bytes=more,
+            fits=None if budget is None else used + more <= budget,
+        ),
+    )
+
+
+def _planned(change: Change, manifest: Manifest, budget: int | None) -> PlannedChange:
+    entry = manifest.entries.get(change.id)
+    loads = change.does in ("warm", "cold") or (
+        change.does == "added" and entry is not None and entry.options.wants_loading
+    )
+    expected, obstacle = None, None
+    if entry is not None and change.does not in ("in place", "removed"):
+        expected = expected_bytes(entry.options) or None
+        obstacle = entry.options.obstacle()
+        if obstacle is None and budget is not None and expected is not None and expected > budget:
+            obstacle = f"it needs about {readable(expected)}, and server.memory_budget is {readable(budget)}"
+    return PlannedChange(
+        id=change.id,
+        kind=change.kind,
+        does=change.does,
+        says=words_of(change),
+        keys=list(change.keys),
+        requests=change.requests,
+        loads=loads,
+        expected_bytes=expected,
+        obstacle=obstacle,
+    )
