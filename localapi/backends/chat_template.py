@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from localapi.worker.protocol import THINKING_BUDGET, THINKING_LEVEL, THINKING_SWITCHES, Capabilities, reads_variable
+from localapi.worker.protocol import (
+    THINKING_BUDGET,
+    THINKING_LEVEL,
+    THINKING_SWITCHES,
+    TOOL_VARIABLES,
+    Capabilities,
+    reads_variable,
+)
 
 _IN_A_FILE: Final = "chat_template.jinja"
 _IN_JSON: Final = ("chat_template.json", "tokenizer_config.json")
@@ -47,7 +54,7 @@ def expected_of(template: str | None) -> Capabilities:
     switch = any(reads_variable(template, variable) for variable in (*THINKING_SWITCHES, THINKING_BUDGET))
     levels = reads_variable(template, THINKING_LEVEL)
     return Capabilities(
-        tools=reads_variable(template, "tools"),
+        tools=any(reads_variable(template, variable) for variable in TOOL_VARIABLES),
         json_schema=True,
         thinking=switch or levels or any(mark in template for mark in _MARKS_OF_THOUGHT),
         thinking_switch=switch,

@@ -62,6 +62,16 @@ _COHERE = dict.fromkeys(
     ),
     True,
 )  # fmt: skip
+_KIMI = {
+    **dict.fromkeys(("[BOS]", "[EOS]", "<|im_user|>", "<|im_assistant|>", "<|im_system|>", "<|im_middle|>"), True),
+    **dict.fromkeys(
+        (
+            "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_begin|>",
+            "<|tool_call_argument_begin|>", "<|tool_call_end|>",
+        ),
+        False,
+    ),
+}  # fmt: skip
 FAMILIES = {
     "Qwen3": Family("qwen3", eos=("<|im_end|>", "<|endoftext|>"), everyday=True),
     "gpt-oss (short template)": Family(
@@ -93,26 +103,7 @@ FAMILIES = {
     ),
     "GLM 4.6": Family("qwen3", "GLM-4.6.jinja", ("<|endoftext|>", "<|user|>", "<|observation|>"), _GLM),
     "GLM 4.7": Family("qwen3", "GLM-4.7-Flash.jinja", ("<|endoftext|>", "<|user|>", "<|observation|>"), _GLM),
-    "Kimi K2": Family(
-        "qwen3",
-        "moonshotai-Kimi-K2.jinja",
-        ("[EOS]", "<|im_end|>"),
-        {
-            **dict.fromkeys(
-                ("[BOS]", "[EOS]", "<|im_user|>", "<|im_assistant|>", "<|im_system|>", "<|im_middle|>"), True
-            ),
-            **dict.fromkeys(
-                (
-                    "<|tool_calls_section_begin|>",
-                    "<|tool_calls_section_end|>",
-                    "<|tool_call_begin|>",
-                    "<|tool_call_argument_begin|>",
-                    "<|tool_call_end|>",
-                ),
-                False,
-            ),
-        },
-    ),
+    "Kimi K2": Family("qwen3", "moonshotai-Kimi-K2.jinja", ("[EOS]", "<|im_end|>"), _KIMI),
     "MiniMax M2": Family(
         "qwen3",
         "MiniMax-M2.jinja",
@@ -180,6 +171,28 @@ FAMILIES = {
         ("<|im_end|>",),
         {"<|tool_call_start|>": True, "<|tool_call_end|>": True},
     ),
+    "LFM2": Family(
+        "qwen3", "LFM2-8B-A1B.jinja", ("<|im_end|>",), {"<|tool_call_start|>": True, "<|tool_call_end|>": True}
+    ),
+    "Kimi K3": Family(
+        "qwen3",
+        "Kimi-K3.jinja",
+        ("<|end_of_msg|>",),
+        dict.fromkeys(("[BOS]", "<|end_of_msg|>", "<|open|>", "<|close|>", "<|sep|>"), True),
+    ),
+    "MiniCPM5": Family("qwen3", "openbmb-MiniCPM5-1B.jinja", ("<|im_end|>",)),
+    "Hermes 3": Family("qwen3", "NousResearch-Hermes-3-Llama-3.1-8B-tool_use.jinja", ("<|im_end|>",)),
+    "DeepSeek V4": Family(
+        "deepseek_v3", "deepseek-ai-DeepSeek-V4.jinja", _SENTENCE_END, {"\uff5cDSML\uff5c": False}, _THINK
+    ),
+    "Laguna": Family("qwen3", "poolside-Laguna-XS.2.jinja", ("</assistant>",), _GLM | {"</assistant>": True}),
+    "Kimi K2 Thinking": Family(
+        "qwen3",
+        "Kimi-K2-Thinking.jinja",
+        ("[EOS]", "<|im_end|>"),
+        _KIMI,
+    ),
+    "Granite 4.1": Family("qwen3", "ibm-granite-granite-4.1.jinja", ("<|end_of_text|>",), _ROLES),
     "Gemma 3": Family("gemma3", eos=("<end_of_turn>", "<eos>")),
     "Gemma 4": Family(
         "gemma3",

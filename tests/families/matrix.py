@@ -87,13 +87,16 @@ class Matrix:
         asks = [Chat(id=1, messages=said)]
         if not self.writer._explains_tools:
             asks.append(Chat(id=1, messages=said, tools=[TOOL]))
-        return all(
-            self.writer.tokens(ask)
-            == self.tokenizer._tokenizer.apply_chat_template(
-                plain, tools=offered_tools(ask) or None, add_generation_prompt=True, return_dict=False
-            )
-            for ask in asks
-        )
+        return all(self.writer.tokens(ask) == self._reference(plain, ask) for ask in asks)
+
+    def _reference(self, plain: list[dict[str, Any]], ask: Chat) -> list[int]:
+        options: dict[str, Any] = {"add_generation_prompt": True, "return_dict": False}
+        render = self.tokenizer._tokenizer.apply_chat_template
+        tools = offered_tools(ask)
+        try:
+            return list(render(plain, tools=tools or None, **options))
+        except TypeError:  # a template for conversations with tools alone
+            return list(render(plain, tools=tools, **options))
 
     def thinking(self) -> bool | None:
         """Reasoning and content are told apart."""
@@ -180,7 +183,12 @@ class Matrix:
                 turn = [*user, {"role": "assistant", "content": content, "tool_calls": calls}]
                 whole = render(
                     turn,
-                    tools=[{"type": "function", "function": {"name": "order", "parameters": SCHEMA}}],
+                    tools=[
+                        {
+                            "type": "function",
+                            "function": {"name": "order", "description": "Order it.", "parameters": SCHEMA},
+                        }
+                    ],
                     tokenize=False,
                 )
             except Exception:  # whatever a template raises
@@ -203,14 +211,17 @@ class Matrix:
         return [mark for mark in (self.tokenizer.tool_call_start, first) if mark]
 
     def _spelled(self, arguments: list[dict[str, Any]]) -> str:
-        assert self.spelling is not None
-        assert self.spelling.argument is None
-        assert self.spelling.arguments == "json"
-        calls = [
-            (self.spelling.head + json.dumps(each, ensure_ascii=False) + self.spelling.tail).replace("{name}", "order")
-            for each in arguments
-        ]
-        return self.spelling.start + (self.spelling.between or "").join(calls) + self.spelling.end
+        spelling = self.spelling
+        assert spelling is not None
+        assert spelling.argument is None
+        assert spelling.arguments in ("json", "python")
+        calls = []
+        for each in arguments:
+            written = json.dumps(each, ensure_ascii=False)
+            if spelling.arguments == "python":
+                written = ", ".join(f"{key}={value!r}" for key, value in each.items())
+            calls.append((spelling.head + written + spelling.tail).replace("{name}", "order").replace("{id}", "0"))
+        return spelling.start + (spelling.between or "").join(calls) + spelling.end
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))

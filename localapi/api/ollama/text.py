@@ -213,12 +213,21 @@ class OllamaReply:
         tokens: Sequence[TokenLogprob] = (),
         **more: Any,
     ) -> OllamaPart:
-        thinking = reasoning or UNSET
-        more |= {"model": self.model, "created_at": wire.now(), "logprobs": _logprobs(tokens)}
+        part: OllamaPart
         if self._shape is OllamaGeneratePart:
-            return OllamaGeneratePart(response=text, thinking=thinking, **more)
-        message = OllamaMessage(content=text, thinking=thinking, tool_calls=list(calls) or UNSET)
-        return OllamaChatPart(message=message, **more)
+            part = OllamaGeneratePart(model=self.model, created_at=wire.now(), response=text, **more)
+            if reasoning:
+                part.thinking = reasoning
+        else:
+            message = OllamaMessage(content=text)
+            if reasoning:
+                message.thinking = reasoning
+            if calls:
+                message.tool_calls = list(calls)
+            part = OllamaChatPart(model=self.model, created_at=wire.now(), message=message, **more)
+        if tokens:
+            part.logprobs = _logprobs(tokens)
+        return part
 
 
 def _end(reason: protocol.StopReason, usage: Finished) -> dict[str, Any]:
@@ -240,9 +249,7 @@ def _tool_call(index: int, call: Call) -> OllamaToolCall:
     return OllamaToolCall(call.id, OllamaCalledFunction(index, call.name, input_of(call)))
 
 
-def _logprobs(tokens: Sequence[TokenLogprob]) -> list[OllamaToken] | UnsetType:
-    if not tokens:
-        return UNSET
+def _logprobs(tokens: Sequence[TokenLogprob]) -> list[OllamaToken]:
     return [OllamaToken(*_likely(each), [OllamaLikelyToken(*_likely(top)) for top in each.top]) for each in tokens]
 
 

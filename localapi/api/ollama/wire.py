@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from datetime import UTC, datetime
+import time
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 from msgspec import Struct
@@ -35,13 +37,19 @@ def error_body(error: ApiError) -> OllamaError:
 
 
 def now() -> str:
-    """Return the time of a reply."""
-    return at(datetime.now(UTC))
+    """Return the time of a reply. Each token's line has one, so the part that rarely changes is kept."""
+    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_second(seconds)}.{microseconds:06d}Z"
 
 
-def at(time: datetime) -> str:
+@functools.lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def at(moment: datetime) -> str:
     """Return a time as Ollama writes it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def known_name(registry: Registry, name: str) -> str:

@@ -21,7 +21,15 @@ from localapi.worker.llm.generic_tools import as_text, explained
 from localapi.worker.llm.output.call_ids import ANY
 from localapi.worker.llm.output.formats import FORMATS, GENERIC
 from localapi.worker.llm.output.recognition import format_name, template_text
-from localapi.worker.protocol import THINKING_BUDGET, THINKING_LEVEL, THINKING_SWITCHES, Chat, Message, reads_variable
+from localapi.worker.protocol import (
+    THINKING_BUDGET,
+    THINKING_LEVEL,
+    THINKING_SWITCHES,
+    TOOL_VARIABLES,
+    Chat,
+    Message,
+    reads_variable,
+)
 
 RENDER_SECONDS = 5.0
 """Time limit of a template. A conversation of a million tokens takes a fraction of a second."""
@@ -83,7 +91,9 @@ class PromptWriter:
         self._spelling = row.spelling if row is not None else None
         self._ids = row.ids if row is not None else ANY
         self._is_generic = name == GENERIC
-        is_shown = self.has_template and (self._template is None or self._knows("tools"))
+        known = [name for name in TOOL_VARIABLES if self._knows(name)]
+        self._tools_variable = known[0] if known else TOOL_VARIABLES[0]
+        is_shown = self.has_template and (self._template is None or bool(known))
         # Templates of DeepSeek write calls and say nothing of tools.
         self._explains_tools = self._spelling is not None and (self._is_generic or not is_shown)
         self.shows_tools = is_shown or self._explains_tools
@@ -221,26 +231,28 @@ class PromptWriter:
             )
         continues = prompt and request.continues
 
-        def render(tools: list[dict[str, Any]], messages: list[dict[str, Any]]) -> str:
+        def render(tools: list[dict[str, Any]] | None, messages: list[dict[str, Any]]) -> str:
+            shown = {self._tools_variable: None if self._explains_tools else tools}
             return str(
                 self._apply(
                     messages,
-                    tools=None if self._explains_tools else tools or None,
                     add_generation_prompt=prompt and not continues,
                     continue_final_message=continues,
                     tokenize=False,
+                    **shown,
                     **options,
                 )
             )
 
         try:
-            return self._first_form(messages, partial(render, tools), seconds)
+            return self._first_form(messages, partial(render, tools or None), seconds)
         except PromptRefused:
             raise
         except Exception:  # whatever a template raises
             # Some templates need the fields that OpenAI's API lets clients leave out. The others do not show them.
+            # Others, made for conversations with tools, need a list even if it is empty.
             described = [_described(tool) for tool in tools]
-            if described == tools:
+            if described == tools and tools:
                 raise
             return self._first_form(messages, partial(render, described), seconds)
 

@@ -147,8 +147,8 @@ def _apart(messages: list[Message]) -> list[Message]:
 
 
 def _spelled(messages: list[Message], spelling: Spelling | None) -> list[Message]:
-    """Return the messages with calls as the text that the model writes, if their arguments are JSON there."""
-    if spelling is None or spelling.argument is not None or spelling.arguments != "json":
+    """Return the messages with calls as the text that the model writes, if their arguments can be written so."""
+    if spelling is None:
         return messages
     found: list[Message] = []
     for message in messages:
@@ -158,11 +158,30 @@ def _spelled(messages: list[Message], spelling: Spelling | None) -> list[Message
             continue
         written = []
         for call in calls:
-            arguments = call["function"]["arguments"]
-            text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            text = _arguments(call["function"]["arguments"], spelling)
+            if text is None:
+                return messages
             head = spelling.head.replace("{name}", call["function"]["name"])
             written.append((head + text + spelling.tail).replace("{id}", str(call.get("id"))))
         text = spelling.start + (spelling.between or "").join(written) + spelling.end
         rest = {key: value for key, value in message.items() if key != "tool_calls"}
         found.append({**rest, "content": (message.get("content") or "") + text})
     return found
+
+
+def _arguments(arguments: Any, spelling: Spelling) -> str | None:
+    """Return the arguments of a call in the model's syntax; None if they cannot be written in it."""
+    if spelling.argument is None and spelling.arguments == "json":
+        return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    if not isinstance(arguments, dict) or spelling.arguments == "gemma":
+        return None
+    if spelling.argument is None:
+        return ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    opening, closing = spelling.argument
+    parts = []
+    for key, value in arguments.items():
+        is_text = isinstance(value, str)
+        parts.append(opening.replace("{key}", key).replace("{text}", "true" if is_text else "false"))
+        parts.append(value if is_text else json.dumps(value, ensure_ascii=False))
+        parts.append(closing)
+    return "".join(parts)

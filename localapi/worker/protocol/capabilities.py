@@ -7,6 +7,8 @@ from typing import Final, Literal
 
 import msgspec
 
+TOOL_VARIABLES = ("tools", "xml_tools")
+"""Names under which templates read tools; the second one is SmolLM3's."""
 THINKING_SWITCHES = ("enable_thinking", "thinking")
 """Variables of chat templates that turn thinking on and off."""
 THINKING_BUDGET = "thinking_budget"

@@ -146,3 +146,16 @@ def test_a_result_carries_the_name_of_its_function(written: Any) -> None:
     template = "{% for m in messages %}{% if m.role == 'tool' %}{{ m.name }}{% endif %}{% endfor %}."
     calls = [FunctionCall("1", "weather", "{}")]
     assert written(template, said("assistant", "", calls=calls), said("tool", "5", call_id="1")) == "weather."
+
+
+def test_tools_are_shown_under_the_name_that_the_template_reads(tiny_model: Path) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer._tokenizer.chat_template = ROLES + "{% for tool in xml_tools %}{{ tool.function.name }}{% endfor %}"
+    writer = PromptWriter(tokenizer)
+    asked = Chat(id=1, messages=[said("user", "Hi")], tools=[FunctionTool(name="look_up", parameters={})])
+    assert writer.shows_tools
+    assert str(tokenizer.decode(writer.tokens(asked))).endswith("look_up")
+
+
+def test_a_template_that_needs_a_list_of_tools_gets_an_empty_one(written: Any) -> None:
+    assert written("{% for tool in tools %}{{ tool }}{% endfor %}" + ROLES, said("user", "Hi")) == "[user]Hi[assistant]"

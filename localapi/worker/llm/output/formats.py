@@ -8,9 +8,7 @@ it; the others have their own marks.
 # ruff: noqa: RUF001  # DeepSeek writes its marks with full-width bars
 from __future__ import annotations
 
-import ast
 import re
-import warnings
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -95,7 +93,7 @@ class CallFormat:
     unread: str = ""
     """The only argument that mlx-lm's parser returns for text that is not a call."""
     is_python: bool = False
-    """True if mlx-lm's parser guesses where values end unless the text is Python."""
+    """True if calls are a list of Python's calls."""
 
 
 def _named(tag: str, group: str) -> re.Pattern[str]:
@@ -221,6 +219,13 @@ FORMATS: Final = {
             newlines="none",
         ),
         bare=("<atem:invoke name=", "</atem:invoke>"),
+        spelling=Spelling(
+            head='<atem:invoke name="{name}">\n',
+            tail="</atem:invoke>\n",
+            start="<atem:function_calls>\n",
+            end="</atem:function_calls>",
+            argument=('<atem:parameter name="{key}">', "</atem:parameter>\n"),
+        ),
     ),
     "minicpm5": CallFormat(
         tags=Tags(
@@ -229,7 +234,13 @@ FORMATS: Final = {
             argument=_named("param", "key"),
             argument_end="</param>",
             whole_section=True,
-        )
+        ),
+        spelling=Spelling(
+            head='<function name="{name}">',
+            tail="</function>",
+            between="\n",
+            argument=('<param name="{key}">', "</param>"),
+        ),
     ),
     "glm47": replace(
         _keyed("", unread="raw"),  # Laguna's, too
@@ -249,7 +260,15 @@ FORMATS: Final = {
             argument=("<arg_key>{key}</arg_key>\n<arg_value>", "</arg_value>\n"),
         ),
     ),
-    "longcat": _keyed("longcat_"),
+    "longcat": replace(
+        _keyed("longcat_"),
+        spelling=Spelling(
+            head="<longcat_tool_call>{name}\n",
+            tail="</longcat_tool_call>",
+            between="\n",
+            argument=("<longcat_arg_key>{key}</longcat_arg_key>\n<longcat_arg_value>", "</longcat_arg_value>\n"),
+        ),
+    ),
     "function_gemma": CallFormat(
         string_mark="<escape>",
         spelling=Spelling(head="<start_function_call>call:{name}", tail="<end_function_call>", arguments="gemma"),
@@ -274,6 +293,13 @@ FORMATS: Final = {
     "kimi_k3": CallFormat(
         inner_marks=("<|open|>", "<|close|>", "<|sep|>"),
         border=re.compile(r"(?<=<\|close\|>call<\|sep\|>)\s*(?=<\|open\|>call)"),
+        spelling=Spelling(
+            head='<|open|>call tool="{name}" index="{id}"<|sep|><|open|>json type="object"<|sep|>',
+            tail="<|close|>json<|sep|><|close|>call<|sep|>",
+            start="<|open|>tools<|sep|>",
+            end="<|close|>tools<|sep|>",
+            call_id="[0-9]{1,2}",
+        ),
     ),
     "mistral": _mistral(
         Spelling(
@@ -371,21 +397,3 @@ FORMATS: Final = {
         spelling=Spelling(head=_JSON, tail="}", start="[", end="]", between=", "),
     ),
 }
-
-_PYTHONIC: Final = re.compile(
-    r"""\s*\[\s*[\w.]+\((?:\s*\w+\s*=(?:\s*"[^"]*"\s*|\s*'[^']*'\s*|[^,"'()\[\]]+)(?:,|(?=\))))*\s*\)\s*\]\s*"""
-)
-"""A call that is not valid Python (a newline in a string) but whose arguments can still be told apart."""
-
-
-def is_clear_python(text: str) -> bool:
-    """Return True if it is clear where the values in these calls end."""
-    if _PYTHONIC.fullmatch(text):
-        return True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes that Python does not know, as in "\\d"
-            ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return False
-    return True

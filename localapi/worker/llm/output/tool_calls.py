@@ -3,8 +3,8 @@
 A section is the text between the mark that starts calls and the mark that ends them (see `sections.Section`). Calls
 written as JSON are read while they grow (`JsonSection`). Values that are text between tags wait for the section's end
 and are converted by the tool's schema (`TaggedSection`). Every other syntax waits for it, too (`ParsedSection`):
-Gemma's is read here, and mlx-lm's parser of the family reads the others. What is not a call comes back as text. This
-module knows neither MLX nor thinking.
+Gemma's and Python's are read here, and mlx-lm's parser of the family reads the others. What is not a call comes back as
+text. This module knows neither MLX nor thinking.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from localapi.worker.llm.output import gemma_calls
+from localapi.worker.llm.output import gemma_calls, pythonic_calls
 from localapi.worker.llm.output.argument_values import json_text
-from localapi.worker.llm.output.formats import FORMATS, CallFormat, is_clear_python
+from localapi.worker.llm.output.formats import FORMATS, CallFormat
 from localapi.worker.llm.output.json_calls import JsonSection, NamedJsonSection
 from localapi.worker.llm.output.recognition import format_name
 from localapi.worker.llm.output.sections import Calls, Markers, Section, SectionItem, encodable
@@ -94,8 +94,8 @@ class ToolFormat:
         """
         if self._format.string_mark:
             return gemma_calls.read(text, self._format.string_mark, calls)
-        if self._format.is_python and not is_clear_python(text):
-            raise ValueError("it is unclear where values end")
+        if self._format.is_python:
+            return pythonic_calls.read(text, calls), ""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that Python does not know, as in "\\d"
             parsed = self._parser(text, calls.tools)

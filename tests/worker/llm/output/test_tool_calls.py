@@ -524,14 +524,25 @@ def test_a_section_full_of_starts_is_text() -> None:
 @pytest.mark.parametrize(
     ("text", "calls"),
     [
-        ('[add(a="say "hi" now", b=2)]', []),
-        ("[add(a='it's')]", []),
+        ('[add(a="say "hi" now", b=2)]', [("add", {"a": 'say "hi" now', "b": 2})]),
+        ("[add(a='it's')]", [("add", {"a": "it's"})]),
+        (
+            "[add(a='C:\\Users\n', b=[1, {\"c\": ')'}]), now()]",
+            [("add", {"a": "C:\\Users\n", "b": [1, {"c": ")"}]}), ("now", {})],
+        ),
+        ("[add(a=two words, b=None)]", [("add", {"a": "two words", "b": None})]),
+        ("[add(a='b=2)]", []),
+        ("[add(a=[1, 2)]", []),
+        ("[add(1, 2)]", []),
+        ("[add(a=1)] and more", []),
         ('[add(a="two\nlines", b=2)]', [("add", {"a": "two\nlines", "b": 2})]),
         ('[add(a="\\d+", b={"c": true})]', [("add", {"a": "\\d+", "b": {"c": True}})]),
         ("[add(a=1234567890123456789)]", [("add", {"a": 1234567890123456789})]),
     ],
 )
-def test_python_that_cannot_be_read_for_certain_is_text(text: str, calls: list[Any]) -> None:
+def test_lists_of_pythons_calls_are_read_as_templates_write_them_and_others_are_text(
+    text: str, calls: list[Any]
+) -> None:
     whole = read(family("pythonic"), f"<|tool_call_start|>{text}<|tool_call_end|>")
     assert whole.parsed == calls
     assert bool(whole.content) == (not calls)
