@@ -18,7 +18,7 @@ from localapi.worker.llm.output.sections import Calls, behind_space
 _CALL: Final = re.compile(r"\s*(?P<name>[\w.]+)\(\s*")
 _KEY: Final = re.compile(r"(?P<key>\w+)\s*=\s*")
 _BEHIND_VALUE: Final = r"\s*(?:,\s*\w+\s*=|\)\s*(?:,\s*[\w.]+\(|\]\s*\Z))"
-"""What follows a value: the next argument, or the end of the call and then the next one or the end of the list."""
+"""Text behind a value: the next argument, or the end of the call and then the next one or the end of the list."""
 _QUOTE: Final = {quote: re.compile(rf"{quote}(?={_BEHIND_VALUE})") for quote in "\"'"}
 _OTHER: Final = re.compile(rf"[^\"'\[\](){{}}]+?(?={_BEHIND_VALUE})")
 _BRACKET: Final = re.compile(r"[\[\](){}]|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'", re.DOTALL)
