@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-from localapi.worker.protocol import Event, Loaded, Loading, Request
+from localapi.worker.protocol import Event, Loaded, Loading, Request, Speculated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,8 @@ class Vitals:
     """Total length of the files that are being transcribed."""
     tokens_per_second: float | None = None
     """Generation rate over the last seconds, summed over all answers."""
+    speculated: Speculated | None = None
+    """Tokens that were computed together; None if the engine does not speculate, or does not say so."""
     latency_seconds: float | None = None
     """Time from the last answered request to its first output."""
     memory_bytes: int | None = None

@@ -67,6 +67,14 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
             examples=["mlx-community/Qwen3-0.6B-4bit"],
         ),
     ] = None
+    speculation: Annotated[
+        Literal["auto", "off"],
+        Field(
+            description="auto: compute several tokens of an answer at once if a schema forces them, or if earlier text "
+            "suggests them and that is faster; the answers stay the same. off: one after the other.",
+            examples=["off"],
+        ),
+    ] = "auto"
     kv_bits: Annotated[
         Literal[4, 8] | None,
         Field(

@@ -51,6 +51,7 @@ from localapi.worker.protocol import (
     Prefill,
     Rank,
     Request,
+    Speculated,
     Step,
 )
 
@@ -223,6 +224,7 @@ class WorkerEngine:
         """True after a cancellation, until the worker reports a step."""
         self._rate = TokenRate()
         self._device_bytes = 0
+        self._speculated: Speculated | None = None
         """Accelerator memory, by the worker's last report."""
         self._queued = 0
         """Length of the worker's own queue, by its last report."""
@@ -263,6 +265,7 @@ class WorkerEngine:
             sound_seconds_done=sum(file.done_seconds for file in files),
             sound_seconds_total=sum(max(file.done_seconds, file.total_seconds) for file in files),
             tokens_per_second=self._rate.per_second if self._writes_tokens else None,
+            speculated=self._speculated,
             memory_bytes=used.memory_bytes if used else None,
             device_bytes=self._device_bytes,
             cpu_seconds=used.cpu_seconds if used else None,
@@ -370,6 +373,7 @@ class WorkerEngine:
                 self._device_bytes = message.device_bytes
                 self._queued = message.waiting
                 self._rate.note(message.tokens)
+                self._speculated = message.speculated
                 for event in message.events:
                     self._deliver(event)
         except msgspec.MsgspecError as error:

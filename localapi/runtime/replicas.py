@@ -19,7 +19,7 @@ from localapi.backends.options import ReplicaLimits
 from localapi.errors import ModelUnavailable, WorkerEnded
 from localapi.runtime.backoff import Backoff
 from localapi.system.byte_sizes import readable
-from localapi.worker.protocol import AWAITING_ROOM, Event, Loaded, Loading, Preliminary, Request
+from localapi.worker.protocol import AWAITING_ROOM, Event, Loaded, Loading, Preliminary, Request, Speculated
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,7 @@ class Replicas:
         vitals = [each.engine.vitals() for each in self._replicas]
         sizes = [each.memory_bytes for each in vitals if each.memory_bytes is not None]
         rates = [each.tokens_per_second for each in vitals if each.tokens_per_second is not None]
+        guesses = [each.speculated for each in vitals if each.speculated is not None]
         batches = [each.max_batch for each in vitals if each.max_batch is not None]
         steps = [each.last_step_at for each in vitals if each.last_step_at is not None]
         healthy = any(each.healthy for each in vitals)
@@ -144,6 +145,7 @@ class Replicas:
             sound_seconds_done=sum(each.sound_seconds_done for each in vitals),
             sound_seconds_total=sum(each.sound_seconds_total for each in vitals),
             tokens_per_second=sum(rates) if rates else None,
+            speculated=_summed(guesses) if guesses else None,
             memory_bytes=sum(sizes) if len(sizes) == len(vitals) else None,
             device_bytes=sum(each.device_bytes for each in vitals),
             last_step_at=max(steps, default=None),
@@ -361,3 +363,11 @@ class Replicas:
         for each in list(self._replicas):
             self._end_replica(each)
         await asyncio.gather(self._governor, *self._ends, return_exceptions=True)
+
+
+def _summed(counts: list[Speculated]) -> Speculated:
+    return Speculated(
+        forced=sum(each.forced for each in counts),
+        proposed=sum(each.proposed for each in counts),
+        accepted=sum(each.accepted for each in counts),
+    )

@@ -36,6 +36,7 @@ from localapi.worker.protocol import (
     Complete,
     Detokenize,
     Embed,
+    Event,
     Loading,
     LoadModel,
     LoadRefused,
@@ -182,7 +183,12 @@ def serve(
     cancelled: set[int] | None = None,
 ) -> None:
     """Take messages and compute steps, forever. Block while there is nothing to do."""
-    outbox = Outbox(send, lambda events: Step(events, device_bytes(), engine.waiting, engine.tokens))
+
+    def told(events: list[Event]) -> Step:
+        # Chat models alone speculate.
+        return Step(events, device_bytes(), engine.waiting, engine.tokens, getattr(engine, "speculated", None))
+
+    outbox = Outbox(send, told)
     while True:
         while not (engine.busy and inbox.empty()):
             if not engine.busy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from localapi.client.measuring import END, Stream, chat_request, read
 
@@ -54,9 +55,9 @@ def conversation(question: str, *, system: str | None = None) -> list[Message]:
     return [*before, {"role": "user", "content": question}]
 
 
-def fetch(port: int, model: str, prompts: Sequence[str], max_tokens: int) -> Answers:
-    """Stream one answer to each prompt, all at once."""
-    requests = [_request(model, conversation(prompt), max_tokens) for prompt in prompts]
+def fetch(port: int, model: str, prompts: Sequence[str], max_tokens: int, **fields: Any) -> Answers:
+    """Stream one answer to each prompt, all at once. `fields`: more of the requests' bodies."""
+    requests = [_request(model, conversation(prompt), max_tokens, **fields) for prompt in prompts]
     started = time.perf_counter()
     streams = [_sent(port, request) for request in requests]
     read(streams)
@@ -120,6 +121,6 @@ def _check(stream: Stream) -> None:
     assert END in stream.body, stream.body.decode(errors="replace")
 
 
-def _request(model: str, messages: Sequence[Message], max_tokens: int) -> bytes:
-    body = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0}
+def _request(model: str, messages: Sequence[Message], max_tokens: int, **fields: Any) -> bytes:
+    body = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0, **fields}
     return chat_request("127.0.0.1", body)

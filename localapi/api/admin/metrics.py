@@ -106,13 +106,21 @@ def _of_instances(registry: Registry) -> Iterator[Metric]:
     def gauge(name: str, text: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"localapi_{name}", text, labels=["model"])
 
+    def counter(name: str, text: str) -> CounterMetricFamily:
+        return CounterMetricFamily(f"localapi_{name}", text, labels=["model"])
+
     running = gauge("requests_running", "Requests that are being answered.")
     waiting = gauge("requests_waiting", "Requests of which nothing has come yet.")
     ready = gauge("model_ready", "1 if the model is loaded.")
     healthy = gauge("model_healthy", "0 if the loaded model cannot answer, 1 if it can.")
     memory = gauge("worker_memory_bytes", "Memory of the model's processes.")
-    loads = CounterMetricFamily("localapi_model_loads", "Times that the model was loaded.", labels=["model"])
-    deaths = CounterMetricFamily("localapi_worker_deaths", "Ends of workers that nobody asked for.", labels=["model"])
+    loads = counter("model_loads", "Times that the model was loaded.")
+    deaths = counter("worker_deaths", "Ends of workers that nobody asked for.")
+    speculated = {
+        "forced": counter("forced_tokens", "Tokens that a grammar forced, computed with the one before."),
+        "proposed": counter("proposed_tokens", "Tokens that were guessed and checked by the model."),
+        "accepted": counter("accepted_tokens", "Guessed tokens that the model confirmed."),
+    }
     for model in registry.entries:
         current = registry.instance(model)
         instances = [current, *(each for each in registry.retiring if each.name == model)]
@@ -127,9 +135,13 @@ def _of_instances(registry: Registry) -> Iterator[Metric]:
         known = [each.memory_bytes for each in vitals if each.memory_bytes is not None]
         if len(known) == len(vitals):
             memory.add_metric([model], sum(known))
+        for name, family in speculated.items():
+            counts = [getattr(each.speculated, name) for each in vitals if each.speculated is not None]
+            if counts:
+                family.add_metric([model], sum(counts))
         loads.add_metric([model], sum(each.loads for each in instances))
         deaths.add_metric([model], sum(each.worker_deaths for each in instances))
-    yield from (running, waiting, ready, healthy, memory, loads, deaths)
+    yield from (running, waiting, ready, healthy, memory, loads, deaths, *speculated.values())
 
 
 def _of_places(registry: Registry) -> Iterator[Metric]:

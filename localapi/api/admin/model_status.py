@@ -105,6 +105,14 @@ class PlaceReply(Struct, kw_only=True):
     parts: list[PartReply]
 
 
+class SpeculationReply(Struct, kw_only=True):
+    """Tokens that were computed together with the one before, since the model was loaded."""
+
+    forced: Annotated[Count, Meta(description="Tokens that a schema or a grammar left no choice about.")]
+    proposed: Annotated[Count, Meta(description="Tokens that were guessed and then checked by the model.")]
+    accepted: Annotated[Count, Meta(description="Those of them that the model confirmed.")]
+
+
 class InstanceReply(Struct, kw_only=True):
     """A model in memory, or on its way there."""
 
@@ -120,6 +128,7 @@ class InstanceReply(Struct, kw_only=True):
     healthy: bool | None
     unhealthy_reason: str | None
     tokens_per_second: Annotated[float, Meta(ge=0)] | None
+    speculation: SpeculationReply | None
     latency_seconds: Annotated[float, Meta(ge=0)] | None
     ready_since: float | None
     loads: int
@@ -257,6 +266,7 @@ def describe_instance(instance: Instance) -> InstanceReply:
         healthy=vitals.healthy if vitals else None,
         unhealthy_reason=vitals.reason if vitals and not vitals.healthy else None,
         tokens_per_second=_tokens_per_second(vitals),
+        speculation=_speculation(vitals),
         latency_seconds=vitals.latency_seconds if vitals else None,
         ready_since=instance.ready_since,
         loads=instance.loads,
@@ -313,3 +323,9 @@ def _requests(vitals: Vitals) -> RequestsReply:
 def _tokens_per_second(vitals: Vitals | None) -> float | None:
     """Return the generation rate, 0 if nothing is generated now, or None if unknown or not loaded."""
     return None if vitals is None or vitals.tokens_per_second is None else round(vitals.tokens_per_second, 1)
+
+
+def _speculation(vitals: Vitals | None) -> SpeculationReply | None:
+    if vitals is None or vitals.speculated is None:
+        return None
+    return msgspec.convert(vitals.speculated, SpeculationReply, from_attributes=True)

@@ -1,4 +1,4 @@
-"""The running batch of one model: rows join it, grow by one token in each step, and leave.
+"""The running batch of one model: rows join it, grow by a token or several in each step, and leave.
 
 Everything that uses mlx-lm's batch API is here, because that API changes between minor versions. All MLX work is done
 on the caller's thread, which must be the one that loaded the model (MLX binds arrays to streams of their thread).
@@ -20,6 +20,7 @@ from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.prompt_boundaries import segments
 from localapi.worker.llm.row import Row
 from localapi.worker.llm.sampling import token_logprob
+from localapi.worker.llm.speculation.speculation import Speculation
 from localapi.worker.protocol import Event, Failed, Prefill
 
 PREFILL_TOKENS = 256 if mx.default_device().type == mx.cpu else 2048
@@ -61,9 +62,12 @@ class Batch:
         prefixes: PrefixCache,
         token_bytes: Callable[[int], bytes],
         lead: Lead | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
+        """`speculation`: may have rows compute several tokens in a step. Not if other processes take part."""
         self.prefixes = prefixes
         self._lead = lead
+        self.speculation = speculation
         self._model = model
         self._stop_tokens = [[token] for token in stop_tokens]
         self._max_rows = max_rows
@@ -184,7 +188,9 @@ class Batch:
 
     def _advance(self, chunk: int, events: list[Event]) -> None:
         self._generator.prefill_step_size = chunk
-        if self._decoding and len(self._rows) > len(self._decoding):
+        processing = len(self._rows) > len(self._decoding)
+        self._generator._generation_batch.undisturbed = not processing
+        if self._decoding and processing:
             with self._generator.stats() as stats:
                 prompts, responses = self._generator.next()  # type: ignore[no-untyped-call]
             self._learn_speed(stats)
@@ -286,6 +292,8 @@ class Batch:
         )
         step = DecodeStep.empty(self._model, greedy_sampler)
         step.reporting = self._reporting
+        step.ends = {token for [token] in self._stop_tokens}
+        step.speculation = self.speculation
         generator._generation_batch = step
         return generator
 

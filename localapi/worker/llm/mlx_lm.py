@@ -38,6 +38,7 @@ from localapi.worker.llm.shards.follower import Follower
 from localapi.worker.llm.shards.group import join
 from localapi.worker.llm.shards.plans import Lead, Plans
 from localapi.worker.llm.shards.splitting import ModelPart
+from localapi.worker.llm.speculation.speculation import Speculation
 from localapi.worker.llm.suited_weights import load_suited
 from localapi.worker.llm.weights import LoadedModel, load_weights, logits_width
 from localapi.worker.model import CannotLoad, Host, Model, first_line
@@ -55,6 +56,7 @@ from localapi.worker.protocol import (
     Rank,
     Relaxed,
     Request,
+    Speculated,
     TextRequest,
     Tokenize,
     TokenizedText,
@@ -147,14 +149,18 @@ class MlxLm:
                 token_bytes=detokenizer.token_bytes,
             )
         else:
+            max_stall_seconds = options.get("max_stall_ms", 100) / 1000
+            # Ranks know the tokens that rank 0 has sampled, and not what it would guess.
+            may_speculate = lead is None and options.get("speculation", "auto") == "auto"
             self._batch = Batch(
                 loaded.model,
                 stop_tokens=stop_tokens,
                 max_rows=max_rows,
-                max_stall_seconds=options.get("max_stall_ms", 100) / 1000,
+                max_stall_seconds=max_stall_seconds,
                 prefixes=prefixes,
                 token_bytes=detokenizer.token_bytes,
                 lead=lead,
+                speculation=Speculation(width, max_stall_seconds) if may_speculate else None,
             )
         self.loaded = _loaded(loaded, options.get("context_length"), prompts, lone)
         self.loaded.capabilities = Capabilities(
@@ -199,6 +205,12 @@ class MlxLm:
     @property
     def tokens(self) -> int:
         return self._batch.tokens
+
+    @property
+    def speculated(self) -> Speculated | None:
+        """Return the counts of speculation; None if there is none."""
+        known = self._batch.speculation
+        return None if known is None else Speculated(known.forced, known.proposed, known.accepted)
 
     def take(self, request: Request) -> None:
         assert isinstance(request, TextRequest), request  # noqa: S101  # the server sends no others to chat models

@@ -22,7 +22,11 @@ class Processor(Protocol):
 
     error: Exception | None
 
-    def __call__(self, tokens: Any, logits: Any) -> Any: ...
+    def __call__(self, tokens: Any, logits: Any) -> Any:
+        """Return the changed logits. `tokens`: prompt and answer so far; they may have grown by several."""
+
+    def forced(self, token: int) -> list[int]:
+        """Return the tokens that must follow if this one is the next."""
 
 
 @dataclass(slots=True)

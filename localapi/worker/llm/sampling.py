@@ -60,6 +60,12 @@ class RandomSampler:
             self.error = error
             return mx.argmax(logprobs, axis=-1)
 
+    def skip(self, tokens: int) -> None:
+        """Go on as if so many tokens had been sampled, so that a seed gives the same answer if tokens are forced."""
+        if self._key is not None:
+            for _ in range(tokens):
+                self._key = mx.random.split(self._key)[0]
+
     def _draw(self, logprobs: mx.array) -> mx.array:
         limits = self._limits
         key = None
@@ -165,7 +171,13 @@ class Penalties:
         """The prompt's tokens, each once, if a penalty applies to them."""
         self._counts = mx.zeros((0,))
         """Number of times each token was generated, shape (vocabulary,)."""
+        self._counted = 0
+        """Number of tokens of prompt and answer at the last call."""
         self.error: Exception | None = None
+
+    def forced(self, token: int) -> list[int]:
+        """Return nothing: a penalty forces no token."""
+        return []
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
         if self.error is not None:
@@ -178,14 +190,15 @@ class Penalties:
             return logits
 
     def _count(self, tokens: mx.array, vocabulary: int) -> None:
-        """Count the token since the last call. mlx-lm calls once for each token."""
+        """Count the tokens since the last call: one, or several if some were forced."""
         if self._prompt_tokens is None:
             self._prompt_tokens = len(tokens)
             self._counts = mx.zeros((vocabulary,))
             if self._repetition != 1:
                 self._prompt = mx.array(np.unique(np.array(tokens)).astype(np.int32))
-        elif len(tokens) > self._prompt_tokens:
-            self._counts = self._counts.at[tokens[-1:]].add(1)
+        elif len(tokens) > self._counted:
+            self._counts = self._counts.at[tokens[self._counted :]].add(1)
+        self._counted = len(tokens)
 
     def _penalised(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """Change the logits of the tokens so far, and no others: a vocabulary is large.

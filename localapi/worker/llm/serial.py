@@ -47,6 +47,7 @@ class Serial:
     ) -> None:
         """Start empty. `caches`: the model's empty caches, followed by the draft's. `prefixes`: for the same caches."""
         self.prefixes = prefixes
+        self.speculation = None
         self._model = model
         self._draft = draft
         self._empty = caches

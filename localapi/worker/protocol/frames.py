@@ -73,6 +73,17 @@ Last = Finished | TokenizedText | DetokenizedText | Spoken | Transcribed | Embed
 """After one of these nothing follows for the id."""
 
 
+class Speculated(msgspec.Struct, frozen=True):
+    """Number of tokens that were computed together with the one before, since the model was loaded."""
+
+    forced: int = 0
+    """Tokens that a grammar left no choice about."""
+    proposed: int = 0
+    """Tokens that were guessed, and checked by the model."""
+    accepted: int = 0
+    """Those of them that the model has confirmed."""
+
+
 class Step(msgspec.Struct, tag=True):
     """Worker to server: the events of one decode step, for all requests. Without events it is a sign of life."""
 
@@ -83,6 +94,8 @@ class Step(msgspec.Struct, tag=True):
     """Requests that have not been started, because the batch or the memory for conversations is full."""
     tokens: int = 0
     """Tokens generated since the model was loaded, in all answers."""
+    speculated: Speculated | None = None
+    """None if the engine computes one token of an answer after the other."""
 
 
 Request = TextRequest | Speak | Transcribe | VectorRequest | Forward

@@ -12,11 +12,11 @@ import mlx.core as mx
 import pytest
 from mlx_lm import load as load_mlx_lm
 from mlx_lm import stream_generate
-from mlx_lm.generate import GenerationBatch
 from mlx_lm.models.cache import BatchKVCache, KVCache
 
 from localapi.worker.llm import mlx_lm
 from localapi.worker.llm.constrained.grammar import Constraint, GrammarStuck
+from localapi.worker.llm.decode_step import DecodeStep
 from localapi.worker.llm.output.stop_strings import AnswerText
 from localapi.worker.model import Host
 from localapi.worker.protocol import (
@@ -280,7 +280,7 @@ def test_when_the_model_fails_every_request_in_the_batch_does_and_the_next_one_w
     tiny: mlx_lm.MlxLm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(GenerationBatch, "next", lambda _: 1 / 0)
+        patch.setattr(DecodeStep, "next", lambda _: 1 / 0)
         events = run(tiny, *(ask(i, FRANCE[0]) for i in range(6)))
     assert all(failure(events[i]).kind == "generation_failed" for i in range(6))
     assert text(run(tiny, ask(7, FRANCE[0]))[7]) == FRANCE[1]

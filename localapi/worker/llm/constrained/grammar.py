@@ -95,9 +95,9 @@ class GrammarStuck(Exception):
 class Constraint:
     """A logits processor for one row: it leaves only the tokens that its grammar allows, and at the end an end token.
 
-    The batch calls it once for each token, with the previous token as the last of `tokens`, so it ignores the prompt.
-    `error` is set if something went wrong: later tokens are unconstrained and no answer. `relaxed` names what was asked
-    for and is not enforced.
+    What is in `tokens` at the first call is the prompt, which it ignores. From then on it takes the tokens that are new
+    in each call. `error` is set if something went wrong: later tokens are unconstrained and no answer. `relaxed` names
+    what was asked for and is not enforced.
     """
 
     def __init__(self, grammar: LLMatcher, vocabulary: Vocabulary, relaxed: tuple[str, ...] = ()) -> None:
@@ -107,7 +107,8 @@ class Constraint:
         self._matcher = grammar.deep_copy()
         self._vocabulary = vocabulary
         self._bits = np.zeros((vocabulary.tokens.vocab_size + 31) // 32, dtype=np.uint32)
-        self._started = False
+        self._length: int | None = None
+        """Tokens of the prompt and of the answer that are taken; None before the first call."""
         self.error: Exception | None = None
 
     def fresh(self) -> Constraint:
@@ -122,20 +123,43 @@ class Constraint:
         if self.error is not None:
             return logits
         try:
-            if self._started:
-                self._take(tokens)
-            self._started = True
+            if self._length is None:
+                self._length = len(tokens)
+            elif len(tokens) > self._length:  # their values may have to be waited for
+                new: Any = tokens[self._length :].tolist()
+                self._take(new)
             return mx.where(self._allowed(), logits, -mx.inf)
         except Exception as error:  # must not reach the other rows; the engine fails this request alone
             self.error = error
             return logits
 
-    def _take(self, tokens: mx.array) -> None:
-        token: Any = tokens[-1].item()  # waits for the model
-        with _ending():
-            taken = self._matcher.is_stopped() or self._matcher.consume_token(token)
-        if not taken:
-            raise GrammarStuck(self._matcher.get_error())
+    def forced(self, token: int) -> list[int]:
+        """Take the answer's next token and return those that must follow it. Never raises.
+
+        They are what the mask would leave one by one, because llguidance forces text in the tokens that the tokenizer
+        would write. An end token is not among them.
+        """
+        if self.error is not None or self._length is None:
+            return []
+        try:
+            self._take([token])
+            if self._matcher.is_stopped():
+                return []
+            with _ending():
+                tokens = self._matcher.compute_ff_tokens()
+                return tokens[: self._matcher.validate_tokens(tokens)]
+        except Exception as error:  # as in a call
+            self.error = error
+            return []
+
+    def _take(self, tokens: list[int]) -> None:
+        assert self._length is not None  # noqa: S101  # no token is taken before the first mask
+        self._length += len(tokens)
+        for token in tokens:
+            with _ending():
+                taken = self._matcher.is_stopped() or self._matcher.consume_token(token)
+            if not taken:
+                raise GrammarStuck(self._matcher.get_error())
 
     def _allowed(self) -> mx.array:
         """Return which tokens may come next."""

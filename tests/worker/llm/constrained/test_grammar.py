@@ -431,7 +431,7 @@ tokenizer = TokenizerWrapper(make_tokenizer(["some text"], 300))
 tokenizer.eos_token_ids = {0}
 found = grammar.GrammarCompiler(tokenizer, 300).constraint(grammar.Lark("start: /[A-Z]/ y\\ny: /a*/ y"))
 found(mx.array([5]), mx.zeros((1, 300)))
-found(mx.array(tokenizer.encode("A")), mx.zeros((1, 300)))
+found(mx.array([5, *tokenizer.encode("A")]), mx.zeros((1, 300)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == -signal.SIGVTALRM, done.stderr

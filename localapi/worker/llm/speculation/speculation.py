@@ -1,0 +1,67 @@
+"""Decide how many tokens each row brings to the next step, and count what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Final
+
+from localapi.worker.llm.speculation.costs import WIDTHS, StepCosts
+from localapi.worker.llm.speculation.lookup import HitRates
+
+LONGEST_GUESS: Final = 15
+MOST_LOGITS: Final = 64_000_000
+"""Numbers that the model may compute in one step, which limits its width for many rows of a large vocabulary."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What may follow a row's next token."""
+
+    tokens: Sequence[int] = ()
+    forced: int = 0
+    """How many of them, the first ones, are certain."""
+    chances: Sequence[float] = ()
+    """For each token, how likely it stays."""
+
+    def cut(self, count: int) -> Proposal:
+        return Proposal(self.tokens[:count], min(self.forced, count), self.chances[:count])
+
+
+@dataclass
+class Speculation:
+    """What is known of one model."""
+
+    vocabulary: int
+    """Width of its logits."""
+    longest_seconds: float
+    """How much longer than one of single tokens a step may take, because other rows wait for it."""
+    costs: StepCosts = field(default_factory=StepCosts)
+    rates: HitRates = field(default_factory=HitRates)
+    forced: int = 0
+    """Tokens that a grammar forced, and that were computed with the token before."""
+    proposed: int = 0
+    """Guessed tokens that the model has checked."""
+    accepted: int = 0
+    """How many of them it would have chosen, too."""
+
+    def width(self, chances: Sequence[Sequence[float]]) -> int:
+        """Return how many tokens the row with the most should bring. `chances`: of each row's proposed tokens."""
+        rows, longest = len(chances), max(map(len, chances))
+        longest = min(longest + 1, WIDTHS[-1], max(1, MOST_LOGITS // (rows * self.vocabulary)))
+        if longest == 1:
+            return 1
+        sums = [0.0] * (longest - 1)
+        for row in chances:
+            for i, chance in enumerate(row[: longest - 1]):
+                sums[i] += chance
+        gains = [rows + kept for kept in accumulate(sums, initial=0.0)]
+        waits = self.longest_seconds if rows > 1 else float("inf")
+        return self.costs.best(gains, rows, longest_seconds=waits)
+
+    def count(self, proposal: Proposal, kept: int) -> None:
+        """Count a proposal of which the first `kept` tokens stayed."""
+        self.forced += min(kept, proposal.forced)
+        self.proposed += len(proposal.tokens) - proposal.forced
+        self.accepted += max(0, kept - proposal.forced)

@@ -1,0 +1,133 @@
+"""Tokens per second with several tokens of an answer at once, beside one after the other, through HTTP.
+
+    python -m tests.bench.speculation [--model middle|smollm2|PATH] [--streams 1,4] [--rounds N]
+
+One server has the model twice: as usual, and with `speculation: off`. Three tasks: an answer in the form of a JSON
+schema, the same number of tokens without a form, and a text that is to be repeated. What counts is the ratio within a
+round. Prompts are asked again and again, so that their time does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from localapi.cli.text_table import table
+from tests.bench import client, models, smollm2
+from tests.bench.figures import ratio
+from tests.bench.processes import Aside
+from tests.server import Server, serving
+
+MANIFEST: Final = """
+chat:
+  several: {{backend: mlx-lm, path: '{path}', preload: true}}
+  single: {{backend: mlx-lm, path: '{path}', preload: true, speculation: 'off'}}
+"""
+TEXT: Final = (
+    "The harbour master, Ms. Aurelia Fontaine-Okafor, recorded the following vessels on 3 March: the Northern "
+    "Kittiwake with 412 crates of oranges, the Saltwater Juniper with 87 barrels of tar, and the Old Cartographer "
+    "with nothing but a parrot. She signed the ledger at half past six and locked the lighthouse door."
+)
+SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "recipient_full_name": {"type": "string", "maxLength": 24},
+        "delivery_address": {
+            "type": "object",
+            "properties": {
+                "street_and_house_number": {"type": "string", "maxLength": 24},
+                "postal_code": {"type": "string", "pattern": "^[0-9]{5}$"},
+                "country": {"enum": ["France", "Germany", "Nigeria", "Peru"]},
+            },
+            "required": ["street_and_house_number", "postal_code", "country"],
+            "additionalProperties": False,
+        },
+        "shipping_method": {"enum": ["standard_parcel", "express_courier", "collection_at_the_shop"]},
+        "number_of_items": {"type": "integer", "minimum": 1, "maximum": 99},
+        "gift_wrapping_requested": {"type": "boolean"},
+        "notification_preferences": {
+            "type": "object",
+            "properties": {"send_email": {"type": "boolean"}, "send_text_message": {"type": "boolean"}},
+            "required": ["send_email", "send_text_message"],
+            "additionalProperties": False,
+        },
+    },
+    "additionalProperties": False,
+}
+SCHEMA["required"] = list(SCHEMA["properties"])
+FORM: Final = {"type": "json_schema", "json_schema": {"name": "order", "schema": SCHEMA, "strict": True}}
+ANSWER_TOKENS: Final = 120
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.speculation", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--model", default="middle", help="a folder, tiny, middle or smollm2 (default: %(default)s)")
+    parser.add_argument("--streams", default="1,4", help="numbers of streams (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, Aside() as reader:
+        if arguments.model == "smollm2":
+            path = smollm2.made(Path(folder))["float32"]
+        else:
+            path = models.made(arguments.model, Path(folder))
+        with _server(path) as server:
+            for streams in map(int, arguments.streams.split(",")):
+                _measure(server, reader, arguments.model, streams, arguments.rounds)
+
+
+@contextlib.contextmanager
+def _server(path: Path) -> Iterator[Server]:
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), MANIFEST.format(path=path)) as server:
+        for name in ("several", "single"):
+            server.wait_for(f"{name}: loaded")
+        yield server
+
+
+def _measure(server: Server, reader: Aside, model: str, streams: int, rounds: int) -> None:
+    def speed(name: str, task: str) -> float:
+        prompts, fields = _task(task, streams)
+        got = reader(client.fetch, server.port, name, prompts, ANSWER_TOKENS, **fields)
+        return got.tokens / got.seconds
+
+    tasks = ["schema", "copy", "free"]
+    speeds: dict[tuple[str, str], list[float]] = {(name, task): [] for name in ("several", "single") for task in tasks}
+    for number in range(rounds + 2):  # in the first ones, prompts are computed, and what steps cost is learnt
+        for name, task in sorted(speeds, reverse=bool(number % 2)):
+            measured = speed(name, task)
+            if number > 1:
+                speeds[name, task].append(measured)
+    rows = []
+    for task in tasks:
+        several, single = speeds["several", task], speeds["single", task]
+        medians = [f"{statistics.median(each):.1f}" for each in (several, single)]
+        rows.append([task, *medians, ratio(several, single), ratio(several, speeds["single", "free"])])
+    told = server.model("several")["speculation"]
+    print(f"\n{model}, {streams} streams of up to {ANSWER_TOKENS} tokens, {rounds} rounds; {json.dumps(told)}")
+    for line in table(["", "tokens/s", "one by one", "times", "times free, one by one"], rows):
+        print(f"  {line}", flush=True)
+
+
+def _task(task: str, streams: int) -> tuple[list[str], dict[str, Any]]:
+    """Return the prompts, each one different, and the other fields of the requests."""
+    match task:
+        case "schema":
+            return [f"Make up order number {n} of an online shop, as JSON." for n in range(streams)], {
+                "response_format": FORM
+            }
+        case "copy":
+            return [f"Repeat this text exactly, word for word:\n\n{n}. {TEXT}" for n in range(1, streams + 1)], {}
+        case _:
+            return [f"Tell me something about the number {n}." for n in range(streams)], {}
+
+
+if __name__ == "__main__":
+    main()
