@@ -70,8 +70,8 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
     speculation: Annotated[
         Literal["auto", "off"],
         Field(
-            description="auto: compute several tokens of an answer at once if a schema forces them, or if earlier text "
-            "suggests them and that is faster; the answers stay the same. off: one after the other.",
+            description="auto: compute tokens that a schema forces or earlier text suggests at once, if faster; "
+            "answers stay the same. off: one by one.",
             examples=["off"],
         ),
     ] = "auto"

@@ -52,7 +52,7 @@ class DecodeStep(GenerationBatch):
         self._lookups: list[Lookup] = []
         """Each row's text, if there is speculation."""
         self._before: tuple[float, int, int] | None = None
-        """When the last step ended, with its rows and width, if nothing disturbed it."""
+        """Time of the end of the last step, its rows and its width; None if prompts were processed meanwhile."""
 
     def extend(self, batch: Any) -> None:
         """Add the rows of another batch."""

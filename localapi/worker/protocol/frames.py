@@ -81,7 +81,7 @@ class Speculated(msgspec.Struct, frozen=True):
     proposed: int = 0
     """Tokens that were guessed, and checked by the model."""
     accepted: int = 0
-    """Those of them that the model has confirmed."""
+    """Guessed tokens that the model has confirmed."""
 
 
 class Step(msgspec.Struct, tag=True):

@@ -1,4 +1,4 @@
-"""What a step costs by its width, as measured, and the width that pays.
+"""Measure what a step costs by its width, and choose the width that pays.
 
 A step of several tokens costs little more than one of a single token if the time goes into reading weights, as on a GPU
 and for float32 on a processor, and as many times more if it goes into arithmetic, as for quantised weights on a
@@ -30,9 +30,9 @@ class StepCosts:
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[int, int], deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
-        """By rows and width."""
+        """The newest times, by rows and width."""
         self._passed: dict[int, int] = defaultdict(int)
-        """By rows: opportunities since the last try that did not pay."""
+        """Number of opportunities since the last try that did not pay, by rows."""
 
     def note(self, rows: int, width: int, seconds: float) -> None:
         """Add the measurement of a step in which each row had up to `width` tokens."""

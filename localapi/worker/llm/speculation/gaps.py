@@ -21,7 +21,7 @@ MOST: Final = 0.25
 
 
 class Gaps:
-    """Which places of the caches of a batch are gaps; the same in every layer."""
+    """Places in the caches of a batch that are gaps; the same in every layer."""
 
     def __init__(self, rows: int) -> None:
         self._gaps: NDArray[np.bool_] = np.zeros((rows, 0), np.bool_)

@@ -44,7 +44,7 @@ class Lookup:
         """`shared`: the rates of all rows of the model, with which a new row begins."""
         self._tokens: list[int] = []
         self._next: dict[tuple[int, ...], int] = {}
-        """By tokens: the index of the one that followed them last."""
+        """Index of the token that followed these tokens last."""
         self._at: int | None = None
         """Index of the token that is expected next."""
         self._run = 0

@@ -17,13 +17,13 @@ MOST_LOGITS: Final = 64_000_000
 
 @dataclass(frozen=True)
 class Proposal:
-    """What may follow a row's next token."""
+    """Tokens that may follow a row's next token."""
 
     tokens: Sequence[int] = ()
     forced: int = 0
-    """How many of them, the first ones, are certain."""
+    """Number of them, the first ones, that are certain."""
     chances: Sequence[float] = ()
-    """For each token, how likely it stays."""
+    """Probability of each token to stay."""
 
     def cut(self, count: int) -> Proposal:
         return Proposal(self.tokens[:count], min(self.forced, count), self.chances[:count])
@@ -31,12 +31,12 @@ class Proposal:
 
 @dataclass
 class Speculation:
-    """What is known of one model."""
+    """Knowledge about one model: times of its steps, rates of right guesses, and counts."""
 
     vocabulary: int
     """Width of its logits."""
     longest_seconds: float
-    """How much longer than one of single tokens a step may take, because other rows wait for it."""
+    """Time that a step may take beyond one of single tokens, because other rows wait for it."""
     costs: StepCosts = field(default_factory=StepCosts)
     rates: HitRates = field(default_factory=HitRates)
     forced: int = 0
@@ -44,7 +44,7 @@ class Speculation:
     proposed: int = 0
     """Guessed tokens that the model has checked."""
     accepted: int = 0
-    """How many of them it would have chosen, too."""
+    """Guessed tokens that the model would have chosen, too."""
 
     def width(self, chances: Sequence[Sequence[float]]) -> int:
         """Return how many tokens the row with the most should bring. `chances`: of each row's proposed tokens."""
