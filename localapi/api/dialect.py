@@ -254,6 +254,8 @@ class Exchange:
         honoured, unhonoured = suited.honoured_by(options, can)
         self.unsupported = [*useless, *unhonoured]
         requests, self.overruled = honoured.for_entry(options)
+        if (self.request.keep_alive or 0) > entry.max_keep_alive:
+            self.overruled = sorted([*self.overruled, "keep_alive"])
         return requests
 
 

@@ -161,6 +161,13 @@ class EntryOptions(BaseModel):
             examples=["1h"],
         ),
     ] = None
+    max_keep_alive: Annotated[
+        Duration | None,
+        Field(
+            description="Longest keep_alive that a request may ask for; more is shortened. Default: the server's.",
+            examples=["1h"],
+        ),
+    ] = None
     max_concurrent: Annotated[
         int | None,
         Field(ge=1, description="Maximum requests running concurrently; further requests are queued.", examples=[4]),

@@ -67,7 +67,15 @@ class PoolOptions(EntryOptions):
             examples=[{"connect": "2s", "first_token": "30s"}],
         ),
     ] = GiveUpAfter()
-    for_members: ClassVar = ("preload", "pin", "keep_alive", "stall_seconds", "swap", "request_timeout_seconds")
+    for_members: ClassVar = (
+        "preload",
+        "pin",
+        "keep_alive",
+        "max_keep_alive",
+        "stall_seconds",
+        "swap",
+        "request_timeout_seconds",
+    )
     """Options of every entry that only its members can have."""
 
     @property

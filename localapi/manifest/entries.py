@@ -109,6 +109,13 @@ class ServerOptions(BaseModel):
             examples=["1h"],
         ),
     ] = 15 * _MINUTES
+    max_keep_alive: Annotated[
+        Duration,
+        Field(
+            description="max_keep_alive of entries that do not set it: longest keep_alive that a request may ask for.",
+            examples=["1h"],
+        ),
+    ] = FOREVER
     memory_budget: Annotated[
         MemorySize,
         Field(
@@ -227,6 +234,8 @@ class Entry:
     """Part of the options that decides what is loaded."""
     keep_alive: float
     """Seconds without a request until the model is unloaded; infinity for never. Includes the server's default."""
+    max_keep_alive: float = FOREVER
+    """Longest keep_alive, in seconds, that a request may ask for. Includes the server's default."""
     peer: str | None = None
     """Name of the peer that offers the model; None if the manifest has the entry."""
     variant_of: str | None = None
@@ -257,7 +266,7 @@ class Entry:
     def settings(self) -> Mapping[str, object]:
         """Options that can change while the model stays loaded."""
         settings = {name: getattr(self.options, name) for name in self.options.setting_names()}
-        return {**settings, "keep_alive": self.keep_alive}
+        return {**settings, "keep_alive": self.keep_alive, "max_keep_alive": self.max_keep_alive}
 
     @functools.cached_property
     def keys(self) -> Mapping[str, str]:
@@ -269,8 +278,9 @@ class Entry:
     def of(cls, entry_id: str, options: EntryOptions, *, server: ServerOptions) -> Entry:
         """Return the entry that these options describe."""
         keep_alive = server.keep_alive if options.keep_alive is None else options.keep_alive
+        longest = server.max_keep_alive if options.max_keep_alive is None else options.max_keep_alive
         options = options.on_cluster(server.cluster.ray if server.cluster else None)
-        return cls(entry_id, options, options.identity(), keep_alive)
+        return cls(entry_id, options, options.identity(), keep_alive, longest)
 
     @classmethod
     def of_peer(cls, peer: str, options: PeerOptions, model: ModelObject) -> Entry | None:

@@ -92,6 +92,8 @@ class Instance:
         self.last_used = time.monotonic()
         self.loaded: protocol.Loaded | None = None
         """Facts that the model reported when it was last loaded."""
+        self.longest_kept = FOREVER
+        """Maximum of what requests may ask for, in seconds."""
         self._kept_for: float | None = None
         """`keep_alive` of the last request, if it had one."""
         self._state: State = Unloaded()
@@ -247,7 +249,7 @@ class Instance:
 
     @property
     def _stays_for(self) -> float:
-        return self.keep_alive if self._kept_for is None or self.pinned else self._kept_for
+        return self.keep_alive if self._kept_for is None or self.pinned else min(self._kept_for, self.longest_kept)
 
     def retire(self) -> None:
         """Send those who wait for a lease to the instance that came after this one."""
@@ -262,8 +264,8 @@ class Instance:
         self.stall_seconds = entry.options.stall_seconds
         self._follow_replicas(entry.options.replica_limits)
         keep_alive = FOREVER if self.pinned else entry.keep_alive
-        if keep_alive != self.keep_alive:
-            self.keep_alive = keep_alive
+        if (keep_alive, entry.max_keep_alive) != (self.keep_alive, self.longest_kept):
+            self.keep_alive, self.longest_kept = keep_alive, entry.max_keep_alive
             self._start_idle_timer()
 
     # Loading

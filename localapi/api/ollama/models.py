@@ -18,6 +18,7 @@ from quart import Blueprint, Response
 
 import localapi
 from localapi.api.dialect import ApiBlueprint
+from localapi.api.keep_alive import KeepAlive
 from localapi.api.ollama import wire
 from localapi.api.openai import models as openai
 from localapi.api.openai.embeddings import MOST_INPUTS, EmbeddingRequest, vectors_of
@@ -131,7 +132,7 @@ class OllamaEmbedRequest(BaseModel):
     input: str | Annotated[list[str], Field(max_length=MOST_INPUTS)]
     truncate: bool = True
     dimensions: Annotated[int | None, Field(ge=1)] = None
-    keep_alive: wire.KeepAlive = None
+    keep_alive: KeepAlive = None
 
 
 class OllamaEmbeddingsRequest(BaseModel):
@@ -141,7 +142,7 @@ class OllamaEmbeddingsRequest(BaseModel):
 
     model: wire.ModelName
     prompt: Annotated[str, Field(min_length=1)]
-    keep_alive: wire.KeepAlive = None
+    keep_alive: KeepAlive = None
 
 
 CHANGES: Final = (
@@ -397,5 +398,5 @@ async def _vectors(
         EmbeddingRequest,
         {"model": name, "input": inputs, "truncate": truncate} | ({"dimensions": dimensions} if dimensions else {}),
     )
-    got = await vectors_of(begin(registry, name, EMBEDDING), request, keep_alive=asked.keep_alive)
+    got = await vectors_of(begin(registry, name, EMBEDDING), request)
     return [array("f", vector).tolist() for vector in got.vectors], got.tokens

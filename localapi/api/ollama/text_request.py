@@ -10,8 +10,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from localapi.api.keep_alive import KeepAlive
 from localapi.api.neutral_request import NeutralRequest
-from localapi.api.ollama.wire import KeepAlive, ModelName, ModelOptions, names_of_options, parameters_of
+from localapi.api.ollama.wire import ModelName, ModelOptions, names_of_options, parameters_of
 from localapi.api.openai.chat_request import MAX_MESSAGES, MAX_TOOLS
 from localapi.api.openai.generation_request import BodyObject
 from localapi.backends.parameters import ChatParameters, FreeObject

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import time
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -12,7 +11,6 @@ from msgspec import Struct
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from localapi.api.openai.generation_request import MAX_NAME, BodyObject, MaxTokens, greedy_share
-from localapi.backends.options import FOREVER
 from localapi.backends.parameters import ChatParameters, StopString
 from localapi.errors import ApiError
 from localapi.http.replies import told
@@ -20,9 +18,6 @@ from localapi.runtime.registry import Registry
 
 LINES: Final = "application/x-ndjson"
 LATEST: Final = ":latest"
-_UNIT_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION: Final = re.compile(r"(-?)((?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+)")
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 
 
 class OllamaError(Struct):
@@ -60,28 +55,11 @@ def known_name(registry: Registry, name: str) -> str:
     return name
 
 
-def keep_alive_seconds(value: object) -> object:
-    """Return seconds for 300, "300", "5m", "1h30m"; infinity for a negative time. Raise ValueError."""
-    if isinstance(value, str):
-        found = _DURATION.fullmatch(value)
-        if found:
-            seconds = sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _PART.findall(found[2]))
-            value = -seconds if found[1] else seconds
-        elif re.fullmatch(r"-?\d+(\.\d+)?", value):
-            value = float(value)
-        else:
-            raise ValueError('should be seconds or a time such as "5m"; 0 unloads at once, -1 keeps forever')
-    if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
-        return FOREVER
-    return value
-
-
 def _no_limit(value: object) -> object:
     """Return None for Ollama's numbers for no limit: -1, and -2 for all of the context."""
     return None if value in (-1, -2) and not isinstance(value, bool) else value
 
 
-KeepAlive = Annotated[float | None, BeforeValidator(keep_alive_seconds)]
 ModelName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 
 

@@ -224,6 +224,7 @@ class ChatRequest(GenerationRequest, ChatParameters):
             asks=[chat],
             said=self.parameters(),
             names={"max_tokens": limits},
+            keep_alive=self.keep_alive,
             stream=self.stream,
             ignored=ignored,
         )

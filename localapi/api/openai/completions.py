@@ -77,6 +77,7 @@ class CompletionRequest(GenerationRequest):
             asks=asks,
             said=self.parameters(),
             usual={"max_tokens": DEFAULT_MAX_TOKENS},
+            keep_alive=self.keep_alive,
             stream=self.stream,
             ignored=ignored,
         )

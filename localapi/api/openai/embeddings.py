@@ -12,6 +12,7 @@ from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 from quart import Blueprint, Response
 
+from localapi.api.keep_alive import KeepAlive
 from localapi.api.openai.generation_request import MAX_NAME, TokenNumber, unknown_fields
 from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
 from localapi.backends.vector_options import EmbeddingOptions, Prefixes
@@ -59,6 +60,7 @@ class EmbeddingRequest(BaseModel):
         bool | None, Field(description="Drop the end of a text that is too long, instead of refusing it.")
     ] = None
     user: str | None = None
+    keep_alive: KeepAlive = None
 
 
 class Embedding(Struct, kw_only=True):
@@ -106,13 +108,13 @@ def routes(registry: Registry) -> Blueprint:
     return blueprint
 
 
-async def vectors_of(generation: Generation, request: EmbeddingRequest, keep_alive: float | None = None) -> Embedded:
-    """Return the vectors that a request asks for. Raise ApiError. `keep_alive`: as in `NeutralRequest`."""
+async def vectors_of(generation: Generation, request: EmbeddingRequest) -> Embedded:
+    """Return the vectors that a request asks for. Raise ApiError."""
     ask = asked(request, embedding_options(generation.expected.options))
 
     def question(lease: Lease) -> list[Embed]:
-        if keep_alive is not None:
-            lease.instance.keep_for(keep_alive)
+        if request.keep_alive is not None:
+            lease.instance.keep_for(request.keep_alive)
         return [asked(request, embedding_options(lease.entry.options))]
 
     async with aclosing(generation.events(question)) as events:

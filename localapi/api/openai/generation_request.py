@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from localapi.api.keep_alive import KeepAlive
 from localapi.backends.parameters import MAX_COUNT, ChatParameters, GenerationParameters, StopString
 from localapi.errors import InvalidRequest
 from localapi.worker.protocol import Lark, Regex
@@ -93,6 +94,7 @@ class GenerationRequest(GenerationParameters):
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     stream: bool = False
     stream_options: StreamOptions | None = None
+    keep_alive: KeepAlive = None
 
     @property
     def include_usage(self) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from localapi.api.keep_alive import keep_alive_seconds
 from localapi.api.ollama.text import OllamaChat, OllamaChatPart, OllamaGenerate, OllamaReply
-from localapi.api.ollama.wire import keep_alive_seconds
 from localapi.backends.options import FOREVER
 from localapi.errors import InvalidRequest, ModelUnavailable
 from localapi.runtime.progress import Progress

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
+from localapi.api.keep_alive import KeepAlive
 from localapi.api.neutral_request import NeutralRequest, unknown_tool
 from localapi.api.openai.chat_request import MAX_MESSAGES, MAX_TOOLS, FunctionName
 from localapi.api.openai.generation_request import (
@@ -152,6 +153,7 @@ class InputTokensRequest(ChatParameters):
     reasoning: Reasoning = Reasoning()
     truncation: Literal["auto", "disabled"] = "disabled"
     top_p: Annotated[float | None, Field(ge=0, le=1), AfterValidator(greedy_share)] = None
+    keep_alive: KeepAlive = None
 
     def neutral(self, history: Sequence[InputItem], ignored: Sequence[str]) -> NeutralRequest:
         """Return the request as all dialects give it. `history` comes before the input. Raise InvalidRequest."""
@@ -197,6 +199,7 @@ class InputTokensRequest(ChatParameters):
                 **conversation.media,
             },
             wishes=frozenset({"reasoning_effort"}) if self.reasoning_effort is None else frozenset(),
+            keep_alive=self.keep_alive,
             stream=self.streams,
             ignored=unused,
         )
