@@ -11,6 +11,7 @@ from quart import Blueprint
 from localapi.api.answers import Answer, Call
 from localapi.api.anthropic.messages import input_of
 from localapi.api.dialect import DialectBlueprint
+from localapi.api.logprobs import ChosenToken, chosen
 from localapi.api.neutral_request import NeutralRequest
 from localapi.api.ollama import wire
 from localapi.api.ollama.text_request import OllamaChatRequest, OllamaGenerateRequest
@@ -22,7 +23,7 @@ from localapi.http.replies import encode
 from localapi.runtime.progress import Progress
 from localapi.runtime.registry import Registry
 from localapi.worker import protocol
-from localapi.worker.protocol import Delta, Ended, Event, Finished, TokenLogprob, ToolArguments, ToolStart, TopLogprob
+from localapi.worker.protocol import Delta, Ended, Event, Finished, TokenLogprob, ToolArguments, ToolStart
 
 DoneReason = Literal["stop", "length", "load", "unload"]
 _NANOSECONDS: Final = 1_000_000_000
@@ -48,25 +49,13 @@ class OllamaMessage(Struct, kw_only=True):
     tool_calls: list[OllamaToolCall] | UnsetType = UNSET
 
 
-class OllamaLikelyToken(Struct):
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class OllamaToken(OllamaLikelyToken):
-    """A token of the answer, and the likeliest ones in its place."""
-
-    top_logprobs: list[OllamaLikelyToken]
-
-
 class OllamaPart(Struct, kw_only=True):
     """An answer, or a line of one. The last line tells the times, in nanoseconds, and the tokens."""
 
     model: str
     created_at: str
     done: bool = False
-    logprobs: list[OllamaToken] | UnsetType = UNSET
+    logprobs: list[ChosenToken] | UnsetType = UNSET
     done_reason: DoneReason | UnsetType = UNSET
     total_duration: int | UnsetType = UNSET
     load_duration: int | UnsetType = UNSET
@@ -226,7 +215,7 @@ class OllamaReply:
                 message.tool_calls = list(calls)
             part = OllamaChatPart(model=self.model, created_at=wire.now(), message=message, **more)
         if tokens:
-            part.logprobs = _logprobs(tokens)
+            part.logprobs = chosen(tokens)
         return part
 
 
@@ -247,11 +236,3 @@ def _end(reason: protocol.StopReason, usage: Finished) -> dict[str, Any]:
 
 def _tool_call(index: int, call: Call) -> OllamaToolCall:
     return OllamaToolCall(call.id, OllamaCalledFunction(index, call.name, input_of(call)))
-
-
-def _logprobs(tokens: Sequence[TokenLogprob]) -> list[OllamaToken]:
-    return [OllamaToken(*_likely(each), [OllamaLikelyToken(*_likely(top)) for top in each.top]) for each in tokens]
-
-
-def _likely(token: TopLogprob) -> tuple[str, float, list[int]]:
-    return token.token.decode("utf-8", "replace"), token.logprob, list(token.token)

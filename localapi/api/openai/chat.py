@@ -12,6 +12,7 @@ from quart import Blueprint
 
 from localapi.api.answers import Answer
 from localapi.api.dialect import DialectBlueprint
+from localapi.api.logprobs import ChosenToken, chosen
 from localapi.api.neutral_request import NeutralRequest
 from localapi.api.openai import wire
 from localapi.api.openai.chat_request import ChatRequest, parse_chat
@@ -29,7 +30,6 @@ from localapi.worker.protocol import (
     TokenLogprob,
     ToolArguments,
     ToolStart,
-    TopLogprob,
 )
 
 
@@ -47,18 +47,6 @@ class ToolCall(Struct, kw_only=True):
     id: str
     type: Literal["function"] = "function"
     function: CalledFunction
-
-
-class LikelyToken(Struct):
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class ChosenToken(LikelyToken):
-    """A token of the answer, and the likeliest ones in its place."""
-
-    top_logprobs: list[LikelyToken]
 
 
 class Logprobs(Struct):
@@ -237,12 +225,4 @@ def _chunk_choice(event: Delta | ToolStart | ToolArguments | Ended) -> ChunkChoi
 def _logprobs(tokens: list[TokenLogprob], refusal: list[TokenLogprob]) -> Logprobs | None:
     if not tokens and not refusal:
         return None
-    return Logprobs(_chosen(tokens) or None, _chosen(refusal) or None)
-
-
-def _chosen(tokens: list[TokenLogprob]) -> list[ChosenToken]:
-    return [ChosenToken(*_likely(each), [LikelyToken(*_likely(o)) for o in each.top]) for each in tokens]
-
-
-def _likely(token: TopLogprob) -> tuple[str, float, list[int]]:
-    return token.token.decode("utf-8", "replace"), token.logprob, list(token.token)
+    return Logprobs(chosen(tokens) or None, chosen(refusal) or None)

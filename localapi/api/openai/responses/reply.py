@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from localapi.api.answers import Answer
+from localapi.api.logprobs import ChosenToken, chosen
 from localapi.api.openai.responses import wire
 from localapi.api.openai.responses.request import ENCRYPTED, InputTokensRequest, ResponsesRequest
 from localapi.api.openai.responses.wire import (
-    ChosenToken,
     ErrorEvent,
     ErrorEventDetails,
     Incomplete,
@@ -169,7 +169,7 @@ class ResponsesReply:
         yield from writer.add(text)
 
     def _say(self, delta: Delta) -> Iterator[StreamEvent]:
-        self._tokens += wire.chosen(delta.logprobs)
+        self._tokens += chosen(delta.logprobs)
         if not delta.text:
             return  # its tokens go with the next text
         writer = self._last(MessageWriter)

@@ -6,25 +6,14 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from localapi.api.logprobs import ChosenToken
 from localapi.errors import ApiError
 from localapi.http.replies import told
-from localapi.worker.protocol import Finished, TokenLogprob, TopLogprob
+from localapi.worker.protocol import Finished
 
 Status = Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
 PartType = Literal["response.content_part.added", "response.content_part.done"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
-
-
-class LikelyToken(Struct):
-    token: str
-    bytes: list[int]
-    logprob: float
-
-
-class ChosenToken(LikelyToken):
-    """A token of the answer, and the likeliest ones in its place."""
-
-    top_logprobs: list[LikelyToken]
 
 
 class OutputText(Struct, tag="output_text", tag_field="type", kw_only=True):
@@ -296,12 +285,3 @@ def failure(error: ApiError) -> ResponseFailure:
     if error.status == 429:  # noqa: PLR2004
         return ResponseFailure("rate_limit_exceeded", told(error))
     return ResponseFailure("server_error" if error.is_ours else "invalid_prompt", told(error))
-
-
-def chosen(tokens: list[TokenLogprob]) -> list[ChosenToken]:
-    """Return the tokens of an answer with their log probabilities."""
-    return [ChosenToken(*_likely(each), [LikelyToken(*_likely(top)) for top in each.top]) for each in tokens]
-
-
-def _likely(token: TopLogprob) -> tuple[str, list[int], float]:
-    return token.token.decode("utf-8", "replace"), list(token.token), token.logprob

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from localapi.api.logprobs import ChosenToken
 from localapi.api.openai.responses import wire
 from localapi.api.openai.responses.items import custom_input, sealed
 from localapi.api.openai.responses.wire import (
     ArgumentsDelta,
     ArgumentsDone,
-    ChosenToken,
     ContentDelta,
     CustomToolCall,
     FunctionCall,
