@@ -176,16 +176,15 @@ class Service:
 
     def options(self) -> ServerOptions:
         """Return the active options of the manifest's section `server`."""
-        snapshot = self.registry.snapshot
-        return snapshot.manifest.server if snapshot else ServerOptions()
+        return self.registry.snapshot.manifest.server
 
     def warnings(self) -> list[str]:
         """Return problems that the operator should fix."""
-        snapshot = self.registry.snapshot
-        exposed = exposure(self.settings.host, keys=bool(snapshot and snapshot.manifest.keys))
+        manifest = self.registry.snapshot.manifest
+        exposed = exposure(self.settings.host, keys=bool(manifest.keys))
         unread = ["the manifest is being read and does not come: is its drive connected?"] * self.reloader.reads_slowly
         excess = [told] if (told := self.registry.memory.excess) else []
-        absent = [str(problem) for problem in snapshot.manifest.absent] if snapshot else []
+        absent = [str(problem) for problem in manifest.absent]
         return [
             *exposed,
             *unread,

@@ -64,4 +64,4 @@ def may_use(entry: Entry) -> bool:
 
 def _keys(registry: Registry) -> tuple[Key, ...]:
     """Return the active keys; if there are none, access is open."""
-    return registry.snapshot.manifest.keys if registry.snapshot else ()
+    return registry.snapshot.manifest.keys

@@ -176,7 +176,7 @@ class Reloader:
             changes = diff(current, extended)
             self.registry.commit(extended, {})
             self._apply(extended)
-            log.info("revision %d, without the edit: %s", self._revision(), changes)
+            log.info("revision %d, without the edit: %s", self.registry.snapshot.revision, changes)
 
     async def _settled(self) -> Manifest:
         """Read the manifest when its files are complete. Raise ManifestError."""
@@ -233,19 +233,17 @@ class Reloader:
         log.warning(
             "reading the manifest has taken %g s so far; is its drive connected? Still serving revision %d",
             SLOW_SECONDS,
-            self._revision(),
+            self.registry.snapshot.revision,
         )
 
     @property
     def served(self) -> Manifest | None:
         """The active manifest; None before the first."""
-        return self.registry.snapshot.manifest if self.registry.snapshot else None
-
-    def _revision(self) -> int:
-        return self.registry.snapshot.revision if self.registry.snapshot else 0
+        snapshot = self.registry.snapshot
+        return snapshot.manifest if snapshot.revision else None
 
     def _refused(self, error: ManifestError) -> Attempt:
-        revision = self._revision()
+        revision = self.registry.snapshot.revision
         passing = all(problem.passing for problem in error.problems)
         if revision:
             again = passing and self.last_attempt is not None and _places(self.last_attempt) == _places(error)
@@ -286,12 +284,12 @@ class Reloader:
             self.registry.commit(served, self.swaps.take(swaps.ready))
             self._apply(served)
             if current is not None:
-                log.info("reloaded revision %d: %s", self._revision(), changes)
+                log.info("reloaded revision %d: %s", self.registry.snapshot.revision, changes)
                 self.swaps.retry_for_memory()
         else:
             self.registry.refresh(served)
             level = logging.INFO if was_refused else logging.DEBUG
-            log.log(level, "the manifest was read and equals revision %d", self._revision())
+            log.log(level, "the manifest was read and equals revision %d", self.registry.snapshot.revision)
         self._settling.serve()
         for problem in served.absent:
             if current is None or problem not in current.absent:
@@ -302,7 +300,9 @@ class Reloader:
             self.trigger()  # the rest of the manifest does not wait for them: they are for the next pass
         elif (seconds := self.swaps.seconds_to_next_try) is not None:
             self._retry.start(seconds)
-        attempt = Attempt(time.time(), self._revision(), changes, not_loaded=swaps.failed, unfinished=bool(swaps.slow))
+        attempt = Attempt(
+            time.time(), self.registry.snapshot.revision, changes, not_loaded=swaps.failed, unfinished=bool(swaps.slow)
+        )
         if changes or current is None:
             self.last_change = attempt
         return attempt

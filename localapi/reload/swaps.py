@@ -244,8 +244,7 @@ class Swaps:
 
         After a commit it is not needed: retired instances are not paused.
         """
-        snapshot = self._registry.snapshot
-        old = snapshot.instances.get(entry_id) if snapshot else None
+        old = self._registry.snapshot.instances.get(entry_id)
         if old is not None and old.gate.open(Pause.SWAP) and old.pinned:
             old.begin_loading()
 

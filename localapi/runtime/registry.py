@@ -60,7 +60,8 @@ class Snapshot:
 class Registry:
     """The current snapshot, and the instances that earlier ones left behind."""
 
-    snapshot: Snapshot | None = None
+    snapshot: Snapshot = field(default_factory=lambda: Snapshot(0, Manifest(entries={}), {}))
+    """Revision 0 is what there is before the first manifest: nothing."""
     started_at: float = field(default_factory=time.time)
     """Unix time."""
     retiring: dict[Instance, asyncio.Task[None]] = field(default_factory=dict)
@@ -80,18 +81,18 @@ class Registry:
     @property
     def entries(self) -> Mapping[str, Entry]:
         """Entries by id, in the manifest's order."""
-        return self.snapshot.manifest.entries if self.snapshot else MappingProxyType({})
+        return self.snapshot.manifest.entries
 
     @property
     def offered(self) -> list[Entry]:
         """Entries and their variants that the current request may see."""
-        found = self.snapshot.manifest.offered if self.snapshot else ()
+        found = self.snapshot.manifest.offered
         return [entry for entry in found if self.may_use(entry)]
 
     @property
     def drain_seconds(self) -> float:
         """Seconds to wait for running requests before something is ended."""
-        return self.snapshot.manifest.server.drain_seconds if self.snapshot else 0
+        return self.snapshot.manifest.server.drain_seconds
 
     @property
     def not_loaded(self) -> list[str]:
@@ -106,11 +107,11 @@ class Registry:
     @property
     def unknown_members(self) -> list[str]:
         """Warning for each member of a pool that its peer does not offer, or not yet."""
-        manifest = self.snapshot.manifest if self.snapshot else None
+        manifest = self.snapshot.manifest
         found: list[str] = []
         for entry in self.entries.values():
             for name in entry.options.of if isinstance(entry.options, PoolOptions) else ():
-                member = manifest.resolve(name) if manifest is not None else None
+                member = manifest.resolve(name)
                 if member is None and not self.peers.is_asked(name):
                     continue
                 if member is None:
@@ -121,7 +122,7 @@ class Registry:
 
     def resolve(self, name: str, kind: Kind | None = None) -> Entry:
         """Return the entry of an id or alias. Raise ModelNotFound, and WrongEndpoint if it is of another kind."""
-        entry = self.snapshot.manifest.resolve(name) if self.snapshot else None
+        entry = self.snapshot.manifest.resolve(name)
         if entry is not None and not self.may_use(entry):
             entry = None
         if entry is not None and kind in (None, entry.kind):
@@ -164,7 +165,7 @@ class Registry:
 
     def members(self, names: Sequence[str]) -> list[Member]:
         """Return the entries of these names with their instances and queues."""
-        found = [self.snapshot.manifest.resolve(name) for name in names] if self.snapshot else []
+        found = [self.snapshot.manifest.resolve(name) for name in names]
         return [Member(each, self.instance(each.id), self.queues[each.id]) for each in found if each is not None]
 
     def expected(self, entry: Entry) -> Entry:
@@ -204,7 +205,7 @@ class Registry:
             progress = self.progress(member_id, attempt)
             is_secret = member is not None and not self.may_use(member)
             return replace(progress, model=entry_id) if is_secret else progress
-        entry = self.snapshot.manifest.resolve(entry_id) if self.snapshot else None
+        entry = self.snapshot.manifest.resolve(entry_id)
         if entry is None:
             return Progress("waiting", entry_id)
         position = self.queues[entry.model_id].position(ticket)
@@ -247,8 +248,6 @@ class Registry:
 
     def instance(self, entry_id: str) -> Instance:
         """Return the current instance of an entry, or of the entry that a variant belongs to."""
-        if self.snapshot is None:
-            raise LookupError(entry_id)
         variant = self.snapshot.manifest.variants.get(entry_id)
         return self.snapshot.instances[entry_id if variant is None else variant.model_id]
 
@@ -259,7 +258,7 @@ class Registry:
         gets a new one, which loads at the first request. Instances that are left over retire.
         """
         old = self.snapshot
-        revision = old.revision + 1 if old else 1
+        revision = old.revision + 1
         self._follow_pins(manifest)
         instances = {
             entry.id: self._instance_for(entry, prepared.get(entry.id), revision) for entry in manifest.entries.values()
@@ -273,7 +272,7 @@ class Registry:
                 instance.backoff.reset()
                 if instance.pinned and instance.state == "failed":
                     instance.begin_loading()
-        leaving = [each for each in (old.instances.values() if old else ()) if instances.get(each.name) is not each]
+        leaving = [each for each in old.instances.values() if instances.get(each.name) is not each]
         for instance in leaving:
             self._retire(instance)
         raised = was is not None and (budget is None or budget > was)
@@ -283,9 +282,9 @@ class Registry:
                 instance.forget_lack_of_memory()
         return self.snapshot
 
-    def _load_ahead(self, old: Snapshot | None, *, more_room: bool) -> None:
+    def _load_ahead(self, old: Snapshot, *, more_room: bool) -> None:
         """Load what an edit wants loaded, and what there was no room for: pinned models first, then in order."""
-        before = old.manifest.entries if old else {}
+        before = old.manifest.entries
         for entry in sorted(self.entries.values(), key=lambda each: not each.options.pin):
             instance, was = self.instance(entry.id), before.get(entry.id)
             edited = was is None or (was.kind, was.identity, was.settings) != (
@@ -304,23 +303,22 @@ class Registry:
             if new is None or new.options.pin != self.entries[name].options.pin:
                 self.pinned_by_hand.discard(name)
 
-    def _commit_queues(self, old: Snapshot | None) -> None:
+    def _commit_queues(self, old: Snapshot) -> None:
         for name in self.queues.keys() - self.entries.keys():
             self.queues.pop(name).close()
         for entry in self.entries.values():
             instance = self.instance(entry.id)
             queue = self.queues.setdefault(entry.id, Queue(entry.id, entry.options, instance))
             queue.follow(entry.options)
-            if old is not None and old.instances.get(entry.id) is not instance:
+            if old.instances.get(entry.id) is not instance:
                 queue.replace_engine(instance)
 
     def refresh(self, manifest: Manifest) -> None:
         """Take a manifest that means the same: positions and hashes change, the revision does not."""
-        if self.snapshot is not None:
-            self.snapshot = replace(self.snapshot, manifest=manifest)
+        self.snapshot = replace(self.snapshot, manifest=manifest)
 
     def _instance_for(self, entry: Entry, prepared: Instance | None, revision: int) -> Instance:
-        current = self.snapshot.instances.get(entry.id) if self.snapshot else None
+        current = self.snapshot.instances.get(entry.id)
         old = self.entries.get(entry.id)
         if prepared is not None:
             prepared.since_revision = revision
@@ -357,7 +355,7 @@ class Registry:
 
     def all_instances(self) -> list[Instance]:
         """Return the instances of the snapshot, then those that retire."""
-        current = list(self.snapshot.instances.values()) if self.snapshot else []
+        current = list(self.snapshot.instances.values())
         return current + list(self.retiring)
 
     async def drain(self, seconds: float, report: Callable[[int], None]) -> bool:

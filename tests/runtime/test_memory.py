@@ -149,7 +149,6 @@ async def test_a_model_to_preload_is_loaded_as_soon_as_an_edit_makes_room_for_it
         registry.instance(name).begin_loading()
         await until(lambda name=name: not registry.instance(name).is_loading)  # type: ignore[misc]
     assert (loaded(registry), len(registry.not_loaded)) == (["a"], 1)
-    assert registry.snapshot is not None
     was = registry.snapshot.manifest
     registry.commit(Manifest(entries={"b": was.entries["b"]}, server=was.server), {})
     await until(lambda: loaded(registry) == ["b"])
@@ -159,7 +158,6 @@ async def test_a_model_to_preload_is_loaded_as_soon_as_an_edit_makes_room_for_it
 
 def edit(registry: Registry, budget: int | None = None, **options: dict[str, Any]) -> None:
     """Commit a manifest of those entries, in that order; one that was there keeps its worker."""
-    assert registry.snapshot is not None
     was = registry.snapshot.manifest
     server = was.server if budget is None else ServerOptions(memory_budget=budget)
     kept = {each.id: each.options.pid for each in was.entries.values() if isinstance(each.options, Loader)}

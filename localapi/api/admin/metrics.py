@@ -226,6 +226,6 @@ def _of_manifest(registry: Registry, counters: Counters) -> Iterator[Metric]:
             last.add_metric([outcome], counters.reloaded_at[ok])
     yield reloads
     yield last
-    revision = registry.snapshot.revision if registry.snapshot else 0
+    revision = registry.snapshot.revision
     yield GaugeMetricFamily("localapi_revision", "The revision that serves.", value=revision)
     yield GaugeMetricFamily("localapi_start_time_seconds", "When the server started.", value=registry.started_at)

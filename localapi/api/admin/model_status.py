@@ -185,7 +185,7 @@ class ModelReply(InstanceReply, kw_only=True):
 
 def describe_model(entry: Entry, registry: Registry, swap: Swap | None) -> ModelReply:
     instance = registry.instance(entry.id)
-    said = registry.snapshot.manifest.said if registry.snapshot else {}
+    said = registry.snapshot.manifest.said
     path = said.get((entry.kind.name, entry.id, "path")) or said.get((entry.kind.name, entry.id, "url"))
     by_hand: Literal["hand"] | None = "hand" if entry.id in registry.pinned_by_hand else None
     return ModelReply(

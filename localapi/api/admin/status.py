@@ -90,19 +90,18 @@ def describe(
 ) -> StatusReply:
     """Return the full state of the server. Times are Unix seconds."""
     snapshot = registry.snapshot
-    files = snapshot.manifest.files if snapshot else ()
     memory = registry.memory
     return StatusReply(
         version=localapi.__version__,
         started_at=registry.started_at,
         now=time.time(),
-        revision=snapshot.revision if snapshot else 0,
+        revision=snapshot.revision,
         manifest=ManifestReply(
             folder=str(folder.path),
-            files=[FileReply(path=str(file.path), sha256=file.sha256) for file in files],
+            files=[FileReply(path=str(file.path), sha256=file.sha256) for file in snapshot.manifest.files],
             profile=profile,
         ),
-        server=dict(snapshot.manifest.keys_of_server) if snapshot else {},
+        server=dict(snapshot.manifest.keys_of_server),
         last_attempt=describe_attempt(reloader.last_attempt) if reloader.last_attempt else None,
         last_change=describe_attempt(reloader.last_change) if reloader.last_change else None,
         reading_since=reloader.reading_since,

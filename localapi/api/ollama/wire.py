@@ -49,8 +49,7 @@ def at(moment: datetime) -> str:
 
 def known_name(registry: Registry, name: str) -> str:
     """Return the name of an entry for what a client calls it: Ollama's clients add `:latest` to names without a tag."""
-    manifest = registry.snapshot.manifest if registry.snapshot else None
-    if manifest is not None and manifest.resolve(name) is None:
+    if registry.snapshot.manifest.resolve(name) is None:
         return name.removesuffix(LATEST)
     return name
 

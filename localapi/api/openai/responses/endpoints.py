@@ -202,8 +202,7 @@ class Responses(ApiBlueprint):
         return {**record.response, "status": "failed", "error": error}
 
     def _options(self) -> ResponsesOptions:
-        snapshot = self._registry.snapshot
-        return snapshot.manifest.server.responses if snapshot else ResponsesOptions()
+        return self._registry.snapshot.manifest.server.responses
 
     async def _close(self) -> None:
         await self._background.close()
