@@ -24,7 +24,7 @@ CASES = {
         """,
         [
             "models.yaml:5:5: chat.a.max_bach: …'max_bach'…'max_batch'…"
-            "(known: unsupported, locked, env, place, backend, path, …, aliases, …)"
+            "(known: unsupported, locked, …env, place, backend, path, …, aliases, …)"
         ],
     ),
     "a place on no cluster": (
@@ -198,7 +198,7 @@ CASES = {
     ),
     "an unknown section": (
         "chats: {}",
-        ["models.yaml:1:1: chats: …unknown key…'chats'…'chat'…(known: server, peers, echo, chat, speech, …)"],
+        ["models.yaml:1:1: chats: …unknown key…'chats'…'chat'…(known: include, server, peers, echo, chat, speech, …)"],
     ),
     "an id with a blank at its end": (
         'chat: {"a ": {backend: echo}}',
