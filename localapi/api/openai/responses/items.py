@@ -179,6 +179,11 @@ InputItem = Annotated[
 ]
 
 
+def in_namespace(name: str, namespace: str | None) -> str:
+    """Return the name by which engines know a tool, which may be in a namespace."""
+    return name if namespace is None else f"{namespace}__{name}"
+
+
 class Conversation:
     """The messages that items make. What the assistant thought, said and called one after the other is one message."""
 
@@ -213,9 +218,10 @@ class Conversation:
                 if thought:
                     self._assistant(new=lambda turn: bool(turn.parts or turn.calls)).thoughts.append(thought)
             case FunctionCallItem():
-                self._call(FunctionCall(item.call_id, item.name, item.arguments))
+                self._call(FunctionCall(item.call_id, in_namespace(item.name, item.namespace), item.arguments))
             case CustomCallItem():
-                self._call(FunctionCall(item.call_id, item.name, {CUSTOM_INPUT: item.input}))
+                name = in_namespace(item.name, item.namespace)
+                self._call(FunctionCall(item.call_id, name, {CUSTOM_INPUT: item.input}))
             case FunctionOutputItem() | CustomOutputItem():
                 self._result(item, where)
             case ItemReference():

@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from msgspec import UNSET
+
 from localapi.api.answers import Answer
 from localapi.api.logprobs import ChosenToken, chosen
 from localapi.api.openai.responses import wire
 from localapi.api.openai.responses.request import ENCRYPTED, InputTokensRequest, ResponsesRequest
+from localapi.api.openai.responses.tools import offered
 from localapi.api.openai.responses.wire import (
     ErrorEvent,
     ErrorEventDetails,
@@ -60,7 +63,7 @@ class ResponsesReply:
         """Called with the response when it is complete, and when it failed after it had begun."""
         self._summarized = request.reasoning.summarized
         self._sealed = isinstance(request, ResponsesRequest) and ENCRYPTED in request.include
-        self._custom = {tool["name"] for tool in self.response.tools if tool.get("type") == "custom"}
+        self._offered = {tool.function.name: tool for tool in offered(request.tools)[0]}
         self._created = self._begun = False
         self._next_event = 0
         self._count = 0
@@ -184,10 +187,13 @@ class ResponsesReply:
         if not self._calls or self._last(MessageWriter) or self._last(ReasoningWriter):
             yield from self._close_all("completed")
         writer: CallWriter | CustomCallWriter
-        if start.name in self._custom:
-            writer = CustomCallWriter(self._new_id("ctc"), self._count, start.call_id, start.name)
+        tool = self._offered.get(start.name)
+        name = tool.name if tool is not None else start.name
+        namespace = tool.namespace if tool is not None and tool.namespace is not None else UNSET
+        if tool is not None and tool.custom:
+            writer = CustomCallWriter(self._new_id("ctc"), self._count, start.call_id, name, namespace)
         else:
-            writer = CallWriter(self._new_id("fc"), self._count, start.call_id, start.name)
+            writer = CallWriter(self._new_id("fc"), self._count, start.call_id, name, namespace)
         self._calls[start.index] = writer
         yield from self._begin(writer)
 

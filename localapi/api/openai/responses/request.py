@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from localapi.api.keep_alive import KeepAlive
-from localapi.api.neutral_request import NeutralRequest, unknown_tool
-from localapi.api.openai.chat_request import MAX_MESSAGES, MAX_TOOLS, FunctionName
+from localapi.api.neutral_request import NeutralRequest
+from localapi.api.openai.chat_request import MAX_MESSAGES, MAX_TOOLS
 from localapi.api.openai.generation_request import (
     MAX_NAME,
     BodyObject,
@@ -20,11 +20,12 @@ from localapi.api.openai.generation_request import (
     refuse,
     unknown_fields,
 )
-from localapi.api.openai.responses.items import CUSTOM_INPUT, Conversation, InputItem
-from localapi.backends.parameters import ChatParameters, Effort, FreeObject
+from localapi.api.openai.responses.items import Conversation, InputItem
+from localapi.api.openai.responses.tools import AllowedTools, NamedTool, Offered, Tool, allowed, named, offered
+from localapi.backends.parameters import ChatParameters, Effort
 from localapi.errors import InvalidRequest
 from localapi.http.body import parse
-from localapi.worker.protocol import Chat, Form, FunctionTool, JsonObject, JsonSchema
+from localapi.worker.protocol import Chat, Form, JsonObject, JsonSchema
 
 ENCRYPTED: Final = "reasoning.encrypted_content"
 LOGPROBS: Final = "message.output_text.logprobs"
@@ -33,68 +34,10 @@ _HERE: Final = frozenset({"metadata", "store"})
 """Fields without effect on chat completions that have one here."""
 _REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {"conversation": (), "prompt": ()}
 """Objects that OpenAI keeps, and that this server does not."""
-TEXT_ARGUMENT: Final[dict[str, Any]] = {
-    "type": "object",
-    "properties": {CUSTOM_INPUT: {"type": "string"}},
-    "required": [CUSTOM_INPUT],
-    "additionalProperties": False,
-}
-"""Schema of a custom tool's arguments."""
 
 Shape = TypeVar("Shape", bound="InputTokensRequest")
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 Metadata = Annotated[dict[MetadataKey, Annotated[str, StringConstraints(max_length=512)]], Field(max_length=16)]
-
-
-class FunctionDefinition(BodyObject):
-    type: Literal["function"]
-    name: FunctionName
-    description: str | None = None
-    parameters: FreeObject | None = None
-    strict: bool | None = None
-
-
-class TextInputFormat(BodyObject):
-    type: str
-
-
-class CustomDefinition(BodyObject):
-    """A tool whose argument is text."""
-
-    type: Literal["custom"]
-    name: FunctionName
-    description: str | None = None
-    format: TextInputFormat | None = None
-
-
-class HostedTool(BodyObject):
-    """A tool that OpenAI runs, or of a type that is not known here."""
-
-    type: str
-
-
-def _tool_tag(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return kind if kind in ("function", "custom") else "hosted"
-
-
-Tool = Annotated[
-    Annotated[FunctionDefinition, Tag("function")]
-    | Annotated[CustomDefinition, Tag("custom")]
-    | Annotated[HostedTool, Tag("hosted")],
-    Discriminator(_tool_tag),
-]
-
-
-class NamedTool(BodyObject):
-    type: Literal["function", "custom"]
-    name: str
-
-
-class AllowedTools(BodyObject):
-    type: Literal["allowed_tools"]
-    mode: Literal["auto", "required"]
-    tools: list[FreeObject]
 
 
 class TextFormat(BodyObject):
@@ -167,16 +110,16 @@ class InputTokensRequest(ChatParameters):
             raise InvalidRequest(
                 "Missing required parameter: 'input'.", param="input", code="missing_required_parameter"
             )
-        tools, unread = self._tools()
-        mode, name = self._choice()
+        tools, unread = offered(self.tools)
+        mode, name = self._choice(tools)
         if isinstance(self.tool_choice, AllowedTools):
-            tools = self._allowed(self.tool_choice, tools)
+            tools = allowed(tools, self.tool_choice)
         chat = Chat(
             id=0,
             messages=conversation.messages,
             top_logprobs=self.likely_tokens,
             form=self._form(),
-            tools=tools,
+            tools=[tool.function for tool in tools],
             tool_choice=mode,
             tool_name=name,
             parallel_tool_calls=self.parallel_tool_calls,
@@ -230,42 +173,17 @@ class InputTokensRequest(ChatParameters):
     def check(self) -> None:
         """Check what no single field can tell. Raise InvalidRequest."""
 
-    def _tools(self) -> tuple[list[FunctionTool], list[str]]:
-        """Return the tools that the client runs, and what of the others has no effect."""
-        found: list[FunctionTool] = []
-        unread: list[str] = []
-        for at, tool in enumerate(self.tools):
-            match tool:
-                case FunctionDefinition():
-                    found.append(FunctionTool(tool.name, tool.description, tool.parameters, tool.strict))
-                case CustomDefinition():
-                    found.append(FunctionTool(tool.name, tool.description, TEXT_ARGUMENT))
-                    if tool.format is not None and tool.format.type != "text":
-                        unread.append(f"tools[{at}].format")
-                case HostedTool():
-                    unread.append(f"tools[{at}] ({tool.type})")
-        return found, unread
-
-    def _choice(self) -> tuple[Literal["none", "auto", "required"], str | None]:
+    def _choice(self, tools: Sequence[Offered]) -> tuple[Literal["none", "auto", "required"], str | None]:
         """Return how tools may be used, and the one that must be called."""
         match self.tool_choice:
             case NamedTool(name=name):
-                return "required", name
+                return "required", named(tools, name)
             case AllowedTools(mode=mode):
                 return mode, None
             case None:
                 return "auto", None
             case said:
                 return said, None
-
-    def _allowed(self, allowed: AllowedTools, tools: list[FunctionTool]) -> list[FunctionTool]:
-        """Return the tools that may be called now. Raise InvalidRequest for one that is not there."""
-        names = [tool.name for tool in tools]
-        wanted = [str(each.get("name")) for each in allowed.tools if each.get("type") in ("function", "custom")]
-        for name in wanted:
-            if name not in names:
-                raise unknown_tool(name, names)
-        return [tool for tool in tools if tool.name in wanted]
 
     def _form(self) -> Form | None:
         match self.text.format:

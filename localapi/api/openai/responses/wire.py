@@ -60,6 +60,7 @@ class FunctionCall(Struct, tag="function_call", tag_field="type", kw_only=True):
     status: ItemStatus = "in_progress"
     call_id: str
     name: str
+    namespace: str | UnsetType = UNSET
     arguments: str
 
 
@@ -70,6 +71,7 @@ class CustomToolCall(Struct, tag="custom_tool_call", tag_field="type", kw_only=T
     status: ItemStatus = "in_progress"
     call_id: str
     name: str
+    namespace: str | UnsetType = UNSET
     input: str
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from localapi.api.logprobs import ChosenToken
@@ -178,9 +178,9 @@ class MessageWriter:
 class CallWriter:
     """A call of a function."""
 
-    def __init__(self, item_id: str, index: int, call_id: str, name: str) -> None:
+    def __init__(self, item_id: str, index: int, call_id: str, name: str, namespace: str | UnsetType = UNSET) -> None:
         self._index = index
-        self._call = FunctionCall(id=item_id, call_id=call_id, name=name, arguments="")
+        self._call = FunctionCall(id=item_id, call_id=call_id, name=name, namespace=namespace, arguments="")
         self._pieces: list[str] = []
 
     def begin(self) -> Iterator[StreamEvent]:
@@ -210,9 +210,9 @@ class CallWriter:
 class CustomCallWriter:
     """A call of a custom tool. Its text is known when the JSON around it is complete."""
 
-    def __init__(self, item_id: str, index: int, call_id: str, name: str) -> None:
+    def __init__(self, item_id: str, index: int, call_id: str, name: str, namespace: str | UnsetType = UNSET) -> None:
         self._index = index
-        self._call = CustomToolCall(id=item_id, call_id=call_id, name=name, input="")
+        self._call = CustomToolCall(id=item_id, call_id=call_id, name=name, namespace=namespace, input="")
         self._pieces: list[str] = []
 
     def begin(self) -> Iterator[StreamEvent]:

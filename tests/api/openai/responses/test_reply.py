@@ -225,3 +225,16 @@ async def test_a_response_says_what_was_asked() -> None:
     assert (response["temperature"], response["max_output_tokens"]) == (0.5, 9)
     assert response["text"]["format"]["schema"] == {"type": "object"}
     assert response["text"]["verbosity"] == "low"
+
+
+def test_a_call_of_a_tool_in_a_namespace_is_told_with_its_own_name_and_the_namespace() -> None:
+    space = {"type": "namespace", "name": "fs", "description": "Files.", "tools": TOOLS}
+    called = [
+        ToolStart(1, 0, 0, "c1", "fs__look"), ToolArguments(1, 0, 0, "{}"),
+        ToolStart(1, 0, 1, "c2", "fs__patch"), ToolArguments(1, 0, 1, '{"input": "a"}'),
+        Ended(1, 0, "tool_calls"), Finished(1, 1, 1),
+    ]  # fmt: skip
+    *_, end = streamed([*called], tools=[space])
+    items = [(item["type"], item["namespace"], item["name"]) for item in end["response"]["output"]]
+    assert items == [("function_call", "fs", "look"), ("custom_tool_call", "fs", "patch")]
+    assert end["response"]["tools"] == [space]

@@ -109,13 +109,49 @@ def test_functions_and_custom_tools_are_tools() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["web_search", "file_search", "computer_use_preview", "code_interpreter", "mcp", "namespace", "local_shell"]
+    "kind", ["web_search", "file_search", "computer_use_preview", "code_interpreter", "mcp", "local_shell"]
 )
 def test_tools_that_cannot_be_run_are_named(kind: str) -> None:
     tools = [FUNCTION, {"type": kind, "name": "n", "tools": [FUNCTION], "vector_store_ids": ["v"]}]
     chat, neutral = request_of("Hi", tools=tools)
     assert [tool.name for tool in chat.tools] == ["look"]
     assert neutral.ignored == [f"tools[1] ({kind})"]
+
+
+SPACE = {
+    "type": "namespace",
+    "name": "mcp__files",
+    "description": "Files.",
+    "tools": [FUNCTION, {"type": "custom", "name": "patch"}, {"type": "mcp", "server_label": "x"}],
+}
+
+
+def test_tools_in_a_namespace_are_offered_with_both_names() -> None:
+    chat, neutral = request_of("Hi", tools=[FUNCTION, SPACE])
+    names = [(tool.name, tool.description) for tool in chat.tools]
+    assert names == [("look", "Look."), ("mcp__files__look", "Look."), ("mcp__files__patch", "Files.")]
+    assert neutral.ignored == ["tools[1].tools[2] (mcp)"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools", "name"),
+    [
+        ({"type": "function", "name": "patch"}, 3, "mcp__files__patch"),
+        ({"type": "function", "name": "mcp__files__look"}, 3, "mcp__files__look"),
+        ({"type": "function", "name": "look"}, 3, "look"),
+        ({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "namespace", "name": "mcp__files"}]}, 2, None),
+        ({"type": "allowed_tools", "mode": "required", "tools": [{"type": "custom", "name": "patch"}]}, 1, None),
+    ],
+)
+def test_a_choice_names_a_tool_with_its_namespace_or_without(choice: Any, tools: int, name: str | None) -> None:
+    chat, _ = request_of("Hi", tools=[FUNCTION, SPACE], tool_choice=choice)
+    assert (len(chat.tools), chat.tool_name) == (tools, name)
+
+
+def test_calls_in_history_have_the_namespace_in_their_names() -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "look", "namespace": "mcp__files", "arguments": "{}"}
+    chat, _ = request_of([said("A"), call, {"type": "function_call_output", "call_id": "c", "output": "B"}])
+    assert [each.name for message in chat.messages for each in message.calls] == ["mcp__files__look"]
 
 
 def test_items_of_tools_that_cannot_be_run_are_named() -> None:

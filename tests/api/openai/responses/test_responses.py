@@ -140,12 +140,12 @@ def test_an_answer_that_is_cut_is_incomplete(client: openai.OpenAI) -> None:
 
 
 def test_what_has_no_effect_is_named(client: openai.OpenAI) -> None:
-    tools: Any = [{"type": "web_search"}, {"type": "namespace", "name": "n", "tools": [WEATHER]}]
+    tools: Any = [{"type": "web_search"}, {"type": "namespace", "name": "n", "tools": [{"type": "mcp"}]}]
     reply = client.responses.with_raw_response.create(
         model="echo", input="Hi", tools=tools, max_tool_calls=3, extra_body={"client_metadata": {}}
     )
     named = reply.headers["x-ignored-params"].split(", ")
-    assert sorted(named) == ["client_metadata", "max_tool_calls", "tools[0] (web_search)", "tools[1] (namespace)"]
+    assert sorted(named) == ["client_metadata", "max_tool_calls", "tools[0] (web_search)", "tools[1].tools[0] (mcp)"]
 
 
 @pytest.mark.parametrize(
