@@ -24,7 +24,7 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi.api import console, openapi
-from localapi.api.admin import actions, health, metrics, profiles, status, status_events
+from localapi.api.admin import actions, first_models, health, metrics, profiles, status, status_events
 from localapi.api.admin.manifest import ManifestEndpoints
 from localapi.api.body_limits import LimitedRequest, limit_of
 from localapi.api.dialect import error_body_of
@@ -294,6 +294,7 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(status.routes(service.status))
     app.register_blueprint(status_events.routes(service.live, auth.still_admin(service.registry)))
     app.register_blueprint(actions.routes(service.registry, service.reloader))
+    app.register_blueprint(first_models.routes(service.registry))
     app.register_blueprint(profiles.routes(lambda: service.source, service.use_profile))
     loops = LoopCheck(service.peers.server_id)
     guard, check_key = Guard(service.settings.host, service.options), auth.access(service.registry)

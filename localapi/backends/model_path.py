@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_WEIGHTS = frozenset({".safetensors", ".onnx", ".bin", ".npz", ".gguf", ".pt", ".pth"})
 _OF_A_PLACE = ("/", "./", "../", "~")
 
 
@@ -54,6 +56,17 @@ def cached(repository: str, revision: str | None = None) -> Path | None:
         commit = (folder / "refs" / commit).read_text().strip()
     snapshot = folder / "snapshots" / commit
     return snapshot if snapshot.is_dir() else None
+
+
+def is_downloaded(repository: str, revision: str | None = None) -> bool:
+    """Return whether all weights of a repository are in the Hub's cache. Blocks."""
+    folder = cached(repository, revision)
+    if folder is None:
+        return False
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+        index = json.loads((folder / "model.safetensors.index.json").read_text("utf-8"))
+        return all((folder / name).exists() for name in set(index["weight_map"].values()))
+    return any(file.suffix in _WEIGHTS and file.exists() for file in folder.rglob("*"))
 
 
 def folder_of_model(path: str | None, revision: str | None = None) -> Path | None:

@@ -59,7 +59,7 @@ def duration(seconds: float) -> str:
 
 def _default(name: str) -> str:
     value = getattr(ServerOptions(), name)
-    if name == "keep_alive":
+    if name in ("keep_alive", "max_keep_alive"):
         return duration(value)
     if value is None:
         return "null"

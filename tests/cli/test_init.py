@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from localapi.backends.model_path import is_repository
 from localapi.cli import cli
 from localapi.errors import OperatorError
+from localapi.kinds import KINDS
+from localapi.kinds.first_models import USABLE_SHARE, first_models, suggested
 from localapi.manifest import ManifestSource, read
+from localapi.system.machine_memory import room_for_models
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,3 +66,44 @@ def test_a_folder_that_cannot_be_had_is_told_in_a_line(folder: Path, name: str, 
     assert isinstance(done.exception, OperatorError)
     assert words in str(done.exception)
     assert "\n" not in str(done.exception)
+
+
+def test_models_to_begin_with_are_listed_with_what_they_need() -> None:
+    done = init("--list")
+    assert done.exit_code == 0
+    assert [line.split()[0] for line in done.output.splitlines()[1:-2]] == [model.id for model in first_models()]
+
+
+def test_a_model_of_the_list_is_added_under_its_id(folder: Path) -> None:
+    done = init("--model", "qwen3-1.7b", "--model", "mlx-community/Qwen3-0.6B-4bit")
+    assert done.exit_code == 0
+    entries = read(ManifestSource(folder / "models.yaml")).entries
+    assert entries["qwen3-1.7b"].identity.options["path"] == "mlx-community/Qwen3-1.7B-4bit"
+    assert "qwen3-0.6b" not in entries  # the shipped manifest has this repository
+
+
+def test_yes_takes_the_suggested_model(folder: Path) -> None:
+    assert init("--yes").exit_code == 0
+    wanted = suggested(room_for_models(None, USABLE_SHARE))
+    entries = read(ManifestSource(folder / "models.yaml")).entries.values()
+    assert wanted.repository in [entry.identity.options.get("path") for entry in entries]
+
+
+def test_an_unknown_model_is_refused_before_anything_is_written(folder: Path) -> None:
+    assert isinstance(init("--model", "no-such-thing").exception, OperatorError)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("memory", "found"), [(0, 0), (1_000_000_000, 0), (7 * 10**9, 3), (10**12, 4)])
+def test_the_suggestion_fits(memory: int, found: int) -> None:
+    assert suggested(memory) is first_models()[found]
+
+
+def test_the_list_is_sorted_and_every_model_is_one_that_add_takes() -> None:
+    models = first_models()
+    assert sorted(models, key=lambda model: model.memory_bytes) == list(models)
+    for model in models:
+        assert is_repository(model.repository)
+        assert model.backend in KINDS[model.kind].backends
+        assert model.download_bytes < model.memory_bytes
+        assert model.licence
