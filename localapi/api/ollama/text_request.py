@@ -84,7 +84,8 @@ class OllamaRequest(BaseModel):
     def form(self) -> Form | None:
         """Form that the answer must have."""
         if isinstance(self.format, dict):
-            return JsonSchema(json.dumps(self.format, ensure_ascii=False))
+            # In Ollama, additionalProperties is false if a schema leaves it out, as those of pydantic and zod do.
+            return JsonSchema(json.dumps(self.format, ensure_ascii=False), closed=True)
         return JsonObject() if self.format == "json" else None
 
     @property

@@ -99,6 +99,8 @@ class JsonSchema(msgspec.Struct, frozen=True, tag=True):
     """The schema as JSON, with its keys in the user's order: answers name properties in that order."""
     strict: bool = False
     """True if objects are closed, and a schema that cannot be enforced exactly is refused; otherwise it is relaxed."""
+    closed: bool = False
+    """True if objects are closed in any case: they have only named properties, unless the schema says more."""
 
 
 class JsonObject(msgspec.Struct, frozen=True, tag=True):

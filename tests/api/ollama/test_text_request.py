@@ -104,7 +104,7 @@ def test_think_says_how_much_to_reason(think: Any, effort: str | None) -> None:
 
 def test_formats() -> None:
     assert chat(format="json").asks[0].form == JsonObject()
-    assert chat(format={"type": "object"}).asks[0].form == JsonSchema('{"type": "object"}')
+    assert chat(format={"type": "object"}).asks[0].form == JsonSchema('{"type": "object"}', closed=True)
     assert chat(format="").asks[0].form is None
     assert generate(format="json", raw=True).asks[0].form == JsonObject()
 

@@ -256,8 +256,8 @@ class GrammarCompiler:
     def _grammars(self, spec: Spec, kept: int) -> AnswerGrammar:
         """Return what llguidance compiles, and what is left out of it."""
         match spec:
-            case JsonSchema(schema=text, strict=strict):
-                found = grammar_of_schema("The JSON schema", _read(text), strict=strict, kept=kept)
+            case JsonSchema(schema=text, strict=strict, closed=closed):
+                found = grammar_of_schema("The JSON schema", _read(text), strict=strict, closed=closed, kept=kept)
                 return AnswerGrammar([found.grammar], below("response_format.schema", found.relaxed))
             case JsonObject():
                 return AnswerGrammar([any_object()], ())

@@ -28,13 +28,13 @@ class SchemaGrammar:
     """The places that are not enforced, as in `RewrittenSchema`."""
 
 
-def enforceable(subject: str, schema: object, *, strict: bool) -> RewrittenSchema:
-    """Return what llguidance enforces of a schema.
+def enforceable(subject: str, schema: object, *, strict: bool, closed: bool = False) -> RewrittenSchema:
+    """Return what llguidance enforces of a schema. `closed`: objects have only named properties, as if it is strict.
 
     Raise GrammarRefused, naming the `subject`, if it is not a schema, or if it is strict and cannot be enforced.
     """
     try:
-        found = rewrite_schema(schema, close=strict)
+        found = rewrite_schema(schema, close=strict or closed)
     except NotASchema as error:
         raise GrammarRefused(f"{subject} cannot be followed: {error}.") from error
     if strict and found.relaxed:
@@ -43,9 +43,11 @@ def enforceable(subject: str, schema: object, *, strict: bool) -> RewrittenSchem
     return found
 
 
-def grammar_of_schema(subject: str, schema: object, *, strict: bool, kept: int = AS_WRITTEN) -> SchemaGrammar:
-    """Return the grammar for JSON of this schema. Raise GrammarRefused as `enforceable` does."""
-    found = enforceable(subject, schema, strict=strict)
+def grammar_of_schema(
+    subject: str, schema: object, *, strict: bool, closed: bool = False, kept: int = AS_WRITTEN
+) -> SchemaGrammar:
+    """Return the grammar for JSON of this schema. Raise GrammarRefused. `strict`, `closed`: as in `enforceable`."""
+    found = enforceable(subject, schema, strict=strict, closed=closed)
     if strict or kept == AS_WRITTEN:
         return SchemaGrammar(compiled(found.schema), found.relaxed)
     if kept == PIECEWISE:

@@ -20,7 +20,7 @@ from localapi.worker.llm.constrained.compiling import LIMITS
 from localapi.worker.llm.constrained.grammar_trial import Vocabulary
 from localapi.worker.llm.constrained.json_level import NotASchema
 from localapi.worker.llm.constrained.json_schema import rewrite_schema
-from localapi.worker.llm.constrained.schema_grammar import grammar_of_schema
+from localapi.worker.llm.constrained.schema_grammar import enforceable, grammar_of_schema
 
 BYTES = Vocabulary(())
 TOKENS = LLTokenizer(TokenizerWrapper(BYTES))
@@ -284,6 +284,13 @@ def every_name(value: Any) -> list[str]:
     if not isinstance(value, dict):
         return []
     return [*value, *(name for part in value.values() for name in every_name(part))]
+
+
+def test_a_schema_can_be_closed_and_still_be_relaxed() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    found = enforceable("It", schema, strict=False, closed=True)
+    assert found.schema["additionalProperties"] is False
+    assert found.relaxed == ("properties.a.uniqueItems",)
 
 
 def test_what_the_schema_says_of_other_properties_counts_in_strict_mode_too() -> None:
