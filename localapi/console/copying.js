@@ -18,7 +18,7 @@ export async function copyText(text) {
   const copied = document.execCommand("copy");
   field.remove();
   if (!copied) {
-    throw new Error("The browser did not copy.");
+    throw new Error("The browser could not copy the text.");
   }
 }
 

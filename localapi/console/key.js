@@ -16,7 +16,7 @@ export function KeyDialog({ refusal, wrong, onKey }) {
       <h2 id="key-title">API key</h2>
       <p class="small muted">This server answers only with a key. It is kept in this page's memory until you close or reload
         the page, and stored nowhere.</p>
-      ${wrong && html`<div class="notice bad" role="alert"><strong>This key does not open the server</strong>
+      ${wrong && html`<div class="notice bad" role="alert"><strong>This key was not accepted</strong>
         <span>${refusal.message}</span></div>`}
       <label class="field"><span>Key</span>
         <input class="input" type="password" autocomplete="off" spellcheck=${false} autofocus ref=${field}

@@ -50,14 +50,14 @@ def test_the_key_is_asked_for_and_opens_everything(asked: Locator, page: Page) -
 
 def test_a_wrong_key_is_told_and_asked_for_again(asked: Locator, page: Page) -> None:
     give(asked, "not-the-key-0123456789")
-    expect(asked.get_by_role("alert")).to_contain_text("does not open the server")
+    expect(asked.get_by_role("alert")).to_contain_text("was not accepted")
     give(asked, ADMIN)
     expect(page.get_by_role("article", name="bird")).to_be_visible()
 
 
 def test_a_key_that_no_header_can_hold_is_told_too(asked: Locator, page: Page) -> None:
     give(asked, "kéy with ✓ signs")
-    expect(asked.get_by_role("alert")).to_contain_text("does not open the server")
+    expect(asked.get_by_role("alert")).to_contain_text("was not accepted")
 
 
 def test_a_late_refusal_of_the_key_before_asks_for_none(asked: Locator, page: Page) -> None:
@@ -87,7 +87,7 @@ def test_the_api_page_is_there_with_the_second_key_too(page: Page, server: Serve
     page.goto(f"{server.url}/#api")
     dialog = page.get_by_role("dialog", name="API key")
     give(dialog, "not-the-key-0123456789")
-    expect(dialog.get_by_role("alert")).to_contain_text("does not open the server")
+    expect(dialog.get_by_role("alert")).to_contain_text("was not accepted")
     give(dialog, ADMIN)
     expect(page.locator(".endpoint").first).to_be_visible()
 

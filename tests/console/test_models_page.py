@@ -88,7 +88,7 @@ def test_of_many_models_some_are_found_by_words_also_in_the_menu_of_the_chat(pag
         expect(page.get_by_role("article")).to_have_count(1)
         expect(model(page, "bird-7")).to_be_visible()
         page.get_by_label("Find a model").fill("no such bird")
-        expect(page.get_by_text("No model has all of these words.")).to_be_visible()
+        expect(page.get_by_text("No model matches all of these words.")).to_be_visible()
 
         page.get_by_role("link", name="Chat", exact=True).click()
         page.locator(".model-menu > summary").click()

@@ -129,7 +129,7 @@ def test_endpoints_can_be_found_by_words(reference: Page) -> None:
     expect(endpoints(reference)).to_have_count(1)
     expect(endpoints(reference)).to_contain_text("/v1/audio/speech")
     reference.get_by_label("Find an endpoint").fill("no such thing")
-    expect(reference.get_by_text("No endpoint has all of these words.")).to_be_visible()
+    expect(reference.get_by_text("No endpoint matches all of these words.")).to_be_visible()
 
 
 def test_a_schema_inside_itself_ends(page: Page, server: Server) -> None:

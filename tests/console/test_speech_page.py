@@ -292,7 +292,7 @@ def test_recordings_are_sent_and_copied_requests_read_it_from_its_file(
     recording.write_bytes(sound(server, "wav"))
     expect(speech.get_by_label("What is said in it")).to_have_count(0)
     speech.get_by_label("Voice to clone", exact=True).set_input_files(recording)
-    speech.get_by_label("Speech to say again", exact=True).set_input_files(recording)
+    speech.get_by_label("Speech to convert", exact=True).set_input_files(recording)
     speech.get_by_label("What is said in it").fill('"Five $HOME dollars," `she` said \\ wrote.')
     body = speak(speech, "mp3")
     assert body["ref_text"] == '"Five $HOME dollars," `she` said \\ wrote.'
@@ -307,10 +307,10 @@ def test_recordings_are_sent_and_copied_requests_read_it_from_its_file(
     assert seconds((tmp_path / "tone.mp3").read_bytes(), "mp3") == pytest.approx(TEXT_SECONDS, abs=0.15)
     speech.get_by_role("button", name="Remove: Voice to clone").click()
     assert speak(speech, "mp3").keys() == {"model", "input", "response_format", "source_audio"}
-    speech.get_by_role("button", name="Remove: Speech to say again").click()
+    speech.get_by_role("button", name="Remove: Speech to convert").click()
     assert speak(speech, "mp3").keys() == {"model", "input", "response_format"}
     speech.get_by_label("Model", exact=True).select_option("robot")
-    expect(speech.get_by_label("Voice to clone").or_(speech.get_by_label("Speech to say again"))).to_have_count(0)
+    expect(speech.get_by_label("Voice to clone").or_(speech.get_by_label("Speech to convert"))).to_have_count(0)
 
 
 def test_a_recording_that_no_request_can_hold_is_told(speech: Page, tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_a_recording_that_no_request_can_hold_is_told(speech: Page, tmp_path: Pa
     (tmp_path / "half.wav").write_bytes(bytes(7_000_000))
     speech.get_by_label("Voice to clone", exact=True).set_input_files(tmp_path / "half.wav")
     expect(speech.get_by_role("button", name="Remove: Voice to clone")).to_be_visible()
-    speech.get_by_label("Speech to say again", exact=True).set_input_files(tmp_path / "half.wav")
+    speech.get_by_label("Speech to convert", exact=True).set_input_files(tmp_path / "half.wav")
     expect(speech.get_by_text("The file has 7,000,000 bytes; 1 to 4,9")).to_be_visible()
 
 

@@ -103,7 +103,7 @@ def test_a_file_becomes_text_with_times_and_subtitles_like_those_of_the_server(
 @pytest.mark.long
 def test_copied_requests_give_the_same_text(ears: Page, server: Server, talk: Path) -> None:
     choose(ears, talk)
-    ears.get_by_label("Names and words that occur").fill("@home, <Anna>; 'Bob'")
+    ears.get_by_label("Names and words to expect").fill("@home, <Anna>; 'Bob'")
     write(ears)
     command = copied(ears.get_by_role("button", name="Copy the request as curl"))
     told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, cwd=talk.parent)

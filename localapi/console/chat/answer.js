@@ -61,7 +61,7 @@ function Notes({ turn }) {
     ${turn.ignored && html`<p class="answer-note">Not known to the server, and ignored: ${turn.ignored}</p>`}
     ${turn.locked && html`<p class="answer-note">Locked by the manifest: ${turn.locked}</p>`}
     ${saidNothing(turn) && html`<p class="answer-note">It said nothing.</p>`}
-    ${turn.finishReason === "length" && html`<p class="answer-note">Cut at the most tokens that it may have.</p>`}
+    ${turn.finishReason === "length" && html`<p class="answer-note">Cut off at the maximum number of tokens.</p>`}
   `;
 }
 

@@ -54,7 +54,7 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
           class="button quiet small"
           key="save"
           aria-label=${`Save the conversation with ${conversation.model}`}
-          title="Keep it as a Markdown file"
+          title="Save as a Markdown file"
           onClick=${() => save(conversation.model, turns)}
         >
           Save
@@ -114,7 +114,7 @@ function Openers({ texts, say, bringBack }) {
   return html`<div class="openers">
     <p>Nothing has been said yet. Write below, or begin with one of these.</p>
     ${texts.map((text) => html`<button type="button" class="button" key=${text} disabled=${say === null} onClick=${() => say(text)}>${text}</button>`)}
-    ${bringBack && html`<p><button type="button" class="button quiet small" onClick=${bringBack}>Bring back what was cleared</button></p>`}
+    ${bringBack && html`<p><button type="button" class="button quiet small" onClick=${bringBack}>Restore the conversation</button></p>`}
   </div>`;
 }
 

@@ -35,7 +35,7 @@ export function ModelMenu({ offered, chosen, toggle }) {
       ${
         shown.length === 0 &&
         html`<p class="menu-note menu-none">
-          ${offered.length === 0 ? "There is no chat model." : "No model has all of these words."}
+          ${offered.length === 0 ? "There is no chat model." : "No model matches all of these words."}
         </p>`
       }
     </fieldset>

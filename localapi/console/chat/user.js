@@ -72,7 +72,7 @@ function Editor({ draft, isLast, setDraft, done }) {
       onKeyDown=${onKeyDown}
     ></textarea>
     <div class="turn-actions">
-      ${!isLast && html`<span class="turn-label">What was said after it goes.</span>`}
+      ${!isLast && html`<span class="turn-label">Later messages will be removed.</span>`}
       <button type="button" class="button quiet small" onClick=${() => setDraft(null)}>Cancel</button>
       <button type="button" class="button small" disabled=${draft.trim() === ""} onClick=${() => done(draft)}>
         Send again

@@ -37,10 +37,10 @@ export function EventsPage({ server, models }) {
 }
 
 function Nothing({ admin, hasRecords }) {
-  const [said, why] = !admin ? ["The log is hidden", "This key has no admin right, which the log needs."]
+  const [said, why] = !admin ? ["The log is hidden", "The log needs a key with the admin right."]
     : hasRecords ? ["Nothing matches", "Choose other filters."]
       : ["Nothing has happened yet",
-        "Loads, reloads, requests and errors appear here as they happen. What people say to models does not."];
+        "Loads, reloads, requests and errors appear here as they happen. The content of requests does not."];
   return html`<div class="empty"><strong>${said}</strong><p>${why}</p></div>`;
 }
 

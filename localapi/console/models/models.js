@@ -25,9 +25,9 @@ export function ModelsPage({ models, status, api, server, pageOf, active }) {
     ${models.length === 0 && html`<div class="empty"><strong>No models</strong>
       <p>Add one to the manifest and save it, or run <code>localapi add demo</code>; it appears here at once.</p></div>`}
     ${models.length > MANY && html`<label class="field models-search"><span class="sr">Find a model</span>
-      <input class="input" type="search" value=${words} placeholder="Find a model: its name, backend or state"
+      <input class="input" type="search" value=${words} placeholder="Find a model by name, backend or state"
         onInput=${(event) => setWords(event.target.value)} /></label>`}
-    ${models.length > 0 && shown.length === 0 && html`<div class="empty"><strong>No model has all of these words.</strong></div>`}
+    ${models.length > 0 && shown.length === 0 && html`<div class="empty"><strong>No model matches all of these words.</strong></div>`}
     ${[...Map.groupBy(shown, (model) => model.kind)].map(([kind, some]) => html`<${Group} key=${kind} name=${capitalized(kind)}
       models=${some} page=${pageOf[kind]} now=${now} api=${api} admin=${server.admin} />`)}
     ${status?.retiring.length > 0 && html`<${Retiring} instances=${status.retiring} />`}
@@ -45,12 +45,12 @@ function Waiting({ server }) {
   const { name, error } = server.connection;
   if (name === "refused") {
     return html`<div class="page"><div class="page-head"><h1>Models</h1></div>
-      <div class="empty"><strong>Locked</strong><p>This server shows itself to those who have one of its keys.</p></div></div>`;
+      <div class="empty"><strong>Locked</strong><p>This server requires an API key.</p></div></div>`;
   }
   const failed = name === "lost";
   return html`<div class="page"><div class="page-head"><h1>Models</h1></div>
     <div class="empty">${failed
-      ? html`<strong>Nothing is known yet</strong><p>${error?.message}</p>`
+      ? html`<strong>No data yet</strong><p>${error?.message}</p>`
       : html`<span class="spinner" aria-hidden="true"></span><p>Asking the server…</p>`}</div></div>`;
 }
 

@@ -61,7 +61,7 @@ export function ReferencePage({ models, api, server }) {
           />
         </label>`
     }
-    ${document && groups.length === 0 && html`<div class="empty"><strong>No endpoint has all of these words.</strong></div>`}
+    ${document && groups.length === 0 && html`<div class="empty"><strong>No endpoint matches all of these words.</strong></div>`}
     ${groups.map(
       ([name, operations]) =>
         html`<section key=${name} class="reference-group" aria-label=${name}>

@@ -1,4 +1,4 @@
-/** Recordings that go along with a text: whose voice to speak with and what is said there, and speech to say again. */
+/** Recordings that go along with a text: whose voice to speak with and what is said there, and speech to convert. */
 
 import { html, useRef, useState } from "../dom.js";
 import { takes } from "./request.js";
@@ -37,7 +37,7 @@ export function Recordings({ said, set, model }) {
       html`<${Recording}
         name="ref_audio"
         label="Voice to clone"
-        hint="A recording of some seconds; it is sent with each text."
+        hint="A recording of a few seconds, which is sent with each text."
         said=${said}
         set=${set}
       />`
@@ -47,8 +47,8 @@ export function Recordings({ said, set, model }) {
       converts &&
       html`<${Recording}
         name="source_audio"
-        label="Speech to say again"
-        hint="A recording, said in the model's voice or in the one to clone. The text above is then not said."
+        label="Speech to convert"
+        hint="A recording to convert to the model's voice, or to the cloned one. The text above is then ignored."
         said=${said}
         set=${set}
       />`
@@ -68,7 +68,7 @@ function RefText({ text, set }) {
       value=${text}
       onInput=${(event) => set({ ref_text: event.target.value })}
     ></textarea>
-    <span class="hint">Many models sound better when they know it.</span>
+    <span class="hint">Many models sound better with it.</span>
   </div>`;
 }
 

@@ -43,7 +43,7 @@ export function TranscriptionForm({ asked, set, offered, isKnown, model, source,
           onInput=${(event) => set({ language: event.target.value })}
         />
       <//>
-      <${Field} id="transcription-prompt" label="Names and words that occur">
+      <${Field} id="transcription-prompt" label="Names and words to expect">
         <input
           id="transcription-prompt"
           class="input"
@@ -142,7 +142,7 @@ function Player({ source, player }) {
       hidden=${source.isMute}
       onError=${source.setMute}
     ></audio>
-    ${source.isMute && html`<p class="tiny muted">This browser cannot play the file. The server may read it all the same.</p>`}
+    ${source.isMute && html`<p class="tiny muted">This browser cannot play the file. The server may still be able to.</p>`}
   </div>`;
 }
 

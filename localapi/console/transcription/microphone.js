@@ -4,7 +4,7 @@
 const PROBLEMS = {
   NotAllowedError: "The browser did not allow the microphone. Allow it for this page in the browser's settings.",
   SecurityError: "The browser did not allow the microphone. Allow it for this page in the browser's settings.",
-  NotFoundError: "There is no microphone. Connect one.",
+  NotFoundError: "No microphone was found. Connect one.",
   NotReadableError: "The microphone cannot be read. Another program may be using it.",
 };
 const OR_A_FILE = " Or choose a file.";

@@ -42,7 +42,7 @@ function spoken({ state, segments, text }) {
 function Text({ transcript, player }) {
   const { segments, text, state } = transcript;
   if (text === "") {
-    return state === "complete" && html`<p class="muted">Nobody says anything in it.</p>`;
+    return state === "complete" && html`<p class="muted">No speech was found.</p>`;
   }
   if (segments.length === 0) {
     return html`<p class="transcription-text" dir="auto">${text}</p>`;
