@@ -204,9 +204,17 @@ def many_samples_in_a_fragment() -> bytes:
     return bytes(data)
 
 
+def libsndfile_at(rate: int) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(1000), rate, format="AIFF", subtype="PCM_16")
+    return file.getvalue()
+
+
 BOMBS = {
     "ten minutes of silence": lambda: encoded(bytes(2 * 8000 * 600), FORMATS["flac"], 8_000),
     "one sample a second": lambda: wav.file(SOUND, 1),
+    "one sample a second in another kind": lambda: libsndfile_at(1),
+    "200,000 empty parts": lambda: b"\0\0\0\x10ftypM4A \0\0\0\0" + b"\0\0\0\x08free" * 200_000,
     "more samples than bytes": many_samples,
     "more samples than bytes in a fragment": many_samples_in_a_fragment,
 }
@@ -225,6 +233,22 @@ def test_a_small_file_does_not_become_a_large_one(bomb: str) -> None:
         decode(data)
     assert time.perf_counter() - begun < 3
     assert peak_megabytes() - before < 60
+
+
+def claiming(samples: int, seconds: int) -> bytes:
+    """A FLAC that says it has so many samples, in the 36 bits of its header, and has so many seconds."""
+    data = bytearray(encoded(bytes(2 * 8000 * seconds), FORMATS["flac"], 8_000))
+    data[21] = data[21] & 0xF0 | samples >> 32
+    data[22:26] = (samples & 0xFFFFFFFF).to_bytes(4, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("data", [claiming(8_000, 60), claiming(2**36 - 1, 1)])
+def test_a_length_that_a_file_claims_cannot_get_it_past_the_limit(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "sound.flac").write_bytes(data)
+    decoded = decoder.decode_file(tmp_path / "sound.flac", sample_rate_hz=16_000, max_seconds=30)
+    with pytest.raises(NotAudio, match="30"):
+        assert sum(len(each.pcm) for each in decoded) <= 31 * 32_000
 
 
 @pytest.mark.parametrize("kind", ["mp3", "opus", "aac", "flac", "wav", "vorbis", "m4a", "webm", "caf", "aiff"])
