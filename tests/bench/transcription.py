@@ -157,9 +157,7 @@ def report(mine: Rounds, theirs: Rounds, said: Sequence[str]) -> None:
     for title, name, aim in (("first text", "first", "1.1"), ("whole file", "seconds", "1.05"), ("its CPU", "cpu", "")):
         here, there = mine.of(name), theirs.of(name)
         rows.append([title, figures.duration(here), figures.duration(there), figures.ratio(here, there), aim])
-    rates = [
-        f"{edits(list(said), plain(each.took[0].text)) / len(said):.3f}" for each in (mine, theirs)
-    ]
+    rates = [f"{edits(list(said), plain(each.took[0].text)) / len(said):.3f}" for each in (mine, theirs)]
     rows.append(["word error rate", *rates, "", ""])
     for line in table(["medians", "localapi", "faster-whisper in Python", "ratio", "aim"], rows):
         print(line, flush=True)

@@ -34,6 +34,13 @@ def server() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def embedding_server() -> Iterator[Server]:
+    """The same with a stand-in for embedding models, which would have to be downloaded."""
+    with serving(ROOT, env={"EMBEDDING_BACKEND": "echo"}) as server:
+        yield server
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A folder with the shipped manifest, and a program that plays sound."""

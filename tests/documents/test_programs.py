@@ -52,16 +52,22 @@ class Ended(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def ended(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Block], Ended]:
+def ended(
+    server: Server, embedding_server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Block], Ended]:
     """Gives what came of an example in Python; all that need the same packages are run together."""
     kinds = {block.text: tuple(needs(block.text)) for block in blocks("python")}
+
+    def addressed(text: str) -> str:
+        return at(embedding_server if "local-embedding" in text else server, text)
+
     folder, found = tmp_path_factory.mktemp("examples"), dict[str, Ended]()
 
     def of(block: Block) -> Ended:
         if block.text not in found:
             texts = [text for text, kind in kinds.items() if kind == kinds[block.text]]
             ran = subprocess.run(
-                [*interpreter(kinds[block.text]), "-c", RUNNER], input=json.dumps([at(server, text) for text in texts]),
+                [*interpreter(kinds[block.text]), "-c", RUNNER], input=json.dumps(list(map(addressed, texts))),
                 cwd=folder, capture_output=True, text=True, timeout=240, check=False,
             )  # fmt: skip
             assert (ran.returncode, ran.stderr) == (0, "")
