@@ -20,17 +20,18 @@ const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 const SILENT_MS = 40_000;
 /** The server comments at least every 15 s; a stream without a sign for longer is dead, as after a laptop slept. */
 
-/** What went wrong with one request. `status` is 0 where there was no reply at all. */
+/** What went wrong with one request. `status` is 0 where there was no reply at all; `reply` is the whole JSON, if any. */
 export class ApiError extends Error {
-  constructor(message, { status = 0, code = null, type = null, param = null, requestId = null } = {}) {
+  constructor(message, { status = 0, code = null, type = null, param = null, requestId = null, reply = null } = {}) {
     super(message);
     this.name = "ApiError";
-    Object.assign(this, { status, code, type, param, requestId });
+    Object.assign(this, { status, code, type, param, requestId, reply });
   }
 
   /** OpenAI's or Anthropic's error object, or Ollama's text, from a reply's body or a stream. */
-  static from(error, reply) {
+  static from(error, reply, whole = null) {
     return new ApiError(error.message ?? error, {
+      reply: whole,
       status: reply.status, code: error.code, type: error.type, param: error.param,
       requestId: reply.headers.get("x-request-id"),
     });
@@ -142,7 +143,8 @@ async function unlessUnreachable(reply) {
 
 async function errorOf(reply) {
   try {
-    return ApiError.from((await reply.json()).error, reply);
+    const whole = await reply.json();
+    return ApiError.from(whole.error, reply, whole);
   } catch {
     return new ApiError(`The server answered with status ${reply.status}.`, { status: reply.status });
   }

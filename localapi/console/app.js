@@ -18,6 +18,7 @@ import { html, render, useEffect, useRef, useState } from "./dom.js";
 import { EventsPage } from "./events/events.js";
 import { Icon } from "./icons.js";
 import { KeyDialog } from "./key.js";
+import { EditorPage } from "./manifest/editor.js";
 import { ModelsPage } from "./models/models.js";
 import { RankingPage } from "./ranking/ranking.js";
 import { ReferencePage } from "./reference/reference.js";
@@ -32,7 +33,8 @@ const PAGES = [
   { id: "speech", name: "Speech", page: SpeechPage, kinds: ["speech"] },
   { id: "transcription", name: "Transcribe", page: TranscriptionPage, kinds: ["transcription"] },
   { id: "ranking", name: "Ranking", page: RankingPage, kinds: ["embedding", "rerank"] },
-  { id: "events", name: "Events", page: EventsPage },
+  { id: "manifest", name: "Manifest", page: EditorPage, adminOnly: true },
+  { id: "events", name: "Events", page: EventsPage, adminOnly: true },
   { id: "api", name: "API", page: ReferencePage },
 ];
 const PAGE_OF_KIND = Object.fromEntries(PAGES.flatMap(({ id, kinds = [] }) => kinds.map((kind) => [kind, id])));
@@ -109,7 +111,7 @@ function Side({ route, server, admin }) {
   return html`<header class="side">
     <a class="brand" href="#models"><img src="/console/icon.svg" alt="" />localapi</a>
     <nav class="nav" aria-label="Pages"><ul>
-      ${PAGES.filter(({ id }) => admin || id !== "events").map(
+      ${PAGES.filter(({ adminOnly }) => admin || !adminOnly).map(
         ({ id, name }) => html`<li key=${id}><a href="#${id}" aria-current=${id === route ? "page" : undefined}>
           <${Icon} name=${id} />${name}
           ${id === "models" && broken > 0 && html`<span class="count" aria-label="${broken} problems">${broken}</span>`}

@@ -19,7 +19,7 @@ LAST = {
     "events": ".log-line.bad",
     "api": ".endpoint",
 }
-"""Pages, and what is on each when it is complete. Transcription and ranking are looked at in their own tests."""
+"""Pages, and what is on each when it is complete. Transcription, ranking and the manifest have their own tests."""
 PAGES = tuple(LAST)
 LONG = "a-model-with-a-name-that-is-as-long-as-names-of-models-can-be-in-real-life-8bit"
 MANIFEST = f"""\

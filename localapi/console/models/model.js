@@ -23,6 +23,8 @@ export function Model({ model, page, api, admin, now }) {
     ${admin && model.leases !== undefined && html`<${Figures} model=${model} />`}
     <div class="model-actions">
       ${admin && model.leases !== undefined && !model.members && !model.peer && html`<${Actions} model=${model} act=${act} busy=${state.busy} />`}
+      ${admin && model.leases !== undefined && !model.peer && html`<a class="button small" href="#manifest/${model.kind}/${encodeURIComponent(model.id)}"
+        aria-label="Edit ${model.id}">Edit</a>`}
       ${page && html`<a class="button small" href="#${page}/${encodeURIComponent(model.id)}" aria-label="Try ${model.id}">Try</a>`}
     </div>
     ${model.progress && html`<${Progress} progress=${model.progress} />`}
