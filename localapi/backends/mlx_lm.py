@@ -62,8 +62,8 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
         str | None,
         Field(
             min_length=1,
-            description="Draft model of the same family for speculative decoding: a folder or a repository. Requests "
-            "are then answered one at a time.",
+            description="Small model of the same family that guesses tokens for the model to check: a folder or a "
+            "repository.",
             examples=["mlx-community/Qwen3-0.6B-4bit"],
         ),
     ] = None
@@ -180,6 +180,13 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
     _template: str | None = PrivateAttr(default=None)
     """Chat template, if the model was on this machine when the manifest was read."""
 
+    @field_validator("speculation")
+    @classmethod
+    def _with_draft(cls, speculation: str, info: ValidationInfo) -> str:
+        if speculation == "off" and info.data.get("draft"):
+            raise ValueError("should be auto with draft, because a draft model does nothing else")
+        return speculation
+
     @field_validator("shards")
     @classmethod
     def _whole(cls, shards: int, info: ValidationInfo) -> int:
@@ -235,7 +242,7 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
 
     @property
     def batch_limit(self) -> int:
-        return 1 if self.draft or self.kv_bits else self.max_batch
+        return 1 if self.kv_bits else self.max_batch
 
     @property
     def processes(self) -> int:

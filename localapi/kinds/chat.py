@@ -91,7 +91,7 @@ class ChatModel(ModelObject, kw_only=True):
             return
         identity = options.identity().options
         self.context_length = identity.get("context_length")
-        self.batched = not (identity.get("draft") or identity.get("kv_bits"))
+        self.batched = not identity.get("kv_bits")
 
 
 CHAT: Final = Kind(

@@ -62,7 +62,6 @@ SCHEMA: Final[dict[str, Any]] = {
 }
 SCHEMA["required"] = list(SCHEMA["properties"])
 FORM: Final = {"type": "json_schema", "json_schema": {"name": "order", "schema": SCHEMA, "strict": True}}
-ANSWER_TOKENS: Final = 120
 
 
 def main() -> None:
@@ -72,6 +71,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="middle", help="a folder, tiny, middle or smollm2 (default: %(default)s)")
     parser.add_argument("--streams", default="1,4", help="numbers of streams (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=120, help="at most, of each answer (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Aside() as reader:
@@ -81,7 +81,7 @@ def main() -> None:
             path = models.made(arguments.model, Path(folder))
         with _server(path) as server:
             for streams in map(int, arguments.streams.split(",")):
-                _measure(server, reader, arguments.model, streams, arguments.rounds)
+                _measure(server, reader, streams, arguments)
 
 
 @contextlib.contextmanager
@@ -92,10 +92,12 @@ def _server(path: Path) -> Iterator[Server]:
         yield server
 
 
-def _measure(server: Server, reader: Aside, model: str, streams: int, rounds: int) -> None:
+def _measure(server: Server, reader: Aside, streams: int, arguments: argparse.Namespace) -> None:
+    rounds, tokens = arguments.rounds, arguments.tokens
+
     def speed(name: str, task: str) -> float:
         prompts, fields = _task(task, streams)
-        got = reader(client.fetch, server.port, name, prompts, ANSWER_TOKENS, **fields)
+        got = reader(client.fetch, server.port, name, prompts, tokens, **fields)
         return got.tokens / got.seconds
 
     tasks = ["schema", "copy", "free"]
@@ -111,7 +113,7 @@ def _measure(server: Server, reader: Aside, model: str, streams: int, rounds: in
         medians = [f"{statistics.median(each):.1f}" for each in (several, single)]
         rows.append([task, *medians, ratio(several, single), ratio(several, speeds["single", "free"])])
     told = server.model("several")["speculation"]
-    print(f"\n{model}, {streams} streams of up to {ANSWER_TOKENS} tokens, {rounds} rounds; {json.dumps(told)}")
+    print(f"\n{arguments.model}, {streams} streams of up to {tokens} tokens, {rounds} rounds; {json.dumps(told)}")
     for line in table(["", "tokens/s", "one by one", "times", "times free, one by one"], rows):
         print(f"  {line}", flush=True)
 

@@ -21,9 +21,10 @@ from mlx_lm.generate import GenerationBatch
 from mlx_lm.models.cache import BatchKVCache, KVCache
 from mlx_lm.sample_utils import greedy_sampler
 
+from localapi.worker.llm.speculation.draft import DraftedRow
 from localapi.worker.llm.speculation.gaps import GappedKVCache, close_gaps, closed, gapped, leave_gaps, too_many
 from localapi.worker.llm.speculation.lookup import Lookup
-from localapi.worker.llm.speculation.speculation import LONGEST_GUESS, Proposal, Speculation
+from localapi.worker.llm.speculation.speculation import LONGEST_DRAFT, LONGEST_GUESS, Proposal, Speculation
 
 Chosen = tuple[int, Any]
 """A token, and the log-probabilities of the vocabulary if the row reports them."""
@@ -51,6 +52,8 @@ class DecodeStep(GenerationBatch):
         """Each row's next token, if its value is known already."""
         self._lookups: list[Lookup] = []
         """Each row's text, if there is speculation."""
+        self._drafts: list[DraftedRow] = []
+        """The draft model's side of each row, if there is one."""
         self._before: tuple[float, int, int] | None = None
         """Time of the end of the last step, its rows and its width; None if prompts were processed meanwhile."""
 
@@ -61,6 +64,8 @@ class DecodeStep(GenerationBatch):
         self._known += [None] * len(batch.uids)
         if self.speculation is not None:
             self._lookups += [Lookup(tokens, self.speculation.rates) for tokens in batch.tokens]
+            if self.speculation.drafter is not None:
+                self._drafts += [self.speculation.drafter.row() for _ in batch.uids]
         super().extend(batch)  # type: ignore[no-untyped-call]
 
     def filter(self, keep: list[int]) -> None:
@@ -68,6 +73,7 @@ class DecodeStep(GenerationBatch):
         self.prompt_cache = closed(self.prompt_cache)
         self._known = [self._known[row] for row in keep]
         self._lookups = [self._lookups[row] for row in keep] if self._lookups else []
+        self._keep_drafts(keep)
         super().filter(keep)
 
     def extract_cache(self, idx: int) -> list[Any]:
@@ -169,20 +175,30 @@ class DecodeStep(GenerationBatch):
             return None
         may_guess = several or self._has_only_own_caches()
         if not any(self.logits_processors):  # otherwise these wait for the next tokens anyway
-            repeats = [row for row, lookup in enumerate(self._lookups) if may_guess and lookup.repeats]
-            if not repeats:
+            if not may_guess or not (self._drafts or any(lookup.repeats for lookup in self._lookups)):
                 return None
-            # The next token is one of the guesses as long as it is not known.
-            chances = [
-                lookup.chances(LONGEST_GUESS + 1)[1:] if token is None else lookup.chances(LONGEST_GUESS)
-                for token, lookup in zip(self._known, self._lookups, strict=True)
-            ]
-            if speculation.width(chances) == 1:
+            hopes = [self._hope(row) for row in range(len(self.uids))]
+            if speculation.width([chances for chances, _ in hopes], sum(drafted for _, drafted in hopes)) == 1:
                 return None
         self._learn(self._next_tokens)
         proposals = [self._proposal(row, may_guess=may_guess) for row in range(len(self.uids))]
-        width = speculation.width([each.chances for each in proposals])
-        return None if width == 1 else [each.cut(width - 1) for each in proposals]
+        drafted = sum(each.draft is not None for each in proposals)
+        width = speculation.width([each.chances for each in proposals], drafted)
+        if width == 1:
+            return None
+        proposals = [self._drafted(row, each.cut(width - 1)) for row, each in enumerate(proposals)]
+        return proposals if any(each.tokens for each in proposals) else None
+
+    def _hope(self, row: int) -> tuple[list[float], bool]:
+        """Return the chances of guesses about a row, and True if the draft model would make them."""
+        # The next token is one of the guesses as long as it is not known.
+        unknown = int(self._known[row] is None)
+        chances = self._lookups[row].chances(LONGEST_GUESS + unknown)[unknown:]
+        if self._drafts:
+            drafted = self._drafts[row].chances(LONGEST_DRAFT)
+            if sum(drafted) > sum(chances):
+                return drafted, True
+        return chances, False
 
     def _learn(self, tokens: mx.array) -> None:
         """Take note of the values of the next tokens, as far as they are not known."""
@@ -203,17 +219,47 @@ class DecodeStep(GenerationBatch):
         tokens: list[int] = []
         for process in self.logits_processors[row]:
             tokens = process.forced(token) or tokens
-        forced, chances = len(tokens), [1.0] * len(tokens)
+        forced, draft = len(tokens), None
+        chances = certain = [1.0] * forced
         if may_guess:
-            lookup = self._lookups[row]
-            guesses = lookup.guess(LONGEST_GUESS)
+            guesses = self._lookups[row].guess(LONGEST_GUESS)
             if guesses[:forced] == tokens:
-                tokens = guesses if len(guesses) > forced else tokens
-                chances += [chance / max(known, 1e-9) for chance, known in _after(lookup.chances(len(tokens)), forced)]
-        for i, each in enumerate(tokens):
-            if each in self.ends:
-                room = min(room, i)
-        return Proposal(tokens, forced, chances).cut(room)
+                tokens += guesses[forced:]
+                chances = certain + self._lookups[row].chances(LONGEST_GUESS, after=forced)
+            if self._drafts and sum(self._drafts[row].chances(LONGEST_DRAFT)) > sum(chances[forced:]):
+                draft, tokens = self._drafts[row], tokens[:forced]
+                chances = certain + draft.chances(LONGEST_DRAFT)
+        return Proposal(tokens, forced, chances, draft).cut(self._before_end(tokens, room))
+
+    def _drafted(self, row: int, proposal: Proposal) -> Proposal:
+        """Return the proposal with the draft model's guesses, if it is to make some and has read the row's text."""
+        drafter = self.speculation.drafter if self.speculation is not None else None
+        count = len(proposal.chances) - proposal.forced
+        if drafter is None or proposal.draft is None or count <= 0:
+            return proposal
+        next_token: Any = self._known[row]
+        text: list[int] = [*self.tokens[row], next_token, *proposal.tokens]
+        if not drafter.follow(proposal.draft, text):
+            return proposal
+        tokens = [*proposal.tokens, *drafter.guess(proposal.draft, text, count)]
+        whole = Proposal(tokens, proposal.forced, proposal.chances, proposal.draft)
+        return whole.cut(self._before_end(tokens, len(tokens)))
+
+    def _before_end(self, tokens: Sequence[int], room: int) -> int:
+        """Return how many of these tokens may be proposed: none that ends an answer."""
+        for i, token in enumerate(tokens[:room]):
+            if token in self.ends:
+                return i
+        return room
+
+    def _keep_drafts(self, keep: list[int]) -> None:
+        drafter = self.speculation.drafter if self.speculation is not None else None
+        if drafter is None or not self._drafts:
+            return
+        for row, draft in enumerate(self._drafts):
+            if row not in keep:
+                drafter.leave(draft, self.tokens[row])
+        self._drafts = [self._drafts[row] for row in keep]
 
     def _step_of_several(self, proposals: Sequence[Proposal]) -> list[list[Chosen]]:
         """Compute what the rows bring; return each row's tokens that are certain now."""
@@ -325,12 +371,6 @@ def _agreed(fed: Sequence[int], likeliest: Sequence[int]) -> list[int]:
         if i + 1 < len(fed) and token != fed[i + 1]:
             break
     return found
-
-
-def _after(chances: Sequence[float], count: int) -> list[tuple[float, float]]:
-    """Return the chances after the first `count`, each with that of the last of these, which has come true."""
-    known = chances[count - 1] if 0 < count <= len(chances) else 1.0
-    return [(chance, known) for chance in chances[count:]]
 
 
 def _normalised(logits: mx.array) -> mx.array:

@@ -38,6 +38,7 @@ from localapi.worker.llm.shards.follower import Follower
 from localapi.worker.llm.shards.group import join
 from localapi.worker.llm.shards.plans import Lead, Plans
 from localapi.worker.llm.shards.splitting import ModelPart
+from localapi.worker.llm.speculation.draft import Drafter
 from localapi.worker.llm.speculation.speculation import Speculation
 from localapi.worker.llm.suited_weights import load_suited
 from localapi.worker.llm.weights import LoadedModel, load_weights, logits_width
@@ -66,6 +67,8 @@ from localapi.worker.protocol import (
 READ_CHARACTERS = 32_768
 """Characters of new prompts that are read before a decode step. Tokenizing takes about a second per million."""
 MEGABYTE = 1024 * 1024
+DRAFT_SHARE = 0.25
+"""Memory for prompt prefixes that a draft model gets, beside the model's own: a share of `prefix_cache_mb`."""
 
 
 def load(options: dict[str, Any], host: Host) -> Model:
@@ -135,7 +138,8 @@ class MlxLm:
         max_rows: int = options.get("max_batch", 32)
         lone = _why_alone(loaded, options)
         caches = _caches(loaded, draft, options.get("kv_bits"))
-        prefixes = _prefixes(loaded, draft, caches, options)
+        own_caches = caches[: len(loaded.model.layers)] if draft is not None else caches
+        prefixes = _prefixes(loaded, draft if lone else None, caches if lone else own_caches, options)
         stop_tokens = sorted(tokenizer.eos_token_ids)
         self._batch: Batch | Serial
         if lone:
@@ -152,6 +156,11 @@ class MlxLm:
             max_stall_seconds = options.get("max_stall_ms", 100) / 1000
             # Ranks know the tokens that rank 0 has sampled, and not what it would guess.
             may_speculate = lead is None and options.get("speculation", "auto") == "auto"
+            drafter = None
+            if draft is not None:
+                own = caches[len(own_caches) :]
+                max_bytes = int(DRAFT_SHARE * options.get("prefix_cache_mb", 1024) * MEGABYTE)
+                drafter = Drafter(draft.model, own, PrefixCache(own, max_bytes=max_bytes), max_stall_seconds)
             self._batch = Batch(
                 loaded.model,
                 stop_tokens=stop_tokens,
@@ -160,7 +169,7 @@ class MlxLm:
                 prefixes=prefixes,
                 token_bytes=detokenizer.token_bytes,
                 lead=lead,
-                speculation=Speculation(width, max_stall_seconds) if may_speculate else None,
+                speculation=Speculation(width, max_stall_seconds, drafter=drafter) if may_speculate else None,
             )
         self.loaded = _loaded(loaded, options.get("context_length"), prompts, lone)
         self.loaded.capabilities = Capabilities(
@@ -309,7 +318,7 @@ def _loaded(loaded: LoadedModel, asked: int | None, prompts: PromptWriter, lone:
 
 def _why_alone(loaded: LoadedModel, options: dict[str, Any]) -> str:
     """Return what mlx-lm cannot batch in this entry; empty if it can batch everything."""
-    options_alone = [f"the option {name}" for name in ("draft", "kv_bits") if options.get(name)]
+    options_alone = [f"the option {name}" for name in ("kv_bits",) if options.get(name)]
     caches = loaded.lone_caches
     return " and ".join([*options_alone, *([f"the model's {caches}"] if caches else [])])
 

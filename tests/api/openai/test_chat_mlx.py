@@ -47,7 +47,7 @@ def test_the_openai_client_gets_the_exact_answer_whole_and_streamed(server: Serv
     assert whole.choices[0].finish_reason == "stop"
 
 
-async def test_with_a_draft_model_answers_are_as_exact_and_the_model_list_says_that_they_come_one_by_one(
+async def test_with_a_draft_model_answers_are_as_exact_and_come_in_one_batch(
     server: Server,
 ) -> None:
     async with server.async_client() as client:
@@ -55,7 +55,7 @@ async def test_with_a_draft_model_answers_are_as_exact_and_the_model_list_says_t
         replies = await asyncio.gather(*(chat.create(model="drafted", messages=ask(each)) for each in DIALOGUES))
         assert [reply.choices[0].message.content for reply in replies] == [*DIALOGUES.values()]
         batched = {model.id: model.model_dump()["batched"] async for model in await client.models.list()}
-    assert batched == {"tiny": True, "other": True, "drafted": False, "endless": True}
+    assert batched == {"tiny": True, "other": True, "drafted": True, "endless": True}
 
 
 async def test_sixteen_concurrent_streams_get_their_own_exact_answers(server: Server) -> None:

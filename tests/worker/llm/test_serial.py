@@ -89,23 +89,29 @@ def batch(tiny_model: Path) -> mlx_lm.MlxLm:
     return load(tiny_model, prefix_cache_mb=0)
 
 
+def load_alone(path: Path, **options: Any) -> mlx_lm.MlxLm:
+    """Load a model as if its caches could not be batched."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlx_lm.LoadedModel, "lone_caches", "ChunkedKVCache")
+        return load(path, **options)
+
+
 @pytest.fixture(scope="module")
 def drafted(tiny_model: Path) -> mlx_lm.MlxLm:
     """The tiny model with itself as its draft."""
-    return load(tiny_model, draft=str(tiny_model), max_batch=4)
+    return load_alone(tiny_model, draft=str(tiny_model), max_batch=4)
 
 
 @pytest.fixture(scope="module")
 def badly_drafted(tiny_model: Path, untrained_model: Path) -> mlx_lm.MlxLm:
     """The tiny model with a draft model that is never right."""
-    return load(tiny_model, draft=str(untrained_model), max_batch=4)
+    return load_alone(tiny_model, draft=str(untrained_model), max_batch=4)
 
 
 @pytest.fixture
-def alone(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> mlx_lm.MlxLm:
+def alone(tiny_model: Path) -> mlx_lm.MlxLm:
     """The tiny model, as if its caches could not be batched."""
-    monkeypatch.setattr(mlx_lm.LoadedModel, "lone_caches", "ChunkedKVCache")
-    return load(tiny_model, max_batch=4)
+    return load_alone(tiny_model, max_batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +138,7 @@ def engine(request: pytest.FixtureRequest) -> mlx_lm.MlxLm:
 @pytest.fixture(scope="module")
 def endless(endless_model: Path) -> mlx_lm.MlxLm:
     """Talks until it is stopped."""
-    return load(endless_model, draft=str(endless_model), max_batch=4)
+    return load_alone(endless_model, draft=str(endless_model), max_batch=4)
 
 
 def test_a_queue_of_several_gets_the_answers_that_the_batch_gives(batch: mlx_lm.MlxLm, engine: mlx_lm.MlxLm) -> None:

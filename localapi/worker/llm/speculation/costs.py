@@ -54,18 +54,19 @@ class StepCosts:
             slope = max(0.0, (known[above] - known[below]) / (above - below))
         return known[below] + slope * (width - below)
 
-    def best(self, gains: Sequence[float], rows: int, *, longest_seconds: float) -> int:
+    def best(self, gains: Sequence[float], rows: int, *, longest_seconds: float, guess_seconds: float = 0.0) -> int:
         """Return the width of the next step.
 
         `gains`: tokens that a step is expected to give, by its width from 1 on. No step may take longer than
-        `longest_seconds`, apart from what single tokens take.
+        `longest_seconds`, apart from what single tokens take. `guess_seconds`: time that each further token takes
+        before the step.
         """
         single = self.seconds(rows, 1)
         if single is None:
             return 1
         speeds = {1: MARGIN * gains[0] / single}
         for width in {min(each, len(gains)) for each in WIDTHS[1:]}:
-            seconds = self.seconds(rows, width) or single
+            seconds = (self.seconds(rows, width) or single) + guess_seconds * (width - 1)
             if width > 1 and seconds <= single + longest_seconds:
                 speeds[width] = gains[width - 1] / seconds
         best = max(speeds, key=lambda width: (speeds[width], -width))

@@ -82,10 +82,13 @@ class Lookup:
             found.append(found[self._at - len(self._tokens) + len(found)])
         return found
 
-    def chances(self, count: int) -> list[float]:
-        """Return for each of these guesses how likely it is right along with all before it."""
+    def chances(self, count: int, *, after: int = 0) -> list[float]:
+        """Return for each of these guesses how likely it is right along with all before it.
+
+        `after`: number of the first ones that are known to be right, and that are left out.
+        """
         chance, chances = 1.0, []
-        for i in range(count if self.repeats else 0):
+        for i in range(after, count if self.repeats else after):
             chance *= self._rates.rate(self._run + i)
             chances.append(chance)
         return chances

@@ -8,9 +8,11 @@ from itertools import accumulate
 from typing import Final
 
 from localapi.worker.llm.speculation.costs import WIDTHS, StepCosts
+from localapi.worker.llm.speculation.draft import DraftedRow, Drafter
 from localapi.worker.llm.speculation.lookup import HitRates
 
 LONGEST_GUESS: Final = 15
+LONGEST_DRAFT: Final = 7
 MOST_LOGITS: Final = 64_000_000
 """Numbers that the model may compute in one step, which limits its width for many rows of a large vocabulary."""
 
@@ -24,9 +26,11 @@ class Proposal:
     """Number of them, the first ones, that are certain."""
     chances: Sequence[float] = ()
     """Probability of each token to stay."""
+    draft: DraftedRow | None = None
+    """Row of the draft model that guesses the tokens after the forced ones, if it does."""
 
     def cut(self, count: int) -> Proposal:
-        return Proposal(self.tokens[:count], min(self.forced, count), self.chances[:count])
+        return Proposal(self.tokens[:count], min(self.forced, count), self.chances[:count], self.draft)
 
 
 @dataclass
@@ -39,6 +43,7 @@ class Speculation:
     """Time that a step may take beyond one of single tokens, because other rows wait for it."""
     costs: StepCosts = field(default_factory=StepCosts)
     rates: HitRates = field(default_factory=HitRates)
+    drafter: Drafter | None = None
     forced: int = 0
     """Tokens that a grammar forced, and that were computed with the token before."""
     proposed: int = 0
@@ -46,8 +51,12 @@ class Speculation:
     accepted: int = 0
     """Guessed tokens that the model would have chosen, too."""
 
-    def width(self, chances: Sequence[Sequence[float]]) -> int:
-        """Return how many tokens the row with the most should bring. `chances`: of each row's proposed tokens."""
+    def width(self, chances: Sequence[Sequence[float]], drafted: int = 0) -> int:
+        """Return how many tokens the row with the most should bring.
+
+        `chances`: of each row's proposed tokens. `drafted`: number of rows whose tokens the draft model would
+        have to guess first.
+        """
         rows, longest = len(chances), max(map(len, chances))
         longest = min(longest + 1, WIDTHS[-1], max(1, MOST_LOGITS // (rows * self.vocabulary)))
         if longest == 1:
@@ -58,10 +67,14 @@ class Speculation:
                 sums[i] += chance
         gains = [rows + kept for kept in accumulate(sums, initial=0.0)]
         waits = self.longest_seconds if rows > 1 else float("inf")
-        return self.costs.best(gains, rows, longest_seconds=waits)
+        guess_seconds = drafted * self.drafter.seconds if self.drafter is not None else 0.0
+        return self.costs.best(gains, rows, longest_seconds=waits, guess_seconds=guess_seconds)
 
     def count(self, proposal: Proposal, kept: int) -> None:
         """Count a proposal of which the first `kept` tokens stayed."""
         self.forced += min(kept, proposal.forced)
         self.proposed += len(proposal.tokens) - proposal.forced
-        self.accepted += max(0, kept - proposal.forced)
+        right = max(0, kept - proposal.forced)
+        self.accepted += right
+        if proposal.draft is not None and self.drafter is not None:
+            self.drafter.note(proposal.draft, len(proposal.tokens) - proposal.forced, right)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,13 +10,16 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
+from mlx.utils import tree_map
 from mlx_lm.models.cache import make_prompt_cache
 
 from localapi.worker.llm.batch import Batch
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.row import FinishReason, Processor, RequestTotals, Row
 from localapi.worker.llm.sampling import penalties_for, sampler_for
+from localapi.worker.llm.speculation import draft
 from localapi.worker.llm.speculation.costs import StepCosts
+from localapi.worker.llm.speculation.draft import Drafter
 from localapi.worker.llm.speculation.speculation import Speculation
 from localapi.worker.protocol import Event, Failed, Sampling
 from tests.worker.llm.prefix_cache.test_cache import MODELS, WORDS, model, words
@@ -33,7 +37,7 @@ class AnyWidth(StepCosts):
         self._random = None if seed is None else random.Random(seed)
         self.widths: Counter[int] = Counter()
 
-    def best(self, gains: Sequence[float], rows: int, *, longest_seconds: float) -> int:
+    def best(self, gains: Sequence[float], rows: int, *, longest_seconds: float, guess_seconds: float = 0.0) -> int:
         width = len(gains) if self._random is None else self._random.randint(1, len(gains))
         self.widths[width] += 1
         return width
@@ -101,8 +105,12 @@ def row(
     return made
 
 
-def batch(kind: str, costs: StepCosts | None, max_bytes: int = 0) -> Batch:
-    speculation = Speculation(WORDS, 1.0, costs) if costs is not None else None
+def batch(kind: str, costs: StepCosts | None, max_bytes: int = 0, drafts: Any = None) -> Batch:
+    drafter = None
+    if drafts is not None:
+        own = make_prompt_cache(drafts)
+        drafter = Drafter(drafts, own, PrefixCache(own, max_bytes=max_bytes), 1.0)
+    speculation = Speculation(WORDS, 1.0, costs, drafter=drafter) if costs is not None else None
     prefixes = PrefixCache(make_prompt_cache(model(kind)), max_bytes=max_bytes)
     return Batch(
         model(kind), stop_tokens=[END], max_rows=40, max_stall_seconds=1, prefixes=prefixes,
@@ -172,6 +180,43 @@ def test_rows_of_all_sorts_get_the_answers_of_single_tokens(seed: int | None) ->
     assert together.speculation.forced > 20
     assert together.speculation.proposed > together.speculation.accepted > 0
     assert max(costs.widths) > 8
+
+
+def noisy() -> Any:
+    """Return a draft model that is often right: the model itself, a little changed."""
+    found = copy.deepcopy(model("qwen3"))
+    mx.random.seed(9)
+    found.update(
+        tree_map(lambda p: p if p.ndim < 2 else p + 0.05 * mx.random.normal(p.shape), model("qwen3").parameters())
+    )
+    return found
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_rows_with_a_draft_model_get_the_answers_of_single_tokens(seed: int | None) -> None:
+    plain, several = mixed(), mixed()
+    together = batch("qwen3", AnyWidth(seed), drafts=noisy())
+    assert run(together, several) == run(batch("qwen3", None), plain)
+    assert [each.ended for each in several] == [each.ended for each in plain]
+    assert together.speculation is not None
+    assert together.speculation.proposed > together.speculation.accepted > 20
+
+
+def test_a_draft_model_reads_a_long_prompt_in_pieces_and_stores_it_for_the_next_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(draft, "MOST_PIECE", 32)
+    eager = batch("qwen3", AnyWidth(), max_bytes=1 << 30, drafts=model("qwen3"))
+    assert eager.speculation is not None
+    assert eager.speculation.drafter is not None
+    first = row(1, words(150, "long"), max_tokens=30)
+    [answer] = run(eager, [first])
+    assert eager.speculation.accepted > 10
+    assert run(batch("qwen3", None), [row(1, words(150, "long"), max_tokens=30)]) == [answer]
+    hits = eager.speculation.drafter.prefixes.hits
+    second = [*first.prompt, *answer, *words(9, "next")]
+    assert run(eager, [row(2, second)]) == run(batch("qwen3", None), [row(2, second)])
+    assert eager.speculation.drafter.prefixes.hits == hits + 1
 
 
 @pytest.mark.parametrize("kind", MODELS)

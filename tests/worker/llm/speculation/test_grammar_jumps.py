@@ -119,6 +119,19 @@ def sorted_ends(seen: dict[str, Any]) -> dict[str, Any]:
     return seen | {"ends": sorted(map(repr, seen["ends"]))}
 
 
+def test_requests_are_answered_together_with_a_draft_model(single: mlx_lm.MlxLm) -> None:
+    drafted = load(draft=str(DEMO_FOLDER), prefix_cache_mb=0)
+    assert drafted._batch.speculation is not None
+    drafted._batch.speculation.costs = AnyWidth()
+    assert drafted.loaded.batched
+    single._batch.prefixes.clear()
+    expected, found = run(single, requests()[:4]), run(drafted, requests()[:4])
+    for id_, events in expected.items():
+        assert sorted_ends(seen(found[id_])) == sorted_ends(seen(events)), id_
+    assert drafted.speculated is not None
+    assert drafted.speculated.accepted > 20
+
+
 def test_a_forced_answer_takes_fewer_steps_than_it_has_tokens(several: mlx_lm.MlxLm) -> None:
     several.take(requests()[0])
     steps, events = 0, []
