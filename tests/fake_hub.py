@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import threading
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -68,7 +69,9 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def _answer(self) -> None:
+    def _answer(self) -> None:  # noqa: PLR0911  # one for each kind of request
+        if self.path.startswith("/api/models?"):
+            return self._reply(200, json.dumps(self._search()).encode(), {})
         found = re.match(r"/(?:api/models/)?([\w.-]+/[\w.-]+)(?:/|$)(.*)", self.path)
         if not found or found[1] not in {*self.server.repositories, *self.server.gated}:
             return self._reply(401, b"", {"X-Error-Code": "RepoNotFound"})
@@ -83,6 +86,21 @@ class _Handler(BaseHTTPRequestHandler):
         if rest.startswith("resolve/"):
             return self._content(folder / rest.split("/", 2)[2])
         return self._reply(404, b"", {"X-Error-Code": "RevisionNotFound"})
+
+    def _search(self) -> list[dict[str, object]]:
+        """Return the repositories whose name has the text; those of mlx-community are for MLX."""
+        asked = urllib.parse.parse_qs(self.path.partition("?")[2])
+        text, tags = asked.get("search", [""])[0], asked.get("filter", [])
+        found = [name for name in self.server.repositories if text in name]
+        found = [name for name in found if "mlx" not in tags or name.startswith("mlx-community/")]
+        return [
+            {
+                "id": name, "downloads": 1, "tags": ["mlx"] if name.startswith("mlx-community/") else [],
+                "pipeline_tag": "text-generation", "gated": False,
+                "safetensors": {"parameters": {"BF16": 1_000_000}, "total": 1_000_000},
+            }
+            for name in found
+        ]  # fmt: skip
 
     def _content(self, file: Path) -> None:
         if not file.is_file():

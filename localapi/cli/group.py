@@ -45,6 +45,8 @@ SECTIONS: Final = {
         "bench": "Measure how fast a model of a running server answers.",
     },
     "Downloads": {
+        "search": "Search the Hugging Face Hub for models, those for MLX first.",
+        "ls": "Show the downloaded models: size, entries of the manifest that use them, and last use.",
         "pull": "Download a model of the Hugging Face Hub, or all models in the manifest.",
         "install": "Install the environment of a backend.",
     },

@@ -150,10 +150,24 @@ def file_of(repository: str, name: str, revision: str | None = None) -> Path:
     raise AssertionError("a child without a last word raises")
 
 
+def found_on_hub(text: str, limit: int) -> list[dict[str, Any]]:
+    """Return the models that match a text, as `localapi.worker.hub.search` describes them. Raise CannotDownload."""
+    found: list[dict[str, Any]] = []
+    # "=" keeps a text that begins with a dash from being an option.
+    with _child(f"--text={text}", f"--limit={limit}", seconds=FILE_SECONDS, module="search") as lines:
+        for line in lines:
+            if "end" in line:
+                return found
+            found.append(line)
+    raise AssertionError("a child without a last word raises")
+
+
 @contextmanager
-def _child(repository: str, *arguments: str, seconds: float | None = None) -> Iterator[Iterator[dict[str, Any]]]:
+def _child(
+    repository: str, *arguments: str, seconds: float | None = None, module: str = "pull"
+) -> Iterator[Iterator[dict[str, Any]]]:
     """Start a child that ends with the block, and yield its messages. Reading them may raise CannotDownload."""
-    command = [sys.executable, "-P", "-m", "localapi.worker.hub.pull", repository, *arguments]
+    command = [sys.executable, "-P", "-m", f"localapi.worker.hub.{module}", repository, *arguments]
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
         subprocess.Popen(  # noqa: S603  # this Python, with our own module

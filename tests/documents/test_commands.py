@@ -18,7 +18,7 @@ from tests.documents.pages import PAGES, ROOT, Block, blocks, lines_of_shell, pa
 from tests.documents.test_tables import variables_of_the_code
 from tests.server import Server, serving
 
-ELSEWHERE = {"serve", "install", "pull", "doctor", "service", "transcribe"}
+ELSEWHERE = {"search", "serve", "install", "pull", "doctor", "service", "transcribe"}
 """Commands that have tests of their own; of their lines only the options are checked."""
 LOCALAPI = re.compile(
     r'(?:echo "(?P<said>[^"]*)" \| )?(?P<variables>(?:\w+=\S+ )*)'
