@@ -37,16 +37,19 @@ Image = Annotated[str, AfterValidator(_base64)]
 
 class OllamaFunction(BodyObject):
     name: str
+    index: int | None = None
     arguments: str | FreeObject | None = None  # as in chat requests: typing knows one union of the two
 
 
 class OllamaCall(BodyObject):
     id: str | None = None
+    index: int | None = None
+    """Its place, which that in the list says already."""
     function: OllamaFunction
 
 
 class OllamaTurn(BodyObject):
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | None = None
     thinking: str | None = None
     images: list[Image] | None = None

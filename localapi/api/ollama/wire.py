@@ -62,15 +62,23 @@ def _no_limit(value: object) -> object:
 ModelName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 
 
+def _whole(value: object) -> object:
+    """Return a whole number for 40.0: clients whose settings are all of one type send it so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WholeNumber = Annotated[int | None, BeforeValidator(_whole)]
+
+
 class ModelOptions(BodyObject):
     """Parameters by Ollama's names. Those that it has for loading a model are the manifest's to set."""
 
     temperature: float | None = None
-    top_k: int | None = None
+    top_k: WholeNumber = None
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
     min_p: float | None = None
-    seed: int | None = None
-    num_predict: Annotated[MaxTokens, BeforeValidator(_no_limit)] = None
+    seed: WholeNumber = None
+    num_predict: Annotated[MaxTokens, BeforeValidator(_no_limit), BeforeValidator(_whole)] = None
     repeat_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None

@@ -92,6 +92,8 @@ def test_options_have_ollamas_names_and_others_are_named() -> None:
     assert (said.stop, said.seed) == (["x"], 3)
     assert sorted(request.ignored) == ["options.num_ctx", "template"]
     assert chat(options={"num_predict": -1}).said.max_tokens is None
+    floats = chat(options={"top_k": 40.0, "seed": 1.0, "num_predict": 10.0}).said
+    assert (floats.top_k, floats.seed, floats.max_tokens) == (40, 1, 10)
     assert chat(options={"num_predict": -2, "stop": []}).said.max_tokens is None
 
 
@@ -150,6 +152,7 @@ def test_keep_alive(said: Any, seconds: float) -> None:
         ({"options": {"temperature": 9}}, "options.temperature"),
         ({"options": {"repeat_penalty": -1}}, "options.repeat_penalty"),
         ({"options": {"num_predict": "many"}}, "options.num_predict"),
+        ({"options": {"top_k": 40.5}}, "options.top_k"),
         ({"prompt": 7}, "prompt"),
     ],
 )
@@ -196,3 +199,33 @@ def test_a_wait_sends_what_no_client_sees_and_an_error_is_the_last_line() -> Non
     reply = OllamaReply(OllamaChatPart, None)
     assert reply.progress(Progress("loading", "m")).strip() == b""
     assert json.loads(reply.error(ModelUnavailable("gone"))) == {"error": "gone"}
+
+
+def test_what_open_webui_sends_is_taken() -> None:
+    """Open WebUI 0.12: calls have an index beside their id, results an id; settings may all be floats."""
+    call = {"index": 0, "id": "call_1", "function": {"name": "f", "arguments": {"x": 1}}}
+    turns = [
+        *HI, {"role": "assistant", "tool_calls": [call], "content": ""},
+        {"role": "tool", "content": "2", "tool_call_id": "call_1"},
+    ]  # fmt: skip
+    options = {"temperature": 1, "top_k": 40.0, "num_ctx": 2048, "mirostat": 0, "use_mmap": True, "stop": ["x"]}
+    request = chat(messages=turns, options=options, keep_alive=300, metadata={"chat_id": "a"}, stream=True)
+    [asked] = request.asks
+    assert [message.call_id for message in asked.messages] == [None, None, "call_1"]
+    assert sorted(request.ignored) == ["metadata", "options.mirostat", "options.num_ctx", "options.use_mmap"]
+    assert generate(prompt="", keep_alive=0).keep_alive == 0
+
+
+def test_what_home_assistant_sends_is_taken() -> None:
+    """Home Assistant: results of several calls have neither ids nor names, and times end in s."""
+    turns = [
+        {"role": "system", "content": "You are a voice assistant."}, {**HI[0], "images": []},
+        {"role": "assistant", "content": None, "thinking": "hm", "tool_calls": [CALL, OTHER]},
+        {"role": "tool", "content": "1"}, {"role": "tool", "content": "2"},
+    ]  # fmt: skip
+    request = chat(messages=turns, options={"num_ctx": 8192}, keep_alive="-1s", think=False, format=None)
+    [asked] = request.asks
+    first, second = (call.id for call in asked.messages[2].calls)
+    assert [message.call_id for message in asked.messages[3:]] == [first, second]
+    assert request.keep_alive == FOREVER
+    assert request.ignored == ["options.num_ctx"]
