@@ -123,7 +123,8 @@ def _operation(operation: Operation, path: str) -> Schema:
         described["parameters"] = list(operation.parameters)
     if operation.body is not None:
         content = _content({operation.body_type: operation.body})
-        content[operation.body_type]["example"] = {"model": "MODEL", **operation.example}
+        model = {"model": "MODEL"} if "model" in operation.body.model_fields else {}
+        content[operation.body_type]["example"] = {**model, **operation.example}
         described["requestBody"] = {"required": True, "content": content}
     return described
 

@@ -154,6 +154,7 @@ class ManifestEndpoints:
 _CHANGE: Final = Operation(
     summary="Tells what a change of the manifest would do.",
     body=EditRequest,
+    example={"sha256": "0" * 64, "changes": [{"section": "chat", "id": "demo", "options": {"pin": True}}]},
     content={JSON: PlanReply},
     errors=frozenset({400, 413, 415}),
     others={409: ConflictReply, 422: InvalidReply},
@@ -170,7 +171,11 @@ OPERATIONS: Final[Operations] = {
         _CHANGE, summary="Changes the manifest's file.", content={JSON: SavedReply}
     ),
     ("POST", "/admin/manifest/undo"): replace(
-        _CHANGE, summary="Takes the last change back.", body=UndoRequest, content={JSON: SavedReply}
+        _CHANGE,
+        summary="Takes the last change back.",
+        body=UndoRequest,
+        example={"sha256": "0" * 64},
+        content={JSON: SavedReply},
     ),
 }
 

@@ -70,6 +70,7 @@ OPERATIONS: Final[Operations] = {
     ("POST", "/admin/profile"): Operation(
         summary="Merges another profile over the manifest.",
         body=ProfileRequest,
+        example={"profile": None},
         content={JSON: AttemptReply},
         errors=frozenset({400, 404, 413, 415, 503}),
         others={422: InvalidReply},

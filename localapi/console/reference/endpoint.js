@@ -100,7 +100,7 @@ function exampleCurl({ method, path, operation, models, keyed }) {
   const values = Object.fromEntries((operation.parameters ?? []).map(({ name, example }) => [name, example ?? model]));
   const address = path.replace(/\{(\w+)\}/g, (_, name) => values[name]);
   const example = operation.requestBody?.content?.[JSON_TYPE]?.example;
-  const body = example && { ...example, model };
+  const body = example?.model ? { ...example, model } : example; // some bodies name no model
   const [type] = Object.keys(operation.responses["200"].content ?? {});
   const file = type?.startsWith("audio/") ? "speech.mp3" : null;
   return asCurl(address, body, { method, keyed, file });
