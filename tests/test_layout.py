@@ -68,7 +68,7 @@ MAY_IMPORT = {
 """
 
 ENGINES = {"mlx", "mlx_lm", "mlx_audio", "transformers", "tokenizers", "huggingface_hub", "llguidance", "tqdm"}
-ENGINES |= {"faster_whisper", "piper", "onnxruntime", "google", "espeakng_loader"}
+ENGINES |= {"faster_whisper", "mlx_vlm", "piper", "onnxruntime", "google", "espeakng_loader"}
 HTTP = {"quart", "hypercorn", "werkzeug"}
 DATA = {"pydantic", "pydantic_core"}
 SETTINGS = {*DATA, "pydantic_settings"}
@@ -90,7 +90,7 @@ MAY_USE = {
     "app": HTTP,
     "diagnosis": {"msgspec"},
     "cli": {"click", "markdown_it", "prompt_toolkit", "rich"},
-    "worker": {*ENGINES, "jinja2", "msgspec", "numpy", "safetensors"},
+    "worker": {*ENGINES, "PIL", "jinja2", "msgspec", "numpy", "safetensors"},
 }
 """The packages that each part may import beside the standard library: YAML, HTTP and engines have one home each."""
 

@@ -50,6 +50,8 @@ def chat_backend(config: Mapping[str, Any], name: str) -> str | None:
         return None  # or a speech model that neither package supports
     if embedding_backend(config, name) or rerank_backend(config, name) or transcription_backend(config, name):
         return None
+    if isinstance(config.get("vision_config"), dict):
+        return "mlx-vlm"
     return "mlx-lm" if _classes(config, _CHAT_CLASSES) or kind in _architectures_of_mlx_lm() else None
 
 

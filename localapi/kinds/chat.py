@@ -9,6 +9,7 @@ import msgspec
 from localapi.backends.command import Command
 from localapi.backends.echo import Echo
 from localapi.backends.mlx_lm import MlxLm
+from localapi.backends.mlx_vlm import MlxVlm
 from localapi.backends.openai import OpenAI
 from localapi.backends.options import ChatOptions, EntryOptions
 from localapi.backends.parameters import MEDIA, ChatParameters
@@ -98,7 +99,7 @@ CHAT: Final = Kind(
     name="chat",
     description="Chat models, by their ids.",
     options=ChatOptions,
-    backends=by_name(Echo, MlxLm, OpenAI, Command, ChatPool),
+    backends=by_name(Echo, MlxLm, MlxVlm, OpenAI, Command, ChatPool),
     usual_backend="mlx-lm",
     variables=Variables(
         entry_id="local-chat",

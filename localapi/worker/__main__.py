@@ -73,6 +73,7 @@ ENGINES: Final = {
     "mlx-audio-stt": "localapi.worker.stt.mlx_audio",
     "onnx": "localapi.worker.vectors.onnx",
     "mlx-lm-vectors": "localapi.worker.vectors.mlx",
+    "mlx-vlm": "localapi.worker.vlm.mlx_vlm",
 }
 """The module of each backend, by the name that the server sends."""
 

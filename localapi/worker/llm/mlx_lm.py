@@ -1,13 +1,8 @@
-"""Chat with mlx-lm: from a request to rows of the running batch.
-
-A request is first in `_arrived` (its text is being read, or not even that), then in `_waiting` (its prompt is tokens,
-and there is no room in the batch or in memory), then in the batch. It is dropped wherever it ends.
-"""
+"""Load a model for mlx-lm, or a part of one, and choose the batch that computes it."""
 
 from __future__ import annotations
 
 import sys
-import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,10 +11,10 @@ from typing import Any
 import mlx.core as mx
 
 from localapi.worker.cache_folder import cache_folder
+from localapi.worker.llm.answering import Answerer
 from localapi.worker.llm.batch import Batch
 from localapi.worker.llm.constrained.grammar import (
     GrammarCompiler,
-    GrammarRefused,
 )
 from localapi.worker.llm.detokenizer import Detokenizer
 from localapi.worker.llm.kv_memory import Footprint, KVMemory, measure_footprint, spare_bytes
@@ -27,9 +22,9 @@ from localapi.worker.llm.output.parser import OutputFormat
 from localapi.worker.llm.output.recognition import AUTO, Recognised, recognise
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.prefix_cache.disk_store import PrefixStore, fingerprint
-from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE, PromptRefused, PromptWriter
+from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE, PromptWriter
 from localapi.worker.llm.request_queue import RequestQueue
-from localapi.worker.llm.request_reading import ContextExceeded, Prompt, RequestReader
+from localapi.worker.llm.request_reading import RequestReader
 from localapi.worker.llm.row import Row
 from localapi.worker.llm.row_maker import RowMaker
 from localapi.worker.llm.serial import Serial, check_draft, empty_caches
@@ -44,28 +39,11 @@ from localapi.worker.llm.suited_weights import load_suited
 from localapi.worker.llm.weights import LoadedModel, load_weights, logits_width
 from localapi.worker.model import CannotLoad, Host, Model, first_line
 from localapi.worker.protocol import (
-    Answering,
     Capabilities,
-    Chat,
-    Complete,
-    Delta,
-    Detokenize,
-    DetokenizedText,
-    Event,
-    Failed,
     Loaded,
     Rank,
-    Relaxed,
-    Request,
-    Speculated,
-    TextRequest,
-    Tokenize,
-    TokenizedText,
-    form_param,
 )
 
-READ_CHARACTERS = 32_768
-"""Characters of new prompts that are read before a decode step. Tokenizing takes about a second per million."""
 MEGABYTE = 1024 * 1024
 DRAFT_SHARE = 0.25
 """Memory for prompt prefixes that a draft model gets, beside the model's own: a share of `prefix_cache_mb`."""
@@ -98,7 +76,7 @@ def _load_part(options: dict[str, Any], host: Host, rank: Rank) -> Model:
         lead = Lead(groups[0], plans.accept(listener, rank))
         return MlxLm(loaded, options, wake=host.wake, lead=lead)
     connection = plans.connect(rank)
-    _recognised(loaded.tokenizer, options)  # the tokens that end an answer are those of rank 0
+    recognised(loaded.tokenizer, options)  # the tokens that end an answer are those of rank 0
     caches = empty_caches(loaded.model)
     _footprint(loaded, None, caches)  # rank 0 measures, and the numbers go through all ranks
     batch = Batch(
@@ -112,7 +90,7 @@ def _load_part(options: dict[str, Any], host: Host, rank: Rank) -> Model:
     return Follower(batch, Plans(connection, host.wake), groups[0])
 
 
-class MlxLm:
+class MlxLm(Answerer):
     """One model of mlx-lm. See `worker.model.Model`."""
 
     def __init__(
@@ -129,12 +107,12 @@ class MlxLm:
         `lead`: tells the processes that hold the other parts of the model what to do.
         """
         tokenizer = loaded.tokenizer
-        recognised = _recognised(tokenizer, options)
+        formats = recognised(tokenizer, options)
         prompts = PromptWriter(tokenizer)
         output = OutputFormat(tokenizer)
         width = logits_width(loaded.config, tokenizer)
         grammars = GrammarCompiler(tokenizer, width, loaded.index)
-        detokenizer = Detokenizer(tokenizer, markers=_markers(tokenizer, output.marks))
+        detokenizer = Detokenizer(tokenizer, markers=markers(tokenizer, output.marks))
         max_rows: int = options.get("max_batch", 32)
         lone = _why_alone(loaded, options)
         caches = _caches(loaded, draft, options.get("kv_bits"))
@@ -174,8 +152,8 @@ class MlxLm:
         self.loaded = _loaded(loaded, options.get("context_length"), prompts, lone)
         self.loaded.capabilities = Capabilities(
             tools=prompts.shows_tools,
-            tool_format=recognised.tools,
-            reasoning_format=recognised.reasoning,
+            tool_format=formats.tools,
+            reasoning_format=formats.reasoning,
             forced_tools=grammars.forces_calls,
             json_schema=bool(stop_tokens),
             **prompts.thinking,
@@ -203,100 +181,8 @@ class MlxLm:
         if loaded.index is not None:
             loaded.index.wait()  # otherwise it would interrupt the first answers
 
-    @property
-    def busy(self) -> bool:
-        return bool(self._batch.busy or self._waiting or self._arrived.ready)
 
-    @property
-    def waiting(self) -> int:
-        return len(self._arrived) + len(self._waiting)
-
-    @property
-    def tokens(self) -> int:
-        return self._batch.tokens
-
-    @property
-    def speculated(self) -> Speculated | None:
-        """Return the counts of speculation; None if there is none."""
-        known = self._batch.speculation
-        return None if known is None else Speculated(known.forced, known.proposed, known.accepted)
-
-    def take(self, request: Request) -> None:
-        assert isinstance(request, TextRequest), request  # noqa: S101  # the server sends no others to chat models
-        waiting = any(row.id == request.id for row in self._waiting)
-        if waiting or self._arrived.has(request.id) or self._batch.has(request.id):
-            print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
-        else:
-            self._arrived.add(request)
-
-    def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
-        self._arrived.cancel(id)
-        self._waiting = deque(row for row in self._waiting if row.id != id)
-        self._batch.leave(id)
-
-    def step(self) -> list[Event]:
-        events: list[Event] = []
-        self._prepare(events)
-        while self._waiting and self._may_join(self._waiting[0]):
-            row = self._waiting.popleft()
-            if row.relaxed:
-                events.append(Relaxed(row.id, list(row.relaxed)))
-            self._batch.join(row, events)
-        self._batch.step(events)
-        if not self.busy:
-            mx.clear_cache()
-        return events
-
-    def save_some(self) -> bool:
-        """Write a little of the prefix cache to disk in an idle moment; return True if there is more."""
-        return self._batch.prefixes.save_some()
-
-    def _may_join(self, row: Row) -> bool:
-        rows = 1 + len(row.copies)
-        return self._batch.room >= rows and self._rows.memory.fits(row.reach, rows, self._batch.reaches())
-
-    def _prepare(self, events: list[Event]) -> None:
-        """Turn queued requests into rows, as many as decoding can wait for."""
-        characters = 0
-        while self._arrived.ready and characters < READ_CHARACTERS:
-            arrival = self._arrived.take()
-            request = arrival.request
-            characters += arrival.characters
-            try:
-                prompt = self._arrived.prompt(arrival)
-                if prompt is not None:
-                    self._start(request, prompt, events)
-            except ContextExceeded as error:
-                param = "prompt" if isinstance(request, Complete) else "messages"
-                events.append(Failed(request.id, "context_length_exceeded", str(error), param))
-            except PromptRefused as error:
-                events.append(Failed(request.id, "invalid_request", str(error), error.param))
-            except GrammarRefused as error:
-                assert isinstance(request, Answering)  # noqa: S101  # the others have no form
-                events.append(Failed(request.id, "invalid_request", str(error), form_param(request)))
-            except ValueError as error:  # an invalid value that the server does not check
-                events.append(Failed(request.id, "invalid_request", str(error)))
-            except Exception as error:  # a bug, which fails this request alone
-                traceback.print_exception(error)
-                events.append(Failed(request.id, "generation_failed", f"The request could not be started: {error}"))
-
-    def _start(self, request: TextRequest, prompt: Prompt, events: list[Event]) -> None:
-        """Answer immediately, or queue the request's rows. Raise PromptRefused and GrammarRefused."""
-        match request:
-            case Tokenize():
-                events.append(TokenizedText(request.id, prompt.tokens))
-            case Detokenize():
-                events.append(DetokenizedText(request.id, prompt.text))
-            case Chat():
-                self._waiting.append(self._rows.of_chat(request, prompt))
-            case Complete():
-                row = self._rows.of_completion(request, prompt)
-                if request.echo:
-                    events += [Delta(request.id, prompt.text, choice) for choice in range(request.n)]
-                self._waiting.append(row)
-
-
-def _recognised(tokenizer: Any, options: dict[str, Any]) -> Recognised:
+def recognised(tokenizer: Any, options: dict[str, Any]) -> Recognised:
     return recognise(tokenizer, tools=options.get("tool_format", AUTO), reasoning=options.get("reasoning_format", AUTO))
 
 
@@ -377,6 +263,6 @@ def _prefixes(
     return PrefixCache(caches, max_bytes=max_bytes, store=store)
 
 
-def _markers(tokenizer: Any, marks: set[str]) -> set[int]:
+def markers(tokenizer: Any, marks: set[str]) -> set[int]:
     """Return the tokens of the marks around thinking and tool calls, which are text even if they are special."""
     return {token for mark in marks for token in tokenizer.encode(mark, add_special_tokens=False)}

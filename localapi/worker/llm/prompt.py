@@ -116,6 +116,17 @@ class PromptWriter:
         Raise PromptRefused and what `check` raises. Raise TemplateTooSlow if the template takes longer than
         `seconds`.
         """
+        text = self.text(request, check, seconds=seconds)
+        with _refusing([{"content": text}]):
+            tokens = self.encode(text) if self.has_template else list(self._tokenizer.encode(text))
+        if not tokens:
+            raise PromptRefused("The messages give an empty prompt. Send some text.")
+        return tokens
+
+    def text(
+        self, request: Chat, check: Callable[[str], None] | None = None, *, seconds: float = RENDER_SECONDS
+    ) -> str:
+        """Return the text of the prompt. See `tokens`."""
         if not request.messages:
             raise PromptRefused("messages is empty. Send at least one message.")
         messages, options = self.messages(request), self.options(request)
@@ -127,11 +138,7 @@ class PromptWriter:
             )
         if check is not None:
             check(text)
-        with _refusing(messages):
-            tokens = self.encode(text) if self.has_template else list(self._tokenizer.encode(text))
-        if not tokens:
-            raise PromptRefused("The messages give an empty prompt. Send some text.")
-        return tokens
+        return text
 
     def rendering(self, request: Chat, *, seconds: float = RENDER_SECONDS) -> Rendering | None:
         """Return a renderer of the request's prompt, to find where it can be split; None if there is no template."""

@@ -13,7 +13,17 @@ from dataclasses import dataclass
 
 from localapi.worker.llm.prompt import RENDER_SECONDS, TemplateTooSlow
 from localapi.worker.llm.request_reading import Prompt
-from localapi.worker.protocol import Answering, Chat, Complete, Detokenize, Lark, Message, TextRequest, Tokenize
+from localapi.worker.protocol import (
+    Answering,
+    Chat,
+    Complete,
+    Detokenize,
+    ImagePart,
+    Lark,
+    Message,
+    TextRequest,
+    Tokenize,
+)
 
 LONG_TEXT = 16_384
 """Texts of at least this many characters are read on the thread. Tokenizing takes about a second per million."""
@@ -114,5 +124,14 @@ def characters(request: TextRequest) -> int:
 
 
 def _length(message: Message) -> int:
-    """Return the length of everything in a message: agents write whole files into the arguments of calls."""
-    return len(message.text) + len(message.reasoning or "") + sum(len(str(call.arguments)) for call in message.calls)
+    """Return the length of everything in a message: agents write whole files into the arguments of calls.
+
+    An image counts as a long text, because decoding takes as long as reading one.
+    """
+    images = sum(isinstance(part, ImagePart) for part in message.content)
+    return (
+        images * LONG_TEXT
+        + len(message.text)
+        + len(message.reasoning or "")
+        + sum(len(str(call.arguments)) for call in message.calls)
+    )

@@ -7,6 +7,7 @@ used by several threads as long as no thread changes their settings, which none 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,10 @@ class Prompt:
     """The text of the tokens if the request asks for it."""
     boundaries: list[int] = field(default_factory=list)
     """Lengths of its beginnings that later prompts may share."""
+    pictures: Sequence[Any] = ()
+    """Decoded images of the text, if the tokens are still to be made of both."""
+    sight: Any = None
+    """What the model sees beside tokens: `worker.vlm.seeing.Sight`."""
 
 
 class RequestReader:
@@ -57,15 +62,11 @@ class RequestReader:
 
         Raise TemplateTooSlow, which is a PromptRefused, if the chat template takes longer than `seconds`.
         """
-        form = request.form if isinstance(request, Answering) else None
-        if isinstance(form, Lark) and not comes_to_an_end(form.text, self._marks):
-            raise GrammarRefused(
-                "The grammar never comes to an end: some rules only repeat. Give every rule a way to finish."
-            )
+        self.check_form(request)
         match request:
             case Chat():
                 tokens = self._prompts.tokens(request, self._check_text, seconds=seconds)
-                self._check(tokens)
+                self.check_length(tokens)
                 rendering = self._prompts.rendering(request, seconds=seconds) if self._needs_boundaries else None
                 points = boundaries(rendering, rendering.messages, tokens) if rendering else []
                 return Prompt(tokens, boundaries=points)
@@ -87,7 +88,7 @@ class RequestReader:
         self._check_numbers(prompt, "prompt")
         if not prompt:
             raise PromptRefused("The prompt is empty.", "prompt")
-        self._check(prompt)
+        self.check_length(prompt)
         return prompt
 
     def _text(self, tokens: list[int]) -> str:
@@ -107,7 +108,16 @@ class RequestReader:
             if least >= self._context_length:
                 raise ContextExceeded(self._too_long(f"at least {least}"))
 
-    def _check(self, tokens: list[int]) -> None:
+    def check_form(self, request: TextRequest) -> None:
+        """Raise GrammarRefused for a grammar that never comes to an end."""
+        form = request.form if isinstance(request, Answering) else None
+        if isinstance(form, Lark) and not comes_to_an_end(form.text, self._marks):
+            raise GrammarRefused(
+                "The grammar never comes to an end: some rules only repeat. Give every rule a way to finish."
+            )
+
+    def check_length(self, tokens: list[int]) -> None:
+        """Raise ContextExceeded for a prompt that does not fit the model's context."""
         if self._context_length is not None and len(tokens) >= self._context_length:
             raise ContextExceeded(self._too_long(str(len(tokens))))
 

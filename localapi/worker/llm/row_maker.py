@@ -116,6 +116,7 @@ class RowMaker:
                 totals=totals,
                 choice=choice,
                 prompt=prompt.tokens,
+                sight=prompt.sight,
                 max_tokens=max_tokens,
                 reach=reach,
                 length=totals.prompt_tokens,

@@ -79,7 +79,7 @@ def load_weights(
     tokenizer = read_tokenizer(folder, config)
     tokens = VocabularyIndex(tokenizer, logits_width(config, tokenizer)) if index else None
     total = max(total, sum(array.nbytes for array in _arrays(model)))
-    for done in _read(model):
+    for done in read_weights(model):
         report(Loading("reading weights", min(done, total), total))
     return LoadedModel(folder, model, tokenizer, config, adapted, widened, part, tokens)
 
@@ -181,7 +181,7 @@ def _arrays(model: Any) -> list[mx.array]:
     return [array for _, array in cast("list[Any]", tree_flatten(model.parameters()))]
 
 
-def _read(model: Any) -> Iterator[int]:
+def read_weights(model: Any) -> Iterator[int]:
     """Read the weights in portions; yield the bytes that have been read."""
     arrays = _arrays(model)
     done, size, portion = 0, 0, list[mx.array]()
@@ -199,13 +199,18 @@ def _read(model: Any) -> Iterator[int]:
     yield done + size
 
 
-def read_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
+def read_tokenizer(folder: Path, config: dict[str, Any], *, template: str | None = None) -> Any:
+    """Return mlx-lm's tokenizer of a folder. Raise CannotLoad. `template`: its chat template, if it has none itself."""
     """Return mlx-lm's TokenizerWrapper of a model's folder. Raise CannotLoad."""
     files = f"The tokenizer in {folder} (tokenizer.json, tokenizer_config.json)"
+    ending = config.get("eos_token_id") or (config.get("text_config") or {}).get("eos_token_id")
     try:
         tokenizer = load_tokenizer(  # type: ignore[no-untyped-call]
-            folder, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id")
+            folder, {"trust_remote_code": False}, eos_token_ids=ending
         )
+        if template is not None and not tokenizer.has_chat_template:
+            extra = {"trust_remote_code": False, "chat_template": template}
+            tokenizer = load_tokenizer(folder, extra, eos_token_ids=ending)  # type: ignore[no-untyped-call]
         words = tokenizer.encode("Hello", add_special_tokens=False)
     except Exception as error:  # from transformers, tokenizers or json
         raise CannotLoad(f"{files} cannot be read: {first_line(error)}") from error

@@ -1,0 +1,103 @@
+"""The backend mlx-vlm: chat with models that see, on MLX, in an environment of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import msgspec
+from pydantic import Field, PrivateAttr
+
+from localapi.backends import model_path
+from localapi.backends.chat_template import expected_of, read_template
+from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.image_options import SeeingOptions
+from localapi.backends.options import FolderOf, PathProblem
+from localapi.backends.own_environment import OwnEnvironment
+from localapi.backends.parameters import TEXT
+from localapi.system.threads import aside
+from localapi.worker.protocol import Capabilities, ReasoningFormatName, ToolFormatName
+
+_MUST_HOLD = "config.json"
+
+
+class MlxVlm(OwnEnvironment, SeeingOptions):
+    """Options of a model that mlx-vlm can load."""
+
+    honours = TEXT | {"image"}
+    backend: Annotated[
+        Literal["mlx-vlm"],
+        Field(
+            description="Chat with images on MLX, in an environment installed by `localapi install mlx-vlm`. Requests "
+            "are answered one at a time."
+        ),
+    ]
+    path: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="A folder or a Hugging Face repository (owner/name).",
+            examples=["mlx-community/Qwen2.5-VL-3B-Instruct-4bit"],
+        ),
+    ]
+    revision: Annotated[
+        str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])
+    ] = None
+    context_length: Annotated[
+        int | None,
+        Field(
+            ge=16,
+            description="Maximum tokens of prompt and answer together. Default: the model's own limit.",
+            examples=[8192],
+        ),
+    ] = None
+    kv_cache_mb: Annotated[
+        int | None,
+        Field(ge=1, description="Memory for a conversation. Default: half of what the model leaves.", examples=[4096]),
+    ] = None
+    tool_format: Annotated[
+        ToolFormatName, Field(description="How the model writes tool calls. auto: as its template shows.")
+    ] = "auto"
+    reasoning_format: Annotated[
+        ReasoningFormatName,
+        Field(
+            description="How the model marks its reasoning. auto: as its template and vocabulary show; none: "
+            "reasoning stays text.",
+            examples=["think"],
+        ),
+    ] = "auto"
+    _template: str | None = PrivateAttr(default=None)
+    """Chat template, if the model was on this machine when the manifest was read."""
+
+    def located(self, folder_of: FolderOf) -> Self:
+        try:
+            path = model_path.resolve(self.path, folder_of("path"), must_hold=_MUST_HOLD)
+        except ValueError as error:
+            raise PathProblem("path", str(error)) from error
+        located = super().located(folder_of)
+        assert isinstance(located, type(self))  # noqa: S101  # it is a copy
+        located = located.model_copy(update={**self.located_variables(folder_of), "path": path})
+        folder = model_path.folder_of_model(path, self.revision)
+        located._template = read_template(folder) if folder else None
+        return located
+
+    def expected(self) -> Capabilities:
+        return msgspec.structs.replace(expected_of(self._template), hearing=False)
+
+    @property
+    def template(self) -> str | None:
+        return self._template
+
+    @property
+    def batch_limit(self) -> int:
+        return 1
+
+    def weight_files(self) -> list[Path]:
+        return model_path.weights(self.path, self.revision)
+
+    def repositories(self) -> tuple[tuple[str, str | None], ...]:
+        return () if Path(self.path).is_absolute() else ((self.path, self.revision),)
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        await aside(lambda: model_path.check_present([(self.path, _MUST_HOLD)]))
+        return await self.started(name, "mlx-vlm", self.identity().options, report)

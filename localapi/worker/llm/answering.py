@@ -1,0 +1,148 @@
+"""From a request to rows of the running batch, whatever computes them.
+
+A request is first in `_arrived` (its text is being read, or not even that), then in `_waiting` (its prompt is tokens,
+and there is no room in the batch or in memory), then in the batch. It is dropped wherever it ends.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import deque
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+
+from localapi.worker.llm.constrained.grammar import GrammarRefused
+from localapi.worker.llm.prompt import PromptRefused
+from localapi.worker.llm.request_queue import RequestQueue
+from localapi.worker.llm.request_reading import ContextExceeded, Prompt
+from localapi.worker.llm.row import Row
+from localapi.worker.llm.row_maker import RowMaker
+from localapi.worker.protocol import (
+    Answering,
+    Chat,
+    Complete,
+    Delta,
+    Detokenize,
+    DetokenizedText,
+    Event,
+    Failed,
+    Loaded,
+    Relaxed,
+    Request,
+    Speculated,
+    TextRequest,
+    Tokenize,
+    TokenizedText,
+    form_param,
+)
+
+if TYPE_CHECKING:
+    from localapi.worker.llm.batch import Batch
+    from localapi.worker.llm.serial import Serial
+
+READ_CHARACTERS = 32_768
+"""Characters of new prompts that are read before a decode step. Tokenizing takes about a second per million."""
+
+
+class Answerer:
+    """A chat model but for what loads and computes it. See `worker.model.Model`."""
+
+    loaded: Loaded
+    _batch: Batch | Serial
+    _rows: RowMaker
+    _arrived: RequestQueue
+    _waiting: deque[Row]
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._batch.busy or self._waiting or self._arrived.ready)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._arrived) + len(self._waiting)
+
+    @property
+    def tokens(self) -> int:
+        return self._batch.tokens
+
+    @property
+    def speculated(self) -> Speculated | None:
+        """Return the counts of speculation; None if there is none."""
+        known = self._batch.speculation
+        return None if known is None else Speculated(known.forced, known.proposed, known.accepted)
+
+    def take(self, request: Request) -> None:
+        assert isinstance(request, TextRequest), request  # noqa: S101  # the server sends no others to chat models
+        waiting = any(row.id == request.id for row in self._waiting)
+        if waiting or self._arrived.has(request.id) or self._batch.has(request.id):
+            print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
+        else:
+            self._arrived.add(request)
+
+    def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
+        self._arrived.cancel(id)
+        self._waiting = deque(row for row in self._waiting if row.id != id)
+        self._batch.leave(id)
+
+    def step(self) -> list[Event]:
+        events: list[Event] = []
+        self._prepare(events)
+        while self._waiting and self._may_join(self._waiting[0]):
+            row = self._waiting.popleft()
+            if row.relaxed:
+                events.append(Relaxed(row.id, list(row.relaxed)))
+            self._batch.join(row, events)
+        self._batch.step(events)
+        if not self.busy:
+            mx.clear_cache()
+        return events
+
+    def save_some(self) -> bool:
+        """Write a little of the prefix cache to disk in an idle moment; return True if there is more."""
+        return self._batch.prefixes.save_some()
+
+    def _may_join(self, row: Row) -> bool:
+        rows = 1 + len(row.copies)
+        return self._batch.room >= rows and self._rows.memory.fits(row.reach, rows, self._batch.reaches())
+
+    def _prepare(self, events: list[Event]) -> None:
+        """Turn queued requests into rows, as many as decoding can wait for."""
+        characters = 0
+        while self._arrived.ready and characters < READ_CHARACTERS:
+            arrival = self._arrived.take()
+            request = arrival.request
+            characters += arrival.characters
+            try:
+                prompt = self._arrived.prompt(arrival)
+                if prompt is not None:
+                    self._start(request, prompt, events)
+            except ContextExceeded as error:
+                param = "prompt" if isinstance(request, Complete) else "messages"
+                events.append(Failed(request.id, "context_length_exceeded", str(error), param))
+            except PromptRefused as error:
+                events.append(Failed(request.id, "invalid_request", str(error), error.param))
+            except GrammarRefused as error:
+                assert isinstance(request, Answering)  # noqa: S101  # the others have no form
+                events.append(Failed(request.id, "invalid_request", str(error), form_param(request)))
+            except ValueError as error:  # an invalid value that the server does not check
+                events.append(Failed(request.id, "invalid_request", str(error)))
+            except Exception as error:  # a bug, which fails this request alone
+                traceback.print_exception(error)
+                events.append(Failed(request.id, "generation_failed", f"The request could not be started: {error}"))
+
+    def _start(self, request: TextRequest, prompt: Prompt, events: list[Event]) -> None:
+        """Answer immediately, or queue the request's rows. Raise PromptRefused and GrammarRefused."""
+        match request:
+            case Tokenize():
+                events.append(TokenizedText(request.id, prompt.tokens))
+            case Detokenize():
+                events.append(DetokenizedText(request.id, prompt.text))
+            case Chat():
+                self._waiting.append(self._rows.of_chat(request, prompt))
+            case Complete():
+                row = self._rows.of_completion(request, prompt)
+                if request.echo:
+                    events += [Delta(request.id, prompt.text, choice) for choice in range(request.n)]
+                self._waiting.append(row)

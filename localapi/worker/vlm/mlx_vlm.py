@@ -1,0 +1,154 @@
+"""Chat with mlx-vlm: text and images. Prompts, sampling, forms and output are those of `worker.llm`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx_vlm.models.cache import make_prompt_cache  # type: ignore[import-not-found]
+from mlx_vlm.utils import load_config, load_image_processor, load_model, load_processor  # type: ignore[import-not-found]
+
+from localapi.worker.hub.repository import located
+from localapi.worker.llm.answering import Answerer
+from localapi.worker.llm.constrained.grammar import GrammarCompiler
+from localapi.worker.llm.constrained.vocabulary import VocabularyIndex
+from localapi.worker.llm.detokenizer import Detokenizer
+from localapi.worker.llm.kv_memory import KVMemory, measure_footprint, spare_bytes
+from localapi.worker.llm.mlx_lm import MEGABYTE, markers, recognised
+from localapi.worker.llm.output.parser import OutputFormat
+from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE, PromptWriter
+from localapi.worker.llm.request_queue import RequestQueue
+from localapi.worker.llm.request_reading import Prompt
+from localapi.worker.llm.row import Row
+from localapi.worker.llm.row_maker import RowMaker
+from localapi.worker.llm.weights import check_weights, logits_width, read_tokenizer, read_weights
+from localapi.worker.model import CannotLoad, Host, first_line
+from localapi.worker.protocol import Capabilities, Event, Loaded, Loading, TextRequest
+from localapi.worker.vlm.lone_answers import LoneAnswers
+from localapi.worker.vlm.seeing import Eyes, SeeingReader
+
+PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "model*.safetensors"]
+LONE_NOTE = "Requests are answered one after the other, and prompts are not cached, because of mlx-vlm."
+
+
+def load(options: dict[str, Any], host: Host) -> MlxVlm:
+    """Return the model of an entry's options. Raise CannotLoad."""
+    path = options["path"]
+    folder = located(path, options.get("revision"), host.report, patterns=PATTERNS)
+    total = sum(check_weights(folder, path))
+    host.report(Loading("reading weights", 0, total))
+    try:
+        model = load_model(folder, lazy=True)
+        processor = load_processor(folder, add_detokenizer=False)
+        images = load_image_processor(folder)
+        config: dict[str, Any] = load_config(folder)
+    except Exception as error:  # from mlx-vlm, from transformers, from MLX or from the architecture
+        version = importlib.metadata.version("mlx-vlm")
+        raise CannotLoad(f"mlx-vlm {version} cannot load the model in {folder}: {first_line(error)}.") from error
+    if not hasattr(model, "language_model"):
+        raise CannotLoad(f"The model in {folder} ({config.get('model_type')}) does not write text.")
+    if images is not None:
+        processor.image_processor = images
+    for done in read_weights(model):
+        host.report(Loading("reading weights", min(done, total), total))
+    tokenizer = read_tokenizer(folder, config, template=getattr(processor, "chat_template", None))
+    return MlxVlm(model, processor, tokenizer, config, options, wake=host.wake)
+
+
+class MlxVlm(Answerer):
+    """One model of mlx-vlm. See `worker.model.Model`."""
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        tokenizer: Any,
+        config: dict[str, Any],
+        options: dict[str, Any],
+        *,
+        wake: Callable[[], None],
+    ) -> None:
+        """`options`: the entry's identity, as in `backends.mlx_vlm`. `wake`: as in `Host`. Raise CannotLoad."""
+        formats = recognised(tokenizer, options)
+        prompts, output = PromptWriter(tokenizer), OutputFormat(tokenizer)
+        self._eyes = Eyes(processor, config, tokenizer)
+        width = logits_width(config, tokenizer)
+        index = VocabularyIndex(tokenizer, width)
+        grammars = GrammarCompiler(tokenizer, width, index)
+        detokenizer = Detokenizer(tokenizer, markers=markers(tokenizer, output.marks))
+        stop_tokens = sorted(tokenizer.eos_token_ids)
+        context_length = options.get("context_length") or _context_length(config)
+        notes = [LONE_NOTE] if prompts.has_template else [LONE_NOTE, NO_TEMPLATE_NOTE]
+        self.loaded = Loaded(context_length=context_length, notes=notes, batched=False)
+        self.loaded.capabilities = Capabilities(
+            tools=prompts.shows_tools,
+            tool_format=formats.tools,
+            reasoning_format=formats.reasoning,
+            forced_tools=grammars.forces_calls,
+            json_schema=bool(stop_tokens),
+            vision=self._eyes.can_see,
+            hearing=False,
+            **prompts.thinking,
+        )
+        self._batch = LoneAnswers(
+            model, stop_tokens=stop_tokens, max_rows=MOST_ANSWERS, token_bytes=detokenizer.token_bytes
+        )
+        reader = SeeingReader(
+            tokenizer,
+            prompts,
+            name=Path(options["path"]).name,
+            context_length=context_length,
+            needs_boundaries=False,
+            eyes=self._eyes,
+        )
+        self._reader = reader
+        self._rows = RowMaker(
+            tokenizer,
+            output,
+            grammars,
+            detokenizer,
+            memory=_memory(model, options.get("kv_cache_mb")),
+            context_length=context_length,
+            max_rows=MOST_ANSWERS,
+            width=width,
+            template_stop=prompts.stop,
+        )
+        self._arrived = RequestQueue(reader.read, wake)
+        self._waiting: deque[Row] = deque()
+        index.wait()
+
+    def _start(self, request: TextRequest, prompt: Prompt, events: list[Event]) -> None:
+        if prompt.pictures:
+            prompt = self._eyes.seen(prompt)
+            self._reader.check_length(prompt.tokens)
+        super()._start(request, prompt, events)
+
+
+MOST_ANSWERS = 32
+"""Maximum answers to one request, which are generated one after the other."""
+
+
+def _context_length(config: dict[str, Any]) -> int | None:
+    own = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
+    return int(own) if own else None
+
+
+def _memory(model: Any, limit_mb: int | None) -> KVMemory:
+    """Return the limit of memory for an answer. Raise CannotLoad if the model cannot compute."""
+
+    def run(tokens: mx.array, caches: list[Any]) -> None:
+        embedded = model.get_input_embeddings(tokens, None)
+        further = {name: each for name, each in embedded.to_dict().items() if each is not None}
+        outputs = model.language_model(tokens, cache=caches, **further)
+        mx.eval(outputs.logits)
+
+    try:
+        footprint = measure_footprint(make_prompt_cache(model.language_model), run)
+    except Exception as error:  # from the architecture
+        raise CannotLoad(f"The model was read but cannot compute: {first_line(error)}.") from error
+    max_bytes = limit_mb * MEGABYTE if limit_mb else spare_bytes(0)
+    return KVMemory(footprint, max_bytes, together=False, said=bool(limit_mb))

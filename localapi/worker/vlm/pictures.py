@@ -1,0 +1,69 @@
+"""Decode the image files of requests. The server has checked their headers; nothing else of them is trusted."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageFile, ImageOps
+
+from localapi.images.header import ImageHeader, NotAnImage, read_header
+from localapi.worker.llm.prompt import PromptRefused
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+# A file that is cut short is refused, and not filled up with grey.
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+# The server knows the entry's limit. A format's own lies about its size are found below.
+Image.MAX_IMAGE_PIXELS = None
+MOST_SIDE = 4096
+"""Maximum width and height of what is decoded. Every model sees less; a JPEG is decoded at about this size at once."""
+
+
+def picture(data: bytes) -> Picture:
+    """Return an image file as a picture in RGB, upright and on white. Raise PromptRefused."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata
+            return _decoded(data, read_header(data))
+    except NotAnImage as error:
+        raise PromptRefused(f"An image cannot be read: {error}.") from None
+    except Exception as error:  # whatever a decoder raises for a damaged file
+        raise PromptRefused(f"An image cannot be decoded: {str(error)[:200] or type(error).__name__}.") from error
+
+
+def _decoded(data: bytes, header: ImageHeader) -> Picture:
+    with Image.open(io.BytesIO(data), formats=[header.format.upper()]) as opened:
+        if opened.width * opened.height > header.pixels:
+            raise NotAnImage("it is larger than its file says at its beginning")
+        if header.format == "jpeg":
+            opened.draft("RGB", (MOST_SIDE, MOST_SIDE))
+        opened.load()
+        return _in_rgb(ImageOps.exif_transpose(_smaller(opened)))
+
+
+def _smaller(image: Picture) -> Picture:
+    """Return a very large picture at a size that models can use. The result keeps what turns it upright."""
+    if max(image.size) <= MOST_SIDE:
+        return image
+    share = MOST_SIDE / max(image.size)
+    size = (max(1, round(image.width * share)), max(1, round(image.height * share)))
+    turned = image.getexif()
+    reduced = image.resize(size, Image.Resampling.BOX)
+    if turned:
+        reduced.info["exif"] = turned.tobytes()
+    return reduced
+
+
+def _in_rgb(image: Picture) -> Picture:
+    """Return the picture in RGB: what is transparent is white, and 16 bits for each pixel become 8."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return image.point(lambda value: value / 256).convert("L").convert("RGB")
+    if image.has_transparency_data:
+        shown = image.convert("RGBA")
+        ground = Image.new("RGBA", shown.size, (255, 255, 255, 255))
+        ground.alpha_composite(shown)
+        return ground.convert("RGB")
+    return image.convert("RGB")
