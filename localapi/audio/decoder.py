@@ -31,7 +31,7 @@ OPTIONS = {"codec_whitelist": ",".join(sorted(CODECS)), "protocol_whitelist": "n
 
 MOST_CHANNELS = 8
 LEAST_RATE_HZ: Final = 1000
-"""Of what people record, telephones have the lowest rate: 8000. A file of 2 KB at 1 Hz took 120 MB."""
+"""Lowest sample rate that is decoded. Telephones have 8000; a file of 2 KB at 1 Hz took 120 MB."""
 MOST_BOXES: Final = 100_000
 """Boxes of an MP4 that stand beside each other. A recording in fragments has two for each second."""
 

@@ -28,7 +28,7 @@ REFUSED = {
     r"/admin/manifest/(plan|save|undo)": {
         "403",
         "409",
-    },  # the example has no digest of the file, and saving needs a key
+    },  # the example has no digest, and saving needs a key
     r"/v1/responses/resp_": {"404"},  # nothing is stored by this id
     r"/api/(pull|create|push|copy|delete)\b": {"400", "403"},
     r"/api/embed": {"400"},  # the example names a chat model
