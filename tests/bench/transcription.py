@@ -98,7 +98,9 @@ def speak(folder: Path, file: Path, seconds: float) -> list[str]:
 @contextlib.contextmanager
 def ours(folder: Path, model: Path) -> Iterator[Callable[[Path], Took]]:
     """This server with the model loaded."""
-    with serving(folder, MANIFEST.format(OURS, model)) as server, server.client(timeout=3600) as client:
+    environments = {"LOCALAPI_ENVIRONMENTS": str(Environment.named(BACKEND).folder.parent)}
+    manifest = MANIFEST.format(OURS, model)
+    with serving(folder, manifest, env=environments) as server, server.client(timeout=3600) as client:
         server.wait_for(f"{OURS}: loaded")
         yield lambda file: _heard(server, client, file)
 

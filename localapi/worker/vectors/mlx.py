@@ -68,6 +68,7 @@ class MlxEncoder:
         self._end: list[int] = []
         if self._scores:
             self._answers = [_only(tokenizer, word) for word in ("no", "yes")]
+            self._judge, self._answer = self._plain(JUDGE), self._plain(ANSWER)
         else:
             bare, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
             if whole[-1] != bare[-1]:
@@ -77,6 +78,7 @@ class MlxEncoder:
     def read(self, text: str | list[int], pair: str | None, *, truncate: bool) -> Tokens:
         before: list[int] = []
         after: list[int] = []
+        question = ""
         if isinstance(text, list):
             check_tokens(text, self._vocabulary)
             ids = text
@@ -85,15 +87,18 @@ class MlxEncoder:
             if self._end and ids[-1:] == self._end:
                 ids, after = ids[:-1], self._end
         else:
-            question = f"{JUDGE}<Instruct>: {self._instruction}\n<Query>: {text}\n<Document>: "
-            before, ids, after = (
-                self._tokenizer.encode(each, add_special_tokens=False) for each in (question, pair, ANSWER)
-            )
+            question = f"<Instruct>: {self._instruction}\n<Query>: {text}\n<Document>:"
+            # One text: the space belongs to the first token of the document.
+            ids = self._plain(f"{question} {pair}")
+            before, after = self._judge, self._answer
         room = self._limit - len(before) - len(after)
-        count = len(before) + len(ids) + len(after)
-        if count > self._limit and (not truncate or room <= 0):
-            raise TooLong(count, self._limit)
+        if len(ids) > room and (not truncate or room <= len(self._plain(question))):
+            raise TooLong(len(before) + len(ids) + len(after), self._limit)
         return Tokens([*before, *ids[:room], *after], [], truncated=len(ids) > room)
+
+    def _plain(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
 
     def encode(self, batch: Sequence[Tokens]) -> Vectors:
         longest = max(len(text.ids) for text in batch)
