@@ -241,8 +241,12 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
         return self.model_copy(update={"cpu_weights": "stored"}) if self.cpu_weights == "auto" else self
 
     @property
+    def answers_alone(self) -> bool:
+        return bool(self.kv_bits)
+
+    @property
     def batch_limit(self) -> int:
-        return 1 if self.kv_bits else self.max_batch
+        return 1 if self.answers_alone else self.max_batch
 
     @property
     def processes(self) -> int:

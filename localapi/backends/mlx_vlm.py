@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -68,6 +69,8 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
     ] = "auto"
     _template: str | None = PrivateAttr(default=None)
     """Chat template, if the model was on this machine when the manifest was read."""
+    _sees: bool | None = PrivateAttr(default=None)
+    """True if the model reads images, as far as its files tell."""
 
     def located(self, folder_of: FolderOf) -> Self:
         try:
@@ -79,14 +82,19 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
         located = located.model_copy(update={**self.located_variables(folder_of), "path": path})
         folder = model_path.folder_of_model(path, self.revision)
         located._template = read_template(folder) if folder else None
+        located._sees = _sees(folder) if folder else None
         return located
 
     def expected(self) -> Capabilities:
-        return msgspec.structs.replace(expected_of(self._template), hearing=False)
+        return msgspec.structs.replace(expected_of(self._template), vision=self._sees, hearing=False)
 
     @property
     def template(self) -> str | None:
         return self._template
+
+    @property
+    def answers_alone(self) -> bool:
+        return True
 
     @property
     def batch_limit(self) -> int:
@@ -101,3 +109,12 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
     async def start(self, name: str, report: ReportLoading) -> Engine:
         await aside(lambda: model_path.check_present([(self.path, _MUST_HOLD)]))
         return await self.started(name, "mlx-vlm", self.identity().options, report)
+
+
+def _sees(folder: Path) -> bool | None:
+    """Return True if a model's config describes how it sees; None if it cannot be read. Blocks."""
+    try:
+        config = json.loads((folder / _MUST_HOLD).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return isinstance(config, dict) and isinstance(config.get("vision_config"), dict)

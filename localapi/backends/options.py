@@ -400,6 +400,11 @@ class ChatOptions(EntryOptions):
         return Capabilities()
 
     @property
+    def answers_alone(self) -> bool:
+        """True if it is certain that the model answers one request after the other."""
+        return False
+
+    @property
     def template(self) -> str | None:
         """Chat template of a located entry's model, if it is known."""
         return None

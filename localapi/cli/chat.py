@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import sys
@@ -35,6 +36,13 @@ Message = dict[str, str]
 @click.option("--temperature", type=click.FloatRange(0, 2), help="Randomness; 0: always the likeliest token.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Maximum tokens of an answer.")
 @click.option("--reasoning-effort", type=click.Choice(EFFORTS), help="How much to reason, if the model supports it.")
+@click.option(
+    "--image",
+    "images",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Image to send with the first question; may be repeated.",
+)
 @click.option("--no-history", is_flag=True, help="Do not read or save the history of typed lines.")
 @server_options
 def command(
@@ -45,6 +53,7 @@ def command(
     temperature: float | None,
     max_tokens: int | None,
     reasoning_effort: str | None,
+    images: tuple[Path, ...],
     no_history: bool,
     **flags: Any,
 ) -> None:
@@ -59,7 +68,7 @@ def command(
         check_model(server, model)
     parameters = {"temperature": temperature, "max_tokens": max_tokens, "reasoning_effort": reasoning_effort}
     given = {name: value for name, value in parameters.items() if value is not None}
-    conversation = Conversation(model, given, system)
+    conversation = Conversation(model, given, system, images=[_data_url(image) for image in images])
     if question is None and sys.stdin.isatty() and sys.stdout.isatty():
         from localapi.cli.chat_session import ChatSession  # noqa: PLC0415  # 0.5 s that one answer does not need
 
@@ -70,6 +79,14 @@ def command(
         raise click.UsageError("there is no question: give it as an argument or on standard input")
     conversation.ask(text)
     _print_answer(server, conversation)
+
+
+def _data_url(image: Path) -> str:
+    """Return an image file as it is sent. The server finds out what it is. Raise CannotSay if it cannot be read."""
+    try:
+        return f"data:image;base64,{base64.b64encode(image.read_bytes()).decode()}"
+    except OSError as error:
+        raise CannotSay(f"{image} cannot be read: {error.strerror}") from None
 
 
 def _print_answer(server: Server, conversation: Conversation) -> None:
@@ -113,12 +130,20 @@ class Conversation:
     """Messages of the user and the model in turns."""
     unanswered: str = ""
     """Last question, if it has no answer."""
+    images: list[str] = field(default_factory=list)
+    """data: URLs of images that belong to the first question."""
     _saved: set[Path] = field(default_factory=set)
 
     def request(self) -> dict[str, Any]:
         """Return the request body for the next answer."""
-        before = [{"role": "system", "content": self.system}] if self.system else []
-        return {"model": self.model, "messages": [*before, *self.messages], **self.parameters}
+        messages: list[Any] = [{"role": "system", "content": self.system}] if self.system else []
+        messages += self.messages
+        first = next((at for at, message in enumerate(messages) if message["role"] == "user"), None)
+        if self.images and first is not None:
+            parts: list[Any] = [{"type": "image_url", "image_url": {"url": url}} for url in self.images]
+            parts.append({"type": "text", "text": messages[first]["content"]})
+            messages[first] = {"role": "user", "content": parts}
+        return {"model": self.model, "messages": messages, **self.parameters}
 
     def ask(self, question: str) -> None:
         """Add the user's turn."""
@@ -172,7 +197,9 @@ class Conversation:
         request = self.request()
         text = json.dumps(request, indent=2) + "\n"
         if path.suffix != ".json":
-            text = "\n".join(f"## {message['role']}\n\n{message['content']}\n" for message in request["messages"])
+            system = [{"role": "system", "content": self.system}] if self.system else []
+            said = [*system, *self.messages]
+            text = "\n".join(f"## {message['role']}\n\n{message['content']}\n" for message in said)
         try:
             with path.open("w" if path.resolve() in self._saved else "x", encoding="utf-8", errors="replace") as file:
                 file.write(text)

@@ -90,9 +90,8 @@ class ChatModel(ModelObject, kw_only=True):
         if loaded is not None:
             self.context_length, self.batched = loaded.context_length, loaded.batched
             return
-        identity = options.identity().options
-        self.context_length = identity.get("context_length")
-        self.batched = not identity.get("kv_bits")
+        self.context_length = options.identity().options.get("context_length")
+        self.batched = not chat.answers_alone
 
 
 CHAT: Final = Kind(

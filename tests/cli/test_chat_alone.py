@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.images.picture_files import png
 from tests.server import Server, serving
 
 ROOT = Path(__file__).parents[2]
-MANIFEST = "chat: {demo: {backend: mlx-lm, path: demo, defaults: {temperature: 0}}, echo: {backend: echo}}"
+MANIFEST = "chat: {demo: {backend: mlx-lm, path: demo, defaults: {temperature: 0}}, echo: {backend: echo}, eye: {backend: echo, media: [image]}}"
 MANIFEST += "\nspeech: {tone: {backend: echo}}"
 
 
@@ -46,6 +47,15 @@ def test_a_question_as_an_argument_leaves_standard_input_alone(server: Server) -
     assert chat(server, "echo", "-", told=b"read").stdout == b"read\n"
 
 
+def test_images_go_with_the_first_question(server: Server, tmp_path: Path) -> None:
+    for name, content in (("a.png", png(4, 3)), ("b.png", png(9, 9))):
+        (tmp_path / name).write_bytes(content)
+    images = ["--image", str(tmp_path / "a.png"), "--image", str(tmp_path / "b.png")]
+    assert chat(server, "eye", "See", *images).stdout == b"[image 1: png, 4x3]\n[image 2: png, 9x9]\nSee\n"
+    assert chat(server, "echo", "See", *images).returncode == 1
+    assert chat(server, "eye", "See", "--image", str(tmp_path / "none.png")).returncode == 2
+
+
 def test_a_pipe_gets_every_byte(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")  # as in any locale but C
     told = "\x1b[31mred\x1b[0m\r\n\ttab 你好".encode()
@@ -64,7 +74,7 @@ def test_options_reach_the_model(server: Server) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (("nobody", "hi"), 1, "The model 'nobody' does not exist. The manifest has these models: demo, echo, tone."),
+        (("nobody", "hi"), 1, "The model 'nobody' does not exist. The manifest has these models: demo, echo, eye, tone."),
         (("tone", "hi"), 1, "tone is a speech model; chat models are: demo, echo"),
         (("echo",), 2, "there is no question"),
         (("echo", "hi", "--port", "1"), 1, "no server answers on http://127.0.0.1:1"),

@@ -17,6 +17,7 @@ PLUS: Recognized = (SPEECH, "mlx-audio-plus")
 UPSTREAM: Recognized = (SPEECH, "mlx-audio")
 HEARS: Recognized = (TRANSCRIPTION, "mlx-audio")
 CHAT: Recognized = (CHAT_KIND, "mlx-lm")
+SEES: Recognized = (CHAT_KIND, "mlx-vlm")
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,8 @@ CHAT: Recognized = (CHAT_KIND, "mlx-lm")
         ("me/Breeze-7B-Instruct", {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}, CHAT),
         ("me/Spark-Coder", {**LLAMA, "vocab_size": 32_000}, CHAT),
         ("me/gemma", {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]}, CHAT),
+        ("me/qwen", {"model_type": "qwen2_vl", "vision_config": {"depth": 2}}, SEES),
+        ("me/gemma", {"model_type": "gemma3", "vision_config": {"depth": 2}}, SEES),
         ("me/orpheus-3b-0.1-ft-4bit", {**LLAMA, "vocab_size": 156_940}, PLUS),
         ("me/my-own-voice", {**LLAMA, "vocab_size": 156_940}, PLUS),
         ("me/vyvo", {**QWEN3, "vocab_size": 180_352}, PLUS),

@@ -8,6 +8,7 @@ import { Conversation } from "./conversation.js";
 import { html, useState } from "../dom.js";
 import { soonModel } from "../first_model.js";
 import { useFrames } from "./frames.js";
+import { sees } from "./images.js";
 import { requestFields } from "./parameters.js";
 import { useSubject } from "../routes.js";
 
@@ -17,6 +18,7 @@ const session = {
   conversations: new Map(),
   settings: { system: "", dialect: "" },
   draft: "",
+  images: [],
   announcement: "",
   onChange: () => {},
 };
@@ -87,10 +89,13 @@ export function ChatPage({ models, api, active }) {
     document.getElementById("chat-parameters").focus();
   };
   useSubject("chat", (id) => choose([id]));
+  const blind = models === null ? [] : chosen.filter((id) => !sees(offered.find((model) => model.id === id)));
   const send = (text) =>
     withSettings((settings) => {
+      const { images } = session;
       session.draft = "";
-      conversations.forEach((conversation) => conversation.say(text, settings));
+      session.images = [];
+      conversations.forEach((conversation) => conversation.say(text, settings, images));
     });
   /** Send a suggestion. Its button goes, so the keyboard goes on from the message field. */
   const begin = (text) => send(text) && focusComposer();
@@ -135,8 +140,10 @@ export function ChatPage({ models, api, active }) {
       active=${active}
       count=${models === null ? null : conversations.length}
       isOffered=${offered.length > 0}
+      blind=${blind}
       running=${running}
       problem=${problem}
+      complain=${setProblem}
       send=${send}
       stop=${stop}
       show=${show}

@@ -1,6 +1,8 @@
 /** Where the user writes: one text for all conversations. */
 
 import { html, useEffect, useRef } from "../dom.js";
+import { Icon } from "../icons.js";
+import { Thumbnails, filesIn, imagesOf } from "./images.js";
 
 /** With a finger, focus would bring up the keyboard. */
 const HAS_KEYBOARD = !matchMedia("(pointer: coarse)").matches;
@@ -16,9 +18,14 @@ function focusOn(field) {
   }
 }
 
-/** `count` is how many models are chosen, or null before it is known which there are; `isOffered`, whether there is any. */
-export function Composer({ session, active, count, isOffered, running, problem, send, stop, show }) {
+/**
+ * `count` is how many models are chosen, or null before it is known which there are; `isOffered`, whether there is any.
+ * `blind` are the ids of those that read no images; `complain` says what is wrong.
+ */
+export function Composer({ session, active, count, isOffered, blind, running, problem, complain, send, stop, show }) {
   const field = useRef(null);
+  const files = useRef(null);
+  const { images } = session;
   const focus = () => focusOn(field.current);
   useEffect(() => {
     if (active) {
@@ -26,7 +33,43 @@ export function Composer({ session, active, count, isOffered, running, problem, 
     }
   }, [active]);
   const busy = running.length > 0;
-  const canSend = !busy && count > 0 && session.draft.trim() !== "";
+  const isBlind = images.length > 0 && blind.length > 0;
+  const canSend = !busy && count > 0 && !isBlind && (session.draft.trim() !== "" || images.length > 0);
+  const add = async (chosen) => {
+    try {
+      session.images = [...session.images, ...(await imagesOf(chosen))];
+      complain("");
+    } catch (error) {
+      complain(error.message);
+    }
+    show();
+  };
+  const remove = (at) => {
+    session.images = images.filter((_, each) => each !== at);
+    focus();
+    show();
+  };
+  const onPaste = (event) => {
+    const pasted = filesIn(event.clipboardData);
+    if (pasted.length > 0) {
+      event.preventDefault();
+      add(pasted);
+    }
+  };
+  const onDrop = (event) => {
+    const dropped = filesIn(event.dataTransfer);
+    if (dropped.length > 0) {
+      event.preventDefault();
+      add(dropped);
+    }
+  };
+  // Without this, the browser would open a dropped picture instead of the page.
+  const onDragOver = (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault();
+  const onFiles = (event) => {
+    add([...event.target.files]);
+    event.target.value = ""; // so that the same file can be chosen again
+    focus();
+  };
   // One button for both, so that it keeps the focus when it changes.
   const onSubmit = (event) => {
     event.preventDefault();
@@ -49,9 +92,31 @@ export function Composer({ session, active, count, isOffered, running, problem, 
     session.draft = event.target.value;
     show();
   };
-  return html`<form class="composer" onSubmit=${onSubmit}>
+  return html`<form class="composer" onSubmit=${onSubmit} onDrop=${onDrop} onDragOver=${onDragOver}>
     ${problem && html`<p class="composer-problem" role="alert">${problem}</p>`}
+    ${images.length > 0 && html`<${Thumbnails} images=${images} remove=${remove} />`}
+    ${isBlind && html`<p class="composer-problem" role="alert">${cannotSee(blind)}</p>`}
     <div class="composer-box">
+      <button
+        type="button"
+        class="button icon"
+        aria-label="Add images"
+        title="Add images; they can be pasted and dropped, too"
+        onClick=${() => files.current.click()}
+      >
+        <${Icon} name="image" />
+      </button>
+      <input
+        type="file"
+        accept="image/*"
+        multiple
+        hidden
+        tabindex="-1"
+        data-testid="image-files"
+        aria-label="Images"
+        ref=${files}
+        onChange=${onFiles}
+      />
       <label class="sr" for="composer-text">Message</label>
       <textarea
         id="composer-text"
@@ -64,6 +129,7 @@ export function Composer({ session, active, count, isOffered, running, problem, 
         value=${session.draft}
         onInput=${onInput}
         onKeyDown=${onKeyDown}
+        onPaste=${onPaste}
       ></textarea>
       <button type="submit" class="button primary" disabled=${!busy && !canSend}>
         ${busy ? (running.length > 1 ? "Stop all" : "Stop") : "Send"}
@@ -71,6 +137,11 @@ export function Composer({ session, active, count, isOffered, running, problem, 
     </div>
     <p class="composer-hint ${busy || count > 0 ? "of-keys" : ""}" id="composer-hint">${hint(busy, count, isOffered)}</p>
   </form>`;
+}
+
+function cannotSee(blind) {
+  const names = blind.join(" and ");
+  return `${names} ${blind.length > 1 ? "read" : "reads"} no images. Remove them, or choose a model that reads images.`;
 }
 
 function hint(busy, count, isOffered) {

@@ -62,8 +62,8 @@ export class Conversation {
   }
 
   /** Say something and let the model answer. `settings` are {system, fields, dialect}, as dialects.js has them. */
-  async say(content, settings) {
-    this.turns.push({ role: "user", content });
+  async say(content, settings, images = []) {
+    this.turns.push({ role: "user", content, images });
     await this.answer(settings);
   }
 
@@ -83,10 +83,11 @@ export class Conversation {
     await this.answer(settings);
   }
 
-  /** Say something else instead of what the user said at this place. What came after it goes. */
+  /** Say something else instead of what the user said at this place, with the same images. What came after it goes. */
   async edit(at, content, settings) {
+    const { images } = this.turns[at];
     this.turns.length = at;
-    await this.say(content, settings);
+    await this.say(content, settings, images);
   }
 
   clear() {

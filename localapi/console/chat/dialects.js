@@ -220,6 +220,12 @@ function asMessage(turn) {
     return { role: "tool", tool_call_id: turn.callId, content: turn.content };
   }
   const message = { role: turn.role, content: turn.content };
+  if (turn.images?.length > 0) {
+    message.content = [
+      ...turn.images.map(({ url }) => ({ type: "image_url", image_url: { url } })),
+      ...(turn.content === "" ? [] : [{ type: "text", text: turn.content }]),
+    ];
+  }
   if (turn.calls?.length > 0) {
     message.tool_calls = turn.calls.map((call) => ({
       id: call.id,
@@ -235,6 +241,11 @@ function asItems(turn) {
   if (turn.role === "tool") {
     return [{ type: "function_call_output", call_id: turn.callId, output: turn.content }];
   }
+  if (turn.images?.length > 0) {
+    const images = turn.images.map(({ url }) => ({ type: "input_image", image_url: url, detail: "auto" }));
+    const text = turn.content === "" ? [] : [{ type: "input_text", text: turn.content }];
+    return [{ role: turn.role, content: [...images, ...text] }];
+  }
   const said = turn.content === "" ? [] : [{ role: turn.role, content: turn.content }];
   const calls = (turn.calls ?? []).map((call) => ({
     type: "function_call",
@@ -249,6 +260,14 @@ function asItems(turn) {
 function asBlocks(turn) {
   if (turn.role === "tool") {
     return { role: "user", content: [{ type: "tool_result", tool_use_id: turn.callId, content: turn.content }] };
+  }
+  if (turn.images?.length > 0) {
+    const images = turn.images.map(({ url }) => {
+      const { type, data } = partsOf(url);
+      return { type: "image", source: { type: "base64", media_type: type, data } };
+    });
+    const text = turn.content === "" ? [] : [{ type: "text", text: turn.content }];
+    return { role: turn.role, content: [...images, ...text] };
   }
   if (!(turn.calls?.length > 0)) {
     return { role: turn.role, content: turn.content };
@@ -280,6 +299,9 @@ function asOllamaMessage(turn) {
     return { role: "tool", tool_call_id: turn.callId, tool_name: turn.name, content: turn.content };
   }
   const message = { role: turn.role, content: turn.content };
+  if (turn.images?.length > 0) {
+    message.images = turn.images.map(({ url }) => partsOf(url).data);
+  }
   if (turn.calls?.length > 0) {
     message.tool_calls = turn.calls.map((call) => ({
       id: call.id,
@@ -287,6 +309,12 @@ function asOllamaMessage(turn) {
     }));
   }
   return message;
+}
+
+/** The type and the base64 of a data: URL. */
+function partsOf(url) {
+  const [, type, data] = url.match(/^data:([^;,]*)[^,]*,(.*)$/s);
+  return { type, data };
 }
 
 /** The arguments of a call as an object; empty if the model wrote none that can be read. */

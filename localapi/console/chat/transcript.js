@@ -14,7 +14,8 @@ export function asMarkdown(model, turns) {
 
 function partsOf(turn, model) {
   if (turn.role === "user") {
-    return ["## You", turn.content];
+    const names = (turn.images ?? []).map(({ name }) => `(Image: ${name})`);
+    return ["## You", ...names, turn.content].filter(Boolean);
   }
   if (turn.role === "tool") {
     return [`## Result of ${turn.name}`, fenced(turn.content, "")];

@@ -1,6 +1,7 @@
 /** What the user said, which can be said otherwise, or a tool's result. */
 
 import { html, useLayoutEffect, useRef, useState } from "../dom.js";
+import { Thumbnails } from "./images.js";
 
 const LONG_CHARACTERS = 1500;
 const LONG_LINES = 20;
@@ -30,8 +31,16 @@ export function UserTurn({ turn, isLast, edit }) {
     ${edit && html`<button type="button" class="button quiet small" ref=${button} onClick=${() => setDraft(turn.content)}>
       Edit
     </button>`}
-    <${Said} text=${turn.content} />
+    ${turn.images?.length > 0 ? html`<${Shown} turn=${turn} />` : html`<${Said} text=${turn.content} />`}
   </article>`;
+}
+
+/** What was said with images. */
+function Shown({ turn }) {
+  return html`<div class="said">
+    <${Thumbnails} images=${turn.images} />
+    ${turn.content !== "" && html`<${Said} text=${turn.content} />`}
+  </div>`;
 }
 
 /** What was said. A text that was pasted is folded, so that its answer is not far below. */

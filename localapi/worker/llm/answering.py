@@ -1,4 +1,4 @@
-"""From a request to rows of the running batch, whatever computes them.
+"""Take requests to rows of the running batch, whatever computes them.
 
 A request is first in `_arrived` (its text is being read, or not even that), then in `_waiting` (its prompt is tokens,
 and there is no room in the batch or in memory), then in the batch. It is dropped wherever it ends.

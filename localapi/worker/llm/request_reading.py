@@ -39,7 +39,7 @@ class Prompt:
     pictures: Sequence[Any] = ()
     """Decoded images of the text, if the tokens are still to be made of both."""
     sight: Any = None
-    """What the model sees beside tokens: `worker.vlm.seeing.Sight`."""
+    """Input of the model beside tokens: `worker.vlm.seeing.Sight`."""
 
 
 class RequestReader:

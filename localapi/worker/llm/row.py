@@ -73,7 +73,7 @@ class Row:
     boundaries: list[int] = field(default_factory=list)
     """Lengths of the prompt's beginnings that later prompts may share."""
     sight: Any = None
-    """What the model sees beside the prompt's tokens."""
+    """Input of the model beside the prompt's tokens."""
     copies: list[Row] = field(default_factory=list)
     """Other answers to the same prompt, which need not compute it again."""
     logprobs: list[TokenLogprob] = field(default_factory=list)

@@ -19,12 +19,23 @@ from localapi.worker.llm.serial import Serial
 from localapi.worker.protocol import Event
 
 
+class Left(Exception):
+    """The client has left while its prompt was being computed."""
+
+
 class LoneAnswers(Serial):
     """The rows of the one request that is being answered. The first one grows."""
 
     def __init__(
-        self, model: Any, *, stop_tokens: Sequence[int], max_rows: int, token_bytes: Callable[[int], bytes]
+        self,
+        model: Any,
+        *,
+        stop_tokens: Sequence[int],
+        max_rows: int,
+        token_bytes: Callable[[int], bytes],
+        cancelled: Callable[[int], bool],
     ) -> None:
+        """Start empty. `cancelled`: as in `Host`."""
         super().__init__(
             model,
             draft=None,
@@ -34,6 +45,7 @@ class LoneAnswers(Serial):
             prefixes=PrefixCache([], max_bytes=0),  # pictures look alike as tokens
             token_bytes=token_bytes,
         )
+        self._cancelled = cancelled
 
     def _begin(self, row: Row) -> None:
         """Start from nothing: what other prompts computed is not kept."""
@@ -51,10 +63,18 @@ class LoneAnswers(Serial):
             if self._rows:
                 self._begin(self._rows[0])
 
+    def _end(self, *, keep: bool) -> None:
+        super()._end(keep=False)
+
     def _generator(self, row: Row) -> Generator[tuple[Any, ...]]:
         sight = row.sight
         tokens = mx.array([row.prompt]) if sight is None else sight.input_ids
         prompt = mx.array(row.prompt, mx.uint32)
+
+        def look(_: int, __: Any) -> None:
+            if self._cancelled(row.id):
+                raise Left
+
         generated: Generator[tuple[Any, ...]] = generate_step(
             tokens,
             self._model,
@@ -65,6 +85,8 @@ class LoneAnswers(Serial):
             logits_processors=[_with_prompt(prompt, processor) for processor in row.processors],
             prompt_cache=make_prompt_cache(self._model.language_model),
             prefill_step_size=PREFILL_TOKENS,
+            prompt_cache_checkpoint=look,
+            prompt_cache_checkpoint_lengths=list(range(PREFILL_TOKENS, len(row.prompt), PREFILL_TOKENS)),
             **({} if sight is None else sight.others),
         )
         return generated

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def load(options: dict[str, Any], host: Host) -> MlxVlm:
     for done in read_weights(model):
         host.report(Loading("reading weights", min(done, total), total))
     tokenizer = read_tokenizer(folder, config, template=getattr(processor, "chat_template", None))
-    return MlxVlm(model, processor, tokenizer, config, options, wake=host.wake)
+    return MlxVlm(model, processor, tokenizer, config, options, host=host)
 
 
 class MlxVlm(Answerer):
@@ -70,9 +69,9 @@ class MlxVlm(Answerer):
         config: dict[str, Any],
         options: dict[str, Any],
         *,
-        wake: Callable[[], None],
+        host: Host,
     ) -> None:
-        """`options`: the entry's identity, as in `backends.mlx_vlm`. `wake`: as in `Host`. Raise CannotLoad."""
+        """`options`: the entry's identity, as in `backends.mlx_vlm`. Raise CannotLoad."""
         formats = recognised(tokenizer, options)
         prompts, output = PromptWriter(tokenizer), OutputFormat(tokenizer)
         self._eyes = Eyes(processor, config, tokenizer)
@@ -95,7 +94,11 @@ class MlxVlm(Answerer):
             **prompts.thinking,
         )
         self._batch = LoneAnswers(
-            model, stop_tokens=stop_tokens, max_rows=MOST_ANSWERS, token_bytes=detokenizer.token_bytes
+            model,
+            stop_tokens=stop_tokens,
+            max_rows=MOST_ANSWERS,
+            token_bytes=detokenizer.token_bytes,
+            cancelled=host.cancelled,
         )
         reader = SeeingReader(
             tokenizer,
@@ -117,7 +120,7 @@ class MlxVlm(Answerer):
             width=width,
             template_stop=prompts.stop,
         )
-        self._arrived = RequestQueue(reader.read, wake)
+        self._arrived = RequestQueue(reader.read, host.wake)
         self._waiting: deque[Row] = deque()
         index.wait()
 

@@ -6,7 +6,7 @@ import io
 import warnings
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from localapi.images.header import ImageHeader, NotAnImage, read_header
 from localapi.worker.llm.prompt import PromptRefused
@@ -28,6 +28,8 @@ def picture(data: bytes) -> Picture:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata
             return _decoded(data, read_header(data))
+    except UnidentifiedImageError:
+        raise PromptRefused("An image cannot be decoded: its file is damaged.") from None
     except NotAnImage as error:
         raise PromptRefused(f"An image cannot be read: {error}.") from None
     except Exception as error:  # whatever a decoder raises for a damaged file

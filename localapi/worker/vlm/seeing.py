@@ -27,7 +27,7 @@ _PROBE = "sentinelqz"
 
 @dataclass(frozen=True)
 class Sight:
-    """What a model sees beside tokens."""
+    """Input of a model beside tokens."""
 
     input_ids: mx.array
     pixel_values: Any
