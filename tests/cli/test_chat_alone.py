@@ -15,7 +15,8 @@ from tests.images.picture_files import png
 from tests.server import Server, serving
 
 ROOT = Path(__file__).parents[2]
-MANIFEST = "chat: {demo: {backend: mlx-lm, path: demo, defaults: {temperature: 0}}, echo: {backend: echo}, eye: {backend: echo, media: [image]}}"
+MANIFEST = "chat: {demo: {backend: mlx-lm, path: demo, defaults: {temperature: 0}}, echo: {backend: echo}, "
+MANIFEST += "eye: {backend: echo, media: [image]}}"
 MANIFEST += "\nspeech: {tone: {backend: echo}}"
 
 
@@ -74,7 +75,11 @@ def test_options_reach_the_model(server: Server) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (("nobody", "hi"), 1, "The model 'nobody' does not exist. The manifest has these models: demo, echo, eye, tone."),
+        (
+            ("nobody", "hi"),
+            1,
+            "The model 'nobody' does not exist. The manifest has these models: demo, echo, eye, tone.",
+        ),
         (("tone", "hi"), 1, "tone is a speech model; chat models are: demo, echo"),
         (("echo",), 2, "there is no question"),
         (("echo", "hi", "--port", "1"), 1, "no server answers on http://127.0.0.1:1"),
