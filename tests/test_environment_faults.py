@@ -87,7 +87,7 @@ def test_a_pinned_model_comes_back_with_its_file(tmp_path: Path) -> None:
         until(lambda: server.model("voice")["state"] == "ready")
         (tmp_path / "tiny.onnx").rename(tmp_path / "away")
         before = len(server.lines)
-        os.kill(server.model("voice")["pid"], signal.SIGKILL)
+        os.kill(server.model("voice")["place"]["pid"], signal.SIGKILL)
         for _ in range(TOLERATED + 1):
             server.wait_for("voice: loading", after=before)
             before = len(server.lines)
@@ -182,7 +182,7 @@ speech:
         assert ask(server, "voice").status == 200
         for _ in range(TOLERATED):
             assert "broken.onnx" in error_of(ask(server, "broken"))
-        pid, ends = server.model("voice")["pid"], server.model("broken")["cooling_down_until"]
+        pid, ends = server.model("voice")["place"]["pid"], server.model("broken")["cooling_down_until"]
         save(clock, str(jump))
         assert abs(server.status()["now"] - time.time() - jump) < 60
         told = ask(server, "broken")
@@ -192,7 +192,7 @@ speech:
         assert abs(ends - time.time()) < 60
         assert ask(server, "brief").status == 200
         until(lambda: server.model("brief")["state"] == "unloaded")
-        assert server.model("voice")["pid"] == pid
+        assert server.model("voice")["place"]["pid"] == pid
         save(tmp_path / "models.yaml", manifest.replace("10m", "20m"))
         server.wait_for("reloaded revision 2: =voice")
 

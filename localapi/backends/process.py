@@ -25,13 +25,17 @@ CLUSTER_TOKEN: Final = "RAY_AUTH_TOKEN"  # noqa: S105  # its name
 _withheld = {"LOCALAPI_API_KEY", CLUSTER_TOKEN}
 
 
+_OF_THE_HUB: Final = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
+"""Variables that workers need for downloads, whatever else they are used for."""
+
+
 def withhold(names: Iterable[str]) -> None:
     """Never pass these variables on, from now on. A former key stays withheld if the manifest changes."""
-    _withheld.update(names)
+    _withheld.update(set(names) - _OF_THE_HUB)
 
 
 def inherited() -> dict[str, str]:
-    """Return the environment of a child process: the server's own, without API keys.
+    """Return the environment of a child process: the server's own, without API keys and other secrets of entries.
 
     A child runs other people's libraries on other people's files, and needs no key. Which other variables it needs is
     unknown (HF_HOME, proxies, the settings of libraries), so all of them are passed on.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -97,6 +97,15 @@ class SecretPlace(BaseModel):
         if not secret or not (secret.isascii() and secret.isprintable()):
             raise NoSecret("it should hold printable ASCII characters")
         return secret
+
+
+def secret_variables(options: BaseModel) -> Iterator[str]:
+    """Yield the variables in which options have their secrets."""
+    for name in type(options).model_fields:
+        value = getattr(options, name)
+        for each in value.values() if isinstance(value, Mapping) else [value]:
+            if isinstance(each, SecretPlace) and each.env is not None:
+                yield each.env
 
 
 def located_place(keys: tuple[str, ...], place: SecretPlace, folder_of: FolderOf) -> SecretPlace:

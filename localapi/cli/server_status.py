@@ -199,9 +199,9 @@ def troubles(status: Status) -> Iterator[str]:
             yield f"{model['id']}: {shown_in_line(model['last_error'])}"
         elif model.get("healthy") is False:
             yield f"{model['id']}: not healthy: {shown_in_line(model['unhealthy_reason'] or 'unknown reason')}"
-        for member in model.get("members") or ():
-            if member["away"]:
-                yield f"{model['id']}: its member {member['id']} gets no requests: {shown_in_line(member['away'])}"
+        for part in model["place"]["parts"]:
+            if part["away"]:
+                yield f"{model['id']}: its member {part['name']} gets no requests: {shown_in_line(part['away'])}"
     yield from (shown_in_line(warning) for warning in status.get("warnings") or ())
 
 

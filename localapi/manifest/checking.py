@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from localapi.backends.options import EntryOptions, Name, OptionPath, PathProblem
 from localapi.backends.peer import SEPARATOR, PeerOptions
 from localapi.backends.pool import PoolOptions
-from localapi.backends.secret import NoSecret, SecretElsewhere
+from localapi.backends.secret import NoSecret, SecretElsewhere, secret_variables
 from localapi.errors import Problem, shown
 from localapi.kinds import KINDS
 from localapi.manifest.complaints import Place, check, expectation, suggestion
@@ -47,6 +47,7 @@ def manifest_of(
     _check_replicas(root, options, found)
     if top is not None and top.server.cluster is None:
         _check_places(root, options, found)
+    with_secrets = [*options.values(), *(top.peers.values() if top is not None else ())]
     echo = top is not None and top.echo
     said = {path: Said(written(node), node.origin, plain(node)) for path, node in leaves(root) if path}
     absent: list[Problem] = []
@@ -70,7 +71,10 @@ def manifest_of(
         peers=peers,
         keys=keys,
         key_files=key_files,
-        key_variables=tuple(said.env for said in top.server.api_keys.values() if said.env is not None),
+        key_variables=(
+            *(key.env for key in top.server.api_keys.values() if key.env is not None),
+            *(name for each in with_secrets for name in secret_variables(each)),
+        ),
         missing_secrets=() if needs_secrets else tuple(missing),
         files=files,
         absent=tuple(absent),

@@ -336,7 +336,7 @@ class Manifest:
     key_files: tuple[Path, ...] = field(default=(), compare=False)
     """Files with the secrets of keys."""
     key_variables: tuple[str, ...] = field(default=(), compare=False)
-    """Variables with the secrets of keys."""
+    """Variables with API keys, of this server and for others, and with other secrets of entries."""
     missing_secrets: tuple[Problem, ...] = field(default=(), compare=False)
     """Problems of keys that are missing from `keys` because their secrets cannot be read here."""
     absent: tuple[Problem, ...] = field(default=(), compare=False)

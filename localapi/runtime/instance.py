@@ -143,6 +143,11 @@ class Instance:
         return max(1, len(self.engine.replicas)) if isinstance(self.engine, Replicas) else 1
 
     @property
+    def min_replicas(self) -> int:
+        """Number of engines that should be loaded at least."""
+        return 1 if self._replica_limits is None else self._replica_limits.min
+
+    @property
     def vitals(self) -> Vitals | None:
         """Vitals of the loaded engine."""
         return self.engine.vitals() if self.engine is not None else None

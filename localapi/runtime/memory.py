@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -57,11 +57,13 @@ class Footprint:
     """True if it was measured after it had loaded."""
     growth: int = 0
     """Bytes reserved for what is being loaded beside it."""
+    promised: int = 0
+    """Bytes kept for the replicas up to `replicas.min` that are not loading yet."""
 
     @property
     def bytes(self) -> int:
         """Bytes to count."""
-        return self.growth + (self.measured if self.settled else max(self.expected, self.measured))
+        return self.promised + self.growth + (self.measured if self.settled else max(self.expected, self.measured))
 
 
 @dataclass
@@ -151,7 +153,7 @@ class Memory:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
                         await changed.wait()
-            self._footprints[instance] = Footprint(size, identity=self._identity(instance))
+            self._footprints[instance] = self._footprint(instance, expected, size)
             return self.budget is not None
         finally:
             if self._queue[0] is instance:  # nothing was paused for one behind it
@@ -161,7 +163,7 @@ class Memory:
 
     def _room_for(self, instance: Instance, expected: int, *, impatient: bool) -> int | None:
         """Return the bytes that an instance may take; if there is no room yet, see that there will be. Raise NoRoom."""
-        known = self._known.get(self._identity(instance)) or Known(expected, expected)
+        known = self._known_of(instance, expected)
         if self.budget is None:
             return known.loaded
         need = Need(
@@ -172,7 +174,11 @@ class Memory:
             speculative=instance.is_speculative,
             impatient=impatient,
         )
-        match plan_room(self._holdings(), need, self.budget):
+        holdings = self._holdings()
+        plan = plan_room(holdings, replace(need, most=known.most * instance.min_replicas), self.budget)
+        if not isinstance(plan, Reserve | Evict):  # the first replica does not wait for the others' room
+            plan = plan_room(holdings, need, self.budget)
+        match plan:
             case Reserve(size=size):
                 return size
             case Evict(victims=victims):
@@ -183,6 +189,15 @@ class Memory:
             case Refuse() as refusal:
                 raise self._refusal(instance, refusal, self.budget)
         return None
+
+    def _known_of(self, instance: Instance, expected: int) -> Known:
+        return self._known.get(self._identity(instance)) or Known(expected, expected)
+
+    def _footprint(self, instance: Instance, expected: int, size: int) -> Footprint:
+        """Return what is reserved for a load, with what is promised to its other replicas as far as these fit."""
+        each = self._known_of(instance, expected).most
+        first = min(size, each)
+        return Footprint(first, identity=self._identity(instance), promised=(size - first) // each * each)
 
     def _holdings(self) -> dict[Instance, Holding]:
         return {instance: _holding(instance, footprint.bytes) for instance, footprint in self._footprints.items()}
@@ -236,10 +251,13 @@ class Memory:
     def reserve_growth(self, instance: Instance, size: int) -> bool:
         """Reserve memory for one more replica of an instance. Return False if it is not free, or others wait for it."""
         footprint = self._footprints.get(instance)
+        promised = 0 if footprint is None else min(footprint.promised, size)
+        further = size - promised
         is_here = not instance.options.is_remote
-        if is_here and self.budget is not None and (self._loads or self.used + size > self.budget):
+        if is_here and further and self.budget is not None and (self._loads or self.used + further > self.budget):
             return False
         if footprint is not None:
+            footprint.promised -= promised
             footprint.growth += size
         return True
 
@@ -266,6 +284,8 @@ class Memory:
             footprint.measured = taken
             if instance.engine is not None:
                 footprint.settled = True
+                if instance.replica_count >= instance.min_replicas:
+                    footprint.promised = 0
                 each = taken // instance.replica_count  # a load begins with one
                 known = self._known.setdefault(footprint.identity, Known(each, each))
                 known.most = max(known.most, each)

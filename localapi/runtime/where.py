@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Literal
 
+from localapi.backends.engine import Vitals
 from localapi.backends.options import RunsIn
 from localapi.runtime.instance import Instance
 from localapi.runtime.peer_instance import PeerInstance
-from localapi.runtime.pool import Pool
+from localapi.runtime.pool import Member, Pool
 from localapi.runtime.replicas import Replicas
 
 Host = RunsIn | Literal["peer"]
@@ -27,6 +29,26 @@ class LocationPart:
     pid: int | None = None
     away: str | None = None
     """Reason why it gets no requests."""
+    requests: int | None = None
+    """Number of requests there, waiting ones included; None for a rank, as all ranks have the same."""
+    memory_bytes: int | None = None
+    tokens_per_second: float | None = None
+    answered: int | None = None
+    """Number of requests that a member answered for its pool."""
+    passed_over: int | None = None
+    """Number of requests for which another member was asked after it."""
+    rests_until: float | None = None
+    """Unix time at which a member's rest ends."""
+
+
+@dataclass(frozen=True)
+class ReplicaCount:
+    """How many replicas a model should have."""
+
+    min: int
+    max: int
+    held_back: str | None
+    """Reason why there are fewer, for people."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +61,8 @@ class Location:
     pid: int | None = None
     """Process on the machine where it runs."""
     parts: tuple[LocationPart, ...] = ()
+    replicas: ReplicaCount | None = None
+    """None for a model without this option."""
 
 
 def where(instance: Instance) -> Location:
@@ -52,24 +76,61 @@ def where(instance: Instance) -> Location:
         at=node or options.runs_at,
         pid=vitals.pid if vitals is not None else None,
         parts=tuple(_parts(instance)),
+        replicas=_replica_count(instance),
     )
+
+
+def _replica_count(instance: Instance) -> ReplicaCount | None:
+    engine = instance.engine
+    if not isinstance(engine, Replicas):
+        return None
+    return ReplicaCount(engine.limits.min, engine.limits.max, engine.held_back)
 
 
 def _parts(instance: Instance) -> list[LocationPart]:
     if isinstance(instance, Pool):
-        members: list[LocationPart] = []
-        for member in instance.members:
-            away, at = instance.candidate(member).away, where(member.instance).at
-            members.append(LocationPart("member", member.entry.id, member.instance.state, at=at, away=away))
         unknown = [LocationPart("member", name, "failed", away="it is not known") for name in instance.unknown]
-        return members + unknown
+        return [_member(instance, member) for member in instance.members] + unknown
     if isinstance(instance.engine, Replicas):
-        replicas: list[LocationPart] = []
-        for each in instance.engine.replicas:
-            vitals, state = each.engine.vitals(), "draining" if each.drains else "ready"
-            replicas.append(LocationPart("replica", str(each.number), state, at=vitals.node, pid=vitals.pid))
+        replicas = [
+            _replica(each.number, "draining" if each.drains else "ready", each.engine.vitals())
+            for each in instance.engine.replicas
+        ]
+        if instance.engine.loading is not None:
+            replicas.append(_replica(instance.engine.last_number, "loading", instance.engine.loading.vitals()))
         return replicas
     ranks = [rank for engine in instance.all_supervised for rank in engine.vitals().ranks]
     return [
-        LocationPart("rank", str(each.rank), each.state, at=each.node or each.address, pid=each.pid) for each in ranks
+        LocationPart(
+            "rank", str(each.rank), each.state, each.node or each.address, each.pid, memory_bytes=each.memory_bytes
+        )
+        for each in ranks
     ]
+
+
+def _member(pool: Pool, member: Member) -> LocationPart:
+    candidate, record = pool.candidate(member), pool.record(member)
+    return LocationPart(
+        kind="member",
+        name=member.entry.id,
+        state=member.instance.state,
+        at=where(member.instance).at,
+        away=candidate.away,
+        requests=candidate.requests,
+        answered=record.answered,
+        passed_over=record.passed_over,
+        rests_until=round(time.time() + record.rest_seconds, 1) if record.rest_seconds else None,
+    )
+
+
+def _replica(number: int, state: str, vitals: Vitals) -> LocationPart:
+    return LocationPart(
+        kind="replica",
+        name=str(number),
+        state=state,
+        at=vitals.node,
+        pid=vitals.pid,
+        requests=vitals.running + vitals.unanswered,
+        memory_bytes=vitals.total_bytes,
+        tokens_per_second=None if vitals.tokens_per_second is None else round(vitals.tokens_per_second, 1),
+    )

@@ -322,7 +322,7 @@ def test_no_request_does_harm(server: Server, request: pytest.FixtureRequest) ->
         ]
 
     def workers() -> list[Any]:
-        return [(model["pid"], model["worker_deaths"]) for model in server.status()["models"]]
+        return [(model["place"]["pid"], model["worker_deaths"]) for model in server.status()["models"]]
 
     before = plain(), workers()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import random
 import signal
 import socket
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.raw_upstream import Connection, raw_upstream
 from tests.server import Server, save, serving
 
 CHAT = "/v1/chat/completions"
@@ -71,7 +74,7 @@ def test_a_client_does_not_notice_a_member_that_cannot_be_reached(server: Server
     (pool,) = [
         each for each in server.request("GET", "/status", headers=key()).json()["models"] if each["id"] == "both"
     ]
-    members = {each["id"]: each for each in pool["members"]}
+    members = {each["name"]: each for each in pool["place"]["parts"]}
     assert members["broken"]["passed_over"] >= 1
     assert members["broken"]["away"]
     assert members["two"]["answered"] >= 1
@@ -174,7 +177,7 @@ async def test_streams_survive_kills_of_workers_and_edits_of_the_pool(tmp_path: 
             for edit in [*edits[1:], edits[0]]:
                 await asyncio.sleep(0.4)
                 models = (await asyncio.to_thread(server.status))["models"]
-                pids = [each["pid"] for each in models if each["pid"]]
+                pids = [each["place"]["pid"] for each in models if each["place"]["pid"]]
                 if pids:
                     os.kill(chance.choice(pids), signal.SIGKILL)
                 save(tmp_path / "models.yaml", STORM.format(**edit))
@@ -200,4 +203,27 @@ def test_a_server_that_accepts_no_connection_is_given_up_after_the_pool_s_limit(
         server = held.enter_context(serving(tmp_path))
         reply = server.request("POST", CHAT, body("pool"))
         assert (reply.status, reply.headers["x-served-by"]) == (200, "near")
-        assert "0.2 s" in server.model("pool")["members"][0]["away"]
+        assert "0.2 s" in server.model("pool")["place"]["parts"][0]["away"]
+
+
+async def test_a_file_that_is_sent_whole_begins_again_at_another_member(tmp_path: Path) -> None:
+    """The first member breaks off in the middle of the sound, of which the client has had nothing."""
+
+    async def breaks_off(connection: Connection) -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: audio/pcm\r\ncontent-length: 96000\r\n\r\n"
+        await connection.send(head + bytes(48_000))
+        connection.writer.close()
+
+    async with raw_upstream(breaks_off) as upstream:
+        save(
+            tmp_path / "models.yaml",
+            f"speech:\n  far: {{backend: openai, url: '{upstream.url}'}}\n  near: {{backend: echo}}\n"
+            "  pool: {backend: pool, of: [far, near]}\n",
+        )
+        with serving(tmp_path) as server:
+            sound = {"model": "pool", "input": "Hello.", "response_format": "wav", "stream": False}
+            reply = await asyncio.to_thread(server.request, "POST", "/v1/audio/speech", sound)
+    assert (reply.status, reply.headers["x-served-by"]) == (200, "near")
+    assert "/v1/audio/speech" in [each.path for each in upstream.asked]
+    with wave.open(io.BytesIO(reply.body)) as file:
+        assert 0 < file.getnframes() < 24_000  # that of one member alone

@@ -26,7 +26,7 @@ def ask(**options: Any) -> dict[str, Any]:
 
 def load(server: Server) -> list[int]:
     assert server.request("POST", "/admin/models/two/load").status == 200
-    return [rank["pid"] for rank in server.model("two")["ranks"]]
+    return [rank["pid"] for rank in server.model("two")["place"]["parts"]]
 
 
 def gone(pids: list[int]) -> bool:
@@ -37,7 +37,7 @@ def test_lost_ranks_end_together_and_come_back_together(tmp_path: Path, endless_
     with serving(tmp_path, MANIFEST.format(path=endless_model, stall=120)) as server:
         pids = load(server)
         status = server.model("two")
-        assert [rank["state"] for rank in status["ranks"]] == ["ready", "ready"]
+        assert [rank["state"] for rank in status["place"]["parts"]] == ["ready", "ready"]
         assert status["memory_bytes"] >= sum(psutil.Process(pid).memory_info().rss for pid in pids) / 2
 
         # One dies in the middle of a stream.
@@ -67,8 +67,8 @@ def test_lost_ranks_end_together_and_come_back_together(tmp_path: Path, endless_
         # One does not come.
         with ThreadPoolExecutor(1) as thread:
             loading = thread.submit(server.request, "POST", "/admin/models/two/load")
-            until(lambda: server.model("two")["ranks"])
-            pids = [rank["pid"] for rank in server.model("two")["ranks"]]
+            until(lambda: server.model("two")["place"]["parts"])
+            pids = [rank["pid"] for rank in server.model("two")["place"]["parts"]]
             os.kill(pids[1], signal.SIGSTOP)
             assert loading.result().status == 503
         assert gone(pids)

@@ -92,3 +92,12 @@ async def test_a_process_that_grew_is_measured_anew_once_its_usage_is_forgotten(
     assert after is not None
     assert after.memory_bytes > before.memory_bytes + 2**25
     await child.close(0)
+
+
+def test_a_child_inherits_no_key_but_the_hub_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KEY_OF_A_CLOUD", "HF_TOKEN", "SETTING"):
+        monkeypatch.setenv(name, "1")
+    process.withhold(["KEY_OF_A_CLOUD", "HF_TOKEN"])
+    found = process.inherited()
+    assert "KEY_OF_A_CLOUD" not in found
+    assert (found["HF_TOKEN"], found["SETTING"]) == ("1", "1")

@@ -172,7 +172,7 @@ def test_load_and_unload(models: Page, server: Server) -> None:
 
     demo.get_by_role("button", name="Unload demo").click()
     expect(badge(models, "demo")).to_have_text("unloaded")
-    assert server.model("demo")["pid"] is None
+    assert server.model("demo")["place"]["pid"] is None
 
 
 def test_pin_loads_and_keeps_and_unpin_takes_it_back(models: Page, server: Server) -> None:
@@ -206,7 +206,7 @@ def test_a_model_that_does_not_load_says_why(page: Page, tmp_path: Path, refusal
 
 
 def test_a_worker_that_died_is_told_and_needs_nobody(models: Page, server: Server) -> None:
-    os.kill(server.request("POST", "/admin/models/demo/load").json()["pid"], signal.SIGKILL)
+    os.kill(server.request("POST", "/admin/models/demo/load").json()["place"]["pid"], signal.SIGKILL)
     expect(model(models, "demo")).to_contain_text("its worker was killed by SIGKILL")
     expect(model(models, "demo")).to_contain_text("1 worker death")
     expect(badge(models, "demo")).to_have_text("unloaded")

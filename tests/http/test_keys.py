@@ -65,7 +65,7 @@ chat: {demo: {backend: mlx-lm, path: demo}}
 """
     variables = {"FIRST_KEY": ADMIN, "SECOND_KEY": GUEST, "LOCALAPI_API_KEY": ADMIN, "HF_HOME": str(tmp_path)}
     with serving(tmp_path, manifest, env=variables) as server:
-        pid = ask(server, "POST", "/admin/models/demo/load", ADMIN).json()["pid"]
+        pid = ask(server, "POST", "/admin/models/demo/load", ADMIN).json()["place"]["pid"]
         told = psutil.Process(pid).environ()
         assert not {"FIRST_KEY", "LOCALAPI_API_KEY"} & told.keys()
         assert ADMIN not in told.values()
@@ -74,7 +74,7 @@ chat: {demo: {backend: mlx-lm, path: demo}}
         changed = manifest.replace("FIRST", "SECOND").replace("path: demo", "path: demo, context_length: 100")
         save(tmp_path / "models.yaml", changed)
         server.wait_for("reloaded revision 2")
-        pid = ask(server, "POST", "/admin/models/demo/load", GUEST).json()["pid"]
+        pid = ask(server, "POST", "/admin/models/demo/load", GUEST).json()["place"]["pid"]
         assert not {"FIRST_KEY", "SECOND_KEY"} & psutil.Process(pid).environ().keys()
 
 

@@ -152,3 +152,14 @@ def test_a_dotenv_that_is_no_text_is_told_at_the_key(write):
     [problem] = caught.value.problems
     assert problem.key == "server.api_keys.team.env"
     assert ".env cannot be read" in problem.message
+
+
+def test_variables_with_secrets_of_entries_and_peers_are_known_too(manifest_of):
+    """The processes of other entries get none of them."""
+    manifest = manifest_of(
+        "chat:\n"
+        "  cloud: {backend: openai, url: 'http://127.0.0.1:1', key: {env: A}, headers: {x-b: {env: B}, x-c: c}}\n"
+        "  here: {backend: mlx-lm, path: demo, env: {HF_TOKEN: {env: D}, E: e}}\n"
+        "peers:\n  studio: {url: 'http://127.0.0.1:1', key: {env: F}}\n"
+    )
+    assert set(manifest.key_variables) == {"A", "B", "D", "F"}

@@ -117,8 +117,8 @@ def test_a_model_streams_from_the_node_that_has_its_resources(server: Server) ->
 
     model = server.model("right")
     assert text == ask(server, "right")
-    assert model["node"] == "right"
-    assert psutil.Process(model["pid"]).is_running()
+    assert model["place"]["at"] == "right"
+    assert psutil.Process(model["place"]["pid"]).is_running()
 
 
 def test_memory_on_a_node_is_shown_and_not_counted_here(server: Server) -> None:
@@ -141,7 +141,7 @@ def test_the_status_has_the_nodes_and_their_models(server: Server) -> None:
 
 def test_the_included_model_is_the_one_of_the_node(server: Server) -> None:
     assert ask(server, "named")
-    assert server.model("named")["node"] == "left"
+    assert server.model("named")["place"]["at"] == "left"
 
 
 @pytest.mark.parametrize(
@@ -165,15 +165,15 @@ def test_what_cannot_be_placed_says_why(server: Server, model: str, facts: list[
 def test_the_ranks_of_a_model_run_on_different_nodes(server: Server) -> None:
     assert ask(server, "ranks") == ask(server, "right")
 
-    ranks = server.model("ranks")["ranks"]
+    ranks = server.model("ranks")["place"]["parts"]
     assert [rank["state"] for rank in ranks] == ["ready", "ready"]
-    assert {rank["node"] for rank in ranks} == {"left", "right"}
+    assert {rank["at"] for rank in ranks} == {"left", "right"}
     assert all("ranks" in node["models"] for node in server.status()["cluster"]["nodes"] if node["alive"])
 
 
 def test_unloading_ends_the_process_on_the_node(server: Server) -> None:
     ask(server, "named")
-    worker = psutil.Process(server.model("named")["pid"])
+    worker = psutil.Process(server.model("named")["place"]["pid"])
 
     assert server.request("POST", "/admin/models/named/unload").status == 200
     assert has_ended(worker)
@@ -192,7 +192,7 @@ def test_an_edit_moves_a_model_to_another_node_without_a_lost_request(server: Se
     with ThreadPoolExecutor() as pool:
         asking = [pool.submit(keep_asking) for _ in range(3)]
         save(server.folder / "models.yaml", manifest(nodes, moving="right"))
-        until(lambda: server.model("moving")["node"] == "right")
+        until(lambda: server.model("moving")["place"]["at"] == "right")
         moved.set()
         assert [each.result() for each in asking] == [{answer}] * 3
 
@@ -216,17 +216,17 @@ def test_models_go_on_when_a_node_is_lost_under_load_and_come_back_where_there_i
         asking = [pool.submit(keep_asking, model) for model in ("twins", "twins", "twins", "ranks")]
         try:
             until(lambda: len(replicas(server)) == 2)
-            assert {each["node"] for each in replicas(server)} == {"left", "right"}
-            workers = [*replicas(server), *server.model("ranks")["ranks"]]
-            processes = [psutil.Process(worker["pid"]) for worker in workers if worker["node"] == "right"]
+            assert {each["at"] for each in replicas(server)} == {"left", "right"}
+            workers = [*replicas(server), *server.model("ranks")["place"]["parts"]]
+            processes = [psutil.Process(worker["pid"]) for worker in workers if worker["at"] == "right"]
             nodes.kill("right")
-            until(lambda: [rank["node"] for rank in server.model("ranks")["ranks"]] == ["left", "left"])
-            until(lambda: "any" in (server.model("twins")["replicas"]["held_back"] or ""))
-            assert [each["node"] for each in replicas(server)] == ["left"]
+            until(lambda: [rank["at"] for rank in server.model("ranks")["place"]["parts"]] == ["left", "left"])
+            until(lambda: "any" in (server.model("twins")["place"]["replicas"]["held_back"] or ""))
+            assert [each["at"] for each in replicas(server)] == ["left"]
             until(lambda: all(has_ended(process) for process in processes))
 
             nodes.add("right")
-            until(lambda: {each["node"] for each in replicas(server)} == {"left", "right"})
+            until(lambda: {each["at"] for each in replicas(server)} == {"left", "right"})
         finally:
             enough.set()
         assert {answer for each in asking for answer in each.result()} <= {whole}
@@ -235,13 +235,12 @@ def test_models_go_on_when_a_node_is_lost_under_load_and_come_back_where_there_i
 
 def replicas(server: Server) -> list[Any]:
     """The replicas that are ready."""
-    found = server.model("twins")["replicas"]
-    return [each for each in found["engines"] if each["state"] == "ready"] if found else []
+    return [each for each in server.model("twins")["place"]["parts"] if each["state"] == "ready"]
 
 
 def test_a_node_that_joined_later_can_be_used(server: Server) -> None:
     until(lambda: server.request("POST", "/admin/models/right/load").status == 200)
-    assert server.model("right")["node"] == "right"
+    assert server.model("right")["place"]["at"] == "right"
 
 
 def long_answer(server: Server, model: str) -> str:
@@ -267,7 +266,7 @@ def test_nothing_is_left_of_a_server_that_was_killed(nodes: Nodes, tmp_path: Pat
     save(tmp_path / "models.yaml", manifest(nodes))
     server = Server(tmp_path)
     ask(server, "named")
-    worker = psutil.Process(server.model("named")["pid"])
+    worker = psutil.Process(server.model("named")["place"]["pid"])
 
     status = server.stop(signal.SIGKILL)
     assert status == -signal.SIGKILL

@@ -85,7 +85,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def worker(server: Server) -> object:
     reply = server.request("GET", "/status", headers=WITH_KEY).json()
-    return next(model["pid"] for model in reply["models"] if model["id"] == "pinned")
+    return next(model["place"]["pid"] for model in reply["models"] if model["id"] == "pinned")
 
 
 def is_known(server: Server, alias: str) -> bool:

@@ -139,13 +139,13 @@ async def test_no_request_fails_while_the_manifest_changes_at_random(
         done = asyncio.Event()
         streams = [asyncio.create_task(stream_for_ever(client, edits, at, done, answers)) for at in range(STREAMS)]
         await asyncio.to_thread(wait_until_ready, server)
-        pids = {name: server.model(name)["pid"] for name in PERMANENT}
+        pids = {name: server.model(name)["place"]["pid"] for name in PERMANENT}
         deadline = asyncio.get_running_loop().time() + seconds
         while edits.good + edits.bad < edits_wanted or asyncio.get_running_loop().time() < deadline:
             await edits.one()
         done.set()
         await asyncio.gather(*streams)
-    assert {name: server.model(name)["pid"] for name in PERMANENT} == pids
+    assert {name: server.model(name)["place"]["pid"] for name in PERMANENT} == pids
     assert all(pids.values())
     assert {server.model(name)["loads"] for name in PERMANENT} == {1}
     print(f"{len(answers)} answers, {edits.good} edits applied, {edits.bad} refused")

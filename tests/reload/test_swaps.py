@@ -33,7 +33,7 @@ def says_hello(server: Server, model: str = "local-chat") -> bool:
 
 
 def test_a_repository_that_cannot_be_had_keeps_no_other_edit_away(server: Server, tmp_path: Path) -> None:
-    pid = server.model("local-chat")["pid"]
+    pid = server.model("local-chat")["place"]["pid"]
 
     save(tmp_path / "models.yaml", f"chat:\n{REPOSITORY}  other: {{backend: echo}}\n")
 
@@ -41,7 +41,7 @@ def test_a_repository_that_cannot_be_had_keeps_no_other_edit_away(server: Server
     assert all(says_hello(server, name) for name in ("local-chat", "gpt", "other"))
     status = server.status()
     model = next(each for each in status["models"] if each["id"] == "local-chat")
-    assert (model["pid"], model["path"], model["state"]) == (pid, "demo", "ready")
+    assert (model["place"]["pid"], model["path"], model["state"]) == (pid, "demo", "ready")
     assert (model["swap"]["state"], model["swap"]["path"]) == ("failed", "somebody/a-model")
     assert model["swap"]["error"] == status["last_attempt"]["not_loaded"]["local-chat"]
     assert (status["last_attempt"]["ok"], status["last_attempt"]["problems"]) == (True, [])

@@ -51,7 +51,7 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 def loaded(server: Server, model: str) -> int:
-    pid = server.request("POST", f"/admin/models/{model}/load").json()["pid"]
+    pid = server.request("POST", f"/admin/models/{model}/load").json()["place"]["pid"]
     assert isinstance(pid, int)
     return pid
 
@@ -75,7 +75,7 @@ def test_speech_begins_again_on_a_new_worker_too(tmp_path: Path) -> None:
     with serving(tmp_path, "speech: {tiny: {backend: piper, path: ./tiny.onnx}}") as server:
         body = {"model": "tiny", "input": "Hello there.", "response_format": "wav"}
         before = server.request("POST", SPEECH, body)
-        pid = server.model("tiny")["pid"]
+        pid = server.model("tiny")["place"]["pid"]
         with stopped(pid), asking(server, SPEECH, body) as replies:
             until(lambda: server.model("tiny")["requests"]["waiting"])
             os.kill(pid, signal.SIGKILL)
@@ -143,7 +143,7 @@ def test_a_stopped_worker_without_work_is_left_alone(tmp_path: Path) -> None:
         pid = loaded(server, "demo")
         with stopped(pid):
             time.sleep(4)  # nothing is to happen
-            assert server.model("demo")["pid"] == pid
+            assert server.model("demo")["place"]["pid"] == pid
 
 
 def test_a_worker_that_hangs_while_it_loads_is_ended(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_worker_that_died_needs_nobody_as_long_as_there_is_no_pause(tmp_path: 
 def test_a_pinned_model_comes_back_by_itself(tmp_path: Path) -> None:
     with serving(tmp_path, "chat: {demo: {backend: mlx-lm, path: demo, pin: true}}") as server:
         until(lambda: server.model("demo")["state"] == "ready")
-        os.kill(server.model("demo")["pid"], signal.SIGKILL)
+        os.kill(server.model("demo")["place"]["pid"], signal.SIGKILL)
         until(lambda: server.model("demo")["restarts"] == 1)
         assert server.request("GET", "/health/ready").status == 200
 

@@ -41,11 +41,11 @@ def until(server: Server, model: str, state: str) -> None:
 
 def test_a_pinned_model_loads_by_itself_and_stays_where_another_is_unloaded(server: Server) -> None:
     until(server, "pinned", "ready")
-    pid = server.model("pinned")["pid"]
+    pid = server.model("pinned")["place"]["pid"]
     for name in ("pinned", "fleeting"):
         assert server.request("POST", CHAT, body(name)).status == 200
     until(server, "fleeting", "unloaded")
-    assert (server.model("pinned")["pid"], server.model("pinned")["pinned"]) == (pid, True)
+    assert (server.model("pinned")["place"]["pid"], server.model("pinned")["pinned"]) == (pid, True)
 
 
 def test_a_pin_that_an_edit_takes_away_lets_the_model_go(server: Server, tmp_path: Path) -> None:
@@ -59,8 +59,8 @@ def test_loading_and_unloading_by_hand_start_and_end_a_process(server: Server) -
     loaded = server.request("POST", "/admin/models/kept/load").json()
     assert (loaded["id"], loaded["state"]) == ("pinned", "ready")
     unloaded = server.request("POST", "/admin/models/pinned/unload").json()
-    assert (unloaded["state"], unloaded["pid"]) == ("unloaded", None)
-    assert not psutil.pid_exists(loaded["pid"])
+    assert (unloaded["state"], unloaded["place"]["pid"]) == ("unloaded", None)
+    assert not psutil.pid_exists(loaded["place"]["pid"])
     assert server.request("POST", CHAT, body("pinned")).status == 200
 
 
@@ -87,12 +87,12 @@ def test_a_model_that_does_not_exist_is_not_found(server: Server, what: str) -> 
 def test_not_even_a_stopped_worker_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
     save(tmp_path / "models.yaml", "chat: {demo: {backend: mlx-lm, path: demo}}")
     server = Server(tmp_path)
-    pid = server.request("POST", "/admin/models/demo/load").json()["pid"]
+    pid = server.request("POST", "/admin/models/demo/load").json()["place"]["pid"]
     os.kill(pid, signal.SIGSTOP)
     assert server.stop(signal.SIGKILL) == -signal.SIGKILL
 
 
 def test_a_shutdown_ends_a_stopped_worker_too(tmp_path: Path) -> None:
     with serving(tmp_path, "chat: {demo: {backend: mlx-lm, path: demo}}") as server:
-        pid = server.request("POST", "/admin/models/demo/load").json()["pid"]
+        pid = server.request("POST", "/admin/models/demo/load").json()["place"]["pid"]
         os.kill(pid, signal.SIGSTOP)

@@ -97,11 +97,11 @@ def test_another_localapi_and_mlx_lm_server_are_programs_like_any_other(tmp_path
         for name in ("inner", "mlx", "beeps"):
             program = server.model(name)
             assert (program["state"], program["healthy"]) == ("ready", True)
-            assert psutil.Process(program["pid"]) in marked(mark)
-            assert program["memory_bytes"] > psutil.Process(program["pid"]).memory_info().rss / 2
+            assert psutil.Process(program["place"]["pid"]) in marked(mark)
+            assert program["memory_bytes"] > psutil.Process(program["place"]["pid"]).memory_info().rss / 2
             assert server.request("POST", f"/admin/models/{name}/unload").json()["state"] == "unloaded"
         assert marked(mark) == []
-        worker = server.request("POST", "/admin/models/voice/load").json()["pid"]
+        worker = server.request("POST", "/admin/models/voice/load").json()["place"]["pid"]
         assert psutil.Process(worker) in marked(mark)
 
 
@@ -110,9 +110,9 @@ def test_a_changed_command_replaces_a_program_that_ignores_everything(server: Se
     ways = ("fork", "ignore-term")
     change(server, program=program(mark, *ways, swap=swap))
     assert said(server, "hello", "program") == "hello"
-    before = server.model("program")["pid"]
+    before = server.model("program")["place"]["pid"]
     change(server, program=program(mark, *ways, "other", swap=swap))
-    until(lambda: server.model("program")["pid"] not in (before, None))
+    until(lambda: server.model("program")["place"]["pid"] not in (before, None))
     assert said(server, "hello", "program") == "hello"
     until(lambda: len(marked(mark)) == 3)
     assert not psutil.pid_exists(before)
@@ -121,11 +121,11 @@ def test_a_changed_command_replaces_a_program_that_ignores_everything(server: Se
 def test_a_program_that_does_not_get_ready_does_not_replace_one_that_is(server: Server, mark: str) -> None:
     change(server, program=program(mark))
     assert said(server, "hello", "program") == "hello"
-    before, lines = server.model("program")["pid"], len(server.lines)
+    before, lines = server.model("program")["place"]["pid"], len(server.lines)
     change(server, program=program(mark, "never-ready", start_timeout="1s"))
     server.wait_for("was not ready at", after=lines)
     assert said(server, "hello", "program") == "hello"
-    assert server.model("program")["pid"] == before
+    assert server.model("program")["place"]["pid"] == before
 
 
 def test_a_program_that_dies_is_started_again_by_the_next_request(server: Server, mark: str) -> None:

@@ -18,7 +18,7 @@ from localapi.backends.options import ReplicaLimits
 from localapi.errors import ManifestError, WorkerEnded
 from localapi.manifest import ManifestSource, read
 from localapi.runtime.instance import Instance
-from localapi.runtime.memory import Footprint
+from localapi.runtime.memory import Footprint, expected_bytes
 from localapi.runtime.memory import Memory as RealMemory
 from localapi.runtime.replicas import GROW_SECONDS, Replicas, wanted
 from localapi.worker.protocol import AWAITING_ROOM, Chat, Delta, Event, Finished, Loaded, Loading, Message, Request
@@ -273,6 +273,21 @@ def test_growth_is_reserved_within_the_budget_and_behind_loads_that_wait() -> No
     assert memory.used == 400
 
 
+@pytest.mark.parametrize(("room", "kept"), [(3.5, 3), (2.5, 2), (1.5, 1)])
+async def test_room_for_the_least_number_of_replicas_is_kept_as_far_as_there_is_any(room: float, kept: int) -> None:
+    options = MlxLm(backend="mlx-lm", path="demo", replicas=ReplicaLimits(min=3, max=4))
+    each = expected_bytes(options)
+    memory = RealMemory()
+    memory.follow(int(room * each))
+    instance = Instance("m", options, since_revision=1, memory=memory)
+    await memory.reserve(instance)
+    assert memory.used == kept * each
+    for _ in range(kept - 1):
+        assert memory.reserve_growth(instance, each)
+    assert memory.used == kept * each
+    assert not memory.reserve_growth(instance, each)
+
+
 @pytest.mark.parametrize("entry", ["{backend: echo, replicas: 2}", "{backend: pool, of: [one], replicas: 2}"])
 def test_replicas_of_what_has_no_worker_are_an_error_with_its_place(tmp_path: Path, entry: str) -> None:
     save(tmp_path / "models.yaml", f"chat:\n  one: {{backend: echo}}\n  two: {entry}\n")
@@ -286,12 +301,12 @@ def test_replicas_follow_the_file_and_one_that_is_killed_is_replaced(tmp_path: P
     save(tmp_path / "models.yaml", line.format(""))
     with serving(tmp_path) as server:
         until(lambda: server.model("demo")["state"] == "ready")
-        first = server.model("demo")["pid"]
+        first = server.model("demo")["place"]["pid"]
         save(tmp_path / "models.yaml", line.format(", replicas: 2"))
 
         def pids() -> list[int]:
-            replicas = server.model("demo")["replicas"] or {"engines": []}
-            return [each["pid"] for each in replicas["engines"] if each["state"] == "ready"]
+            parts = server.model("demo")["place"]["parts"]
+            return [each["pid"] for each in parts if each["state"] == "ready"]
 
         until(lambda: len(pids()) == 2)
         assert pids()[0] == first

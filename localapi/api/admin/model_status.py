@@ -12,9 +12,7 @@ from localapi.backends.engine import Vitals
 from localapi.manifest import Entry, fingerprint
 from localapi.reload.swaps import Swap
 from localapi.runtime.instance import Instance
-from localapi.runtime.pool import Member, Pool
 from localapi.runtime.registry import Registry
-from localapi.runtime.replicas import Replicas
 from localapi.runtime.where import where
 from localapi.worker.protocol import Loading
 
@@ -53,38 +51,6 @@ class RequestsReply(Struct, kw_only=True):
     sound_seconds_total: Annotated[float, Meta(ge=0)]
 
 
-class RankReply(Struct, kw_only=True):
-    """One of the processes that hold a model together. 0 answers the requests."""
-
-    rank: Count
-    address: str
-    node: str | None
-    pid: int | None
-    memory_bytes: int | None
-    state: Literal["loading", "ready", "silent"]
-
-
-class ReplicaReply(Struct, kw_only=True):
-    """One of several engines of a model."""
-
-    number: int
-    state: Literal["loading", "ready", "draining"]
-    pid: int | None
-    node: str | None
-    requests: RequestsReply
-    memory_bytes: int | None
-    tokens_per_second: Annotated[float, Meta(ge=0)] | None
-
-
-class ReplicasReply(Struct, kw_only=True):
-    """The engines of a model that may have several."""
-
-    min: int
-    max: int
-    held_back: Annotated[str | None, Meta(description="Why there are fewer than there should be.")]
-    engines: list[ReplicaReply]
-
-
 class PartReply(Struct, kw_only=True):
     """One of the members, replicas or ranks of a model."""
 
@@ -94,6 +60,20 @@ class PartReply(Struct, kw_only=True):
     at: Annotated[str | None, Meta(description="Where it is; of a rank, the address at which others reach it.")]
     pid: int | None
     away: Annotated[str | None, Meta(description="Why it gets no requests.")]
+    requests: Annotated[Count | None, Meta(description="Requests there, waiting ones included; null for ranks.")]
+    memory_bytes: int | None
+    tokens_per_second: Annotated[float, Meta(ge=0)] | None
+    answered: Annotated[Count | None, Meta(description="Requests that a member answered for the pool.")]
+    passed_over: Annotated[Count | None, Meta(description="Requests for which another member was asked after it.")]
+    rests_until: Annotated[float | None, Meta(description="When the rest of a member ends.")]
+
+
+class ReplicasReply(Struct, kw_only=True):
+    """How many replicas a model should have."""
+
+    min: int
+    max: int
+    held_back: Annotated[str | None, Meta(description="Why there are fewer than there should be.")]
 
 
 class PlaceReply(Struct, kw_only=True):
@@ -103,6 +83,7 @@ class PlaceReply(Struct, kw_only=True):
     at: Annotated[str | None, Meta(description="Program, host of the upstream, name of the peer or of the node.")]
     pid: Annotated[int | None, Meta(description="Process on the machine where it runs.")]
     parts: list[PartReply]
+    replicas: ReplicasReply | None
 
 
 class SpeculationReply(Struct, kw_only=True):
@@ -122,8 +103,6 @@ class InstanceReply(Struct, kw_only=True):
     leases: Count
     since_revision: int
     place: PlaceReply
-    pid: int | None
-    node: str | None
     requests: RequestsReply | None
     healthy: bool | None
     unhealthy_reason: str | None
@@ -139,20 +118,6 @@ class InstanceReply(Struct, kw_only=True):
     cooling_down_until: float | None
     last_error: str | None
     progress: ProgressReply | None
-    ranks: list[RankReply]
-    replicas: ReplicasReply | None
-
-
-class MemberReply(Struct, kw_only=True):
-    """A member of a pool."""
-
-    id: str
-    state: str
-    requests: Annotated[Count, Meta(description="Requests there, of whomever, waiting ones included.")]
-    answered: Annotated[Count, Meta(description="Requests that it answered for the pool.")]
-    passed_over: Annotated[Count, Meta(description="Requests for which another member was asked after it.")]
-    away: Annotated[str | None, Meta(description="Why it gets no requests.")]
-    rests_until: float | None
 
 
 class VariantReply(Struct, kw_only=True):
@@ -179,7 +144,6 @@ class ModelReply(InstanceReply, kw_only=True):
     waiting: Count
     memory_bytes: int | None
     swap: SwapReply | None
-    members: list[MemberReply] | None
     variants: list[VariantReply]
 
 
@@ -203,24 +167,10 @@ def describe_model(entry: Entry, registry: Registry, swap: Swap | None) -> Model
         waiting=registry.queues[entry.id].occupancy.waiting,
         memory_bytes=_memory_bytes(registry, instance),
         swap=_swap(swap) if swap else None,
-        members=[_member(instance, member) for member in instance.members] if isinstance(instance, Pool) else None,
         variants=[
             VariantReply(id=each.id, aliases=list(each.options.aliases), description=each.options.description)
             for each in entry.variants
         ],
-    )
-
-
-def _member(pool: Pool, member: Member) -> MemberReply:
-    candidate, record = pool.candidate(member), pool.record(member)
-    return MemberReply(
-        id=member.entry.id,
-        state=member.instance.state,
-        requests=candidate.requests,
-        answered=record.answered,
-        passed_over=record.passed_over,
-        away=candidate.away,
-        rests_until=time.time() + record.rest_seconds if record.rest_seconds else None,
     )
 
 
@@ -260,8 +210,6 @@ def describe_instance(instance: Instance) -> InstanceReply:
         leases=instance.leases,
         since_revision=instance.since_revision,
         place=msgspec.convert(where(instance), PlaceReply, from_attributes=True),
-        pid=vitals.pid if vitals else None,
-        node=vitals.node if vitals else None,
         requests=_requests(vitals) if vitals else None,
         healthy=vitals.healthy if vitals else None,
         unhealthy_reason=vitals.reason if vitals and not vitals.healthy else None,
@@ -277,36 +225,7 @@ def describe_instance(instance: Instance) -> InstanceReply:
         cooling_down_until=instance.backoff.paused_until,
         last_error=instance.last_error,
         progress=_progress(instance.progress),
-        ranks=_ranks(instance),
-        replicas=_replicas(instance.engine) if isinstance(instance.engine, Replicas) else None,
     )
-
-
-def _replicas(engine: Replicas) -> ReplicasReply:
-    engines = [
-        _replica(each.number, "draining" if each.drains else "ready", each.engine.vitals()) for each in engine.replicas
-    ]
-    if engine.loading is not None:
-        engines.append(_replica(engine.last_number, "loading", engine.loading.vitals()))
-    return ReplicasReply(min=engine.limits.min, max=engine.limits.max, held_back=engine.held_back, engines=engines)
-
-
-def _replica(number: int, state: Literal["loading", "ready", "draining"], vitals: Vitals) -> ReplicaReply:
-    return ReplicaReply(
-        number=number,
-        state=state,
-        pid=vitals.pid,
-        node=vitals.node,
-        requests=_requests(vitals),
-        memory_bytes=vitals.total_bytes,
-        tokens_per_second=_tokens_per_second(vitals),
-    )
-
-
-def _ranks(instance: Instance) -> list[RankReply]:
-    """Return the processes of a model that is split, also while they load."""
-    ranks = [rank for engine in instance.all_supervised for rank in engine.vitals().ranks]
-    return msgspec.convert(ranks, list[RankReply], from_attributes=True)
 
 
 def _requests(vitals: Vitals) -> RequestsReply:

@@ -174,5 +174,5 @@ def _without_clocks(status: StatusReply) -> StatusReply:
 
 
 def _without_clock(model: ModelReply) -> ModelReply:
-    ranks = [replace(rank, memory_bytes=None) for rank in model.ranks]
-    return replace(model, last_step_age_seconds=None, ranks=ranks)
+    parts = [replace(part, memory_bytes=None) for part in model.place.parts]
+    return replace(model, last_step_age_seconds=None, place=replace(model.place, parts=parts))

@@ -220,8 +220,14 @@ class Speech:
         knows_more = prepared.known is None and lease.engine.loaded.voices is not None
         if prepared.entry != lease.entry or knows_more:
             prepared = self._prepared = await prepared_speech(self.request, lease.entry, lease.engine)
+        self._notes = []  # another member of the pool may have had some
         async with aclosing(self._heard(lease, prepared)) as events:
-            async for piece in self._recorded(events, prepared, whole=whole):
+            pieces = self._recorded(events, prepared, whole=whole)
+            if whole:  # nothing is sent before the end, so until then a pool may begin again
+                for piece in [each async for each in pieces]:
+                    yield piece
+                return
+            async for piece in pieces:
                 yield piece
 
     async def _heard(self, lease: Lease, prepared: Prepared) -> AsyncGenerator[Event, None]:

@@ -9,6 +9,8 @@ const TONES = { ready: "good", loading: "info", failed: "bad", closed: "warn", u
 /** `page` is the id of the page to try it on, if its kind has one. */
 export function Model({ model, page, api, admin, now }) {
   const [act, state] = useActions(api, model.id);
+  // Without the admin right, only the names of a pool's members are known.
+  const members = model.place?.kind === "members" ? model.place.parts : model.members;
   return html`<article class="card model" aria-label=${model.id}>
     <div class="model-name">
       <h3 class="break">${model.id}</h3>
@@ -22,14 +24,14 @@ export function Model({ model, page, api, admin, now }) {
     </div>
     ${admin && model.leases !== undefined && html`<${Figures} model=${model} />`}
     <div class="model-actions">
-      ${admin && model.leases !== undefined && !model.members && !model.peer && html`<${Actions} model=${model} act=${act} busy=${state.busy} />`}
+      ${admin && model.leases !== undefined && !members && !model.peer && html`<${Actions} model=${model} act=${act} busy=${state.busy} />`}
       ${admin && model.leases !== undefined && !model.peer && html`<a class="button small" href="#manifest/${model.kind}/${encodeURIComponent(model.id)}"
         aria-label="Edit ${model.id}">Edit</a>`}
       ${page && html`<a class="button small" href="#${page}/${encodeURIComponent(model.id)}" aria-label="Try ${model.id}">Try</a>`}
     </div>
     ${model.progress && html`<${Progress} progress=${model.progress} />`}
     ${model.swap && html`<${Swap} swap=${model.swap} now=${now} />`}
-    ${model.members && html`<${Members} members=${model.members} now=${now} />`}
+    ${members && html`<${Members} members=${members} now=${now} />`}
     ${model.variants?.length > 0 && html`<${Variants} variants=${model.variants} />`}
     ${model.healthy === false && html`<div class="notice bad model-wide"><strong>Not healthy</strong>
       <span class="break">${model.unhealthy_reason}</span></div>`}
@@ -93,15 +95,15 @@ function Actions({ model, act, busy }) {
     ${model.pinned_by === null && button("Pin", "pin", { key: "pin", title: "Load it and keep it loaded" })}`;
 }
 
-/** Who answers for a pool. Without the admin right only their names are known. */
+/** Who answers for a pool: parts of its place, or names. */
 function Members({ members, now }) {
   const line = (member) => {
-    if (member.id === undefined) return member;
+    if (member.name === undefined) return member;
     const rest = member.rests_until > now ? `, rests for ${duration(member.rests_until - now)}` : "";
     const away = member.away ? `; away${rest}: ${member.away}` : "";
-    return `${member.id}: ${member.state}, ${plural(member.requests, "request")}${away}`;
+    return `${member.name}: ${member.state}, ${plural(member.requests ?? 0, "request")}${away}`;
   };
-  return html`<ul class="small model-wide">${members.map((member) => html`<li key=${member.id ?? member} class="break">
+  return html`<ul class="small model-wide">${members.map((member) => html`<li key=${member.name ?? member} class="break">
     ${line(member)}</li>`)}</ul>`;
 }
 
@@ -123,9 +125,9 @@ function facts(model, now) {
   if (model.since_revision > 1) parts.push(`since revision ${model.since_revision}`);
   if (model.context_length) parts.push(`${model.context_length.toLocaleString("en")} tokens of context`);
   if (model.voices?.length) parts.push(plural(model.voices.length, "voice"));
-  if (model.replicas) {
-    const { engines, max, held_back: heldBack } = model.replicas;
-    parts.push(`${plural(engines.length, "replica")} of at most ${max}${heldBack ? ` (${heldBack})` : ""}`);
+  if (model.place?.replicas) {
+    const { max, held_back: heldBack } = model.place.replicas;
+    parts.push(`${plural(model.place.parts.length, "replica")} of at most ${max}${heldBack ? ` (${heldBack})` : ""}`);
   }
   if (model.loads > 1) parts.push(`loaded ${model.loads} times`);
   if (model.worker_deaths) parts.push(plural(model.worker_deaths, "worker death"));

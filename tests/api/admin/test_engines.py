@@ -71,7 +71,7 @@ def test_an_engine_inside_the_server_tells_its_load_its_queue_and_its_memory(ser
         thread.join()
 
     assert (told["waiting"], told["leases"], told["healthy"]) == (1, 3, True)
-    assert (told["memory_bytes"], told["tokens_per_second"], told["pid"]) == (MEMORY_BYTES, 7.5, None)
+    assert (told["memory_bytes"], told["tokens_per_second"], told["place"]["pid"]) == (MEMORY_BYTES, 7.5, None)
     assert measured == {
         "requests_running": 2, "requests_waiting": 1, "worker_memory_bytes": MEMORY_BYTES, "model_healthy": 1,
     }  # fmt: skip

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from msgspec.structs import fields, replace
 
-from localapi.api.admin.model_status import ModelReply
+from localapi.api.admin.model_status import ModelReply, PlaceReply
 from localapi.api.admin.status import StatusReply
 from localapi.api.admin.status_events import Live, difference
 from localapi.app import Service
@@ -182,6 +182,9 @@ def status(**changes: Any) -> StatusReply:
     return replace(Service(Settings(), ManifestSource()).status(), **changes)
 
 
+PLACE = PlaceReply(kind="worker", at=None, pid=1, parts=[], replicas=None)
+
+
 def model(name: str, state: str = "ready") -> ModelReply:
     unknown = dict.fromkeys(each.name for each in fields(ModelReply))
-    return ModelReply(**{**unknown, "id": name, "state": state, "ranks": []})
+    return ModelReply(**{**unknown, "id": name, "state": state, "place": PLACE})

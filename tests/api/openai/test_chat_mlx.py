@@ -166,7 +166,7 @@ def test_a_killed_worker_ends_its_stream_with_an_error_and_the_next_request_load
     stream = client.chat.completions.create(model="endless", messages=ask("go"), stream=True)
     chunks = iter(stream)
     next(chunks)
-    os.kill(server.model("endless")["pid"], signal.SIGKILL)
+    os.kill(server.model("endless")["place"]["pid"], signal.SIGKILL)
     with pytest.raises(openai.APIError, match="SIGKILL"):
         for _ in chunks:
             pass
@@ -176,7 +176,7 @@ def test_a_killed_worker_ends_its_stream_with_an_error_and_the_next_request_load
     assert client.chat.completions.create(model="endless", messages=ask("go"), max_tokens=3).usage
     assert server.model("endless")["state"] == "ready"
     after = server.model("other")
-    assert (after["pid"], after["loads"]) == (other["pid"], other["loads"])
+    assert (after["place"]["pid"], after["loads"]) == (other["place"]["pid"], other["loads"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

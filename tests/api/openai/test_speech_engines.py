@@ -143,7 +143,7 @@ def test_asking_for_times_changes_nothing_that_is_heard(server: Server, model: s
 
 def test_a_file_that_cannot_be_completed_does_not_look_complete(server: Server) -> None:
     connection, reply = begun(server, "slow")
-    os.kill(server.model("slow")["pid"], signal.SIGKILL)
+    os.kill(server.model("slow")["place"]["pid"], signal.SIGKILL)
     with contextlib.closing(connection), pytest.raises(http.client.IncompleteRead):
         reply.read()
     assert seconds(speak(server, "slow", "Again.", response_format="wav").body, "wav") > 0
@@ -151,7 +151,7 @@ def test_a_file_that_cannot_be_completed_does_not_look_complete(server: Server) 
 
 def test_events_end_with_an_error_when_the_engine_dies(server: Server) -> None:
     connection, reply = begun(server, "slow", stream_format="sse")
-    os.kill(server.model("slow")["pid"], signal.SIGKILL)
+    os.kill(server.model("slow")["place"]["pid"], signal.SIGKILL)
     with contextlib.closing(connection):
         events = [line for line in reply.read().decode().splitlines() if line.startswith("data: ")]
     assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "model_unavailable"
@@ -205,7 +205,7 @@ def test_speech_is_kept_although_the_manifest_was_read_anew_while_it_waited(tmp_
     manifest = "speech: {system: {backend: espeak-ng, max_concurrent: 1, speech_cache_mb: 4}}\n"
     with serving(tmp_path, f"server: {{log_level: debug}}\n{manifest}") as server, ThreadPoolExecutor() as threads:
         speak(server, "system", "Hello.")
-        worker = server.model("system")["pid"]
+        worker = server.model("system")["place"]["pid"]
         os.kill(worker, signal.SIGSTOP)
         threads.submit(speak, server, "system", "This one holds the place.")
         until(lambda: server.model("system")["leases"])

@@ -106,7 +106,7 @@ def test_how_the_environment_is_made_is_no_part_of_what_is_loaded(mlx_audio: Env
     environments = {"LOCALAPI_ENVIRONMENTS": str(mlx_audio.folder.parent)}
     with serving(tmp_path, manifest(mlx_audio.name, path), env=environments) as server:
         assert say(server, "hi").status == 200
-        before = server.model("m")["pid"]
+        before = server.model("m")["place"]["pid"]
         (tmp_path / "models.yaml").write_text(manifest(mlx_audio.name, path, ", install: auto"))
         server.reload()
-        assert (server.model("m")["pid"], before > 0) == (before, True)
+        assert (server.model("m")["place"]["pid"], before > 0) == (before, True)
