@@ -43,7 +43,7 @@ class LocationPart:
 
 @dataclass(frozen=True)
 class ReplicaCount:
-    """How many replicas a model should have."""
+    """Bounds on the number of replicas of a model."""
 
     min: int
     max: int

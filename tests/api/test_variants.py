@@ -63,7 +63,7 @@ def test_all_names_share_one_process_and_an_edit_of_a_variant_loads_nothing(serv
     save(server.folder / "models.yaml", MANIFEST.replace("max_tokens: 2", "max_tokens: 1").replace("strict:", "other:"))
     server.wait_for("reloaded revision 2: =base")
     after = server.model("base")
-    assert (before["pid"], before["loads"]) == (after["pid"], after["loads"])
+    assert (before["place"]["pid"], before["loads"]) == (after["place"]["pid"], after["loads"])
     reply = server.request("POST", "/v1/chat/completions", {"model": "terse", **ASK})
     assert reply.json()["usage"]["completion_tokens"] == 1
     assert server.request("POST", "/v1/chat/completions", {"model": "strict", **ASK}).status == 404

@@ -143,6 +143,7 @@ def status(**changes: object) -> dict[str, object]:
     model = {
         "id": "a", "kind": "chat", "backend": "echo", "state": "ready", "aliases": [], "pinned": False, "leases": 0,
         "waiting": 0, "progress": None, "last_error": None, "memory_bytes": 0,
+        "place": {"kind": "server", "at": None, "pid": None, "parts": [], "replicas": None},
     }  # fmt: skip
     return {"last_attempt": None, "preparing": False, "warnings": [], "models": [{**model, **changes}]}
 

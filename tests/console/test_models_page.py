@@ -167,7 +167,7 @@ def test_load_and_unload(models: Page, server: Server) -> None:
     demo.get_by_role("button", name="Load demo").click()
     expect(badge(models, "demo")).to_have_text("ready")
     assert server.model("demo")["state"] == "ready"
-    expect(demo).to_contain_text(f"process {server.model('demo')['pid']}")
+    expect(demo).to_contain_text(f"process {server.model('demo')['place']['pid']}")
     expect(demo.locator(".figures dd").first).to_contain_text("MB")
 
     demo.get_by_role("button", name="Unload demo").click()

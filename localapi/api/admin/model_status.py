@@ -69,7 +69,7 @@ class PartReply(Struct, kw_only=True):
 
 
 class ReplicasReply(Struct, kw_only=True):
-    """How many replicas a model should have."""
+    """Bounds on the number of replicas of a model."""
 
     min: int
     max: int
