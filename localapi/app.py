@@ -61,6 +61,7 @@ from localapi.reload.reloader import Attempt, Reloader
 from localapi.reload.settling import Settling
 from localapi.reload.watcher import Watch
 from localapi.runtime.cluster import ClusterWatch
+from localapi.runtime.downloads import Downloads
 from localapi.runtime.peers import Peers
 from localapi.runtime.registry import Registry
 from localapi.runtime.watchdog import Watchdog
@@ -83,7 +84,7 @@ class Service:
         """Name of the active profile, or path of its file."""
         self.folder = WorkingFolder()
         self.peers = Peers(secrets.token_hex(8), self._peers_changed)
-        self.registry = Registry(may_use=auth.may_use, peers=self.peers)
+        self.registry = Registry(may_use=auth.may_use, peers=self.peers, downloads=Downloads(self._files_came))
         self.counters = Counters()
         self.history = History(self._recorded)
         self.live = status_events.Live(self.status, self.history)
@@ -132,6 +133,7 @@ class Service:
         self.folder.return_to_it()
         manifest = read(self.source, served=self.reloader.served)
         withhold(manifest.key_variables)
+        self.registry.downloads.look(manifest)
         self._source = self._source.pinned()
         return manifest
 
@@ -161,6 +163,10 @@ class Service:
 
     def _tell(self, attempt: Attempt) -> None:
         self.counters.reloaded(attempt.at, ok=attempt.ok)
+        self.live.poke()
+
+    def _files_came(self) -> None:
+        """Tell listeners that files of models were downloaded, or are gone."""
         self.live.poke()
 
     def _peers_changed(self, offers_change: bool) -> None:  # a callback

@@ -13,6 +13,7 @@ from localapi.cli.server_status import Status, followed, problem_line, status_of
 from localapi.client import Server
 from localapi.errors import ManifestError, NoServer, OperatorError, Refused
 from localapi.manifest import Edit, ManifestSource, read
+from localapi.system.byte_sizes import readable
 
 WAIT_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 0.1
@@ -82,8 +83,10 @@ def _tell(server: Server, edit: Edit, entry_id: str, since: float) -> None:
 def _of(status: Status, entry_id: str) -> str:
     model = next((model for model in status["models"] if model["id"] == entry_id), None)
     if model is not None:
-        hint = ": its first request loads it" if model["state"] == "unloaded" else ""
-        return f"{entry_id} is {model['state']}{hint}"
+        size = "" if model.get("download_bytes") is None else f" ({readable(model['download_bytes'])})"
+        hints = {"unloaded": "loads it", "not_downloaded": f"downloads it{size}"}
+        hint = f": its first request {hints[model['state']]}" if model["state"] in hints else ""
+        return f"{entry_id} is {model['state'].replace('_', ' ')}{hint}"
     leaving = sum(each["leases"] for each in status["retiring"] if each["id"] == entry_id)
     if leaving:
         return f"{entry_id} is removed when its running requests ({leaving}) have ended"

@@ -84,6 +84,8 @@ class ModelRow:
     """Place where it runs: `kind`, `at`, `pid` and `parts`."""
     variant_of: str | None = None
     """Model that answers, if this is a variant."""
+    download_bytes: int | None = None
+    """Approximate bytes to download, if files are missing and that is known."""
 
     @property
     def told_place(self) -> str:
@@ -100,7 +102,10 @@ class ModelRow:
     @property
     def told_state(self) -> str:
         """The state for people."""
-        return f"{self.state}, pinned" if self.pinned else self.state
+        state = self.state.replace("_", " ")
+        if self.download_bytes is not None:
+            state += f" ({readable(self.download_bytes)})"
+        return f"{state}, pinned" if self.pinned else state
 
     @property
     def told_progress(self) -> str:
@@ -148,6 +153,7 @@ def rows(status: Status) -> list[ModelRow]:
             running=model["leases"],
             tokens_per_second=model.get("tokens_per_second"),
             place=model.get("place"),
+            download_bytes=model.get("download_bytes"),
         )
         found.append(row)
         for variant in model.get("variants") or ():
@@ -181,7 +187,7 @@ def columns(cells: Sequence[Sequence[str]], width: int | None) -> list[int]:
 
 def most_active(found: Sequence[ModelRow], count: int) -> list[ModelRow]:
     """Return at most `count` rows in their order, without the last ones of those that are unloaded and idle."""
-    idle = [at for at, row in enumerate(found) if row.state == "unloaded" and not row.waiting]
+    idle = [at for at, row in enumerate(found) if row.state in ("unloaded", "not_downloaded") and not row.waiting]
     busy = [at for at in range(len(found)) if at not in set(idle)]
     return [found[at] for at in sorted([*busy, *idle][: max(count, 1)])]
 

@@ -54,6 +54,9 @@ class ModelObject(Struct, kw_only=True):
     peer: Annotated[str | UnsetType, Meta(description="The other localapi that has the model.")] = UNSET
     members: Annotated[list[str] | UnsetType, Meta(description="Of a pool: who answers for it.")] = UNSET
 
+    download_bytes: Annotated[
+        int | UnsetType, Meta(description="Approximate bytes to download, if files are missing and that is known.")
+    ] = UNSET
     variant_of: Annotated[str | UnsetType, Meta(description="Of a variant: the entry whose model answers.")] = UNSET
 
     def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
@@ -76,6 +79,7 @@ class ModelObject(Struct, kw_only=True):
 _OF_ENTRY: Final = {
     *("id", "object", "created", "owned_by", "kind", "backend", "state", "aliases", "description", "peer", "members"),
     "variant_of",
+    "download_bytes",
 }
 
 

@@ -20,6 +20,7 @@ from localapi.backends.pool import PoolOptions
 from localapi.errors import ModelNotFound, ModelUnavailable, WrongEndpoint
 from localapi.kinds import Kind
 from localapi.manifest import Entry, Manifest
+from localapi.runtime.downloads import Downloads
 from localapi.runtime.instance import Instance
 from localapi.runtime.lease import Lease
 from localapi.runtime.memory import Memory
@@ -69,6 +70,7 @@ class Registry:
     """Keyed by entry id."""
     memory: Memory = field(default_factory=Memory)
     peers: Peers = field(default_factory=lambda: Peers(""))
+    downloads: Downloads = field(default_factory=Downloads)
     pinned_by_hand: set[str] = field(default_factory=set)
     """Ids of entries that were pinned through the API. An edit of an entry's `pin` overrides that."""
     closed: bool = False

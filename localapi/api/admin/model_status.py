@@ -135,6 +135,9 @@ class ModelReply(InstanceReply, kw_only=True):
     backend: str
     peer: Annotated[str | None, Meta(description="The other localapi that has it.")]
     path: str | None
+    download_bytes: Annotated[
+        int | None, Meta(description="Approximate bytes to download, if files are missing and that is known.")
+    ]
     description: str | None
     aliases: list[str]
     pinned_by: Literal["manifest", "hand"] | None
@@ -151,9 +154,11 @@ def describe_model(entry: Entry, registry: Registry, swap: Swap | None) -> Model
     instance = registry.instance(entry.id)
     said = registry.snapshot.manifest.said
     path = said.get((entry.kind.name, entry.id, "path")) or said.get((entry.kind.name, entry.id, "url"))
+    state = registry.downloads.state_of(entry.options, instance)
     by_hand: Literal["hand"] | None = "hand" if entry.id in registry.pinned_by_hand else None
     return ModelReply(
-        **msgspec.structs.asdict(describe_instance(instance)),
+        **{**msgspec.structs.asdict(describe_instance(instance)), "state": state},
+        download_bytes=registry.downloads.bytes_of(entry.options) if state == "not_downloaded" else None,
         kind=entry.kind.name,
         backend=entry.options.backend_name,
         peer=entry.peer,

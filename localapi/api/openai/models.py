@@ -80,6 +80,7 @@ OPERATIONS: Final[Operations] = {
 def describe(registry: Registry, entry: Entry) -> ModelObject:
     """Return the model object of an entry, with what its kind adds."""
     instance = registry.instance(entry.id)
+    download_bytes = registry.downloads.bytes_of(entry.options)
     variant_of = UNSET if entry.variant_of is None else entry.variant_of
     model = entry.kind.model(
         id=entry.id,
@@ -87,7 +88,8 @@ def describe(registry: Registry, entry: Entry) -> ModelObject:
         owned_by="localapi",
         kind=entry.kind.name,
         backend=entry.options.backend_name,
-        state=instance.state,
+        state=registry.downloads.state_of(entry.options, instance),
+        download_bytes=UNSET if download_bytes is None else download_bytes,
         aliases=list(entry.options.aliases),
         description=entry.options.description,
         input=entry.kind.input,

@@ -14,7 +14,7 @@ export function Model({ model, page, api, admin, now }) {
   return html`<article class="card model" aria-label=${model.id}>
     <div class="model-name">
       <h3 class="break">${model.id}</h3>
-      <span class="badge ${TONES[model.state] ?? ""}">${model.state}</span>
+      <span class="badge ${TONES[model.state] ?? ""}">${stateOf(model)}</span>
       ${model.pinned_by && html`<span class="badge plain"><${Pin} />
         pinned ${model.pinned_by === "hand" ? "by hand" : "in the manifest"}</span>`}
     </div>
@@ -41,6 +41,10 @@ export function Model({ model, page, api, admin, now }) {
       <span>${model.last_error}</span></div>`}
     ${admin && model.leases !== undefined && html`<${Facts} parts=${facts(model, now)} />`}
   </article>`;
+}
+
+function stateOf({ state, download_bytes: size }) {
+  return state.replace("_", " ") + (size ? ` · ${bytes(size)}` : "");
 }
 
 function Pin() {
