@@ -8,6 +8,7 @@ they do. Times of a busy machine scatter upwards, hence the lower quartile. Know
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Final
@@ -17,11 +18,13 @@ KEPT: Final = 15
 ENOUGH: Final = 5
 """Measurements of single tokens without which nothing else is tried."""
 HOPED: Final = 0.08
-"""Part of a step's time that each further token costs in a width that was never tried."""
+"""Part of a step's time that each further token costs as long as no width was tried."""
+FIRST_WIDTH: Final = 4
+"""Width that is tried first. Each next one is up to twice as wide, because a bad try keeps everybody waiting."""
 MARGIN: Final = 1.05
 """A step must promise so many times the speed of single tokens."""
-RETRY: Final = 96
-"""Opportunities that pass before a width that did not pay is tried again, because it was measured in a bad moment."""
+RETRY: Final = 128
+"""Opportunities after which the next wider step is measured again: its times may be those of a bad moment."""
 WIDTHS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
@@ -29,30 +32,38 @@ class StepCosts:
     """The measurements of one model."""
 
     def __init__(self) -> None:
-        self._seconds: dict[tuple[int, int], deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
+        self._times: dict[tuple[int, int], deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
         """The newest times, by rows and width."""
-        self._passed: dict[int, int] = defaultdict(int)
-        """Number of opportunities since the last try that did not pay, by rows."""
+        self._known: dict[int, dict[int, float]] = defaultdict(dict)
+        """Lower quartiles of the times, by rows and then by width."""
+        self._opportunities: dict[int, int] = defaultdict(int)
+        """Number of opportunities for wide steps, by rows."""
 
     def note(self, rows: int, width: int, seconds: float) -> None:
         """Add the measurement of a step in which each row had up to `width` tokens."""
-        self._seconds[rows, _rounded(width)].append(seconds)
+        width = WIDTHS[bisect_left(WIDTHS, width)]
+        times = self._times[rows, width]
+        times.append(seconds)
+        if width > 1 or len(times) >= ENOUGH:
+            self._known[rows][width] = sorted(times)[len(times) // 4]
 
     def seconds(self, rows: int, width: int) -> float | None:
         """Return the time of a step; None if steps of single tokens are not known yet."""
-        single = self._seconds.get((rows, 1), ())
-        if len(single) < ENOUGH:
+        known = self._known[rows]
+        if 1 not in known:
             return None
-        width = _rounded(width)
-        known = {each: _quartile(times) for each in WIDTHS if (times := self._seconds.get((rows, each)))}
+        width = WIDTHS[bisect_left(WIDTHS, width)]
         if width in known:
             return known[width]
         below = max(each for each in known if each < width)
         above = min((each for each in known if each > width), default=None)
-        slope = HOPED * known[1]
         if above is not None:
-            slope = max(0.0, (known[above] - known[below]) / (above - below))
-        return known[below] + slope * (width - below)
+            slope = (known[above] - known[below]) / (above - below)
+        elif below > 1:
+            slope = (known[below] - known[1]) / (below - 1)
+        else:
+            slope = HOPED * known[1]
+        return known[below] + max(0.0, slope) * (width - below)
 
     def best(self, gains: Sequence[float], rows: int, *, longest_seconds: float, guess_seconds: float = 0.0) -> int:
         """Return the width of the next step.
@@ -62,25 +73,18 @@ class StepCosts:
         before the step.
         """
         single = self.seconds(rows, 1)
-        if single is None:
+        if single is None or gains[-1] < MARGIN * gains[0]:
             return 1
-        speeds = {1: MARGIN * gains[0] / single}
-        for width in {min(each, len(gains)) for each in WIDTHS[1:]}:
+        tried = max(self._known[rows])
+        widest = min(len(gains), FIRST_WIDTH if tried == 1 else 2 * tried)
+        candidates = [width for width in WIDTHS[1:] if width < widest] + [widest]
+        best, best_speed = 1, MARGIN * gains[0] / single
+        for width in candidates:
             seconds = (self.seconds(rows, width) or single) + guess_seconds * (width - 1)
-            if width > 1 and seconds <= single + longest_seconds:
-                speeds[width] = gains[width - 1] / seconds
-        best = max(speeds, key=lambda width: (speeds[width], -width))
-        if best == 1 and len(gains) > 1:
-            self._passed[rows] += 1
-            if self._passed[rows] >= RETRY:
-                self._passed[rows] = 0
-                return max(speeds, key=lambda width: gains[width - 1] / width**0.5 if width > 1 else 0.0)
+            speed = gains[width - 1] / seconds
+            if speed > best_speed and seconds <= single + longest_seconds:
+                best, best_speed = width, speed
+        self._opportunities[rows] += 1
+        if self._opportunities[rows] % RETRY == 0:
+            return next((width for width in candidates if width > best), best)
         return best
-
-
-def _rounded(width: int) -> int:
-    return next((each for each in WIDTHS if each >= width), WIDTHS[-1])
-
-
-def _quartile(times: Sequence[float]) -> float:
-    return sorted(times)[len(times) // 4]

@@ -16,7 +16,7 @@ from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.cache import BatchKVCache
 from numpy.typing import NDArray
 
-MOST: Final = 0.25
+MOST: Final = 0.1
 """Share of a cache that may be gaps."""
 
 
