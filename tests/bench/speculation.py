@@ -26,8 +26,8 @@ from tests.server import Server, serving
 
 MANIFEST: Final = """
 chat:
-  several: {{backend: mlx-lm, path: '{path}', preload: true}}
-  single: {{backend: mlx-lm, path: '{path}', preload: true, speculation: 'off'}}
+  several: {{backend: mlx-lm, path: '{path}', preload: true, cpu_weights: {weights}}}
+  single: {{backend: mlx-lm, path: '{path}', preload: true, cpu_weights: {weights}, speculation: 'off'}}
 """
 TEXT: Final = (
     "The harbour master, Ms. Aurelia Fontaine-Okafor, recorded the following vessels on 3 March: the Northern "
@@ -73,20 +73,22 @@ def main() -> None:
     parser.add_argument("--streams", default="1,4", help="numbers of streams (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=120, help="at most, of each answer (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--weights", default="auto", help="cpu_weights of the entries (default: %(default)s)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Aside() as reader:
         if arguments.model == "smollm2":
             path = smollm2.made(Path(folder))["float32"]
         else:
             path = models.made(arguments.model, Path(folder))
-        with _server(path) as server:
+        with _server(path, arguments.weights) as server:
             for streams in map(int, arguments.streams.split(",")):
                 _measure(server, reader, streams, arguments)
 
 
 @contextlib.contextmanager
-def _server(path: Path) -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), MANIFEST.format(path=path)) as server:
+def _server(path: Path, weights: str) -> Iterator[Server]:
+    manifest = MANIFEST.format(path=path, weights=weights)
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), manifest) as server:
         for name in ("several", "single"):
             server.wait_for(f"{name}: loaded")
         yield server
