@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any, Final, Self, TextIO
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from localapi.backends.model_path import is_repository
 from localapi.cli.options import manifest_option, profile_option, source_of
@@ -34,7 +35,7 @@ FILE_SECONDS: Final = 30.0
 END_SECONDS: Final = 5.0
 _QUIET: Final = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_VERBOSITY": "error"}
 """Without telemetry huggingface_hub does not ask the Hub first which agents there are."""
-Progress = Callable[[int, int], None]
+Report = Callable[[int, int], None]
 """Function of the bytes that are there, and all bytes."""
 
 
@@ -83,51 +84,37 @@ def _pulled(name: str, revision: str | None, *, alone: bool) -> bool:
 
 
 class Bar:
-    """Progress of a download: a line that is updated or, without a terminal, a line every few seconds."""
+    """Progress of a download: a bar or, without a terminal, a line every few seconds."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._terminal = sys.stderr.isatty()
-        self._began = time.monotonic()
-        self._first: int | None = None
         self._told_at = 0.0
-        self._open = False
+        console = Console(stderr=True)
+        columns = (BarColumn(BAR), TextColumn("{task.description}", markup=False), DownloadColumn())
+        self._bar = Progress(
+            *columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+        )
+        self._task = self._bar.add_task(name, total=None)
 
     def show(self, done: int, total: int) -> None:
         """Show that `done` bytes of `total` are there."""
+        self._bar.update(self._task, completed=done, total=total)
         now = time.monotonic()
-        if self._first is None:
-            self._first = done
-        if now - self._told_at < (0.1 if self._terminal else REPORT_SECONDS) and done < total:
-            return
-        self._told_at = now
-        share = done / total if total else 1.0
-        speed = (done - self._first) / max(now - self._began, 1e-3)
-        text = f"{self._name}  {readable(done)} of {readable(total)} ({share:.0%})"
-        if not self._terminal:
-            click.echo(text, err=True)
-            return
-        filled = int(share * BAR)
-        bar = "█" * filled + "░" * (BAR - filled)
-        self._open = True
-        line = f"{bar}  {text}  {readable(speed)}/s"
-        if done < total and speed > 0:
-            minutes, seconds = divmod(int((total - done) / speed), 60)
-            line += f", {minutes}:{seconds:02d} left"
-        width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be written over
-        click.echo(f"\r\x1b[K{line[:width]}", nl=False, err=True)
+        if self._bar.disable and (now - self._told_at >= REPORT_SECONDS or done >= total):
+            self._told_at = now
+            share = done / total if total else 1.0
+            click.echo(f"{self._name}  {readable(done)} of {readable(total)} ({share:.0%})", err=True)
 
     def __enter__(self) -> Self:
+        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the line as it is."""
-        if self._open:
-            click.echo(err=True)
-        self._open = False
+        """Leave the bar as it is."""
+        self._bar.stop()
 
 
-def pull(repository: str, revision: str | None, progress: Progress) -> Path:
+def pull(repository: str, revision: str | None, report: Report) -> Path:
     """Download what is missing of a repository, and return its folder in the cache. Raise CannotDownload.
 
     After an interruption, the next call resumes.
@@ -135,7 +122,7 @@ def pull(repository: str, revision: str | None, progress: Progress) -> Path:
     with _child(repository, *(("--revision", revision) if revision else ())) as lines:
         for line in lines:
             if "total" in line:
-                progress(line["done"], line["total"])
+                report(line["done"], line["total"])
             elif "folder" in line:
                 return Path(line["folder"])
     raise AssertionError("a child without a last word raises")
