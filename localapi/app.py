@@ -24,7 +24,7 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi.api import console, openapi
-from localapi.api.admin import actions, first_models, health, metrics, profiles, status, status_events
+from localapi.api.admin import actions, captures, first_models, health, metrics, profiles, status, status_events
 from localapi.api.admin.manifest import ManifestEndpoints
 from localapi.api.body_limits import LimitedRequest, limit_of
 from localapi.api.dialect import error_body_of
@@ -44,6 +44,7 @@ from localapi.errors import (
     StartError,
 )
 from localapi.http import auth, request_context
+from localapi.http.capturing import CaptureMiddleware
 from localapi.http.edit_rights import EditRights
 from localapi.http.host_check import Guard, exposure
 from localapi.http.hypercorn_server import serve
@@ -54,6 +55,7 @@ from localapi.http.second_port import SecondPort
 from localapi.kinds import KINDS
 from localapi.manifest import Manifest, ManifestSource, ServerOptions, read
 from localapi.observability import log as logs
+from localapi.observability.captures import Captures
 from localapi.observability.counters import Counters
 from localapi.observability.log_buffer import History
 from localapi.reload.editor import Editor
@@ -86,6 +88,7 @@ class Service:
         self.peers = Peers(secrets.token_hex(8), self._peers_changed)
         self.registry = Registry(may_use=auth.may_use, peers=self.peers, downloads=Downloads(self._files_came))
         self.counters = Counters()
+        self.captures = Captures()
         self.history = History(self._recorded)
         self.live = status_events.Live(self.status, self.history)
         self.reloader = Reloader(
@@ -140,6 +143,7 @@ class Service:
     def _apply(self, manifest: Manifest) -> None:
         logs.set_level(self.settings.log_level or manifest.server.log_level)
         self.counters.keep(manifest.entries)
+        self.captures.follow(manifest.server.capture)
         self.watch.follow(manifest.files_beside)
         self._follow_ollama_port(manifest.server.ollama_port)
         self.cluster.follow(manifest.cluster)
@@ -177,7 +181,13 @@ class Service:
     def status(self) -> status.StatusReply:
         """Return what `GET /status` says."""
         return status.describe(
-            self.registry, self.reloader, self.warnings(), self.folder, self.cluster, profile=self.profile
+            self.registry,
+            self.reloader,
+            self.warnings(),
+            self.folder,
+            self.cluster,
+            profile=self.profile,
+            captures=self.captures.enabled,
         )
 
     def options(self) -> ServerOptions:
@@ -305,6 +315,7 @@ def create_app(service: Service) -> Quart:
     loops = LoopCheck(service.peers.server_id)
     guard, check_key = Guard(service.settings.host, service.options), auth.access(service.registry)
     rights = EditRights(service.settings.host, service.options)
+    app.register_blueprint(captures.routes(service.captures, rights))
     app.register_blueprint(ManifestEndpoints(service.editor, service.reloader, service.status, rights).blueprint())
 
     @app.before_request
@@ -330,7 +341,8 @@ def create_app(service: Service) -> Quart:
         api_error = _as_api_error(error, app)
         return error_reply(api_error, body_of(api_error))
 
-    app.asgi_app = request_context.ScopeMiddleware(app.asgi_app, service.counters, service.live.poke)  # type: ignore[method-assign]  # Quart's way
+    captured = CaptureMiddleware(app.asgi_app, service.captures)
+    app.asgi_app = request_context.ScopeMiddleware(captured, service.counters, service.live.poke)  # type: ignore[method-assign]  # Quart's way
     return app
 
 

@@ -20,7 +20,17 @@ from quart import Blueprint, Quart, Response
 
 import localapi
 from localapi.api import console
-from localapi.api.admin import actions, first_models, health, manifest, metrics, profiles, status, status_events
+from localapi.api.admin import (
+    actions,
+    captures,
+    first_models,
+    health,
+    manifest,
+    metrics,
+    profiles,
+    status,
+    status_events,
+)
 from localapi.api.openai import models
 from localapi.api.openai.wire import ErrorReply
 from localapi.api.operation import ERRORS_OF_ALL, JSON, Content, Operation, Operations, Schema, Shape
@@ -47,7 +57,16 @@ OPERATIONS: Final[Operations] = {("GET", "/openapi.json"): Operation(summary="Th
 _OF_NO_KIND: Final = (
     ("models", models.OPERATIONS),
     ("status", {**health.OPERATIONS, **status.OPERATIONS, **status_events.OPERATIONS, **metrics.OPERATIONS}),
-    ("administration", {**actions.OPERATIONS, **manifest.OPERATIONS, **profiles.OPERATIONS, **first_models.OPERATIONS}),
+    (
+        "administration",
+        {
+            **actions.OPERATIONS,
+            **manifest.OPERATIONS,
+            **captures.OPERATIONS,
+            **profiles.OPERATIONS,
+            **first_models.OPERATIONS,
+        },
+    ),
     ("documents", {**OPERATIONS, **console.OPERATIONS}),
 )
 """Endpoints that no kind brings, by the tag that they get."""

@@ -23,6 +23,7 @@ import { ModelsPage } from "./models/models.js";
 import { RankingPage } from "./ranking/ranking.js";
 import { ReferencePage } from "./reference/reference.js";
 import { useServer } from "./server.js";
+import { RequestsPage } from "./requests/requests.js";
 import { SpeechPage } from "./speech/speech.js";
 import { ThemeButton } from "./theme.js";
 import { TranscriptionPage } from "./transcription/transcription.js";
@@ -34,6 +35,7 @@ const PAGES = [
   { id: "transcription", name: "Transcribe", page: TranscriptionPage, kinds: ["transcription"] },
   { id: "ranking", name: "Ranking", page: RankingPage, kinds: ["embedding", "rerank"] },
   { id: "manifest", name: "Manifest", page: EditorPage, adminOnly: true },
+  { id: "requests", name: "Requests", page: RequestsPage, adminOnly: true, isWanted: (status) => status?.captures },
   { id: "events", name: "Events", page: EventsPage, adminOnly: true },
   { id: "api", name: "API", page: ReferencePage },
 ];
@@ -111,7 +113,7 @@ function Side({ route, server, admin }) {
   return html`<header class="side">
     <a class="brand" href="#models"><img src="/console/icon.svg" alt="" />localapi</a>
     <nav class="nav" aria-label="Pages"><ul>
-      ${PAGES.filter(({ adminOnly }) => admin || !adminOnly).map(
+      ${PAGES.filter(({ adminOnly, isWanted = () => true }) => (admin || !adminOnly) && isWanted(server.status)).map(
         ({ id, name }) => html`<li key=${id}><a href="#${id}" aria-current=${id === route ? "page" : undefined}>
           <${Icon} name=${id} />${name}
           ${id === "models" && broken > 0 && html`<span class="count" aria-label="${broken} problems">${broken}</span>`}

@@ -10,6 +10,7 @@ const PATHS = {
   ranking: "M4 6h16M4 12h11M4 18h6",
   manifest: "M4 20h4L19 9l-4-4L4 16v4ZM13 7l4 4",
   image: "M4 5h16v14H4V5Zm0 11 5-5 4 4 3-3 4 4M15 9h.01",
+  requests: "M4 8h13l-4-4M20 16H7l4 4",
   events: "M8 6h12M8 12h12M8 18h12M4 6h.01M4 12h.01M4 18h.01",
   api: "m8 7-5 5 5 5M16 7l5 5-5 5",
   pin: "M9 4h6l-1 6 4 4H6l4-4-1-6ZM12 14v6",

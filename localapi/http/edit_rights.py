@@ -39,6 +39,11 @@ class EditRights:
         if (refusal := self.refusal()) is not None:
             raise Forbidden(refusal)
 
+    def check_private(self) -> None:
+        """Raise Forbidden if the current request may not read what others asked."""
+        if not (self._with_key() or self._is_local()):
+            raise Forbidden("Without API keys, what others asked is shown only on this machine. Set server.api_keys.")
+
     def check_protected(self, keys: Sequence[str]) -> None:
         """Raise Forbidden if the current request may not change these keys, which protect the machine."""
         if keys and not self._with_key() and self._options().console_edits != "all":

@@ -88,6 +88,22 @@ class ResponsesOptions(BaseModel):
     ] = 256
 
 
+class CaptureOptions(BaseModel):
+    """Limits of the latest requests and replies that are kept in memory."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    requests: Annotated[
+        int, Field(ge=1, le=10_000, description="Maximum requests to keep, with their replies.", examples=[20])
+    ] = 100
+    max_mb: Annotated[
+        int, Field(ge=1, le=1024, description="Memory for their bodies; the oldest are dropped first.", examples=[64])
+    ] = 16
+    contents: Annotated[
+        bool, Field(description="Keep what was asked and answered; false: only times, sizes and statuses.")
+    ] = True
+
+
 class ServerOptions(BaseModel):
     """Options of the server as a whole; changes apply while it runs."""
 
@@ -161,6 +177,13 @@ class ServerOptions(BaseModel):
             examples=["all"],
         ),
     ] = True
+    capture: Annotated[
+        CaptureOptions | None,
+        Field(
+            description="Keep the latest requests and replies in memory, for the console. See docs/observing.md.",
+            examples=[{"requests": 50}],
+        ),
+    ] = None
     responses: Annotated[
         ResponsesOptions,
         Field(

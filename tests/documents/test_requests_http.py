@@ -67,6 +67,7 @@ def test_the_samples_visit_every_endpoint() -> None:
     names = {
         r"((?:/v1|/admin)/models)/[^/]+": r"\1/{id}",
         r"(/v1/responses)/resp_[^/]+": r"\1/{id}",
+        r"(/admin/captures)/req_[^/]+": r"\1/{id}",
         r"(/console)/.+": r"\1/{file}",
         r"\?.*": "",
     }

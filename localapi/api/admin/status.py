@@ -56,6 +56,7 @@ class StatusReply(Struct, kw_only=True):
     reading_since: float | None
     preparing: bool
     warnings: list[str]
+    captures: Annotated[bool, Meta(description="True if the latest requests are kept.")]
     memory: MemoryReply
     cluster: ClusterReply | None
     peers: list[PeerReply]
@@ -87,6 +88,7 @@ def describe(
     cluster: ClusterWatch,
     *,
     profile: str | None = None,
+    captures: bool = False,
 ) -> StatusReply:
     """Return the full state of the server. Times are Unix seconds."""
     snapshot = registry.snapshot
@@ -107,6 +109,7 @@ def describe(
         reading_since=reloader.reading_since,
         preparing=reloader.preparing,
         warnings=warnings,
+        captures=captures,
         memory=MemoryReply(budget_bytes=memory.budget, used_bytes=memory.used, waiting=memory.waiting),
         cluster=describe_cluster(cluster, cluster.address, registry) if cluster.address is not None else None,
         peers=[describe_peer(peer) for peer in registry.peers.by_name.values()],

@@ -1,0 +1,30 @@
+"""The page of the latest requests: it shows one with its reply and sends it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.server import serving
+
+MANIFEST = "server: {capture: {}}\nchat: {bird: {backend: echo}}\n"
+
+
+def test_a_request_is_looked_at_and_sent_again(page: Page, tmp_path: Path) -> None:
+    with serving(tmp_path, MANIFEST) as server:
+        said = {"role": "user", "content": "good morning"}
+        server.request("POST", "/v1/chat/completions", {"model": "bird", "messages": [said]})
+        page.set_viewport_size({"width": 390, "height": 800})
+        page.goto(server.url)
+        page.get_by_role("link", name="Requests").click()
+        page.get_by_role("button", name="Look at").click()
+        expect(page.get_by_role("group", name="Request", exact=True)).to_contain_text("good morning")
+        page.get_by_role("button", name="Send again").click()
+        expect(page.get_by_role("group", name="New reply")).to_contain_text("good morning")
+        expect(page.get_by_role("button", name="Look at")).to_have_count(2)
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        found = Axe().run(page)
+        assert found.response["violations"] == [], found.generate_report()
+        page.close()
