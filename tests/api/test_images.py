@@ -13,6 +13,10 @@ import ollama
 import openai
 import pytest
 
+from localapi.api.images import with_images
+from localapi.api.openai.chat import OpenAIChat
+from localapi.backends.image_options import ImageLimits
+from localapi.worker.protocol import Chat, ImagePart
 from tests.images.picture_files import data_url, jpeg_header, png, png_header
 from tests.server import Server, serving
 
@@ -197,6 +201,22 @@ def test_what_is_no_image_from_an_allowed_place_is_refused(server: Server, url: 
     assert (reply.status, error["code"], error["param"]) == (400, code, "messages[0].content[1].image_url.url")
     assert words in error["message"]
     assert len(error["message"]) < 400
+
+
+@pytest.mark.parametrize("forwards", [True, False])
+async def test_a_program_on_this_machine_gets_the_file_and_not_its_address(tmp_path: Path, forwards: bool) -> None:
+    (tmp_path / "a.png").write_bytes(PICTURE)
+    inline = data_url(png(9, 9))
+    body = seen("file:a.png", inline)
+    request, _ = OpenAIChat().parse(body)
+    limits = ImageLimits(hosts=(), folders=(str(tmp_path),), count=2, megabytes=1, megapixels=1)
+    [ask] = (await with_images(request, limits, forwards=forwards)).asks
+    assert isinstance(ask, Chat)
+    assert [part.data for part in ask.messages[0].content if isinstance(part, ImagePart)] == [PICTURE, png(9, 9)]
+    assert ask.original is not None
+    urls = [part["image_url"]["url"] for part in ask.original["messages"][0]["content"][1:]]
+    assert urls == [data_url(PICTURE) if forwards else "file:a.png", inline]
+    assert body == seen("file:a.png", inline)  # the client's own stays as it was
 
 
 def test_nothing_is_fetched_and_no_file_opened_without_a_list(server: Server) -> None:

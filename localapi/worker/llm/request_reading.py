@@ -38,6 +38,8 @@ class Prompt:
     """Lengths of its beginnings that later prompts may share."""
     pictures: Sequence[Any] = ()
     """Decoded images of the text, if the tokens are still to be made of both."""
+    digests: tuple[str, ...] = ()
+    """Digests of the files of these images."""
     sight: Any = None
     """Input of the model beside tokens: `worker.vlm.seeing.Sight`."""
 

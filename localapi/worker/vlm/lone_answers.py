@@ -6,6 +6,8 @@ It has the interface of `worker.llm.batch.Batch`. One step computes a prompt, or
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -17,6 +19,26 @@ from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.row import Processor, Row
 from localapi.worker.llm.serial import Serial
 from localapi.worker.protocol import Event
+from localapi.worker.vlm.seeing import Sight
+
+PROBE_TOKENS = 24
+
+
+@dataclass
+class Kept:
+    """Tokens that are computed, for the next turn of their conversation."""
+
+    tokens: list[int]
+    pictures: tuple[str, ...]
+    """Digests of the images among the tokens."""
+    caches: list[Any]
+
+    def common(self, prompt: list[int]) -> int:
+        """Return how many tokens of a prompt can be taken from here; at least one is left to compute."""
+        if not all(cache.is_trimmable() for cache in self.caches):
+            return 0
+        most = min(len(self.tokens), len(prompt) - 1, *(int(cache.offset) for cache in self.caches))
+        return next((at for at in range(most) if self.tokens[at] != prompt[at]), most)
 
 
 class Left(Exception):
@@ -42,14 +64,19 @@ class LoneAnswers(Serial):
             caches=[],
             stop_tokens=stop_tokens,
             max_rows=max_rows,
-            prefixes=PrefixCache([], max_bytes=0),  # pictures look alike as tokens
+            prefixes=PrefixCache([], max_bytes=0),  # in which pictures would look alike
             token_bytes=token_bytes,
         )
         self._cancelled = cancelled
 
+        self._kept: Kept | None = None
+        self._reuses = self._continues_well()
+
     def _begin(self, row: Row) -> None:
-        """Start from nothing: what other prompts computed is not kept."""
-        self._caches, self._tokens = [], []
+        """Start from what the last answer has left, if that is the beginning of this prompt."""
+        self._tokens, self._pictures = [], () if row.sight is None else row.sight.pictures
+        self._shared, self._caches = self._beginning(row)
+        row.totals.cached_tokens = max(row.totals.cached_tokens, self._shared)
 
     def _advance(self, row: Row, events: list[Event]) -> None:
         self._answer = self._answer or self._generator(row)
@@ -58,38 +85,101 @@ class LoneAnswers(Serial):
             self._tokens = list(row.prompt)
         self._tokens.append(token)
         if self._take(row, token, logprobs, events):
-            self._end(keep=False)
+            self._end(keep=True)
             self._rows.popleft()
             if self._rows:
                 self._begin(self._rows[0])
 
     def _end(self, *, keep: bool) -> None:
+        """Stop the first row's generator. What it computed may serve the next turn."""
+        kept = Kept(self._tokens, self._pictures, self._caches) if keep and self._tokens and self._reuses else None
         super()._end(keep=False)
+        self._kept = kept
+
+    def _beginning(self, row: Row) -> tuple[int, list[Any]]:
+        """Return how many tokens of the prompt are computed already, and the caches that hold exactly these."""
+        kept, self._kept = self._kept, None
+        sight: Sight | None = row.sight
+        if kept is not None and kept.pictures == self._pictures:
+            length = kept.common(row.prompt)
+            # Pictures are embedded with their whole prompt: what is left must be text alone.
+            if length > 0 and (sight is None or (sight.end is not None and length >= sight.end)):
+                for cache in kept.caches:
+                    cache.trim(cache.offset - length)
+                return length, kept.caches
+        return 0, make_prompt_cache(self._model.language_model)
 
     def _generator(self, row: Row) -> Generator[tuple[Any, ...]]:
-        sight = row.sight
-        tokens = mx.array([row.prompt]) if sight is None else sight.input_ids
         prompt = mx.array(row.prompt, mx.uint32)
 
         def look(_: int, __: Any) -> None:
             if self._cancelled(row.id):
                 raise Left
 
-        generated: Generator[tuple[Any, ...]] = generate_step(
-            tokens,
-            self._model,
-            None if sight is None else sight.pixel_values,
-            None if sight is None else sight.mask,
+        return self._generated(
+            row.prompt,
+            row.sight,
+            self._caches,
+            self._shared,
             max_tokens=row.max_tokens,
             sampler=row.sampler,
             logits_processors=[_with_prompt(prompt, processor) for processor in row.processors],
-            prompt_cache=make_prompt_cache(self._model.language_model),
-            prefill_step_size=PREFILL_TOKENS,
             prompt_cache_checkpoint=look,
-            prompt_cache_checkpoint_lengths=list(range(PREFILL_TOKENS, len(row.prompt), PREFILL_TOKENS)),
-            **({} if sight is None else sight.others),
+        )
+
+    def _generated(
+        self, prompt: list[int], sight: Sight | None, caches: list[Any], shared: int, **options: Any
+    ) -> Generator[tuple[Any, ...]]:
+        """Return mlx-vlm's generator of tokens. `shared`: tokens of the prompt that are in the caches."""
+        tokens, pixels, mask, others = mx.array([prompt[shared:]]), None, None, {}
+        if shared:
+            others = self._positions(prompt, sight)
+        elif sight is not None:
+            tokens, pixels, mask, others = sight.input_ids, sight.pixel_values, sight.mask, dict(sight.others)
+        generated: Generator[tuple[Any, ...]] = generate_step(
+            tokens,
+            self._model,
+            pixels,
+            mask,
+            prompt_cache=caches,
+            prefill_step_size=PREFILL_TOKENS,
+            prompt_cache_checkpoint_lengths=list(range(PREFILL_TOKENS, len(prompt) - shared, PREFILL_TOKENS)),
+            **options,
+            **others,
         )
         return generated
+
+    def _positions(self, prompt: list[int], sight: Sight | None) -> dict[str, Any]:
+        """Return where the tokens are, for architectures whose pictures take another number of places than tokens."""
+        find = getattr(self._model.language_model, "get_rope_index", None)
+        if find is None:
+            return {}
+        grid = None if sight is None else sight.others.get("image_grid_thw")
+        positions, deltas = find(mx.array([prompt]), grid)
+        return {"position_ids": positions, "rope_deltas": deltas}
+
+    def _continues_well(self) -> bool:
+        """Return True if the model goes on from computed tokens as it does from the beginning. Try it."""
+        prompt = [2 + at % 7 for at in range(PROBE_TOKENS)]
+        half = PROBE_TOKENS // 2
+
+        def likeliest(caches: list[Any], shared: int) -> list[int]:
+            sampler = partial(mx.argmax, axis=-1)
+            none = self._generated(
+                prompt, None, caches, shared, max_tokens=3, sampler=sampler, prompt_cache_checkpoint=lambda *_: None
+            )
+            return [token for token, *_ in none]
+
+        try:
+            caches = make_prompt_cache(self._model.language_model)
+            whole = likeliest(caches, 0)
+            if not all(cache.is_trimmable() for cache in caches):
+                return False
+            for cache in caches:
+                cache.trim(cache.offset - half)
+            return likeliest(caches, half) == whole
+        except Exception:  # from the architecture
+            return False
 
 
 def _with_prompt(prompt: mx.array, processor: Processor) -> Callable[[mx.array, mx.array], Any]:

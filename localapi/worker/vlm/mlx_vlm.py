@@ -31,7 +31,7 @@ from localapi.worker.vlm.lone_answers import LoneAnswers
 from localapi.worker.vlm.seeing import Eyes, SeeingReader
 
 PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "model*.safetensors"]
-LONE_NOTE = "Requests are answered one after the other, and prompts are not cached, because of mlx-vlm."
+LONE_NOTE = "Requests are answered one after the other because of mlx-vlm, and only the last conversation is kept."
 
 
 def load(options: dict[str, Any], host: Host) -> MlxVlm:

@@ -20,14 +20,20 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 Image.MAX_IMAGE_PIXELS = None
 MOST_SIDE = 4096
 """Maximum width and height of what is decoded. Every model sees less; a JPEG is decoded at about this size at once."""
+LOW_SIDE = 512
+"""Maximum width and height of an image with `detail: low`, as OpenAI has it."""
 
 
-def picture(data: bytes) -> Picture:
-    """Return an image file as a picture in RGB, upright and on white. Raise PromptRefused."""
+def picture(data: bytes, detail: str | None = None) -> Picture:
+    """Return an image file as a picture in RGB, upright and on white. Raise PromptRefused.
+
+    `detail`: as in `ImagePart`.
+    """
+    side = LOW_SIDE if detail == "low" else MOST_SIDE
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata
-            return _decoded(data, read_header(data))
+            return _decoded(data, read_header(data), side)
     except UnidentifiedImageError:
         raise PromptRefused("An image cannot be decoded: its file is damaged.") from None
     except NotAnImage as error:
@@ -36,21 +42,21 @@ def picture(data: bytes) -> Picture:
         raise PromptRefused(f"An image cannot be decoded: {str(error)[:200] or type(error).__name__}.") from error
 
 
-def _decoded(data: bytes, header: ImageHeader) -> Picture:
+def _decoded(data: bytes, header: ImageHeader, side: int) -> Picture:
     with Image.open(io.BytesIO(data), formats=[header.format.upper()]) as opened:
         if opened.width * opened.height > header.pixels:
             raise NotAnImage("it is larger than its file says at its beginning")
         if header.format == "jpeg":
-            opened.draft("RGB", (MOST_SIDE, MOST_SIDE))
+            opened.draft("RGB", (side, side))
         opened.load()
-        return _in_rgb(ImageOps.exif_transpose(_smaller(opened)))
+        return _in_rgb(ImageOps.exif_transpose(_smaller(opened, side)))
 
 
-def _smaller(image: Picture) -> Picture:
+def _smaller(image: Picture, side: int) -> Picture:
     """Return a very large picture at a size that models can use. The result keeps what turns it upright."""
-    if max(image.size) <= MOST_SIDE:
+    if max(image.size) <= side:
         return image
-    share = MOST_SIDE / max(image.size)
+    share = side / max(image.size)
     size = (max(1, round(image.width * share)), max(1, round(image.height * share)))
     turned = image.getexif()
     reduced = image.resize(size, Image.Resampling.BOX)

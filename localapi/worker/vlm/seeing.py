@@ -7,6 +7,7 @@ that is known of templates holds for messages with images, too.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,10 @@ class Sight:
     mask: Any
     others: Mapping[str, Any]
     """Further inputs of the architecture, such as the grid of each picture."""
+    pictures: tuple[str, ...]
+    """Digests of the images' files."""
+    end: int | None
+    """Number of tokens through the last one that stands for a picture; None if that is not known."""
 
 
 class Eyes:
@@ -71,7 +76,17 @@ class Eyes:
             said = str(error).removeprefix("Failed to process inputs with error: ")[:200]
             raise PromptRefused(f"The model cannot take these images: {said or type(error).__name__}.") from error
         pixels, mask = inputs.pop("pixel_values", None), inputs.pop("attention_mask", None)
-        return replace(prompt, tokens=ids.flatten().tolist(), sight=Sight(ids, pixels, mask, inputs))
+        tokens: list[int] = ids.flatten().tolist()
+        return replace(
+            prompt, tokens=tokens, sight=Sight(ids, pixels, mask, inputs, prompt.digests, _end(tokens, index))
+        )
+
+
+def _end(tokens: list[int], index: int | None) -> int | None:
+    """Return the number of tokens through the last one of a picture."""
+    if index is None or index not in tokens:
+        return None
+    return len(tokens) - tokens[::-1].index(index)
 
 
 def _placeholder(tokenizer: Any) -> str:
@@ -111,7 +126,13 @@ class SeeingReader(RequestReader):
             if text.count(mark) != 1:
                 raise PromptRefused("The model's chat template leaves out an image. Put it into a message of the user.")
             text = text.replace(mark, self._eyes.placeholder)
-        return Prompt([], text, pictures=[picture(image.data or b"") for image in images_of(chat)])
+        images = images_of(chat)
+        return Prompt(
+            [],
+            text,
+            pictures=[picture(image.data or b"", image.detail) for image in images],
+            digests=tuple(f"{hashlib.sha256(image.data or b'').hexdigest()} {image.detail}" for image in images),
+        )
 
 
 def images_of(chat: Chat) -> list[ImagePart]:

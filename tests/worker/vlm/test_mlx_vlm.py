@@ -96,6 +96,23 @@ def test_an_answer_is_for_its_own_picture_while_others_wait(server: Server) -> N
     assert text(server, seen(RED)) == alone[0]
 
 
+def test_the_next_turn_computes_only_what_is_new_and_says_the_same(server: Server) -> None:
+    for images in ((), (GREEN,), (RED, GREEN)):
+        first = seen(*images)
+        said = answer(server, first)["choices"][0]["message"]["content"]
+        later = {**first, "messages": [*first["messages"], {"role": "assistant", "content": said}]}
+        later["messages"].append({"role": "user", "content": "And then?"})
+        answer(server, first)  # so that it is this conversation that is kept
+        quick = answer(server, later)
+        answer(server, seen(RED, max_tokens=1))
+        slow = answer(server, later)
+        assert quick["choices"] == slow["choices"]
+        assert quick["usage"]["prompt_tokens_details"]["cached_tokens"] >= 8
+        assert slow["usage"]["prompt_tokens_details"]["cached_tokens"] < 8 or images == ()
+        other = {**later, "messages": [seen(*images[:-1], RED)["messages"][0], *later["messages"][1:]]}
+        assert answer(server, other)["usage"]["prompt_tokens_details"]["cached_tokens"] < 8 or images == ()
+
+
 @pytest.mark.parametrize(
     "image", [RED[:70], png_header(500, 500), png(300, 1)], ids=["cut short", "without a picture", "too narrow"]
 )
@@ -144,6 +161,7 @@ turned = Image.Exif(); turned[0x112] = 6
 check(file(red, "JPEG", exif=turned), (10, 20))
 wide = Image.new("RGB", (2 * MOST_SIDE, 100), (0, 255, 0))
 check(file(wide, "PNG", exif=turned), (50, MOST_SIDE), ((9, 9), (0, 255, 0)))
+assert picture(file(wide, "PNG"), "low").size == (512, 6)
 blue = Image.new("RGB", (20, 10), (0, 0, 255))
 check(file(red, "GIF", save_all=True, append_images=[blue]), (20, 10), ((3, 3), (255, 0, 0)))
 check(file(red, "WEBP", save_all=True, append_images=[blue]), (20, 10), ((3, 3), (255, 0, 0)))
