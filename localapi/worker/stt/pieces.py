@@ -1,13 +1,15 @@
 """Cut sound of any length into pieces that a model can hear at once, where nobody speaks.
 
-Parts without speech are left out: they take time, and models invent words for them. Knows samples, and nothing of files
-and models.
+Parts without speech are left out, also within a piece: they take time, and models invent words for them. A model takes
+as long for a short piece as for a long one, so a piece is filled as far as it can be. Knows samples, and nothing of
+files and models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -20,22 +22,30 @@ BLOCK_SECONDS: Final = BLOCK_SAMPLES / SAMPLE_RATE_HZ
 
 LONGEST_BLOCKS: Final = int(30.0 / BLOCK_SECONDS)
 """Length of a piece at most: Whisper hears 30 s."""
-WANTED_BLOCKS: Final = int(20.0 / BLOCK_SECONDS)
-"""Length from which a piece ends at the next pause."""
 FIRST_BLOCKS: Final = int(6.0 / BLOCK_SECONDS)
-"""The same for the first piece, so that the first words come soon."""
+"""Length from which the first piece ends at the next pause, so that the first words come soon."""
 PAUSE_BLOCKS: Final = int(0.4 / BLOCK_SECONDS)
-LONG_PAUSE_BLOCKS: Final = int(3.0 / BLOCK_SECONDS)
+LONG_PAUSE_BLOCKS: Final = int(20.0 / BLOCK_SECONDS)
 """A pause that ends a piece of any length."""
 MARGIN_BLOCKS: Final = int(0.3 / BLOCK_SECONDS)
-"""Length of a pause that is kept before speech and after it."""
+"""Length of a pause that is kept after speech and before it."""
+MARGIN_SECONDS: Final = MARGIN_BLOCKS * BLOCK_SECONDS
 SEARCHED_BLOCKS: Final = int(10.0 / BLOCK_SECONDS)
-"""Length at the end of a piece without a pause, of which the quietest place is the cut."""
+"""Length at the end of a full piece, in which it is cut: at the last pause, or else at the quietest place."""
 SPEECH: Final = 0.4
 """Probability from which on a block counts as speech. Silence has 0.001."""
 
 Detector = Callable[[bytes], float]
 """Returns how likely somebody speaks in a block, from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Silence that was left out of a piece."""
+
+    at_seconds: float
+    """Place in the piece."""
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -45,14 +55,38 @@ class Piece:
     start_seconds: float
     pcm: bytes
     """16-bit mono samples."""
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def seconds(self) -> float:
+        """Return the length of what is heard."""
         return len(self.pcm) / 2 / SAMPLE_RATE_HZ
 
     @property
     def end_seconds(self) -> float:
-        return self.start_seconds + self.seconds
+        return self.start_seconds + self.seconds + sum(gap.seconds for gap in self.gaps)
+
+    def start_of(self, seconds: float) -> float:
+        """Return the place in the whole sound of something that begins at a second of the piece.
+
+        Nobody speaks close to a gap. What begins a little before one is what is said after it.
+        """
+        at, left_out = seconds, 0.0
+        for gap in self.gaps:
+            if seconds >= gap.at_seconds - MARGIN_SECONDS:
+                at, left_out = max(seconds, gap.at_seconds), left_out + gap.seconds
+        return self.start_seconds + at + left_out
+
+    def end_of(self, seconds: float) -> float:
+        """Return the same of something that ends there. What ends a little after a gap was said before it."""
+        at, left_out = seconds, 0.0
+        for gap in self.gaps:
+            if seconds > gap.at_seconds + MARGIN_SECONDS:
+                left_out += gap.seconds
+            else:
+                at = min(seconds, gap.at_seconds)
+                break
+        return self.start_seconds + at + left_out
 
 
 class Cutter:
@@ -67,11 +101,15 @@ class Cutter:
         self._pcm = bytearray()
         self._likely: list[float] = []
         """Probability of speech in each block that is kept."""
+        self._numbers: list[int] = []
+        """Places of these blocks in the whole sound."""
         self._pause = 0
         """Blocks without speech at the end of what is kept."""
-        self._start_block = 0
+        self._silence = 0
+        """The same, with those that were left out."""
+        self._blocks = 0
         self._bytes = 0
-        self._wanted = FIRST_BLOCKS
+        self._is_first = True
 
     @property
     def seconds(self) -> float:
@@ -101,7 +139,7 @@ class Cutter:
             piece = self._taken(len(self._likely) - silence)
             # The last block was filled up with silence, which is no part of the file.
             missing = BLOCK_BYTES - len(rest) if rest and not self._likely else 0
-            yield Piece(piece.start_seconds, piece.pcm[: len(piece.pcm) - missing])
+            yield replace(piece, pcm=piece.pcm[: len(piece.pcm) - missing])
 
     @property
     def _has_speech(self) -> bool:
@@ -111,36 +149,59 @@ class Cutter:
         likely = self._detector(block) if block.strip(b"\0") else 0.0  # a detector takes a millisecond for each
         self._pcm += block
         self._likely.append(likely)
-        self._pause = self._pause + 1 if likely < SPEECH else 0
-        length = len(self._likely)
+        self._numbers.append(self._blocks)
+        self._blocks += 1
+        is_silent = likely < SPEECH
+        self._pause = self._pause + 1 if is_silent else 0
+        self._silence = self._silence + 1 if is_silent else 0
         if not self._has_speech:
-            self._drop(max(0, length - MARGIN_BLOCKS))
+            self._drop(max(0, len(self._likely) - MARGIN_BLOCKS))
             return None
-        is_long = length >= self._wanted and self._pause >= PAUSE_BLOCKS
-        if is_long or (self._pause >= LONG_PAUSE_BLOCKS and not self._keeps_all):
+        if self._pause > 2 * MARGIN_BLOCKS and not self._keeps_all:
+            self._leave_out(len(self._likely) - MARGIN_BLOCKS - 1)
+        length = len(self._likely)
+        is_long = self._is_first and length >= FIRST_BLOCKS and self._pause >= PAUSE_BLOCKS
+        if is_long or (self._silence >= LONG_PAUSE_BLOCKS and not self._keeps_all):
             return self._taken(length - max(0, self._pause - MARGIN_BLOCKS))
         if length >= LONGEST_BLOCKS:
-            return self._taken(self._quietest())
+            return self._taken(self._best_cut())
         return None
 
-    def _quietest(self) -> int:
-        """Return the block at which to cut what has no pause: in the middle of the three least likely to be speech."""
+    def _best_cut(self) -> int:
+        """Return the block at which to cut: in the middle of the last pause, or of the three least likely blocks."""
         first = len(self._likely) - SEARCHED_BLOCKS
+        pause = 0
+        for at in range(len(self._likely) - 1, first - 1, -1):
+            pause = pause + 1 if self._likely[at] < SPEECH else 0
+            if pause == PAUSE_BLOCKS:
+                return at + PAUSE_BLOCKS // 2
         sums = np.convolve(self._likely[first:], np.ones(3), mode="valid")
         return first + int(np.argmin(sums)) + 1
 
+    def _leave_out(self, index: int) -> None:
+        """Leave out a block of a pause, whose beginning and end are kept."""
+        del self._pcm[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]
+        del self._likely[index]
+        del self._numbers[index]
+        self._pause -= 1
+
     def _taken(self, count: int) -> Piece:
         """Take so many blocks off the beginning, as a piece."""
-        piece = Piece(self._start_block * BLOCK_SECONDS, bytes(self._pcm[: count * BLOCK_BYTES]))
+        numbers = self._numbers[:count]
+        gaps = []
+        for at, (before, after) in enumerate(pairwise(numbers), 1):
+            if after > before + 1:
+                gaps.append(Gap(at * BLOCK_SECONDS, (after - before - 1) * BLOCK_SECONDS))
+        piece = Piece(numbers[0] * BLOCK_SECONDS, bytes(self._pcm[: count * BLOCK_BYTES]), tuple(gaps))
         self._drop(count)
-        self._wanted = WANTED_BLOCKS
+        self._is_first = False
         return piece
 
     def _drop(self, count: int) -> None:
         if count:
             del self._pcm[: count * BLOCK_BYTES]
             del self._likely[:count]
-            self._start_block += count
+            del self._numbers[:count]
             self._pause = min(self._pause, len(self._likely))
 
 

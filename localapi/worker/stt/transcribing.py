@@ -148,8 +148,8 @@ def checked(segments: Sequence[TranscriptSegment], piece: Piece, language: str |
 def _placed(start: float, end: float, piece: Piece, earliest: float) -> tuple[float, float]:
     """Return a time of a piece as one of the file, not before `earliest`, which is in the piece."""
     last = piece.end_seconds
-    begun = piece.start_seconds + start if math.isfinite(start) else earliest
-    ended = piece.start_seconds + end if math.isfinite(end) else last
+    begun = piece.start_of(start) if math.isfinite(start) else earliest
+    ended = piece.end_of(end) if math.isfinite(end) else last
     begun = min(max(begun, earliest), last)
     return round(begun, 3), round(min(max(ended, begun), last), 3)
 

@@ -42,7 +42,29 @@ def test_a_piece_begins_and_ends_a_little_beside_speech() -> None:
 def test_the_first_piece_is_shorter_than_those_after_it() -> None:
     pieces = cut(sound(*[(SPEECH, 3.0), (SILENCE, 0.5)] * 30))
     assert pieces[0].seconds == pytest.approx(7, abs=0.5)
-    assert all(20 <= piece.seconds <= 24 for piece in pieces[1:-1])
+    assert all(26 <= piece.seconds <= 30 for piece in pieces[1:-1])
+
+
+def test_a_piece_that_is_full_ends_in_the_middle_of_its_last_pause() -> None:
+    pieces = cut(sound(*[(SPEECH, 3.0), (SILENCE, 0.5)] * 30))
+    for piece in pieces[:-1]:
+        assert piece.pcm.endswith(SILENCE * 4 * BLOCK_BYTES)
+
+
+def test_long_silence_within_a_piece_is_left_out_and_counted_in_its_times() -> None:
+    [piece] = cut(sound((SILENCE, 5), (SPEECH, 2), (SILENCE, 10), (SPEECH, 2), (SILENCE, 4), (SPEECH, 1)))
+    assert piece.seconds == pytest.approx(6.5, abs=0.2)
+    assert (piece.start_seconds, piece.end_seconds) == pytest.approx((4.7, 24), abs=0.1)
+    # In the piece, speech is at 0.3 to 2.3, 2.9 to 4.9 and from 5.5 on; the gaps are in the middle between.
+    assert piece.start_of(0.3) == pytest.approx(5, abs=0.1)
+    assert piece.end_of(2.3) == pytest.approx(7, abs=0.1)
+    assert piece.start_of(2.9) == pytest.approx(17, abs=0.1)
+    assert piece.end_of(4.9) == pytest.approx(19, abs=0.1)
+    assert piece.start_of(5.5) == pytest.approx(23, abs=0.1)
+    # Models end and begin segments somewhere in the silence between.
+    assert piece.end_of(2.8) <= 7.4
+    assert piece.start_of(2.4) >= 16.6
+    assert piece.end_of(piece.seconds) == pytest.approx(piece.end_seconds)
 
 
 def test_speech_without_a_pause_is_cut_at_its_quietest_place() -> None:
@@ -52,13 +74,23 @@ def test_speech_without_a_pause_is_cut_at_its_quietest_place() -> None:
 
 
 def test_a_long_pause_ends_a_piece_of_any_length() -> None:
-    assert len(cut(sound((SPEECH, 1), (SILENCE, 4), (SPEECH, 1)))) == 2
+    assert len(cut(sound((SPEECH, 1), (SILENCE, 25), (SPEECH, 1)))) == 2
 
 
 def test_everything_is_kept_if_it_is_asked_for() -> None:
     pcm = sound((SILENCE, 70))
     pieces = cut(pcm, keeps_all=True)
     assert b"".join(piece.pcm for piece in pieces) == pcm
+
+
+def heard(pcm: bytes, piece: Piece) -> bytes:
+    """What stands at a piece's places in the whole sound."""
+    found, at, begun = b"", round(piece.start_seconds * 32_000), 0.0
+    for place, left_out in [*((gap.at_seconds, gap.seconds) for gap in piece.gaps), (piece.seconds, 0.0)]:
+        length = round((place - begun) * 32_000)
+        found += pcm[at : at + length]
+        at, begun = at + length + round(left_out * 32_000), place
+    return found
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -72,8 +104,7 @@ def test_pieces_are_short_and_in_order_and_hold_what_was_said_there(seed: int) -
     for piece in pieces:
         assert piece.start_seconds >= at - 1e-9
         assert 0 < len(piece.pcm) <= LONGEST_BLOCKS * BLOCK_BYTES
-        start = round(piece.start_seconds * 32_000)
-        assert pcm[start : start + len(piece.pcm)] == piece.pcm
+        assert heard(pcm, piece) == piece.pcm
         at = piece.end_seconds
     assert sum(piece.pcm.count(SPEECH) for piece in pieces) == pcm.count(SPEECH)
 
