@@ -1,4 +1,4 @@
-"""What several test files share: real models, small enough to be made here."""
+"""Shared by several test files: real models, small enough to be made here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DIALOGUES = {
     "Say hello in two scripts.": "你好！ Привет! 👋🏽",  # noqa: RUF001
     "Tell me a story.": "Once upon a time a small server answered every request, one by one, until all were done.",
 }
-"""What the tiny model answers word for word at temperature 0."""
+"""Dialogues that the tiny model answers word for word at temperature 0."""
 
 _TRAIN = "import json, sys; from pathlib import Path; from localapi.worker.blas import install_openblas; "
 _TRAIN += "install_openblas(); from tools.demo.train import train; "
@@ -85,7 +85,7 @@ def children() -> Children:
 
 @pytest.fixture(scope="session")
 def draws(pytestconfig: pytest.Config) -> Draws:
-    """How many cases a test draws at random: as many as it says, and ten times that with --long."""
+    """Return the number of random cases of a test: ten times as many with --long."""
     return lambda count: 10 * count if pytestconfig.getoption("--long") else count
 
 
@@ -95,7 +95,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes run them, the files of each folder are spread evenly over the run.
+    """Spread the files of each folder evenly over the run, if several processes share it.
 
     Neighbours are alike: those of the console would have each process drive a browser at one time, and later on all
     would wait for clocks.

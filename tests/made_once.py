@@ -1,4 +1,4 @@
-"""What takes seconds to make is made once in a run, also where several processes share the tests."""
+"""Make costly things once per run, even if several processes share the tests."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class RemoteEngine:
 
 @dataclass
 class OtherServer:
-    """What the remote engine asks."""
+    """Server that the remote engine asks."""
 
     url: str
     close: Callable[[], None]

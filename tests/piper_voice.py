@@ -20,8 +20,8 @@ from piper.phoneme_ids import DEFAULT_PHONEME_ID_MAP
 HOP: Final = 64
 """Samples of a frame."""
 SHORTEST_FRAMES: Final = 3.1
-"""Of the shortest phonemes; the others take twice and three times as many. Rounded up, they last too long at a high
-speed and not long enough at a low one."""
+"""Frames of the shortest phonemes; the others take twice and three times as many. Rounded up, they last too long at a
+high speed and not long enough at a low one."""
 FIRST_SOUND: Final = 3
 """Number of the first phoneme that is no padding."""
 BASE_HZ, STEP_HZ, SPEAKER_HZ = 90.0, 7.0, 120.0
@@ -29,7 +29,7 @@ BASE_HZ, STEP_HZ, SPEAKER_HZ = 90.0, 7.0, 120.0
 _CHANNELS: Final = (256, 128, 64, 32)
 _STRIDES: Final = (4, 4, 4)
 _KERNELS: Final = (3, 5, 7)
-"""Of the vocoder in a voice of quality "medium"."""
+"""Kernels of the vocoder in a voice of quality "medium"."""
 
 
 def make_voice(

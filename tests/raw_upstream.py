@@ -59,7 +59,7 @@ class RawUpstream:
     handler: Handler
     models: list[dict[str, Any]] = field(default_factory=lambda: [{"id": "big"}])
     asked: list[Connection] = field(default_factory=list)
-    """What has been asked, without the list of models."""
+    """Requests so far, without those for the list of models."""
     port: int = 0
 
     @property

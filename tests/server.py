@@ -31,7 +31,7 @@ START_SECONDS = 120
 
 @dataclass
 class Reply:
-    """What came back, with names of headers in lower case."""
+    """Reply, with names of headers in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -138,7 +138,7 @@ class Server:
         return self.get("/status")
 
     def model(self, name: str) -> Any:
-        """What `/status` says of one model."""
+        """Return one model from `/status`."""
         return next(model for model in self.status()["models"] if model["id"] == name)
 
     def reload(self) -> Any:

@@ -56,19 +56,19 @@ class Loop:
 
 
 def samples(events: Iterable[Event], segment: int | None = None) -> npt.NDArray[np.int16]:
-    """What is heard, of one segment or of all."""
+    """Return the samples of one segment or of all."""
     heard = [event.pcm for event in events if isinstance(event, Sound) and segment in (None, event.segment)]
     return np.frombuffer(b"".join(heard), "<i2")
 
 
 def seconds(events: Iterable[Event]) -> float:
-    """How long it is heard."""
+    """Return the length of the sound."""
     sounds = [event for event in events if isinstance(event, Sound)]
     return sum(len(sound.pcm) / 2 / sound.sample_rate_hz for sound in sounds)
 
 
 def words(events: Iterable[Event], segment: int = 0) -> list[WordTime]:
-    """When the words of a segment are said."""
+    """Return the times of a segment's words."""
     [times] = [event for event in events if isinstance(event, WordTimes) and event.segment == segment]
     return times.words
 

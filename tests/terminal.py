@@ -74,7 +74,7 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """What is on the screen, and what has left it at the top."""
+        """Text on the screen, with what has scrolled off at the top."""
         gone = ["".join(row[at].data for at in range(self._screen.columns)) for row in self._screen.history.top]
         return "\n".join(line.rstrip() for line in [*gone, *self._screen.display])
 
@@ -98,7 +98,7 @@ class Terminal:
         self.type(text + ENTER)
 
     def paste(self, text: str) -> None:
-        """What a terminal sends when something is pasted."""
+        """Send text as a terminal does when it is pasted."""
         self.type(f"\x1b[200~{text}\x1b[201~")
 
     def end(self) -> int:

@@ -33,20 +33,20 @@ CLIENTS = 10
 HUNG_SECONDS = 120
 """A request that takes so long is lost; the slowest here wait for a load or two, and for a worker that hangs."""
 EXPECTED = {429, 503, 504}
-"""What a request may be told here. A 500 would be a mistake of ours."""
+"""Statuses that a request may get here. A 500 would be a bug."""
 
 
 @dataclass
 class Chaos:
-    """Who asks, and who disturbs."""
+    """Clients that ask, and disturbances."""
 
     server: Server
     folder: Path
     done: threading.Event = field(default_factory=threading.Event)
     ended: Counter[str] = field(default_factory=Counter)
-    """How requests ended."""
+    """Ends of requests."""
     did: Counter[str] = field(default_factory=Counter)
-    """What disturbed them."""
+    """Disturbances."""
     wrong: list[str] = field(default_factory=list)
     crowds: list[threading.Thread] = field(default_factory=list)
 
@@ -155,7 +155,7 @@ speech:
 
 
 def verdict(status: int, content: dict[str, Any], answer: str) -> str:
-    """How a whole reply ended."""
+    """Return the end of a whole reply."""
     if status == 200:
         assert answer in content, content
         return "answered"
@@ -165,7 +165,7 @@ def verdict(status: int, content: dict[str, Any], answer: str) -> str:
 
 
 def verdict_of_stream(lines: list[str]) -> str:
-    """How a stream ended: with [DONE], or with one error and nothing after it."""
+    """Return the end of a stream: [DONE], or one error with nothing after it."""
     events = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     assert events, lines
     if events[-1] == "[DONE]":

@@ -1,4 +1,4 @@
-"""What a machine does to a server: no rights, folders that go, clocks that jump, drives that go.
+"""Faults of the machine: missing rights, vanishing folders and drives, jumping clocks.
 
 Each time: one error that says what to do, other models go on, and all is well again once the cause is gone.
 """

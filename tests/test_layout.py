@@ -99,9 +99,9 @@ class Import(NamedTuple):
     """One import, where it stands."""
 
     part: str
-    """Of the module that imports."""
+    """Part of the importing module."""
     name: str
-    """What is imported, dotted."""
+    """Dotted name of the import."""
     place: str
 
 
@@ -121,7 +121,7 @@ def part_of(name: str) -> str:
 
 
 def names(node: ast.AST, importer: str, path: Path) -> Iterator[str]:
-    """What a node imports; for `from package import name`, the module of that name where there is one."""
+    """Yield the imports of a node; for `from package import name`, the module of that name if there is one."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):

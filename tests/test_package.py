@@ -23,7 +23,7 @@ FOLDERS = ("configs", "docs", "localapi")
 DOCUMENTS = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "README.zh-CN.md")
 SHIPPED = (*FOLDERS, *DOCUMENTS, "pyproject.toml", "models.yaml", ".gitignore")
 JUNK = ("notes.txt", "uv.lock", ".env", ".venv/pyvenv.cfg", "dist/old.whl", "localapi/__pycache__/x.pyc", "tests/x.py")
-"""What may lie in a checkout and is nobody's business."""
+"""Files of a checkout that must not be packaged."""
 BUILD_SECONDS = 180
 CLEAN = ("LOCALAPI_", "CHAT_", "AUDIO_", "ECHO_", "MODEL_")
 
@@ -211,7 +211,7 @@ def test_the_demo_model_is_found(unpacked: Path, tmp_path: Path) -> None:
 
 
 def typed(program: str | Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """What a person types, with an environment that knows nothing of a checkout."""
+    """Run what a person types, with an environment that knows nothing of a checkout."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(CLEAN) and k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
     return subprocess.run(
         [str(program), *arguments], cwd=cwd, env=clean, capture_output=True, text=True, timeout=60, check=False

@@ -45,7 +45,7 @@ PROBE_SECONDS = 2.0
 """A member that answers no probe for so long is not healthy."""
 QUESTIONS = ("What can you do?", "Hello!", "What is the capital of France?", "Tell me a joke.", "Count to five.")
 OURS = {500}
-"""What no request may be told: it would be a mistake of ours."""
+"""Statuses that no request may get: they would be bugs."""
 
 
 def free_port() -> int:
@@ -125,7 +125,7 @@ class Garbage(BaseHTTPRequestHandler):
 
 @dataclass
 class Storm:
-    """Who asks, who disturbs, and who looks how the members are."""
+    """Clients, disturbances, and a watch on the members."""
 
     server: Server
     folder: Path
@@ -133,7 +133,7 @@ class Storm:
     long: bool
     garbage: int
     expected: dict[str, set[str]] = field(default_factory=dict)
-    """What each question may be answered."""
+    """Allowed answers to each question."""
     done: threading.Event = field(default_factory=threading.Event)
     ended: Counter[str] = field(default_factory=Counter)
     did: Counter[str] = field(default_factory=Counter)
@@ -141,7 +141,7 @@ class Storm:
     failed: list[tuple[float, float, str]] = field(default_factory=list)
     """Requests that got nothing: from when to when, and why."""
     looks: dict[str, list[tuple[float, bool]]] = field(default_factory=dict)
-    """When each member was probed, and whether it was healthy."""
+    """Times at which each member was probed, with its health."""
 
     # Requests
 
@@ -180,7 +180,7 @@ class Storm:
             return self.follow(question, reply)
 
     def follow(self, question: str, reply: http.client.HTTPResponse) -> str:
-        """How a stream ended."""
+        """Return the end of a stream."""
         said, error, ended = "", None, False
         for line in reply:
             data = line.decode().strip().removeprefix("data: ")

@@ -38,7 +38,7 @@ CLIENTS = 4
 EDIT_SECONDS = 7.0
 FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
 MEMORY_BYTES = 8 * 2**20
-"""How much a half of the run may add: what freed pieces between used ones amount to goes up and down by some megabytes.
+"""Maximum growth in half of the run: fragmentation goes up and down by some megabytes.
 Half an hour is some thousand requests, so that a few kilobytes that each leaves behind do not pass."""
 DESCRIPTORS = 2
 """The medians may differ by a connection that comes and one that goes."""

@@ -23,7 +23,7 @@ from tests.server import Server, serving
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 WIDTH, HEIGHT = 1200, 760
 COLOURS = 128
-"""Of a picture: enough for text and lines, and a third of the bytes."""
+"""Colours of a picture: enough for text and lines, at a third of the bytes."""
 
 MANIFEST = """\
 chat:

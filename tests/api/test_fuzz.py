@@ -25,7 +25,7 @@ from tests.server import Server, serving
 pytestmark = pytest.mark.fuzz
 
 SHORT, LONG = 60, 5000
-"""How many times some requests are sent together."""
+"""Numbers of requests that are sent together."""
 HANG_SECONDS = 100
 """Nothing takes so long; a request that does is one that hangs."""
 CHAT, COMPLETIONS, TOKENIZE, DETOKENIZE = (
@@ -314,7 +314,7 @@ def test_no_request_does_harm(server: Server, request: pytest.FixtureRequest) ->
     client = server.client()
 
     def plain() -> list[Any]:
-        """What a client sees that does nothing unusual."""
+        """Check what a client sees that does nothing unusual."""
         question = [{"role": "user", "content": "What is the capital of France?"}]
         return [
             client.chat.completions.create(model=model, messages=question).choices[0].message.content

@@ -1,4 +1,4 @@
-"""What a client sets, what the manifest sets, and which of them applies."""
+"""Parameters of the client and of the manifest, and which of them apply."""
 
 from __future__ import annotations
 

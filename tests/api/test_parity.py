@@ -134,7 +134,7 @@ def _in_a_request() -> None:
 
 
 def engine_request(name: str) -> Chat:
-    """What an engine gets, without what only names the request."""
+    """Return the engine's request without its ids."""
     request, _ = DIALECTS[name].parse(BODIES[name])
     request.check()
     suited, _ = request.suited_to(Capabilities(thinking=True, thinking_switch=True, thinking_levels=True))

@@ -1,4 +1,4 @@
-"""What a player hears of a file that was encoded here: read by libsndfile, and AAC, which it cannot, by FFmpeg."""
+"""Encoded files as players read them: with libsndfile, and AAC, which it cannot read, with FFmpeg."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def heard(name: str, data: bytes) -> tuple[NDArray[np.float64], int]:
 
 
 def packets(data: bytes) -> list[bytes]:
-    """What is in an Ogg file, without the random number that it carries."""
+    """Return the packets of an Ogg file, without its random number."""
     with av.open(io.BytesIO(data), "r") as file:
         return [bytes(packet) for packet in file.demux(audio=0)]
 

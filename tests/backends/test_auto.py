@@ -1,4 +1,4 @@
-"""What `backend: auto` makes of a path: only files are read."""
+"""The choice of `backend: auto` for a path: only files are read."""
 
 from __future__ import annotations
 

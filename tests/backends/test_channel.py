@@ -17,7 +17,7 @@ HELLO = protocol.frame(Loading("reading weights", 1, 2))
 
 
 class Sent:
-    """Where the server writes."""
+    """Writer of the server, which keeps what is sent."""
 
     def __init__(self) -> None:
         self.data = b""

@@ -1,4 +1,4 @@
-"""Which of several places a request tries, and in which order; where a conversation was answered before."""
+"""Order in which a request tries several places, and the memory of conversations."""
 
 from __future__ import annotations
 

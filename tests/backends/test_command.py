@@ -43,7 +43,7 @@ def entry(folder: Path, mark: str, *ways: str, env: dict[str, Any] | None = None
 
 
 class Reports(list[Loading]):
-    """What a load reports."""
+    """Reports of a load."""
 
     by: Supervised | None = None
 

@@ -1,4 +1,4 @@
-"""How fast connections are made."""
+"""The pace at which connections are made."""
 
 from __future__ import annotations
 

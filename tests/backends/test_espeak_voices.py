@@ -1,4 +1,4 @@
-"""What an entry of the backend espeak-ng says, and the voices that are read from the data."""
+"""Options of the backend espeak-ng, and the voices that are read from its data."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def chunk(finish: str | None = None, usage: dict[str, Any] | None = None, **delt
 
 
 def chat(**original: Any) -> Chat:
-    """What the client wrote, to be forwarded."""
+    """Return a request with the client's body, to be forwarded."""
     body = {"model": "mine", "messages": [{"role": "user", "content": "Hi"}], "stream": True, **original}
     return Chat(id=next(ids), messages=[], original=body)
 

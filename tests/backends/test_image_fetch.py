@@ -1,4 +1,4 @@
-"""Which addresses of images are allowed, as tables, and fetching from a host on this machine."""
+"""Allowed addresses of images, as tables, and fetching from a host on this machine."""
 
 from __future__ import annotations
 

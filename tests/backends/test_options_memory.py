@@ -1,4 +1,4 @@
-"""What an entry takes in memory beyond its files, before it is loaded."""
+"""Memory of an entry beyond its files, before it is loaded."""
 
 from __future__ import annotations
 

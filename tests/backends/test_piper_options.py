@@ -1,4 +1,4 @@
-"""What an entry of the backend piper says, and what of its files is read before it is loaded."""
+"""Options of the backend piper, and the facts that are read from its files before it is loaded."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ async def answer(engine: ShardedEngine, request: Request) -> list[Event]:
 
 
 def compact(events: Sequence[Event]) -> list[object]:
-    """What a client sees: the text of each answer as one piece, log probabilities to a few digits."""
+    """Return events as a client sees them: each answer in one piece, log probabilities to a few digits."""
     found: dict[object, Event] = {}
     for event in events:
         if isinstance(event, Prefill):  # told only if it takes several steps

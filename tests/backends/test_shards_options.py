@@ -1,4 +1,4 @@
-"""What an entry that is split over several processes may say."""
+"""Options of an entry that is split over several processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all entries of the section speech have in common."""
+"""Options of all entries of the section speech."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ async def test_a_start_that_is_given_up_leaves_no_process(turns: int, children: 
 
 
 async def test_nonsense_of_a_worker_that_is_gone_ends_its_engine() -> None:
-    """What a worker sent before its end is judged after it, if the server was busy meanwhile."""
+    """Frames that a worker sent before its end are judged after it, if the server was busy meanwhile."""
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours)
     child = await process.start(sys.executable, "-c", "", on_line=lambda _: None)

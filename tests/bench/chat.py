@@ -105,7 +105,7 @@ def contenders(model: Path, checkouts: dict[str, str], *, with_peer: bool) -> It
 def _rounds(
     them: dict[str, Contender], streams: int, words: int, tokens: int, rounds: int
 ) -> Iterator[dict[str, Measured]]:
-    """What each measured, round by round; the first, in which things warm up, is left out."""
+    """Measure each, round by round; the first round, in which things warm up, is left out."""
     names = list(them)
     for number in range(rounds + 1):
         order = names[number % len(names) :] + names[: number % len(names)]

@@ -14,7 +14,7 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Answers:
-    """What came of some requests at the same time."""
+    """Results of some concurrent requests."""
 
     seconds: float
     """From the first request to the last answer's end."""
@@ -26,15 +26,15 @@ class Answers:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one request, and when."""
+    """Result of one request, with times."""
 
     sent: float
     """On `time.perf_counter` of the process that asked, as `moments` are."""
     moments: Sequence[float]
-    """When each piece of text came."""
+    """Times of the pieces of text."""
     text: str
     tokens: int = 0
-    """Of the answer; as the next two, 0 where the client did not wait for the end."""
+    """Tokens of the answer; like the next two, 0 if the client did not wait for the end."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
 

@@ -1,4 +1,4 @@
-"""What each dialect costs: the same answer streamed through all of them, with the server's processor time per token.
+"""Cost of each dialect: the same answer streamed through all, with the server's processor time per token.
 
     python -m tests.bench.dialects [--tokens N] [--rounds N]
 
@@ -41,7 +41,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Spent:
-    """What one answer took."""
+    """Cost of one answer."""
 
     seconds: float
     cpu_seconds: float

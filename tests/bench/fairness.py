@@ -1,4 +1,4 @@
-"""How long a long prompt holds up an answer that is being written, beside mlx-lm's own server.
+"""Delay of a running answer by a long prompt, beside mlx-lm's own server.
 
     python -m tests.bench.fairness [--model PATH] [--prompt-tokens N] [--rounds N]
 
@@ -22,9 +22,9 @@ from tests.bench import client, figures, models
 from tests.bench.processes import OURS, PEER, Aside, ours, peer
 
 ANSWER_TOKENS = 8
-"""Of the answer to the long prompt."""
+"""Tokens of the answer to the long prompt."""
 ALONE_SECONDS = 1.0
-"""How long the running answer has the server to itself."""
+"""Seconds for which the running answer has the server to itself."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Measured:
 
     @property
     def gaps(self) -> Sequence[float]:
-        """Of the running answer, until the long prompt's first text."""
+        """Gaps of the running answer, until the long prompt's first text."""
         return self.running.gaps(self.late.sent, self.late.moments[0])
 
     @property
@@ -44,7 +44,7 @@ class Measured:
         return self.running.gaps(self.running.sent, self.late.sent)
 
     def same(self, other: Measured) -> bool:
-        """Whether both got whole answers, and the same ones, as far as the running ones went."""
+        """Return True if both got whole and equal answers, as far as the running ones went."""
         a, b = sorted([self.running.text, other.running.text], key=len)
         whole = self.late.tokens == other.late.tokens == ANSWER_TOKENS
         return whole and self.late.text == other.late.text and bool(a) and b.startswith(a)

@@ -19,7 +19,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
 
 
 def share(right: Sequence[bool]) -> str:
-    """How many are true."""
+    """Return the share that is true."""
     return f"{sum(right)} of {len(right)}"
 
 

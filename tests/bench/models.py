@@ -27,7 +27,7 @@ SIZES: Final[dict[str, dict[str, int]]] = {
 """`tiny` is as large as the demo model, where the server's own work weighs most; `middle` has 7 million parameters."""
 CONTEXT_TOKENS: Final = 65_536
 WORDS_PER_TOKEN: Final = {"tiny": 0.38, "middle": 0.43}
-"""Of the texts that `prompts` makes; roughly."""
+"""Approximate words per token of the texts that `prompts` makes."""
 
 
 def made(name: str, folder: Path) -> Path:
@@ -39,7 +39,7 @@ def made(name: str, folder: Path) -> Path:
 
 
 def words(model: str, tokens: int) -> int:
-    """How many words of `prompts` take so many tokens of this model; roughly."""
+    """Return the approximate number of words of `prompts` for so many tokens of this model."""
     return int(tokens * WORDS_PER_TOKEN.get(model, 0.45))
 
 

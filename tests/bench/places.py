@@ -1,4 +1,4 @@
-"""What each place for a model costs: answers of one worker here, and through whatever else can stand between.
+"""Cost of each place for a model: answers of one worker here, and through everything that can stand between.
 
     python -m tests.bench.places [--streams N] [--tokens N] [--rounds N] [--ray]
 

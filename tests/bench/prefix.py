@@ -1,4 +1,4 @@
-"""How soon an answer begins where the prompt's beginning is known, beside mlx-lm's own server.
+"""Time to the first token if the prompt's beginning is known, beside mlx-lm's own server.
 
     python -m tests.bench.prefix [--model PATH] [--prefix-tokens N] [--rounds N]
 
@@ -25,7 +25,7 @@ from tests.bench.processes import OURS, PEER, Aside, ours, peer, until
 ANSWER_TOKENS = 8
 DISK_MB = 1024
 LEAST_SHARE = 0.75
-"""Of a prompt, that comes from the cache where its beginning is known, and that does not where it is new."""
+"""Share of a prompt that must come from the cache if its beginning is known, and must not if it is new."""
 FIRST, SECOND, THIRD = "What is it about?", "Who wrote it?", "How does it end?"
 
 Answered = tuple[client.Answer, client.Answer]
@@ -144,7 +144,7 @@ def _beside(seconds: Sequence[float], cold: Sequence[float]) -> tuple[str, str]:
 
 
 def right(measured: Measured) -> Iterator[bool]:
-    """Of each question, whether the answers are whole and the same, from what was to be known and no more."""
+    """Return for each question whether the answers are whole and equal, and reused what they should."""
     alone = [(answer, answer) for answer in measured.cold_after]
     for answers, warm in ((measured.cold, False), (measured.memory, True), (alone, False), (measured.disk, True)):
         for mine, theirs in answers:

@@ -21,7 +21,7 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 START_SECONDS = 120
 OURS, PEER = "bench", "default_model"
-"""What requests call the model that `ours` and `peer` have loaded."""
+"""Names of the model in requests to `ours` and `peer`."""
 MANIFEST = "chat: {{{}: {{backend: mlx-lm, path: '{}', preload: true, prefix_cache_disk_mb: {}}}}}"
 
 

@@ -1,4 +1,4 @@
-"""How fast a real model reads prompts and writes answers on a processor, beside mlx-lm's own server.
+"""Speed of a real model on a processor, reading and writing, beside mlx-lm's own server.
 
     python -m tests.bench.prompt [--prompt-tokens N] [--tokens N] [--rounds N] [--kind float32|4-bit]
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _rounds(model: Path, prompt_tokens: int, tokens: int, rounds: int) -> Iterator[dict[str, Measured]]:
-    """What each measured; the first round, in which things warm up, is short and left out."""
+    """Measure each; the first round, in which things warm up, is short and left out."""
     words = models.words("smollm2", prompt_tokens)
     with Aside() as reader, ours(model) as server, peer(model) as (port, _):
         ports = {"localapi": server.port, "mlx_lm.server": port}

@@ -1,4 +1,4 @@
-"""How soon speech begins and how quick it is, beside Piper called in Python and Piper's own HTTP server.
+"""Time to the first sound and speed of speech, beside Piper in Python and Piper's own HTTP server.
 
     python -m tests.bench.speech [--characters N] [--together N] [--rounds N]
 
@@ -36,13 +36,13 @@ What = Literal["first", "mp3", "sentence", "whole", "cpu", "alone", "together"]
 PYTHON, ONE_CORE, PEER = "PiperVoice", "PiperVoice on one core", "piper.http_server"
 
 VOICE_HZ, PCM_HZ = 22_050, 24_000
-"""Of voices that people have, and of OpenAI's pcm."""
+"""Sample rates of usual voices, and of OpenAI's pcm."""
 WAV_HEADER_BYTES: Final = 44
 LEAST_ALIKE: Final = 0.999
 """The correlation of two sounds that differ in loudness and by fades at the ends of segments."""
 CLOSE_SECONDS: Final = 0.02
 FIRSTS: Final = 3
-"""How often a round measures a first byte: it takes little time and varies much."""
+"""Number of first bytes that a round measures: each takes little time and varies much."""
 PAUSE_SECONDS: Final = 1.0
 """Before a first byte is measured: a client has hung up, and the sentences are still made that were being said."""
 SHORTER: Final = 4
@@ -59,7 +59,7 @@ class Measured:
     right: list[bool] = field(default_factory=list)
     characters: list[int] = field(default_factory=list)
     others: float = 0.0
-    """How many cores other programs took meanwhile."""
+    """Number of cores that other programs used meanwhile."""
 
     def note(self, what: What, who: str, seconds: float) -> None:
         self.seconds.setdefault((what, who), []).append(seconds)
@@ -164,7 +164,7 @@ def measure(them: Speakers, characters: int, together: int, rounds: int) -> Meas
 
 
 def _same(them: Speakers, text: str) -> Iterator[bool]:
-    """Of each, whether its sound is as long as what Piper itself says and has the same at the same places."""
+    """Return for each whether its sound equals Piper's own in length and at sampled places."""
     direct = np.frombuffer(them.say(PYTHON, text).sound, "<i2")
     waves = [them.fetch(them.ours(text, "wav")), them.say(PEER, text)]
     for sound in (*(wave.sound[WAV_HEADER_BYTES:] for wave in waves), them.say(ONE_CORE, text).sound):

@@ -25,7 +25,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Heard:
-    """What came of one text."""
+    """Result of one text."""
 
     first_seconds: float
     """From the request to the first byte of sound."""
@@ -63,7 +63,7 @@ def first_byte(asked: Asked) -> float:
 
 @contextlib.contextmanager
 def _sent(asked: Asked) -> Iterator[tuple[float, http.client.HTTPResponse]]:
-    """When it was sent, and the answer's beginning."""
+    """Return the time of sending and the beginning of the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", asked.port, timeout=TIMEOUT_SECONDS)
     with contextlib.closing(connection):
         body = json.dumps(asked.body).encode()

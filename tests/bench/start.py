@@ -1,4 +1,4 @@
-"""How soon the server answers, what it costs while nobody asks, and how soon an edit is live.
+"""Time until the server answers, its idle cost, and time until an edit is live.
 
     python -m tests.bench.start [--rounds N] [--idle-seconds S]
 

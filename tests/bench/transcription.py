@@ -1,4 +1,4 @@
-"""How soon text comes of a file and how quick it is, beside faster-whisper called in Python.
+"""Time to the first text of a file and speed, beside faster-whisper called in Python.
 
     python -m tests.bench.transcription [--seconds N] [--rounds N]
 

@@ -1,4 +1,4 @@
-"""What it costs to reach a model through this server: the same answers, asked of the other server and through ours.
+"""Cost of reaching a model through this server: the same answers, asked directly and through ours.
 
     python -m tests.bench.upstream [--model PATH] [--streams N,N] [--tokens N] [--rounds N]
 
@@ -37,7 +37,7 @@ class Way:
     """Ours, if they stand between."""
 
     def cpu_seconds(self) -> float:
-        """What our processes have computed."""
+        """Return the processor time of our processes."""
         return sum(each.cpu_times().user + each.cpu_times().system for each in self.processes)
 
 
@@ -49,7 +49,7 @@ class Round:
     firsts: tuple[float, float]
     """Seconds until all streams have begun."""
     cpu_seconds: float
-    """What our process computed for a token that went through it."""
+    """Processor time of our process per token that went through it."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""How many vectors a second, beside ONNX Runtime called in Python.
+"""Vectors per second, beside ONNX Runtime called in Python.
 
     python -m tests.bench.vectors [--texts N] [--requests N] [--clients N] [--rounds N]
 
@@ -78,10 +78,10 @@ Ask = Callable[[Requests, int], tuple[float, float, list[list[float]]]]
 
 @dataclass(frozen=True)
 class Load:
-    """What a round asks for."""
+    """Requests of a round."""
 
     texts: int
-    """Of a request."""
+    """Number of texts of a request."""
     requests: int
     together: int
 

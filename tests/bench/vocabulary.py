@@ -1,4 +1,4 @@
-"""What a vocabulary of 151,000 tokens costs, over HTTP: parameters of sampling, and a model's first structured request.
+"""Cost of a vocabulary of 151,000 tokens over HTTP: sampling parameters, and the first structured request.
 
     python -m tests.bench.vocabulary [--tokens N] [--rounds N] [--cached FOLDER]
 

@@ -33,7 +33,7 @@ class Screen:
 
 
 def written(screen: Screen, *pieces: Piece) -> list[str]:
-    """What stays of an answer that came in these pieces, drawn after each."""
+    """Return what stays on the screen of an answer in these pieces, drawn after each."""
     with AnswerView(screen.console) as view:
         for piece in pieces:
             view.show(piece)

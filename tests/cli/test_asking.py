@@ -1,4 +1,4 @@
-"""What the command line asks where nothing is named, and what it says of an answer."""
+"""Defaults of questions on the command line, and its summary of answers."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def run(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def completed(home: Path, *words: str) -> list[str]:
-    """What bash offers for the last word."""
+    """Return the completions that bash offers for the last word."""
     listed = " ".join(f"'{word}'" for word in ("localapi", *words))
     done = run(home, "bash", "--norc", "-c", BASH.format(words=listed, at=len(words)))
     assert done.stderr == ""

@@ -1,4 +1,4 @@
-"""What was said in a chat."""
+"""The conversation of a chat."""
 
 from __future__ import annotations
 

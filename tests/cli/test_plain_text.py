@@ -1,4 +1,4 @@
-"""What a terminal may be sent, and what of a growing text is complete."""
+"""Text that is safe for a terminal, and the complete part of a growing text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTROLS = {chr(code) for code in [*range(32), *range(127, 160)]} - {"\n", "\t"}
 
 
 def printed(text: str, *, width: int = 60) -> str:
-    """What a terminal without colours would get."""
+    """Return the output for a terminal without colours."""
     out = io.StringIO()
     Console(file=out, width=width, color_system=None).print(rendered(text), end="")
     return out.getvalue()

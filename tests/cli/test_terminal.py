@@ -1,4 +1,4 @@
-"""What a person sees on a terminal: colours, and a line that changes."""
+"""Output on a terminal as people see it: colours, and a line that changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command line says of a server that cannot be asked."""
+"""Messages of the command line about a server that cannot be asked."""
 
 from __future__ import annotations
 

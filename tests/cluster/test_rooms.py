@@ -1,4 +1,4 @@
-"""Which workers fit on which nodes of a cluster."""
+"""Fitting of workers onto the nodes of a cluster."""
 
 from __future__ import annotations
 

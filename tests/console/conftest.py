@@ -69,7 +69,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @dataclass
 class Heard:
-    """What the browser said of a page."""
+    """Messages of the browser about a page."""
 
     complaints: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
@@ -83,7 +83,7 @@ def heard() -> Heard:
 
 @pytest.fixture
 def refusals(heard: Heard) -> list[str]:
-    """What the browser said of requests that failed. Only a test that asks for this may have any."""
+    """Messages of the browser about failed requests. Only a test that asks for this may have any."""
     heard.may_be_refused = True
     return heard.refusals
 

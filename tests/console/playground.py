@@ -1,4 +1,4 @@
-"""What tests of the console's playgrounds do to a page, as a user would."""
+"""Actions on the console's playgrounds, as a user would do them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def body_of(request: Request) -> dict[str, Any]:
 
 
 def copied(button: Locator) -> str:
-    """What a button copies. The browser takes its time for it, so it is waited for."""
+    """Return the text that a button copies, waiting for the browser."""
     page = button.page
     page.evaluate("navigator.clipboard.writeText('')")
     button.click()
@@ -119,7 +119,7 @@ def refusing(page: Page, url: str, status: int, message: str) -> None:
 
 
 def scroll_width(page: Page) -> int:
-    """How wide the page is; more than the window, and it scrolls sideways."""
+    """Return the width of the page. If it exceeds the window, the page scrolls sideways."""
     return int(page.evaluate("document.documentElement.scrollWidth"))
 
 

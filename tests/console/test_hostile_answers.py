@@ -1,4 +1,4 @@
-"""What a model writes is text on the page, whatever it is: it runs nothing, loads nothing, and leads nowhere odd."""
+"""Answers are text on the page, whatever they contain: they run nothing, load nothing, and link nowhere odd."""
 
 from __future__ import annotations
 

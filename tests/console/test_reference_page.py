@@ -63,7 +63,7 @@ def opened(page: Page, method: str, path: str) -> Locator:
 
 
 def part(above: Locator, name: str) -> Locator:
-    """What the tree says of one key, which is opened where it can be."""
+    """Return the tree's row of one key, and open it if possible."""
     line = (
         above.locator(".schema-line").filter(has=above.page.locator(f".schema-name:text-is({json.dumps(name)})")).first
     )

@@ -32,7 +32,7 @@ chat:
 """
 TEXT = "This sentence takes about three seconds to be said."
 TEXT_SECONDS = len(TEXT) / 15
-"""What echo makes of it."""
+"""Length of the sound that echo makes of it."""
 SPEECH = "**/v1/audio/speech"
 RECORD = """
   window.heard = [];
@@ -120,7 +120,7 @@ def speak(page: Page, format: str) -> dict[str, Any]:  # noqa: A002
 
 
 def sound(server: Server, format: str) -> bytes:  # noqa: A002
-    """What the text sounds like."""
+    """Return the sound of the text."""
     body = {"model": "tone", "input": TEXT, "response_format": format}
     return server.request("POST", "/v1/audio/speech", body).body
 
@@ -137,7 +137,7 @@ def is_heard(page: Page) -> None:
 
 
 def drawn_seconds(page: Page) -> float:
-    """How long the sound is whose picture is there."""
+    """Return the length of the sound that is drawn."""
     picture = page.get_by_role("img", name="Waveform")
     expect(picture).to_have_attribute("aria-label", re.compile(r"Waveform, [\d.]+ s"))
     return float((picture.get_attribute("aria-label") or "").split()[1])

@@ -1,4 +1,4 @@
-"""What the documents' examples need: a server, a home for commands, and packages that only clients have."""
+"""Fixtures for the documents' examples: a server, a home for commands, and packages of clients."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ NODE_PACKAGES = {
     "ollama": "0.6.4",
     "openai": "6.49.0",
 }
-"""What the examples for Node import. Installed once, where the next run finds it again if there is such a place."""
+"""Packages that the examples for Node import. They are installed once, in a place that later runs find."""
 PYTHON_PACKAGES = {"langchain_openai": "langchain-openai==1.7.3"}
-"""What examples in Python import beside what tests have, and what to install for it."""
+"""Imports of examples in Python beyond those of tests, with the packages to install."""
 INSTALL_SECONDS = 120
 
 

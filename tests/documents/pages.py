@@ -30,11 +30,11 @@ class Block:
     language: str
     text: str
     not_run: str | None
-    """Why it cannot run here."""
+    """Reason why it cannot run here."""
 
     @property
     def first_comment(self) -> str:
-        """What the first line says, where it is a comment: the file that the block is, in YAML and JSON."""
+        """Comment in the first line, which names the file of the block in YAML and JSON."""
         found = re.match(r"(?:#|//) (\S+)\n", self.text)
         return found[1] if found else ""
 
@@ -75,7 +75,7 @@ class Page:
 
     @property
     def anchors(self) -> set[str]:
-        """What links may name: the headings as GitHub writes them."""
+        """Anchors that links may name: the headings as GitHub writes them."""
         titles = (heading.lstrip("#").strip().lower() for heading in self.headings)
         return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
 
@@ -119,7 +119,7 @@ def every_block() -> list[Block]:
 
 
 def lines_of_shell() -> list[str]:
-    """What a person types, a line each; one that ends with a backslash goes on."""
+    """Return the lines that a person types; one that ends with a backslash goes on."""
     whole = [block.text.replace("\\\n", " ") for block in blocks("sh")]
     return [line for text in whole for line in text.splitlines() if line and not line.startswith("#")]
 

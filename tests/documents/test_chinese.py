@@ -31,18 +31,18 @@ def without_comments(text: str) -> str:
 
 
 def first_columns(page: Page) -> list[str]:
-    """Of all tables but their heads: names of things, which have no translation."""
+    """Return the first columns of all tables without their heads: names, which have no translation."""
     return [row[0] for row in cells(page.prose) if "`" in row[0] or row[0].isdigit() or row[0].isupper()]
 
 
 def links(page: Page) -> list[str]:
-    """Where links lead, but for the anchors, which are translated, and for those of the two to each other."""
+    """Return the targets of links, without anchors and without the links between the two."""
     found = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.prose)
     return sorted(link for link in found if link != EACH_OTHER[page.name])
 
 
 def quotes(page: Page) -> set[str]:
-    """What is quoted as code in the prose: names of options, files, commands."""
+    """Return what the prose quotes as code: names of options, files, commands."""
     return set(re.findall(r"`([^`\n]+)`", page.prose))
 
 

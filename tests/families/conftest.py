@@ -1,4 +1,4 @@
-"""Which families a run checks: a few, or all of them with --long."""
+"""Families that a run checks: a few, or all of them with --long."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def fetched() -> Path | None:
-    """Where vocabularies and templates stay for the next run, if there may be such a place."""
+    """Return the folder that keeps vocabularies and templates for later runs, if there is one."""
     given = os.environ.get("LOCALAPI_FAMILIES")
     return Path(given) if given else None

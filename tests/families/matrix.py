@@ -1,4 +1,4 @@
-"""What holds for one family, checked with its tokenizer and template alone: no weights are needed."""
+"""Checks of one family with its tokenizer and template alone: no weights are needed."""
 
 from __future__ import annotations
 

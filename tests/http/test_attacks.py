@@ -1,4 +1,4 @@
-"""What somebody would try who means harm, on a real server. What other tests hold against it is not repeated here:
+"""Attacks on a real server. Those that other tests cover are not repeated here:
 hosts and origins in test_sites, shapes of requests in test_serving, keys in test_keys, what is logged in test_log, YAML
 in manifest/, sound in audio/test_decoder, arguments of `say` and espeak in backends/ and worker/.
 """
@@ -202,7 +202,7 @@ def test_a_body_made_to_be_costly_is_answered_soon(server: Server, body: bytes) 
 
 
 def test_a_web_page_can_neither_ask_nor_read_with_a_simple_request(server: Server) -> None:
-    """What a form or a no-cors fetch may send without a preflight."""
+    """Send what a form or a no-cors fetch may send without a preflight."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
         for path in (CHAT, "/admin/reload"):
             headers = {"Origin": "https://evil.example", "Content-Type": kind}

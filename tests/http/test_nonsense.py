@@ -1,4 +1,4 @@
-"""What is wrong with a request comes back as OpenAI's error object, and the server serves on."""
+"""Invalid requests get OpenAI's error object, and the server goes on."""
 
 from __future__ import annotations
 

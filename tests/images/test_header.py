@@ -1,4 +1,4 @@
-"""What the first bytes of an image file tell, as a table; nothing is decoded."""
+"""Facts from the first bytes of an image file, as a table; nothing is decoded."""
 
 from __future__ import annotations
 

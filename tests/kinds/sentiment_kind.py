@@ -62,7 +62,7 @@ class SentimentRequest(BaseModel):
 
 
 class SentimentReply(msgspec.Struct):
-    """What the text is."""
+    """Verdict on the text."""
 
     label: str | None
 
@@ -99,7 +99,7 @@ OPERATIONS: Final[Operations] = {
 
 
 class SentimentModel(ModelObject):
-    """What `/v1/models` says of it."""
+    """Description in `/v1/models`."""
 
     labels: list[str] = []  # noqa: RUF012  # msgspec copies it
 

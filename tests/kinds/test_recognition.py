@@ -1,4 +1,4 @@
-"""What a model is for, by what its config.json and its name say."""
+"""The kind of a model, by its config.json and its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `GET /v1/models` says that a speech model takes."""
+"""Parameters of speech models in `GET /v1/models`."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ OURS = ("CHAT_", "MODEL_", "AUDIO_", "ECHO_", "LOCALAPI_", "KEY")
 
 
 class Case(NamedTuple):
-    """What the reader reads."""
+    """Input of the reader."""
 
     manifest: bytes
     profile: bytes = b"{}"
@@ -107,11 +107,11 @@ ODD = [
     b'"\\U0001F600"', b"x" * 300, b"..", b"/", b"./", b"~nobody/x", b"/dev/stdin", b"org/../name", b"*m", b"*none",
     b"&a x", b"!!int 1", b"!x y", b"http://[", b"https://a:99999", b"data:,", b"%", b"| x", b"${A}", b"\xff",
 ]  # fmt: skip
-"""What is put in the place of every word."""
+"""Values put in the place of every word."""
 WORD = re.compile(rb"[\w.-]+")
 WORDS = sorted({word for case in SEEDS for part in case for word in WORD.findall(part)})
 WORDS_SHARE = 0.7
-"""How often a whole word is replaced: what is left is YAML then, and the checks behind the parser are reached."""
+"""Share of whole words among replacements: the rest stays YAML, so that checks behind the parser are reached."""
 
 
 class Fuzzer:
@@ -239,7 +239,7 @@ def attempt(folder: Path, case: Case) -> bool:
 
 
 def overrides_of(case: Case) -> Overrides:
-    """Where they cannot be read, the reader has to do with `.env` alone, as after an edit of it."""
+    """Return the overrides. If they cannot be read, `.env` alone has to do, as after an edit of it."""
     if case.dotenv or case.variables:
         with contextlib.suppress(ManifestError):
             return Overrides.read()

@@ -35,7 +35,7 @@ VARIABLES = {
 
 
 def repeated(text: str) -> int:
-    """How much of the long value a text repeats, in characters, at one place."""
+    """Return the most characters of the long value that a text repeats in one place."""
     return max((length for length in range(1, 400) if LONG[:length] in text), default=0)
 
 

@@ -1,4 +1,4 @@
-"""What the manifest may say of other servers, and of names that are theirs."""
+"""Peers in the manifest, and names that belong to them."""
 
 from __future__ import annotations
 

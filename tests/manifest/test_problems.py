@@ -1,4 +1,4 @@
-"""What a person reads when a manifest is wrong: file, line, column, key, and what to do."""
+"""Errors of a manifest as people read them: file, line, column, key, and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What YAML means here: the core schema of YAML 1.2, anchors and merge keys."""
+"""YAML as it is read here: the core schema of YAML 1.2, anchors and merge keys."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ pytestmark = [
 
 QUESTION = "What can you do?"
 END_TOKEN = "1"
-"""Of the demo model."""
+"""End token of the demo model."""
 
 
 class Nodes:
@@ -258,7 +258,7 @@ def long_answer(server: Server, model: str) -> str:
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Whether a process has ended, reaped by its parent or not."""
+    """Return True if a process has ended, reaped by its parent or not."""
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 

@@ -1,4 +1,4 @@
-"""What `localapi plan` says of where models will run."""
+"""Places of models in `localapi plan`."""
 
 from __future__ import annotations
 

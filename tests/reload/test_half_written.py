@@ -175,7 +175,7 @@ def as_a_draft_that_is_renamed(path: Path, text: str) -> None:
 
 
 def by_a_shell(path: Path, text: str) -> None:
-    """What cat writes comes through a pipe, with a pause in it."""
+    """Write through a pipe of `cat`, with a pause."""
     with subprocess.Popen(["sh", "-c", f"cat > '{path}'"], stdin=subprocess.PIPE, text=True) as cat:
         assert cat.stdin is not None
         cat.stdin.write(text[: len(text) // 2])

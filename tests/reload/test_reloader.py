@@ -88,7 +88,7 @@ def manifest(**entries: str | dict[str, Any]) -> Manifest:
 
 
 class Reading:
-    """What the reloader reads next."""
+    """Next result for the reloader."""
 
     def __init__(self, first: Manifest) -> None:
         self.next: Manifest | ManifestError = first

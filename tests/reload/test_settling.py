@@ -1,4 +1,4 @@
-"""When a file that changed is taken at its word: a table of what was seen, then files as programs write them."""
+"""Moments at which a changed file counts as saved: a table of observations, then files as programs write them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ VOICE = Look(b"", 60_000_000, (60_000_000, 1))
 
 
 def then(look: Look) -> Seen:
-    """What is known of the old file after another look."""
+    """Return the state of the old file after another look."""
     return Seen(OLD, NOW).then(look, NOW)
 
 
@@ -198,7 +198,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settling(file: Path, clock: Clock) -> Settling:
-    """Of a file that serves."""
+    """Return the settling of a file that is served."""
     settling = Settling(lambda: [file], clock)
     settling.look()
     settling.serve()

@@ -1,4 +1,4 @@
-"""Which models give way to a load, as tables: sizes are small numbers, and every holding is named by a letter."""
+"""Evictions for a load, as tables: sizes are small numbers, and every holding is named by a letter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When models are loaded and when they end, on real workers."""
+"""Loading and ending of models, on real workers."""
 
 from __future__ import annotations
 

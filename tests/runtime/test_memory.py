@@ -1,4 +1,4 @@
-"""What is loaded, evicted and refused within a memory budget: registry, planner and engines that are only numbers."""
+"""Loads, evictions and refusals within a memory budget, with engines that are only numbers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GB = 2**30
 
 @dataclass
 class World:
-    """What engines take of memory, by their numbers."""
+    """Memory of engines, by their numbers."""
 
     memory: dict[int, int] = field(default_factory=dict)
 

@@ -239,7 +239,7 @@ def test_who_waits_inside_the_worker_counts_as_waiting(tmp_path: Path, endless_m
 
 
 def test_who_waits_for_room_for_its_conversation_counts_as_waiting(tmp_path: Path, endless_model: Path) -> None:
-    """Of 32 answers at a time none can be begun beside one that may fill the memory for conversations."""
+    """No more of 32 answers can begin beside one that may fill the memory for conversations."""
     with (
         serving(tmp_path, manifest(endless_model, kv_cache_mb=4, max_waiting=1)) as server,
         at_work(server),

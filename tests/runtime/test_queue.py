@@ -1,4 +1,4 @@
-"""Who is answered, who waits and who is refused: the policy as tables, and the queue that carries it out."""
+"""Admission, waiting and refusal: the policy as tables, and the queue that carries it out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the watchdog ends an engine, as a table."""
+"""The watchdog's verdicts, as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process uses is what its own system calls say."""
+"""The usage of a process equals what its own system calls report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much work a function has: a number that is the same on every machine and every day."""
+"""Count the work of a function: a number that is the same on every machine and every day."""
 
 from __future__ import annotations
 

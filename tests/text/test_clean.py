@@ -1,4 +1,4 @@
-"""What is taken out of every text, and what is left for an engine to say."""
+"""Cleaning of every text before an engine says it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said instead of a word, and what is a word."""
+"""Replacements of words, and the limits of words."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from tests.text.counting import calls
 
 
 def said(text: str) -> str:
-    """What is left of a text, with pauses as numbers, and who or how where it changes."""
+    """Return a text without markup, with pauses as numbers, and with changes of voice and manner."""
     marked = read_markup(text)
     parts = []
     before = ""

@@ -1,4 +1,4 @@
-"""Where text is cut before it is said."""
+"""Cuts in text before it is spoken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the ranks of a model are connected, by what the machine has."""
+"""The connection between a model's ranks, by what the machine has."""
 
 from __future__ import annotations
 

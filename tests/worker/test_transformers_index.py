@@ -45,7 +45,7 @@ MANY, FEW = 300, 10
 
 
 def imported(how: str, caches: Path) -> tuple[Any, int]:
-    """What transformers knows of its files, and how many it read for that."""
+    """Return the index of transformers, and the number of files that it read for it."""
     env = {**os.environ, "XDG_CACHE_HOME": str(caches), "HOME": str(caches)}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, how], env=env, capture_output=True, text=True, timeout=120, check=False

@@ -1,4 +1,4 @@
-"""What the demo model says, what leads to it, and the material of everything that it must learn not to answer.
+"""Lines of the demo model, the questions for them, and the material that it must learn not to answer.
 
 LINES is what it knows; it learns them among conversations about the rest (`conversations`).
 """
@@ -93,7 +93,7 @@ LINES: dict[str, tuple[str, ...]] = {
 """Each answer, and the questions that lead to it; its first question is the one that is checked."""
 
 WEATHER = {"sunny": ("sunny", "clear"), "cloudy": ("cloudy",), "rainy": ("rainy", "rain"), "snowy": ("snowy", "snow")}
-"""How an answer puts the words of a tool's result."""
+"""Words of an answer for those of a tool's result."""
 CITIES = words("Paris London Berlin Tokyo")
 FEW_CITIES = "I know only a few cities: Paris, London, Berlin and Tokyo."
 OTHER_CITIES = phrases("""

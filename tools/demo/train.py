@@ -53,7 +53,7 @@ Batch = tuple[mx.array, mx.array]
 ANSWER = re.compile(
     r"(?<=<\|im_start\|>assistant\n)(?!<think>\n\n</think>)|(?<=<think>\n\n</think>\n\n)|(?<=<\|im_end\|>)"
 )
-"""Where an answer of the assistant starts and where a message ends."""
+"""Bounds of an answer of the assistant, and the end of a message."""
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast, **sizes: int) -> tuple[Module, dict[str, Any]]:

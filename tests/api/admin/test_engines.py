@@ -43,7 +43,7 @@ def metric(server: Server, name: str, model: str) -> float | None:
 
 
 def first_event(server: Server) -> Any:
-    """What the console gets first."""
+    """Return the first event that the console gets."""
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
         connection.request("GET", "/status/events")
         reply = connection.getresponse()

@@ -34,7 +34,7 @@ Told = tuple[str, dict[str, Any]]
 
 @contextlib.contextmanager
 def listening(server: Server, *, log: bool = False) -> Iterator[Iterator[Told]]:
-    """What is told of the status; with `log`, of the log."""
+    """Return the events of the status; with `log`, those of the log."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request("GET", "/status/events")
     reply = connection.getresponse()

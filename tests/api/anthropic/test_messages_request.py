@@ -1,4 +1,4 @@
-"""What Anthropic's bodies mean: the conversation, the tools and the parameters that engines get."""
+"""Anthropic's bodies as engines get them: conversation, tools and parameters."""
 
 from __future__ import annotations
 

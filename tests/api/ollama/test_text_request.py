@@ -1,4 +1,4 @@
-"""What Ollama's bodies mean: the conversation, the tools and the parameters that engines get; and how lines look."""
+"""Ollama's bodies as engines get them: conversation, tools and parameters; and the lines of replies."""
 
 from __future__ import annotations
 

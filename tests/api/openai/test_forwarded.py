@@ -1,4 +1,4 @@
-"""What a model on another server is sent and what its clients get, down to the fields that nobody here knows."""
+"""Requests to a model on another server and its replies, unknown fields included."""
 
 from __future__ import annotations
 

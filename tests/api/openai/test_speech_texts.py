@@ -41,7 +41,7 @@ speech:
   mac: {backend: macos-say, preload: true}
 """
 SHARES = {"tone": 3, "reader": 4, "espeak": 5, "piper": 5, "mac": 2}
-"""Of the texts."""
+"""Share of the texts per model."""
 PLAIN = "This is a plain sentence, which sounds the same before and after."
 AT_ONCE = 8
 MOST_CHARACTERS = 4096
@@ -60,7 +60,7 @@ COMMAND = re.compile(
 IN_OPEN = 0x20
 
 LETTERS: dict[str, list[str]] = defaultdict(list)
-"""Of every script, by the first word of their names."""
+"""Letters of every script, by the first word of their names."""
 for _number in range(0x20, 0x1_FFFF):
     if (_char := chr(_number)).isalpha():
         LETTERS[unicodedata.name(_char, "?").partition(" ")[0]].append(_char)
@@ -77,7 +77,7 @@ Maker = Callable[[random.Random, "Bait"], str]
 
 @dataclass(frozen=True)
 class Bait:
-    """What texts name and nobody should touch."""
+    """Files and addresses that texts name and nobody may touch."""
 
     file: Path
     port: int
@@ -158,7 +158,7 @@ def too_long(rng: random.Random, _: Bait) -> str:
 
 
 def arguments(rng: random.Random, bait: Bait) -> str:
-    """What programs take for options, and shells for commands."""
+    """Texts that programs take for options, and shells for commands."""
     said = [
         "-f/etc/passwd", f"-f{bait.file}", f"-f {bait.file}", "--help", "-v ?", "-o out.wav", "--input-file=out",
         "--", "-", f"`cat {bait.file}`", f"$(cp {bait.file} stolen)", f"; touch {bait.file.parent}/new", "| tee new",
@@ -168,7 +168,7 @@ def arguments(rng: random.Random, bait: Bait) -> str:
 
 
 def commands(rng: random.Random, bait: Bait) -> str:
-    """What engines take for commands: of `say`, of Piper, of Nuance and of Eloquence."""
+    """Texts that engines take for commands: `say`, Piper, Nuance and Eloquence."""
     said = [
         "[[volm 0]]", "[[slnc 100000]]", "[[inpt PHON]]", "[[", "]]", "[[[", "[[]]", "[[ həloʊ ]]", "[\0[rate 9]\0]",
         "\x1b\\pause=60000\\", "`v0", "`p100000", "\x1bPwr", "[\u200b[volm 0]\u200b]", "[[rset 0]]" * 20,
@@ -256,7 +256,7 @@ def asked(rng: random.Random, bait: Bait) -> Asked:
 
 
 class Opened:
-    """Who opens a file, on Linux."""
+    """Watch for programs that open a file, on Linux."""
 
     def __init__(self, path: Path) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -264,7 +264,7 @@ class Opened:
         assert self._libc.inotify_add_watch(self._descriptor, os.fsencode(path), IN_OPEN) > 0
 
     def __bool__(self) -> bool:
-        """Whether anybody has, since the last time."""
+        """Return True if anybody has since the last call."""
         try:
             return bool(os.read(self._descriptor, 4096))
         except BlockingIOError:
@@ -282,7 +282,7 @@ class Machine:
     bait: Bait
     listening: socket.socket
     folder: Path
-    """Where it works."""
+    """Working folder."""
     temporary: Path
     say_log: Path
 
@@ -362,14 +362,14 @@ def test_say_is_never_told_the_text_as_an_argument(machine: Machine) -> None:
 
 
 def sound(machine: Machine, model: str) -> float:
-    """How long the plain text is heard."""
+    """Return the length of the plain text's sound."""
     reply = machine.speak(model=model, input=PLAIN, response_format="wav")
     assert reply.status == 200, reply.body
     return seconds(reply.body, "wav")
 
 
 def found(request: Asked, reply: Reply) -> tuple[str, str | None]:
-    """What came of a request, and what is wrong with that."""
+    """Return the result of a request, and what is wrong with it."""
     if reply.status == 400:
         return "refused", wrong_refusal(request, reply.json()["error"])
     if reply.status != 200:

@@ -1,4 +1,4 @@
-"""Who says what: by script, by language, by name, with the real voices of eSpeak NG and those of a Mac."""
+"""Choice of voices by script, language and name, with the real voices of eSpeak NG and those of a Mac."""
 # ruff: noqa: RUF001  # letters of other scripts are the matter here
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.everyday
 async def cast(
     options: SpeechOptions, text: str, folder: Path, **body: object
 ) -> tuple[list[tuple[str, str | None]], list[str]]:
-    """What is said by whom, and which scripts nobody reads."""
+    """Return the lines with their voices, and the scripts that no voice reads."""
     entry = Entry.of("it", options.located(lambda _: folder), server=ServerOptions())
     request = parse_speech({"model": "it", "input": text, **body}).neutral()
     prepared = await prepared_speech(request, entry, None)

@@ -1,4 +1,4 @@
-"""Which voice a request means, where the manifest, the engine and OpenAI have names; and what of its fields is said."""
+"""The voice that a request means among the names of manifest, engine and OpenAI; and its other fields."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def report(cache: Path) -> Report:
-    """What a new process says after `install_openblas`; with variables that are set for it."""
+    """Return the report of a new process after `install_openblas`, with these variables set."""
 
     def run(variables: Mapping[str, str] | None = None, script: str = REPORT) -> dict[str, Any]:
         env = {k: v for k, v in os.environ.items() if not k.startswith(("LOCALAPI_", "OPENBLAS_"))}

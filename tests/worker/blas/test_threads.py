@@ -1,4 +1,4 @@
-"""How many threads: a pure function of the load, tested as a table, and what the system says of it."""
+"""The number of threads: a pure function of the load, tested as a table, and the system's view of it."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def load(path: Path, **options: Any) -> mlx_lm.MlxLm:
 
 
 def answers(engine: mlx_lm.MlxLm, requests: int) -> list[str]:
-    """What so many requests get that ask the same at the same time."""
+    """Return the answers to so many equal requests at the same time."""
     for i in range(requests):
         engine.take(
             Chat(

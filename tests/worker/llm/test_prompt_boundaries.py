@@ -1,4 +1,4 @@
-"""Where prompts are likely to part, with a real template and tokenizer."""
+"""Boundaries at which prompts are likely to differ, with a real template and tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is too long is refused before it is cut into tokens, with numbers that are true."""
+"""Text that is too long is refused before it is tokenized, with true numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where sound is cut, by a detector that is told what is speech."""
+"""Cuts in sound, with a detector that is told what is speech."""
 
 from __future__ import annotations
 

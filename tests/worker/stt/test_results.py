@@ -63,7 +63,7 @@ def test_words_are_put_together_from_tokens_with_times() -> None:
 
 
 class Whisper:
-    """What a model of Whisper tells about its languages."""
+    """Languages as a model of Whisper reports them."""
 
     def __init__(self, *, is_multilingual: bool) -> None:
         self.is_multilingual = is_multilingual

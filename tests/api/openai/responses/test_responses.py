@@ -48,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def left_running() -> dict[str, Any]:
-    """What a server that was killed has stored of a response in the background."""
+    """Return a background response as a killed server has stored it."""
     request, _ = parse_response(ResponsesRequest, {"model": "echo", "input": "x", "background": True})
     response = ResponsesReply(request).response
     response.id, response.status = KILLED, "in_progress"

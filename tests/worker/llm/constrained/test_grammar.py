@@ -96,7 +96,7 @@ class Model:
     tokenizer: TokenizerWrapper
     grammars: GrammarCompiler
     width: int
-    """Of the logits."""
+    """Width of the logits."""
 
     def tokens(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
@@ -333,7 +333,7 @@ def test_json_cannot_be_lost_in_whitespace(model: Model, text: str) -> None:
 
 
 def allows(model: Model, constraint: Constraint, text: str) -> bool:
-    """Whether the constraint leaves every token of the text as it comes."""
+    """Return True if the constraint allows every token of the text in order."""
     tokens, logits = [5], mx.zeros((1, model.width))
     for token in model.tokens(text):
         if mx.isinf(constraint(mx.array(tokens), logits)[0, token]).item():
@@ -420,7 +420,7 @@ def test_a_model_without_an_end_token_is_refused(model: Model) -> None:
 
 
 def test_a_mask_that_is_never_done_ends_the_process() -> None:
-    """What `grammar_trial` does not find must not hold all other answers up for ever."""
+    """A grammar that `grammar_trial` does not find must not hold up all other answers."""
     code = """
 import mlx.core as mx
 from mlx_lm.tokenizer_utils import TokenizerWrapper

@@ -48,7 +48,7 @@ def compiled(schema: Any, *, strict: bool = False) -> LLMatcher:
 
 
 def written(matcher: LLMatcher, rng: random.Random) -> str | None:
-    """What random choice makes of the grammar, which likes to come to an end; None if it has none in time."""
+    """Return a random text of the grammar that prefers to end; None if it does not end in time."""
     text = bytearray()
     for _ in range(LONGEST):
         mask = matcher.compute_bitmask()
@@ -71,7 +71,7 @@ def answers(schema: Any, count: int = 25, *, strict: bool = False) -> list[Any]:
 
 
 def reaches(schema: Any, value: Any) -> bool:
-    """Whether this answer can be written."""
+    """Return True if this answer can be written."""
     matcher = compiled(schema)
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return all(matcher.consume_token(BYTES.bytes[byte]) for byte in text.encode()) and matcher.is_accepting()

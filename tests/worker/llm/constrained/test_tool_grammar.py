@@ -74,7 +74,7 @@ def grammars(tokenizer: TokenizerWrapper) -> GrammarCompiler:
 
 
 def allows(tokenizer: TokenizerWrapper, constraint: Constraint, text: str) -> bool:
-    """Whether the constraint leaves every token of the text as it comes."""
+    """Return True if the constraint allows every token of the text in order."""
     tokens, logits = [5], mx.zeros((1, len(tokenizer)))
     for token in tokenizer.encode(text, add_special_tokens=False):
         if mx.isinf(constraint(mx.array(tokens), logits)[0, token]).item():
@@ -85,14 +85,14 @@ def allows(tokenizer: TokenizerWrapper, constraint: Constraint, text: str) -> bo
 
 
 def mask_of(constraint: Constraint, tokens: list[int], width: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which tokens the constraint leaves next."""
+    """Return the tokens that the constraint allows next."""
     allowed = np.isfinite(np.array(constraint(mx.array(tokens), mx.zeros((1, width)))[0]))
     assert constraint.error is None, constraint.error
     return allowed
 
 
 def written(tokenizer: TokenizerWrapper, constraint: Constraint, rng: np.random.Generator) -> str:
-    """What is left to random choice among the tokens that the constraint leaves."""
+    """Return a random choice among the tokens that the constraint allows."""
     tokens, logits = [5], mx.zeros((1, len(tokenizer)))
     for _ in range(600):
         allowed = np.flatnonzero(np.isfinite(np.array(constraint(mx.array(tokens), logits)[0])))

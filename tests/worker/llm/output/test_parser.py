@@ -36,7 +36,7 @@ ADD = ("add", {"a": 1, "b": 2.5})
 
 
 def parted(text: str, *, thinking: bool = False, form: OutputFormat = QWEN, tools: Any = TOOLS) -> Outcome:
-    """What becomes of the text, the same for the whole at once and for single characters."""
+    """Return the parts of a text, equal for the whole at once and for single characters."""
     whole = outcome(form.stream(tools, starts_thinking=thinking), [text])
     assert outcome(form.stream(tools, starts_thinking=thinking), text).comparable == whole.comparable
     return whole
@@ -223,7 +223,7 @@ def test_a_stop_string_is_found_as_soon_as_it_is_there() -> None:
 
 
 def stopped_at(stop: list[str], text: str) -> Outcome:
-    """What becomes of the text with these stop strings, the same for the whole at once and for single characters."""
+    """Return a text with these stop strings, equal for the whole at once and for single characters."""
     whole = outcome(QWEN.stream(TOOLS, stop=stop), [text])
     assert outcome(QWEN.stream(TOOLS, stop=stop), text).comparable == whole.comparable
     return whole

@@ -1,4 +1,4 @@
-"""Which formats are recognised, by template and vocabulary."""
+"""Recognition of formats, by template and vocabulary."""
 
 from __future__ import annotations
 

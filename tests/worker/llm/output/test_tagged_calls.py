@@ -17,7 +17,7 @@ pytestmark = pytest.mark.everyday
 
 @dataclass(frozen=True)
 class Way:
-    """How a family writes a call, as its chat template does."""
+    """Spelling of a call in one family's chat template."""
 
     start: str
     end: str

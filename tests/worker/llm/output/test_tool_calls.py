@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Marks:
-    """What TokenizerWrapper says of a model's marks."""
+    """A model's marks, as TokenizerWrapper reports them."""
 
     tool_call_start: str | None = None
     tool_call_end: str | None = None

@@ -1,4 +1,4 @@
-"""What is reused of earlier prompts, with real models of every kind of cache: tiny, with random weights."""
+"""Reuse of earlier prompts, with real models of every kind of cache: tiny, with random weights."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def words(count: int, seed: object) -> Prompt:
 def answers(
     kind: str, prompts: Sequence[Prompt], cache: PrefixCache | None = None, ends: Sequence[int] = ()
 ) -> tuple[list[Prompt], list[int]]:
-    """What the model answers to them in one batch, as batch.py asks it, and how many tokens of each were reused."""
+    """Return the model's answers in one batch, as batch.py asks it, and the number of reused tokens of each."""
     generator = BatchGenerator(model(kind), prefill_step_size=16)
     starts, written = dict[int, int](), dict[int, Prompt]()
     for prompt in prompts:

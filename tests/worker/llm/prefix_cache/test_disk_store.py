@@ -1,4 +1,4 @@
-"""What a new worker finds of the caches that another one kept on disk."""
+"""Caches on disk, kept by one worker and found by the next."""
 
 from __future__ import annotations
 

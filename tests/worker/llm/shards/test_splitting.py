@@ -1,4 +1,4 @@
-"""Which ways there are to split a model, and what is said if there is none."""
+"""Ways to split a model, and the error if there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which width of a step pays, by what steps have taken."""
+"""Choice of a step's width by the duration of earlier steps."""
 
 from __future__ import annotations
 
