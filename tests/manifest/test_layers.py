@@ -165,6 +165,7 @@ def test_every_value_is_told_with_its_origin(manifest_of, monkeypatch):
     assert [(row.key, row.value, row.origin) for row in rows] == [
         ("server.drain_seconds", "30", "default"),
         ("server.keep_alive", "15m", "default"),
+        ("server.max_keep_alive", "forever", "default"),
         ("server.log_level", "warning", "models.yaml:2:21"),
         ("chat.a.backend", "mlx-lm", "models.yaml:4:16"),
         ("chat.a.path", "org/model", "environment CHAT_MODEL_PATH"),
