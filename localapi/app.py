@@ -142,7 +142,7 @@ class Service:
 
     def _apply(self, manifest: Manifest) -> None:
         logs.set_level(self.settings.log_level or manifest.server.log_level)
-        self.counters.keep(manifest.entries)
+        self.counters.keep(manifest.entries, [key.name for key in manifest.keys])
         self.captures.follow(manifest.server.capture)
         self.watch.follow(manifest.files_beside)
         self._follow_ollama_port(manifest.server.ollama_port)
@@ -188,6 +188,7 @@ class Service:
             self.cluster,
             profile=self.profile,
             captures=self.captures.enabled,
+            usage=self.counters.by_key,
         )
 
     def options(self) -> ServerOptions:

@@ -73,6 +73,7 @@ class RequestScope:
     def take(self, key: Key) -> None:
         """Note who asks, also for the log."""
         self.key = key
+        self.counters = self.counters.of_key(key.name)
         log.about.get()["key"] = key.name
 
 
@@ -132,5 +133,5 @@ class ScopeMiddleware:
                 with contextlib.suppress(BrokenOff):
                     await self._app(scope, receive, send_with_id)
         finally:
-            self._counters.requests[request.model, request.endpoint, status] += 1
+            request.counters.ended(request.model, request.endpoint, status)
             self._ended()

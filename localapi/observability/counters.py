@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 FIRST_SECONDS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -13,6 +13,7 @@ FIRST_SECONDS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 TOKEN_SECONDS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Bounds for the time per token."""
 NO_MODEL: Final = ""
+REQUESTS: Final = "requests"
 
 
 @dataclass
@@ -54,6 +55,10 @@ class Counters:
     """Counters by model and metric."""
     histograms: dict[tuple[str, str], Histogram] = field(default_factory=dict)
     """Histograms by model and metric."""
+    by_key: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
+    """Counters by the name of an API key and metric, and its requests by `REQUESTS`."""
+    key: str | None = None
+    """Name of the API key that the counts are of; None if there is none."""
     reloads: Counter[bool] = field(default_factory=Counter)
     """Reloads of the manifest by success."""
     reloaded_at: dict[bool, float] = field(default_factory=dict)
@@ -62,6 +67,18 @@ class Counters:
     def count(self, model: str, metric: Metric, amount: float) -> None:
         """Add to a model's count."""
         self.counts[model, metric.name] += amount
+        if self.key is not None:
+            self.by_key[self.key, metric.name] += amount
+
+    def of_key(self, key: str) -> Counters:
+        """Return these counters for requests with an API key: they count for it, too."""
+        return replace(self, key=key)
+
+    def ended(self, model: str, endpoint: str, status: int) -> None:
+        """Count a request that has ended."""
+        self.requests[model, endpoint, status] += 1
+        if self.key is not None:
+            self.by_key[self.key, REQUESTS] += 1
 
     def observe(self, model: str, metric: Metric, value: float) -> None:
         """Add one value to a model's histogram."""
@@ -76,8 +93,10 @@ class Counters:
         self.reloads[ok] += 1
         self.reloaded_at[ok] = at
 
-    def keep(self, models: Collection[str]) -> None:
-        """Drop the counters of models that are no longer in the manifest."""
+    def keep(self, models: Collection[str], keys: Collection[str] = ()) -> None:
+        """Drop the counters of models and keys that are no longer in the manifest."""
+        for counted in [counted for counted in self.by_key if counted[0] not in keys]:
+            del self.by_key[counted]
         kept = {NO_MODEL, *models}
         for table in (self.counts, self.histograms, self.requests):
             for key in [key for key in table if key[0] not in kept]:

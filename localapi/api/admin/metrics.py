@@ -13,7 +13,7 @@ from quart import Blueprint, Response, request
 
 from localapi.api.operation import Operation, Operations
 from localapi.kinds import KINDS
-from localapi.observability.counters import NO_MODEL, Counters, Histogram
+from localapi.observability.counters import NO_MODEL, REQUESTS, Counters, Histogram
 from localapi.runtime.cluster import ClusterWatch, workers_by_node
 from localapi.runtime.pool import Pool
 from localapi.runtime.registry import Registry
@@ -76,6 +76,13 @@ def _of_requests(registry: Registry, counters: Counters) -> Iterator[Metric]:
             continue  # it ended after its model was removed
         requests.add_metric([model, endpoint, str(status)], count)
     yield requests
+    of_keys: dict[str, CounterMetricFamily] = {}
+    for name in dict.fromkeys([REQUESTS, *(name for _, name in sorted(counters.by_key))]):
+        help_text = f"The same as localapi_{name}_total, by API key."
+        of_keys[name] = CounterMetricFamily(f"localapi_key_{name}", help_text, labels=["key"])
+    for (key, name), amount in sorted(counters.by_key.items()):
+        of_keys[name].add_metric([key], amount)
+    yield from of_keys.values()
     for kind in KINDS.values():
         models = [name for name, entry in registry.entries.items() if entry.kind is kind]
         for metric in kind.metrics:

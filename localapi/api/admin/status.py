@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
@@ -42,6 +42,13 @@ class MemoryReply(Struct, kw_only=True):
     waiting: list[str]
 
 
+class UsageReply(Struct, kw_only=True):
+    """Use of an API key since the server started."""
+
+    key: Annotated[str, Meta(description="Name of the key.")]
+    counts: Annotated[dict[str, float], Meta(description="Counts of /metrics: requests, prompt_tokens and so on.")]
+
+
 class StatusReply(Struct, kw_only=True):
     """Full state of the server."""
 
@@ -57,6 +64,7 @@ class StatusReply(Struct, kw_only=True):
     preparing: bool
     warnings: list[str]
     captures: Annotated[bool, Meta(description="True if the latest requests are kept.")]
+    usage: list[UsageReply]
     memory: MemoryReply
     cluster: ClusterReply | None
     peers: list[PeerReply]
@@ -89,6 +97,7 @@ def describe(
     *,
     profile: str | None = None,
     captures: bool = False,
+    usage: Mapping[tuple[str, str], float] | None = None,
 ) -> StatusReply:
     """Return the full state of the server. Times are Unix seconds."""
     snapshot = registry.snapshot
@@ -110,9 +119,17 @@ def describe(
         preparing=reloader.preparing,
         warnings=warnings,
         captures=captures,
+        usage=_usage(usage or {}),
         memory=MemoryReply(budget_bytes=memory.budget, used_bytes=memory.used, waiting=memory.waiting),
         cluster=describe_cluster(cluster, cluster.address, registry) if cluster.address is not None else None,
         peers=[describe_peer(peer) for peer in registry.peers.by_name.values()],
         models=[describe_model(entry, registry, reloader.swaps.of(entry.id)) for entry in registry.entries.values()],
         retiring=[describe_instance(instance) for instance in registry.retiring],
     )
+
+
+def _usage(by_key: Mapping[tuple[str, str], float]) -> list[UsageReply]:
+    found: dict[str, dict[str, float]] = {}
+    for (key, name), amount in by_key.items():
+        found.setdefault(key, {})[name] = round(amount, 3)
+    return [UsageReply(key=key, counts=counts) for key, counts in found.items()]

@@ -56,6 +56,24 @@ def test_sound_is_told_by_its_size_and_only_the_latest_are_kept(server: Server) 
     assert ask(server, "POST", "/admin/captures/clear").json()["captures"] == []
 
 
+def test_the_use_of_each_key_is_counted_by_its_name(server: Server) -> None:
+    def used() -> dict[str, Any]:
+        told = ask(server, "GET", "/status").json()["usage"]
+        counts: dict[str, Any] = {each["key"]: each["counts"] for each in told}.get("guest", {})
+        return counts
+
+    before = used()
+    asked = {"model": "bird", "messages": [{"role": "user", "content": "one two three"}]}
+    usage = ask(server, "POST", CHAT, asked, key="GUEST").json()["usage"]
+    after = used()
+    assert after["requests"] == before.get("requests", 0) + 1
+    assert after["prompt_tokens"] == before.get("prompt_tokens", 0) + usage["prompt_tokens"]
+    assert after["completion_tokens"] == before.get("completion_tokens", 0) + usage["completion_tokens"]
+    text = ask(server, "GET", "/metrics").body.decode()
+    assert f'localapi_key_completion_tokens_total{{key="guest"}} {after["completion_tokens"]}' in text
+    assert not any(key in text for key in KEYS.values())
+
+
 def test_only_an_admin_sees_them(server: Server) -> None:
     assert ask(server, "GET", "/admin/captures", key="GUEST").status == 403
     assert server.request("GET", "/admin/captures").status == 401
