@@ -26,14 +26,22 @@ class EventDecoder:
     """Decoder of one stream."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
+        """Beginning of a line, as it came."""
+        self._rest_bytes = 0
+        self._held = False
+        """True if that ends with a carriage return, to which a newline may belong."""
         self._data: list[bytes] = []
         self._size = 0
         self._begun = False
 
     def feed(self, received: bytes) -> list[Sent]:
         """Return what these bytes complete. Raise TooLong."""
-        text = self._rest + received
+        if self._begun and not self._held and b"\n" not in received and b"\r" not in received:
+            self._keep(received)  # a line that goes on for long is not read again and again
+            return []
+        self._rest.append(received)
+        text = b"".join(self._rest)
         if not self._begun and len(text) >= len(codecs.BOM_UTF8):
             self._begun = True
             text = text.removeprefix(codecs.BOM_UTF8)
@@ -44,15 +52,23 @@ class EventDecoder:
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = text.split(b"\n")
         rest = lines.pop()
-        self._rest = rest + held
-        if len(rest) + self._size > MAX_EVENT_BYTES:
-            raise TooLong(f"an event of more than {MAX_EVENT_BYTES // 2**20} MB")
+        self._rest.clear()
+        self._rest_bytes = 0
+        self._held = bool(held)
+        self._keep(rest + held)
         return self._read(lines)
 
     def end(self) -> list[Sent]:
         """Return the last event, if its blank line is missing."""
-        last, self._rest = self._rest.rstrip(b"\r"), b""
+        last = b"".join(self._rest).rstrip(b"\r")
+        self._rest.clear()
         return self._read([last, b""])
+
+    def _keep(self, rest: bytes) -> None:
+        self._rest.append(rest)
+        self._rest_bytes += len(rest)
+        if self._rest_bytes + self._size > MAX_EVENT_BYTES:
+            raise TooLong(f"an event of more than {MAX_EVENT_BYTES // 2**20} MB")
 
     def _read(self, lines: Iterable[bytes]) -> list[Sent]:
         found: list[Sent] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from localapi.backends.sse import EventDecoder, Sent
+from localapi.backends.sse import MAX_EVENT_BYTES, EventDecoder, Sent, TooLong
 
 pytestmark = pytest.mark.everyday
 
@@ -22,3 +22,25 @@ def test_the_cuts_do_not_matter(size: int) -> None:
 def test_a_last_event_without_its_blank_line_is_not_lost() -> None:
     decoder = EventDecoder()
     assert [*decoder.feed(b"data: a\n\ndata: b"), *decoder.end()] == [Sent(b"a"), Sent(b"b")]
+
+
+def test_a_long_line_in_many_pieces_is_one_event() -> None:
+    decoder = EventDecoder()
+    assert decoder.feed(b": hi\n\n") == [Sent(b"hi", is_comment=True)]
+    assert [item for piece in [b"data: a", *[b"b"] * 1000] for item in decoder.feed(piece)] == []
+    assert decoder.feed(b"c\n\n") == [Sent(b"a" + b"b" * 1000 + b"c")]
+
+
+def test_a_carriage_return_at_the_end_of_a_piece_ends_its_line_with_the_next_piece() -> None:
+    decoder = EventDecoder()
+    assert decoder.feed(b"data: a\r\r") == []
+    assert decoder.feed(b"data: b") == [Sent(b"a")]
+
+
+def test_a_line_without_an_end_is_too_long_at_some_point() -> None:
+    decoder = EventDecoder()
+    decoder.feed(b": hi\n\n")
+    for _ in range(MAX_EVENT_BYTES // 2**20):
+        assert decoder.feed(bytes(2**20)) == []
+    with pytest.raises(TooLong):
+        decoder.feed(b"x")
