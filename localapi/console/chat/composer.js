@@ -97,6 +97,20 @@ export function Composer({ session, active, count, isOffered, blind, running, pr
     ${images.length > 0 && html`<${Thumbnails} images=${images} remove=${remove} />`}
     ${isBlind && html`<p class="composer-problem" role="alert">${cannotSee(blind)}</p>`}
     <div class="composer-box">
+      <label class="sr" for="composer-text">Message</label>
+      <textarea
+        id="composer-text"
+        class="input"
+        dir="auto"
+        ref=${field}
+        rows="1"
+        placeholder=${count > 1 ? `Message to ${count} models` : "Message"}
+        aria-describedby="composer-hint"
+        value=${session.draft}
+        onInput=${onInput}
+        onKeyDown=${onKeyDown}
+        onPaste=${onPaste}
+      ></textarea>
       <button
         type="button"
         class="button icon"
@@ -117,20 +131,6 @@ export function Composer({ session, active, count, isOffered, blind, running, pr
         ref=${files}
         onChange=${onFiles}
       />
-      <label class="sr" for="composer-text">Message</label>
-      <textarea
-        id="composer-text"
-        class="input"
-        dir="auto"
-        ref=${field}
-        rows="1"
-        placeholder=${count > 1 ? `Message to ${count} models` : "Message"}
-        aria-describedby="composer-hint"
-        value=${session.draft}
-        onInput=${onInput}
-        onKeyDown=${onKeyDown}
-        onPaste=${onPaste}
-      ></textarea>
       <button type="submit" class="button primary" disabled=${!busy && !canSend}>
         ${busy ? (running.length > 1 ? "Stop all" : "Stop") : "Send"}
       </button>
