@@ -129,8 +129,13 @@ def digest_of(content: bytes | None) -> str | None:
 
 def unified(before: Sequence[str], after: Sequence[str], name: str) -> str:
     """Return the difference between lines in the form of `diff -u`."""
-    told = difflib.unified_diff(before, after, name, name, lineterm="")
+    told = difflib.unified_diff(_without_end(before), _without_end(after), name, name, lineterm="")
     return "".join(f"{line}\n" for line in told)
+
+
+def _without_end(lines: Sequence[str]) -> Sequence[str]:
+    """Return lines without the empty one after the last line break."""
+    return lines[:-1] if lines and not lines[-1] else lines
 
 
 def adding(source: ManifestSource, section: str, entry_id: str, options: Options) -> Edit:

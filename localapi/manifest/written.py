@@ -52,8 +52,9 @@ def path_of(section: str, entry_id: str) -> tuple[str, ...]:
 
 def written_in(text: Text) -> list[Written]:
     """Return what a file has, in its order. Raise ManifestError if it is not YAML, and CannotEdit for odd sections."""
+    content = said(text)  # raises for what `place` does not take
     root = None if is_blank(text) else place(text.text)
-    content, lines = said(text), Lines(text.text)
+    lines = Lines(text.text)
     return [] if root is None else [_written(lines, member, path, content) for member, path in _places(root)]
 
 

@@ -225,8 +225,9 @@ def _elsewhere(served: Manifest | None, look: Look) -> list[ElsewhereReply]:
         if (entry.kind.name, entry.id) in here:
             continue
         said = served.said if served is not None else {}
-        origins = (str(each.origin) for key, each in said.items() if key[:2] == (entry.kind.name, entry.id))
-        found.append(ElsewhereReply(section=entry.kind.name, id=entry.id, origin=next(origins, "environment")))
+        origins = [each.origin for key, each in said.items() if key[:2] == (entry.kind.name, entry.id)]
+        if origins and origins[0].source != str(look.path):  # else the file has just lost it
+            found.append(ElsewhereReply(section=entry.kind.name, id=entry.id, origin=str(origins[0])))
     return found
 
 

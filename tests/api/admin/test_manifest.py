@@ -197,6 +197,24 @@ def test_a_read_only_file_and_one_that_is_gone_are_told(server: Server) -> None:
     assert file(server).read_text() == MANIFEST
 
 
+def test_a_file_that_is_no_yaml_is_told_and_left_alone(server: Server) -> None:
+    save(file(server), "chat: [\n")
+    reply = server.request("GET", "/admin/manifest")
+    assert (reply.status, reply.json()["problems"][0]["line"]) == (422, 2)
+    assert ask(server, "save", bird()).status == 422
+    assert file(server).read_text() == "chat: [\n"
+
+
+def test_entries_of_other_files_are_told_with_their_places(server: Server) -> None:
+    (server.folder / "more.yaml").write_text("chat: {other: {backend: echo}}\n")
+    save(file(server), f"include: [more.yaml]\n{MANIFEST}")
+    assert server.request("POST", "/admin/reload").status == 200
+    assert server.get("/admin/manifest")["elsewhere"] == [
+        {"section": "chat", "id": "other", "origin": "more.yaml:1:25"}
+    ]
+    assert ask(server, "save", {"section": "chat", "id": "other", "remove": True}).status == 409
+
+
 def test_edits_can_be_switched_off(server: Server) -> None:
     save(file(server), f"server: {{console_edits: false}}\n{MANIFEST}")
     assert server.request("POST", "/admin/reload").status == 200
