@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "kinds": {"backends", "worker.protocol", "observability"},
     "manifest": {"errors", "system", "backends", "kinds"},
     "runtime": {"errors", "system", "worker.protocol", "cluster.protocol", "backends", "kinds", "manifest"},
-    "reload": {"errors", "system", "worker.protocol", "backends", "manifest", "runtime"},
+    "reload": {"errors", "system", "worker.protocol", "backends", "kinds", "manifest", "runtime"},
     "http": {"errors", "system", "observability", "worker.protocol", "backends", "kinds", "manifest", "runtime"},
     "api": {
         *("errors", "system", "observability", "worker.protocol", "audio", "images", "text", "backends"),

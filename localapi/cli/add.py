@@ -23,11 +23,14 @@ from localapi.cli.options import (
     server_options,
     source_of,
 )
+from localapi.cli.plan import tell_if_too_large
 from localapi.cli.pull import file_of
 from localapi.errors import CannotDownload, CannotEdit
 from localapi.kinds import CHAT, KINDS, Kind, recognize, recognize_place
-from localapi.manifest import adding, names_in, value_of
+from localapi.kinds.first_models import first_models
+from localapi.manifest import Edit, ManifestSource, adding, names_in, read, value_of
 from localapi.settings import Settings
+from localapi.system.byte_sizes import readable
 
 SAY: Final = f"give {' or '.join(f'--kind {name}' for name in KINDS)}, or --backend"
 Recognized = tuple[Kind, str]
@@ -74,10 +77,25 @@ def command(
     name = entry_id or free_id(proposal.name, names_in(source))
     with outcome.unsaved(source):
         edit = adding(source, proposal.kind.name, name, options)
+    _tell_need(source, edit, name)
     if dry_run:
         click.echo(edit.diff(), nl=False)
         return
     outcome.save(server_of(said), edit, name, f"added {proposal.kind}.{name} ({proposal.backend})")
+
+
+def _tell_need(source: ManifestSource, edit: Edit, name: str) -> None:
+    """Say how much memory a new model needs and what it will download, as far as that is known."""
+    manifest = read(source, edit.text, needs_secrets=False)
+    entry = manifest.entries[name]
+    tell_if_too_large(entry, manifest.server.memory_budget)
+    sizes = {model.repository: model.download_bytes for model in first_models()}
+    for repository, revision in entry.options.repositories():
+        if not model_path.is_downloaded(repository, revision):
+            size = f"about {readable(sizes[repository])}" if repository in sizes else "it"
+            click.echo(
+                f"{repository} is not downloaded: its first request, or `localapi pull`, downloads {size}", err=True
+            )
 
 
 def _put(options: dict[str, object], setting: str) -> None:

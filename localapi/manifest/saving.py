@@ -48,6 +48,11 @@ class Edit:
         """Digest of the changed file, as in `GET /status`."""
         return hashlib.sha256(self.after).hexdigest()
 
+    @property
+    def text(self) -> Text:
+        """Text of the changed file, to read the manifest as it will be."""
+        return text_of(self.path, self.after)
+
     def shown_diff(self) -> str:
         """Return the change in the form of `diff -u` for a page, with what may be secret hidden."""
         before = shown_lines((self.before or b"").decode("utf-8-sig", errors="replace"))

@@ -50,10 +50,9 @@ from localapi.http.replies import json_reply
 from localapi.manifest import Draft, Edit, Manifest, Written, json_schema
 from localapi.reload.comparison import Change, plan, words_of
 from localapi.reload.editor import Editor, Look
+from localapi.reload.fit import need_of, obstacle_of
 from localapi.reload.protected import protected_changes
 from localapi.reload.reloader import Reloader
-from localapi.runtime.memory import expected_bytes
-from localapi.system.byte_sizes import readable
 from localapi.system.threads import aside
 
 log = logging.getLogger(__name__)
@@ -259,10 +258,8 @@ def _planned(change: Change, manifest: Manifest, budget: int | None) -> PlannedC
     )
     expected, obstacle = None, None
     if entry is not None and change.does not in ("in place", "removed"):
-        expected = expected_bytes(entry.options) or None
-        obstacle = entry.options.obstacle()
-        if obstacle is None and budget is not None and expected is not None and expected > budget:
-            obstacle = f"it needs about {readable(expected)}, and server.memory_budget is {readable(budget)}"
+        expected = need_of(entry.options)
+        obstacle = obstacle_of(entry, expected, budget)
     return PlannedChange(
         id=change.id,
         kind=change.kind,
