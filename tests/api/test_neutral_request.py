@@ -81,7 +81,9 @@ async def test_a_stream_whose_headers_are_sent_before_the_lease_names_what_a_loc
 ) -> None:
     request_context.begin(Counters())
     registry: Any = SimpleNamespace(
-        resolve=lambda *_: SimpleNamespace(id="m", model_id="m", options=options(locked={"max_tokens": 3})),
+        resolve=lambda *_: SimpleNamespace(
+            id="m", model_id="m", options=options(locked={"max_tokens": 3}), max_keep_alive=float("inf")
+        ),
         answering=contextlib.nullcontext,
         instance=lambda _: SimpleNamespace(loaded=None),
         entries={},
