@@ -125,7 +125,7 @@ def test_everything_that_the_checkout_ships_is_in_the_wheel(source: Path, unpack
     assert files(unpacked / model, "*") == files(source / model, "*") > {"model.safetensors"}
 
 
-LISTS = ("faster-whisper.txt", "mlx-audio-plus.txt", "mlx-audio.txt")
+LISTS = ("faster-whisper.txt", "mlx-audio-plus.txt", "mlx-audio.txt", "mlx-vlm.txt")
 
 
 def test_the_lists_of_the_environments_are_in_the_wheel(source: Path, unpacked: Path, tmp_path: Path) -> None:

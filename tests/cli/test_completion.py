@@ -57,7 +57,7 @@ def test_bash_completes_commands_options_models_and_profiles(home: Path) -> None
     assert "quiet" in completed(home, "check", "--profile", "")
     assert completed(home, "rm", "be") == ["bear"]
     assert completed(home, "add", "--backend", "mlx-l") == ["mlx-lm"]
-    assert completed(home, "install", "mlx") == ["mlx-audio-plus", "mlx-audio"]
+    assert completed(home, "install", "mlx") == ["mlx-audio-plus", "mlx-audio", "mlx-vlm"]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")

@@ -42,5 +42,5 @@ def test_check_tells_each_problem_with_its_place(tmp_path: Path) -> None:
 
 def test_install_lists_the_environments(tmp_path: Path) -> None:
     assert {(each["name"], each["installed"]) for each in told(tmp_path, "install")} == {
-        ("faster-whisper", False), ("mlx-audio-plus", False), ("mlx-audio", False),
+        ("faster-whisper", False), ("mlx-audio-plus", False), ("mlx-audio", False), ("mlx-vlm", False),
     }  # fmt: skip
