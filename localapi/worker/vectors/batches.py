@@ -22,6 +22,10 @@ from localapi.worker.vectors.encoder import Encoder, Tokens, TooLong, Vectors
 BATCH_TOKENS: Final = 4096
 """Tokens of a batch, padding included. More do not make a text cheaper, and delay the other requests."""
 BATCH_TEXTS: Final = 64
+MOST_PADDING: Final = 1.25
+"""Tokens of a batch with padding, relative to those of its texts: padding takes as long as text."""
+SMALL_TOKENS: Final = 256
+"""Tokens of a batch, padding included, that is so small that starting another one would take longer."""
 AHEAD_TEXTS: Final = 256
 """Texts that are read ahead, so that there are some of similar length."""
 TOLERANCE: Final = 1e-3
@@ -147,10 +151,11 @@ class VectorModel:
             return []
         length = len(self._read[0].tokens.ids)
         by_distance = sorted(self._read[1:], key=lambda text: abs(len(text.tokens.ids) - length))
-        batch, longest = [self._read[0]], length
+        batch, longest, real = [self._read[0]], length, length
         for text in by_distance:
-            longest = max(longest, len(text.tokens.ids))
-            if len(batch) == BATCH_TEXTS or longest * (len(batch) + 1) > BATCH_TOKENS:
+            longest, real = max(longest, len(text.tokens.ids)), real + len(text.tokens.ids)
+            padded = longest * (len(batch) + 1)
+            if len(batch) == BATCH_TEXTS or padded > BATCH_TOKENS or padded > max(SMALL_TOKENS, MOST_PADDING * real):
                 break
             batch.append(text)
         chosen = {id(text) for text in batch}

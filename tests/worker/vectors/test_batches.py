@@ -79,6 +79,13 @@ def test_a_short_request_does_not_wait_for_a_long_one(model: VectorModel) -> Non
     assert done == [2, 1]
 
 
+def test_short_texts_are_not_padded_to_the_length_of_long_ones(model: VectorModel, letters: Letters) -> None:
+    model.take(Embed(id=1, inputs=["a" * LIMIT] * 8 + ["bb"] * 50))
+    (done,) = finish(model)
+    assert vectors(done) == [[1.0, 0.0]] * 8 + [[0.0, 1.0]] * 50
+    assert letters.batches == [10, 48]
+
+
 def test_a_cancelled_request_is_not_computed(model: VectorModel, letters: Letters) -> None:
     model.take(Embed(id=1, inputs=["a"] * BATCH_TEXTS * 10))
     model.step()
