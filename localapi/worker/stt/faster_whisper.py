@@ -6,18 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from faster_whisper import WhisperModel  # type: ignore[import-not-found]
+from faster_whisper.vad import get_vad_model  # type: ignore[import-not-found]
 
 from localapi.worker.hub.repository import located
 from localapi.worker.model import CannotLoad, Host, first_line
 from localapi.worker.protocol import Loaded, Loading, Transcribe, TranscriptSegment, WordTime
-from localapi.worker.stt.pieces import Piece
-from localapi.worker.stt.transcribing import Recognized, Transcribing, samples
+from localapi.worker.stt.pieces import BLOCK_SAMPLES, Detector, Piece
+from localapi.worker.stt.transcribing import FULL_SCALE, Recognized, Transcribing, samples
 from localapi.worker.turns import RequestRefused
 
 PATTERNS: Final = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*")
 SURE: Final = 0.5
 """Probability from which on a language counts as found."""
+CONTEXT_SAMPLES: Final = 64
+"""Samples of the block before, which Silero's network is given with each."""
+MEMORY: Final = 128
+"""Size of what it remembers."""
 _NATIVE_CALLS: Final = frozenset({"encode", "generate", "detect_language", "align"})
 
 
@@ -78,9 +84,31 @@ class FasterWhisper(Transcribing):
         sure = about.language_probability >= SURE
         return Recognized(segments, about.language if sure else None)
 
+    def _detector(self) -> Detector:
+        return Silero()
+
     def _stop_if_cancelled(self) -> None:
         if self._cancelled(self._running):
             raise RequestRefused("file", "The request was cancelled.")
+
+
+class Silero:
+    """Silero's detector of speech, which the package carries, with what it remembers of the sound before."""
+
+    def __init__(self) -> None:
+        self._session = get_vad_model().session
+        self._memory = [np.zeros((1, 1, MEMORY), np.float32) for _ in range(2)]
+        self._before = np.zeros((1, CONTEXT_SAMPLES), np.float32)
+
+    def __call__(self, pcm: bytes) -> list[float]:
+        """Return how likely somebody speaks in each block. Each is heard with the end of the one before it."""
+        blocks = np.frombuffer(pcm, "<i2").astype(np.float32).reshape(-1, BLOCK_SAMPLES) / FULL_SCALE
+        ends = blocks[:, -CONTEXT_SAMPLES:]
+        heard = np.concatenate([np.concatenate([self._before, ends[:-1]]), blocks], axis=1)
+        likely, *self._memory = self._session.run(None, {"input": heard, "h": self._memory[0], "c": self._memory[1]})
+        self._before = ends[-1:]
+        found: list[float] = np.asarray(likely, np.float32).ravel().tolist()
+        return found
 
 
 class _Watched:

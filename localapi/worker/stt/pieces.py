@@ -7,7 +7,7 @@ files and models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
@@ -35,8 +35,11 @@ SEARCHED_BLOCKS: Final = int(10.0 / BLOCK_SECONDS)
 SPEECH: Final = 0.4
 """Probability from which on a block counts as speech. Silence has 0.001."""
 
-Detector = Callable[[bytes], float]
-"""Returns how likely somebody speaks in a block, from 0 to 1."""
+HEARD_BYTES: Final = 32 * BLOCK_BYTES
+"""Sound that a detector hears at once: a second. Block by block, it takes several times as long."""
+
+Detector = Callable[[bytes], Sequence[float]]
+"""Returns how likely somebody speaks in each block of a sound, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -120,33 +123,38 @@ class Cutter:
         """Yield the pieces that are complete."""
         self._bytes += len(pcm)
         data = self._rest + pcm if self._rest else pcm
-        whole = len(data) - len(data) % BLOCK_BYTES
+        whole = len(data) - len(data) % HEARD_BYTES
         self._rest = data[whole:]
-        for at in range(0, whole, BLOCK_BYTES):
-            piece = self._add(data[at : at + BLOCK_BYTES])
+        for at in range(0, whole, HEARD_BYTES):
+            yield from self._complete(data[at : at + HEARD_BYTES])
+
+    def _complete(self, pcm: bytes) -> Iterator[Piece]:
+        """Yield the pieces that are complete with the next blocks."""
+        blocks = len(pcm) // BLOCK_BYTES
+        likely = self._detector(pcm) if pcm.strip(b"\0") else [0.0] * blocks  # a detector takes its time
+        for at in range(blocks):
+            piece = self._add(pcm[at * BLOCK_BYTES : (at + 1) * BLOCK_BYTES], likely[at])
             if piece is not None:
                 yield piece
 
     def finish(self) -> Iterator[Piece]:
         """Yield the last piece, if somebody speaks in it."""
         rest, self._rest = self._rest, b""
+        missing = -len(rest) % BLOCK_BYTES
         if rest:
-            piece = self._add(rest + bytes(BLOCK_BYTES - len(rest)))
-            if piece is not None:
-                yield piece
+            yield from self._complete(rest + bytes(missing))
         if self._has_speech:
             silence = 0 if self._keeps_all else max(0, self._pause - MARGIN_BLOCKS)
             piece = self._taken(len(self._likely) - silence)
             # The last block was filled up with silence, which is no part of the file.
-            missing = BLOCK_BYTES - len(rest) if rest and not self._likely else 0
+            missing = 0 if self._likely else missing
             yield replace(piece, pcm=piece.pcm[: len(piece.pcm) - missing])
 
     @property
     def _has_speech(self) -> bool:
         return self._pause < len(self._likely) or (self._keeps_all and bool(self._likely))
 
-    def _add(self, block: bytes) -> Piece | None:
-        likely = self._detector(block) if block.strip(b"\0") else 0.0  # a detector takes a millisecond for each
+    def _add(self, block: bytes, likely: float) -> Piece | None:
         self._pcm += block
         self._likely.append(likely)
         self._numbers.append(self._blocks)
@@ -205,8 +213,8 @@ class Cutter:
             self._pause = min(self._pause, len(self._likely))
 
 
-def loudness(block: bytes) -> float:
-    """Return how loud a block is, as a stand-in for a detector: 0 for silence, 0.5 for quiet speech, 1 at most."""
-    samples = np.frombuffer(block, "<i2").astype(np.float32)
-    level = float(np.sqrt(np.mean(samples * samples)))
-    return min(1.0, level / 600)
+def loudness(pcm: bytes) -> Sequence[float]:
+    """Return how loud each block is, as a stand-in for a detector: 0 for silence, 0.5 for quiet speech, 1 at most."""
+    samples = np.frombuffer(pcm, "<i2").astype(np.float32).reshape(-1, BLOCK_SAMPLES)
+    levels: list[float] = np.minimum(1.0, np.sqrt(np.mean(samples * samples, axis=1)) / 600).tolist()
+    return levels

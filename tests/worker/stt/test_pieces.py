@@ -13,8 +13,8 @@ from localapi.worker.stt.transcribing import checked
 SPEECH, SILENCE = b"\x01", b"\x00"
 
 
-def likely(block: bytes) -> float:
-    return 0.9 if block[0] else 0.0
+def likely(pcm: bytes) -> list[float]:
+    return [0.9 if pcm[at] else 0.0 for at in range(0, len(pcm), BLOCK_BYTES)]
 
 
 def sound(*parts: tuple[bytes, float]) -> bytes:
