@@ -374,7 +374,7 @@ class Transport(httpx2.AsyncBaseTransport):
 
     def _kept(self, origin: Origin) -> Wire | None:
         for wire in reversed(self._idle):
-            if self._idle[wire] == origin:
+            if self._idle[wire] == origin and not wire.transport.is_closing():
                 del self._idle[wire]
                 assert wire.idle is not None  # noqa: S101  # it was kept
                 wire.idle.cancel()
