@@ -11,13 +11,15 @@ from typing import Any
 from ray.cluster_utils import Cluster
 
 STORE_BYTES = 80 * 1024 * 1024
+LOST_SOON = {"health_check_period_ms": 500, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 3}
+"""Options of Ray. It gives up a node after 15 seconds without them."""
 
 
 def main() -> None:
     """Start one node, "left", and do what the lines say until the end of the input."""
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"include_dashboard": False, **options("left")},
+        head_node_args={"include_dashboard": False, "_system_config": LOST_SOON, **options("left")},
     )
     nodes: dict[str, Any] = {"left": cluster.head_node}
     print(cluster.address, flush=True)
