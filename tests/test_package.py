@@ -161,7 +161,7 @@ def test_the_sdist_holds_what_a_build_and_its_readers_need_and_nothing_else(sour
 
 
 def test_the_wheel_is_small_and_holds_nothing_else(wheel: Path, unpacked: Path) -> None:
-    assert wheel.stat().st_size < 2_500_000  # more than half of it are the demo model
+    assert wheel.stat().st_size < 2_700_000  # half of it is the demo model
     assert {path.name.partition("-")[0] for path in unpacked.iterdir()} == {"localapi"}
 
 

@@ -186,10 +186,16 @@ def recognised(tokenizer: Any, options: dict[str, Any]) -> Recognised:
     return recognise(tokenizer, tools=options.get("tool_format", AUTO), reasoning=options.get("reasoning_format", AUTO))
 
 
+def trained_context(config: dict[str, Any]) -> int | None:
+    """Return the tokens of context that a config.json names; None if it names none."""
+    of_text: dict[str, Any] = config.get("text_config") or {}
+    named: int | None = config.get("max_position_embeddings") or of_text.get("max_position_embeddings")
+    return named
+
+
 def _loaded(loaded: LoadedModel, asked: int | None, prompts: PromptWriter, lone: str) -> Loaded:
     """Return what the server should know about the model. `lone`: why it answers one request at a time, if it does."""
-    config = loaded.config
-    own = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
+    own = trained_context(loaded.config)
     notes = [] if prompts.has_template else [NO_TEMPLATE_NOTE]
     if asked and own and asked > own:
         notes.append(f"context_length is {asked}, but the model was trained for {own} tokens and may fail beyond them.")

@@ -178,6 +178,7 @@ def test_the_capabilities_are_those_of_the_model(server: Server, client: anthrop
     assert found["demo"]["capabilities"] == {
         "tools": True, "forced_tools": True, "json_schema": True, "thinking": True, "thinking_switch": True,
         "thinking_levels": False, "tool_format": "json_tools", "reasoning_format": "think", "vision": False,
+        "hearing": False,
     }  # fmt: skip
     assert not any(found["echo"]["capabilities"].values())
     assert (found["demo"]["input"], found["demo"]["output"]) == (["text"], ["text"])

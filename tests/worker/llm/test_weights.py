@@ -109,8 +109,7 @@ def test_the_context_is_what_the_entry_says_or_else_the_config(folder: Path) -> 
     assert load(folder).loaded.context_length == 2048
     assert load(folder, context_length=100).loaded.context_length == 100
     assert "2048 tokens" in load(folder, context_length=4096).loaded.notes[0]
-    nested = mlx_lm._loaded({"text_config": {"max_position_embeddings": 77}}, None, load(folder)._prompts)
-    assert nested.context_length == 77
+    assert mlx_lm.trained_context({"text_config": {"max_position_embeddings": 77}}) == 77
 
 
 def test_a_tokenizer_without_a_template_is_noted(folder: Path) -> None:
