@@ -84,6 +84,19 @@ def test_a_model_is_added_by_its_form_and_appears(editor: Page, server: Server) 
     assert file(server).read_text() == MANIFEST
 
 
+def test_a_model_to_begin_with_is_offered_with_its_size_and_added(editor: Page, server: Server) -> None:
+    editor.get_by_text("Models to begin with").click()
+    editor.get_by_role("button", name="Add qwen3-0.6b").click()
+    expect(field(editor, "id required")).to_have_value("qwen3-0.6b")
+    preview_and_save(editor)
+    expect(editor.get_by_role("button", name="Edit qwen3-0.6b")).to_be_visible()
+    assert "  qwen3-0.6b:\n    backend: mlx-lm\n    path: mlx-community/Qwen3-0.6B-4bit\n" in file(server).read_text()
+
+    editor.get_by_text("Models to begin with").click()
+    expect(editor.get_by_text("in the manifest as qwen3-0.6b")).to_be_visible()
+    expect(editor.get_by_text("will download").first).to_be_visible()
+
+
 def test_a_model_is_changed_by_its_lines_and_removed(editor: Page, server: Server) -> None:
     editor.get_by_role("button", name="Edit bird").click()
     editor.get_by_role("button", name="YAML").click()

@@ -5,6 +5,7 @@ import { Failure } from "../failure.js";
 import { capitalized } from "../format.js";
 import { useSubject } from "../routes.js";
 import { EntryForm } from "./entry.js";
+import { FirstModels } from "./first_models.js";
 import { Diff, Plan } from "./plan.js";
 import { Profiles } from "./profiles.js";
 import { sectionsOf } from "./schema.js";
@@ -95,7 +96,8 @@ function List({ api, content, read, onEdit, onDone, children }) {
       ${children}
     </div>
     ${groups.map((section) => html`<${Section} key=${section} section=${section} refusal=${refusal} onEdit=${onEdit}
-      written=${written.filter((each) => each.section === section)} elsewhere=${elsewhere.filter((each) => each.section === section)} />`)}`;
+      written=${written.filter((each) => each.section === section)} elsewhere=${elsewhere.filter((each) => each.section === section)} />`)}
+    ${!refusal && html`<${FirstModels} api=${api} onAdd=${(section, id, given) => onEdit({ ...newEntry(section), id, options: given })} />`}`;
 }
 
 function newEntry(section) {
