@@ -53,7 +53,7 @@ class Inclusion:
 
     def follow(self, path: Path, at: Origin | None = None, above: Sequence[str] = ()) -> None:
         """Read a file, and then those that it includes. `at` is the place that includes it, `above` who leads there."""
-        identity = os.path.realpath(path)
+        identity = _identity(path)
         if not self._may_follow(path, identity, at, above):
             return
         self._included_at[identity] = str(at)
@@ -172,6 +172,13 @@ def _patterns(include: Member, problems: list[Problem]) -> Iterator[Scalar]:
             problems.append(item.origin.problem(message, key))
         elif isinstance(item, Scalar):
             yield item
+
+
+def _identity(path: Path) -> str:
+    """Return the same text for all paths of a file; the path itself if the current folder has been deleted."""
+    with contextlib.suppress(OSError):
+        return os.path.realpath(path)
+    return str(path)
 
 
 def _names(folder: Path, pattern: str) -> list[str]:

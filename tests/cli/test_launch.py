@@ -35,7 +35,8 @@ for value in [*sys.argv, *os.environ.values()]:
     path = pathlib.Path(value)
     if "localapi-" in value and path.exists():
         for each in path.iterdir() if path.is_dir() else [path]:
-            files[str(each)] = each.read_text()
+            if each.is_file():
+                files[str(each)] = each.read_text()
 print(json.dumps(dict(arguments=sys.argv[1:], environment=dict(os.environ), files=files)), flush=True)
 if "wait" in sys.argv:
     sys.stdin.read()

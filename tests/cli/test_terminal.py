@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,7 +64,7 @@ def test_doctor_breaks_its_lines_between_words(terminal: Terminal, folder: Path)
 
 def test_add_and_plan_speak_in_lines(terminal: Terminal) -> None:
     assert terminal("add", "demo") == "models.yaml: added chat.demo (mlx-lm)\r\n"
-    assert "\x1b[32m+  chat.demo  is new\x1b[0m\r\n" in terminal("plan")
+    assert "\x1b[32m+  chat.demo  is new (models.yaml:3)\x1b[0m\r\n" in terminal("plan")
 
 
 def test_sound_is_not_written_to_a_terminal(terminal: Terminal, folder: Path) -> None:
@@ -77,6 +78,7 @@ def test_a_download_is_a_line_that_changes(terminal: Terminal, tmp_path: Path) -
     (repository / "model.safetensors").write_bytes(bytes(3_000_000))
     with hub_with({"me/model": repository}) as hub:
         shown = terminal("pull", "me/model", HF_ENDPOINT=hub.url)
-    *_, last = shown.partition("\r\n")[0].split("\r\x1b[K")
-    assert last.startswith("█" * 24 + "  me/model  2.9 MB of 2.9 MB (100%)  ")
+    plain = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", shown)
+    *_, last = plain.partition("\r\n")[0].split("\r")
+    assert last.startswith("━" * 24 + " me/model 3.0/3.0 MB ")
     assert len(last) < 80

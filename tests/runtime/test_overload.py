@@ -21,7 +21,8 @@ STORY = [{"role": "user", "content": "Tell me a story."}]
 
 def manifest(model: Path, **options: object) -> str:
     said = "".join(f", {name}: {value}" for name, value in options.items())
-    return f"chat: {{endless: {{backend: mlx-lm, path: {model}, defaults: {{temperature: 0}}{said}}}}}"
+    always = "backend: mlx-lm, speculation: 'off', defaults: {temperature: 0}"  # it repeats itself, token by token
+    return f"chat: {{endless: {{{always}, path: {model}{said}}}}}"
 
 
 def body(**options: Any) -> dict[str, Any]:

@@ -77,7 +77,8 @@ def test_rows_are_reckoned_as_long_as_the_longest() -> None:
 @pytest.fixture
 def engine(endless_model: Path) -> mlx_lm.MlxLm:
     """With memory for two answers of a step's tokens; it talks until it is stopped."""
-    engine = mlx_lm.load({"path": str(endless_model), "prefix_cache_mb": 0}, Host(lambda _: None, lambda: None))
+    options = {"path": str(endless_model), "prefix_cache_mb": 0, "speculation": "off"}
+    engine = mlx_lm.load(options, Host(lambda _: None, lambda: None))
     memory = engine._rows.memory
     engine._rows.memory = KVMemory(memory.footprint, 2 * memory.footprint.bytes(STEP_TOKENS), together=True)
     return engine

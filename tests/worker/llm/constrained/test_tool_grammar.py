@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -11,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from mlx_lm.tool_parsers import json_tools, muse_spark
+from mlx_lm.tool_parsers import json_tools
 
 from localapi.worker.llm.constrained.grammar import (
     Constraint,
@@ -236,7 +237,15 @@ def test_what_cannot_be_called_is_refused_with_the_reason(
         grammars.constraint(calls)
 
 
-@pytest.mark.parametrize(("parser", "reason"), [(None, "tool_format"), (muse_spark, "muse_spark")])
+def of_tomorrow(text: str, tools: object) -> None:
+    """Stand for a reader that mlx-lm does not have yet."""
+
+
+of_tomorrow.__module__ = "mlx_lm.tool_parsers.of_tomorrow"
+TOMORROW = SimpleNamespace(tool_call_start="<call>", tool_call_end="</call>", parse_tool_call=of_tomorrow)
+
+
+@pytest.mark.parametrize(("parser", "reason"), [(None, "tool_format"), (TOMORROW, "of_tomorrow")])
 def test_formats_that_are_not_known_are_named(parser: Any, reason: str) -> None:
     tokenizer = wrapper(special=True, parser=parser)
     grammars = GrammarCompiler(tokenizer, len(tokenizer))
