@@ -29,7 +29,7 @@ REFUSED = {
         "403",
         "409",
     },  # the example has no digest, and saving needs a key
-    r"/admin/captures/": {"404"},  # nothing is kept by this id
+    r"/admin/captures/(?!clear)": {"404"},  # nothing is kept by this id
     r"/v1/responses/resp_": {"404"},  # nothing is stored by this id
     r"/api/(pull|create|push|copy|delete)\b": {"400", "403"},
     r"/api/embed": {"400"},  # the example names a chat model
