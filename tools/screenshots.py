@@ -8,8 +8,10 @@ A server with the demo model is started, used for a moment, and looked at, in li
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -45,6 +47,7 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), MANIFEST) as server, browser() as chromium:
         use(server)
+        threading.Thread(target=keep_using, args=(server,), daemon=True).start()
         for theme in ("light", "dark"):
             with opened(chromium, server, theme) as page:
                 take_models(page, theme)
@@ -79,9 +82,17 @@ def use(server: Server) -> None:
     server.request("POST", "/v1/audio/speech", {"model": "voice", "input": "Good morning!"})
 
 
+def keep_using(server: Server) -> None:
+    """Have the overview's lines move until the server is gone."""
+    story = {"model": "coder", "messages": [{"role": "user", "content": "Tell me a story."}], "temperature": 1}
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        while True:
+            server.request("POST", "/v1/chat/completions", story)
+
+
 def take_models(page: Page, theme: str) -> None:
     expect(page.get_by_text("assistant").first).to_be_visible()
-    page.wait_for_timeout(4000)  # the lines of memory and of requests have some length
+    page.wait_for_timeout(15_000)  # the lines of memory and of requests have some length
     save(page, f"models-{theme}")
 
 
