@@ -23,7 +23,8 @@ export function EditorPage({ status, api, server, active }) {
     if (content) setWanted(null);
   }, [wanted, content]);
   const [saved, setSaved] = useState("");
-  const done = async (what) => { setEditing(null); setSaved(what); await read(); };
+  // The list comes back with the file as it is now: a change of an older one would be refused.
+  const done = async (what) => { await read(); setEditing(null); setSaved(what); };
   const title = html`<div class="page-head"><h1>Manifest</h1></div>`;
   if (!server.admin) {
     return html`<div class="page">${title}<div class="empty"><strong>Only for admins</strong>
