@@ -63,6 +63,7 @@ class Server:
         here = {"PYTHONPATH": str(Path(__file__).parent.parent)} if program is None else {}
         command = [sys.executable, "-m", module] if program is None else [str(program)]
         self.folder = folder
+        self._clients: list[openai.OpenAI] = []
         self.process = subprocess.Popen(
             [*through, *command, "serve", "--port", "0", *arguments],
             cwd=folder,
@@ -113,10 +114,12 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, **options: Any) -> openai.OpenAI:
-        """The official client; it does not repeat requests unless a test wants that."""
-        return openai.OpenAI(
+        """The official client; it does not repeat requests unless a test wants that. It is closed with the server."""
+        client = openai.OpenAI(
             base_url=f"{self.url}/v1", **{"api_key": "unused", "max_retries": 0, "timeout": 60, **options}
         )
+        self._clients.append(client)
+        return client
 
     def async_client(self, **options: Any) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
@@ -158,6 +161,8 @@ class Server:
         workers = self.workers() if self.process.poll() is None else []
         if not self.signalled:
             self.send_signal(number)
+        for client in self._clients:  # a socket left to the garbage collector is a warning in some later test
+            client.close()
         status = self.process.wait(timeout=START_SECONDS)
         _, alive = psutil.wait_procs(workers, timeout=START_SECONDS)
         self._reader.join()
