@@ -12,6 +12,7 @@ from pydantic import Field
 from localapi.backends import model_path
 from localapi.backends.auto import cached_config
 from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.model_options import Revision
 from localapi.backends.options import FolderOf
 from localapi.backends.transcription import (
     FasterWhisper,
@@ -44,9 +45,7 @@ class AutoTranscription(TranscriptionOptions):
             examples=["Systran/faster-whisper-small"],
         ),
     ]
-    revision: Annotated[
-        str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])
-    ] = None
+    revision: Revision = None
     vad: Vad = True
     install: Annotated[
         Literal["manual", "auto"],

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.model_options import Revision
 from localapi.backends.options import FolderOf, PathProblem
 from localapi.backends.own_environment import OwnEnvironment
 from localapi.backends.speech import SpeechOptions
@@ -33,9 +34,7 @@ class _MlxAudio(OwnEnvironment, SpeechOptions):
             examples=["mlx-community/CosyVoice2-0.5B-4bit"],
         ),
     ]
-    revision: Annotated[
-        str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])
-    ] = None
+    revision: Revision = None
     trim_repeated_prefix: Annotated[
         bool,
         Field(

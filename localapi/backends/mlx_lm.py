@@ -14,13 +14,14 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 from localapi.backends import model_path
 from localapi.backends.chat_template import expected_of, read_template
 from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.model_options import ContextLength, ReasoningFormat, Revision
 from localapi.backends.options import ChatOptions, FolderOf, PathProblem
 from localapi.backends.place import Placeable
 from localapi.backends.sharded_engine import start_ranks
 from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import open_worker, start_worker
 from localapi.system.threads import aside
-from localapi.worker.protocol import Capabilities, ReasoningFormatName, ToolFormatName
+from localapi.worker.protocol import Capabilities, ToolFormatName
 
 _HOLDS = {"path": "config.json", "adapter": "adapter_config.json", "draft": "config.json"}
 """File that a folder must hold, by the option that names a folder or a repository."""
@@ -47,9 +48,7 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
             examples=["mlx-community/Qwen3-0.6B-4bit"],
         ),
     ]
-    revision: Annotated[
-        str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])
-    ] = None
+    revision: Revision = None
     adapter: Annotated[
         str | None,
         Field(
@@ -82,14 +81,7 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
             examples=[8],
         ),
     ] = None
-    context_length: Annotated[
-        int | None,
-        Field(
-            ge=16,
-            description="Maximum tokens of prompt and answer together. Default: the model's own limit.",
-            examples=[8192],
-        ),
-    ] = None
+    context_length: ContextLength = None
     max_batch: Annotated[
         int,
         Field(
@@ -168,14 +160,7 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
             examples=["generic"],
         ),
     ] = "auto"
-    reasoning_format: Annotated[
-        ReasoningFormatName,
-        Field(
-            description="How the model marks its reasoning. auto: as its template and vocabulary show; none: "
-            "reasoning stays text.",
-            examples=["think"],
-        ),
-    ] = "auto"
+    reasoning_format: ReasoningFormat = "auto"
 
     _template: str | None = PrivateAttr(default=None)
     """Chat template, if the model was on this machine when the manifest was read."""

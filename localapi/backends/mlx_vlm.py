@@ -13,11 +13,12 @@ from localapi.backends import model_path
 from localapi.backends.chat_template import expected_of, read_template
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.image_options import SeeingOptions
+from localapi.backends.model_options import ContextLength, ReasoningFormat, Revision
 from localapi.backends.options import FolderOf, PathProblem
 from localapi.backends.own_environment import OwnEnvironment
 from localapi.backends.parameters import TEXT
 from localapi.system.threads import aside
-from localapi.worker.protocol import Capabilities, ReasoningFormatName, ToolFormatName
+from localapi.worker.protocol import Capabilities, ToolFormatName
 
 _MUST_HOLD = "config.json"
 
@@ -41,17 +42,8 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
             examples=["mlx-community/Qwen2.5-VL-3B-Instruct-4bit"],
         ),
     ]
-    revision: Annotated[
-        str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])
-    ] = None
-    context_length: Annotated[
-        int | None,
-        Field(
-            ge=16,
-            description="Maximum tokens of prompt and answer together. Default: the model's own limit.",
-            examples=[8192],
-        ),
-    ] = None
+    revision: Revision = None
+    context_length: ContextLength = None
     kv_cache_mb: Annotated[
         int | None,
         Field(ge=1, description="Memory for a conversation. Default: half of what the model leaves.", examples=[4096]),
@@ -59,14 +51,7 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
     tool_format: Annotated[
         ToolFormatName, Field(description="How the model writes tool calls. auto: as its template shows.")
     ] = "auto"
-    reasoning_format: Annotated[
-        ReasoningFormatName,
-        Field(
-            description="How the model marks its reasoning. auto: as its template and vocabulary show; none: "
-            "reasoning stays text.",
-            examples=["think"],
-        ),
-    ] = "auto"
+    reasoning_format: ReasoningFormat = "auto"
     _template: str | None = PrivateAttr(default=None)
     """Chat template, if the model was on this machine when the manifest was read."""
     _sees: bool | None = PrivateAttr(default=None)

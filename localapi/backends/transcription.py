@@ -9,6 +9,7 @@ from pydantic import Field
 
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.model_options import Revision
 from localapi.backends.options import Duration, EntryOptions, FolderOf, PathProblem
 from localapi.backends.own_environment import OwnEnvironment
 from localapi.system.threads import aside
@@ -54,9 +55,7 @@ class LocalTranscription(OwnEnvironment, TranscriptionOptions):
             examples=["Systran/faster-whisper-small"],
         ),
     ]
-    revision: Annotated[
-        str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])
-    ] = None
+    revision: Revision = None
     vad: Vad = True
 
     def located(self, folder_of: FolderOf) -> Self:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.model_options import Revision
 from localapi.backends.options import EntryOptions, FolderOf, PathProblem
 from localapi.backends.place import Placeable
 from localapi.backends.variables import WithVariables
@@ -73,9 +74,7 @@ class VectorWorker(Placeable, WithVariables):
             examples=["sentence-transformers/all-MiniLM-L6-v2"],
         ),
     ]
-    revision: Annotated[
-        str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])
-    ] = None
+    revision: Revision = None
     max_tokens: Annotated[
         PositiveInt | None,
         Field(description="Maximum tokens of a text. Default: what the model was made for.", examples=[512]),

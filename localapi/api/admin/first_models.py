@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
@@ -80,14 +81,7 @@ def _reply(budget: int | None, used: dict[str, list[str]]) -> FirstModelsReply:
 
 def _model(model: FirstModel, usable: int, best: FirstModel, entries: list[str]) -> FirstModelReply:
     return FirstModelReply(
-        id=model.id,
-        kind=model.kind,
-        backend=model.backend,
-        repository=model.repository,
-        download_bytes=model.download_bytes,
-        memory_bytes=model.memory_bytes,
-        licence=model.licence,
-        good_at=model.good_at,
+        **dataclasses.asdict(model),
         fits=model.fits(usable),
         suggested=model is best,
         downloaded=is_downloaded(model.repository),

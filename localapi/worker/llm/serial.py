@@ -126,6 +126,10 @@ class Serial:
         token, logprobs, *_ = next(self._answer)
         if len(self._tokens) < len(row.prompt):
             self._tokens = list(row.prompt)
+        self._write(row, token, logprobs, events)
+
+    def _write(self, row: Row, token: int, logprobs: mx.array, events: list[Event]) -> None:
+        """Add a token to the answer; after the last one, begin the next answer."""
         self._tokens.append(token)
         if self._take(row, token, logprobs, events):
             self._end(keep=True)

@@ -83,12 +83,7 @@ class LoneAnswers(Serial):
         token, logprobs = next(self._answer)
         if not self._tokens:
             self._tokens = list(row.prompt)
-        self._tokens.append(token)
-        if self._take(row, token, logprobs, events):
-            self._end(keep=True)
-            self._rows.popleft()
-            if self._rows:
-                self._begin(self._rows[0])
+        self._write(row, token, logprobs, events)
 
     def _end(self, *, keep: bool) -> None:
         """Stop the first row's generator. What it computed may serve the next turn."""
