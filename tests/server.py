@@ -41,80 +41,24 @@ class Reply:
         return json.loads(self.body)
 
 
-class Server:
-    """`localapi serve` on a port that the system chose. Its log is read as it comes."""
+class Reached:
+    """What answers on a port of this machine, as clients see it: a server, or something in front of one."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *arguments: str,
-        env: Mapping[str, str] | None = None,
-        program: Path | None = None,
-        module: str = "localapi",
-        through: Sequence[str] = (),
-    ) -> None:
-        """`program` is one that is installed elsewhere; without it, it is `module`, of this checkout.
-
-        `through` is a command that starts the server in its own place, with other rights.
-        """
-        clean = {
-            name: value for name, value in os.environ.items() if not name.startswith(("LOCALAPI_", "CHAT_", "AUDIO_"))
-        }
-        here = {"PYTHONPATH": str(Path(__file__).parent.parent)} if program is None else {}
-        command = [sys.executable, "-m", module] if program is None else [str(program)]
-        self.folder = folder
+    def __init__(self, port: int) -> None:
+        self.port = port
         self._clients: list[openai.OpenAI] = []
-        self.process = subprocess.Popen(
-            [*through, *command, "serve", "--port", "0", *arguments],
-            cwd=folder,
-            env={**clean, **here, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self.signalled = False
-        self._news = threading.Condition()
-        self._ended = False
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-        try:
-            self.port = int(self.wait_for(r"localapi \S+ on http://\S+?:(\d+)/v1").group(1))
-            self.wait_for(r"following")
-        except BaseException:  # nobody will have it to stop it
-            self.process.kill()
-            self.process.wait()
-            self._reader.join()
-            raise
 
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        with self.process.stderr as stream:
-            for line in stream:
-                with self._news:
-                    self.lines.append(line.rstrip("\n"))
-                    self._news.notify_all()
-        with self._news:
-            self._ended = True
-            self._news.notify_all()
-
-    def wait_for(self, pattern: str, *, after: int = 0, seconds: float = START_SECONDS) -> re.Match[str]:
-        """The first log line (from number `after` on) that holds the pattern, now or later."""
-        with self._news:
-            found = self._news.wait_for(lambda: self._search(pattern, after) or self._ended, seconds)
-            match = self._search(pattern, after)
-            assert match, f"no line with {pattern!r} ({'ended' if found else 'waited'}):\n" + "\n".join(self.lines)
-            return match
-
-    def _search(self, pattern: str, after: int) -> re.Match[str] | None:
-        return next((match for line in self.lines[after:] if (match := re.search(pattern, line))), None)
+    def close(self) -> None:
+        """Close the clients. A socket left to the garbage collector is a warning in some later test."""
+        for client in self._clients:
+            client.close()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, **options: Any) -> openai.OpenAI:
-        """The official client; it does not repeat requests unless a test wants that. It is closed with the server."""
+        """The official client; it does not repeat requests unless a test wants that. `close` ends it."""
         client = openai.OpenAI(
             base_url=f"{self.url}/v1", **{"api_key": "unused", "max_retries": 0, "timeout": 60, **options}
         )
@@ -148,6 +92,74 @@ class Server:
         """Have the manifest read, and tell what came of it."""
         return self.request("POST", "/admin/reload").json()
 
+
+class Server(Reached):
+    """`localapi serve` on a port that the system chose. Its log is read as it comes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        program: Path | None = None,
+        module: str = "localapi",
+        through: Sequence[str] = (),
+    ) -> None:
+        """`program` is one that is installed elsewhere; without it, it is `module`, of this checkout.
+
+        `through` is a command that starts the server in its own place, with other rights.
+        """
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("LOCALAPI_", "CHAT_", "AUDIO_"))
+        }
+        here = {"PYTHONPATH": str(Path(__file__).parent.parent)} if program is None else {}
+        command = [sys.executable, "-m", module] if program is None else [str(program)]
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [*through, *command, "serve", "--port", "0", *arguments],
+            cwd=folder,
+            env={**clean, **here, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self.signalled = False
+        self._news = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        try:
+            super().__init__(int(self.wait_for(r"localapi \S+ on http://\S+?:(\d+)/v1").group(1)))
+            self.wait_for(r"following")
+        except BaseException:  # nobody will have it to stop it
+            self.process.kill()
+            self.process.wait()
+            self._reader.join()
+            raise
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stream:
+            for line in stream:
+                with self._news:
+                    self.lines.append(line.rstrip("\n"))
+                    self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def wait_for(self, pattern: str, *, after: int = 0, seconds: float = START_SECONDS) -> re.Match[str]:
+        """The first log line (from number `after` on) that holds the pattern, now or later."""
+        with self._news:
+            found = self._news.wait_for(lambda: self._search(pattern, after) or self._ended, seconds)
+            match = self._search(pattern, after)
+            assert match, f"no line with {pattern!r} ({'ended' if found else 'waited'}):\n" + "\n".join(self.lines)
+            return match
+
+    def _search(self, pattern: str, after: int) -> re.Match[str] | None:
+        return next((match for line in self.lines[after:] if (match := re.search(pattern, line))), None)
+
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
@@ -161,8 +173,7 @@ class Server:
         workers = self.workers() if self.process.poll() is None else []
         if not self.signalled:
             self.send_signal(number)
-        for client in self._clients:  # a socket left to the garbage collector is a warning in some later test
-            client.close()
+        self.close()
         status = self.process.wait(timeout=START_SECONDS)
         _, alive = psutil.wait_procs(workers, timeout=START_SECONDS)
         self._reader.join()

@@ -16,7 +16,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.server import Reply, Server, serving
+from tests.server import Reached, Reply, Server, serving
 
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx: apt-get install nginx-light")
@@ -72,13 +72,6 @@ def nginx_before(server: Server, folder: Path) -> Iterator[int]:
         process.wait(timeout=60)
 
 
-class Proxied(Server):
-    """A server as it is reached through something before it."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, endless_model: Path) -> Iterator[Server]:
     manifest = f"""
@@ -90,13 +83,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, endless_model: Path) -> Ite
 
 
 @pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterator[Server]:
-    with nginx_before(server, tmp_path_factory.mktemp("nginx")) as port:
-        yield Proxied(port)
+def proxied(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterator[Reached]:
+    with nginx_before(server, tmp_path_factory.mktemp("nginx")) as port, contextlib.closing(Reached(port)) as proxied:
+        yield proxied
 
 
 @pytest.mark.parametrize("path", ["/status/events", CHAT])
-def test_what_has_no_end_comes_through_while_it_is_made(proxied: Server, path: str) -> None:
+def test_what_has_no_end_comes_through_while_it_is_made(proxied: Reached, path: str) -> None:
     bodies = {CHAT: ASKED}
     with socket.create_connection(("127.0.0.1", proxied.port), timeout=60) as connection:
         body = json.dumps(bodies[path]).encode() if path in bodies else b""
@@ -113,7 +106,7 @@ def test_speech_asks_not_to_be_collected(server: Server) -> None:
     assert server.request("POST", "/v1/audio/speech", asked).headers["x-accel-buffering"] == "no"
 
 
-def test_the_official_client_gets_its_errors(proxied: Server) -> None:
+def test_the_official_client_gets_its_errors(proxied: Reached) -> None:
     with pytest.raises(openai.NotFoundError):
         proxied.client().chat.completions.create(model="nope", messages=ASKED["messages"])
 
@@ -121,10 +114,10 @@ def test_the_official_client_gets_its_errors(proxied: Server) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("POST", "/nothing", 404), ("PUT", "/v1/models", 405), ("POST", CHAT, 400)]
 )
-def test_a_refusal_comes_through_whatever_was_sent(proxied: Server, method: str, path: str, status: int) -> None:
+def test_a_refusal_comes_through_whatever_was_sent(proxied: Reached, method: str, path: str, status: int) -> None:
     replies: list[Reply] = [proxied.request(method, path, b"x" * 900_000) for _ in range(5)]
     assert [reply.status for reply in replies] == [status] * 5
 
 
-def test_whether_the_server_lives_is_seen(proxied: Server) -> None:
+def test_whether_the_server_lives_is_seen(proxied: Reached) -> None:
     assert proxied.get("/health") == {"status": "ok"}
