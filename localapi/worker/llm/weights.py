@@ -22,6 +22,7 @@ from localapi.worker.llm.constrained.vocabulary import VocabularyIndex
 from localapi.worker.llm.float32 import AS_STORED, Widened
 from localapi.worker.llm.shards.splitting import ModelPart
 from localapi.worker.model import CannotLoad, Report, first_line
+from localapi.worker.own_code import check_own_code
 from localapi.worker.protocol import Loading
 
 ADAPTER_PATTERNS = ["adapter_config.json", "adapters.safetensors"]
@@ -119,11 +120,7 @@ def check_weights(folder: Path, path: str) -> Iterator[int]:
 def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
     """Return the model with weights that have not been read, and its config."""
     config = read_object(folder / "config.json")
-    if config.get("model_file"):
-        raise CannotLoad(
-            f"The model in {folder} needs its own code ({config['model_file']}), and localapi does not run code "
-            "of models. Use a model whose architecture mlx-lm knows."
-        )
+    check_own_code(folder, config, "mlx-lm")
     try:
         model, config = load_model(folder, lazy=True)
     except Exception as error:  # from mlx-lm, from MLX or from the architecture's config class
@@ -200,8 +197,7 @@ def read_weights(model: Any) -> Iterator[int]:
 
 
 def read_tokenizer(folder: Path, config: dict[str, Any], *, template: str | None = None) -> Any:
-    """Return mlx-lm's tokenizer of a folder. Raise CannotLoad. `template`: its chat template, if it has none itself."""
-    """Return mlx-lm's TokenizerWrapper of a model's folder. Raise CannotLoad."""
+    """Return mlx-lm's TokenizerWrapper of a folder. Raise CannotLoad. `template`: for one without a chat template."""
     files = f"The tokenizer in {folder} (tokenizer.json, tokenizer_config.json)"
     ending = config.get("eos_token_id") or (config.get("text_config") or {}).get("eos_token_id")
     try:

@@ -10,6 +10,7 @@ from mlx_audio.stt.utils import load_model  # type: ignore[import-not-found]
 
 from localapi.worker.hub.repository import located
 from localapi.worker.model import CannotLoad, Host, first_line
+from localapi.worker.own_code import refuse_own_code
 from localapi.worker.protocol import Loaded, Loading, Transcribe
 from localapi.worker.stt.pieces import Piece
 from localapi.worker.stt.results import arguments_of, found_language, languages_of, segments_of
@@ -24,6 +25,7 @@ def load(options: dict[str, Any], host: Host) -> MlxAudioTranscription:
     """Return the model of an entry's options. Raise CannotLoad."""
     folder = located(options["path"], options.get("revision"), host.report, patterns=PATTERNS)
     host.report(Loading(phase="reading weights"))
+    refuse_own_code()
     try:
         model = load_model(folder)
         languages = languages_of(model)

@@ -20,6 +20,7 @@ from mlx_audio.tts.utils import get_available_models, load_model  # type: ignore
 from localapi.worker.hub.repository import anew, located
 from localapi.worker.json_file import read_object
 from localapi.worker.model import CannotLoad, Report, first_line
+from localapi.worker.own_code import refuse_own_code
 from localapi.worker.protocol import Loading, Voice
 
 PATTERNS = (
@@ -56,6 +57,7 @@ def load_speech_model(package: str, path: str, revision: str | None, report: Rep
     total = sum(check_weights(folder, path))
     report(Loading("reading weights", 0, total))
     leave_out_converter()
+    refuse_own_code()
     try:
         model = load_model(folder)
     except (Exception, SystemExit) as error:  # from the package, the architecture or MLX
