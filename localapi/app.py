@@ -68,10 +68,10 @@ from localapi.runtime.peers import Peers
 from localapi.runtime.registry import Registry
 from localapi.runtime.watchdog import Watchdog
 from localapi.settings import Settings
-from localapi.system.allocator import share_memory
+from localapi.system.folders import WorkingFolder
+from localapi.system.memory import share_memory
 from localapi.system.os_errors import NO_DESCRIPTOR, NO_ROOM, advise
 from localapi.system.threads import aside
-from localapi.system.working_directory import WorkingFolder
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from localapi.system.written_file import NotWritten, written_bytes
+
 if TYPE_CHECKING:
     import av
+
 
 _INTEGERS = [f"pcm_{kind}{bits}{order}" for kind in "su" for bits in (16, 24, 32) for order in ("le", "be")]
 _FLOATS = [f"pcm_f{bits}{order}" for bits in (32, 64) for order in ("le", "be")]
@@ -255,3 +258,11 @@ def _frames(file: av.container.InputContainer, stream: av.AudioStream) -> Iterat
         except av.error.InvalidDataError:
             continue
         yield from (frame for frame in frames if frame.samples and frame.sample_rate)
+
+
+def read_written(text: str) -> bytes:
+    """Return the audio file in a text. Raise NotWritten if there is none of a known kind."""
+    data = written_bytes(text)
+    if container_of(data) is None:
+        raise NotWritten("it is not audio of a known kind")
+    return data

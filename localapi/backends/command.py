@@ -17,13 +17,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 
 from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.forwarded_speech import ForwardedSpeech
 from localapi.backends.image_options import SeeingOptions
 from localapi.backends.model_path import is_place, is_repository, placed, shown_place
 from localapi.backends.options import Duration, FolderOf, MemorySize, PathProblem, RunsIn
 from localapi.backends.parameters import MEDIA, TEXT
 from localapi.backends.placeholders import checked, filled, placeholders_in
 from localapi.backends.secret import SecretPlace
+from localapi.backends.speech import ForwardedSpeech
 from localapi.backends.transcription import TranscriptionOptions
 from localapi.backends.variables import WithVariables, check_names, number_as_text
 from localapi.backends.vector_options import EmbeddingOptions, RerankOptions
@@ -100,7 +100,7 @@ class CommandOptions(WithVariables):
             examples=[{"GGML_METAL": "1"}],
             repr=False,
         ),
-    ] = {}  # noqa: RUF012  # pydantic copies it
+    ] = {}
     path: Annotated[
         str | None,
         Field(

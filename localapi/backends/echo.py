@@ -1,24 +1,35 @@
 """The backend echo: answers without a model, inside the server, for trying the API and for tests of clients.
 
-Chat repeats the last user message word by word; a completion repeats its prompt.
+Chat repeats the last user message word by word; a completion repeats its prompt. Speech is a tone as long as the text
+would take, a transcript reports how long the sound is, and vectors count words.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
+import zlib
+from array import array
 from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import msgspec
 from pydantic import Field
 
+from localapi.audio.decoder import Decoded, NotAudio, decode_file
+from localapi.audio.tone import tone
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.image_options import SeeingOptions
 from localapi.backends.in_process import InProcessEngine
 from localapi.backends.parameters import FORMS, MEDIA, TEXT
+from localapi.backends.speech import SpeechOptions
+from localapi.backends.transcription import TranscriptionOptions
+from localapi.backends.vector_options import EmbeddingOptions, RerankOptions
 from localapi.errors import InvalidRequest
 from localapi.images.header import read_header
+from localapi.text.weight import weight
 from localapi.worker.protocol import (
     AudioPart,
     Capabilities,
@@ -27,17 +38,30 @@ from localapi.worker.protocol import (
     Delta,
     Detokenize,
     DetokenizedText,
+    Embed,
+    Embedded,
     Ended,
     Event,
     Finished,
+    Heard,
     ImagePart,
+    Listening,
     Loaded,
     Message,
+    Ranked,
     Request,
+    Rerank,
+    Sound,
+    Speak,
+    Spoken,
     TextPart,
     Tokenize,
     TokenizedText,
     TokenLogprob,
+    Transcribe,
+    Transcribed,
+    TranscriptSegment,
+    WordTime,
 )
 
 NOTHING_BUT_TEXT: Final = Capabilities(
@@ -58,7 +82,7 @@ class Echo(SeeingOptions):
             "are, and how large.",
             examples=[["image"]],
         ),
-    ] = []  # noqa: RUF012  # pydantic copies it
+    ] = []
 
     def expected(self) -> Capabilities:
         return msgspec.structs.replace(NOTHING_BUT_TEXT, vision="image" in self.media, hearing="audio" in self.media)
@@ -169,3 +193,167 @@ def _cut(text: str, stops: list[str]) -> tuple[str, str | None]:
         return text, None
     at, stop = min(found)
     return text[:at], stop
+
+
+CHARACTERS_PER_SECOND = 15
+"""Rate of unhurried English speech."""
+TONE_HZ = 24_000
+SHORTEST_SECONDS = 0.1
+
+
+class EchoSpeech(SpeechOptions):
+    """Options of a voice that plays a tone. It accepts every parameter; only the speed has an effect."""
+
+    backend: Annotated[
+        Literal["echo"], Field(description="No model: plays a tone as long as the text would take, to try clients.")
+    ]
+    has_speed = True
+    takes = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        return EchoSpeechEngine()
+
+
+class EchoSpeechEngine(InProcessEngine):
+    """Engine that plays one tone for each segment."""
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        if not isinstance(request, Speak):
+            raise InvalidRequest("This is a speech model: use POST /v1/audio/speech.")
+        for index, segment in enumerate(request.segments):
+            seconds = max(SHORTEST_SECONDS, weight(segment) / CHARACTERS_PER_SECOND) / request.speed
+            for pcm in tone(seconds, TONE_HZ):
+                yield Sound(request.id, index, pcm, TONE_HZ)
+                await asyncio.sleep(0)
+        yield Spoken(request.id)
+
+
+SEGMENT_SECONDS: Final = 10.0
+SOUND_HZ: Final = 16_000
+BYTES_PER_SECOND: Final = 2 * SOUND_HZ
+SEGMENT_BYTES: Final = int(SEGMENT_SECONDS * BYTES_PER_SECOND)
+
+
+class EchoTranscription(TranscriptionOptions):
+    """Options of a model that tells how much sound it has heard, every ten seconds."""
+
+    backend: Annotated[Literal["echo"], Field(description="No model: tells how long the sound is, to try clients.")]
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        return EchoTranscriptionEngine()
+
+
+class EchoTranscriptionEngine(InProcessEngine):
+    """Engine that decodes a file in threads, bit by bit."""
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        if not isinstance(request, Transcribe):
+            raise InvalidRequest("This is a transcription model: use POST /v1/audio/transcriptions.")
+        sound = _Sound(decode_file(Path(request.path), sample_rate_hz=SOUND_HZ, max_seconds=request.max_seconds))
+        done, seconds = 0.0, SEGMENT_SECONDS
+        try:
+            while seconds == SEGMENT_SECONDS:
+                seconds = await asyncio.to_thread(sound.next_seconds)
+                if seconds:
+                    yield Heard(request.id, [_segment(done, done + seconds, request)])
+                    done += seconds
+                    yield Listening(request.id, done, sound.total_seconds)
+        except NotAudio as error:
+            raise InvalidRequest(str(error), param="file") from error
+        yield Transcribed(request.id, round(done, 3), request.language or "en")
+
+
+class _Sound:
+    """The sound of a file in segments, of which only the length counts."""
+
+    def __init__(self, decoded: Iterator[Decoded]) -> None:
+        self._decoded = decoded
+        self._bytes = 0
+        """Decoded, and in no segment yet."""
+        self.total_seconds = 0.0
+
+    def next_seconds(self) -> float:
+        """Return the length of the next segment; only the last one is shorter than the others. Blocks."""
+        while self._bytes < SEGMENT_BYTES:
+            piece = next(self._decoded, None)
+            if piece is None:
+                return self._bytes / BYTES_PER_SECOND
+            self._bytes += len(piece.pcm)
+            self.total_seconds = piece.total_seconds
+        self._bytes -= SEGMENT_BYTES
+        return SEGMENT_SECONDS
+
+
+def _segment(start: float, end: float, request: Transcribe) -> TranscriptSegment:
+    said = ["Sound", "from", f"{start:.1f}", "to", f"{end:.1f}", "seconds."]
+    words = []
+    if request.words:
+        each = (end - start) / len(said)
+        for at, word in enumerate(said):
+            words.append(WordTime(word, round(start + at * each, 3), round(start + (at + 1) * each, 3)))
+    text = " " + " ".join(said)
+    return TranscriptSegment(start_seconds=round(start, 3), end_seconds=round(end, 3), text=text, words=words)
+
+
+VectorBackend = Annotated[Literal["echo"], Field(description="No model: counts words, to try clients.")]
+VECTOR_SIZE = 256
+
+
+class EchoEmbedding(EmbeddingOptions):
+    """Options of an embedding model that counts words."""
+
+    backend: VectorBackend
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        return EchoVectorEngine()
+
+
+class EchoRerank(RerankOptions):
+    """Options of a model that scores documents by the words that they share with the query."""
+
+    backend: VectorBackend
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        return EchoVectorEngine()
+
+
+class EchoVectorEngine(InProcessEngine):
+    """Engine that counts one token per word."""
+
+    @property
+    def loaded(self) -> Loaded:
+        return Loaded(dimensions=VECTOR_SIZE)
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        match request:
+            case Embed():
+                texts = [words(each) for each in request.inputs]
+                vectors = [vector(each, request.dimensions or VECTOR_SIZE).tobytes() for each in texts]
+                yield Embedded(request.id, vectors, sum(map(len, texts)))
+            case Rerank():
+                query = vector(words(request.query), VECTOR_SIZE)
+                documents = [words(each) for each in request.documents]
+                scores = [
+                    max(0.0, sum(a * b for a, b in zip(query, vector(each, VECTOR_SIZE), strict=True)))
+                    for each in documents
+                ]
+                tokens = sum(map(len, documents)) + len(words(request.query)) * len(documents)
+                yield Ranked(request.id, scores, tokens)
+            case _:
+                raise InvalidRequest("This model makes vectors: use POST /v1/embeddings or POST /v1/rerank.")
+
+
+def words(text: str | list[int]) -> list[str]:
+    """Return the words of a text in lower case, or its tokens as words."""
+    return re.findall(r"\w+", text.lower()) if isinstance(text, str) else [str(token) for token in text]
+
+
+def vector(said: list[str], size: int) -> array[float]:
+    """Return a vector of length 1; of a text without words, the first unit vector."""
+    counts = array("f", bytes(4 * size))
+    for word in said:
+        counts[zlib.crc32(word.encode("utf-8", "surrogatepass")) % size] += 1
+    if not said:
+        counts[0] = 1
+    length = math.sqrt(sum(each * each for each in counts))
+    return array("f", (each / length for each in counts))

@@ -21,8 +21,8 @@ import msgspec
 
 from localapi.backends.connecting import Turn, Turns
 from localapi.backends.engine import VIA_HEADER, connect_limit, via
-from localapi.backends.form_body import FormBody
 from localapi.backends.http_transport import Body, Transport
+from localapi.backends.openai_body import FormBody
 from localapi.backends.sse import EventDecoder, TooLong
 from localapi.backends.upstream import Upstream
 from localapi.backends.upstream_replies import MAX_ERROR_BYTES, Complaint, complaint

@@ -16,11 +16,10 @@ from localapi.backends.engine import Vitals
 from localapi.backends.http_client import HttpClient
 from localapi.backends.in_process import InProcessEngine
 from localapi.backends.openai_body import body_of, named_model, without_model
-from localapi.backends.openai_events import AnswerReader, BadReply
+from localapi.backends.openai_events import AnswerReader, BadReply, scores_in, tokens_in, vectors_in
 from localapi.backends.upstream import MODELS, Upstream
 from localapi.backends.upstream_facts import Facts, discover
 from localapi.backends.upstream_replies import complaint_in
-from localapi.backends.upstream_vectors import scores_in, tokens_in, vectors_in
 from localapi.errors import (
     ApiError,
     InvalidRequest,

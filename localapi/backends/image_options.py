@@ -54,14 +54,14 @@ class SeeingOptions(ChatOptions):
             'port; "*": all public ones.',
             examples=[["images.example.com", "192.168.1.5:8080"]],
         ),
-    ] = []  # noqa: RUF012  # pydantic copies it
+    ] = []
     image_folders: Annotated[
         list[str],
         Field(
             description="Folders whose images requests may name with file: addresses.",
             examples=[["./pictures"]],
         ),
-    ] = []  # noqa: RUF012  # pydantic copies it
+    ] = []
     max_images: Annotated[int, Field(ge=1, le=1000, description="Maximum images in a request.", examples=[4])] = 32
     max_image_mb: Annotated[int, Field(ge=1, le=1024, description="Maximum size of an image's file.", examples=[8])] = (
         20

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.model_options import Revision
-from localapi.backends.options import FolderOf, PathProblem
-from localapi.backends.own_environment import OwnEnvironment
+from localapi.backends.local_model import OwnEnvironment
+from localapi.backends.option_types import model_field
+from localapi.backends.options import FolderOf
 from localapi.backends.speech import SpeechOptions
-from localapi.system.threads import aside
-
-_MUST_HOLD = "config.json"
 
 
 class _MlxAudio(OwnEnvironment, SpeechOptions):
@@ -26,15 +21,7 @@ class _MlxAudio(OwnEnvironment, SpeechOptions):
     """
 
     joins_sentences = True
-    path: Annotated[
-        str,
-        Field(
-            min_length=1,
-            description="A folder or a Hugging Face repository (owner/name).",
-            examples=["mlx-community/CosyVoice2-0.5B-4bit"],
-        ),
-    ]
-    revision: Revision = None
+    path: Annotated[str, model_field("mlx-community/CosyVoice2-0.5B-4bit")]
     trim_repeated_prefix: Annotated[
         bool,
         Field(
@@ -61,22 +48,10 @@ class _MlxAudio(OwnEnvironment, SpeechOptions):
     takes = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})
 
     def located_settings(self, folder_of: FolderOf) -> dict[str, Any]:
-        try:
-            path = model_path.resolve(self.path, folder_of("path"), must_hold=_MUST_HOLD)
-        except ValueError as error:
-            raise PathProblem("path", str(error)) from error
-        return {**super().located_settings(folder_of), **self.located_variables(folder_of), "path": path}
-
-    def weight_files(self) -> list[Path]:
-        return model_path.weights(self.path, self.revision)
-
-    def repositories(self) -> tuple[tuple[str, str | None], ...]:
-        return () if Path(self.path).is_absolute() else ((self.path, self.revision),)
+        return {**super().located_settings(folder_of), **self.located_model(folder_of)}
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
-        await aside(lambda: model_path.check_present([(self.path, _MUST_HOLD)]))
-        options = {**self.identity().options, "package": self.backend_name}
-        return await self.started(name, "mlx-audio", options, report)
+        return await self.started(name, "mlx-audio", report, package=self.backend_name)
 
 
 class MlxAudio(_MlxAudio):

@@ -14,11 +14,11 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 from localapi.backends import model_path
 from localapi.backends.chat_template import expected_of, read_template
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.model_options import ContextLength, ReasoningFormat, Revision
-from localapi.backends.options import ChatOptions, FolderOf, PathProblem
+from localapi.backends.local_model import LocalModel, located_model
+from localapi.backends.option_types import ContextLength, ReasoningFormat
+from localapi.backends.options import ChatOptions, FolderOf
 from localapi.backends.place import Placeable
 from localapi.backends.sharded_engine import start_ranks
-from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import open_worker, start_worker
 from localapi.system.threads import aside
 from localapi.worker.protocol import Capabilities, ToolFormatName
@@ -35,7 +35,7 @@ _WHOLE = {
 """Options that need the whole model in one process, and why."""
 
 
-class MlxLm(Placeable, WithVariables, ChatOptions):
+class MlxLm(Placeable, LocalModel, ChatOptions):
     """Options of a model that mlx-lm can load."""
 
     backend: Annotated[Literal["mlx-lm"], Field(description="Chat on MLX: any model that mlx-lm can load.")]
@@ -48,7 +48,6 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
             examples=["mlx-community/Qwen3-0.6B-4bit"],
         ),
     ]
-    revision: Revision = None
     adapter: Annotated[
         str | None,
         Field(
@@ -193,11 +192,8 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
             path = getattr(self, field)
             if path and self.is_remote:
                 found[field] = model_path.on_node(path, folder_of(field))
-                continue
-            try:
-                found[field] = path and model_path.resolve(path, folder_of(field), must_hold=must_hold)
-            except ValueError as error:
-                raise PathProblem(field, str(error)) from error
+            elif path:
+                found[field] = located_model(field, path, folder_of, must_hold)
         located = self.model_copy(update={**found, **self.located_variables(folder_of)})
         folder = model_path.folder_of_model(located.path, located.revision)
         located._template = read_template(folder) if folder else None
@@ -238,16 +234,15 @@ class MlxLm(Placeable, WithVariables, ChatOptions):
         return self.shards
 
     def weight_files(self) -> list[Path]:
-        found = model_path.weights(self.path, self.revision)
-        return found + model_path.weights(self.adapter) + model_path.weights(self.draft)
+        return super().weight_files() + model_path.weights(self.adapter) + model_path.weights(self.draft)
 
     def repositories(self) -> tuple[tuple[str, str | None], ...]:
         named = ((self.path, self.revision), (self.adapter, None), (self.draft, None))
         return tuple((path, revision) for path, revision in named if path and not Path(path).is_absolute())
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
-        paths = [(getattr(self, field), must_hold) for field, must_hold in _HOLDS.items()]
         if not self.is_remote:
+            paths = [(getattr(self, field), must_hold) for field, must_hold in _HOLDS.items()]
             await aside(lambda: model_path.check_present(paths))
         options, variables = self.identity().options, await self.variables()
         if self.shards > 1:

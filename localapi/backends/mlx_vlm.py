@@ -13,14 +13,11 @@ from localapi.backends import model_path
 from localapi.backends.chat_template import expected_of, read_template
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.image_options import SeeingOptions
-from localapi.backends.model_options import ContextLength, ReasoningFormat, Revision
-from localapi.backends.options import FolderOf, PathProblem
-from localapi.backends.own_environment import OwnEnvironment
+from localapi.backends.local_model import OwnEnvironment
+from localapi.backends.option_types import ContextLength, ReasoningFormat, model_field
+from localapi.backends.options import FolderOf
 from localapi.backends.parameters import TEXT
-from localapi.system.threads import aside
 from localapi.worker.protocol import Capabilities, ToolFormatName
-
-_MUST_HOLD = "config.json"
 
 
 class MlxVlm(OwnEnvironment, SeeingOptions):
@@ -34,15 +31,7 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
             "are answered one at a time."
         ),
     ]
-    path: Annotated[
-        str,
-        Field(
-            min_length=1,
-            description="A folder or a Hugging Face repository (owner/name).",
-            examples=["mlx-community/Qwen2.5-VL-3B-Instruct-4bit"],
-        ),
-    ]
-    revision: Revision = None
+    path: Annotated[str, model_field("mlx-community/Qwen2.5-VL-3B-Instruct-4bit")]
     context_length: ContextLength = None
     kv_cache_mb: Annotated[
         int | None,
@@ -58,14 +47,10 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
     """True if the model reads images, as far as its files tell."""
 
     def located(self, folder_of: FolderOf) -> Self:
-        try:
-            path = model_path.resolve(self.path, folder_of("path"), must_hold=_MUST_HOLD)
-        except ValueError as error:
-            raise PathProblem("path", str(error)) from error
         located = super().located(folder_of)
         assert isinstance(located, type(self))  # noqa: S101  # it is a copy
-        located = located.model_copy(update={**self.located_variables(folder_of), "path": path})
-        folder = model_path.folder_of_model(path, self.revision)
+        located = located.model_copy(update=self.located_model(folder_of))
+        folder = model_path.folder_of_model(located.path, self.revision)
         located._template = read_template(folder) if folder else None
         located._sees = _sees(folder) if folder else None
         return located
@@ -85,21 +70,14 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
     def batch_limit(self) -> int:
         return 1
 
-    def weight_files(self) -> list[Path]:
-        return model_path.weights(self.path, self.revision)
-
-    def repositories(self) -> tuple[tuple[str, str | None], ...]:
-        return () if Path(self.path).is_absolute() else ((self.path, self.revision),)
-
     async def start(self, name: str, report: ReportLoading) -> Engine:
-        await aside(lambda: model_path.check_present([(self.path, _MUST_HOLD)]))
-        return await self.started(name, "mlx-vlm", self.identity().options, report)
+        return await self.started(name, "mlx-vlm", report)
 
 
 def _sees(folder: Path) -> bool | None:
     """Return True if a model's config describes how it sees; None if it cannot be read. Blocks."""
     try:
-        config = json.loads((folder / _MUST_HOLD).read_text("utf-8"))
+        config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return isinstance(config, dict) and isinstance(config.get("vision_config"), dict)

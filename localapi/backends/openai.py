@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from localapi.backends import upstream
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.forwarded_speech import ForwardedSpeech
+from localapi.backends.option_types import StrictModel
 from localapi.backends.options import ChatOptions, EntryOptions, FolderOf, Identity, RunsIn
 from localapi.backends.parameters import MEDIA, TEXT
 from localapi.backends.secret import NoSecret, SecretPlace, located_place, stamp_of
-from localapi.backends.speech import file_at
+from localapi.backends.speech import ForwardedSpeech, file_at
 from localapi.backends.transcription import TranscriptionOptions
 from localapi.backends.upstream import CONNECT_SECONDS, FIRST_TOKEN_SECONDS, IDLE_SECONDS, Upstream
 from localapi.backends.vector_options import EmbeddingOptions, RerankOptions
@@ -61,10 +61,8 @@ def _headers(headers: dict[str, Any]) -> dict[str, Any]:
     return headers
 
 
-class OtherServer(BaseModel):
+class OtherServer(StrictModel):
     """Options for another server: its address, key and time limits."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     url: Annotated[
         str,

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.names import Name as Name  # noqa: PLC0414  # most options import it from here
-from localapi.backends.parameters import TEXT, ChatParameters
-from localapi.backends.variants import VariantOptions, VariantParameters
+from localapi.backends.option_types import Name as Name  # noqa: PLC0414  # most options import it from here
+from localapi.backends.option_types import StrictModel
+from localapi.backends.parameters import TEXT, ChatParameters, VariantOptions, VariantParameters
 from localapi.worker.protocol import Capabilities
 
 FOREVER = float("inf")
@@ -85,10 +85,8 @@ MemorySize = Annotated[
 ]
 
 
-class ReplicaLimits(BaseModel):
+class ReplicaLimits(StrictModel):
     """Bounds on the number of engines of one entry."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     min: Annotated[
         int, Field(ge=1, le=MAX_REPLICAS, description="Loaded as soon as the first one is.", examples=[2])
@@ -132,10 +130,9 @@ class Identity:
     """Fields of the backend itself, as plain values with resolved paths."""
 
 
-class EntryOptions(BaseModel):
+class EntryOptions(StrictModel):
     """One entry as the manifest writes it."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
     section: ClassVar[str]
     """Section of the manifest, which is the name of the kind."""
     worker_bytes: ClassVar[int] = 0

@@ -1,4 +1,4 @@
-"""Request parameters that the manifest may give defaults for, as OpenAI names and bounds them.
+"""Request parameters that the manifest may give defaults for, as OpenAI names and bounds them; and variants of models.
 
 One definition serves both borders: an entry's `defaults` and `locked` in YAML, and a request's body in JSON.
 """
@@ -9,8 +9,9 @@ import re
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
+from localapi.backends.option_types import Name, StrictModel
 from localapi.worker.protocol import Sampling
 
 MAX_SEED = MAX_COUNT = 2**63 - 1
@@ -74,10 +75,8 @@ def _template_variables(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-class GenerationParameters(BaseModel):
+class GenerationParameters(StrictModel):
     """Parameters of text generation; None if unset."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     temperature: Annotated[
         float | None, Field(ge=0, le=2, description="Randomness; 0: always the likeliest token.", examples=[0.7])
@@ -191,10 +190,8 @@ TEXT: Final = TEXT_FEATURES | ChatParameters.model_fields.keys()
 """All that a backend can honour without media."""
 
 
-class SpeechParameters(BaseModel):
+class SpeechParameters(StrictModel):
     """Parameters of speech; None if unset."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     voice: Annotated[
         str | None,
@@ -228,3 +225,41 @@ def objection(name: str, value: object) -> str:
     except ValidationError as error:
         return error.errors()[0]["msg"].removeprefix("Input ")
     return ""
+
+
+class VariantParameters(ChatParameters):
+    """Parameters of a chat answer, and the system prompt; None if unset."""
+
+    system: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="System prompt. Among the defaults, for conversations without one; locked, instead of theirs.",
+            examples=["Answer in one sentence."],
+        ),
+    ] = None
+
+
+class VariantOptions(StrictModel):
+    """One more name for a model, with what is special about it."""
+
+    aliases: Annotated[
+        list[Name], Field(description="Additional names for this variant in requests.", examples=[["gpt-4o"]])
+    ] = []
+    description: Annotated[
+        str | None, Field(description="Shown in the model list instead of the entry's.", examples=["Thinks first."])
+    ] = None
+    defaults: Annotated[
+        VariantParameters,
+        Field(
+            description="Request parameters that apply unless a request sets them, before the entry's own defaults.",
+            examples=[{"temperature": 0.2, "system": "Answer in one sentence."}],
+        ),
+    ] = VariantParameters()
+    locked: Annotated[
+        VariantParameters,
+        Field(
+            description="Request parameters that override the request, before the entry's own locks.",
+            examples=[{"reasoning_effort": "none"}],
+        ),
+    ] = VariantParameters()

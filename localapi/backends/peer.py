@@ -36,7 +36,7 @@ class _PeerOptions(OtherServer):
     only: Annotated[
         list[Name],
         Field(description="Patterns of its models' names; others are not offered here.", examples=[["qwen*"]]),
-    ] = []  # noqa: RUF012  # pydantic copies it
+    ] = []
 
     def located(self, folder_of: FolderOf) -> Self:
         """Return these options with absolute paths. Raise PathProblem."""

@@ -13,9 +13,8 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.model_path import placed, shown_place
 from localapi.backends.options import FolderOf, Identity, PathProblem
-from localapi.backends.speech import SpeechOptions
+from localapi.backends.speech import SpeechOptions, named
 from localapi.backends.variables import WithVariables
-from localapi.backends.voice_names import named
 from localapi.backends.worker_engine import start_worker
 from localapi.errors import FilesUnreadable, shown
 from localapi.system.os_errors import advise

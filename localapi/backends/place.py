@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr
 
+from localapi.backends.option_types import StrictModel
 from localapi.backends.options import EntryOptions, Identity, MemorySize, Name
 from localapi.backends.ray_cluster import Site
 from localapi.cluster.protocol import Requirements
@@ -20,10 +21,8 @@ def _address(value: object) -> object:
     return value
 
 
-class ClusterOptions(BaseModel):
+class ClusterOptions(StrictModel):
     """The cluster that entries can be placed on."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     ray: Annotated[
         str,
@@ -35,10 +34,8 @@ class ClusterOptions(BaseModel):
     ]
 
 
-class Place(BaseModel):
+class Place(StrictModel):
     """Resources that a worker takes from a cluster. Ray chooses a node that has them."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     node: Annotated[
         Name | None,

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from localapi.backends.choice import Choose
+from localapi.backends.option_types import StrictModel
 from localapi.backends.options import Duration, EntryOptions, Name, RunsIn
 
 
-class GiveUpAfter(BaseModel):
+class GiveUpAfter(StrictModel):
     """Time limits after which a request goes to the next member."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     connect: Annotated[
         Duration,

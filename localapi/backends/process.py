@@ -6,14 +6,22 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
+import sys
 import time
+from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from localapi.backends.output import Output
-from localapi.system import process_usage
+from localapi.errors import OutOfResources
+from localapi.system import openblas_library, process_usage
+from localapi.system.os_errors import advise
 from localapi.system.process_usage import Usage
+from localapi.worker import protocol
 
 END_SECONDS: Final = 5
 """Time that a process has to end after its connection was closed."""
@@ -22,8 +30,9 @@ USAGE_SECONDS: Final = 0.5
 
 CLUSTER_TOKEN: Final = "RAY_AUTH_TOKEN"  # noqa: S105  # its name
 """Variable that opens a Ray cluster, for the gateway alone."""
+BOOTSTRAP = Path(protocol.__file__).parent.with_name("bootstrap.py")
+_OF_THIS_PYTHON = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
 _withheld = {"LOCALAPI_API_KEY", CLUSTER_TOKEN}
-
 
 _OF_THE_HUB: Final = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 """Variables that workers need for downloads, whatever else they are used for."""
@@ -71,6 +80,60 @@ async def start(
     output = Output(on_line, hide)
     reading = asyncio.create_task(output.read(process.stdout), name=f"output of process {process.pid}")
     return ChildProcess(process, output, reading)
+
+
+async def start_connected(
+    *command: str,
+    on_line: Callable[[str], None],
+    env: Mapping[str, str] | None = None,
+    hide: Iterable[str] = (),
+) -> tuple[ChildProcess, StreamReader, StreamWriter]:
+    """Start a program that inherits one end of a socket pair, and return it with our end.
+
+    The descriptor is the last argument of the program. See `start` for the rest.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        reader, writer = await asyncio.open_connection(sock=ours)  # first: after the process nothing may be cancelled
+        try:
+            fd = theirs.fileno()
+            return await start(*command, str(fd), on_line=on_line, fds=[fd], env=env, hide=hide), reader, writer
+        except BaseException:
+            writer.close()
+            raise
+
+
+async def start_worker_process(
+    on_line: Callable[[str], None],
+    interpreter: Path | None = None,
+    *,
+    env: Mapping[str, str] = MappingProxyType({}),
+    hide: Iterable[str] = (),
+) -> tuple[ChildProcess, StreamReader, StreamWriter]:
+    """Start a worker and return its process and our end of its socket. Raise OutOfResources.
+
+    `on_line` gets the lines of its output, without the secrets in `hide`; `interpreter` is the Python of another
+    environment. `env` is added to the server's own variables.
+    """
+    command = [sys.executable, "-P", "-m", "localapi.worker"]  # -P: no module of the current folder
+    if interpreter is not None:
+        command = [str(interpreter), "-I", "-u", str(BOOTSTRAP)]
+    env = {**worker_variables(interpreter), **env}
+    try:
+        return await start_connected(*command, "--fd", on_line=on_line, env=env, hide=hide)
+    except OSError as error:
+        raise OutOfResources(f"No worker process could be started: {advise(error)}.", number=error.errno) from error
+
+
+def worker_variables(interpreter: Path | None) -> dict[str, str]:
+    """Return a worker's environment. Another Python is not told where this server's packages are."""
+    variables = {**inherited(), "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if interpreter is None:
+        return variables
+    library = openblas_library.package_library()
+    if library is not None:  # environments have none of their own
+        variables.setdefault(openblas_library.SWITCH, str(library))
+    return {name: value for name, value in variables.items() if name not in _OF_THIS_PYTHON}
 
 
 def _folder() -> str:

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import secrets
-import socket
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,19 +40,9 @@ async def start(
     failure, cancellation included, nothing of it is left.
     """
     mark = secrets.token_hex(16)
-    ours, theirs = socket.socketpair()
-    with theirs:
-        reader, writer = await asyncio.open_connection(sock=ours)
-        try:
-            child = await process.start(
-                *(sys.executable, "-I", guard.__file__, str(theirs.fileno())),
-                on_line=lambda line: log.info("%s: %s", name, line),
-                fds=[theirs.fileno()],
-                hide=hide,
-            )
-        except BaseException:
-            writer.close()
-            raise
+    child, reader, writer = await process.start_connected(
+        *(sys.executable, "-I", guard.__file__), on_line=lambda line: log.info("%s: %s", name, line), hide=hide
+    )
     program = Program(name, child, writer, mark)
     try:
         what = {"command": list(command), "cwd": str(folder), "env": {**process.inherited(), **env, guard.MARK: mark}}

@@ -11,7 +11,6 @@ import importlib.util
 import itertools
 import logging
 import os
-import socket
 import sys
 from asyncio import StreamReader
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -354,15 +353,11 @@ async def _open(address: str) -> Gateway:
         raise ClusterUnavailable("The package ray is not installed here. Install it: uv pip install 'localapi[ray]'")
     token = {name: os.environ[name] for name in (process.CLUSTER_TOKEN,) if name in os.environ}
     try:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            reader, writer = await asyncio.open_connection(sock=ours)
-            child = await process.start(
-                *(sys.executable, "-P", "-m", "localapi.cluster", "--fd", str(theirs.fileno()), "--address", address),
-                on_line=lambda line: log.debug("cluster %s: %s", address, line),  # Ray says much, also of other jobs
-                fds=[theirs.fileno()],
-                env={**process.inherited(), **token},
-            )
+        child, reader, writer = await process.start_connected(
+            *(sys.executable, "-P", "-m", "localapi.cluster", "--address", address, "--fd"),
+            on_line=lambda line: log.debug("cluster %s: %s", address, line),  # Ray prints much, also of other jobs
+            env={**process.inherited(), **token},
+        )
     except OSError as error:
         raise OutOfResources(
             f"No gateway to the cluster could be started: {advise(error)}.", number=error.errno

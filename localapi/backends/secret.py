@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
+from localapi.backends.option_types import StrictModel
 from localapi.backends.options import FolderOf
 from localapi.backends.speech import file_at
 
@@ -61,10 +62,8 @@ def read_file(path: Path) -> str:
         raise NoSecret(f"the file cannot be read: {reason}") from None
 
 
-class SecretPlace(BaseModel):
+class SecretPlace(StrictModel):
     """Place of a secret: a variable, a file, or a command."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     env: Annotated[
         str | None,

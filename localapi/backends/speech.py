@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
-from localapi.audio.written_file import read_written
+from localapi.audio.decoder import read_written
 from localapi.backends.model_path import folder_at, placed, shown_place
+from localapi.backends.option_types import StrictModel
 from localapi.backends.options import EntryOptions, FolderOf, Name, OptionPath, PathProblem
 from localapi.backends.parameters import MAX_SPEED, MIN_SPEED, SpeechParameters
-from localapi.backends.voice_names import folded
 from localapi.errors import shown
 from localapi.system.os_errors import advise
 from localapi.system.written_file import NotWritten, is_data_url
@@ -20,14 +21,28 @@ from localapi.text.lexicon import BadLexicon, read_lexicon
 from localapi.text.scripts import scripts_of_language
 from localapi.worker.protocol import Voice
 
+Value = TypeVar("Value")
+
+
+def folded(name: str) -> str:
+    """Return a form that is equal for equal names."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def named(values: Mapping[str, Value], name: str) -> Value | None:
+    """Return the value of a name: of exactly this name, or else of one that differs only in case."""
+    if name in values:
+        return values[name]
+    wanted = folded(name)
+    return next((value for key, value in values.items() if folded(key) == wanted), None)
+
+
 ENGINE_OPTIONS: Final = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})
 """Parameters of requests besides voice and speed; a backend names those that it supports."""
 
 
-class MappedVoice(BaseModel):
+class MappedVoice(StrictModel):
     """Meaning of a name in `voices`."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     voice: Annotated[
         str | None, Field(min_length=1, description="Name of the voice in the engine.", examples=["en-us"])
@@ -64,10 +79,8 @@ VoiceMap = dict[
 ]
 
 
-class SpeechSettings(BaseModel):
+class SpeechSettings(StrictModel):
     """Settings of speech models, in addition to those of every model."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     defaults: Annotated[
         SpeechParameters,
@@ -288,3 +301,28 @@ def _located_voice(name: str, voice: MappedVoice, folder_of: FolderOf) -> Mapped
     if voice.ref_audio is None:
         return voice
     return voice.model_copy(update={"ref_audio": audio_at(("voices", name, "ref_audio"), voice.ref_audio, folder_of)})
+
+
+_OF_OUR_SOUND: Final = (
+    *("speakable", "lexicon", "lexicon_file", "sentence_silence_ms", "speech_cache_mb", "language", "audio_folders"),
+    "unsupported",
+)
+"""Options about how this server prepares texts and sound, which it does not do for another server."""
+
+
+class ForwardedSpeech(SpeechOptions):
+    """Options of every such speech model."""
+
+    forwards = True
+    takes = frozenset({"instruct_text"})
+    has_speed = True
+
+    def located(self, folder_of: FolderOf) -> Self:
+        for name in _OF_OUR_SOUND:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise PathProblem(
+                    name, f"the backend {self.backend_name} does not support it: another server makes the sound"
+                )
+        settings = self.located_settings(folder_of)
+        del settings["audio_folders"]
+        return self.model_copy(update=settings)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field
 
 from localapi.backends import model_path
+from localapi.backends.auto import cached_config
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.model_options import Revision
-from localapi.backends.options import Duration, EntryOptions, FolderOf, PathProblem
-from localapi.backends.own_environment import OwnEnvironment
-from localapi.system.threads import aside
+from localapi.backends.local_model import OwnEnvironment
+from localapi.backends.option_types import Revision, model_field
+from localapi.backends.options import Duration, EntryOptions, FolderOf
+from localapi.environments import Environment
 
 
 class TranscriptionOptions(EntryOptions):
@@ -45,33 +48,11 @@ Vad = Annotated[
 class LocalTranscription(OwnEnvironment, TranscriptionOptions):
     """Options of a model in a worker."""
 
-    must_hold: ClassVar[str] = "config.json"
-    """File that the model's folder has."""
-    path: Annotated[
-        str,
-        Field(
-            min_length=1,
-            description="A folder, or a Hugging Face repository (owner/name).",
-            examples=["Systran/faster-whisper-small"],
-        ),
-    ]
-    revision: Revision = None
+    path: Annotated[str, model_field("Systran/faster-whisper-small")]
     vad: Vad = True
 
     def located(self, folder_of: FolderOf) -> Self:
-        try:
-            path = model_path.resolve(self.path, folder_of("path"), must_hold=self.must_hold)
-        except ValueError as error:
-            raise PathProblem("path", str(error)) from error
-        return self.model_copy(update={**self.located_variables(folder_of), "path": path})
-
-    def repositories(self) -> tuple[tuple[str, str | None], ...]:
-        return () if Path(self.path).is_absolute() else ((self.path, self.revision),)
-
-    async def load(self, name: str, engine: str, report: ReportLoading) -> Engine:
-        """Start a worker with this engine. Raise `errors.LoadFailed`."""
-        await aside(lambda: model_path.check_present([(self.path, self.must_hold)]))
-        return await self.started(name, engine, self.identity().options, report)
+        return self.model_copy(update=self.located_model(folder_of))
 
 
 class FasterWhisper(LocalTranscription):
@@ -101,7 +82,7 @@ class FasterWhisper(LocalTranscription):
         return [] if folder is None else sorted(folder.glob("model.bin"))
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
-        return await self.load(name, "faster-whisper", report)
+        return await self.started(name, "faster-whisper", report)
 
 
 class MlxAudioTranscription(LocalTranscription):
@@ -112,13 +93,61 @@ class MlxAudioTranscription(LocalTranscription):
         Field(description="Transcription on MLX, in an environment installed by `localapi install mlx-audio`."),
     ]
 
-    def weight_files(self) -> list[Path]:
-        return model_path.weights(self.path, self.revision)
-
     async def start(self, name: str, report: ReportLoading) -> Engine:
-        return await self.load(name, "mlx-audio-stt", report)
+        return await self.started(name, "mlx-audio-stt", report)
 
 
 def settings_of(options: TranscriptionOptions) -> dict[str, Any]:
     """Return the options that every entry of the section has."""
     return {name: getattr(options, name) for name in options.setting_names()}
+
+
+BACKENDS: Final[Mapping[str, type[LocalTranscription]]] = {
+    "faster-whisper": FasterWhisper,
+    "mlx-audio": MlxAudioTranscription,
+}
+
+
+class AutoTranscription(TranscriptionOptions):
+    """Choice of a backend. It is made when the manifest is read, so locating the entry returns another one."""
+
+    backend: Annotated[
+        Literal["auto"],
+        Field(description="Chosen by the path: faster-whisper or mlx-audio. If that does not tell: what is installed."),
+    ]
+    path: Annotated[str, model_field("Systran/faster-whisper-small")]
+    revision: Revision = None
+    vad: Vad = True
+    install: Annotated[
+        Literal["manual", "auto"],
+        Field(
+            description="If the backend's environment is missing: manual reports it, auto installs it at first load."
+        ),
+    ] = "manual"
+
+    def located(self, folder_of: FolderOf) -> TranscriptionOptions:
+        backend = chosen(self.path, folder_of("path"))
+        common = {name: getattr(self, name) for name in ("path", "revision", "vad", "install")}
+        return BACKENDS[backend](**{**settings_of(self), **common, "backend": backend}).located(folder_of)
+
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        raise NotImplementedError("a located entry is one of the chosen backend")
+
+
+def chosen(path: str, folder: Path) -> str:
+    """Return the backend for a folder or a repository."""
+    place = model_path.placed(path, folder)
+    cached = model_path.cached(path)
+    for each in (place, cached):
+        if each is not None and (each / "model.bin").is_file():
+            return "faster-whisper"
+    if (place / "config.json").is_file() or (cached_config(path) or {}).get("model_type"):
+        return "mlx-audio"
+    name = path.lower()
+    if "faster-whisper" in name or "ct2" in name or name.startswith("systran/"):
+        return "faster-whisper"
+    if "mlx" in name:
+        return "mlx-audio"
+    usual = ("mlx-audio", "faster-whisper") if sys.platform == "darwin" else ("faster-whisper", "mlx-audio")
+    installed = [backend for backend in usual if Environment.named(backend).ready]
+    return (installed or usual)[0]

@@ -64,7 +64,7 @@ class WithVariables(EntryOptions):
             examples=[{"OMP_NUM_THREADS": "4"}],
             repr=False,
         ),
-    ] = {}  # noqa: RUF012  # pydantic copies it
+    ] = {}
 
     def located_variables(self, folder_of: FolderOf) -> dict[str, Any]:
         """Return the option with absolute paths. Raise PathProblem."""

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 
-from localapi.backends import model_path
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.model_options import Revision
-from localapi.backends.options import EntryOptions, FolderOf, PathProblem
+from localapi.backends.local_model import LocalModel
+from localapi.backends.option_types import StrictModel, model_field
+from localapi.backends.options import EntryOptions, FolderOf
 from localapi.backends.place import Placeable
-from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import start_worker
-from localapi.system.threads import aside
 
 INPUT_TYPES = ("query", "document")
 
 
-class Prefixes(BaseModel):
+class Prefixes(StrictModel):
     """Texts that a model expects before what it reads."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     query: Annotated[
         str, Field(description="Before a text that searches.", examples=["Represent this sentence for searching: "])
@@ -63,44 +58,79 @@ class RerankOptions(EntryOptions):
     ] = True
 
 
-class VectorWorker(Placeable, WithVariables):
+class VectorWorker(Placeable, LocalModel):
     """Options of a model in a worker, for both sections."""
 
-    path: Annotated[
-        str,
-        Field(
-            min_length=1,
-            description="A folder, or a Hugging Face repository (owner/name).",
-            examples=["sentence-transformers/all-MiniLM-L6-v2"],
-        ),
-    ]
-    revision: Revision = None
+    engine: ClassVar[str]
+    """Name of the worker's engine."""
+    needs: ClassVar[str]
+    """Python package that it imports."""
+    path: Annotated[str, model_field("sentence-transformers/all-MiniLM-L6-v2")]
     max_tokens: Annotated[
         PositiveInt | None,
         Field(description="Maximum tokens of a text. Default: what the model was made for.", examples=[512]),
     ] = None
 
     def located(self, folder_of: FolderOf) -> Self:
-        if self.is_remote:
-            path = model_path.on_node(self.path, folder_of("path"))
-        else:
-            try:
-                path = model_path.resolve(self.path, folder_of("path"), must_hold="config.json")
-            except ValueError as error:
-                raise PathProblem("path", str(error)) from error
-        return self.model_copy(update={**self.located_variables(folder_of), "path": path})
+        return self.model_copy(update=self.located_model(folder_of))
 
-    def weight_files(self) -> list[Path]:
-        return model_path.weights(self.path, self.revision)
-
-    def repositories(self) -> tuple[tuple[str, str | None], ...]:
-        return () if Path(self.path).is_absolute() else ((self.path, self.revision),)
-
-    async def started(self, name: str, engine: str, needs: str, report: ReportLoading, **more: Any) -> Engine:
-        """Start a worker with this engine. Raise `errors.LoadFailed`."""
-        if not self.is_remote:
-            await aside(lambda: model_path.check_present([(self.path, "config.json")]))
-        options = {**self.identity().options, **more}
+    async def start(self, name: str, report: ReportLoading) -> Engine:
+        await self.check_present()
+        options = {**self.identity().options, "scores": self.section == "rerank"}
         return await start_worker(
-            name, engine, options, needs=needs, variables=await self.variables(), report=report, site=self.site
-        )
+            name, self.engine, options, needs=self.needs, variables=await self.variables(), report=report,
+            site=self.site,
+        )  # fmt: skip
+
+
+class MlxLmVectors(VectorWorker):
+    """Options of models that are built like chat models."""
+
+    backend: Annotated[
+        Literal["mlx-lm"], Field(description="MLX: models that are built like chat models, such as Qwen3-Embedding.")
+    ]
+    worker_bytes = 110 * 1024 * 1024
+    engine, needs = "mlx-lm-vectors", "mlx_lm"
+
+
+class MlxLmEmbedding(MlxLmVectors, EmbeddingOptions):
+    """Options of an embedding model."""
+
+
+class MlxLmRerank(MlxLmVectors, RerankOptions):
+    """Options of a model that answers whether a document fits a query, such as Qwen3-Reranker."""
+
+    instruction: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="What makes a document fit. Default: that of the model card.",
+            examples=["Find code that does what the query asks for"],
+        ),
+    ] = None
+
+
+class OnnxVectors(VectorWorker):
+    """Options of models that ONNX Runtime computes."""
+
+    backend: Annotated[
+        Literal["onnx"],
+        Field(
+            description="ONNX Runtime, on the processor: models of BERT's family, and any with a file onnx/model.onnx."
+        ),
+    ]
+    worker_bytes = 90 * 1024 * 1024
+    engine, needs = "onnx", "onnxruntime"
+
+
+class OnnxEmbedding(OnnxVectors, EmbeddingOptions):
+    """Options of an embedding model."""
+
+    pooling: Annotated[
+        Literal["mean", "cls", "last", "max"] | None,
+        Field(description="How tokens become one vector. Default: what the model's folder says, or mean."),
+    ] = None
+
+
+class OnnxRerank(OnnxVectors, RerankOptions):
+    """Options of a model that scores documents (a cross-encoder)."""

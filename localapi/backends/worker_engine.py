@@ -17,7 +17,7 @@ from typing import Any, assert_never
 
 import msgspec
 
-from localapi.backends import ray_cluster, worker_process
+from localapi.backends import process, ray_cluster
 from localapi.backends.channel import Channel
 from localapi.backends.engine import ReportLoading, Vitals
 from localapi.backends.process import ChildProcess
@@ -129,7 +129,7 @@ async def open_worker(
     child: ChildProcess | RemoteProcess
     if site is None:
         _check_package(needs)
-        child, reader, writer = await worker_process.spawn(
+        child, reader, writer = await process.start_worker_process(
             lambda line: log.info("%s: %s", name, line),
             interpreter,
             env=variables.all,

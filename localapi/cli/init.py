@@ -21,7 +21,7 @@ from localapi.kinds.first_models import USABLE_SHARE, FirstModel, first_models, 
 from localapi.manifest import ManifestSource, adding, json_schema, names_in, read
 from localapi.manifest.profiles import SCHEMA, first_manifest
 from localapi.system.byte_sizes import readable
-from localapi.system.machine_memory import room_for_models
+from localapi.system.memory import room_for_models
 
 
 @click.command("init")

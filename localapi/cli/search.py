@@ -12,7 +12,7 @@ from localapi.cli.pull import found_on_hub
 from localapi.cli.text_table import room, table
 from localapi.kinds.first_models import USABLE_SHARE
 from localapi.system.byte_sizes import readable
-from localapi.system.machine_memory import room_for_models
+from localapi.system.memory import room_for_models
 
 FACTOR: Final = 1.2
 """Memory of a loaded model, as a multiple of its weights."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from localapi.backends.form_body import FormBody
+from localapi.backends.openai_body import FormBody
 from localapi.cli.asking import in_words
 from localapi.cli.options import complete_models, profile_option, server_of, server_options, type_of_path
 from localapi.cli.plain_text import shown, shown_in_line

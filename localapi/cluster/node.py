@@ -50,11 +50,13 @@ class NodeWorker:
         """
         import ray  # noqa: PLC0415
 
-        from localapi.backends import worker_process  # noqa: PLC0415  # needs packages that may be missing
+        from localapi.backends import process  # noqa: PLC0415  # needs packages that may be missing
         from localapi.system import free_ports  # noqa: PLC0415
 
         self._ports = free_ports.keep(ray.util.get_node_ip_address(), ports)
-        self._child, self._reader, self._writer = await worker_process.spawn(self._keep_line, env=env, hide=secrets)
+        self._child, self._reader, self._writer = await process.start_worker_process(
+            self._keep_line, env=env, hide=secrets
+        )
         return self._child.pid, list(self._ports.addresses)
 
     def _keep_line(self, line: str) -> None:

@@ -12,11 +12,10 @@ from localapi.backends.mlx_lm import MlxLm
 from localapi.backends.mlx_vlm import MlxVlm
 from localapi.backends.openai import OpenAI
 from localapi.backends.options import ChatOptions, EntryOptions
-from localapi.backends.parameters import MEDIA, ChatParameters
+from localapi.backends.parameters import MEDIA, ChatParameters, VariantOptions, VariantParameters
 from localapi.backends.pool import ChatPool, GiveUpAfter
 from localapi.backends.recognition import chat_backend
 from localapi.backends.secret import SecretPlace
-from localapi.backends.variants import VariantOptions, VariantParameters
 from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.observability.counters import FIRST_SECONDS, TOKEN_SECONDS, Counters, Metric
 from localapi.worker.protocol import Capabilities, Finished, Loaded

@@ -7,14 +7,12 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from localapi.backends.command import CommandEmbedding
-from localapi.backends.echo_vectors import EchoEmbedding
-from localapi.backends.mlx_lm_vectors import MlxLmEmbedding
-from localapi.backends.onnx import OnnxEmbedding
+from localapi.backends.echo import EchoEmbedding
 from localapi.backends.openai import OpenAIEmbedding
 from localapi.backends.options import EntryOptions
 from localapi.backends.pool import EmbeddingPool
 from localapi.backends.recognition import embedding_backend
-from localapi.backends.vector_options import EmbeddingOptions, Prefixes
+from localapi.backends.vector_options import EmbeddingOptions, MlxLmEmbedding, OnnxEmbedding, Prefixes
 from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.observability.counters import Metric
 from localapi.worker.protocol import Loaded

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from localapi.backends.command import CommandRerank
-from localapi.backends.echo_vectors import EchoRerank
-from localapi.backends.mlx_lm_vectors import MlxLmRerank
-from localapi.backends.onnx import OnnxRerank
+from localapi.backends.echo import EchoRerank
 from localapi.backends.openai import OpenAIRerank
 from localapi.backends.options import EntryOptions
 from localapi.backends.pool import RerankPool
 from localapi.backends.recognition import rerank_backend
-from localapi.backends.vector_options import RerankOptions
+from localapi.backends.vector_options import MlxLmRerank, OnnxRerank, RerankOptions
 from localapi.kinds.kind import Kind, Variables, by_name
 from localapi.observability.counters import Metric
 

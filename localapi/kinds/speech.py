@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from localapi.backends.auto import Auto
 from localapi.backends.command import CommandSpeech
-from localapi.backends.echo_speech import EchoSpeech
+from localapi.backends.echo import EchoSpeech
 from localapi.backends.espeak_ng import EspeakNg
 from localapi.backends.macos_say import MacosSay
 from localapi.backends.mlx_audio import MlxAudio, MlxAudioPlus

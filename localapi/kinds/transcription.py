@@ -7,14 +7,18 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from localapi.backends.auto_transcription import AutoTranscription
 from localapi.backends.command import CommandTranscription
-from localapi.backends.echo_transcription import EchoTranscription
+from localapi.backends.echo import EchoTranscription
 from localapi.backends.openai import OpenAITranscription
 from localapi.backends.options import EntryOptions
 from localapi.backends.pool import TranscriptionPool
 from localapi.backends.recognition import transcription_backend
-from localapi.backends.transcription import FasterWhisper, MlxAudioTranscription, TranscriptionOptions
+from localapi.backends.transcription import (
+    AutoTranscription,
+    FasterWhisper,
+    MlxAudioTranscription,
+    TranscriptionOptions,
+)
 from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.observability.counters import FIRST_SECONDS, Metric
 from localapi.worker.protocol import Loaded

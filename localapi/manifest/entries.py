@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from localapi.backends.openai import OtherServer
+from localapi.backends.option_types import StrictModel
 from localapi.backends.options import FOREVER, ChatOptions, Duration, EntryOptions, Identity, MemorySize, Name
 from localapi.backends.peer import SEPARATOR, PeerOptions
 from localapi.backends.place import ClusterOptions
@@ -104,10 +105,8 @@ class CaptureOptions(BaseModel):
     ] = True
 
 
-class ServerOptions(BaseModel):
+class ServerOptions(StrictModel):
     """Options of the server as a whole; changes apply while it runs."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     drain_seconds: Annotated[
         float,
@@ -202,10 +201,8 @@ class ServerOptions(BaseModel):
     ] = None
 
 
-class TopLevel(BaseModel):
+class TopLevel(StrictModel):
     """Options of the server as a whole. Entries are checked one by one, with the options of their backend."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     include: Annotated[
         str | list[str],

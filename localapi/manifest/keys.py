@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from localapi.backends.option_types import StrictModel
 from localapi.backends.options import Name
 from localapi.backends.secret import DOTENV, LONGEST, NoSecret, read_file, read_variable
 
@@ -24,10 +25,8 @@ _OF_THIS_PROCESS: Final = secrets.token_bytes(32)
 _WHERE: Final = "{env: NAME} or {file: path}, the place of the secret; do not write a secret into the manifest"
 
 
-class KeyOptions(BaseModel):
+class KeyOptions(StrictModel):
     """One key as written in the manifest."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     env: Annotated[
         str | None,

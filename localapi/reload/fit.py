@@ -7,7 +7,7 @@ from localapi.kinds.first_models import first_models
 from localapi.manifest import Entry
 from localapi.runtime.memory import expected_bytes
 from localapi.system.byte_sizes import readable
-from localapi.system.machine_memory import available_bytes, total_bytes
+from localapi.system.memory import available_bytes, total_bytes
 
 
 def need_of(options: EntryOptions) -> int | None:

@@ -17,8 +17,8 @@ from watchfiles import awatch
 
 from localapi.manifest import ManifestSource
 from localapi.manifest.including import matches
+from localapi.system.folders import WorkingFolder
 from localapi.system.threads import aside
-from localapi.system.working_directory import WorkingFolder
 
 log = logging.getLogger(__name__)
 

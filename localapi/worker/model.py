@@ -1,13 +1,15 @@
-"""The interface between a worker's loop and the one model that it runs.
+"""The interface between a worker's loop and the one model that it runs, and what loading a model has in common.
 
 Each backend has a module (`worker.__main__` lists them) with a function `load(options, host) -> Model`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from localapi.worker.protocol import Event, Loaded, Loading, Rank, Request
 from localapi.worker.rank_link import Backend
@@ -78,3 +80,23 @@ class Model(Protocol):
 
     def save_some(self) -> bool:
         """Write a little of what should outlive the worker, in an idle moment; return True if there is more."""
+
+
+def read_json(file: Path, *, default: Any = None) -> Any:
+    """Return the content of a file, or `default` if there is none. Raise CannotLoad."""
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except FileNotFoundError as error:
+        if default is not None:
+            return default
+        raise CannotLoad(f"{file} is missing.") from error
+    except (OSError, ValueError) as error:
+        raise CannotLoad(f"{file} cannot be read: {first_line(error)}.") from error
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the object in a file. Raise CannotLoad."""
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise CannotLoad(f"{file} must hold a JSON object.")
+    return content

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from localapi.backends.installing import install
+from localapi.backends.local_model import install
 from localapi.environments import Environment
 from localapi.worker.protocol import Loading
 from tests.mlx_audio_models import ROOT

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from localapi.backends.mlx_lm import MlxLm
-from localapi.backends.onnx import OnnxEmbedding
 from localapi.backends.ray_cluster import Site
+from localapi.backends.vector_options import OnnxEmbedding
 from localapi.cluster.protocol import Requirements
 from localapi.runtime.memory import expected_bytes
 

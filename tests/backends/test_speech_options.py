@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from localapi.backends.echo_speech import EchoSpeech
+from localapi.backends.echo import EchoSpeech
 from localapi.backends.mlx_audio import MlxAudio, MlxAudioPlus
 from localapi.backends.piper import Piper
 from localapi.backends.speech import SpeechOptions

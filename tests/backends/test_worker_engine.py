@@ -12,8 +12,8 @@ import pytest
 
 from localapi.backends import process
 from localapi.backends.channel import Channel
+from localapi.backends.process import start_worker_process
 from localapi.backends.worker_engine import Mailbox, WorkerEngine, start_worker
-from localapi.backends.worker_process import spawn
 from localapi.worker import protocol
 from localapi.worker.protocol import Delta, Prefill
 from tests.conftest import Children
@@ -59,6 +59,6 @@ def test_a_prompt_is_read_when_there_is_text_whatever_was_told_of_it() -> None:
 
 async def test_a_worker_of_another_environment_is_started_by_the_file_that_shows_it_the_package() -> None:
     lines: list[str] = []
-    child, _, writer = await spawn(lines.append, Path(sys.executable))
+    child, _, writer = await start_worker_process(lines.append, Path(sys.executable))
     writer.close()
     assert (await child.wait(), lines) == (0, [])

@@ -13,7 +13,7 @@ from localapi.errors import OperatorError
 from localapi.kinds import KINDS
 from localapi.kinds.first_models import USABLE_SHARE, first_models, suggested
 from localapi.manifest import ManifestSource, read
-from localapi.system.machine_memory import room_for_models
+from localapi.system.memory import room_for_models
 
 ROOT = Path(__file__).parents[2]
 

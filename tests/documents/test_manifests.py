@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from localapi.backends.echo_speech import EchoSpeech
+from localapi.backends.echo import EchoSpeech
 from localapi.backends.mlx_lm import MlxLm
 from localapi.backends.parameters import ChatParameters, SpeechParameters
 from localapi.kinds import KINDS

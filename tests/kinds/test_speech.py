@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from localapi.backends.echo_speech import EchoSpeech
+from localapi.backends.echo import EchoSpeech
 from localapi.backends.espeak_ng import EspeakNg
 from localapi.backends.speech import SpeechOptions
 from localapi.kinds.speech import SpeechModel

@@ -24,7 +24,7 @@ CASES = {
         """,
         [
             "models.yaml:5:5: chat.a.max_bach: …'max_bach'…'max_batch'…"
-            "(known: unsupported, locked, …env, place, backend, path, …, aliases, …)"
+            "(known: unsupported, locked, …env, path, …place, backend, …, aliases, …)"
         ],
     ),
     "a place on no cluster": (

@@ -12,7 +12,7 @@ from localapi.backends.options import EntryOptions
 from localapi.kinds import KINDS
 from localapi.kinds.first_models import first_models
 from localapi.reload.fit import need_of, obstacle_of, shortage_of
-from localapi.system.machine_memory import total_bytes
+from localapi.system.memory import total_bytes
 
 pytestmark = pytest.mark.everyday
 

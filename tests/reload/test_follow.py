@@ -14,7 +14,7 @@ import pytest
 
 from localapi.manifest import ManifestSource
 from localapi.reload import watcher
-from localapi.system.working_directory import WorkingFolder
+from localapi.system.folders import WorkingFolder
 from tests.server import Server, save, serving
 
 ONE = "chat:\n  one: {backend: echo}\n"

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 THREADS = """
 import ctypes, sys, threading
-from localapi.system.allocator import share_memory
+from localapi.system.memory import share_memory
 if sys.argv[1] == "one":
     share_memory()
 library, together = ctypes.CDLL(None), threading.Barrier(6)

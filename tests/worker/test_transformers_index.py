@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from localapi.worker.cache_folder import cache_folder
+from localapi.system.folders import cache_folder
 
 SCRIPT = """
 import json, sys

@@ -13,7 +13,7 @@ from localapi.backends.model_path import is_downloaded
 from localapi.http.replies import json_reply
 from localapi.kinds.first_models import USABLE_SHARE, FirstModel, first_models, suggested
 from localapi.runtime.registry import Registry
-from localapi.system.machine_memory import available_bytes, room_for_models, total_bytes
+from localapi.system.memory import available_bytes, room_for_models, total_bytes
 from localapi.system.threads import aside
 
 

@@ -18,7 +18,7 @@ from localapi.http.replies import json_reply
 from localapi.reload.reloader import Reloader
 from localapi.runtime.cluster import ClusterWatch
 from localapi.runtime.registry import Registry
-from localapi.system.working_directory import WorkingFolder
+from localapi.system.folders import WorkingFolder
 
 
 class FileReply(Struct, kw_only=True):

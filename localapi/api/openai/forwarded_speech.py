@@ -12,8 +12,7 @@ from quart import Response
 from localapi.api.forwarded_reply import forwarded_reply
 from localapi.api.openai.generation_request import MAX_NAME, BodyObject
 from localapi.api.speech.preparing import check_length
-from localapi.backends.speech import SpeechOptions
-from localapi.backends.voice_names import named
+from localapi.backends.speech import SpeechOptions, named
 from localapi.errors import ModelUnavailable
 from localapi.http import body, request_context
 from localapi.http.generation import begin, event_bytes, request_ids

@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 from localapi.backends.engine import Engine
-from localapi.backends.voice_names import folded, named
+from localapi.backends.speech import folded, named
 from localapi.errors import InvalidRequest
 from localapi.kinds.speech import speech_options
 from localapi.manifest import Entry

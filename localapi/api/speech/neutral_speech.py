@@ -12,8 +12,7 @@ from typing import Final, Literal
 
 from localapi.api.neutral_request import in_words_of_client
 from localapi.backends.parameters import SpeechParameters
-from localapi.backends.speech import MappedVoice, SpeechSettings
-from localapi.backends.voice_names import folded, named
+from localapi.backends.speech import MappedVoice, SpeechSettings, folded, named
 from localapi.worker.protocol import Voice
 
 OPENAI_VOICES: Final = frozenset(

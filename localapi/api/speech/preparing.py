@@ -14,8 +14,7 @@ from localapi.api.speech.voice_choice import Cast, Casting, Line
 from localapi.audio.formats import FORMATS, Format
 from localapi.backends.engine import Engine
 from localapi.backends.parameters import SpeechParameters
-from localapi.backends.speech import ENGINE_OPTIONS, SpeechOptions, SpeechSettings
-from localapi.backends.voice_names import named
+from localapi.backends.speech import ENGINE_OPTIONS, SpeechOptions, SpeechSettings, named
 from localapi.errors import InvalidRequest
 from localapi.kinds.speech import speech_options
 from localapi.manifest import Entry

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from localapi.api.allowed_file import allowed_file, read_up_to
-from localapi.audio.written_file import read_written
+from localapi.audio.decoder import read_written
 from localapi.errors import GenerationFailed, InvalidRequest
 from localapi.system.written_file import NotWritten, is_data_url
 

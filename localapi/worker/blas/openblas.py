@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from localapi.system.folders import cache_folder
 from localapi.system.openblas_library import PACKAGE, SWITCH, package_library
 from localapi.system.whole_file import write_whole
 from localapi.worker.blas import verdicts
 from localapi.worker.blas.elf import without_prefix
 from localapi.worker.blas.threads import Threads, usable_cores
 from localapi.worker.blas.verdicts import Verdict
-from localapi.worker.cache_folder import cache_folder
 
 _FORMAT: Final = "1"
 """Version of the cached files."""

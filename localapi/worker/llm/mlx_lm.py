@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from localapi.worker.cache_folder import cache_folder
+from localapi.system.folders import cache_folder
 from localapi.worker.llm.answering import Answerer
 from localapi.worker.llm.batch import Batch
 from localapi.worker.llm.constrained.grammar import (
@@ -35,8 +35,7 @@ from localapi.worker.llm.shards.plans import Lead, Plans
 from localapi.worker.llm.shards.splitting import ModelPart
 from localapi.worker.llm.speculation.draft import Drafter
 from localapi.worker.llm.speculation.speculation import Speculation
-from localapi.worker.llm.suited_weights import load_suited
-from localapi.worker.llm.weights import LoadedModel, load_weights, logits_width
+from localapi.worker.llm.weights import LoadedModel, load_suited, load_weights, logits_width
 from localapi.worker.model import CannotLoad, Host, Model, first_line
 from localapi.worker.protocol import (
     Capabilities,

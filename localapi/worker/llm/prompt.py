@@ -10,13 +10,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from localapi.system.time_limit import TimeLimitExceeded, limited
 from localapi.worker.llm import bounded_template, call_history, prompt_losses
-from localapi.worker.llm.effort import known_levels, nearest_level
 from localapi.worker.llm.generic_tools import as_text, explained
 from localapi.worker.llm.output.call_ids import ANY
 from localapi.worker.llm.output.formats import FORMATS, GENERIC
@@ -30,6 +29,28 @@ from localapi.worker.protocol import (
     Message,
     reads_variable,
 )
+
+LEVELS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""Levels from no thinking to the most."""
+_USUAL: Final = ("low", "medium", "high")
+"""The levels of a template that writes any word into the prompt (gpt-oss)."""
+_QUOTED: Final = re.compile(rf"[\"'](?P<level>{'|'.join(LEVELS)})[\"']")
+
+
+def known_levels(template: str) -> tuple[str, ...]:
+    """Return the levels that the template compares with; those that most models know if it names fewer than two."""
+    named = {found["level"] for found in _QUOTED.finditer(template)}
+    known = tuple(level for level in LEVELS if level in named)
+    return known if len(known) > 1 else _USUAL
+
+
+def nearest_level(level: str, known: Sequence[str]) -> str:
+    """Return the known level that is nearest to this one; of two, the lower. An unknown word is returned as it is."""
+    if level in known or level not in LEVELS:
+        return level
+    place = LEVELS.index(level)
+    return min(known, key=lambda other: (abs(LEVELS.index(other) - place), LEVELS.index(other)))
+
 
 RENDER_SECONDS = 5.0
 """Time limit of a template. A conversation of a million tokens takes a fraction of a second."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from localapi.worker import transformers_index
-from localapi.worker.json_file import read_object
+from localapi.worker.model import read_object
 
 
 def main() -> None:

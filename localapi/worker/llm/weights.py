@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,11 +17,11 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, load_adapters, load_model, load_tokenizer
 
 from localapi.worker.hub.repository import anew, located
-from localapi.worker.json_file import read_object
+from localapi.worker.llm import float32, row_products
 from localapi.worker.llm.constrained.vocabulary import VocabularyIndex
 from localapi.worker.llm.float32 import AS_STORED, Widened
 from localapi.worker.llm.shards.splitting import ModelPart
-from localapi.worker.model import CannotLoad, Report, first_line
+from localapi.worker.model import CannotLoad, Host, Report, first_line, read_object
 from localapi.worker.own_code import check_own_code
 from localapi.worker.protocol import Loading
 
@@ -213,3 +213,34 @@ def read_tokenizer(folder: Path, config: dict[str, Any], *, template: str | None
     if not words:  # transformers creates an empty tokenizer if there is no file
         raise CannotLoad(f"{files} is missing or has no vocabulary. Download the model again.")
     return tokenizer
+
+
+def load_suited(
+    path: str, revision: str | None, host: Host, *, how: str = "auto", adapter: str | None = None, index: bool = False
+) -> LoadedModel:
+    """Return the model in a folder or repository. Raise CannotLoad.
+
+    `how`: the entry's `cpu_weights`. `index`: as in `load_weights`.
+    """
+    on_processor = bool(host.fast_blas) and mx.default_device() == mx.Device(mx.cpu)
+
+    def widen(model: Any) -> Widened:
+        if how == "stored" or not on_processor:
+            return AS_STORED
+        return float32.widen(model, asked=how == "float32", blas=host.fast_blas)
+
+    model = load_weights(path, revision, host.report, adapter=adapter, widen=widen, index=index)
+    replaced = row_products.use_in(model.model) if on_processor else 0
+    if not (model.widened.done or replaced) or _computes(model):
+        return model
+    stored = load_weights(path, revision, host.report, adapter=adapter)
+    stays = Widened(says="Weights stay as stored, because the model requires it")
+    return replace(stored, widened=stays, index=model.index)
+
+
+def _computes(loaded: LoadedModel) -> bool:
+    """Return True if the model computes finite numbers. An architecture may not find what it expects in its layers."""
+    try:
+        return bool(mx.all(mx.isfinite(loaded.model(mx.array([[0, 0]])))))
+    except Exception:  # from the architecture
+        return False

@@ -18,8 +18,7 @@ import mlx.core as mx
 from mlx_audio.tts.utils import get_available_models, load_model  # type: ignore[import-not-found]
 
 from localapi.worker.hub.repository import anew, located
-from localapi.worker.json_file import read_object
-from localapi.worker.model import CannotLoad, Report, first_line
+from localapi.worker.model import CannotLoad, Report, first_line, read_object
 from localapi.worker.own_code import refuse_own_code
 from localapi.worker.protocol import Loading, Voice
 

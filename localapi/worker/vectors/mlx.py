@@ -13,12 +13,11 @@ import mlx.core as mx
 import numpy as np
 
 from localapi.worker.hub.repository import located
-from localapi.worker.llm.suited_weights import load_suited
+from localapi.worker.llm.weights import load_suited
 from localapi.worker.model import CannotLoad, Host
 from localapi.worker.protocol import Loading
 from localapi.worker.vectors import sentence_folder
-from localapi.worker.vectors.batches import VectorModel, unit
-from localapi.worker.vectors.encoder import Tokens, TooLong, Vectors, check_tokens, limit
+from localapi.worker.vectors.batches import Tokens, TooLong, VectorModel, Vectors, check_tokens, limit, unit
 from localapi.worker.vectors.sentence_folder import SentenceFolder, described
 
 BIDIRECTIONAL: Final = "use_bidirectional_attention"

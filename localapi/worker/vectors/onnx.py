@@ -19,8 +19,7 @@ from localapi.worker.hub.repository import located
 from localapi.worker.model import CannotLoad, Host, first_line
 from localapi.worker.protocol import Loading
 from localapi.worker.vectors import bert_graph, sentence_folder
-from localapi.worker.vectors.batches import VectorModel, unit
-from localapi.worker.vectors.encoder import Tokens, TooLong, Vectors, check_tokens, limit
+from localapi.worker.vectors.batches import Tokens, TooLong, VectorModel, Vectors, check_tokens, limit, unit
 from localapi.worker.vectors.sentence_folder import SentenceFolder, described
 
 GRAPHS: Final = ("onnx/model.onnx", "model.onnx")

@@ -13,9 +13,8 @@ from typing import Any, Final
 import numpy as np
 from safetensors.numpy import load_file
 
-from localapi.worker.json_file import read_json
-from localapi.worker.model import CannotLoad, first_line
-from localapi.worker.vectors.encoder import Vectors
+from localapi.worker.model import CannotLoad, first_line, read_json
+from localapi.worker.vectors.batches import Vectors
 
 POOLINGS: Final = {
     "pooling_mode_cls_token": "cls",

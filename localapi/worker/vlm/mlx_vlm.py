@@ -12,7 +12,6 @@ from mlx_vlm.models.cache import make_prompt_cache  # type: ignore[import-not-fo
 from mlx_vlm.utils import load_config, load_image_processor, load_model, load_processor  # type: ignore[import-not-found]
 
 from localapi.worker.hub.repository import located
-from localapi.worker.json_file import read_object
 from localapi.worker.llm.answering import Answerer
 from localapi.worker.llm.constrained.grammar import GrammarCompiler
 from localapi.worker.llm.constrained.vocabulary import VocabularyIndex
@@ -26,7 +25,7 @@ from localapi.worker.llm.request_reading import Prompt
 from localapi.worker.llm.row import Row
 from localapi.worker.llm.row_maker import RowMaker
 from localapi.worker.llm.weights import check_weights, logits_width, read_tokenizer, read_weights
-from localapi.worker.model import CannotLoad, Host, first_line
+from localapi.worker.model import CannotLoad, Host, first_line, read_object
 from localapi.worker.own_code import check_own_code, refuse_own_code
 from localapi.worker.protocol import Capabilities, Event, Loaded, Loading, TextRequest
 from localapi.worker.vlm.lone_answers import LoneAnswers

@@ -9,7 +9,7 @@ import pytest
 
 from localapi.api.openai.speech_request import parse_speech
 from localapi.api.speech.known_voices import found_voice
-from localapi.backends.echo_speech import EchoSpeech
+from localapi.backends.echo import EchoSpeech
 from localapi.backends.espeak_ng import EspeakNg
 from localapi.backends.piper import Piper
 from localapi.backends.speech import MappedVoice, SpeechOptions

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from localapi.backends import worker_process
+from localapi.backends import process
 from localapi.system.openblas_library import SWITCH, package_library
 from tests.server import serving
 
@@ -41,7 +41,7 @@ def test_the_log_of_a_load_says_why_mlx_computes_with_its_own(tmp_path: Path) ->
 
 def test_an_environment_of_its_own_is_told_where_the_library_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SWITCH, raising=False)
-    assert worker_process._variables(Path(sys.executable))[SWITCH] == str(package_library())
-    assert SWITCH not in worker_process._variables(None)
+    assert process.worker_variables(Path(sys.executable))[SWITCH] == str(package_library())
+    assert SWITCH not in process.worker_variables(None)
     monkeypatch.setenv(SWITCH, "off")
-    assert worker_process._variables(Path(sys.executable))[SWITCH] == "off"
+    assert process.worker_variables(Path(sys.executable))[SWITCH] == "off"

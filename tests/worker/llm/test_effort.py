@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from localapi.worker.llm.effort import known_levels, nearest_level
+from localapi.worker.llm.prompt import known_levels, nearest_level
 
 pytestmark = pytest.mark.everyday
 

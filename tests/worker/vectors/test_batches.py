@@ -9,8 +9,7 @@ import pytest
 
 from localapi.worker.model import CannotLoad
 from localapi.worker.protocol import Embed, Embedded, Event, Failed, Ranked, Rerank
-from localapi.worker.vectors.batches import BATCH_TEXTS, VectorModel, unit
-from localapi.worker.vectors.encoder import Tokens, TooLong, Vectors
+from localapi.worker.vectors.batches import BATCH_TEXTS, Tokens, TooLong, VectorModel, Vectors, unit
 
 LIMIT = 40
 

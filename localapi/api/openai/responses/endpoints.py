@@ -28,7 +28,7 @@ from localapi.http.replies import EVENT_STREAM, event, json_reply, streamed_repl
 from localapi.kinds.chat import CHAT, chat_options
 from localapi.manifest import ResponsesOptions
 from localapi.runtime.registry import Registry
-from localapi.system.state_folder import state_folder
+from localapi.system.folders import state_folder
 
 PATH: Final = "/v1/responses"
 ONE: Final = f"{PATH}/<response_id>"

@@ -1,4 +1,4 @@
-"""Limit the memory that the C library keeps after it was freed.
+"""The machine's memory in bytes, and a limit on what the C library keeps of it after it was freed.
 
 glibc gives each thread its own arena, and memory that an encoder frees in one cannot be used in another. Measured with
 six rounds of twelve concurrent replies in MP3, Opus, AAC and FLAC: a server of 96 MB grew to 161 MB and went on
@@ -26,3 +26,20 @@ def share_memory() -> None:
     library = ctypes.CDLL(None)
     if hasattr(library, "gnu_get_libc_version"):
         library.mallopt(M_ARENA_MAX, 1)
+
+
+def total_bytes() -> int:
+    """Return all memory of the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def available_bytes() -> int:
+    """Return what new processes can take without swapping."""
+    import psutil  # noqa: PLC0415  # a server without workers does not need it
+
+    return int(psutil.virtual_memory().available)
+
+
+def room_for_models(budget: int | None, share: float) -> int:
+    """Return the memory for models: the manifest's budget, or a share of the machine's memory."""
+    return int(total_bytes() * share) if budget is None else min(budget, total_bytes())

@@ -1,0 +1,39 @@
+"""Types and descriptions that the options of several backends share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from localapi.worker.protocol import ReasoningFormatName
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f](.*[^\s\x00-\x1f])?$")]
+Revision = Annotated[str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])]
+ContextLength = Annotated[
+    int | None,
+    Field(
+        ge=16,
+        description="Maximum tokens of prompt and answer together. Default: the model's own limit.",
+        examples=[8192],
+    ),
+]
+ReasoningFormat = Annotated[
+    ReasoningFormatName,
+    Field(
+        description="How the model marks its reasoning. auto: as its template and vocabulary show; none: "
+        "reasoning stays text.",
+        examples=["think"],
+    ),
+]
+
+
+class StrictModel(BaseModel):
+    """Base of everything that the manifest holds: immutable, without conversions of types and without unknown keys."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
+
+
+def model_field(example: str) -> Any:
+    """Return the description of an option `path` that names a model."""
+    return Field(min_length=1, description="A folder, or a Hugging Face repository (owner/name).", examples=[example])
