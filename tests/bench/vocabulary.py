@@ -1,10 +1,11 @@
-"""Cost of a vocabulary of 151,000 tokens over HTTP: sampling parameters, and the first structured request.
+"""Cost of vocabularies of 151,936 and 262,144 tokens over HTTP: sampling, and the first structured request.
 
-    python -m tests.bench.vocabulary [--tokens N] [--rounds N] [--cached FOLDER]
+    python -m tests.bench.vocabulary [--of qwen3,gemma3] [--tokens N] [--rounds N] [--starts N] [--cached FOLDER]
 
-The model has random weights and Qwen3's real vocabulary, which npm has. Of sampling, the time per token counts beside
-that of a greedy answer in the same round. Of the structured request, the longest gap of two streams that run when it
-comes counts, beside `max_stall_ms`; each round starts a new server, because only the first such request is of interest.
+The models have random weights and the real vocabularies of Qwen3 and Gemma 3, which npm has. Of sampling, an answer's
+median time between two tokens counts beside that of a greedy answer in the same round. Of the structured request, the
+longest gap of two streams that run when it comes counts, beside `max_stall_ms`; only the first one after a start is of
+interest, so each round starts a new server.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ SIZES: Final = {
     "head_dim": 32,
 }
 """So small that most of a step is the vocabulary's, which is where sampling costs most beside it."""
+VOCABULARIES: Final[dict[str, tuple[int, list[int]]]] = {
+    "qwen3": (151_936, [151_645, 151_643]),
+    "gemma3": (262_144, [106, 1]),
+}
+"""The width of the logits, which models pad, and the tokens that end an answer."""
 GREEDY: Final = "greedy"
 SAMPLINGS: Final[dict[str, dict[str, Any]]] = {
     GREEDY: {"temperature": 0},
@@ -63,24 +69,28 @@ def main() -> None:
     """Build the model, measure, print."""
     description = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m tests.bench.vocabulary", description=description)
-    parser.add_argument("--tokens", type=int, default=64, help="tokens of an answer (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--cached", type=Path, help="a folder for the vocabulary, kept for the next run")
+    parser.add_argument("--of", default=",".join(VOCABULARIES), help="vocabularies (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=40, help="tokens of an answer (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=4, help="of sampling (default: %(default)s)")
+    parser.add_argument("--starts", type=int, default=3, help="rounds of structured requests (default: %(default)s)")
+    parser.add_argument("--cached", type=Path, help="a folder for the vocabularies, kept for the next run")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Aside() as aside:
-        vocabulary = (arguments.cached or Path(folder)) / "qwen3"
-        if not vocabulary.exists():
-            fetch_vocabulary(vocabulary, "qwen3")
-        model = aside(build, vocabulary, Path(folder) / "model")
-        for line in sampling(model, arguments.tokens, arguments.rounds):
-            print(line, flush=True)
-        print()
-        for line in structure(model, arguments.rounds):
-            print(line, flush=True)
+        for name in arguments.of.split(","):
+            vocabulary = (arguments.cached or Path(folder)) / name
+            if not vocabulary.exists():
+                fetch_vocabulary(vocabulary, name)
+            model = aside(build, vocabulary, *VOCABULARIES[name], Path(folder) / f"model-{name}")
+            print(f"\n{name}: {VOCABULARIES[name][0]} tokens")
+            for line in sampling(model, arguments.tokens, arguments.rounds):
+                print(f"  {line}", flush=True)
+            print()
+            for line in structure(model, arguments.starts):
+                print(f"  {line}", flush=True)
 
 
-def build(vocabulary: Path, out: Path) -> Path:
-    """Write a model with this vocabulary and random weights."""
+def build(vocabulary: Path, width: int, ends: list[int], out: Path) -> Path:
+    """Write a model with this vocabulary and random weights. `width`, `ends`: of the logits, and the tokens."""
     import mlx.core as mx  # noqa: PLC0415  # the parent process of a benchmark needs no MLX
     from mlx.utils import tree_flatten  # noqa: PLC0415
     from mlx_lm.models.qwen3 import Model, ModelArgs  # noqa: PLC0415
@@ -91,12 +101,12 @@ def build(vocabulary: Path, out: Path) -> Path:
     config: dict[str, Any] = {
         **SIZES,
         "model_type": "qwen3",
-        "vocab_size": 151_936,
+        "vocab_size": width,
         "rms_norm_eps": 1e-6,
         "rope_theta": 1e6,
         "max_position_embeddings": 8192,
         "tie_word_embeddings": True,
-        "eos_token_id": [151_645, 151_643],
+        "eos_token_id": ends,
     }
     mx.random.seed(1)
     model = Model(ModelArgs.from_dict(config))
@@ -114,11 +124,12 @@ def sampling(model: Path, tokens: int, rounds: int) -> Iterator[str]:
         for number in range(-1, rounds):  # the first round warms up
             for name in SAMPLINGS if number % 2 else reversed(SAMPLINGS):
                 moments = _moments(server.port, {**SAMPLINGS[name], "max_tokens": tokens, "stream": True})
+                gaps = [after - before for before, after in itertools.pairwise(moments[1:])]
                 if number >= 0:
-                    seconds[name].append((moments[-1] - moments[0]) / (tokens - 1))
+                    seconds[name].append(statistics.median(gaps))
     rows = []
     for name, found in seconds.items():
-        rows.append([name, f"{1000 * statistics.median(found):.1f}", figures.ratio(found, seconds[GREEDY]), "1.3"])
+        rows.append([name, f"{1000 * statistics.median(found):.2f}", figures.ratio(found, seconds[GREEDY]), "1.3"])
     yield from table(["one stream", "ms/token", "beside greedy", "aim"], rows)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any, Final
 
 from localapi.worker.llm import call_history
@@ -29,6 +30,8 @@ def forms(messages: list[Message], spelling: Spelling | None) -> Iterator[list[M
     for instructed in _with_instructions(messages):
         for base in (
             instructed,
+            _joined(instructed),
+            _one_by_one(instructed),
             _without_empty_content(instructed),
             _apart(instructed),
             _spelled(instructed, spelling),
@@ -144,6 +147,41 @@ def _apart(messages: list[Message]) -> list[Message]:
         else:
             found.append(message)
     return _without_empty_content(found)
+
+
+def _joined(messages: list[Message]) -> list[Message]:
+    """Return the messages with those of one role in a row as one, for templates whose roles must alternate."""
+    found: list[Message] = []
+    for message in messages:
+        before = found[-1] if found else message
+        texts = before.get("content"), message.get("content")
+        is_next = bool(found) and message["role"] == before["role"] in ("user", "assistant")
+        if is_next and not before.get("tool_calls") and all(isinstance(text, str) for text in texts):
+            text = "\n\n".join(text for text in texts if text)
+            found[-1] = {**before, **message, "content": text}
+        else:
+            found.append(message)
+    return found
+
+
+def _one_by_one(messages: list[Message]) -> list[Message]:
+    """Return the messages with each of several calls in a message of its own, and its result behind it.
+
+    gpt-oss calls one function at a time, and its template leaves out the others.
+    """
+    found: list[Message] = []
+    results: list[Message] = []
+    for at, message in enumerate(messages):
+        calls = message.get("tool_calls") or ()
+        if len(calls) > 1:
+            results = list(takewhile(lambda each: each["role"] == "tool", messages[at + 1 :]))
+            for number, call in enumerate(calls):
+                first = message if number == 0 else {"role": "assistant", "content": ""}
+                found.append({**first, "tool_calls": [call]})
+                found += [result for result in results if result.get("tool_call_id") == call.get("id")]
+        elif not any(message is result for result in results) or message not in found:
+            found.append(message)
+    return found
 
 
 def _spelled(messages: list[Message], spelling: Spelling | None) -> list[Message]:

@@ -90,6 +90,20 @@ def test_a_tool_may_leave_out_what_the_template_reads(tiny_model: Path, function
     assert str(tokenizer.decode(PromptWriter(tokenizer).tokens(request))) == text
 
 
+def test_a_template_that_fails_for_what_schemas_may_leave_out_gets_it(tiny_model: Path) -> None:
+    template = "{% for name, field in tools[0].function.parameters.properties.items() %}"
+    template += "{{ name }}:{{ field.title + field.description }}:"
+    template += (
+        "{% if field.type is string %}{{ field.type }} {% else %}{{ raise_exception('type') }}{% endif %}{% endfor %}"
+    )
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer._tokenizer.chat_template = template
+    optional = {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "B"}
+    schema = {"type": "object", "properties": {"a": {"type": ["integer", "null"], "title": "A"}, "b": optional}}
+    request = Chat(id=1, messages=[said("user", "Hi")], tools=[FunctionTool("f", parameters=schema)])
+    assert str(tokenizer.decode(PromptWriter(tokenizer).tokens(request))) == "a:A:integer b:B:string "
+
+
 def test_what_the_template_says_is_the_error(written: Any) -> None:
     with pytest.raises(PromptRefused, match="Conversation roles must alternate"):
         written(STRICT, said("user", "Hi"))
@@ -135,6 +149,30 @@ SILENT = "Nothing of what was said."
 )
 def test_a_late_system_message_is_written_or_merged(written: Any, template: str, prompt: str) -> None:
     assert written(template, said("user", "Hi"), said("system", "Be kind."), said("user", "Ho")) == prompt
+
+
+ALTERNATING = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}"
+ALTERNATING += "{% elif (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate') }}"
+ALTERNATING += "{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+
+
+def test_messages_of_one_role_are_joined_if_roles_must_alternate(written: Any) -> None:
+    turns = [said("user", "Hi"), said("user", "Ho"), said("assistant", "Yes?"), said("assistant", "Now?")]
+    assert written(ALTERNATING, *turns) == "[user]Hi\n\nHo[assistant]Yes?\n\nNow?"
+    assert written(ALTERNATING, said("system", "Be kind."), *turns[:2]) == "[user]Be kind.\n\nHi\n\nHo"
+
+
+def test_several_calls_come_one_by_one_if_the_template_writes_only_the_first(written: Any) -> None:
+    template = "{% for m in messages %}{% if m.tool_calls %}<{{ m.tool_calls[0].function.name }}>{% endif %}"
+    template += "{{ m.content }}{% endfor %}"
+    calls = [FunctionCall("1", "look", "{}"), FunctionCall("2", "hear", "{}")]
+    results = [said("tool", "A bang.", call_id="2"), said("tool", "A dog.", call_id="1")]
+
+    prompt = written(
+        template, said("user", "Hi."), said("assistant", "Well.", calls=calls), *results, said("user", "?")
+    )
+
+    assert prompt == "Hi.<look>Well.A dog.<hear>A bang.?"
 
 
 def test_an_instruction_that_no_form_keeps_is_refused_and_named(written: Any) -> None:
