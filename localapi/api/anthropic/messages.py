@@ -237,7 +237,8 @@ class MessagesReply:
                 if self._shows_thoughts:
                     yield BlockDelta(self._index, ThinkingGrowth(item.text))
             case Delta():
-                yield from self._block(Text(""))
+                if self._open is not Text:
+                    yield from self._block(Text(""))
                 yield BlockDelta(self._index, TextGrowth(item.text))
             case ToolStart():
                 yield from self._close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from msgspec import UNSET
@@ -94,7 +94,14 @@ class ResponsesReply:
                 pass
         return self.response
 
-    def render(self, item: Event) -> Iterator[bytes]:
+    def render(self, item: Event) -> Iterable[bytes]:
+        writer = self._last(MessageWriter)
+        if isinstance(item, Delta) and writer is not None and not self._tokens and writer.is_continued_by(item):
+            self._next_event += 1
+            return (writer.more_text(item.text, self._next_event - 1),)
+        return self._rendered(item)
+
+    def _rendered(self, item: Event) -> Iterator[bytes]:
         if isinstance(item, Relaxed):  # for a stream whose headers were sent before this was known
             yield comment({"relaxed": item.places})
         for each in self.events_of(item):

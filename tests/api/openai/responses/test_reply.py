@@ -124,6 +124,18 @@ def test_the_deltas_of_an_item_make_its_text() -> None:
     assert list(grown) == [item["id"] for item in events[-1]["response"]["output"]]
 
 
+def test_each_piece_of_text_is_the_same_event_as_the_first() -> None:
+    pieces = ['"', "\\n", "é ", "\n", "\u2028", " "]
+    whole = streamed([Delta(1, each) for each in pieces])
+    refused = Delta(1, "No.", refusal=True)
+    in_turn = streamed([event for each in pieces for event in (Delta(1, each), refused)])
+    deltas = [[event for event in events if event["type"].endswith("text.delta")] for events in (whole, in_turn)]
+    assert [[event["delta"] for event in events] for events in deltas] == [pieces, pieces]
+    assert len({tuple(event) for events in deltas for event in events}) == 1
+    assert [event["content_index"] for event in deltas[0]] == [0] * len(pieces)
+    assert [event["content_index"] for event in deltas[1]] == list(range(0, 2 * len(pieces), 2))
+
+
 async def test_thoughts_are_a_summary_if_one_is_asked_for() -> None:
     reasoning = {"effort": "low", "summary": "auto"}
     events = streamed(ALL, tools=TOOLS, reasoning=reasoning)
