@@ -16,6 +16,7 @@ from localapi.api.logprobs import ChosenToken, chosen
 from localapi.api.neutral_request import NeutralRequest
 from localapi.api.openai import wire
 from localapi.api.openai.chat_request import ChatRequest, parse_chat
+from localapi.api.openai.custom_tools import custom_input
 from localapi.api.openai.forwarded_request import ForwardedChat
 from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, Operation, Operations
 from localapi.errors import InvalidRequest
@@ -43,10 +44,19 @@ class CalledFunction(Struct):
     arguments: str
 
 
-class ToolCall(Struct, kw_only=True):
+class ToolCall(Struct, tag="function", tag_field="type"):
     id: str
-    type: Literal["function"] = "function"
     function: CalledFunction
+
+
+class CalledCustom(Struct):
+    name: str
+    input: str
+
+
+class CustomToolCall(Struct, tag="custom", tag_field="type"):
+    id: str
+    custom: CalledCustom
 
 
 class Logprobs(Struct):
@@ -61,7 +71,7 @@ class AnswerMessage(Struct, kw_only=True):
     content: str | None
     refusal: str | None = None
     reasoning_content: str | UnsetType = UNSET
-    tool_calls: list[ToolCall] | UnsetType = UNSET
+    tool_calls: list[ToolCall | CustomToolCall] | UnsetType = UNSET
 
 
 class ChatChoice(Struct):
@@ -87,13 +97,19 @@ class FunctionGrowth(Struct, kw_only=True):
     arguments: str
 
 
+class CustomGrowth(Struct, kw_only=True):
+    name: str | UnsetType = UNSET
+    input: str
+
+
 class CallGrowth(Struct, kw_only=True):
     """Next part of a call; the first one names it."""
 
     index: int
     id: str | UnsetType = UNSET
-    type: Literal["function"] | UnsetType = UNSET
-    function: FunctionGrowth
+    type: Literal["function", "custom"] | UnsetType = UNSET
+    function: FunctionGrowth | UnsetType = UNSET
+    custom: CustomGrowth | UnsetType = UNSET
 
 
 class Growth(Struct, kw_only=True):
@@ -147,7 +163,8 @@ class OpenAIChat:
         except InvalidRequest as refusal:
             unread = ForwardedChat.read(content, refusal)
             return unread.neutral(content, refusal), ChatReply(include_usage=unread.include_usage)
-        return body.neutral(ignored, content), ChatReply(include_usage=body.include_usage)
+        reply = ChatReply(include_usage=body.include_usage, custom_tools=body.custom_tools)
+        return body.neutral(ignored, content), reply
 
 
 class ChatReply(wire.EventStream[Event]):
@@ -155,16 +172,19 @@ class ChatReply(wire.EventStream[Event]):
 
     model = ""
 
-    def __init__(self, *, include_usage: bool) -> None:
+    def __init__(self, *, include_usage: bool, custom_tools: frozenset[str] = frozenset()) -> None:
         super().__init__(self._chunks_of)
         self._include_usage = include_usage
         self._id = f"chatcmpl-{secrets.token_hex(14)}"
         self._created = int(time.time())
         self._begun: set[int] = set()
         """Choices whose role has been sent."""
+        self._custom_tools = custom_tools
+        self._inputs: dict[tuple[int, int], list[str]] = {}
+        """Arguments of calls of custom tools, by choice and index. Their text is known when the JSON is complete."""
 
     def whole(self, answers: Sequence[Answer], usage: Finished) -> object:
-        choices = [_choice(at, answer) for at, answer in enumerate(answers)]
+        choices = [_choice(at, answer, self._custom_tools) for at, answer in enumerate(answers)]
         counted = wire.usage(usage)
         completion = ChatCompletion(
             id=self._id, created=self._created, model=self.model, choices=choices, usage=counted
@@ -181,16 +201,43 @@ class ChatReply(wire.EventStream[Event]):
                 if isinstance(item, Addition):
                     chunk = self._chunk(ChunkChoice(index=item.choice, delta=Growth()))
                     yield wire.chunk_with_addition(chunk, item)
+                elif self._custom_tools and not isinstance(item, Delta):
+                    yield from self._called(item)
                 else:
                     yield self._chunk(_chunk_choice(item))
             case Finished() if self._include_usage and item.counted:
                 yield self._chunk(usage=wire.usage(item))
 
+    def _called(self, item: ToolStart | ToolArguments | Ended) -> Iterator[ChatChunk]:
+        """Yield what a call grows by, which may be one of a custom tool."""
+        match item:
+            case ToolStart() if item.name in self._custom_tools:
+                self._inputs[item.choice, item.index] = []
+                custom = CustomGrowth(name=item.name, input="")
+                call = CallGrowth(index=item.index, id=item.call_id, type="custom", custom=custom)
+                yield self._call_chunk(item.choice, call)
+            case ToolArguments() if (item.choice, item.index) in self._inputs:
+                self._inputs[item.choice, item.index].append(item.text)
+            case _:
+                if isinstance(item, Ended):
+                    yield from self._custom_inputs(item.choice)
+                yield self._chunk(_chunk_choice(item))
+
+    def _custom_inputs(self, of: int) -> Iterator[ChatChunk]:
+        """Yield the texts of an answer's calls of custom tools."""
+        for (choice, index), pieces in self._inputs.items():
+            if choice == of:
+                custom = CustomGrowth(input=custom_input("".join(pieces)))
+                yield self._call_chunk(choice, CallGrowth(index=index, custom=custom))
+
+    def _call_chunk(self, choice: int, call: CallGrowth) -> ChatChunk:
+        return self._chunk(ChunkChoice(index=choice, delta=Growth(tool_calls=[call])))
+
     def _chunk(self, *choices: ChunkChoice, usage: wire.Usage | UnsetType | None = UNSET) -> ChatChunk:
         return ChatChunk(id=self._id, created=self._created, model=self.model, choices=list(choices), usage=usage)
 
 
-def _choice(index: int, answer: Answer) -> ChatChoice:
+def _choice(index: int, answer: Answer, custom_tools: frozenset[str]) -> ChatChoice:
     message = AnswerMessage(content=answer.text or (None if answer.calls or answer.refusal else ""))
     if answer.refusal:
         message.refusal = answer.refusal
@@ -198,7 +245,10 @@ def _choice(index: int, answer: Answer) -> ChatChoice:
         message.reasoning_content = answer.reasoning
     if answer.calls:
         message.tool_calls = [
-            ToolCall(id=call.id, function=CalledFunction(call.name, call.arguments)) for call in answer.calls
+            CustomToolCall(call.id, CalledCustom(call.name, custom_input(call.arguments)))
+            if call.name in custom_tools
+            else ToolCall(call.id, CalledFunction(call.name, call.arguments))
+            for call in answer.calls
         ]
     logprobs = _logprobs(answer.tokens, answer.refusal_tokens)
     return ChatChoice(index, message, logprobs, answer.reason)

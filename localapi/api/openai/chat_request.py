@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 
 from localapi.api.neutral_request import NeutralRequest, unknown_tool
+from localapi.api.openai.custom_tools import CUSTOM_INPUT, TEXT_ARGUMENT
 from localapi.api.openai.generation_request import (
     BodyObject,
     GenerationRequest,
@@ -28,6 +29,8 @@ from localapi.worker.protocol import Chat, Form, JsonObject, JsonSchema
 
 MAX_MESSAGES: Final = 100_000
 MAX_TOOLS: Final = 1000
+_FUNCTION, _TEXT = "tool with JSON", "tool with text"
+"""Kinds of tools in errors of pydantic. They are no keys of a body, which `param` is made of."""
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
@@ -100,13 +103,32 @@ class ToolCall(BodyObject):
     function: CalledFunction
 
 
+class CalledCustom(BodyObject):
+    name: str
+    input: str
+
+
+class CustomCall(BodyObject):
+    id: str
+    type: Literal["custom"]
+    custom: CalledCustom
+
+
+def _kind(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return _TEXT if kind == "custom" else _FUNCTION
+
+
+Call = Annotated[Annotated[ToolCall, Tag(_FUNCTION)] | Annotated[CustomCall, Tag(_TEXT)], Discriminator(_kind)]
+
+
 class AssistantMessage(BodyObject):
     role: Literal["assistant"]
     content: AssistantContent | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[Call] | None = None
 
 
 class ToolMessage(BodyObject):
@@ -124,24 +146,74 @@ class Function(BodyObject):
     parameters: FreeObject | None = None
     strict: bool | None = None
 
+    @property
+    def neutral(self) -> protocol.FunctionTool:
+        """The tool as engines take it."""
+        return protocol.FunctionTool(self.name, self.description, self.parameters, self.strict)
 
-class Tool(BodyObject):
+
+class Custom(BodyObject):
+    """A tool whose argument is text."""
+
+    name: FunctionName
+    description: str | None = None
+
+    @property
+    def neutral(self) -> protocol.FunctionTool:
+        """The tool as engines take it."""
+        return protocol.FunctionTool(self.name, self.description, TEXT_ARGUMENT)
+
+
+class FunctionTool(BodyObject):
     type: Literal["function"]
     function: Function
 
+    @property
+    def definition(self) -> Function:
+        """The tool itself."""
+        return self.function
 
-class NamedFunction(BodyObject):
+
+class CustomTool(BodyObject):
+    type: Literal["custom"]
+    custom: Custom
+
+    @property
+    def definition(self) -> Custom:
+        """The tool itself."""
+        return self.custom
+
+
+Tool = Annotated[Annotated[FunctionTool, Tag(_FUNCTION)] | Annotated[CustomTool, Tag(_TEXT)], Discriminator(_kind)]
+
+
+class Named(BodyObject):
     name: str
 
 
-class NamedTool(BodyObject):
+class NamedFunction(BodyObject):
     type: Literal["function"]
-    function: NamedFunction
+    function: Named
+
+    @property
+    def name(self) -> str:
+        """Name of the tool."""
+        return self.function.name
+
+
+class NamedCustom(BodyObject):
+    type: Literal["custom"]
+    custom: Named
+
+    @property
+    def name(self) -> str:
+        """Name of the tool."""
+        return self.custom.name
 
 
 class AllowedTools(BodyObject):
     mode: Literal["auto", "required"]
-    tools: list[NamedTool]
+    tools: list[Annotated[NamedFunction | NamedCustom, Field(discriminator="type")]]
 
 
 class AllowedToolsChoice(BodyObject):
@@ -172,7 +244,8 @@ class JsonSchemaFormat(BodyObject):
 
 ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
 ToolChoice = (
-    Literal["none", "auto", "required"] | Annotated[NamedTool | AllowedToolsChoice, Field(discriminator="type")]
+    Literal["none", "auto", "required"]
+    | Annotated[NamedFunction | NamedCustom | AllowedToolsChoice, Field(discriminator="type")]
 )
 
 _NOT_HONOURED: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -211,7 +284,7 @@ class ChatRequest(GenerationRequest, ChatParameters):
             n=self.n,
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             form=self._form(),
-            tools=[protocol.FunctionTool(**tool.function.model_dump()) for tool in tools],
+            tools=[tool.definition.neutral for tool in tools],
             tool_choice=choice,
             tool_name=name,
             parallel_tool_calls=self.parallel_tool_calls,
@@ -239,15 +312,20 @@ class ChatRequest(GenerationRequest, ChatParameters):
     def _tools(self) -> tuple[list[Tool], Literal["none", "auto", "required"], str | None]:
         """Return the tools that the model may use, how, and the one that it must use."""
         match self.tool_choice:
-            case NamedTool(function=function):
-                return self.tools, "required", function.name
+            case NamedFunction(name=name) | NamedCustom(name=name):
+                return self.tools, "required", name
             case AllowedToolsChoice(allowed_tools=allowed):
-                names = {tool.function.name for tool in allowed.tools}
-                return [tool for tool in self.tools if tool.function.name in names], allowed.mode, None
+                names = {tool.name for tool in allowed.tools}
+                return [tool for tool in self.tools if tool.definition.name in names], allowed.mode, None
             case None:
                 return self.tools, "auto", None
             case mode:
                 return self.tools, mode, None
+
+    @property
+    def custom_tools(self) -> frozenset[str]:
+        """Names of the tools whose argument is text."""
+        return frozenset(tool.custom.name for tool in self.tools if isinstance(tool, CustomTool))
 
     def _form(self) -> Form | None:
         if (form := form_of(self.regex, self.grammar)) is not None:
@@ -273,10 +351,10 @@ class ChatRequest(GenerationRequest, ChatParameters):
         if len(forms) > 1:
             raise InvalidRequest(f"Give one of {' and '.join(forms)}, not several.", param=forms[1])
         if isinstance(self.tool_choice, AllowedToolsChoice):
-            names = [tool.function.name for tool in self.tools]
+            names = [tool.definition.name for tool in self.tools]
             for tool in self.tool_choice.allowed_tools.tools:
-                if tool.function.name not in names:
-                    raise unknown_tool(tool.function.name, names)
+                if tool.name not in names:
+                    raise unknown_tool(tool.name, names)
 
 
 def parse_chat(content: dict[str, Any]) -> tuple[ChatRequest, list[str]]:
@@ -316,7 +394,10 @@ def neutral_message(message: Message) -> protocol.Message:
     calls: list[protocol.FunctionCall] = []
     if isinstance(message, AssistantMessage):
         for call in message.tool_calls or ():
-            calls.append(protocol.FunctionCall(call.id, call.function.name, call.function.arguments or ""))
+            if isinstance(call, CustomCall):
+                calls.append(protocol.FunctionCall(call.id, call.custom.name, {CUSTOM_INPUT: call.custom.input}))
+            else:
+                calls.append(protocol.FunctionCall(call.id, call.function.name, call.function.arguments or ""))
     return protocol.Message(
         message.role,
         parts,

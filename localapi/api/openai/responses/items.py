@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Final, Literal
 
@@ -12,6 +11,7 @@ from pydantic import Discriminator, Field, Tag
 
 from localapi.api.message_draft import MessageDraft
 from localapi.api.openai.chat_request import InputAudio
+from localapi.api.openai.custom_tools import CUSTOM_INPUT
 from localapi.api.openai.generation_request import BodyObject
 from localapi.errors import InvalidRequest
 from localapi.worker import protocol
@@ -20,8 +20,6 @@ from localapi.worker.protocol import FunctionCall, TextPart
 SEALED: Final = "localapi1:"
 """Prefix of `encrypted_content` in our reasoning. The rest is the reasoning in base64: there is nobody to hide it
 from, and a client that keeps nothing else gives it back to the model."""
-CUSTOM_INPUT: Final = "input"
-"""The one argument of a custom tool, as models see it: its text."""
 
 INSTRUCTING: Final = frozenset({"system", "developer"})
 """Roles of messages with instructions."""
@@ -312,13 +310,3 @@ def unsealed(content: str) -> str:
         return base64.b64decode(content.removeprefix(SEALED), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return ""
-
-
-def custom_input(arguments: str) -> str:
-    """Return the text that a call of a custom tool holds; all of the arguments if they have another form."""
-    try:
-        found = json.loads(arguments, strict=False)
-    except (ValueError, RecursionError):
-        return arguments
-    text = found.get(CUSTOM_INPUT) if isinstance(found, dict) and len(found) == 1 else None
-    return text if isinstance(text, str) else arguments

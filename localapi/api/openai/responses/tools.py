@@ -8,24 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from localapi.api.neutral_request import unknown_tool
 from localapi.api.openai.chat_request import MAX_TOOLS, FunctionName
+from localapi.api.openai.custom_tools import TEXT_ARGUMENT
 from localapi.api.openai.generation_request import MAX_NAME, BodyObject
-from localapi.api.openai.responses.items import CUSTOM_INPUT, in_namespace
+from localapi.api.openai.responses.items import in_namespace
 from localapi.backends.parameters import FreeObject
 from localapi.worker.protocol import FunctionTool
-
-TEXT_ARGUMENT: Final[dict[str, Any]] = {
-    "type": "object",
-    "properties": {CUSTOM_INPUT: {"type": "string"}},
-    "required": [CUSTOM_INPUT],
-    "additionalProperties": False,
-}
-"""Schema of a custom tool's arguments."""
 
 
 class FunctionDefinition(BodyObject):

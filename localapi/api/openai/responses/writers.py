@@ -9,8 +9,9 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from localapi.api.logprobs import ChosenToken
+from localapi.api.openai.custom_tools import custom_input
 from localapi.api.openai.responses import wire
-from localapi.api.openai.responses.items import custom_input, sealed
+from localapi.api.openai.responses.items import sealed
 from localapi.api.openai.responses.wire import (
     ArgumentsDelta,
     ArgumentsDone,
@@ -37,6 +38,8 @@ from localapi.api.openai.responses.wire import (
     TextDelta,
     TextDone,
 )
+from localapi.http.replies import EventForm
+from localapi.worker.protocol import Delta
 
 
 class Writer(Protocol):
@@ -111,6 +114,8 @@ class MessageWriter:
         self._open: type[OutputText | OutputRefusal] | None = None
         self._pieces: list[str] = []
         self._tokens: list[ChosenToken] = []
+        self._form: EventForm | None = None
+        """Form of the events with text for the open part."""
 
     def begin(self) -> Iterator[StreamEvent]:
         item = OutputMessage(id=self._id, content=[])
@@ -138,6 +143,27 @@ class MessageWriter:
                 content_index=at,
                 delta=text,
             )
+
+    def is_continued_by(self, delta: Delta) -> bool:
+        """Return True if a delta is nothing but text for the part that is open, as nearly all of them are."""
+        if delta.choice or delta.reasoning or delta.refusal or delta.logprobs:
+            return False
+        return self._open is OutputText and delta.text != ""
+
+    def more_text(self, text: str, number: int) -> bytes:
+        """Return the bytes of the event with which `add` answers text for the part that is open."""
+        self._pieces.append(text)
+        if self._form is None:
+            first = TextDelta(
+                sequence_number=0,
+                item_id=self._id,
+                output_index=self._index,
+                content_index=len(self._parts),
+                delta="",
+                logprobs=[],
+            )
+            self._form = EventForm(first, name=first.type, number=b"sequence_number", text=b"delta")
+        return self._form.filled(number, text)
 
     def close(self, status: ItemStatus) -> Iterator[StreamEvent]:
         yield from self._close_part()
@@ -172,7 +198,7 @@ class MessageWriter:
             yield RefusalDone(item_id=self._id, output_index=self._index, content_index=at, refusal=part.refusal)
         yield self._part_event("response.content_part.done", part)
         self._parts.append(part)
-        self._open, self._pieces, self._tokens = None, [], []
+        self._open, self._pieces, self._tokens, self._form = None, [], [], None
 
 
 class CallWriter:
