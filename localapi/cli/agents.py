@@ -153,8 +153,13 @@ def _pi(target: Target) -> SetUp:
         "contextWindow": target.window,
         "maxTokens": target.longest_answer,
     }
-    provider = {"baseUrl": target.base_url, "apiKey": KEY_VARIABLE, "api": "openai-completions", "models": [model]}
-    extension = f'export default (pi) => pi.registerProvider("localapi", {json.dumps(provider)});\n'
+    provider = {"baseUrl": target.base_url, "api": "openai-completions", "models": [model]}
+    # The key itself, as pi's releases differ in how they write the name of a variable.
+    extension = (
+        f"const provider = {json.dumps(provider)};\n"
+        f"provider.apiKey = process.env.{KEY_VARIABLE};\n"
+        'export default (pi) => pi.registerProvider("localapi", provider);\n'
+    )
     return SetUp(
         arguments=("-e", f"{FOLDER}/localapi.js", "--provider", "localapi", "--model", target.model),
         files={"localapi.js": extension},
@@ -225,7 +230,7 @@ AGENTS: Final = {
         Agent(name="codex", install="npm install -g @openai/codex", set_up=_codex, context=16_384),
         Agent(name="opencode", install="npm install -g opencode-ai", set_up=_opencode, context=16_384),
         Agent(name="qwen", install="npm install -g @qwen-code/qwen-code", set_up=_qwen, context=32_768),
-        Agent(name="pi", install="npm install -g @mariozechner/pi-coding-agent", set_up=_pi, context=8192),
+        Agent(name="pi", install="npm install -g @earendil-works/pi-coding-agent", set_up=_pi, context=8192),
         Agent(name="cn", install="npm install -g @continuedev/cli", set_up=_continue, context=8192),
         Agent(name="goose", install="brew install block-goose-cli", set_up=_goose, context=16_384),
         Agent(
