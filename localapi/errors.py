@@ -218,6 +218,12 @@ class WrongEndpoint(InvalidRequest):
     code = "wrong_endpoint"
 
 
+class NoThreads(InvalidRequest):
+    """The request asks the server to keep a conversation of Anthropic's API."""
+
+    code = "thread_unsupported_request"
+
+
 class ContextLengthExceeded(InvalidRequest):
     """The prompt does not fit the model's context."""
 

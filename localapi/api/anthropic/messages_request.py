@@ -14,7 +14,7 @@ from localapi.api.neutral_request import NeutralRequest
 from localapi.api.openai.chat_request import MAX_MESSAGES, MAX_TOOLS
 from localapi.api.openai.generation_request import MAX_NAME, BodyObject, greedy_share, unknown_fields, without_empty
 from localapi.backends.parameters import ChatParameters, Effort, FreeObject, StopString
-from localapi.errors import InvalidRequest
+from localapi.errors import InvalidRequest, NoThreads
 from localapi.http.body import parse
 from localapi.worker.protocol import Chat, FunctionTool, JsonSchema
 
@@ -204,6 +204,11 @@ def parse_messages(
     shape: type[CountTokensRequest], content: dict[str, Any]
 ) -> tuple[CountTokensRequest, NeutralRequest]:
     """Return a body of this shape, and the request that it makes. Raise InvalidRequest."""
+    if "thread" in content:
+        raise NoThreads(
+            "Conversations are not kept on this server. Send all messages with each request, and no 'thread'.",
+            param="thread",
+        )
     known = {key: value for key, value in content.items() if key not in NO_EFFECT}
     request = parse(shape, known)
     return request, request.neutral(unknown_fields(request, known))

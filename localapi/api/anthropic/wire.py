@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from quart import request
 
-from localapi.errors import ApiError
+from localapi.errors import ApiError, NoThreads
 from localapi.http import request_context
 from localapi.http.replies import told
 from localapi.worker.protocol import Finished
@@ -37,11 +37,19 @@ _TYPES: Final[dict[int, ErrorType]] = {
 }
 
 
-class ErrorObject(Struct):
+class ErrorDetails(Struct):
+    """Facts that Anthropic's clients act on by themselves: without threads, they send whole conversations."""
+
+    error_code: str
+    unsupported: list[str]
+
+
+class ErrorObject(Struct, kw_only=True):
     """The error, and what to do about it."""
 
     type: ErrorType
     message: str
+    details: ErrorDetails | UnsetType = UNSET
 
 
 class ErrorMessage(Struct, kw_only=True):
@@ -74,7 +82,9 @@ def is_meant() -> bool:
 def error_body(error: ApiError) -> ErrorMessage:
     """Return Anthropic's error object."""
     kind = _TYPES.get(error.status) or ("api_error" if error.is_ours else "invalid_request_error")
-    return ErrorMessage(error=ErrorObject(kind, told(error)), request_id=request_context.current().id)
+    details = ErrorDetails(NoThreads.code, ["thread"]) if isinstance(error, NoThreads) else UNSET
+    shown = ErrorObject(type=kind, message=told(error), details=details)
+    return ErrorMessage(error=shown, request_id=request_context.current().id)
 
 
 def usage(finished: Finished) -> MessageUsage:

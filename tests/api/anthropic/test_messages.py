@@ -221,6 +221,22 @@ def test_every_error_has_anthropics_form(
     assert content["request_id"] == reply.headers["request-id"]
 
 
+def test_tools_run_without_a_conversation_that_the_server_keeps(client: anthropic.Anthropic) -> None:
+    @anthropic.beta_tool
+    def get_weather(city: str) -> str:
+        """Get the current weather of a city."""
+        return f"It is sunny in {city}."
+
+    asked: Any = {"model": "demo", "max_tokens": 100, "tools": [get_weather]}
+    question = {"role": "user", "content": "What is the weather in Paris?"}
+    said = client.beta.messages.tool_runner(**asked, messages=[question]).until_done()
+    assert said.stop_reason == "end_turn"
+    thread = client.beta.messages.thread(model="demo", max_tokens=100)
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        thread.send(question)
+    assert refused.value.body["error"]["details"]["error_code"] == "thread_unsupported_request"
+
+
 def test_bearer_keys_query_and_beta_headers_are_taken(server: Server) -> None:
     headers = {"Authorization": f"Bearer {KEY}", "anthropic-beta": "x-2026-01-01", **VERSION}
     body = {"model": "echo", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}], "colour": "blue"}

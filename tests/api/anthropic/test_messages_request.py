@@ -246,6 +246,7 @@ def test_what_has_no_effect_is_named(body: dict[str, Any], ignored: list[str]) -
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),
         ({"thinking": {"type": "wild"}}, "thinking.type"),
         ({"temperature": 7}, "temperature"),
+        ({"thread": {"type": "create"}}, "thread"),
         ({"stop_sequences": "END"}, "stop_sequences"),
     ],
 )
