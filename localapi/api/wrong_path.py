@@ -20,8 +20,11 @@ def no_such_path(method: str, path: str, routes: Iterable[tuple[str, str]]) -> s
     """Return the message; `routes` are the methods and paths of the server."""
     asked = path[:MAX_SHOWN]
     found = nearest(asked, [route for _, route in routes])
+    said = f"There is nothing at {method} {asked}; the nearest path is {found}"
+    if asked.startswith(f"{found}/"):
+        return f"{said}."  # the client has found the API, which lacks this
     example = "" if found == CHAT else f", as in {CHAT}"
-    return f"There is nothing at {method} {asked}; the nearest path is {found}, and OpenAI's API is under /v1{example}."
+    return f"{said}, and OpenAI's API is under /v1{example}."
 
 
 def nearest(path: str, routes: Iterable[str]) -> str:

@@ -48,6 +48,12 @@ def test_a_path_that_is_like_none_is_led_to_the_api_and_never_to_what_administer
     assert nearest(asked, {path for _, path in operations()}).startswith("/v1/")
 
 
+def test_a_client_that_has_found_its_api_is_not_told_of_another() -> None:
+    message = no_such_path("POST", "/v1/messages/batches", operations())
+    assert "/v1/messages." in message
+    assert "/v1/chat" not in message
+
+
 def test_the_message_is_one_short_sentence_however_long_the_path_is() -> None:
     message = no_such_path("GET", "/" + "x" * 50_000, operations())
     assert len(message) < 400

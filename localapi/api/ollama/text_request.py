@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from localapi.api.keep_alive import KeepAlive
 from localapi.api.neutral_request import NeutralRequest
-from localapi.api.ollama.wire import ModelName, ModelOptions, names_of_options, parameters_of
+from localapi.api.ollama.wire import HIGHEST_TEMPERATURE, ModelName, ModelOptions, names_of_options, parameters_of
 from localapi.api.openai.chat_request import MAX_MESSAGES, MAX_TOOLS
 from localapi.api.openai.generation_request import BodyObject
 from localapi.backends.parameters import ChatParameters, FreeObject
@@ -100,6 +100,8 @@ class OllamaRequest(BaseModel):
         self, model: str, asks: Sequence[Chat | Complete], ignored: Sequence[str], images: Sequence[str] = ()
     ) -> NeutralRequest:
         """Return the request as all dialects give it. `images`: where the body has some."""
+        if self.options is not None and (self.options.temperature or 0) > HIGHEST_TEMPERATURE:
+            ignored = [*ignored, "options.temperature"]
         return NeutralRequest(
             model=model,
             asks=asks,

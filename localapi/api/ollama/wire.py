@@ -18,6 +18,8 @@ from localapi.runtime.registry import Registry
 
 LINES: Final = "application/x-ndjson"
 LATEST: Final = ":latest"
+HIGHEST_TEMPERATURE: Final = 2.0
+"""Bound of temperatures. Ollama has none, and some programs offer higher ones, whose answers are no more random."""
 
 
 class OllamaError(Struct):
@@ -95,6 +97,8 @@ def parameters_of(options: ModelOptions | None) -> dict[str, Any]:
         return {}
     given = options.model_dump(exclude_none=True)
     said = {ours: given.pop(theirs) for ours, theirs in NAMES.items() if theirs in given} | given
+    if "temperature" in said:
+        said["temperature"] = min(said["temperature"], HIGHEST_TEMPERATURE)
     if "top_p" in said:
         said["top_p"] = greedy_share(said["top_p"])
     return said

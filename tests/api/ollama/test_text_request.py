@@ -92,6 +92,8 @@ def test_options_have_ollamas_names_and_others_are_named() -> None:
     assert (said.stop, said.seed) == (["x"], 3)
     assert sorted(request.ignored) == ["options.num_ctx", "template"]
     assert chat(options={"num_predict": -1}).said.max_tokens is None
+    hot = chat(options={"temperature": 4})
+    assert (hot.said.temperature, hot.ignored) == (2, ["options.temperature"])
     floats = chat(options={"top_k": 40.0, "seed": 1.0, "num_predict": 10.0}).said
     assert (floats.top_k, floats.seed, floats.max_tokens) == (40, 1, 10)
     assert chat(options={"num_predict": -2, "stop": []}).said.max_tokens is None
@@ -149,7 +151,7 @@ def test_keep_alive(said: Any, seconds: float) -> None:
         ({"keep_alive": "soon"}, "keep_alive"),
         ({"think": "much"}, "think"),
         ({"format": "yaml"}, "format"),
-        ({"options": {"temperature": 9}}, "options.temperature"),
+        ({"options": {"temperature": -1}}, "options.temperature"),
         ({"options": {"repeat_penalty": -1}}, "options.repeat_penalty"),
         ({"options": {"num_predict": "many"}}, "options.num_predict"),
         ({"options": {"top_k": 40.5}}, "options.top_k"),
