@@ -17,7 +17,8 @@ from quart import Blueprint, Response, request
 from localapi.api.answers import Answer, collected
 from localapi.api.images import with_images
 from localapi.api.neutral_request import NeutralRequest
-from localapi.backends.image_options import ImageLimits, SeeingOptions
+from localapi.api.recordings import with_recordings
+from localapi.backends.image_options import ImageLimits, RecordingLimits, SeeingOptions
 from localapi.backends.options import ChatOptions
 from localapi.errors import ApiError
 from localapi.http import body
@@ -151,7 +152,7 @@ class Exchange:
     """Parameters and features that the entry's backend does not honour."""
     forwarded: bool = False
     """True if the body goes to another server as it is, with what has no effect here."""
-    _seen: dict[ImageLimits, NeutralRequest] = field(default_factory=dict)
+    _seen: dict[_Limits, NeutralRequest] = field(default_factory=dict)
     """The request with its images, by the limits that they were got by."""
 
     async def response(self) -> Response:
@@ -159,7 +160,7 @@ class Exchange:
         self.expect()
         # Before there is a lease: a bad image waits for nobody.
         expected = self.generation.expected
-        await self._get_images(expected, self.generation.registry.instance(expected.id).loaded)
+        await self._get_media(expected, self.generation.registry.instance(expected.id).loaded)
         asks = self.request.asks
         if not asks:
             await self._load()
@@ -226,17 +227,22 @@ class Exchange:
             await anext(loaded)
 
     async def _prepare(self, lease: Lease) -> None:
-        await self._get_images(lease.entry, lease.engine.loaded)
+        await self._get_media(lease.entry, lease.engine.loaded)
 
-    async def _get_images(self, entry: Entry, loaded: Loaded | None) -> None:
-        """Get the images as this entry's settings allow, which those of a pool's members may differ in.
+    async def _get_media(self, entry: Entry, loaded: Loaded | None) -> None:
+        """Get images and recordings as this entry's settings allow, which those of a pool's members may differ in.
 
         Raise InvalidRequest.
         """
         options = chat_options(entry.options)
         limits = _limits(options, capabilities(options, loaded))
         if limits is not None and limits not in self._seen:
-            self._seen[limits] = await with_images(self.request, limits, forwards=options.forwards)
+            request = self.request
+            if limits.images is not None:
+                request = await with_images(request, limits.images, forwards=options.forwards)
+            if limits.recordings is not None:
+                request = with_recordings(request, limits.recordings)
+            self._seen[limits] = request
 
     def _requests(self, lease: Lease) -> list[Chat | Complete]:
         self.reply.model = lease.asked.id
@@ -259,8 +265,19 @@ class Exchange:
         return requests
 
 
-def _limits(options: ChatOptions, can: Capabilities) -> ImageLimits | None:
-    """Return how this server gets images for a model; None if it does not, or if the model reads none."""
-    if isinstance(options, SeeingOptions) and "image" in media(options, can):
-        return options.image_limits
-    return None
+@dataclass(frozen=True)
+class _Limits:
+    """Limits on the images and recordings in a request; None for what the model does not read."""
+
+    images: ImageLimits | None
+    recordings: RecordingLimits | None
+
+
+def _limits(options: ChatOptions, can: Capabilities) -> _Limits | None:
+    """Return how this server gets images and recordings for a model; None if it does not, or if it reads neither."""
+    reads = media(options, can)
+    if not reads or not isinstance(options, SeeingOptions):
+        return None
+    return _Limits(
+        options.image_limits if "image" in reads else None, options.recording_limits if "audio" in reads else None
+    )

@@ -1,4 +1,4 @@
-"""Options of chat models that see: where images may come from, and how much they may be."""
+"""Options of chat models that see or hear: where images may come from, and how much images and recordings may be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from localapi.backends.model_path import folder_at
-from localapi.backends.options import ChatOptions, FolderOf, PathProblem
+from localapi.backends.options import ChatOptions, Duration, FolderOf, PathProblem
 
 ANY_HOST: Final = "*"
 _HOST: Final = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9._-]*[a-z0-9])?(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?")
@@ -39,8 +39,18 @@ class ImageLimits:
     megapixels: int
 
 
+@dataclass(frozen=True)
+class RecordingLimits:
+    """Allowed sizes of recordings."""
+
+    count: int
+    megabytes: int
+    """Maximum size of each file."""
+    seconds: float
+
+
 class SeeingOptions(ChatOptions):
-    """Options of a chat model whose images this server gets and checks, before its engine has them.
+    """Options of a chat model whose images and recordings this server checks, before its engine has them.
 
     As the class sets `section`, they are settings: a save that changes them loads nothing anew.
     """
@@ -75,6 +85,20 @@ class SeeingOptions(ChatOptions):
             examples=[16],
         ),
     ] = 64
+    max_recordings: Annotated[
+        int, Field(ge=1, le=1000, description="Maximum recordings in a request.", examples=[2])
+    ] = 8
+    max_recording_mb: Annotated[
+        int, Field(ge=1, le=1024, description="Maximum size of a recording's file.", examples=[4])
+    ] = 10
+    max_recording_duration: Annotated[
+        Duration, Field(description="How long a recording may be. Many models hear less.", examples=["30s"])
+    ] = 600.0
+
+    @property
+    def recording_limits(self) -> RecordingLimits:
+        """Allowed sizes of recordings."""
+        return RecordingLimits(self.max_recordings, self.max_recording_mb, self.max_recording_duration)
 
     @property
     def image_limits(self) -> ImageLimits:

@@ -1,10 +1,10 @@
-"""The backend mlx-vlm: chat with models that see, on MLX, in an environment of its own."""
+"""The backend mlx-vlm: chat with models that see or hear, on MLX, in an environment of its own."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import msgspec
 from pydantic import Field, PrivateAttr
@@ -16,19 +16,19 @@ from localapi.backends.image_options import SeeingOptions
 from localapi.backends.local_model import OwnEnvironment
 from localapi.backends.option_types import ContextLength, ReasoningFormat, model_field
 from localapi.backends.options import FolderOf
-from localapi.backends.parameters import TEXT
+from localapi.backends.parameters import MEDIA, TEXT
 from localapi.worker.protocol import Capabilities, ToolFormatName
 
 
 class MlxVlm(OwnEnvironment, SeeingOptions):
     """Options of a model that mlx-vlm can load."""
 
-    honours = TEXT | {"image"}
+    honours = TEXT | MEDIA
     backend: Annotated[
         Literal["mlx-vlm"],
         Field(
-            description="Chat with images on MLX, in an environment installed by `localapi install mlx-vlm`. Requests "
-            "are answered one at a time."
+            description="Chat with images and recordings on MLX, in an environment installed by `localapi install "
+            "mlx-vlm`. Requests are answered one at a time."
         ),
     ]
     path: Annotated[str, model_field("mlx-community/Qwen2.5-VL-3B-Instruct-4bit")]
@@ -43,8 +43,8 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
     reasoning_format: ReasoningFormat = "auto"
     _template: str | None = PrivateAttr(default=None)
     """Chat template, if the model was on this machine when the manifest was read."""
-    _sees: bool | None = PrivateAttr(default=None)
-    """True if the model reads images, as far as its files tell."""
+    _senses: tuple[bool, bool] | None = PrivateAttr(default=None)
+    """True for images, and for recordings, if the model reads them, as far as its files tell."""
 
     def located(self, folder_of: FolderOf) -> Self:
         located = super().located(folder_of)
@@ -52,11 +52,12 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
         located = located.model_copy(update=self.located_model(folder_of))
         folder = model_path.folder_of_model(located.path, self.revision)
         located._template = read_template(folder) if folder else None
-        located._sees = _sees(folder) if folder else None
+        located._senses = _senses(folder) if folder else None
         return located
 
     def expected(self) -> Capabilities:
-        return msgspec.structs.replace(expected_of(self._template), vision=self._sees, hearing=False)
+        vision, hearing = self._senses or (None, None)
+        return msgspec.structs.replace(expected_of(self._template), vision=vision, hearing=hearing)
 
     @property
     def template(self) -> str | None:
@@ -74,10 +75,17 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
         return await self.started(name, "mlx-vlm", report)
 
 
-def _sees(folder: Path) -> bool | None:
-    """Return True if a model's config describes how it sees; None if it cannot be read. Blocks."""
+def _senses(folder: Path) -> tuple[bool, bool] | None:
+    """Return whether a model's config describes how it sees and how it hears; None if it cannot be read. Blocks."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return isinstance(config, dict) and isinstance(config.get("vision_config"), dict)
+    if not isinstance(config, dict):
+        return False, False
+    # Qwen's omni models describe what they read apart from what they say.
+    reads = config["thinker_config"] if isinstance(config.get("thinker_config"), dict) else config
+    return isinstance(reads.get("vision_config"), dict), any(isinstance(reads.get(name), dict) for name in _HEARS)
+
+
+_HEARS: Final = ("audio_config", "sound_config", "audio_processor")

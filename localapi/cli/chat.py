@@ -43,6 +43,13 @@ Message = dict[str, str]
     multiple=True,
     help="Image to send with the first question; may be repeated.",
 )
+@click.option(
+    "--audio",
+    "recordings",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Recording to send with the first question; may be repeated.",
+)
 @click.option("--no-history", is_flag=True, help="Do not read or save the history of typed lines.")
 @server_options
 def command(
@@ -54,6 +61,7 @@ def command(
     max_tokens: int | None,
     reasoning_effort: str | None,
     images: tuple[Path, ...],
+    recordings: tuple[Path, ...],
     no_history: bool,
     **flags: Any,
 ) -> None:
@@ -68,7 +76,8 @@ def command(
         check_model(server, model)
     parameters = {"temperature": temperature, "max_tokens": max_tokens, "reasoning_effort": reasoning_effort}
     given = {name: value for name, value in parameters.items() if value is not None}
-    conversation = Conversation(model, given, system, images=[_data_url(image) for image in images])
+    parts = [*map(_image_part, images), *map(_audio_part, recordings)]
+    conversation = Conversation(model, given, system, media=parts)
     if question is None and sys.stdin.isatty() and sys.stdout.isatty():
         from localapi.cli.chat_session import ChatSession  # noqa: PLC0415  # 0.5 s that one answer does not need
 
@@ -81,12 +90,21 @@ def command(
     _print_answer(server, conversation)
 
 
-def _data_url(image: Path) -> str:
-    """Return an image file as it is sent. The server finds out what it is. Raise CannotSay if it cannot be read."""
+def _image_part(path: Path) -> dict[str, Any]:
+    """Return an image as it is sent. The server finds out what its format is."""
+    return {"type": "image_url", "image_url": {"url": f"data:image;base64,{_base64(path)}"}}
+
+
+def _audio_part(path: Path) -> dict[str, Any]:
+    """Return a recording as it is sent. The server finds out what its format is."""
+    return {"type": "input_audio", "input_audio": {"data": _base64(path), "format": path.suffix[1:].lower() or "wav"}}
+
+
+def _base64(path: Path) -> str:
     try:
-        return f"data:image;base64,{base64.b64encode(image.read_bytes()).decode()}"
+        return base64.b64encode(path.read_bytes()).decode()
     except OSError as error:
-        raise CannotSay(f"{image} cannot be read: {error.strerror}") from None
+        raise CannotSay(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _print_answer(server: Server, conversation: Conversation) -> None:
@@ -130,8 +148,8 @@ class Conversation:
     """Messages of the user and the model in turns."""
     unanswered: str = ""
     """Last question, if it has no answer."""
-    images: list[str] = field(default_factory=list)
-    """data: URLs of images that belong to the first question."""
+    media: list[dict[str, Any]] = field(default_factory=list)
+    """Images and recordings that belong to the first question, as parts of its message."""
     _saved: set[Path] = field(default_factory=set)
 
     def request(self) -> dict[str, Any]:
@@ -139,10 +157,9 @@ class Conversation:
         messages: list[Any] = [{"role": "system", "content": self.system}] if self.system else []
         messages += self.messages
         first = next((at for at, message in enumerate(messages) if message["role"] == "user"), None)
-        if self.images and first is not None:
-            parts: list[Any] = [{"type": "image_url", "image_url": {"url": url}} for url in self.images]
-            parts.append({"type": "text", "text": messages[first]["content"]})
-            messages[first] = {"role": "user", "content": parts}
+        if self.media and first is not None:
+            question = {"type": "text", "text": messages[first]["content"]}
+            messages[first] = {"role": "user", "content": [*self.media, question]}
         return {"model": self.model, "messages": messages, **self.parameters}
 
     def ask(self, question: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from localapi.api.images import with_images
 from localapi.api.openai.chat import OpenAIChat
+from localapi.audio import wav
 from localapi.backends.image_options import ImageLimits
 from localapi.worker.protocol import Chat, ImagePart
 from tests.images.picture_files import data_url, jpeg_header, png, png_header
@@ -29,9 +30,11 @@ chat:
   seeing: {backend: echo, media: [image, audio], image_folders: [./pictures], image_hosts: [pictures.example]}
   lenient: {backend: echo, unsupported: warn}
   strict: {backend: echo, media: [image], max_images: 2, max_image_mb: 1, max_image_megapixels: 1}
+  hearing: {backend: echo, media: [audio], max_recordings: 1, max_recording_mb: 1}
   both: {backend: pool, of: [strict]}
 """
 PICTURE = png(4, 3)
+SOUND = wav.file(bytes(3200), 16_000)
 SHOWN = "[image 1: png, 4x3]"
 CHAT = "/v1/chat/completions"
 
@@ -133,14 +136,43 @@ def test_an_image_in_the_result_of_a_tool_comes_through(server: Server) -> None:
     assert (reply.status, reply.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
-def test_recordings_are_parts_as_well(server: Server) -> None:
-    sound = {"type": "input_audio", "input_audio": {"data": base64.b64encode(b"RIFF").decode(), "format": "wav"}}
-    body = {"model": "seeing", "messages": [{"role": "user", "content": [sound]}]}
-    content = server.request("POST", CHAT, body).json()["choices"][0]["message"]["content"]
-    assert content == "[audio 1: wav, 4 bytes]"
-    reply = server.request("POST", CHAT, {**body, "model": "strict"})
-    assert (reply.status, reply.json()["error"]["code"]) == (400, "unsupported_content")
-    assert "text and image" in reply.json()["error"]["message"]
+def heard(*files: bytes, model: str = "seeing") -> dict[str, Any]:
+    sounds = [
+        {"type": "input_audio", "input_audio": {"data": base64.b64encode(file).decode(), "format": "mp3"}}
+        for file in files
+    ]
+    return {"model": model, "messages": [{"role": "user", "content": sounds}]}
+
+
+def test_recordings_are_parts_as_well_and_are_what_their_files_are(server: Server) -> None:
+    content = server.request("POST", CHAT, heard(SOUND)).json()["choices"][0]["message"]["content"]
+    assert content == f"[audio 1: wav, {len(SOUND)} bytes]"
+    audio = {"type": "input_audio", "input_audio": {"data": base64.b64encode(SOUND).decode(), "format": "wav"}}
+    with server.client() as client:
+        reply = client.responses.create(model="seeing", input=[{"role": "user", "content": [audio]}])  # type: ignore[list-item]
+    assert reply.output_text == content
+    refused = server.request("POST", CHAT, heard(SOUND, model="strict"))
+    assert (refused.status, refused.json()["error"]["code"]) == (400, "unsupported_content")
+    assert "text and image" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("files", "model", "code", "at"),
+    [
+        ((b"RIFF",), "seeing", "invalid_audio", 0),
+        ((SOUND, PICTURE), "seeing", "invalid_audio", 1),
+        ((b"",), "seeing", "invalid_audio", 0),
+        ((b"#EXTM3U\nhttp://127.0.0.1/a.mp3",), "seeing", "invalid_audio", 0),
+        ((SOUND, SOUND), "hearing", "audio_too_large", 1),
+        ((SOUND + bytes(1_100_000),), "hearing", "audio_too_large", 0),
+    ],
+)
+def test_what_is_no_recording_or_too_much_is_refused(
+    server: Server, files: tuple[bytes, ...], model: str, code: str, at: int
+) -> None:
+    reply = server.request("POST", CHAT, heard(*files, model=model))
+    error = reply.json()["error"]
+    assert (reply.status, error["code"], error["param"]) == (400, code, f"messages[0].content[{at}].input_audio.data")
 
 
 def test_what_a_model_reads_is_said_wherever_models_are_described(server: Server) -> None:

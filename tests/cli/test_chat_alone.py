@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from localapi.audio import wav
 from tests.images.picture_files import png
 from tests.server import Server, serving
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = "chat: {demo: {backend: mlx-lm, path: demo, defaults: {temperature: 0}}, echo: {backend: echo}, "
-MANIFEST += "eye: {backend: echo, media: [image]}}"
+MANIFEST += "eye: {backend: echo, media: [image, audio]}}"
 MANIFEST += "\nspeech: {tone: {backend: echo}}"
 
 
@@ -48,11 +49,14 @@ def test_a_question_as_an_argument_leaves_standard_input_alone(server: Server) -
     assert chat(server, "echo", "-", told=b"read").stdout == b"read\n"
 
 
-def test_images_go_with_the_first_question(server: Server, tmp_path: Path) -> None:
+def test_images_and_recordings_go_with_the_first_question(server: Server, tmp_path: Path) -> None:
     for name, content in (("a.png", png(4, 3)), ("b.png", png(9, 9))):
         (tmp_path / name).write_bytes(content)
     images = ["--image", str(tmp_path / "a.png"), "--image", str(tmp_path / "b.png")]
     assert chat(server, "eye", "See", *images).stdout == b"[image 1: png, 4x3]\n[image 2: png, 9x9]\nSee\n"
+    (tmp_path / "c.wav").write_bytes(wav.file(bytes(320), 16_000))
+    sound = ["--audio", str(tmp_path / "c.wav")]
+    assert chat(server, "eye", "Hear", *sound).stdout == b"[audio 1: wav, 364 bytes]\nHear\n"
     assert chat(server, "echo", "See", *images).returncode == 1
     assert chat(server, "eye", "See", "--image", str(tmp_path / "none.png")).returncode == 2
 

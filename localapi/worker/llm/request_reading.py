@@ -7,7 +7,6 @@ used by several threads as long as no thread changes their settings, which none 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,12 +35,10 @@ class Prompt:
     """The text of the tokens if the request asks for it."""
     boundaries: list[int] = field(default_factory=list)
     """Lengths of its beginnings that later prompts may share."""
-    pictures: Sequence[Any] = ()
-    """Decoded images of the text, if the tokens are still to be made of both."""
-    digests: tuple[str, ...] = ()
-    """Digests of the files of these images."""
+    media: Any = None
+    """Images and recordings of the text, if the tokens are still to be made of all: `worker.vlm.senses.Media`."""
     sight: Any = None
-    """Input of the model beside tokens: `worker.vlm.seeing.Sight`."""
+    """Input of the model beside tokens: `worker.vlm.senses.Sight`."""
 
 
 class RequestReader:

@@ -45,7 +45,9 @@ class AudioPart(msgspec.Struct, frozen=True, tag="audio"):
     data: bytes
     """An audio file."""
     format: str
-    """Format of the file: "wav", "mp3"."""
+    """Format of the file, as the client wrote it or, once the server has checked the file, as FFmpeg calls it."""
+    max_seconds: float = 0.0
+    """Maximum length, once the server has checked the file."""
 
 
 Part = TextPart | ImagePart | AudioPart

@@ -19,7 +19,7 @@ from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.row import Processor, Row
 from localapi.worker.llm.serial import Serial
 from localapi.worker.protocol import Event
-from localapi.worker.vlm.seeing import Sight
+from localapi.worker.vlm.senses import Sight
 
 PROBE_TOKENS = 24
 
@@ -29,8 +29,8 @@ class Kept:
     """Tokens that are computed, for the next turn of their conversation."""
 
     tokens: list[int]
-    pictures: tuple[str, ...]
-    """Digests of the images among the tokens."""
+    media: tuple[str, ...]
+    """Digests of the images and recordings among the tokens."""
     caches: list[Any]
 
     def common(self, prompt: list[int]) -> int:
@@ -74,7 +74,7 @@ class LoneAnswers(Serial):
 
     def _begin(self, row: Row) -> None:
         """Start from what the last answer has left, if that is the beginning of this prompt."""
-        self._tokens, self._pictures = [], () if row.sight is None else row.sight.pictures
+        self._tokens, self._media = [], () if row.sight is None else row.sight.media
         self._shared, self._caches = self._beginning(row)
         row.totals.cached_tokens = max(row.totals.cached_tokens, self._shared)
 
@@ -87,7 +87,7 @@ class LoneAnswers(Serial):
 
     def _end(self, *, keep: bool) -> None:
         """Stop the first row's generator. What it computed may serve the next turn."""
-        kept = Kept(self._tokens, self._pictures, self._caches) if keep and self._tokens and self._reuses else None
+        kept = Kept(self._tokens, self._media, self._caches) if keep and self._tokens and self._reuses else None
         super()._end(keep=False)
         self._kept = kept
 
@@ -95,9 +95,9 @@ class LoneAnswers(Serial):
         """Return how many tokens of the prompt are computed already, and the caches that hold exactly these."""
         kept, self._kept = self._kept, None
         sight: Sight | None = row.sight
-        if kept is not None and kept.pictures == self._pictures:
+        if kept is not None and kept.media == self._media:
             length = kept.common(row.prompt)
-            # Pictures are embedded with their whole prompt: what is left must be text alone.
+            # Media are embedded with their whole prompt: what is left must be text alone.
             if length > 0 and (sight is None or (sight.end is not None and length >= sight.end)):
                 for cache in kept.caches:
                     cache.trim(cache.offset - length)

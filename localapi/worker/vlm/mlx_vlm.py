@@ -1,4 +1,4 @@
-"""Chat with mlx-vlm: text and images. Prompts, sampling, forms and output are those of `worker.llm`."""
+"""Chat with mlx-vlm: text, images and recordings. Prompts, sampling, forms and output are those of `worker.llm`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from localapi.worker.model import CannotLoad, Host, first_line, read_object
 from localapi.worker.own_code import check_own_code, refuse_own_code
 from localapi.worker.protocol import Capabilities, Event, Loaded, Loading, TextRequest
 from localapi.worker.vlm.lone_answers import LoneAnswers
-from localapi.worker.vlm.seeing import Eyes, SeeingReader
+from localapi.worker.vlm.senses import Senses, SensingReader
 
 PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "model*.safetensors"]
 LONE_NOTE = "Requests are answered one after the other because of mlx-vlm, and only the last conversation is kept."
@@ -77,7 +77,7 @@ class MlxVlm(Answerer):
         """`options`: the entry's identity, as in `backends.mlx_vlm`. Raise CannotLoad."""
         formats = recognised(tokenizer, options)
         prompts, output = PromptWriter(tokenizer), OutputFormat(tokenizer)
-        self._eyes = Eyes(processor, config, tokenizer)
+        self._senses = Senses(processor, config, tokenizer, model)
         width = logits_width(config, tokenizer)
         index = VocabularyIndex(tokenizer, width)
         grammars = GrammarCompiler(tokenizer, width, index)
@@ -92,8 +92,8 @@ class MlxVlm(Answerer):
             reasoning_format=formats.reasoning,
             forced_tools=grammars.forces_calls,
             json_schema=bool(stop_tokens),
-            vision=self._eyes.can_see,
-            hearing=False,
+            vision=self._senses.can_see,
+            hearing=self._senses.can_hear,
             **prompts.thinking,
         )
         self._batch = LoneAnswers(
@@ -103,13 +103,13 @@ class MlxVlm(Answerer):
             token_bytes=detokenizer.token_bytes,
             cancelled=host.cancelled,
         )
-        reader = SeeingReader(
+        reader = SensingReader(
             tokenizer,
             prompts,
             name=Path(options["path"]).name,
             context_length=context_length,
             needs_boundaries=False,
-            eyes=self._eyes,
+            senses=self._senses,
         )
         self._reader = reader
         self._rows = RowMaker(
@@ -128,8 +128,8 @@ class MlxVlm(Answerer):
         index.wait()
 
     def _start(self, request: TextRequest, prompt: Prompt, events: list[Event]) -> None:
-        if prompt.pictures:
-            prompt = self._eyes.seen(prompt)
+        if prompt.media is not None:
+            prompt = self._senses.taken_in(prompt)
             self._reader.check_length(prompt.tokens)
         super()._start(request, prompt, events)
 

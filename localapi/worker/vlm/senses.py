@@ -1,0 +1,274 @@
+"""Turn a conversation with images and recordings into what a model takes: tokens with room for them, and their content.
+
+The chat template is rendered as for text, with a mark in the place of each one. Afterwards the marks become the text
+that the model's own template writes for it, and its processor makes room for the content in the tokens. So all that is
+known of templates holds for messages with images and recordings, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+import mlx.core as mx
+import msgspec
+import numpy as np
+from mlx_vlm.utils import prepare_inputs, should_add_special_tokens  # type: ignore[import-not-found]
+
+from localapi.audio.decoder import NotAudio, decode
+from localapi.worker.llm.prompt import RENDER_SECONDS, PromptRefused
+from localapi.worker.llm.request_reading import Prompt, RequestReader
+from localapi.worker.protocol import AudioPart, Chat, ImagePart, Message, TextPart, TextRequest, Tokenize
+from localapi.worker.vlm.pictures import picture
+
+_PROBE: Final = "sentinelqz"
+"""Letters that no template escapes."""
+_RATE_HZ: Final = 16_000
+"""Sample rate of models that do not say theirs."""
+_LEAST_SECONDS: Final = 0.2
+"""Length up to which a recording is filled up with silence: encoders fail on less than a few frames."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """Images and recordings of a text, in the order of its marks."""
+
+    pictures: Sequence[Any]
+    sounds: Sequence[Any]
+    """Samples from -1 to 1, at the rate that the model takes."""
+    digests: tuple[str, ...]
+    """Digests of the files."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Input of a model beside tokens."""
+
+    input_ids: mx.array
+    pixel_values: Any
+    mask: Any
+    others: Mapping[str, Any]
+    """Further inputs of the architecture, such as the grid of each picture."""
+    media: tuple[str, ...]
+    """Digests of the files of images and recordings."""
+    end: int | None
+    """Number of tokens through the last one that stands for one; None if that is not known."""
+
+
+class Senses:
+    """The processor of one model."""
+
+    def __init__(self, processor: Any, config: Mapping[str, Any], tokenizer: Any, model: Any = None) -> None:
+        """`tokenizer`: mlx-lm's TokenizerWrapper. `model`: None if it is not to be tried whether it hears."""
+        self._processor = processor
+        self._config = config
+        self._adds = _added(tokenizer)
+        extractor = getattr(processor, "feature_extractor", None)
+        self.rate_hz = int(getattr(extractor, "sampling_rate", None) or _RATE_HZ)
+        self._image = _placeholder(tokenizer, "image") or _token_of(processor, "image")
+        self._audio = _placeholder(tokenizer, "audio") or _token_of(processor, "audio")
+        self.longest_seconds = _longest_samples(extractor) / self.rate_hz
+        """Length up to which the processor takes a recording; it drops the rest."""
+        self.can_see = bool(self._image) and getattr(processor, "image_processor", None) is not None
+        """True if images can be shown to the model."""
+        self.can_hear = bool(self._audio) and extractor is not None and model is not None and self._hears(model)
+        """True if recordings change what the model takes in."""
+
+    def placeholder(self, part: ImagePart | AudioPart, number: int) -> str:
+        """Return the text for an image or a recording in a prompt. `number`: from 1, each kind for itself."""
+        text = self._image if isinstance(part, ImagePart) else self._audio
+        # Phi names the first one <|image_1|>, and the second one <|image_2|>.
+        return re.sub(r"(?<=_)1(?=\|)", str(number), text)
+
+    def taken_in(self, prompt: Prompt) -> Prompt:
+        """Return a prompt of text and media as the model takes it. Raise PromptRefused."""
+        media: Media = prompt.media
+        try:
+            inputs = self._inputs(prompt.text, media)
+            ids = inputs.pop("input_ids")
+            ids = ids if isinstance(ids, mx.array) else mx.array(ids)
+            mx.eval(ids)
+        except Exception as error:  # from the processor, which refuses pictures that are too narrow, for example
+            said = str(error).removeprefix("Failed to process inputs with error: ")[:200]
+            what = " and ".join(
+                name for name, found in (("images", media.pictures), ("recordings", media.sounds)) if found
+            )
+            raise PromptRefused(f"The model cannot take these {what}: {said or type(error).__name__}.") from error
+        pixels, mask = inputs.pop("pixel_values", None), inputs.pop("attention_mask", None)
+        tokens = cast("list[int]", ids.flatten().tolist())
+        end = self._end(tokens, media)
+        return replace(prompt, tokens=tokens, sight=Sight(ids, pixels, mask, inputs, media.digests, end))
+
+    def _inputs(self, text: str, media: Media) -> dict[str, Any]:
+        kind = str(self._config.get("model_type") or "")
+        # Some processors add the first token whatever they are told, and templates write it, too.
+        doubled = bool(self._adds) and text.startswith(self._adds)
+        return dict(
+            prepare_inputs(
+                self._processor,
+                images=list(media.pictures) or None,
+                audio=list(media.sounds) or None,
+                prompts=text.removeprefix(self._adds),
+                image_token_index=self._token("image"),
+                add_special_tokens=doubled or should_add_special_tokens(kind, self._processor),
+            )
+        )
+
+    def _token(self, medium: str) -> int | None:
+        for name in (f"{medium}_token_index", f"{medium}_token_id"):
+            found = self._config.get(name) or getattr(self._processor, name, None)
+            if isinstance(found, int):
+                return found
+        return None
+
+    def _end(self, tokens: list[int], media: Media) -> int | None:
+        """Return the number of tokens through the last one of an image or a recording."""
+        end = 0
+        for medium, found in (("image", media.pictures), ("audio", media.sounds)):
+            if not found:
+                continue
+            token = self._token(medium)
+            if token is None or token not in tokens:
+                return None
+            end = max(end, len(tokens) - tokens[::-1].index(token))
+        return end
+
+    def _hears(self, model: Any) -> bool:
+        """Return True if the model takes in a noise otherwise than silence. Try it."""
+        silence = np.zeros(self.rate_hz // 2, np.float32)
+        noise = np.random.default_rng(1).uniform(-0.5, 0.5, silence.size).astype(np.float32)
+        taken = []
+        try:
+            for sound in (silence, noise):
+                sight = self.taken_in(Prompt([], self._audio, media=Media((), [sound], ()))).sight
+                embedded = model.get_input_embeddings(
+                    sight.input_ids, sight.pixel_values, mask=sight.mask, **sight.others
+                )
+                taken.append(embedded.inputs_embeds.astype(mx.float32))
+            return taken[0].shape != taken[1].shape or not bool(mx.allclose(*taken).item())
+        except Exception:  # from the processor or the architecture
+            return False
+
+
+def _added(tokenizer: Any) -> str:
+    """Return the token that the tokenizer puts before every text; empty if it puts none."""
+    first = tokenizer.bos_token
+    return str(first) if first and tokenizer.encode("a")[:1] == [tokenizer.bos_token_id] else ""
+
+
+def _token_of(processor: Any, medium: str) -> str:
+    return str(getattr(processor, f"{medium}_token", None) or "")
+
+
+def _longest_samples(extractor: Any) -> float:
+    """Return the samples that a feature extractor takes, as it is called without a maximum."""
+    # Whisper's extractor, and all others of transformers that pad to one length.
+    samples = getattr(extractor, "n_samples", None)
+    if samples is None and callable(extractor):
+        parameters = inspect.signature(extractor).parameters
+        if "truncation" in parameters and parameters["truncation"].default is True:
+            samples = parameters["max_length"].default
+    return float(samples) if samples else float("inf")
+
+
+def _placeholder(tokenizer: Any, medium: str) -> str:
+    """Return what the template writes for an image or a recording before a text; empty if it knows none."""
+
+    def rendered(*parts: dict[str, str]) -> str:
+        messages = [{"role": "user", "content": [*parts, {"type": "text", "text": _PROBE}]}]
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
+
+    try:
+        with_it, without = rendered({"type": medium}), rendered()
+    except Exception:  # whatever a template raises
+        return ""
+    before = without.partition(_PROBE)[0]
+    found = with_it.partition(_PROBE)[0]
+    return found[len(before) :] if found.startswith(before) else ""
+
+
+class SensingReader(RequestReader):
+    """Read requests that may have images and recordings. They are decoded here, which may be on a thread of its own."""
+
+    def __init__(self, *arguments: Any, senses: Senses, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._senses = senses
+
+    def read(self, request: TextRequest, seconds: float = RENDER_SECONDS) -> Prompt:
+        """Return the prompt. One with media has these and its text, and `Senses.taken_in` makes its tokens."""
+        chat = request.chat if isinstance(request, Tokenize) else request
+        parts = media_of(chat) if isinstance(chat, Chat) else []
+        if not isinstance(chat, Chat) or not parts:
+            return super().read(request, seconds)
+        self.check_form(request)
+        if not self._senses.can_see and any(isinstance(part, ImagePart) for part in parts):
+            raise PromptRefused("This model reads no images. Leave them out.")
+        if not self._senses.can_hear and any(isinstance(part, AudioPart) for part in parts):
+            raise PromptRefused("This model hears no recordings. Leave them out.")
+        marked, marks = _marked(chat)
+        text = self._prompts.text(marked, self._check_text, seconds=seconds)
+        counts = {ImagePart: 0, AudioPart: 0}
+        pictures: list[Any] = []
+        sounds: list[Any] = []
+        digests = []
+        for part, mark in zip(parts, marks, strict=True):
+            if text.count(mark) != 1:
+                raise PromptRefused(
+                    "The model's chat template leaves out an image or a recording. Put it into a message of the user."
+                )
+            counts[type(part)] += 1
+            text = text.replace(mark, self._senses.placeholder(part, counts[type(part)]))
+            if isinstance(part, ImagePart):
+                pictures.append(picture(part.data or b"", part.detail))
+            else:
+                sounds.append(_sound(part, self._senses))
+            digests.append(_digest(part))
+        return Prompt([], text, media=Media(pictures, sounds, tuple(digests)))
+
+
+def media_of(chat: Chat) -> list[ImagePart | AudioPart]:
+    """Return the images and recordings of a conversation in their order."""
+    contents = [message.content for message in chat.messages if not isinstance(message.content, str)]
+    return [part for content in contents for part in content if not isinstance(part, TextPart)]
+
+
+def _sound(part: AudioPart, senses: Senses) -> Any:
+    """Return the samples of a recording. Raise PromptRefused."""
+    seconds = min(part.max_seconds, senses.longest_seconds)
+    try:
+        pcm = decode(part.data, sample_rate_hz=senses.rate_hz, max_seconds=seconds, max_bytes=len(part.data))
+    except NotAudio as error:
+        raise PromptRefused(f"A recording cannot be used. {error}") from None
+    samples = np.frombuffer(pcm, np.int16).astype(np.float32) / 32768
+    return np.pad(samples, (0, max(0, int(_LEAST_SECONDS * senses.rate_hz) - samples.size)))
+
+
+def _digest(part: ImagePart | AudioPart) -> str:
+    detail = part.detail if isinstance(part, ImagePart) else "audio"
+    return f"{hashlib.sha256(part.data or b'').hexdigest()} {detail}"
+
+
+def _marked(chat: Chat) -> tuple[Chat, list[str]]:
+    """Return the conversation with a mark in the place of each one, and the marks. No client can know them."""
+    secret = secrets.token_hex(8)
+    marks: list[str] = []
+    messages: list[Message] = []
+    for message in chat.messages:
+        content = message.content
+        if not isinstance(content, str):
+            text, before = "", None
+            for part in content:
+                if isinstance(part, TextPart):
+                    text += ("\n" if isinstance(before, TextPart) else "") + part.text
+                else:
+                    marks.append(f"media{secret}n{len(marks)}z")
+                    text += marks[-1]
+                before = part
+            content = text
+        messages.append(msgspec.structs.replace(message, content=content))
+    return msgspec.structs.replace(chat, messages=messages), marks
