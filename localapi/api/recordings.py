@@ -16,6 +16,7 @@ from localapi.worker.protocol import AudioPart, Chat, Complete, Message, Part
 
 _MEGABYTE: Final = 2**20
 _TOO_LARGE: Final = "audio_too_large"
+_BAD_AUDIO: Final = "invalid_audio"
 
 
 def with_recordings(request: NeutralRequest, limits: RecordingLimits) -> NeutralRequest:
@@ -66,6 +67,6 @@ def _checked(part: AudioPart, param: str, limits: RecordingLimits) -> AudioPart:
         raise InvalidRequest(
             "The recording cannot be read: it is no audio file of a known kind. Send a WAV or an MP3.",
             param=param,
-            code="invalid_audio",
+            code=_BAD_AUDIO,
         )
     return AudioPart(part.data, container, limits.seconds)
