@@ -29,6 +29,8 @@ READ_SECONDS: Final = 10.0
 LOCALHOST: Final = "localhost"
 _PORTS: Final = {"http": 80, "https": 443}
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_PRIVATE: Final = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "64:ff9b:1::/48")))
+"""Networks that older versions of Python take for public ones. Services of clouds have addresses there."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -123,8 +125,10 @@ def is_public(address: Address) -> bool:
             inner += address.teredo
         if address in _NAT64:
             inner.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
-        if not all(each.is_global for each in inner):
+        if not all(map(is_public, inner)):
             return False
+    if any(address in network for network in _PRIVATE):
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 

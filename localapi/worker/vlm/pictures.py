@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from typing import TYPE_CHECKING
 
@@ -20,16 +21,18 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 Image.MAX_IMAGE_PIXELS = None
 MOST_SIDE = 4096
 """Maximum width and height of what is decoded. Every model sees less; a JPEG is decoded at about this size at once."""
+MOST_PIXELS = 64_000_000
+"""Maximum pixels of all images of a request together once they are decoded: a small file may hold a large picture."""
 LOW_SIDE = 512
 """Maximum width and height of an image with `detail: low`, as OpenAI has it."""
 
 
-def picture(data: bytes, detail: str | None = None) -> Picture:
+def picture(data: bytes, detail: str | None = None, *, count: int = 1) -> Picture:
     """Return an image file as a picture in RGB, upright and on white. Raise PromptRefused.
 
-    `detail`: as in `ImagePart`.
+    `detail`: as in `ImagePart`. `count`: number of images in the request.
     """
-    side = LOW_SIDE if detail == "low" else MOST_SIDE
+    side = LOW_SIDE if detail == "low" else min(MOST_SIDE, math.isqrt(MOST_PIXELS // count))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata

@@ -213,6 +213,7 @@ class SensingReader(RequestReader):
         marked, marks = _marked(chat)
         text = self._prompts.text(marked, self._check_text, seconds=seconds)
         counts = {ImagePart: 0, AudioPart: 0}
+        images = sum(isinstance(part, ImagePart) for part in parts)
         pictures: list[Any] = []
         sounds: list[Any] = []
         digests = []
@@ -224,7 +225,7 @@ class SensingReader(RequestReader):
             counts[type(part)] += 1
             text = text.replace(mark, self._senses.placeholder(part, counts[type(part)]))
             if isinstance(part, ImagePart):
-                pictures.append(picture(part.data or b"", part.detail))
+                pictures.append(picture(part.data or b"", part.detail, count=images))
             else:
                 sounds.append(_sound(part, self._senses))
             digests.append(_digest(part))

@@ -162,6 +162,7 @@ check(file(red, "JPEG", exif=turned), (10, 20))
 wide = Image.new("RGB", (2 * MOST_SIDE, 100), (0, 255, 0))
 check(file(wide, "PNG", exif=turned), (50, MOST_SIDE), ((9, 9), (0, 255, 0)))
 assert picture(file(wide, "PNG"), "low").size == (512, 6)
+assert picture(file(wide, "PNG"), count=32).size == (1414, 17)  # so that many of them stay within 64 million pixels
 blue = Image.new("RGB", (20, 10), (0, 0, 255))
 check(file(red, "GIF", save_all=True, append_images=[blue]), (20, 10), ((3, 3), (255, 0, 0)))
 check(file(red, "WEBP", save_all=True, append_images=[blue]), (20, 10), ((3, 3), (255, 0, 0)))
