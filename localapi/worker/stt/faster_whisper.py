@@ -22,6 +22,8 @@ SURE: Final = 0.5
 """Probability from which on a language counts as found."""
 CONTEXT_SAMPLES: Final = 64
 """Samples of the block before, which Silero's network is given with each."""
+LEAST_SECONDS: Final = 0.5
+"""Speech at the end of a piece, after the last segment, that is worth hearing: ends of segments are not exact."""
 MEMORY: Final = 128
 """Size of what it remembers."""
 _NATIVE_CALLS: Final = frozenset({"encode", "generate", "detect_language", "align"})
@@ -63,11 +65,15 @@ class FasterWhisper(Transcribing):
         self._cancelled = cancelled
         self._running = 0
         """Number of the request that is being heard."""
-        whisper.model = _Watched(whisper.model, self._stop_if_cancelled)
+        self._piece: Piece | None = None
+        """The piece that is being heard, once a segment of it is there, and where the last segment ends."""
+        self._heard_seconds = 0.0
+        whisper.model = _Watched(whisper.model, self._before_call)
         self.loaded = Loaded(batched=False)
 
     def _recognized(self, piece: Piece, request: Transcribe, language: str | None) -> Recognized:
         self._running = request.id
+        self._piece, self._heard_seconds = None, 0.0
         settings: dict[str, Any] = {}
         if request.temperature:  # 0: it is raised only if the text is bad, as by default
             settings["temperature"] = request.temperature
@@ -80,16 +86,31 @@ class FasterWhisper(Transcribing):
             word_timestamps=request.words,
             **settings,
         )
-        segments = [_segment(each) for each in heard]
+        segments: list[TranscriptSegment] = []
+        heard_seconds: float | None = None
+        try:
+            for each in heard:
+                segments.append(_segment(each))
+                self._piece, self._heard_seconds = piece, segments[-1].end_seconds
+        except _Enough as enough:
+            heard_seconds = enough.heard_seconds
         sure = about.language_probability >= SURE
-        return Recognized(segments, about.language if sure else None)
+        return Recognized(segments, about.language if sure else None, heard_seconds)
 
     def _detector(self) -> Detector:
         return Silero()
 
-    def _stop_if_cancelled(self) -> None:
+    def _before_call(self, name: str) -> None:
         if self._cancelled(self._running):
             raise RequestRefused("file", "The request was cancelled.")
+        if name != "encode" or self._piece is None:
+            return
+        # faster-whisper goes on where the last segment ends, and takes as long for what is left as for a whole piece.
+        left = self._piece.seconds - self._heard_seconds
+        if left - self._piece.silence_seconds < LEAST_SECONDS:
+            raise _Enough(None)
+        if left <= self._piece.deferrable_seconds:
+            raise _Enough(self._heard_seconds)
 
 
 class Silero:
@@ -111,16 +132,24 @@ class Silero:
         return found
 
 
-class _Watched:
-    """CTranslate2's model, with a look before each of its long calls whether it is still wanted."""
+class _Enough(Exception):
+    """The rest of a piece need not be heard now. `heard_seconds`: as in Recognized."""
 
-    def __init__(self, model: Any, look: Callable[[], None]) -> None:
+    def __init__(self, heard_seconds: float | None) -> None:
+        super().__init__()
+        self.heard_seconds = heard_seconds
+
+
+class _Watched:
+    """CTranslate2's model. It calls a function before each of its long calls, which may raise."""
+
+    def __init__(self, model: Any, before_call: Callable[[str], None]) -> None:
         self._model = model
-        self._look = look
+        self._before_call = before_call
 
     def __getattr__(self, name: str) -> Any:
         if name in _NATIVE_CALLS:
-            self._look()
+            self._before_call(name)
         return getattr(self._model, name)
 
 

@@ -23,7 +23,9 @@ BLOCK_SECONDS: Final = BLOCK_SAMPLES / SAMPLE_RATE_HZ
 LONGEST_BLOCKS: Final = int(30.0 / BLOCK_SECONDS)
 """Length of a piece at most: Whisper hears 30 s."""
 FIRST_BLOCKS: Final = int(6.0 / BLOCK_SECONDS)
-"""Length from which the first piece ends at the next pause, so that the first words come soon."""
+"""Length from which the first piece of a long sound ends at the next pause, so that the first words come soon."""
+LONG_SECONDS: Final = 600.0
+"""Length of a sound from which on the time for another piece does not count."""
 PAUSE_BLOCKS: Final = int(0.4 / BLOCK_SECONDS)
 LONG_PAUSE_BLOCKS: Final = int(20.0 / BLOCK_SECONDS)
 """A pause that ends a piece of any length."""
@@ -31,7 +33,8 @@ MARGIN_BLOCKS: Final = int(0.3 / BLOCK_SECONDS)
 """Length of a pause that is kept after speech and before it."""
 MARGIN_SECONDS: Final = MARGIN_BLOCKS * BLOCK_SECONDS
 SEARCHED_BLOCKS: Final = int(10.0 / BLOCK_SECONDS)
-"""Length at the end of a full piece, in which it is cut: at the last pause, or else at the quietest place."""
+"""Length at the end of a full piece, in which it is cut: at the last pause, or else at the quietest place. So much
+may be deferred: with what follows the cut, it is shorter than a full piece."""
 SPEECH: Final = 0.4
 """Probability from which on a block counts as speech. Silence has 0.001."""
 
@@ -59,6 +62,10 @@ class Piece:
     pcm: bytes
     """16-bit mono samples."""
     gaps: tuple[Gap, ...] = ()
+    silence_seconds: float = 0.0
+    """Length of the part at its end in which nobody speaks."""
+    deferrable_seconds: float = 0.0
+    """Length of the part at its end that may be heard with the next piece instead."""
 
     @property
     def seconds(self) -> float:
@@ -93,7 +100,7 @@ class Piece:
 
 
 class Cutter:
-    """Cuts the sound of one file. It keeps one piece at most."""
+    """Cuts the sound of one file. It keeps two pieces at most."""
 
     def __init__(self, detector: Detector, *, keeps_all: bool = False) -> None:
         """`keeps_all`: also parts without speech become pieces."""
@@ -106,13 +113,16 @@ class Cutter:
         """Probability of speech in each block that is kept."""
         self._numbers: list[int] = []
         """Places of these blocks in the whole sound."""
+        self._latest: tuple[bytes, list[float], list[int]] = (b"", [], [])
+        """The same of the latest piece."""
         self._pause = 0
         """Blocks without speech at the end of what is kept."""
         self._silence = 0
         """The same, with those that were left out."""
         self._blocks = 0
         self._bytes = 0
-        self._is_first = True
+        self.hurries = False
+        """True if the next piece should come soon."""
 
     @property
     def seconds(self) -> float:
@@ -150,6 +160,19 @@ class Cutter:
             missing = 0 if self._likely else missing
             yield replace(piece, pcm=piece.pcm[: len(piece.pcm) - missing])
 
+    def defer(self, seconds: float) -> None:
+        """Put the latest piece's sound from this second on before what follows it.
+
+        A model may leave out the last sentence of a piece, and has to hear it again. As a piece of its own, that would
+        take as long as a whole one.
+        """
+        pcm, likely, numbers = self._latest
+        first = int(seconds / BLOCK_SECONDS)
+        self._pcm[:0] = pcm[first * BLOCK_BYTES :]
+        self._likely[:0] = likely[first:]
+        self._numbers[:0] = numbers[first:]
+        self._pause = self._silence_before(len(self._likely))
+
     @property
     def _has_speech(self) -> bool:
         return self._pause < len(self._likely) or (self._keeps_all and bool(self._likely))
@@ -168,11 +191,12 @@ class Cutter:
         if self._pause > 2 * MARGIN_BLOCKS and not self._keeps_all:
             self._leave_out(len(self._likely) - MARGIN_BLOCKS - 1)
         length = len(self._likely)
-        is_long = self._is_first and length >= FIRST_BLOCKS and self._pause >= PAUSE_BLOCKS
+        is_long = self.hurries and length >= FIRST_BLOCKS and self._pause >= PAUSE_BLOCKS
         if is_long or (self._silence >= LONG_PAUSE_BLOCKS and not self._keeps_all):
             return self._taken(length - max(0, self._pause - MARGIN_BLOCKS))
         if length >= LONGEST_BLOCKS:
-            return self._taken(self._best_cut())
+            piece = self._taken(self._best_cut())
+            return replace(piece, deferrable_seconds=SEARCHED_BLOCKS * BLOCK_SECONDS)
         return None
 
     def _best_cut(self) -> int:
@@ -200,10 +224,18 @@ class Cutter:
         for at, (before, after) in enumerate(pairwise(numbers), 1):
             if after > before + 1:
                 gaps.append(Gap(at * BLOCK_SECONDS, (after - before - 1) * BLOCK_SECONDS))
-        piece = Piece(numbers[0] * BLOCK_SECONDS, bytes(self._pcm[: count * BLOCK_BYTES]), tuple(gaps))
+        pcm = bytes(self._pcm[: count * BLOCK_BYTES])
+        silence_seconds = self._silence_before(count) * BLOCK_SECONDS
+        piece = Piece(numbers[0] * BLOCK_SECONDS, pcm, tuple(gaps), silence_seconds)
+        self._latest = pcm, self._likely[:count], numbers
         self._drop(count)
-        self._is_first = False
+        self.hurries = False
         return piece
+
+    def _silence_before(self, count: int) -> int:
+        """Return the number of blocks without speech at the end of so many."""
+        spoken = (at for at in range(count, 0, -1) if self._likely[at - 1] >= SPEECH)
+        return count - next(spoken, 0)
 
     def _drop(self, count: int) -> None:
         if count:

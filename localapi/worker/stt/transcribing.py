@@ -24,7 +24,7 @@ from localapi.worker.protocol import (
     TranscriptSegment,
     WordTime,
 )
-from localapi.worker.stt.pieces import SAMPLE_RATE_HZ, Cutter, Detector, Piece, loudness
+from localapi.worker.stt.pieces import LONG_SECONDS, SAMPLE_RATE_HZ, Cutter, Detector, Piece, loudness
 from localapi.worker.turns import Pieces, RequestRefused, TurnTaking
 
 REPORT_SECONDS: Final = 20.0
@@ -41,6 +41,8 @@ class Recognized:
     segments: Sequence[TranscriptSegment]
     language: str | None = None
     """None: the model does not say, or is not sure."""
+    heard_seconds: float | None = None
+    """Part of the piece that was heard. The rest, at most what is deferrable, is heard with the next one. None: all."""
 
 
 class Transcribing(TurnTaking[Transcribe]):
@@ -72,9 +74,13 @@ class Transcribing(TurnTaking[Transcribe]):
             for decoded in decode_file(
                 Path(request.path), sample_rate_hz=SAMPLE_RATE_HZ, max_seconds=request.max_seconds
             ):
+                if not cutter.seconds:
+                    cutter.hurries = decoded.total_seconds >= LONG_SECONDS
                 total = decoded.total_seconds
                 for piece in cutter.feed(decoded.pcm):
-                    events, language = self._heard(piece, request, language)
+                    events, language, heard_seconds = self._heard(piece, request, language)
+                    if heard_seconds is not None:
+                        cutter.defer(heard_seconds)
                     yield from events
                     told = piece.end_seconds
                     yield Listening(request.id, told, total)
@@ -84,18 +90,20 @@ class Transcribing(TurnTaking[Transcribe]):
                     yield Listening(request.id, told, total)
                     yield None
             for piece in cutter.finish():
-                events, language = self._heard(piece, request, language)
+                events, language, _ = self._heard(piece, request, language)
                 yield from events
         except NotAudio as error:
             raise RequestRefused("file", str(error)) from error
         yield Transcribed(request.id, cutter.seconds, language)
 
-    def _heard(self, piece: Piece, request: Transcribe, language: str | None) -> tuple[list[Event], str | None]:
-        """Return the events for a piece, and the language from here on."""
+    def _heard(
+        self, piece: Piece, request: Transcribe, language: str | None
+    ) -> tuple[list[Event], str | None, float | None]:
+        """Return the events for a piece, the language from here on, and how much was heard."""
         recognized = self._recognized(piece, request, language)
         language = language or recognized.language
         segments = checked(recognized.segments, piece, language)
-        return [Heard(request.id, segments)] if segments else [], language
+        return [Heard(request.id, segments)] if segments else [], language, recognized.heard_seconds
 
     def _detector(self) -> Detector:
         """Return a detector of speech that has heard nothing yet. Without a better one, what is loud is speech."""

@@ -22,8 +22,9 @@ def sound(*parts: tuple[bytes, float]) -> bytes:
     return b"".join(value * (round(seconds / BLOCK_SECONDS) * BLOCK_BYTES) for value, seconds in parts)
 
 
-def cut(pcm: bytes, *, at_once: int = 4000, keeps_all: bool = False) -> list[Piece]:
+def cut(pcm: bytes, *, at_once: int = 4000, keeps_all: bool = False, hurries: bool = False) -> list[Piece]:
     cutter = Cutter(likely, keeps_all=keeps_all)
+    cutter.hurries = hurries
     pieces = [piece for at in range(0, len(pcm), at_once) for piece in cutter.feed(pcm[at : at + at_once])]
     return [*pieces, *cutter.finish()]
 
@@ -39,10 +40,40 @@ def test_a_piece_begins_and_ends_a_little_beside_speech() -> None:
     assert piece.end_seconds == pytest.approx(12.3, abs=0.1)
 
 
-def test_the_first_piece_is_shorter_than_those_after_it() -> None:
-    pieces = cut(sound(*[(SPEECH, 3.0), (SILENCE, 0.5)] * 30))
+def test_the_first_piece_of_a_long_sound_is_shorter_than_those_after_it() -> None:
+    pieces = cut(sound(*[(SPEECH, 3.0), (SILENCE, 0.5)] * 30), hurries=True)
     assert pieces[0].seconds == pytest.approx(7, abs=0.5)
     assert all(26 <= piece.seconds <= 30 for piece in pieces[1:-1])
+
+
+def test_the_first_piece_of_other_sound_is_as_long_as_any() -> None:
+    pieces = cut(sound(*[(SPEECH, 3.0), (SILENCE, 0.5)] * 30))
+    assert all(26 <= piece.seconds <= 30 for piece in pieces[:-1])
+
+
+def test_a_piece_tells_how_much_silence_ends_it() -> None:
+    [piece] = cut(sound((SPEECH, 2), (SILENCE, 10)))
+    assert piece.silence_seconds == pytest.approx(0.3, abs=0.05)
+
+
+def test_the_end_of_a_piece_can_be_heard_with_the_next_one() -> None:
+    pcm = sound(*[(SPEECH, 3.0), (SILENCE, 2.0)] * 30)
+    cutter = Cutter(likely)
+    heard_until = 0.0
+    pieces = []
+    for at in range(0, len(pcm), 4000):
+        for piece in cutter.feed(pcm[at : at + 4000]):
+            assert heard(pcm, piece) == piece.pcm
+            assert len(piece.pcm) <= LONGEST_BLOCKS * BLOCK_BYTES
+            assert piece.start_seconds == pytest.approx(heard_until, abs=2)
+            kept = piece.seconds - min(4.0, piece.deferrable_seconds)
+            heard_until = piece.end_of(kept)
+            cutter.defer(kept)
+            pieces.append(piece)
+    [last] = cutter.finish()
+    assert last.deferrable_seconds == 0
+    assert last.start_seconds == pytest.approx(heard_until, abs=2)
+    assert sum(piece.pcm.count(SPEECH) for piece in [*pieces, last]) > pcm.count(SPEECH)
 
 
 def test_a_piece_that_is_full_ends_in_the_middle_of_its_last_pause() -> None:
