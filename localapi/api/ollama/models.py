@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
@@ -34,6 +34,7 @@ from localapi.kinds.chat import ChatModel
 from localapi.manifest import Entry
 from localapi.runtime.registry import Registry
 from localapi.system.threads import aside
+from localapi.worker.protocol import Capabilities
 
 SPOKEN_VERSION: Final = "0.13.5"
 """Version of Ollama whose API this is. Clients compare it with the one that they need."""
@@ -95,6 +96,13 @@ class OllamaRunningModels(Struct):
     models: list[OllamaRunningModel]
 
 
+class OllamaThinking(Struct):
+    """What `think` can be for a model."""
+
+    values: list[bool | str]
+    default: bool | str
+
+
 class OllamaShown(Struct, kw_only=True):
     """One model."""
 
@@ -104,6 +112,7 @@ class OllamaShown(Struct, kw_only=True):
     details: OllamaDetails
     model_info: dict[str, Any]
     capabilities: list[str]
+    thinking: OllamaThinking | UnsetType = UNSET
     modified_at: str
 
 
@@ -345,6 +354,7 @@ async def shown(registry: Registry, entry: Entry) -> OllamaShown:
         details=facts.details,
         model_info=info,
         capabilities=capabilities_of(entry, model),
+        thinking=thinking_of(model.capabilities, defaults) if isinstance(model, ChatModel) else UNSET,
         modified_at=wire.at(datetime.fromtimestamp(registry.started_at, UTC)),
     )
 
@@ -365,6 +375,20 @@ def capabilities_of(entry: Entry, model: Any) -> list[str]:
     can = model.capabilities
     asked = (("tools", can.tools), ("thinking", can.thinking), ("vision", can.vision))
     return ["completion", *(name for name, supported in asked if supported)]
+
+
+def thinking_of(can: Capabilities, defaults: Mapping[str, Any]) -> OllamaThinking | UnsetType:
+    """Return what `think` can be, and what it is if a request does not say."""
+    if not can.thinking:
+        return UNSET
+    switch: list[bool | str] = [False] if can.thinking_switch else []
+    levels: list[bool | str] = ["low", "medium", "high"] if can.thinking_levels else [True]
+    effort = defaults.get("reasoning_effort")
+    if effort == "none":
+        default: bool | str = False
+    else:
+        default = effort if effort in levels else levels[len(levels) // 2]
+    return OllamaThinking([*switch, *levels], default)
 
 
 def _running(registry: Registry, entry: Entry, facts: Facts) -> OllamaRunningModel:

@@ -10,6 +10,8 @@ from typing import Any
 import ollama
 import pytest
 
+from localapi.api.ollama.models import OllamaThinking, thinking_of
+from localapi.worker.protocol import Capabilities
 from tests.server import Server, save, serving, until
 
 MANIFEST = """
@@ -120,7 +122,23 @@ def test_a_model_is_loaded_kept_and_unloaded_on_demand(client: ollama.Client, se
     assert "kept" in loaded()
 
 
-def test_models_are_listed_and_described(client: ollama.Client) -> None:
+@pytest.mark.parametrize(
+    ("can", "effort", "values", "default"),
+    [
+        ({"thinking_switch": True}, None, [False, True], True),
+        ({"thinking_switch": True}, "none", [False, True], False),
+        ({"thinking_switch": True}, "high", [False, True], True),
+        ({}, None, [True], True),
+        ({"thinking_levels": True}, None, ["low", "medium", "high"], "medium"),
+        ({"thinking_levels": True, "thinking_switch": True}, "low", [False, "low", "medium", "high"], "low"),
+    ],
+)
+def test_a_thinking_model_says_what_think_can_be(can: Any, effort: str | None, values: Any, default: Any) -> None:
+    defaults = {} if effort is None else {"reasoning_effort": effort}
+    assert thinking_of(Capabilities(thinking=True, **can), defaults) == OllamaThinking(values, default)
+
+
+def test_models_are_listed_and_described(client: ollama.Client, server: Server) -> None:
     models = client.list().models
     assert [model.model for model in models] == ["echo", "kept", "demo", "vectors"]
     assert len({model.digest for model in models}) == 3
@@ -129,6 +147,8 @@ def test_models_are_listed_and_described(client: ollama.Client) -> None:
     assert shown.modelinfo is not None
     assert shown.modelinfo["qwen3.context_length"] == 2048
     assert "messages" in (shown.template or "")
+    details = [server.request("POST", "/api/show", {"model": name}).json() for name in ("demo", "echo")]
+    assert [each.get("thinking") for each in details] == [{"values": [False, True], "default": True}, None]
     assert client.show("echo").capabilities == ["completion"]
     assert client.show("vectors").capabilities == ["embedding"]
 
