@@ -1,9 +1,9 @@
 """Cost of each dialect: the same answer streamed through all, with the server's processor time per token.
 
-    python -m tests.bench.dialects [--tokens N] [--rounds N]
+    python -m tests.bench.dialects [--tokens N] [--rounds N] [--model FOLDER]
 
-The engine is echo, which is faster than any model, so the server's own work is nearly all there is. In each round the
-dialects take turns, in changing order.
+The engine is echo, which is faster than any model, so the server's own work is nearly all there is. With the folder of
+a model, the answers are that model's. In each round the dialects take turns, in changing order.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from localapi.cli.text_table import table
 from tests.bench import figures
 from tests.server import serving
 
-MANIFEST: Final = "chat: {bench: {backend: echo}}\n"
+MANIFEST: Final = "chat: {{bench: {}}}\n"
+ECHO: Final = "{backend: echo}"
+MODEL: Final = "{{backend: mlx-lm, path: '{}', preload: true, locked: {{temperature: 0, max_tokens: {}}}}}"
 WORD: Final = "word "
 USUAL: Final = "chat completions"
 READ_BYTES: Final = 1 << 16
@@ -69,8 +71,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.dialects", description=description)
     parser.add_argument("--tokens", type=int, default=20_000, help="tokens of an answer (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="answers of each dialect (default: %(default)s)")
+    parser.add_argument("--model", type=Path, help="folder of a model that answers instead of echo")
     arguments = parser.parse_args()
-    found = measured(arguments.tokens, arguments.rounds)
+    model = ECHO if arguments.model is None else MODEL.format(arguments.model.resolve(), arguments.tokens)
+    found = measured(MANIFEST.format(model), arguments.tokens, arguments.rounds)
     rows = []
     for name, spent in found.items():
         cpu, usual = ([each.cpu_seconds for each in rounds] for rounds in (spent, found[USUAL]))
@@ -87,11 +91,11 @@ def main() -> None:
         print(line)
 
 
-def measured(tokens: int, rounds: int) -> dict[str, list[Spent]]:
+def measured(manifest: str, tokens: int, rounds: int) -> dict[str, list[Spent]]:
     """Return what the answers of each dialect took."""
     asked = list(ways(tokens).items())
     found: dict[str, list[Spent]] = {name: [] for name, _ in asked}
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), MANIFEST) as server:
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), manifest) as server:
         process = psutil.Process(server.process.pid)
         for number in range(-1, rounds):  # the first round imports and fills caches
             for name, way in asked if number % 2 else reversed(asked):
