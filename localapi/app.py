@@ -24,7 +24,17 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
 
 from localapi.api import console, openapi
-from localapi.api.admin import actions, captures, first_models, health, metrics, profiles, status, status_events
+from localapi.api.admin import (
+    actions,
+    captures,
+    first_models,
+    health,
+    history,
+    metrics,
+    profiles,
+    status,
+    status_events,
+)
 from localapi.api.admin.manifest import ManifestEndpoints
 from localapi.api.body_limits import LimitedRequest, limit_of
 from localapi.api.dialect import error_body_of
@@ -52,12 +62,14 @@ from localapi.http.loops import LoopCheck
 from localapi.http.paced_body import PacedConnection
 from localapi.http.replies import error_reply
 from localapi.http.second_port import SecondPort
+from localapi.http.tracing import TraceMiddleware
 from localapi.kinds import KINDS
 from localapi.manifest import Manifest, ManifestSource, ServerOptions, read
 from localapi.observability import log as logs
 from localapi.observability.captures import Captures
 from localapi.observability.counters import Counters
 from localapi.observability.log_buffer import History
+from localapi.observability.traces import Traces
 from localapi.reload.editor import Editor
 from localapi.reload.reloader import Attempt, Reloader
 from localapi.reload.settling import Settling
@@ -89,6 +101,8 @@ class Service:
         self.registry = Registry(may_use=auth.may_use, peers=self.peers, downloads=Downloads(self._files_came))
         self.counters = Counters()
         self.captures = Captures()
+        self.traces = Traces()
+        self.usage = history.UsageKeeper(self.registry, self.counters)
         self.history = History(self._recorded)
         self.live = status_events.Live(self.status, self.history)
         self.reloader = Reloader(
@@ -144,6 +158,8 @@ class Service:
         logs.set_level(self.settings.log_level or manifest.server.log_level)
         self.counters.keep(manifest.entries, [key.name for key in manifest.keys])
         self.captures.follow(manifest.server.capture)
+        self.traces.follow(manifest.server.traces)
+        self.usage.follow(self.source.path, enabled=manifest.server.history)
         self.watch.follow(manifest.files_beside)
         self._follow_ollama_port(manifest.server.ollama_port)
         self.cluster.follow(manifest.cluster)
@@ -208,6 +224,7 @@ class Service:
             *absent,
             *excess,
             *([self.ollama.warning] if self.ollama.warning else []),
+            *([self.traces.warning] if self.traces.warning else []),
             *self.cluster.warnings,
             *self.peers.warnings,
             *self.registry.unknown_members,
@@ -239,6 +256,7 @@ class Service:
             asyncio.create_task(self.ollama.run(self.app, config), name="ollama port"),
             asyncio.create_task(self.watchdog.run(), name="watchdog"),
             asyncio.create_task(self.cluster.run(), name="cluster"),
+            asyncio.create_task(self.usage.run(), name="usage"),
         ]
         try:
             await self.app.startup()
@@ -248,9 +266,11 @@ class Service:
             await serve(self.app, config, listening, self._drained(stop, following))
         finally:
             await _cancel([*following, *always])
+            await self.usage.close()
             await self.peers.close()
             await self.registry.close()
             await self.app.shutdown()
+            await aside(self.traces.close)
             logging.getLogger("localapi").removeHandler(self.history)
 
     def _follow_signals(self) -> asyncio.Event:
@@ -311,6 +331,7 @@ def create_app(service: Service) -> Quart:
     app.register_blueprint(status.routes(service.status))
     app.register_blueprint(status_events.routes(service.live, auth.still_admin(service.registry)))
     app.register_blueprint(actions.routes(service.registry, service.reloader))
+    app.register_blueprint(history.routes(service.usage))
     app.register_blueprint(first_models.routes(service.registry))
     app.register_blueprint(profiles.routes(lambda: service.source, service.use_profile))
     loops = LoopCheck(service.peers.server_id)
@@ -340,10 +361,11 @@ def create_app(service: Service) -> Quart:
     async def refuse(error: Exception) -> Response:
         body_of = error_body_of(app.blueprints, otherwise=error_body)
         api_error = _as_api_error(error, app)
+        request_context.current().error = api_error.reply_code or api_error.type
         return error_reply(api_error, body_of(api_error))
 
-    captured = CaptureMiddleware(app.asgi_app, service.captures)
-    app.asgi_app = request_context.ScopeMiddleware(captured, service.counters, service.live.poke)  # type: ignore[method-assign]  # Quart's way
+    inner = TraceMiddleware(CaptureMiddleware(app.asgi_app, service.captures), service.traces)
+    app.asgi_app = request_context.ScopeMiddleware(inner, service.counters, service.live.poke)  # type: ignore[method-assign]  # Quart's way
     return app
 
 

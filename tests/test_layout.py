@@ -83,6 +83,7 @@ MAY_USE = {
     "text": {"sentencex", "markdown_it"},
     "backends": {*DATA, "dotenv", "h11", "httpx2", "msgspec"},
     "kinds": {*DATA, "msgspec"},
+    "observability": {"opentelemetry"},
     "manifest": {*SETTINGS, "yaml"},
     "reload": {"watchfiles"},
     "http": {*HTTP, *DATA, "brotli", "h11", "msgspec"},

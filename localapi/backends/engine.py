@@ -7,9 +7,10 @@ An engine is one loaded model, whatever runs it: the server itself, a worker pro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
 from localapi.worker.protocol import Event, Loaded, Loading, Request, Speculated
@@ -98,6 +99,9 @@ via: ContextVar[tuple[str, ...]] = ContextVar("via", default=())
 """Ids of the servers that the current request has been at, this one last; empty without a request of a client."""
 VIA_HEADER: Final = "x-localapi-via"
 """Header that tells them to the next server."""
+
+trace_headers: ContextVar[Mapping[str, str]] = ContextVar("trace_headers", default=MappingProxyType({}))
+"""Headers of requests to other servers that make these a part of the client's trace, or of our own."""
 
 
 class Supervised(Protocol):

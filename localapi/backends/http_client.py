@@ -20,7 +20,7 @@ import httpx2
 import msgspec
 
 from localapi.backends.connecting import Turn, Turns
-from localapi.backends.engine import VIA_HEADER, connect_limit, via
+from localapi.backends.engine import VIA_HEADER, connect_limit, trace_headers, via
 from localapi.backends.http_transport import Body, Transport
 from localapi.backends.openai_body import FormBody
 from localapi.backends.sse import EventDecoder, TooLong
@@ -310,6 +310,8 @@ class HttpClient:
             headers["Content-Type"] = JSON
         # Probes are this server's own, even if a client's request has caused them.
         chain = via.get() if has_body else ()
+        if has_body and self._sender is None:
+            headers |= trace_headers.get()
         if self._sender is not None:
             chain = (self._sender,)
         if chain:

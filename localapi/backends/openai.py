@@ -29,8 +29,8 @@ _OURS: Final = frozenset(
 MAX_PORT: Final = 65535
 
 
-def _url(url: str) -> str:
-    """Check the base of an API."""
+def server_url(url: str) -> str:
+    """Check the base of an API, and return it. Raise ValueError."""
     if "@" in url:
         raise ValueError("should hold no name and no password; put them in `key` or `headers`")
     parts = urlsplit(url)
@@ -66,7 +66,7 @@ class OtherServer(StrictModel):
 
     url: Annotated[
         str,
-        AfterValidator(_url),
+        AfterValidator(server_url),
         Field(
             description="Base of the other server's API, with or without /v1.",
             examples=["http://127.0.0.1:8001/v1", "https://api.example.com"],

@@ -27,6 +27,7 @@ import { RequestsPage } from "./requests/requests.js";
 import { SpeechPage } from "./speech/speech.js";
 import { ThemeButton } from "./theme.js";
 import { TranscriptionPage } from "./transcription/transcription.js";
+import { UsagePage } from "./usage/usage.js";
 
 const PAGES = [
   { id: "models", name: "Models", page: ModelsPage },
@@ -36,6 +37,7 @@ const PAGES = [
   { id: "ranking", name: "Ranking", page: RankingPage, kinds: ["embedding", "rerank"] },
   { id: "manifest", name: "Manifest", page: EditorPage, adminOnly: true },
   { id: "requests", name: "Requests", page: RequestsPage, adminOnly: true, isWanted: (status) => status?.captures },
+  { id: "usage", name: "Usage", page: UsagePage, adminOnly: true },
   { id: "events", name: "Events", page: EventsPage, adminOnly: true },
   { id: "api", name: "API", page: ReferencePage },
 ];

@@ -11,6 +11,7 @@ const PATHS = {
   manifest: "M4 20h4L19 9l-4-4L4 16v4ZM13 7l4 4",
   image: "M4 5h16v14H4V5Zm0 11 5-5 4 4 3-3 4 4M15 9h.01",
   requests: "M4 8h13l-4-4M20 16H7l4 4",
+  usage: "M4 20h16M7 20v-7M12 20V5M17 20v-11",
   events: "M8 6h12M8 12h12M8 18h12M4 6h.01M4 12h.01M4 18h.01",
   api: "m8 7-5 5 5 5M16 7l5 5-5 5",
   pin: "M9 4h6l-1 6 4 4H6l4-4-1-6ZM12 14v6",

@@ -325,6 +325,24 @@ def peers(subject: Subject) -> list[Finding]:
     return found
 
 
+def traces(subject: Subject) -> list[Finding]:
+    """Check that what sends traces is installed if the manifest asks for them, and that the collector answers."""
+    options = subject.manifest.server.traces if subject.manifest else None
+    if options is None:
+        return [Finding("traces", "ok", "none (no server.traces)")]
+    try:
+        version = importlib.metadata.version("opentelemetry-exporter-otlp-proto-http")
+    except importlib.metadata.PackageNotFoundError:
+        return [Finding("traces", "missing", "OpenTelemetry is not installed", "uv pip install 'localapi[traces]'")]
+    says = f"OpenTelemetry {version}"
+    if options.endpoint is None:
+        return [Finding("traces", "ok", f"{says}; the OTEL_ variables of the server say where traces go")]
+    why = _asked(options.endpoint)
+    if why is not None:
+        return [Finding("traces", "note", f"{says}; {options.endpoint} does not answer: {why}", "start the collector")]
+    return [Finding("traces", "ok", f"{says}; {options.endpoint} answers")]
+
+
 def hub(_: Subject) -> list[Finding]:
     """Check if models can be downloaded."""
     why = hub_answers()
@@ -378,6 +396,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "server": server,
     "cluster": cluster,
     "peers": peers,
+    "traces": traces,
     "hub": hub,
     "service": service,
 }

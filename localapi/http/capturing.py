@@ -30,7 +30,7 @@ class CaptureMiddleware:
         self._captures = captures
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        if scope["type"] == "http" and self._captures.enabled and _is_of_models(scope):
+        if scope["type"] == "http" and self._captures.enabled and is_of_models(scope):
             await self._captured(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -64,7 +64,8 @@ class CaptureMiddleware:
             exchange.key = context.key.name if context.key is not None else None
 
 
-def _is_of_models(scope: HTTPScope) -> bool:
+def is_of_models(scope: HTTPScope) -> bool:
+    """Return True if a request asks a model for something."""
     return scope["method"] == "POST" and scope["path"].startswith(_OF_MODELS)
 
 

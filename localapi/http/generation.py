@@ -22,6 +22,7 @@ from localapi.http import request_context
 from localapi.http.body import in_header
 from localapi.http.read_ahead import OBJECT_BYTES, Ahead
 from localapi.http.replies import streamed_reply
+from localapi.http.tracing import AnswerTrace
 from localapi.kinds import Kind
 from localapi.manifest import Entry
 from localapi.runtime.lease import Lease
@@ -114,6 +115,11 @@ def begin(registry: Registry, model: str, kind: Kind) -> Generation:
     scope = request_context.current()
     scope.held.enter_context(registry.answering())
     scope.use(entry.model_id)
+    if scope.trace is not None:
+        operation = kind.operation or kind.name
+        scope.operation = f"{operation} {entry.id}"
+        about = {"gen_ai.operation.name": operation, "gen_ai.request.model": entry.id}
+        scope.trace.note({"gen_ai.provider.name": "localapi", **about})
     return Generation(registry, model, kind, entry)
 
 
@@ -134,6 +140,8 @@ class Generation:
     def __post_init__(self) -> None:
         self._started = self._loaded = time.monotonic()
         self._first_text: float | None = None
+        trace = request_context.current().trace
+        self._trace = AnswerTrace(trace, self.ticket) if trace is not None else None
 
     @property
     def expected(self) -> Entry:
@@ -145,15 +153,22 @@ class Generation:
 
         async def noting(lease: Lease) -> AsyncGenerator[Item, None]:
             self.entry = lease.asked
+            if self._trace is not None:
+                self._trace.lease(lease)
             async with aclosing(use(lease)) as items:
                 async for item in items:
                     if lease.ticket.begun and lease.asked is not lease.entry:
                         self.member = lease.entry.id
                     yield item
 
-        async with aclosing(answers(self.registry, self.model, self.kind, self.ticket, noting, about=about)) as items:
-            async for item in items:
-                yield item
+        try:
+            source = answers(self.registry, self.model, self.kind, self.ticket, noting, about=about)
+            async with aclosing(source) as items:
+                async for item in items:
+                    yield item
+        finally:
+            if self._trace is not None:
+                self._trace.close()
 
     def events(
         self,
@@ -194,12 +209,16 @@ class Generation:
         requests = requests_for(lease)
         numbers = ", ".join(str(each.id) for each in requests)
         log.debug("%s: the worker calls it request %s", request_context.current().id, numbers)
+        if self._trace is not None:
+            self._trace.ask(requests)
         self._first_text, self.relaxed = None, []
         each = [lease.answer(request) for request in requests]
         async with aclosing(as_one(requests, each) if len(each) > 1 else each[0]) as events:
             async for item in events:
                 if self._first_text is None and isinstance(item, _FIRST):
                     self._first_text = time.monotonic()
+                if self._trace is not None:
+                    self._trace.hear(item)
                 if isinstance(item, Relaxed):
                     self.relaxed = item.places
                 if isinstance(item, Awaiting) and lease.entry.peer is not None:
@@ -242,6 +261,7 @@ class Generation:
             unsent += renderer.end()
         except ApiError as error:
             log.warning("%s: %s: %s", request_context.current().id, self.entry.id, error.logged)
+            request_context.current().error = error.reply_code or error.type
             unsent += renderer.error(error)
         except Exception:
             log.exception("%s: %s", request_context.current().id, self.entry.id)

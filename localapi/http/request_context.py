@@ -24,6 +24,8 @@ from localapi.observability.counters import NO_MODEL, Counters
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 
+    from localapi.observability.spans import Trace
+
 logger = logging.getLogger(__name__)
 
 CLIENT_LEFT: Final = 499
@@ -65,6 +67,12 @@ class RequestScope:
     """Id of the entry that answers; empty if there is none."""
     key: Key | None = None
     """API key of the request; None if none was needed."""
+    error: str | None = None
+    """Code of the error that it ended with."""
+    trace: Trace | None = None
+    """Its trace, if the manifest asks for traces."""
+    operation: str | None = None
+    """Name of the operation and the model for traces; None if no model was found."""
 
     def use(self, model: str) -> None:
         """Note the id of the entry that answers, also for the log."""

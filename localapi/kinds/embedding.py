@@ -55,6 +55,7 @@ EMBEDDING: Final = Kind(
         backend="onnx",
     ),
     nested={Prefixes: "embedding.ID.prefixes"},
+    operation="embeddings",
     endpoints=("localapi.api.openai.embeddings",),
     metrics=(TEXTS, TOKENS),
     model=EmbeddingModel,

@@ -49,6 +49,8 @@ class ModelObject(Struct, kw_only=True):
     state: str
     aliases: list[str]
     description: str | None
+    operation: str | None = None
+    """OpenTelemetry's name for what such models do, if it is not the kind's name."""
     input: tuple[str, ...] = ("text",)
     output: tuple[str, ...] = ("text",)
     peer: Annotated[str | UnsetType, Meta(description="The other localapi that has the model.")] = UNSET
@@ -140,6 +142,8 @@ class Kind:
     """Metrics of this kind, in addition to those of every model."""
     count: Callable[[Counters, str, Finished, float, float], None] = count_nothing
     """Count a model's complete answer, given the seconds to its first event and from there to its end."""
+    operation: str | None = None
+    """OpenTelemetry's name for what such models do, if it is not the kind's name."""
     input: tuple[str, ...] = ("text",)
     """Media that such models take: text, image, audio."""
     output: tuple[str, ...] = ("text",)

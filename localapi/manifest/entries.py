@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
-from localapi.backends.openai import OtherServer
+from localapi.backends.openai import OtherServer, server_url
 from localapi.backends.option_types import StrictModel
 from localapi.backends.options import FOREVER, ChatOptions, Duration, EntryOptions, Identity, MemorySize, Name
 from localapi.backends.peer import SEPARATOR, PeerOptions
@@ -105,6 +105,20 @@ class CaptureOptions(BaseModel):
     ] = True
 
 
+class TraceOptions(StrictModel):
+    """Destination and content of traces."""
+
+    endpoint: Annotated[
+        str | None,
+        AfterValidator(lambda url: None if url is None else server_url(url)),
+        Field(
+            description="Base of a collector's address, for OTLP over HTTP; null: what the OTEL_ variables say.",
+            examples=["http://127.0.0.1:4318"],
+        ),
+    ] = None
+    contents: Annotated[bool, Field(description="Send what is asked and answered, too.")] = False
+
+
 class ServerOptions(StrictModel):
     """Options of the server as a whole; changes apply while it runs."""
 
@@ -181,6 +195,17 @@ class ServerOptions(StrictModel):
         Field(
             description="Keep the latest requests and replies in memory, for the console. See docs/observing.md.",
             examples=[{"requests": 50}],
+        ),
+    ] = None
+    history: Annotated[
+        bool,
+        Field(description="Keep what models and keys were used for, by hours and days. See docs/observing.md."),
+    ] = True
+    traces: Annotated[
+        TraceOptions | None,
+        Field(
+            description="Send traces of requests to an OpenTelemetry collector. See docs/observing.md.",
+            examples=[{"endpoint": "http://127.0.0.1:4318"}],
         ),
     ] = None
     responses: Annotated[

@@ -14,7 +14,7 @@ from localapi.backends.options import Duration, EntryOptions, MemorySize, Replic
 from localapi.backends.place import ClusterOptions, Place
 from localapi.kinds import KINDS, Kind
 from localapi.manifest.description import duration
-from localapi.manifest.entries import CaptureOptions, ResponsesOptions, ServerOptions, TopLevel
+from localapi.manifest.entries import CaptureOptions, ResponsesOptions, ServerOptions, TopLevel, TraceOptions
 from localapi.manifest.keys import KeyOptions
 
 COMMAND: Final = "uv run localapi schema --markdown > docs/manifest.md"
@@ -40,6 +40,7 @@ _OF_ALL: Final[Mapping[type[BaseModel], str]] = {
     KeyOptions: "server.api_keys.NAME",
     ClusterOptions: "server.cluster",
     CaptureOptions: "server.capture",
+    TraceOptions: "server.traces",
     ResponsesOptions: "server.responses",
     Place: "place",
     ReplicaLimits: "replicas",
@@ -63,6 +64,7 @@ def markdown() -> str:
         _section(KeyOptions, "See [docs/security.md](security.md#api-keys). Either `env` or `file` is required."),
         _section(ClusterOptions, "See [docs/machines.md](machines.md#a-ray-cluster)."),
         _section(CaptureOptions, "See [docs/observing.md](observing.md#captures)."),
+        _section(TraceOptions, "See [docs/observing.md](observing.md#traces)."),
         _section(ResponsesOptions, "See [docs/responses.md](responses.md#stored-responses)."),
         _titled("include", _table(TopLevel, ["include"], hot={"include"})),
         _titled("echo", _table(TopLevel, ["echo"], hot=set())),

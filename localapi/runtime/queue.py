@@ -113,6 +113,7 @@ class Ticket:
 
     def __init__(self) -> None:
         self.arrived_at = time.monotonic()
+        self.admitted_at: float | None = None
         self.sent_at: float | None = None
         self.started_at: float | None = None
         """Time at which the engine began with it, or had a slot for it."""
@@ -133,11 +134,12 @@ class Ticket:
 
     def enqueue(self) -> None:
         """Put it into a queue, for the first time or again."""
-        self.sent_at = self.attempt = None
+        self.admitted_at = self.sent_at = self.attempt = None
         self._admitted.clear()
 
     def admit(self) -> None:
         """Take it out of the queue."""
+        self.admitted_at = time.monotonic()
         self._admitted.set()
 
     def start(self) -> None:

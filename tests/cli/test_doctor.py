@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import socket
 import threading
@@ -176,3 +177,19 @@ def test_a_peer_that_is_away_is_a_note_with_its_reason(tmp_path: Path) -> None:
     (found,) = checks.peers(subject)
     assert (found.grade, "127.0.0.1:9" in found.says) == ("note", True)
     assert [each.grade for each in checks.peers(NOTHING)] == ["ok"]
+
+
+def test_traces_without_a_collector_are_a_note_and_without_packages_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models.yaml").write_text("server: {traces: {endpoint: 'http://127.0.0.1:9'}}\n" + ECHO)
+    subject = dataclasses.replace(NOTHING, manifest=read(ManifestSource(tmp_path / "models.yaml")))
+    assert [each.grade for each in checks.traces(NOTHING)] == ["ok"]
+    assert [each.grade for each in checks.traces(subject)] == ["note"]
+
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    (found,) = checks.traces(subject)
+    assert (found.grade, "localapi[traces]" in (found.mend or "")) == ("missing", True)

@@ -30,7 +30,6 @@ export function ModelsPage({ models, status, api, server, pageOf, active }) {
     ${models.length > 0 && shown.length === 0 && html`<div class="empty"><strong>No model matches all of these words.</strong></div>`}
     ${[...Map.groupBy(shown, (model) => model.kind)].map(([kind, some]) => html`<${Group} key=${kind} name=${capitalized(kind)}
       models=${some} page=${pageOf[kind]} now=${now} api=${api} admin=${server.admin} />`)}
-    ${status?.usage.length > 0 && html`<${Usage} usage=${status.usage} />`}
     ${status?.retiring.length > 0 && html`<${Retiring} instances=${status.retiring} />`}
   </div>`;
 }
@@ -60,18 +59,6 @@ function Group({ name, models, page, api, admin, now }) {
     <h2 class="group">${name} <span class="muted">${models.length}</span></h2>
     ${models.map((model) => html`<${Model} key=${model.id} model=${model} page=${page} api=${api} admin=${admin} now=${now} />`)}
   </section>`;
-}
-
-/** What each API key was used for since the server started. */
-function Usage({ usage }) {
-  const names = [...new Set(usage.flatMap(({ counts }) => Object.keys(counts)))];
-  return html`<section class="stack" aria-label="Usage by key">
-    <h2 class="group">Usage by key</h2>
-    <div class="card scroll" tabindex="0" role="group" aria-label="Counts by key"><table class="table">
-      <thead><tr><th>Key</th>${names.map((name) => html`<th key=${name}>${capitalized(name.replaceAll("_", " "))}</th>`)}</tr></thead>
-      <tbody>${usage.map(({ key, counts }) => html`<tr key=${key}><td class="break"><bdi>${key}</bdi></td>
-        ${names.map((name) => html`<td key=${name} class="number">${(counts[name] ?? 0).toLocaleString("en")}</td>`)}</tr>`)}</tbody>
-    </table></div></section>`;
 }
 
 function Retiring({ instances }) {
