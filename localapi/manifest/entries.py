@@ -89,10 +89,8 @@ class ResponsesOptions(BaseModel):
     ] = 256
 
 
-class CaptureOptions(BaseModel):
+class CaptureOptions(StrictModel):
     """Limits of the latest requests and replies that are kept in memory."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     requests: Annotated[
         int, Field(ge=1, le=10_000, description="Maximum requests to keep, with their replies.", examples=[20])

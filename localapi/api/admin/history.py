@@ -22,7 +22,7 @@ from localapi.kinds.chat import TIME_PER_OUTPUT_TOKEN
 from localapi.observability.counters import Counters
 from localapi.observability.usage_history import MEMORY, Amount, Period, UsageHistory, UsageMeter
 from localapi.runtime.registry import Registry
-from localapi.system.state_folder import state_folder
+from localapi.system.folders import state_folder
 from localapi.system.threads import aside
 from localapi.system.whole_file import write_whole
 
