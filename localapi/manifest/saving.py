@@ -103,20 +103,20 @@ class Draft:
 
 
 def changing(
-    source: ManifestSource, patches: Sequence[Patch], *, sha256: str | None, served: Manifest | None = None
+    source: ManifestSource, path: Path, patches: Sequence[Patch], *, sha256: str | None, served: Manifest | None = None
 ) -> Draft:
-    """Return the edit that makes these changes, for a server with the manifest `served`. Blocks.
+    """Return the edit of one of a manifest's files that makes these changes, for a server with `served`. Blocks.
 
     `sha256` is the digest of the file that they are for; None: there is no file. Raise FileChanged if it is another
     one now, CannotEdit, or ManifestError.
     """
-    before = content_of(source.manifest)
+    before = content_of(path)
     if digest_of(before) != sha256:
-        raise FileChanged(f"{source.manifest} has changed since it was read and was not saved")
-    text = Text(source.manifest, "", "") if before is None else text_of(source.manifest, before)
+        raise FileChanged(f"{path} has changed since it was read and was not saved")
+    text = Text(path, "", "") if before is None else text_of(path, before)
     data = _bytes(before, with_patches(text, patches))
-    manifest = read(source, text_of(source.manifest, data), served=served)
-    return Draft(Edit(source.manifest, before, data), manifest)
+    manifest = read(source, text_of(path, data), served=served)
+    return Draft(Edit(path, before, data), manifest)
 
 
 def content_of(path: Path) -> bytes | None:

@@ -1,6 +1,6 @@
-"""Edit the manifest's file for others than its editor: look at it, plan a change, save it, take the last one back.
+"""Edit the manifest's files for others than its editor: look at them, plan a change, save it, take the last one back.
 
-The file stays the truth: a change is for the file with one digest, and refused if the file is another one by then.
+The files stay the truth: a change is for one file with one digest, and refused if that is another one by then.
 All calls block on files.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from localapi.errors import FileChanged
+from localapi.errors import CannotEdit, FileChanged
 from localapi.manifest import (
     Draft,
     Edit,
@@ -30,12 +30,14 @@ from localapi.manifest import (
     written_in,
 )
 
-_MOST_KNOWN: Final = 8
+_MOST_KNOWN: Final = 200
+"""Versions whose lines are kept: of as many files as a manifest may have, and some more."""
+_LONGEST_NAME: Final = 200
 
 
 @dataclass(frozen=True)
 class Look:
-    """The manifest's file as it is now."""
+    """One of the manifest's files as it is now."""
 
     path: Path
     sha256: str | None
@@ -60,25 +62,37 @@ class Editor:
         self._source = source
         self._served = served
         self._lock = threading.Lock()
-        self._known: dict[str | None, list[str]] = {}
+        self._known: dict[tuple[Path, str | None], list[str]] = {}
         """Lines of the latest versions that were looked at, without secrets, to show what has changed since."""
         self.last: Saved | None = None
         """The last save, if it can be undone."""
 
-    def look(self) -> Look:
-        """Return what the file says. Raise ManifestError if it cannot be read or is not YAML."""
-        path = self._source().manifest
+    def look(self) -> list[Look]:
+        """Return what the manifest and the files that it includes say. Raise ManifestError if one cannot be read."""
+        return [self._look(path) for path in self._source().own_files()]
+
+    def _look(self, path: Path) -> Look:
         content = content_of(path)
         sha256 = digest_of(content)
-        self._known.pop(sha256, None)
-        self._known[sha256] = _shown(content)
+        self._known.pop((path, sha256), None)
+        self._known[path, sha256] = _shown(content)
         while len(self._known) > _MOST_KNOWN:
             del self._known[next(iter(self._known))]
         return Look(path, sha256, [] if content is None else written_in(text_of(path, content)))
 
-    def draft(self, patches: Sequence[Patch], sha256: str | None) -> Draft:
-        """Return a checked change of the file with this digest. Raise FileChanged, CannotEdit or ManifestError."""
-        return changing(self._source(), patches, sha256=sha256, served=self._served())
+    def path(self, name: str | None) -> Path:
+        """Return one of the manifest's files; None is the manifest itself. Raise CannotEdit for any other file."""
+        source = self._source()
+        if name is None or name == str(source.manifest):
+            return source.manifest
+        for path in source.own_files():
+            if name == str(path):
+                return path
+        raise CannotEdit(f"{name[:_LONGEST_NAME]} is not a file of the manifest")
+
+    def draft(self, file: str | None, patches: Sequence[Patch], sha256: str | None) -> Draft:
+        """Return a checked change of a file with this digest. Raise FileChanged, CannotEdit or ManifestError."""
+        return changing(self._source(), self.path(file), patches, sha256=sha256, served=self._served())
 
     def save(self, draft: Draft, what: str) -> Edit:
         """Save a draft. Raise FileChanged or CannotEdit."""
@@ -87,10 +101,10 @@ class Editor:
             self.last = Saved(draft.edit, what, time.time())
         return draft.edit
 
-    def last_of(self, sha256: str | None) -> Saved | None:
-        """Return the last save if it made the file with this digest and can be undone."""
+    def last_of(self, *digests: str | None) -> Saved | None:
+        """Return the last save if it made a file with one of these digests and can be undone."""
         last = self.last
-        return last if last is not None and last.edit.sha256 == sha256 and last.edit.before is not None else None
+        return last if last is not None and last.edit.sha256 in digests and last.edit.before is not None else None
 
     def undo(self, sha256: str) -> Edit:
         """Restore the file as it was before the last save. Raise FileChanged if it has changed since, or CannotEdit."""
@@ -103,10 +117,10 @@ class Editor:
             self.last = None
         return edit
 
-    def changes_since(self, sha256: str | None) -> str:
-        """Return what has changed in the file since it had this digest, with secrets hidden; empty if unknown."""
-        path = self._source().manifest
-        known = self._known.get(sha256)
+    def changes_since(self, file: str | None, sha256: str | None) -> str:
+        """Return what has changed in a file since it had this digest, with secrets hidden; empty if unknown."""
+        path = self.path(file)
+        known = self._known.get((path, sha256))
         return "" if known is None else unified(known, _shown(content_of(path)), str(path))
 
 

@@ -1,13 +1,13 @@
-"""`/admin/manifest`: the manifest's file as data, what a change of it would do, saving the change, and taking it back.
+"""`/admin/manifest`: the manifest's files as data, what a change would do, saving the change, and taking it back.
 
-The file stays the truth: a change is for the file with one digest, and refused if an editor has saved it meanwhile.
+The files stay the truth: a change is for one file with one digest, and refused if an editor has saved it meanwhile.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,7 @@ from localapi.api.admin.manifest_wire import (
     ConflictReply,
     EditRequest,
     ElsewhereReply,
+    FileDigest,
     InvalidReply,
     LastSaveReply,
     ManifestContent,
@@ -83,17 +84,18 @@ class ManifestEndpoints:
         return blueprint
 
     async def content(self) -> Response:
-        """Return the file as data. Raise InvalidManifest if it is not YAML."""
-        look = await self._aside(self._editor.look)
-        last = self._editor.last_of(look.sha256)
+        """Return the files as data. Raise InvalidManifest if one is not YAML."""
+        looks = await self._aside(self._editor.look)
+        last = self._editor.last_of(*(each.sha256 for each in looks))
         reply = ManifestContent(
-            path=str(look.path),
-            sha256=look.sha256,
+            path=str(looks[0].path),
+            sha256=looks[0].sha256,
+            files=[FileDigest(path=str(each.path), sha256=each.sha256) for each in looks],
             profile=self._status().manifest.profile,
             refusal=self._rights.refusal(),
-            written=[_written(each, self._reloader.served, str(look.path)) for each in look.written],
-            elsewhere=_elsewhere(self._reloader.served, look),
-            undo=LastSaveReply(what=last.what, at=last.at) if last is not None else None,
+            written=[_written(each, self._reloader.served, str(look.path)) for look in looks for each in look.written],
+            elsewhere=_elsewhere(self._reloader.served, looks),
+            undo=LastSaveReply(what=last.what, at=last.at, sha256=last.edit.sha256) if last is not None else None,
         )
         return json_reply(reply)
 
@@ -114,14 +116,14 @@ class ManifestEndpoints:
         asked, ignored = await _read(EditRequest)
         draft = await self._draft(asked)
         what = ", ".join(str(each.patch()) for each in asked.changes)
-        edit = await self._aside(lambda: self._editor.save(draft, what), asked.sha256)
+        edit = await self._aside(lambda: self._editor.save(draft, what), asked.sha256, asked.file)
         return self._saved(edit, what, ignored)
 
     async def undo(self) -> Response:
         """Restore the file as it was before the last save from here."""
         self._rights.check()
         asked, ignored = await _read(UndoRequest)
-        edit = await self._aside(lambda: self._editor.undo(asked.sha256), asked.sha256)
+        edit = await self._aside(lambda: self._editor.undo(asked.sha256))
         return self._saved(edit, "the last change undone", ignored)
 
     def _saved(self, edit: Edit, what: str, ignored: list[str]) -> Response:
@@ -133,16 +135,18 @@ class ManifestEndpoints:
         """Return a change that the client may make. Raise Forbidden, EditRefused or InvalidManifest."""
         self._rights.check()
         patches = [each.patch() for each in asked.changes]
-        draft = await self._aside(lambda: self._editor.draft(patches, asked.sha256), asked.sha256)
+        draft = await self._aside(
+            lambda: self._editor.draft(asked.file, patches, asked.sha256), asked.sha256, asked.file
+        )
         self._rights.check_protected(protected_changes(self._reloader.served, draft.manifest))
         return draft
 
-    async def _aside(self, call: Callable[[], T], sha256: str | None = None) -> T:
-        """Run a call for the file with this digest in a thread, and raise its errors as the client's."""
+    async def _aside(self, call: Callable[[], T], sha256: str | None = None, file: str | None = None) -> T:
+        """Run a call for a file with this digest in a thread, and raise its errors as the client's."""
         try:
             return await aside(call)
         except FileChanged as error:
-            diff = await aside(lambda: self._editor.changes_since(sha256))
+            diff = await aside(lambda: self._editor.changes_since(file, sha256))
             raise EditConflict(f"{error}. Read it again, and repeat the change.", diff=diff) from None
         except CannotEdit as error:
             raise EditRefused(f"{error}.") from None
@@ -208,6 +212,7 @@ def _written(each: Written, served: Manifest | None, path: str) -> WrittenReply:
     return WrittenReply(
         section=each.section,
         id=each.id,
+        file=path,
         line=each.line,
         options=dict(each.options),
         inherited=dict(each.inherited),
@@ -216,16 +221,17 @@ def _written(each: Written, served: Manifest | None, path: str) -> WrittenReply:
     )
 
 
-def _elsewhere(served: Manifest | None, look: Look) -> list[ElsewhereReply]:
-    """Return the entries that the server has from other places than the file."""
-    here = {(each.section, each.id) for each in look.written}
+def _elsewhere(served: Manifest | None, looks: Sequence[Look]) -> list[ElsewhereReply]:
+    """Return the entries that the server has from other places than these files."""
+    here = {(each.section, each.id) for look in looks for each in look.written}
+    files = {str(look.path) for look in looks}
     found: list[ElsewhereReply] = []
     for entry in served.declared.values() if served is not None else ():
         if (entry.kind.name, entry.id) in here:
             continue
         said = served.said if served is not None else {}
         origins = [each.origin for key, each in said.items() if key[:2] == (entry.kind.name, entry.id)]
-        if origins and origins[0].source != str(look.path):  # else the file has just lost it
+        if origins and origins[0].source not in files:  # else its file has just lost it
             found.append(ElsewhereReply(section=entry.kind.name, id=entry.id, origin=str(origins[0])))
     return found
 

@@ -24,6 +24,7 @@ class WrittenReply(Struct, kw_only=True):
 
     section: str
     id: Annotated[str, Meta(description="Empty for the server's options.")]
+    file: Annotated[str, Meta(description="The manifest's file, or one that it includes.")]
     line: int
     options: dict[str, Any]
     inherited: Annotated[dict[str, Any], Meta(description="Values that it has from `<<`.")]
@@ -34,7 +35,7 @@ class WrittenReply(Struct, kw_only=True):
 
 
 class ElsewhereReply(Struct, kw_only=True):
-    """An entry that the file does not have."""
+    """An entry that none of the files has."""
 
     section: str
     id: str
@@ -46,13 +47,22 @@ class LastSaveReply(Struct, kw_only=True):
 
     what: str
     at: float
+    sha256: Annotated[str, Meta(description="Digest of the file that it made.")]
 
 
-class ManifestContent(Struct, kw_only=True):
-    """The manifest's file."""
+class FileDigest(Struct, kw_only=True):
+    """One of the manifest's files."""
 
     path: str
     sha256: Annotated[str | None, Meta(description="Null: there is no file yet.")]
+
+
+class ManifestContent(Struct, kw_only=True):
+    """The manifest's file, and those that it includes."""
+
+    path: str
+    sha256: Annotated[str | None, Meta(description="Null: there is no file yet.")]
+    files: Annotated[list[FileDigest], Meta(description="The file, and those that it includes.")]
     profile: str | None
     refusal: Annotated[str | None, Meta(description="Why it cannot be edited here.")]
     written: list[WrittenReply]
@@ -142,10 +152,13 @@ class PatchRequest(BaseModel):
 
 
 class EditRequest(BaseModel):
-    """Changes of the file with this digest."""
+    """Changes of a file with this digest."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
+    file: Annotated[
+        str | None, Field(max_length=4096, description="Path of an included file, as in `files`; null: the manifest.")
+    ] = None
     sha256: Annotated[Sha256 | None, Field(description="As GET /admin/manifest gave it; null: there is no file.")] = (
         None
     )

@@ -1,4 +1,4 @@
-/** Edits the manifest's file: its models, peers and server options, and the profile over it. The file stays the truth. */
+/** Edits the manifest's files: models, peers and server options, and the profile over them. The files stay the truth. */
 
 import { html, useEffect, useRef, useState } from "../dom.js";
 import { Failure } from "../failure.js";
@@ -38,7 +38,7 @@ export function EditorPage({ status, api, server, active }) {
     <div role="status">${saved && !editing && html`<div class="notice good"><strong>${saved}</strong>
       <${Outcome} status=${status} /></div>`}</div>
     ${content && (editing
-      ? html`<${Editing} key=${editing.entry.section + editing.entry.id} ...${{ api, content, editing, read }}
+      ? html`<${Editing} key=${`${editing.entry.file}/${editing.entry.section}/${editing.entry.id}`} ...${{ api, content, editing, read }}
           onDone=${done} onCancel=${() => setEditing(null)} />`
       : html`<${List} ...${{ api, content, read, onEdit: (entry, removes = false) => { setSaved(""); setEditing({ entry, removes }); }, onDone: done }}>
           <${Profiles} ...${{ api, status, onDone: done }} /><//>`)}
@@ -76,12 +76,12 @@ function useContent(api, status, server, active) {
 function List({ api, content, read, onEdit, onDone, children }) {
   const { written, elsewhere, refusal, undo, root } = content;
   const groups = [...sectionsOf(root), "peers"];
-  const options = written.find(({ section }) => section === "server") ?? {
+  const options = written.find(({ section, file }) => section === "server" && file === content.path) ?? {
     section: "server", id: "", options: {}, inherited: {}, yaml: "", overridden: {}, isNew: true };
   const [error, setError] = useState(null);
   const takeBack = async () => {
     try {
-      await api.post("/admin/manifest/undo", { sha256: content.sha256 });
+      await api.post("/admin/manifest/undo", { sha256: undo.sha256 });
       await onDone("The last change is undone");
     } catch (failure) {
       setError(failure);
@@ -96,7 +96,7 @@ function List({ api, content, read, onEdit, onDone, children }) {
         ${undo && html`<button class="button" title=${undo.what} onClick=${takeBack}>Undo the last save</button>`}`}
       ${children}
     </div>
-    ${groups.map((section) => html`<${Section} key=${section} section=${section} refusal=${refusal} onEdit=${onEdit}
+    ${groups.map((section) => html`<${Section} key=${section} section=${section} main=${content.path} refusal=${refusal} onEdit=${onEdit}
       written=${written.filter((each) => each.section === section)} elsewhere=${elsewhere.filter((each) => each.section === section)} />`)}
     ${!refusal && html`<${FirstModels} api=${api} onAdd=${(section, id, given) => onEdit({ ...newEntry(section), id, options: given })} />`}`;
 }
@@ -113,13 +113,13 @@ function Add({ groups, onAdd }) {
     </select>`;
 }
 
-function Section({ section, written, elsewhere, refusal, onEdit }) {
+function Section({ section, main, written, elsewhere, refusal, onEdit }) {
   if (written.length + elsewhere.length === 0) return null;
   return html`<section class="stack" aria-label=${capitalized(section)}>
     <h2 class="group">${capitalized(section)} <span class="muted">${written.length + elsewhere.length}</span></h2>
-    ${written.map((entry) => html`<div class="card row wrap" key=${entry.id}>
+    ${written.map((entry) => html`<div class="card row wrap" key=${entry.file + entry.id}>
       <div class="grow"><strong class="break">${entry.id}</strong>
-        <p class="small muted break">${entry.options.backend ?? entry.inherited.backend ?? ""} · line ${entry.line}</p></div>
+        <p class="small muted break">${entry.options.backend ?? entry.inherited.backend ?? ""} · ${entry.file === main ? "" : `${entry.file}, `}line ${entry.line}</p></div>
       ${!refusal && html`<button class="button small" aria-label="Edit ${entry.id}" onClick=${() => onEdit(entry)}>Edit</button>
         <button class="button small danger" aria-label="Remove ${entry.id}" onClick=${() => onEdit(entry, true)}>Remove</button>`}</div>`)}
     ${elsewhere.map(({ id, origin }) => html`<div class="card" key=${id}><strong class="break">${id}</strong>
@@ -130,10 +130,12 @@ function Section({ section, written, elsewhere, refusal, onEdit }) {
 /** A change on its way: the form, then the plan, then the file. It is for the version of the file that the form began with. */
 function Editing({ api, content, editing, read, onDone, onCancel }) {
   const { removes } = editing;
-  const [base, setBase] = useState({ sha256: content.sha256, entry: editing.entry, round: 0 });
+  const file = editing.entry.file ?? content.path; // what is new goes into the manifest itself
+  const digestIn = ({ files }) => files.find(({ path }) => path === file)?.sha256 ?? null;
+  const [base, setBase] = useState({ sha256: digestIn(content), entry: editing.entry, round: 0 });
   const [state, setState] = useState({ problems: NO_PROBLEMS }); // change, plan, problems, error, busy
   const { entry } = base;
-  const body = (change) => ({ sha256: base.sha256, changes: [change] });
+  const body = (change) => ({ file, sha256: base.sha256, changes: [change] });
   const attempt = async (change, path, onReply) => {
     setState((now) => ({ ...now, error: null, busy: true }));
     try {
@@ -147,10 +149,10 @@ function Editing({ api, content, editing, read, onDone, onCancel }) {
   const save = () => attempt(state.change, "/admin/manifest/save", () => onDone(removes ? `${entry.id} is removed` : "Saved"));
   const applyToNew = async () => {
     const fresh = await read();
-    const current = fresh?.written.find((each) => each.section === entry.section && each.id === entry.id);
+    const current = fresh?.written.find((each) => each.file === file && each.section === entry.section && each.id === entry.id);
     const options = state.change.options && merged(entry.options, state.change.options, current?.options ?? {});
     if (!fresh) return;
-    setBase({ sha256: fresh.sha256, round: base.round + 1,
+    setBase({ sha256: digestIn(fresh), round: base.round + 1,
       entry: { ...entry, ...(current ?? { isNew: true }), options: options ?? current?.options ?? entry.options } });
     setState({ problems: NO_PROBLEMS });
   };

@@ -29,7 +29,8 @@ export function EntryForm({ entry, root, problems, busy, onPlan, onEdit, onCance
   const form = { root, problems: renamed(problems, at, id.trim()) };
   const elsewhere = form.problems.filter(({ key }) => asYaml || key === "" || !key.startsWith(at.join(".")) || key === at.join("."));
   return html`<form class="card stack entry-form" onSubmit=${submit} aria-label=${isNew ? `New in ${section}` : at.join(".")}>
-    <div class="card-head"><h2 class="grow break">${isNew ? `New: ${section}` : at.join(" / ")}</h2>
+    <div class="card-head"><div class="grow"><h2 class="break">${isNew ? `New: ${section}` : at.join(" / ")}</h2>
+        ${entry.file && html`<p class="small muted break mono">${entry.file}</p>`}</div>
       ${!isNew && html`<div class="segments" role="group" aria-label="View">
         <button type="button" class="button small" aria-pressed=${!asYaml} onClick=${() => { setAsYaml(false); onEdit(); }}>Form</button>
         <button type="button" class="button small" aria-pressed=${asYaml} onClick=${() => { setAsYaml(true); onEdit(); }}>YAML</button></div>`}</div>

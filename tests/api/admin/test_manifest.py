@@ -205,14 +205,32 @@ def test_a_file_that_is_no_yaml_is_told_and_left_alone(server: Server) -> None:
     assert file(server).read_text() == "chat: [\n"
 
 
-def test_entries_of_other_files_are_told_with_their_places(server: Server) -> None:
-    (server.folder / "more.yaml").write_text("chat: {other: {backend: echo}}\n")
-    save(file(server), f"include: [more.yaml]\n{MANIFEST}")
+def test_entries_of_included_files_are_changed_there_and_undone(server: Server) -> None:
+    more = server.folder / "more.yaml"
+    more.write_text("# theirs\nchat:\n  other: {backend: echo}\n")
+    main = f"include: [more.yaml]\n{MANIFEST}"
+    save(file(server), main)
     assert server.request("POST", "/admin/reload").status == 200
-    assert server.get("/admin/manifest")["elsewhere"] == [
-        {"section": "chat", "id": "other", "origin": "more.yaml:1:25"}
-    ]
-    assert ask(server, "save", {"section": "chat", "id": "other", "remove": True}).status == 409
+    told = server.get("/admin/manifest")
+    (other,) = [each for each in told["written"] if each["id"] == "other"]
+    assert (other["file"], other["line"], told["elsewhere"]) == ("more.yaml", 3, [])
+    digests = {each["path"]: each["sha256"] for each in told["files"]}
+    change = {"section": "chat", "id": "other", "options": {"backend": "echo", "aliases": ["parrot"]}}
+
+    def edit(name: str | None, sha256: str | None) -> Reply:
+        body = {"file": name, "sha256": sha256, "changes": [change]}
+        return server.request("POST", "/admin/manifest/save", body)
+
+    assert edit("../secret.yaml", digests["more.yaml"]).status == 409
+    assert edit("more.yaml", digests["models.yaml"]).json()["error"]["code"] == "manifest_changed"
+    assert edit(None, digests["models.yaml"]).json()["problems"][0]["source"] in ("models.yaml", "more.yaml")
+    seen = more.read_text()
+    assert edit("more.yaml", digests["more.yaml"]).status == 200
+    assert more.read_text() == "# theirs\nchat:\n  other: {backend: echo, aliases: [parrot]}\n"
+    assert file(server).read_text() == main
+    undo = server.get("/admin/manifest")["undo"]
+    assert server.request("POST", "/admin/manifest/undo", {"sha256": undo["sha256"]}).status == 200
+    assert more.read_text() == seen
 
 
 def test_edits_can_be_switched_off(server: Server) -> None:
