@@ -151,19 +151,19 @@ def test_what_an_editor_saved_meanwhile_is_not_overwritten(editor: Page, server:
 
 def test_a_model_of_an_included_file_is_edited_in_that_file(page: Page, server: Server, refusals: list[str]) -> None:
     more = server.folder / "more.yaml"
-    more.write_text("chat:\n  other: {backend: echo}   # theirs\n")
+    more.write_text("chat:\n  other: {backend: echo, aliases: [wren]}   # theirs\n")
     save(file(server), f"include: [more.yaml]\n{MANIFEST}")
     server.reload()
     page.goto(f"{server.url}/#manifest")
     expect(page.get_by_role("region", name="Chat")).to_contain_text("more.yaml, line 2")
     page.get_by_role("button", name="Edit other").click()
-    more.write_text("chat:\n  other: {backend: echo}   # theirs, too\n")
-    field(page, "description").fill("from the page")
+    more.write_text("chat:\n  other: {backend: echo, aliases: [wren]}   # theirs, too\n")
+    field(page, "aliases").fill("parrot")
     page.get_by_role("button", name="Preview").click()
     page.get_by_role("button", name="Apply my change to it").click()
     preview_and_save(page)
     expect(page.get_by_text("Saved", exact=True)).to_be_visible()
-    assert more.read_text() == "chat:\n  other: {backend: echo, description: from the page}   # theirs, too\n"
+    assert more.read_text() == "chat:\n  other: {backend: echo, aliases: [parrot]}   # theirs, too\n"
 
 
 def test_a_profile_is_chosen_while_the_server_runs(editor: Page, server: Server, refusals: list[str]) -> None:
