@@ -66,14 +66,19 @@ def pytest_configure(config: pytest.Config) -> None:
     # Without a deadline: on a busy machine one case takes longer than hypothesis' 200 ms, whatever the code does.
     settings.register_profile("same", derandomize=True, database=None, deadline=None)
     settings.register_profile("long", deadline=None)
-    settings.load_profile("long" if config.getoption("--long") else "same")
+    settings.register_profile("everyday", settings.get_profile("same"), max_examples=25)
+    everyday = "everyday" if config.option.markexpr == "everyday" else "same"
+    settings.load_profile("long" if config.getoption("--long") else everyday)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With `-m everyday` leave other files unread: to import them all takes longer than the everyday tests."""
-    if config.option.markexpr == "everyday" and collection_path.match("test_*.py"):
-        return "pytest.mark.everyday" not in collection_path.read_text("utf-8") or None
-    return None
+    """With `-m everyday` leave the rest unread: to import it takes longer than the everyday tests."""
+    if config.option.markexpr != "everyday":
+        return None
+    files = collection_path.rglob("test_*.py") if collection_path.is_dir() else [collection_path]
+    if any("pytest.mark.everyday" in path.read_text("utf-8") for path in files):
+        return None
+    return collection_path.is_dir() or collection_path.match("test_*.py") or None
 
 
 @pytest.fixture
@@ -89,9 +94,13 @@ def draws(pytestconfig: pytest.Config) -> Draws:
     return lambda count: 10 * count if pytestconfig.getoption("--long") else count
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Two more than there are cores, up to six: most tests wait for a server or a worker to start."""
-    return min(6, (os.cpu_count() or 1) + 2)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two more than there are cores, up to six: most tests wait for a server or a worker to start.
+
+    Everyday tests do not, and each process spends some seconds on imports before the first of them.
+    """
+    cores = os.cpu_count() or 1
+    return min(4, cores) if config.option.markexpr == "everyday" else min(6, cores + 2)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import psutil
+
+if TYPE_CHECKING:
+    import openai
 
 NO_WORK = {
     "running": 0, "waiting": 0, "prompt_tokens_done": 0, "prompt_tokens_total": 0,
@@ -59,6 +61,8 @@ class Reached:
 
     def client(self, **options: Any) -> openai.OpenAI:
         """The official client; it does not repeat requests unless a test wants that. `close` ends it."""
+        import openai  # noqa: PLC0415  # takes half a second, and many tests need none of it
+
         client = openai.OpenAI(
             base_url=f"{self.url}/v1", **{"api_key": "unused", "max_retries": 0, "timeout": 60, **options}
         )
@@ -66,6 +70,8 @@ class Reached:
         return client
 
     def async_client(self, **options: Any) -> openai.AsyncOpenAI:
+        import openai  # noqa: PLC0415
+
         return openai.AsyncOpenAI(
             base_url=f"{self.url}/v1", api_key="unused", **{"max_retries": 0, "timeout": 120, **options}
         )

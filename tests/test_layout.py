@@ -6,6 +6,7 @@ Imports inside functions and below `TYPE_CHECKING` count like all others. Docstr
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -134,6 +135,7 @@ def names(node: ast.AST, importer: str, path: Path) -> Iterator[str]:
             yield inner if inner in MODULES else source
 
 
+@functools.cache
 def imports() -> list[Import]:
     return [
         Import(part_of(name), found, f"{path.relative_to(PACKAGE.parent)}:{getattr(node, 'lineno', 0)}")
@@ -141,9 +143,6 @@ def imports() -> list[Import]:
         for node in ast.walk(ast.parse(path.read_text()))
         for found in names(node, name, path)
     ]
-
-
-IMPORTS = imports()
 
 
 def is_ours(name: str) -> bool:
@@ -164,20 +163,20 @@ def test_the_order_has_no_circle() -> None:
 def test_imports_inside_the_package_follow_the_order() -> None:
     wrong = [
         f"{found.place}: {found.part or 'localapi'} imports {found.name}"
-        for found in IMPORTS
+        for found in imports()
         if is_ours(found.name) and part_of(found.name) not in {"", found.part, *MAY_IMPORT.get(found.part, set())}
     ]
     assert wrong == []
 
 
 def test_the_package_itself_imports_nothing_of_its_own() -> None:
-    assert [found.place for found in IMPORTS if found.part == "" and is_ours(found.name)] == []
+    assert [found.place for found in imports() if found.part == "" and is_ours(found.name)] == []
 
 
 def test_other_packages_are_imported_only_where_they_belong() -> None:
     wrong = [
         f"{found.place}: {found.part or 'localapi'} imports {found.name}"
-        for found in IMPORTS
+        for found in imports()
         if not is_ours(found.name)
         and (package := found.name.partition(".")[0]) not in sys.stdlib_module_names
         and package not in MAY_USE.get(found.part, set())
@@ -200,9 +199,9 @@ def test_a_package_has_these_homes_only(package: str, homes: set[str]) -> None:
 
 def test_every_import_of_the_server_is_seen() -> None:
     """Also those that stand inside functions and below TYPE_CHECKING."""
-    seen = {(found.part, found.name.partition(".")[0]) for found in IMPORTS}
+    seen = {(found.part, found.name.partition(".")[0]) for found in imports()}
     assert {("http", "hypercorn"), ("app", "quart"), ("worker", "mlx_lm"), ("manifest", "yaml")} <= seen
-    assert ("cli", "localapi.app") in {(found.part, found.name) for found in IMPORTS}
+    assert ("cli", "localapi.app") in {(found.part, found.name) for found in imports()}
 
 
 HALF_A_QUESTION = {"What", "Whether", "Which", "Who", "Whose", "Where", "When", "Why", "How"}

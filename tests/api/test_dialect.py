@@ -209,6 +209,7 @@ def test_a_request_that_waits_says_so_in_the_dialects_form(post: Post, monkeypat
         async for event in answer(self, request):
             yield event
 
+    monkeypatch.setattr("localapi.api.dialect.PRIME_SECONDS", 0.01)
     monkeypatch.setattr(LetterReply, "progress", progress)
     monkeypatch.setattr(EchoEngine, "answer", late)
     _, _, lines = post.send({"to": "parrot", "say": "hi"})

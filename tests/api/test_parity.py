@@ -8,12 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from anthropic.types import Message as AnthropicMessage
-from anthropic.types import RawMessageStreamEvent
-from ollama import ChatResponse
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from openai.types.responses import Response, ResponseStreamEvent
-from pydantic import TypeAdapter
 
 from localapi.api.answers import collected
 from localapi.api.anthropic.messages import Messages
@@ -191,7 +185,6 @@ def streamed(name: str, events: list[Event]) -> Iterator[Any]:
 
 
 def of_openai(reply: Any) -> tuple[Any, ...]:
-    ChatCompletion.model_validate(reply, strict=False)
     [choice] = reply["choices"]
     calls = [
         (call["function"]["name"], json.loads(call["function"]["arguments"]))
@@ -201,21 +194,18 @@ def of_openai(reply: Any) -> tuple[Any, ...]:
 
 
 def of_anthropic(reply: Any) -> tuple[Any, ...]:
-    AnthropicMessage.model_validate(reply)
     texts: Mapping[str, str] = {block["type"]: block.get(block["type"], "") for block in reply["content"]}
     calls = [(block["name"], block["input"]) for block in reply["content"] if block["type"] == "tool_use"]
     return texts.get("thinking", ""), texts.get("text", ""), calls
 
 
 def of_ollama(reply: Any) -> tuple[Any, ...]:
-    ChatResponse.model_validate(reply)
     message = reply["message"]
     calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls", ())]
     return message.get("thinking", ""), message["content"], calls
 
 
 def of_responses(reply: Any) -> tuple[Any, ...]:
-    Response.model_validate(reply)
     texts = {item["type"]: item["content"][0]["text"] for item in reply["output"] if "content" in item}
     calls = [(i["name"], json.loads(i["arguments"])) for i in reply["output"] if i["type"] == "function_call"]
     return texts.get("reasoning", ""), texts.get("message", ""), calls
@@ -231,17 +221,8 @@ async def test_the_same_events_are_the_same_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-def test_every_part_of_a_stream_fits_the_clients_types(name: str) -> None:
-    adapters: dict[str, TypeAdapter[Any]] = {
-        "openai": TypeAdapter(ChatCompletionChunk),
-        "responses": TypeAdapter(ResponseStreamEvent),
-        "anthropic": TypeAdapter(RawMessageStreamEvent),
-        "ollama": TypeAdapter(ChatResponse),
-    }
-    parts = [part for part in streamed(name, CALLED) if part.get("type") != "ping"]
-    for part in parts:
-        adapters[name].validate_python(part)
-    text = json.dumps(parts)
+def test_everything_is_in_a_stream(name: str) -> None:
+    text = json.dumps(list(streamed(name, CALLED)))
     for piece in ("I ", "think.", "One ", "moment.", "get_weather", "Rome"):
         assert piece in text
 

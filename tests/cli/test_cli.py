@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from localapi.cli.group import COMMANDS, command_named
@@ -176,7 +177,9 @@ def test_check_says_what_a_save_would_change_on_a_running_server(tmp_path: Path)
 
 def test_schema_prints_the_schema_that_editors_use(tmp_path: Path) -> None:
     done = localapi(tmp_path, "schema")
-    assert json.loads(done.stdout) == json.loads((ROOT / "configs" / "models.schema.json").read_text())
+    schema = json.loads(done.stdout)
+    assert schema == json.loads((ROOT / "configs" / "models.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
 
 
 def test_every_shipped_profile_is_valid_over_the_shipped_manifest(tmp_path: Path) -> None:

@@ -82,15 +82,15 @@ async def test_a_head_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPa
 
 
 async def test_the_limit_does_not_touch_bodies_and_waiting_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hypercorn_server, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(hypercorn_server, "HEAD_SECONDS", 0.1)
     async with served() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(2):
             writer.write(HEAD + b"Content-Length: 4\r\n\r\nab")
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.2)
             writer.write(b"cd")
             assert (await reader.readuntil(b"abcd")).startswith(b"HTTP/1.1 200")
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.2)
         writer.close()
 
 

@@ -168,7 +168,9 @@ def manifests(draw: st.DrawFn, least: int = 0) -> str:
     return text.replace("\n", draw(st.sampled_from(["\n", "\n", "\r\n"])))
 
 
-anything = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+anything = settings(
+    max_examples=min(60, settings.default.max_examples), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 @anything

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import jsonschema
 import pytest
 
-from localapi.manifest import ManifestSource, describe, json_schema
+from localapi.manifest import ManifestSource, describe
 from localapi.manifest.including import followed
 
 pytestmark = pytest.mark.everyday
 
+SCHEMA = Path(__file__).parents[2] / "configs/models.schema.json"
 ENTRY = "chat:\n  a:\n    backend: echo\n    {}\n"
 
 
@@ -151,7 +155,7 @@ def test_no_other_key_is_ignored(problems_of, text):
 
 
 def test_the_schema_knows_both():
-    schema = jsonschema.Draft202012Validator(json_schema())
+    schema = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
     schema.validate(
         {"x-base": {"backend": 1}, "server": {"drain_seconds": "${env.A}", "memory_budget": "${env.B:-8GB}"}}
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import pkgutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from localapi.api.answers import collected
@@ -23,7 +24,6 @@ from localapi.worker.protocol import Delta, Ended, Event, Finished, TokenLogprob
 
 pytestmark = pytest.mark.everyday
 
-EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 TOOLS = [{"type": "function", "name": "look", "parameters": {}}, {"type": "custom", "name": "patch"}]
 TOKEN = TokenLogprob(b"One ", -0.5, [TopLogprob(b"One ", -0.5)])
 ALL: list[Event] = [
@@ -33,6 +33,12 @@ ALL: list[Event] = [
     ToolArguments(1, 0, 0, '{"at": '), ToolArguments(1, 0, 1, '{"input": "a\\nb"}'), ToolArguments(1, 0, 0, "1}"),
     Ended(1, 0, "tool_calls"), Finished(1, 20, 12, 8, 3),
 ]  # fmt: skip
+
+
+@functools.cache
+def client_type(name: str) -> TypeAdapter[Any]:
+    """Return the official client's type; its package is imported for the first of them."""
+    return TypeAdapter(pkgutil.resolve_name(f"openai.types.responses:{name}"))
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +61,7 @@ def events_in(sent: bytes) -> Iterator[Any]:
             continue
         event = json.loads(data)
         assert name == f"event: {event['type']}"
-        EVENT.validate_python(event)
+        client_type("ResponseStreamEvent").validate_python(event)
         assert event["sequence_number"] == number
         number += 1
         yield event
@@ -74,7 +80,7 @@ async def whole(events: list[Event], **fields: Any) -> Any:
             yield event
 
     response = json.loads(encode(reply_to(**fields).whole(*await collected(source(), 1))))
-    Response.model_validate(response)
+    client_type("Response").validate_python(response)
     return response
 
 
