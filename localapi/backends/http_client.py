@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 import ssl
 import time
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
@@ -55,7 +56,26 @@ DONE: Final = b"[DONE]"
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_LINE_OF_EVENTS: Final = re.compile(rb"\s*(?:data|event|id|retry|):")
+"""Beginning of server-sent events, which some servers call something else."""
 _MISSING: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
+
+LimitOption = Literal["first_token_seconds", "idle_seconds", "reply_seconds"]
+_LATE: Final[Mapping[LimitOption, str]] = {
+    "first_token_seconds": "did not begin its answer",
+    "idle_seconds": "sent nothing",
+    "reply_seconds": "did not complete its reply",
+}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Time limit of the manifest for a reply."""
+
+    option: LimitOption
+    seconds: float
+    until: float
+    """Time of the monotonic clock, which is the loop's."""
 
 
 class HttpClient:
@@ -149,17 +169,22 @@ class HttpClient:
 
     async def post(self, path: str, body: Mapping[str, Any], *, missing_ok: bool = False) -> Any:
         """Return a reply's JSON object. With `missing_ok`, return None if the server has no such path."""
-        async with self._opened("POST", path, body, missing_ok=missing_ok) as reply:
+        limit = self._limit("reply_seconds")
+        async with self._opened("POST", path, body, missing_ok=missing_ok, limit=limit) as reply:
             if reply is None:
                 return None
-            return await self._object(reply)
+            async with self._received(reply) as received:
+                return await self._object(received, limit)
 
     async def get(self, path: str) -> Any:
         """Return a reply's JSON; None if the server has no such path."""
         seconds = PROBE_TIMEOUT_SECONDS + self._upstream.connect_seconds
         try:
             async with asyncio.timeout(seconds), self._opened("GET", path, missing_ok=True) as reply:
-                return None if reply is None else _decoded(await self._content(reply))
+                if reply is None:
+                    return None
+                async with self._received(reply) as received:
+                    return _decoded(await self._content(received, self._limit("reply_seconds")))
         except TimeoutError:
             raise UpstreamTimeout(f"{self._who} did not answer within {seconds:g} s.") from None
 
@@ -169,18 +194,18 @@ class HttpClient:
         A comment that holds JSON is an object, too: localapi reports progress this way. A server that answers with one
         JSON object gives that and its end.
         """
-        deadline = time.monotonic() + self._upstream.first_token_seconds
-        async with self._opened("POST", path, body, deadline=deadline) as reply:
+        limit = self._limit("first_token_seconds")
+        async with self._opened("POST", path, body, limit=limit) as reply:
             assert reply is not None  # noqa: S101  # it may not be missing
-            if EVENTS not in reply.headers.get("content-type", ""):
-                yield await self._object(reply)
-                yield None
-                return
             decoder = EventDecoder()
             begun = False
             async with self._received(reply) as received:
+                data = await self._next(received, limit)
+                if EVENTS not in reply.headers.get("content-type", "") and not _LINE_OF_EVENTS.match(data):
+                    yield await self._object(received, self._limit("reply_seconds"), data)
+                    yield None
+                    return
                 while True:
-                    data = await self._next(received, None if begun else deadline)
                     try:
                         items = decoder.feed(data) if data else decoder.end()
                     except TooLong as error:
@@ -198,12 +223,14 @@ class HttpClient:
                             raise self._unusable(f"an event is no JSON object: {_excerpt(item.data)}")
                     if not data:
                         return
+                    data = await self._next(received, None if begun else limit)
 
     async def raw(
         self, path: str, body: Mapping[str, Any], file: Upload | None = None
     ) -> AsyncGenerator[ForwardedHead | bytes, None]:
         """Yield the head of a reply, then its bytes. With a file, the body is sent as a form."""
-        async with self._opened("POST", path, body, file=file) as reply:
+        limit = self._limit("reply_seconds")
+        async with self._opened("POST", path, body, file=file, limit=limit) as reply:
             assert reply is not None  # noqa: S101  # it may not be missing
             length = reply.headers.get("content-length")
             encoded = "content-encoding" in reply.headers
@@ -221,13 +248,13 @@ class HttpClient:
     @asynccontextmanager
     async def _opened(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, missing_ok: bool = False,
-        deadline: float | None = None, file: Upload | None = None,
+        limit: Limit | None = None, file: Upload | None = None,
     ) -> AsyncIterator[httpx2.Response | None]:  # fmt: skip
         """Open a reply with status 200, or None if there may be no such path. Raise ApiError.
 
         Leaving it before its end closes the connection.
         """
-        reply = await self._sent(method, path, body, deadline, file)
+        reply = await self._sent(method, path, body, limit, file)
         try:
             if missing_ok and reply.status_code in _MISSING:
                 yield None
@@ -274,7 +301,7 @@ class HttpClient:
         task.add_done_callback(lambda _: self._ending.pop(reply))
 
     async def _sent(
-        self, method: str, path: str, body: Mapping[str, Any] | None, deadline: float | None, file: Upload | None = None
+        self, method: str, path: str, body: Mapping[str, Any] | None, limit: Limit | None, file: Upload | None = None
     ) -> httpx2.Response:
         """Return the reply's head. A connection that cannot be made is tried twice; nothing else is."""
         if self._client is None:
@@ -290,7 +317,7 @@ class HttpClient:
             sent = content if form is None else form.pieces()
             request = self._client.build_request(method, url, content=sent, headers=headers, timeout=timeout)
             try:
-                reply = await self._in_turn(self._client, request, deadline)
+                reply = await self._in_turn(self._client, request, limit)
             except httpx2.ConnectError as error:
                 if attempt:
                     raise self._unreachable(error) from error
@@ -318,23 +345,33 @@ class HttpClient:
             headers[VIA_HEADER] = ", ".join(chain)
         return headers
 
-    async def _in_turn(
-        self, http: httpx2.AsyncClient, request: httpx2.Request, deadline: float | None
-    ) -> httpx2.Response:
+    async def _in_turn(self, http: httpx2.AsyncClient, request: httpx2.Request, limit: Limit | None) -> httpx2.Response:
         """Return the reply's head; if a connection has to be made, when it is this one's turn."""
-        turn, limit = Turn(self._turns), asyncio.timeout_at(deadline)
+        turn = Turn(self._turns)
         request.extensions["trace"] = turn.wait
         try:
-            async with limit:
+            async with self._in_time(limit):
                 reply = await http.send(request, stream=True)
-        except TimeoutError:
-            if limit.expired():
-                raise self._late(is_first=True) from None
-            raise
         finally:
             turn.end()
         self._turns.learn(reply.http_version)
         return reply
+
+    def _limit(self, option: LimitOption) -> Limit:
+        seconds: float = getattr(self._upstream, option)
+        return Limit(option, seconds, time.monotonic() + seconds)
+
+    @asynccontextmanager
+    async def _in_time(self, limit: Limit | None) -> AsyncIterator[None]:
+        """Limit the time inside the block. Raise UpstreamTimeout."""
+        timeout = asyncio.timeout_at(None if limit is None else limit.until)
+        try:
+            async with timeout:
+                yield
+        except TimeoutError:
+            if limit is None or not timeout.expired():
+                raise
+            raise self._late(limit) from None
 
     @property
     def _connect_seconds(self) -> float:
@@ -361,36 +398,35 @@ class HttpClient:
             )
         return target
 
-    async def _next(self, received: Body | DecodedBody, deadline: float | None) -> bytes:
+    async def _next(self, received: Body | DecodedBody, limit: Limit | None) -> bytes:
         """Return the next bytes; b"" at the end. Raise UpstreamTimeout."""
         until = time.monotonic() + self._upstream.idle_seconds
-        is_first = deadline is not None and deadline < until
-        if deadline is not None and is_first:
-            until = deadline
+        is_first = limit is not None and limit.until < until
         try:
-            return await received.read(until)
+            return await received.read(limit.until if limit is not None and is_first else until)
         except TimeoutError:
-            raise self._late(is_first=is_first) from None
+            raise self._late(limit if limit is not None and is_first else self._limit("idle_seconds")) from None
 
-    def _late(self, *, is_first: bool) -> UpstreamTimeout:
-        seconds = self._upstream.first_token_seconds if is_first else self._upstream.idle_seconds
-        what = "did not begin its answer" if is_first else "sent nothing"
-        option = "first_token_seconds" if is_first else "idle_seconds"
+    def _late(self, limit: Limit) -> UpstreamTimeout:
         return UpstreamTimeout(
-            f"{self._who} {what} for {seconds:g} s ({option}). Ask for less, or raise it in the manifest."
+            f"{self._who} {_LATE[limit.option]} for {limit.seconds:g} s ({limit.option}). Ask for less, or raise it in "
+            "the manifest."
         )
 
     # What comes back
 
-    async def _content(self, reply: httpx2.Response) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
-        async for data in reply.aiter_bytes():
-            size += len(data)
-            if size > MAX_REPLY_BYTES:
-                raise self._unusable(f"it has more than {MAX_REPLY_BYTES // 2**20} MB")
-            pieces.append(data)
-        return b"".join(pieces)
+    async def _content(self, received: Body | DecodedBody, limit: Limit, begun: bytes = b"") -> bytearray:
+        """Return all bytes of a reply, of which some have been read."""
+        # Not a list of pieces: thousands of them leave a heap that the system does not get back.
+        content = bytearray(begun)
+        try:
+            while data := await received.read(limit.until):
+                if len(content) + len(data) > MAX_REPLY_BYTES:
+                    raise self._unusable(f"it has more than {MAX_REPLY_BYTES // 2**20} MB")
+                content += data
+        except TimeoutError:
+            raise self._late(limit) from None
+        return content
 
     async def _beginning(self, reply: httpx2.Response) -> bytes:
         """Return the beginning of an error's body. What is broken in it does not matter."""
@@ -405,8 +441,8 @@ class HttpClient:
             log.debug("%s: the error of the upstream ends in the middle", self._name)
         return content[:MAX_ERROR_BYTES]
 
-    async def _object(self, reply: httpx2.Response) -> dict[str, Any]:
-        content = await self._content(reply)
+    async def _object(self, received: Body | DecodedBody, limit: Limit, begun: bytes = b"") -> dict[str, Any]:
+        content = await self._content(received, limit, begun)
         found = _decoded(content)
         if not isinstance(found, dict):
             raise self._unusable(f"it is no JSON object: {_excerpt(content)}")
@@ -484,7 +520,7 @@ def _reason(error: BaseException) -> str:
     return found.rstrip(".")
 
 
-def _decoded(content: bytes, *, strict: bool = True) -> Any:
+def _decoded(content: bytes | bytearray, *, strict: bool = True) -> Any:
     """Return JSON; None for what is none. Without `strict`, only objects are looked for."""
     if not strict and not content.lstrip().startswith(b"{"):
         return None
@@ -494,5 +530,5 @@ def _decoded(content: bytes, *, strict: bool = True) -> Any:
         return None
 
 
-def _excerpt(content: bytes) -> str:
+def _excerpt(content: bytes | bytearray) -> str:
     return repr(content[:80].decode("utf-8", "replace"))

@@ -16,7 +16,7 @@ from localapi.backends.engine import Vitals
 from localapi.backends.http_client import HttpClient
 from localapi.backends.in_process import InProcessEngine
 from localapi.backends.openai_body import body_of, named_model, without_model
-from localapi.backends.openai_events import AnswerReader, BadReply, scores_in, tokens_in, vectors_in
+from localapi.backends.openai_events import AnswerReader, BadReply, CutOff, scores_in, tokens_in, vectors_in
 from localapi.backends.upstream import MODELS, Upstream
 from localapi.backends.upstream_facts import Facts, discover
 from localapi.backends.upstream_replies import complaint_in
@@ -33,6 +33,7 @@ from localapi.system.threads import aside
 from localapi.worker.protocol import (
     Awaiting,
     Chat,
+    ComesWhole,
     Complete,
     Detokenize,
     DetokenizedText,
@@ -242,6 +243,7 @@ class HttpEngine(InProcessEngine):
     async def _stream(self, request: Chat | Complete, path: str) -> AsyncGenerator[Event, None]:
         body = body_of(request, self.model)
         if body.get("stream") is not True:
+            yield ComesWhole(request.id)
             reply = await self._client.post(path, body)
             for event in self._whole(request, reply):
                 yield event
@@ -316,13 +318,13 @@ class HttpEngine(InProcessEngine):
 
     def _refuse_error(self, reply: dict[str, Any]) -> None:
         """Raise the error that stands where an answer should be."""
-        is_error = reply.get("error") is not None or reply.get("object") == "error"
-        if is_error and not reply.get("choices"):
+        if reply.get("error") or (reply.get("object") == "error" and not reply.get("choices")):
             found = complaint_in(reply)
             raise self._client.scrubbed(found).error(self.name, self.model)
 
-    def _bad(self, error: BadReply) -> UpstreamFailed:
-        return UpstreamFailed(f"The reply of the upstream of {self.name} is unusable: {error}. Send the request again.")
+    def _bad(self, error: BadReply) -> UpstreamFailed | UpstreamUnavailable:
+        kind = UpstreamUnavailable if isinstance(error, CutOff) else UpstreamFailed
+        return kind(f"The reply of the upstream of {self.name} is unusable: {error}. Send the request again.")
 
     async def _forward(self, request: Forward) -> AsyncGenerator[Event, None]:
         body = {**without_model(request.body), **named_model(self.model)}

@@ -17,7 +17,7 @@ from localapi.backends.parameters import MEDIA, TEXT
 from localapi.backends.secret import NoSecret, SecretPlace, located_place, stamp_of
 from localapi.backends.speech import ForwardedSpeech, file_at
 from localapi.backends.transcription import TranscriptionOptions
-from localapi.backends.upstream import CONNECT_SECONDS, FIRST_TOKEN_SECONDS, IDLE_SECONDS, Upstream
+from localapi.backends.upstream import CONNECT_SECONDS, FIRST_TOKEN_SECONDS, IDLE_SECONDS, REPLY_SECONDS, Upstream
 from localapi.backends.vector_options import EmbeddingOptions, RerankOptions
 from localapi.errors import UpstreamRefused
 from localapi.system.threads import aside
@@ -121,6 +121,15 @@ class OtherServer(StrictModel):
             examples=[60],
         ),
     ] = IDLE_SECONDS
+    reply_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="How long a reply that is not streamed may take before its request gets a 504.",
+            examples=[120],
+        ),
+    ] = REPLY_SECONDS
 
     @property
     def host(self) -> str:
@@ -160,6 +169,7 @@ class OtherServer(StrictModel):
             connect_seconds=self.connect_seconds,
             first_token_seconds=self.first_token_seconds,
             idle_seconds=self.idle_seconds,
+            reply_seconds=self.reply_seconds,
         )
 
     def stamps(self) -> dict[str, Any]:

@@ -42,17 +42,24 @@ _REASONS: Final[Mapping[str, StopReason]] = {
     "stop_sequence": "stop",
     "length": "length",
     "max_tokens": "length",
+    "model_length": "length",
     "tool_calls": "tool_calls",
     "tool_use": "tool_calls",
     "content_filter": "content_filter",
+    "refusal": "content_filter",
+    "safety": "content_filter",
     "function_call": "function_call",
 }
-_FAILURES: Final = frozenset({"abort", "aborted", "cancelled", "error"})
+_FAILURES: Final = frozenset({"abort", "aborted", "cancelled", "error", "insufficient_system_resource"})
 """Reasons of servers that gave up."""
 
 
 class BadReply(ValueError):
     """A reply is not what OpenAI's API sends. The message says how, for people."""
+
+
+class CutOff(BadReply):
+    """A reply ended before its answer did."""
 
 
 class AnswerReader:
@@ -100,7 +107,7 @@ class AnswerReader:
         if not self._begun:
             raise BadReply("it holds no answer")
         if not is_regular and len(self._ended) < self._expected:
-            raise BadReply("it ended in the middle")
+            raise CutOff("it ended in the middle")
         for choice in sorted(self._begun - self._ended):
             yield Ended(self._id, choice, "stop")
         yield _finished(self._id, self._usage)
@@ -130,14 +137,15 @@ class AnswerReader:
         if beside:
             found += self._additions(index, "choice", beside, whole=whole)
         reason = choice.get("finish_reason")
-        if reason is not None and index not in self._ended:
+        if reason and index not in self._ended:  # some say "" until there is one
+            reason = str(reason).lower()
             if reason in _FAILURES:
                 raise BadReply(f"it gave up ({reason})")
             self._ended.add(index)
             # vLLM's name for the stop string.
             stop_string = choice.get("stop_reason")
             known = stop_string in self._stop if isinstance(stop_string, str) else False
-            found.append(Ended(self._id, index, _REASONS.get(str(reason), "stop"), stop_string if known else None))
+            found.append(Ended(self._id, index, _REASONS.get(reason, "stop"), stop_string if known else None))
 
     def _additions(self, choice: int, place: Any, fields: Mapping[str, Any], *, whole: bool) -> list[Event]:
         # Some servers name in every chunk what they do not say.

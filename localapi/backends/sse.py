@@ -83,6 +83,8 @@ class EventDecoder:
             if name == b"data":
                 self._data.append(value)
                 self._size += len(value)
+            elif name == b"error" and value.startswith(b"{"):  # llama-server before 2026 says errors like this
+                found.append(Sent(b'{"error":%b}' % value))
             elif not name:
                 found.append(Sent(value, is_comment=True))
         return found

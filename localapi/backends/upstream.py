@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS: Final = 10.0
 FIRST_TOKEN_SECONDS: Final = 600.0
 IDLE_SECONDS: Final = 300.0
+REPLY_SECONDS: Final = 3600.0
 MODELS: Final = "/models"
 """Path of the list of models, below the base."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -47,6 +48,8 @@ class Upstream:
     """Time limit for the start of a stream."""
     idle_seconds: float = IDLE_SECONDS
     """Time limit for a pause after that."""
+    reply_seconds: float = REPLY_SECONDS
+    """Time limit for a reply that is not streamed."""
     probe_path: str = MODELS
     """Path below the base that says now and then that the server is there."""
 

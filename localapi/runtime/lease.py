@@ -14,7 +14,7 @@ from localapi.errors import RequestTimeout, WorkerEnded
 from localapi.manifest import Entry
 from localapi.runtime.instance import Instance
 from localapi.runtime.queue import Queue, Ticket
-from localapi.worker.protocol import Event, Last, Preliminary, Request
+from localapi.worker.protocol import ComesWhole, Event, Last, Preliminary, Request
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -46,6 +46,9 @@ class Lease:
                 async with aclosing(self._attempt(request)) as events:
                     async for item in events:
                         self.ticket.answer()
+                        if isinstance(item, ComesWhole):
+                            self.ticket.lift_limit_to_begin()
+                            continue
                         if not begun and not isinstance(item, Preliminary):
                             begun = True
                             self.ticket.begin()

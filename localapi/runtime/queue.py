@@ -127,6 +127,7 @@ class Ticket:
         self._waits: set[asyncio.Timeout] = set()
         """Its waits that are in progress: one, or one for each answer that was asked for."""
         self._waits_to_begin: set[asyncio.Timeout] = set()
+        self._is_on_its_way = False
 
     async def admitted(self) -> None:
         """Wait until it leaves the queue."""
@@ -157,14 +158,19 @@ class Ticket:
         """Take note that a part of the answer has come."""
         if not self.begun:
             self.begun = True
-            for wait in self._waits_to_begin:
-                if not wait.expired():
-                    wait.reschedule(None)
+            self.lift_limit_to_begin()
+
+    def lift_limit_to_begin(self) -> None:
+        """Take note that the answer is on its way, even if nothing can be seen of it before it is complete."""
+        self._is_on_its_way = True
+        for wait in self._waits_to_begin:
+            if not wait.expired():
+                wait.reschedule(None)
 
     @asynccontextmanager
     async def wait_to_begin(self, seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
         """Let it wait inside the block for the first part of its answer. Raise TimeoutError if that takes too long."""
-        when = None if seconds is None or self.begun else self.arrived_at + seconds
+        when = None if seconds is None or self._is_on_its_way else self.arrived_at + seconds
         async with asyncio.timeout_at(when) as wait:
             self._waits_to_begin.add(wait)
             try:

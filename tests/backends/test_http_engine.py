@@ -275,6 +275,52 @@ async def test_a_stream_may_end_without_a_mark_if_its_answer_is_complete() -> No
     assert text_of(await answered(handler, chat())) == "Hi"
 
 
+@pytest.mark.parametrize(
+    ("reasons", "expected"),
+    [
+        (["", "", "length"], "length"),  # "" says nothing yet, as with LMDeploy
+        ([None, None, "MAX_TOKENS"], "length"),
+        ([None, None, "model_length"], "length"),  # Mistral's API
+        ([None, None, "refusal"], "content_filter"),
+    ],
+)
+async def test_reasons_are_read_however_a_server_writes_them(reasons: list[str | None], expected: str) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.events(*(chunk(reason, content="Hi") for reason in reasons))
+
+    events = await answered(handler, chat())
+    assert text_of(events) == "HiHiHi"
+    assert events[-2:-1] == [Ended(events[-1].id, 0, expected)]  # type: ignore[arg-type,union-attr]
+
+
+ENDINGS = {
+    "OpenRouter": {"error": {"code": 429, "message": "no credits"}, **chunk("error", content="")},
+    "llama-server before 2026": b'error: {"code": 429, "message": "no credits", "type": "rate_limit_error"}\n\n',
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+async def test_an_error_in_a_stream_keeps_its_message_and_status(name: str) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.events(chunk(content="Hi"), ENDINGS[name])
+
+    error = await failed(handler, chat())
+    assert (type(error), error.status) == (ModelBusy, 429)
+    assert "no credits" in error.message
+
+
+@pytest.mark.parametrize("content_type", [b"", b"content-type: text/plain\r\n"])
+async def test_a_stream_is_known_by_its_beginning_if_it_is_called_something_else(content_type: bytes) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.send(b"HTTP/1.0 200 OK\r\n" + content_type + b"\r\n")
+        for event in (chunk(content="Hi"), chunk("stop", USAGE)):
+            await connection.send(b"data:" + json.dumps(event).encode() + b"\r\n\r\n")
+        connection.writer.close()
+
+    events = await answered(handler, chat())
+    assert [type(event) for event in events] == [Delta, Ended, Finished]
+
+
 ERRORS: dict[str, tuple[int, object, type[ApiError], dict[str, Any]]] = {
     "a bad parameter": (
         400,
@@ -373,7 +419,7 @@ async def broken_gzip(connection: Connection) -> None:
 @pytest.mark.parametrize(
     ("handler", "kind"),
     [
-        (cut, UpstreamFailed),
+        (cut, UpstreamUnavailable),
         (torn, UpstreamUnavailable),
         (nonsense, UpstreamFailed),
         (not_even_http, UpstreamUnavailable),
@@ -433,6 +479,28 @@ async def test_silence_is_bounded_before_and_after_the_first_token(*, begun: boo
     error = await failed(handler, chat(), **limits)
     assert isinstance(error, UpstreamTimeout)
     assert ("idle_seconds" if begun else "first_token_seconds") in error.message
+
+
+SILENT = {
+    "an answer": chat(stream=False),
+    "vectors": Embed(id=0, inputs=["a"]),
+    "a file": Forward(id=0, path="/audio/speech", body={"input": "Hi"}),
+}
+
+
+BEGINNING = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{"
+
+
+@pytest.mark.parametrize("sent", [b"", BEGINNING])
+@pytest.mark.parametrize("name", SILENT)
+async def test_silence_is_bounded_if_nothing_is_streamed(name: str, sent: bytes) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.send(sent)
+        await connection.left()
+
+    error = await failed(handler, SILENT[name], reply_seconds=0.05, idle_seconds=0.05)
+    assert (type(error), error.status) == (UpstreamTimeout, 504)
+    assert "_seconds" in error.message
 
 
 @pytest.mark.parametrize("ends", [b"0\r\n\r\n", b""])

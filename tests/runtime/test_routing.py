@@ -33,9 +33,13 @@ from localapi.runtime.pool import Pool, rest_seconds
 from localapi.runtime.queue import Ticket
 from localapi.runtime.registry import Registry
 from localapi.runtime.routing import answers
-from localapi.worker.protocol import Chat, Delta, Event, Finished, Loaded, Message, Prefill, Request
+from localapi.worker.protocol import Chat, ComesWhole, Delta, Event, Finished, Loaded, Message, Prefill, Request
 
 Act = Callable[[], AsyncGenerator[str, None]]
+
+
+SIGNS: dict[str, Event] = {"prefill": Prefill(0, 1, 2), "whole": ComesWhole(0)}
+"""What a word of an act says that is no answer."""
 
 
 class Played(ChatOptions):
@@ -73,7 +77,7 @@ class PlayedEngine:
             else:
                 async with aclosing(act()) as words:
                     async for word in words:
-                        yield Prefill(request.id, 1, 2) if word == "prefill" else Delta(request.id, word)
+                        yield SIGNS.get(word, Delta(request.id, word))
         except asyncio.CancelledError:
             self.log.append(f"{self.name} cancelled")
             raise
@@ -262,6 +266,17 @@ async def test_an_answer_that_has_begun_may_take_longer_than_the_first_token(hou
     house.serve(a=played(), b=played(), pool=pool_of("a", "b", give_up_after={"first_token": 0.3}))
     house.acts["a"] = slow
     assert await house.ask() == "one two"
+
+
+async def test_a_reply_that_comes_whole_may_take_longer_than_the_first_token(house: House) -> None:
+    async def whole() -> AsyncGenerator[str, None]:
+        yield "whole"
+        await asyncio.sleep(0.4)
+        yield "one"
+
+    house.serve(a=played(), b=played(), pool=pool_of("a", "b", give_up_after={"first_token": 0.3}))
+    house.acts["a"] = whole
+    assert await house.ask() == "one"
 
 
 async def test_if_nobody_can_answer_the_error_names_each_member_and_its_reason(house: House) -> None:

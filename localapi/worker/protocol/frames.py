@@ -53,6 +53,12 @@ class Awaiting(msgspec.Struct, tag=True, kw_only=True):
     total: int = 0
 
 
+class ComesWhole(msgspec.Struct, tag=True):
+    """Another server works on the request, and says nothing before its reply is complete."""
+
+    id: int
+
+
 class Failed(msgspec.Struct, tag=True):
     """The request ended without an answer; nothing follows for this id."""
 
@@ -62,12 +68,12 @@ class Failed(msgspec.Struct, tag=True):
     param: str | None = None
 
 
-Preliminary = Prefill | Awaiting | Listening | Relaxed
+Preliminary = Prefill | Awaiting | ComesWhole | Listening | Relaxed
 """Events that come before an answer, and are no part of it."""
 Event = (
-    Prefill | Awaiting | Listening | Relaxed | Delta | ToolStart | ToolArguments | Ended | Finished | TokenizedText
-    | DetokenizedText | Sound | WordTimes | Spoken | Heard | Transcribed | Embedded | Ranked | Failed | Addition
-    | ForwardedHead | ForwardedData | ForwardedEnd
+    Prefill | Awaiting | ComesWhole | Listening | Relaxed | Delta | ToolStart | ToolArguments | Ended | Finished
+    | TokenizedText | DetokenizedText | Sound | WordTimes | Spoken | Heard | Transcribed | Embedded | Ranked | Failed
+    | Addition | ForwardedHead | ForwardedData | ForwardedEnd
 )  # fmt: skip
 Last = Finished | TokenizedText | DetokenizedText | Spoken | Transcribed | Embedded | Ranked | ForwardedEnd | Failed
 """After one of these nothing follows for the id."""
