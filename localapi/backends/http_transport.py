@@ -7,9 +7,12 @@ parse bodies, passes each piece through five generators, and stops reading in be
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import itertools
 import re
+import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 import h11
@@ -24,7 +27,6 @@ HAPPY_EYEBALLS_SECONDS: Final = 0.25
 NO_ANSWER: Final = "Server disconnected without sending a response."
 CUT_OFF: Final = "the reply is incomplete"
 _PORTS: Final = {"http": 80, "https": 443}
-_ERROR_NUMBER: Final = re.compile(r"\[Errno (\d+)\]")
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 _MAX_SIZE_LINE: Final = 1024
 _MAX_TRAILER_BYTES: Final = 2**16
@@ -399,23 +401,63 @@ class Transport(httpx2.AsyncBaseTransport):
         trace = extensions.get("trace")
         if trace is not None:
             await trace("connection.connect_tcp.started", {})
-        certificates = self._certificates if scheme == "https" else None
         limit = asyncio.timeout(extensions["timeout"]["connect"])
         try:
             async with limit:
-                _, wire = await asyncio.get_running_loop().create_connection(
-                    lambda: Wire(self._forget), host, port, ssl=certificates,
-                    happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS,
-                )  # fmt: skip
+                wire = await self._raced(host, port, self._certificates if scheme == "https" else None)
         except OSError as error:  # TimeoutError is one
             if limit.expired():
                 raise httpx2.ConnectTimeout("no connection in time") from error
-            raise httpx2.ConnectError(str(error)) from _first(error)
+            raise httpx2.ConnectError(str(error)) from error
         self._wires.add(wire)
         connection = wire.transport.get_extra_info("socket")
         for option in self._socket_options:
             connection.setsockopt(*option)
         return wire
+
+    async def _raced(self, host: str, port: int, certificates: ssl.SSLContext | None) -> Wire:
+        """Return the connection to the first address of a host that accepts one. Raise OSError."""
+        loop = asyncio.get_running_loop()
+
+        async def connect(address: str) -> Wire:
+            name = host if certificates is not None else None
+            connecting = loop.create_connection(
+                lambda: Wire(self._forget), address, port, ssl=certificates, server_hostname=name
+            )
+            return (await connecting)[1]
+
+        try:
+            addresses = [str(ipaddress.ip_address(host))]
+        except ValueError:
+            addresses = _in_turn(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        return await connect(addresses[0]) if len(addresses) == 1 else await _first_of(connect, addresses)
+
+
+async def _first_of(connect: Callable[[str], Coroutine[Any, Any, Wire]], addresses: Sequence[str]) -> Wire:
+    """Return the first of several connections, each of which is tried a moment after the one before (RFC 8305).
+
+    asyncio's own way, `happy_eyeballs_delay`, loses a connection if it is cancelled meanwhile (seen with Python 3.11.7):
+    that stays open until a collection of garbage.
+    """
+    attempts: list[asyncio.Task[Wire]] = []
+    running: set[asyncio.Task[Wire]] = set()
+    winner: asyncio.Task[Wire] | None = None
+    try:
+        while winner is None and (running or len(attempts) < len(addresses)):
+            if len(attempts) < len(addresses):
+                attempts.append(asyncio.create_task(connect(addresses[len(attempts)])))
+                running.add(attempts[-1])
+            pause = HAPPY_EYEBALLS_SECONDS if len(attempts) < len(addresses) else None
+            done, running = await asyncio.wait(running, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            winner = next((each for each in done if each.exception() is None), None)
+        return (winner or attempts[0]).result()
+    finally:
+        losers = [each for each in attempts if each is not winner]
+        for each in losers:
+            each.cancel()
+        for wire in await asyncio.gather(*losers, return_exceptions=True):
+            if isinstance(wire, Wire):
+                wire.abort()
 
 
 async def _send(wire: Wire, parser: h11.Connection, request: httpx2.Request) -> bool:
@@ -460,7 +502,10 @@ def _framing(method: str, status: int, headers: httpx2.Headers) -> FixedLength |
     return UntilClosed() if length is None else FixedLength(int(length))
 
 
-def _first(error: OSError) -> OSError:
-    """Return the first of the errors that asyncio has put together, one for each address of a name."""
-    number = _ERROR_NUMBER.search(str(error))
-    return error if error.errno or number is None else OSError(int(number[1]), str(error))
+def _in_turn(found: Sequence[tuple[Any, ...]]) -> list[str]:
+    """Return the addresses that were found, those of the families in turn."""
+    families: dict[int, list[str]] = {}
+    for family, _, _, _, address in found:
+        families.setdefault(family, []).append(address[0])
+    turns = itertools.zip_longest(*families.values())
+    return list(dict.fromkeys(address for turn in turns for address in turn if address is not None))

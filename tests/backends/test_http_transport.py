@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import socket
 import ssl
 from collections.abc import AsyncIterator
 
@@ -114,6 +116,37 @@ async def test_a_connection_that_the_server_has_closed_is_not_used_again() -> No
             assert isinstance(client._transport, Transport)
             await asyncio.gather(*(wire.lost for wire in client._transport._wires))
     assert connections == [1, 1]
+
+
+async def test_a_request_that_is_cancelled_while_it_connects_leaves_no_connection() -> None:
+    gc.disable()  # a collection would close what is lost, at some time
+    try:
+        async with replying() as (port, connections), asking(port) as client:
+            for steps in range(40):
+                asked = asyncio.create_task(client.get("/"))
+                for _ in range(steps % 20):
+                    await asyncio.sleep(0)
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
+            assert connections
+            await asyncio.gather(*(task for task in asyncio.all_tasks() if "answer" in repr(task.get_coro())))
+    finally:
+        gc.enable()
+
+
+async def test_the_first_address_of_a_name_that_accepts_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with replying(FIXED) as (port, connections), asking(port) as client:
+
+        async def addresses(*_: object, **__: object) -> list[tuple[object, ...]]:
+            found = [(socket.AF_INET, "127.0.0.2"), (socket.AF_INET, "127.0.0.3"), (socket.AF_INET6, "::1")]
+            return [
+                *((family, socket.SOCK_STREAM, 6, "", (address, port)) for family, address in found),
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+            ]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", addresses)
+        assert (await client.get(f"http://two-addresses.invalid:{port}/")).text == "ok"
+    assert connections == [1]
 
 
 async def test_informational_replies_are_passed_over() -> None:
