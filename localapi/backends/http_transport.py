@@ -436,8 +436,8 @@ class Transport(httpx2.AsyncBaseTransport):
 async def _first_of(connect: Callable[[str], Coroutine[Any, Any, Wire]], addresses: Sequence[str]) -> Wire:
     """Return the first of several connections, each of which is tried a moment after the one before (RFC 8305).
 
-    asyncio's own way, `happy_eyeballs_delay`, loses a connection if it is cancelled meanwhile (seen with Python 3.11.7):
-    that stays open until a collection of garbage.
+    asyncio's `happy_eyeballs_delay` loses a connection if it is cancelled meanwhile (seen with Python 3.11.7), which
+    stays open until a collection of garbage.
     """
     attempts: list[asyncio.Task[Wire]] = []
     running: set[asyncio.Task[Wire]] = set()
