@@ -67,18 +67,19 @@ def _head(name: str | None) -> bytes:
     return f"event: {name}\ndata: ".encode() if name else b"data: "
 
 
-class EventForm:
-    """A server-sent event that is sent often, of which only a number and a text change. The rest is encoded once."""
+class Form:
+    """Something that is sent often, of which two values change. The rest is encoded once."""
 
-    def __init__(self, content: object, *, name: str, number: bytes, text: bytes) -> None:
-        """`content` holds 0 at the key `number` and an empty text at the key `text`, which comes later."""
-        self._head, _, rest = event(content, name=name).partition(b'"%b":0' % number)
-        self._middle, _, self._tail = rest.partition(b'"%b":""' % text)
-        self._head += b'"%b":' % number
-        self._middle += b'"%b":' % text
+    def __init__(self, sent: bytes, first: bytes, second: bytes) -> None:
+        """Take one as it is sent, and the two members that change, in their order and as they are in it."""
+        head, _, rest = sent.partition(first)
+        middle, _, self._tail = rest.partition(second)
+        self._head = head + first.partition(b":")[0] + b":"
+        self._middle = middle + second.partition(b":")[0] + b":"
 
-    def filled(self, number: int, text: str) -> bytes:
-        return b"".join((self._head, encode(number), self._middle, encode(text), self._tail))
+    def filled(self, first: object, second: object) -> bytes:
+        """Return it with these values."""
+        return b"".join((self._head, encode(first), self._middle, encode(second), self._tail))
 
 
 def comment(content: object) -> bytes:

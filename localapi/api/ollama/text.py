@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
@@ -19,7 +19,7 @@ from localapi.api.openai.generation_request import unknown_fields
 from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
 from localapi.errors import ApiError
 from localapi.http.body import parse
-from localapi.http.replies import encode
+from localapi.http.replies import Form, encode
 from localapi.runtime.progress import Progress
 from localapi.runtime.registry import Registry
 from localapi.worker import protocol
@@ -146,6 +146,8 @@ class OllamaReply:
         """The call whose arguments are still coming: Ollama's clients take calls whole."""
         self._calls = 0
         self._reason: protocol.StopReason = "stop"
+        self._form: Form | None = None
+        """Form of a line that has nothing but text."""
 
     def whole(self, answers: Sequence[Answer], usage: Finished) -> OllamaPart:
         if not answers:
@@ -155,9 +157,21 @@ class OllamaReply:
         text = answer.text or answer.refusal
         return self._part(text, answer.reasoning, calls, answer.tokens, **_end(answer.reason, usage))
 
-    def render(self, item: Event) -> Iterator[bytes]:
+    def render(self, item: Event) -> Iterable[bytes]:
+        if isinstance(item, Delta) and item.text and not (item.reasoning or item.logprobs):
+            return (self._line_of_text(item.text),)  # nearly all events of a stream are these
+        return self._lines(item)
+
+    def _lines(self, item: Event) -> Iterator[bytes]:
         for part in self._parts_of(item):
             yield encode(part) + b"\n"
+
+    def _line_of_text(self, text: str) -> bytes:
+        if self._form is None:
+            part, key = self._part(), b"response" if self._shape is OllamaGeneratePart else b"content"
+            part.created_at = ""
+            self._form = Form(encode(part) + b"\n", b'"created_at":""', b'"%b":""' % key)
+        return self._form.filled(wire.now(), text)
 
     def progress(self, progress: Progress) -> bytes:
         """Return a space before the next line: it keeps the connection alive, and no client sees it."""

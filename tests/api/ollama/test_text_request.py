@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from localapi.api.keep_alive import keep_alive_seconds
-from localapi.api.ollama.text import OllamaChat, OllamaChatPart, OllamaGenerate, OllamaReply
+from localapi.api.ollama.text import OllamaChat, OllamaChatPart, OllamaGenerate, OllamaGeneratePart, OllamaReply
 from localapi.backends.options import FOREVER
 from localapi.errors import InvalidRequest, ModelUnavailable
 from localapi.runtime.progress import Progress
@@ -195,6 +195,21 @@ def test_calls_come_whole_and_the_last_line_has_counts_and_times() -> None:
     assert last["total_duration"] == 1_750_000_000
     assert (last["load_duration"], last["eval_duration"]) == (1_000_000_000, 250_000_000)
     assert not any(line["done"] for line in found[:-1])
+
+
+@pytest.mark.parametrize("shape", [OllamaChatPart, OllamaGeneratePart])
+def test_each_piece_of_text_is_a_line_like_the_others(shape: type[OllamaChatPart | OllamaGeneratePart]) -> None:
+    reply = OllamaReply(shape, None)
+    reply.model = 'a "name"'
+    pieces = ['"', "\\n", "é ", "\n", "\u2028"]
+    tokens = [TokenLogprob(b"x", -0.5)]
+    events = [*(Delta(1, each) for each in pieces), Delta(1, "x", logprobs=tokens)]
+    *texts, other = [json.loads(line) for event in events for line in reply.render(event)]
+    assert [each["message"]["content"] if shape is OllamaChatPart else each["response"] for each in texts] == pieces
+    assert other.pop("logprobs")
+    assert {(tuple(each), each["model"], each["done"]) for each in [*texts, other]} == {
+        (tuple(other), 'a "name"', False)
+    }
 
 
 def test_a_wait_sends_what_no_client_sees_and_an_error_is_the_last_line() -> None:
