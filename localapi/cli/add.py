@@ -78,10 +78,13 @@ def command(
     with outcome.unsaved(source):
         edit = adding(source, proposal.kind.name, name, options)
     _tell_need(source, edit, name)
+    if proposal.path is not None:
+        _tell_twin(source, edit, name)
     if dry_run:
         click.echo(edit.diff(), nl=False)
         return
-    outcome.save(server_of(said), edit, name, f"added {proposal.kind}.{name} ({proposal.backend})")
+    done = "added" if edit.before is not None else "a new file, with"
+    outcome.save(server_of(said), edit, name, f"{done} {proposal.kind}.{name} ({proposal.backend})")
 
 
 def _tell_need(source: ManifestSource, edit: Edit, name: str) -> None:
@@ -96,6 +99,19 @@ def _tell_need(source: ManifestSource, edit: Edit, name: str) -> None:
             click.echo(
                 f"{repository} is not downloaded: its first request, or `localapi pull`, downloads {size}", err=True
             )
+
+
+def _tell_twin(source: ManifestSource, edit: Edit, name: str) -> None:
+    """Say if another entry has the same model: it takes memory twice, and another name may have been meant."""
+    entries = read(source, edit.text, needs_secrets=False).entries
+    for other in entries.values():
+        if other.id != name and other.identity == entries[name].identity:
+            click.echo(
+                f"{other.id} is the same model, and each entry loads its own; for one more name, add to `aliases` of "
+                f"{other.id} instead, and run: localapi rm {name}",
+                err=True,
+            )
+            return
 
 
 def _put(options: dict[str, object], setting: str) -> None:

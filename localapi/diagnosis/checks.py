@@ -48,6 +48,8 @@ PACKAGES: Final = {
     "espeak-ng": (("espeakng_loader",), "espeakng-loader"),
 }
 """Imported modules of each backend in this environment, and the package that has them."""
+TRACES: Final = "opentelemetry-exporter-otlp-proto-http"
+"""Package of the extra `traces` that needs all others."""
 ANSWER_SECONDS: Final = 4.0
 HUB: Final = "https://huggingface.co"
 
@@ -331,9 +333,9 @@ def traces(subject: Subject) -> list[Finding]:
     if options is None:
         return [Finding("traces", "ok", "none (no server.traces)")]
     try:
-        version = importlib.metadata.version("opentelemetry-exporter-otlp-proto-http")
+        version = importlib.metadata.version(TRACES)
     except importlib.metadata.PackageNotFoundError:
-        return [Finding("traces", "missing", "OpenTelemetry is not installed", "uv pip install 'localapi[traces]'")]
+        return [Finding("traces", "missing", "OpenTelemetry is not installed", f"uv pip install {TRACES}")]
     says = f"OpenTelemetry {version}"
     if options.endpoint is None:
         return [Finding("traces", "ok", f"{says}; the OTEL_ variables of the server say where traces go")]

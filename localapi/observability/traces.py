@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PACKAGE: Final = "localapi[traces]"
+PACKAGE: Final = "opentelemetry-exporter-otlp-proto-http"
 
 
 class TraceOptions(Protocol):
@@ -65,7 +65,7 @@ class Traces:
             make: Callable[[TraceOptions], Sender] = import_module("localapi.observability.spans").Sender
             sender = make(options)
         except ImportError as error:
-            self._warn(options, f"the package {error.name} is not installed. Install it: uv pip install '{PACKAGE}'")
+            self._warn(options, f"the package {error.name} is not installed. Install: uv pip install {PACKAGE}")
         except Exception as error:  # from what the OTEL_ variables say
             self._warn(options, f"no traces can be sent: {error}")
         else:

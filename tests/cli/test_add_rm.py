@@ -97,9 +97,14 @@ def test_settings_and_aliases_are_written_as_a_person_would(localapi: Run, manif
     )
 
 
-def test_the_same_model_twice_gets_another_id(localapi: Run, folder: Path) -> None:
-    for _ in range(2):
-        assert localapi("add", "me/Some_Model", "--kind", "chat").returncode == 0
+def test_the_same_model_twice_gets_another_id_and_a_word_of_that(localapi: Run, folder: Path) -> None:
+    first, second = (localapi("add", "me/Some_Model", "--kind", "chat") for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "a new file" in first.stdout
+    assert ("some_model is the same model" in first.stderr, "some_model is the same model" in second.stderr) == (
+        False,
+        True,
+    )
     assert localapi("rm", "nothing").stderr.endswith("it has: some_model, some_model-2\n")
 
 

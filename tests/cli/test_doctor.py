@@ -192,4 +192,4 @@ def test_traces_without_a_collector_are_a_note_and_without_packages_missing(
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
     (found,) = checks.traces(subject)
-    assert (found.grade, "localapi[traces]" in (found.mend or "")) == ("missing", True)
+    assert (found.grade, "opentelemetry" in (found.mend or "")) == ("missing", True)

@@ -211,5 +211,5 @@ def test_without_the_packages_a_warning_says_what_to_install(monkeypatch: pytest
         if thread.name == "traces":
             thread.join()
     assert traces.warning is not None
-    assert "localapi[traces]" in traces.warning
+    assert "uv pip install opentelemetry" in traces.warning
     assert traces.begin({}) is None
