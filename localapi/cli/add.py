@@ -83,8 +83,8 @@ def command(
     if dry_run:
         click.echo(edit.diff(), nl=False)
         return
-    done = "added" if edit.before is not None else "a new file, with"
-    outcome.save(server_of(said), edit, name, f"{done} {proposal.kind}.{name} ({proposal.backend})")
+    done = f"added {proposal.kind}.{name} ({proposal.backend})"
+    outcome.save(server_of(said), edit, name, done if edit.before is not None else f"{done}, in a new file")
 
 
 def _tell_need(source: ManifestSource, edit: Edit, name: str) -> None:

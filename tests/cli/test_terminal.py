@@ -63,7 +63,7 @@ def test_doctor_breaks_its_lines_between_words(terminal: Terminal, folder: Path)
 
 
 def test_add_and_plan_speak_in_lines(terminal: Terminal) -> None:
-    assert terminal("add", "demo") == "models.yaml: added chat.demo (mlx-lm)\r\n"
+    assert terminal("add", "demo") == "models.yaml: added chat.demo (mlx-lm), in a new file\r\n"
     assert "\x1b[32m+  chat.demo  is new (models.yaml:3)\x1b[0m\r\n" in terminal("plan")
 
 
