@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from typing import Final
 
 import msgspec
 from quart import Response
@@ -12,9 +13,13 @@ from quart import Response
 from localapi.errors import ApiError, InvalidKey, MethodNotAllowed, NoMember, NoRoom, UnsupportedEncoding
 from localapi.http import request_context
 from localapi.http.encodings import ENCODINGS
+from localapi.system.threads import aside
 
 encode = msgspec.json.Encoder().encode
 """Any value that msgspec can encode, as JSON."""
+
+FEW_BYTES: Final = 32_768
+"""Size of vectors that are written within a millisecond or two."""
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
@@ -30,6 +35,14 @@ def told(error: ApiError) -> str:
 def json_reply(content: object, *, status: int = 200) -> Response:
     """Return any value that msgspec can encode."""
     return Response(encode(content), status=status, content_type="application/json")
+
+
+async def json_reply_of_vectors(make: Callable[[], object], size: int) -> Response:
+    """Return what a function makes of vectors that have so many bytes.
+
+    Millions of numbers take a while to write. For a few, a thread would take longer.
+    """
+    return json_reply(make()) if size <= FEW_BYTES else await aside(lambda: json_reply(make()))
 
 
 def error_reply(error: ApiError, content: object) -> Response:

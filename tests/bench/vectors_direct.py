@@ -1,4 +1,7 @@
-"""Vectors by ONNX Runtime itself, as somebody computes them who needs no server: each request is a batch."""
+"""Vectors by ONNX Runtime itself, as somebody computes them who needs no server: each request is a batch.
+
+The graph is the backend's, because the folder has none; the session is one with ONNX Runtime's defaults.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +38,18 @@ def embed(folder: str, requests: Sequence[Sequence[str]]) -> tuple[float, float,
 def _loaded(folder: str) -> tuple[Any, Any, str, Any]:
     # The parent process of a benchmark needs none of them.
     import numpy  # noqa: PLC0415
+    import onnxruntime  # type: ignore[import-untyped]  # noqa: PLC0415
     from tokenizers import Tokenizer  # noqa: PLC0415
 
-    from localapi.worker.vectors.onnx import _session  # noqa: PLC0415
+    from localapi.worker.vectors.bert_graph import bert_graph  # noqa: PLC0415
     from localapi.worker.vectors.sentence_folder import described  # noqa: PLC0415
 
-    session, output = _session(described(Path(folder)))
+    graph = bert_graph(Path(folder), described(Path(folder)).config)
+    settings = onnxruntime.SessionOptions()
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in graph.weights.values()]
+    settings.add_external_initializers(list(graph.weights), values)
+    session = onnxruntime.InferenceSession(graph.model, settings, providers=["CPUExecutionProvider"])
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
     tokenizer.no_truncation()
     tokenizer.enable_padding()
-    return tokenizer, session, output, numpy
+    return tokenizer, session, graph.output, numpy

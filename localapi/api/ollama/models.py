@@ -28,7 +28,7 @@ from localapi.backends.options import FOREVER, EntryOptions
 from localapi.errors import Forbidden, InvalidRequest
 from localapi.http import body
 from localapi.http.generation import begin
-from localapi.http.replies import json_reply
+from localapi.http.replies import json_reply, json_reply_of_vectors
 from localapi.kinds import CHAT, EMBEDDING
 from localapi.kinds.chat import ChatModel
 from localapi.manifest import Entry
@@ -223,7 +223,8 @@ def routes(registry: Registry) -> Blueprint:
             total_duration=int((time.monotonic() - started) * _NANOSECONDS),
             prompt_eval_count=tokens,
         )
-        return body.name_ignored(unknown_fields(asked, content), await aside(lambda: json_reply(reply)))
+        size = 4 * sum(map(len, vectors))
+        return body.name_ignored(unknown_fields(asked, content), await json_reply_of_vectors(lambda: reply, size))
 
     @blueprint.post("/api/embeddings")
     async def embeddings() -> Response:

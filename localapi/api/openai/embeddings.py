@@ -19,12 +19,11 @@ from localapi.backends.vector_options import EmbeddingOptions, Prefixes
 from localapi.errors import InvalidRequest
 from localapi.http import body, request_context
 from localapi.http.generation import Generation, begin, request_ids
-from localapi.http.replies import json_reply
+from localapi.http.replies import json_reply_of_vectors
 from localapi.kinds import EMBEDDING
 from localapi.kinds.embedding import TEXTS, TOKENS, embedding_options
 from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
-from localapi.system.threads import aside
 from localapi.worker.protocol import Embed, Embedded
 
 log = logging.getLogger(__name__)
@@ -98,8 +97,7 @@ def routes(registry: Registry) -> Blueprint:
         request = body.parse(EmbeddingRequest, content)
         generation = begin(registry, request.model, EMBEDDING)
         got = await vectors_of(generation, request)
-        # Millions of numbers take a while to write.
-        reply = await aside(lambda: json_reply(written(request, got)))
+        reply = await json_reply_of_vectors(lambda: written(request, got), sum(map(len, got.vectors)))
         if got.truncated:
             reply.headers[TRUNCATED_HEADER] = ", ".join(map(str, got.truncated[:50]))
         generation.name_member(reply)

@@ -145,6 +145,8 @@ def _session(found: SentenceFolder) -> tuple[onnxruntime.InferenceSession, str]:
     """Return a session of the folder's ONNX file, or of a graph made from its weights, and the output to read."""
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3  # errors; warnings are about how a graph was exported
+    # Its threads would wait by spinning, and take the processor from this server and its clients.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     ready = next((found.folder / graph for graph in GRAPHS if (found.folder / graph).is_file()), None)
     try:
         if ready is not None:
