@@ -1,6 +1,6 @@
 """A server that speaks OpenAI's API and does what no server should: `python hostile_program.py PORT [WAY...]`.
 
-Ways at the start: never-ready, elsewhere, silent, fork, ignore-term, loud-exit. A request may
+Ways at the start: never-ready, elsewhere, ipv6, silent, fork, daemon, ignore-term, loud-exit. A request may
 say die, close or hang; env and key are answered with what the program knows, anything else is repeated.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -95,6 +96,8 @@ def misbehave() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "fork" in WAYS:
         fork()
+    if "daemon" in WAYS and os.fork() > 0:
+        os._exit(0)
     if "loud-exit" in WAYS:
         sys.exit("out of memory: buy more")
     print("hello from the program", flush=True)
@@ -105,7 +108,10 @@ def misbehave() -> None:
 def main() -> None:
     misbehave()
     port = 0 if "elsewhere" in WAYS else PORT
-    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever(poll_interval=0.05)
+    if "ipv6" in WAYS:
+        ThreadingHTTPServer.address_family = socket.AF_INET6
+    host = "::1" if "ipv6" in WAYS else "127.0.0.1"
+    ThreadingHTTPServer((host, port), Handler).serve_forever(poll_interval=0.05)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from localapi.backends.command import HOST, Launch
 from localapi.backends.engine import ReportLoading, Vitals
 from localapi.backends.http_engine import HttpEngine
 from localapi.backends.placeholders import filled
+from localapi.backends.process import describe_end
 from localapi.backends.program import Program
 from localapi.backends.upstream import Upstream
 from localapi.errors import (
@@ -216,14 +217,18 @@ class CommandEngine:
         if not self._fault and _is_taken(self.port):
             return PortTaken()
         how = self._fault or self._watching.result()
+        advice = " Keep it in the foreground." if how == describe_end(0) else ""
         return LoadFailed(
-            f"The program {how} after {seconds:.1f} s, before it was ready. {self._last_lines()}", retryable=None
+            f"The program {how} after {seconds:.1f} s, before it was ready.{advice} {self._last_lines()}",
+            retryable=None,
         )
 
     async def _too_late(self, running: Program) -> LoadFailed:
         ports = await running.listening_ports()
         if ports and self.port not in ports:
             self._refusal = f"it listens on {_numbers(ports)} instead; check how `command` passes {{port}} to it"
+        elif ports and await self._status_of("/") is None:
+            self._refusal = f"it does not answer at {HOST}; check how `command` passes {{host}} to it"
         return LoadFailed(
             f"The program was not ready at http://{HOST}:{self.port} within {self._launch.start_seconds:g} s "
             f"(start_timeout): {self._refusal}. {self._last_lines()}",

@@ -124,11 +124,13 @@ class Program:
             self._looking = None
 
     async def has_port(self, port: int) -> bool:
-        """Return False if a process that is known to be another program's listens on a port.
+        """Return False if the program has ended, or if a process that is known to be another program's has a port.
 
         A program in a container has its port from another process, which may not tell who it is.
         """
         ports = await self.listening_ports()
+        if self.pid not in self._tree:  # it has ended, and what it has left behind is about to be killed
+            return False
         if port in ports:
             return True
         listener = await aside(lambda: process_usage.environment_of_listener(port))
