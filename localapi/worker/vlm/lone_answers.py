@@ -15,6 +15,7 @@ from mlx_vlm.models.cache import make_prompt_cache  # type: ignore[import-not-fo
 
 from localapi.worker.llm.batch import PREFILL_TOKENS
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
+from localapi.worker.llm.request_reading import Prompt
 from localapi.worker.llm.row import Processor, Row
 from localapi.worker.llm.serial import Serial
 from localapi.worker.protocol import Event
@@ -57,8 +58,9 @@ class LoneAnswers(Serial):
         max_rows: int,
         token_bytes: Callable[[int], bytes],
         cancelled: Callable[[int], bool],
+        seen: Sequence[Prompt] = (),
     ) -> None:
-        """Start empty. `cancelled`: as in `Host`."""
+        """Start empty. `cancelled`: as in `Host`. `seen`: as in `Senses.probes`."""
         super().__init__(
             model,
             draft=None,
@@ -71,7 +73,7 @@ class LoneAnswers(Serial):
         self._cancelled = cancelled
 
         self._kept: Kept | None = None
-        self._reuses = self._continues_well()
+        self._reuses = self._continues_well(seen)
 
     def _begin(self, row: Row) -> None:
         """Start from what the last answer has left, if that is the beginning of this prompt."""
@@ -88,7 +90,8 @@ class LoneAnswers(Serial):
 
     def _end(self, *, keep: bool) -> None:
         """Stop the first row's generator. What it computed may serve the next turn."""
-        kept = Kept(self._tokens, self._media, self._caches) if keep and self._tokens and self._reuses else None
+        reuses = self._reuses[bool(self._media)]
+        kept = Kept(self._tokens, self._media, self._caches) if keep and self._tokens and reuses else None
         super()._end(keep=False)
         self._kept = kept
 
@@ -103,7 +106,7 @@ class LoneAnswers(Serial):
                 for cache in kept.caches:
                     cache.trim(cache.offset - length)
                 return length, kept.caches
-        return 0, make_prompt_cache(self._model.language_model)
+        return 0, self._new_caches()
 
     def _generator(self, row: Row) -> Generator[tuple[Any, ...]]:
         prompt = mx.array(row.prompt, mx.uint32)
@@ -154,43 +157,61 @@ class LoneAnswers(Serial):
         positions, deltas = find(mx.array([prompt]), grid)
         return {"position_ids": positions, "rope_deltas": deltas}
 
-    def _continues_well(self) -> bool:
-        """Return True if the model goes on from computed tokens as it does from the beginning. Try it.
+    def _continues_well(self, seen: Sequence[Prompt]) -> tuple[bool, bool]:
+        """Return True for text, and for prompts with media, if computed tokens can be gone on from. Try it.
 
-        What it says may differ by as much as it does if the same prompt is computed in two parts.
+        Log probabilities may differ from those of the whole prompt by as much as they do if a text is computed in two
+        parts. `seen`: two prompts that begin with the same image.
         """
-        prompt = [3 + at * 37 % 100 for at in range(PROBE_TOKENS)]
         half = PROBE_TOKENS // 2
-
-        def said(caches: list[Any], shared: int, **options: Any) -> mx.array:
-            steps = self._generated(
-                prompt,
-                None,
-                caches,
-                shared,
-                max_tokens=3,
-                sampler=lambda logprobs: mx.full(logprobs.shape[:-1], prompt[0], mx.uint32),
-                prompt_cache_checkpoint=lambda *_: None,
-                **options,
-            )
-            return mx.stack([logprobs.astype(mx.float32).flatten() for _, logprobs, *_ in steps])
-
-        def apart(one: mx.array, other: mx.array) -> float:
-            # Tokens that the model never says are at -inf.
-            most: Any = mx.nan_to_num(mx.abs(one - other), nan=0.0).max().item()
-            return float(most)
-
+        beginning = [3 + at * 37 % 100 for at in range(half)]
+        other, text = (Prompt(beginning + [3 + at * step % 100 for at in range(half)]) for step in (7, 11))
         try:
-            caches = make_prompt_cache(self._model.language_model)
-            whole = said(caches, 0)
-            if not all(cache.is_trimmable() for cache in caches):
-                return False
-            for cache in caches:
-                cache.trim(cache.offset - half)
-            parts = said(make_prompt_cache(self._model.language_model), 0, prefill_step_size=half)
-            return apart(said(caches, half), parts) <= 2 * apart(whole, parts) + LEAST_DIFFERENCE
+            parts = self._said(text, self._new_caches(), prefill_step_size=half)
+            rounding = LEAST_DIFFERENCE + 2 * _apart(self._said(text, self._new_caches()), parts)
+            with_text = self._continues(other, text, half, parts, rounding)
         except Exception:  # from the architecture
+            return False, False
+        try:
+            if not with_text or not seen or seen[0].sight.end is None or seen[0].sight.end != seen[1].sight.end:
+                return with_text, False
+            whole = self._said(seen[1], self._new_caches())
+            return True, self._continues(seen[0], seen[1], seen[0].sight.end, whole, 2 * rounding)
+        except Exception:  # from the architecture
+            return True, False
+
+    def _continues(self, before: Prompt, prompt: Prompt, shared: int, expected: mx.array, rounding: float) -> bool:
+        caches = self._new_caches()
+        self._said(before, caches)
+        if not all(cache.is_trimmable() for cache in caches):
             return False
+        for cache in caches:
+            cache.trim(cache.offset - shared)
+        return _apart(self._said(prompt, caches, shared), expected) <= rounding
+
+    def _said(self, prompt: Prompt, caches: list[Any], shared: int = 0, **options: Any) -> mx.array:
+        """Return log probabilities of the first tokens after a prompt, which are the same ones whatever is likely."""
+        steps = self._generated(
+            prompt.tokens,
+            prompt.sight,
+            caches,
+            shared,
+            max_tokens=3,
+            sampler=lambda logprobs: mx.full(logprobs.shape[:-1], prompt.tokens[-1], mx.uint32),
+            prompt_cache_checkpoint=lambda *_: None,
+            **options,
+        )
+        return mx.stack([logprobs.astype(mx.float32).flatten() for _, logprobs, *_ in steps])
+
+    def _new_caches(self) -> list[Any]:
+        caches: list[Any] = make_prompt_cache(self._model.language_model)
+        return caches
+
+
+def _apart(one: mx.array, other: mx.array) -> float:
+    # Tokens that the model never says are at -inf.
+    most: Any = mx.nan_to_num(mx.abs(one - other), nan=0.0).max().item()
+    return float(most)
 
 
 class _Continued:

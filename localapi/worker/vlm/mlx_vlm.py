@@ -102,6 +102,7 @@ class MlxVlm(Answerer):
             max_rows=MOST_ANSWERS,
             token_bytes=detokenizer.token_bytes,
             cancelled=host.cancelled,
+            seen=self._senses.probes(),
         )
         reader = SensingReader(
             tokenizer,

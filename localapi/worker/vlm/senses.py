@@ -7,6 +7,7 @@ known of templates holds for messages with images and recordings, too.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import re
@@ -19,6 +20,7 @@ import mlx.core as mx
 import msgspec
 import numpy as np
 from mlx_vlm.utils import prepare_inputs, should_add_special_tokens  # type: ignore[import-not-found]
+from PIL import Image
 
 from localapi.audio.decoder import NotAudio, decode
 from localapi.worker.llm.prompt import RENDER_SECONDS, PromptRefused
@@ -104,20 +106,41 @@ class Senses:
         end = self._end(tokens, media)
         return replace(prompt, tokens=tokens, sight=Sight(ids, pixels, mask, inputs, media.digests, end))
 
+    def probes(self) -> list[Prompt]:
+        """Return two short prompts that begin with the same image, to try the model with; none if it cannot see."""
+        if not self.can_see:
+            return []
+        pixels = np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8)
+        media = Media([Image.fromarray(pixels)], (), ("probe",))
+        texts = [f"{self._image}{rest}" for rest in (" one two three four five six seven", " This is another picture.")]
+        try:
+            return [self.taken_in(Prompt([], text, media=media)) for text in texts]
+        except PromptRefused:
+            return []
+
     def _inputs(self, text: str, media: Media) -> dict[str, Any]:
         kind = str(self._config.get("model_type") or "")
         # Some processors add the first token whatever they are told, and templates write it, too.
         doubled = bool(self._adds) and text.startswith(self._adds)
-        return dict(
-            prepare_inputs(
-                self._processor,
-                images=list(media.pictures) or None,
-                audio=list(media.sounds) or None,
-                prompts=text.removeprefix(self._adds),
-                image_token_index=self._token("image"),
-                add_special_tokens=doubled or should_add_special_tokens(kind, self._processor),
+
+        def inputs(processor: Any) -> dict[str, Any]:
+            return dict(
+                prepare_inputs(
+                    processor,
+                    images=list(media.pictures) or None,
+                    audio=list(media.sounds) or None,
+                    prompts=text.removeprefix(self._adds),
+                    image_token_index=self._token("image"),
+                    add_special_tokens=doubled or should_add_special_tokens(kind, self._processor),
+                )
             )
-        )
+
+        try:
+            return inputs(self._processor)
+        except Exception:
+            with contextlib.suppress(Exception):
+                return inputs(_Unpadded(self._processor))
+            raise
 
     def _token(self, medium: str) -> int | None:
         for name in (f"{medium}_token_index", f"{medium}_token_id"):
@@ -153,6 +176,20 @@ class Senses:
             return taken[0].shape != taken[1].shape or not bool(mx.allclose(*taken).item())
         except Exception:  # from the processor or the architecture
             return False
+
+
+class _Unpadded:
+    """A processor that is not told how to pad one prompt: mlx-vlm's for LLaVA tells it to one for images, too."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+    def __call__(self, *arguments: Any, padding: object = None, **options: Any) -> Any:
+        """Return the inputs of one prompt."""
+        return self._processor(*arguments, **options)
 
 
 def _added(tokenizer: Any) -> str:

@@ -179,3 +179,25 @@ def test_pictures_of_all_kinds_become_rgb_and_upright(environment: Environment, 
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
+
+
+PADLESS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from PIL import Image
+from localapi.worker.vlm.senses import Media, Senses
+class Processor:  # as mlx-vlm's for LLaVA, which gives what it is given to transformers' one for images
+    def __call__(self, text=None, images=None, **options):
+        if "padding" in options:
+            raise TypeError("ImagesKwargs.__init__() got an unexpected keyword argument 'padding'")
+        return {"input_ids": [[len(text[0] if isinstance(text, list) else text), len(images)]]}
+senses = Senses.__new__(Senses)
+senses._processor, senses._config, senses._adds = Processor(), {}, ""
+assert senses._inputs("See", Media([Image.new("RGB", (9, 9))], (), ("x",)))["input_ids"] == [[3, 1]]
+"""
+
+
+def test_a_processor_that_takes_no_padding_is_called_without(environment: Environment, tmp_path: Path) -> None:
+    command = [environment.interpreter, "-c", PADLESS, ROOT]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
