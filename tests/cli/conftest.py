@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from localapi.manifest.environment import variables
 from localapi.settings import Settings
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 NOBODY = "http://127.0.0.1:9"
@@ -44,9 +44,6 @@ def localapi(folder: Path, environment: dict[str, str]) -> Run:
     """Run the program; variables by their names."""
 
     def localapi(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "localapi", *arguments],
-            check=False, cwd=folder, env={**environment, **variables}, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        return forked.run_text(*arguments, folder=folder, env={**environment, **variables})
 
     return localapi

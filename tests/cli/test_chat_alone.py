@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from localapi.audio import wav
+from tests import forked
 from tests.images.picture_files import png
 from tests.server import Server, serving
 
@@ -32,10 +33,7 @@ def environment(server: Server) -> dict[str, str]:
 
 
 def chat(server: Server, *arguments: str, told: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "localapi", "chat", *arguments],
-        env=environment(server), input=told, capture_output=True, timeout=100, check=False,
-    )  # fmt: skip
+    return forked.run("chat", *arguments, env=environment(server), typed=told)
 
 
 def test_a_question_on_standard_input_gets_the_answer_and_nothing_else(server: Server) -> None:

@@ -15,21 +15,14 @@ import jsonschema
 import pytest
 
 from localapi.cli.group import COMMANDS, command_named
+from tests import forked
 from tests.server import save, serving
 
 ROOT = Path(__file__).parents[2]
 
 
 def localapi(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "localapi", *arguments],
-        check=False,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return forked.run_text(*arguments, folder=folder, env={**os.environ, **(env or {})})
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from tests import forked
 from tests.server import save
 
 ROOT = Path(__file__).parents[2]
 
 
 def told(folder: Path, *arguments: str, status: int = 0) -> Any:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "LOCALAPI_ENVIRONMENTS": str(folder)}
-    done = subprocess.run(
-        [sys.executable, "-m", "localapi", *arguments, "--json"],
-        cwd=folder, env=env, capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+    done = forked.run_text(
+        *arguments, "--json", folder=folder, env={**os.environ, "LOCALAPI_ENVIRONMENTS": str(folder)}
+    )
     assert done.returncode == status, done.stderr
     return json.loads(done.stdout)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import forked
 from tests.server import Server, save, serving
 from tests.sound import seconds
 
@@ -41,9 +42,8 @@ def server(folder: Path) -> Iterator[Server]:
 
 
 def say(folder: Path, *arguments: str, text: str = "", path: str | None = None) -> subprocess.CompletedProcess[bytes]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **({"PATH": path} if path is not None else {})}
-    command = [sys.executable, "-m", "localapi", "say", *arguments]
-    return subprocess.run(command, cwd=folder, env=env, input=text.encode(), capture_output=True, check=False)
+    env = {**os.environ, **({"PATH": path} if path is not None else {})}
+    return forked.run("say", *arguments, folder=folder, env=env, typed=text.encode())
 
 
 def last_line(done: subprocess.CompletedProcess[bytes]) -> str:

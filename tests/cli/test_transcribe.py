@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from localapi.audio.encoder import encoded
 from localapi.audio.formats import FORMATS
+from tests import forked
 from tests.server import Server, serving
 
 ROOT = Path(__file__).parents[2]
@@ -39,9 +38,7 @@ def server(folder: Path) -> Iterator[Server]:
 
 
 def transcribe(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "localapi", "transcribe", *arguments, "--port", str(server.port)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=server.folder, env=env, capture_output=True, text=True, check=False)
+    return forked.run_text("transcribe", *arguments, "--port", str(server.port), folder=server.folder)
 
 
 def test_the_text_of_several_files_goes_to_standard_output(server: Server) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import localapi
 from localapi.cli.group import COMMANDS, command_named
+from tests import forked
 from tests.documents.conftest import NODE_PACKAGES, PYTHON_PACKAGES
 from tests.documents.pages import PAGES, ROOT, Block, blocks, lines_of_shell, page
 from tests.documents.test_tables import variables_of_the_code
@@ -57,10 +58,7 @@ def test_each_command_line_is_one_that_the_program_takes(line: str, home: Path, 
         "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "localapi", name, *rest],
-        cwd=home, env=env, input=found["said"] or "", capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = forked.run_text(name, *rest, folder=home, env=env, typed=found["said"] or "")
     assert done.returncode == 0 or (done.returncode == 3 and "--exit-code" in rest), done.stderr
     written = home / rest[rest.index("-o") + 1] if "-o" in rest else None
     assert written.stat().st_size > 0 if written else done.stdout or "played" in done.stderr

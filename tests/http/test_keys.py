@@ -9,7 +9,6 @@ import inspect
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import psutil
 import pytest
 
 from localapi.manifest import keys
+from tests import forked
 from tests.server import Reply, Server, save, serving
 
 ROOT = Path(__file__).parents[2]
@@ -184,10 +184,8 @@ def test_the_log_says_which_key_asked(server: Server) -> None:
 
 
 def localapi(folder: Path, *words: str, key: str = "") -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OPERATOR_KEY": ADMIN, "LOCALAPI_API_KEY": key}
-    return subprocess.run(
-        [sys.executable, "-m", "localapi", *words], cwd=folder, env=env, capture_output=True, text=True, check=False
-    )
+    env = {**os.environ, "OPERATOR_KEY": ADMIN, "LOCALAPI_API_KEY": key}
+    return forked.run_text(*words, folder=folder, env=env)
 
 
 def test_the_own_commands_send_the_key_of_the_environment(server: Server, folder: Path) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from localapi.backends.model_path import DEMO_FOLDER
+from tests import forked
 from tests.server import Server, save, serving, until
 
 FOLDER = "  local-chat: {backend: mlx-lm, path: demo, defaults: {temperature: 0}}\n"
@@ -61,8 +60,9 @@ def test_the_command_line_tells_what_did_not_load_and_why(server: Server, tmp_pa
 
 
 def localapi(server: Server, folder: Path, *words: str) -> str:
-    command = [sys.executable, "-m", "localapi", *words, "--port", str(server.port)]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+    done = forked.run_text(*words, "--port", str(server.port), folder=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_a_mistake_in_the_file_still_refuses_all_of_it(server: Server, tmp_path: Path) -> None:
