@@ -247,7 +247,7 @@ def nobody(pool: Entry, failures: dict[str, ApiError], rests: list[float]) -> Ap
         return ModelBusy(f"All members of {pool.id} are busy. {retry}", retry_after_seconds=seconds)
     reasons = " ".join(f"{name}: {error.message}" for name, error in failures.items())
     return NoMember(
-        f"No member of {pool.id} can answer. {reasons or 'It has no members.'}",
+        f"No member of {pool.id} can answer. {reasons or 'Their peers are away, or have them no more.'}",
         beside=failures,
         unnamed=f"No member of {pool.id} can answer. {retry}",
         retry_after_seconds=seconds,

@@ -26,7 +26,7 @@ from localapi.runtime.lease import Lease
 from localapi.runtime.memory import Memory
 from localapi.runtime.peer_instance import PeerInstance
 from localapi.runtime.peers import Peers
-from localapi.runtime.pool import Member, Pool
+from localapi.runtime.pool import Member, Pool, nobody
 from localapi.runtime.progress import Progress
 from localapi.runtime.queue import Queue, Ticket
 from localapi.system.in_flight import InFlight
@@ -171,10 +171,17 @@ class Registry:
         return [Member(each, self.instance(each.id), self.queues[each.id]) for each in found if each is not None]
 
     def expected(self, entry: Entry) -> Entry:
-        """Return the entry that would answer a request now: a member of a pool, or the entry itself."""
+        """Return the entry that would answer a request now: a member of a pool, or the entry itself.
+
+        Raise NoMember if no member is known.
+        """
         instance = self.instance(entry.id)
-        members = instance.order(()) if isinstance(instance, Pool) else []
-        return members[0].entry if members else entry
+        if not isinstance(instance, Pool):
+            return entry
+        members = instance.order(())
+        if not members:
+            raise nobody(entry, {}, [])
+        return members[0].entry
 
     def answering(self) -> AbstractContextManager[None]:
         """Make a shutdown wait for a request until its client has the whole reply."""

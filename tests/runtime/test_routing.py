@@ -292,6 +292,14 @@ async def test_if_nobody_can_answer_the_error_names_each_member_and_its_reason(h
     assert "no file" in (house.pool.vitals.reason or "")
 
 
+async def test_a_pool_of_members_that_are_not_known_has_nobody_to_expect(house: House) -> None:
+    house.serve(pool=pool_of("peer/a"))
+    with pytest.raises(NoMember, match="peers"):
+        house.registry.expected(house.registry.resolve("pool", CHAT))
+    with pytest.raises(NoMember):
+        await house.ask()
+
+
 async def test_members_that_rest_are_asked_if_nobody_else_is_left(house: House) -> None:
     house.acts |= {"a": GenerationFailed("out of order"), "b": GenerationFailed("out of order")}
     with pytest.raises(NoMember):
