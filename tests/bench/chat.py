@@ -1,10 +1,12 @@
 """Tokens per second through HTTP, beside mlx-lm without a server and beside mlx-lm's own server.
 
-    python -m tests.bench.chat [--model PATH] [--streams 1,4,8,16] [--rounds N] [--checkout NAME=FOLDER]
+    python -m tests.bench.chat [--model NAME] [--streams 1,4,8,16] [--rounds N] [--checkout NAME=FOLDER]
 
 In each round every contender answers prompts of the same length, one after the other and in changing order; what
 counts is the ratio within a round, because the machine may be busy with other things. All have the same model in
-memory, and idle while another one is measured. `--checkout` adds another source tree of this project.
+memory, and idle while another one is measured. `--checkout` adds another source tree of this project. `--same-blas`
+gives all of them the OpenBLAS that our workers load, so that what the library gains is not counted. Models with random
+weights repeat themselves, which `--speculation off` leaves out.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from localapi.cli.text_table import table
-from tests.bench import client, direct, models
+from tests.bench import client, direct, models, smollm2
 from tests.bench.processes import OURS, PEER, Aside, ours, peer
 
 
@@ -54,30 +56,39 @@ class Contender:
 def main() -> None:
     """Build the models, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.chat", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--model", action="append", help="a folder, tiny or middle (default: both of these)")
+    parser.add_argument("--model", action="append", help="a folder, smollm2, tiny or middle (default: the last two)")
     parser.add_argument("--streams", default="1,4,8,16", help="numbers of streams (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="of each answer (default: %(default)s)")
     parser.add_argument("--prompt-tokens", type=int, default=200, help="roughly (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
     parser.add_argument("--checkout", action="append", default=[], metavar="NAME=FOLDER", help="another source tree")
+    parser.add_argument("--same-blas", action="store_true", help="our BLAS for mlx-lm and its server, too")
+    parser.add_argument("--speculation", default="auto", help="off: each token alone, as the others do (default: auto)")
     parser.add_argument("--skip-peer", action="store_true", help="leave mlx_lm.server out")
     arguments = parser.parse_args()
     checkouts = dict(pair.split("=", 1) for pair in arguments.checkout)
     with tempfile.TemporaryDirectory() as folder:
         for model in arguments.model or list(models.SIZES):
-            path = models.made(model, Path(folder))
+            path = smollm2.made(Path(folder))["float32"] if model == "smollm2" else models.made(model, Path(folder))
             words = models.words(model, arguments.prompt_tokens)
-            with contenders(path, checkouts, with_peer=not arguments.skip_peer) as them:
+            with_peer, on_our_blas = not arguments.skip_peer, arguments.same_blas
+            with contenders(
+                path, checkouts, with_peer=with_peer, on_our_blas=on_our_blas, speculation=arguments.speculation
+            ) as them:
                 for streams in map(int, arguments.streams.split(",")):
                     rounds = list(_rounds(them, streams, words, arguments.tokens, arguments.rounds))
                     report(f"{model}, {streams} streams of {arguments.tokens} tokens", rounds)
 
 
 @contextlib.contextmanager
-def contenders(model: Path, checkouts: dict[str, str], *, with_peer: bool) -> Iterator[dict[str, Contender]]:
+def contenders(
+    model: Path, checkouts: dict[str, str], *, with_peer: bool, on_our_blas: bool, speculation: str
+) -> Iterator[dict[str, Contender]]:
     """Everything that answers, loaded; by name, ours first."""
     with contextlib.ExitStack() as stack:
         reader, python = stack.enter_context(Aside()), stack.enter_context(Aside())
+        if on_our_blas:
+            python(direct.use_our_blas)
 
         def over_http(port: int, name: str, processes: Sequence[psutil.Process]) -> Contender:
             def ask(prompts: Sequence[str], tokens: int) -> Measured:
@@ -93,11 +104,11 @@ def contenders(model: Path, checkouts: dict[str, str], *, with_peer: bool) -> It
 
         them: dict[str, Contender] = {}
         for name, checkout in {"localapi": str(Path(__file__).parents[2]), **checkouts}.items():
-            server = stack.enter_context(ours(model, env={"PYTHONPATH": checkout}))
+            server = stack.enter_context(ours(model, env={"PYTHONPATH": checkout}, speculation=speculation))
             them[name] = over_http(server.port, OURS, [psutil.Process(server.process.pid), *server.workers()])
         them["mlx-lm in Python"] = Contender(in_python, [psutil.Process(python(os.getpid))])
         if with_peer:
-            port, pid = stack.enter_context(peer(model))
+            port, pid = stack.enter_context(peer(model, on_our_blas=on_our_blas))
             them["mlx_lm.server"] = over_http(port, PEER, [psutil.Process(pid)])
         yield them
 

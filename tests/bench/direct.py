@@ -7,12 +7,19 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from localapi.worker import blas
+
 
 @lru_cache(maxsize=1)
 def _loaded(path: str) -> tuple[Any, Any]:
     import mlx_lm  # noqa: PLC0415  # only the process that measures imports it
 
     return mlx_lm.load(path)[:2]
+
+
+def use_our_blas() -> None:
+    """Load the BLAS that our workers load. It must be done before MLX is imported."""
+    blas.install_openblas()
 
 
 def generate(path: str, prompts: Sequence[str], max_tokens: int, *, batch: bool) -> tuple[float, int]:

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 START_SECONDS = 120
 OURS, PEER = "bench", "default_model"
 """Names of the model in requests to `ours` and `peer`."""
-MANIFEST = "chat: {{{}: {{backend: mlx-lm, path: '{}', preload: true, prefix_cache_disk_mb: {}}}}}"
+MANIFEST = "chat: {{{}: {{backend: mlx-lm, path: '{}', preload: true, prefix_cache_disk_mb: {}, speculation: '{}'}}}}"
 
 
 class Aside:
@@ -63,21 +63,30 @@ def piper_server(voice: Path, port: int) -> contextlib.AbstractContextManager[su
 
 
 @contextlib.contextmanager
-def ours(model: Path, *, env: Mapping[str, str] | None = None, disk_mb: int = 0) -> Iterator[Server]:
+def ours(
+    model: Path, *, env: Mapping[str, str] | None = None, disk_mb: int = 0, speculation: str = "auto"
+) -> Iterator[Server]:
     """This server with the model loaded."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder), MANIFEST.format(OURS, model, disk_mb), env=env) as server,
+        serving(Path(folder), MANIFEST.format(OURS, model, disk_mb, speculation), env=env) as server,
     ):
         server.wait_for(f"{OURS}: loaded")
         yield server
 
 
+_ON_OUR_BLAS = "from localapi.worker import blas; blas.install_openblas(); from mlx_lm.server import main; main()"
+
+
 @contextlib.contextmanager
-def peer(model: Path) -> Iterator[tuple[int, int]]:
-    """The port and the process id of the stock server with this model."""
+def peer(model: Path, *, on_our_blas: bool = False) -> Iterator[tuple[int, int]]:
+    """The port and the process id of the stock server with this model.
+
+    `on_our_blas`: with the library that our workers load, which reads prompts much faster than MLX's own.
+    """
     port = free_port()
-    with mlx_lm_server(model, port) as process:
+    arguments = ["--model", str(model), "--port", str(port), "--log-level", "ERROR"]
+    with _running("-c", _ON_OUR_BLAS, *arguments) if on_our_blas else mlx_lm_server(model, port) as process:
         until(lambda: answers(port, "GET", "/health") == 200, every=0.2)
         yield port, process.pid
 

@@ -43,11 +43,12 @@ class Family:
     """True if the normal suite builds it."""
 
 
+_ARGS = dict.fromkeys(("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"), False)
 _GLM = {
     **dict.fromkeys(
         ("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>", "/nothink"), True
     ),
-    **dict.fromkeys(("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"), False),
+    **_ARGS,
 }
 _THINK = {128798: "<think>", 128799: "</think>"}
 _LLAMA31 = {128004: "<|finetune_right_pad_id|>", 128008: "<|eom_id|>", 128010: "<|python_tag|>"}
@@ -192,6 +193,39 @@ FAMILIES = {
         ("[EOS]", "<|im_end|>"),
         _KIMI,
     ),
+    "Apriel 1.6": Family("tekken", "Apriel-1.6-15b-Thinker-fixed.jinja", ("<|end|>",), {"<|end|>": True}),
+    "MiniMax M1": Family("qwen3", "MiniMax-M1.jinja", ("<end_of_sentence>",), {"<end_of_sentence>": True}),
+    "GigaChat 3.1": Family(
+        "deepseek_v3",
+        "GigaChat3.1-10B-A1.8B.jinja",
+        ("<|message_sep|>",),
+        dict.fromkeys(("<|message_sep|>", "<|role_sep|>", "<|function_call|>"), True),
+    ),
+    "Hunyuan 3": Family(
+        "qwen3",
+        "tencent-Hy3.jinja",
+        ("<\uff5chy_eos:opensource\uff5c>",),
+        {
+            "<\uff5chy_eos:opensource\uff5c>": True,
+            **dict.fromkeys(
+                (
+                    f"<{mark}:opensource>"
+                    for name in ("think", "tool_calls", "tool_call", "arg_key", "arg_value")
+                    for mark in (name, f"/{name}")
+                ),
+                False,
+            ),
+            "<tool_sep:opensource>": False,
+        },
+    ),
+    "LFM2.5-Instruct": Family(
+        "qwen3",
+        "LFM2.5-Instruct.jinja",
+        ("<|im_end|>",),
+        {"<|tool_call_start|>": True, "<|tool_call_end|>": True},
+    ),
+    "Ling 3": Family("qwen3", "inclusionai-ling-3.0-flash.jinja", ("<|role_end|>",), {"<|role_end|>": True, **_ARGS}),
+    "Step 3.5": Family("qwen3", "StepFun3.5-Flash.jinja", ("<|im_end|>",)),
     "Granite 4.1": Family("qwen3", "ibm-granite-granite-4.1.jinja", ("<|end_of_text|>",), _ROLES),
     "Gemma 3": Family("gemma3", eos=("<end_of_turn>", "<eos>")),
     "Gemma 4": Family(

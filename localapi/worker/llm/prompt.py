@@ -30,18 +30,19 @@ from localapi.worker.protocol import (
     reads_variable,
 )
 
-LEVELS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-"""Levels from no thinking to the most."""
+LEVELS: Final = ("none", "no_think", "minimal", "low", "medium", "high", "xhigh", "max")
+"""Levels from no thinking, which Hunyuan calls no_think, to the most."""
 _USUAL: Final = ("low", "medium", "high")
 """The levels of a template that writes any word into the prompt (gpt-oss)."""
 _QUOTED: Final = re.compile(rf"[\"'](?P<level>{'|'.join(LEVELS)})[\"']")
 
 
 def known_levels(template: str) -> tuple[str, ...]:
-    """Return the levels that the template compares with; those that most models know if it names fewer than two."""
+    """Return the levels that the template compares with; if it names only one, also those that most models know."""
     named = {found["level"] for found in _QUOTED.finditer(template)}
-    known = tuple(level for level in LEVELS if level in named)
-    return known if len(known) > 1 else _USUAL
+    if len(named) < 2:  # noqa: PLR2004
+        named |= set(_USUAL)
+    return tuple(level for level in LEVELS if level in named)
 
 
 def nearest_level(level: str, known: Sequence[str]) -> str:

@@ -29,13 +29,15 @@ def reads_variable(template: str, variable: str) -> bool:
 
 ToolFormatName = Literal[
     "auto", "none", "generic", "apertus", "command_r", "command_r7b", "deepseek_v3", "deepseek_v31", "deepseek_v32",
-    "deepseek_v4", "function_gemma", "functools", "gemma4", "glm45", "glm47", "granite", "harmony", "json_tools",
-    "kimi_k2", "kimi_k3", "llama3", "longcat", "minicpm5", "minimax_m2", "mistral", "mistral_args", "mistral_call_id",
-    "muse_spark", "nemotron", "phi4", "pythonic", "qwen3_coder", "seed",
+    "deepseek_v4", "function_gemma", "functools", "gemma4", "gigachat", "glm45", "glm47", "granite", "harmony",
+    "hunyuan3", "json_tools", "kimi_k2", "kimi_k3", "llama3", "longcat", "minicpm5", "minimax_m2", "mistral",
+    "mistral_args", "mistral_call_id", "muse_spark", "nemotron", "phi4", "pythonic", "qwen3_coder", "seed",
+    "tool_calls",
 ]  # fmt: skip
 """Names of formats of tool calls: the rows of `worker.llm.output.formats`."""
 ReasoningFormatName = Literal[
-    "auto", "none", "apertus", "command_r7b", "granite", "harmony", "magistral", "seed", "think"
+    "auto", "none", "apertus", "apriel", "command_r7b", "granite", "harmony", "hunyuan3", "magistral", "minimax_m3",
+    "seed", "think",
 ]  # fmt: skip
 """Names of formats of reasoning: those of `worker.llm.output.recognition`."""
 

@@ -18,6 +18,9 @@ pytestmark = pytest.mark.everyday
         ("{% if reasoning_effort == 'high' or reasoning_effort == 'max' %}", "low", "high"),
         ("{% if reasoning_effort in ['none', 'high'] %}", "none", "none"),
         ("{{ reasoning_effort }}", "their own", "their own"),
+        ("{% if reasoning_effort == 'max' %}", "max", "max"),
+        ("{% if reasoning_effort == 'max' %}", "low", "low"),
+        ("{% if reasoning_effort not in ['high', 'low', 'no_think'] %}", "none", "no_think"),
     ],
 )
 def test_an_effort_becomes_the_nearest_level_of_the_template(template: str, asked: str, level: str) -> None:

@@ -341,6 +341,39 @@ FORMATS: Final = {
     "phi4": _json_list("<|tool_call|>", "<|/tool_call|>"),
     "nemotron": _json_list("<TOOLCALL>", "</TOOLCALL>"),
     "functools": _json_list("functools", ""),
+    "tool_calls": _json_list("<tool_calls>", "</tool_calls>"),
+    "gigachat": CallFormat(
+        marks=("<|function_call|>", ""),
+        is_json=True,
+        spelling=Spelling(head=f"<|function_call|>{_JSON}", tail="}", between=None),
+        ends_turn=("<|message_sep|>",),
+    ),
+    "hunyuan3": CallFormat(
+        marks=("<tool_calls:opensource>", "</tool_calls:opensource>"),
+        tags=Tags(
+            call=re.compile(r"<tool_call:opensource>(?P<name>[^\s<>]+)<tool_sep:opensource>"),
+            call_end="</tool_call:opensource>",
+            argument=re.compile(
+                r"<arg_key:opensource>\s*(?P<key>[^<>]+?)\s*</arg_key:opensource>\s*<arg_value:opensource>"
+            ),
+            argument_end="</arg_value:opensource>",
+            newlines="none",
+        ),
+        inner_marks=tuple(
+            f"<{mark}:opensource>"
+            for mark in ("tool_call", "/tool_call", "tool_sep", "arg_key", "/arg_key", "arg_value", "/arg_value")
+        ),
+        spelling=Spelling(
+            head="<tool_call:opensource>{name}<tool_sep:opensource>\n",
+            tail="</tool_call:opensource>\n",
+            start="<tool_calls:opensource>\n",
+            end="</tool_calls:opensource>",
+            argument=(
+                "<arg_key:opensource>{key}</arg_key:opensource>\n<arg_value:opensource>",
+                "</arg_value:opensource>\n",
+            ),
+        ),
+    ),
     "command_r": _json_list("Action:\n```json\n", "```", name="tool_name", arguments="parameters"),
     "command_r7b": CallFormat(
         marks=("<|START_ACTION|>", "<|END_ACTION|>"),

@@ -187,6 +187,7 @@ class JsonSection:
 
     def __init__(self, start: str, end: str, calls: Calls, *, keyed_by_name: bool = False) -> None:
         """`keyed_by_name` as in `JsonCall`. `end`: empty if the section goes on to text that is no call."""
+        self._start = start
         self._end = end
         self._keyed_by_name = keyed_by_name
         self._calls = calls
@@ -214,6 +215,14 @@ class JsonSection:
                 if self._end.startswith(text[at:]):
                     self._held = text[at:]
                     break
+            if character == self._start[:1] and self._is_behind_a_call:  # Mistral's start is no bracket too many
+                if text.startswith(self._start, at):
+                    self._close("")
+                    self.rest = text[at:]
+                    break
+                if self._start.startswith(text[at:]):
+                    self._held = text[at:]
+                    break
             if not self._take(character):
                 self.rest = text[at:]
                 break
@@ -221,12 +230,19 @@ class JsonSection:
 
     def finish(self, *, cut: bool) -> list[SectionItem]:
         """Return the remaining items of a section that the answer ended in."""
+        if self._is_behind_a_call:
+            self._raw.append(self._held)
+            self._held = ""
         self._close(self._held)
         if self._spilling:
             self._arguments.append(self._held)
         self._calls.unfinished = self._started
         self.rest = ""
         return self._given()
+
+    @property
+    def _is_behind_a_call(self) -> bool:
+        return self._any and self._call is None and not self._spilling
 
     @property
     def _in_string(self) -> bool:
@@ -343,7 +359,6 @@ class NamedJsonSection(JsonSection):
         super().__init__(start, end, calls)
         self._abandon = abandon
         self._is_abandoned = False
-        self._start = start
         self._head = head
         self._tail = tail
 

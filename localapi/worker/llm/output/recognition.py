@@ -45,11 +45,16 @@ CALL_SIGNS: Final = (
     Sign("mistral", template=("[TOOL_CALLS]",)),
     Sign("glm47", template=("<arg_key>", "</arg_key><arg_value>")),
     Sign("glm45", template=("<arg_key>",)),
+    Sign("tool_calls", template=("<tool_calls>",)),
+    Sign("gigachat", template=("<|function_call|>",)),
+    Sign("hunyuan3", template=("<tool_calls{}>", ":opensource")),
+    Sign(NONE, template=("]<]minimax[>[",)),  # MiniMax M3, whose calls look like those of json_tools to mlx-lm
     Sign("phi4", template=("<|tool_call|>", "<|/tool_call|>")),
     Sign("granite", template=("<|tool_call|>",)),
 )
 """The first that fits is taken. mlx-lm's own inference comes next, then `LATE_SIGNS`."""
 LATE_SIGNS: Final = (
+    Sign("pythonic", template=("List of tools: [",), vocabulary=("<|tool_call_start|>",)),
     Sign("llama3", template=('"parameters"', "tools"), vocabulary=("<|python_tag|>",)),
     Sign("json_tools", template=("<tool_call>", "tools")),
 )
@@ -83,6 +88,14 @@ THINKING: Final = {
         around=("<response>", "</response>"),
         templates=("<response></response>", "<think></think>"),
     ),
+    "apriel": Thinking(
+        "Here are my reasoning steps:\n",
+        "[BEGIN FINAL RESPONSE]",
+        around=("[END FINAL RESPONSE]",),
+        templates=("[BEGIN FINAL RESPONSE]",),
+    ),
+    "hunyuan3": Thinking("<think:opensource>", "</think:opensource>", templates=("<think{}>", ":opensource")),
+    "minimax_m3": Thinking("<mm:think>", "</mm:think>", templates=("<mm:think>",)),
     "think": Thinking("<think>", "</think>", templates=("</think>",)),
 }
 

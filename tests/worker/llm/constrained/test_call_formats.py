@@ -84,6 +84,20 @@ def test_several_calls_are_read_as_several_where_the_format_has_them(name: str) 
         assert (found.parsed, found.content) == ([("now", {}), ("now", {})], "")
 
 
+@pytest.mark.parametrize("name", ["mistral", "mistral_args", "mistral_call_id"])
+def test_calls_behind_text_behind_a_call_are_calls(name: str) -> None:
+    tokenizer = tokenizer_of(name)
+    spelling = FORMATS[name].spelling
+    assert spelling is not None
+    call = (spelling.start + spelling.head + "{}" + spelling.tail + spelling.end).replace("{name}", "now")
+    call = call.replace("{id}", "abcdefgh1")
+    texts = [f"{call}\n{call}", f"{call}\nAnd:\n{call}", f"{call}\nDone ["]
+    found = [outcome(OutputFormat(tokenizer).stream(TOOLS), text) for text in texts]
+
+    assert [len(each.calls) for each in found] == [2, 2, 1]
+    assert [each.content for each in found] == ["", "And:", "Done ["]
+
+
 @FORCED
 def test_only_the_calls_of_strict_tools_have_a_form_if_calls_are_optional(name: str) -> None:
     tokenizer = tokenizer_of(name)
