@@ -313,6 +313,8 @@ class HttpClient:
         if form is not None:
             headers |= await aside(form.headers)
         for attempt in range(MAX_REDIRECTS):
+            if self._client.is_closed:  # while it waited to connect again
+                raise UpstreamUnavailable(f"{self._name} was closed before it was reached. Send the request again.")
             timeout = httpx2.Timeout(None, connect=self._connect_seconds)
             sent = content if form is None else form.pieces()
             request = self._client.build_request(method, url, content=sent, headers=headers, timeout=timeout)

@@ -463,6 +463,8 @@ class HttpEngine(InProcessEngine):
             except _UNHEALTHY as error:
                 self._note_failure(error)
                 self._failed.clear()
+            except ApiError:  # it is there, if only to say that it has no time
+                self._note_success()
             except Exception:  # a bug here must not end the probes
                 log.exception("%s: the upstream could not be probed", self.name)
             else:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from localapi.backends import http_engine
 from localapi.backends.engine import via
 from localapi.backends.http_engine import AnswerRate, HttpEngine, probe_pause
 from localapi.backends.upstream import Upstream
@@ -653,6 +654,17 @@ async def test_an_upstream_that_is_not_there_is_said_to_be_unreachable() -> None
     await engine.close()
 
 
+async def test_an_entry_that_is_closed_while_it_tries_to_connect_again_is_unavailable() -> None:
+    async with raw_upstream(nothing) as upstream, engine_at(upstream) as engine:
+        engine._client.base = "http://127.0.0.1:1/v1"
+        asked = asyncio.create_task(answer(engine, chat()))
+        await asyncio.sleep(0)
+        assert engine.vitals().unanswered
+        await engine.close()
+        with pytest.raises(UpstreamUnavailable):
+            await asked
+
+
 BASES = {
     "http://a": ("http://a/v1", "http://a"),
     "http://a/": ("http://a/v1", "http://a"),
@@ -690,6 +702,24 @@ def test_secrets_are_not_in_a_description() -> None:
 
 def test_probes_come_less_and_less_often() -> None:
     assert [probe_pause(failures) for failures in (0, 1, 2, 3, 7, 100)] == [30, 1, 2, 4, 60, 60]
+
+
+async def test_a_server_that_has_no_time_for_probes_is_there(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    probed = asyncio.Event()
+
+    async def handler(connection: Connection) -> None:
+        await connection.reply(429, {"error": {"message": "slow down"}})
+        if len(upstream.asked) > 1:
+            probed.set()
+
+    monkeypatch.setattr(http_engine, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(http_engine, "FIRST_PROBE_SECONDS", 0.01)
+    async with raw_upstream(handler) as upstream, engine_at(upstream, probe_path="/health") as engine:
+        await probed.wait()
+        assert engine.vitals().healthy
+    assert [record for record in caplog.records if record.exc_info] == []
 
 
 def test_the_rate_is_that_of_answers_that_ended_lately() -> None:
