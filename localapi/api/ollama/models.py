@@ -97,7 +97,7 @@ class OllamaRunningModels(Struct):
 
 
 class OllamaThinking(Struct):
-    """What `think` can be for a model."""
+    """Values of `think` for a model."""
 
     values: list[bool | str]
     default: bool | str
