@@ -94,7 +94,7 @@ def test_everything_on_the_models_page_is_reached_by_keyboard(page: Page, server
             break
         reached.append(name)
     words = "|".join(reached)
-    for name in ("localapi", "Models", "Chat", "Speech", "Events", "API", "Theme", "Read again", "Unload bird", "Load"):
+    for name in ("localapi", "Models", "Chat", "Speech", "Events", "API", "Theme", "Reload", "Unload bird", "Load"):
         assert name in words, reached
 
 

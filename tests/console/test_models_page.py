@@ -138,7 +138,7 @@ def test_a_mistake_is_shown_with_its_lines_when_it_is_saved_and_goes_when_it_is_
     models: Page, folder: Path
 ) -> None:
     manifest = models.get_by_role("region", name="Manifest")
-    expect(manifest).to_contain_text("in force")
+    expect(manifest).to_contain_text("active")
 
     save(folder / "models.yaml", MANIFEST.replace("aliases", "aliasses"))
     expect(manifest.locator(".problem")).to_contain_text("models.yaml:8:5")
@@ -153,7 +153,7 @@ def test_a_mistake_is_shown_with_its_lines_when_it_is_saved_and_goes_when_it_is_
 
     save(folder / "models.yaml", MANIFEST)
     expect(manifest.locator(".problem")).to_have_count(0)
-    expect(manifest).to_contain_text("in force")
+    expect(manifest).to_contain_text("active")
 
 
 def test_a_line_of_the_manifest_is_text_and_never_markup(models: Page, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
@@ -12,11 +13,13 @@ from tests.server import serving
 MANIFEST = "server: {capture: {}}\nchat: {bird: {backend: echo}}\n"
 
 
-def test_a_request_is_looked_at_and_sent_again(page: Page, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1440, "dark")])
+def test_a_request_is_looked_at_and_sent_again(page: Page, tmp_path: Path, width: int, scheme: str) -> None:
     with serving(tmp_path, MANIFEST) as server:
         said = {"role": "user", "content": "good morning"}
         server.request("POST", "/v1/chat/completions", {"model": "bird", "messages": [said]})
-        page.set_viewport_size({"width": 390, "height": 800})
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         page.goto(server.url)
         page.get_by_role("link", name="Requests").click()
         page.get_by_role("button", name="Look at").click()

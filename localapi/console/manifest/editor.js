@@ -34,6 +34,7 @@ export function EditorPage({ status, api, server, active }) {
     <div class="page-head"><h1>Manifest</h1>
       ${content && html`<p class="small muted break mono">${content.path}</p>`}</div>
     ${error && html`<${Failure} error=${error} />`}
+    ${!content && !error && html`<p class="row small muted"><span class="spinner" aria-hidden="true"></span>Reading the manifest…</p>`}
     ${content?.refusal && html`<div class="notice info"><strong>Read only</strong><span>${content.refusal}</span></div>`}
     <div role="status">${saved && !editing && html`<div class="notice good"><strong>${saved}</strong>
       <${Outcome} status=${status} /></div>`}</div>

@@ -14,7 +14,7 @@ export function Manifest({ status, api, now }) {
           ${broken ? html` <span class="badge bad">${plural(attempt.problems.length, "problem")}</span>`
             : Object.keys(attempt?.not_loaded ?? {}).length > 0
               ? html` <span class="badge warn">${plural(Object.keys(attempt.not_loaded).length, "model")} not replaced</span>`
-            : preparing ? html` <span class="badge info">preparing</span>` : html` <span class="badge good">in force</span>`}</h2>
+            : preparing ? html` <span class="badge info">preparing</span>` : html` <span class="badge good">active</span>`}</h2>
         ${files.some((file) => file !== nameOf(file)) && html`<p class="muted break">
           ${files.map((file) => html`<span class="mono" key=${file}>${file}</span>`)}</p>`}
       </div>
@@ -40,7 +40,7 @@ function nameOf(path) {
   return path.split(/[\\/]/).at(-1);
 }
 
-const SIGNS = [["added", "added"], ["changed", "loaded anew"], ["updated", "updated in place"], ["removed", "removed"]];
+const SIGNS = [["added", "added"], ["changed", "reloaded"], ["updated", "updated in place"], ["removed", "removed"]];
 
 const MOST_NAMES = 12;
 
@@ -106,5 +106,5 @@ function ReloadButton({ api }) {
     }
   };
   return html`${state.error && html`<span class="small bad-text">${state.error.message}</span>`}
-    <button class="button small" onClick=${() => !state.busy && reload()} aria-disabled=${state.busy === true}>Read again</button>`;
+    <button class="button small" onClick=${() => !state.busy && reload()} aria-disabled=${state.busy === true}>Reload</button>`;
 }

@@ -38,7 +38,7 @@ export function RequestsPage({ api, server, active }) {
     ${found?.enabled && found.captures.length === 0 && html`<div class="empty"><strong>No requests yet</strong>
       <p>Those to models appear here as they come.</p></div>`}
     ${found?.captures.length > 0 && html`<div class="scroll" tabindex="0" role="group" aria-label="Latest requests"><table class="table">
-      <thead><tr><th>Time</th><th>Path</th><th>Model</th><th>Key</th><th>Status</th><th>Took</th><th>Size</th><th><span class="sr">Look</span></th></tr></thead>
+      <thead><tr><th><span class="sr">Look</span></th><th>Time</th><th>Path</th><th>Model</th><th>Key</th><th>Status</th><th>Took</th><th>Size</th></tr></thead>
       <tbody>${found.captures.map((each) => html`<${Row} key=${each.id} capture=${each} isShown=${shown === each.id}
         onShow=${() => setShown(shown === each.id ? null : each.id)} />`)}</tbody></table></div>`}
     ${shown && html`<${Whole} key=${shown} id=${shown} api=${api} />`}
@@ -49,10 +49,10 @@ function Row({ capture, isShown, onShow }) {
   const { id, at, path, model, key, status, seconds, request_bytes: asked, reply_bytes: said } = capture;
   const tone = status === null ? "info" : status < 400 ? "good" : "bad";
   return html`<tr>
+    <td><button class="button small" aria-expanded=${isShown} aria-label="Look at ${id}" onClick=${onShow}>Look</button></td>
     <td class="number">${clock(at)}</td><td class="mono">${path}</td><td class="break">${model || "–"}</td><td>${key ?? "–"}</td>
     <td><span class="badge ${tone}">${status ?? "running"}</span></td>
     <td class="number">${seconds === null ? "–" : `${seconds.toFixed(2)} s`}</td><td class="number">${bytes(asked)} / ${bytes(said)}</td>
-    <td><button class="button small" aria-expanded=${isShown} aria-label="Look at ${id}" onClick=${onShow}>Look</button></td>
   </tr>`;
 }
 

@@ -29,6 +29,7 @@ export function UsagePage({ api, server, active }) {
       <div class="segments" role="group" aria-label="Time">${SPANS.map((each) => html`<button key=${each.id}
         class="button small" aria-pressed=${each === span} onClick=${() => setSpan(each)}>${each.name}</button>`)}</div></div>
     ${error && html`<${Failure} error=${error} />`}
+    ${!found && !error && html`<p class="row small muted"><span class="spinner" aria-hidden="true"></span>Asking the server…</p>`}
     ${found && !found.enabled && html`<div class="empty"><strong>Usage is not kept</strong>
       <p>The manifest has <code>history: false</code> in <code>server</code>.</p></div>`}
     ${found?.enabled && html`<${Shown} span=${span} periods=${slots(found[span.from], span, Date.now() / 1000 + server.skew)} />`}
