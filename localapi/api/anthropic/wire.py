@@ -7,7 +7,7 @@ from typing import Final, Literal
 from msgspec import UNSET, Struct, UnsetType
 from quart import request
 
-from localapi.errors import ApiError, NoThreads
+from localapi.errors import ApiError, ContextLengthExceeded, NoThreads
 from localapi.http import request_context
 from localapi.http.replies import told
 from localapi.worker.protocol import Finished
@@ -83,7 +83,10 @@ def error_body(error: ApiError) -> ErrorMessage:
     """Return Anthropic's error object."""
     kind = _TYPES.get(error.status) or ("api_error" if error.is_ours else "invalid_request_error")
     details = ErrorDetails(NoThreads.code, ["thread"]) if isinstance(error, NoThreads) else UNSET
-    shown = ErrorObject(type=kind, message=told(error), details=details)
+    message = told(error)
+    if isinstance(error, ContextLengthExceeded):
+        message = f"prompt is too long: {message}"  # Claude Code looks for these words, and shortens its conversation
+    shown = ErrorObject(type=kind, message=message, details=details)
     return ErrorMessage(error=shown, request_id=request_context.current().id)
 
 

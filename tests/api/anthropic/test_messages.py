@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from localapi.api.anthropic.messages import MessagesReply
 from localapi.api.anthropic.messages_request import MessagesRequest
-from localapi.errors import ModelUnavailable
+from localapi.errors import ContextLengthExceeded, ModelUnavailable
 from localapi.http import request_context
 from localapi.observability.counters import Counters
 from localapi.runtime.progress import Progress
@@ -322,6 +322,11 @@ def test_a_wait_begins_the_message_and_shows_that_it_lives() -> None:
     names = [line.removeprefix("event: ") for line in waits.decode().splitlines() if line.startswith("event: ")]
     assert names == ["message_start", "ping", "ping"]
     assert kinds(shown(reply, Delta(1, "hi"), Ended(1, 0, "stop"), Finished(1, 1, 1)))[0] == "start"
+
+
+def test_a_prompt_that_is_too_long_is_told_in_the_words_that_clients_look_for() -> None:
+    error = ContextLengthExceeded("The prompt has 9 tokens; m's context is 8 tokens.")
+    assert b"prompt is too long: The prompt has 9 tokens" in reply_to().error(error)
 
 
 def test_an_error_in_a_stream_is_an_event_of_its_own() -> None:
