@@ -79,15 +79,12 @@ def main() -> None:
     for name, spent in found.items():
         cpu, usual = ([each.cpu_seconds for each in rounds] for rounds in (spent, found[USUAL]))
         seconds, usual_seconds = ([each.seconds for each in rounds] for rounds in (spent, found[USUAL]))
-        rows.append(
-            [
-                name,
-                f"{1e6 * statistics.median(cpu) / arguments.tokens:.1f}",
-                figures.ratio(usual, cpu),
-                figures.ratio(usual_seconds, seconds),
-            ]
-        )
-    for line in table(["", "CPU µs/token", "tokens/CPU s beside chat completions", "tokens/s"], rows):
+        row = [name, figures.ratio(usual_seconds, seconds)]
+        if arguments.model is None:  # the server's part of a model's answer is shorter than a tick of its clock
+            row += [f"{1e6 * statistics.median(cpu) / arguments.tokens:.1f}", figures.ratio(usual, cpu)]
+        rows.append(row)
+    columns = ["", "tokens/s beside chat completions", "CPU µs/token", "tokens/CPU s beside chat completions"]
+    for line in table(columns[: len(rows[0])], rows):
         print(line)
 
 
