@@ -153,6 +153,8 @@ def container_of(data: bytes) -> str | None:
     for magic, offset, name in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return name
+    if head[: 3 * _TS_PACKET_BYTES : _TS_PACKET_BYTES] == b"GGG":  # each packet begins with it
+        return "mpegts"
     sync = int.from_bytes(head[:2], "big")
     if sync & _ADTS_MASK == _ADTS:
         return "aac"
@@ -183,6 +185,7 @@ _MAGIC = (
 )
 
 _HEAD_BYTES: Final = 1024
+_TS_PACKET_BYTES: Final = 188
 _NOT_KNOWN: Final = (
     "This is not an audio file of a known kind, such as WAV, MP3, FLAC, Ogg, M4A, MP4, AAC, WebM, AIFF or CAF."
 )

@@ -73,6 +73,7 @@ KINDS = {
     "mp4 in fragments": written("mp4", "aac", {"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
     "alac": written("ipod", "alac"),
     "webm": written("webm", "libopus"),
+    "mpeg transport stream": written("mpegts", "aac"),
     "tagged mp3": b"ID3\x04\0\0\0\0\x01\x00" + bytes(128) + encoded(SOUND, FORMATS["mp3"], 24_000),
     "tagged flac": b"ID3\x04\0\0\0\0\x01\x00" + bytes(128) + encoded(SOUND, FORMATS["flac"], 24_000),
     "tagged aac": b"ID3\x04\0\0\0\0\x01\x00" + bytes(128) + encoded(SOUND, FORMATS["aac"], 24_000),

@@ -113,6 +113,13 @@ async def vectors_of(generation: Generation, request: EmbeddingRequest) -> Embed
     def question(lease: Lease) -> list[Embed]:
         if request.keep_alive is not None:
             lease.instance.keep_for(request.keep_alive)
+        loaded = lease.instance.loaded
+        own = loaded.dimensions if loaded is not None else None
+        if request.dimensions is not None and own is not None and request.dimensions > own:
+            raise InvalidRequest(
+                f"Invalid 'dimensions': this model's vectors have {own} numbers; found {request.dimensions}.",
+                param="dimensions",
+            )
         return [asked(request, embedding_options(lease.entry.options))]
 
     async with aclosing(generation.events(question)) as events:

@@ -73,8 +73,9 @@ def test_other_input_is_refused_by_name(server: Server, given: Any) -> None:
 
 def test_vectors_are_as_long_as_asked_if_the_entry_allows_it(server: Server) -> None:
     assert len(vectors(server, dimensions=8)[0]) == 8
-    refused = embed(server, model="fixed", dimensions=8)
-    assert (refused.status, refused.json()["error"]["param"]) == (400, "dimensions")
+    for model, dimensions in (("fixed", 8), ("words", 257), ("words", 10**9)):
+        refused = embed(server, model=model, dimensions=dimensions)
+        assert (refused.status, refused.json()["error"]["param"]) == (400, "dimensions")
 
 
 def test_the_type_of_input_chooses_a_prefix(server: Server) -> None:
