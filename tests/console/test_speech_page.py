@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import http.server
 import itertools
 import json
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.console.half_reply import HalfReply
 from tests.console.playground import copied, is_accessible, refusing, scroll_width
 from tests.server import Server, serving
 from tests.sound import seconds
@@ -49,44 +47,6 @@ RECORD = """
   wrap(AudioBufferSourceNode.prototype, 'start', noteStart);
 """
 """Notes what sound the page gives to the browser, for tests to look at."""
-
-
-class Gate:
-    """Answers a request with the first half of some sound, and with the rest when it is opened."""
-
-    def __init__(self, sound: bytes) -> None:
-        self.opened = threading.Event()
-        gate = self
-
-        class Half(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(sound)))
-                self.end_headers()
-                self.wfile.write(sound[: len(sound) // 2])
-                self.wfile.flush()
-                gate.opened.wait()
-                self.wfile.write(sound[len(sound) // 2 :])
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Nothing to say."""
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Half)
-
-    @contextlib.contextmanager
-    def between(self, page: Page) -> Iterator[None]:
-        """Requests of the page for speech come here."""
-        url = f"http://127.0.0.1:{self.server.server_port}/"
-        page.route(SPEECH, lambda route: route.continue_(url=url))
-        thread = threading.Thread(target=self.server.serve_forever)
-        thread.start()
-        try:
-            yield
-        finally:
-            self.opened.set()
-            self.server.shutdown()
-            thread.join()
-            self.server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +85,11 @@ def sound(server: Server, format: str) -> bytes:  # noqa: A002
     return server.request("POST", "/v1/audio/speech", body).body
 
 
+def half_of(whole: bytes) -> HalfReply:
+    middle = len(whole) // 2
+    return HalfReply(whole[:middle], whole[middle:])
+
+
 def player(page: Page) -> Locator:
     return page.get_by_label("Player", exact=True)
 
@@ -150,8 +115,8 @@ def duration(page: Page) -> float:
 
 @pytest.mark.parametrize("format", ["mp3", "aac"])
 def test_what_the_browser_can_decode_is_heard_while_it_comes(speech: Page, server: Server, format: str) -> None:  # noqa: A002
-    gate = Gate(sound(server, format))
-    with gate.between(speech):
+    gate = half_of(sound(server, format))
+    with gate.instead_of(SPEECH, speech):
         speech.get_by_label("Format", exact=True).select_option(format)
         speech.get_by_role("button", name="Speak").click()
         is_heard(speech)
@@ -165,8 +130,8 @@ def test_what_the_browser_can_decode_is_heard_while_it_comes(speech: Page, serve
 
 @pytest.mark.parametrize("format", ["wav", "pcm"])
 def test_samples_are_heard_while_they_come(speech: Page, server: Server, format: str) -> None:  # noqa: A002
-    gate = Gate(sound(server, format))
-    with gate.between(speech):
+    gate = half_of(sound(server, format))
+    with gate.instead_of(SPEECH, speech):
         speech.get_by_label("Format", exact=True).select_option(format)
         speech.get_by_role("button", name="Speak").click()
         speech.wait_for_function("() => window.heard.length > 0")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.server
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
@@ -17,6 +14,7 @@ from playwright.sync_api import Download, Page, expect
 
 from localapi.audio.encoder import encoded
 from localapi.audio.formats import FORMATS
+from tests.console.half_reply import HalfReply
 from tests.console.playground import copied, is_accessible, refusing, scroll_width
 from tests.server import Server, serving
 
@@ -188,47 +186,13 @@ def test_an_error_is_shown_as_the_server_says_it(ears: Page, tmp_path: Path, ref
     expect(ears.locator(".notice")).to_contain_text("No ears today.")
 
 
-class Half:
-    """Answers a request with a stream that never ends after its first segment."""
-
-    def __init__(self) -> None:
-        self.ended = threading.Event()
-        half = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response(200)
-                self.send_header("Content-Type", "text/event-stream")
-                self.end_headers()
-                event = {"type": "transcript.text.delta", "delta": "Good morning.", "start": 1.5, "end": 3.25}
-                comment = {"progress": {"state": "sound", "model": "ears", "done": 3, "total": 60}}
-                self.wfile.write(f": {json.dumps(comment)}\n\ndata: {json.dumps(event)}\n\n".encode())
-                self.wfile.flush()
-                half.ended.wait()
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Nothing to say."""
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-
-    @contextlib.contextmanager
-    def between(self, page: Page) -> Iterator[None]:
-        url = f"http://127.0.0.1:{self.server.server_port}/"
-        page.route(TRANSCRIPTIONS, lambda route: route.continue_(url=url))
-        thread = threading.Thread(target=self.server.serve_forever)
-        thread.start()
-        try:
-            yield
-        finally:
-            self.ended.set()
-            self.server.shutdown()
-            thread.join()
-            self.server.server_close()
+SEGMENT: Final = {"type": "transcript.text.delta", "delta": "Good morning.", "start": 1.5, "end": 3.25}
+HEARD: Final = {"progress": {"state": "sound", "model": "ears", "done": 3, "total": 60}}
 
 
 def test_text_is_shown_while_it_comes_and_what_came_is_kept_after_a_stop(ears: Page, talk: Path) -> None:
-    with Half().between(ears):
+    first = f": {json.dumps(HEARD)}\n\ndata: {json.dumps(SEGMENT)}\n\n"
+    with HalfReply(first.encode(), content_type="text/event-stream").instead_of(TRANSCRIPTIONS, ears):
         choose(ears, talk)
         ears.keyboard.press("Control+Enter")
         expect(ears.locator(".transcription-segments li")).to_contain_text("Good morning.")

@@ -4,8 +4,8 @@ import { CopyButton } from "../copy_button.js";
 import { html, useRef, useState } from "../dom.js";
 import { FactLine } from "../fact_line.js";
 import { Failure } from "../failure.js";
-import { Field } from "../field.js";
-import { capitalized, plural } from "../format.js";
+import { Field, ModelField } from "../field.js";
+import { plural } from "../format.js";
 import { Loading } from "../loading.js";
 import { useSubject } from "../routes.js";
 import { asCurl } from "../snippets.js";
@@ -113,16 +113,7 @@ function RankingForm({ asked, set, offered, isKnown, model, isBusy, rank, stop }
   };
   return html`<form class="card ranking-form" onSubmit=${onSubmit} onKeyDown=${onKeyDown}>
     <div class="ranking-fields">
-      <${Field} id="ranking-model" label="Model">
-        <select id="ranking-model" class="input" value=${model?.id} onChange=${(event) => set({ model: event.target.value })}>
-          ${[...Map.groupBy(offered, ({ kind }) => kind)].map(
-            ([kind, some]) =>
-              html`<optgroup key=${kind} label=${capitalized(kind)}>
-                ${some.map(({ id }) => html`<option key=${id} value=${id}>${id}</option>`)}
-              </optgroup>`,
-          )}
-        </select>
-      <//>
+      <${ModelField} id="ranking-model" model=${model} offered=${offered} byKind onChoose=${(id) => set({ model: id })} />
       <${Field} id="ranking-query" label="Query">
         <input
           id="ranking-query"

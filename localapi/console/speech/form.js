@@ -1,7 +1,7 @@
 /** What to say, who says it, and how. */
 
 import { html } from "../dom.js";
-import { Field } from "../field.js";
+import { Field, ModelField } from "../field.js";
 import { wayOf } from "./playback.js";
 import { Recordings, isReading } from "./recordings.js";
 import { takes } from "./request.js";
@@ -41,16 +41,12 @@ export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeak
       ></textarea>
     </label>
     <div class="speech-fields">
-      <${Field} id="speech-model" label="Model">
-        <select
-          id="speech-model"
-          class="input"
-          value=${model?.id}
-          onChange=${(event) => set({ model: event.target.value, voice: "" })}
-        >
-          ${offered.map(({ id }) => html`<option key=${id} value=${id}>${id}</option>`)}
-        </select>
-      <//>
+      <${ModelField}
+        id="speech-model"
+        model=${model}
+        offered=${offered}
+        onChoose=${(id) => set({ model: id, voice: "" })}
+      />
       <${VoiceField} voice=${said.voice} voices=${voices} set=${set} />
       <${Field}
         id="speech-format"

@@ -1,7 +1,7 @@
 /** What is to be written down: a file or a recording, by which model, and how. */
 
 import { html, useRef } from "../dom.js";
-import { Field } from "../field.js";
+import { Field, ModelField } from "../field.js";
 import { bytes, duration, useClock } from "../format.js";
 import { problemOfPage } from "./microphone.js";
 
@@ -22,16 +22,7 @@ export function TranscriptionForm({ asked, set, offered, isKnown, model, source,
     ${problem && html`<div class="notice bad" role="alert"><p>${problem}</p></div>`}
     ${source.url !== null && html`<${Player} source=${source} player=${player} />`}
     <div class="transcription-fields">
-      <${Field} id="transcription-model" label="Model">
-        <select
-          id="transcription-model"
-          class="input"
-          value=${model?.id}
-          onChange=${(event) => set({ model: event.target.value })}
-        >
-          ${offered.map(({ id }) => html`<option key=${id} value=${id}>${id}</option>`)}
-        </select>
-      <//>
+      <${ModelField} id="transcription-model" model=${model} offered=${offered} onChoose=${(id) => set({ model: id })} />
       <${Field} id="transcription-language" label="Language of the sound">
         <input
           id="transcription-language"
