@@ -2,9 +2,10 @@
 
     python -m tests.bench.speculation [--model middle|smollm2|PATH] [--streams 1,4] [--rounds N]
 
-One server has the model twice: as usual, and with `speculation: off`. Three tasks: an answer in the form of a JSON
-schema, the same number of tokens without a form, and a text that is to be repeated. What counts is the ratio within a
-round. Prompts are asked again and again, so that their time does not count.
+One server has the model twice: as usual, and with `speculation: off`. Four tasks: an answer in the form of a JSON
+schema, a text that is to be repeated, the same number of tokens without a form, and the same sampled, where nothing
+repeats. What counts is the ratio within a round, and that of the workers' processor time, which other programs affect
+less. Prompts are asked again and again, so that their time does not count.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+
+import psutil
 
 from localapi.cli.text_table import table
 from tests.bench import client, models, smollm2
@@ -61,6 +64,7 @@ SCHEMA: Final[dict[str, Any]] = {
     "additionalProperties": False,
 }
 SCHEMA["required"] = list(SCHEMA["properties"])
+TASKS: Final = ("schema", "copy", "free", "sampled")
 FORM: Final = {"type": "json_schema", "json_schema": {"name": "order", "schema": SCHEMA, "strict": True}}
 
 
@@ -70,6 +74,7 @@ def main() -> None:
         prog="python -m tests.bench.speculation", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--model", default="middle", help="a folder, tiny, middle or smollm2 (default: %(default)s)")
+    parser.add_argument("--tasks", default=",".join(TASKS), help="default: %(default)s")
     parser.add_argument("--streams", default="1,4", help="numbers of streams (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=120, help="at most, of each answer (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
@@ -97,26 +102,34 @@ def _server(path: Path, weights: str) -> Iterator[Server]:
 def _measure(server: Server, reader: Aside, streams: int, arguments: argparse.Namespace) -> None:
     rounds, tokens = arguments.rounds, arguments.tokens
 
-    def speed(name: str, task: str) -> float:
-        prompts, fields = _task(task, streams)
-        got = reader(client.fetch, server.port, name, prompts, tokens, **fields)
-        return got.tokens / got.seconds
+    workers = {name: psutil.Process(server.model(name)["place"]["pid"]) for name in ("several", "single")}
 
-    tasks = ["schema", "copy", "free"]
-    speeds: dict[tuple[str, str], list[float]] = {(name, task): [] for name in ("several", "single") for task in tasks}
+    def measured(name: str, task: str) -> tuple[float, float]:
+        """Tokens per second, and tokens per second of the worker's processor time."""
+        prompts, fields = _task(task, streams)
+        before = sum(workers[name].cpu_times()[:2])
+        got = reader(client.fetch, server.port, name, prompts, tokens, **fields)
+        return got.tokens / got.seconds, got.tokens / (sum(workers[name].cpu_times()[:2]) - before)
+
+    tasks = arguments.tasks.split(",")
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {
+        (name, task): [] for name in ("several", "single") for task in tasks
+    }
     for number in range(rounds + 2):  # in the first ones, prompts are computed, and what steps cost is learnt
-        for name, task in sorted(speeds, reverse=bool(number % 2)):
-            measured = speed(name, task)
+        for name, task in sorted(found, reverse=bool(number % 2)):
+            both = measured(name, task)
             if number > 1:
-                speeds[name, task].append(measured)
+                found[name, task].append(both)
     rows = []
     for task in tasks:
-        several, single = speeds["several", task], speeds["single", task]
+        (several, several_cpu), (single, single_cpu) = (
+            list(zip(*found[name, task], strict=True)) for name in ("several", "single")
+        )
         medians = [f"{statistics.median(each):.1f}" for each in (several, single)]
-        rows.append([task, *medians, ratio(several, single), ratio(several, speeds["single", "free"])])
+        rows.append([task, *medians, ratio(several, single), ratio(several_cpu, single_cpu)])
     told = server.model("several")["speculation"]
     print(f"\n{arguments.model}, {streams} streams of up to {tokens} tokens, {rounds} rounds; {json.dumps(told)}")
-    for line in table(["", "tokens/s", "one by one", "times", "times free, one by one"], rows):
+    for line in table(["", "tokens/s", "one by one", "times", "times per CPU second"], rows):
         print(f"  {line}", flush=True)
 
 
@@ -129,6 +142,9 @@ def _task(task: str, streams: int) -> tuple[list[str], dict[str, Any]]:
             }
         case "copy":
             return [f"Repeat this text exactly, word for word:\n\n{n}. {TEXT}" for n in range(1, streams + 1)], {}
+        case "sampled":
+            prompts = [f"Tell me something new about the number {n}." for n in range(streams)]
+            return prompts, {"temperature": 1, "top_p": 1}
         case _:
             return [f"Tell me something about the number {n}." for n in range(streams)], {}
 

@@ -32,7 +32,7 @@ def printed(line: str) -> str:
         ("tests.bench.upstream --model tiny --streams 2 --tokens 8 --rounds 1", 3, True),
         ("tests.bench.places --streams 2 --tokens 8 --rounds 1", 5, True),
         ("tests.bench.dialects --tokens 300 --rounds 1", 8, False),
-        ("tests.bench.speculation --model tiny --streams 1 --tokens 20 --rounds 1", 6, True),
+        ("tests.bench.speculation --model tiny --streams 1 --tokens 20 --rounds 1", 8, True),
         ("tests.bench.vectors --texts 4 --requests 2 --clients 2 --rounds 1", 4, True),
         ("tests.bench.speech --characters 160 --together 2 --rounds 1", 12, True),
     ],

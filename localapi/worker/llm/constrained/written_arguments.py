@@ -20,6 +20,8 @@ from localapi.worker.llm.output.formats import Spelling
 
 _SHAPE: Final = frozenset({"type", "properties", "required", "additionalProperties", "$defs"})
 """Keywords of an object whose arguments can be written one after the other."""
+_LIST: Final = frozenset({"type", "items", "minItems", "maxItems"})
+"""Keywords of a list that can be followed item by item."""
 _NAMES: Final = {"tags": re.compile(r"[^\s<>\"]+"), "python": re.compile(r"[A-Za-z_]\w*"), "gemma": re.compile(r"\w+")}
 """Names that can be written in a syntax."""
 _ANY_NAME: Final = {"tags": r"/[^\s<>\"]+/", "python": "/[A-Za-z_][A-Za-z_0-9]*/", "gemma": "/[A-Za-z_0-9]+/"}
@@ -175,9 +177,9 @@ class Writer:
             properties, required = kind.get("properties"), set(kind.get("required", ()))
             if kind.get("type") == "object" and properties and not (kind.keys() - _SHAPE or required - {*properties}):
                 parts.append(f'"{{" {self._members(f"{rule}_{at}x", properties, required, place)} "}}"')
-            elif kind.get("type") == "array" and kind.keys() <= {"type", "items"} and "items" in kind:
+            elif kind.get("type") == "array" and kind.keys() <= _LIST and "items" in kind:
                 self._value(f"{rule}_{at}item", kind["items"], f"{place}.items")
-                parts.append(f'"[" ({rule}_{at}item ("," {rule}_{at}item)*)? "]"')
+                parts.append(_list_of(f"{rule}_{at}item", int(kind.get("minItems", 0)), kind.get("maxItems")))
             else:
                 self._relaxed.append(place)
                 any_ = self._any_gemma()
@@ -199,6 +201,14 @@ class Writer:
         self._grammars.append({**compiled({"type": ["number", "boolean", "null"]}), "name": f"{prefix}_json"})
         self._rules.append(f"{prefix}_plain: @{prefix}_json\n")
         return prefix
+
+
+def _list_of(item: str, least: int, most: int | None) -> str:
+    """Return the rule of a list with so many items."""
+    if most == 0:
+        return '"[]"'
+    further = f'("," {item}){{{max(least - 1, 0)},{"" if most is None else int(most) - 1}}}'
+    return f'"[" {item} {further} "]"' if least else f'"[" ({item} {further})? "]"'
 
 
 def _alternatives(node: Any, definitions: Mapping[str, Any], depth: int = 0) -> Iterator[Schema]:

@@ -26,7 +26,7 @@ SCHEMA: dict[str, Any] = {
         "kind": {"enum": ["a b", "é{}"]},
         "count": {"type": "integer", "minimum": 1, "maximum": 9},
         "size": {"type": "object", "properties": {"x": {"enum": [1, 2]}}, "required": ["x"]},
-        "tags": {"type": "array", "items": {"enum": ["q", "r"]}},
+        "tags": {"type": "array", "items": {"enum": ["q", "r"]}, "minItems": 1, "maxItems": 2},
         "now": {"type": "boolean"},
     },
     "required": ["kind", "size"],
