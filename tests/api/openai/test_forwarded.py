@@ -33,7 +33,7 @@ STRANGE: dict[str, dict[str, Any]] = {
     "a part of another type": {"messages": [{"role": "user", "content": [{"type": "file", "file": {"id": "x"}}]}]},
     "a role of another API": {"messages": [{"role": "narrator", "content": "Once"}]},
     "a parameter out of our bounds": {"messages": HI, "temperature": 7},
-    "a tool of another type": {"messages": HI, "tools": [{"type": "custom", "custom": {"name": "x"}}]},
+    "a tool of another type": {"messages": HI, "tools": [{"type": "browser", "browser": {"name": "x"}}]},
     "a parameter that is not supported here": {"messages": HI, "web_search_options": {}},
     "nothing strange": {"messages": HI, "store": True, "zap": 1},
 }
