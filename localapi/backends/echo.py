@@ -20,16 +20,15 @@ from pydantic import Field
 
 from localapi.audio.decoder import Decoded, NotAudio, decode_file
 from localapi.audio.tone import tone
-from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.engine import Engine, InProcessEngine, ReportLoading
 from localapi.backends.image_options import SeeingOptions
-from localapi.backends.in_process import InProcessEngine
 from localapi.backends.parameters import FORMS, MEDIA, TEXT
 from localapi.backends.speech import SpeechOptions
 from localapi.backends.transcription import TranscriptionOptions
 from localapi.backends.vector_options import EmbeddingOptions, RerankOptions
 from localapi.errors import InvalidRequest
 from localapi.images.header import read_header
-from localapi.text.weight import weight
+from localapi.text.scripts import weight
 from localapi.worker.protocol import (
     AudioPart,
     Capabilities,

@@ -20,9 +20,8 @@ from urllib.parse import urljoin, urlsplit
 import httpx2
 import msgspec
 
-from localapi.backends.connecting import Turn, Turns
 from localapi.backends.engine import VIA_HEADER, connect_limit, trace_headers, via
-from localapi.backends.http_transport import Body, Transport
+from localapi.backends.http_transport import Body, Transport, Turn, Turns
 from localapi.backends.openai_body import FormBody
 from localapi.backends.sse import EventDecoder, TooLong
 from localapi.backends.upstream import Upstream

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final
 
 import msgspec
 
-from localapi.backends.engine import Vitals
+from localapi.backends.engine import InProcessEngine, Vitals
 from localapi.backends.http_client import HttpClient
-from localapi.backends.in_process import InProcessEngine
 from localapi.backends.openai_body import body_of, named_model, without_model
 from localapi.backends.openai_events import AnswerReader, BadReply, CutOff, scores_in, tokens_in, vectors_in
+from localapi.backends.token_rate import MEASURABLE_SECONDS, AnswerRate
 from localapi.backends.upstream import MODELS, Upstream
 from localapi.backends.upstream_facts import Facts, discover
 from localapi.backends.upstream_replies import complaint_in
@@ -64,10 +63,6 @@ PROBE_SECONDS: Final = 30.0
 """Time after the last sign of life until a healthy server is asked for another."""
 FIRST_PROBE_SECONDS: Final = 1.0
 LONGEST_PROBE_SECONDS: Final = 60.0
-RATE_SECONDS: Final = 10.0
-MEASURABLE_SECONDS: Final = 0.2
-RATE_PAUSE_SECONDS: Final = 0.5
-"""Time for which a rate is reused: every request asks for it, and computing it is slow if there were many answers."""
 PCM_HZ: Final = 24_000
 """Rate of `pcm`, by OpenAI's documentation; mono, with two bytes to a sample."""
 _UNHEALTHY: Final = (UpstreamUnavailable, UpstreamFailed, UpstreamTimeout, UpstreamRefused)
@@ -78,39 +73,6 @@ def probe_pause(failures: int) -> float:
     if failures == 0:
         return PROBE_SECONDS
     return min(FIRST_PROBE_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_PROBE_SECONDS)
-
-
-class AnswerRate:
-    """Tokens per second of the answers that ended lately, by the server's own counts."""
-
-    def __init__(self) -> None:
-        self._answers: deque[tuple[float, float, int]] = deque()
-        """First token, end (monotonic clock), and tokens of each."""
-        self._found: float | None = None
-        self._found_at = -RATE_PAUSE_SECONDS
-
-    def note(self, began: float, ended: float, tokens: int) -> None:
-        """Record an answer."""
-        self._answers.append((began, ended, tokens))
-
-    def per_second(self, now: float) -> float | None:
-        """Return the rate over the last seconds, summed over all answers; None if no answer has ended lately."""
-        if now - self._found_at >= RATE_PAUSE_SECONDS:
-            self._found, self._found_at = self._measured(now), now
-        return self._found
-
-    def _measured(self, now: float) -> float | None:
-        while self._answers and self._answers[0][1] < now - RATE_SECONDS:
-            self._answers.popleft()
-        if not self._answers:
-            return None
-        since = max(now - RATE_SECONDS, min(began for began, _, _ in self._answers))
-        until = max(ended for _, ended, _ in self._answers)
-        tokens = 0.0
-        for began, ended, count in self._answers:
-            share = (ended - max(began, since)) / (ended - began) if ended > began else 1.0
-            tokens += count * share
-        return tokens / (until - since) if until > since else None
 
 
 class HttpEngine(InProcessEngine):

@@ -9,14 +9,57 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import itertools
-import re
 import socket
 import ssl
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 import h11
 import httpx2
+
+from localapi.backends.http_framing import Framing, framing_of
+
+BURST: Final = 4
+"""Connections that may be made at the same time."""
+TURN_SECONDS: Final = 0.002
+"""Time in which a server accepts a connection."""
+TURN_SECONDS_OLD: Final = 0.05
+"""The same for one that speaks HTTP/1.0, as those of Python's library do: it may be busy with its model."""
+
+
+class Turns:
+    """Turns of connections that are made to one server; not too many at a time."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Semaphore(BURST)
+        self.seconds = TURN_SECONDS
+        """Length of a turn whose end is not noticed earlier."""
+
+    def learn(self, http_version: str) -> None:
+        """Note what the server speaks."""
+        self.seconds = TURN_SECONDS_OLD if http_version == "HTTP/1.0" else TURN_SECONDS
+
+
+class Turn:
+    """The turn of one request, if it makes a connection. `end` comes last."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def wait(self, event: str, _: Mapping[str, Any]) -> None:
+        """Wait for the turn if a connection is about to be made. This is httpcore's `trace`."""
+        if event == "connection.connect_tcp.started":
+            await self._turns.free.acquire()
+            self._timer = asyncio.get_running_loop().call_later(self._turns.seconds, self.end)
+
+    def end(self) -> None:
+        """Let the next one connect."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._turns.free.release()
+
 
 MAX_HEAD_BYTES: Final = 100 * 1024
 MAX_UNREAD_BYTES: Final = 2**20
@@ -25,118 +68,8 @@ SENT_AT_ONCE_BYTES: Final = 2**16
 HAPPY_EYEBALLS_SECONDS: Final = 0.25
 """Time for one address to accept a connection before the next one is tried beside it (RFC 8305)."""
 NO_ANSWER: Final = "Server disconnected without sending a response."
-CUT_OFF: Final = "the reply is incomplete"
 _PORTS: Final = {"http": 80, "https": 443}
-_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
-_MAX_SIZE_LINE: Final = 1024
-_MAX_TRAILER_BYTES: Final = 2**16
 Origin = tuple[str, str, int]
-
-
-class Framing(Protocol):
-    """End of a body: it is told from what follows."""
-
-    ended: bool
-
-    def feed(self, data: bytes) -> bytes:
-        """Return the content in the next bytes. Raise httpx2.RemoteProtocolError."""
-
-    def close(self) -> None:
-        """End the body with the connection. Raise httpx2.RemoteProtocolError if it is incomplete."""
-
-
-class FixedLength:
-    """A body whose length was announced."""
-
-    def __init__(self, length: int) -> None:
-        self._left = length
-        self.ended = length == 0
-        self.rest = b""
-
-    def feed(self, data: bytes) -> bytes:
-        content, self.rest = data[: self._left], data[self._left :]
-        self._left -= len(content)
-        self.ended = self._left == 0
-        return content
-
-    def close(self) -> None:
-        raise httpx2.RemoteProtocolError(CUT_OFF)
-
-
-class UntilClosed:
-    """A body that ends with its connection."""
-
-    ended = False
-    rest = b""
-
-    def feed(self, data: bytes) -> bytes:
-        return data
-
-    def close(self) -> None:
-        self.ended = True
-
-
-class Chunked:
-    """A body in chunks (RFC 9112, 7.1)."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        self.rest = b""
-        self._left = 0
-        """Bytes of the current chunk that are still to come, with the line end after it; 0 between chunks."""
-        self._in_trailers = False
-        self._trailer_bytes = 0
-
-    def feed(self, data: bytes) -> bytes:
-        data = self.rest + data if self.rest else data
-        self.rest = b""
-        found: list[bytes] = []
-        at = 0
-        while at < len(data) and not self.ended:
-            if self._left:
-                at = self._chunk(data, at, found)
-                continue
-            end = data.find(b"\n", at)
-            if end < 0:
-                if len(data) - at > _MAX_SIZE_LINE:
-                    raise httpx2.RemoteProtocolError("a chunk has no size")
-                break
-            self._line(data[at:end].rstrip(b"\r"))
-            at = end + 1
-        self.rest = data[at:]
-        return found[0] if len(found) == 1 else b"".join(found)
-
-    def close(self) -> None:
-        raise httpx2.RemoteProtocolError(CUT_OFF)
-
-    def _chunk(self, data: bytes, at: int, found: list[bytes]) -> int:
-        """Take what has come of a chunk, and of the line end after it. Return where it ends."""
-        line_end = 2
-        content = data[at : at + max(0, self._left - line_end)]
-        if content:
-            found.append(content)
-            self._left -= len(content)
-            at += len(content)
-        after = data[at : at + self._left] if self._left <= line_end else b""
-        if b"\r\n"[line_end - self._left :][: len(after)] != after:
-            raise httpx2.RemoteProtocolError("a chunk is longer than its size")
-        self._left -= len(after)
-        return at + len(after)
-
-    def _line(self, line: bytes) -> None:
-        """Read a chunk's size, or a trailer, which nobody needs."""
-        if self._in_trailers:
-            self._trailer_bytes += len(line)
-            if self._trailer_bytes > _MAX_TRAILER_BYTES:
-                raise httpx2.RemoteProtocolError("its trailers are too long")
-            self.ended = not line
-            return
-        found = _SIZE.fullmatch(line)
-        if found is None:
-            raise httpx2.RemoteProtocolError("a chunk has no size")
-        size = int(found[1], 16)
-        self._in_trailers = size == 0
-        self._left = size + len(b"\r\n") if size else 0
 
 
 class Wire(asyncio.Protocol):
@@ -356,7 +289,7 @@ class Transport(httpx2.AsyncBaseTransport):
             wire.abort()
             raise
         headers = httpx2.Headers(list(head.headers))
-        framing = _framing(request.method, head.status_code, headers)
+        framing = framing_of(request.method, head.status_code, headers)
         is_kept = is_sent and head.http_version == b"1.1" and "close" not in headers.get("connection", "").lower()
 
         def free() -> None:
@@ -490,16 +423,6 @@ async def _head(wire: Wire, parser: h11.Connection) -> h11.Response:
         if not data:
             raise httpx2.RemoteProtocolError(NO_ANSWER)
         parser.receive_data(data)
-
-
-def _framing(method: str, status: int, headers: httpx2.Headers) -> FixedLength | UntilClosed | Chunked:
-    """Return how the body of a reply ends (RFC 9112, 6.3). h11 has refused heads that say two things."""
-    if method == "HEAD" or status in (204, 304):
-        return FixedLength(0)
-    if "transfer-encoding" in headers:
-        return Chunked()
-    length = headers.get("content-length")
-    return UntilClosed() if length is None else FixedLength(int(length))
 
 
 def _in_turn(found: Sequence[tuple[Any, ...]]) -> list[str]:

@@ -20,12 +20,11 @@ from pydantic import Field
 
 from localapi.backends import say_voices
 from localapi.backends.commands import Commands, CommandsStopped, CommandTimeout
-from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.in_process import InProcessEngine
+from localapi.backends.engine import Engine, InProcessEngine, ReportLoading
 from localapi.backends.speech import SpeechOptions
 from localapi.errors import GenerationFailed, InvalidRequest, LoadFailed, ModelUnavailable
 from localapi.system.os_errors import advise
-from localapi.text.weight import weight
+from localapi.text.scripts import weight
 from localapi.worker.protocol import Event, Loaded, Loading, Request, Sound, Speak, Spoken, Voice
 
 AT_ONCE = 4

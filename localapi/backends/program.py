@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from localapi.backends import process
-from localapi.backends.output import Output
-from localapi.backends.process import ChildProcess, describe_end
+from localapi.backends.process import ChildProcess, Output, describe_end
 from localapi.system import guard, process_usage
 from localapi.system.process_usage import Usage
 from localapi.system.threads import aside

@@ -1,4 +1,4 @@
-"""Measure the generation rate of an engine: tokens per second over the last seconds, where they arrive."""
+"""Measure the generation rate of an engine over the last seconds: by tokens as they arrive, or by whole answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ MEASURABLE_SECONDS: Final = 0.2
 """Fewer tokens, or less time, say nothing about a model's speed."""
 SURE_SECONDS: Final = 1.0
 """After this time few tokens mean that the model is slow."""
+RATE_SECONDS: Final = 10.0
+RATE_PAUSE_SECONDS: Final = 0.5
+"""Time for which a rate is reused: every request asks for it, and computing it is slow if there were many answers."""
 
 
 class TokenRate:
@@ -49,3 +52,36 @@ class TokenRate:
         if seconds < MEASURABLE_SECONDS or (tokens < MEASURABLE_TOKENS and seconds < SURE_SECONDS):
             return 0.0
         return tokens / seconds
+
+
+class AnswerRate:
+    """Tokens per second of the answers that ended lately, by the server's own counts."""
+
+    def __init__(self) -> None:
+        self._answers: deque[tuple[float, float, int]] = deque()
+        """First token, end (monotonic clock), and tokens of each."""
+        self._found: float | None = None
+        self._found_at = -RATE_PAUSE_SECONDS
+
+    def note(self, began: float, ended: float, tokens: int) -> None:
+        """Record an answer."""
+        self._answers.append((began, ended, tokens))
+
+    def per_second(self, now: float) -> float | None:
+        """Return the rate over the last seconds, summed over all answers; None if no answer has ended lately."""
+        if now - self._found_at >= RATE_PAUSE_SECONDS:
+            self._found, self._found_at = self._measured(now), now
+        return self._found
+
+    def _measured(self, now: float) -> float | None:
+        while self._answers and self._answers[0][1] < now - RATE_SECONDS:
+            self._answers.popleft()
+        if not self._answers:
+            return None
+        since = max(now - RATE_SECONDS, min(began for began, _, _ in self._answers))
+        until = max(ended for _, ended, _ in self._answers)
+        tokens = 0.0
+        for began, ended, count in self._answers:
+            share = (ended - max(began, since)) / (ended - began) if ended > began else 1.0
+            tokens += count * share
+        return tokens / (until - since) if until > since else None

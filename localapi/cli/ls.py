@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from localapi.backends.hub_cache import downloaded
-from localapi.backends.model_path import cache_folder
+from localapi.backends.model_path import cache_folder, downloaded
 from localapi.cli.options import manifest_option, profile_option, source_of
 from localapi.cli.text_table import room, table
 from localapi.errors import ManifestError

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from localapi.backends.hub_cache import downloaded, remove
+from localapi.backends.model_path import downloaded, remove
 from localapi.cli import outcome
 from localapi.cli.options import complete_models, manifest_option, profile_option, server_of, server_options, source_of
 from localapi.errors import CannotEdit

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from localapi.backends.connecting import BURST, Turn, Turns
+from localapi.backends.http_transport import BURST, Turn, Turns
 
 pytestmark = pytest.mark.everyday
 

@@ -16,7 +16,8 @@ import pytest
 
 from localapi.backends import http_engine
 from localapi.backends.engine import via
-from localapi.backends.http_engine import AnswerRate, HttpEngine, probe_pause
+from localapi.backends.http_engine import HttpEngine, probe_pause
+from localapi.backends.token_rate import AnswerRate
 from localapi.backends.upstream import Upstream
 from localapi.errors import (
     ApiError,

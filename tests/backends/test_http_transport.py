@@ -13,7 +13,8 @@ import httpx2
 import pytest
 
 from localapi.backends.http_client import HttpClient
-from localapi.backends.http_transport import Body, Chunked, FixedLength, Framing, Transport, UntilClosed
+from localapi.backends.http_framing import Chunked, FixedLength, Framing, UntilClosed
+from localapi.backends.http_transport import Body, Transport
 from localapi.backends.upstream import Upstream
 from localapi.errors import UpstreamUnavailable
 

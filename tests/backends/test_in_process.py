@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from localapi.backends.in_process import InProcessEngine
+from localapi.backends.engine import InProcessEngine
 from localapi.worker.protocol import Delta, Event, Finished, Request, Tokenize
 
 pytestmark = pytest.mark.everyday

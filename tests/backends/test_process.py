@@ -11,8 +11,7 @@ import psutil
 import pytest
 
 from localapi.backends import process
-from localapi.backends.output import MAX_LINE_BYTES
-from localapi.backends.process import ChildProcess
+from localapi.backends.process import MAX_LINE_BYTES, ChildProcess
 from tests.server import until
 
 pytestmark = pytest.mark.everyday

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from localapi.backends import program
-from localapi.backends.output import MOST_LINES
+from localapi.backends.process import MOST_LINES
 from localapi.backends.program import Program
 from tests.marked import VARIABLE, marked
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from localapi.backends.hub_cache import downloaded, remove
-from localapi.backends.model_path import is_downloaded
+from localapi.backends.model_path import downloaded, is_downloaded, remove
 from localapi.cli import cli
 from tests.cli.conftest import Run
 from tests.fake_hub import hub_with

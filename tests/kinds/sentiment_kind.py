@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from quart import Blueprint, Response
 
 from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
-from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.in_process import InProcessEngine
+from localapi.backends.engine import Engine, InProcessEngine, ReportLoading
 from localapi.backends.options import EntryOptions
 from localapi.http import body, request_context
 from localapi.http.generation import begin, request_ids

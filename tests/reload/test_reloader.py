@@ -12,8 +12,7 @@ import pytest
 from quart import Quart
 
 from localapi.api.admin import health
-from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.in_process import InProcessEngine
+from localapi.backends.engine import Engine, InProcessEngine, ReportLoading
 from localapi.backends.options import ChatOptions
 from localapi.errors import LoadFailed, ManifestError, ModelNotFound, ModelUnavailable, Problem
 from localapi.kinds import CHAT

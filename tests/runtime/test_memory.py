@@ -9,8 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from localapi.backends.engine import Engine, ReportLoading, Vitals
-from localapi.backends.in_process import InProcessEngine
+from localapi.backends.engine import Engine, InProcessEngine, ReportLoading, Vitals
 from localapi.backends.options import ChatOptions
 from localapi.errors import LoadFailed
 from localapi.kinds import CHAT

@@ -14,14 +14,11 @@ from typing import Final
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-from localapi.worker.hub.repository import snapshot, told, unreachable
+from localapi.worker.hub.repository import DATA_FILES, snapshot, told, unreachable
 from localapi.worker.hub.resumable_download import fetch
 from localapi.worker.model import CannotLoad
 
-PATTERNS: Final = (
-    *("*.json", "*.jsonl", "*.safetensors", "*.npz", "*.model", "*.tiktoken", "*.txt", "*.jinja", "*.yaml", "*.wav"),
-    "*.py",
-)
+PATTERNS: Final = (*DATA_FILES, "*.wav", "*.py")
 """The files that the backends ask for when they load. mlx-lm also asks for code, which is never run."""
 INTERRUPTED: Final = 130
 

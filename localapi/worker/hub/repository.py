@@ -29,6 +29,10 @@ from localapi.worker.protocol import Loading
 DEMO: Final = "demo"
 """The server's name for the included model if the worker is on another machine, whose package is elsewhere."""
 DEMO_FOLDER: Final = Path(__file__).parent.parent.parent / "demo" / "model"
+DATA_FILES: Final = (
+    *("*.json", "*.jsonl", "*.safetensors", "*.npz", "*.model", "*.tiktoken", "*.txt", "*.jinja", "*.yaml"),
+)
+"""Files that are downloaded for a model of sound: neither code nor pickles, which would be executed."""
 ANSWER_SECONDS: Final = 10.0
 """Time to wait for the Hub's first response."""
 _REPORTS = 200

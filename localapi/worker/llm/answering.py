@@ -9,18 +9,25 @@ from __future__ import annotations
 import sys
 import traceback
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from localapi.worker.llm.constrained.grammar import GrammarRefused
-from localapi.worker.llm.prompt import PromptRefused
+from localapi.worker.llm.constrained.grammar import GrammarCompiler, GrammarRefused
+from localapi.worker.llm.constrained.vocabulary import VocabularyIndex
+from localapi.worker.llm.detokenizer import Detokenizer
+from localapi.worker.llm.output.parser import OutputFormat
+from localapi.worker.llm.output.recognition import AUTO, Recognised, recognise
+from localapi.worker.llm.prompt import PromptRefused, PromptWriter
 from localapi.worker.llm.request_queue import RequestQueue
-from localapi.worker.llm.request_reading import ContextExceeded, Prompt
+from localapi.worker.llm.request_reading import ContextExceeded, Prompt, RequestReader
 from localapi.worker.llm.row import Row
 from localapi.worker.llm.row_maker import RowMaker
+from localapi.worker.llm.weights import logits_width
 from localapi.worker.protocol import (
     Answering,
+    Capabilities,
     Chat,
     Complete,
     Delta,
@@ -40,20 +47,86 @@ from localapi.worker.protocol import (
 
 if TYPE_CHECKING:
     from localapi.worker.llm.batch import Batch
+    from localapi.worker.llm.kv_memory import KVMemory
     from localapi.worker.llm.serial import Serial
 
 READ_CHARACTERS = 32_768
 """Characters of new prompts that are read before a decode step. Tokenizing takes about a second per million."""
 
 
+def recognised(tokenizer: Any, options: Mapping[str, Any]) -> Recognised:
+    """Set the formats of calls and reasoning on a tokenizer, by an entry's options and its template; return them."""
+    return recognise(tokenizer, tools=options.get("tool_format", AUTO), reasoning=options.get("reasoning_format", AUTO))
+
+
+class TextSide:
+    """Text as one chat model reads and writes it: prompts, grammars, tokens and the format of its output."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        config: Mapping[str, Any],
+        options: Mapping[str, Any],
+        index: VocabularyIndex | None = None,
+    ) -> None:
+        """`tokenizer`: mlx-lm's TokenizerWrapper. `options`: the entry's. `index`: as in `GrammarCompiler`."""
+        self.tokenizer = tokenizer
+        self.index = index
+        self._formats = recognised(tokenizer, options)
+        self.prompts = PromptWriter(tokenizer)
+        self.output = OutputFormat(tokenizer)
+        self.width = logits_width(config, tokenizer)
+        self.grammars = GrammarCompiler(tokenizer, self.width, index)
+        # The marks around thinking and calls are text even if they are special tokens.
+        marks = {token for mark in self.output.marks for token in tokenizer.encode(mark, add_special_tokens=False)}
+        self.detokenizer = Detokenizer(tokenizer, markers=marks)
+        self.stop_tokens: list[int] = sorted(tokenizer.eos_token_ids)
+
+    def capabilities(self, **media: bool) -> Capabilities:
+        """Return what the model can do. `media`: whether it sees and hears, if it may."""
+        return Capabilities(
+            tools=self.prompts.shows_tools,
+            tool_format=self._formats.tools,
+            reasoning_format=self._formats.reasoning,
+            forced_tools=self.grammars.forces_calls,
+            json_schema=bool(self.stop_tokens),
+            **self.prompts.thinking,
+            **media,
+        )
+
+
 class Answerer:
     """A chat model but for what loads and computes it. See `worker.model.Model`."""
 
-    loaded: Loaded
-    _batch: Batch | Serial
-    _rows: RowMaker
-    _arrived: RequestQueue
-    _waiting: deque[Row]
+    def __init__(
+        self,
+        text: TextSide,
+        reader: RequestReader,
+        batch: Batch | Serial,
+        *,
+        loaded: Loaded,
+        memory: KVMemory,
+        max_rows: int,
+        wake: Callable[[], None],
+    ) -> None:
+        """`max_rows`: answers to one request. `wake`: as in `Host`."""
+        self.loaded = loaded
+        self._batch = batch
+        self._rows = RowMaker(
+            text.tokenizer,
+            text.output,
+            text.grammars,
+            text.detokenizer,
+            memory=memory,
+            context_length=loaded.context_length,
+            max_rows=max_rows,
+            width=text.width,
+            template_stop=text.prompts.stop,
+        )
+        self._arrived = RequestQueue(reader.read, wake)
+        self._waiting: deque[Row] = deque()
+        if text.index is not None:
+            text.index.wait()  # otherwise it would interrupt the first answers
 
     @property
     def busy(self) -> bool:

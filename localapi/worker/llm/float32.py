@@ -13,7 +13,7 @@ import importlib.metadata
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -231,7 +231,7 @@ def _sample(modules: Sequence[Any]) -> Iterator[Any]:
 
 
 def _products(modules: Sequence[Any], rows: Sequence[mx.array]) -> list[mx.array]:
-    return [_product(module, x) for module, x in zip(modules, rows, strict=False)]
+    return [_product(module, x, module) for module, x in zip(modules, rows, strict=False)]
 
 
 def _wide_products(weights: Sequence[mx.array], rows: Sequence[mx.array]) -> list[mx.array]:
@@ -241,21 +241,20 @@ def _wide_products(weights: Sequence[mx.array], rows: Sequence[mx.array]) -> lis
     ]
 
 
-def _product(module: Any, x: mx.array) -> mx.array:
-    """Return the layer's product, without the bias."""
-    if _quantised(module):
-        return mx.quantized_matmul(
-            x,
-            module.weight,
-            scales=module.scales,
-            biases=module.get("biases"),
-            transpose=True,
-            group_size=module.group_size,
-            bits=module.bits,
-            mode=module.mode,
-        )
-    product: mx.array = x @ module.weight.T
-    return product
+def _product(module: Any, x: mx.array, numbers: Mapping[str, mx.array]) -> mx.array:
+    """Return the layer's product with these parameters of it, without the bias."""
+    if not _quantised(module):
+        return x @ numbers["weight"].T
+    return mx.quantized_matmul(
+        x,
+        numbers["weight"],
+        scales=numbers["scales"],
+        biases=numbers.get("biases"),
+        transpose=True,
+        group_size=module.group_size,
+        bits=module.bits,
+        mode=module.mode,
+    )
 
 
 def _timed(compute: Callable[[], list[mx.array]]) -> float:
@@ -274,32 +273,17 @@ def _right(module: Any, weight: mx.array) -> bool:
     The stored layer would be summed in 16 bits, which has an error of a tenth in long rows.
     """
     x = mx.random.normal((3, weight.shape[1]), key=mx.random.key(1))
-    exact = _exact(module)
-    if _quantised(module):
-        wanted = mx.quantized_matmul(
-            x,
-            exact["weight"],
-            scales=exact["scales"],
-            biases=exact.get("biases"),
-            transpose=True,
-            group_size=module.group_size,
-            bits=module.bits,
-            mode=module.mode,
-        )
-    else:
-        wanted = x @ exact["weight"].T
+    wanted = _product(module, x, _exact(module))
     return bool(mx.max(mx.abs(x @ weight.T - wanted)) <= TOLERANCE * mx.max(mx.abs(wanted)))
 
 
 def _known(what: str, measure: Callable[[], Gain]) -> Gain:
     """Return the gain that was measured before on this machine, or measure it now."""
-    name = hashlib.sha256(
-        f"{what} {importlib.metadata.version('mlx')} {Path(__file__).read_text()}".encode()
-    ).hexdigest()[:16]
     folder = cache_folder("float32")
-    file = folder and folder / f"{name}.json"
-    if file is None:
+    if folder is None:
         return measure()
+    made_of = f"{what} {importlib.metadata.version('mlx')} {Path(__file__).read_text()}"
+    file = folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.json"
     try:
         known = Gain(**json.loads(file.read_text()))
         if known.all or 0 <= time.time() - file.stat().st_mtime < AGAIN_SECONDS:

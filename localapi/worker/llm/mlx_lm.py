@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,22 +10,13 @@ from typing import Any
 import mlx.core as mx
 
 from localapi.system.folders import cache_folder
-from localapi.worker.llm.answering import Answerer
+from localapi.worker.llm.answering import Answerer, TextSide, recognised
 from localapi.worker.llm.batch import Batch
-from localapi.worker.llm.constrained.grammar import (
-    GrammarCompiler,
-)
-from localapi.worker.llm.detokenizer import Detokenizer
 from localapi.worker.llm.kv_memory import Footprint, KVMemory, measure_footprint, spare_bytes
-from localapi.worker.llm.output.parser import OutputFormat
-from localapi.worker.llm.output.recognition import AUTO, Recognised, recognise
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.prefix_cache.disk_store import PrefixStore, fingerprint
 from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE, PromptWriter
-from localapi.worker.llm.request_queue import RequestQueue
 from localapi.worker.llm.request_reading import RequestReader
-from localapi.worker.llm.row import Row
-from localapi.worker.llm.row_maker import RowMaker
 from localapi.worker.llm.serial import Serial, check_draft, empty_caches
 from localapi.worker.llm.shards import plans, splitting
 from localapi.worker.llm.shards.follower import Follower
@@ -35,10 +25,9 @@ from localapi.worker.llm.shards.plans import Lead, Plans
 from localapi.worker.llm.shards.splitting import ModelPart
 from localapi.worker.llm.speculation.draft import Drafter
 from localapi.worker.llm.speculation.speculation import Speculation
-from localapi.worker.llm.weights import LoadedModel, load_suited, load_weights, logits_width
+from localapi.worker.llm.weights import LoadedModel, load_suited, load_weights
 from localapi.worker.model import CannotLoad, Host, Model, first_line
 from localapi.worker.protocol import (
-    Capabilities,
     Loaded,
     Rank,
 )
@@ -105,29 +94,22 @@ class MlxLm(Answerer):
 
         `lead`: tells the processes that hold the other parts of the model what to do.
         """
-        tokenizer = loaded.tokenizer
-        formats = recognised(tokenizer, options)
-        prompts = PromptWriter(tokenizer)
-        output = OutputFormat(tokenizer)
-        width = logits_width(loaded.config, tokenizer)
-        grammars = GrammarCompiler(tokenizer, width, loaded.index)
-        detokenizer = Detokenizer(tokenizer, markers=markers(tokenizer, output.marks))
+        text = TextSide(loaded.tokenizer, loaded.config, options, loaded.index)
         max_rows: int = options.get("max_batch", 32)
         lone = _why_alone(loaded, options)
         caches = _caches(loaded, draft, options.get("kv_bits"))
         own_caches = caches[: len(loaded.model.layers)] if draft is not None else caches
         prefixes = _prefixes(loaded, draft if lone else None, caches if lone else own_caches, options)
-        stop_tokens = sorted(tokenizer.eos_token_ids)
-        self._batch: Batch | Serial
+        batch: Batch | Serial
         if lone:
-            self._batch = Serial(
+            batch = Serial(
                 loaded.model,
                 draft=draft.model if draft else None,
                 caches=caches,
-                stop_tokens=stop_tokens,
+                stop_tokens=text.stop_tokens,
                 max_rows=max_rows,
                 prefixes=prefixes,
-                token_bytes=detokenizer.token_bytes,
+                token_bytes=text.detokenizer.token_bytes,
             )
         else:
             max_stall_seconds = options.get("max_stall_ms", 100) / 1000
@@ -138,51 +120,27 @@ class MlxLm(Answerer):
                 own = caches[len(own_caches) :]
                 max_bytes = int(DRAFT_SHARE * options.get("prefix_cache_mb", 1024) * MEGABYTE)
                 drafter = Drafter(draft.model, own, PrefixCache(own, max_bytes=max_bytes), max_stall_seconds)
-            self._batch = Batch(
+            batch = Batch(
                 loaded.model,
-                stop_tokens=stop_tokens,
+                stop_tokens=text.stop_tokens,
                 max_rows=max_rows,
                 max_stall_seconds=max_stall_seconds,
                 prefixes=prefixes,
-                token_bytes=detokenizer.token_bytes,
+                token_bytes=text.detokenizer.token_bytes,
                 lead=lead,
-                speculation=Speculation(width, max_stall_seconds, drafter=drafter) if may_speculate else None,
+                speculation=Speculation(text.width, max_stall_seconds, drafter=drafter) if may_speculate else None,
             )
-        self.loaded = _loaded(loaded, options.get("context_length"), prompts, lone)
-        self.loaded.capabilities = Capabilities(
-            tools=prompts.shows_tools,
-            tool_format=formats.tools,
-            reasoning_format=formats.reasoning,
-            forced_tools=grammars.forces_calls,
-            json_schema=bool(stop_tokens),
-            **prompts.thinking,
-        )
+        facts = _loaded(loaded, options.get("context_length"), text.prompts, lone)
+        facts.capabilities = text.capabilities()
         reader = RequestReader(
-            tokenizer,
-            prompts,
+            text.tokenizer,
+            text.prompts,
             name=Path(options["path"]).name,
-            context_length=self.loaded.context_length,
+            context_length=facts.context_length,
             needs_boundaries=prefixes.needs_boundaries,
         )
-        self._rows = RowMaker(
-            tokenizer,
-            output,
-            grammars,
-            detokenizer,
-            memory=_memory(loaded, draft, caches, options),
-            context_length=self.loaded.context_length,
-            max_rows=max_rows,
-            width=width,
-            template_stop=prompts.stop,
-        )
-        self._arrived = RequestQueue(reader.read, wake)
-        self._waiting: deque[Row] = deque()
-        if loaded.index is not None:
-            loaded.index.wait()  # otherwise it would interrupt the first answers
-
-
-def recognised(tokenizer: Any, options: dict[str, Any]) -> Recognised:
-    return recognise(tokenizer, tools=options.get("tool_format", AUTO), reasoning=options.get("reasoning_format", AUTO))
+        memory = _memory(loaded, draft, caches, options)
+        super().__init__(text, reader, batch, loaded=facts, memory=memory, max_rows=max_rows, wake=wake)
 
 
 def trained_context(config: dict[str, Any]) -> int | None:
@@ -209,9 +167,10 @@ def _loaded(loaded: LoadedModel, asked: int | None, prompts: PromptWriter, lone:
 
 def _why_alone(loaded: LoadedModel, options: dict[str, Any]) -> str:
     """Return what mlx-lm cannot batch in this entry; empty if it can batch everything."""
-    options_alone = [f"the option {name}" for name in ("kv_bits",) if options.get(name)]
-    caches = loaded.lone_caches
-    return " and ".join([*options_alone, *([f"the model's {caches}"] if caches else [])])
+    reasons = ["the option kv_bits"] if options.get("kv_bits") else []
+    if loaded.lone_caches:
+        reasons.append(f"the model's {loaded.lone_caches}")
+    return " and ".join(reasons)
 
 
 def _caches(loaded: LoadedModel, draft: LoadedModel | None, kv_bits: int | None) -> list[Any]:
@@ -266,8 +225,3 @@ def _prefixes(
     if loaded.part is not None:
         max_bytes = loaded.part.prefix_bytes(max_bytes)
     return PrefixCache(caches, max_bytes=max_bytes, store=store)
-
-
-def markers(tokenizer: Any, marks: set[str]) -> set[int]:
-    """Return the tokens of the marks around thinking and tool calls, which are text even if they are special."""
-    return {token for mark in marks for token in tokenizer.encode(mark, add_special_tokens=False)}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import mlx.core as mx
 from mlx_audio.stt.utils import load_model  # type: ignore[import-not-found]
 
-from localapi.worker.hub.repository import located
+from localapi.worker.hub.repository import DATA_FILES, located
 from localapi.worker.model import CannotLoad, Host, first_line
 from localapi.worker.own_code import refuse_own_code
 from localapi.worker.protocol import Loaded, Loading, Transcribe
@@ -17,13 +17,10 @@ from localapi.worker.stt.results import arguments_of, found_language, languages_
 from localapi.worker.stt.transcribing import Recognized, Transcribing, samples
 from localapi.worker.turns import RequestRefused
 
-PATTERNS: Final = ("*.json", "*.jsonl", "*.safetensors", "*.npz", "*.model", "*.tiktoken", "*.txt", "*.jinja", "*.yaml")
-"""Files that are downloaded from a repository: neither code nor pickles, which would be executed."""
-
 
 def load(options: dict[str, Any], host: Host) -> MlxAudioTranscription:
     """Return the model of an entry's options. Raise CannotLoad."""
-    folder = located(options["path"], options.get("revision"), host.report, patterns=PATTERNS)
+    folder = located(options["path"], options.get("revision"), host.report, patterns=DATA_FILES)
     host.report(Loading(phase="reading weights"))
     refuse_own_code()
     try:

@@ -17,16 +17,10 @@ from typing import Any
 import mlx.core as mx
 from mlx_audio.tts.utils import get_available_models, load_model  # type: ignore[import-not-found]
 
-from localapi.worker.hub.repository import anew, located
+from localapi.worker.hub.repository import DATA_FILES, anew, located
 from localapi.worker.model import CannotLoad, Report, first_line, read_object
 from localapi.worker.own_code import refuse_own_code
 from localapi.worker.protocol import Loading, Voice
-
-PATTERNS = (
-    *("*.json", "*.jsonl", "*.safetensors", "*.npz", "*.model", "*.tiktoken", "*.txt", "*.jinja", "*.yaml"),
-    "*.wav",
-)
-"""The files that are downloaded from a repository: neither code nor pickles, which would be executed."""
 
 VOICES = {".json", ".npy", ".npz", ".pt", ".safetensors", ".wav"}
 """The suffixes of files in a model's folder `voices` that hold one voice each."""
@@ -51,7 +45,7 @@ class SpeechModel:
 
 def load_speech_model(package: str, path: str, revision: str | None, report: Report) -> SpeechModel:
     """Return the model in this folder or repository, with its weights in memory. Raise CannotLoad."""
-    folder = located(path, revision, report, patterns=PATTERNS)
+    folder = located(path, revision, report, patterns=(*DATA_FILES, "*.wav"))
     config = read_object(folder / "config.json")
     total = sum(check_weights(folder, path))
     report(Loading("reading weights", 0, total))

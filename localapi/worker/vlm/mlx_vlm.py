@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,16 @@ from mlx_vlm.models.cache import make_prompt_cache  # type: ignore[import-not-fo
 from mlx_vlm.utils import load_config, load_image_processor, load_model, load_processor  # type: ignore[import-not-found]
 
 from localapi.worker.hub.repository import located
-from localapi.worker.llm.answering import Answerer
-from localapi.worker.llm.constrained.grammar import GrammarCompiler
+from localapi.worker.llm.answering import Answerer, TextSide
 from localapi.worker.llm.constrained.vocabulary import VocabularyIndex
-from localapi.worker.llm.detokenizer import Detokenizer
 from localapi.worker.llm.kv_memory import KVMemory, measure_footprint, spare_bytes
-from localapi.worker.llm.mlx_lm import MEGABYTE, markers, recognised
-from localapi.worker.llm.output.parser import OutputFormat
-from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE, PromptWriter
-from localapi.worker.llm.request_queue import RequestQueue
+from localapi.worker.llm.mlx_lm import MEGABYTE, trained_context
+from localapi.worker.llm.prompt import NO_TEMPLATE_NOTE
 from localapi.worker.llm.request_reading import Prompt
-from localapi.worker.llm.row import Row
-from localapi.worker.llm.row_maker import RowMaker
 from localapi.worker.llm.weights import check_weights, logits_width, read_tokenizer, read_weights
 from localapi.worker.model import CannotLoad, Host, first_line, read_object
 from localapi.worker.own_code import check_own_code, refuse_own_code
-from localapi.worker.protocol import Capabilities, Event, Loaded, Loading, TextRequest
+from localapi.worker.protocol import Event, Loaded, Loading, TextRequest
 from localapi.worker.vlm.lone_answers import LoneAnswers
 from localapi.worker.vlm.senses import Senses, SensingReader
 
@@ -75,58 +68,30 @@ class MlxVlm(Answerer):
         host: Host,
     ) -> None:
         """`options`: the entry's identity, as in `backends.mlx_vlm`. Raise CannotLoad."""
-        formats = recognised(tokenizer, options)
-        prompts, output = PromptWriter(tokenizer), OutputFormat(tokenizer)
+        text = TextSide(tokenizer, config, options, VocabularyIndex(tokenizer, logits_width(config, tokenizer)))
         self._senses = Senses(processor, config, tokenizer, model)
-        width = logits_width(config, tokenizer)
-        index = VocabularyIndex(tokenizer, width)
-        grammars = GrammarCompiler(tokenizer, width, index)
-        detokenizer = Detokenizer(tokenizer, markers=markers(tokenizer, output.marks))
-        stop_tokens = sorted(tokenizer.eos_token_ids)
-        context_length = options.get("context_length") or _context_length(config)
-        notes = [LONE_NOTE] if prompts.has_template else [LONE_NOTE, NO_TEMPLATE_NOTE]
-        self.loaded = Loaded(context_length=context_length, notes=notes, batched=False)
-        self.loaded.capabilities = Capabilities(
-            tools=prompts.shows_tools,
-            tool_format=formats.tools,
-            reasoning_format=formats.reasoning,
-            forced_tools=grammars.forces_calls,
-            json_schema=bool(stop_tokens),
-            vision=self._senses.can_see,
-            hearing=self._senses.can_hear,
-            **prompts.thinking,
-        )
-        self._batch = LoneAnswers(
+        context_length = options.get("context_length") or trained_context(config)
+        notes = [LONE_NOTE] if text.prompts.has_template else [LONE_NOTE, NO_TEMPLATE_NOTE]
+        facts = Loaded(context_length=context_length, notes=notes, batched=False)
+        facts.capabilities = text.capabilities(vision=self._senses.can_see, hearing=self._senses.can_hear)
+        batch = LoneAnswers(
             model,
-            stop_tokens=stop_tokens,
+            stop_tokens=text.stop_tokens,
             max_rows=MOST_ANSWERS,
-            token_bytes=detokenizer.token_bytes,
+            token_bytes=text.detokenizer.token_bytes,
             cancelled=host.cancelled,
             seen=self._senses.probes(),
         )
-        reader = SensingReader(
+        self._reader = SensingReader(
             tokenizer,
-            prompts,
+            text.prompts,
             name=Path(options["path"]).name,
             context_length=context_length,
             needs_boundaries=False,
             senses=self._senses,
         )
-        self._reader = reader
-        self._rows = RowMaker(
-            tokenizer,
-            output,
-            grammars,
-            detokenizer,
-            memory=_memory(model, options.get("kv_cache_mb")),
-            context_length=context_length,
-            max_rows=MOST_ANSWERS,
-            width=width,
-            template_stop=prompts.stop,
-        )
-        self._arrived = RequestQueue(reader.read, host.wake)
-        self._waiting: deque[Row] = deque()
-        index.wait()
+        memory = _memory(model, options.get("kv_cache_mb"))
+        super().__init__(text, self._reader, batch, loaded=facts, memory=memory, max_rows=MOST_ANSWERS, wake=host.wake)
 
     def _start(self, request: TextRequest, prompt: Prompt, events: list[Event]) -> None:
         if prompt.media is not None:
@@ -137,11 +102,6 @@ class MlxVlm(Answerer):
 
 MOST_ANSWERS = 32
 """Maximum answers to one request, which are generated one after the other."""
-
-
-def _context_length(config: dict[str, Any]) -> int | None:
-    own = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
-    return int(own) if own else None
 
 
 def _memory(model: Any, limit_mb: int | None) -> KVMemory:

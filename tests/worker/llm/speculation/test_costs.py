@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from localapi.worker.llm.speculation.costs import ENOUGH, RETRY, StepCosts
+from localapi.worker.llm.speculation.speculation import ENOUGH, RETRY, StepCosts
 
 NO_LIMIT = float("inf")
 SURE = [1.0 + n for n in range(16)]

@@ -18,9 +18,8 @@ from localapi.worker.llm.prefix_cache.cache import PrefixCache
 from localapi.worker.llm.row import FinishReason, Processor, RequestTotals, Row
 from localapi.worker.llm.sampling import penalties_for, sampler_for
 from localapi.worker.llm.speculation import draft
-from localapi.worker.llm.speculation.costs import StepCosts
 from localapi.worker.llm.speculation.draft import Drafter
-from localapi.worker.llm.speculation.speculation import Speculation
+from localapi.worker.llm.speculation.speculation import Speculation, StepCosts
 from localapi.worker.protocol import Event, Failed, Sampling
 from tests.worker.llm.prefix_cache.test_cache import MODELS, WORDS, model, words
 
