@@ -41,8 +41,8 @@ MAY_IMPORT = {
     "reload": {"errors", "system", "worker.protocol", "backends", "kinds", "manifest", "runtime"},
     "http": {"errors", "system", "observability", "worker.protocol", "backends", "kinds", "manifest", "runtime"},
     "api": {
-        *("errors", "system", "observability", "worker.protocol", "audio", "images", "text", "backends"),
-        *("kinds", "manifest", "runtime"),
+        *("errors", "system", "observability", "worker.protocol", "cluster.protocol", "audio", "images", "text"),
+        *("backends", "kinds", "manifest", "runtime"),
         *("reload", "http"),
     },
     "app": {

@@ -356,7 +356,3 @@ class CommandEngine:
                 self._watching.cancel()
                 await asyncio.gather(self._watching, return_exceptions=True)
             _promised.discard(self.port)
-
-
-def _numbers(ports: set[int]) -> str:
-    return f"port{'s' * (len(ports) > 1)} {', '.join(map(str, sorted(ports)))}"

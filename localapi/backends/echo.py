@@ -105,7 +105,9 @@ class EchoEngine(InProcessEngine):
         """Repeat the prompt. Honour `stop`, `max_tokens`, `n` and logprobs; sampling has nothing to choose."""
         match request:
             case Tokenize():
-                yield TokenizedText(request.id, [ord(c) for c in _tokenized(request)])
+                messages = request.chat.messages if request.chat else []
+                text = request.text or "\n".join(_said(message) for message in messages)
+                yield TokenizedText(request.id, [ord(character) for character in text])
             case Detokenize():
                 yield DetokenizedText(request.id, _characters(request.tokens))
             case Chat() | Complete():
@@ -164,11 +166,6 @@ def _said(message: Message) -> str:
                 recordings += 1
                 lines.append(f"[audio {recordings}: {part.format}, {len(part.data)} bytes]")
     return "\n".join(lines)
-
-
-def _tokenized(request: Tokenize) -> str:
-    messages = request.chat.messages if request.chat else []
-    return request.text or "\n".join(_said(message) for message in messages)
 
 
 def _characters(tokens: list[int]) -> str:

@@ -305,12 +305,16 @@ class HttpClient:
         """Return the reply's head. A connection that cannot be made is tried twice; nothing else is."""
         if self._client is None:
             raise RuntimeError("the client is not open")
-        url = self._url(path)
-        form = None if body is None or file is None else _form(body, file)
-        content = None if body is None or form is not None else msgspec.json.encode(body)
+        is_beside = path.startswith("/../")  # of the API, whose base may end with its version
+        url = self.base.removesuffix("/v1") + path.removeprefix("/..") if is_beside else self.base + path
         headers = self._headers(has_body=body is not None)
-        if form is not None:
+        form: FormBody | None = None
+        content: bytes | None = None
+        if body is not None and file is not None:
+            form = FormBody(body, file.path, name=file.name, content_type=file.content_type)
             headers |= await aside(form.headers)
+        elif body is not None:
+            content = msgspec.json.encode(body)
         for attempt in range(MAX_REDIRECTS):
             if self._client.is_closed:  # while it waited to connect again
                 raise UpstreamUnavailable(f"{self._name} was closed before it was reached. Send the request again.")
@@ -379,14 +383,6 @@ class HttpClient:
         """Seconds that a connection may take: a pool may have less time than the entry allows."""
         limit = connect_limit.get()
         return self._upstream.connect_seconds if limit is None else min(limit, self._upstream.connect_seconds)
-
-    def _url(self, path: str) -> str:
-        if path.startswith("/../"):
-            base = self.base
-            for ending in ("/v1",):
-                base = base.removesuffix(ending)
-            return base + path.removeprefix("/..")
-        return self.base + path
 
     def _redirected(self, url: str, reply: httpx2.Response) -> str:
         """Return where a reply sends the request. Raise UpstreamRefused if that is another server."""
@@ -498,10 +494,6 @@ class DecodedBody:
         self._limit.stop()
         assert isinstance(self._received, AsyncGenerator)  # noqa: S101  # it is one
         await self._received.aclose()
-
-
-def _form(fields: Mapping[str, Any], file: Upload) -> FormBody:
-    return FormBody(fields, file.path, name=file.name, content_type=file.content_type)
 
 
 def _reason(error: BaseException) -> str:

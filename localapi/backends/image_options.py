@@ -8,8 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from localapi.backends.model_path import folder_at
-from localapi.backends.options import ChatOptions, Duration, FolderOf, PathProblem
+from localapi.backends.options import ChatOptions, Duration, FolderOf, located_folder
 
 ANY_HOST: Final = "*"
 _HOST: Final = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9._-]*[a-z0-9])?(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?")
@@ -108,11 +107,6 @@ class SeeingOptions(ChatOptions):
 
     def located(self, folder_of: FolderOf) -> ChatOptions:
         """Return this entry with the absolute paths of its folders of images. Raise PathProblem."""
-        found: list[str] = []
-        for index, path in enumerate(self.image_folders):
-            field = ("image_folders", index)
-            try:
-                found.append(str(folder_at(path, folder_of(field))))
-            except ValueError as error:
-                raise PathProblem(field, str(error)) from error
+        folders = enumerate(self.image_folders)
+        found = [located_folder(("image_folders", index), path, folder_of) for index, path in folders]
         return self.model_copy(update={"image_folders": found})

@@ -242,7 +242,9 @@ class MacosSayEngine(InProcessEngine):
         except OSError as error:
             raise GenerationFailed(f"say cannot be run: {advise(error)}.") from error
         except CommandsStopped:
-            raise _unloaded() from None
+            raise ModelUnavailable(
+                "The model was unloaded before the answer was complete. Send the request again."
+            ) from None
 
     async def _say(self, text: str, voice: str | None, pace: Pace, file: Path) -> tuple[bytes, int]:
         seconds = GRACE_SECONDS + weight(text) / CHARACTERS_PER_SECOND
@@ -257,10 +259,6 @@ class MacosSayEngine(InProcessEngine):
         if result.status != 0:
             raise GenerationFailed(f"say {result.how}")
         return await asyncio.to_thread(_sound, file, pace.tempo)
-
-
-def _unloaded() -> ModelUnavailable:
-    return ModelUnavailable("The model was unloaded before the answer was complete. Send the request again.")
 
 
 def _arguments(voice: str | None, rate_wpm: int | None, file: Path) -> list[str]:

@@ -21,7 +21,6 @@ from localapi.worker.protocol import (
     AudioPart,
     Chat,
     Complete,
-    FunctionTool,
     ImagePart,
     JsonObject,
     JsonSchema,
@@ -93,7 +92,7 @@ def _completion(request: Complete) -> dict[str, Any]:
 def _chat(request: Chat) -> dict[str, Any]:
     body: dict[str, Any] = {"messages": [message_of(message) for message in request.messages]}
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["tools"] = [{"type": "function", "function": msgspec.to_builtins(tool)} for tool in request.tools]
         if request.tool_name is not None:
             body["tool_choice"] = {"type": "function", "function": {"name": request.tool_name}}
         elif request.tool_choice != "auto":
@@ -146,10 +145,6 @@ def _part(part: Part) -> dict[str, Any]:
         case AudioPart(data=data, format=form):
             sound = {"data": base64.b64encode(data).decode(), "format": form}
             return {"type": "input_audio", "input_audio": sound}
-
-
-def _tool(tool: FunctionTool) -> dict[str, Any]:
-    return {"type": "function", "function": msgspec.to_builtins(tool)}
 
 
 FILE_FIELD: Final = "file"

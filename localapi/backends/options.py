@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from localapi.backends.engine import Engine, ReportLoading
+from localapi.backends.model_path import folder_at
 from localapi.backends.option_types import Name as Name  # noqa: PLC0414  # most options import it from here
 from localapi.backends.option_types import StrictModel
 from localapi.backends.parameters import TEXT, ChatParameters, VariantOptions, VariantParameters
@@ -119,6 +120,14 @@ class PathProblem(ValueError):
     def __init__(self, field: OptionPath, message: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+def located_folder(field: OptionPath, path: str, folder_of: FolderOf) -> str:
+    """Return the absolute path of a folder that an option names, with links resolved. Raise PathProblem."""
+    try:
+        return str(folder_at(path, folder_of(field)))
+    except ValueError as error:
+        raise PathProblem(field, str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -381,14 +381,13 @@ class _Shared:
 
     async def gateway(self) -> Gateway:
         """Return the gateway. Who asks while it starts gets what comes of that, also if it fails."""
-        if self._opening is not None and self._opening.done() and not self._serves(self._opening):
-            await self.close()
+        if self._opening is not None and self._opening.done():
+            opened = self._opening
+            if opened.cancelled() or opened.exception() is not None or opened.result().ended:
+                await self.close()
         if self._opening is None:
             self._opening = asyncio.create_task(_open(self._address), name=f"gateway to {self._address}")
         return await asyncio.shield(self._opening)
-
-    def _serves(self, opened: asyncio.Task[Gateway]) -> bool:
-        return not opened.cancelled() and opened.exception() is None and not opened.result().ended
 
     async def close(self) -> None:
         """End the gateway, or its start."""

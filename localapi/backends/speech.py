@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from localapi.audio.decoder import read_written
-from localapi.backends.model_path import folder_at, placed, shown_place
+from localapi.backends.model_path import placed, shown_place
 from localapi.backends.option_types import StrictModel
-from localapi.backends.options import EntryOptions, FolderOf, Name, OptionPath, PathProblem
+from localapi.backends.options import EntryOptions, FolderOf, Name, OptionPath, PathProblem, located_folder
 from localapi.backends.parameters import MAX_SPEED, MIN_SPEED, SpeechParameters
 from localapi.errors import shown
 from localapi.system.os_errors import advise
@@ -199,9 +199,8 @@ class SpeechOptions(EntryOptions, SpeechSettings):
     def _located_folders(self, folder_of: FolderOf) -> list[str]:
         if self.audio_folders is None:
             return [str(folder_of("audio_folders").resolve())]
-        return [
-            str(_folder(("audio_folders", index), each, folder_of)) for index, each in enumerate(self.audio_folders)
-        ]
+        folders = enumerate(self.audio_folders)
+        return [located_folder(("audio_folders", index), each, folder_of) for index, each in folders]
 
     def _refuse_what_nobody_takes(self) -> None:
         said: list[tuple[tuple[str, ...], BaseModel]] = [(("defaults",), self.defaults)]
@@ -256,8 +255,9 @@ def file_at(field: OptionPath, path: str, folder_of: FolderOf) -> Path:
     place = placed(path, folder_of(field))
     try:
         is_file, exists = place.is_file(), place.exists()
-    except (OSError, ValueError) as error:
-        raise _no_place(field, path, error) from error
+    except (OSError, ValueError) as error:  # it is too long, or a folder may not be searched
+        reason = advise(error) if isinstance(error, OSError) else error
+        raise PathProblem(field, f"{shown(path)} cannot be looked up: {reason}") from error
     if not is_file:
         raise PathProblem(field, f"{shown_place(path, place)} {'is not a file' if exists else 'does not exist'}")
     return place
@@ -282,19 +282,6 @@ def audio_at(field: OptionPath, audio: str, folder_of: FolderOf) -> str:
         raise PathProblem(
             field, f"should be a file or a data: URL; {found}: prefix it with data:audio/wav;base64,"
         ) from None
-
-
-def _folder(field: OptionPath, path: str, folder_of: FolderOf) -> Path:
-    try:
-        return folder_at(path, folder_of(field))
-    except ValueError as error:
-        raise PathProblem(field, str(error)) from error
-
-
-def _no_place(field: OptionPath, path: str, error: Exception) -> PathProblem:
-    """Return the problem for a path that cannot be looked up: it is too long, or a folder may not be searched."""
-    reason = advise(error) if isinstance(error, OSError) else error
-    return PathProblem(field, f"{shown(path)} cannot be looked up: {reason}")
 
 
 def _located_voice(name: str, voice: MappedVoice, folder_of: FolderOf) -> MappedVoice:

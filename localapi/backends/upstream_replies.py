@@ -68,8 +68,7 @@ class Complaint:
 
     def error(self, name: str, model: str | None) -> ApiError:
         """Return the error for the client. `name` is that of the entry, `model` its name at the other server."""
-        said = f"the upstream of {name} answered {self.status}: {self.message}"
-        said = _capital(said)
+        said = f"The upstream of {name} answered {self.status}: {self.message}"
         if self.code == "context_length_exceeded":
             return ContextLengthExceeded(self.message, param=self.param)
         if self.status in _FAULTS_OF_THE_MANIFEST:
@@ -176,7 +175,3 @@ def _phrase(status: int) -> str:
 
 def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

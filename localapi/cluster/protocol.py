@@ -91,10 +91,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     """Memory that Ray may give away, which is less than the machine has."""
     resources: dict[str, float]
     """Custom resources."""
-    cpus_free: float = 0
-    gpus_free: float = 0
-    memory_bytes_free: int = 0
-    resources_free: dict[str, float] = {}
+    cpus_free: float
+    gpus_free: float
+    memory_bytes_free: int
+    resources_free: dict[str, float]
     """Resources that are free now. Ray reports them with some delay."""
 
 

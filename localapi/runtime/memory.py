@@ -157,7 +157,8 @@ class Memory:
             return self.budget is not None
         finally:
             if self._queue[0] is instance:  # nothing was paused for one behind it
-                self._resume_all()
+                while self._paused:
+                    self._paused.pop().gate.open(Pause.MEMORY)
             self._loads.remove(instance)
             self.reconsider()
 
@@ -212,10 +213,6 @@ class Memory:
                 log.info("%s: takes no new requests until it is idle: %s waits for memory", each.name, waiting.name)
             each.gate.close(Pause.MEMORY)
             self._paused.add(each)
-
-    def _resume_all(self) -> None:
-        while self._paused:
-            self._paused.pop().gate.open(Pause.MEMORY)
 
     def _refusal(self, instance: Instance, refusal: Refuse[Instance], budget: int) -> LoadFailed:
         beside = {each: self._footprints[each].bytes for each in refusal.beside}

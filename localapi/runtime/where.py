@@ -71,20 +71,17 @@ def where(instance: Instance) -> Location:
     if isinstance(instance, PeerInstance):
         return Location("peer", instance.peer)
     node = vitals.node if vitals is not None else None
+    replicas = None
+    if isinstance(instance.engine, Replicas):
+        limits = instance.engine.limits
+        replicas = ReplicaCount(limits.min, limits.max, instance.engine.held_back)
     return Location(
         kind=options.runs_in,
         at=node or options.runs_at,
         pid=vitals.pid if vitals is not None else None,
         parts=tuple(_parts(instance)),
-        replicas=_replica_count(instance),
+        replicas=replicas,
     )
-
-
-def _replica_count(instance: Instance) -> ReplicaCount | None:
-    engine = instance.engine
-    if not isinstance(engine, Replicas):
-        return None
-    return ReplicaCount(engine.limits.min, engine.limits.max, engine.held_back)
 
 
 def _parts(instance: Instance) -> list[LocationPart]:

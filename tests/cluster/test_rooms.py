@@ -21,7 +21,9 @@ def node(name: str, *, alive: bool = True, free: float = 4) -> Node:
         memory_bytes=8,
         resources={f"only_{name}": 0.3},
         cpus_free=free,
+        gpus_free=0,
         memory_bytes_free=8,
+        resources_free={},
     )
 
 

@@ -8,26 +8,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from localapi.api.admin.model_status import Count
+from localapi.cluster.protocol import Node
 from localapi.runtime.cluster import ClusterWatch, workers_by_node
 from localapi.runtime.peers import Peer
 from localapi.runtime.registry import Registry
 
 
-class NodeReply(Struct, kw_only=True):
+class NodeReply(Node, frozen=True, kw_only=True):
     """A machine of the cluster, and the models that are on it."""
 
-    id: str
-    name: str
-    address: str
-    alive: bool
-    cpus: float
-    gpus: float
-    memory_bytes: int
-    resources: dict[str, float]
-    cpus_free: float
-    gpus_free: float
-    memory_bytes_free: int
-    resources_free: dict[str, float]
     models: list[str]
 
 

@@ -104,13 +104,10 @@ class Row:
         if reason is None and self.parts is not None and self.parts.stopped:
             reason = "stop"
             events += self._end(reason)
-        return reason is not None or self._has_called_enough(events)
-
-    def _has_called_enough(self, events: list[Event]) -> bool:
-        if not (self.one_call and self.parts and self.parts.complete_calls):
-            return False
-        events += self._end("stop")
-        return True
+        if reason is None and self.one_call and self.parts is not None and self.parts.complete_calls:
+            reason = "stop"
+            events += self._end(reason)
+        return reason is not None
 
     def _events(self, text: str, reason: FinishReason | None) -> Iterator[Event]:
         if self.parts is None:
