@@ -5,15 +5,18 @@ WAV at any rate and PCM at 24 kHz need no codec; PyAV is imported only for the o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+import struct
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from localapi.audio import wav
 from localapi.audio.formats import WAV, Format
 
 if TYPE_CHECKING:
     from localapi.audio.ffmpeg import Filters, Muxer
 
     _Writer: TypeAlias = "Muxer | Filters | _Samples"
+
+_UNKNOWN: Final = 0xFFFF_FFFF
+"""Length in the header of a WAV file that is still being made."""
 
 
 class Encoder:
@@ -104,4 +107,12 @@ class _Samples:
 
     def _header(self, data_bytes: int | None) -> bytes:
         due, self._header_due = self._header_due, False
-        return wav.header(self._sample_rate_hz, data_bytes) if due else b""
+        return wav_header(self._sample_rate_hz, data_bytes) if due else b""
+
+
+def wav_header(sample_rate_hz: int, data_bytes: int | None) -> bytes:
+    """Return the header of 44 bytes for a number of bytes of 16-bit mono PCM; None if it is not known yet."""
+    size = _UNKNOWN if data_bytes is None else min(data_bytes, _UNKNOWN)
+    riff = struct.pack("<4sI4s", b"RIFF", min(size + 36, _UNKNOWN), b"WAVE")
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate_hz, 2 * sample_rate_hz, 2, 16)
+    return riff + form + struct.pack("<4sI", b"data", size)

@@ -15,7 +15,7 @@ from localapi.backends.espeak_voices import EspeakVoices
 from localapi.backends.options import FolderOf, PathProblem
 from localapi.backends.speech import SpeechOptions
 from localapi.backends.variables import WithVariables
-from localapi.backends.worker_engine import start_worker
+from localapi.backends.worker_engine import WorkerSetup, start_worker
 from localapi.errors import shown
 from localapi.text.scripts import HAN
 from localapi.worker.protocol import Voice
@@ -90,9 +90,8 @@ class EspeakNg(WithVariables, SpeechOptions):
         if voices is not None:
             options["files"] = {each.id: each.file for each in voices.by_id.values()}
             options["variants"] = voices.variants
-        return await start_worker(
-            name, "espeak-ng", options, needs="espeakng_loader", variables=await self.variables(), report=report
-        )
+        setup = WorkerSetup(needs="espeakng_loader", variables=await self.variables())
+        return await start_worker(name, "espeak-ng", options, setup, report)
 
     def _offered(self, voices: EspeakVoices) -> list[Voice]:
         """Return the default voice, then all others; variants only if the entry uses them, as there are thousands."""

@@ -18,6 +18,7 @@ import h11
 import httpx2
 
 from localapi.backends.http_framing import Framing, framing_of
+from localapi.system.timer import WaitLimit
 
 BURST: Final = 4
 """Connections that may be made at the same time."""
@@ -86,8 +87,7 @@ class Wire(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         """Done when the system takes data again; None while it does."""
         self._waiter: asyncio.Future[None] | None = None
-        self._until: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._limit = WaitLimit()
         self._error: Exception | None = None
         self.ended = False
         """True if nothing more will come."""
@@ -121,7 +121,7 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.ended, self._error = True, error
         self._wake()
-        self._stop_timer()
+        self._limit.stop()
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         if not self.lost.done():
@@ -167,40 +167,22 @@ class Wire(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close the connection at once."""
-        self._stop_timer()
+        self._limit.stop()
         if self.idle is not None:
             self.idle.cancel()
         self.transport.abort()
 
     async def _news(self, until: float | None) -> None:
-        """Wait for data or the end. One timer serves many short waits: it is set again if it comes too early."""
-        self._until = until
-        if until is not None and (self._timer is None or self._timer.when() > until):
-            self._stop_timer()
-            self._timer = self._loop.call_at(until, self._time_out)
+        """Wait for data or the end."""
         self._waiter = self._loop.create_future()
         try:
-            await self._waiter
+            await (self._waiter if until is None else self._limit.wait(self._waiter, until))
         finally:
             self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def _time_out(self) -> None:
-        self._timer = None
-        if self._until is None or self._waiter is None or self._waiter.done():
-            return  # the next wait sets the timer
-        if self._loop.time() < self._until:
-            self._timer = self._loop.call_at(self._until, self._time_out)
-        else:
-            self._waiter.set_exception(TimeoutError())
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 class Body(httpx2.AsyncByteStream):

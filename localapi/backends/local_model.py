@@ -15,7 +15,7 @@ from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.option_types import Revision
 from localapi.backends.options import FolderOf, Identity, OptionPath, PathProblem
 from localapi.backends.variables import WithVariables
-from localapi.backends.worker_engine import start_worker
+from localapi.backends.worker_engine import WorkerSetup, start_worker
 from localapi.environments import Environment
 from localapi.errors import LoadFailed, OutOfResources
 from localapi.system.os_errors import advise
@@ -87,9 +87,8 @@ class OwnEnvironment(LocalModel):
                 )
             await install(environment, report)
         options: Mapping[str, Any] = {**self.identity().options, **more}
-        return await start_worker(
-            name, engine, options, interpreter=environment.interpreter, variables=await self.variables(), report=report
-        )
+        setup = WorkerSetup(interpreter=environment.interpreter, variables=await self.variables())
+        return await start_worker(name, engine, options, setup, report)
 
 
 async def install(environment: Environment, report: ReportLoading) -> None:

@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 import time
+import wave
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,14 +273,13 @@ def _arguments(voice: str | None, rate_wpm: int | None, file: Path) -> list[str]
 
 def _sound(file: Path, tempo: float) -> tuple[bytes, int]:
     """Return the PCM that `say` wrote, and its rate in Hz. Raise GenerationFailed."""
-    from localapi.audio import wav  # noqa: PLC0415  # the manifest reads this module's options
-
     try:
-        pcm, sample_rate_hz = wav.read(file.read_bytes())
+        with wave.open(str(file)) as sound:
+            pcm, sample_rate_hz = sound.readframes(sound.getnframes()), sound.getframerate()
     except FileNotFoundError:
         raise GenerationFailed("say ended successfully but wrote no file.") from None
-    except wav.NotWav as error:
-        raise GenerationFailed(f"The file that say wrote cannot be read: {error}.") from error
+    except (wave.Error, EOFError) as error:
+        raise GenerationFailed(f"The file that say wrote cannot be read: {error or 'it is cut off'}.") from error
     return _stretched(pcm, sample_rate_hz, tempo), sample_rate_hz
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -19,7 +18,7 @@ from localapi.backends.option_types import ContextLength, ReasoningFormat
 from localapi.backends.options import ChatOptions, FolderOf
 from localapi.backends.place import Placeable
 from localapi.backends.sharded_engine import start_ranks
-from localapi.backends.worker_engine import open_worker, start_worker
+from localapi.backends.worker_engine import WorkerSetup, start_worker
 from localapi.system.threads import aside
 from localapi.worker.protocol import Capabilities, ToolFormatName
 
@@ -244,13 +243,14 @@ class MlxLm(Placeable, LocalModel, ChatOptions):
         if not self.is_remote:
             paths = [(getattr(self, field), must_hold) for field, must_hold in _HOLDS.items()]
             await aside(lambda: model_path.check_present(paths))
-        options, variables = self.identity().options, await self.variables()
+        options = self.identity().options
+        setup = WorkerSetup(
+            needs="mlx_lm",
+            site=self.site,
+            max_batch=self.batch_limit,
+            writes_tokens=True,
+            variables=await self.variables(),
+        )
         if self.shards > 1:
-            opening = partial(
-                open_worker, needs="mlx_lm", max_batch=self.batch_limit, writes_tokens=True, variables=variables
-            )
-            return await start_ranks(name, "mlx-lm", options, self.shards, opening, report=report, site=self.site)
-        return await start_worker(
-            name, "mlx-lm", options, needs="mlx_lm", max_batch=self.batch_limit, writes_tokens=True,
-            variables=variables, report=report, site=self.site,
-        )  # fmt: skip
+            return await start_ranks(name, "mlx-lm", options, self.shards, setup, report=report)
+        return await start_worker(name, "mlx-lm", options, setup, report)

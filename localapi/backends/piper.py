@@ -15,7 +15,7 @@ from localapi.backends.model_path import placed, shown_place
 from localapi.backends.options import FolderOf, Identity, PathProblem
 from localapi.backends.speech import SpeechOptions, named
 from localapi.backends.variables import WithVariables
-from localapi.backends.worker_engine import start_worker
+from localapi.backends.worker_engine import WorkerSetup, start_worker
 from localapi.errors import FilesUnreadable, shown
 from localapi.system.os_errors import advise
 from localapi.system.threads import aside
@@ -150,9 +150,8 @@ class Piper(WithVariables, SpeechOptions):
             await aside(lambda: _read(_model(self.path, Path("/"))))
         except PathProblem as error:
             raise FilesUnreadable(f"The voice cannot be loaded: {error}.") from error
-        return await start_worker(
-            name, "piper", self.identity().options, needs="piper", variables=await self.variables(), report=report
-        )
+        setup = WorkerSetup(needs="piper", variables=await self.variables())
+        return await start_worker(name, "piper", self.identity().options, setup, report)
 
 
 def _model(path: str, folder: Path) -> Path:

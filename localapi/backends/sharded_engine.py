@@ -11,14 +11,14 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, Final, Literal
 
 from localapi.backends.engine import RankVitals, ReportLoading, Supervised, Vitals
 from localapi.backends.ray_cluster import Site, reserved
-from localapi.backends.worker_engine import WorkerEngine
+from localapi.backends.worker_engine import WorkerEngine, WorkerSetup, open_worker
 from localapi.errors import PortTaken
 from localapi.worker.protocol import AWAITING_RANKS, Event, Loaded, Loading, Rank, Request
 
@@ -30,28 +30,16 @@ SIGN_SECONDS: Final = 15
 """Time after which a rank that follows owes a sign of life. It sends one every 5 s, and waits for rank 0's before."""
 
 
-Opening = Callable[..., Awaitable[WorkerEngine]]
-"""Starts a worker that has nothing to load yet: `open_worker`, of which `name`, `site` and `ports` are left open."""
-
-
 async def start_ranks(
-    name: str,
-    engine: str,
-    options: Mapping[str, Any],
-    count: int,
-    opening: Opening,
-    *,
-    report: ReportLoading,
-    site: Site | None = None,
+    name: str, engine: str, options: Mapping[str, Any], count: int, setup: WorkerSetup, *, report: ReportLoading
 ) -> ShardedEngine:
-    """Start so many workers, load a part of the model in each, and return the engine.
+    """Start so many workers, load a part of the model in each, and return the engine. Raise LoadFailed.
 
-    `site`: where on a cluster they run; None for this machine. After any failure, cancellation included, all workers
-    have ended when this returns. Raise LoadFailed.
+    After any failure, cancellation included, all workers have ended when this returns.
     """
     for tries_left in reversed(range(TRIES)):
         try:
-            return await _try_ranks(name, engine, options, count, opening, report=report, site=site)
+            return await _try_ranks(name, engine, options, count, setup, report=report)
         except PortTaken as error:
             if tries_left == 0:
                 raise
@@ -60,27 +48,22 @@ async def start_ranks(
 
 
 async def _try_ranks(
-    name: str,
-    engine: str,
-    options: Mapping[str, Any],
-    count: int,
-    opening: Opening,
-    *,
-    report: ReportLoading,
-    site: Site | None,
+    name: str, engine: str, options: Mapping[str, Any], count: int, setup: WorkerSetup, *, report: ReportLoading
 ) -> ShardedEngine:
     ranks: dict[int, WorkerEngine] = {}
     reservation = AsyncExitStack()
     sharded = ShardedEngine(name, ranks, reservation)
     try:
         sites: Sequence[Site | None] = [None] * count
+        site = setup.site
         if site is not None:
             report(Loading(f"looking for room for {count} ranks on the cluster {site.cluster}"))
             sites = await reservation.enter_async_context(reserved(site, count))
 
         async def open_rank(number: int) -> None:
             # Rank 0 needs a second port, for its plans.
-            ranks[number] = await opening(f"{name} rank {number}", site=sites[number], ports=2 if number == 0 else 1)
+            own = replace(setup, site=sites[number])
+            ranks[number] = await open_worker(f"{name} rank {number}", own, ports=2 if number == 0 else 1)
 
         await _all(open_rank(number) for number in range(count))
         addresses = [ranks[number].addresses[0] for number in range(count)]

@@ -11,7 +11,7 @@ from localapi.backends.local_model import LocalModel
 from localapi.backends.option_types import StrictModel, model_field
 from localapi.backends.options import EntryOptions, FolderOf
 from localapi.backends.place import Placeable
-from localapi.backends.worker_engine import start_worker
+from localapi.backends.worker_engine import WorkerSetup, start_worker
 
 INPUT_TYPES = ("query", "document")
 
@@ -77,10 +77,8 @@ class VectorWorker(Placeable, LocalModel):
     async def start(self, name: str, report: ReportLoading) -> Engine:
         await self.check_present()
         options = {**self.identity().options, "scores": self.section == "rerank"}
-        return await start_worker(
-            name, self.engine, options, needs=self.needs, variables=await self.variables(), report=report,
-            site=self.site,
-        )  # fmt: skip
+        setup = WorkerSetup(needs=self.needs, site=self.site, variables=await self.variables())
+        return await start_worker(name, self.engine, options, setup, report)
 
 
 class MlxLmVectors(VectorWorker):

@@ -12,6 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -64,42 +65,37 @@ _FAILURES: dict[str, type[ApiError]] = {
 }
 
 
-async def start_worker(
-    name: str,
-    engine: str,
-    options: Mapping[str, Any],
-    *,
-    report: ReportLoading,
-    needs: str | None = None,
-    interpreter: Path | None = None,
-    site: Site | None = None,
-    max_batch: int | None = None,
-    writes_tokens: bool = False,
-    variables: Variables = NO_VARIABLES,
-) -> WorkerEngine:
-    """Start a worker, load a model in it, and return the engine.
+@dataclass(frozen=True, kw_only=True)
+class WorkerSetup:
+    """What a worker needs, apart from the model that it loads."""
 
-    `needs` is the Python package that the engine imports; `interpreter` is the Python of another environment that has
-    it; `site` is a place on a cluster for the worker. `max_batch` is the number of requests that it answers
-    concurrently, if it queues the rest. `variables` are what the entry sets in `env`, which is no option for the
-    engine. Raise LoadFailed. After any failure, cancellation included, the process has ended when this returns.
+    needs: str | None = None
+    """Python package that the engine imports."""
+    interpreter: Path | None = None
+    """Python of another environment, which has the package."""
+    site: Site | None = None
+    """Place on a cluster; None for this machine."""
+    max_batch: int | None = None
+    """Number of requests that it answers concurrently, if it queues the rest."""
+    writes_tokens: bool = False
+    variables: Variables = NO_VARIABLES
+    """Variables that the entry sets in `env`, which is no option for the engine."""
+
+
+async def start_worker(
+    name: str, engine: str, options: Mapping[str, Any], setup: WorkerSetup, report: ReportLoading
+) -> WorkerEngine:
+    """Start a worker, load a model in it, and return the engine. Raise LoadFailed.
+
+    After any failure, cancellation included, the process has ended when this returns.
     """
-    if site is not None:
-        report(Loading(f"looking for a node of the cluster {site.cluster}"))
+    if setup.site is not None:
+        report(Loading(f"looking for a node of the cluster {setup.site.cluster}"))
 
     def on_wait(reason: str) -> None:
         report(Loading(AWAITING_ROOM, detail=reason))
 
-    worker = await open_worker(
-        name,
-        needs=needs,
-        interpreter=interpreter,
-        site=site,
-        max_batch=max_batch,
-        writes_tokens=writes_tokens,
-        variables=variables,
-        on_wait=on_wait,
-    )
+    worker = await open_worker(name, setup, on_wait=on_wait)
     try:
         worker.load(engine, options)
         await worker.wait_until_loaded(report)
@@ -110,28 +106,20 @@ async def start_worker(
 
 
 async def open_worker(
-    name: str,
-    *,
-    needs: str | None = None,
-    interpreter: Path | None = None,
-    site: Site | None = None,
-    max_batch: int | None = None,
-    writes_tokens: bool = False,
-    variables: Variables = NO_VARIABLES,
-    ports: int = 0,
-    on_wait: Callable[[str], None] = lambda _: None,
+    name: str, setup: WorkerSetup, *, ports: int = 0, on_wait: Callable[[str], None] = lambda _: None
 ) -> WorkerEngine:
     """Start a worker that has nothing to load yet. Raise LoadFailed.
 
     `ports` are kept free for it until it loads something. `on_wait` is called with the reason if the cluster has no
-    room for it now. The other arguments are those of `start_worker`.
+    room for it now.
     """
     child: ChildProcess | RemoteProcess
-    if site is None:
-        _check_package(needs)
+    variables = setup.variables
+    if setup.site is None:
+        _check_package(setup.needs)
         child, reader, writer = await process.start_worker_process(
             lambda line: log.info("%s: %s", name, line),
-            interpreter,
+            setup.interpreter,
             env=variables.all,
             hide=variables.secret.values(),
         )
@@ -143,10 +131,10 @@ async def open_worker(
             await child.close()
             raise OutOfResources(f"No port for a worker is free: {advise(error)}.", number=error.errno) from error
     else:
-        child = await ray_cluster.spawn(name, site, needs, variables, ports=ports, on_wait=on_wait)
+        child = await ray_cluster.spawn(name, setup.site, setup.needs, variables, ports=ports, on_wait=on_wait)
         channel = Channel(child.reader, RemoteWriter(child))
         kept = FreePorts(child.addresses)
-    return WorkerEngine(name, child, channel, kept, max_batch=max_batch, writes_tokens=writes_tokens)
+    return WorkerEngine(name, child, channel, kept, max_batch=setup.max_batch, writes_tokens=setup.writes_tokens)
 
 
 def _check_package(needs: str | None) -> None:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from localapi.backends.engine import Engine, ReportLoading, Supervised, Vitals
 from localapi.backends.options import DEFAULT_STALL_SECONDS, FOREVER, EntryOptions, Identity, ReplicaLimits
@@ -38,39 +38,19 @@ from localapi.system.in_flight import InFlight
 from localapi.system.timer import Timer
 from localapi.worker import protocol
 
+if TYPE_CHECKING:
+    from localapi.runtime.memory import Memory
+
 log = logging.getLogger(__name__)
 
 RELOAD_SECONDS: Final = 1.0
 """Pause before a pinned model whose worker has ended is loaded again."""
 
 
-class Reservations(Protocol):
-    """Memory, as instances ask for it."""
-
-    async def reserve(self, instance: Instance) -> bool:
-        """Wait until there is memory for an instance, and return True if that has a bound. Raise LoadFailed."""
-
-    def free(self, instance: Instance) -> None:
-        """Take note that what an instance had in memory has ended."""
-
-    def reconsider(self) -> None:
-        """Take note that an instance has become idle."""
-
-    def reserve_growth(self, instance: Instance, size: int) -> bool:
-        """Reserve more memory for a loaded instance, if that much is free."""
-
-    def end_growth(self, instance: Instance, size: int) -> None:
-        """Take note that a reservation is over: what came of it is measured."""
-
-    @property
-    def is_bounded(self) -> bool:
-        """True if the memory of all models has a bound."""
-
-
 class Instance:
     """One entry at one identity. Outlives its manifest while it is leased."""
 
-    def __init__(self, name: str, options: EntryOptions, *, since_revision: int, memory: Reservations) -> None:
+    def __init__(self, name: str, options: EntryOptions, *, since_revision: int, memory: Memory) -> None:
         self.name = name
         self.options = options
         self.identity: Identity = options.identity()

@@ -9,7 +9,8 @@ from localapi.backends.engine import Engine, Vitals
 from localapi.errors import ModelUnavailable
 from localapi.kinds import ModelObject
 from localapi.manifest import Entry
-from localapi.runtime.instance import Instance, Reservations
+from localapi.runtime.instance import Instance
+from localapi.runtime.memory import Memory
 from localapi.runtime.peers import ModelThere, Peers
 from localapi.runtime.states import StateName
 from localapi.worker import protocol
@@ -18,7 +19,7 @@ from localapi.worker import protocol
 class PeerInstance(Instance):
     """A model on a peer."""
 
-    def __init__(self, entry: Entry, peers: Peers, *, since_revision: int, memory: Reservations) -> None:
+    def __init__(self, entry: Entry, peers: Peers, *, since_revision: int, memory: Memory) -> None:
         self._error: str | None = None
         super().__init__(entry.id, entry.options, since_revision=since_revision, memory=memory)
         assert entry.peer is not None  # noqa: S101  # only such entries get one

@@ -25,7 +25,8 @@ from localapi.errors import (
     UpstreamUnavailable,
 )
 from localapi.manifest import Entry
-from localapi.runtime.instance import Instance, Reservations
+from localapi.runtime.instance import Instance
+from localapi.runtime.memory import Memory
 from localapi.runtime.queue import Queue, Ticket
 from localapi.runtime.states import StateName
 from localapi.system.in_flight import InFlight
@@ -82,7 +83,7 @@ class Pool(Instance):
         options: PoolOptions,
         *,
         since_revision: int,
-        memory: Reservations,
+        memory: Memory,
         members: Callable[[Sequence[str]], list[Member]],
     ) -> None:
         super().__init__(name, options, since_revision=since_revision, memory=memory)

@@ -13,10 +13,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from localapi.backends.options import EntryOptions
 from localapi.errors import ModelBusy
+
+if TYPE_CHECKING:
+    from localapi.runtime.instance import Instance
 
 RECENT: Final = 20
 """Requests whose durations say how long the next ones will take."""
@@ -91,18 +94,6 @@ class Occupancy:
         """Return when to try again, if each request takes so long."""
         slots = self.slots or max(1, self.admitted + self.sent)
         return min(LONGEST_RETRY_SECONDS, max(1.0, each_seconds * (self.waiting + 1) / slots))
-
-
-class EngineLoad(Protocol):
-    """Load of the engine, as far as the queue needs it."""
-
-    @property
-    def max_batch(self) -> int | None:
-        """Number of requests that it works on concurrently; None if it never queues any."""
-
-    @property
-    def queued(self) -> int:
-        """Number of requests queued inside it."""
 
 
 class Ticket:
@@ -200,7 +191,7 @@ class Ticket:
 class Queue:
     """The requests of one entry."""
 
-    def __init__(self, name: str, options: EntryOptions, engine: EngineLoad) -> None:
+    def __init__(self, name: str, options: EntryOptions, engine: Instance) -> None:
         self.name = name
         self.options = options
         self.engine = engine
@@ -241,7 +232,7 @@ class Queue:
             ticket.limit_wait(options.queue_timeout_seconds)
         self._admit()
 
-    def replace_engine(self, engine: EngineLoad) -> None:
+    def replace_engine(self, engine: Instance) -> None:
         """Take another engine, which works on nothing yet."""
         self.engine = engine
         self._inside = {ticket for ticket in self._inside if ticket.sent_at is None}

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from localapi.backends.choice import Candidate, ConversationMemory, conversation_keys, ranked
 from localapi.backends.engine import Engine, ReportLoading, Supervised, Vitals
@@ -20,6 +20,9 @@ from localapi.errors import ModelUnavailable, WorkerEnded
 from localapi.runtime.backoff import Backoff
 from localapi.system.byte_sizes import readable
 from localapi.worker.protocol import AWAITING_ROOM, Event, Loaded, Loading, Preliminary, Request, Speculated
+
+if TYPE_CHECKING:
+    from localapi.runtime.instance import Instance
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +33,6 @@ GROW_SECONDS: Final = 2.0
 
 Start = Callable[[str, ReportLoading], Awaitable[Engine]]
 """Load one more engine. Its name is for the log."""
-
-
-class Owner(Protocol):
-    """The instance, as its replicas see it."""
-
-    def reserve_growth(self, size: int) -> bool:
-        """Reserve memory for one more, without evicting anything. Return False if there is not enough."""
-
-    def end_growth(self, size: int, *, loaded: bool) -> None:
-        """Take note that the reservation is over: what was loaded is measured, or there is nothing."""
-
-    def note_replica_ended(self, reason: str) -> None:
-        """Take note that a replica has ended by itself."""
 
 
 @dataclass(eq=False)
@@ -85,7 +75,7 @@ def wanted(count: int, limits: ReplicaLimits, *, queued_seconds: float, idle_sec
 class Replicas:
     """One engine that is several; see `backends.engine.Engine`. It begins with one, and grows by itself."""
 
-    def __init__(self, name: str, first: Engine, limits: ReplicaLimits, *, start: Start, owner: Owner) -> None:
+    def __init__(self, name: str, first: Engine, limits: ReplicaLimits, *, start: Start, owner: Instance) -> None:
         self.name = name
         self.limits = limits
         self.loaded: Loaded = first.loaded

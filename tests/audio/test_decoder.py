@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from localapi.audio import decoder, wav
+from localapi.audio import decoder
 from localapi.audio.decoder import NotAudio
-from localapi.audio.encoder import encoded
+from localapi.audio.encoder import encoded, wav_header
 from localapi.audio.formats import FORMATS
 from tests.audio.sounds import samples, sine, speech
 
@@ -61,7 +61,7 @@ def libsndfile(kind: str, subtype: str, channels: int = 1) -> bytes:
 
 KINDS = {
     **{name: encoded(SOUND, FORMATS[name], 24_000) for name in ("mp3", "opus", "aac", "flac", "wav")},
-    "streamed wav": wav.header(24_000, None) + SOUND,
+    "streamed wav": wav_header(24_000, None) + SOUND,
     **{f"wav {subtype}": libsndfile("WAV", subtype) for subtype in ("PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")},
     "wav in stereo": libsndfile("WAV", "PCM_16", channels=2),
     "extensible wav": libsndfile("WAVEX", "PCM_16", channels=4),
@@ -166,10 +166,10 @@ def archive() -> bytes:
         (b"\xff\xfb", "."),
         (b"\0\0\0\x20ftypM4A " + bytes(300), "."),
         (b"\x1a\x45\xdf\xa3" + bytes(300), "."),
-        (wav.header(24_000, 0), "no sound"),
+        (wav_header(24_000, 0), "no sound"),
         (video(), "video"),
         (written("wav", "adpcm_yamaha"), "'adpcm_yamaha'"),
-        (wav.header(24_000, None)[:22] + struct.pack("<H", 200) + wav.header(24_000, None)[24:] + SOUND, "."),
+        (wav_header(24_000, None)[:22] + struct.pack("<H", 200) + wav_header(24_000, None)[24:] + SOUND, "."),
     ],
 )
 def test_what_holds_no_usable_sound_is_refused(data: bytes, reason: str) -> None:
@@ -213,7 +213,7 @@ def libsndfile_at(rate: int) -> bytes:
 
 BOMBS = {
     "ten minutes of silence": lambda: encoded(bytes(2 * 8000 * 600), FORMATS["flac"], 8_000),
-    "one sample a second": lambda: wav.file(SOUND, 1),
+    "one sample a second": lambda: encoded(SOUND, FORMATS["wav"], 1),
     "one sample a second in another kind": lambda: libsndfile_at(1),
     "200,000 empty parts": lambda: b"\0\0\0\x10ftypM4A \0\0\0\0" + b"\0\0\0\x08free" * 200_000,
     "more samples than bytes": many_samples,

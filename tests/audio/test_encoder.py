@@ -248,7 +248,7 @@ def test_closing_while_another_thread_encodes_harms_nothing(name: str) -> None:
 def test_wav_and_pcm_need_neither_pyav_nor_numpy() -> None:
     code = """
 import sys
-from localapi.audio import decoder, encoder, formats, joins, levels, tempo, tone, wav
+from localapi.audio import decoder, encoder, formats, joins, levels, tempo, tone
 for name in "wav", "pcm":
     encoder.Encoder(formats.FORMATS[name], 24_000).encode(bytes(480))
 assert not {"av", "numpy"} & set(sys.modules)

@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from localapi.backends.sharded_engine import ShardedEngine, start_ranks
-from localapi.backends.worker_engine import open_worker
+from localapi.backends.worker_engine import WorkerSetup
 from localapi.errors import WorkerEnded
 from localapi.runtime.watchdog import judge
 from localapi.worker.llm import mlx_lm
@@ -72,8 +71,8 @@ def alone(model: Path) -> mlx_lm.MlxLm:
 async def ranks(request: pytest.FixtureRequest, model: Path) -> AsyncIterator[ShardedEngine]:
     count, split = request.param
     options = {"path": str(model), "split": split, **OPTIONS}
-    opening = partial(open_worker, writes_tokens=True)
-    engine = await start_ranks("m", "mlx-lm", options, count, opening, report=lambda *_: None)
+    setup = WorkerSetup(writes_tokens=True)
+    engine = await start_ranks("m", "mlx-lm", options, count, setup, report=lambda *_: None)
     yield engine
     await engine.close()
 

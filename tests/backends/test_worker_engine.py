@@ -13,7 +13,7 @@ import pytest
 from localapi.backends import process
 from localapi.backends.channel import Channel
 from localapi.backends.process import start_worker_process
-from localapi.backends.worker_engine import Mailbox, WorkerEngine, start_worker
+from localapi.backends.worker_engine import Mailbox, WorkerEngine, WorkerSetup, start_worker
 from localapi.worker import protocol
 from localapi.worker.protocol import Delta, Prefill
 from tests.conftest import Children
@@ -22,7 +22,7 @@ from tests.conftest import Children
 @pytest.mark.parametrize("turns", range(1, 13))
 async def test_a_start_that_is_given_up_leaves_no_process(turns: int, children: Children) -> None:
     """After each number of turns of the loop: it is in another place then."""
-    start = asyncio.create_task(start_worker("m", "mlx-lm", {"path": "none"}, report=lambda *_: None))
+    start = asyncio.create_task(start_worker("m", "mlx-lm", {"path": "none"}, WorkerSetup(), lambda *_: None))
     for _ in range(turns):
         await asyncio.sleep(0)
     start.cancel()

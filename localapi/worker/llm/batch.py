@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
@@ -23,6 +23,9 @@ from localapi.worker.llm.sampling import token_logprob
 from localapi.worker.llm.speculation.speculation import Speculation
 from localapi.worker.protocol import Event, Failed, Prefill
 
+if TYPE_CHECKING:
+    from localapi.worker.llm.shards.plans import Lead
+
 PREFILL_TOKENS = 256 if mx.default_device().type == mx.cpu else 2048
 """Prompt tokens of one request that are processed at once while no row decodes.
 
@@ -33,16 +36,6 @@ LEAST_PREFILL_TOKENS = 16
 PREFILL_REQUESTS = 8
 SMOOTHING = 0.3
 """The weight of the newest measurement of the prefill speed."""
-
-
-class Lead(Protocol):
-    """Tells other processes, which hold other parts of the model, what happens here: `shards.plans.Lead`."""
-
-    def join(self, row: Row, insert: Callable[[Row], None]) -> None:
-        """Insert a row with its copies, and note that."""
-
-    def send(self, leaving: Sequence[int], chunk: int) -> None:
-        """Start a step: these uids leave, and this much of each prompt is computed."""
 
 
 class Batch:

@@ -66,7 +66,7 @@ _LINE_OF_ROLE = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
 
 
 class Rendering:
-    """Render one request's prompts, with its tools and template variables. See `prompt_boundaries.Writer`."""
+    """Render one request's prompts, with its tools and template variables."""
 
     def __init__(self, writer: PromptWriter, request: Chat, seconds: float) -> None:
         self._seconds = seconds

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from localapi.worker.llm.prompt import Rendering
 
 LEAST_TOKENS = 8
 """Shorter beginnings are not worth storing: the mark that starts a text, the name of a role."""
@@ -12,17 +15,9 @@ LEAST_TOKENS = 8
 Message = dict[str, Any]
 
 
-class Writer(Protocol):
-    """Render one request's prompts, with its tools and template arguments."""
-
-    def text(self, messages: list[Message], *, answer: bool) -> str:
-        """Return the template's text. `answer`: with the generation prompt. May raise any exception."""
-
-    def encode(self, text: str) -> list[int]:
-        """Return the text's tokens, with nothing added."""
-
-
-def boundaries(writer: Writer, messages: Sequence[Message], tokens: Sequence[int], *, start: int = 0) -> list[int]:
+def boundaries(
+    rendering: Rendering, messages: Sequence[Message], tokens: Sequence[int], *, start: int = 0
+) -> list[int]:
     """Return the points of a prompt where other prompts are likely to differ from it, in order, after `start`.
 
     They are the start of the first user message, and the start and the end of the last message: for the same system
@@ -30,21 +25,21 @@ def boundaries(writer: Writer, messages: Sequence[Message], tokens: Sequence[int
     without its reasoning). A point is left out if the template writes a message differently when others follow it, or
     if a token spans it. This takes at most four renderings as text, and tokenizes only the shorter side of a point.
     """
-    text = _text(writer, messages, answer=True)
+    text = _text(rendering, messages, answer=True)
     if not text or not tokens:
         return []
     lead = next((i for i, message in enumerate(messages) if message.get("role") not in {"system", "developer"}), None)
     ends: set[int] = set()
     if lead is not None:
         other = "y" if str(messages[lead].get("content") or "").startswith("x") else "x"
-        probe = _text(writer, [*messages[:lead], {"role": "user", "content": other}], answer=True)
+        probe = _text(rendering, [*messages[:lead], {"role": "user", "content": other}], answer=True)
         ends.add(next((i for i, (a, b) in enumerate(zip(text, probe, strict=False)) if a != b), 0))
     for part in (messages[:-1], messages):
         if lead is not None and len(part) > lead:
-            history = _text(writer, part, answer=False)
+            history = _text(rendering, part, answer=False)
             if text.startswith(history):
                 ends.add(len(history))
-    points = {_point(writer, text, end, tokens) for end in ends if end * len(tokens) > start * len(text)}
+    points = {_point(rendering, text, end, tokens) for end in ends if end * len(tokens) > start * len(text)}
     return sorted(point for point in points if max(start + 1, LEAST_TOKENS) <= point < len(tokens))
 
 
@@ -54,18 +49,18 @@ def segments(tokens: Sequence[int], start: int, ends: Sequence[int]) -> list[lis
     return [list(tokens[a:b]) for a, b in itertools.pairwise(cuts)]
 
 
-def _text(writer: Writer, messages: Sequence[Message], *, answer: bool) -> str:
+def _text(rendering: Rendering, messages: Sequence[Message], *, answer: bool) -> str:
     try:
-        return writer.text(list(messages), answer=answer)
+        return rendering.text(list(messages), answer=answer)
     except Exception:  # templates may refuse a system prompt alone, or two user messages in a row
         return ""
 
 
-def _point(writer: Writer, text: str, end: int, tokens: Sequence[int]) -> int:
+def _point(rendering: Rendering, text: str, end: int, tokens: Sequence[int]) -> int:
     """Return how many tokens `text[:end]` has in the prompt; 0 if unknown. Tokenize the shorter side first."""
     sides = ("tail", "head") if 2 * end > len(text) else ("head", "tail")
     for side in sides:
-        part = writer.encode(text[:end] if side == "head" else text[end:])
+        part = rendering.encode(text[:end] if side == "head" else text[end:])
         point = len(part) if side == "head" else len(tokens) - len(part)
         if part and part == list(tokens[:point] if side == "head" else tokens[point:]):
             return point
