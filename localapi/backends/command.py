@@ -25,6 +25,7 @@ from localapi.backends.placeholders import checked, filled, placeholders_in
 from localapi.backends.secret import SecretPlace
 from localapi.backends.speech import ForwardedSpeech
 from localapi.backends.transcription import TranscriptionOptions
+from localapi.backends.upstream import Sought
 from localapi.backends.variables import WithVariables, check_names, number_as_text
 from localapi.backends.vector_options import EmbeddingOptions, RerankOptions
 from localapi.errors import FilesUnreadable
@@ -68,12 +69,7 @@ class Launch:
     folder: Path
     values: Mapping[str, str]
     """Values of the placeholders, other than of the port and the key."""
-    model: str | None
-    """Name of the model in requests; None: the only one that the program has."""
-    has_voices: bool
-    """True if the program is asked for its voices."""
-    usual_model: str | None
-    """Name of the model if the program has several, or does not list them; None: its default one."""
+    model: Sought
     ready: tuple[str, ...]
     """Paths to ask, each if there is none before it."""
     start_seconds: float
@@ -263,9 +259,7 @@ class CommandOptions(WithVariables):
             secrets=variables.secret,
             folder=Path(self.cwd or os.curdir),
             values=values,
-            model=self.model,
-            has_voices=self.has_voices,
-            usual_model=self.path,
+            model=Sought(self.model, usual_model=self.path, has_default=True, voices=self.has_voices),
             ready=("/health", "/v1/models") if self.ready is None else (self.ready,),
             start_seconds=self.start_timeout,
             stop_seconds=self.stop_timeout,

@@ -244,15 +244,7 @@ class CommandEngine:
     async def _connected(self, report: ReportLoading) -> HttpEngine:
         launch = self._launch
         place = Upstream(url=f"http://{HOST}:{self.port}", key=self._key, probe_path=f"/..{launch.ready[0]}")
-        return await upstream.connect(
-            self.name,
-            place,
-            model=launch.model,
-            usual_model=launch.usual_model,
-            has_default=True,
-            voices=launch.has_voices,
-            report=lambda progress, by=None: report(progress, self),
-        )
+        return await upstream.connect(self.name, place, launch.model, lambda progress, by=None: report(progress, self))
 
     # Running
 

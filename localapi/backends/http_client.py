@@ -24,7 +24,7 @@ from localapi.backends.engine import VIA_HEADER, connect_limit, trace_headers, v
 from localapi.backends.http_transport import Body, Transport, Turn, Turns
 from localapi.backends.openai_body import FormBody
 from localapi.backends.sse import EventDecoder, TooLong
-from localapi.backends.upstream import Upstream
+from localapi.backends.upstream import MODELS, Upstream
 from localapi.backends.upstream_replies import MAX_ERROR_BYTES, Complaint, complaint
 from localapi.errors import (
     ApiError,
@@ -90,10 +90,9 @@ class HttpClient:
         self._who = who or f"The upstream of {name}"
         self._upstream = upstream
         self._sender = sender
-        self.bases = upstream.bases()
+        self._bases = upstream.bases()
         """Bases that the URL may mean, the likeliest first; only one once it is known."""
-        self.base = self.bases[0]
-        """Base of the API: one of `bases`, as discovery finds."""
+        self._base = self._bases[0]
         self._client: httpx2.AsyncClient | None = None
         self._turns = Turns()
         self._ending: dict[httpx2.Response, asyncio.Task[None]] = {}
@@ -186,6 +185,18 @@ class HttpClient:
                     return _decoded(await self._content(received, self._limit("reply_seconds")))
         except TimeoutError:
             raise UpstreamTimeout(f"{self._who} did not answer within {seconds:g} s.") from None
+
+    async def models(self) -> list[Any] | None:
+        """Return the server's list of models; None if it has none. Find out which of its bases the URL means."""
+        for base in self._bases:
+            self._base = base
+            content = await self.get(MODELS)
+            listed = content.get("data") if isinstance(content, dict) else content
+            if isinstance(listed, list):
+                self._bases = (base,)
+                return listed
+        self._base = self._bases[0]
+        return None
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any] | None, None]:
         """Yield the objects of a stream, and None at its regular end.
@@ -306,7 +317,7 @@ class HttpClient:
         if self._client is None:
             raise RuntimeError("the client is not open")
         is_beside = path.startswith("/../")  # of the API, whose base may end with its version
-        url = self.base.removesuffix("/v1") + path.removeprefix("/..") if is_beside else self.base + path
+        url = self._base.removesuffix("/v1") + path.removeprefix("/..") if is_beside else self._base + path
         headers = self._headers(has_body=body is not None)
         form: FormBody | None = None
         content: bytes | None = None

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +17,7 @@ from localapi.backends.http_client import HttpClient
 from localapi.backends.openai_body import body_of, named_model, without_model
 from localapi.backends.openai_events import AnswerReader, BadReply, CutOff, scores_in, tokens_in, vectors_in
 from localapi.backends.token_rate import MEASURABLE_SECONDS, AnswerRate
-from localapi.backends.upstream import MODELS, Upstream
+from localapi.backends.upstream import MODELS, Sought, Upstream
 from localapi.backends.upstream_facts import Facts, discover
 from localapi.backends.upstream_replies import complaint_in
 from localapi.errors import (
@@ -78,24 +79,13 @@ def probe_pause(failures: int) -> float:
 class HttpEngine(InProcessEngine):
     """Engine on another server; see `backends.engine.Engine`. `connect` has to succeed before anything is asked."""
 
-    def __init__(
-        self,
-        name: str,
-        upstream: Upstream,
-        *,
-        model: str | None = None,
-        usual_model: str | None = None,
-        has_default: bool = False,
-        voices: bool = False,
-    ) -> None:
+    def __init__(self, name: str, upstream: Upstream, sought: Sought) -> None:
         super().__init__()
         self.name = name
         self.upstream = upstream
-        self.model = model
+        self.model = sought.model
         self.facts = Facts()
-        self._usual_model = usual_model
-        self._has_default = has_default
-        self._has_voices = voices
+        self._sought = sought
         self._client = HttpClient(name, upstream)
         self._failures = 0
         self._fault: str | None = None
@@ -121,19 +111,14 @@ class HttpEngine(InProcessEngine):
             log.warning("%s: %s", self.name, warning)
         await self._client.open()
         try:
-            self.facts = await self._discover()
+            self.facts = await discover(self._client, self.name, self._sought)
         except LoadFailed:
             raise
         except ApiError as error:
             raise UpstreamUnavailable(error.message, retry_after_seconds=error.retry_after_seconds) from error
         self.model = self.facts.model
+        self._sought = replace(self._sought, model=self.model)
         self._probes = asyncio.create_task(self._probe(), name=f"probes of {self.name}")
-
-    async def _discover(self) -> Facts:
-        return await discover(
-            self._client, self.name, self.model, usual_model=self._usual_model, has_default=self._has_default,
-            voices=self._has_voices,
-        )  # fmt: skip
 
     def vitals(self) -> Vitals:
         return Vitals(
@@ -158,8 +143,14 @@ class HttpEngine(InProcessEngine):
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         try:
             async with aclosing(self._reply(request)) as events:
-                async for event in events:
-                    yield event
+                try:
+                    async for event in events:
+                        yield event
+                except BadReply as error:
+                    kind = UpstreamUnavailable if isinstance(error, CutOff) else UpstreamFailed
+                    raise kind(
+                        f"The reply of the upstream of {self.name} is unusable: {error}. Send the request again."
+                    ) from error
         except _UNHEALTHY as error:
             self._note_failure(error)
             raise
@@ -207,7 +198,9 @@ class HttpEngine(InProcessEngine):
         if body.get("stream") is not True:
             yield ComesWhole(request.id)
             reply = await self._client.post(path, body)
-            for event in self._whole(request, reply):
+            self._refuse_error(reply)
+            reader = AnswerReader(request)
+            for event in (*reader.read(reply, whole=True), *reader.end()):
                 yield event
             return
         asked = self._ask_for_usage(body)
@@ -240,23 +233,20 @@ class HttpEngine(InProcessEngine):
         """Yield the events of a stream. None among what is received marks its regular end."""
         reader = AnswerReader(request)
         ended = False
-        try:
-            async for chunk in received:
-                if chunk is None:
-                    ended = True
-                    break
-                if "progress" in chunk and "choices" not in chunk:
-                    progress = self._progress(request.id, chunk["progress"])
-                    if progress is not None:
-                        yield progress
-                    continue
-                self._refuse_error(chunk)
-                for event in reader.read(chunk, whole="message" in _first_choice(chunk)):
-                    yield event
-            for event in reader.end(is_regular=ended):
+        async for chunk in received:
+            if chunk is None:
+                ended = True
+                break
+            if "progress" in chunk and "choices" not in chunk:
+                progress = self._progress(request.id, chunk["progress"])
+                if progress is not None:
+                    yield progress
+                continue
+            self._refuse_error(chunk)
+            for event in reader.read(chunk, whole="message" in _first_choice(chunk)):
                 yield event
-        except BadReply as error:
-            raise self._bad(error) from error
+        for event in reader.end(is_regular=ended):
+            yield event
 
     def _progress(self, request: int, progress: object) -> Prefill | Awaiting | None:
         """Return what another localapi reports between the events of a stream; None if that is unknown."""
@@ -270,23 +260,11 @@ class HttpEngine(InProcessEngine):
         except msgspec.ValidationError:
             return None
 
-    def _whole(self, request: Chat | Complete, reply: dict[str, Any]) -> list[Event]:
-        self._refuse_error(reply)
-        reader = AnswerReader(request)
-        try:
-            return [*reader.read(reply, whole=True), *reader.end()]
-        except BadReply as error:
-            raise self._bad(error) from error
-
     def _refuse_error(self, reply: dict[str, Any]) -> None:
         """Raise the error that stands where an answer should be."""
         if reply.get("error") or (reply.get("object") == "error" and not reply.get("choices")):
             found = complaint_in(reply)
             raise self._client.scrubbed(found).error(self.name, self.model)
-
-    def _bad(self, error: BadReply) -> UpstreamFailed | UpstreamUnavailable:
-        kind = UpstreamUnavailable if isinstance(error, CutOff) else UpstreamFailed
-        return kind(f"The reply of the upstream of {self.name} is unusable: {error}. Send the request again.")
 
     async def _forward(self, request: Forward) -> AsyncGenerator[Event, None]:
         body = {**without_model(request.body), **named_model(self.model)}
@@ -329,29 +307,24 @@ class HttpEngine(InProcessEngine):
             body["truncate"] = True
         if request.input_type is not None:
             body["input_type"] = request.input_type
-        started = time.monotonic()
-        reply = await self._client.post("/embeddings", body)
-        self._refuse_error(reply)
-        self._latency = time.monotonic() - started
-        try:
-            vectors = await aside(lambda: vectors_in(reply, len(request.inputs)))
-        except BadReply as error:
-            raise self._bad(error) from error
+        reply = await self._timed("/embeddings", body)
+        vectors = await aside(lambda: vectors_in(reply, len(request.inputs)))
         yield Embedded(request.id, vectors, tokens_in(reply))
 
     async def _rerank(self, request: Rerank) -> AsyncGenerator[Event, None]:
         body = {**named_model(self.model), "query": request.query, "documents": request.documents}
         if not request.truncate:
             body["truncate"] = False
+        reply = await self._timed("/rerank", body)
+        yield Ranked(request.id, scores_in(reply, len(request.documents)), tokens_in(reply))
+
+    async def _timed(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Return a reply that comes at once, and note how long it took."""
         started = time.monotonic()
-        reply = await self._client.post("/rerank", body)
+        reply: dict[str, Any] = await self._client.post(path, body)
         self._refuse_error(reply)
         self._latency = time.monotonic() - started
-        try:
-            scores = scores_in(reply, len(request.documents))
-        except BadReply as error:
-            raise self._bad(error) from error
-        yield Ranked(request.id, scores, tokens_in(reply))
+        return reply
 
     # Tokens
 
@@ -366,14 +339,14 @@ class HttpEngine(InProcessEngine):
         reply = await self._about_tokens("/tokenize", body)
         tokens = reply.get("tokens")
         if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
-            raise self._bad(BadReply("it holds no tokens"))
+            raise BadReply("it holds no tokens")
         yield TokenizedText(request.id, tokens)
 
     async def _detokenize(self, request: Detokenize) -> AsyncGenerator[Event, None]:
         reply = await self._about_tokens("/detokenize", {**named_model(self.model), "tokens": request.tokens})
         texts = [reply[key] for key in ("text", "prompt", "content") if isinstance(reply.get(key), str)]
         if not texts:
-            raise self._bad(BadReply("it holds no text"))
+            raise BadReply("it holds no text")
         yield DetokenizedText(request.id, texts[0])
 
     async def _about_tokens(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -419,7 +392,7 @@ class HttpEngine(InProcessEngine):
                 continue
             try:
                 if self.upstream.probe_path == MODELS:  # a server may know more of a model once that is loaded
-                    self.facts = await self._discover()
+                    self.facts = await discover(self._client, self.name, self._sought)
                 else:
                     await self._client.get(self.upstream.probe_path)
             except _UNHEALTHY as error:

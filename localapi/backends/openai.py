@@ -17,7 +17,14 @@ from localapi.backends.parameters import MEDIA, TEXT
 from localapi.backends.secret import NoSecret, SecretPlace, located_place, stamp_of
 from localapi.backends.speech import ForwardedSpeech, file_at
 from localapi.backends.transcription import TranscriptionOptions
-from localapi.backends.upstream import CONNECT_SECONDS, FIRST_TOKEN_SECONDS, IDLE_SECONDS, REPLY_SECONDS, Upstream
+from localapi.backends.upstream import (
+    CONNECT_SECONDS,
+    FIRST_TOKEN_SECONDS,
+    IDLE_SECONDS,
+    REPLY_SECONDS,
+    Sought,
+    Upstream,
+)
 from localapi.backends.vector_options import EmbeddingOptions, RerankOptions
 from localapi.errors import UpstreamRefused
 from localapi.system.threads import aside
@@ -222,7 +229,7 @@ class UpstreamOptions(OtherServer, EntryOptions):
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         place = await aside(lambda: self.upstream(name))
-        return await upstream.connect(name, place, model=self.model, voices=self.has_voices, report=report)
+        return await upstream.connect(name, place, Sought(self.model, voices=self.has_voices), report)
 
 
 class OpenAI(UpstreamOptions, ChatOptions):

@@ -138,7 +138,7 @@ class PeerClient:
     async def ask(self) -> Answer:
         """Return what the peer has. Raise ApiError: it is away, refuses the key, or is no localapi."""
         try:
-            models = await self._models()
+            models = self._checked(await self._client.models())
             status = await self._status()
             is_speaking = any(each["kind"] == "speech" for each in models)
             return Answer(models, status, await self._voices() if is_speaking else {})
@@ -147,18 +147,10 @@ class PeerClient:
                 f"The peer {self._name} ({self.upstream.host}) is this server itself. Remove it from `peers`."
             ) from None
 
-    async def _models(self) -> list[dict[str, Any]]:
-        for base in self._client.bases:
-            self._client.base = base
-            content = await self._client.get("/models")
-            listed = content.get("data") if isinstance(content, dict) else None
-            if isinstance(listed, list):
-                self._client.bases = (base,)
-                return self._checked(listed)
-        raise self._another("it has no /v1/models")
-
-    def _checked(self, listed: list[Any]) -> list[dict[str, Any]]:
+    def _checked(self, listed: list[Any] | None) -> list[dict[str, Any]]:
         """Return the models that are the peer's own. Raise UpstreamRefused if another program lists them."""
+        if listed is None:
+            raise self._another("it has no /v1/models")
         models: list[dict[str, Any]] = []
         for each in listed[:MOST_MODELS]:
             is_ours = (

@@ -92,29 +92,26 @@ class Upstream:
         return text
 
 
-async def connect(
-    name: str,
-    upstream: Upstream,
-    *,
-    model: str | None = None,
-    usual_model: str | None = None,
-    has_default: bool = False,
-    voices: bool = False,
-    report: ReportLoading,
-) -> HttpEngine:
-    """Return an engine that has the model on another server. `model` may be None if it has exactly one.
+@dataclass(frozen=True)
+class Sought:
+    """A model to find on another server."""
 
-    `usual_model` is its name if the server has several models, or does not list them; without it, requests name none if
-    the server `has_default`. `voices` is True for speech: then the server is asked for its voices.
+    model: str | None = None
+    """Name there; None if the server is expected to have exactly one model."""
+    usual_model: str | None = None
+    """Name to use if `model` is None, and the server has several models or lists none."""
+    has_default: bool = False
+    """True if requests to a server with several models need no name."""
+    voices: bool = False
+    """True for speech: the server is asked for its voices."""
 
-    Raise LoadFailed. `name` is that of the entry, for messages.
-    """
+
+async def connect(name: str, upstream: Upstream, sought: Sought, report: ReportLoading) -> HttpEngine:
+    """Return an engine that has the model on another server. Raise LoadFailed. `name`: of the entry, for messages."""
     report(Loading("connecting"))
     # The client takes long to import, and only servers with such entries need it.
     module = await aside(lambda: importlib.import_module("localapi.backends.http_engine"))
-    engine: HttpEngine = module.HttpEngine(
-        name, upstream, model=model, usual_model=usual_model, has_default=has_default, voices=voices
-    )
+    engine: HttpEngine = module.HttpEngine(name, upstream, sought)
     try:
         await engine.connect()
     except BaseException:

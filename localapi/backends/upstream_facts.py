@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from localapi.backends.http_client import HttpClient
+from localapi.backends.upstream import Sought
 from localapi.errors import ApiError, UpstreamRefused, shown
 from localapi.worker.protocol import Voice
 
@@ -31,32 +32,28 @@ class Facts:
     notes: list[str] = field(default_factory=list)
 
 
-async def discover(
-    client: HttpClient, name: str, model: str | None, *, usual_model: str | None = None, has_default: bool = False,
-    voices: bool = False,
-) -> Facts:  # fmt: skip
-    """Return what the server says of a model, or of its only one, and its voices for speech. Raise ApiError.
+async def discover(client: HttpClient, name: str, sought: Sought) -> Facts:
+    """Return the facts that the server gives about a model. Raise ApiError. `name`: of the entry, for messages.
 
-    `usual_model` is used if the server has several models or lists none; without it, requests name none if the server
-    `has_default` or lists none. Chooses the client's base among those that the URL may mean.
+    Chooses the client's base among those that the URL may mean.
     """
-    facts = await _facts(client, name, model, usual_model, has_default=has_default)
-    return replace(facts, voices=await _voices(client, facts.model)) if voices else facts
+    facts = await _facts(client, name, sought)
+    return replace(facts, voices=await _voices(client, facts.model)) if sought.voices else facts
 
 
-async def _facts(
-    client: HttpClient, name: str, model: str | None, usual_model: str | None, *, has_default: bool
-) -> Facts:
-    models = await _models(client)
-    if model is None and (models is None or len(models) != 1):
-        model = usual_model
+async def _facts(client: HttpClient, name: str, sought: Sought) -> Facts:
+    listed = await client.models()
+    models = [each for each in listed or () if isinstance(each, dict) and each.get("id")]
+    model = sought.model
+    if model is None and len(models) != 1:
+        model = sought.usual_model
     if not models:
         # Without a name, servers with one model take that.
         return Facts(model, notes=["the upstream lists no models"])
     ids = [str(each.get("id")) for each in models]
     if model is None:
         if len(ids) != 1:
-            if has_default:
+            if sought.has_default:
                 return Facts()
             raise UpstreamRefused(f"The upstream of {name} has {_listed(ids)}. Set `model` to one of them.")
         model = ids[0]
@@ -66,20 +63,6 @@ async def _facts(
         notes.append(f"the upstream does not list the model {shown(model)}; it has {_listed(ids)}")
         return Facts(model, notes=notes)
     return Facts(model, await _context_length(client, found, model), notes=notes)
-
-
-async def _models(client: HttpClient) -> list[dict[str, Any]] | None:
-    """Return the server's list of models; None if it has none."""
-    bases = client.bases
-    for base in bases:
-        client.base = base
-        content = await client.get("/models")
-        data = content.get("data") if isinstance(content, dict) else content
-        if isinstance(data, list):
-            client.bases = (base,)
-            return [each for each in data if isinstance(each, dict) and each.get("id")]
-    client.base = bases[0]
-    return None
 
 
 async def _context_length(client: HttpClient, model: dict[str, Any], name: str) -> int | None:

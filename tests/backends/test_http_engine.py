@@ -18,7 +18,7 @@ from localapi.backends import http_engine
 from localapi.backends.engine import via
 from localapi.backends.http_engine import HttpEngine, probe_pause
 from localapi.backends.token_rate import AnswerRate
-from localapi.backends.upstream import Upstream
+from localapi.backends.upstream import Sought, Upstream
 from localapi.errors import (
     ApiError,
     ContextLengthExceeded,
@@ -83,7 +83,7 @@ def chat(**original: Any) -> Chat:
 
 @asynccontextmanager
 async def engine_at(upstream: RawUpstream, model: str | None = None, **options: Any) -> AsyncIterator[HttpEngine]:
-    engine = HttpEngine("cloud", Upstream(url=upstream.url, **options), model=model)
+    engine = HttpEngine("cloud", Upstream(url=upstream.url, **options), Sought(model))
     try:
         await engine.connect()
         yield engine
@@ -649,7 +649,7 @@ async def test_a_completion_comes_with_its_log_probabilities() -> None:
 async def test_an_upstream_that_is_not_there_is_said_to_be_unreachable() -> None:
     async with raw_upstream(nothing) as upstream:
         pass
-    engine = HttpEngine("cloud", Upstream(url=upstream.url))
+    engine = HttpEngine("cloud", Upstream(url=upstream.url), Sought())
     with pytest.raises(UpstreamUnavailable, match=f"127.0.0.1:{upstream.port}"):
         await engine.connect()
     await engine.close()
