@@ -67,7 +67,7 @@ _FAILURES: dict[str, type[ApiError]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSetup:
-    """What a worker needs, apart from the model that it loads."""
+    """Properties of a worker, apart from the model that it loads."""
 
     needs: str | None = None
     """Python package that the engine imports."""

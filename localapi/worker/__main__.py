@@ -217,7 +217,10 @@ def handle(message: ToWorker | None, engine: Model, outbox: Outbox) -> None:
     """Pass one message to the model."""
     match message:
         case Chat() | Complete() | Tokenize() | Detokenize() | Speak() | Transcribe() | Embed() | Rerank():
-            engine.take(message)
+            if outbox.expect(message.id):
+                engine.take(message)
+            else:
+                print(f"request {message.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
         case Cancel():
             engine.cancel(message.id)
             outbox.forget(message.id)

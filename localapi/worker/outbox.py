@@ -28,9 +28,16 @@ class Outbox:
         self._events: list[Event] = []
         self._latest: dict[tuple[int, int], Event] = {}
         """The last event of each answer, by request and choice. Text may be added to it."""
+        self._unfinished: set[int] = set()
         self._begun: set[int] = set()
         """Requests whose first text has been sent."""
         self._sent_at = 0.0
+
+    def expect(self, id: int) -> bool:  # noqa: A002  # the protocol's word
+        """Note that a request is taken. Return False if one with the same id is not finished yet."""
+        is_new = id not in self._unfinished
+        self._unfinished.add(id)
+        return is_new
 
     def add(self, events: list[Event]) -> None:
         """Take a step's events, and send what is due."""
@@ -54,8 +61,9 @@ class Outbox:
         self._sent_at = time.monotonic()
 
     def forget(self, id: int) -> None:  # noqa: A002  # the protocol's word
-        """Forget a request that was cancelled."""
+        """Forget a request that is finished or was cancelled."""
         self._begun.discard(id)
+        self._unfinished.discard(id)
 
     def _add(self, event: Event) -> bool:
         """Add an event; return True if it must be sent immediately."""
@@ -64,7 +72,7 @@ class Outbox:
             self._events.append(event)
             self._latest[answer] = event
         if isinstance(event, Last):
-            self._begun.discard(event.id)
+            self.forget(event.id)
             return True
         if not isinstance(event, Delta):
             return True

@@ -6,7 +6,6 @@ and there is no room in the batch or in memory), then in the batch. It is droppe
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -148,11 +147,7 @@ class Answerer:
 
     def take(self, request: Request) -> None:
         assert isinstance(request, TextRequest), request  # noqa: S101  # the server sends no others to chat models
-        waiting = any(row.id == request.id for row in self._waiting)
-        if waiting or self._arrived.has(request.id) or self._batch.has(request.id):
-            print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
-        else:
-            self._arrived.add(request)
+        self._arrived.add(request)
 
     def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
         self._arrived.cancel(id)

@@ -92,9 +92,6 @@ class Batch:
         """Return the tokens that memory is reserved for, of each row and of those that will join later."""
         return [row.reach for first in self._rows.values() for row in (first, *first.copies)]
 
-    def has(self, id: int) -> bool:  # noqa: A002  # the protocol's word
-        return any(row.id == id for row in self._rows.values())
-
     def join(self, row: Row, events: list[Event]) -> None:
         """Add a row, and its copies as soon as its prompt is computed."""
         if self._lead is not None:

@@ -67,9 +67,6 @@ class RequestQueue:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def has(self, id: int) -> bool:  # noqa: A002  # the protocol's word
-        return any(arrival.request.id == id for arrival in self._queue)
-
     def add(self, request: TextRequest) -> None:
         """Add a request at the end."""
         length = characters(request)

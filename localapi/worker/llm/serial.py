@@ -77,9 +77,6 @@ class Serial:
         """Return nothing, because no row joins while another runs."""
         return []
 
-    def has(self, id: int) -> bool:  # noqa: A002  # the protocol's word
-        return any(row.id == id for row in self._rows)
-
     def join(self, row: Row, events: list[Event]) -> None:
         """Take in the first row of a request, with its copies."""
         copies, row.copies = row.copies, []
@@ -90,7 +87,7 @@ class Serial:
 
     def leave(self, id: int) -> None:  # noqa: A002
         """Forget a request's rows. Unknown ids are ignored."""
-        if self.has(id):
+        if any(row.id == id for row in self._rows):
             self._rows.clear()
             self._end(keep=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,8 +57,7 @@ class Piper:
         )
         parts = [SegmentJob(self._voice, settings, request, segment) for segment in range(len(request.segments))]
         notes = [NO_TIMES] if request.times and not self._voice.tells_phonemes else []
-        if not self._turns.add(request.id, parts, Spoken(request.id, notes)):
-            print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
+        self._turns.add(request.id, parts, Spoken(request.id, notes))
 
     def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
         self._turns.drop(id)

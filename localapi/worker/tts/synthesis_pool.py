@@ -78,16 +78,13 @@ class SynthesisPool:
         """True if there are events to take."""
         return bool(self._events)
 
-    def add(self, id: int, jobs: Iterable[Job], last: Event) -> bool:  # noqa: A002  # the protocol's word
-        """Add a request; return False if its id is known. `last`: its event when all jobs are done."""
+    def add(self, id: int, jobs: Iterable[Job], last: Event) -> None:  # noqa: A002  # the protocol's word
+        """Add a request. `last`: its event when all jobs are done."""
         with self._changed:
-            if any(request.id == id for request in self._requests):
-                return False
             request = _PooledRequest(id, deque(jobs), last)
             self._requests.append(request)
             self._send(request)
             self._changed.notify_all()
-            return True
 
     def say(self, event: Event) -> None:
         """Add an event that needs no work."""

@@ -6,7 +6,6 @@ computed together, because a batch takes as long as its longest text for each of
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -131,9 +130,6 @@ class VectorModel:
 
     def take(self, request: Request) -> None:
         assert isinstance(request, Embed | Rerank), request  # noqa: S101  # the server sends no others here
-        if any(job.request.id == request.id for job in self._jobs):
-            print(f"request {request.id} came twice; the second is ignored", file=sys.stderr)  # noqa: T201
-            return
         self._jobs.append(Job(request))
 
     def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word

@@ -71,12 +71,6 @@ def test_a_cancelled_request_is_silent(engine: Loop) -> None:
     assert {event.id for event in events} == {1}
 
 
-def test_the_same_id_again_is_ignored(engine: Loop, capsys: pytest.CaptureFixture[str]) -> None:
-    engine.engine.take(Speak(id=1, segments=[FOX] * 2))
-    assert_in_order(engine.run(Speak(id=1, segments=["Other."]))[1], 2)
-    assert "came twice" in capsys.readouterr().err
-
-
 def test_a_voice_is_heard_whatever_was_said_before(engine: Loop) -> None:
     lengths = {
         voice: [len(samples(engine.say(FOX, voice=each))) for each in (voice, "de", voice)][::2]

@@ -266,12 +266,6 @@ def test_what_fails_for_one_request_fails_that_request_alone(tiny: Loop, monkeyp
     assert_in_order(tiny.say("Mama."), 1)
 
 
-def test_the_same_id_again_is_ignored(tiny: Loop, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny.engine.take(Speak(id=1, segments=[FOX] * 5))
-    assert_in_order(tiny.run(Speak(id=1, segments=["Other."]))[1], 5)
-    assert "came twice" in capsys.readouterr().err
-
-
 def test_nothing_that_a_client_sends_stops_the_engine(
     tiny: Loop, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], draws: Draws
 ) -> None:
