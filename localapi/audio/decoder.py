@@ -53,7 +53,7 @@ class Decoded:
     pcm: bytes
     """16-bit mono samples."""
     total_seconds: float
-    """Length according to the file, which may be wrong; 0 if the file does not say."""
+    """Length according to the file, which may be wrong; 0 if the file does not state it."""
 
 
 def decode_file(path: Path, *, sample_rate_hz: int, max_seconds: float) -> Iterator[Decoded]:
@@ -103,7 +103,7 @@ def _beginning(file: io.BufferedReader) -> bytes:
 
 
 def _claimed_seconds(file: av.container.InputContainer) -> float:
-    """Return how long a file says that it is; 0 if it does not say."""
+    """Return the length that a file states; 0 if it states none."""
     import av  # noqa: PLC0415
 
     return max(0.0, float(file.duration or 0) / av.time_base)

@@ -1,4 +1,4 @@
-"""The chat template of a model on this machine, and what it tells of the model before that is loaded."""
+"""The chat template of a model on this machine, and what it shows about the model before it is loaded."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _template_in(content: Any) -> str | None:
 
 
 def expected_of(template: str | None) -> Capabilities:
-    """Return what a template tells of its model. Only the loaded model knows whether a call can be forced."""
+    """Return the capabilities that a template shows. Only the loaded model knows whether a call can be forced."""
     if template is None:
         return Capabilities()
     switch = any(reads_variable(template, variable) for variable in (*THINKING_SWITCHES, THINKING_BUDGET))

@@ -231,7 +231,7 @@ SEGMENT_BYTES: Final = int(SEGMENT_SECONDS * BYTES_PER_SECOND)
 
 
 class EchoTranscription(TranscriptionOptions):
-    """Options of a model that tells how much sound it has heard, every ten seconds."""
+    """Options of a model that reports how much sound it has heard, every ten seconds."""
 
     backend: Annotated[Literal["echo"], Field(description="No model: tells how long the sound is, to try clients.")]
 

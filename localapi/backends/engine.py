@@ -56,11 +56,11 @@ class Vitals:
     tokens_per_second: float | None = None
     """Generation rate over the last seconds, summed over all answers."""
     speculated: Speculated | None = None
-    """Tokens that were computed together; None if the engine does not speculate, or does not say so."""
+    """Tokens that were computed together; None if the engine does not speculate or does not report it."""
     latency_seconds: float | None = None
     """Time from the last answered request to its first output."""
     memory_bytes: int | None = None
-    """Main memory of its machine that only this engine uses; 0 if it has no process of its own."""
+    """Main memory of its machine that only this engine uses; 0 if it has no process."""
     device_bytes: int = 0
     """Memory of an accelerator that `memory_bytes` does not include."""
     cpu_seconds: float | None = None
@@ -95,12 +95,12 @@ class Vitals:
 
 
 connect_limit: ContextVar[float | None] = ContextVar("connect_limit", default=None)
-"""Seconds that the current request gives an engine to connect to its server; None: what the engine's entry says."""
+"""Seconds that an engine has to connect to its server for the current request; None for the value of its entry."""
 
 via: ContextVar[tuple[str, ...]] = ContextVar("via", default=())
 """Ids of the servers that the current request has been at, this one last; empty without a request of a client."""
 VIA_HEADER: Final = "x-localapi-via"
-"""Header that tells them to the next server."""
+"""Header that passes them to the next server."""
 
 trace_headers: ContextVar[Mapping[str, str]] = ContextVar("trace_headers", default=MappingProxyType({}))
 """Headers of requests to other servers that make these a part of the client's trace, or of our own."""

@@ -457,7 +457,7 @@ class HttpClient:
         return found
 
     def scrubbed(self, said: Complaint) -> Complaint:
-        """Return what the server says without the secrets that it was sent."""
+        """Return an error of the server without the secrets that it was sent."""
         return replace(said, message=self._upstream.scrub(said.message))
 
     def _unusable(self, reason: str) -> UpstreamFailed:

@@ -1,4 +1,4 @@
-"""An engine on another server that speaks OpenAI's API: its requests, its health, and what it says of its model."""
+"""An engine on another server that speaks OpenAI's API: its requests, its health, and the facts about its model."""
 
 from __future__ import annotations
 
@@ -378,7 +378,7 @@ class HttpEngine(InProcessEngine):
         self._failed.set()
 
     async def _probe(self) -> None:
-        """Ask for the list of models now and then: it costs nothing, and says whether the server is there."""
+        """Ask for the list of models now and then: it costs nothing, and shows whether the server is up."""
         while True:
             pause = probe_pause(self._failures) - (0 if self._failures else time.monotonic() - self._heard_at)
             self._failed.clear()

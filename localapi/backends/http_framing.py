@@ -120,7 +120,7 @@ class Chunked:
 
 
 def framing_of(method: str, status: int, headers: httpx2.Headers) -> FixedLength | UntilClosed | Chunked:
-    """Return how the body of a reply ends (RFC 9112, 6.3). h11 has refused heads that say two things."""
+    """Return how the body of a reply ends (RFC 9112, 6.3). h11 has refused contradictory heads."""
     if method == "HEAD" or status in (204, 304):
         return FixedLength(0)
     if "transfer-encoding" in headers:

@@ -60,7 +60,7 @@ class LocalModel(WithVariables):
 
 
 class OwnEnvironment(LocalModel):
-    """Options of models whose backend has an environment of its own, which `localapi install` makes."""
+    """Options of models whose backend has its own environment, which `localapi install` makes."""
 
     worker_bytes: ClassVar[int] = 400 * 1024 * 1024
     install: Annotated[

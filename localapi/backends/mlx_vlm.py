@@ -1,4 +1,4 @@
-"""The backend mlx-vlm: chat with models that see or hear, on MLX, in an environment of its own."""
+"""The backend mlx-vlm: chat with models that see or hear, on MLX, in its own environment."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
     _template: str | None = PrivateAttr(default=None)
     """Chat template, if the model was on this machine when the manifest was read."""
     _senses: tuple[bool, bool] | None = PrivateAttr(default=None)
-    """True for images, and for recordings, if the model reads them, as far as its files tell."""
+    """True for images, and for recordings, if the model reads them, according to its files."""
 
     def located(self, folder_of: FolderOf) -> Self:
         located = super().located(folder_of)

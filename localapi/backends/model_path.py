@@ -113,7 +113,7 @@ def folder_at(path: str, folder: Path) -> Path:
 
 
 def on_node(path: str, folder: Path) -> str:
-    """Return a path for another machine, which finds out what is there: demo, an absolute folder, or a repository."""
+    """Return a path for another machine, which finds out what it is: demo, an absolute folder, or a repository."""
     if path == DEMO or (is_repository(path) and not is_place(path)):
         return path
     return str(placed(path, folder))

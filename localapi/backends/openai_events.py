@@ -79,7 +79,7 @@ class AnswerReader:
         self._calls: dict[int, list[_Call]] = {}
 
     def read(self, reply: dict[str, Any], *, whole: bool) -> list[Event]:
-        """Return what a chunk, or a whole reply, says."""
+        """Return the events of a chunk or of a whole reply."""
         choices = reply.get("choices") or []
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             raise BadReply("its choices are no list of objects")
@@ -148,7 +148,7 @@ class AnswerReader:
             found.append(Ended(self._id, index, _REASONS.get(reason, "stop"), stop_string if known else None))
 
     def _additions(self, choice: int, place: Any, fields: Mapping[str, Any], *, whole: bool) -> list[Event]:
-        # Some servers name in every chunk what they do not say.
+        # Some servers send absent fields as null in every chunk.
         nothing: tuple[object, ...] = (None,) if whole else (None, [], {}, "")
         said = {key: value for key, value in fields.items() if value not in nothing}
         return [Addition(self._id, choice, place, said)] if said else []

@@ -242,7 +242,7 @@ class EntryOptions(StrictModel):
 
     @property
     def replica_limits(self) -> ReplicaLimits | None:
-        """Bounds on the number of engines; None for one engine, as without workers of its own."""
+        """Bounds on the number of engines; None for one engine, as for entries without workers."""
         if self.replicas is None or not self.can_have_replicas():
             return None
         if isinstance(self.replicas, int):
@@ -306,7 +306,7 @@ class EntryOptions(StrictModel):
         return ()
 
     def stated_memory(self) -> int | None:
-        """Return the bytes of memory that the manifest states for a model; None if its files tell."""
+        """Return the bytes of memory that the manifest states for a model; None if its files determine it."""
         return None
 
     def obstacle(self) -> str | None:

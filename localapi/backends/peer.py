@@ -1,4 +1,4 @@
-"""Another localapi, whose models are offered here: how the manifest describes it, and what it says of its models."""
+"""Another localapi, whose models are offered here: how the manifest describes it, and how it describes its models."""
 
 from __future__ import annotations
 

@@ -279,7 +279,7 @@ class ChildProcess:
         return self._usage
 
     def forget_usage(self) -> None:
-        """Have the next question measured anew: what was measured before no longer tells how large the process is."""
+        """Have the next question measured anew: earlier measurements no longer show how large the process is."""
         self._measured_at = -USAGE_SECONDS
 
     def kill(self) -> None:

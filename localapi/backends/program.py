@@ -125,7 +125,7 @@ class Program:
     async def has_port(self, port: int) -> bool:
         """Return False if the program has ended, or if a process that is known to be another program's has a port.
 
-        A program in a container has its port from another process, which may not tell who it is.
+        A program in a container has its port from another process, which may not identify itself.
         """
         ports = await self.listening_ports()
         if self.pid not in self._tree:  # it has ended, and what it has left behind is about to be killed

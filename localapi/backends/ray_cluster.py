@@ -1,6 +1,6 @@
 """A Ray cluster as the server sees it: the gateway process that talks to Ray, and workers on its nodes.
 
-The gateway of an address is started by whoever needs it first, and ends with the last one who holds it. It starts again
+The gateway of an address is started by the first user, and ends with the last one who holds it. It starts again
 after it has ended: Ray may crash, or the cluster may be restarted.
 """
 

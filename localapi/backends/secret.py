@@ -46,7 +46,7 @@ def read_dotenv() -> Mapping[str, str | None]:
 
 def read_file(path: Path) -> str:
     """Return the content of a file. Blocks. Raise NoSecret."""
-    if os.path.exists(path) and not os.path.isfile(path):  # where Path.exists raises, open tells why
+    if os.path.exists(path) and not os.path.isfile(path):  # where Path.exists raises, open gives the reason
         raise NoSecret("this is not a regular file")
     try:
         with path.open("rb") as file:

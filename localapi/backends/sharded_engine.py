@@ -1,6 +1,6 @@
 """One model over several workers, as one engine.
 
-Each worker is a *rank* and holds a part of the model. Rank 0 has the requests and tells the others what to do; they are
+Each worker is a *rank* and holds a part of the model. Rank 0 has the requests and sends plans to the others; they are
 watched here, and all ranks start and end together, because none is of use without the others.
 """
 

@@ -9,7 +9,7 @@ from typing import Final
 WINDOW_SECONDS: Final = 3.0
 MEASURABLE_TOKENS: Final = 20
 MEASURABLE_SECONDS: Final = 0.2
-"""Fewer tokens, or less time, say nothing about a model's speed."""
+"""Fewer tokens, or less time, are no measure of a model's speed."""
 SURE_SECONDS: Final = 1.0
 """After this time few tokens mean that the model is slow."""
 RATE_SECONDS: Final = 10.0
@@ -41,7 +41,7 @@ class TokenRate:
 
     @property
     def per_second(self) -> float:
-        """Tokens per second; 0 if there were no new tokens lately, or too few to tell."""
+        """Tokens per second; 0 if there were no new tokens lately, or too few to measure."""
         now = time.monotonic()
         while self._samples and now - self._samples[0][0] > WINDOW_SECONDS:
             self._samples.popleft()

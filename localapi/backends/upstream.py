@@ -51,7 +51,7 @@ class Upstream:
     reply_seconds: float = REPLY_SECONDS
     """Time limit for a reply that is not streamed."""
     probe_path: str = MODELS
-    """Path below the base that says now and then that the server is there."""
+    """Path below the base that is requested now and then to check that the server is up."""
 
     @property
     def host(self) -> str:

@@ -1,6 +1,6 @@
 """Facts about the models of another server: names, context length, and voices.
 
-No standard says where. The names of fields are those of vLLM, SGLang, llama-server, LM Studio, OpenRouter, Mistral,
+No standard defines where. The names of fields are those of vLLM, SGLang, llama-server, LM Studio, OpenRouter, Mistral,
 Groq and localapi.
 """
 

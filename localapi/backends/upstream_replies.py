@@ -92,7 +92,7 @@ class Complaint:
 
 
 def complaint(status: int, headers: Mapping[str, str], body: bytes) -> Complaint:
-    """Return what a reply with an error's status says."""
+    """Return the error that a reply with an error status holds."""
     content: Any = None
     try:
         content = msgspec.json.decode(body)
@@ -107,7 +107,7 @@ def complaint(status: int, headers: Mapping[str, str], body: bytes) -> Complaint
 
 
 def complaint_in(content: object, status: int | None = None) -> Complaint:
-    """Return what an error's JSON says, in any of the shapes that servers use. Without a status, it tells one."""
+    """Return the error in a JSON body, in any of the shapes that servers use. `status`: None to read it from there."""
     if isinstance(content, list) and content:
         return complaint_in(content[0], status)
     if not isinstance(content, dict):
@@ -144,7 +144,7 @@ def _page(text: str) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds after which to try again, as a number or a date says them."""
+    """Return the seconds after which to try again, given as a number or a date."""
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000

@@ -53,7 +53,7 @@ NOT_FOR_ENGINES: Final = frozenset({"env", "env_stamp", "place", "cluster"})
 
 
 class WithVariables(EntryOptions):
-    """Options of every entry with a process of its own, before those of its kind in the order of the bases."""
+    """Options of every entry with its own process, before those of its kind in the order of the bases."""
 
     env: Annotated[
         dict[str, Annotated[str, BeforeValidator(number_as_text)] | SecretPlace],

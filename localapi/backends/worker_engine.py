@@ -1,4 +1,4 @@
-"""An engine in a worker: a process of its own, which the server talks to over a channel.
+"""An engine in a worker: a separate process, which the server talks to over a channel.
 
 The worker inherits one end of a socket pair: there is no path that could be left behind, guessed or be too long, and
 each side sees the end of the other as end of file. This module does not know what the worker loads.
@@ -144,7 +144,7 @@ def _check_package(needs: str | None) -> None:
 
 
 class Mailbox:
-    """Hands events over to one request. It is no buffer: whoever has the answer takes them as they come.
+    """Hands events over to one request. It is no buffer: the reader of the answer takes them as they come.
 
     `http.read_ahead` keeps and bounds what a slow client has not read yet.
     """

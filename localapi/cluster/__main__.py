@@ -1,6 +1,6 @@
 """The gateway to a Ray cluster: `python -P -m localapi.cluster --fd N --address ADDRESS`.
 
-It is a process of its own because Ray takes memory, blocks, and may crash: the server keeps its size and its event
+It is a separate process because Ray takes memory, blocks, and may crash: the server keeps its size and its event
 loop, and a crash costs the workers of the cluster and nothing else. N is an inherited end of a socket pair. When the
 server's end closes, the gateway leaves the cluster, and Ray ends all of its actors, which belong to this job.
 """
@@ -102,7 +102,7 @@ def connect(address: str) -> None:
     host, colon, port = named.rpartition(":")
     if colon:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS):
-            pass  # Ray itself would not tell that nobody is there
+            pass  # Ray itself would not report that nobody answers
     try:
         ray.init(
             address=address,

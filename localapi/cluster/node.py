@@ -1,6 +1,6 @@
 """Code that runs on a node: a Ray actor that starts one worker there and relays its socket.
 
-Only the standard library is imported at the top: a node that lacks a package can then say so.
+Only the standard library is imported at the top: a node that lacks a package can then report that.
 """
 
 from __future__ import annotations

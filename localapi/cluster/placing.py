@@ -27,7 +27,7 @@ async def nodes_now() -> list[Node]:
 
 
 def described(node: dict[str, Any], free: dict[str, float]) -> Node:
-    """Return what Ray says of a node, and of what is free there."""
+    """Return how Ray describes a node and its free resources."""
     totals: dict[str, float] = node["Resources"]
     address: str = node["NodeManagerAddress"]
     own = {name: count for name, count in totals.items() if name not in STANDARD and not name.startswith("node:")}

@@ -1,6 +1,6 @@
 """The messages between the server and its gateway to a Ray cluster.
 
-They are framed like those of workers. What a worker and the server say to each other is opaque here: bytes in both
+They are framed like those of workers. The messages between a worker and the server are opaque here: bytes in both
 directions, by the number that the server gave the worker.
 """
 

@@ -1,6 +1,6 @@
 """One entry at one identity, as a state machine: when its model is loaded, and when it ends.
 
-Knows leases, and how long an unused model stays. Refuses to know names, manifests and what a request says.
+Knows leases, and how long an unused model stays. Refuses to know names, manifests and the content of requests.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ class Instance:
         await self._leases.none()
 
     def keep_for(self, seconds: float) -> None:
-        """Keep the model for so long after its last lease, until another request says otherwise. A pin comes first."""
+        """Keep the model for so long after its last lease, until another request changes that. A pin comes first."""
         self._kept_for = seconds
         self._start_idle_timer()
 
@@ -244,7 +244,7 @@ class Instance:
     # Settings
 
     def follow(self, entry: Entry, *, by_hand: bool = False) -> None:
-        """Apply settings in place. `by_hand`: it is pinned, whatever the manifest says."""
+        """Apply settings in place. `by_hand`: it is pinned, regardless of the manifest."""
         self.pinned = entry.options.pin or by_hand
         self.stall_seconds = entry.options.stall_seconds
         self._follow_replicas(entry.options.replica_limits)
@@ -360,7 +360,7 @@ class Instance:
     # Replicas
 
     def _replicated(self, engine: Engine) -> Engine:
-        """Return the engine, as the first of several if the entry says so."""
+        """Return the engine, as the first of several if the entry has replicas."""
         limits = self._replica_limits
         if limits is None or isinstance(engine, Replicas):
             return engine

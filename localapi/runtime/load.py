@@ -1,4 +1,4 @@
-"""One attempt to load a model: what it tells while it goes on, and its failure in words for people.
+"""One attempt to load a model: its progress, and its failure in words for people.
 
 Knows nothing of who waits for it, and nothing of attempts before it.
 """

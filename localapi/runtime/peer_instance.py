@@ -1,4 +1,4 @@
-"""The instance of a model on a peer. Its state is what the peer says; what is loaded here is a connection."""
+"""The instance of a model on a peer. Its state is that on the peer; only a connection is loaded here."""
 
 from __future__ import annotations
 

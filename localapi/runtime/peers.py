@@ -2,7 +2,7 @@
 
 Entries of peers are a source beside the manifest. `Peers.extend` adds them to a manifest that has been read, and a
 change of what a peer offers asks for a pass of the reloader, so they come, change and go as all other entries do. What
-changes from moment to moment, such as states and queues, is in none of them: `PeerInstance` tells it.
+changes from moment to moment, such as states and queues, is in none of them: `PeerInstance` has it.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def pause_seconds(failures: int) -> float:
 
 
 def _model(said: Mapping[str, Any], answer: Answer) -> ModelThere | None:
-    """Return a model that a peer describes; None if its kind, or what is said of it, is unknown here."""
+    """Return a model that a peer describes; None if its kind or its description is unknown here."""
     kind = KINDS.get(str(said["kind"]))
     found = kind.described(said) if kind is not None else None
     if found is None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from localapi.runtime.instance import Instance
 
 RECENT: Final = 20
-"""Requests whose durations say how long the next ones will take."""
+"""Requests whose durations predict those of the next ones."""
 UNKNOWN_SECONDS: Final = 2.0
 """Expected duration of a request before one has ended."""
 LONGEST_RETRY_SECONDS: Final = 600.0

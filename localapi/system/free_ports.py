@@ -16,7 +16,7 @@ class FreePorts:
     _sockets: Sequence[socket.socket] = ()
 
     def release(self) -> None:
-        """Free the ports for whoever is to listen there."""
+        """Free the ports for the processes that are to listen there."""
         for each in self._sockets:
             each.close()
 

@@ -68,7 +68,7 @@ def listening_ports(*pids: int) -> set[int]:
 
 
 def environment_of_listener(port: int) -> dict[str, str] | None:
-    """Return the environment of a process that listens on a TCP port; None if it does not tell. Blocks."""
+    """Return the environment of a process that listens on a TCP port; None if it cannot be read. Blocks."""
     import psutil  # noqa: PLC0415
 
     try:

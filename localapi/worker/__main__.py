@@ -1,4 +1,4 @@
-"""Host one model in a process of its own: `python -P -m localapi.worker --fd N`.
+"""Host one model in a separate process: `python -P -m localapi.worker --fd N`.
 
 N is an inherited end of a socket pair; the server holds the other end. (A pair instead of a socket with a path leaves
 nothing on disk to leak, to guess or to clean up.) When the server's end closes, for whatever reason, this process ends

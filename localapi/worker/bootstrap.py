@@ -1,4 +1,4 @@
-"""Start a worker in an environment of its own: `python -I .../localapi/worker/bootstrap.py --fd N`.
+"""Start a worker in its own environment: `python -I .../localapi/worker/bootstrap.py --fd N`.
 
 That environment has none of the server's packages and must not see them: it gets this package alone, by its folder.
 `-I` keeps the current folder, PYTHONPATH and this file's folder out of the import path.

@@ -24,7 +24,7 @@ class Host:
     report: Report
     """Report the progress of loading. Call it on the main thread."""
     wake: Callable[[], None]
-    """Have the loop check `busy` again. Call it from any thread, if the model computes on threads of its own."""
+    """Have the loop check `busy` again. Call it from any thread, if the model computes on its own threads."""
     fast_blas: str = ""
     """The fast BLAS that MLX uses on a processor; empty if it has none or computes on a GPU."""
     rank: Rank | None = None

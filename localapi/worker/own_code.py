@@ -25,7 +25,7 @@ def _refuse(*_: Any, **__: Any) -> None:
 
 
 def refuse_own_code() -> None:
-    """Have transformers trust no code of models from now on, whatever its caller says."""
+    """Have transformers trust no code of models from now on, regardless of its caller."""
     vars(dynamic_module_utils)["get_cached_module_file"] = _refuse
     for name, module in list(sys.modules.items()):
         if name.startswith("transformers.") and vars(module).get(_RESOLVER) is _resolve_trust:

@@ -24,7 +24,7 @@ class Link:
 
     backend: Backend
     gpu: str = ""
-    """The CUDA device of this rank, if it needs one of its own."""
+    """The CUDA device of this rank, if it needs its own."""
 
 
 ALONE: Final = Link("ring")

@@ -107,7 +107,7 @@ def _segments(data: bytearray) -> tuple[list[tuple[int, int, int]], tuple[int, i
 
 
 def _gnu_hash_extent(data: bytearray, table: int) -> tuple[int, int]:
-    """Return how many symbols there are, and how many bytes the table takes: it says neither."""
+    """Return how many symbols there are, and how many bytes the table takes, neither of which it states."""
     bucket_count, first, bloom_words, _ = struct.unpack_from("<4I", data, table)
     buckets = table + 16 + 8 * bloom_words
     chains = buckets + 4 * bucket_count

@@ -22,7 +22,7 @@ LOOK_SECONDS: Final = 0.2
 CALM_SECONDS: Final = 1.0
 """Time that cores must have been free before they are used again."""
 ASLEEP_SECONDS: Final = 1.0
-"""After so long without a check, the load since then says nothing about the load now."""
+"""After so long without a check, the load since then is no measure of the load now."""
 SAMPLES: Final = 5
 SAMPLE_SECONDS: Final = 0.002
 TOLERATED: Final = 0.3

@@ -1,4 +1,4 @@
-"""Compute with MLX and a given BLAS, in a process of its own: `python trial.py [LIBRARY]`.
+"""Compute with MLX and a given BLAS, in a separate process: `python trial.py [LIBRARY]`.
 
 Prints a line of JSON about the library and the time of a product, then all results as bytes. Two runs, one without a
 library, show whether the BLAS is correct, faster, and used at all. It imports nothing of localapi, because it also runs

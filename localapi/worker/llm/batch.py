@@ -122,7 +122,7 @@ class Batch:
             if self._lead is not None:
                 self._lead.send(self._leaving, chunk)
             self._step(chunk, events)
-        except Exception as error:  # from MLX or mlx-lm, which do not say which row is to blame
+        except Exception as error:  # from MLX or mlx-lm, which do not report which row is to blame
             if self._lead is not None:
                 raise
             self._fail_all(error, events)

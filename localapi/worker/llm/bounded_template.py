@@ -216,7 +216,7 @@ _FILTER_CHECKS: Final[dict[str, Callable[..., None]]] = {
 
 
 class _BoundedFilters(dict[str, Callable[..., Any]]):
-    """Filters that refuse to make too much. transformers sets one of its own later."""
+    """Filters that refuse to make too much. transformers sets its own later."""
 
     def __init__(self, filters: dict[str, Callable[..., Any]]) -> None:
         super().__init__()

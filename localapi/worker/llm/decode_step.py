@@ -44,7 +44,7 @@ class DecodeStep(GenerationBatch):
     speculation: Speculation | None = None
     """None: single tokens only."""
     undisturbed: bool = True
-    """False while prompts are being processed between steps, whose times then say nothing."""
+    """False while prompts are being processed between steps, whose times then mean nothing."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)

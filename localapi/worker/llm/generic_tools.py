@@ -27,7 +27,7 @@ Message = dict[str, Any]
 def explained(messages: Sequence[Message], tools: Sequence[dict[str, Any]], spelling: Spelling) -> list[Message]:
     """Return the messages with the tools explained in the system message.
 
-    `spelling`: how the model calls them, if it was trained to although its template does not say so.
+    `spelling`: how the model calls them, if it was trained to although its template does not show it.
     """
     if not tools:
         return list(messages)
@@ -42,7 +42,7 @@ def explained(messages: Sequence[Message], tools: Sequence[dict[str, Any]], spel
 
 
 def as_text(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages with earlier calls and results as text, as `explained` says."""
+    """Return the messages with earlier calls and results as text, in the form that `explained` describes."""
     names = {call.get("id"): call["function"]["name"] for each in messages for call in each.get("tool_calls") or ()}
     return [_as_text(message, names) for message in messages]
 

@@ -92,7 +92,7 @@ class MlxLm(Answerer):
     ) -> None:
         """`options`: the entry's identity, as in `backends.mlx_lm`. `wake`: as in `Host`. Raise CannotLoad.
 
-        `lead`: tells the processes that hold the other parts of the model what to do.
+        `lead`: sends plans to the processes that hold the other parts of the model.
         """
         text = TextSide(loaded.tokenizer, loaded.config, options, loaded.index)
         max_rows: int = options.get("max_batch", 32)

@@ -116,7 +116,7 @@ class PromptWriter:
         known = [name for name in TOOL_VARIABLES if self._knows(name)]
         self._tools_variable = known[0] if known else TOOL_VARIABLES[0]
         is_shown = self.has_template and (self._template is None or bool(known))
-        # Templates of DeepSeek write calls and say nothing of tools.
+        # Templates of DeepSeek write calls and do not mention tools.
         self._explains_tools = self._spelling is not None and (self._is_generic or not is_shown)
         self.shows_tools = is_shown or self._explains_tools
         """True if the model is told about tools."""

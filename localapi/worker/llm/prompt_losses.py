@@ -137,7 +137,7 @@ def _without_empty_content(messages: list[Message]) -> list[Message]:
 
 
 def _apart(messages: list[Message]) -> list[Message]:
-    """Return the messages with the text beside calls in a message of its own."""
+    """Return the messages with the text beside calls in a separate message."""
     found: list[Message] = []
     for message in messages:
         if message.get("tool_calls") and message.get("content"):
@@ -165,7 +165,7 @@ def _joined(messages: list[Message]) -> list[Message]:
 
 
 def _one_by_one(messages: list[Message]) -> list[Message]:
-    """Return the messages with each of several calls in a message of its own, and its result behind it.
+    """Return the messages with each of several calls in a separate message, and its result behind it.
 
     gpt-oss calls one function at a time, and its template leaves out the others.
     """

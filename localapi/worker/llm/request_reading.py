@@ -1,6 +1,6 @@
 """Turn a request's text into the tokens that its model reads, and check its grammar.
 
-This module knows templates and the tokenizer but no MLX, so it may run on a thread of its own. Rust's tokenizers may be
+This module knows templates and the tokenizer but no MLX, so it may run on a separate thread. Rust's tokenizers may be
 used by several threads as long as no thread changes their settings, which none does here.
 """
 

@@ -88,7 +88,7 @@ class RandomSampler:
 
 
 def sampler_for(sampling: Sampling, choice: int = 0) -> Sampler:
-    """Return the sampler for these parameters. With a seed, each choice has a sequence of its own.
+    """Return the sampler for these parameters. With a seed, each choice has its own sequence.
 
     Raise ValueError if no token can be sampled with them.
     """

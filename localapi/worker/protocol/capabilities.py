@@ -14,7 +14,7 @@ THINKING_SWITCHES = ("enable_thinking", "thinking")
 THINKING_BUDGET = "thinking_budget"
 """The variable for the most tokens of thinking; 0: none."""
 THINKING_LEVEL = "reasoning_effort"
-"""The variable that says how much to think."""
+"""The variable for the effort of reasoning."""
 
 
 _TEMPLATE_CODE: Final = re.compile(r"\{[{%](.*?)[%}]\}", re.DOTALL)
@@ -56,7 +56,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     thinking_switch: bool | None = None
     """True if a request can turn that on and off."""
     thinking_levels: bool | None = None
-    """True if a request can say how much to think."""
+    """True if a request can set the effort of reasoning."""
     tool_format: str | None = None
     """Format of calls, as in the option of this name; None: unknown, or not loaded."""
     reasoning_format: str | None = None

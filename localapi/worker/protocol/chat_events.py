@@ -50,7 +50,7 @@ class Delta(msgspec.Struct, tag=True):
     logprobs: list[TokenLogprob] = []
     """One for each token since the last Delta, if the request asks for them."""
     refusal: bool = False
-    """True if this says why the model does not answer."""
+    """True if this is the reason why the model does not answer."""
 
 
 class ToolStart(msgspec.Struct, tag=True):
@@ -109,7 +109,7 @@ class Finished(msgspec.Struct, tag=True):
     reasoning_tokens: int = 0
     """Tokens of the completion that are reasoning."""
     counted: bool = True
-    """False if another server does not say how many tokens there are. The numbers are 0 then."""
+    """False if another server does not report the number of tokens. The numbers are 0 then."""
     reported: dict[str, Any] | None = None
     """Another server's usage object."""
     load_seconds: float = 0.0

@@ -34,7 +34,7 @@ class ForwardedHead(msgspec.Struct, tag=True):
     id: int
     content_type: str
     length: int | None = None
-    """Length in bytes, if the other server says so."""
+    """Length in bytes, if the other server states it."""
 
 
 class ForwardedData(msgspec.Struct, tag=True):

@@ -34,7 +34,7 @@ MAX_FRAME_BYTES = 256 * 1024 * 1024
 
 
 class Cancel(msgspec.Struct, tag=True):
-    """Server to worker: the request is no longer wanted. A step follows, which says nothing about it."""
+    """Server to worker: the request is no longer wanted. A step follows, without an event for it."""
 
     id: int
 

@@ -42,7 +42,7 @@ class Voice(msgspec.Struct, frozen=True):
     name: str = ""
     """Display name, if it differs from the id."""
     language: str = ""
-    """BCP 47 tag such as "en-GB"; empty if the engine does not say."""
+    """BCP 47 tag such as "en-GB"; empty if the engine does not report it."""
 
 
 AWAITING_RANKS = "waiting for the other ranks"
@@ -74,7 +74,7 @@ class Loaded(msgspec.Struct, tag=True):
     """Worker to server: the model is ready."""
 
     context_length: int | None = None
-    """Tokens of prompt and answer together; None if the model does not say."""
+    """Tokens of prompt and answer together; None if the model does not state it."""
     notes: list[str] = []
     """Notes for users about how this model runs ("no chat template ...")."""
     batched: bool = True

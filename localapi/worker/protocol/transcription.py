@@ -8,7 +8,7 @@ from localapi.worker.protocol.speech import WordTime
 
 
 class Transcribe(msgspec.Struct, tag=True, kw_only=True):
-    """Server to worker: write down what is said in this audio file."""
+    """Server to worker: transcribe this audio file."""
 
     id: int
     path: str
@@ -33,7 +33,7 @@ class Listening(msgspec.Struct, tag=True):
     id: int
     done_seconds: float
     total_seconds: float
-    """0 if the file does not say how long it is."""
+    """0 if the file does not state its length."""
 
 
 class TranscriptSegment(msgspec.Struct, kw_only=True):
@@ -47,7 +47,7 @@ class TranscriptSegment(msgspec.Struct, kw_only=True):
     tokens: list[int] = []
     temperature: float = 0.0
     avg_logprob: float = 0.0
-    """Average log probability of the tokens; this and the next two are 0 if the engine does not say."""
+    """Average log probability of the tokens; this and the next two are 0 if the engine does not report them."""
     compression_ratio: float = 0.0
     """Compressibility of the text; high if the model repeats itself."""
     no_speech_prob: float = 0.0
@@ -67,4 +67,4 @@ class Transcribed(msgspec.Struct, tag=True):
     seconds: float
     """Length of the sound."""
     language: str | None = None
-    """Language, as in Transcribe; None if the engine does not say."""
+    """Language, as in Transcribe; None if the engine does not report it."""

@@ -20,7 +20,7 @@ class Embed(msgspec.Struct, tag=True, kw_only=True):
 
 
 class Rerank(msgspec.Struct, tag=True, kw_only=True):
-    """Server to worker: tell how well each document answers the query."""
+    """Server to worker: score how well each document answers the query."""
 
     id: int
     query: str

@@ -1,4 +1,4 @@
-"""Whisper by faster-whisper and CTranslate2, on the processor. It runs in an environment of its own."""
+"""Whisper by faster-whisper and CTranslate2, on the processor. It runs in its own environment."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def arguments_of(generate: Callable[..., Any], request: Transcribe, language: st
 
 
 def languages_of(model: Any) -> dict[str, str]:
-    """Return what a model calls the languages that it knows, by their codes; empty if it does not tell.
+    """Return what a model calls the languages that it knows, by their codes; empty if it does not report them.
 
     Whisper would write gibberish for a language that it has no token for. Qwen3-ASR wants names instead of codes.
     """
@@ -89,7 +89,7 @@ def _segment(part: Any, seconds: float) -> TranscriptSegment:
 
 
 def _words(part: Any, seconds: float) -> list[WordTime]:
-    """Return when the words of a segment are said: as it tells, or from its tokens. A word may have several."""
+    """Return when the words of a segment are spoken: as it reports, or from its tokens. A word may have several."""
     words: list[WordTime] = []
     for each in _field(part, "words") or ():
         text = _field(each, "word") or _field(each, "text") or ""

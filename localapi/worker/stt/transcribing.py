@@ -1,4 +1,4 @@
-"""Write down files: decode them bit by bit, cut them into pieces, have a model hear each, and check what it says.
+"""Transcribe files: decode them bit by bit, cut them into pieces, have a model transcribe each, and check the result.
 
 Memory does not grow with the file: at most one piece of it is kept.
 """
@@ -40,7 +40,7 @@ class Recognized:
 
     segments: Sequence[TranscriptSegment]
     language: str | None = None
-    """None: the model does not say, or is not sure."""
+    """None if the model does not report it, or is not sure."""
     heard_seconds: float | None = None
     """Part of the piece that was heard. The rest, at most what is deferrable, is heard with the next one. None: all."""
 
@@ -51,13 +51,13 @@ class Transcribing(TurnTaking[Transcribe]):
     task = "Transcription"
 
     def __init__(self, options: Mapping[str, Any], languages: Iterable[str] = ()) -> None:
-        """`languages`: codes of those that the model knows; none if it does not tell."""
+        """`languages`: codes of those that the model knows; none if it does not report them."""
         super().__init__()
         self._known_languages = frozenset(languages)
         self._skips_silence = bool(options.get("vad", True))
 
     def _recognized(self, piece: Piece, request: Transcribe, language: str | None) -> Recognized:
-        """Return what is said in a piece. `language`: as asked, or as found in the pieces before."""
+        """Return the transcript of a piece. `language`: as asked, or as found in the pieces before."""
         raise NotImplementedError
 
     def _answer(self, request: Transcribe) -> Pieces:

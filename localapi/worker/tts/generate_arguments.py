@@ -29,7 +29,7 @@ MEANS: Mapping[str, tuple[str, ...]] = {
 """The names of each field of a request in mlx-audio-plus or mlx-audio."""
 
 COSYVOICE = frozenset({"cosyvoice2", "cosyvoice3"})
-"""They require ref_audio, although their signature says otherwise, and ignore it after 30 seconds."""
+"""They require ref_audio, although their signature does not, and ignore it after 30 seconds."""
 COSYVOICE_SECONDS, MOST_SECONDS = 30, 120
 MOST_BYTES = 32 * 1024 * 1024
 
@@ -73,7 +73,7 @@ class Arguments:
     def of(self, request: Speak) -> GenerateCall:
         """Return what to call `generate` with.
 
-        Raise RequestRefused for what the model cannot use, unless the request says to warn, and for what it lacks.
+        Raise RequestRefused for what the model cannot use, unless the request asks to be warned, and for what it lacks.
         """
         asked = GenerateCall({name: value for name, value in QUIET.items() if name in self._parameters})
         options = dict(request.options)

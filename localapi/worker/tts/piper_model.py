@@ -111,7 +111,7 @@ class PiperModel:
             ) from error
         self._volume = volume
         self._reading = threading.Lock()
-        """Needed because only one of Piper's phonemizers, that of espeak-ng, has a lock of its own."""
+        """Needed because only one of Piper's phonemizers, that of espeak-ng, has its own lock."""
         self._one_core = PiperVoice(_session(path, threads=1), self.config, download_dir=path.parent)
         self._all_cores = self._one_core
         if cores() > 1:

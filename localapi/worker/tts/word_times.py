@@ -34,7 +34,7 @@ class SpokenPiece:
 def said_words(text: str, pieces: Iterable[SpokenPiece]) -> list[WordTime]:
     """Return the times of the words of the text, in order.
 
-    A word without a piece of its own was spoken together with the one before it, and they share the time by their
+    A word without its own piece was spoken together with the one before it, and they share the time by their
     letters. A word with neither pieces nor letters was not spoken.
     """
     words = list(WORD.finditer(text))

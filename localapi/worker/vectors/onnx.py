@@ -49,7 +49,7 @@ class OnnxEncoder:
     def __init__(
         self, found: SentenceFolder, *, scores: bool, pooling: str | None = None, max_tokens: int | None = None
     ) -> None:
-        """`pooling`, `max_tokens`: as in the entry; None: what the folder says. Raise CannotLoad."""
+        """`pooling`, `max_tokens`: as in the entry; None: as the folder states. Raise CannotLoad."""
         self._scores = scores
         self._pooling = pooling or found.pooling or "mean"
         self._dense = found.dense

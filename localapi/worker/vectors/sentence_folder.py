@@ -49,13 +49,13 @@ class SentenceFolder:
     folder: Path
     config: dict[str, Any]
     pooling: str | None
-    """cls, mean, max or last; None if the folder does not say."""
+    """cls, mean, max or last; None if the folder does not state it."""
     dense: tuple[Dense, ...]
     max_tokens: int | None
 
 
 def described(folder: Path) -> SentenceFolder:
-    """Return what a folder says. Raise CannotLoad for a step that is not known, or a broken file."""
+    """Return the settings in a folder. Raise CannotLoad for a step that is not known, or a broken file."""
     config = read_json(folder / "config.json")
     modules = read_json(folder / "modules.json", default=[])
     pooling: str | None = None

@@ -1,1 +1,1 @@
-"""Chat with models that see, by mlx-vlm, in an environment of its own."""
+"""Chat with models that see, by mlx-vlm, in its own environment."""

@@ -31,7 +31,7 @@ from localapi.worker.vlm.pictures import picture
 _PROBE: Final = "sentinelqz"
 """Letters that no template escapes."""
 _RATE_HZ: Final = 16_000
-"""Sample rate of models that do not say theirs."""
+"""Sample rate of models that do not state theirs."""
 _LEAST_SECONDS: Final = 0.2
 """Length up to which a recording is filled up with silence: encoders fail on less than a few frames."""
 
@@ -230,7 +230,7 @@ def _placeholder(tokenizer: Any, medium: str) -> str:
 
 
 class SensingReader(RequestReader):
-    """Read requests that may have images and recordings. They are decoded here, which may be on a thread of its own."""
+    """Read requests that may have images and recordings. They are decoded here, which may be on a separate thread."""
 
     def __init__(self, *arguments: Any, senses: Senses, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -1,4 +1,4 @@
-"""Try a client's grammar in a process of its own, because llguidance never comes back from some grammars.
+"""Try a client's grammar in a separate process, because llguidance never comes back from some grammars.
 
 `start: /a*/ start` is one (llguidance 1.9): a mask is computed forever, whatever the limits, and the computation holds
 the interpreter lock. Here that costs a moment of another process. `grammar.Constraint` ends what random walks miss.

@@ -20,7 +20,7 @@ MOST_UNIQUE: Final = 4
 
 
 def add_arrays(level: Level) -> None:
-    """Rewrite what a level says about arrays."""
+    """Rewrite the keywords of a level about arrays."""
     node, out = level.node, level.out
     first, rest = node.get("prefixItems"), node.get("items", True)
     if isinstance(rest, list):  # as drafts before 2020-12 have it

@@ -304,14 +304,14 @@ class Alternatives:
                 return False
 
     def _told_by(self, name: str, one: Schema, other: Schema, depth: int) -> bool:
-        """Return True if a property that one of two objects must have, or both, tells them apart."""
+        """Return True if a property that one of two objects must have, or both, distinguishes them."""
         if name in _required(one) and name in _required(other):
             mine, theirs = self._property(one, name), self._property(other, name)
             return mine is not None and theirs is not None and self._apart(mine, theirs, depth + 1)
         return _forbids(other, name) if name in _required(one) else _forbids(one, name)
 
     def _part(self, at: int, one: Schema, other: Schema) -> bool:
-        """Add a condition to `one` that tells it from `other`; return False if there is none."""
+        """Add a condition to `one` that excludes `other`; return False if there is none."""
         if _kinds(one) & _kinds(other) & self._types != {"object"} or COMBINING & (one.keys() | other.keys()):
             return False
         addition = self.additions[at]

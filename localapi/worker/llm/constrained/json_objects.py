@@ -53,7 +53,7 @@ class _Properties:
 
 
 def add_objects(level: Level) -> None:
-    """Rewrite what a level says about objects."""
+    """Rewrite the keywords of a level about objects."""
     node = level.node
     named = {name: level.below(part, "properties", name) for name, part in level.mapping("properties").items()}
     required = node.get("required", [])

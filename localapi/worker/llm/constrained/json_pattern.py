@@ -93,7 +93,7 @@ def supported_patterns(pattern: str) -> Patterns:
 
 
 def _parts(items: list[Any]) -> list[list[Any]]:
-    """Return the assertions at the text's start and end, each as an expression of its own, and the rest."""
+    """Return the assertions at the text's start and end, each as a separate expression, and the rest."""
     parts: list[list[Any]] = []
     if items and items[0][0] is _codes.AT and items[0][1] in _STARTS:
         start, rest = items[0], items[1:]

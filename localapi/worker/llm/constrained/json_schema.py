@@ -42,7 +42,7 @@ DEEPEST: Final = 64
 FORMATS: Final = frozenset(
     {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
-"""The formats that llguidance knows. Any other asserts nothing, as the specification says."""
+"""The formats that llguidance knows. Any other asserts nothing, according to the specification."""
 _FORMAT_LIMITS: Final = {
     "date": "^(?:000[1-9]|00[1-9]|0[1-9]|[1-9])",
     "date-time": "^(?:000[1-9]|00[1-9]|0[1-9]|[1-9])[^:]*:[0-9]{2}:[0-5]",

@@ -12,7 +12,7 @@ class Marks:
     """Write marks in Lark's syntax. A special token is written by its number, because text never matches it."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """Treat all added tokens as special, as llguidance does, whatever the tokenizer says."""
+        """Treat all added tokens as special, as llguidance does, regardless of the tokenizer."""
         self._numbers = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
         longest_first = sorted(self._numbers, key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "($.)")
@@ -38,7 +38,7 @@ class Marks:
     def text_up_to(self, mark: str, ends: Collection[int], *, bare: str = "") -> str:
         """Return the rules `text` and `begun`: text without the mark and the `ends`, and text up to the mark.
 
-        `bare`: a mark without a token of its own, for which there is the rule `begun_bare`.
+        `bare`: a mark that is no token, for which there is the rule `begun_bare`.
 
         A mark that is a token also counts if it is spelled with other tokens: the parser of calls sees no difference.
         """

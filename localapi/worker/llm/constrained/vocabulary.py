@@ -34,7 +34,7 @@ class Vocabulary:
 
 
 class VocabularyIndex:
-    """Builds the vocabulary of a tokenizer on a thread of its own, from the start."""
+    """Builds the vocabulary of a tokenizer on a separate thread, from the start."""
 
     def __init__(self, tokenizer: Any, width: int) -> None:
         """`tokenizer`: mlx-lm's TokenizerWrapper. `width`: that of the model's logits."""

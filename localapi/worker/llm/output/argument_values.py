@@ -1,6 +1,6 @@
 """Convert tool arguments that a model wrote as plain text to the JSON values that the tool's schema asks for.
 
-Many formats write `5`, `true` and `{"a": 1}` between tags just as they write text, and only the schema says which is
+Many formats write `5`, `true` and `{"a": 1}` between tags just as they write text, and only the schema defines which is
 meant. Values become JSON text rather than Python values, so that numbers keep all their digits.
 """
 

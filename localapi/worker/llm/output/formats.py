@@ -1,8 +1,8 @@
 """The formats of tool calls: one row for each way in which models write them.
 
-A row says how calls are read and how a forced call is spelled. `recognition` chooses the row of a model. Rows with the
-name of one of mlx-lm's parsers take the marks around a section from that parser, and what they do not say is read by
-it; the others have their own marks.
+A row defines how calls are read and how a forced call is spelled. `recognition` chooses the row of a model. Rows with
+the name of one of mlx-lm's parsers take the marks around a section from that parser, which also reads what they leave
+open; the others have their own marks.
 """
 
 # ruff: noqa: RUF001  # DeepSeek writes its marks with full-width bars

@@ -1,6 +1,6 @@
 """Gemma's calls: `call:name{city:<|"|>Paris<|"|>,days:3}`, with objects and lists inside.
 
-Only strings are marked. The tool's schema says what any other value is.
+Only strings are marked. The tool's schema defines the type of any other value.
 """
 
 from __future__ import annotations

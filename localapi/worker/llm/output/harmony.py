@@ -1,4 +1,4 @@
-"""Harmony, the format of gpt-oss: an answer is messages, and a header says which channel each belongs to.
+"""Harmony, the format of gpt-oss: an answer is messages, and a header names the channel of each.
 
 `<|channel|>analysis<|message|>` begins reasoning, `final` the answer, and `commentary to=functions.f` a call of f.
 The source is https://github.com/openai/harmony. The recipient may stand before or after the channel.

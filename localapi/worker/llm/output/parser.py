@@ -1,4 +1,4 @@
-"""Split an answer's text into what OpenAI's API tells apart: content, reasoning and tool calls.
+"""Split an answer's text into the parts that OpenAI's API distinguishes: content, reasoning and tool calls.
 
 The text comes from `stop_strings.AnswerText`, which turns tokens into text. Models mark reasoning and calls with
 strings (`<think>`, `<tool_call>`); mlx-lm's TokenizerWrapper knows which ones. Markers are never part of the output,
@@ -80,7 +80,7 @@ class OutputFormat:
         self.channels = bool(self.tool_format and self.tool_format.channels) or self.think_start == harmony.ANALYSIS
         if self.channels:
             self._initial = HEADER
-            self.think_start = self.think_end = None  # headers say what is reasoning
+            self.think_start = self.think_end = None  # headers mark reasoning
         edges = _harmony_edges() if self.channels else _edges(tokenizer)
         if self.tool_format and self.tool_format.bare_start:
             edges[NORMAL].setdefault(self.tool_format.bare_start, TOOL)

@@ -152,7 +152,7 @@ class _OwnParser:
         self.format = format_
 
     def __call__(self, text: str, tools: object = None) -> object:
-        """Raise ValueError: the row of the format says how its calls are read."""
+        """Raise ValueError: the row of the format defines how its calls are read."""
         raise ValueError(f"no call: {len(text)} characters")
 
 

@@ -53,7 +53,7 @@ _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 @dataclass(frozen=True, eq=False)
 class CacheSlice:
-    """The content of a model's caches for one stretch of tokens, evaluated and in buffers of its own."""
+    """The content of a model's caches for one stretch of tokens, evaluated and in its own buffers."""
 
     sequences: Mapping[int, Arrays] = field(default_factory=dict)
     """Layer → arrays with tokens on axis 2, up to the last of the stretch; not always from its first."""

@@ -1,4 +1,4 @@
-"""A rank that follows: it does what rank 0's plans say, and answers no requests."""
+"""A rank that follows: it executes the plans of rank 0, and answers no requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from localapi.worker.protocol import Event, Loaded, Request
 
 
 class FollowedRow(Row):
-    """A row of which only the tokens are known here. Rank 0 says if it ends before them."""
+    """A row of which only the tokens are known here. Rank 0 decides whether it ends before them."""
 
     def grow(self, token: int, reason: FinishReason | None, events: list[Event]) -> bool:
         """Return True if the model itself ends the row here."""
@@ -46,7 +46,7 @@ class Follower:
         raise AssertionError(request)
 
     def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
-        """Do nothing: rank 0 says which rows leave."""
+        """Do nothing: rank 0 decides which rows leave."""
 
     def step(self) -> list[Event]:
         plan = self._plans.take()

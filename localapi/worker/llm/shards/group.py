@@ -1,7 +1,7 @@
 """Join the ranks of one model: MLX's group for numbers, and the tokens that rank 0 samples for all.
 
 The numbers of a model go over MLX's backend (`rank_link`). A rank that waits there computes all the time, and waits for
-ever if another one hangs, so ranks only go there when rank 0's next plan says so (`plans`).
+ever if another one hangs, so ranks only go there when rank 0's next plan tells them to (`plans`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The plan of a step: what rank 0 has decided, so that every rank computes the same.
 
-Rank 0 sends it to each follower over a TCP connection, and then starts the step itself. A connection of its own instead
-of MLX's, because whoever waits for MLX's computes all the time. It also carries signs of life while nothing is to do.
+Rank 0 sends it to each follower over a TCP connection, and then starts the step itself. A separate connection instead
+of MLX's, because a process that waits for MLX's computes all the time. It also carries signs of life in idle times.
 """
 
 from __future__ import annotations

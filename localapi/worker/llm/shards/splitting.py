@@ -1,7 +1,7 @@
 """Split a model: which ways there are for its shapes, and this process's part of it.
 
 *tensor*: every rank has a share of each layer's heads and neurons, and all compute at the same time. *pipeline*: every
-rank has some of the layers, and computes after the one before. mlx-lm's models say which they can do.
+rank has some of the layers, and computes after the one before. mlx-lm's models define which they can do.
 """
 
 from __future__ import annotations

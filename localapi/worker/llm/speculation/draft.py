@@ -1,6 +1,6 @@
 """Guess a row's next tokens with a small model of the same vocabulary.
 
-It has caches of its own for each row. They follow the row when it is asked for a guess: wrong guesses are removed, and
+It has its own caches for each row. They follow the row when it is asked for a guess: wrong guesses are removed, and
 what the row has got meanwhile is computed, a long prompt in pieces. Guesses are the small model's likeliest tokens.
 """
 

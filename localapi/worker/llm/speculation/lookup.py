@@ -59,7 +59,7 @@ class Lookup:
         return self._at is not None
 
     def add(self, token: int, *, forced: bool = False) -> None:
-        """Add the next token. A forced one says nothing about guesses."""
+        """Add the next token. A forced one is no evidence about guesses."""
         if self._at is not None:
             hit = self._tokens[self._at] == token
             if not forced:
