@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
-import socket
-import ssl
 import time
-import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +17,8 @@ import httpx2
 import msgspec
 
 from localapi.backends.engine import VIA_HEADER, connect_limit, trace_headers, via
-from localapi.backends.http_transport import Body, Transport, Turn, Turns
+from localapi.backends.http_connections import DecodedBody, opened, reason_of
+from localapi.backends.http_transport import Body, Turn, Turns
 from localapi.backends.openai_body import FormBody
 from localapi.backends.sse import EventDecoder, TooLong
 from localapi.backends.upstream import MODELS, Upstream
@@ -35,7 +32,6 @@ from localapi.errors import (
 )
 from localapi.system.os_errors import advise
 from localapi.system.threads import aside
-from localapi.system.timer import WaitLimit
 from localapi.worker.protocol import ForwardedHead, Upload
 
 log = logging.getLogger(__name__)
@@ -44,10 +40,6 @@ MAX_REPLY_BYTES: Final = 256 * 2**20
 PROBE_TIMEOUT_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = 0.2
 """Pause before a connection that could not be made is tried once more."""
-KEEP_SECONDS: Final = 4.0
-"""Time for which an idle connection is kept: uvicorn, which most such servers run on, closes it after 5 s."""
-MAX_KEPT: Final = 32
-"""Idle connections that are kept."""
 READ_OUT_SECONDS: Final = 1.0
 """Time for a connection to be free again after the last event of a stream."""
 MAX_REDIRECTS: Final = 3
@@ -101,58 +93,10 @@ class HttpClient:
     async def open(self) -> None:
         """Make the client; nothing is connected yet. Raise UpstreamRefused if the certificates cannot be read."""
         try:
-            self._client = await aside(self._make)
+            self._client = await aside(lambda: opened(self._upstream))
         except (OSError, ValueError) as error:
             reason = advise(error) if isinstance(error, OSError) else error
             raise UpstreamRefused(f"The certificates in `ca` of {self._name} cannot be read: {reason}.") from error
-
-    def _make(self) -> httpx2.AsyncClient:
-        upstream = self._upstream
-        headers = {"User-Agent": "localapi", **upstream.headers}
-        if upstream.key is not None:
-            headers["Authorization"] = f"Bearer {upstream.key}"
-        options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
-        for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4)):
-            if hasattr(socket, option):
-                options.append((socket.IPPROTO_TCP, getattr(socket, option), value))
-        transport: httpx2.AsyncBaseTransport
-        proxy = self._proxy()
-        if proxy is None:
-            transport = Transport(
-                self._certificates(), socket_options=options, keep_seconds=KEEP_SECONDS, max_kept=MAX_KEPT
-            )
-        else:
-            limits = httpx2.Limits(
-                max_connections=None, max_keepalive_connections=MAX_KEPT, keepalive_expiry=KEEP_SECONDS
-            )
-            transport = httpx2.AsyncHTTPTransport(
-                verify=self._certificates(), proxy=proxy, trust_env=False, limits=limits, socket_options=options
-            )
-        return httpx2.AsyncClient(
-            headers=headers, timeout=None, trust_env=False, transport=transport, follow_redirects=False
-        )
-
-    def _proxy(self) -> str | None:
-        """Return the proxy that the environment names for the server. Those on this machine are asked directly."""
-        parts = urlsplit(self._upstream.url)
-        proxies = urllib.request.getproxies()
-        proxy = proxies.get(parts.scheme) or proxies.get("all")
-        if proxy is None or self._upstream.is_local or urllib.request.proxy_bypass(parts.hostname or ""):
-            return None
-        return proxy if "://" in proxy else f"http://{proxy}"
-
-    def _certificates(self) -> ssl.SSLContext:
-        upstream = self._upstream
-        if urlsplit(upstream.url).scheme == "http":
-            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # knows no certificate, and is not asked for one
-        if upstream.ca is not None:
-            return ssl.create_default_context(cafile=upstream.ca)
-        if not upstream.verify:
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            return context
-        return httpx2.create_ssl_context()
 
     async def close(self) -> None:
         """Close all connections, also those in use."""
@@ -465,7 +409,7 @@ class HttpClient:
         return UpstreamFailed(f"The reply of {self._who[0].lower() + self._who[1:]} is unusable: {reason}.")
 
     def _unreachable(self, error: Exception) -> ApiError:
-        reason = _reason(error)
+        reason = reason_of(error)
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             return UpstreamRefused(
                 f"The certificate of {self._upstream.host} is not trusted: {reason}. Set `ca` of {self._name} to the "
@@ -485,43 +429,8 @@ class HttpClient:
         if isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol):
             return UpstreamRefused(f"The `url` of {self._name} is not valid: {error}.")
         return UpstreamUnavailable(
-            f"{self._who}, {self._upstream.host}, closed the connection: {_reason(error)}. Send the request again."
+            f"{self._who}, {self._upstream.host}, closed the connection: {reason_of(error)}. Send the request again."
         )
-
-
-class DecodedBody:
-    """The bytes of a reply that is compressed, or that comes through a proxy."""
-
-    def __init__(self, reply: httpx2.Response) -> None:
-        self._received = reply.aiter_bytes()
-        self._limit = WaitLimit()
-
-    async def read(self, until: float) -> bytes:
-        """Return the next bytes; b"" at the end. Raise what httpx2 raises, and TimeoutError at `until`."""
-        return await self._limit.wait(anext(self._received, b""), until)
-
-    async def aclose(self) -> None:
-        """End the timer, and what decodes."""
-        self._limit.stop()
-        assert isinstance(self._received, AsyncGenerator)  # noqa: S101  # it is one
-        await self._received.aclose()
-
-
-def _reason(error: BaseException) -> str:
-    """Return why a connection failed, in the system's words if there are any."""
-    cause: BaseException | None = error
-    found = str(error) or type(error).__name__
-    for _ in range(10):
-        if isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        if isinstance(cause, socket.gaierror | ssl.SSLError):
-            found = cause.strerror or found
-        elif isinstance(cause, OSError) and cause.errno:
-            found = os.strerror(cause.errno)  # asyncio has its own words, with addresses
-        if cause is None:
-            break
-        cause = cause.__cause__ or cause.__context__
-    return found.rstrip(".")
 
 
 def _decoded(content: bytes | bytearray, *, strict: bool = True) -> Any:
