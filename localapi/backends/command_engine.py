@@ -226,7 +226,8 @@ class CommandEngine:
     async def _too_late(self, running: Program) -> LoadFailed:
         ports = await running.listening_ports()
         if ports and self.port not in ports:
-            self._refusal = f"it listens on {_numbers(ports)} instead; check how `command` passes {{port}} to it"
+            listens_on = f"port{'s' * (len(ports) > 1)} {', '.join(map(str, sorted(ports)))}"
+            self._refusal = f"it listens on {listens_on} instead; check how `command` passes {{port}} to it"
         elif ports and await self._status_of("/") is None:
             self._refusal = f"it does not answer at {HOST}; check how `command` passes {{host}} to it"
         return LoadFailed(

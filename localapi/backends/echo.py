@@ -77,7 +77,7 @@ class Echo(SeeingOptions):
     media: Annotated[
         list[Literal["image", "audio"]],
         Field(
-            description="What messages may hold beside text. The answer tells how many images and recordings there "
+            description="What messages may hold beside text. The answer reports how many images and recordings there "
             "are, and how large.",
             examples=[["image"]],
         ),
@@ -233,7 +233,7 @@ SEGMENT_BYTES: Final = int(SEGMENT_SECONDS * BYTES_PER_SECOND)
 class EchoTranscription(TranscriptionOptions):
     """Options of a model that reports how much sound it has heard, every ten seconds."""
 
-    backend: Annotated[Literal["echo"], Field(description="No model: tells how long the sound is, to try clients.")]
+    backend: Annotated[Literal["echo"], Field(description="No model: reports how long the sound is, to try clients.")]
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         return EchoTranscriptionEngine()

@@ -113,7 +113,7 @@ class AutoTranscription(TranscriptionOptions):
 
     backend: Annotated[
         Literal["auto"],
-        Field(description="Chosen by the path: faster-whisper or mlx-audio. If that does not tell: what is installed."),
+        Field(description="Chosen by the path: faster-whisper or mlx-audio. Otherwise: what is installed."),
     ]
     path: Annotated[str, model_field("Systran/faster-whisper-small")]
     revision: Revision = None

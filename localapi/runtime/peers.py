@@ -149,8 +149,8 @@ class Peer:
             self._note_fault(error)
             await self._hang_up()  # a key that has been corrected is read again
         except Exception:  # a bug must not end the task, and with it the peer
-            log.exception("peers.%s: what the peer says could not be read", self.name)
-            self._note_fault(UpstreamFailed(f"What the peer {self.name} says could not be read; the log says why."))
+            log.exception("peers.%s: the reply could not be read", self.name)
+            self._note_fault(UpstreamFailed(f"The reply of the peer {self.name} could not be read; the log shows why."))
         else:
             self._note(answer)
 

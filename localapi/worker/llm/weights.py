@@ -127,7 +127,7 @@ def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
         version, kind = importlib.metadata.version("mlx-lm"), config.get("model_type")
         if "not supported" in str(error) and str(kind) in str(error):
             raise CannotLoad(
-                f"{folder / 'config.json'} says model_type {kind!r}, which mlx-lm {version} does not know. Use a "
+                f"{folder / 'config.json'} has model_type {kind!r}, which mlx-lm {version} does not know. Use a "
                 "model of another architecture, or a newer mlx-lm."
             ) from error
         raise CannotLoad(

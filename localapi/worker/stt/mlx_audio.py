@@ -49,6 +49,6 @@ class MlxAudioTranscription(Transcribing):
         if request.words and any(each.text.strip() for each in segments) and not any(each.words for each in segments):
             raise RequestRefused(
                 "timestamp_granularities",
-                "This model does not tell when words are said. Send timestamp_granularities without 'word'.",
+                "This model does not report when words are spoken. Send timestamp_granularities without 'word'.",
             )
         return Recognized(segments, found_language(result))

@@ -91,7 +91,7 @@ def _why(error: BaseException, package: str, folder: Path, config: dict[str, Any
         cause = cause.__cause__ or cause.__context__
     if missing is not None and str(missing.name).startswith(f"{ARCHITECTURES}."):
         return (
-            f"{folder / 'config.json'} says model_type {kind!r}, which {known} does not know. It knows: "
+            f"{folder / 'config.json'} has model_type {kind!r}, which {known} does not know. It knows: "
             f"{', '.join(sorted(get_available_models()))}. Is it a model for the other of mlx-audio and "
             "mlx-audio-plus?"
         )

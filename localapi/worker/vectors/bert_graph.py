@@ -71,7 +71,7 @@ def bert_graph(folder: Path, config: Mapping[str, Any]) -> Graph:
     kind = config.get("model_type")
     if kind not in FAMILIES:
         raise CannotLoad(
-            f"{folder / 'config.json'} says model_type {kind!r}; of safetensors, the backend onnx reads "
+            f"{folder / 'config.json'} has model_type {kind!r}; of safetensors, the backend onnx reads "
             f"{', '.join(FAMILIES)}. Use a model with a file onnx/model.onnx."
         )
     weights: dict[str, npt.NDArray[Any]] = {}

@@ -318,7 +318,7 @@ def rename_kind(folder: Path) -> None:
         (damage, "model.safetensors is damaged"),
         (no_config, "config.json must hold a JSON object"),
         (break_imports, "No module named 'no_such_package_of_localapis_tests'"),
-        (rename_kind, "says model_type 'tinynothing', which mlx-audio"),
+        (rename_kind, "has model_type 'tinynothing', which mlx-audio"),
     ],
 )
 def test_what_does_not_load_says_why(
