@@ -47,6 +47,8 @@ def server_url(url: str) -> str:
     try:
         name, port = parts.hostname, parts.port
     except ValueError:
+        if parts.netloc.count(":") > 1 and "[" not in parts.netloc:
+            raise ValueError("should have an IPv6 address in brackets, as in http://[::1]:8000") from None
         raise ValueError(f"should have a port between 1 and {MAX_PORT}") from None
     if not name or port == 0 or re.search(r"\s", url):
         raise ValueError("should be an address such as http://127.0.0.1:8001/v1")

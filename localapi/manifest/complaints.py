@@ -111,10 +111,11 @@ def _follow(place: Place, location: tuple[int | str, ...]) -> tuple[KeyPath, Ori
 
 
 def _should_be(complaints: list[ErrorDetails], node: Node, path: KeyPath) -> str:
-    expected = list(dict.fromkeys(expectation(complaint) for complaint in complaints))
+    expected = " or ".join(dict.fromkeys(expectation(complaint) for complaint in complaints))
+    should = expected if expected.startswith("should ") else f"should be {expected}"  # or "should have", "should end"
     if is_hidden(path):
-        return f"should be {' or '.join(expected)}"
-    message = f"should be {' or '.join(expected)}; found {noun(node)}"
+        return should
+    message = f"{should}; found {noun(node)}"
     wants_text = any(complaint["type"] in ("string_type", "literal_error") for complaint in complaints)
     if wants_text and isinstance(node, Scalar) and node.value is not None and not isinstance(node.value, str):
         return f'{message}: put it in quotes, "{node.text}"'
