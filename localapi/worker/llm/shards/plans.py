@@ -83,9 +83,13 @@ class Lead:
         )
 
     def send(self, leaving: Sequence[int], chunk: int) -> None:
-        """Have the followers start a step."""
+        """Have the followers start a step. The process ends if one of them has."""
         joins, self._joins = self._joins, []
-        self._send(StepPlan(joins, list(leaving), chunk))
+        try:
+            self._send(StepPlan(joins, list(leaving), chunk))
+        except OSError as error:
+            print(f"a rank takes no more plans: {error}", file=sys.stderr, flush=True)  # noqa: T201
+            os._exit(1)
 
     def _shared(self, sampler: Callable[[mx.array], mx.array]) -> SharedSampler:
         found = self._samplers.get(id(sampler))
