@@ -145,6 +145,8 @@ class _FormReader:
             raise InvalidRequest(f"The form cannot be read: {error}.") from error
 
     async def _begin(self, part: Field | File) -> None:
+        if part.name == self._file_field and "Content-Type" in part.headers and not isinstance(part, File):
+            part = File(name=part.name, filename="file", headers=part.headers)  # some clients name no file
         self._part = part
         self._value.clear()
         if not isinstance(part.name, str) or not part.name:
@@ -188,7 +190,8 @@ class _FormReader:
                 value = self._value.decode()
             except UnicodeDecodeError as error:
                 name = self._part.name[:100]
-                raise InvalidRequest(f"'{name}' is not UTF-8: {error.reason}.", param=name) from None
+                hint = " A file needs a file name or a Content-Type." if name == self._file_field else ""
+                raise InvalidRequest(f"'{name}' is not UTF-8: {error.reason}.{hint}", param=name) from None
             self.form.fields.setdefault(self._part.name, []).append(value)
 
     async def _write(self) -> None:

@@ -62,9 +62,11 @@ def read_fields(fields: Mapping[str, Sequence[str]]) -> tuple[TranscriptionField
         name = _BRACKETS.sub("", written)
         given = [value for value in values if value]
         nested = _OBJECT.fullmatch(written)
-        if nested and nested[1] == "chunking_strategy":
-            raise _only_auto()
         if not given:
+            continue
+        if nested and nested[1] == "chunking_strategy":
+            # An object, such as {"type": "server_vad"}, comes in parts. Another server gets them as they stand.
+            content["chunking_strategy"] = written
             continue
         if name in LISTS:
             content.setdefault(name, []).extend(given)
@@ -109,12 +111,8 @@ def check_for_own_engine(request: TranscriptionFields) -> None:
             param="stream",
         )
     if request.chunking_strategy not in (None, "auto"):
-        raise _only_auto()
-
-
-def _only_auto() -> InvalidRequest:
-    return InvalidRequest(
-        "Sound is always cut where nobody speaks, so 'chunking_strategy' can only be auto.",
-        param="chunking_strategy",
-        code="unsupported_parameter",
-    )
+        raise InvalidRequest(
+            "Sound is always cut where nobody speaks, so 'chunking_strategy' can only be auto.",
+            param="chunking_strategy",
+            code="unsupported_parameter",
+        )

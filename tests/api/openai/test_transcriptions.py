@@ -14,8 +14,10 @@ import openai
 import psutil
 import pytest
 
+from localapi.api.openai.transcription_request import check_for_own_engine, read_fields
 from localapi.audio.encoder import encoded
 from localapi.audio.formats import FORMATS
+from localapi.errors import InvalidRequest
 from tests.server import Reply, Server, serving
 
 MANIFEST = """\
@@ -237,6 +239,14 @@ def test_a_body_that_is_no_plain_form_is_refused(server: Server, headers: dict[s
     assert post(server, form([("model", "ears")], wav(0.1)), headers=headers).status == status
 
 
+@pytest.mark.parametrize(("head", "status"), [("\r\nContent-Type: audio/wav", 200), ("", 400)])
+def test_a_file_without_a_name_is_known_by_its_type(server: Server, sound: bytes, head: str, status: int) -> None:
+    part = f'--part\r\nContent-Disposition: form-data; name="file"{head}\r\n\r\n'.encode()
+    reply = post(server, part + sound + b"\r\n" + form([("model", "ears")]))
+    assert reply.status == status
+    assert status == 200 or reply.json()["error"]["param"] == "file"
+
+
 def test_many_parts_and_long_fields_are_too_large(server: Server) -> None:
     many = [(f"f{at}", "x") for at in range(200)]
     assert post(server, form([("model", "ears"), *many], wav(0.1))).status == 413
@@ -347,3 +357,10 @@ def test_another_server_judges_what_it_can_do(relay: Server) -> None:
     assert (refused.status, refused.json()["error"]["param"]) == (400, "include")
     spoken = ask(relay, wav(1), ("response_format", "verbose_json"), model="german")
     assert spoken.json()["language"] == "german"
+
+
+def test_a_chunking_strategy_of_several_parts_is_left_to_another_server() -> None:
+    parts = {"chunking_strategy[type]": ["server_vad"], "chunking_strategy[threshold]": ["0.5"]}
+    request, _ = read_fields({"model": ["far"], **parts})
+    with pytest.raises(InvalidRequest, match="chunking_strategy"):
+        check_for_own_engine(request)
