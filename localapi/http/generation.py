@@ -115,11 +115,6 @@ def begin(registry: Registry, model: str, kind: Kind) -> Generation:
     scope = request_context.current()
     scope.held.enter_context(registry.answering())
     scope.use(entry.model_id)
-    if scope.trace is not None:
-        operation = kind.operation or kind.name
-        scope.operation = f"{operation} {entry.id}"
-        about = {"gen_ai.operation.name": operation, "gen_ai.request.model": entry.id}
-        scope.trace.note({"gen_ai.provider.name": "localapi", **about})
     return Generation(registry, model, kind, entry)
 
 
@@ -141,7 +136,9 @@ class Generation:
         self._started = self._loaded = time.monotonic()
         self._first_text: float | None = None
         trace = request_context.current().trace
-        self._trace = AnswerTrace(trace, self.ticket) if trace is not None else None
+        self._trace: AnswerTrace | None = None
+        if trace is not None:
+            self._trace = AnswerTrace(trace, self.ticket, self.kind.operation or self.kind.name, self.entry.id)
 
     @property
     def expected(self) -> Entry:

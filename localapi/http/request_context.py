@@ -71,8 +71,6 @@ class RequestScope:
     """Code of the error that it ended with."""
     trace: Trace | None = None
     """Its trace, if the manifest asks for traces."""
-    operation: str | None = None
-    """Name of the operation and the model for traces; None if no model was found."""
 
     def use(self, model: str) -> None:
         """Note the id of the entry that answers, also for the log."""

@@ -57,7 +57,8 @@ class TraceMiddleware:
         try:
             await self._app(scope, receive, said)
         finally:
-            trace.name(request.operation or f"{scope['method']} {request.endpoint}")
+            if not trace.is_named:  # no model was found
+                trace.name(f"{scope['method']} {request.endpoint}")
             trace.note(
                 {
                     "http.request.method": scope["method"],
@@ -75,8 +76,12 @@ class TraceMiddleware:
 class AnswerTrace:
     """The part of a trace that is about one answer of a model."""
 
-    def __init__(self, trace: Trace, ticket: Ticket) -> None:
+    def __init__(self, trace: Trace, ticket: Ticket, operation: str, model: str) -> None:
+        """`model` is the entry that was asked."""
         self._trace = trace
+        self._asked = model
+        self._name(operation)
+        trace.note({"gen_ai.provider.name": "localapi", "gen_ai.request.model": model})
         self._ticket = ticket
         self._leased = False
         self._began = ticket.arrived_at
@@ -98,11 +103,11 @@ class AnswerTrace:
         if not isinstance(requests[0], Answering):
             return
         self._first, self._reasons, self._texts = None, [], {}
+        self._name("text_completion" if isinstance(requests[0], Complete) else "chat")
         self._trace.describe_step("prompt", {"gen_ai.response.model": self._model})
         sampling = requests[0].sampling
         self._trace.note(
             {
-                "gen_ai.operation.name": "text_completion" if isinstance(requests[0], Complete) else "chat",
                 "gen_ai.request.max_tokens": requests[0].max_tokens,
                 "gen_ai.request.temperature": sampling.temperature,
                 "gen_ai.request.top_p": sampling.top_p,
@@ -128,6 +133,10 @@ class AnswerTrace:
         if not self._leased:
             attempt = self._ticket.attempt
             self._waited(self._ticket if attempt is None else attempt[1])
+
+    def _name(self, operation: str) -> None:
+        self._trace.name(f"{operation} {self._asked}")
+        self._trace.note({"gen_ai.operation.name": operation})
 
     def _waited(self, ticket: Ticket) -> None:
         self._trace.step("queue", ticket.arrived_at)

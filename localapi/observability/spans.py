@@ -40,6 +40,7 @@ class Trace:
     def __init__(self, tracer: Any, headers: Mapping[str, str], *, contents: bool) -> None:
         self.contents = contents
         """True if it may hold what was asked and answered."""
+        self.is_named = False
         self._tracer = tracer
         self._offset = time.time() - time.monotonic()
         self._span: Any = tracer.start_span("request", context=_CONTEXT.extract(headers), kind=SpanKind.SERVER)
@@ -55,6 +56,7 @@ class Trace:
 
     def name(self, name: str) -> None:
         """Say in a few words what the request asks for."""
+        self.is_named = True
         self._span.update_name(name)
 
     def note(self, facts: Mapping[str, object]) -> None:

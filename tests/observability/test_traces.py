@@ -169,6 +169,9 @@ def test_failures_and_other_kinds_are_spans_too(traced: Any) -> None:
     message = {"model": "bird", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
     _, said, _ = collector.of(server.request("POST", "/v1/messages", message).headers["x-request-id"])
     assert said["localapi.dialect"] == "anthropic"
+    reply = server.request("POST", "/v1/completions", {"model": "parrot", "prompt": "one"})
+    span, said, _ = collector.of(reply.headers["x-request-id"])
+    assert (span.name, said["gen_ai.operation.name"]) == ("text_completion bird", "text_completion")
     reply = server.request("POST", "/v1/embeddings", {"model": "vectors", "input": "one"})
     span, _, below = collector.of(reply.headers["x-request-id"])
     assert (span.name, [each.name for each in below][-1]) == ("embeddings vectors", "answer")
