@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from localapi.audio import wav
 from tests.console.playground import choose, column, ended, is_accessible, last_answer, message_field, scroll_width
 from tests.images.picture_files import png
 from tests.server import Server, serving
 
-ENTRIES = {"parrot": {"backend": "echo"}, "eye": {"backend": "echo", "media": ["image"]}}
+ENTRIES = {"parrot": {"backend": "echo"}, "eye": {"backend": "echo", "media": ["image", "audio"]}}
+SOUND = {"name": "word.wav", "mimeType": "audio/wav", "buffer": wav.file(bytes(320), 16_000)}
 PICTURE = {"name": "red.png", "mimeType": "image/png", "buffer": png(30, 20)}
 TRANSFER = """([type, data]) => {
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
@@ -65,6 +67,21 @@ def test_a_picture_goes_through_every_api_and_is_shown_with_what_was_said(chat: 
     expect(chat.locator(".composer .thumbnails")).to_have_count(0)
 
 
+@pytest.mark.parametrize("dialect", ["", "responses"])
+def test_a_recording_goes_with_pictures_where_the_api_takes_it(chat: Page, dialect: str) -> None:
+    chat.get_by_role("button", name="Parameters").click()
+    chat.locator("#set-dialect").select_option("ollama")
+    expect(add(chat, SOUND, PICTURE)).to_have_count(1)
+    expect(chat.locator(".composer .recording")).to_have_text("word.wav")
+    message_field(chat).fill("Hear")
+    message_field(chat).press("Enter")
+    expect(chat.locator(".composer-problem")).to_contain_text("recordings")
+    chat.locator("#set-dialect").select_option(dialect)
+    answer = said(chat, "Hear")
+    assert "[audio 1: wav, 364 bytes]" in answer
+    assert "[image 1: png, 30x20" in answer
+
+
 def test_pictures_are_pasted_dropped_removed_and_sent_without_a_word(chat: Page) -> None:
     for kind in ("paste", "drop"):
         chat.evaluate(TRANSFER, [kind, base64.b64encode(png(9, 8)).decode()])
@@ -85,7 +102,7 @@ def test_what_is_no_picture_is_refused_and_a_model_that_does_not_see_says_so(cha
     expect(chat.locator(".composer-problem")).to_contain_text("notes.txt")
     expect(add(chat, PICTURE)).to_have_count(1)
     choose(chat, "parrot", "eye")
-    expect(chat.locator(".composer-problem")).to_contain_text("parrot reads no images")
+    expect(chat.locator(".composer-problem")).to_contain_text("parrot does not read images")
     message_field(chat).fill("See")
     expect(chat.locator(".composer").get_by_role("button", name="Send")).to_be_disabled()
     choose(chat, "eye")

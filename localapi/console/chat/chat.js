@@ -8,7 +8,8 @@ import { Conversation } from "./conversation.js";
 import { html, useState } from "../dom.js";
 import { soonModel } from "../first_model.js";
 import { useFrames } from "./frames.js";
-import { sees } from "./images.js";
+import { DIALECTS } from "./dialects.js";
+import { checkRecordings, reads } from "./images.js";
 import { requestFields } from "./parameters.js";
 import { useSubject } from "../routes.js";
 
@@ -59,6 +60,8 @@ export function ChatPage({ models, api, active }) {
   function withSettings(act) {
     try {
       const { system, dialect } = session.settings;
+      const turns = conversations.flatMap((conversation) => conversation.turns);
+      checkRecordings(DIALECTS[dialect], [...session.images, ...turns.flatMap(({ images }) => images ?? [])]);
       const settings = { system, dialect, fields: requestFields(session.settings) };
       setProblem("");
       session.announcement = "";
@@ -89,7 +92,7 @@ export function ChatPage({ models, api, active }) {
     document.getElementById("chat-parameters").focus();
   };
   useSubject("chat", (id) => choose([id]));
-  const blind = models === null ? [] : chosen.filter((id) => !sees(offered.find((model) => model.id === id)));
+  const blind = models === null ? [] : chosen.filter((id) => !reads(offered.find((model) => model.id === id), session.images));
   const send = (text) =>
     withSettings((settings) => {
       const { images } = session;

@@ -20,7 +20,7 @@ function focusOn(field) {
 
 /**
  * `count` is how many models are chosen, or null before it is known which there are; `isOffered`, whether there is any.
- * `blind` are the ids of those that read no images; `complain` says what is wrong.
+ * `blind` are the ids of those that cannot read what is attached; `complain` says what is wrong.
  */
 export function Composer({ session, active, count, isOffered, blind, running, problem, complain, send, stop, show }) {
   const field = useRef(null);
@@ -95,7 +95,7 @@ export function Composer({ session, active, count, isOffered, blind, running, pr
   return html`<form class="composer" onSubmit=${onSubmit} onDrop=${onDrop} onDragOver=${onDragOver}>
     ${problem && html`<p class="composer-problem" role="alert">${problem}</p>`}
     ${images.length > 0 && html`<${Thumbnails} images=${images} remove=${remove} />`}
-    ${isBlind && html`<p class="composer-problem" role="alert">${cannotSee(blind)}</p>`}
+    ${isBlind && html`<p class="composer-problem" role="alert">${cannotRead(blind, images)}</p>`}
     <div class="composer-box">
       <label class="sr" for="composer-text">Message</label>
       <textarea
@@ -114,20 +114,20 @@ export function Composer({ session, active, count, isOffered, blind, running, pr
       <button
         type="button"
         class="button icon"
-        aria-label="Add images"
-        title="Add images; they can be pasted and dropped, too"
+        aria-label="Add images or recordings"
+        title="Add images or recordings; they can be pasted and dropped, too"
         onClick=${() => files.current.click()}
       >
         <${Icon} name="image" />
       </button>
       <input
         type="file"
-        accept="image/*"
+        accept="image/*,audio/*"
         multiple
         hidden
         tabindex="-1"
         data-testid="image-files"
-        aria-label="Images"
+        aria-label="Images and recordings"
         ref=${files}
         onChange=${onFiles}
       />
@@ -139,9 +139,11 @@ export function Composer({ session, active, count, isOffered, blind, running, pr
   </form>`;
 }
 
-function cannotSee(blind) {
+function cannotRead(blind, images) {
+  const kinds = { image: "images", audio: "recordings" };
+  const what = [...new Set(images.map(({ kind }) => kinds[kind]))].join(" and ");
   const names = blind.join(" and ");
-  return `${names} ${blind.length > 1 ? "read" : "reads"} no images. Remove them, or choose a model that reads images.`;
+  return `${names} ${blind.length > 1 ? "do" : "does"} not read ${what}. Remove them, or choose a model that reads them.`;
 }
 
 function hint(busy, count, isOffered) {

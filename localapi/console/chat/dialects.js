@@ -1,7 +1,7 @@
 /**
  * The wire formats in which a chat can be sent. Each makes a request of the turns, and reads what comes back.
  *
- * A dialect has `path`, `framing` ("events" or "lines", see api.js), `isEnd(chunk)`, `body(chat)` with a chat of
+ * A dialect has `path`, `framing` ("events" or "lines", see api.js), `isEnd(chunk)`, `hears` if it takes recordings, `body(chat)` with a chat of
  * {model, system, turns, fields}, where `fields` are named as chat completions name them, and `reader()`, a function
  * that makes of each chunk a part of the answer: {reasoning, content, calls: [{index, id, name, arguments}],
  * usage: {prompt, cached, completion, reasoning}, finishReason}, all of them optional.
@@ -12,6 +12,7 @@ const MAX_TOKENS = 4096;
 
 const chatCompletions = {
   label: "chat completions",
+  hears: true,
   path: "/v1/chat/completions",
   framing: "events",
   isEnd: () => false, // at [DONE]
@@ -42,6 +43,7 @@ const chatCompletions = {
 
 const responses = {
   label: "responses",
+  hears: true,
   path: "/v1/responses",
   framing: "events",
   isEnd: () => false, // at [DONE]
@@ -222,7 +224,7 @@ function asMessage(turn) {
   const message = { role: turn.role, content: turn.content };
   if (turn.images?.length > 0) {
     message.content = [
-      ...turn.images.map(({ url }) => ({ type: "image_url", image_url: { url } })),
+      ...turn.images.map((image) => audioPart(image) ?? { type: "image_url", image_url: { url: image.url } }),
       ...(turn.content === "" ? [] : [{ type: "text", text: turn.content }]),
     ];
   }
@@ -242,7 +244,9 @@ function asItems(turn) {
     return [{ type: "function_call_output", call_id: turn.callId, output: turn.content }];
   }
   if (turn.images?.length > 0) {
-    const images = turn.images.map(({ url }) => ({ type: "input_image", image_url: url, detail: "auto" }));
+    const images = turn.images.map(
+      (image) => audioPart(image) ?? { type: "input_image", image_url: image.url, detail: "auto" },
+    );
     const text = turn.content === "" ? [] : [{ type: "input_text", text: turn.content }];
     return [{ role: turn.role, content: [...images, ...text] }];
   }
@@ -315,6 +319,13 @@ function asOllamaMessage(turn) {
 function partsOf(url) {
   const [, type, data] = url.match(/^data:([^;,]*)[^,]*,(.*)$/s);
   return { type, data };
+}
+
+/** A recording as a part of a message; undefined for an image. */
+function audioPart({ url, kind }) {
+  if (kind !== "audio") return undefined;
+  const { type, data } = partsOf(url);
+  return { type: "input_audio", input_audio: { data, format: type.split("/")[1] } };
 }
 
 /** The arguments of a call as an object; empty if the model wrote none that can be read. */

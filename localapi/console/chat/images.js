@@ -1,4 +1,4 @@
-/** Pictures that go along with a message: taken from files, made small enough to send, shown as thumbnails. */
+/** Pictures and recordings that go along with a message: taken from files, pictures made small enough to send. */
 
 import { html } from "../dom.js";
 
@@ -14,11 +14,14 @@ export function filesIn(transfer) {
   return [...(transfer?.files ?? [])];
 }
 
-/** Make {name, url} of each file, with a data: URL. Throws an error that names a file that is no picture. */
+/** Make {name, url, kind} of each file, with a data: URL; `kind` is "image" or "audio". Throws an error that names a file
+ * that is neither. */
 export async function imagesOf(files) {
   const images = [];
   for (const file of files) {
-    images.push({ name: file.name || "pasted image", url: await urlOf(file) });
+    const kind = file.type.startsWith("audio/") ? "audio" : "image";
+    const url = await (kind === "audio" ? asRead(file) : urlOf(file));
+    images.push({ name: file.name || "pasted image", url, kind });
   }
   return images;
 }
@@ -62,18 +65,25 @@ function drawn(picture, share) {
   return canvas.toDataURL("image/jpeg", JPEG_QUALITY);
 }
 
-/** Whether a model reads images. */
-export function sees(model) {
-  return model?.input?.includes("image") ?? false;
+/** Whether a model reads all of these. */
+export function reads(model, images) {
+  return images.every(({ kind }) => model?.input?.includes(kind) ?? false);
+}
+
+/** Throw an error if a dialect takes no recordings, and there are some. */
+export function checkRecordings(dialect, images) {
+  if (!dialect.hears && images.some(({ kind }) => kind === "audio")) {
+    throw new Error("This API takes no recordings. Choose chat completions or responses.");
+  }
 }
 
 /** Small pictures in a row. `remove` takes the number of one that is not wanted; without it, they only are shown. */
 export function Thumbnails({ images, remove }) {
   return html`<ul class="thumbnails" aria-label="Images">
     ${images.map(
-      ({ name, url }, at) =>
+      ({ name, url, kind }, at) =>
         html`<li key=${`${at} ${name}`}>
-          <img src=${url} alt=${name} />
+          ${kind === "audio" ? html`<span class="recording">${name}</span>` : html`<img src=${url} alt=${name} />`}
           ${
             remove &&
             html`<button

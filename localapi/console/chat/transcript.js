@@ -14,7 +14,7 @@ export function asMarkdown(model, turns) {
 
 function partsOf(turn, model) {
   if (turn.role === "user") {
-    const names = (turn.images ?? []).map(({ name }) => `(Image: ${name})`);
+    const names = (turn.images ?? []).map(({ name, kind }) => `(${kind === "audio" ? "Recording" : "Image"}: ${name})`);
     return ["## You", ...names, turn.content].filter(Boolean);
   }
   if (turn.role === "tool") {
