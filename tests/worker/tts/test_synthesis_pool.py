@@ -163,13 +163,5 @@ def test_a_request_that_fails_ends_and_the_others_go_on(two: Work) -> None:
 
 
 def test_a_request_with_nothing_to_do_ends_at_once(two: Work) -> None:
-    assert two.turns.add(1, [], Spoken(1))
+    two.turns.add(1, [], Spoken(1))
     assert two.turns.events() == [Spoken(1)]
-
-
-def test_an_id_is_taken_once(two: Work) -> None:
-    part = Gated(1)
-    two.ask(part)
-    assert not two.turns.add(1, [Gated(1)], Spoken(1))
-    part.finish()
-    assert [type(event) for event in two.until(count(2))] == [Sound, Spoken]
