@@ -1,6 +1,6 @@
 """A request for text as every dialect gives it: what to answer, and the parameters that the client set.
 
-A parameter is None until the client or the manifest sets it; what nobody sets, the engine decides.
+A parameter is None until the client or the manifest sets it. The engine chooses the value of one that stays None.
 """
 
 from __future__ import annotations

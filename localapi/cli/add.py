@@ -88,7 +88,7 @@ def command(
 
 
 def _tell_need(source: ManifestSource, edit: Edit, name: str) -> None:
-    """Say how much memory a new model needs and what it will download, as far as that is known."""
+    """Print how much memory a new model needs and what it will download, as far as that is known."""
     manifest = read(source, edit.text, needs_secrets=False)
     entry = manifest.entries[name]
     tell_if_too_large(entry, manifest.server.memory_budget)

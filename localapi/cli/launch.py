@@ -188,7 +188,7 @@ def _loaded(server: Server, model: Model) -> Model:
 
 
 def _warn(agent: Agent, model: Model) -> None:
-    """Say which model is used, and if its context is too small."""
+    """Print which model is used, and warn if its context is too small."""
     click.echo(f"{agent.name} uses {model['id']}", err=True)
     if _too_small(model, agent):
         click.echo(

@@ -141,7 +141,7 @@ def _table(found: list[ModelRow], width: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, server_status.GAP, 0, 0))
     for at in chosen:
         name = server_status.HEAD[at]
-        # A narrow terminal cuts names, and never what is told of them.
+        # A narrow terminal truncates names, never their status.
         least = None if name == "model" else max([len(name), *(cell_len(row[at]) for row in cells)])
         table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True, min_width=least)
     state = server_status.HEAD.index("state")

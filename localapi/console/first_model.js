@@ -8,7 +8,7 @@ export function soonModel(offered) {
   );
 }
 
-/** For a request that somebody only tries: nobody wants to wait for gigabytes then. */
+/** A model for a request that is only tried: no download of gigabytes should precede it. */
 export function exampleModel(offered) {
   return soonModel(offered) ?? offered.find((model) => model.backend === "echo") ?? offered[0];
 }

@@ -12,7 +12,7 @@ const ASK_MS = 5000;
 const KEPT_RECORDS = 500;
 /** Lines of the log that come within so long are shown at once: a server may write hundreds in a second. */
 const GATHER_MS = 200;
-/** A browser has six connections to one server. A page that nobody looks at for so long lets go of its own. */
+/** A browser allows six connections to one server. A page that is hidden for this long closes its own. */
 const UNSEEN_MS = 60_000;
 
 const NOTHING = {

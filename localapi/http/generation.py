@@ -240,7 +240,7 @@ class Generation:
         return streamed_reply(self._body(items, renderer), renderer.content_type)
 
     async def _body(self, items: Ahead[Item], renderer: Renderer[Item]) -> AsyncGenerator[bytes, None]:
-        unsent = bytearray()  # what is there at the same time is sent at the same time
+        unsent = bytearray()  # items that are ready together are sent together
         try:
             seconds = 0.0
             while not await items.begun(seconds):

@@ -160,7 +160,7 @@ class Http1(H11Protocol):
             await super()._handle_events()
 
     async def _drained(self) -> bool:
-        """Drop what has come of a body that nobody reads. Return True if that was all of it."""
+        """Discard the received part of a body that is not read. Return True if it was complete."""
         try:
             while self.connection.their_state is h11.SEND_BODY:
                 if self.connection.next_event() is h11.NEED_DATA:
@@ -237,7 +237,7 @@ class Connection(TCPServer):
         self._client_closed = True
         self._end_draining()
         await self.protocol.handle(Closed())
-        # The client has closed. Hypercorn would wait for the idle timer; nobody will use this connection again.
+        # The client has closed this connection. Hypercorn would wait for the idle timer.
         await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:

@@ -39,7 +39,7 @@ def raise_limit() -> None:
 
 
 class Reader(asyncio.StreamReader):
-    """Reader that sets `ended` at the end of its connection, even while nobody reads."""
+    """Reader that sets `ended` at the end of its connection, even while nothing reads."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)

@@ -95,7 +95,7 @@ def _common(values: Sequence[Any]) -> Any:
     if isinstance(first, list | tuple):
         return type(first)(item for item in first if all(item in other for other in values))
     if isinstance(first, Struct):
-        # Facts: what one lacks, all lack; what one does not know, nobody knows.
+        # Facts: false if false for one of them, and else unknown if unknown for one.
         facts: dict[str, bool | None] = {}
         for name in first.__struct_fields__:
             found = [getattr(each, name) for each in values]

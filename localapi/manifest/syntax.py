@@ -14,7 +14,7 @@ _INDENTATION = (
 )
 _TAB = "found a tab; indent YAML with spaces only"
 _MISPLACED = "found {found} after the end of the value; put text with quotes or brackets in quotes"
-_REFERENCE = "inside of braces and brackets, ${{env.NAME}} needs quotes; or put the value on a line of its own"
+_REFERENCE = "inside braces and brackets, ${{env.NAME}} needs quotes; or put the value on its own line"
 _UNCLOSED_LIST = "the list that begins at line {line}, column {column} is not closed before this: add a ',' or its ']'"
 _UNCLOSED_MAPPING = _UNCLOSED_LIST.replace("list", "mapping").replace("']'", "'}}'")
 

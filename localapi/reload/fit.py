@@ -1,4 +1,4 @@
-"""Tell before a load whether a model will fit: its need against the memory budget, the machine and what is free."""
+"""Estimate whether a model fits, before it is loaded: against the memory budget, total memory and free memory."""
 
 from __future__ import annotations
 

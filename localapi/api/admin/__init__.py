@@ -1,1 +1,1 @@
-"""Endpoints for whoever runs the server: status, health, metrics and actions."""
+"""Endpoints for operators: status, health, metrics and actions."""

@@ -1,4 +1,4 @@
-"""`POST /admin/...`: what whoever runs the server can ask of it."""
+"""`POST /admin/...`: actions of operators."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def _of_instances(registry: Registry) -> Iterator[Metric]:
     healthy = gauge("model_healthy", "0 if the loaded model cannot answer, 1 if it can.")
     memory = gauge("worker_memory_bytes", "Memory of the model's processes.")
     loads = counter("model_loads", "Times that the model was loaded.")
-    deaths = counter("worker_deaths", "Ends of workers that nobody asked for.")
+    deaths = counter("worker_deaths", "Workers that ended unexpectedly.")
     speculated = {
         "forced": counter("forced_tokens", "Tokens that a grammar forced, computed with the one before."),
         "proposed": counter("proposed_tokens", "Tokens that were guessed and checked by the model."),
@@ -202,9 +202,9 @@ def _of_cluster(cluster: ClusterWatch, registry: Registry) -> Iterator[Metric]:
         joined.add_metric([], float(cluster.joined))
     up = gauge("node_up", "0 if the node was lost lately.")
     cpus = gauge("cpus", "Processor cores that the node offers.")
-    cpus_free = gauge("cpus_free", "Processor cores that nobody has reserved.")
+    cpus_free = gauge("cpus_free", "Unreserved processor cores.")
     gpus = gauge("gpus", "GPUs that the node offers.")
-    gpus_free = gauge("gpus_free", "GPUs that nobody has reserved.")
+    gpus_free = gauge("gpus_free", "Unreserved GPUs.")
     workers = gauge("workers", "Workers of this server on the node.")
     models = workers_by_node(registry.all_instances())
     names: set[str] = set()

@@ -43,9 +43,9 @@ HAVE_LENGTH: Final = frozenset({"wav", "flac"})
 SHORT_WEIGHT: Final = 50
 """Letters; what is not longer, or is one sentence, gets a length."""
 MARKUP_HEADER: Final = "x-ignored-markup"
-"""Names what SSML says and nobody honours."""
+"""Header that lists SSML markup which is not honoured."""
 SCRIPT_HEADER: Final = "x-unread-scripts"
-"""Names the scripts that the voice does not read."""
+"""Header that lists scripts which the voice cannot read."""
 BEGINNING_SECONDS: Final = 0.25
 """Length of the first sound that is encoded and sent: every format gives bytes after so much."""
 
@@ -216,7 +216,7 @@ class Speech:
 
     async def _said(self, lease: Lease, *, whole: bool) -> AsyncGenerator[Piece, None]:
         prepared = self._prepared
-        # Voices that nobody knew before are known now that the model is loaded.
+        # The loaded model lists voices that were unknown before.
         knows_more = prepared.known is None and lease.engine.loaded.voices is not None
         if prepared.entry != lease.entry or knows_more:
             prepared = self._prepared = await prepared_speech(self.request, lease.entry, lease.engine)

@@ -2,7 +2,7 @@
 
 import { useEffect, useReducer } from "../dom.js";
 
-/** A page that is being drawn hears nobody: for so many times as long as it took, it is there for its reader. */
+/** Drawing blocks input. After it, the page stays free for this multiple of the time that drawing took. */
 const REST = 2;
 
 /**
