@@ -20,6 +20,7 @@ from localapi.worker.llm.generic_tools import as_text, explained
 from localapi.worker.llm.output.call_ids import ANY
 from localapi.worker.llm.output.formats import FORMATS, GENERIC
 from localapi.worker.llm.output.recognition import format_name, template_text
+from localapi.worker.llm.tool_forms import described, spelled_out
 from localapi.worker.protocol import (
     THINKING_BUDGET,
     THINKING_LEVEL,
@@ -275,21 +276,37 @@ class PromptWriter:
 
         # Some templates need the fields that OpenAI's API lets clients leave out. The others do not show them.
         # Others, made for conversations with tools, need a list even if it is empty; and some, all of a schema.
-        described = [_described(tool) for tool in tools]
+        complete = [described(tool) for tool in tools]
         refusal: Exception | None = None
         shown: list[list[dict[str, Any]] | None] = []
-        for offer in (tools or None, described, _spelled_out(described)):
+        for offer in (tools or None, complete, spelled_out(complete)):
             if offer in shown:
                 continue
             shown.append(offer)
-            try:
-                return self._first_form(messages, partial(render, offer), seconds)
-            except PromptRefused:
-                raise
-            except Exception as error:  # whatever a template raises
-                refusal = refusal or error
+            for written in (messages, *self._with_thinking_apart(messages, continues=continues)):
+                try:
+                    return self._first_form(written, partial(render, offer), seconds)
+                except PromptRefused:
+                    raise
+                except Exception as error:  # whatever a template raises
+                    refusal = refusal or error
         assert refusal is not None  # noqa: S101  # there is a first offer
         raise refusal
+
+    def _with_thinking_apart(
+        self, messages: list[dict[str, Any]], *, continues: bool
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Yield the messages with the thinking of a prefilled answer in its own field, if there is any.
+
+        Templates that take it out of the content themselves do not end with the content, as transformers demands.
+        """
+        start, end = self._tokenizer.think_start, self._tokenizer.think_end
+        text = str(messages[-1].get("content") or "") if messages else ""
+        if not continues or not end or not text.rpartition(end)[2].strip() or end not in text:
+            return
+        thinking, _, content = text.rpartition(end)
+        thinking = thinking.strip().removeprefix(start).strip()
+        yield [*messages[:-1], {**messages[-1], "content": content.lstrip(), "reasoning_content": thinking}]
 
     def _first_form(
         self, messages: list[dict[str, Any]], render: Callable[[list[dict[str, Any]]], str], seconds: float
@@ -349,39 +366,6 @@ def _refusing(messages: list[dict[str, Any]]) -> Iterator[None]:
         if len(reason) > LONGEST_REASON:  # transformers repeats the whole conversation in some
             reason = f"{reason[:LONGEST_REASON]}…"
         raise PromptRefused(f"The model's chat template refuses these messages: {reason}") from error
-
-
-def _described(tool: dict[str, Any]) -> dict[str, Any]:
-    """Return the tool with all fields that it may do without."""
-    function = {name: value for name, value in tool.get("function", {}).items() if value is not None}
-    return {**tool, "function": {"description": "", "parameters": {"type": "object", "properties": {}}, **function}}
-
-
-def _spelled_out(schema: Any, *, named: bool = False) -> Any:
-    """Return a tool in which every argument has a description and types exclude null.
-
-    Hermes' templates cannot write `["integer", "null"]`, and Command-R's need all fields. `named`: the value of
-    `properties`, whose keys are names.
-    """
-    if isinstance(schema, list):
-        return [_spelled_out(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if named:
-        described = {name: {"description": "", **each} for name, each in schema.items() if isinstance(each, dict)}
-        return {name: _spelled_out(each) for name, each in {**schema, **described}.items()}
-    plain = {key: _spelled_out(value, named=key == "properties") for key, value in schema.items()}
-    if isinstance(plain.get("type"), list):
-        types = [each for each in plain["type"] if each != "null"]
-        plain["type"] = types[0] if len(types) == 1 else types
-    for key in ("anyOf", "oneOf"):
-        options = plain.get(key)
-        others = [each for each in options if each != {"type": "null"}] if isinstance(options, list) else []
-        if len(others) == 1 and isinstance(others[0], dict):
-            plain = {**others[0], **{name: value for name, value in plain.items() if name != key}}
-    if plain.get("type") == "object":
-        plain.setdefault("additionalProperties", {})
-    return plain
 
 
 def _plain(messages: list[dict[str, Any]], request: Chat) -> str:

@@ -175,6 +175,18 @@ def test_several_calls_come_one_by_one_if_the_template_writes_only_the_first(wri
     assert prompt == "Hi.<look>Well.A dog.<hear>A bang.?"
 
 
+def test_a_prefilled_answer_may_begin_with_its_thinking(tiny_model: Path) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer._tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}]{% set c = m.content.split('</think>')[-1].strip() %}"
+        "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}{{ c }}.{% endfor %}"
+    )
+    answer = said("assistant", "<think>\nHm.\n</think>\n\nWell")
+    request = Chat(id=1, messages=[said("user", "Hi"), answer], continues=True)
+    prompt = str(tokenizer.decode(PromptWriter(tokenizer).tokens(request)))
+    assert prompt == "[user]Hi.[assistant]<think>\nHm.\n</think>\n\nWell"
+
+
 def test_an_instruction_that_no_form_keeps_is_refused_and_named(written: Any) -> None:
     with pytest.raises(PromptRefused, match="role system"):
         written(SILENT, said("system", "Be kind."), said("user", "Hi"))
