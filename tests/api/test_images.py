@@ -11,7 +11,8 @@ import pytest
 
 from localapi.api.images import with_images
 from localapi.api.openai.chat import OpenAIChat
-from localapi.audio import wav
+from localapi.audio.encoder import encoded
+from localapi.audio.formats import WAV
 from localapi.backends.image_options import ImageLimits
 from localapi.worker.protocol import Chat, ImagePart
 from tests.images.picture_files import data_url, jpeg_header, png, png_header
@@ -30,7 +31,7 @@ chat:
   both: {backend: pool, of: [strict]}
 """
 PICTURE = png(4, 3)
-SOUND = wav.file(bytes(3200), 16_000)
+SOUND = encoded(bytes(3200), WAV, 16_000)
 SHOWN = "[image 1: png, 4x3]"
 CHAT = "/v1/chat/completions"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from localapi.audio import wav
+from localapi.audio.encoder import encoded
+from localapi.audio.formats import WAV
 from tests import forked
 from tests.images.picture_files import png
 from tests.server import Server, serving
@@ -52,7 +53,7 @@ def test_images_and_recordings_go_with_the_first_question(server: Server, tmp_pa
         (tmp_path / name).write_bytes(content)
     images = ["--image", str(tmp_path / "a.png"), "--image", str(tmp_path / "b.png")]
     assert chat(server, "eye", "See", *images).stdout == b"[image 1: png, 4x3]\n[image 2: png, 9x9]\nSee\n"
-    (tmp_path / "c.wav").write_bytes(wav.file(bytes(320), 16_000))
+    (tmp_path / "c.wav").write_bytes(encoded(bytes(320), WAV, 16_000))
     sound = ["--audio", str(tmp_path / "c.wav")]
     assert chat(server, "eye", "Hear", *sound).stdout == b"[audio 1: wav, 364 bytes]\nHear\n"
     assert chat(server, "echo", "See", *images).returncode == 1

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from localapi.audio import wav
+from localapi.audio.encoder import encoded
+from localapi.audio.formats import WAV
 from tests.console.playground import choose, column, ended, is_accessible, last_answer, message_field, scroll_width
 from tests.images.picture_files import png
 from tests.server import Server, serving
 
 ENTRIES = {"parrot": {"backend": "echo"}, "eye": {"backend": "echo", "media": ["image", "audio"]}}
-SOUND = {"name": "word.wav", "mimeType": "audio/wav", "buffer": wav.file(bytes(320), 16_000)}
+SOUND = {"name": "word.wav", "mimeType": "audio/wav", "buffer": encoded(bytes(320), WAV, 16_000)}
 PICTURE = {"name": "red.png", "mimeType": "image/png", "buffer": png(30, 20)}
 TRANSFER = """([type, data]) => {
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));

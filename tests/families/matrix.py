@@ -13,7 +13,6 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper, load
 
 from localapi.worker.llm.constrained.grammar import GrammarCompiler, Tool, ToolCalls
 from localapi.worker.llm.detokenizer import Detokenizer
-from localapi.worker.llm.mlx_lm import markers
 from localapi.worker.llm.output.formats import FORMATS
 from localapi.worker.llm.output.parser import OutputFormat
 from localapi.worker.llm.output.recognition import Recognised, recognise
@@ -56,7 +55,8 @@ class Matrix:
             self.recognised = recognise(self.tokenizer, tools="generic")
         self.format = OutputFormat(self.tokenizer)
         self.writer = PromptWriter(self.tokenizer)
-        self.detokenizer = Detokenizer(self.tokenizer, markers=markers(self.tokenizer, self.format.marks))
+        marks = (self.tokenizer.encode(mark, add_special_tokens=False) for mark in self.format.marks)
+        self.detokenizer = Detokenizer(self.tokenizer, markers={token for tokens in marks for token in tokens})
         row = FORMATS.get(self.recognised.tools or "")
         self.spelling = row.spelling if row is not None else None
         assert self.spelling is not None

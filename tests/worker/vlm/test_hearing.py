@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from localapi.audio import wav
+from localapi.audio.encoder import encoded
+from localapi.audio.formats import WAV
 from localapi.environments import Environment
 from tests.images.picture_files import data_url, png
 from tests.mlx_audio_models import INSTALL_SECONDS, ROOT
@@ -98,14 +99,16 @@ def test_the_answer_is_that_of_mlx_vlm_itself(server: Server, environment: Envir
             timeout=300,
         )
         prompt_tokens, said = json.loads(done.stdout.splitlines()[-1])
-        body = heard(*(wav.file(pcm, RATE) for pcm in sounds))
+        body = heard(*(encoded(pcm, WAV, RATE) for pcm in sounds))
         assert answer(server, body)["usage"]["prompt_tokens"] == prompt_tokens
         assert tokens(server, body) == said
 
 
 def test_what_is_heard_decides_what_is_said_and_the_format_does_not(server: Server) -> None:
-    low = wav.file(LOW, RATE)
-    said = [tokens(server, body) for body in (heard(), heard(low), heard(wav.file(HIGH, RATE)), heard(low, images=1))]
+    low = encoded(LOW, WAV, RATE)
+    said = [
+        tokens(server, body) for body in (heard(), heard(low), heard(encoded(HIGH, WAV, RATE)), heard(low, images=1))
+    ]
     assert len({tuple(each) for each in said}) == len(said)
     flac = io.BytesIO()
     soundfile.write(flac, np.frombuffer(LOW, np.int16), RATE, format="FLAC")
@@ -115,7 +118,7 @@ def test_what_is_heard_decides_what_is_said_and_the_format_does_not(server: Serv
 
 
 def test_the_next_turn_computes_only_what_is_new_unless_the_recording_is_another_one(server: Server) -> None:
-    first, other = heard(wav.file(LOW, RATE)), heard(wav.file(HIGH, RATE))
+    first, other = heard(encoded(LOW, WAV, RATE)), heard(encoded(HIGH, WAV, RATE))
     said = answer(server, first)["choices"][0]["message"]["content"]
     turns = [{"role": "assistant", "content": said}, {"role": "user", "content": "And?"}]
     later = {**first, "messages": [*first["messages"], *turns]}
@@ -131,9 +134,9 @@ def test_the_next_turn_computes_only_what_is_new_unless_the_recording_is_another
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        (wav.file(bytes(2 * 31 * RATE), RATE), "30 seconds"),  # what this model takes
-        (wav.file(bytes(2 * 41 * 8000), 8000), "30 seconds"),
-        (wav.file(b"", RATE), "no sound"),
+        (encoded(bytes(2 * 31 * RATE), WAV, RATE), "30 seconds"),  # what this model takes
+        (encoded(bytes(2 * 41 * 8000), WAV, 8000), "30 seconds"),
+        (encoded(b"", WAV, RATE), "no sound"),
         (b"fLaC" + bytes(99), "cannot be read"),
     ],
 )
@@ -141,4 +144,4 @@ def test_a_recording_that_cannot_be_heard_fails_its_request_alone(server: Server
     reply = server.request("POST", CHAT, heard(file))
     assert (reply.status, reply.json()["error"]["type"]) == (400, "invalid_request_error")
     assert words in reply.json()["error"]["message"]
-    assert answer(server, heard(wav.file(tone(0.001, 500), RATE)))["usage"]["completion_tokens"]
+    assert answer(server, heard(encoded(tone(0.001, 500), WAV, RATE)))["usage"]["completion_tokens"]
