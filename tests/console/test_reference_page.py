@@ -93,7 +93,8 @@ def test_a_body_is_a_tree_with_types_bounds_and_defaults(reference: Page) -> Non
     expect(part(chat, "reasoning_effort")).to_contain_text('"none" | "minimal"')
     expect(part(chat, "messages")).to_contain_text("list of InstructionMessage or UserMessage")
     part(chat, "AssistantMessage")
-    part(chat, "tool_calls")
+    expect(part(chat, "tool_calls")).to_contain_text("list of ToolCall or CustomCall")
+    part(chat, "ToolCall")
     part(chat, "function")
     expect(part(chat, "arguments")).to_contain_text("text")
 

@@ -194,6 +194,7 @@ def test_text_is_shown_while_it_comes_and_what_came_is_kept_after_a_stop(ears: P
     first = f": {json.dumps(HEARD)}\n\ndata: {json.dumps(SEGMENT)}\n\n"
     with HalfReply(first.encode(), content_type="text/event-stream").instead_of(TRANSCRIPTIONS, ears):
         choose(ears, talk)
+        expect(ears.get_by_role("button", name="Transcribe", exact=True)).to_be_enabled()
         ears.keyboard.press("Control+Enter")
         expect(ears.locator(".transcription-segments li")).to_contain_text("Good morning.")
         expect(ears.get_by_text("Heard 3 of 60 s")).to_be_visible()

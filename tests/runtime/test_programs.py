@@ -115,7 +115,7 @@ def test_a_changed_command_replaces_a_program_that_ignores_everything(server: Se
     until(lambda: server.model("program")["place"]["pid"] not in (before, None))
     assert said(server, "hello", "program") == "hello"
     until(lambda: len(marked(mark)) == 3)
-    assert not psutil.pid_exists(before)
+    until(lambda: not psutil.pid_exists(before))
 
 
 def test_a_program_that_does_not_get_ready_does_not_replace_one_that_is(server: Server, mark: str) -> None:
