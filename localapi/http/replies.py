@@ -81,18 +81,30 @@ def _head(name: str | None) -> bytes:
 
 
 class Form:
-    """Something that is sent often, of which two values change. The rest is encoded once."""
+    """Something that is sent often, of which one text changes. The rest is encoded once."""
 
-    def __init__(self, sent: bytes, first: bytes, second: bytes) -> None:
-        """Take one as it is sent, and the two members that change, in their order and as they are in it."""
-        head, _, rest = sent.partition(first)
-        middle, _, self._tail = rest.partition(second)
-        self._head = head + first.partition(b":")[0] + b":"
-        self._middle = middle + second.partition(b":")[0] + b":"
+    def __init__(self, sent: bytes, key: bytes) -> None:
+        """Take one as it is sent, in which the member that changes is an empty text."""
+        head, _, tail = sent.partition(b'"%b":""' % key)
+        self._head, self._tail = head + b'"%b":' % key, tail
 
-    def filled(self, first: object, second: object) -> bytes:
+    def filled(self, text: str) -> bytes:
+        """Return it with this text."""
+        return self._head + encode(text) + self._tail
+
+
+class NumberedForm:
+    """Something that is sent often, of which a number and, behind it, a text change. The rest is encoded once."""
+
+    def __init__(self, sent: bytes, number: bytes, text: bytes) -> None:
+        """Take one as it is sent, with 0 as its number and an empty text, and the keys of both."""
+        head, _, rest = sent.partition(b'"%b":0' % number)
+        middle, _, self._tail = rest.partition(b'"%b":""' % text)
+        self._head, self._middle = head + b'"%b":' % number, middle + b'"%b":' % text
+
+    def filled(self, number: int, text: str) -> bytes:
         """Return it with these values."""
-        return b"".join((self._head, encode(first), self._middle, encode(second), self._tail))
+        return b"".join((self._head, encode(number), self._middle, encode(text), self._tail))
 
 
 def comment(content: object) -> bytes:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -21,7 +21,7 @@ from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, Operation, Oper
 from localapi.errors import ApiError
 from localapi.http import body
 from localapi.http.generation import begin
-from localapi.http.replies import EVENT_STREAM, comment, event, json_reply
+from localapi.http.replies import EVENT_STREAM, Form, comment, event, json_reply
 from localapi.kinds.chat import CHAT
 from localapi.runtime.progress import Progress
 from localapi.runtime.registry import Registry
@@ -198,6 +198,8 @@ class MessagesReply:
         """Type of that block; None if it has ended."""
         self._thought = hashlib.sha256()
         self._ended = Ended(0, 0, "stop")
+        self._form: Form | None = None
+        """Form of an event with text for the open block."""
 
     def whole(self, answers: Sequence[Answer], usage: Finished) -> AnthropicMessage:
         [answer] = answers
@@ -211,7 +213,18 @@ class MessagesReply:
         ending = _ending(answer.reason, answer.stop_string)
         return self._message(content, usage, ending)
 
-    def render(self, item: Event) -> Iterator[bytes]:
+    def render(self, item: Event) -> Iterable[bytes]:
+        if isinstance(item, Delta) and self._open is Text and item.text and not item.reasoning:
+            return (self._more_text(item.text),)  # nearly all events of a stream
+        return self._rendered(item)
+
+    def _more_text(self, text: str) -> bytes:
+        """Return the event for more text of the open block."""
+        if self._form is None:
+            self._form = Form(_sent(BlockDelta(self._index, TextGrowth(""))), b"text")
+        return self._form.filled(text)
+
+    def _rendered(self, item: Event) -> Iterator[bytes]:
         if isinstance(item, Relaxed):  # for a stream whose headers were sent before this was known
             yield comment({"relaxed": item.places})
         for each in self._events_of(item):
@@ -237,8 +250,7 @@ class MessagesReply:
                 if self._shows_thoughts:
                     yield BlockDelta(self._index, ThinkingGrowth(item.text))
             case Delta():
-                if self._open is not Text:
-                    yield from self._block(Text(""))
+                yield from self._block(Text(""))
                 yield BlockDelta(self._index, TextGrowth(item.text))
             case ToolStart():
                 yield from self._close()
@@ -266,7 +278,7 @@ class MessagesReply:
         yield from self._beginning()
         yield from self._close()
         self._index += 1
-        self._open = type(block)
+        self._open, self._form = type(block), None
         yield BlockStart(self._index, block)
         if self._index == 0:
             yield Ping()

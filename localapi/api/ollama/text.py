@@ -148,6 +148,8 @@ class OllamaReply:
         self._reason: protocol.StopReason = "stop"
         self._form: Form | None = None
         """Form of a line that has nothing but text."""
+        self._form_of = ""
+        """Time in it."""
 
     def whole(self, answers: Sequence[Answer], usage: Finished) -> OllamaPart:
         if not answers:
@@ -167,11 +169,11 @@ class OllamaReply:
             yield encode(part) + b"\n"
 
     def _line_of_text(self, text: str) -> bytes:
-        if self._form is None:
-            part, key = self._part(), b"response" if self._shape is OllamaGeneratePart else b"content"
-            part.created_at = ""
-            self._form = Form(encode(part) + b"\n", b'"created_at":""', b'"%b":""' % key)
-        return self._form.filled(wire.now(), text)
+        now = wire.now()
+        if self._form is None or now != self._form_of:
+            key = b"response" if self._shape is OllamaGeneratePart else b"content"
+            self._form, self._form_of = Form(encode(self._part()) + b"\n", key), now
+        return self._form.filled(text)
 
     def progress(self, progress: Progress) -> bytes:
         """Return a space before the next line: it keeps the connection alive, and no client sees it."""

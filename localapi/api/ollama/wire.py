@@ -34,14 +34,14 @@ def error_body(error: ApiError) -> OllamaError:
 
 
 def now() -> str:
-    """Return the time of a reply. Each token's line has one, so the part that rarely changes is kept."""
-    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
-    return f"{_second(seconds)}.{microseconds:06d}Z"
+    """Return the time of a reply. Pieces of text that come within a millisecond share one."""
+    return _written(time.time_ns() // 1_000_000)
 
 
 @functools.lru_cache(maxsize=1)
-def _second(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+def _written(milliseconds: int) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:03d}Z"
 
 
 def at(moment: datetime) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
@@ -20,6 +20,7 @@ from localapi.api.openai.custom_tools import custom_input
 from localapi.api.openai.forwarded_request import ForwardedChat
 from localapi.api.operation import ERRORS_OF_WORK, EVENTS, JSON, Operation, Operations
 from localapi.errors import InvalidRequest
+from localapi.http.replies import Form, event
 from localapi.runtime.registry import Registry
 from localapi.worker.protocol import (
     Addition,
@@ -182,6 +183,8 @@ class ChatReply(wire.EventStream[Event]):
         self._custom_tools = custom_tools
         self._inputs: dict[tuple[int, int], list[str]] = {}
         """Arguments of calls of custom tools, by choice and index. Their text is known when the JSON is complete."""
+        self._forms: dict[int, Form] = {}
+        """Forms of chunks that have nothing but text, by choice."""
 
     def whole(self, answers: Sequence[Answer], usage: Finished) -> object:
         choices = [_choice(at, answer, self._custom_tools) for at, answer in enumerate(answers)]
@@ -190,6 +193,19 @@ class ChatReply(wire.EventStream[Event]):
             id=self._id, created=self._created, model=self.model, choices=choices, usage=counted
         )
         return wire.with_additions(completion, answers)
+
+    def render(self, item: Event) -> Iterable[bytes]:
+        if not isinstance(item, Delta) or item.choice not in self._begun:
+            return super().render(item)
+        if item.reasoning or item.logprobs or item.refusal:
+            return super().render(item)
+        return (self._chunk_of_text(item.choice, item.text),)  # nearly all events of a stream
+
+    def _chunk_of_text(self, choice: int, text: str) -> bytes:
+        if choice not in self._forms:
+            first = self._chunk(ChunkChoice(index=choice, delta=Growth(content="")))
+            self._forms[choice] = Form(event(first), b"content")
+        return self._forms[choice].filled(text)
 
     def _chunks_of(self, item: Event) -> Iterator[ChatChunk | dict[str, Any]]:
         """Yield the role with an answer's first chunk, and usage at the end if the client asked for it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Generic, TypeVar, cast
 
 from msgspec import Struct, to_builtins
@@ -116,7 +116,7 @@ class EventStream(Generic[Item]):
         self._chunks = chunks
         self._end = end
 
-    def render(self, item: Item) -> Iterator[bytes]:
+    def render(self, item: Item) -> Iterable[bytes]:
         if isinstance(item, Relaxed):  # for a stream whose headers were sent before this was known
             yield comment({"relaxed": item.places})
         for chunk in self._chunks(item):

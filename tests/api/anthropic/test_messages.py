@@ -334,3 +334,12 @@ def test_an_error_in_a_stream_is_an_event_of_its_own() -> None:
     name, data = reply.error(ModelUnavailable("gone")).decode().strip().split("\n")
     assert name == "event: error"
     assert json.loads(data.removeprefix("data: "))["error"] == {"type": "overloaded_error", "message": "gone"}
+
+
+def test_each_piece_of_text_is_for_the_block_that_is_open() -> None:
+    pieces = ['"', "\\n", "é ", "\n", "\u2028"]
+    said = [Delta(1, each) for each in pieces]
+    events = shown(reply_to(), *said, *THOUGHT, *said, Ended(1, 0, "stop"), Finished(1, 10, 7, 4, 2))
+    texts = [each for each in events if each.get("delta", {}).get("type") == "text_delta"]
+    assert [each["delta"]["text"] for each in texts] == pieces * 2
+    assert [each["index"] for each in texts] == [0] * 5 + [2] * 5

@@ -95,10 +95,11 @@ class ResponsesReply:
         return self.response
 
     def render(self, item: Event) -> Iterable[bytes]:
-        writer = self._last(MessageWriter)
-        if isinstance(item, Delta) and writer is not None and not self._tokens and writer.is_continued_by(item):
-            self._next_event += 1
-            return (writer.more_text(item.text, self._next_event - 1),)
+        if isinstance(item, Delta) and self._writers and not self._tokens:
+            writer = self._writers[-1][1]
+            if isinstance(writer, MessageWriter) and writer.is_continued_by(item):
+                self._next_event += 1
+                return (writer.more_text(item.text, self._next_event - 1),)
         return self._rendered(item)
 
     def _rendered(self, item: Event) -> Iterator[bytes]:

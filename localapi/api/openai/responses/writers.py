@@ -38,7 +38,7 @@ from localapi.api.openai.responses.wire import (
     TextDelta,
     TextDone,
 )
-from localapi.http.replies import Form, event
+from localapi.http.replies import NumberedForm, event
 from localapi.worker.protocol import Delta
 
 
@@ -114,7 +114,7 @@ class MessageWriter:
         self._open: type[OutputText | OutputRefusal] | None = None
         self._pieces: list[str] = []
         self._tokens: list[ChosenToken] = []
-        self._form: Form | None = None
+        self._form: NumberedForm | None = None
         """Form of the events with text for the open part."""
 
     def begin(self) -> Iterator[StreamEvent]:
@@ -162,7 +162,7 @@ class MessageWriter:
                 delta="",
                 logprobs=[],
             )
-            self._form = Form(event(first, name=first.type), b'"sequence_number":0', b'"delta":""')
+            self._form = NumberedForm(event(first, name=first.type), b"sequence_number", b"delta")
         return self._form.filled(number, text)
 
     def close(self, status: ItemStatus) -> Iterator[StreamEvent]:
