@@ -119,7 +119,13 @@ def main() -> None:
     send(engine.loaded)
     gc.collect()
     gc.freeze()  # so that collections skip the many long-lived objects of the libraries
-    serve(engine, inbox, send, threads, cancelled)
+    try:
+        serve(engine, inbox, send, threads, cancelled)
+    except RuntimeError as error:
+        if first.rank is None or not rank_link.is_lost(error):
+            raise
+        print(f"another rank is gone: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        os._exit(1)  # the server starts all ranks again
 
 
 def end_with_server() -> None:

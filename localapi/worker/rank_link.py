@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from localapi.worker.protocol import Rank
 
@@ -66,3 +66,8 @@ def variables(rank: Rank, link: Link) -> dict[str, str]:
 
 def _host(address: str) -> str:
     return address.rpartition(":")[0]
+
+
+def is_lost(error: Exception) -> bool:
+    """Return True if MLX's backend reports that another rank is gone, as the ring does: "[ring] connection to …"."""
+    return isinstance(error, RuntimeError) and str(error).startswith(tuple(f"[{name}]" for name in get_args(Backend)))

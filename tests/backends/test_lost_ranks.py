@@ -48,6 +48,7 @@ def test_lost_ranks_end_together_and_come_back_together(tmp_path: Path, endless_
             for _ in stream:
                 pass
         until(lambda: gone(pids))
+        assert not [line for line in server.lines if "Traceback" in line]
 
         # One hangs before there is any output: the request is answered by the next ones.
         pids = load(server)

@@ -1,6 +1,6 @@
 """Cost of reaching a model through this server: the same answers, asked directly and through ours.
 
-    python -m tests.bench.upstream [--model PATH] [--streams N,N] [--tokens N] [--rounds N]
+    python -m tests.bench.upstream [--of NAME,NAME] [--model PATH] [--streams N,N] [--tokens N] [--rounds N]
 
 The other server is localapi, then mlx_lm.server, then one that computes nothing and begins each answer after the same
 time: its first bytes show what is added, without the noise of a model. In each round both ways get new prompts, in
@@ -56,6 +56,7 @@ def main() -> None:
     """Build the model, measure, print."""
     description = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m tests.bench.upstream", description=description)
+    parser.add_argument("--of", default="localapi,mlx_lm.server,scripted", help="upstreams (default: %(default)s)")
     parser.add_argument("--model", default="middle", help="a folder, tiny or middle (default: %(default)s)")
     parser.add_argument("--streams", default="1,16", help="numbers of streams (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="of each answer (default: %(default)s)")
@@ -64,7 +65,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder, Aside() as reader:
         path = models.made(arguments.model, Path(folder))
-        for name, direct, through in ways(path):
+        for name, direct, through in ways(path, arguments.of.split(",")):
             for streams in map(int, arguments.streams.split(",")):
                 rounds = list(measured(reader, (direct, through), streams, arguments.tokens, arguments.rounds))
                 rows.append(row(f"{name}, {streams}", rounds))
@@ -81,14 +82,17 @@ def main() -> None:
         print(line)
 
 
-def ways(model: Path) -> Iterator[tuple[str, Way, Way]]:
+def ways(model: Path, names: Sequence[str]) -> Iterator[tuple[str, Way, Way]]:
     """Each other server, and both ways to it."""
-    with ours(model) as server, through(server.port, OURS) as way:
-        yield "localapi", Way(server.port, OURS), way
-    with peer(model) as (port, _), through(port, PEER) as way:
-        yield "mlx_lm.server", Way(port, PEER), way
-    with scripted() as port, through(port, script.MODEL) as way:
-        yield "scripted", Way(port, script.MODEL), way
+    if "localapi" in names:
+        with ours(model) as server, through(server.port, OURS) as way:
+            yield "localapi", Way(server.port, OURS), way
+    if "mlx_lm.server" in names:
+        with peer(model) as (port, _), through(port, PEER) as way:
+            yield "mlx_lm.server", Way(port, PEER), way
+    if "scripted" in names:
+        with scripted() as port, through(port, script.MODEL) as way:
+            yield "scripted", Way(port, script.MODEL), way
 
 
 @contextlib.contextmanager

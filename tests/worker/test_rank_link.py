@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from localapi.worker.protocol import Rank
-from localapi.worker.rank_link import Link, choice, gpus, variables
+from localapi.worker.rank_link import Link, choice, gpus, is_lost, variables
 
 pytestmark = pytest.mark.everyday
 
@@ -58,3 +58,16 @@ def test_each_backend_gets_its_variables() -> None:
 def test_only_the_devices_that_the_user_allows_are_used() -> None:
     assert gpus({"CUDA_VISIBLE_DEVICES": "2, 5"}) == ["2", "5"]
     assert gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("[ring] connection to a peer was lost"), True),
+        (RuntimeError("[nccl] unhandled system error"), True),
+        (RuntimeError("[matmul] Last dimension of first input"), False),
+        (ValueError("[ring] is no backend"), False),
+    ],
+)
+def test_a_lost_rank_is_told_from_other_errors(error: Exception, expected: bool) -> None:
+    assert is_lost(error) == expected
