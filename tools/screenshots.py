@@ -39,6 +39,8 @@ transcription:
 embedding:
   vectors: {backend: echo, aliases: [text-embedding-3-small]}
 """
+STREAMS = 2
+"""Answers at the same time. Between the answers of one alone, the speed is 0."""
 QUESTIONS = ("What can you do?", "What is the capital of France?", "Count to five.", "Say hello.")
 
 
@@ -47,7 +49,8 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), MANIFEST) as server, browser() as chromium:
         use(server)
-        threading.Thread(target=keep_using, args=(server,), daemon=True).start()
+        for _ in range(STREAMS):
+            threading.Thread(target=keep_using, args=(server,), daemon=True).start()
         for theme in ("light", "dark"):
             with opened(chromium, server, theme) as page:
                 take_models(page, theme)
