@@ -93,6 +93,12 @@ def test_pictures_are_pasted_dropped_removed_and_sent_without_a_word(chat: Page)
     assert said(chat, "") == "[image 1: png, 9x8]"
 
 
+def test_pictures_that_are_dropped_while_another_is_read_are_all_kept(chat: Page) -> None:
+    data = base64.b64encode(png(9, 8)).decode()
+    chat.evaluate(f"() => [1, 2, 3].forEach(() => ({TRANSFER})(['drop', '{data}']))")
+    expect(chat.locator(".composer .thumbnails img")).to_have_count(3)
+
+
 def test_a_large_picture_is_made_smaller_before_it_is_sent(chat: Page) -> None:
     expect(add(chat, {**PICTURE, "buffer": png(4096, 1024)})).to_have_count(1)
     assert "[image 1: jpeg, 2048x512" in said(chat, "See")

@@ -37,7 +37,8 @@ export function Composer({ session, active, count, isOffered, blind, running, pr
   const canSend = !busy && count > 0 && !isBlind && (session.draft.trim() !== "" || images.length > 0);
   const add = async (chosen) => {
     try {
-      session.images = [...session.images, ...(await imagesOf(chosen))];
+      const added = await imagesOf(chosen);
+      session.images = [...session.images, ...added]; // read after the wait: others may have been added meanwhile
       complain("");
     } catch (error) {
       complain(error.message);
