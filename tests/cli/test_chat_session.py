@@ -17,8 +17,8 @@ from tests.terminal import CTRL_C, CTRL_D, ENTER, UP, Terminal, terminal
 
 STORY = "Tell me a story."
 BEGINNING = "Once upon a time"
-NO_END = "<|im_end|>"
-"""What the endless model writes where another one ends."""
+WRITING = rf"{BEGINNING}|{re.escape('<|im_end|>')}"
+"""Some part of an endless answer, whose beginning soon leaves the screen."""
 HOSTILE = {
     "the title of the window": "\x1b]0;owned\x07",
     "the clipboard": "\x1b]52;c;b3duZWQ=\x07",
@@ -84,7 +84,7 @@ def test_a_stream_arrives_in_parts_and_ctrl_c_stops_the_model_and_not_the_chat(s
     with chatting(server, tmp_path, "endless") as chat:
         ready(chat)
         chat.enter(STORY)
-        chat.wait_for(rf"{BEGINNING}|{re.escape(NO_END)}")  # which comes when the beginning may have left the screen
+        chat.wait_for(WRITING)
         assert server.model("endless")["leases"] == 1  # it is still writing what is on the screen already
         chat.type(CTRL_C)
         chat.wait_for("stopped · ")
@@ -250,7 +250,7 @@ def test_what_is_typed_while_an_answer_comes_does_not_appear_in_it(server: Serve
     with chatting(server, tmp_path, "endless") as chat:
         ready(chat)
         chat.enter(STORY)
-        chat.wait_for(BEGINNING)
+        chat.wait_for(WRITING)
         chat.type("early")
         chat.type(CTRL_C)
         chat.wait_for("stopped")
