@@ -87,8 +87,8 @@ def command(tool: str, arguments: tuple[str, ...], model: str | None, *, show: b
 def choose(models: Iterable[Model], agent: Agent) -> Model:
     """Return the most suitable model for an agent. Raise NoChatModel or Unsuitable if there is none.
 
-    Models whose context is known to be too small come last. Before them, loaded models come first, then those known to
-    call tools, then those with the longest context, then the first of the manifest.
+    Models whose context is known to be too small come last. Before them, loaded models come first, then those that are
+    downloaded, those known to call tools, those with the longest context, and the first of the manifest.
     """
     chats = [model for model in models if model["kind"] == CHAT.name]
     if not chats:
@@ -98,10 +98,12 @@ def choose(models: Iterable[Model], agent: Agent) -> Model:
         names = ", ".join(model["id"] for model in chats)
         raise Unsuitable(f"{agent.name} needs a model that can call tools, and none can: {names}")
 
-    def order(model: Model) -> tuple[bool, bool, bool, int]:
+    def order(model: Model) -> tuple[bool, bool, bool, bool, int]:
         length = model.get("context_length")
         tools = (model.get("capabilities") or {}).get("tools")
-        return _too_small(model, agent), model["state"] != "ready", tools is not True, -(length or 0)
+        state = model["state"]
+        is_away = state == "not_downloaded"
+        return _too_small(model, agent), state != "ready", is_away, tools is not True, -(length or 0)
 
     return min(able, key=order)
 

@@ -58,6 +58,7 @@ def model(
         ([model("a", tools=False), model("b")], "b"),
         ([model("a"), model("b", tools=True)], "b"),
         ([model("a", tools=True), model("b", state="ready")], "b"),
+        ([model("a", tools=True, state="not_downloaded"), model("b")], "b"),
         ([model("a", context=40_000), model("b", context=100_000)], "b"),
         ([model("a", state="ready", tools=True, context=2048), model("b")], "b"),
         ([model("a", context=2048)], "a"),
