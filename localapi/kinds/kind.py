@@ -49,8 +49,6 @@ class ModelObject(Struct, kw_only=True):
     state: str
     aliases: list[str]
     description: str | None
-    operation: str | None = None
-    """OpenTelemetry's name for what such models do, if it is not the kind's name."""
     input: tuple[str, ...] = ("text",)
     output: tuple[str, ...] = ("text",)
     peer: Annotated[str | UnsetType, Meta(description="The other localapi that has the model.")] = UNSET
