@@ -28,7 +28,7 @@ from localapi.cli.pull import file_of
 from localapi.errors import CannotDownload, CannotEdit
 from localapi.kinds import CHAT, KINDS, Kind, recognize, recognize_place
 from localapi.kinds.first_models import first_models
-from localapi.manifest import Edit, ManifestSource, adding, names_in, read, value_of
+from localapi.manifest import Manifest, adding, names_in, read, value_of
 from localapi.settings import Settings
 from localapi.system.byte_sizes import readable
 
@@ -77,9 +77,10 @@ def command(
     name = entry_id or free_id(proposal.name, names_in(source))
     with outcome.unsaved(source):
         edit = adding(source, proposal.kind.name, name, options)
-    _tell_need(source, edit, name)
+    manifest = read(source, edit.text, needs_secrets=False)
+    _tell_need(manifest, name)
     if proposal.path is not None:
-        _tell_twin(source, edit, name)
+        _tell_twin(manifest, name)
     if dry_run:
         click.echo(edit.diff(), nl=False)
         return
@@ -87,9 +88,8 @@ def command(
     outcome.save(server_of(said), edit, name, done if edit.before is not None else f"{done}, in a new file")
 
 
-def _tell_need(source: ManifestSource, edit: Edit, name: str) -> None:
+def _tell_need(manifest: Manifest, name: str) -> None:
     """Print how much memory a new model needs and what it will download, as far as that is known."""
-    manifest = read(source, edit.text, needs_secrets=False)
     entry = manifest.entries[name]
     tell_if_too_large(entry, manifest.server.memory_budget)
     sizes = {model.repository: model.download_bytes for model in first_models()}
@@ -101,9 +101,9 @@ def _tell_need(source: ManifestSource, edit: Edit, name: str) -> None:
             )
 
 
-def _tell_twin(source: ManifestSource, edit: Edit, name: str) -> None:
+def _tell_twin(manifest: Manifest, name: str) -> None:
     """Say if another entry has the same model: it takes memory twice, and another name may have been meant."""
-    entries = read(source, edit.text, needs_secrets=False).entries
+    entries = manifest.entries
     for other in entries.values():
         if other.id != name and other.identity == entries[name].identity:
             click.echo(
