@@ -6,13 +6,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import Field
+from typing import Any, ClassVar
 
 from localapi.backends import model_path, process
 from localapi.backends.engine import Engine, ReportLoading
-from localapi.backends.option_types import Revision
+from localapi.backends.option_types import Install, Revision
 from localapi.backends.options import FolderOf, Identity, OptionPath, PathProblem
 from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import WorkerSetup, start_worker
@@ -63,12 +61,7 @@ class OwnEnvironment(LocalModel):
     """Options of models whose backend has its own environment, which `localapi install` makes."""
 
     worker_bytes: ClassVar[int] = 400 * 1024 * 1024
-    install: Annotated[
-        Literal["manual", "auto"],
-        Field(
-            description="If the backend's environment is missing: manual reports it, auto installs it at first load."
-        ),
-    ] = "manual"
+    install: Install = "manual"
 
     def identity(self) -> Identity:
         """Return the identity without `install`, which does not change the model."""

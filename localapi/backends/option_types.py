@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +10,10 @@ from localapi.worker.protocol import ReasoningFormatName
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f](.*[^\s\x00-\x1f])?$")]
 Revision = Annotated[str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])]
+Install = Annotated[
+    Literal["manual", "auto"],
+    Field(description="If the backend's environment is missing: manual reports it, auto installs it at first load."),
+]
 ContextLength = Annotated[
     int | None,
     Field(

@@ -13,7 +13,7 @@ from localapi.backends import model_path
 from localapi.backends.auto import cached_config
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.local_model import OwnEnvironment
-from localapi.backends.option_types import Revision, model_field
+from localapi.backends.option_types import Install, Revision, model_field
 from localapi.backends.options import Duration, EntryOptions, FolderOf
 from localapi.environments import Environment
 
@@ -118,12 +118,7 @@ class AutoTranscription(TranscriptionOptions):
     path: Annotated[str, model_field("Systran/faster-whisper-small")]
     revision: Revision = None
     vad: Vad = True
-    install: Annotated[
-        Literal["manual", "auto"],
-        Field(
-            description="If the backend's environment is missing: manual reports it, auto installs it at first load."
-        ),
-    ] = "manual"
+    install: Install = "manual"
 
     def located(self, folder_of: FolderOf) -> TranscriptionOptions:
         backend = chosen(self.path, folder_of("path"))
