@@ -67,6 +67,8 @@ class RequestScope:
     """Id of the entry that answers; empty if there is none."""
     key: Key | None = None
     """API key of the request; None if none was needed."""
+    status: int = CLIENT_LEFT
+    """Status of the reply, once it has begun."""
     error: str | None = None
     """Code of the error that it ended with."""
     trace: Trace | None = None
@@ -123,12 +125,10 @@ class ScopeMiddleware:
         scope["headers"] = plain_host(scope["headers"])
         scope["path"] = scope["path"].rstrip("/") or "/"  # some clients end every path with a slash
         request = begin(self._counters)
-        status = CLIENT_LEFT
 
         def send_with_id(message: ASGISendEvent) -> Awaitable[None]:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                request.status = message["status"]
                 identity = request.id.encode()
                 # OpenAI's name of the header, and Anthropic's.
                 message["headers"] = [*message["headers"], (b"x-request-id", identity), (b"request-id", identity)]
@@ -139,5 +139,5 @@ class ScopeMiddleware:
                 with contextlib.suppress(BrokenOff):
                     await self._app(scope, receive, send_with_id)
         finally:
-            request.counters.ended(request.model, request.endpoint, status)
+            request.counters.ended(request.model, request.endpoint, request.status)
             self._ended()

@@ -17,7 +17,7 @@ from localapi.runtime.queue import Ticket
 from localapi.worker.protocol import Answering, Chat, Complete, Delta, Ended, Event, Finished, Request, ToolStart
 
 if TYPE_CHECKING:
-    from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope, Scope
+    from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 
     from localapi.observability.spans import Trace
 
@@ -46,23 +46,15 @@ class TraceMiddleware:
         if trace is None:
             await self._app(scope, receive, send)
             return
-        status = CLIENT_LEFT
-
-        async def said(message: ASGISendEvent) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
         try:
-            await self._app(scope, receive, said)
+            await self._app(scope, receive, send)
         finally:
             if not trace.is_named:  # no model was found
                 trace.name(f"{scope['method']} {request.endpoint}")
             trace.note(
                 {
                     "http.request.method": scope["method"],
-                    "http.response.status_code": status,
+                    "http.response.status_code": request.status,
                     "http.route": request.endpoint,
                     "url.path": scope["path"],
                     "localapi.dialect": _dialect(scope["path"]),
@@ -70,7 +62,7 @@ class TraceMiddleware:
                     "localapi.key": request.key.name if request.key is not None else None,
                 }
             )
-            trace.end("client_left" if status == CLIENT_LEFT else request.error)
+            trace.end("client_left" if request.status == CLIENT_LEFT else request.error)
 
 
 class AnswerTrace:
@@ -173,8 +165,8 @@ def _dialect(path: str) -> str:
 
 def _context_of(scope: HTTPScope) -> dict[str, str]:
     """Return the headers that say which trace a request belongs to; none if they are not valid."""
-    said = {bytes(name).lower(): bytes(value).decode("latin-1") for name, value in scope["headers"]}
-    parent, state = said.get(b"traceparent", "").strip(), said.get(b"tracestate", "").strip()
+    said = {bytes(name).lower(): value for name, value in scope["headers"]}
+    parent, state = (bytes(said.get(name, b"")).decode("latin-1").strip() for name in (b"traceparent", b"tracestate"))
     if not _PARENT.fullmatch(parent):
         return {}
     is_passed_on = state and len(state) <= _MAX_STATE and state.isascii() and state.isprintable()
