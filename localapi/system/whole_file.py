@@ -1,8 +1,9 @@
-"""Write files atomically, even if two processes write the same one."""
+"""Write files atomically, even if two processes write the same one, and have one process at a time use a folder."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -35,6 +36,17 @@ def write_whole(path: Path, content: bytes, *, mode: int | None = 0o600) -> None
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with replacing(path, mode=mode) as file:
         file.write(content)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process has locked a folder, and lock it. The system unlocks it when a process ends."""
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 from quart import Blueprint, Response
 
+from localapi.api.admin.model_status import memory_of
 from localapi.api.operation import JSON, Operation, Operations
 from localapi.http.replies import json_reply
 from localapi.kinds.chat import TIME_PER_OUTPUT_TOKEN
@@ -24,7 +24,7 @@ from localapi.observability.usage_history import MEMORY, Amount, Period, UsageHi
 from localapi.runtime.registry import Registry
 from localapi.system.folders import state_folder
 from localapi.system.threads import aside
-from localapi.system.whole_file import write_whole
+from localapi.system.whole_file import locked, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +81,18 @@ class UsageKeeper:
             self._saved, self._unsaved = UsageHistory(), UsageHistory()
         self.enabled = enabled
 
-    def look(self) -> UsageHistory:
-        """Take what has been counted until now, and return everything."""
+    def history(self) -> UsageHistory:
+        """Return everything that has been counted until now."""
+        self._take()
+        return UsageHistory().merge(self._saved).merge(self._unsaved)
+
+    def _take(self) -> None:
+        """Take what has been counted since the last time."""
         amounts = self._meter.read()
         if self.enabled:
             held: list[Amount] = [("models", name, MEMORY, size) for name, size in self._memory().items() if size]
             if amounts or held:
                 self._unsaved.add(time.time(), sum(size for *_, size in held), [*amounts, *held])
-        return UsageHistory().merge(self._saved).merge(self._unsaved)
 
     async def run(self) -> None:
         """Look at the counters again and again, and write the file now and then."""
@@ -96,14 +100,14 @@ class UsageKeeper:
         written = time.monotonic()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            self.look()
+            self._take()
             if time.monotonic() - written >= WRITE_SECONDS:
                 await self._save()
                 written = time.monotonic()
 
     async def close(self) -> None:
         """Write what is left, if that is possible within a moment."""
-        self.look()
+        self._take()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._save()
@@ -128,20 +132,16 @@ class UsageKeeper:
 
     def _memory(self) -> Mapping[str, int]:
         """Return the memory of each loaded model, as far as it is known."""
-        found = {}
-        for name, instance in self._registry.snapshot.instances.items():
-            counted = self._registry.memory.of(instance)
-            if counted is None and instance.vitals is not None:
-                counted = instance.vitals.total_bytes
-            found[name] = counted or 0
-        return found
+        instances = self._registry.snapshot.instances
+        return {name: memory_of(self._registry, instance) or 0 for name, instance in instances.items()}
 
 
 def _merged(file: Path, new: UsageHistory) -> UsageHistory:
     """Return what a file and `new` hold together, after writing that. Raise OSError."""
     if not new.days and not file.exists():
         return UsageHistory()
-    with _locked(file):
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(file.parent):
         try:
             saved = UsageHistory.load(file.read_bytes())
         except FileNotFoundError:
@@ -154,18 +154,6 @@ def _merged(file: Path, new: UsageHistory) -> UsageHistory:
             write_whole(file, saved.merge(new).dump())
             _sweep(file.parent)
     return saved
-
-
-@contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Let no other server write the file meanwhile."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(file.parent / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _sweep(folder: Path) -> None:
@@ -187,7 +175,7 @@ def routes(usage: UsageKeeper) -> Blueprint:
 
     @blueprint.get("/admin/history")
     async def history() -> Response:
-        found = usage.look()
+        found = usage.history()
         return json_reply(
             HistoryReply(
                 enabled=usage.enabled,

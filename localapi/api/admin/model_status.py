@@ -170,7 +170,7 @@ def describe_model(entry: Entry, registry: Registry, swap: Swap | None) -> Model
         serving=fingerprint(entry.settings),
         keys=dict(entry.keys),
         waiting=registry.queues[entry.id].occupancy.waiting,
-        memory_bytes=_memory_bytes(registry, instance),
+        memory_bytes=memory_of(registry, instance),
         swap=_swap(swap) if swap else None,
         variants=[
             VariantReply(id=each.id, aliases=list(each.options.aliases), description=each.options.description)
@@ -179,7 +179,7 @@ def describe_model(entry: Entry, registry: Registry, swap: Swap | None) -> Model
     )
 
 
-def _memory_bytes(registry: Registry, instance: Instance) -> int | None:
+def memory_of(registry: Registry, instance: Instance) -> int | None:
     """Return the memory that the budget counts, or what the engine reports; None if unknown."""
     counted = registry.memory.of(instance)
     if counted is None and instance.vitals is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -20,7 +19,7 @@ from typing import Final
 
 from localapi.system.folders import cache_folder
 from localapi.system.openblas_library import PACKAGE, SWITCH, package_library
-from localapi.system.whole_file import write_whole
+from localapi.system.whole_file import locked, write_whole
 from localapi.worker.blas import verdicts
 from localapi.worker.blas.elf import without_prefix
 from localapi.worker.blas.threads import Threads, usable_cores
@@ -81,7 +80,7 @@ def _load_candidate(candidate: Candidate, mlx: str) -> BlasChoice:
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if folder.stat().st_uid == os.geteuid():
-                with _locked(folder):
+                with locked(folder):  # one process prepares and tries libraries; the others find the result
                     library = _prepared(candidate, folder)
                     verdict = _verdict(library, folder / f"{verdicts.key(library.name, mlx)}.json")
                 return _load(str(library), verdict)
@@ -133,14 +132,6 @@ def _whole(library: Path) -> bool:
     about = library.stat()
     owned = about.st_uid == os.geteuid() and about.st_mode & 0o022 == 0
     return owned and library.stem.endswith(f"-{zlib.crc32(library.read_bytes()):08x}")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time prepare and try libraries; the others find the result."""
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager
