@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,9 @@ from localapi.audio.encoder import encoded
 from localapi.audio.formats import WAV
 from localapi.environments import Environment
 from tests.images.picture_files import data_url, png
-from tests.mlx_audio_models import INSTALL_SECONDS, ROOT
-from tests.server import Server, serving
+from tests.mlx_audio_models import INSTALL_SECONDS
+from tests.server import Server
+from tests.worker.vlm.conftest import SensingServer
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(INSTALL_SECONDS)]
 
@@ -52,17 +53,9 @@ LOW, HIGH = tone(1.3, 200), tone(0.7, 1200)
 
 
 @pytest.fixture(scope="module")
-def environment(installed: Callable[[str], Environment]) -> Environment:
-    return installed("mlx-vlm")
-
-
-@pytest.fixture(scope="module")
-def server(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("hearing")
-    maker = [environment.interpreter, "-I", ROOT / "tests" / "tiny_hearing.py", ROOT / "localapi" / "demo" / "model"]
-    subprocess.run([*maker, folder / "model"], check=True, timeout=300)
-    manifest = "chat:\n  ear: {backend: mlx-vlm, path: ./model, reasoning_format: none, max_recording_duration: 40s}\n"
-    with serving(folder, manifest, env={"LOCALAPI_ENVIRONMENTS": str(environment.folder.parent)}) as server:
+def server(sensing_server: SensingServer) -> Iterator[Server]:
+    entry = "ear: {backend: mlx-vlm, path: ./model, reasoning_format: none, max_recording_duration: 40s}"
+    with sensing_server("hearing", entry) as server:
         yield server
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import pytest
 from localapi.environments import Environment
 from tests.images.picture_files import data_url, png, png_header
 from tests.mlx_audio_models import INSTALL_SECONDS, ROOT
-from tests.server import Server, serving
+from tests.server import Server
+from tests.worker.vlm.conftest import SensingServer
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(INSTALL_SECONDS)]
 
@@ -25,17 +26,9 @@ SCHEMA = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": [
 
 
 @pytest.fixture(scope="module")
-def environment(installed: Callable[[str], Environment]) -> Environment:
-    return installed("mlx-vlm")
-
-
-@pytest.fixture(scope="module")
-def server(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("vision")
-    maker = [environment.interpreter, "-I", ROOT / "tests" / "tiny_vision.py", ROOT / "localapi" / "demo" / "model"]
-    subprocess.run([*maker, folder / "model"], check=True, timeout=300)
-    manifest = "chat:\n  eye: {backend: mlx-vlm, path: ./model, reasoning_format: none}\n"
-    with serving(folder, manifest, env={"LOCALAPI_ENVIRONMENTS": str(environment.folder.parent)}) as server:
+def server(sensing_server: SensingServer) -> Iterator[Server]:
+    entry = "eye: {backend: mlx-vlm, path: ./model, reasoning_format: none}"
+    with sensing_server("vision", entry) as server:
         yield server
 
 
