@@ -1,4 +1,4 @@
-"""The command line: one file per command, `group` that finds them, and `main`, the program `localapi`."""
+"""Command line: one file per command, `group`, which finds them, and `main`, the program `localapi`."""
 
 from localapi.cli.group import cli, main
 

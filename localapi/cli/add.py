@@ -1,4 +1,4 @@
-"""`localapi add`: add an entry for a model to the manifest's file, and change nothing else in it."""
+"""`localapi add`: add an entry for a model to the manifest file, and change nothing else in it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from localapi.system.byte_sizes import readable
 
 SAY: Final = f"give {' or '.join(f'--kind {name}' for name in KINDS)}, or --backend"
 Recognized = tuple[Kind, str]
-"""A kind, and a backend."""
+"""Kind and backend of a model."""
 
 
 @click.command("add")
@@ -45,7 +45,7 @@ Recognized = tuple[Kind, str]
 @click.option("--alias", "aliases", multiple=True, metavar="NAME", help="Alias of the model; can be repeated.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="Option in YAML, such as pin=true or defaults.temperature=0.7; can be repeated.",
+    help="Option of the entry, in YAML: pin=true, defaults.temperature=0.7; can be repeated.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the change without saving it.")
 @manifest_option
@@ -64,7 +64,7 @@ def command(
 ) -> None:
     """Add a model to the manifest: a repository of the Hugging Face Hub, a folder, or a Piper voice (.onnx).
 
-    Comments, order and layout of the file stay. The result is checked before it is saved.
+    Comments, order and layout of the file are kept. The result is checked before it is saved.
     """
     said = Settings.read(**flags)
     source = source_of(said)
@@ -89,7 +89,7 @@ def command(
 
 
 def _tell_need(manifest: Manifest, name: str) -> None:
-    """Print how much memory a new model needs and what it will download, as far as that is known."""
+    """Print how much memory a new model needs and how much it will download, as far as these are known."""
     entry = manifest.entries[name]
     tell_if_too_large(entry, manifest.server.memory_budget)
     sizes = {model.repository: model.download_bytes for model in first_models()}
@@ -97,17 +97,18 @@ def _tell_need(manifest: Manifest, name: str) -> None:
         if not model_path.is_downloaded(repository, revision):
             size = f"about {readable(sizes[repository])}" if repository in sizes else "it"
             click.echo(
-                f"{repository} is not downloaded: its first request, or `localapi pull`, downloads {size}", err=True
+                f"{repository} is not downloaded yet; its first request or `localapi pull` downloads {size}", err=True
             )
 
 
 def _tell_twin(manifest: Manifest, name: str) -> None:
-    """Say if another entry has the same model: it takes memory twice, and another name may have been meant."""
+    """Warn if another entry has the same model: each loads its own copy, and an alias may have been meant."""
     entries = manifest.entries
     for other in entries.values():
         if other.id != name and other.identity == entries[name].identity:
             click.echo(
-                f"{other.id} is the same model, and each entry loads its own; for one more name, add to `aliases` of "
+                f"{other.id} uses the same model, and each entry loads its own copy; for one more name, add to "
+                f"`aliases` of "
                 f"{other.id} instead, and run: localapi rm {name}",
                 err=True,
             )
@@ -115,7 +116,7 @@ def _tell_twin(manifest: Manifest, name: str) -> None:
 
 
 def _put(options: dict[str, object], setting: str) -> None:
-    """Put one --set into the entry. Raise click.UsageError if it is malformed."""
+    """Put the value of one --set into the entry. Raise click.UsageError if it is malformed."""
     key, equals, text = setting.partition("=")
     *above, last = key.split(".")
     if not equals or not all((*above, last)):
@@ -135,16 +136,16 @@ class Proposal:
     kind: Kind
     backend: str
     path: str | None
-    """Path in the manifest's spelling."""
+    """Path as the manifest writes it."""
     name: str
-    """Name to derive an id from."""
+    """Name from which an id is derived."""
 
 
 def propose(named: str | None, folder: Path, *, kind: Kind | None, backend: str | None) -> Proposal:
     """Return an entry for a repository, or for a folder or file relative to the current folder.
 
-    `folder` is the manifest's. What is not given is read from the model's own files, if necessary from the Hub.
-    Raise CannotEdit or CannotDownload.
+    `folder` is the folder of the manifest. Kind and backend, if not given, are read from the model's files, if
+    necessary from the Hub. Raise CannotEdit or CannotDownload.
     """
     section = _kind(backend, kind)
     if named is None:
@@ -184,7 +185,7 @@ def free_id(name: str, taken: Collection[str]) -> str:
 
 
 def _kind(backend: str | None, kind: Kind | None) -> Kind | None:
-    """Return the kind that a backend asks for. Raise CannotEdit if another kind was given."""
+    """Return the kind that a backend requires. Raise CannotEdit if another kind was given."""
     if backend is None:
         return kind
     has = [each for each in KINDS.values() if backend in each.backends]
@@ -220,7 +221,7 @@ def _completed(found: Recognized | None, section: Kind | None, name: str) -> Rec
 
 
 def _config(repository: str) -> dict[str, Any]:
-    """Return the repository's config.json from the Hub. Raise CannotDownload."""
+    """Return a repository's config.json from the Hub. Raise CannotDownload."""
     try:
         content = json.loads(file_of(repository, "config.json").read_text("utf-8"))
     except CannotDownload as error:
@@ -231,7 +232,7 @@ def _config(repository: str) -> dict[str, Any]:
 
 
 def _written(place: Path, folder: Path) -> str:
-    """Return the path as the manifest should write it: relative if it is inside the folder, else absolute."""
+    """Return the path as the manifest should write it: relative if it is inside the folder, otherwise absolute."""
     absolute = Path(os.path.normpath(place))
     try:
         return f"./{absolute.relative_to(os.path.normpath(folder.absolute()))}"

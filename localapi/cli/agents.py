@@ -1,7 +1,7 @@
-"""The programs that `localapi launch` starts, and what each has to be told to use a model of a server.
+"""Programs that `localapi launch` can start, and the settings that make each use a model of the server.
 
-Every one of them is told by variables, arguments, or files in a temporary folder; the user's own files stay as they
-are. An API key is only ever the whole value of a variable, so arguments and files can be shown.
+Settings are passed in variables, arguments, or files in a temporary folder; the user's own files are never changed. An
+API key is only ever the whole value of a variable, so arguments and files can be shown.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 FOLDER: Final = "{folder}"
-"""Stands for the path of the temporary folder in variables and arguments."""
+"""Placeholder for the path of the temporary folder in variables and arguments."""
 KEY_VARIABLE: Final = "LOCALAPI_API_KEY"
 PATIENCE_MS: Final = 3_600_000
-"""Time for an answer, as a long prompt takes a local model minutes."""
+"""Time limit for a response; a local model can take minutes to read a long prompt."""
 _USUAL_CONTEXT: Final = 32_768
-"""Context length for programs that must be told one, if it is unknown."""
+"""Context length for programs that require one, if the model's is unknown."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The model to use: the server's address, the model's name, and its context length if it is known."""
+    """Model to use: the server's address, the model's name, and its context length if known."""
 
     address: str
     model: str
@@ -30,17 +30,17 @@ class Target:
 
     @property
     def base_url(self) -> str:
-        """Base of OpenAI's API."""
+        """Base URL of the OpenAI API."""
         return f"{self.address}/v1"
 
     @property
     def window(self) -> int:
-        """Context length, or a usual one."""
+        """Context length, or a default if it is unknown."""
         return self.context_length or _USUAL_CONTEXT
 
     @property
     def longest_answer(self) -> int:
-        """Tokens of an answer that leave room for the prompt."""
+        """Maximum tokens of a response, so that there is room for the prompt."""
         return min(self.window // 4, 32_000)
 
 
@@ -50,13 +50,13 @@ class SetUp:
 
     variables: Mapping[str, str] = field(default_factory=dict)
     key_variables: tuple[str, ...] = (KEY_VARIABLE,)
-    """Variables that get the API key, or a placeholder, which these programs insist on."""
+    """Variables that are set to the API key, or to a placeholder, because these programs require one."""
     unset: tuple[str, ...] = ()
-    """Variables of the user that would send the program elsewhere."""
+    """Variables of the user's environment that would send the program elsewhere."""
     arguments: tuple[str, ...] = ()
-    """Arguments before those of the user."""
+    """Arguments that precede the user's."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Files of the temporary folder."""
+    """Files in the temporary folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +65,10 @@ class Agent:
 
     name: str
     install: str
-    """The command that installs it."""
+    """Command that installs it."""
     set_up: Callable[[Target], SetUp]
     context: int
-    """Context length that it needs to be of use: its first prompt, and room to work."""
+    """Smallest useful context length: its first prompt, and room to work."""
     tools: bool = True
     """True if the model must be able to call tools."""
 
@@ -78,7 +78,7 @@ def _claude(target: Target) -> SetUp:
     if target.context_length is not None:
         limits["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(target.context_length)
         limits["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(target.longest_answer)
-    # It asks for smaller models for titles and sub-agents, by these names.
+    # It asks for smaller models, for titles and sub-agents, by these names.
     tiers = ("OPUS", "SONNET", "HAIKU")
     return SetUp(
         variables={
@@ -110,7 +110,7 @@ def _codex(target: Target) -> SetUp:
     }
     if target.context_length is not None:
         options["model_context_window"] = target.context_length
-    # A string or a number in JSON is one in TOML, too.
+    # A JSON string or number is also valid TOML.
     arguments = [word for name, value in options.items() for word in ("-c", f"{name}={json.dumps(value)}")]
     return SetUp(arguments=tuple(arguments))
 
@@ -154,7 +154,7 @@ def _pi(target: Target) -> SetUp:
         "maxTokens": target.longest_answer,
     }
     provider = {"baseUrl": target.base_url, "api": "openai-completions", "models": [model]}
-    # The key itself, as pi's releases differ in how they write the name of a variable.
+    # The key is set in code, because pi's releases differ in how they write the name of a variable.
     extension = (
         f"const provider = {json.dumps(provider)};\n"
         f"provider.apiKey = process.env.{KEY_VARIABLE};\n"
@@ -184,7 +184,7 @@ def _continue(target: Target) -> SetUp:
             }
         ],
     }
-    # YAML of this kind is also JSON.
+    # JSON is also valid YAML.
     return SetUp(
         arguments=("--config", f"{FOLDER}/config.yaml"), files={"config.yaml": json.dumps(config, indent=2) + "\n"}
     )
@@ -239,4 +239,4 @@ AGENTS: Final = {
         Agent(name="llm", install="uv tool install llm", set_up=_llm, context=0, tools=False),
     )
 }
-"""Agents by the name of the program."""
+"""Agents by program name."""

@@ -1,7 +1,7 @@
-"""Show an answer on a terminal while it is written.
+"""Show a response on a terminal while it is generated.
 
-Complete blocks are printed once and stay; only the block that is being written is redrawn, at the bottom. So nothing
-above it moves, however long the answer is, and the terminal's own scrolling works.
+Complete blocks are printed once; only the incomplete last block is redrawn, at the bottom. So nothing above it moves,
+however long the response is, and the terminal's own scrolling works.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from localapi.cli.live_area import LiveArea
 from localapi.cli.plain_text import shown, shown_in_line
 
 _KEPT_LINES: Final = 3
-"""Lines of the terminal that are not used for the block that is being written."""
+"""Lines of the terminal that the incomplete block leaves free."""
 _LONG: Final = 6000
-"""Characters. Of a longer incomplete block, only the end is shown, as plain text."""
+"""Characters. Of an incomplete block longer than this, only the end is shown, as plain text."""
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})([^`\n]*)$")
 _GOES_ON: Final = re.compile(r"\s|[-*+] |\d{1,9}[.)] |>|\|")
-"""Beginning of a line that continues the block before a blank line: a list, a quotation, a table."""
+"""Start of a line that continues the block before a blank line: a list, a quotation, a table."""
 _UNDECIDED: Final = re.compile(r"[-*+]|\d{1,9}[.)]?")
-"""Beginning of a line that may still become one."""
+"""Start of a line that may still turn into one of these."""
 THEME: Final = Theme({"markdown.code": "bold cyan", "markdown.h1": "bold underline", "markdown.h2": "bold underline"})
 """Colours that suit both light and dark terminals."""
 _PARSER: Final = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
-_PARSER.disable(["image", "reference"])  # their text would not be shown
+_PARSER.disable(["image", "reference"])  # otherwise their text would not be shown
 
 
 class AnswerView:
-    """Context manager that shows the pieces of one answer."""
+    """Context manager that shows the pieces of one response."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._kind: Literal["text", "thought"] = "text"
         self._open = ""
-        """Text of this kind that is not printed yet."""
+        """Text of the current kind that is not printed yet."""
         self._printed = False
         self._note = ""
         self._ended = False
@@ -84,7 +84,7 @@ class AnswerView:
             self._print(complete_length(self._open) if self._kind == "text" else self._open.rfind("\n\n") + 1)
 
     def _print(self, length: int) -> None:
-        """Print so many characters for good."""
+        """Print this many characters permanently."""
         block, self._open = self._open[:length], self._open[length:]
         if not block.strip():
             return
@@ -93,7 +93,7 @@ class AnswerView:
         self._area.print(*between, rendered(block) if self._kind == "text" else thought(block))
 
     def _unfinished(self) -> RenderableType:
-        """Return what the thread that refreshes draws."""
+        """Return the renderable for the refresh thread."""
         lines = max(self._console.height - _KEPT_LINES, 1)
         text = self._open
         if self._ended:
@@ -112,7 +112,7 @@ class AnswerView:
 
 @contextlib.contextmanager
 def keys_unseen() -> Iterator[None]:
-    """Hide keys typed during an answer; the next prompt receives them. Ctrl-C still works."""
+    """Hide keys typed during a response and keep them for the next prompt. Ctrl-C still works."""
     try:
         before = termios.tcgetattr(sys.stdin)
     except (termios.error, ValueError):
@@ -148,13 +148,13 @@ def complete_length(text: str) -> int:
 
 
 class _Title(Heading):
-    """Heading in bold, aligned to the left."""
+    """Bold heading, aligned to the left."""
 
     LEVEL_ALIGN: ClassVar = {}
 
 
 class _Code(CodeBlock):
-    """Code between dim fences, so that it can be copied as it is."""
+    """Code between dim fences, so that it can be copied unchanged."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         name = "" if self.lexer_name == "text" else self.lexer_name
@@ -164,7 +164,7 @@ class _Code(CodeBlock):
 
 
 class _Answer(Markdown):
-    """Markdown of rich with another parser: HTML is text, line ends stay, and links show their addresses."""
+    """Rich's Markdown with another parser: HTML is text, line ends are kept, and links show their addresses."""
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements, "heading_open": _Title, "fence": _Code, "code_block": _Code,
@@ -179,7 +179,7 @@ class _Answer(Markdown):
 
 
 class Safe:
-    """Another renderable without control characters and without blank lines around it."""
+    """Another renderable, without control characters or blank lines around it."""
 
     def __init__(self, inner: RenderableType, *, last_lines: int | None = None) -> None:
         self._inner, self._last_lines = inner, last_lines
@@ -194,10 +194,10 @@ class Safe:
 
 
 def rendered(text: str, *, last_lines: int | None = None) -> Safe:
-    """Render text as markdown, or only its last lines."""
+    """Render text as Markdown, or only its last lines."""
     return Safe(_Answer(shown(text)), last_lines=last_lines)
 
 
 def thought(text: str, *, last_lines: int | None = None) -> Safe:
-    """Render a model's thinking: dim, without markdown."""
+    """Render a model's reasoning: dim, without Markdown."""
     return Safe(Text(shown(text.strip("\n")), style="dim italic"), last_lines=last_lines)

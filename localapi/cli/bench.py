@@ -1,4 +1,4 @@
-"""`localapi bench`: measure how fast a model of a running server answers."""
+"""`localapi bench`: measure the speed of a model on a running server."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MOST_STREAMS: Final = 256
 _BAR_CELLS: Final = 50
 _WIDE: Final = 80
 _AROUND_BAR: Final = 12
-"""Characters of a line beside its bar."""
+"""Characters of a line besides its bar."""
 _INTERRUPTED: Final = 130
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 
 
 class _Numbers(click.ParamType[list[int]]):
-    """Whole numbers with commas between them."""
+    """Whole numbers separated by commas."""
 
     name = "numbers"
 
@@ -49,22 +49,22 @@ class _Numbers(click.ParamType[list[int]]):
 @click.option(
     "--streams", type=_Numbers(), default="1,2,4,8", show_default=True, help="Numbers of concurrent requests."
 )
-@click.option("--tokens", type=click.IntRange(1), default=128, show_default=True, help="Maximum tokens of an answer.")
+@click.option("--tokens", type=click.IntRange(1), default=128, show_default=True, help="Maximum tokens of a response.")
 @click.option(
-    "--prompt-tokens", type=click.IntRange(1), default=256, show_default=True, help="Approximate length of a prompt."
+    "--prompt-tokens", type=click.IntRange(1), default=256, show_default=True, help="Approximate tokens of a prompt."
 )
 @click.option(
-    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Measurements for each number of requests."
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Measurements for each number of streams."
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @server_options
 def command(
     model: str | None, *, streams: list[int], tokens: int, prompt_tokens: int, rounds: int, as_json: bool, **flags: Any
 ) -> None:
-    """Measure how fast a model of a running server answers; by default a loaded one, or demo.
+    """Measure the speed of a model on a running server; by default a loaded model, otherwise demo.
 
-    Shows medians of the time to the first token and of tokens per second. The first request is not measured, and
-    neither is a round with a failed request. Ctrl-C shows the results so far.
+    Shows medians of the time to the first token and of tokens per second. The first request and rounds with a failed
+    request are not counted. Ctrl-C shows the results so far.
     """
     server = server_of(Settings.read(**flags))
     if model is None:
@@ -93,7 +93,7 @@ def command(
 
 
 def _warm_up(load: Workload, progress: Progress) -> None:
-    """Send the first request, and show what it is waiting for. Raise NoServer or Refused."""
+    """Send the first request, and show what it waits for. Raise NoServer or Refused."""
     answer = Answer()
     with closing(answer.pieces(load.server, load.body(prompt(load.words, secrets.token_hex())))) as pieces:
         for piece in pieces:
@@ -129,7 +129,7 @@ def _report(model: str, levels: Sequence[Level], *, complete: bool, as_json: boo
         for message, count in level["errors"].items():
             click.echo(f"{level['streams']} streams: {count} failed: {shown_in_line(message)}", err=True)
     if not complete:
-        click.echo("interrupted by Ctrl-C; the measurement is incomplete", err=True)
+        click.echo("interrupted; the measurement is incomplete", err=True)
 
 
 def _cells(level: dict[str, Any]) -> list[str]:
@@ -149,7 +149,7 @@ def _seconds(value: float | None) -> str:
 
 
 def bars(values: Mapping[str, float], *, width: int) -> list[str]:
-    """Return a line for each value: its name, a bar in proportion to the largest value, and the number."""
+    """Return a line for each value: its name, a bar proportional to the largest value, and the number."""
     most = max(values.values(), default=0) or 1
     names = max(map(len, values), default=0)
     lines = []
@@ -161,7 +161,7 @@ def bars(values: Mapping[str, float], *, width: int) -> list[str]:
 
 
 def decimal(value: float | None) -> str:
-    """Format a number with one decimal if it is below 100, else with none."""
+    """Format a number with one decimal if it is below 100, otherwise with none."""
     if value is None:
         return "-"
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"  # noqa: PLR2004  # three digits

@@ -1,4 +1,4 @@
-"""`localapi chat`: a conversation on a terminal, or one question and its answer for a pipe."""
+"""`localapi chat`: a conversation on a terminal, or one question and its response through a pipe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARAMETERS: Final = (
     "temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "stop", "presence_penalty", "frequency_penalty",
     "repetition_penalty", "reasoning_effort",
 )  # fmt: skip
-"""Parameters for /set, by their names in the API."""
+"""Parameters that /set accepts, by their names in the API."""
 Message = dict[str, str]
 
 
@@ -33,24 +33,24 @@ Message = dict[str, str]
 @click.argument("model", required=False, shell_complete=complete_models("chat"))
 @click.argument("question", required=False)
 @click.option("--system", metavar="TEXT", default="", help="System prompt.")
-@click.option("--temperature", type=click.FloatRange(0, 2), help="Randomness; 0: always the likeliest token.")
-@click.option("--max-tokens", type=click.IntRange(1), help="Maximum tokens of an answer.")
-@click.option("--reasoning-effort", type=click.Choice(EFFORTS), help="How much to reason, if the model supports it.")
+@click.option("--temperature", type=click.FloatRange(0, 2), help="Randomness; 0 always takes the likeliest token.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Maximum tokens of a response.")
+@click.option("--reasoning-effort", type=click.Choice(EFFORTS), help="Amount of reasoning, if the model supports it.")
 @click.option(
     "--image",
     "images",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="Image to send with the first question; may be repeated.",
+    help="Image to send with the first question; can be repeated.",
 )
 @click.option(
     "--audio",
     "recordings",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="Recording to send with the first question; may be repeated.",
+    help="Recording to send with the first question; can be repeated.",
 )
-@click.option("--no-history", is_flag=True, help="Do not read or save the history of typed lines.")
+@click.option("--no-history", is_flag=True, help="Do not read or save the input history.")
 @server_options
 def command(
     model: str | None,
@@ -65,9 +65,9 @@ def command(
     no_history: bool,
     **flags: Any,
 ) -> None:
-    """Chat with a model of a running server; by default with a loaded one, or demo.
+    """Chat with a model of a running server; by default a loaded model, otherwise demo.
 
-    With QUESTION, or a question on standard input, print only the answer and exit.
+    With QUESTION, or a question on standard input, print only the response and exit.
     """
     server = server_of(Settings.read(**flags))
     if model is None:
@@ -85,18 +85,18 @@ def command(
         return
     text = given_text(question).strip()
     if not text:
-        raise click.UsageError("there is no question: give it as an argument or on standard input")
+        raise click.UsageError("no question given; pass it as an argument or on standard input")
     conversation.ask(text)
     _print_answer(server, conversation)
 
 
 def _image_part(path: Path) -> dict[str, Any]:
-    """Return an image as it is sent. The server finds out what its format is."""
+    """Return an image as a content part. The server detects its format."""
     return {"type": "image_url", "image_url": {"url": f"data:image;base64,{_base64(path)}"}}
 
 
 def _audio_part(path: Path) -> dict[str, Any]:
-    """Return a recording as it is sent. The server finds out what its format is."""
+    """Return a recording as a content part. The server detects its format."""
     return {"type": "input_audio", "input_audio": {"data": _base64(path), "format": path.suffix[1:].lower() or "wav"}}
 
 
@@ -108,7 +108,7 @@ def _base64(path: Path) -> str:
 
 
 def _print_answer(server: Server, conversation: Conversation) -> None:
-    """Print it as it comes: to a pipe as it is, to a terminal without control characters."""
+    """Print the response as it arrives: unchanged to a pipe, without control characters to a terminal."""
     answer, to_show = Answer(), shown if sys.stdout.isatty() else sendable
     note = ""
     try:
@@ -116,7 +116,7 @@ def _print_answer(server: Server, conversation: Conversation) -> None:
             for piece in pieces:
                 if piece.kind == "text":
                     note = _note("", note)
-                    sys.stdout.write(to_show(piece.text))  # click.echo would take parts of the text for colours
+                    sys.stdout.write(to_show(piece.text))  # click.echo would interpret parts of the text as colours
                     sys.stdout.flush()
                 elif piece.kind == "note":
                     note = _note(shown_in_line(piece.text), note)
@@ -127,14 +127,14 @@ def _print_answer(server: Server, conversation: Conversation) -> None:
 
 
 def _note(text: str, before: str) -> str:
-    """Show on the terminal what the request is waiting for, instead of the note before, and return it."""
+    """Replace the note on the terminal about what the request waits for, and return the new one."""
     if sys.stderr.isatty() and (text or before):
         click.echo(f"\r{' ' * len(before)}\r{text}", nl=False, err=True)
     return text
 
 
 class CannotSay(OperatorError):
-    """A command of a chat cannot be carried out; the chat continues."""
+    """A chat command cannot be carried out; the chat continues."""
 
 
 @dataclass
@@ -145,15 +145,15 @@ class Conversation:
     parameters: dict[str, Any] = field(default_factory=dict)
     system: str = ""
     messages: list[Message] = field(default_factory=list)
-    """Messages of the user and the model in turns."""
+    """Turns of the user and the model, alternating."""
     unanswered: str = ""
-    """Last question, if it has no answer."""
+    """Last question, if it has no response."""
     media: list[dict[str, Any]] = field(default_factory=list)
-    """Images and recordings that belong to the first question, as parts of its message."""
+    """Images and recordings that belong to the first question, as content parts."""
     _saved: set[Path] = field(default_factory=set)
 
     def request(self) -> dict[str, Any]:
-        """Return the request body for the next answer."""
+        """Return the request body for the next turn of the model."""
         messages: list[Any] = [{"role": "system", "content": self.system}] if self.system else []
         messages += self.messages
         first = next((at for at, message in enumerate(messages) if message["role"] == "user"), None)
@@ -168,14 +168,14 @@ class Conversation:
         self.messages.append({"role": "user", "content": question})
 
     def answered(self, text: str) -> None:
-        """Add the model's turn. If it is empty, take the question back and keep it for `retry`."""
+        """Add the model's turn. If it is empty, remove the question and keep it for `retry`."""
         if text:
             self.messages.append({"role": "assistant", "content": text})
         else:
             self.unanswered = self.messages.pop()["content"]
 
     def retry(self) -> str:
-        """Take back the last question and its answer, and return the question. Raise CannotSay if there is none."""
+        """Remove the last question and its response, and return the question. Raise CannotSay if there is none."""
         if not self.unanswered and not self.messages:
             raise CannotSay("nothing has been asked yet")
         question = self.unanswered
@@ -186,14 +186,14 @@ class Conversation:
         return question
 
     def clear(self) -> None:
-        """Forget what was said; system message and parameters stay."""
+        """Remove all turns; keep the system prompt and the parameters."""
         self.messages.clear()
         self.unanswered = ""
 
     def set(self, name: str, value: str) -> None:
         """Set a parameter, or unset it if the value is empty. Raise CannotSay if it is invalid."""
         if name not in PARAMETERS:
-            raise CannotSay(f"there is no parameter {name!r}; there are {', '.join(PARAMETERS)}")
+            raise CannotSay(f"there is no parameter {name!r}; available: {', '.join(PARAMETERS)}")
         if not value:
             self.parameters.pop(name, None)
             return
@@ -207,7 +207,7 @@ class Conversation:
         self.parameters[name] = said
 
     def save(self, path: Path) -> None:
-        """Write the chat as JSON if the name ends in .json, else as markdown.
+        """Write the chat as JSON if the name ends in .json, otherwise as Markdown.
 
         Raise CannotSay if the file cannot be written, or exists and was not written by this chat.
         """

@@ -1,4 +1,4 @@
-"""A chat on a terminal: the prompt, the answers, and the commands that begin with a slash."""
+"""Chat on a terminal: the prompt, the responses, and the commands that begin with a slash."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ HELP: Final = {
     "/help": "this list",
     "/clear": "forget the conversation",
     "/retry": "ask the last question again",
-    "/system TEXT": "set the system prompt; without TEXT remove it",
-    "/set NAME VALUE": "set a parameter: /set temperature 0.2; without VALUE reset it, without NAME list all",
-    "/model NAME": "continue with another model; without NAME list the models",
-    "/save FILE": "save the conversation as markdown, or as JSON if FILE ends in .json",
+    "/system TEXT": "set the system prompt; without TEXT, remove it",
+    "/set NAME VALUE": "set a parameter, such as temperature 0.2; without VALUE, reset it; without NAME, list all",
+    "/model NAME": "continue with another model; without NAME, list the models",
+    "/save FILE": "save the conversation as Markdown, or as JSON if FILE ends in .json",
     "/quit": "leave; Ctrl-D does the same",
     "//…": "a message that begins with a slash",
 }
 _KEYS: Final = (
-    "Enter sends; Alt-Enter, or a backslash at the end, begins another line. Ctrl-C stops an answer; its text so far "
+    "Enter sends; Alt-Enter, or a backslash at the end of a line, starts a new line. Ctrl-C stops an answer; its "
+    "text so far "
     "stays in the conversation."
 )
 _STYLE = Style.from_dict({"prompt": "bold", "placeholder": "#888888"})
@@ -106,7 +107,7 @@ class ChatSession:
             self._ask(line.removeprefix("/") if line.startswith("//") else line)
 
     def _ask(self, question: str) -> None:
-        """Ask a question, and show its answer until it ends, fails, or is stopped by the user."""
+        """Send a question, and show the response until it ends, fails, or is stopped by the user."""
         conversation, answer = self._conversation, Answer()
         conversation.ask(question)
         ended = "stopped"
@@ -115,7 +116,7 @@ class ChatSession:
             with keys_unseen(), AnswerView(self._console) as view, closing(pieces):
                 for piece in pieces:
                     view.show(piece)
-            ended = "" if answer.text else "the model wrote nothing"
+            ended = "" if answer.text else "the response is empty"
         except KeyboardInterrupt:
             pass
         except (NoServer, Refused) as error:
@@ -152,7 +153,7 @@ class ChatSession:
         for key, said in self._conversation.parameters.items():
             self._tell(f"{key} {said}")
         if not self._conversation.parameters:
-            self._tell(f"no parameter is set; available: {', '.join(PARAMETERS)}")
+            self._tell(f"no parameters set; available: {', '.join(PARAMETERS)}")
 
     def _model(self, name: str) -> None:
         if name:
@@ -164,7 +165,7 @@ class ChatSession:
     def _save(self, name: str) -> None:
         if not name:
             raise CannotSay("name the file: /save FILE")
-        path = Path(os.path.expanduser(name))  # Path's own raises for a user whom nobody knows
+        path = Path(os.path.expanduser(name))  # Path's own exception for an unknown user
         self._conversation.save(path)
         self._tell(f"written to {path}")
 
@@ -172,7 +173,7 @@ class ChatSession:
         self._leaving = True
 
     def _words(self, before: str) -> Iterable[str]:
-        """Return the words that may follow on a line, which ends before the word that is being typed."""
+        """Return the words that may follow the text of a line up to the word that is being typed."""
         words: Iterable[str] = ()
         match before.split():
             case []:
@@ -220,7 +221,7 @@ def _keys() -> KeyBindings:
 
     @keys.add("enter")
     def _enter(event: KeyPressEvent) -> None:
-        """Send; after a backslash, another line."""
+        """Send, or start a new line after a backslash."""
         buffer = event.current_buffer
         if buffer.document.char_before_cursor == "\\":
             buffer.delete_before_cursor()
@@ -234,7 +235,7 @@ def _keys() -> KeyBindings:
 
     @keys.add("c-c")
     def _leave(event: KeyPressEvent) -> None:
-        """Discard what is typed; leave if there is nothing."""
+        """Discard the typed text, or leave if there is none."""
         if event.current_buffer.text:
             event.current_buffer.reset()
         else:

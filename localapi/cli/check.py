@@ -1,4 +1,4 @@
-"""`localapi check`: a manifest, read with the server's own code."""
+"""`localapi check`: check a manifest with the server's own code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from localapi.reload.comparison import diff, own_models
 from localapi.settings import Settings
 
 PEER_SECONDS: Final = 3.0
-"""Time limit for a peer's answer."""
+"""Time limit for the reply of a peer."""
 
 
 @click.command("check")
@@ -33,8 +33,8 @@ PEER_SECONDS: Final = 3.0
 def command(file: Path | None, *, as_json: bool, **flags: Any) -> None:
     """Check a manifest, and show what it would change.
 
-    Every value is shown with its source. If a server is running, the changes that a save would make are shown, too.
-    Exit status 1 if the manifest is invalid, with every error and its place.
+    Every value is shown with its source. If a server is running, the changes that saving the file would make are shown
+    too. If the manifest is invalid, every error is shown with its place, and the exit status is 1.
     """
     settings = Settings.read(manifest=file, **flags)
     source = source_of(settings)
@@ -68,18 +68,18 @@ def command(file: Path | None, *, as_json: bool, **flags: Any) -> None:
 
 
 def _changes(manifest: Manifest, server: Server, place: Path | None) -> str:
-    """Describe what the server would add, change, update and remove, or why it cannot be asked.
+    """Describe what the server would add, change, update and remove, or why it cannot be compared.
 
     `place` is the path of the manifest; None if it is a draft.
     """
     at = server.address
     if not server.is_there():
-        return f"valid; no server runs on {at} to compare it with"
+        return f"valid; no server is running on {at} to compare it with"
     try:
         status = status_of(server)
     except Refused as error:
         if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            return f"valid; to compare with the server on {at}, set LOCALAPI_API_KEY to a key that has the admin right"
+            return f"valid; to compare with the server on {at}, set LOCALAPI_API_KEY to a key with the admin right"
         return f"valid; it cannot be compared with the server on {at}: {error}"
     except NoServer as error:
         return f"valid; it cannot be compared with a server: {error}"
@@ -87,14 +87,14 @@ def _changes(manifest: Manifest, server: Server, place: Path | None) -> str:
         tell_if_another_is_followed(server, status, place)
     changes = diff(manifest, own_models(status))
     if not changes:
-        return f"valid; the server on {at} serves this"
+        return f"valid; the server on {at} already serves this"
     return f"valid; the server on {at} would change: {changes}"
 
 
 def tell_missing_secrets(manifest: Manifest) -> None:
-    """Report secrets of keys that are missing here. This is no error, as only the server needs them."""
+    """Report secrets of keys that are missing here. This is no error, because only the server needs them."""
     for problem in manifest.missing_secrets:
-        click.secho(f"missing here, but the server needs it: {problem}", fg="yellow", err=True)
+        click.secho(f"missing here, but needed by the server: {problem}", fg="yellow", err=True)
 
 
 def _print_json(**content: object) -> None:

@@ -1,4 +1,4 @@
-"""`localapi completion`: a script that makes a shell complete the commands of this program."""
+"""`localapi completion`: a shell script that completes the commands of this program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.shell_completion import get_completion_class
 
 SHELLS: Final = ("bash", "zsh", "fish")
 VARIABLE: Final = "_LOCALAPI_COMPLETE"
-"""Variable with which the script asks the program; click derives its name from the program's."""
+"""Variable that the script sets when it calls the program; click derives its name from the program's."""
 
 
 @click.command("completion")

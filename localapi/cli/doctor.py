@@ -1,4 +1,4 @@
-"""`localapi doctor`: find out what works on this machine, what is missing, and how to fix it."""
+"""`localapi doctor`: check what works on this machine, what is missing, and how to fix it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from localapi.settings import Settings
 from localapi.system.threads import within
 
 READ_SECONDS: Final = 5.0
-"""Time limit for reading the manifest, whose drive may not answer."""
+"""Time limit for reading the manifest, whose drive may not respond."""
 SIGNS: Final = {"ok": "✓", "note": "!", "missing": "✗"}
 _BEFORE: Final = 4
-"""Characters of a line beside its topic and text."""
+"""Characters of a line besides its topic and text."""
 COLOURS: Final = {"ok": "green", "note": "yellow", "missing": "red"}
 
 
@@ -33,9 +33,9 @@ COLOURS: Final = {"ok": "green", "note": "yellow", "missing": "red"}
 @server_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def command(*, as_json: bool, **flags: Any) -> None:
-    """Find out what works on this machine, what is missing, and how to fix it.
+    """Check what works on this machine, what is missing, and how to fix it.
 
-    Nothing is changed. Exit status 1 if something that the manifest needs is missing.
+    Nothing is changed. The exit status is 1 if something that the manifest needs is missing.
     """
     found = examine(_subject(Settings.read(**flags)), CHECKS)
     missing = sum(each.grade == "missing" for each in found)

@@ -23,14 +23,14 @@ from localapi.errors import ManifestError, OperatorError
 
 SECTIONS: Final = {
     "Server": {
-        "serve": "Serve the models of the manifest, and follow its changes.",
+        "serve": "Serve the models in the manifest, and apply its changes while running.",
         "service": "Run the server as a system service.",
-        "doctor": "Find out what works on this machine, what is missing, and how to fix it.",
+        "doctor": "Check what works on this machine, what is missing, and how to fix it.",
     },
     "Manifest": {
-        "init": "Write a first models.yaml into FOLDER, or into the current one.",
+        "init": "Create a models.yaml in FOLDER, or in the current folder.",
         "check": "Check a manifest, and show what it would change.",
-        "plan": "Show what an edit of the manifest would do on the running server.",
+        "plan": "Show what an edit of the manifest would change on the running server.",
         "add": "Add a model to the manifest.",
         "rm": "Remove a model from the manifest.",
         "profile": "Show the profiles of a running server, or switch to one.",
@@ -39,15 +39,15 @@ SECTIONS: Final = {
     "Use": {
         "models": "Show the models of a running server.",
         "chat": "Chat with a model of a running server.",
-        "launch": "Start an agent, such as Claude Code, with a model of the server.",
+        "launch": "Start an agent, such as Claude Code, that uses a model of the server.",
         "say": "Speak TEXT, or standard input if TEXT is - or omitted.",
-        "transcribe": "Write down what is said in audio and video files.",
-        "bench": "Measure how fast a model of a running server answers.",
+        "transcribe": "Transcribe audio and video files.",
+        "bench": "Measure the speed of a model on a running server.",
     },
     "Downloads": {
-        "search": "Search the Hugging Face Hub for models, those for MLX first.",
-        "ls": "Show the downloaded models: size, entries of the manifest that use them, and last use.",
-        "pull": "Download a model of the Hugging Face Hub, or all models in the manifest.",
+        "search": "Search the Hugging Face Hub for models; MLX models come first.",
+        "ls": "List the downloaded models: size, last use, and the entries that use them.",
+        "pull": "Download a model from the Hugging Face Hub, or all models in the manifest.",
         "install": "Install the environment of a backend.",
     },
     "Shell": {
@@ -55,7 +55,8 @@ SECTIONS: Final = {
     },
 }
 COMMANDS: Final = {name: text for section in SECTIONS.values() for name, text in section.items()}
-"""Each is `command` in the file of its name, which is imported only when it is called, for a quick start."""
+"""Commands by section. Each is `command` in the file of its name, imported only when it is called, so that the program
+starts quickly."""
 
 
 def command_named(name: str) -> click.Command:
@@ -65,14 +66,15 @@ def command_named(name: str) -> click.Command:
 
 
 class Commands(click.Group):
-    """`localapi --port 9000` is `localapi serve --port 9000`."""
+    """Command group whose default is `serve`: `localapi --port 9000` means `localapi serve --port 9000`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "serve":
-            # A service may be told to reload right after its start, which reads the manifest anyway. app takes it over.
+            # A service may be told to reload right after its start, when the manifest is read anyway. Later, app
+            # handles the signal.
             signal.signal(signal.SIGHUP, lambda *_: None)
         return command_named(cmd_name) if cmd_name in COMMANDS else None
 
@@ -83,7 +85,7 @@ class Commands(click.Group):
                 formatter.write_dl([(name.ljust(widest), text) for name, text in commands.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete commands without importing them, and the options of `serve`, which need no name."""
+        """Complete commands without importing them, and the options of `serve`, which needs no name."""
         if not incomplete.startswith("-"):
             return [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
         serve = command_named("serve")
@@ -94,7 +96,7 @@ class Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing and not args:
-            return super().parse_args(ctx, args)  # nothing is typed yet that a shell could complete for `serve`
+            return super().parse_args(ctx, args)  # nothing typed yet that a shell could complete for `serve`
         named = args[:1] and (args[0] in COMMANDS or args[0] in ("--help", "-h", "--version"))
         if args and not named and not args[0].startswith("-") and not ctx.resilient_parsing:
             near = get_close_matches(args[0], COMMANDS, n=1)
@@ -115,7 +117,7 @@ def cli() -> None:
 def _prepare_streams() -> None:
     """Open closed standard streams on /dev/null, so that no socket gets one of their numbers.
 
-    Print ? for each character that the terminal's encoding lacks, such as ✓ in Latin-1, instead of failing.
+    Characters that the terminal's encoding lacks, such as ✓ in Latin-1, are printed as ? instead of raising an error.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -156,7 +158,7 @@ def main() -> None:
 
 
 def _told(error: OSError) -> str:
-    """Describe an error that any command may meet: no space for the output, no current folder; else return ""."""
+    """Describe an error that any command may meet (no space for the output, no current folder); otherwise return ""."""
     if error.errno == errno.ENOSPC:
         return f"the output is incomplete: {error.strerror}"
     try:
@@ -167,5 +169,5 @@ def _told(error: OSError) -> str:
 
 
 def _forget_output() -> None:
-    """Discard the rest of the output, which Python would try to write once more at its end."""
+    """Discard the remaining output, which Python would try to write again on exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -28,16 +28,17 @@ from localapi.system.memory import room_for_models
 @click.argument("folder", default=".", type=type_of_path)
 @click.option(
     "--model", "models", multiple=True, metavar="NAME",
-    help="Model to begin with: a name of --list, a repository of the Hugging Face Hub or a folder; can be repeated.",
+    help="Model to start with: a name from --list, a repository of the Hugging Face Hub or a folder; can be repeated.",
 )  # fmt: skip
-@click.option("--pull", "download", is_flag=True, help="Download the models now, not at their first request.")
-@click.option("--list", "only_list", is_flag=True, help="Show models to begin with, and which fit this machine.")
-@click.option("-y", "--yes", is_flag=True, help="Ask nothing: take the suggested model, and download with --pull.")
+@click.option("--pull", "download", is_flag=True, help="Download the models now, instead of at their first request.")
+@click.option("--list", "only_list", is_flag=True, help="List models to start with, and show which fit this machine.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask: take the suggested model, and with --pull download it.")
 def command(folder: Path, models: tuple[str, ...], *, download: bool, only_list: bool, yes: bool) -> None:
-    """Write a first models.yaml into FOLDER, or into the current one.
+    """Create a models.yaml in FOLDER, or in the current folder.
 
-    It has a small included model that works at once, and comments about further options. In a terminal, models that fit
-    this machine are offered. The schema for editors is written beside it. An existing models.yaml is never overwritten.
+    It contains a small included model that works at once, and comments about further options. In a terminal, models
+    that fit this machine are offered. The schema for editors is written beside it. An existing models.yaml is never
+    overwritten.
     """
     usable = room_for_models(None, USABLE_SHARE)
     if only_list:
@@ -83,12 +84,12 @@ def _exists(manifest: Path) -> OperatorError:
 
 
 def _listed(name: str) -> FirstModel | None:
-    """Return the model of the list with this id or repository."""
+    """Return the listed model with this id or repository."""
     return next((model for model in first_models() if name in (model.id, model.repository)), None)
 
 
 def _proposal(name: str, folder: Path, usable: int) -> Proposal:
-    """Return the entry for a model of the list or any other. Raise CannotEdit or CannotDownload."""
+    """Return the entry for a listed or any other model. Raise CannotEdit or CannotDownload."""
     found = _listed(name)
     if found is None:
         return propose(name, folder, kind=None, backend=None)
@@ -99,10 +100,10 @@ def _proposal(name: str, folder: Path, usable: int) -> Proposal:
 
 
 def _add(source: ManifestSource, proposal: Proposal) -> None:
-    """Add a model to the manifest, unless that has it already. Raise CannotEdit or ManifestError."""
+    """Add a model to the manifest unless it is already there. Raise CannotEdit or ManifestError."""
     manifest = read(source, needs_secrets=False)
     if proposal.path in [entry.identity.options.get("path") for entry in manifest.entries.values()]:
-        click.echo(f"{proposal.path} is in it already")
+        click.echo(f"{proposal.path} is already in the manifest")
         return
     entry_id = free_id(proposal.name, names_in(source))
     options: dict[str, object] = {"backend": proposal.backend}
@@ -125,19 +126,19 @@ def _show(usable: int) -> None:
 
 
 def _chosen(usable: int) -> tuple[str, ...]:
-    """Ask for a model of the list; return none if the included one is enough."""
+    """Ask for a listed model; return none if the included one is enough."""
     _show(usable)
     best = suggested(usable)
     names = [*(model.id for model in first_models()), "none"]
-    chosen = click.prompt("Model to begin with", type=click.Choice(names), default=best.id, show_choices=False)
+    chosen = click.prompt("Model to start with", type=click.Choice(names), default=best.id, show_choices=False)
     return () if chosen == "none" else (str(chosen),)
 
 
 def _download(repositories: list[str], *, ask: bool) -> None:
-    """Download models, after telling their sizes. Raise CannotDownload."""
+    """Download models after printing their sizes. Raise CannotDownload."""
     for repository in repositories:
         found = _listed(repository)
-        size = f"about {readable(found.download_bytes)}" if found else "files whose size the Hub tells"
+        size = f"about {readable(found.download_bytes)}" if found else "files of unknown size"
         what = f"will download {size} of {repository} from Hugging Face"
         if ask and sys.stdin.isatty():
             if not click.confirm(f"{what}. Now?", default=True):

@@ -12,10 +12,10 @@ from localapi.cli.text_table import room, table
 
 @click.command("install")
 @click.argument("name", required=False, metavar="[NAME]", type=click.Choice(environments.NAMES))
-@click.option("--force", is_flag=True, help="Install again, even if it is installed.")
+@click.option("--force", is_flag=True, help="Reinstall it if it is already installed.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable list; only without NAME.")
 def command(name: str | None, *, force: bool, as_json: bool) -> None:
-    """Install the environment of a backend: mlx-audio-plus, mlx-audio or faster-whisper. Without NAME: list them."""
+    """Install the environment of a backend: mlx-audio-plus, mlx-audio or faster-whisper. Without NAME, list them."""
     if name is None:
         known = [environments.Environment.named(each) for each in environments.NAMES]
         if as_json:
@@ -31,4 +31,4 @@ def command(name: str | None, *, force: bool, as_json: bool) -> None:
     environment = environments.Environment.named(name)
     environments.install(environment, lambda line: click.echo(line, err=True), force=force)
     for other in environment.others():
-        click.echo(f"not used by this version of localapi, and may be deleted: {other}", err=True)
+        click.echo(f"unused by this version of localapi; can be deleted: {other}", err=True)

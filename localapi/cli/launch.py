@@ -35,11 +35,11 @@ _PASSED_ON: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHU
 
 
 class NotInstalled(OperatorError):
-    """The tool to launch is not there."""
+    """The tool to launch is not installed."""
 
 
 class Unsuitable(OperatorError):
-    """The model cannot do what the tool needs."""
+    """The model cannot do what the tool requires."""
 
 
 @click.command("launch")
@@ -48,17 +48,17 @@ class Unsuitable(OperatorError):
 @click.option(
     "--model", metavar="ENTRY", help="Model to use.  [default: a suitable one]", shell_complete=complete_models("chat")
 )
-@click.option("--print", "show", is_flag=True, help="Print the settings as lines for a shell, and start nothing.")
+@click.option("--print", "show", is_flag=True, help="Print the settings as shell commands instead of starting TOOL.")
 @profile_option
 @manifest_option
 @server_options
 def command(tool: str, arguments: tuple[str, ...], model: str | None, *, show: bool, **flags: Any) -> None:
-    """Start an agent, such as Claude Code, with a model of the server.
+    """Start an agent, such as Claude Code, that uses a model of the server.
 
-    Everything after -- are arguments of TOOL.
+    TOOL is claude, codex, opencode, qwen, pi, cn, goose, aider or llm. Everything after -- is passed to it.
 
-    TOOL is claude, codex, opencode, qwen, pi, cn, goose, aider or llm. If no server is running and no address is given,
-    a temporary one is started, and ended after TOOL. The configuration files of TOOL stay as they are.
+    If no server is running and no address is given, a temporary server runs until TOOL exits. The configuration files
+    of TOOL are not changed.
     """
     agent = AGENTS[tool]
     settings = Settings.read(**flags)
@@ -87,12 +87,12 @@ def command(tool: str, arguments: tuple[str, ...], model: str | None, *, show: b
 def choose(models: Iterable[Model], agent: Agent) -> Model:
     """Return the most suitable model for an agent. Raise NoChatModel or Unsuitable if there is none.
 
-    Models whose context is known to be too small come last. Before them, loaded models come first, then those that are
-    downloaded, those known to call tools, those with the longest context, and the first of the manifest.
+    Models whose context is known to be too small come last. The others are ordered by: loaded, downloaded, known to
+    call tools, context length, position in the manifest.
     """
     chats = [model for model in models if model["kind"] == CHAT.name]
     if not chats:
-        raise NoChatModel("there is no chat model: add one to the section chat of the manifest")
+        raise NoChatModel("there is no chat model; add one to the `chat` section of the manifest")
     able = [model for model in chats if _can(model, agent)]
     if not able:
         names = ", ".join(model["id"] for model in chats)
@@ -109,7 +109,7 @@ def choose(models: Iterable[Model], agent: Agent) -> Model:
 
 
 def lines(agent: Agent, made: SetUp, arguments: Sequence[str], *, has_key: bool) -> Iterator[str]:
-    """Yield the set-up as lines for a shell, with a reference to the key instead of the key."""
+    """Yield the set-up as shell commands, with a reference to the key instead of the key."""
     if made.files:
         yield "folder=$(mktemp -d)"
     for name, text in made.files.items():
@@ -131,7 +131,7 @@ def _quoted(text: str) -> str:
 
 
 def _can(model: Model, agent: Agent) -> bool:
-    """Return whether the model has what the agent needs, as far as is known."""
+    """Return whether the model has what the agent requires, as far as is known."""
     return not agent.tools or (model.get("capabilities") or {}).get("tools") is not False
 
 
@@ -162,7 +162,7 @@ def _chosen(server: Server | None, models: Sequence[Model], agent: Agent, name: 
 
 
 def _of_manifest(settings: Settings) -> list[Model]:
-    """Return the models of the manifest in the form of `GET /v1/models`, with what the agents' choice needs."""
+    """Return the models of the manifest in the form of `GET /v1/models`, with what the choice for an agent needs."""
     from localapi.kinds.chat import chat_options  # noqa: PLC0415  # only without a server
     from localapi.manifest import read  # noqa: PLC0415
 
@@ -175,7 +175,7 @@ def _of_manifest(settings: Settings) -> list[Model]:
 
 
 def _loaded(server: Server, model: Model) -> Model:
-    """Load the model, and return it with what is known then. Raise Refused if it cannot be loaded."""
+    """Load the model, and return what is known of it then. Raise Refused if it cannot be loaded."""
     path = f"/v1/models/{urllib.parse.quote(model['id'])}"
     if model["state"] == "ready":
         return model
@@ -183,7 +183,7 @@ def _loaded(server: Server, model: Model) -> Model:
     try:
         server.post(f"/admin/models/{urllib.parse.quote(model['id'])}/load")
     except Refused as error:
-        if error.status != HTTPStatus.FORBIDDEN:  # a key without the admin right: the first request loads it
+        if error.status != HTTPStatus.FORBIDDEN:  # without the admin right, the first request loads it
             raise
     loaded: Model = server.get(path)
     return loaded
@@ -194,7 +194,7 @@ def _warn(agent: Agent, model: Model) -> None:
     click.echo(f"{agent.name} uses {model['id']}", err=True)
     if _too_small(model, agent):
         click.echo(
-            f"the context of {model['id']} has {model['context_length']} tokens; "
+            f"{model['id']} has a context of {model['context_length']} tokens; "
             f"{agent.name} needs about {agent.context}, so its requests may be refused",
             err=True,
         )
@@ -207,7 +207,7 @@ def _serve_options(flags: Mapping[str, Any]) -> list[str]:
 
 
 def _set_up(agent: Agent, server: Server, model: Model) -> SetUp:
-    """Return what to tell the agent, with the server's host as one to reach without a proxy if the user has one."""
+    """Return the settings for the agent, with the server's host excluded from the user's proxy, if there is one."""
     made = agent.set_up(Target(server.address, model["id"], model.get("context_length")))
     if not any(name.lower().endswith("_proxy") for name in os.environ):
         return made
@@ -220,7 +220,7 @@ def _set_up(agent: Agent, server: Server, model: Model) -> SetUp:
 
 
 def _run(program: str, made: SetUp, arguments: Sequence[str], key: str) -> int:
-    """Run the program on this terminal, and return its exit status: 128 and the signal's number if one ended it."""
+    """Run the program on this terminal, and return its exit status: 128 plus the signal if one ended it."""
     with tempfile.TemporaryDirectory(prefix="localapi-") as folder:
         for name, text in made.files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
@@ -233,9 +233,9 @@ def _run(program: str, made: SetUp, arguments: Sequence[str], key: str) -> int:
 
 
 def _attended(words: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a program, pass signals on to it, and return how it ended, as `Popen.wait` says it."""
+    """Run a program, pass signals on to it, and return its return code like `Popen.wait`."""
     process: subprocess.Popen[bytes] | None = None
-    typed = {signal.SIGINT, signal.SIGQUIT} if _has_terminal() else set()  # its terminal sends these to both of us
+    typed = {signal.SIGINT, signal.SIGQUIT} if _has_terminal() else set()  # the terminal sends these to both processes
 
     def pass_on(number: int, _: FrameType | None) -> None:
         if process is None:

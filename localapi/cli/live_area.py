@@ -1,7 +1,7 @@
-"""The lower part of a terminal, redrawn several times a second, below text that is printed for good.
+"""Lower part of a terminal, redrawn several times a second, below permanently printed text.
 
-Rich redraws in a thread of its own. A print by another thread can come between its measuring and its erasing, which
-leaves stale lines. Here one lock covers both, and a print is one write together with the drawing after it.
+Rich redraws in a thread of its own. If another thread prints between its measuring and its erasing, stale lines remain.
+Here one lock covers both, and text is printed in one write together with the redrawn area.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FRAMES_PER_SECOND: Final = 10
 
 
 class LiveArea:
-    """Context manager that keeps showing what `view` returns. The last view stays only if `keep` is true."""
+    """Context manager that keeps showing what `view` returns. The last view remains only if `keep` is true."""
 
     def __init__(self, console: Console, view: Callable[[], RenderableType], *, keep: bool = False) -> None:
         self._console, self._view = console, view
@@ -46,7 +46,7 @@ class LiveArea:
             self._live.update(self._view(), refresh=True)
 
     def print(self, *lines: RenderableType) -> None:
-        """Print lines above, for good."""
+        """Print permanent lines above the area."""
         with self._lock, self._console:
             self._live.update(Group(), refresh=True)
             for line in lines:

@@ -1,4 +1,4 @@
-"""`localapi ls`: the downloaded models, their size, and which entries use them."""
+"""`localapi ls`: the downloaded models, their size, and the entries that use them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _DAY = 86400.0
 @manifest_option
 @profile_option
 def command(*, as_json: bool, **flags: Any) -> None:
-    """Show the downloaded models: size, entries of the manifest that use them, and last use.
+    """List the downloaded models: size, last use, and the entries that use them.
 
-    These are the repositories in the Hugging Face cache, which other programs may use, too.
+    These are the repositories in the Hugging Face cache, which other programs may use too.
     """
     users = _users(flags)
     found = downloaded()
@@ -62,7 +62,9 @@ def _users(flags: dict[str, Any]) -> dict[str, list[str]]:
     try:
         entries = read(source, needs_secrets=False).entries.values()
     except ManifestError as error:
-        click.echo(f"the manifest cannot be read, so users are unknown: {error.problems[0]}", err=True)
+        click.echo(
+            f"the manifest cannot be read, so the entries that use them are unknown: {error.problems[0]}", err=True
+        )
         return users
     for entry in entries:
         for repository, _ in entry.options.repositories():

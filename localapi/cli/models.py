@@ -20,8 +20,8 @@ from localapi.settings import Settings
 def command(*, watch: bool, as_json: bool, **flags: Any) -> None:
     """Show the models of a running server.
 
-    With --watch, a terminal shows a live table with events above it; otherwise, each change is a line.
-    With a key without the admin right, only its models and their states are shown.
+    With --watch, a terminal shows a live table with events above it; without a terminal, each change is one line. A key
+    without the admin right only shows the models it may use, and their states.
     """
     server = server_of(Settings.read(**flags))
     if watch:

@@ -1,4 +1,4 @@
-"""`localapi models --watch`: the table of models while it changes, and what happened as lines above it."""
+"""`localapi models --watch`: a live table of models, with events as lines above it."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from localapi.errors import NoServer, Refused
 from localapi.reload.diff import Diff
 
 AGAIN_SECONDS: Final = 1.0
-"""Interval for looking for a server that has ended."""
+"""Interval for reconnecting to a server that has stopped."""
 _STYLES: Final = {"ready": "green", "loading": "yellow", "failed": "red"}
 _NUMBERS: Final = {"memory", "running", "waiting", "tokens/s"}
 _BAR_CELLS: Final = 24
 _LINES_AROUND: Final = 5
-"""Lines of the view beside models, loads and problems: head, footer, two blank ones, and the one with the cursor."""
-_GONE: Final = "the server has ended; waiting for it to come back (Ctrl-C leaves)"
+"""Lines of the view besides models, loads and problems: head, footer, two blank lines, and the cursor's line."""
+_GONE: Final = "the server has stopped; waiting for it to return (Ctrl-C exits)"
 STATUS_EVENTS: Final = {"status", "change"}
-"""Events of `/status/events` with the status; others have something else."""
+"""Events of `/status/events` whose data is the status; others carry something else."""
 
 
 def watch(server: Server, *, as_json: bool) -> None:
@@ -73,7 +73,7 @@ def _lines(server: Server, told: Callable[[Status, Status], list[str]]) -> None:
 
 
 def _told(before: Status, now: Status) -> list[str]:
-    """Return what happened since, with the time of day; at first, the state of each model."""
+    """Return what has changed since, with the time of day; at first, the state of each model."""
     if not before:
         lines = [f"{row.id}: {row.told_state}" for row in rows(now)] + list(server_status.troubles(now))
     else:
@@ -98,7 +98,7 @@ def _live(server: Server) -> None:
 
 
 def _statuses(server: Server) -> Iterator[Status | None]:
-    """Yield each status as it comes, and None once each time the server goes away."""
+    """Yield each status as it arrives, and None whenever the connection is lost."""
     status: Status = {}
     while True:
         try:
@@ -119,7 +119,7 @@ def _events(server: Server, *, tell_refusal: bool) -> Iterator[Event]:
         yield from server.events("/status/events")
     except Refused as error:
         if tell_refusal and error.status == HTTPStatus.FORBIDDEN:
-            message = "--watch needs a key that has the admin right: put it into the variable LOCALAPI_API_KEY"
+            message = "--watch needs a key with the admin right; set LOCALAPI_API_KEY"
             raise Refused(message, status=error.status, code=error.code) from None
         raise
 
@@ -141,7 +141,7 @@ def _table(found: list[ModelRow], width: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, server_status.GAP, 0, 0))
     for at in chosen:
         name = server_status.HEAD[at]
-        # A narrow terminal truncates names, never their status.
+        # A narrow terminal truncates names, never states.
         least = None if name == "model" else max([len(name), *(cell_len(row[at]) for row in cells)])
         table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True, min_width=least)
     state = server_status.HEAD.index("state")
@@ -177,10 +177,10 @@ def after(before: Status, event: Event) -> Status:
 
 
 def happenings(before: Status, now: Status) -> Iterator[str]:
-    """Yield reloads with their errors and each model's changes of state, but no numbers of requests."""
+    """Yield reloads with their errors and each model's changes of state, but no request counts."""
     yield from _reloads(before, now)
     if now.get("preparing") and not before.get("preparing"):
-        yield "the manifest has changed: preparing"
+        yield "the manifest has changed; preparing"
     earlier = {row.id: row for row in rows(before)}
     for row in rows(now):
         old = earlier.get(row.id)
@@ -192,7 +192,7 @@ def happenings(before: Status, now: Status) -> Iterator[str]:
 
 
 def _reloads(before: Status, now: Status) -> Iterator[str]:
-    """Yield the last change and the last attempt: the same file may have been read again before this status came."""
+    """Yield the last change and the last attempt: the file may have been read twice before this status arrived."""
     change, attempt = now.get("last_change"), now.get("last_attempt")
     changed = change if change != before.get("last_change") else None
     if changed:
@@ -215,7 +215,7 @@ def _reload(attempt: Mapping[str, Any]) -> Iterator[str]:
 
 
 def requests_of(before: Status, now: Status) -> Iterator[str]:
-    """Yield a line for each change in a model's requests or in its load progress."""
+    """Yield a line for each change in a model's requests or load progress."""
     earlier = {row.id: row for row in rows(before)}
     for row in rows(now):
         old = earlier.get(row.id)

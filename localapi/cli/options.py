@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share, with their completions in a shell."""
+"""Options and arguments that several commands share, with their shell completions."""
 
 from __future__ import annotations
 
@@ -67,12 +67,13 @@ def server_of(settings: Settings) -> Server:
 def given_text(argument: str | None) -> str:
     """Return the argument, or standard input if it is - or absent. Bytes that are not UTF-8 are replaced."""
     if argument is None or argument == "-":
-        return sys.stdin.buffer.read().decode(errors="replace")  # as text it would raise for them in most locales
+        # in text mode, they would raise an error in most locales
+        return sys.stdin.buffer.read().decode(errors="replace")
     return argument.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def complete_models(kind: str | None = None) -> Completion:
-    """Return a completion with the ids of the command's manifest, of one kind or all."""
+    """Return a completion function for the ids in the command's manifest, of one kind or all."""
 
     def offer(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from localapi.manifest import read  # noqa: PLC0415  # only if it is needed
@@ -104,6 +105,6 @@ def complete_backends(_: click.Context, __: click.Parameter, incomplete: str) ->
 
 
 def _items(named: Iterable[tuple[str, str | None]], incomplete: str) -> list[CompletionItem]:
-    """Return the names that begin like this, each once, with their help."""
+    """Return the names that start with `incomplete`, each once, with their help."""
     helps = {name: text for name, text in named if name.startswith(incomplete)}
     return [CompletionItem(name, help=text) for name, text in helps.items()]

@@ -1,4 +1,4 @@
-"""Save an edit, and report what a running server makes of it: ask `GET /status` until it has read the file."""
+"""Save an edit, and report how a running server reacts: poll `GET /status` until it has read the file."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class NotTaken(OperatorError):
 
 @contextmanager
 def unsaved(source: ManifestSource) -> Iterator[None]:
-    """Say before the errors of an edit that it was not saved, if the file itself has no errors."""
+    """Introduce the errors of an edit by saying that it was not saved, if the file itself has no errors."""
     try:
         yield
     except ManifestError:
         with suppress(ManifestError):
             read(source, needs_secrets=False)
-            click.echo(f"{source.manifest} was not changed; the edit would have these problems:", err=True)
+            click.echo(f"{source.manifest} was not changed; the edit would cause these problems:", err=True)
         raise
 
 
@@ -43,7 +43,7 @@ def save(server: Server, edit: Edit, entry_id: str, done: str) -> None:
         try:
             before = status_of(server)
         except (NoServer, Refused) as error:
-            unknown = f"it is unknown whether the server on {server.address} follows: {error}"
+            unknown = f"cannot tell whether the server on {server.address} has applied it: {error}"
     edit.save()
     click.echo(f"{edit.path}: {done}")
     if unknown:
@@ -57,7 +57,7 @@ def save(server: Server, edit: Edit, entry_id: str, done: str) -> None:
 def _tell(server: Server, edit: Edit, entry_id: str, since: float) -> None:
     """Wait until the server has applied the file, and print the result. Raise NotTaken if it rejects the file.
 
-    A rejection before `since`, in Unix seconds, was of something else.
+    A rejection before `since`, in Unix seconds, concerned an earlier version.
     """
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
@@ -68,7 +68,7 @@ def _tell(server: Server, edit: Edit, entry_id: str, since: float) -> None:
             return
         if followed(status).get(edit.path.resolve()) == edit.sha256:
             click.echo(
-                f"the server on {server.address} follows: revision {status['revision']}, {_of(status, entry_id)}"
+                f"the server on {server.address} has applied it: revision {status['revision']}, {_of(status, entry_id)}"
             )
             return
         attempt = status["last_attempt"]
@@ -89,5 +89,5 @@ def _of(status: Status, entry_id: str) -> str:
         return f"{entry_id} is {model['state'].replace('_', ' ')}{hint}"
     leaving = sum(each["leases"] for each in status["retiring"] if each["id"] == entry_id)
     if leaving:
-        return f"{entry_id} is removed when its running requests ({leaving}) have ended"
-    return f"{entry_id} is gone"
+        return f"{entry_id} will be removed when its running requests ({leaving}) have finished"
+    return f"{entry_id} is removed"

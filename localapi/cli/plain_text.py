@@ -1,7 +1,7 @@
-"""Make text from elsewhere safe to show on a terminal.
+"""Make untrusted text safe to show on a terminal.
 
-Text of a model may contain escape sequences, which move the cursor, set the title or the clipboard, or hide text. On a
-terminal they are shown as characters instead.
+A model's text may contain escape sequences, which move the cursor, set the title or the clipboard, or hide text. On a
+terminal, they are shown as visible characters instead.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Final
 _CONTROL: Final = re.compile(
     "\r\n|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""C0 except tab and newline, DEL, C1, changes of direction, and surrogates."""
+"""C0 except tab and newline, DEL, C1, bidirectional controls, and surrogates."""
 _PICTURES: Final = 0x2400
-"""First of Unicode's pictures of the C0 characters."""
+"""First of the Unicode control pictures for C0."""
 _DELETE: Final = "\x7f"
 
 

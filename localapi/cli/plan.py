@@ -1,4 +1,4 @@
-"""`localapi plan`: show what an edit would do on the running server, entry by entry."""
+"""`localapi plan`: show what an edit would change on the running server, entry by entry."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ COLOURS: Final = {"+": "green", "~": "yellow", "=": "cyan", "-": "red"}
 @profile_option
 @server_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-@click.option("--exit-code", is_flag=True, help=f"Exit with status {CHANGED} if there are changes.")
+@click.option("--exit-code", is_flag=True, help=f"Exit with status {CHANGED} if anything would change.")
 def command(file: Path | None, *, as_json: bool, exit_code: bool, **flags: Any) -> None:
-    """Show what an edit of the manifest would do on the running server.
+    """Show what an edit of the manifest would change on the running server.
 
     FILE is the manifest, or a draft of it. Without a running server, everything is new.
     """
@@ -53,7 +53,8 @@ def command(file: Path | None, *, as_json: bool, exit_code: bool, **flags: Any) 
     server = server_of(settings)
     status = status_of(server) if server.is_there() else None
     switched = status["manifest"].get("profile") if status else None
-    if source.profile is None and switched is not None:  # while it ran; the edit meets that profile, too
+    # the profile may have been switched at run time; the edit meets that profile too
+    if source.profile is None and switched is not None:
         source = dataclasses.replace(source, profile=switched)
     manifest = read(source, needs_secrets=False)
     found = plan(manifest, status)
@@ -72,7 +73,7 @@ def command(file: Path | None, *, as_json: bool, exit_code: bool, **flags: Any) 
 
 
 def _tell_what_does_not_fit(found: Plan, manifest: Manifest) -> None:
-    """Warn of new and changed models that need more memory than there is."""
+    """Warn about new and changed models that need more memory than there is."""
     for change in found.changes:
         if change.does in ("added", "warm", "cold", "not loaded"):
             tell_if_too_large(manifest.entries[change.id], manifest.server.memory_budget)
@@ -92,9 +93,9 @@ def tell_if_too_large(entry: Entry, budget: int | None) -> None:
 
 def _show(found: Plan, server: Server, *, compared: bool) -> None:
     if not compared:
-        click.echo(f"no server runs on {server.address}, so everything is new", err=True)
+        click.echo(f"no server is running on {server.address}, so everything is new", err=True)
     elif not found:
-        click.echo(f"the server on {server.address} serves this; there is nothing to do")
+        click.echo(f"the server on {server.address} already serves this; nothing to do")
     colour = log.wants_colour(sys.stdout)
     rows = [[SIGNS[each.does], f"{each.kind}.{each.id}"] for each in found.changes]
     heads = table(["", ""], rows)[1:]

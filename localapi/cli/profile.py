@@ -1,4 +1,4 @@
-"""`localapi profile`: the profiles of a running server, and switching to another one."""
+"""`localapi profile`: show the profiles of a running server, or switch to another one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from localapi.settings import Settings
 @click.option("--none", "without", is_flag=True, help="Serve the manifest without a profile.")
 @server_options
 def command(name: str | None, *, without: bool, **flags: Any) -> None:
-    """Show the profiles of a running server, or switch to one while it runs.
+    """Show the profiles of a running server, or switch to one.
 
-    The profile is checked first: an invalid one is refused, and nothing changes. It lasts until the server ends.
+    The profile is checked first; an invalid profile is rejected, and nothing changes. A switch lasts until the server
+    stops.
     """
     if without and name is not None:
         raise click.UsageError("give a NAME or --none, not both")

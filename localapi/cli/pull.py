@@ -1,4 +1,4 @@
-"""`localapi pull`: models into the Hub's cache, before anybody waits for them."""
+"""`localapi pull`: download models into the Hub's cache before they are requested."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ FILE_SECONDS: Final = 30.0
 """Time limit for a small file."""
 END_SECONDS: Final = 5.0
 _QUIET: Final = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_VERBOSITY": "error"}
-"""Without telemetry huggingface_hub does not ask the Hub first which agents there are."""
+"""Environment in which huggingface_hub does not first ask the Hub which agents exist, which is part of its telemetry.
+"""
 Report = Callable[[int, int], None]
-"""Function of the bytes that are there, and all bytes."""
+"""Function that is called with the bytes present and the total."""
 
 
 @click.command("pull")
@@ -45,14 +46,14 @@ Report = Callable[[int, int], None]
 @manifest_option
 @profile_option
 def command(repository: str | None, revision: str | None, **flags: Any) -> None:
-    """Download a model of the Hugging Face Hub, or all models in the manifest.
+    """Download a model from the Hugging Face Hub, or all models in the manifest.
 
-    After Ctrl-C or a broken connection, the same command continues where it stopped, even in the middle of a file.
+    After Ctrl-C or a lost connection, the same command resumes where it stopped, even within a file.
     """
     if repository is None and revision is not None:
-        raise click.UsageError("--revision needs REPO; without it, the manifest gives the revisions")
+        raise click.UsageError("--revision needs REPO; without REPO, revisions come from the manifest")
     if repository is not None and not is_repository(repository):
-        raise click.UsageError(f"{repository!r} is no repository of the Hugging Face Hub; its form is owner/name")
+        raise click.UsageError(f"{repository!r} is not a Hugging Face repository; the form is owner/name")
     if repository is not None:
         wanted = [(repository, revision)]
     else:
@@ -60,19 +61,22 @@ def command(repository: str | None, revision: str | None, **flags: Any) -> None:
         here = [entry.options for entry in entries if not entry.options.is_remote]
         wanted = list(dict.fromkeys(each for options in here for each in options.repositories()))
     if not wanted:
-        click.echo("the manifest names no repository of the Hugging Face Hub: there is nothing to download", err=True)
+        click.echo("the manifest names no Hugging Face repository; nothing to download", err=True)
     failed = [name for name, version in wanted if not _pulled(name, version, alone=len(wanted) == 1)]
     if failed:
-        raise CannotDownload(f"{len(failed)} of {len(wanted)} were not downloaded: {', '.join(failed)}")
+        raise CannotDownload(f"{len(failed)} of {len(wanted)} failed to download: {', '.join(failed)}")
 
 
 def _pulled(name: str, revision: str | None, *, alone: bool) -> bool:
-    """Download one and print its folder or the error; return True on success. Raise CannotDownload if it is `alone`."""
+    """Download one repository, and print its folder or the error; return True on success.
+
+    Raise CannotDownload if it is `alone`.
+    """
     try:
         with Bar(name) as bar:
             folder = pull(name, revision, bar.show)
     except KeyboardInterrupt:
-        click.echo("stopped; what has come is kept, and the same command continues from there", err=True)
+        click.echo("stopped; the same command resumes the download", err=True)
         raise click.Abort from None
     except CannotDownload as error:
         if alone:
@@ -97,7 +101,7 @@ class Bar:
         self._task = self._bar.add_task(name, total=None)
 
     def show(self, done: int, total: int) -> None:
-        """Show that `done` bytes of `total` are there."""
+        """Show that `done` bytes of `total` are present."""
         self._bar.update(self._task, completed=done, total=total)
         now = time.monotonic()
         if self._bar.disable and (now - self._told_at >= REPORT_SECONDS or done >= total):
@@ -115,7 +119,7 @@ class Bar:
 
 
 def pull(repository: str, revision: str | None, report: Report) -> Path:
-    """Download what is missing of a repository, and return its folder in the cache. Raise CannotDownload.
+    """Download the missing files of a repository, and return its folder in the cache. Raise CannotDownload.
 
     After an interruption, the next call resumes.
     """
@@ -140,7 +144,7 @@ def file_of(repository: str, name: str, revision: str | None = None) -> Path:
 def found_on_hub(text: str, limit: int) -> list[dict[str, Any]]:
     """Return the models that match a text, as `localapi.worker.hub.search` describes them. Raise CannotDownload."""
     found: list[dict[str, Any]] = []
-    # "=" keeps a text that begins with a dash from being an option.
+    # "=" keeps a text that begins with a dash from being parsed as an option.
     with _child(f"--text={text}", f"--limit={limit}", seconds=FILE_SECONDS, module="search") as lines:
         for line in lines:
             if "end" in line:
@@ -153,7 +157,7 @@ def found_on_hub(text: str, limit: int) -> list[dict[str, Any]]:
 def _child(
     repository: str, *arguments: str, seconds: float | None = None, module: str = "pull"
 ) -> Iterator[Iterator[dict[str, Any]]]:
-    """Start a child that ends with the block, and yield its messages. Reading them may raise CannotDownload."""
+    """Start a child process that ends with the block, and yield its messages. Reading them may raise CannotDownload."""
     command = [sys.executable, "-P", "-m", f"localapi.worker.hub.{module}", repository, *arguments]
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
@@ -176,7 +180,7 @@ def _child(
 def _messages(
     process: subprocess.Popen[str], repository: str, errors: TextIO, *, limited: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yield the messages of a child. Raise CannotDownload with its error, or its last words."""
+    """Yield the messages of a child process. Raise CannotDownload with its error, or with its last line of output."""
     assert process.stdout is not None  # noqa: S101  # it was started with a pipe
     for text in process.stdout:
         line: dict[str, Any] = json.loads(text)
@@ -185,7 +189,7 @@ def _messages(
         yield line
     status = process.wait()
     if limited and status == -signal.SIGKILL:
-        raise CannotDownload(f"Hugging Face did not answer for {repository} in time. Check the network.")
+        raise CannotDownload(f"Hugging Face did not respond in time for {repository}. Check the network.")
     errors.seek(0)
     said = [line.strip() for line in errors if line.strip()] or [f"exit status {status}"]
     raise CannotDownload(f"{repository} could not be downloaded: {said[-1]}")

@@ -1,4 +1,4 @@
-"""`localapi rm`: remove an entry from the manifest's file, and change nothing else in it."""
+"""`localapi rm`: remove an entry from the manifest file, and change nothing else in it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from localapi.system.byte_sizes import readable
 
 @click.command("rm")
 @click.argument("entry_id", metavar="ID", shell_complete=complete_models())
-@click.option("--files", is_flag=True, help="Also remove its downloaded files, unless another entry uses them.")
-@click.option("-y", "--yes", is_flag=True, help="With --files: do not ask.")
+@click.option("--files", is_flag=True, help="Also delete its downloaded files, unless another entry uses them.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before deleting files.")
 @click.option("--dry-run", is_flag=True, help="Show the change without saving it.")
 @manifest_option
 @profile_option
@@ -26,7 +26,7 @@ from localapi.system.byte_sizes import readable
 def command(entry_id: str, *, files: bool, yes: bool, dry_run: bool, **flags: Any) -> None:
     """Remove a model from the manifest, with its comments.
 
-    Downloaded files stay without --files, and a running server finishes its running requests.
+    Downloaded files are kept unless --files is given. A running server finishes the model's running requests.
     """
     said = Settings.read(**flags)
     source = source_of(said)
@@ -50,7 +50,7 @@ def command(entry_id: str, *, files: bool, yes: bool, dry_run: bool, **flags: An
 
 
 def _unused(source: ManifestSource, entry_id: str) -> list[tuple[str, int]]:
-    """Return the downloaded repositories that only this entry uses, with their sizes; say why others stay."""
+    """Return the downloaded repositories that only this entry uses, with their sizes; print why others are kept."""
     entries = read(source, needs_secrets=False).entries
     sizes = {each.repository: each.size_bytes for each in downloaded()}
     found: list[tuple[str, int]] = []
@@ -61,9 +61,9 @@ def _unused(source: ManifestSource, entry_id: str) -> list[tuple[str, int]]:
             if entry.id != entry_id and repository in dict(entry.options.repositories())
         ]
         if others:
-            click.echo(f"the files of {repository} stay: {', '.join(others)} uses them", err=True)
+            click.echo(f"the files of {repository} are kept: {', '.join(others)} uses them", err=True)
         elif repository in sizes:
             found.append((repository, sizes[repository]))
     if not found:
-        click.echo(f"there are no downloaded files to remove with {entry_id}", err=True)
+        click.echo(f"{entry_id} has no downloaded files to remove", err=True)
     return found

@@ -1,4 +1,4 @@
-"""`localapi say`: have a server speak a text, to a file, a pipe or the loudspeakers."""
+"""`localapi say`: speak a text to a file, a pipe or the loudspeakers."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ ADD_ONE: Final = "`localapi add --backend auto --kind speech` adds one"
 @click.command("say")
 @click.argument("text", required=False)
 @click.option("--model", help="Speech model.  [default: the first]", shell_complete=complete_models("speech"))
-@click.option("--voice", help="One of the model's voices.")
+@click.option("--voice", help="Voice of the model.")
 @click.option("--speed", type=click.FloatRange(0.25, 4), help="Speed factor; 2 takes half the time.")
 @click.option("--instructions", help="Style of speaking, if the model supports it.")
 @click.option(
     "--format", type=click.Choice(sound_output.FORMATS), help="Audio format.  [default: from the name of FILE]"
 )
 @click.option("-o", "--output", metavar="FILE", help="Write a file (- for standard output) instead of playing.")
-@click.option("--dry-run", is_flag=True, help="Show what would be spoken, one segment per line, without a server.")
+@click.option("--dry-run", is_flag=True, help="Print the segments to be spoken, one per line, without a server.")
 @profile_option
 @server_options
 def command(
@@ -52,7 +52,7 @@ def command(
 ) -> None:
     """Speak TEXT, or standard input if TEXT is - or omitted.
 
-    The running server speaks. If none is running and no address is given, a temporary one is started.
+    The running server speaks. If no server is running and no address is given, a temporary one is started.
     """
     settings = Settings.read(**flags)
     said = given_text(text)
@@ -62,14 +62,14 @@ def command(
     if format is not None and output is None:
         raise click.UsageError("--format needs --output FILE, or --output - for standard output")
     if output == "-" and sys.stdout.isatty():
-        raise click.UsageError("a terminal cannot show sound: give --output FILE, or pipe it into a program")
+        raise click.UsageError("standard output is a terminal; give --output FILE, or pipe the sound into a program")
     kind = format or ("wav" if output in {None, "-"} else sound_output.format_of(Path(str(output))))
     said_how = {"voice": voice, "speed": speed, "instructions": instructions, "response_format": kind}
     request = {"input": said, **{name: value for name, value in said_how.items() if value is not None}}
     server = server_of(settings)
     start = flags["host"] is None and flags["port"] is None and not server.is_there()
     if start:
-        _speech_entry(settings, model)  # reports all errors, of which a server that cannot start has one line
+        _speech_entry(settings, model)  # it reports all errors; a server that cannot start reports only one line
     profile = ["--profile", flags["profile"]] if flags["profile"] is not None else []
     with or_temporary(server, profile, start=start) as server:
         if model is None:
@@ -81,7 +81,7 @@ def command(
 
 
 class NoSpeechModel(OperatorError):
-    """There is no speech model, or none of that name."""
+    """There is no speech model, or none with that name."""
 
 
 def _speech_entry(settings: Settings, name: str | None) -> Entry:
@@ -94,7 +94,8 @@ def _speech_entry(settings: Settings, name: str | None) -> Entry:
     if entry is None or entry not in speakers:
         known = ", ".join(each.id for each in speakers)
         raise NoSpeechModel(f"{name!r} is not a speech model of the manifest, which has: {known}")
-    if isinstance(entry.options, PoolOptions):  # its members may read a text differently; the first stands for them
+    # members may pronounce a text differently; the first stands for them all
+    if isinstance(entry.options, PoolOptions):
         entry = manifest.resolve(entry.options.of[0]) or entry
     return entry
 
@@ -119,7 +120,7 @@ def _give(pieces: Iterator[bytes], output: str | None) -> None:
 
 
 def _show_script(text: str, entry: Entry) -> None:
-    """Print the text as the voice gets it, and what was replaced or left out."""
+    """Print the text as the voice receives it, and what was replaced or left out."""
     settings = speech_options(entry.options)
     script = script_of(
         text,
@@ -130,7 +131,7 @@ def _show_script(text: str, entry: Entry) -> None:
         phonemes=settings.phoneme_marks,
     )
     for word in script.replaced:
-        click.echo(f"{word.written} is said {word.said!r}", err=True)
+        click.echo(f"{word.written} is pronounced {word.said!r}", err=True)
     if script.ignored:
         click.echo(f"ignored markup: {', '.join(script.ignored)}", err=True)
     for segment in script.segments:

@@ -1,4 +1,4 @@
-"""`localapi search`: find models on the Hugging Face Hub, and say which fit this machine."""
+"""`localapi search`: find models on the Hugging Face Hub, and show which fit this machine."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ FACTOR: Final = 1.2
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Maximum number of models.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def command(text: str, *, limit: int, as_json: bool) -> None:
-    """Search the Hugging Face Hub for models, those for MLX first.
+    """Search the Hugging Face Hub for models; MLX models come first.
 
-    The size is that of the weights, if the Hub knows it. A model fits if its weights and a conversation do.
+    The size is that of the weights, if the Hub reports it. A model fits if its weights and a conversation fit into
+    memory.
     """
     usable = room_for_models(None, USABLE_SHARE)
     found = [_described(model, usable) for model in found_on_hub(text, limit)]

@@ -1,4 +1,4 @@
-"""`localapi serve`: the server, and its greeting on the terminal."""
+"""`localapi serve`: start the server, and print its greeting on the terminal."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ log = logging.getLogger(__name__)
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
-    help="Level of the log; overrides server.log_level.  [environment LOG_LEVEL]",
+    help="Log level; overrides server.log_level.  [environment LOG_LEVEL]",
 )
 @click.option(
     "--log",
     "log_format",
     type=click.Choice(["text", "json"]),
-    help="Format of the log: text, or one JSON object per line.  [environment LOG_FORMAT; default: text]",
+    help="Log format: text, or one JSON object per line.  [environment LOG_FORMAT; default: text]",
 )
 @click.pass_context
 def command(ctx: click.Context, /, **flags: Any) -> None:
-    """Serve the models of the manifest, and follow its changes."""
+    """Serve the models in the manifest, and apply its changes while running."""
     if ctx.args:
         word = ctx.args[0]
         if word in COMMANDS:  # as in `localapi --port 9000 models`
-            raise click.UsageError(f"a command comes before its options: localapi {word} …")
+            raise click.UsageError(f"the command comes before its options: localapi {word} …")
         raise click.UsageError(f"Got unexpected extra argument ({word})")
     settings = Settings.read(**flags)
     logs.set_up(settings.log_format)
@@ -56,9 +56,9 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
 
 
 def _greet(service: Service, source: ManifestSource, settings: Settings, port: int) -> None:
-    """Show the address, the files and the models; with JSON logs, log only what a program cannot ask for."""
+    """Print the address, the files and the models; with JSON logs, log only what a program cannot ask for."""
     watched = ", ".join(str(path) for path in source.files())
-    following = f"following {watched}" if watched else "following no file: the environment is the manifest"
+    following = f"following {watched}" if watched else "no manifest file; models come from the environment"
     address = reachable(settings.host, port)
     if settings.log_format == "json":
         log.info("localapi %s on %s/v1", localapi.__version__, address)
@@ -80,7 +80,7 @@ def _show(service: Service, address: str, following: str) -> None:
     logs.flush()
 
     def say(text: str = "", **style: Any) -> None:
-        with contextlib.suppress(OSError):  # a log on a full disk is no reason not to serve
+        with contextlib.suppress(OSError):  # a full disk for logs is no reason not to serve
             click.secho(text, err=True, color=colour, **style)
 
     say(f"{click.style('localapi', bold=True)} {localapi.__version__} on {click.style(f'{address}/v1', bold=True)}")
@@ -98,4 +98,4 @@ def _show(service: Service, address: str, following: str) -> None:
     for warning in service.warnings():
         say(warning, fg="yellow")
     if not service.registry.entries:
-        say(f"the manifest has no models: add one to its section {' or '.join(KINDS)}", fg="yellow")
+        say(f"the manifest has no models; add one to a section: {', '.join(KINDS)}", fg="yellow")

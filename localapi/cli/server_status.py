@@ -1,4 +1,4 @@
-"""The status of a running server, and its models as rows for people."""
+"""Status of a running server, and its models as table rows."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _FIRST_TO_GO: Final = ("aliases", "place", "kind", "backend", "memory", "waiting
 GAP: Final = 2
 """Characters between columns."""
 _SECONDS: Final = 10.0
-"""Time limit for a list."""
+"""Time limit for a list, in seconds."""
 
 
 def status_of(server: Server, *, seconds: float = SECONDS) -> Status:
-    """Return the reply to `GET /status`. Raise Refused, or NoServer, also if another program answers."""
+    """Return the reply to `GET /status`. Raise NoServer, also if another program replies, or Refused."""
     try:
         status = server.get("/status", seconds=seconds)
     except Refused as error:
@@ -54,7 +54,7 @@ def followed(status: Status) -> dict[Path, str]:
 
 
 def tell_if_another_is_followed(server: Server, status: Status, manifest: Path) -> None:
-    """Warn that the server would not see a change of this manifest if it follows another one."""
+    """Warn if the server follows another manifest than this, and so would not see a change of it."""
     files = list(followed(status))
     if manifest.exists() and manifest.resolve() not in files:
         what = str(files[0]) if files else "no file"
@@ -63,7 +63,7 @@ def tell_if_another_is_followed(server: Server, status: Status, manifest: Path) 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One model. None: unknown, or not visible with this key."""
+    """Row of one model. None means unknown, or not visible with this key."""
 
     id: str
     kind: str
@@ -81,27 +81,27 @@ class ModelRow:
     pinned: bool | None = None
     last_error: str | None = None
     place: Mapping[str, Any] | None = None
-    """Place where it runs: `kind`, `at`, `pid` and `parts`."""
+    """Where it runs: `kind`, `at`, `pid` and `parts`."""
     variant_of: str | None = None
-    """Model that answers, if this is a variant."""
+    """Base model, if this is a variant."""
     download_bytes: int | None = None
-    """Approximate bytes to download, if files are missing and that is known."""
+    """Approximate bytes to download, if files are missing and their size is known."""
 
     @property
     def told_place(self) -> str:
-        """Place where the model runs, unless that is a single process on this machine."""
+        """Where the model runs, unless that is a single process on this machine."""
         return place_in_words(self.place) if self.place else ""
 
     @property
     def share(self) -> float | None:
-        """Progress of the load from 0 to 1; None if unknown."""
+        """Load progress from 0 to 1; None if unknown."""
         if not self.progress or not self.progress["total"]:
             return None
         return min(float(self.progress["done"] / self.progress["total"]), 1)
 
     @property
     def told_state(self) -> str:
-        """The state for people."""
+        """State, as shown to people."""
         state = self.state.replace("_", " ")
         if self.download_bytes is not None:
             state += f" ({readable(self.download_bytes)})"
@@ -109,14 +109,14 @@ class ModelRow:
 
     @property
     def told_progress(self) -> str:
-        """The phase of a load, and how much is done; empty if nothing is loading."""
+        """Phase of a load, and its progress; empty if nothing is loading."""
         if not self.progress:
             return ""
         share = "" if self.share is None else f" {100 * self.share:.0f} %"
         return f"{shown_in_line(str(self.progress['phase']))}{share}"
 
     def cells(self) -> list[str]:
-        """Return the texts for the columns of HEAD."""
+        """Return the cells for the columns of HEAD."""
         return [
             self.id if self.variant_of is None else f"└ {self.id}", self.kind, self.backend, self.told_state,
             readable(self.memory_bytes) if self.memory_bytes else "",
@@ -131,7 +131,7 @@ class ModelRow:
 
 
 def fetch(server: Server) -> tuple[list[ModelRow], Status]:
-    """Return the models and the status, which is empty if the key has no admin right. Raise NoServer or Refused."""
+    """Fetch the models, and the status, which is empty if the key has no admin right. Raise NoServer or Refused."""
     try:
         status = status_of(server, seconds=_SECONDS)
     except Refused as error:
@@ -144,7 +144,7 @@ def fetch(server: Server) -> tuple[list[ModelRow], Status]:
 
 
 def rows(status: Status) -> list[ModelRow]:
-    """Return the models of a status in the manifest's order, each followed by its variants."""
+    """Return the models of a status in manifest order, each followed by its variants."""
     found: list[ModelRow] = []
     for model in status["models"]:
         row = ModelRow(
@@ -163,7 +163,7 @@ def rows(status: Status) -> list[ModelRow]:
 
 
 def place_in_words(place: Mapping[str, Any]) -> str:
-    """Return where a model runs: "node box", "peer studio", "2 of 3 members". Empty for a process of this machine."""
+    """Return where a model runs: "node box", "peer studio", "2 of 3 members". Empty for a process on this machine."""
     parts = place["parts"]
     if place["kind"] == "members":
         able = sum(part["away"] is None for part in parts)
@@ -175,7 +175,7 @@ def place_in_words(place: Mapping[str, Any]) -> str:
 
 
 def columns(cells: Sequence[Sequence[str]], width: int | None) -> list[int]:
-    """Return the columns to show: the first four, and those with content, as far as there is room."""
+    """Return the columns to show: the first four, and the others that have content, as far as there is room."""
     shown = [at for at in range(len(HEAD)) if at < HEAD.index("memory") or any(row[at] for row in cells)]
     widths = {at: max([len(HEAD[at]), *(cell_len(row[at]) for row in cells)]) for at in shown}
     for name in _FIRST_TO_GO:
@@ -186,7 +186,7 @@ def columns(cells: Sequence[Sequence[str]], width: int | None) -> list[int]:
 
 
 def most_active(found: Sequence[ModelRow], count: int) -> list[ModelRow]:
-    """Return at most `count` rows in their order, without the last ones of those that are unloaded and idle."""
+    """Return at most `count` rows in their order; unloaded, idle models are dropped first, from the end."""
     idle = [at for at, row in enumerate(found) if row.state in ("unloaded", "not_downloaded") and not row.waiting]
     busy = [at for at in range(len(found)) if at not in set(idle)]
     return [found[at] for at in sorted([*busy, *idle][: max(count, 1)])]
@@ -200,19 +200,19 @@ def troubles(status: Status) -> Iterator[str]:
         yield from (f"  {problem_line(problem)}" for problem in attempt["problems"])
     for model in status.get("models") or ():
         if model.get("peer"):
-            continue  # a warning says what is wrong with its server
+            continue  # a warning already names the cause on its server
         if model["state"] == "failed" and model["last_error"]:
             yield f"{model['id']}: {shown_in_line(model['last_error'])}"
         elif model.get("healthy") is False:
-            yield f"{model['id']}: not healthy: {shown_in_line(model['unhealthy_reason'] or 'unknown reason')}"
+            yield f"{model['id']}: unhealthy: {shown_in_line(model['unhealthy_reason'] or 'unknown reason')}"
         for part in model["place"]["parts"]:
             if part["away"]:
-                yield f"{model['id']}: its member {part['name']} gets no requests: {shown_in_line(part['away'])}"
+                yield f"{model['id']}: member {part['name']} gets no requests: {shown_in_line(part['away'])}"
     yield from (shown_in_line(warning) for warning in status.get("warnings") or ())
 
 
 def problem_line(problem: Mapping[str, Any]) -> str:
-    """Return a problem of the manifest with its position, as the server's terminal shows it."""
+    """Return a problem of the manifest with its position, as the server prints it."""
     line = problem["line"]
     place = problem["source"] if line is None else f"{problem['source']}:{line}:{problem['column']}"
     words = [place, problem["key"], problem["message"]]
@@ -220,7 +220,7 @@ def problem_line(problem: Mapping[str, Any]) -> str:
 
 
 def footer(status: Status) -> str:
-    """Describe the server in a line: revision and memory; empty if there is no status."""
+    """Describe the server in one line: revision and memory; empty without a status."""
     if not status:
         return ""
     memory = status["memory"]

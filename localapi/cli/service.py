@@ -1,4 +1,4 @@
-"""`localapi service`: have the system start the server, and keep it running."""
+"""`localapi service`: let the system start the server and keep it running."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def command() -> None:
 @server_options
 @click.option(
     "--env", "names", multiple=True, metavar="NAME",
-    help="Variable to pass with its current value, such as HF_HOME or a key; can be repeated.",
+    help="Environment variable to pass on with its current value, such as HF_HOME or a key; can be repeated.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the files without writing them.")
 def install(names: tuple[str, ...], *, dry_run: bool, **flags: Any) -> None:
     """Start the server now and at each login, and restart it after failures.
 
-    It runs with this Python, in the current folder. The values of --env are written to a file that only you can read.
+    It runs with this Python in the current folder. The values of --env are written to a file that only you can read.
     """
     settings = Settings.read(**flags)
     agent = Agent(_command(settings), Path.cwd(), _values(names))
     if not dry_run:
-        read(source_of(settings))  # raises what would prevent its start
+        read(source_of(settings))  # raises for anything that would prevent its start
         for line in system().install(agent):
             click.echo(line)
-        click.echo(f"serving at {settings.address}/v1; to check it: localapi service status")
+        click.echo(f"serving at {settings.address}/v1; check it with: localapi service status")
         return
     for path, text in system().files(agent).items():
         click.echo(f"# {path}")
@@ -52,9 +52,9 @@ def install(names: tuple[str, ...], *, dry_run: bool, **flags: Any) -> None:
 
 @command.command("uninstall")
 def uninstall() -> None:
-    """End the server and remove the service. The manifest and the models stay."""
+    """Stop the server and remove the service. The manifest and the models are kept."""
     there = system().uninstall()
-    click.echo("uninstalled; the server has ended" if there else "there is no service")
+    click.echo("uninstalled; the server has stopped" if there else "the service is not installed")
 
 
 @command.command("status")
@@ -69,11 +69,11 @@ def status(*, as_json: bool, **flags: Any) -> None:
         told = {"installed": state.installed, "running": state.running, "pid": state.pid, "says": state.words}
         click.echo(json.dumps({**told, "address": server.address, "answers": answers}))
     elif not state.installed:
-        click.echo("the service is not installed: localapi service install")
+        click.echo("the service is not installed; install it with: localapi service install")
     else:
         pid = f", process {state.pid}" if state.pid else ""
         click.echo(f"the service is installed: {state.words}{pid}")
-        click.echo(f"{'something answers' if answers else 'nothing answers'} on {server.address}")
+        click.echo(f"{'a server responds' if answers else 'no server responds'} on {server.address}")
     if not state.running:
         sys.exit(1)
 
@@ -81,7 +81,7 @@ def status(*, as_json: bool, **flags: Any) -> None:
 def _command(settings: Settings) -> list[str]:
     """Return a command that starts this server from any folder. Raise CannotInstall if its port is 0."""
     if settings.port == 0:
-        raise CannotInstall("a service needs a fixed port; give one other than 0")
+        raise CannotInstall("a service needs a fixed port; set one other than 0")
     words = [sys.executable, "-P", "-m", "localapi", "serve"]
     words += ["--host", settings.host, "--port", str(settings.port)]
     manifest = settings.manifest or Path("models.yaml")
@@ -100,7 +100,7 @@ def _values(names: tuple[str, ...]) -> dict[str, str]:
         if name in os.environ:
             values[name] = os.environ[name]
         else:
-            click.echo(f"{name} is not set, so the server does not get it; set it and install again", err=True)
+            click.echo(f"{name} is not set, so it is not passed on; set it and install again", err=True)
     odd = [name for name, value in values.items() if not value.isprintable()]
     if odd:
         raise CannotInstall(

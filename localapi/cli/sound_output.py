@@ -1,4 +1,4 @@
-"""Give spoken sound to a file, a pipe, or a program that plays it."""
+"""Write speech to a file, a pipe, or a program that plays it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PLAYERS: Final = (
     ("aplay", "-q"),
     ("ffplay", "-nodisp", "-autoexit", "-v", "0"),
 )
-"""Programs that play a file, with their options; the first that is there is used."""
+"""Programs that play a file, with their options; the first installed one is used."""
 
 
 class NothingSaid(OperatorError):
-    """The sound has nowhere to go."""
+    """The speech cannot be written or played."""
 
 
 def format_of(path: Path) -> str:
@@ -39,9 +39,9 @@ def format_of(path: Path) -> str:
 
 
 def write(pieces: Iterator[bytes], path: Path, progress: Callable[[int], None]) -> None:
-    """Write the speech to a file, which appears when it is complete; a device or a named pipe gets it as it comes.
+    """Write the speech to a file, which appears when it is complete; a device or a named pipe gets it as it arrives.
 
-    `progress` gets the bytes so far.
+    `progress` is called with the bytes so far.
     """
     special = path.exists() and not path.is_file()
     try:
@@ -55,7 +55,7 @@ def write(pieces: Iterator[bytes], path: Path, progress: Callable[[int], None]) 
 
 
 def pipe(pieces: Iterator[bytes], out: BinaryIO) -> None:
-    """Write the speech to a pipe as it comes."""
+    """Write the speech to a pipe as it arrives."""
     for piece in pieces:
         out.write(piece)
         out.flush()
@@ -66,7 +66,7 @@ def play(pieces: Iterator[bytes]) -> None:
     player = next((player for player in PLAYERS if shutil.which(player[0])), None)
     if player is None:
         names = ", ".join(player[0] for player in PLAYERS)
-        raise NothingSaid(f"found no program that plays sound ({names}); write a file with --output FILE")
+        raise NothingSaid(f"no program that plays sound was found ({names}); write a file with --output FILE")
     with tempfile.TemporaryDirectory(prefix="localapi-") as folder:
         path = Path(folder) / "said.wav"
         write(pieces, path, lambda _: None)

@@ -1,4 +1,4 @@
-"""A server of a command's own, for commands that work without a running one."""
+"""Temporary server for commands that work without a running one."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from localapi.errors import NoServer
 
 @contextlib.contextmanager
 def or_temporary(server: Server, options: Sequence[str], *, start: bool) -> Iterator[Server]:
-    """Yield the given server, or if `start` is true a temporary one on a free port, with these options of `serve`.
+    """Yield the given server, or, if `start` is true, a temporary one on a free port with these options of `serve`.
 
-    Raise NoServer, with its last output, if the temporary server ends at once.
+    Raise NoServer, with its last output, if the temporary server exits at once.
     """
     if not start:
         yield server
         return
     command = [sys.executable, "-P", "-m", "localapi", "serve", "--host", "127.0.0.1", "--port", "0", *options]
-    # In a group of its own, so that Ctrl-C reaches only the command, which may go on.
+    # In its own process group, so that Ctrl-C reaches only the command, which may continue.
     with subprocess.Popen(  # noqa: S603
         command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", process_group=0
     ) as process:
@@ -37,7 +37,7 @@ def or_temporary(server: Server, options: Sequence[str], *, start: bool) -> Iter
 
 
 def _address_of(process: subprocess.Popen[str]) -> str:
-    """Return the address of a server that is starting. Its log is read to the end, so that it is never blocked."""
+    """Return the address of a server that is starting. Its log is read to the end, so that it never blocks."""
     log = process.stderr
     assert log is not None  # noqa: S101  # it was started with a pipe
 
@@ -51,4 +51,4 @@ def _address_of(process: subprocess.Popen[str]) -> str:
         if found := re.search(r" on (http://\S+)/v1", line):
             threading.Thread(target=read_out, daemon=True).start()
             return found[1]
-    raise NoServer(f"no server runs, and none could be started: {line.strip()}")
+    raise NoServer(f"no server is running, and none could be started: {line.strip()}")

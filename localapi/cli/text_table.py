@@ -1,4 +1,4 @@
-"""Tables and sentences for terminals and pipes: plain text in aligned columns, wrapped between words."""
+"""Tables and wrapped sentences for terminals and pipes: plain text in aligned columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ANY_WIDTH: Final = 100_000
 
 
 def room() -> int | None:
-    """Return the width of the terminal; None if there is none, and lines may have any length."""
+    """Return the width of the terminal; None if there is none, so lines may have any length."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 

@@ -1,4 +1,4 @@
-"""`localapi transcribe`: have a server write down what is said in files."""
+"""`localapi transcribe`: transcribe files with a running server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ENDINGS: Final = {kind: suffix for suffix, kind in SUFFIXES.items()}
 
 
 class CannotTranscribe(OperatorError):
-    """A file cannot be read, or its text cannot be written."""
+    """A file cannot be read, or its transcript cannot be written."""
 
 
 @click.command("transcribe")
@@ -39,13 +39,18 @@ class CannotTranscribe(OperatorError):
 @click.option(
     "--model", help="Transcription model.  [default: the first]", shell_complete=complete_models("transcription")
 )
-@click.option("--language", help="Language of the sound: en, german.  [default: found out]")
-@click.option("--prompt", help="Text that shows the model names and style.")
-@click.option("--translate", is_flag=True, help="Write English text, whatever the language.")
-@click.option("--words", is_flag=True, help="Add the times of words to JSON.")
-@click.option("--format", type=click.Choice(FORMATS), help="Format.  [default: from the name of OUTPUT, or text]")
+@click.option("--language", help="Language spoken, such as en or german.  [default: detected]")
+@click.option("--prompt", help="Example text that shows names and style to the model.")
+@click.option("--translate", is_flag=True, help="Translate into English.")
+@click.option("--words", is_flag=True, help="Include word times; needs --format json.")
 @click.option(
-    "-o", "--output", type=type_of_path, help="File to write, or a folder for a file each.  [default: standard output]"
+    "--format", type=click.Choice(FORMATS), help="Output format.  [default: from the name of OUTPUT, or text]"
+)
+@click.option(
+    "-o",
+    "--output",
+    type=type_of_path,
+    help="File to write, or a folder with one file for each input.  [default: standard output]",
 )
 @profile_option
 @server_options
@@ -61,9 +66,9 @@ def command(
     words: bool,
     **flags: Any,
 ) -> None:
-    """Write down what is said in audio and video files.
+    """Transcribe audio and video files.
 
-    The running server does it. If none is running and no address is given, a temporary one is started.
+    The running server transcribes. If no server is running and no address is given, a temporary one is started.
     """
     in_folder = output is not None and output.is_dir()
     if len(files) > 1 and output is not None and not in_folder:
@@ -82,7 +87,7 @@ def command(
         chosen = _model(server, model)
         for file in files:
             target = output / f"{file.stem}{ENDINGS[kind]}" if output is not None and in_folder else output
-            # Text is shown as it comes; everything else when it is complete.
+            # Plain text is shown as it arrives; other formats when they are complete.
             live = kind == "text" and target is None
             done = _transcribed(server, {**fields, "model": chosen["id"]}, file, chosen, translate=translate, live=live)
             if not live:
@@ -116,14 +121,14 @@ def _transcribed(
         raise CannotTranscribe(f"{file} cannot be read: {error.strerror}") from error
     most = model.get("max_file_bytes") or size
     if size > most:
-        raise CannotTranscribe(f"{file} has {readable(size)}; {model['id']} takes {readable(most)} at most")
+        raise CannotTranscribe(f"{file} has {readable(size)}; {model['id']} accepts at most {readable(most)}")
     path = f"/v1/audio/{'translations' if translate else 'transcriptions'}"
     show = _progress(file)
     try:
         with closing(server.events(path, form=(headers, form.blocks()))) as events:
             for event in events:
                 if event.name == "comment":
-                    if event.data.startswith("{"):  # others may be of a proxy
+                    if event.data.startswith("{"):  # other comments may come from a proxy
                         show(in_words(event.json()))
                     continue
                 told = event.json()
@@ -138,11 +143,11 @@ def _transcribed(
         show("")
         if live:
             click.echo()
-    raise NoServer("the server ended before the transcript did: its log says why")
+    raise NoServer("the server stopped before the transcript was complete; see its log")
 
 
 def _progress(file: Path) -> Callable[[str], None]:
-    """Return a function that shows a text in place of the one before, on a terminal. An empty one clears the line."""
+    """Return a function that replaces the progress line on a terminal. An empty text clears it."""
     terminal = sys.stderr.isatty()
 
     def show(text: str) -> None:

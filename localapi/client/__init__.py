@@ -1,6 +1,6 @@
-"""A client of a running server for the command line: requests, events, and benchmarks.
+"""Client for a running server, used by the command line: requests, events, and benchmarks.
 
-Knows HTTP and the form of errors, but not the content of requests and replies.
+It knows HTTP and the form of errors, but not the content of requests and replies.
 """
 
 from localapi.client.server import Event, Server

@@ -1,6 +1,6 @@
-"""Measure how fast a model answers, with one stream or several. `localapi bench` and the benchmarks use it.
+"""Measure how fast a model generates, with one stream or several; `localapi bench` and the benchmarks use it.
 
-Raw HTTP over sockets, so that a server is measured and not its client: nothing is decoded until the answers are
+Raw HTTP over sockets, so that the server is measured and not its client: nothing is decoded until the responses are
 complete. Failed requests are counted, never averaged in.
 """
 
@@ -28,7 +28,7 @@ from localapi.errors import Refused
 CHAT_PATH: Final = "/v1/chat/completions"
 END: Final = b"data: [DONE]"
 _TEXT: Final = re.compile(rb'"(?:reasoning_)?content":\s*"[^"]')
-"""Beginning of a piece of text or reasoning in an event."""
+"""Start of a piece of text or reasoning in an event."""
 _EVENT: Final = re.compile(rb"^data: (\{.*\})\r?\n", re.MULTILINE)
 _USAGE: Final = re.compile(rb'"completion_tokens":\s*(\d+)')
 _STATUS: Final = re.compile(rb"HTTP/1\.\d (\d{3})")
@@ -49,11 +49,11 @@ class Stream:
         """Everything received: head, events, and the framing between them."""
         self.socket = socket.create_connection(address)
         self.sent = time.perf_counter()
-        """Time of sending by `time.perf_counter`, like `moments`."""
+        """Time of sending, by `time.perf_counter`, like `moments`."""
         self.broken = ""
-        """Reason if the connection ended before the answer did."""
+        """Reason, if the connection ended before the response was complete."""
         self._arrivals: list[tuple[int, float]] = []
-        """Lengths of the body, and since when."""
+        """Lengths of the body, each with the time when it was reached."""
         try:
             self.socket.sendall(request)
         except OSError:
@@ -78,7 +78,7 @@ class Stream:
         return bool(received) and END not in self.body[-200:]
 
     def moment(self, length: int) -> float:
-        """Return when the body had reached a length."""
+        """Return the time when the body reached a length."""
         return self._arrivals[bisect.bisect_left(self._arrivals, (length, 0.0))][1]
 
     @property
@@ -90,7 +90,7 @@ class Stream:
         return _TEXT.search(self.body) is not None
 
     def moments(self) -> list[float]:
-        """Return when each piece of text arrived."""
+        """Return the time when each piece of text arrived."""
         return [self.moment(found.end()) for found in _TEXT.finditer(self.body)]
 
     def events(self) -> list[dict[str, Any]]:
@@ -98,25 +98,25 @@ class Stream:
         return [json.loads(event) for event in _EVENT.findall(self.body)]
 
     def tokens(self) -> int:
-        """Return the number of tokens in the answer by its usage; 0 without one."""
+        """Return the number of tokens in the response according to its usage; 0 without one."""
         return int((_USAGE.findall(self.body) or [0])[-1])
 
     def usage(self) -> dict[str, Any]:
-        """Usage object of OpenAI; empty if it has not arrived."""
+        """OpenAI usage object; empty if it has not arrived."""
         return next((event["usage"] for event in reversed(self.events()) if event.get("usage")), {})
 
     def failure(self) -> str:
-        """Return why the answer is not complete, or "" if it is."""
+        """Return why the response is incomplete, or "" if it is complete."""
         if END in self.body:
             return ""
         head, _, content = bytes(self.body).partition(b"\r\n\r\n")
         for text in (content, *_EVENT.findall(content)):
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # it is no error
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # not an error
                 return str(json.loads(text)["error"]["message"])
         status = _STATUS.match(head)
         if status and status[1] != b"200":
             return f"status {status[1].decode()}"
-        return self.broken or "the server ended before the answer did"
+        return self.broken or "the server stopped before the response was complete"
 
 
 def read(streams: Iterable[Stream], *, until: Stream | None = None) -> None:
@@ -132,7 +132,7 @@ def read(streams: Iterable[Stream], *, until: Stream | None = None) -> None:
 
 
 def streamed(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the body of a chat completion that streams and ends with its usage."""
+    """Return the body of a streamed chat completion that ends with its usage."""
     return {**body, "stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -152,7 +152,7 @@ def chat_request(host: str, body: Mapping[str, Any], headers: Mapping[str, str] 
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of a complete answer."""
+    """Times of a complete response."""
 
     first_seconds: float
     """Time from the request to the first text."""
@@ -165,16 +165,16 @@ class Timing:
 
 @dataclass
 class Level:
-    """Measurements with one number of streams."""
+    """Measurements for one number of streams."""
 
     streams: int
     requests: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     """Number of failed requests, by message."""
     timings: list[Timing] = field(default_factory=list)
-    """Timings of rounds without failures."""
+    """Timings from rounds without failures."""
     speeds: list[float] = field(default_factory=list)
-    """Tokens per second of all streams together, including the time for prompts; of rounds without failures."""
+    """Tokens per second of all streams together, including prompt time, from rounds without failures."""
 
     def summary(self) -> dict[str, Any]:
         """Return medians and counts for scripts; None for what was not measured."""
@@ -208,12 +208,12 @@ class Workload:
     server: Server
     model: str
     tokens: int
-    """Maximum tokens of an answer."""
+    """Maximum tokens of a response."""
     words: int
-    """Words of a prompt."""
+    """Words in a prompt."""
 
     def body(self, prompt: str) -> dict[str, Any]:
-        """Return the body of a request for one answer."""
+        """Return the body of one request."""
         message = {"role": "user", "content": prompt}
         return {"model": self.model, "messages": [message], "max_tokens": self.tokens, "temperature": 0}
 
@@ -242,7 +242,7 @@ class Workload:
 
 def _timing(stream: Stream) -> Timing:
     usage, moments = stream.usage(), stream.moments()
-    first = moments[0] if moments else stream.ended  # an answer without text
+    first = moments[0] if moments else stream.ended  # a response without text
     writing = moments[-1] - first if moments else 0.0
     tokens = usage["completion_tokens"]
     return Timing(
@@ -255,7 +255,7 @@ def _timing(stream: Stream) -> Timing:
 
 
 def prompt(words: int, seed: str) -> str:
-    """Return a text of a number of words. Texts of different seeds have no common prefix, so no cache helps."""
+    """Return a text with this number of words. Texts of different seeds have no common prefix, so no cache helps."""
     rng = random.Random(seed)  # noqa: S311  # nothing is secret
     return " ".join(rng.choices(_WORDS, k=words))
 

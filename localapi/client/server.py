@@ -37,9 +37,9 @@ class Event:
 
 @dataclass(frozen=True)
 class Server:
-    """A server at an address such as http://127.0.0.1:8000, and the headers with an API key.
+    """Server at an address such as http://127.0.0.1:8000, with the headers that carry an API key.
 
-    Each request may raise NoServer if nobody answers or the connection breaks, or Refused with the server's error.
+    Each request may raise NoServer if there is no reply or the connection breaks, or Refused with the server's error.
     """
 
     address: str
@@ -70,7 +70,7 @@ class Server:
             return _json(reply.read(), self.address)
 
     def stream(self, path: str, body: object) -> Iterator[bytes]:
-        """Yield the reply of a POST in bytes as they arrive. Closing the iterator closes the connection."""
+        """Yield the bytes of the reply to a POST as they arrive. Closing the iterator closes the connection."""
         with self._opened(path, body, None) as reply:
             while data := reply.read1(CHUNK_BYTES):
                 yield data
@@ -78,9 +78,9 @@ class Server:
     def events(
         self, path: str, body: object = None, *, form: tuple[Mapping[str, str], Iterable[bytes]] | None = None
     ) -> Generator[Event, None, None]:
-        """Yield the server-sent events of a GET, or of a POST if there is a body, and comments as events.
+        """Yield the server-sent events of a GET, or of a POST if there is a body, with comments as events.
 
-        `form` is a body that is no JSON: its headers and its bytes. Closing the iterator closes the connection.
+        `form` is a body other than JSON: its headers and its bytes. Closing the iterator closes the connection.
         """
         with self._opened(path, body, None, form) as reply:
             yield from _events(reply)
@@ -110,9 +110,11 @@ class Server:
         except (http.client.InvalidURL, UnicodeError):
             raise NoServer(wrong_address) from None
         except urllib.error.URLError as error:
-            raise NoServer(f"no server answers on {self.address} ({error.reason}); start one with `localapi`") from None
+            raise NoServer(
+                f"no server responds on {self.address} ({error.reason}); start one with `localapi`"
+            ) from None
         except TimeoutError:
-            raise NoServer(f"the server on {self.address} did not answer within {seconds:g} s") from None
+            raise NoServer(f"the server on {self.address} did not respond within {seconds:g} s") from None
         except (http.client.HTTPException, OSError) as error:
             raise NoServer(f"the server on {self.address} closed the connection ({error}); see its log") from None
 
@@ -137,7 +139,7 @@ def _refused(error: urllib.error.HTTPError) -> Refused:
 
 
 def _events(lines: Iterator[bytes] | http.client.HTTPResponse) -> Iterator[Event]:
-    """Yield the events in a stream of lines; an event is complete after its blank line."""
+    """Yield the events in a stream of lines; an event is complete at its blank line."""
     name, data = "message", list[str]()
     for raw in lines:
         line = raw.decode(errors="replace").rstrip("\r\n")

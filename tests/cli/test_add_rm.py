@@ -101,7 +101,7 @@ def test_the_same_model_twice_gets_another_id_and_a_word_of_that(localapi: Run, 
     first, second = (localapi("add", "me/Some_Model", "--kind", "chat") for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0)
     assert first.stdout.endswith("(mlx-lm), in a new file\n")
-    assert ("some_model is the same model" in first.stderr, "some_model is the same model" in second.stderr) == (
+    assert ("some_model uses the same model" in first.stderr, "some_model uses the same model" in second.stderr) == (
         False,
         True,
     )
@@ -233,11 +233,11 @@ def test_a_running_server_follows_and_what_it_did_is_told(localapi: Run, folder:
         port = str(server.port)
         added = localapi("add", "--backend", "echo", "--id", "two", PORT=port)
         assert added.stdout.splitlines()[1] == (
-            f"the server on {server.url} follows: revision 2, two is unloaded: its first request loads it"
+            f"the server on {server.url} has applied it: revision 2, two is unloaded: its first request loads it"
         )
         assert server.model("two")["backend"] == "echo"
         removed = localapi("rm", "bird", PORT=port)
-        assert removed.stdout.splitlines()[1].endswith("follows: revision 3, bird is gone")
+        assert removed.stdout.splitlines()[1].endswith("revision 3, bird is removed")
         (folder / "other.yaml").write_text(MANIFEST)
         other = localapi("add", "--backend", "echo", "--manifest", "other.yaml", PORT=port)
         assert other.stderr == (
@@ -251,7 +251,7 @@ def test_what_a_server_follows_that_tells_nothing_without_a_key_is_not_known(loc
     with serving(folder, keys + MANIFEST, env={"MY_KEY": "open-sesame-open-sesame"}) as server:
         added = localapi("add", "--backend", "echo", PORT=str(server.port), MY_KEY="open-sesame-open-sesame")
     assert added.returncode == 0
-    assert f"it is unknown whether the server on {server.url} follows" in added.stdout
+    assert f"cannot tell whether the server on {server.url}" in added.stdout
     assert "LOCALAPI_API_KEY" in added.stdout
 
 

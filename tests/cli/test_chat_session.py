@@ -104,7 +104,7 @@ def test_what_the_model_thinks_is_dim(server: Server, tmp_path: Path) -> None:
     with chatting(server, tmp_path, "demo") as chat:
         ready(chat)
         chat.enter("Think about two plus two.")
-        chat.wait_for(r"\nTwo and two make four\.\n\nFour\.\n.*tokens, 10 of them thinking")
+        chat.wait_for(r"\nTwo and two make four\.\n\nFour\.\n.*tokens, 10 of them reasoning")
     assert b"\x1b[2;3mTwo and two" in chat.received
 
 
@@ -198,7 +198,7 @@ def test_the_commands_do_what_the_help_says(chat: Terminal, tmp_path: Path) -> N
         "/help": "/retry +ask the last question again",
         "/nope": "there is no /nope",
         "/set temperature 0.2": "\ntemperature 0.2",
-        "/set colour red": "there is no parameter 'colour'; there are temperature",
+        "/set colour red": "there is no parameter 'colour'; available: temperature",
         "/system Be brief.": "\nsystem prompt set",
         "/retry": "nothing has been asked yet",
         "hello there": r"\nhello there\n.*2 tokens",

@@ -233,7 +233,7 @@ def test_a_current_folder_that_is_gone_is_told_as_that(tmp_path: Path) -> None:
 def test_a_command_behind_its_options_is_told_where_it_goes(tmp_path: Path) -> None:
     done = localapi(tmp_path, "--port", "9", "models", "--json")
     assert done.returncode == 2
-    assert "a command comes before its options: localapi models …" in done.stderr
+    assert "comes before its options: localapi models …" in done.stderr
     assert "unexpected extra argument (nonsense)" in localapi(tmp_path, "--port", "9", "nonsense").stderr
 
 

@@ -132,7 +132,7 @@ def test_it_waits_for_a_server_that_has_ended(tmp_path: Path) -> None:
         with terminal(tmp_path, "models", "--watch", env={"PORT": str(port)}) as watch:
             watch.wait_for(r"bird +chat")
             server.stop()
-            watch.wait_for("the server has ended; waiting for it")
+            watch.wait_for("the server has stopped")
             with serving(tmp_path, MORE, "--port", str(port)):
                 watch.wait_for(r"late +chat")
             watch.type(CTRL_C)
@@ -160,7 +160,7 @@ def test_what_happened_is_told_in_lines() -> None:
 
 
 def test_a_model_that_cannot_answer_is_told_with_the_reason() -> None:
-    assert list(troubles(status(healthy=False, unhealthy_reason="out of\ndisk"))) == ["a: not healthy: out of disk"]
+    assert list(troubles(status(healthy=False, unhealthy_reason="out of\ndisk"))) == ["a: unhealthy: out of disk"]
     assert list(troubles(status(healthy=True, unhealthy_reason=None))) == []
 
 

@@ -43,7 +43,7 @@ def test_each_entry_is_told_with_the_keys_that_differ(localapi: Run, folder: Pat
             assert server.request("POST", f"/admin/models/{name}/load").status == 200
         nothing = localapi("plan", "--exit-code", PORT=port)
         assert (nothing.returncode, nothing.stdout) == (
-            0, f"the server on {server.url} serves this; there is nothing to do\n",
+            0, f"the server on {server.url} already serves this; nothing to do\n",
         )  # fmt: skip
         (folder / "draft.yaml").write_text(AFTER)
         told = json.loads(localapi("plan", "draft.yaml", "--json", PORT=port).stdout)
@@ -99,7 +99,7 @@ def test_without_a_server_all_is_new(localapi: Run, folder: Path) -> None:
     (folder / "models.yaml").write_text(AFTER)
     done = localapi("plan", "--exit-code")
     assert done.returncode == 3
-    assert done.stderr == "no server runs on http://127.0.0.1:9, so everything is new\n"
+    assert done.stderr == "no server is running on http://127.0.0.1:9, so everything is new\n"
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
         ["+", f"chat.{name}"] for name in ("same", "offered", "warm", "cold", "idle", "new")
     ]
@@ -128,7 +128,7 @@ def test_a_server_with_keys_wants_one_and_its_secret_is_told_nowhere(localapi: R
         assert json.loads(localapi("plan", "draft.yaml", "--json", **given).stdout)["server"] == ["api_keys"]
         elsewhere = localapi("plan", "--exit-code", PORT=port, LOCALAPI_API_KEY=secret["MY_KEY"])
         assert elsewhere.returncode == 0
-        assert elsewhere.stderr.startswith("missing here, but the server needs it: models.yaml:1:")
+        assert elsewhere.stderr.startswith("missing here, but needed by the server: models.yaml:1:")
         key = {"Authorization": f"Bearer {secret['MY_KEY']}"}
         assert secret["MY_KEY"].encode() not in server.request("GET", "/status", headers=key).body
 
@@ -140,8 +140,8 @@ def test_another_program_on_the_port_is_told(localapi: Run, folder: Path) -> Non
         done, checked = localapi("plan", PORT=port), localapi("check", PORT=port)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line == f"localapi: the server on http://127.0.0.1:{port} did not answer within 2 s"
+    assert line == f"localapi: the server on http://127.0.0.1:{port} did not respond within 2 s"
     assert checked.returncode == 0
     assert checked.stdout.splitlines()[-1] == (
-        f"valid; it cannot be compared with a server: the server on http://127.0.0.1:{port} did not answer within 2 s"
+        f"valid; it cannot be compared with a server: the server on http://127.0.0.1:{port} did not respond within 2 s"
     )

@@ -129,7 +129,7 @@ def test_ctrl_c_keeps_what_has_come_and_says_so(hub: Hub, environment: dict[str,
     with process.stderr as lines:
         assert next(lines).startswith("me/model  ")  # it has begun
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        assert "what has come is kept" in lines.read()
+        assert "resumes the download" in lines.read()
     assert process.wait(timeout=60) == 130
 
 
@@ -211,7 +211,7 @@ def test_one_that_fails_does_not_keep_the_others_away(localapi: Run, folder: Pat
     gated, *_, nothing, last = done.stderr.splitlines()
     assert gated.startswith("The Hugging Face repository me/gated is gated")
     assert nothing.startswith("There is no Hugging Face repository me/nothing")
-    assert last == "localapi: 2 of 3 were not downloaded: me/gated, me/nothing"
+    assert last == "localapi: 2 of 3 failed to download: me/gated, me/nothing"
 
 
 def test_what_was_begun_of_an_old_revision_goes_when_a_new_one_is_there(

@@ -85,7 +85,7 @@ def test_it_is_played_where_there_is_a_player(server: Server, folder: Path, tmp_
     done = say(folder, TEXT, "--port", str(server.port), path=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert b"RIFF" in done.stderr
-    assert "found no program that plays sound" in last_line(
+    assert "no program that plays sound" in last_line(
         say(folder, TEXT, "--port", str(server.port), path="/nonexistent")
     )
 
@@ -93,7 +93,7 @@ def test_it_is_played_where_there_is_a_player(server: Server, folder: Path, tmp_
 def test_a_dry_run_shows_the_script_and_needs_no_server(folder: Path, server: Server) -> None:
     done = say(folder, "--dry-run", "A **GIF** moves. \U0001f600 And so on.")
     assert done.stdout.decode() == "A jif moves.\nAnd so on.\n"
-    assert done.stderr.decode() == "GIF is said 'jif'\n"
+    assert done.stderr.decode() == "GIF is pronounced 'jif'\n"
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_an_installed_service_serves_and_an_uninstalled_one_has_ended(
     assert "the server has ended" in done.output
     assert not server.is_there()
     assert localapi("status").exit_code == 1
-    assert "there is no service" in localapi("uninstall").output
+    assert "not installed" in localapi("uninstall").output
 
 
 def test_values_of_variables_stand_in_a_file_for_the_user_only(

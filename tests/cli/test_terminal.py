@@ -69,7 +69,7 @@ def test_add_and_plan_speak_in_lines(terminal: Terminal) -> None:
 
 def test_sound_is_not_written_to_a_terminal(terminal: Terminal, folder: Path) -> None:
     (folder / "models.yaml").write_text("speech: {tone: {backend: echo}}\n")
-    assert "a terminal cannot show sound" in terminal("say", "hi", "-o", "-", status=2)
+    assert "standard output is a terminal" in terminal("say", "hi", "-o", "-", status=2)
 
 
 def test_a_download_is_a_line_that_changes(terminal: Terminal, tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ def listener() -> Iterator[tuple[socket.socket, Server]]:
 
 
 def test_a_server_that_says_nothing_is_told_from_one_that_is_not_there() -> None:
-    with listener() as (_, server), pytest.raises(NoServer, match="did not answer within"):
+    with listener() as (_, server), pytest.raises(NoServer, match="did not respond within"):
         server.get("/status", seconds=0.1)
-    with pytest.raises(NoServer, match="no server answers on"):
+    with pytest.raises(NoServer, match="no server responds on"):
         server.get("/status")
 
 

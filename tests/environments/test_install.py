@@ -224,7 +224,7 @@ def test_older_environments_are_named(place: Path, uv: Uv) -> None:
     old.mkdir(parents=True)
     (place / "mlx-audio-0123456789ab").mkdir()
     done = install(place, uv, NAME)
-    assert done.stderr.splitlines()[-1] == f"not used by this version of localapi, and may be deleted: {old}"
+    assert done.stderr.splitlines()[-1] == f"unused by this version of localapi; can be deleted: {old}"
     assert old.exists()
 
 
