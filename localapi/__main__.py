@@ -1,4 +1,4 @@
-"""`python -m localapi` is `localapi`."""
+"""Run the program `localapi` by `python -m localapi`."""
 
 from localapi.cli import main
 

@@ -1,4 +1,4 @@
-"""Wiring: the one place that knows all parts, and how they start and end."""
+"""Wiring: the one place that knows all parts, and how they start and stop."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """A server that follows a manifest. `settings` needs a restart to change; everything else follows the files."""
+    """Server that follows a manifest. `settings` needs a restart to change; everything else follows the files."""
 
     def __init__(self, settings: Settings, source: ManifestSource) -> None:
         self.settings = settings
         self._source = source
         self.profile = source.profile
-        """Name of the active profile, or path of its file."""
+        """Name of the active profile, or the path of its file."""
         self.folder = WorkingFolder()
         self.peers = Peers(secrets.token_hex(8), self._peers_changed)
         self.registry = Registry(may_use=auth.may_use, peers=self.peers, downloads=Downloads(self._files_came))
@@ -133,7 +133,7 @@ class Service:
         return replace(self._source, profile=self.profile)
 
     async def use_profile(self, profile: str | None) -> Attempt:
-        """Merge another profile over the manifest from now on. Raise ManifestError, and keep the old one."""
+        """Merge another profile over the manifest. Raise ManifestError and keep the old one if it is invalid."""
         served = self.reloader.served
         await aside(lambda: read(replace(self._source, profile=profile), served=served))
         self.profile = profile
@@ -169,15 +169,15 @@ class Service:
                 log.warning("%s", warning)
 
     def _follow_ollama_port(self, port: int | None) -> None:
-        """Serve Ollama's clients at a port of their own, unless it is the server's."""
+        """Serve Ollama's clients on a port of their own, unless it is the server's."""
         self.ollama.follow(None if port == self.own_port else port)
 
     def is_for_ollama(self, port: int | None) -> bool:
-        """Return True if a connection to this port is one of Ollama's clients."""
+        """Return True if connections to this port are from Ollama's clients."""
         return port is not None and port == self.options().ollama_port
 
     def _recorded(self) -> None:
-        """Tell listeners about a new log record; one from another thread reaches them a little later."""
+        """Notify listeners of a new log record; one from another thread reaches them a little later."""
         if threading.current_thread() is threading.main_thread():
             self.live.poke()
 
@@ -186,7 +186,7 @@ class Service:
         self.live.poke()
 
     def _files_came(self) -> None:
-        """Tell listeners that files of models were downloaded, or are gone."""
+        """Notify listeners that model files were downloaded or removed."""
         self.live.poke()
 
     def _peers_changed(self, offers_change: bool) -> None:  # a callback
@@ -195,7 +195,7 @@ class Service:
         self.live.poke()
 
     def status(self) -> status.StatusReply:
-        """Return what `GET /status` says."""
+        """Return the content of `GET /status`."""
         return status.describe(
             self.registry,
             self.reloader,
@@ -215,7 +215,7 @@ class Service:
         """Return problems that the operator should fix."""
         manifest = self.registry.snapshot.manifest
         exposed = exposure(self.settings.host, keys=bool(manifest.keys))
-        unread = ["the manifest is being read and does not come: is its drive connected?"] * self.reloader.reads_slowly
+        unread = ["reading the manifest takes too long: is its drive connected?"] * self.reloader.reads_slowly
         excess = [told] if (told := self.registry.memory.excess) else []
         absent = [str(problem) for problem in manifest.absent]
         return [
@@ -233,9 +233,9 @@ class Service:
         ]
 
     async def run(self, listening: socket.socket, started: Callable[[], None]) -> None:
-        """Serve until SIGINT or SIGTERM; the second one ends the process at once. Raise ManifestError.
+        """Serve until SIGINT or SIGTERM; the second signal ends the process at once. Raise ManifestError.
 
-        `started` is called when the first revision serves.
+        `started` is called when the first revision is active.
         """
         share_memory()
         logging.getLogger("localapi").addHandler(self.history)
@@ -262,7 +262,8 @@ class Service:
             await self.app.startup()
             started()
             self.started = True
-            gc.freeze()  # a collection that visits what start-up made stops all answers for a tenth of a second
+            # a garbage collection that visits the objects made at start-up stops all responses for a tenth of a second
+            gc.freeze()
             await serve(self.app, config, listening, self._drained(stop, following))
         finally:
             await _cancel([*following, *always])
@@ -290,14 +291,14 @@ class Service:
         return stop
 
     async def _drained(self, stop: asyncio.Event, following: list[asyncio.Task[None]]) -> None:
-        """Return when the server should close: after a signal, when running requests have ended or had their time."""
+        """Return when the server should close: after a signal, once running requests have ended or their time is up."""
         await stop.wait()
         self.draining = True
         self.live.close()
         await _cancel(following)
         seconds = self.registry.drain_seconds
         drained = await self.registry.drain(
-            seconds, lambda running: log.info("waiting for %s; press Ctrl-C again to end at once", _requests(running))
+            seconds, lambda running: log.info("waiting for %s; press Ctrl-C again to stop at once", _requests(running))
         )
         if not drained:
             log.warning("%s did not end within %g s", _requests(self.registry.in_flight.count), seconds)
@@ -370,7 +371,7 @@ def create_app(service: Service) -> Quart:
 
 
 def _as_api_error(error: Exception, app: Quart) -> ApiError:
-    """Return the error for the client; log our own bugs with traceback and request id."""
+    """Return the error for the client; log bugs of the server with traceback and request id."""
     asked = f"{http_request.method} {http_request.path}"
     match error:
         case ApiError():
@@ -382,10 +383,11 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
             allowed = sorted(error.valid_methods or ())
             methods = ", ".join(method for method in allowed if method not in ("HEAD", "OPTIONS"))
             return MethodNotAllowed(
-                f"{http_request.path[:MAX_SHOWN]} does not take {http_request.method}; use {methods}.", allowed=allowed
+                f"{http_request.path[:MAX_SHOWN]} does not support {http_request.method}; use {methods}.",
+                allowed=allowed,
             )
         case RequestEntityTooLarge():
-            return RequestTooLarge(f"The body is larger than {limit_of(http_request.path) // MEGABYTE} MiB.")
+            return RequestTooLarge(f"The request body is larger than {limit_of(http_request.path) // MEGABYTE} MiB.")
         case HTTPException():
             return InvalidRequest(error.description or error.name)
         case _:
@@ -393,13 +395,13 @@ def _as_api_error(error: Exception, app: Quart) -> ApiError:
 
 
 def _as_failure(error: Exception, asked: str) -> ApiError:
-    """Return a retryable error if the machine lacks a resource, or else one for a bug in the server."""
+    """Return a retryable error if the machine lacks a resource, otherwise one for a bug in the server."""
     request_id = request_context.current().id
     if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR | NO_ROOM:
         log.error("%s: %s: %s", request_id, asked, advise(error))
         return ModelUnavailable(f"The server cannot do this now: {advise(error)}.", retry_after_seconds=5)
     log.error("%s: %s", request_id, asked, exc_info=error)
-    return GenerationFailed(f"The server failed; its log says how, under {request_id}.")
+    return GenerationFailed(f"The server failed; see its log for request {request_id}.")
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -25,7 +25,7 @@ def _lowered(value: object) -> object:
 
 
 class Settings(BaseSettings):
-    """Settings of this process. Build them with `read()`."""
+    """Settings of this process. Create them with `read()`."""
 
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
@@ -49,7 +49,7 @@ class Settings(BaseSettings):
 
     @property
     def key_header(self) -> dict[str, str]:
-        """Header with the API key, or no header without a key. Raise StartError if the key is invalid."""
+        """Header with the API key; empty without a key. Raise StartError if the key is invalid."""
         if self.api_key is None:
             return {}
         key = self.api_key.get_secret_value()

@@ -1,1 +1,1 @@
-"""HTTP below the endpoints: the server, who may ask, request bodies, and streams."""
+"""HTTP below the endpoints: the server, access checks, request bodies, and streams."""

@@ -1,6 +1,6 @@
 """Check the API keys of requests.
 
-If the manifest has no keys, anyone who can reach the server may do everything; `host_check` decides who can.
+If the manifest has no keys, anyone who can reach the server may do everything; `host_check` decides who can reach it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from localapi.manifest import Entry, Key, holder
 from localapi.runtime.registry import Registry
 
 OPEN: Final = frozenset({"/health", "/", "/console/<path:file>"})
-"""Paths that need no key: a health check should need no secret, and the console asks for a key itself."""
+"""Paths that need no key: a health check should not need a secret, and the console asks for a key itself."""
 ADMIN: Final = ("/admin/", "/status", "/metrics")
 """Prefixes of paths that need a key with the admin right."""
 
 
 def access(registry: Registry) -> Callable[[], None]:
-    """Return a check for each request, which notes its key. It raises InvalidKey, or Forbidden for a missing right."""
+    """Return a check for each request, which records its key.
+
+    The check raises InvalidKey, or Forbidden for a missing right.
+    """
 
     def check() -> None:
         keys = _keys(registry)
@@ -47,7 +50,7 @@ def access(registry: Registry) -> Callable[[], None]:
 
 
 def still_admin(registry: Registry) -> Callable[[], bool]:
-    """Return a function that tells whether the current request would still get the admin right."""
+    """Return a function that tells whether the current request would still have the admin right."""
 
     def allowed() -> bool:
         keys, key = _keys(registry), request_context.current_key()

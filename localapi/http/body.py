@@ -1,6 +1,6 @@
 """Read a JSON body into a pydantic model, with errors that name the parameter.
 
-Known fields are checked strictly. Unknown ones are accepted, as clients add undocumented fields; the reply header
+Known fields are checked strictly. Unknown ones are accepted, because clients add undocumented fields; the reply header
 `x-ignored-params` names them, so nothing is ignored silently.
 """
 
@@ -24,20 +24,20 @@ from localapi.http.encodings import decode, encoding_of
 log = logging.getLogger(__name__)
 
 IGNORED_HEADER: Final = "x-ignored-params"
-"""Fields that have no effect."""
+"""Header that names fields without effect."""
 LOCKED_HEADER: Final = "x-locked-params"
-"""Parameters that the manifest's `locked` overrules."""
+"""Header that names parameters overruled by the manifest's `locked`."""
 RELAXED_HEADER: Final = "x-relaxed-params"
-"""Constraints on the answer's form that are not enforced."""
+"""Header that names constraints on the response's form that are not enforced."""
 UNSUPPORTED_HEADER: Final = "x-unsupported-params"
-"""Parameters that the backend does not honour."""
+"""Header that names parameters that the backend does not honour."""
 _decode = msgspec.json.Decoder().decode
 _TELL_NO_VALUE: Final = frozenset({
     "bool_type", "dict_type", "float_type", "int_type", "list_type", "string_type", "model_type",
     "model_attributes_type", "finite_number", "int_from_float", "literal_error", "greater_than", "greater_than_equal",
     "less_than", "less_than_equal", "too_long", "too_short", "string_too_long", "string_too_short",
 })  # fmt: skip
-"""Types of pydantic's errors whose messages do not contain the value."""
+"""Types of pydantic errors whose messages do not contain the value."""
 _SHOWN: Final = 80
 _SHOWN_NAME: Final = 200
 _MOST_NAMES: Final = 20
@@ -54,11 +54,12 @@ async def read_object() -> dict[str, Any]:
     """
     encoding = encoding_of(",".join(request.headers.getlist("Content-Encoding")))
     try:
-        # Not Quart's BODY_TIMEOUT: its asyncio.wait_for loses the news that the client has left (before Python 3.12).
+        # Quart's BODY_TIMEOUT is not used: its asyncio.wait_for loses the news that the client has left (before
+        # Python 3.12).
         async with asyncio.timeout(BODY_SECONDS):
             raw: bytes = await request.get_data(cache=True, as_text=False, parse_form_data=False)
     except TimeoutError as error:
-        raise InvalidRequest(f"The body did not arrive within {BODY_SECONDS} s.") from error
+        raise InvalidRequest(f"The request body did not arrive within {BODY_SECONDS} s.") from error
     if raw and encoding is not None:
         raw = await asyncio.to_thread(decode, raw, encoding, request.max_content_length or 0)
     raw = raw.removeprefix(codecs.BOM_UTF8)
@@ -76,7 +77,7 @@ async def read_object() -> dict[str, Any]:
 
 
 def parse(model: type[Body], content: dict[str, Any]) -> Body:
-    """Check known fields. Raise InvalidRequest that names the first bad one."""
+    """Check known fields. Raise InvalidRequest for the first invalid one."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -84,30 +85,30 @@ def parse(model: type[Body], content: dict[str, Any]) -> Body:
 
 
 def in_header(names: Sequence[str]) -> str:
-    """Return names that a client chose as the value of a header."""
+    """Return names chosen by a client as a header value."""
     shown = [_NOT_IN_HEADERS.sub("?", name)[:_SHOWN_NAME] for name in names[:_MOST_NAMES]]
     return " ".join(", ".join(shown).split())
 
 
 def name_in_reply(reply: Response, header: str, names: Sequence[str], what: str, level: int = logging.INFO) -> None:
-    """Name fields of the request in a header of its reply, and in the log; `what` says what became of them."""
+    """Name fields of the request in a reply header and in the log; `what` says why they are named."""
     if names:
         reply.headers[header] = in_header(names)
         log.log(level, "%s: %s: %s", request_context.current().id, what, reply.headers[header])
 
 
 def name_ignored(names: Sequence[str], reply: Response) -> Response:
-    """Name the fields that had no effect, in the reply and in the log."""
+    """Name the fields without effect in the reply and in the log."""
     name_in_reply(reply, IGNORED_HEADER, names, "ignored unknown parameters")
     return reply
 
 
 def _first_problem(error: ValidationError, content: dict[str, Any]) -> InvalidRequest:
-    """Return the most specific problem of the first bad field: a union reports one for each of its types."""
+    """Return the most specific problem of the first invalid field: a union reports one for each of its types."""
     problems = [(_keys(p["loc"], content, missing=p["type"] == "missing"), p) for p in error.errors(include_url=False)]
     first = problems[0][0]
     of_list = len(first) > 1 and isinstance(first[1], int)
-    field = first[: 2 if of_list else 1]  # of a list, the first bad item
+    field = first[: 2 if of_list else 1]  # in a list, the first invalid item
     keys, problem = min(
         (found for found in problems if found[0][: len(field)] == field),
         key=lambda found: (found[1]["type"].endswith("_type"), -len(found[0])),
@@ -127,7 +128,7 @@ def _first_problem(error: ValidationError, content: dict[str, Any]) -> InvalidRe
 
 
 def _keys(place: tuple[int | str, ...], content: object, *, missing: bool) -> tuple[int | str, ...]:
-    """Return the path of keys in pydantic's location, which also contains types of unions.
+    """Return the keys of pydantic's location, which also contains types of unions.
 
     If `missing`, the last part is a missing field.
     """
@@ -147,12 +148,12 @@ def _keys(place: tuple[int | str, ...], content: object, *, missing: bool) -> tu
 
 
 def _param(keys: tuple[int | str, ...]) -> str:
-    """Return the path in OpenAI's notation: `messages[0].content`."""
+    """Return the path in OpenAI's notation, such as `messages[0].content`."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 
 def _described(value: object) -> str:
-    """Return a value with its type, cut if it is long: `the string "hot"`."""
+    """Return a value with its type, shortened if it is long: `the string "hot"`."""
     text = msgspec.json.encode(value, enc_hook=repr).decode()
     shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
     match value:

@@ -1,4 +1,4 @@
-"""ASGI: note requests to models and their replies in the captures, if the manifest asks for it."""
+"""ASGI middleware that captures requests to models and their replies, if the manifest asks for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OF_MODELS: Final = ("/v1/", "/v2/", "/api/", "/rerank")
 
 
 class CaptureMiddleware:
-    """Runs inside of the scope of a request, which knows its id, its model and its key."""
+    """Middleware inside the request scope, which knows the request's id, model and key."""
 
     def __init__(self, app: ASGIFramework, captures: Captures) -> None:
         self._app = app
@@ -65,12 +65,12 @@ class CaptureMiddleware:
 
 
 def is_of_models(scope: HTTPScope) -> bool:
-    """Return True if a request asks a model for something."""
+    """Return True if a request is for a model."""
     return scope["method"] == "POST" and scope["path"].startswith(_OF_MODELS)
 
 
 def _content_type(headers: object) -> str:
-    """Return the type of a body; empty if it is compressed, as it cannot be read then."""
+    """Return the content type of a body; empty if the body is compressed, and so cannot be read."""
     found = {bytes(name).lower(): bytes(value) for name, value in headers}  # type: ignore[attr-defined]
     if found.get(b"content-encoding", b"identity") != b"identity":
         return ""

@@ -1,4 +1,4 @@
-"""Decide who may edit the manifest over HTTP, and what they need a key for."""
+"""Decide who may edit the manifest over HTTP, and which edits need an admin key."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from localapi.http.host_check import LOCAL_NAMES, is_loopback, name_of
 from localapi.manifest import ServerOptions
 
 _OF_PROXIES: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
-"""Headers of requests that come through a proxy, so from anywhere."""
+"""Headers of requests that come through a proxy, and so may come from anywhere."""
 
 
 class EditRights:
-    """Checks of edits. The access check has already asked for the admin right if the manifest has keys."""
+    """Checks for edits. If the manifest has keys, the access check has already required the admin right."""
 
     def __init__(self, host: str, options: Callable[[], ServerOptions]) -> None:
         self._host = host
@@ -26,7 +26,7 @@ class EditRights:
     def refusal(self) -> str | None:
         """Return why the current request may not edit the manifest; None if it may."""
         if not self._options().console_edits:
-            return "The manifest says console_edits: false, so it is edited only in its file."
+            return "The manifest has console_edits: false, so it can be edited only in its file."
         if self._with_key() or self._is_local():
             return None
         return (
@@ -40,9 +40,11 @@ class EditRights:
             raise Forbidden(refusal)
 
     def check_private(self) -> None:
-        """Raise Forbidden if the current request may not read what others asked."""
+        """Raise Forbidden if the current request may not read other clients' requests."""
         if not (self._with_key() or self._is_local()):
-            raise Forbidden("Without API keys, what others asked is shown only on this machine. Set server.api_keys.")
+            raise Forbidden(
+                "Without API keys, other clients' requests are shown only on this machine. Set server.api_keys."
+            )
 
     def check_protected(self, keys: Sequence[str]) -> None:
         """Raise Forbidden if the current request may not change these keys, which protect the machine."""

@@ -1,4 +1,4 @@
-"""Decode compressed bodies (RFC 9110, 8.4) up to a limit, as a small one may expand a thousandfold."""
+"""Decode compressed bodies (RFC 9110, 8.4) up to a limit, because a small body may expand a thousandfold."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from localapi.errors import InvalidRequest, RequestTooLarge, UnsupportedEncoding
 ENCODINGS: Final = ("gzip", "deflate", "br")
 _GZIP_BITS: Final = 16 + zlib.MAX_WBITS
 _MAX_MEMBERS: Final = 100
-"""Maximum members of a gzip file. An empty one has 20 bytes, so a body of many would take long."""
+"""Maximum members of a gzip file. An empty member has 20 bytes, so a body could have very many, which take long."""
 _PIECE_BYTES: Final = 64 * 1024
-"""Bytes of brotli to decode at a time; it may return twice as many as requested."""
+"""Bytes of brotli to decode at a time; the decoder may return twice as many as requested."""
 
 
 def encoding_of(header: str) -> str | None:
@@ -23,7 +23,7 @@ def encoding_of(header: str) -> str | None:
     name = names[0].removeprefix("x-")
     if len(names) > 1 or name not in ENCODINGS:
         raise UnsupportedEncoding(
-            f"The body's Content-Encoding {header[:100]!r} is not supported. Send it as it is, or as one of "
+            f"The body's Content-Encoding {header[:100]!r} is not supported. Send it uncompressed, or as one of "
             f"{', '.join(ENCODINGS)}."
         )
     return name
@@ -32,7 +32,7 @@ def encoding_of(header: str) -> str | None:
 def decode(data: bytes, encoding: str, limit: int) -> bytes:
     """Return the decoded body, of at most `limit` bytes.
 
-    Raise InvalidRequest if it is not encoded like this, and RequestTooLarge if it is larger.
+    Raise InvalidRequest if it does not have this encoding, and RequestTooLarge if it is larger.
     """
     try:
         match encoding:
@@ -45,7 +45,7 @@ def decode(data: bytes, encoding: str, limit: int) -> bytes:
     except zlib.error as error:
         raise InvalidRequest(f"The body is not valid {encoding}: {error}", code="invalid_encoding") from error
     if len(decoded) > limit:
-        raise RequestTooLarge(f"The body is larger than {limit // 2**20} MiB when it is decoded.")
+        raise RequestTooLarge(f"The body is larger than {limit // 2**20} MiB after decoding.")
     if not complete:
         raise InvalidRequest(
             f"The body is not valid {encoding}: it does not end where the body ends.", code="invalid_encoding"
@@ -66,7 +66,7 @@ def _gunzip(data: bytes, most: int) -> tuple[bytes, bool]:
 
 
 def _inflate(data: bytes, most: int) -> tuple[bytes, bool]:
-    """Decode deflate with zlib's header, as the standard says, or without, as some clients send it."""
+    """Decode deflate with zlib's header, as the standard requires, or without, as some clients send it."""
     try:
         reader = zlib.decompressobj()
         decoded = reader.decompress(data, most)

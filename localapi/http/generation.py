@@ -1,6 +1,6 @@
 """Answer one request with a model: lease, stream, cancel and count.
 
-Knows leases, status codes and streams, and no wire format: how an event looks is the renderer's business.
+This module knows leases, status codes and streams, but no wire format; a renderer encodes the events.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ from localapi.worker.protocol import (
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Prepare = Callable[[Lease], Awaitable[None]]
-"""Get what a request needs beside the model. Raise ApiError."""
+"""Function that gets what a request needs besides the model. Raises ApiError."""
 Shown_contra = TypeVar("Shown_contra", contravariant=True)
 
 PRIME_SECONDS: Final = 2.0
-"""Maximum wait of a stream's status for the first event, so that early failures get real status codes."""
+"""Maximum time that the status of a stream waits for the first event, so that early failures get real status codes."""
 FORM_PRIME_SECONDS: Final = 10.0
-"""The same if a reply header may have to tell what of the asked form is not kept."""
+"""The same, if a reply header may have to name requested constraints that are not enforced."""
 MEASURABLE_TOKENS: Final = 20
 MEASURABLE_SECONDS: Final = 0.2
-"""The speed of a shorter answer is not logged."""
+"""Shortest response whose speed is logged."""
 SERVED_BY_HEADER: Final = "x-served-by"
-"""Names the member of a pool that answers."""
+"""Header that names the member of a pool that answers."""
 PROGRESS_SECONDS: Final = 2.0
 """Interval of progress reports in a stream that has nothing else to send yet."""
 
@@ -72,18 +72,18 @@ _GROWTH: Final = (Delta, ToolArguments)
 _FIRST: Final = (Delta, ToolStart)
 
 request_ids = itertools.count(1)
-"""Numbers for requests to engines, unique in this process."""
+"""Ids of requests to engines, unique in this process."""
 
 
 class Renderer(Protocol[Shown_contra]):
-    """Wire format of a stream."""
+    """Renderer of a stream in one wire format."""
 
     @property
     def content_type(self) -> str:
         """Content-Type of the stream."""
 
     def render(self, item: Shown_contra) -> Iterable[bytes]:
-        """Return the bytes for one item of the answer."""
+        """Return the bytes for one item of the response."""
 
     def progress(self, progress: Progress) -> bytes:
         """Return the bytes that report progress; empty if the format has no place for it."""
@@ -96,7 +96,7 @@ class Renderer(Protocol[Shown_contra]):
 
 
 def event_bytes(event: Event) -> int:
-    """Return approximately how much memory an event takes."""
+    """Return approximately how many bytes of memory an event takes."""
     size = OBJECT_BYTES
     if isinstance(event, _GROWTH):
         size += len(event.text)
@@ -120,7 +120,7 @@ def begin(registry: Registry, model: str, kind: Kind) -> Generation:
 
 @dataclass
 class Generation:
-    """Request in progress. `entry` is that of the model's name; a pool's member may answer for it."""
+    """Request in progress. `entry` is the requested model's; if it is a pool, a member may answer."""
 
     registry: Registry
     model: str
@@ -128,7 +128,7 @@ class Generation:
     entry: Entry
     ticket: Ticket = field(default_factory=Ticket)
     relaxed: list[str] = field(default_factory=list)
-    """Constraints on the answer's form that are not enforced, as far as that is known yet."""
+    """Constraints on the response's form that are not enforced, as far as known yet."""
     member: str | None = None
     """Id of the pool's member that answers, once that is certain."""
 
@@ -146,7 +146,10 @@ class Generation:
         return self.registry.expected(self.entry) if self.entry.model_id in self.registry.entries else self.entry
 
     async def through(self, use: Use[Item], *, about: Sequence[Request] = ()) -> AsyncGenerator[Item, None]:
-        """Yield what `use` makes of the lease that the request gets, or of the next one in a pool. Raise ApiError."""
+        """Yield what `use` yields for the lease that the request gets, or, in a pool, for the next one.
+
+        Raise ApiError.
+        """
 
         async def noting(lease: Lease) -> AsyncGenerator[Item, None]:
             self.entry = lease.asked
@@ -174,10 +177,10 @@ class Generation:
         about: Sequence[Request] = (),
         prepare: Prepare | None = None,
     ) -> AsyncGenerator[Event, None]:
-        """Return the events of one answer or of several, from a model that is leased for them. They raise ApiError.
+        """Return the events of one or several requests to a model that is leased for them. They raise ApiError.
 
-        Several requests look like one: their choices are counted through, and one `Finished` sums them up. `about` is
-        what is asked, as far as it is known before the lease. `prepare` comes before `requests_for`.
+        Several requests look like one: their choices are numbered consecutively, and one `Finished` sums them up.
+        `about` is what is known of the request before the lease. `prepare` is called before `requests_for`.
         """
         return self.through(partial(self._events, requests_for=requests_for, prepare=prepare), about=about)
 
@@ -189,7 +192,10 @@ class Generation:
         about: Sequence[Request] = (),
         prepare: Prepare | None = None,
     ) -> Item:
-        """Return what `collect` makes of all events. As nothing is sent before, a pool may begin again until then."""
+        """Return what `collect` makes of all events.
+
+        Because nothing is sent before, a pool may start again until then.
+        """
 
         async def use(lease: Lease) -> AsyncGenerator[Item, None]:
             yield await collect(self._events(lease, requests_for, prepare))
@@ -225,7 +231,7 @@ class Generation:
                 yield item
 
     def name_member(self, reply: Response) -> Response:
-        """Name in a header which member of a pool answers, if that is certain and no secret."""
+        """Name the member of a pool that answers in a header, if it is certain and may be known."""
         member = self.registry.entries.get(self.member or "")
         if member is not None and self.registry.may_use(member):
             reply.headers[SERVED_BY_HEADER] = in_header([member.id])
@@ -234,7 +240,10 @@ class Generation:
     async def stream(
         self, items: Ahead[Item], renderer: Renderer[Item], *, prime_seconds: float = PRIME_SECONDS
     ) -> Response:
-        """Return the reply as soon as there is something to say, or after a moment. Raise what comes before that."""
+        """Return the reply as soon as there is something to send, or after a moment.
+
+        Raise errors that occur before that.
+        """
         request_context.current().held.push_async_callback(items.close)
         await items.begun(prime_seconds)
         return streamed_reply(self._body(items, renderer), renderer.content_type)
@@ -262,12 +271,12 @@ class Generation:
             unsent += renderer.error(error)
         except Exception:
             log.exception("%s: %s", request_context.current().id, self.entry.id)
-            unsent += renderer.error(GenerationFailed("The server failed while it answered; its log says how."))
+            unsent += renderer.error(GenerationFailed("The server failed while answering; see its log."))
         if unsent:
             yield bytes(unsent)
 
     def _progress(self, item: Prefill | Awaiting | Listening) -> Progress:
-        """Return how far the request is, by its model or by another server that has it."""
+        """Return the progress of the request, as reported by its model or by the server that runs it."""
         if isinstance(item, Prefill):
             return Progress("prompt", self.entry.id, done=item.done, total=item.total)
         if isinstance(item, Listening):
@@ -302,13 +311,13 @@ class Generation:
 
 
 Arrived = asyncio.Queue[Event | Exception | None]
-"""Events of several sources. None: a source has ended."""
+"""Events from several sources. None: a source has ended."""
 
 
 async def as_one(
     requests: Sequence[Request], answers: Sequence[AsyncGenerator[Event, None]]
 ) -> AsyncGenerator[Event, None]:
-    """Yield the events of several answers as those of one."""
+    """Yield the events of several responses as those of one."""
     first_choice: dict[int, int] = {}
     choices = 0
     for request in requests:
@@ -335,8 +344,11 @@ async def as_one(
 
 
 async def merged(sources: Sequence[AsyncGenerator[Event, None]]) -> AsyncGenerator[Event, None]:
-    """Yield the events of all sources as they come. The first that raises ends the others, and so does closing this."""
-    arrived: Arrived = asyncio.Queue(1)  # a source waits until its event is wanted
+    """Yield the events of all sources as they arrive.
+
+    The first source that raises ends the others, and so does closing this.
+    """
+    arrived: Arrived = asyncio.Queue(1)  # a source waits until its event is requested
     tasks = [asyncio.create_task(_pass_on(source, arrived)) for source in sources]
     try:
         left = len(tasks)
@@ -359,7 +371,7 @@ async def _pass_on(source: AsyncGenerator[Event, None], arrived: Arrived) -> Non
         async with aclosing(source) as events:
             async for event in events:
                 await arrived.put(event)
-    except Exception as error:  # raised where the events are wanted
+    except Exception as error:  # raised where the events are consumed
         await arrived.put(error)
     else:
         await arrived.put(None)

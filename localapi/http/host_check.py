@@ -1,8 +1,8 @@
-"""Check the Host and Origin of requests, so that other people's web pages cannot use the server.
+"""Check the Host and Origin of requests, so that web pages of others cannot use the server.
 
-A page on the web can send requests to a server on localhost, and with DNS rebinding even read the replies
-(CVE-2024-28224). A page cannot forge the Host and Origin headers, so both must be allowed. A numeric address needs no
-such check, as only names can be rebound.
+A web page can send requests to a server on localhost, and with DNS rebinding even read the replies (CVE-2024-28224). A
+page cannot forge the Host and Origin headers, so both must be allowed. A numeric address needs no such check, because
+only names can be rebound.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PREFLIGHT_SECONDS: Final = 600
 
 
 def exposure(host: str, *, keys: bool) -> list[str]:
-    """Return a warning about an address that others can reach, if there is one."""
+    """Return a warning if other machines can reach the address."""
     if keys or is_loopback(host):
         return []
     return [
@@ -45,7 +45,7 @@ def exposure(host: str, *, keys: bool) -> list[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a server that listens on this address."""
+    """Return whether only this machine can reach a server that listens on this address."""
     return host.lower() in LOCAL_NAMES or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
@@ -53,12 +53,12 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 def plain_host(headers: Headers) -> Headers:
-    """Return the headers with an invalid Host emptied, as Quart fails on some."""
+    """Return the headers, with an invalid Host replaced by an empty one, because Quart fails on some."""
     return [(name, b"" if name == b"host" and not _HOST.fullmatch(value) else value) for name, value in headers]
 
 
 class Guard:
-    """Check of each request to a server that listens on `host`. The manifest's server options may add names."""
+    """Check of each request to a server that listens on `host`. The manifest's server options may allow more names."""
 
     def __init__(self, host: str, options: Callable[[], ServerOptions]) -> None:
         self._options = options
@@ -75,13 +75,13 @@ class Guard:
         if not (self._answers_for(asked) or probe):
             names = ", ".join(sorted(self._own | {*self._options().allowed_hosts}))
             raise Forbidden(
-                f"The Host {asked!r} is not served here; this server answers for {names}. "
+                f"The Host {asked!r} is not allowed; this server accepts {names}. "
                 "The manifest's server.allowed_hosts adds names."
             )
         for origin in request.headers.getlist("Origin"):
             if not self._allows(origin):
                 raise Forbidden(
-                    f"Requests of web pages from {origin[:200]!r} are not answered by this server. "
+                    f"Requests from web pages of {origin[:200]!r} are not allowed. "
                     "The manifest's server.allowed_origins adds origins."
                 )
 
@@ -102,7 +102,7 @@ class Guard:
     async def mark(self, reply: Response) -> Response:
         """Let pages of allowed origins, and no others, read the reply.
 
-        It awaits nothing, but Quart runs functions that are not asynchronous in a thread, which takes longer.
+        It awaits nothing but is asynchronous, because Quart runs synchronous functions in a thread, which takes longer.
         """
         reply.headers["Vary"] = "Origin"
         reply.headers["X-Content-Type-Options"] = "nosniff"
@@ -120,7 +120,7 @@ class Guard:
         return self._any_address and (name in self._machine or _is_address(name))
 
     def _allows(self, origin: str) -> bool:
-        """Return True if an origin is this machine's, the server's own, or one of the manifest's."""
+        """Return True if an origin belongs to this machine, the server or the manifest's list."""
         name = name_of(origin) if _ORIGIN.fullmatch(origin) else None
         if name is None:
             return False

@@ -1,9 +1,9 @@
-"""Serve HTTP with Hypercorn on our own socket, with limits, and with an end in bounded time.
+"""Serve HTTP with Hypercorn on our own socket, with limits, and with a shutdown in bounded time.
 
-`hypercorn.asyncio.serve` keeps a connection for `keep_alive_timeout` after its client has closed it. At its end, it
-waits without limit for clients that do not read. A client may send the head of a request as slowly as it likes. A
-connection is closed while a body is still arriving, so that its client loses the reply. HTTP/2 is available, although
-no client of a local server uses it. All of this is fixed here; h11 does the parsing.
+`hypercorn.asyncio.serve` keeps a connection for `keep_alive_timeout` after its client has closed it. At shutdown, it
+waits without limit for clients that do not read. It lets a client send the head of a request as slowly as it likes. It
+closes a connection while a body is still arriving, so that the client loses the reply. It offers HTTP/2, which no
+client of a local server uses. All of this is fixed here; h11 does the parsing.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from localapi.http.listener import Door, Reader, raise_limit
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 1.0
-"""Time for connections to end by themselves when the server ends; requests were drained before."""
+"""Time for connections to end by themselves at shutdown; requests were drained before."""
 HEAD_SECONDS: Final = 20.0
 """Time limit for the head of a request, from its first byte."""
 HEAD_BYTES: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 1000
-"""Further connections are closed at once: each needs a descriptor, and so do workers and files."""
+"""Maximum open connections; further ones are closed at once. Each needs a descriptor, and so do workers and files."""
 CONTINUE_SECONDS: Final = 0.05
-"""Time for an early refusal, before a client that sent `Expect: 100-continue` gets a 100."""
+"""Time in which a request with `Expect: 100-continue` can be refused before the client gets a 100."""
 DRAIN_BYTES: Final = 128 * 1024 * 1024
-"""Maximum that is read and dropped if a client continues to send after its reply."""
+"""Maximum number of bytes read and discarded if a client continues to send after its reply."""
 DRAIN_SECONDS: Final = 30.0
 DRAIN_QUIET_SECONDS: Final = 3.0
-"""Maximum pause of such a client."""
+"""Maximum pause of a client that still sends after its reply."""
 MAX_UNSENT_BYTES: Final = 64 * 1024
-"""Maximum that waits to be sent together with what comes next."""
+"""Maximum bytes that are held back to be sent together with what follows."""
 
 
 _WHOLE_URL: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
@@ -61,20 +61,20 @@ class StrictConnection(h11.Connection):
         if isinstance(event, h11.Request):
             names = {name for name, _ in event.headers}
             if len(event.target) + sum(len(name) + len(value) for name, value in event.headers) > HEAD_BYTES:
-                # h11 limits only incomplete heads: one that comes at once would pass.
+                # h11 limits only incomplete heads; one that arrives at once would pass.
                 raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
             if {b"content-length", b"transfer-encoding"} <= names:
-                raise h11.RemoteProtocolError("Content-Length beside Transfer-Encoding", error_status_hint=400)
+                raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding", error_status_hint=400)
             if event.http_version not in (b"1.0", b"1.1"):
                 raise h11.RemoteProtocolError("not HTTP/1", error_status_hint=505)
             url, host = _WHOLE_URL.match(event.target), dict(event.headers).get(b"host", b"")
             if url is not None and url[1].lower() != host.lower():
-                raise h11.RemoteProtocolError("a URL of another host than Host", error_status_hint=400)
+                raise h11.RemoteProtocolError("the host in the URL differs from Host", error_status_hint=400)
         return event
 
 
 class Answered(EventWrapper):
-    """Event that is set when a request is answered; the client's next one waits for it.
+    """Event that is set when a request is answered; the client's next request waits for it.
 
     Nothing is read meanwhile, so the wait must also end when the client disconnects.
     """
@@ -108,27 +108,27 @@ class Http1(H11Protocol):
     def strict(self, ended: asyncio.Event, send_part: Callable[[bytes], Awaitable[None]]) -> Http1:
         """Return the protocol with the strict parser.
 
-        `ended` is set at the end of the connection. `send_part` sends a part of a reply that is sent as it is made.
+        `ended` is set at the end of the connection. `send_part` sends a part of a streamed reply.
         """
         self.connection = StrictConnection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self._send_part = send_part
         self._is_chunked = False
-        """True if the reply is sent in chunks."""
+        """True if the reply is chunked."""
         self.can_read = Answered(ended)
         self._replied = asyncio.Event()
         self._drains = False
         return self
 
     async def stream_send(self, event: StreamEvent) -> None:
-        """Send an event as Hypercorn does, and note that there is a reply."""
+        """Send an event as Hypercorn does, and record that there is a reply."""
         if isinstance(event, Body) and self._is_chunked and self.connection.our_state is h11.SEND_BODY:
-            # The way through h11 costs more than all the rest that is done for a token. It notes nothing about chunks.
+            # h11 would cost more than everything else that is done for a token. It keeps no state about chunks.
             await self._send_part(b"%x\r\n%b\r\n" % (len(event.data), event.data))
             return
         if isinstance(event, Response):
             self._replied.set()
             if self.connection.they_are_waiting_for_100_continue:
-                # Whether the body comes now is the client's choice, so what follows could be read in two ways.
+                # The client may or may not send the body now, so what follows could be read in two ways.
                 event = replace(event, headers=[*event.headers, (b"connection", b"close")])
         await super().stream_send(event)
 
@@ -155,12 +155,12 @@ class Http1(H11Protocol):
             await self.send(Drains())
 
     async def _handle_events(self) -> None:
-        await super()._handle_events()  # it returns at once when no application reads the body
+        await super()._handle_events()  # returns at once if no application reads the body
         while self._drains and await self._drained():
             await super()._handle_events()
 
     async def _drained(self) -> bool:
-        """Discard the received part of a body that is not read. Return True if it was complete."""
+        """Discard the received part of an unread body. Return True if it was complete."""
         try:
             while self.connection.their_state is h11.SEND_BODY:
                 if self.connection.next_event() is h11.NEED_DATA:
@@ -173,12 +173,12 @@ class Http1(H11Protocol):
         return True
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        """Do not change to HTTP/2, as Hypercorn does here."""
+        """Do not switch to HTTP/2, as Hypercorn would here."""
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Ignore requests for other protocols, which a server may do (RFC 9110, 7.8).
 
-        Hypercorn begins web sockets here, and keeps a connection for ever if its handshake is wrong.
+        Hypercorn would start web sockets here, and keep a connection forever if its handshake is invalid.
         """
         if any(name == b"upgrade" for name, _ in request.headers):
             headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
@@ -188,7 +188,7 @@ class Http1(H11Protocol):
         self._replied.clear()
         await super()._create_stream(request)
         if self.connection.they_are_waiting_for_100_continue:
-            # Hypercorn says 100 next. A refusal that needs no body spares the client from sending it.
+            # Hypercorn sends 100 next. A refusal that needs no body spares the client from sending it.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._replied.wait(), CONTINUE_SECONDS)
 
@@ -200,7 +200,7 @@ class Connection(TCPServer):
     _head_begun = False
     _between_requests = True
     _drains = False
-    """True if incoming data is dropped: the rest of a body, or everything."""
+    """True if incoming data is discarded: the rest of a body, or everything."""
     _closes = False
     """True if everything was sent. Incoming data is not even parsed."""
     _client_closed = False
@@ -216,7 +216,7 @@ class Connection(TCPServer):
         self._unsent_bytes = 0
 
     async def _read_data(self) -> None:
-        made = self.protocol  # by run(), which begins to read here
+        made = self.protocol  # run() starts the task that reads
         self.protocol = Http1(  # type: ignore[assignment]  # it has the same methods
             made.app, made.config, made.context, made.task_group, made.state, made.ssl, made.client, made.server,
             made.send,
@@ -237,7 +237,7 @@ class Connection(TCPServer):
         self._client_closed = True
         self._end_draining()
         await self.protocol.handle(Closed())
-        # The client has closed this connection. Hypercorn would wait for the idle timer.
+        # The client has closed this connection; Hypercorn would wait for the idle timer.
         await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
@@ -259,17 +259,17 @@ class Connection(TCPServer):
                 await super().protocol_send(event)
 
     async def _send(self, data: bytes) -> None:
-        """Send data, together with what else is sent before the event loop looks for news.
+        """Send data, together with what else is sent before the event loop polls again.
 
-        Each call of the system costs as much as all that is done in Python for an event of a stream, and a reply often
-        has several at a time: its head and the first of them, or the last of them and its end.
+        A system call costs as much as all Python work for one event of a stream, and a reply often has several parts at
+        a time: its head and the first event, or the last event and its end.
         """
         if not self._unsent:
             self.loop.call_soon(self._flush)
         await self._queue(data)
 
     async def _send_part(self, data: bytes) -> None:
-        """Send a part of a stream at once, unless its head waits to be sent: nothing else is likely to follow now."""
+        """Send a part of a stream at once, unless its head waits to be sent; more is unlikely to follow now."""
         if self._unsent:
             await self._queue(data)
             return
@@ -285,7 +285,7 @@ class Connection(TCPServer):
         await self._drained()
 
     async def _drained(self) -> None:
-        """Wait while the client does not take what was sent."""
+        """Wait until the client has taken what was sent."""
         transport = self.writer.transport
         if transport.get_write_buffer_size() == 0 and not transport.is_closing():
             return
@@ -297,7 +297,7 @@ class Connection(TCPServer):
 
     def _flush(self) -> None:
         if self._unsent:
-            with contextlib.suppress(RuntimeError):  # nothing can be sent any more, as the protocol knows
+            with contextlib.suppress(RuntimeError):  # nothing can be sent any more, and the protocol knows
                 self.writer.write(b"".join(self._unsent))
             self._unsent.clear()
             self._unsent_bytes = 0
@@ -311,7 +311,7 @@ class Connection(TCPServer):
         await super()._close()
 
     async def _half_close(self) -> None:
-        """Send nothing more, and read until the client closes as well.
+        """Send nothing more, and read until the client closes too.
 
         Data that arrives at a closed socket resets the connection, so that an unread reply is lost (RFC 9112, 9.6).
         """
@@ -335,7 +335,7 @@ class Connection(TCPServer):
             self._look.cancel()
 
     def _look_again(self, before: int, ends: float) -> None:
-        """Close if the client has sent nothing for a while, and after a longer one in any case."""
+        """Close if the client has sent nothing for a while, and after a longer time in any case."""
         if before == self._drained_bytes or self.loop.time() >= ends:
             self.writer.close()
         else:
@@ -355,9 +355,9 @@ async def serve(
     *,
     grace_seconds: Callable[[], float] = lambda: GRACE_SECONDS,
 ) -> None:
-    """Answer on a listening socket until `until` is done, then end all connections.
+    """Serve on a listening socket until `until` is done, then end all connections.
 
-    `grace_seconds` returns how long connections may take to end by themselves then.
+    `grace_seconds` returns how long connections may then take to end by themselves.
     """
     loop = asyncio.get_running_loop()
     context = WorkerContext(None)
@@ -368,7 +368,7 @@ async def serve(
         await Connection(wrapped, config, context, reader, writer)
 
     def connected(reader: Reader, writer: asyncio.StreamWriter) -> None:
-        """Start our own task; up to Python 3.11, asyncio reports its own as an error once it is cancelled."""
+        """Start our own task; up to Python 3.11, asyncio reports a cancelled task of its own as an error."""
         if len(connections) >= MAX_CONNECTIONS:
             writer.transport.abort()
             return

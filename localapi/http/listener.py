@@ -1,7 +1,8 @@
 """Accept connections on a listening socket, even if the system runs out of descriptors.
 
-In that case, asyncio's own servers log a hundred tracebacks per second and more, as each failed accept starts a timer
-(`BaseSelectorEventLoop._accept_connection`). Here new clients wait until a descriptor is free. Knows nothing of HTTP.
+In that case, asyncio's own servers log more than a hundred tracebacks per second, because each failed accept starts a
+timer (`BaseSelectorEventLoop._accept_connection`). Here new clients wait until a descriptor is free. This module knows
+nothing about HTTP.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ AT_ONCE: Final = 100
 """Connections to accept before other tasks run."""
 RETRY_SECONDS: Final = 0.5
 QUIET_SECONDS: Final = 60.0
-"""Minimum time between two log lines about the same shortage."""
+"""Minimum seconds between two log lines about the same shortage."""
 ENOUGH_DESCRIPTORS: Final = 4096
-"""A shell's limit may be 256; a worker needs three, and a client one."""
+"""Descriptors that should suffice. A shell's limit may be 256; a worker needs three, and a client one."""
 
 
 def raise_limit() -> None:
-    """Raise this process's limit of descriptors as far as it may, up to ENOUGH_DESCRIPTORS."""
+    """Raise this process's limit of descriptors as far as allowed, up to ENOUGH_DESCRIPTORS."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -71,7 +72,7 @@ class Door:
         self._open()
 
     def close(self) -> None:
-        """Accept no more connections. Existing ones stay."""
+        """Stop accepting connections; keep existing ones."""
         self._retry.stop()
         self._loop.remove_reader(self._listening)
         self._listening.close()
@@ -96,13 +97,13 @@ class Door:
             task.add_done_callback(self._opening.discard)
 
     def _pause(self, error: OSError) -> None:
-        """Stop accepting for a while; the socket stays readable, so retrying at once would use a whole core."""
+        """Stop accepting for a while; because the socket stays readable, retrying at once would use a whole core."""
         self._loop.remove_reader(self._listening)
         self._retry.start(RETRY_SECONDS)
         if time.monotonic() - self._told_at < QUIET_SECONDS:
             return
         self._told_at = time.monotonic()
-        log.error("a connection could not be accepted: %s. New ones wait", advise(error))
+        log.error("cannot accept connections: %s. New clients wait", advise(error))
 
     async def _begin(self, connection: socket.socket) -> None:
         reader = Reader(self._loop)
@@ -110,5 +111,5 @@ class Door:
         try:
             await self._loop.connect_accepted_socket(lambda: protocol, connection)
         except OSError as error:
-            log.warning("a connection could not be accepted: %s", error.strerror or error)
+            log.warning("cannot accept a connection: %s", error.strerror or error)
             connection.close()

@@ -1,4 +1,4 @@
-"""Requests that come back to a server that they have been at, because servers name each other in their manifests."""
+"""Detect requests that return to a server they have passed, because servers name each other in their manifests."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from localapi.backends.engine import VIA_HEADER, via
 from localapi.errors import LoopDetected
 
 LONGEST: Final = 16
-"""Servers that a request may have been at."""
+"""Maximum servers that a request may pass."""
 _ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 class LoopCheck:
-    """Check of each request to the server with this id, which notes where it has been for upstreams."""
+    """Check of each request to the server with this id; it records the servers passed for upstreams."""
 
     def __init__(self, server_id: str) -> None:
         self._id = server_id
 
     def check(self) -> None:
-        """Raise LoopDetected if the request has been here before, or at too many servers."""
+        """Raise LoopDetected if the request has passed this server before, or too many servers."""
         said = request.headers.get(VIA_HEADER, "")
         parts = [part.strip() for part in said.split(",")]
         chain = tuple(part for part in parts if _ID.fullmatch(part))
         if self._id in chain:
             raise LoopDetected(
-                "The request has come back to this server: their manifests send it in a circle. Remove one of the "
+                "The request has returned to this server: their manifests send it in a circle. Remove one of the "
                 "entries, peers or members of pools that lead from one to the other."
             )
         if len(chain) >= LONGEST:
-            raise LoopDetected(f"The request has been at {len(chain)} servers ({VIA_HEADER}), which is too many.")
+            raise LoopDetected(f"The request has passed too many servers ({VIA_HEADER}): {len(chain)}.")
         via.set((*chain, self._id))

@@ -1,6 +1,7 @@
-"""Bodies of any size: a client that sends faster than its body is used has to wait, and memory does not grow.
+"""Bodies of any size: a client that sends faster than its body is read has to wait, and memory does not grow.
 
-Quart takes what arrives at once, whether or not it is used. The server keeps a few messages back only if this does not.
+Quart accepts what arrives at once, whether or not it is read. The server holds messages back only if Quart does not
+accept them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MOST_WAITING_BYTES: Final = 1024 * 1024
 
 
 class PacedBody(Body):
-    """A body that can be read piece by piece. Its reader sets `paced`."""
+    """Body that can be read piece by piece. Its reader sets `paced`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -33,13 +34,13 @@ class PacedBody(Body):
         return data
 
     async def room(self) -> None:
-        """Wait until more may arrive."""
+        """Wait until more data may arrive."""
         while self.paced and len(self._data) >= MOST_WAITING_BYTES:
             self._taken.clear()
             await self._taken.wait()
 
     def drop_rest(self) -> None:
-        """Take what still arrives, and forget it: the reply is sent after the whole body has come."""
+        """Discard what still arrives: the reply is sent after the whole body has arrived."""
         self.paced = False
         self._data.clear()
         self._taken.set()
@@ -49,7 +50,7 @@ class PacedConnection(ASGIHTTPConnection):
     """Quart's side of one request."""
 
     async def handle_messages(self, request: Request, receive: ASGIReceiveCallable) -> None:
-        """Hand over what arrives, until the client is gone."""
+        """Pass on what arrives, until the client has disconnected."""
         body = request.body
         while True:
             message = await receive()

@@ -1,8 +1,8 @@
-"""The buffer between an answer and its client, so that a slow client keeps no model waiting. There is no other.
+"""Buffer between a response and its client, so that a slow client does not block a model. There is no other buffer.
 
-One task fetches the items as they come, and keeps those that the reader has not taken yet. So the source ends, and with
-it the lease, when the engine has finished, even if much is still to be read. Replies may keep so much each, and so much
-together. Beyond that the source waits for its reader, but not for ever, as a paused player must not occupy a model. A
+One task fetches the items as they arrive, and keeps those that the reader has not taken. So the source, and with it the
+lease, ends when the engine has finished, even if much is still unread. There is a limit for each reader and one for
+all. At the limit, the source waits for its reader, but not forever, because a paused player must not occupy a model. A
 source that cannot wait is ended.
 """
 
@@ -19,22 +19,22 @@ Item = TypeVar("Item")
 
 MEGABYTE: Final = 1024 * 1024
 MOST_BYTES: Final = 16 * MEGABYTE
-"""Maximum that is kept for one reader."""
+"""Maximum bytes kept for one reader."""
 MOST_BYTES_UNPAUSED: Final = 64 * MEGABYTE
-"""The same if the source cannot wait for the reader."""
+"""The same, if the source cannot wait for the reader."""
 MOST_BYTES_OF_ALL: Final = 256 * MEGABYTE
 READER_SECONDS: Final = 600.0
-"""Maximum wait of a source for a reader that takes nothing."""
+"""Maximum time that a source waits for a reader that takes nothing."""
 LEAST_BYTES: Final = MEGABYTE // 4
-"""Bytes that may be kept for one reader even if there is no more room for all."""
+"""Bytes that may be kept for one reader even if the limit for all is reached."""
 OBJECT_BYTES: Final = 200
 """Approximate memory of a small object."""
 JOIN_AFTER: Final = 64
-"""Items that are kept one by one. Further ones are joined: the reader is slow."""
+"""Number of items kept separately. Further ones are joined, because the reader is slow."""
 
 
 class Shelf:
-    """Bytes that are kept for all readers of this process."""
+    """Count of the bytes kept for all readers of this process."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -46,8 +46,8 @@ _SHELF: Final = Shelf()
 class Ahead(Generic[Item]):
     """One source and its reader.
 
-    `size` estimates the bytes of an item; `join` adds an item to the one before it and returns True, if it can.
-    `pausable` is True if the source makes nothing while nothing is asked of it. A worker's does not stop writing text.
+    `size` estimates the bytes of an item; `join` appends an item to the previous one if it can, and then returns True.
+    `pausable` is True if the source produces nothing until it is asked. A worker that generates text does not pause.
     """
 
     def __init__(
@@ -71,11 +71,14 @@ class Ahead(Generic[Item]):
         self._ended = False
         self._error: Exception | None = None
         self._came = asyncio.Event()
-        """Set when there is something to take: an item, or the end."""
+        """Set when there is something to read: an item, or the end."""
         self._taken = asyncio.Event()
 
     async def begun(self, seconds: float | None) -> bool:
-        """Return True as soon as the first item is there, False after so many seconds. Raise what came in its place."""
+        """Return True as soon as the first item has arrived, False after this many seconds.
+
+        Raise the source's error.
+        """
         self._begin()
         try:
             async with asyncio.timeout(seconds):
@@ -87,7 +90,7 @@ class Ahead(Generic[Item]):
         return True
 
     async def get(self) -> Item | None:
-        """Return the next item; None at the end. Raise what the source raises."""
+        """Return the next item; None at the end. Raise the source's error."""
         self._begin()
         if self.are_awaited:
             await self._came.wait()
@@ -126,11 +129,11 @@ class Ahead(Generic[Item]):
         try:
             async for item in self._source:
                 self._keep(item)
-                if len(self._kept) > 1:  # the source does not wait, but the reader may
+                if len(self._kept) > 1:  # the source cannot wait, but the reader may
                     await asyncio.sleep(0)
                 while self._full:
                     await self._reader()
-        except Exception as error:  # raised where the item would have come
+        except Exception as error:  # raised where the item would have been returned
             self._error = error
             await self._source.aclose()
         finally:
@@ -141,7 +144,7 @@ class Ahead(Generic[Item]):
         size = self._size(item)
         if len(self._kept) > JOIN_AFTER and self._join(self._kept[-1][0], item):
             last, before = self._kept.pop()
-            size = max(0, size - OBJECT_BYTES)  # it is no object of its own any more
+            size = max(0, size - OBJECT_BYTES)  # no longer a separate object
             self._kept.append((last, before + size))
         else:
             self._kept.append((item, size))
@@ -156,10 +159,11 @@ class Ahead(Generic[Item]):
         return self._bytes >= self._most_bytes or self._shelf.bytes >= MOST_BYTES_OF_ALL
 
     async def _reader(self) -> None:
-        """Wait until something of what is kept is taken. Raise RequestTimeout."""
+        """Wait until the reader has taken something. Raise RequestTimeout."""
         if not self._pausable:
             raise RequestTimeout(
-                f"The client left {self._bytes // MEGABYTE} MB of this answer unread, so it was ended. Read faster, or "
+                f"The client left {self._bytes // MEGABYTE} MB of this response unread, so it was ended. Read "
+                f"faster, or "
                 "ask for less at a time."
             )
         self._taken.clear()
@@ -168,6 +172,6 @@ class Ahead(Generic[Item]):
                 await self._taken.wait()
         except TimeoutError:
             raise RequestTimeout(
-                f"The client took nothing of this answer for {READER_SECONDS:g} s, so the model went on to others. "
+                f"The client read nothing of this response for {READER_SECONDS:g} s, so it was ended. "
                 "Read faster, or ask for less at a time."
             ) from None

@@ -1,4 +1,4 @@
-"""Build replies: JSON, streams, server-sent events, and the headers of errors, whose bodies are their dialect's."""
+"""Build replies: JSON, streams, server-sent events, and the headers of errors, whose bodies are the dialects'."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from localapi.http.encodings import ENCODINGS
 from localapi.system.threads import aside
 
 encode = msgspec.json.Encoder().encode
-"""Any value that msgspec can encode, as JSON."""
+"""Encoder of values as JSON."""
 
 FEW_BYTES: Final = 32_768
-"""Size of vectors that are written within a millisecond or two."""
+"""Size of vectors that take at most a millisecond or two to encode."""
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 
 def told(error: ApiError) -> str:
-    """Return an error's message without names of models that do not exist for the key that asks."""
+    """Return an error's message without names of models that the request's key may not see."""
     key = request_context.current_key()
     if isinstance(error, NoRoom | NoMember) and key is not None and not all(map(key.opens, error.beside)):
         return error.unnamed
@@ -33,20 +33,20 @@ def told(error: ApiError) -> str:
 
 
 def json_reply(content: object, *, status: int = 200) -> Response:
-    """Return any value that msgspec can encode."""
+    """Return a reply with any value that msgspec can encode."""
     return Response(encode(content), status=status, content_type="application/json")
 
 
 async def json_reply_of_vectors(make: Callable[[], object], size: int) -> Response:
-    """Return what a function makes of vectors that have so many bytes.
+    """Return a reply with the value that a function makes of vectors with this many bytes.
 
-    Millions of numbers take a while to write. For a few, a thread would take longer.
+    Encoding millions of numbers takes long enough to need a thread; for a few, a thread would take longer.
     """
     return json_reply(make()) if size <= FEW_BYTES else await aside(lambda: json_reply(make()))
 
 
 def error_reply(error: ApiError, content: object) -> Response:
-    """Return the reply for an error that happened before anything was sent; `content` is its JSON body."""
+    """Return the reply for an error before anything was sent; `content` is its JSON body."""
     reply = json_reply(content, status=error.status)
     if isinstance(error, InvalidKey):
         reply.headers["WWW-Authenticate"] = "Bearer"
@@ -62,10 +62,11 @@ def error_reply(error: ApiError, content: object) -> Response:
 
 
 def streamed_reply(body: AsyncGenerator[bytes, None], content_type: str) -> Response:
-    """Return a reply that is sent as it is made."""
+    """Return a reply that is sent while it is made."""
     reply = Response(body, content_type=content_type)
     reply.headers["Cache-Control"] = "no-cache"
-    reply.headers["X-Accel-Buffering"] = "no"  # nginx, and what understands its header, would collect it first
+    # nginx, and other proxies that know its header, would otherwise buffer it
+    reply.headers["X-Accel-Buffering"] = "no"
     reply.timeout = None
     return reply
 
@@ -81,29 +82,29 @@ def _head(name: str | None) -> bytes:
 
 
 class Form:
-    """Something that is sent often, of which one text changes. The rest is encoded once."""
+    """Frequently sent object of which one text varies. The rest is encoded once."""
 
     def __init__(self, sent: bytes, key: bytes) -> None:
-        """Take one as it is sent, in which the member that changes is an empty text."""
+        """Take an example in which the member that varies is an empty text."""
         head, _, tail = sent.partition(b'"%b":""' % key)
         self._head, self._tail = head + b'"%b":' % key, tail
 
     def filled(self, text: str) -> bytes:
-        """Return it with this text."""
+        """Return the encoded object with this text."""
         return self._head + encode(text) + self._tail
 
 
 class NumberedForm:
-    """Something that is sent often, of which a number and, behind it, a text change. The rest is encoded once."""
+    """Frequently sent object of which a number and, after it, a text vary. The rest is encoded once."""
 
     def __init__(self, sent: bytes, number: bytes, text: bytes) -> None:
-        """Take one as it is sent, with 0 as its number and an empty text, and the keys of both."""
+        """Take an example with 0 as the number and an empty text, and the keys of both."""
         head, _, rest = sent.partition(b'"%b":0' % number)
         middle, _, self._tail = rest.partition(b'"%b":""' % text)
         self._head, self._middle = head + b'"%b":' % number, middle + b'"%b":' % text
 
     def filled(self, number: int, text: str) -> bytes:
-        """Return it with these values."""
+        """Return the encoded object with these values."""
         return b"".join((self._head, encode(number), self._middle, encode(text), self._tail))
 
 

@@ -1,7 +1,7 @@
 """State of one HTTP request: its id, its key, and what must be released when it ends.
 
-Quart runs a handler and then the body of its reply. If a client left between the two, a lease would remain. So what a
-request holds is released at the end of the ASGI call, which ends exactly once, however it ends.
+Quart runs a handler and then the body of its reply. If a client disconnected between the two, a lease would remain. So
+everything a request holds is released at the end of the ASGI call, which ends exactly once in any case.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CLIENT_LEFT: Final = 499
-"""Counted as the status of a request whose client left before it had one."""
+"""Status that is counted for a request whose client left before it had one."""
 
 
 class BrokenOff(Exception):
-    """Raised in a body that cannot be completed, after the reason was logged. The connection is closed.
+    """The body cannot be completed; the reason was logged. The connection is closed.
 
     A truncated file must not look complete to the client.
     """
@@ -41,7 +41,7 @@ class BrokenOff(Exception):
 
 @contextlib.contextmanager
 def broken_off(entry_id: str) -> Iterator[None]:
-    """Log an error of a body whose status is sent, and raise BrokenOff instead."""
+    """Log an error after the status was sent, and raise BrokenOff instead."""
     try:
         yield
     except ApiError as error:
@@ -54,11 +54,11 @@ def broken_off(entry_id: str) -> Iterator[None]:
 
 @dataclass
 class RequestScope:
-    """The request that is being answered."""
+    """Request that is being answered."""
 
     id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
     held: AsyncExitStack = field(default_factory=AsyncExitStack)
-    """Closed when the request has ended: answered, failed, or left by its client."""
+    """Resources that are closed when the request has ended: answered, failed, or abandoned by its client."""
     counters: Counters = field(default_factory=Counters)
     """Counters of the server."""
     endpoint: str = "other"
@@ -70,16 +70,16 @@ class RequestScope:
     status: int = CLIENT_LEFT
     """Status of the reply, once it has begun."""
     error: str | None = None
-    """Code of the error that it ended with."""
+    """Code of the error with which it ended."""
     trace: Trace | None = None
-    """Its trace, if the manifest asks for traces."""
+    """Trace, if the manifest asks for traces."""
 
     def use(self, model: str) -> None:
-        """Note the id of the entry that answers, also for the log."""
+        """Record the id of the entry that answers, also for the log."""
         self.model = log.about.get()["model"] = model
 
     def take(self, key: Key) -> None:
-        """Note who asks, also for the log."""
+        """Record the key, also for the log."""
         self.key = key
         self.counters = self.counters.of_key(key.name)
         log.about.get()["key"] = key.name
@@ -89,7 +89,7 @@ _current: ContextVar[RequestScope] = ContextVar("request_scope")
 
 
 def begin(counters: Counters) -> RequestScope:
-    """Return the scope of a request that begins in this context, and set it for the log."""
+    """Create the scope of a request, and make it current in this context."""
     request = RequestScope(counters=counters)
     _current.set(request)
     log.about.set({"request_id": request.id})
@@ -108,9 +108,9 @@ def current_key() -> Key | None:
 
 
 class ScopeMiddleware:
-    """ASGI: opens a scope for each HTTP request, sends its id as `x-request-id`, and counts it when it ends.
+    """ASGI middleware that opens a scope for each HTTP request, and calls `ended` at its end.
 
-    `ended` is called then.
+    It sends the request's id as `x-request-id`, and counts the request when it ends.
     """
 
     def __init__(self, app: ASGIFramework, counters: Counters, ended: Callable[[], None]) -> None:
@@ -130,7 +130,7 @@ class ScopeMiddleware:
             if message["type"] == "http.response.start":
                 request.status = message["status"]
                 identity = request.id.encode()
-                # OpenAI's name of the header, and Anthropic's.
+                # the header's names at OpenAI and at Anthropic
                 message["headers"] = [*message["headers"], (b"x-request-id", identity), (b"request-id", identity)]
             return send(message)
 

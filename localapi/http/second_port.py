@@ -1,4 +1,4 @@
-"""One more port for the same application, which an edit of the manifest opens, moves or closes."""
+"""Second port for the same application, which an edit of the manifest opens, moves or closes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 5.0
-"""Interval for retrying a port that something else uses."""
+"""Seconds between attempts to open a port that another program uses."""
 
 
 class SecondPort:
-    """Serves at the port that was last wanted. Requests at an earlier one are answered to their end."""
+    """Server on the port that was last requested. Requests on an earlier port are answered to their end."""
 
     def __init__(self, what: str, listen: Callable[[int], socket.socket], drain_seconds: Callable[[], float]) -> None:
-        """Name `what` is served there, for the log. `listen` returns a socket, or raises StartError."""
+        """Set what is served, for the log. `listen` returns a socket, or raises StartError."""
         self.port: int | None = None
-        """The port that is open."""
+        """Open port."""
         self.warning: str | None = None
         self._what = what
         self._listen = listen
@@ -39,12 +39,12 @@ class SecondPort:
         self._serving: set[asyncio.Task[None]] = set()
 
     def follow(self, port: int | None) -> None:
-        """Note which port is wanted; None: none."""
+        """Set the port to serve on; None for no port."""
         self._wanted = port
         self._changed.set()
 
     async def run(self, app: ASGIFramework, config: Config) -> None:
-        """Serve until this is cancelled."""
+        """Serve until cancelled."""
         try:
             while True:
                 self._changed.clear()

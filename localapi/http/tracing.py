@@ -1,4 +1,4 @@
-"""ASGI: make a trace of each request to a model, if the manifest asks for traces, and pass on those of clients."""
+"""ASGI middleware that traces requests to models, if the manifest asks for traces, and continues traces of clients."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from localapi.observability.spans import Trace
 
 _DIALECTS: Final = {"/v1/messages": "anthropic", "/api/": "ollama"}
-"""APIs by the beginnings of their paths; the others are OpenAI's."""
+"""APIs by path prefix; the others are OpenAI's."""
 _PARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_STATE: Final = 512
-"""Characters of `tracestate` that everyone has to pass on (https://www.w3.org/TR/trace-context)."""
+"""Characters of `tracestate` that must be passed on (https://www.w3.org/TR/trace-context)."""
 
 
 class TraceMiddleware:
-    """Runs inside of the scope of a request, which knows its id, its model and its key."""
+    """Middleware inside the request scope, which knows the request's id, model and key."""
 
     def __init__(self, app: ASGIFramework, traces: Traces) -> None:
         self._app = app
@@ -66,10 +66,10 @@ class TraceMiddleware:
 
 
 class AnswerTrace:
-    """The part of a trace that is about one answer of a model."""
+    """Part of a trace about one response of a model."""
 
     def __init__(self, trace: Trace, ticket: Ticket, operation: str, model: str) -> None:
-        """`model` is the entry that was asked."""
+        """Start a trace for `model`, the requested entry."""
         self._trace = trace
         self._asked = model
         self._name(operation)
@@ -83,7 +83,7 @@ class AnswerTrace:
         self._texts: dict[int, str] = {}
 
     def lease(self, lease: Lease) -> None:
-        """Take note that the request has a model: it waited for its turn, and for the model to be loaded."""
+        """Record that the request has a lease: it has waited for its turn, and for the model to load."""
         self._leased = True
         self._waited(lease.ticket)
         self._trace.step("answer", lease.ticket.sent_at)
@@ -91,7 +91,7 @@ class AnswerTrace:
         self._model = lease.entry.id
 
     def ask(self, requests: Sequence[Request]) -> None:
-        """Take note of what the engine is asked."""
+        """Record the request to the engine."""
         if not isinstance(requests[0], Answering):
             return
         self._first, self._reasons, self._texts = None, [], {}
@@ -109,7 +109,7 @@ class AnswerTrace:
             self._trace.say("gen_ai.input.messages", [each for request in requests for each in _asked(request)])
 
     def hear(self, event: Event) -> None:
-        """Take note of what the engine says."""
+        """Record an event from the engine."""
         if isinstance(event, Delta | ToolStart) and self._first is None:
             self._first = time.monotonic()
             self._trace.step("decode", self._first)
@@ -121,7 +121,7 @@ class AnswerTrace:
             self._finish(event)
 
     def close(self) -> None:
-        """Take note that nothing follows. A request that had no model is one that waited."""
+        """End the trace. A request without a lease spent its time waiting."""
         if not self._leased:
             attempt = self._ticket.attempt
             self._waited(self._ticket if attempt is None else attempt[1])
@@ -152,7 +152,7 @@ class AnswerTrace:
 
 
 def _asked(request: Request) -> list[tuple[str, str]]:
-    """Return the texts of a request with their roles. Images and sound are left out."""
+    """Return the texts of a request with their roles. Images and audio are omitted."""
     if isinstance(request, Chat):
         return [(each.role, each.text) for each in request.messages]
     prompt = request.prompt if isinstance(request, Complete) else ""
@@ -164,7 +164,7 @@ def _dialect(path: str) -> str:
 
 
 def _context_of(scope: HTTPScope) -> dict[str, str]:
-    """Return the headers that say which trace a request belongs to; none if they are not valid."""
+    """Return the headers that identify the trace of a request; none if they are invalid."""
     said = {bytes(name).lower(): value for name, value in scope["headers"]}
     parent, state = (bytes(said.get(name, b"")).decode("latin-1").strip() for name in (b"traceparent", b"tracestate"))
     if not _PARENT.fullmatch(parent):

@@ -1,6 +1,6 @@
 """Read a form with a file (multipart/form-data, RFC 7578): fields into memory, the file to disk, as both arrive.
 
-The client's name for the file is only passed on; no path is made of it. The file is deleted when the request ends.
+The client's name for the file is only passed on, never used as a path. The file is deleted when the request ends.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from localapi.worker.protocol import Upload
 FORM: Final = "multipart/form-data"
 MEGABYTE: Final = 2**20
 IDLE_SECONDS: Final = 60
-"""Time for which a client may send nothing before its form is complete."""
+"""Maximum time in which a client sends nothing before its form is complete."""
 MOST_PARTS: Final = 100
 MOST_FIELD_BYTES: Final = MEGABYTE
 """Maximum size of all fields together."""
 MOST_AROUND_BYTES: Final = 2 * MEGABYTE
-"""Maximum size of a body beside the file, and of what is kept in memory."""
+"""Maximum size of a body besides the file, and of what is kept in memory."""
 _PIECE_BYTES: Final = 64 * 1024
 _WRITTEN_BYTES: Final = MEGABYTE
 """Size of one write to disk."""
@@ -40,10 +40,10 @@ _WRITTEN_BYTES: Final = MEGABYTE
 
 @dataclass
 class Form:
-    """A form as a client sent it."""
+    """Form as a client sent it."""
 
     fields: dict[str, list[str]] = field(default_factory=dict)
-    """Values by the name, in the order in which they came."""
+    """Values by name, in the order in which they arrived."""
     file: Upload | None = None
     file_bytes: int = 0
 
@@ -53,13 +53,13 @@ class Form:
 
 
 MostBytes = Callable[[Form], int]
-"""Returns how large the file may be, given what has come before it."""
+"""Function that returns the maximum size of the file, given the fields before it."""
 
 
 async def read_form(file_field: str, most_bytes: MostBytes) -> Form:
     """Return the request's form. Raise InvalidRequest, RequestTooLarge and UnsupportedEncoding.
 
-    The size is checked before anything is read if the client tells it, and again while the file arrives.
+    The size is checked before anything is read if the client declares it, and again while the file arrives.
     """
     content_type, parameters = parse_options_header(request.headers.get("Content-Type"))
     boundary = parameters.get("boundary", "")
@@ -69,7 +69,7 @@ async def read_form(file_field: str, most_bytes: MostBytes) -> Form:
             f"The body must be a form ({FORM}) with the field '{file_field}'; its Content-Type is {found[:100]!r}."
         )
     if encoding_of(",".join(request.headers.getlist("Content-Encoding"))) is not None:
-        raise UnsupportedEncoding("Forms with a file are read uncompressed. Send the body without Content-Encoding.")
+        raise UnsupportedEncoding("Forms with a file cannot be compressed. Send the body without Content-Encoding.")
     reader = _FormReader(file_field, boundary.encode("latin-1", "replace"), most_bytes)
     length = request.content_length
     if length is not None and length > most_bytes(reader.form) + MOST_AROUND_BYTES:
@@ -86,7 +86,7 @@ async def read_form(file_field: str, most_bytes: MostBytes) -> Form:
 
 
 class _FormReader:
-    """One form as it arrives."""
+    """Reader of one form as it arrives."""
 
     def __init__(self, file_field: str, boundary: bytes, most_bytes: MostBytes) -> None:
         self.form = Form()
@@ -96,18 +96,18 @@ class _FormReader:
         self._field_bytes = 0
         self._part: Field | File | None = None
         self._value = bytearray()
-        """Bytes of the field or of the file that have not been kept yet."""
+        """Bytes of the current field or file that are not stored yet."""
         self._file: BinaryIO | None = None
 
     async def read(self, body: PacedBody) -> None:
-        """Read to the end."""
+        """Read to the end of the form."""
         pieces = aiter(body)
         while True:
             try:
                 async with asyncio.timeout(IDLE_SECONDS):
                     data = await anext(pieces, None)
             except TimeoutError:
-                raise InvalidRequest(f"No more of the body arrived for {IDLE_SECONDS} s.") from None
+                raise InvalidRequest(f"Nothing more of the body arrived for {IDLE_SECONDS} s.") from None
             if data is None:
                 break
             for at in range(0, len(data), _PIECE_BYTES):
@@ -121,7 +121,7 @@ class _FormReader:
             await asyncio.to_thread(self._file.close)
 
     async def _take(self, data: bytes | None) -> bool:
-        """Take the next bytes, or None at the end. Return True if the form is complete."""
+        """Process the next bytes, or None at the end. Return True if the form is complete."""
         try:
             self._decoder.receive_data(data)
             while True:
@@ -140,13 +140,13 @@ class _FormReader:
                 "MiB before its content."
             ) from None
         except (ValueError, TypeError, LookupError) as error:
-            if data is None:  # it could not go on without more
+            if data is None:  # it could not continue without more data
                 return False
             raise InvalidRequest(f"The form cannot be read: {error}.") from error
 
     async def _begin(self, part: Field | File) -> None:
         if part.name == self._file_field and "Content-Type" in part.headers and not isinstance(part, File):
-            part = File(name=part.name, filename="file", headers=part.headers)  # some clients name no file
+            part = File(name=part.name, filename="file", headers=part.headers)  # some clients send no file name
         self._part = part
         self._value.clear()
         if not isinstance(part.name, str) or not part.name:

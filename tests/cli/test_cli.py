@@ -143,7 +143,7 @@ def test_check_shows_where_each_value_came_from(tmp_path: Path) -> None:
     assert ["chat.local-chat.path", "demo", "environment", "CHAT_MODEL_PATH"] in [
         [r[0], r[1], *r[-2:]] for r in rows if r[4:]
     ]
-    assert "no server runs" in done.stdout
+    assert "no server is running" in done.stdout
 
 
 def test_check_names_every_mistake_with_its_place(tmp_path: Path) -> None:

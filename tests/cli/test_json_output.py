@@ -26,7 +26,7 @@ def test_check_tells_each_value_with_its_place(tmp_path: Path) -> None:
     found = told(tmp_path, "check", "--port", "1")
     assert found["valid"] is True
     assert {"key": "chat.bird.backend", "value": "echo", "said_by": "models.yaml:3:14"} in found["values"]
-    assert "no server runs" in found["server"]
+    assert "no server is running" in found["server"]
 
 
 def test_check_tells_each_problem_with_its_place(tmp_path: Path) -> None:

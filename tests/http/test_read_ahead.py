@@ -148,7 +148,7 @@ async def test_a_reader_that_takes_nothing_for_long_loses_the_rest_and_not_what_
         assert await items.get() == [1]
         await source.ended.wait()
         assert [await items.get(), await items.get()] == [[2], [3]]
-        with pytest.raises(RequestTimeout, match="took nothing of this answer for 0 s"):
+        with pytest.raises(RequestTimeout, match="read nothing of this response for 0 s"):
             await items.get()
 
 
