@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Final, Protocol
 
 import numpy as np
@@ -81,7 +83,7 @@ TOLERANCE: Final = 1e-3
 PROBES: Final = ("A cat sits on the mat.", "Machines of this kind must agree with themselves, whatever is beside them.")
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """A request whose texts are not all computed."""
 
@@ -114,11 +116,29 @@ class Text:
 class VectorModel:
     """One loaded encoder. See `worker.model.Model`."""
 
-    def __init__(self, encoder: Encoder, *, scores: bool, notes: Sequence[str] = ()) -> None:
-        """`scores`: the encoder reads pairs and returns their scores. Raise CannotLoad if it computes wrong vectors."""
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        scores: bool,
+        notes: Sequence[str] = (),
+        at_once: int = 1,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Raise CannotLoad if the encoder computes wrong vectors.
+
+        `scores`: the encoder reads pairs and returns their scores. `at_once`: the number of batches that it computes
+        at the same time, each in a thread of its own; one is computed in the thread that calls `step`. `wake`: called
+        from these threads when a batch is computed.
+        """
         self._encoder = encoder
         self._jobs: deque[Job] = deque()
         self._read: list[Text] = []
+        self._threads = ThreadPoolExecutor(at_once) if at_once > 1 else None
+        self._free = at_once
+        """The number of batches that can be started now."""
+        self._computed: SimpleQueue[tuple[list[Text], Vectors | Exception]] = SimpleQueue()
+        self._wake = wake
         check(encoder, scores=scores)
         self.loaded = Loaded(notes=list(notes), dimensions=None if scores else encoder.width)
 
@@ -126,7 +146,9 @@ class VectorModel:
 
     @property
     def busy(self) -> bool:
-        return bool(self._jobs)
+        if not self._computed.empty():
+            return True
+        return self._free > 0 and (bool(self._read) or any(job.next < len(job.texts) for job in self._jobs))
 
     def take(self, request: Request) -> None:
         assert isinstance(request, Embed | Rerank), request  # noqa: S101  # the server sends no others here
@@ -137,24 +159,47 @@ class VectorModel:
         self._read = [text for text in self._read if text.job.request.id != id]
 
     def step(self) -> list[Event]:
-        """Compute one batch."""
-        events: list[Event] = [*self._read_ahead()]
-        batch = self._next_batch()
-        if batch:
-            try:
-                vectors = self._encoder.encode([text.tokens for text in batch])
-            except Exception as error:  # from the engine, such as memory that does not suffice
-                traceback.print_exc()
-                for id in {text.job.request.id for text in batch}:  # noqa: A001  # the protocol's word
-                    self.cancel(id)
-                    events.append(Failed(id, "generation_failed", f"The model failed: {first_line(error)}."))
-                return events
+        """Start as many batches as can be computed at once, and return the results of those that are computed."""
+        events: list[Event] = [*self._results()]
+        while self._free:
+            events += self._read_ahead()
+            batch = self._next_batch()
+            if not batch:
+                break
+            self._free -= 1
+            if self._threads is None:
+                self._compute(batch)
+            else:
+                self._threads.submit(self._compute, batch)
+        return [*events, *self._results()]
+
+    def _compute(self, batch: list[Text]) -> None:
+        try:
+            vectors: Vectors | Exception = self._encoder.encode([text.tokens for text in batch])
+        except Exception as error:  # from the engine, such as memory that does not suffice
+            traceback.print_exc()
+            vectors = error
+        self._computed.put((batch, vectors))
+        self._wake()
+
+    def _results(self) -> Iterator[Event]:
+        """Yield the replies that are complete with the batches computed since the last call, and the failures."""
+        while not self._computed.empty():
+            batch, vectors = self._computed.get()
+            self._free += 1
+            asked = {text.job for text in batch}
+            concerned = [job for job in self._jobs if job in asked]  # others were cancelled meanwhile
+            if isinstance(vectors, Exception):
+                for job in concerned:
+                    self.cancel(job.request.id)
+                    yield Failed(job.request.id, "generation_failed", f"The model failed: {first_line(vectors)}.")
+                continue
             for text, vector in zip(batch, vectors, strict=True):
                 text.job.vectors[text.index] = vector
-        for job in [job for job in self._jobs if len(job.vectors) == len(job.texts)]:
-            self._jobs.remove(job)
-            events.append(answer(job))
-        return events
+            for job in concerned:
+                if len(job.vectors) == len(job.texts):
+                    self._jobs.remove(job)
+                    yield answer(job)
 
     def save_some(self) -> bool:
         return False

@@ -24,6 +24,8 @@ from localapi.worker.vectors.sentence_folder import SentenceFolder, described
 
 GRAPHS: Final = ("onnx/model.onnx", "model.onnx")
 UNKNOWN_LIMIT: Final = 512
+AT_ONCE: Final = 2
+"""Number of batches: the threads of one often wait for each other, and its reply has to be written."""
 
 
 def load(options: dict[str, Any], host: Host) -> VectorModel:
@@ -40,7 +42,7 @@ def load(options: dict[str, Any], host: Host) -> VectorModel:
     host.report(Loading(phase="reading weights"))
     encoder = OnnxEncoder(found, scores=scores, pooling=options.get("pooling"), max_tokens=options.get("max_tokens"))
     host.report(Loading(phase="computing for the first time"))
-    return VectorModel(encoder, scores=scores)
+    return VectorModel(encoder, scores=scores, at_once=AT_ONCE, wake=host.wake)
 
 
 class OnnxEncoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -128,6 +129,62 @@ def test_a_failure_of_the_engine_ends_only_the_requests_of_the_batch(model: Vect
     letters.fails = False
     model.take(Embed(id=2, inputs=["a"]))
     assert vectors(finish(model)[0]) == [[1.0, 0.0]]
+
+
+class Meeting(Letters):
+    """Computes two batches at a time, and fails if the second one does not come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met = threading.Barrier(1)
+
+    def encode(self, batch: Sequence[Tokens]) -> Vectors:
+        self.met.wait(60)
+        return super().encode(batch)
+
+
+class Concurrent:
+    """A model that computes two batches at a time, and its worker's loop."""
+
+    def __init__(self) -> None:
+        self.letters = Meeting()
+        self._woken = threading.Semaphore(0)
+        self.model = VectorModel(self.letters, scores=False, at_once=2, wake=self._woken.release)
+        self.letters.met = threading.Barrier(2)
+
+    def results(self, batches: int) -> list[Event]:
+        """Return the events until this many batches are computed."""
+        events = self.model.step()
+        for _ in range(batches):
+            assert self._woken.acquire(timeout=60)
+            events += self.model.step()
+        assert not self.model.busy
+        return events
+
+
+def test_two_batches_are_computed_at_once() -> None:
+    concurrent = Concurrent()
+    concurrent.model.take(Embed(id=1, inputs=["a" * LIMIT] * 8 + ["bb"] * 50))
+    (done,) = concurrent.results(2)
+    assert vectors(done) == [[1.0, 0.0]] * 8 + [[0.0, 1.0]] * 50
+
+
+def test_a_request_cancelled_while_its_batches_are_computed_has_no_reply() -> None:
+    concurrent = Concurrent()
+    concurrent.letters.met = threading.Barrier(3)
+    concurrent.model.take(Embed(id=1, inputs=["a" * LIMIT] * 8 + ["bb"] * 50))
+    assert concurrent.model.step() == []
+    concurrent.model.cancel(1)
+    concurrent.letters.met.wait(60)
+    assert concurrent.results(2) == []
+
+
+def test_a_request_whose_batches_fail_at_once_fails_once() -> None:
+    concurrent = Concurrent()
+    concurrent.letters.fails = True
+    concurrent.model.take(Embed(id=1, inputs=["a" * LIMIT] * 8 + ["bb"] * 50))
+    (failed,) = concurrent.results(2)
+    assert isinstance(failed, Failed)
 
 
 def test_documents_are_scored_in_their_order(letters: Letters) -> None:
