@@ -39,7 +39,7 @@ export class ApiError extends Error {
 }
 
 const SENDABLE = /^[\x21-\x7e]+$/;
-const UNSENDABLE = new ApiError("A key is one word of printable ASCII characters.", { status: 401 });
+const UNSENDABLE = new ApiError("A key consists of printable ASCII characters without spaces.", { status: 401 });
 
 /** `onRefused` is called with each 401. */
 export function createApi({ onRefused = () => {} } = {}) {
@@ -114,7 +114,7 @@ export function createApi({ onRefused = () => {} } = {}) {
         if (event.data !== undefined) onEvent(event);
       }
     } catch (error) {
-      if (silence.signal.aborted && !signal.aborted) throw new ApiError("The server has been silent for too long.");
+      if (silence.signal.aborted && !signal.aborted) throw new ApiError("The server has sent nothing for too long.");
       throw error;
     } finally {
       clearTimeout(timer);
@@ -137,7 +137,7 @@ async function unlessUnreachable(reply) {
     return await reply;
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The server does not answer.");
+    throw new ApiError("The server is not responding.");
   }
 }
 
@@ -203,7 +203,7 @@ async function unlessBroken(read) {
     return await read;
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The connection to the server broke off.");
+    throw new ApiError("The connection to the server was lost.");
   }
 }
 

@@ -81,7 +81,7 @@ function App() {
   const given = { status: server.status, api, server: { ...server, admin, round }, pageOf: PAGE_OF_KIND };
   const modelsFor = (kinds) => (kinds ? server.models?.filter(({ kind }) => kinds.includes(kind)) : server.models) ?? null;
   return html`
-    <a class="button skip" href="#main" onClick=${toMain}>Skip to the page</a>
+    <a class="button skip" href="#main" onClick=${toMain}>Skip to the content</a>
     <div class="shell">
       <${Side} route=${route} server=${server} admin=${admin} />
       <main class="main" id="main" tabindex="-1">
@@ -141,7 +141,7 @@ function Connection({ connection }) {
   if (connection.name !== "lost") return null;
   return html`<div class="page connection"><div class="notice bad" role="alert">
     <strong>Connection lost</strong>
-    <span>${connection.error?.message} What you see may be old; this page connects again by itself.</span>
+    <span>${connection.error?.message} The data shown may be out of date. The page reconnects automatically.</span>
   </div></div>`;
 }
 

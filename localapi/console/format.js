@@ -27,6 +27,11 @@ export function duration(seconds) {
   return `${Math.floor(hours / 24)} days`;
 }
 
+/** A model's state in words: "not downloaded". */
+export function stateName(state) {
+  return state.replaceAll("_", " ");
+}
+
 export function capitalized(word) {
   return word.charAt(0).toUpperCase() + word.slice(1);
 }

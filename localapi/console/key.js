@@ -14,8 +14,8 @@ export function KeyDialog({ refusal, wrong, onKey }) {
   return html`<dialog ref=${dialog} aria-labelledby="key-title" onCancel=${(event) => event.preventDefault()}>
     <form class="stack" onSubmit=${submit}>
       <h2 id="key-title">API key</h2>
-      <p class="small muted">This server answers only with a key. It is kept in this page's memory until you close or reload
-        the page, and stored nowhere.</p>
+      <p class="small muted">This server requires an API key. The page keeps it in memory until you close or reload it, and
+        stores it nowhere.</p>
       ${wrong && html`<div class="notice bad" role="alert"><strong>This key was not accepted</strong>
         <span>${refusal.message}</span></div>`}
       <label class="field"><span>Key</span>

@@ -34,7 +34,7 @@ function textOf(progress, waitsFor) {
     case "prompt":
       return `Reading the prompt: ${progress.done} of ${progress.total} tokens`;
     case "sound":
-      return progress.total ? `Heard ${progress.done} of ${progress.total} s` : `Heard ${progress.done} s`;
+      return progress.total ? `Transcribed ${progress.done} of ${progress.total} s` : `Transcribed ${progress.done} s`;
     default:
       return `Waiting for ${waitsFor}${at}`;
   }

@@ -109,7 +109,7 @@ def test_what_is_no_picture_is_refused_and_a_model_that_does_not_see_says_so(cha
     expect(chat.locator(".composer-problem")).to_contain_text("notes.txt")
     expect(add(chat, PICTURE)).to_have_count(1)
     choose(chat, "parrot", "eye")
-    expect(chat.locator(".composer-problem")).to_contain_text("parrot does not read images")
+    expect(chat.locator(".composer-problem")).to_contain_text("parrot does not accept images")
     message_field(chat).fill("See")
     expect(chat.locator(".composer").get_by_role("button", name="Send")).to_be_disabled()
     choose(chat, "eye")

@@ -411,11 +411,11 @@ def test_only_what_was_set_is_sent(chat: Page) -> None:
 @pytest.mark.parametrize(
     ("name", "typed", "said"),
     [
-        ("temperature", "warm", 'temperature: "warm" is no number.'),
-        ("seed", "1.5", 'seed: "1.5" is no whole number.'),
-        ("tools", "[{", "tools: this is no JSON."),
-        ("response_format", "[]", "response_format: found list; an object is needed."),
-        ("extra", '{"model": "x"}', "extra: 'model' is what the page itself says."),
+        ("temperature", "warm", 'temperature: "warm" is not a number.'),
+        ("seed", "1.5", 'seed: "1.5" is not a whole number.'),
+        ("tools", "[{", "tools: this is not valid JSON."),
+        ("response_format", "[]", "response_format: expected an object, found a list."),
+        ("extra", '{"model": "x"}', "extra: 'model' is set by the page."),
     ],
 )
 def test_a_parameter_that_is_wrong_is_named_and_nothing_is_sent(chat: Page, name: str, typed: str, said: str) -> None:
@@ -443,7 +443,7 @@ def test_an_error_is_shown_as_the_server_said_it(chat: Page, refusals: list[str]
 def test_a_field_that_the_server_does_not_know_is_told(chat: Page) -> None:
     choose(chat, "parrot")
     set_parameter(chat, "extra", '{"colour": "blue"}')
-    expect(ask(chat, "parrot", "hi")).to_contain_text("Not known to the server, and ignored: colour")
+    expect(ask(chat, "parrot", "hi")).to_contain_text("Ignored by the server: colour")
 
 
 def test_the_last_message_can_be_edited_and_the_answer_had_again(chat: Page) -> None:
@@ -483,7 +483,7 @@ def test_an_edit_that_cannot_be_sent_is_not_lost(chat: Page) -> None:
     column(chat, "parrot").get_by_role("button", name="Edit").click()
     chat.get_by_label("Edit the message").fill("two")
     chat.get_by_label("Edit the message").press("Enter")
-    expect(chat.get_by_role("alert")).to_contain_text('"warm" is no number.')
+    expect(chat.get_by_role("alert")).to_contain_text('"warm" is not a number.')
     expect(chat.get_by_label("Edit the message")).to_have_value("two")
     set_parameter(chat, "temperature", "")
     chat.get_by_role("button", name="Send again").click()
@@ -591,13 +591,13 @@ def test_the_view_follows_the_answer_until_its_reader_scrolls_up(chat: Page) -> 
     assert region.evaluate(at_end)
     region.hover()
     chat.mouse.wheel(0, -150)
-    expect(chat.get_by_role("button", name="To the end")).to_be_visible()
+    expect(chat.get_by_role("button", name="Jump to the end")).to_be_visible()
     top = region.evaluate("element => element.scrollTop")
     length = region.evaluate("element => element.scrollHeight")
     chat.wait_for_function("height => document.querySelector('.turns').scrollHeight > height + 100", arg=length)
     assert region.evaluate("element => element.scrollTop") == top
-    chat.get_by_role("button", name="To the end").click()
-    expect(chat.get_by_role("button", name="To the end")).to_have_count(0)
+    chat.get_by_role("button", name="Jump to the end").click()
+    expect(chat.get_by_role("button", name="Jump to the end")).to_have_count(0)
     assert region.evaluate(at_end)
     message_field(chat).press("Escape")
 

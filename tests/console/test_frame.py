@@ -15,7 +15,7 @@ from tests.server import Server, save, serving
 LAST = {
     "models": "tr.marked",
     "chat": ".column .badge:text-is('ready')",
-    "speech": ".hint:text-is('1 to choose from')",
+    "speech": ".hint:text-is('1 voice')",
     "events": ".log-line.bad",
     "api": ".endpoint",
 }
@@ -85,7 +85,7 @@ def test_the_question_for_a_key_passes_them_too(page: Page, tmp_path: Path, refu
 def test_everything_on_the_models_page_is_reached_by_keyboard(page: Page, server: Server) -> None:
     show(page, server, "models")
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     reached = []
     for _ in range(40):
         page.keyboard.press("Tab")

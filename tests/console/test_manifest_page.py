@@ -85,14 +85,14 @@ def test_a_model_is_added_by_its_form_and_appears(editor: Page, server: Server) 
 
 
 def test_a_model_to_begin_with_is_offered_with_its_size_and_added(editor: Page, server: Server) -> None:
-    editor.get_by_text("Models to begin with").click()
+    editor.get_by_text("Models to start with").click()
     editor.get_by_role("button", name="Add qwen3-0.6b").click()
     expect(field(editor, "id required")).to_have_value("qwen3-0.6b")
     preview_and_save(editor)
     expect(editor.get_by_role("button", name="Edit qwen3-0.6b")).to_be_visible()
     assert "  qwen3-0.6b:\n    backend: mlx-lm\n    path: mlx-community/Qwen3-0.6B-4bit\n" in file(server).read_text()
 
-    editor.get_by_text("Models to begin with").click()
+    editor.get_by_text("Models to start with").click()
     expect(editor.get_by_text("in the manifest as qwen3-0.6b")).to_be_visible()
     expect(editor.get_by_text("will download").first).to_be_visible()
 
@@ -100,7 +100,7 @@ def test_a_model_to_begin_with_is_offered_with_its_size_and_added(editor: Page, 
 def test_a_model_is_changed_by_its_lines_and_removed(editor: Page, server: Server) -> None:
     editor.get_by_role("button", name="Edit bird").click()
     editor.get_by_role("button", name="YAML").click()
-    lines = editor.get_by_label("Lines of the file")
+    lines = editor.get_by_label("Lines in the file")
     expect(lines).to_have_value("bird:   # sings\n  backend: echo\n  aliases: [sparrow]\n")
     lines.fill("bird:   # sings\n  backend: echo   # loud\n")
     preview_and_save(editor)
@@ -111,7 +111,7 @@ def test_a_model_is_changed_by_its_lines_and_removed(editor: Page, server: Serve
     plan = editor.get_by_role("region", name="Plan")
     expect(plan).to_contain_text("bird is removed")
     plan.get_by_role("button", name="Save").click()
-    expect(editor.get_by_text("bird is removed", exact=True)).to_be_visible()
+    expect(editor.get_by_text("Removed bird", exact=True)).to_be_visible()
     assert "bird" not in file(server).read_text()
 
 
@@ -138,10 +138,10 @@ def test_what_an_editor_saved_meanwhile_is_not_overwritten(editor: Page, server:
     expect(editor.get_by_role("region", name="Plan")).to_be_visible()
     save(file(server), MANIFEST.replace("beep", "boop").replace("sparrow]", "sparrow]\n    pin: true"))
     editor.get_by_role("region", name="Plan").get_by_role("button", name="Save").click()
-    expect(editor.get_by_role("region", name="Changed meanwhile")).to_contain_text("+  boop: {backend: echo}")
+    expect(editor.get_by_role("region", name="Changed in the meantime")).to_contain_text("+  boop: {backend: echo}")
     assert "wren" not in file(server).read_text()
-    editor.get_by_role("button", name="Apply my change to it").click()
-    expect(editor.get_by_role("region", name="Changed meanwhile")).to_have_count(0)
+    editor.get_by_role("button", name="Apply my change to the new version").click()
+    expect(editor.get_by_role("region", name="Changed in the meantime")).to_have_count(0)
     expect(field(editor, "aliases")).to_have_value("wren")
     preview_and_save(editor)
     expect(editor.get_by_text("Saved")).to_be_visible()
@@ -160,7 +160,7 @@ def test_a_model_of_an_included_file_is_edited_in_that_file(page: Page, server: 
     more.write_text("chat:\n  other: {backend: echo, aliases: [wren]}   # theirs, too\n")
     field(page, "aliases").fill("parrot")
     page.get_by_role("button", name="Preview").click()
-    page.get_by_role("button", name="Apply my change to it").click()
+    page.get_by_role("button", name="Apply my change to the new version").click()
     preview_and_save(page)
     expect(page.get_by_text("Saved", exact=True)).to_be_visible()
     assert more.read_text() == "chat:\n  other: {backend: echo, aliases: [parrot]}   # theirs, too\n"

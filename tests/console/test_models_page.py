@@ -57,7 +57,7 @@ def badge(page: Page, name: str) -> Locator:
 
 def test_each_model_is_told_with_what_the_manifest_says_of_it(models: Page) -> None:
     expect(model(models, "bird")).to_contain_text("Says what it hears.")
-    expect(model(models, "demo")).to_contain_text("mlx-lm · demo · also gpt-4o-mini")
+    expect(model(models, "demo")).to_contain_text("mlx-lm · demo · alias gpt-4o-mini")
     expect(models.get_by_role("region", name="Speech models").get_by_role("article")).to_have_count(1)
 
 
@@ -110,7 +110,7 @@ def test_the_second_half_of_a_double_click_does_not_end_what_the_first_began(mod
     models.get_by_role("button", name="Load bird").click()
     models.get_by_role("button", name="Unload bird").dispatch_event("click", {"detail": 2})
     models.get_by_role("button", name="Pin bird").click()
-    expect(model(models, "bird")).to_contain_text("pinned by hand")
+    expect(model(models, "bird")).to_contain_text("pinned manually")
     assert (server.model("bird")["loads"], server.model("bird")["state"]) == (1, "ready")
 
 
@@ -178,18 +178,18 @@ def test_load_and_unload(models: Page, server: Server) -> None:
 def test_pin_loads_and_keeps_and_unpin_takes_it_back(models: Page, server: Server) -> None:
     bird = model(models, "bird")
     bird.get_by_role("button", name="Pin bird").click()
-    expect(bird).to_contain_text("pinned by hand")
+    expect(bird).to_contain_text("pinned manually")
     expect(badge(models, "bird")).to_have_text("ready")
     assert server.model("bird")["pinned"] is True
 
     bird.get_by_role("button", name="Unpin bird").click()
-    expect(bird).not_to_contain_text("pinned by hand")
+    expect(bird).not_to_contain_text("pinned manually")
     assert server.model("bird")["pinned"] is False
 
 
 def test_what_the_manifest_pins_has_no_button_for_it(models: Page, folder: Path) -> None:
     save(folder / "models.yaml", MANIFEST.replace("    backend: echo\n", "    backend: echo\n    pin: true\n"))
-    expect(model(models, "bird")).to_contain_text("pinned in the manifest")
+    expect(model(models, "bird")).to_contain_text("pinned by the manifest")
     expect(model(models, "bird").get_by_role("button", name="pin bird")).to_have_count(0)
 
 
@@ -208,7 +208,7 @@ def test_a_model_that_does_not_load_says_why(page: Page, tmp_path: Path, refusal
 def test_a_worker_that_died_is_told_and_needs_nobody(models: Page, server: Server) -> None:
     os.kill(server.request("POST", "/admin/models/demo/load").json()["place"]["pid"], signal.SIGKILL)
     expect(model(models, "demo")).to_contain_text("its worker was killed by SIGKILL")
-    expect(model(models, "demo")).to_contain_text("1 worker death")
+    expect(model(models, "demo")).to_contain_text("1 unexpected worker exit")
     expect(badge(models, "demo")).to_have_text("unloaded")
     expect(model(models, "demo").locator(".notice.bad")).to_have_count(0)
 

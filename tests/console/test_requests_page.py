@@ -22,11 +22,11 @@ def test_a_request_is_looked_at_and_sent_again(page: Page, tmp_path: Path, width
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         page.goto(server.url)
         page.get_by_role("link", name="Requests").click()
-        page.get_by_role("button", name="Look at").click()
+        page.get_by_role("button", name="Show req_").click()
         expect(page.get_by_role("group", name="Request", exact=True)).to_contain_text("good morning")
         page.get_by_role("button", name="Send again").click()
         expect(page.get_by_role("group", name="New reply")).to_contain_text("good morning")
-        expect(page.get_by_role("button", name="Look at")).to_have_count(2)
+        expect(page.get_by_role("button", name="Show req_")).to_have_count(2)
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         found = Axe().run(page)
         assert found.response["violations"] == [], found.generate_report()

@@ -166,7 +166,7 @@ def test_only_what_is_set_is_sent(speech: Page, format: str) -> None:  # noqa: A
 
 @pytest.mark.parametrize("format", ["opus", "flac"])
 def test_other_formats_are_heard_when_they_are_complete(speech: Page, format: str) -> None:  # noqa: A002
-    expect(speech.get_by_text("plays as it comes")).to_be_visible()
+    expect(speech.get_by_text("plays as it arrives")).to_be_visible()
     body = speak(speech, format)
     expect(speech.get_by_text("plays when complete")).to_be_visible()
     assert body["stream"] is False
@@ -243,7 +243,7 @@ def test_speed_and_instructions_are_sent_where_they_are_set_and_taken(speech: Pa
     body = speak(speech, "mp3")
     assert (body["speed"], body["instructions"]) == (2, "calm")
     assert duration(speech) == pytest.approx(TEXT_SECONDS / 2, abs=0.15)
-    speech.get_by_role("button", name="back to the default").click()
+    speech.get_by_role("button", name="reset to the default").click()
     speech.get_by_label("Model", exact=True).select_option("robot")
     expect(speech.get_by_label("Instructions", exact=True)).to_have_count(0)
     expect(speech.locator("optgroup")).to_have_count(2)
@@ -255,10 +255,10 @@ def test_recordings_are_sent_and_copied_requests_read_it_from_its_file(
 ) -> None:
     recording = tmp_path / "it's me.wav"
     recording.write_bytes(sound(server, "wav"))
-    expect(speech.get_by_label("What is said in it")).to_have_count(0)
+    expect(speech.get_by_label("Transcript of the recording")).to_have_count(0)
     speech.get_by_label("Voice to clone", exact=True).set_input_files(recording)
     speech.get_by_label("Speech to convert", exact=True).set_input_files(recording)
-    speech.get_by_label("What is said in it").fill('"Five $HOME dollars," `she` said \\ wrote.')
+    speech.get_by_label("Transcript of the recording").fill('"Five $HOME dollars," `she` said \\ wrote.')
     body = speak(speech, "mp3")
     assert body["ref_text"] == '"Five $HOME dollars," `she` said \\ wrote.'
     assert base64.b64decode(body["ref_audio"].removeprefix("data:audio/wav;base64,")) == recording.read_bytes()
@@ -295,7 +295,7 @@ def test_no_voice_is_asked_for_before_it_is_known_which_there_are(speech: Page) 
     speech.route("**/v1/audio/voices*", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks its handlers
     speech.get_by_label("Voice", exact=True).select_option("slowly")
     speech.get_by_label("Model", exact=True).select_option("robot")
-    expect(speech.get_by_text("asking which there are")).to_be_visible()
+    expect(speech.get_by_text("fetching the list")).to_be_visible()
     expect(speech.get_by_label("Voice", exact=True)).to_be_disabled()
     speech.unroute("**/v1/audio/voices*")  # which lets go on what was held
     expect(speech.locator("optgroup")).to_have_count(2)
@@ -306,7 +306,7 @@ def test_a_text_that_is_too_long_is_told_before_it_is_sent(speech: Page) -> None
     speech.get_by_label("Text", exact=True).fill("x" * 300)
     expect(speech.get_by_role("button", name="Speak")).to_be_enabled()
     speech.get_by_label("Text", exact=True).fill("x" * 301)
-    expect(speech.get_by_role("alert")).to_contain_text("301 characters; this model takes 300")
+    expect(speech.get_by_role("alert")).to_contain_text("301 characters; this model accepts at most 300")
     expect(speech.get_by_role("button", name="Speak")).to_be_disabled()
 
 
@@ -326,7 +326,7 @@ def test_sound_that_the_browser_cannot_read_is_told(speech: Page) -> None:
     speech.route(SPEECH, lambda route: route.fulfill(content_type="audio/mpeg", body="this is no sound"))
     speech.get_by_label("Format", exact=True).select_option("opus")
     speech.get_by_role("button", name="Speak").click()
-    expect(speech.locator(".notice")).to_contain_text("The browser does not play it")
+    expect(speech.locator(".notice")).to_contain_text("The browser cannot play the audio")
 
 
 def test_stop_ends_the_request(speech: Page) -> None:

@@ -89,7 +89,7 @@ def test_a_file_becomes_text_with_times_and_subtitles_like_those_of_the_server(
     choose(ears, talk)
     write(ears)
     expect(ears.locator(".transcription-segments li")).to_have_count(3)
-    expect(ears.get_by_text("24 s of sound")).to_be_visible()
+    expect(ears.get_by_text("24 s of audio")).to_be_visible()
     for label, ending, response_format in (("Text", "txt", "text"), ("SubRip", "srt", "srt"), ("WebVTT", "vtt", "vtt")):
         file = saved(ears, label)
         assert file.suggested_filename == f"it's a talk.{ending}"
@@ -115,8 +115,8 @@ def test_copied_requests_give_the_same_text(ears: Page, server: Server, talk: Pa
 
 def test_the_form_is_sent_as_it_is_filled_in(ears: Page, talk: Path) -> None:
     choose(ears, talk)
-    ears.get_by_label("Language of the sound").fill("de")
-    ears.get_by_label("With times, for subtitles").uncheck()
+    ears.get_by_label("Spoken language").fill("de")
+    ears.get_by_label("With timestamps, for subtitles").uncheck()
     ears.get_by_label("Translate to English").check()
     with ears.expect_request("**/v1/audio/translations"):
         write(ears)
@@ -171,7 +171,7 @@ def test_a_file_that_is_too_large_for_the_model_is_told_before_it_is_sent(ears: 
     choose(ears, tmp_path / "long.wav")
     expect(ears.get_by_role("button", name="Transcribe", exact=True)).to_be_enabled()
     ears.get_by_label("Model", exact=True).select_option("small")
-    expect(ears.get_by_role("alert")).to_contain_text("small takes 1.0 MB at most")
+    expect(ears.get_by_role("alert")).to_contain_text("small accepts at most 1.0 MB")
     expect(ears.get_by_role("button", name="Transcribe", exact=True)).to_be_disabled()
 
 
@@ -197,7 +197,7 @@ def test_text_is_shown_while_it_comes_and_what_came_is_kept_after_a_stop(ears: P
         expect(ears.get_by_role("button", name="Transcribe", exact=True)).to_be_enabled()
         ears.keyboard.press("Control+Enter")
         expect(ears.locator(".transcription-segments li")).to_contain_text("Good morning.")
-        expect(ears.get_by_text("Heard 3 of 60 s")).to_be_visible()
+        expect(ears.get_by_text("Transcribed 3 of 60 s")).to_be_visible()
         ears.keyboard.press("Escape")
         expect(ears.get_by_text("stopped by you")).to_be_visible()
         assert "00:00:01,500 --> 00:00:03,250\nGood morning." in saved(ears, "SubRip").path().read_text("utf-8")

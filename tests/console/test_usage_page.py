@@ -26,8 +26,8 @@ def test_what_was_used_is_shown_by_hours_and_by_days(page: Page, tmp_path: Path,
         expect(page.get_by_role("link", name="Usage")).to_be_in_viewport(ratio=1)
         for span in ("24 hours", "90 days", "7 days"):
             page.get_by_role("button", name=span).click()
-            expect(page.get_by_role("region", name="Tokens written").locator(".figure-value")).to_contain_text("6")
-            expect(page.get_by_role("region", name="Tokens written").locator("rect")).to_have_count(1)
+            expect(page.get_by_role("region", name="Tokens generated").locator(".figure-value")).to_contain_text("6")
+            expect(page.get_by_role("region", name="Tokens generated").locator("rect")).to_have_count(1)
         expect(page.get_by_role("region", name="Models").get_by_role("row", name="bird")).to_contain_text("2")
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         found = Axe().run(page)

@@ -58,9 +58,9 @@ function Reasoning({ turn }) {
 
 function Notes({ turn }) {
   return html`
-    ${turn.ignored && html`<p class="answer-note">Not known to the server, and ignored: ${turn.ignored}</p>`}
+    ${turn.ignored && html`<p class="answer-note">Ignored by the server: ${turn.ignored}</p>`}
     ${turn.locked && html`<p class="answer-note">Locked by the manifest: ${turn.locked}</p>`}
-    ${saidNothing(turn) && html`<p class="answer-note">It said nothing.</p>`}
+    ${saidNothing(turn) && html`<p class="answer-note">The answer is empty.</p>`}
     ${turn.finishReason === "length" && html`<p class="answer-note">Cut off at the maximum number of tokens.</p>`}
   `;
 }
@@ -88,13 +88,13 @@ function shareOf({ tokens, promptTokens }, context) {
 }
 
 function contextTitle(context) {
-  return `prompt and answer, of the ${context.toLocaleString("en")} tokens that the model can have before it`;
+  return `prompt and answer together; the context holds ${context.toLocaleString("en")} tokens`;
 }
 
 function tokensTitle({ promptTokens, cachedTokens, reasoningTokens }) {
-  const cached = cachedTokens ? `, ${cachedTokens} of them cached` : "";
-  const thought = reasoningTokens ? `, ${reasoningTokens} of them thought` : "";
-  return `of the answer${thought}; the prompt had ${promptTokens}${cached}`;
+  const cached = cachedTokens ? ` (${cachedTokens} cached)` : "";
+  const thought = reasoningTokens ? ` (${reasoningTokens} for reasoning)` : "";
+  return `in the answer${thought}; ${promptTokens} in the prompt${cached}`;
 }
 
 function shortSeconds(seconds) {

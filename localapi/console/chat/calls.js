@@ -31,7 +31,7 @@ ${prettyJson(call.arguments)}</pre>
                 rows="1"
                 class="input mono"
                 spellcheck="false"
-                placeholder="What the tool gave"
+                placeholder="What the tool returned"
                 value=${results[call.id] ?? ""}
                 onInput=${(event) => setResults({ ...results, [call.id]: event.target.value })}
               ></textarea>

@@ -193,7 +193,7 @@ function NoModel({ offered, loaded }) {
     return null;
   }
   if (offered.length > 0) {
-    return html`<div class="empty"><strong>Choose a model above to talk to.</strong></div>`;
+    return html`<div class="empty"><strong>Choose a model above to start a conversation.</strong></div>`;
   }
   return html`<div class="empty">
     <strong>The manifest has no chat model.</strong>

@@ -4,6 +4,7 @@ import { Answer } from "./answer.js";
 import { save } from "./transcript.js";
 import { UserTurn } from "./user.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../dom.js";
+import { stateName } from "../format.js";
 
 const NEAR_END_PX = 32;
 const TONES = { ready: "good", loading: "info", failed: "bad", cooling_down: "warn" };
@@ -45,7 +46,7 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
   return html`<section class="column ${isFront ? "front" : ""}" aria-label=${`Conversation with ${conversation.model}`}>
     <div class="column-head">
       <h2 title=${conversation.model}>${conversation.model}</h2>
-      ${isKnown && html`<span class="badge ${TONES[model?.state] ?? ""}">${model?.state ?? "not in the manifest"}</span>`}
+      ${isKnown && html`<span class="badge ${TONES[model?.state] ?? ""}">${model ? stateName(model.state) : "not in the manifest"}</span>`}
       <span class="grow"></span>
       ${
         turns.length > 0 &&
@@ -100,7 +101,7 @@ export function Column({ conversation, model, isKnown, isFront, keyed, withSetti
     >
       ${turns.length === 0 ? html`<${Openers} texts=${openersFor(model)} say=${say} bringBack=${bringBack} />` : turns.map(turnOf)}
     </div>
-    ${isAway && html`<button type="button" class="button small to-end" onClick=${toEnd}>To the end</button>`}
+    ${isAway && html`<button type="button" class="button small to-end" onClick=${toEnd}>Jump to the end</button>`}
   </section>`;
 }
 
@@ -112,7 +113,7 @@ function openersFor(model) {
 
 function Openers({ texts, say, bringBack }) {
   return html`<div class="openers">
-    <p>Nothing has been said yet. Write below, or begin with one of these.</p>
+    <p>No messages yet. Write one below, or start with one of these.</p>
     ${texts.map((text) => html`<button type="button" class="button" key=${text} disabled=${say === null} onClick=${() => say(text)}>${text}</button>`)}
     ${bringBack && html`<p><button type="button" class="button quiet small" onClick=${bringBack}>Restore the conversation</button></p>`}
   </div>`;

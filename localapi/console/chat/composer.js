@@ -116,7 +116,7 @@ export function Composer({ session, active, count, isOffered, blind, running, pr
         type="button"
         class="button icon"
         aria-label="Add images or recordings"
-        title="Add images or recordings; they can be pasted and dropped, too"
+        title="Add images or recordings. You can also paste or drop them."
         onClick=${() => files.current.click()}
       >
         <${Icon} name="image" />
@@ -144,18 +144,18 @@ function cannotRead(blind, images) {
   const kinds = { image: "images", audio: "recordings" };
   const what = [...new Set(images.map(({ kind }) => kinds[kind]))].join(" and ");
   const names = blind.join(" and ");
-  return `${names} ${blind.length > 1 ? "do" : "does"} not read ${what}. Remove them, or choose a model that reads them.`;
+  return `${names} ${blind.length > 1 ? "do" : "does"} not accept ${what}. Remove them, or choose a model that does.`;
 }
 
 function hint(busy, count, isOffered) {
   if (busy) {
-    return "Answering. Escape stops it.";
+    return "Generating. Escape stops it.";
   }
   if (count === null) {
-    return "Asking the server for its models. Nothing can be sent yet.";
+    return "Fetching the list of models. Nothing can be sent yet.";
   }
   if (count === 0) {
-    return isOffered ? "Choose a model above to send to." : "There is no model to send to.";
+    return isOffered ? "Choose a model above first." : "There is no chat model.";
   }
-  return "Enter sends, Shift+Enter begins a new line, Escape stops.";
+  return "Enter sends, Shift+Enter starts a new line, Escape stops.";
 }

@@ -31,7 +31,7 @@ async function urlOf(file) {
   try {
     picture = await createImageBitmap(file);
   } catch {
-    throw new Error(`${file.name || "What was pasted"} is no picture that this browser can read.`);
+    throw new Error(`This browser cannot read ${file.name || "the pasted data"} as an image.`);
   }
   try {
     const share = Math.min(1, LONGEST_SIDE / Math.max(picture.width, picture.height));
@@ -73,7 +73,7 @@ export function reads(model, images) {
 /** Throw an error if a dialect takes no recordings, and there are some. */
 export function checkRecordings(dialect, images) {
   if (!dialect.hears && images.some(({ kind }) => kind === "audio")) {
-    throw new Error("This API takes no recordings. Choose chat completions or responses.");
+    throw new Error("This API does not accept recordings. Choose chat completions or responses.");
   }
 }
 

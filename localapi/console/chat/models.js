@@ -1,6 +1,7 @@
 /** The menu of chat models: any number of them may be chosen. */
 
 import { html, useEffect, useRef, useState } from "../dom.js";
+import { stateName } from "../format.js";
 import { MANY, hasWords } from "../words.js";
 
 export function ModelMenu({ offered, chosen, toggle }) {
@@ -28,7 +29,7 @@ export function ModelMenu({ offered, chosen, toggle }) {
           html`<label key=${model.id} class="menu-item">
             <input type="checkbox" checked=${chosen.includes(model.id)} onChange=${() => toggle(model.id)} />
             <span class="menu-name">${model.id}</span>
-            <span class="menu-note">${model.backend} · ${model.state}</span>
+            <span class="menu-note">${model.backend} · ${stateName(model.state)}</span>
             ${model.description && html`<span class="menu-about"><bdi>${model.description}</bdi></span>`}
           </label>`,
       )}

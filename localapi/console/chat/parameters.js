@@ -1,10 +1,10 @@
 /** What a chat may be told beside its messages: which fields the page has for it, and how what is typed becomes JSON. */
 
-/** Kinds: number, integer, text, lines (a text or several, one on a line), choice, json (an object or a list). */
+/** Kinds: number, integer, text, lines (a text or several, one per line), choice, json (an object or a list). */
 export const PARAMETERS = [
   { name: "temperature", kind: "number", hint: "0 to 2" },
-  { name: "top_p", kind: "number", hint: "above 0 to 1" },
-  { name: "top_k", kind: "integer", hint: "0: from all" },
+  { name: "top_p", kind: "number", hint: "0 to 1" },
+  { name: "top_k", kind: "integer", hint: "0: no limit" },
   { name: "min_p", kind: "number", hint: "0 to 1" },
   { name: "max_tokens", kind: "integer", hint: "1 or more" },
   { name: "seed", kind: "integer", hint: "a whole number" },
@@ -16,7 +16,7 @@ export const PARAMETERS = [
     kind: "choice",
     choices: ["none", "minimal", "low", "medium", "high", "xhigh", "max"],
   },
-  { name: "stop", kind: "lines", hint: "one on a line" },
+  { name: "stop", kind: "lines", hint: "one per line" },
 ];
 
 export const JSON_PARAMETERS = [
@@ -63,10 +63,10 @@ export function valueOf(parameter, typed) {
 function numberOf(parameter, text) {
   const [form, word] = parameter.kind === "integer" ? [INTEGER, "whole number"] : [NUMBER, "number"];
   if (!form.test(text)) {
-    throw new Error(`${parameter.name}: ${JSON.stringify(text)} is no ${word}.`);
+    throw new Error(`${parameter.name}: ${JSON.stringify(text)} is not a ${word}.`);
   }
   if (parameter.kind === "integer" && !Number.isSafeInteger(Number(text))) {
-    throw new Error(`${parameter.name}: ${text} is larger than a browser counts. Send it with curl.`);
+    throw new Error(`${parameter.name}: ${text} is too large for a browser. Send it with curl.`);
   }
   return Number(text);
 }
@@ -76,15 +76,17 @@ function jsonOf(parameter, text) {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new Error(`${parameter.name}: this is no JSON. ${error.message}`);
+    throw new Error(`${parameter.name}: this is not valid JSON. ${error.message}`);
   }
   const found = Array.isArray(value) ? "list" : value === null ? "null" : typeof value;
   if (found !== parameter.shape) {
-    throw new Error(
-      `${parameter.name}: found ${found}; ${parameter.shape === "list" ? "a list" : "an object"} is needed.`,
-    );
+    throw new Error(`${parameter.name}: expected ${shapeName(parameter.shape)}, found ${shapeName(found)}.`);
   }
   return value;
+}
+
+function shapeName(shape) {
+  return { list: "a list", object: "an object" }[shape] ?? shape;
 }
 
 /** The fields of a request that the settings say. Raises Error for the first that is wrong. */
@@ -107,7 +109,7 @@ export function requestFields(settings) {
 function checkedExtra(value) {
   const own = Object.keys(value).find((name) => OF_THE_PAGE.has(name));
   if (own !== undefined) {
-    throw new Error(`extra: '${own}' is what the page itself says. Leave it out.`);
+    throw new Error(`extra: '${own}' is set by the page. Remove it here.`);
   }
   return value;
 }

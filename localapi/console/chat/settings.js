@@ -24,7 +24,7 @@ export function SettingsPanel({ settings, set, close }) {
       <button type="button" class="button quiet small" onClick=${close}>Close</button>
     </div>
     <p class="settings-note">
-      They apply from the next request on. What is empty is not sent: the manifest's defaults apply.
+      Changes apply to the next request. Empty fields are not sent, so the manifest's defaults apply.
     </p>
     <div class="field wide">
       <label for="set-system">System prompt</label>

@@ -26,7 +26,7 @@ function partsOf(turn, model) {
     thought && thought.replace(/^/gm, "> "),
     turn.content.trim(),
     ...turn.calls.flatMap((call) => [`Calls \`${call.name}\`:`, fenced(call.arguments, "json")]),
-    turn.error && `(It failed: ${turn.error.message})`,
+    turn.error && `(Failed: ${turn.error.message})`,
     turn.state === "stopped" && "(Stopped here.)",
   ].filter(Boolean);
 }

@@ -27,7 +27,7 @@ export function EditorPage({ status, api, server, active }) {
   const done = async (what) => { await read(); setEditing(null); setSaved(what); };
   const title = html`<div class="page-head"><h1>Manifest</h1></div>`;
   if (!server.admin) {
-    return html`<div class="page">${title}<div class="empty"><strong>Only for admins</strong>
+    return html`<div class="page">${title}<div class="empty"><strong>Admin right required</strong>
       <p>This key has no admin right, so it cannot see or edit the manifest.</p></div></div>`;
   }
   return html`<div class="page editor">
@@ -50,7 +50,7 @@ export function EditorPage({ status, api, server, active }) {
 function Outcome({ status }) {
   const attempt = status?.last_attempt;
   if (!attempt) return null;
-  return html`<span>${attempt.ok ? `The server serves revision ${attempt.revision}.` : attempt.problems[0].message}</span>`;
+  return html`<span>${attempt.ok ? `Revision ${attempt.revision} is active.` : attempt.problems[0].message}</span>`;
 }
 
 /** The file, read again when the server has read another one. */
@@ -83,7 +83,7 @@ function List({ api, content, read, onEdit, onDone, children }) {
   const takeBack = async () => {
     try {
       await api.post("/admin/manifest/undo", { sha256: undo.sha256 });
-      await onDone("The last change is undone");
+      await onDone("Last change undone");
     } catch (failure) {
       setError(failure);
       await read();
@@ -147,7 +147,7 @@ function Editing({ api, content, editing, read, onDone, onCancel }) {
     }
   };
   const ask = (change) => attempt(change, "/admin/manifest/plan", (plan) => setState({ problems: NO_PROBLEMS, change, plan }));
-  const save = () => attempt(state.change, "/admin/manifest/save", () => onDone(removes ? `${entry.id} is removed` : "Saved"));
+  const save = () => attempt(state.change, "/admin/manifest/save", () => onDone(removes ? `Removed ${entry.id}` : "Saved"));
   const applyToNew = async () => {
     const fresh = await read();
     const current = fresh?.written.find((each) => each.file === file && each.section === entry.section && each.id === entry.id);
@@ -164,10 +164,10 @@ function Editing({ api, content, editing, read, onDone, onCancel }) {
   useEffect(() => { if (state.plan) place.current?.scrollIntoView({ block: "nearest" }); }, [state.plan]);
   return html`
     ${state.error && html`<div role="alert"><${Failure} error=${state.error} /></div>`}
-    ${state.error?.code === "manifest_changed" && html`<section class="card stack" aria-label="Changed meanwhile">
-      <h2>The file has changed meanwhile</h2>${state.error.reply.diff && html`<${Diff} text=${state.error.reply.diff} />`}
-      <div class="row wrap"><button class="button primary" onClick=${applyToNew}>Apply my change to it</button>
-        <button class="button" onClick=${onCancel}>Drop my change</button></div></section>`}
+    ${state.error?.code === "manifest_changed" && html`<section class="card stack" aria-label="Changed in the meantime">
+      <h2>The file has changed in the meantime</h2>${state.error.reply.diff && html`<${Diff} text=${state.error.reply.diff} />`}
+      <div class="row wrap"><button class="button primary" onClick=${applyToNew}>Apply my change to the new version</button>
+        <button class="button" onClick=${onCancel}>Discard my change</button></div></section>`}
     ${!removes && html`<${EntryForm} key=${base.round} entry=${entry} root=${content.root} problems=${state.problems} busy=${state.busy === true}
       onPlan=${ask} onEdit=${() => setState((now) => (now.plan ? { problems: NO_PROBLEMS } : now))} onCancel=${onCancel} />`}
     <div ref=${place}>${state.plan && html`<${Plan} plan=${state.plan} busy=${state.busy === true} onSave=${save} onCancel=${onCancel} />`}</div>

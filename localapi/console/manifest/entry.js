@@ -38,15 +38,15 @@ export function EntryForm({ entry, root, problems, busy, onPlan, onEdit, onCance
       ${elsewhere.map((problem) => html`<span key=${problem.message}>${problem.key && html`<code>${problem.key}</code> `}${problem.message}</span>`)}</div>`}
     ${Object.keys(entry.overridden ?? {}).length > 0 && html`<div class="notice info"><strong>Set elsewhere</strong>
       ${Object.entries(entry.overridden).map(([key, origin]) => html`<span key=${key}><code>${key}</code>: ${origin} takes precedence</span>`)}</div>`}
-    ${asYaml ? html`<label class="field"><span>Lines of the file</span>
+    ${asYaml ? html`<label class="field"><span>Lines in the file</span>
         <textarea class="input mono" rows=${Math.max(6, yaml.split("\n").length + 1)} spellcheck=${false} value=${yaml}
           onInput=${(event) => edited(setYaml)(event.target.value)}></textarea>
-        <span class="hint">········ stands for a value that may be a secret. It stays as it is.</span></label>`
+        <span class="hint">········ hides a value that may be a secret. Leave it unchanged to keep the value.</span></label>`
       : html`
       ${section !== "server" && html`<div class="field"><label for="entry-id">id <span class="muted">required</span></label>
         <input class="input" id="entry-id" required maxlength="200" value=${id} spellcheck=${false} autocomplete="off"
           onInput=${(event) => edited(setId)(event.target.value)} />
-        <span class="hint">${section === "peers" ? "Its models are here as id/model." : "What clients send as the model."}</span></div>`}
+        <span class="hint">${section === "peers" ? "Its models appear as id/model." : "The name that clients send as the model."}</span></div>`}
       ${backends.length > 0 && html`<div class="field"><label for="entry-backend">backend <span class="muted">required</span></label>
         <select class="input" id="entry-backend" value=${backend ?? ""} required
           onChange=${(event) => edited(setValues)({ ...values, backend: event.target.value })}>

@@ -108,7 +108,7 @@ function Lines({ control, value, onChange, attributes, placeholder }) {
     onChange(found.length > 0 ? found : undefined);
   };
   return html`<textarea class="input" ...${attributes} rows=${Math.min(8, Math.max(2, text.split("\n").length))} spellcheck=${false}
-    placeholder=${placeholder || "one on a line"} value=${text} onInput=${change}></textarea>`;
+    placeholder=${placeholder || "one per line"} value=${text} onInput=${change}></textarea>`;
 }
 
 function Json({ value, onChange, attributes, placeholder }) {
@@ -120,7 +120,7 @@ function Json({ value, onChange, attributes, placeholder }) {
       onChange(event.target.value.trim() === "" ? undefined : JSON.parse(event.target.value));
       setWrong("");
     } catch (error) {
-      setWrong(`This is no JSON: ${error.message}`);
+      setWrong(`Not valid JSON: ${error.message}`);
     }
   };
   return html`<textarea class="input mono" ...${attributes} rows="3" spellcheck=${false} placeholder=${placeholder}
@@ -176,7 +176,7 @@ function Union({ path, schema, required, parts, value, inherited, onChange, form
     setChosen(Number(event.target.value));
     onChange(undefined);
   };
-  const shape = html`<label class="sr" for=${id}>Shape of ${path.at(-1)}</label>
+  const shape = html`<label class="sr" for=${id}>Type of ${path.at(-1)}</label>
     <select class="input shape" id=${id} value=${chosen} onChange=${choose}>
       ${parts.map((each, index) => html`<option key=${index} value=${index}>${each.name}</option>`)}</select>`;
   const given = { path, schema, required, value, inherited, onChange, form };

@@ -13,7 +13,7 @@ export function FirstModels({ api, onAdd }) {
     if (open) api.get("/admin/first-models").then(setList, setError);
   }, [open]);
   return html`<details class="first-models" onToggle=${(event) => setOpen(event.currentTarget.open)}>
-    <summary>Models to begin with</summary>
+    <summary>Models to start with</summary>
     <div class="stack">
       ${error && html`<div role="alert"><${Failure} error=${error} /></div>`}
       ${list && html`<p class="small muted">This machine has ${bytes(list.usable_bytes)} for models. Sizes are approximate.</p>

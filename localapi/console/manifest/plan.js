@@ -9,17 +9,17 @@ export function Plan({ plan, busy, onSave, onCancel }) {
   const { changes, server, memory, diff } = plan;
   const nothing = changes.length === 0 && server.length === 0;
   return html`<section class="card stack plan" aria-label="Plan">
-    <h2>What this will do</h2>
-    ${diff === "" && html`<p class="small">The file stays as it is.</p>`}
-    ${nothing && diff !== "" && html`<p class="small">Only the file changes; the models stay as they are.</p>`}
+    <h2>What this change does</h2>
+    ${diff === "" && html`<p class="small">The file does not change.</p>`}
+    ${nothing && diff !== "" && html`<p class="small">Only the file changes. No model is affected.</p>`}
     <ul class="plan-changes">
       ${changes.map((change) => html`<${Change} key=${change.id} change=${change} />`)}
       ${server.length > 0 && html`<li><span class="badge info">server</span> changes in place: ${server.join(", ")}</li>`}
     </ul>
-    ${memory.more_bytes > 0 && html`<p class="small">Loads about ${bytes(memory.more_bytes)} more, beside
-      ${bytes(memory.used_bytes)} in use${memory.budget_bytes === null ? "" : `, of ${bytes(memory.budget_bytes)}`}.</p>`}
+    ${memory.more_bytes > 0 && html`<p class="small">Needs about ${bytes(memory.more_bytes)} more; in use:
+      ${bytes(memory.used_bytes)}${memory.budget_bytes === null ? "" : ` of ${bytes(memory.budget_bytes)}`}.</p>`}
     ${memory.fits === false && html`<div class="notice warn"><strong>More than the memory budget</strong>
-      <span>Idle models are unloaded to make room, or loading fails.</span></div>`}
+      <span>Idle models are unloaded to make room. If that is not enough, loading fails.</span></div>`}
     ${diff !== "" && html`<${Diff} text=${diff} />`}
     <div class="row wrap"><button type="button" class="button primary" aria-disabled=${busy} disabled=${diff === ""}
         onClick=${() => !busy && onSave()}>Save</button>

@@ -20,8 +20,8 @@ export function Manifest({ status, api, now }) {
       </div>
       <${ReloadButton} api=${api} />
     </div>
-    ${broken && html`<p class="small">Read ${ago(attempt.at, now)} and not applied; still serving
-      revision ${attempt.revision}. Save the file again when it is fixed.</p>`}
+    ${broken && html`<p class="small">Read ${ago(attempt.at, now)} and rejected; still serving
+      revision ${attempt.revision}. Fix the file and save it.</p>`}
     <div role="status" class="stack">
       ${broken && attempt.problems.map((problem) => html`<${Problem} problem=${problem}
         key=${`${problem.source}:${problem.line}:${problem.message}`} />`)}

@@ -1,7 +1,7 @@
 /** One model: how it is, and what can be done with it. */
 
 import { html, useState } from "../dom.js";
-import { bytes, duration, plural, speed } from "../format.js";
+import { bytes, duration, plural, speed, stateName } from "../format.js";
 import { Icon } from "../icons.js";
 
 const TONES = { ready: "good", loading: "info", failed: "bad", closed: "warn", unloaded: "" };
@@ -16,7 +16,7 @@ export function Model({ model, page, api, admin, now }) {
       <h3 class="break">${model.id}</h3>
       <span class="badge ${TONES[model.state] ?? ""}">${stateOf(model)}</span>
       ${model.pinned_by && html`<span class="badge plain"><${Pin} />
-        pinned ${model.pinned_by === "hand" ? "by hand" : "in the manifest"}</span>`}
+        pinned ${model.pinned_by === "hand" ? "manually" : "by the manifest"}</span>`}
     </div>
     <div class="model-about">
       <p class="small muted break"><${What} model=${model} /></p>
@@ -33,7 +33,7 @@ export function Model({ model, page, api, admin, now }) {
     ${model.swap && html`<${Swap} swap=${model.swap} now=${now} />`}
     ${members && html`<${Members} members=${members} now=${now} />`}
     ${model.variants?.length > 0 && html`<${Variants} variants=${model.variants} />`}
-    ${model.healthy === false && html`<div class="notice bad model-wide"><strong>Not healthy</strong>
+    ${model.healthy === false && html`<div class="notice bad model-wide"><strong>Unhealthy</strong>
       <span class="break">${model.unhealthy_reason}</span></div>`}
     ${state.error && html`<div class="notice bad model-wide" role="alert"><strong>${state.error.what} failed</strong>
       <span>${state.error.message}</span></div>`}
@@ -44,7 +44,7 @@ export function Model({ model, page, api, admin, now }) {
 }
 
 function stateOf({ state, download_bytes: size }) {
-  return state.replace("_", " ") + (size ? ` · ${bytes(size)}` : "");
+  return stateName(state) + (size ? ` · ${bytes(size)}` : "");
 }
 
 function Pin() {
@@ -52,7 +52,7 @@ function Pin() {
 }
 
 function What({ model }) {
-  const aliases = model.aliases?.length > 0 ? ` · also ${model.aliases.join(", ")}` : "";
+  const aliases = model.aliases?.length > 0 ? ` · ${model.aliases.length > 1 ? "aliases" : "alias"} ${model.aliases.join(", ")}` : "";
   const at = model.place?.at ?? model.peer;
   const place = at ? ` · ${model.place?.kind ?? "peer"} ${at}` : "";
   return html`${model.backend}${model.path && html` · <span class="mono">${model.path}</span>`}${place}${aliases}`;
@@ -83,7 +83,7 @@ function Swap({ swap, now }) {
   }
   const next = swap.next_try_at > now ? ` Next try in ${duration(swap.next_try_at - now)}.` : "";
   return html`<div class="notice warn model-wide"><strong>Not replaced</strong>
-    <span class="break"><span class="mono">${what}</span> did not load, so this one answers on: ${swap.error}${next}</span></div>`;
+    <span class="break"><span class="mono">${what}</span> did not load, so this model stays in use: ${swap.error}${next}</span></div>`;
 }
 
 function Actions({ model, act, busy }) {
@@ -103,9 +103,9 @@ function Actions({ model, act, busy }) {
 function Members({ members, now }) {
   const line = (member) => {
     if (member.name === undefined) return member;
-    const rest = member.rests_until > now ? `, rests for ${duration(member.rests_until - now)}` : "";
-    const away = member.away ? `; away${rest}: ${member.away}` : "";
-    return `${member.name}: ${member.state}, ${plural(member.requests ?? 0, "request")}${away}`;
+    const rest = member.rests_until > now ? ` for ${duration(member.rests_until - now)}` : "";
+    const away = member.away ? `; unavailable${rest}: ${member.away}` : "";
+    return `${member.name}: ${stateName(member.state)}, ${plural(member.requests ?? 0, "request")}${away}`;
   };
   return html`<ul class="small model-wide">${members.map((member) => html`<li key=${member.name ?? member} class="break">
     ${line(member)}</li>`)}</ul>`;
@@ -134,7 +134,7 @@ function facts(model, now) {
     parts.push(`${plural(model.place.parts.length, "replica")} of at most ${max}${heldBack ? ` (${heldBack})` : ""}`);
   }
   if (model.loads > 1) parts.push(`loaded ${model.loads} times`);
-  if (model.worker_deaths) parts.push(plural(model.worker_deaths, "worker death"));
+  if (model.worker_deaths) parts.push(plural(model.worker_deaths, "unexpected worker exit"));
   if (model.restarts) parts.push(plural(model.restarts, "restart"));
   if (model.requests?.prompt_tokens_total) {
     parts.push(`reading prompts: ${model.requests.prompt_tokens_done} of ${model.requests.prompt_tokens_total} tokens`);
@@ -144,7 +144,7 @@ function facts(model, now) {
     parts.push(`transcribing: ${duration(done)} of ${duration(total)}`);
   }
   if (model.cooling_down_until && model.cooling_down_until > now) {
-    parts.push(`left alone for ${duration(model.cooling_down_until - now)} after ${model.failures_in_a_row} failures`);
+    parts.push(`next attempt in ${duration(model.cooling_down_until - now)}, after ${model.failures_in_a_row} failures`);
   }
   const processes = (model.place?.parts ?? []).filter((part) => part.kind !== "member");
   if (processes.length > 0) parts.push(processes.map(partOf).join(", "));

@@ -17,7 +17,7 @@ export function ModelsPage({ models, status, api, server, pageOf, active }) {
   return html`<div class="page models">
     <div class="page-head"><h1>Models</h1><${BaseUrl} /></div>
     ${!server.admin && html`<div class="notice info"><strong>Limited view</strong><span>This key has no admin right, so memory,
-      requests, the manifest, the log and the buttons are hidden. The models below are those that it opens.</span></div>`}
+      requests, the manifest, the log and the buttons are hidden. The models below are those that it may use.</span></div>`}
     ${status?.warnings.map((warning) => html`<div class="notice warn" key=${warning}><strong>Warning</strong>
       <span>${warning}</span></div>`)}
     ${status && html`<${Overview} status=${status} samples=${server.samples} now=${now} />
@@ -51,7 +51,7 @@ function Waiting({ server }) {
   return html`<div class="page"><div class="page-head"><h1>Models</h1></div>
     <div class="empty">${failed
       ? html`<strong>No data yet</strong><p>${error?.message}</p>`
-      : html`<span class="spinner" aria-hidden="true"></span><p>Asking the server…</p>`}</div></div>`;
+      : html`<span class="spinner" aria-hidden="true"></span><p>Contacting the server…</p>`}</div></div>`;
 }
 
 function Group({ name, models, page, api, admin, now }) {

@@ -125,7 +125,7 @@ function RankingForm({ asked, set, offered, isKnown, model, isBusy, rank, stop }
         />
       <//>
     </div>
-    <${Field} id="ranking-documents" label="Documents" hint=${`One on a line; ${plural(count, "document")}.`}>
+    <${Field} id="ranking-documents" label="Documents" hint=${`One per line; ${plural(count, "document")}.`}>
       <textarea
         id="ranking-documents"
         class="input"
@@ -144,13 +144,13 @@ function RankingForm({ asked, set, offered, isKnown, model, isBusy, rank, stop }
           checked=${asked.inputTypes}
           onChange=${(event) => set({ inputTypes: event.target.checked })}
         />
-        Tell the model which is the query (input_type)
+        Tell the model which text is the query (input_type)
       </label>`
     }
     <div class="row">
       <button type="submit" class="button primary ranking-go" disabled=${!isBusy && !canRank}>${isBusy ? "Stop" : "Rank"}</button>
       <span class="tiny muted ${isKnown ? "ranking-keys" : ""}">
-        ${isKnown ? "Ctrl+Enter ranks, Escape stops." : "Asking the server for its models."}
+        ${isKnown ? "Ctrl+Enter ranks, Escape stops." : "Fetching the list of models."}
       </span>
     </div>
   </form>`;

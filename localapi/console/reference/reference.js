@@ -47,7 +47,7 @@ export function ReferencePage({ models, api, server }) {
     ${
       document &&
       html`<p class="muted">
-          ${document.info.description} OpenAI's clients work with it as <code>base_url</code>${" "}
+          ${document.info.description} For OpenAI's clients, set <code>base_url</code> to${" "}
           <code class="break">${location.origin}/v1</code>.
         </p>
         <label class="field reference-search">

@@ -33,12 +33,12 @@ export function RequestsPage({ api, server, active }) {
     <div class="page-head"><h1>Requests</h1>
       ${found?.captures.length > 0 && html`<button class="button small" onClick=${clear}>Clear</button>`}</div>
     ${error && html`<${Failure} error=${error} />`}
-    ${found && !found.enabled && html`<div class="empty"><strong>Requests are not kept</strong>
+    ${found && !found.enabled && html`<div class="empty"><strong>Requests are not captured</strong>
       <p>Add <code>capture: {}</code> to <code>server</code> in the manifest to keep the latest requests and replies in memory.</p></div>`}
     ${found?.enabled && found.captures.length === 0 && html`<div class="empty"><strong>No requests yet</strong>
-      <p>Those to models appear here as they come.</p></div>`}
+      <p>Requests to models appear here as they arrive.</p></div>`}
     ${found?.captures.length > 0 && html`<div class="scroll" tabindex="0" role="group" aria-label="Latest requests"><table class="table">
-      <thead><tr><th><span class="sr">Look</span></th><th>Time</th><th>Path</th><th>Model</th><th>Key</th><th>Status</th><th>Took</th><th>Size</th></tr></thead>
+      <thead><tr><th><span class="sr">Show</span></th><th>Time</th><th>Path</th><th>Model</th><th>Key</th><th>Status</th><th>Duration</th><th>Size</th></tr></thead>
       <tbody>${found.captures.map((each) => html`<${Row} key=${each.id} capture=${each} isShown=${shown === each.id}
         onShow=${() => setShown(shown === each.id ? null : each.id)} />`)}</tbody></table></div>`}
     ${shown && html`<${Whole} key=${shown} id=${shown} api=${api} />`}
@@ -49,7 +49,7 @@ function Row({ capture, isShown, onShow }) {
   const { id, at, path, model, key, status, seconds, request_bytes: asked, reply_bytes: said } = capture;
   const tone = status === null ? "info" : status < 400 ? "good" : "bad";
   return html`<tr>
-    <td><button class="button small" aria-expanded=${isShown} aria-label="Look at ${id}" onClick=${onShow}>Look</button></td>
+    <td><button class="button small" aria-expanded=${isShown} aria-label="Show ${id}" onClick=${onShow}>Show</button></td>
     <td class="number">${clock(at)}</td><td class="mono">${path}</td><td class="break">${model || "–"}</td><td>${key ?? "–"}</td>
     <td><span class="badge ${tone}">${status ?? "running"}</span></td>
     <td class="number">${seconds === null ? "–" : `${seconds.toFixed(2)} s`}</td><td class="number">${bytes(asked)} / ${bytes(said)}</td>
@@ -92,8 +92,8 @@ function Body({ name, body }) {
   return html`<div class="stack tight" role="group" aria-label=${name}><div class="row"><h3 class="grow">${name}</h3>
       ${text !== null && html`<${CopyButton} label="Copy" title="Copy the ${name.toLowerCase()}" textOf=${() => body.text} />`}</div>
     ${text === null ? html`<p class="small muted">${bytes(body.bytes)} of ${body.content_type || "an unknown type"}, not kept</p>`
-      : html`<pre class="code" tabindex="0" aria-label="${name}, its text">${text}</pre>`}
-    ${body.cut && text !== null && html`<p class="small muted">Cut: ${bytes(body.bytes)} in all.</p>`}</div>`;
+      : html`<pre class="code" tabindex="0" aria-label="${name}, text">${text}</pre>`}
+    ${body.cut && text !== null && html`<p class="small muted">Truncated; ${bytes(body.bytes)} in total.</p>`}</div>`;
 }
 
 /** JSON with line breaks; other text as it is. */

@@ -2,6 +2,7 @@
 
 import { html } from "../dom.js";
 import { Field, ModelField } from "../field.js";
+import { plural } from "../format.js";
 import { wayOf } from "./playback.js";
 import { Recordings, isReading } from "./recordings.js";
 import { takes } from "./request.js";
@@ -51,7 +52,7 @@ export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeak
       <${Field}
         id="speech-format"
         label="Format"
-        hint=${wayOf(said.response_format) === "whole" ? "plays when complete" : "plays as it comes"}
+        hint=${wayOf(said.response_format) === "whole" ? "plays when complete" : "plays as it arrives"}
       >
         <select
           id="speech-format"
@@ -84,10 +85,10 @@ export function SpeechForm({ said, set, offered, isKnown, model, voices, isSpeak
         ${isSpeaking ? "Stop" : "Speak"}
       </button>
       <span class="tiny muted ${isKnown ? "speech-keys" : ""}">
-        ${isKnown ? "Ctrl+Enter speaks, Escape stops." : "Asking the server for its models."}
+        ${isKnown ? "Ctrl+Enter speaks, Escape stops." : "Fetching the list of models."}
       </span>
       <span class="tiny number speech-count ${length > most ? "bad-text" : "muted"}" role=${length > most ? "alert" : undefined}>
-        ${length > most ? `${length} characters; this model takes ${most} at once` : `${length} characters`}
+        ${length > most ? `${length} characters; this model accepts at most ${most}` : `${length} characters`}
       </span>
     </div>
   </form>`;
@@ -97,8 +98,8 @@ function VoiceField({ voice, voices, set }) {
   const onInput = (event) => set({ voice: event.target.value });
   const list = voices.list ?? [];
   const groups = [
-    ["Of the manifest", list.filter((each) => each.source === "manifest")],
-    ["Of the engine", list.filter((each) => each.source !== "manifest")],
+    ["From the manifest", list.filter((each) => each.source === "manifest")],
+    ["From the engine", list.filter((each) => each.source !== "manifest")],
   ].filter(([, some]) => some.length > 0);
   const common = { id: "speech-voice", class: "input", "aria-describedby": "speech-voice-hint", value: voice, onInput };
   // A name is not asked for before it is known that the model lists none: what was typed would be lost to the list.
@@ -125,9 +126,9 @@ function voiceLabel({ id, name, language }) {
 
 function hintOf(list) {
   if (list === null) {
-    return "asking which there are";
+    return "fetching the list";
   }
-  return list.length === 0 ? "any name; the model lists none" : `${list.length} to choose from`;
+  return list.length === 0 ? "any name; the model lists none" : `${plural(list.length, "voice")}`;
 }
 
 function SpeedField({ speed, set }) {
@@ -150,7 +151,7 @@ function SpeedField({ speed, set }) {
       ${
         speed === null
           ? "not sent"
-          : html`<button type="button" class="link" onClick=${() => set({ speed: null })}>back to the default</button>`
+          : html`<button type="button" class="link" onClick=${() => set({ speed: null })}>reset to the default</button>`
       }
     </span>
   </div>`;

@@ -87,7 +87,7 @@ class MediaSourcePlayback {
   open(type) {
     this.buffer = this.source.addSourceBuffer(type);
     this.buffer.addEventListener("updateend", () => this.pump());
-    this.buffer.addEventListener("error", () => this.failed(new Error("it cannot decode what came.")));
+    this.buffer.addEventListener("error", () => this.failed(new Error("it cannot decode the data.")));
     this.pump();
   }
 

@@ -37,7 +37,7 @@ export function Recordings({ said, set, model }) {
       html`<${Recording}
         name="ref_audio"
         label="Voice to clone"
-        hint="A recording of a few seconds, which is sent with each text."
+        hint="A recording of a few seconds. It is sent with each request."
         said=${said}
         set=${set}
       />`
@@ -58,7 +58,7 @@ export function Recordings({ said, set, model }) {
 
 function RefText({ text, set }) {
   return html`<div class="field">
-    <label for="speech-ref_text">What is said in it</label>
+    <label for="speech-ref_text">Transcript of the recording</label>
     <textarea
       id="speech-ref_text"
       class="input"
@@ -68,7 +68,7 @@ function RefText({ text, set }) {
       value=${text}
       onInput=${(event) => set({ ref_text: event.target.value })}
     ></textarea>
-    <span class="hint">Many models sound better with it.</span>
+    <span class="hint">Many models sound better if they have it.</span>
   </div>`;
 }
 
@@ -101,7 +101,7 @@ function Recording({ name, label, hint, said, set }) {
   };
   const id = `speech-${name}`;
   // The browser's own field forgets the name when another model was chosen meanwhile.
-  const about = said[name] ? `${said[`${name}_name`]} is sent with each text.` : hint;
+  const about = said[name] ? `${said[`${name}_name`]} is sent with each request.` : hint;
   return html`<div class="field">
     <label for=${id}>${label}</label>
     <div class="row">

@@ -18,7 +18,7 @@ export function SpeechResult({ utterance, model, audio, keyed }) {
     <div class="speech-foot">
       ${
         utterance === null
-          ? html`<p class="tiny muted">Nothing has been said yet.</p>`
+          ? html`<p class="tiny muted">Nothing has been spoken yet.</p>`
           : html`<${Facts} utterance=${utterance} model=${model} />`
       }
       ${utterance !== null && html`<${Actions} utterance=${utterance} keyed=${keyed} />`}
@@ -26,10 +26,10 @@ export function SpeechResult({ utterance, model, audio, keyed }) {
     ${utterance?.error && html`<${Failure} error=${utterance.error} />`}
     ${
       utterance?.playError &&
-      html`<div class="notice warn"><p>The browser does not play it: ${utterance.playError.message}</p></div>`
+      html`<div class="notice warn"><p>The browser cannot play the audio: ${utterance.playError.message}</p></div>`
     }
-    ${utterance?.unsupported && html`<p class="tiny muted">The model cannot honour: ${utterance.unsupported}</p>`}
-    ${utterance?.ignored && html`<p class="tiny muted">Not known to the server, and ignored: ${utterance.ignored}</p>`}
+    ${utterance?.unsupported && html`<p class="tiny muted">Not supported by the model: ${utterance.unsupported}</p>`}
+    ${utterance?.ignored && html`<p class="tiny muted">Ignored by the server: ${utterance.ignored}</p>`}
     <div class="sr" role="status">${utterance === null ? "" : spoken(utterance)}</div>
   </section>`;
 }
@@ -46,8 +46,8 @@ function Facts({ utterance, model }) {
   const facts = [
     firstSeconds !== null && [`first byte ${firstSeconds.toFixed(2)} s`, "time to the first byte"],
     totalSeconds !== null && [`total ${totalSeconds.toFixed(2)} s`, "time to the last byte"],
-    sound && [`${sound.duration.toFixed(2)} s of sound`, "duration"],
-    sound && state === "complete" && [`${pace(sound.duration / totalSeconds)}× as fast as speech`, "pace"],
+    sound && [`${sound.duration.toFixed(2)} s of audio`, "duration"],
+    sound && state === "complete" && [`${pace(sound.duration / totalSeconds)}× real time`, "speed"],
     size > 0 && [bytes(size), "size"],
     state === "stopped" && ["stopped by you", "end"],
   ].filter(Boolean);

@@ -110,7 +110,7 @@ async function* piecesOf(body) {
 function brokenOff(error, pieces) {
   return pieces.length === 0 || error.name === "ApiError"
     ? error
-    : new Error("The connection ended before the sound was complete; the server's log says why.");
+    : new Error("The connection was closed before the audio was complete. The server's log gives the reason.");
 }
 
 function fileOf(all, format) {

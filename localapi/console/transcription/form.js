@@ -23,13 +23,13 @@ export function TranscriptionForm({ asked, set, offered, isKnown, model, source,
     ${source.url !== null && html`<${Player} source=${source} player=${player} />`}
     <div class="transcription-fields">
       <${ModelField} id="transcription-model" model=${model} offered=${offered} onChoose=${(id) => set({ model: id })} />
-      <${Field} id="transcription-language" label="Language of the sound">
+      <${Field} id="transcription-language" label="Spoken language">
         <input
           id="transcription-language"
           class="input"
           autocomplete="off"
           maxlength="40"
-          placeholder="the model finds out"
+          placeholder="detected by the model"
           value=${asked.language}
           onInput=${(event) => set({ language: event.target.value })}
         />
@@ -48,14 +48,14 @@ export function TranscriptionForm({ asked, set, offered, isKnown, model, source,
     </div>
     <div class="row wrap transcription-checks">
       <${Check} name="translate" text="Translate to English" asked=${asked} set=${set} />
-      <${Check} name="times" text="With times, for subtitles" asked=${asked} set=${set} />
+      <${Check} name="times" text="With timestamps, for subtitles" asked=${asked} set=${set} />
     </div>
     <div class="row">
       <button type="submit" class="button primary transcription-go" disabled=${!isWriting && !canWrite}>
         ${isWriting ? "Stop" : "Transcribe"}
       </button>
       <span class="tiny muted ${isKnown ? "transcription-keys" : ""}">
-        ${isKnown ? "Ctrl+Enter transcribes, Escape stops." : "Asking the server for its models."}
+        ${isKnown ? "Ctrl+Enter transcribes, Escape stops." : "Fetching the list of models."}
       </span>
     </div>
   </form>`;
@@ -67,7 +67,7 @@ export function isTooLarge(file, model) {
 }
 
 function tooLarge(file, { id, max_file_bytes: most }) {
-  return `The file has ${bytes(file.size)}; ${id} takes ${bytes(most)} at most.`;
+  return `The file has ${bytes(file.size)}; ${id} accepts at most ${bytes(most)}.`;
 }
 
 /** A file to choose, and a button that records. */
@@ -112,12 +112,12 @@ function Source({ file, recording, canRecord, act }) {
 
 function chosen(file, recording) {
   if (recording?.state === "asking") {
-    return "The browser asks for the microphone.";
+    return "Waiting for permission to use the microphone.";
   }
   if (recording !== null) {
     return `Recording: ${duration(recording.seconds)}`;
   }
-  return file === null ? "No file yet." : `${file.name}, ${bytes(file.size)}`;
+  return file === null ? "No file chosen." : `${file.name}, ${bytes(file.size)}`;
 }
 
 /** Nobody needs to hear the file, so a browser that cannot play it only says so. */

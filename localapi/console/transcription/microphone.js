@@ -20,8 +20,8 @@ export function problemOfPage() {
   if (!isSecureContext) {
     const { port } = location;
     return (
-      "Browsers give a microphone only to pages under https or of the same machine. Open this page there as " +
-      `http://127.0.0.1${port ? `:${port}` : ""}, or choose a file: a phone can record one.`
+      "Browsers allow the microphone only on https pages and on pages of the same machine. Open this page there as " +
+      `http://127.0.0.1${port ? `:${port}` : ""}, or choose a file, such as one recorded on a phone.`
     );
   }
   return `This browser cannot record.${OR_A_FILE}`;

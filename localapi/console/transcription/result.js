@@ -26,7 +26,7 @@ export function TranscriptionResult({ transcript, model, player, keyed }) {
       <${Copying} transcript=${transcript} keyed=${keyed} />
     </div>
     ${error && html`<${Failure} error=${error} />`}
-    ${ignored && html`<p class="tiny muted">Not known to the server, and ignored: ${ignored}</p>`}
+    ${ignored && html`<p class="tiny muted">Ignored by the server: ${ignored}</p>`}
     <div class="sr" role="status">${spoken(transcript)}</div>
   </section>`;
 }
@@ -83,7 +83,7 @@ function stamp(seconds) {
 function Facts({ transcript }) {
   const { firstSeconds, totalSeconds, soundSeconds, language, state } = transcript;
   const facts = [
-    soundSeconds !== null && [`${duration(soundSeconds)} of sound`, "duration"],
+    soundSeconds !== null && [`${duration(soundSeconds)} of audio`, "duration"],
     language !== null && language !== "unknown" && [capitalized(language), "language"],
     firstSeconds !== null && [`first text ${firstSeconds.toFixed(2)} s`, "time to the first text"],
     [`total ${totalSeconds.toFixed(2)} s`, "time to the end"],

@@ -102,7 +102,7 @@ function useSource() {
   const url = useBlobUrl(file);
   const choose = (files) => {
     if (files.length > 1) {
-      setChosen((before) => ({ ...before, problem: "These are several files. Choose one at a time." }));
+      setChosen((before) => ({ ...before, problem: "Choose one file at a time." }));
     } else if (files.length === 1) {
       const isEmpty = files[0].size === 0;
       setChosen(isEmpty ? { file: null, problem: "The file is empty." } : { file: files[0], problem: "" });

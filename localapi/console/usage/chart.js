@@ -11,10 +11,10 @@ export function Chart({ name, unit, values, show, isRate = false }) {
   const top = Math.max(...known, 1e-9);
   const step = WIDTH / values.length;
   const total = isRate ? Math.max(...known) : known.reduce((sum, value) => sum + value, 0);
-  const label = `${name} per ${unit}, ${isRate ? "at most" : "in all"} ${show(total)}`;
+  const label = `${name} per ${unit}, ${isRate ? "peak" : "total"} ${show(total)}`;
   return html`<section class="card figure" aria-label=${name}>
     <h2 class="figure-name">${name}</h2>
-    <p class="figure-value number">${show(total)} <span>${isRate ? "at most" : "in all"}</span></p>
+    <p class="figure-value number">${show(total)} <span>${isRate ? "peak" : "total"}</span></p>
     <svg class="bars" viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" role="img" aria-label=${label}>
       <path class="ground" d="M0,${HEIGHT - 0.5}H${WIDTH}" />
       ${values.map(({ start, value }, index) => value > 0 && html`<rect key=${start} x=${(index * step).toFixed(2)}

@@ -29,8 +29,8 @@ export function UsagePage({ api, server, active }) {
       <div class="segments" role="group" aria-label="Time">${SPANS.map((each) => html`<button key=${each.id}
         class="button small" aria-pressed=${each === span} onClick=${() => setSpan(each)}>${each.name}</button>`)}</div></div>
     ${error && html`<${Failure} error=${error} />`}
-    ${!found && !error && html`<p class="row small muted"><span class="spinner" aria-hidden="true"></span>Asking the server…</p>`}
-    ${found && !found.enabled && html`<div class="empty"><strong>Usage is not kept</strong>
+    ${!found && !error && html`<p class="row small muted"><span class="spinner" aria-hidden="true"></span>Contacting the server…</p>`}
+    ${found && !found.enabled && html`<div class="empty"><strong>Usage is not recorded</strong>
       <p>The manifest has <code>history: false</code> in <code>server</code>.</p></div>`}
     ${found?.enabled && html`<${Shown} span=${span} periods=${slots(found[span.from], span, Date.now() / 1000 + server.skew)} />`}
   </div>`;
@@ -59,7 +59,7 @@ function Shown({ span, periods }) {
   const unit = span.from === "hours" ? "hour" : "day";
   return html`<div class="usage-charts">
       <${Chart} name="Requests" unit=${unit} values=${total("requests")} show=${count} />
-      <${Chart} name="Tokens written" unit=${unit} values=${total("completion_tokens")} show=${count} />
+      <${Chart} name="Tokens generated" unit=${unit} values=${total("completion_tokens")} show=${count} />
       <${Chart} name="Tokens per second" unit=${unit} values=${paces} show=${speed} isRate=${true} />
       <${Chart} name="Memory" unit=${unit} values=${memory} show=${bytes} isRate=${true} />
     </div>
@@ -76,10 +76,10 @@ function Sums({ title, name, rows }) {
   const held = rows.some(([, amounts]) => amounts.memory_bytes);
   return html`<section class="stack" aria-label=${title}>
     <h2 class="group">${title}</h2>
-    ${rows.length === 0 ? html`<p class="small muted">None was used or in memory in this time.</p>`
+    ${rows.length === 0 ? html`<p class="small muted">No model was used or loaded in this period.</p>`
       : html`<div class="card scroll" tabindex="0" role="group" aria-label="${title}, sums"><table class="table">
       <thead><tr><th>${name}</th>${columns.map((what) => html`<th key=${what}>${capitalized(what.replaceAll("_", " "))}</th>`)}
-        ${paced && html`<th>Tokens/s</th>`}${held && html`<th>Memory, at most</th>`}</tr></thead>
+        ${paced && html`<th>Tokens/s</th>`}${held && html`<th>Peak memory</th>`}</tr></thead>
       <tbody>${rows.map(([id, amounts]) => html`<tr key=${id}><td class="break"><bdi>${id}</bdi></td>
         ${columns.map((what) => html`<td key=${what} class="number">${count(amounts[what] ?? 0)}</td>`)}
         ${paced && html`<td class="number">${speed(pace(amounts))}</td>`}
